@@ -1,0 +1,24 @@
+"""Flask sessions by category in Redis or Valkey, with auth mirrored to SQL and outages decided by a table."""
+
+from .exceptions import (
+    ConfigError,
+    GrantRefused,
+    LangPontSessionError,
+    SessionTooLarge,
+    SessionValueError,
+    UnsupportedValue,
+)
+from .extension import LangPontSession
+from .session import FeatureReport, Session
+
+__all__ = [
+    "ConfigError",
+    "FeatureReport",
+    "GrantRefused",
+    "LangPontSession",
+    "LangPontSessionError",
+    "Session",
+    "SessionTooLarge",
+    "SessionValueError",
+    "UnsupportedValue",
+]

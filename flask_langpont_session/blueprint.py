@@ -1,0 +1,72 @@
+"""``/healthz``, ``/healthz/live``, ``/healthz/ready``: quick, without I/O, without ids, hosts, versions or error texts.
+
+200 at every level: all hosts share the stores, and a 503 would take every one of them out of the load balancer at
+once. ``?fail_at=4`` (or HEALTH_FAIL_LEVEL) makes it 503 from that level on, for monitors that only read the status.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from .health import DATABASE, READ, WRITE
+from .policy import LEVELS
+
+if TYPE_CHECKING:
+    from .extension import State
+
+_STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
+
+
+def health_report(state: State) -> dict[str, Any]:
+    """The health of this process' session stores, as JSON-ready values."""
+    view = state.health.view()
+    level = view.level
+    return {
+        "status": _STATUS[level] if state.monitor.running else "starting",
+        "level": level,
+        "level_name": LEVELS[level],
+        "since": datetime.fromtimestamp(state.health.since, UTC).isoformat(timespec="seconds"),
+        "logins": view.can(DATABASE, WRITE),
+        "categories": {
+            name: {f.name: state.settings.behaviour(f.priority, level) for f in state.settings.table.features_in(name)}
+            for name in state.settings.table.categories
+        },
+        "stores": {
+            store: {"read": view.can(store, READ), "write": view.can(store, WRITE)}
+            for store in sorted({store for store, _ in state.health.breakers})
+        },
+    }
+
+
+def health_blueprint(state: State) -> Blueprint:
+    """The pages; mounted at HEALTH_URL_PREFIX."""
+    pages = Blueprint("langpont_session_health", __name__)
+
+    @pages.get("", strict_slashes=False)
+    def health() -> Response:
+        report = health_report(state)
+        state.monitor.ensure_started()  # a process that serves nothing else must notice outages too
+        response = _uncached(jsonify(report))
+        fail_at = request.args.get("fail_at", default=state.settings.health_fail_level, type=int)
+        if fail_at is not None and report["level"] >= fail_at:
+            response.status_code = 503
+        return response
+
+    @pages.get("/live")
+    def live() -> Response:
+        return _uncached(jsonify(status="ok"))
+
+    @pages.get("/ready")
+    def ready() -> Response:
+        state.monitor.ensure_started()
+        return _uncached(jsonify(status="ok"))
+
+    return pages
+
+
+def _uncached(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response

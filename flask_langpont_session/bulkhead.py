@@ -1,0 +1,158 @@
+"""A bounded wait for calls that have no bound of their own.
+
+A database driver can hang for as long as the other side does: its own time-outs are the server's, and a server that
+hangs keeps none. So the call runs on a thread of ours, and the caller stops waiting. The thread cannot be stopped: it
+stays taken until the call ends, and when all are taken callers are refused at once instead of queueing behind a
+server that does not answer.
+
+Not concurrent.futures: its threads are joined when the interpreter exits, so that one hung call would block a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Generic, TypeVar, cast
+
+from .exceptions import LangPontSessionError
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 60.0
+"""A thread that nobody needed for so long ends. Applications that come and go, as in tests, leave none behind."""
+
+
+class NoFreeSlot(LangPontSessionError):
+    """All slots are taken; nothing was started."""
+
+
+class DeadlineExceeded(LangPontSessionError):
+    """The call did not end in time. It goes on, and whether it has an effect is unknown."""
+
+
+class _Job(Generic[T]):
+    """One call and how it ended. Whoever gave it away acquires `done`."""
+
+    __slots__ = ("_error", "_fn", "_result", "done")
+
+    def __init__(self, fn: Callable[[], T]) -> None:
+        self._fn = fn
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.done = Lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        try:
+            self._result = self._fn()
+        except BaseException as error:
+            self._error = error
+
+    def outcome(self) -> T:
+        if self._error is None:
+            return cast(T, self._result)
+        try:
+            raise self._error
+        finally:
+            # The error's traceback holds this frame, and this frame the error: a cycle that keeps everything alive.
+            self._error = None
+
+
+_Inbox = SimpleQueue[_Job[Any]]
+_Slots = list[_Inbox | None]
+
+
+class Bulkhead:
+    """At most `slots` calls at a time, each awaited for a bounded time.
+
+    Usable from any thread. A forked child begins with all slots free and no threads.
+
+    :param slots: calls that may run at the same time, hung ones included.
+    :param name: of the threads, for whoever looks at a stack dump.
+    """
+
+    def __init__(self, slots: int, name: str) -> None:
+        self._size = slots
+        self._name = name
+        self._free_all()
+        _bulkheads.add(self)
+
+    def call(self, fn: Callable[[], T], timeout: float) -> T:
+        """What `fn` returns or raises, if it does so in time.
+
+        :param timeout: seconds to wait; `fn` itself is not interrupted.
+        :raises NoFreeSlot: at once; `fn` was not called.
+        :raises DeadlineExceeded: `fn` still runs; what it returns or raises later is dropped.
+        """
+        job = _Job(fn)
+        self._hand_over(job)
+        # A negative time-out would mean "for ever" to the lock.
+        if not job.done.acquire(timeout=max(0.0, timeout)):
+            raise DeadlineExceeded(f"{self._name}: no answer within {timeout:.3f} s")
+        return job.outcome()
+
+    @property
+    def busy(self) -> int:
+        """Slots that are taken at the moment."""
+        return self._size - len(self._free)
+
+    def _free_all(self) -> None:
+        # What is in the list is a free slot: the inbox of an idle thread, or None for a thread that is not there
+        # yet. pop and append are atomic, so the list needs no lock, and a fork can leave none locked. Idle threads
+        # are on top, so that few threads do all of the work.
+        self._free: _Slots = [None] * self._size
+
+    def _hand_over(self, job: _Job[Any]) -> None:
+        try:
+            inbox = self._free.pop()
+        except IndexError:
+            raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken") from None
+        if inbox is None:
+            inbox = self._start_thread()
+        inbox.put(job)
+
+    def _start_thread(self) -> _Inbox:
+        inbox: _Inbox = SimpleQueue()
+        try:
+            Thread(target=_serve, args=(inbox, self._free), name=self._name, daemon=True).start()
+        except RuntimeError:  # the system gives no more threads, or the interpreter is ending
+            self._free.insert(0, None)
+            raise NoFreeSlot(f"{self._name}: no thread can be started") from None
+        return inbox
+
+
+def _serve(inbox: _Inbox, free: _Slots) -> None:
+    """The life of one thread. It holds no reference to its bulkhead, which may go away."""
+    while job := _next_job(inbox, free):
+        job.run()
+        # Free before done: a caller that has its answer may call again and must find the slot.
+        free.append(inbox)
+        job.done.release()
+        del job  # while idle, hold nothing of the last call
+
+
+def _next_job(inbox: _Inbox, free: _Slots) -> _Job[Any] | None:
+    try:
+        return inbox.get(timeout=IDLE_SECONDS)
+    except Empty:
+        pass
+    try:
+        free.remove(inbox)
+    except ValueError:  # a caller took this slot just now: its job is on the way
+        return inbox.get()
+    free.insert(0, None)
+    return None
+
+
+_bulkheads: weakref.WeakSet[Bulkhead] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for bulkhead in list(_bulkheads):
+        bulkhead._free_all()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

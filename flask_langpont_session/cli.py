@@ -1,0 +1,97 @@
+"""``flask langpont``: what an operator asks of a running configuration."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from flask.cli import AppGroup, with_appcontext
+
+from .categories import Priority
+from .exceptions import LangPontSessionError
+from .extension import State, state_of
+from .health import DATABASE, PRIMARY, REPLICA
+from .policy import LEVELS
+from .stores.base import StoreError
+
+langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
+
+_PATIENCE = 2.0
+"""Seconds a command waits for a store; nobody's request hangs on it."""
+
+
+@langpont.command("init-db")
+@with_appcontext
+def init_db() -> None:
+    """Create the tables of the auth mirror. Does nothing when they are there."""
+    try:
+        state_of().repository.database.create_tables()
+    except StoreError as error:
+        raise click.ClickException(
+            f"{error}. Check LANGPONT_SESSION_DATABASE_URL and the rights of its user."
+        ) from None
+    click.echo("The session tables are there.")
+
+
+@langpont.command("status")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_appcontext
+def status(as_json: bool) -> None:
+    """Ask every store now, over new connections, and say what was found. Exit code 1 if one does not answer."""
+    state = state_of()
+    found = {name: _ask(state, name) for name in (*state.repository.redis, DATABASE)}
+    if as_json:
+        click.echo(json.dumps({name: error or "ok" for name, error in found.items()}))
+    else:
+        for name, error in found.items():
+            click.echo(f"{name:10} {error or 'ok'}")
+        for table in _missing_tables(state) if not found[DATABASE] else []:
+            click.echo(f"{'':10} table {table} is missing: run `flask langpont init-db`")
+    if any(found.values()):
+        raise SystemExit(1)
+
+
+def _ask(state: State, name: str) -> str | None:
+    repository = state.repository
+    try:
+        if name == DATABASE:
+            repository.database.probe(_PATIENCE)
+        elif name == PRIMARY:
+            key = f"{state.settings.key_prefix}:canary:status"
+            repository.primary.probe(key, "status", timeout=_PATIENCE)
+        else:
+            repository.redis[REPLICA].probe_read(timeout=_PATIENCE)
+    except LangPontSessionError as error:
+        return str(error)
+    return None
+
+
+def _missing_tables(state: State) -> list[str]:
+    return state.repository.database.missing_tables()
+
+
+@langpont.command("explain")
+@with_appcontext
+def explain() -> None:
+    """Print the decision table as configured: what each feature gets at each level, and its keys."""
+    for line in explain_lines(state_of()):
+        click.echo(line)
+
+
+def explain_lines(state: State) -> list[str]:
+    """The decision table as Markdown, one line each; the docs' table is made of it."""
+    settings = state.settings
+    heads = [f"{level} {name}" for level, name in LEVELS.items()]
+    lines = [_row(["priority", *heads]), _row(["---"] * (len(heads) + 1))]
+    lines += [_row([priority, *(settings.behaviour(priority, level) for level in LEVELS)]) for priority in Priority]
+    lines += ["", _row(["category", "TTL", "feature", "priority", "session keys"]), _row(["---"] * 5)]
+    for feature in settings.table.features.values():
+        ttl = settings.table.categories[feature.category].ttl
+        life = "session's life" if ttl is None else f"{ttl} s"
+        keys = " ".join(feature.keys)
+        lines.append(_row([feature.category, life, feature.name, feature.priority, keys]))
+    return lines
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,124 @@
+"""The signed cookie: session id, kind, permanent flag and time of issue, in and out.
+
+The cookie is all the browser ever holds. A forged one costs a signature check and nothing else: no store is asked
+about an id that we did not sign. The value is ``<sid>.<kind><p>.<time>.<signature>``, 101 characters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from itsdangerous import BadSignature, TimestampSigner, want_bytes
+
+ANONYMOUS, SIGNED_IN = "a", "u"
+SID_BYTES = 32
+"""256 random bits: ASVS 7.2.3 asks for 128, and nobody guesses or collides with 256."""
+
+_SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[\w-]{4,8}\.[\w-]{43}", re.ASCII)
+"""What does not look like this is not ours, and its signature is not even checked."""
+
+_SALT = "flask-langpont-session.cookie"
+_DIGEST_PREFIX = b"flask-langpont-session\0"
+_CSRF = b"csrf"
+
+
+def digest_of(sid: str) -> str:
+    """The only form in which a session id is stored, logged (shortened) or shown: 43 characters of SHA-256.
+
+    256 random bits need no key, so that no key rotation can lose them (``protocol.md`` 1).
+    """
+    return _base64(hashlib.sha256(_DIGEST_PREFIX + sid.encode()).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class SessionId:
+    """A session id with what the signed cookie says of it.
+
+    :param sid: the secret token.
+    :param kind: ``a`` anonymous or ``u`` signed in; never changes for a sid.
+    :param permanent: whether the browser keeps the cookie when it is closed.
+    :param issued_at: seconds since 1970, by the clock of the host that signed it.
+    :param secret: the secret key that signed it, from which the CSRF token is derived.
+    """
+
+    sid: str = field(repr=False)
+    kind: str
+    permanent: bool
+    issued_at: int
+    secret: bytes = field(repr=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest_of(self.sid))
+
+    def csrf_token(self, *, shadow: bool = False) -> str:
+        """The session's CSRF token. That of a shadow is another one, so that forms of a dead session are dead."""
+        message = _CSRF + (b"-shadow" if shadow else b"") + self.sid.encode()
+        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()
+
+
+class CookieSigner:
+    """Signs and reads cookies with the application's secret keys.
+
+    :param keys: the newest first; the first signs, all verify.
+    """
+
+    def __init__(self, keys: Sequence[str | bytes]) -> None:
+        self._signers = [
+            (want_bytes(key), TimestampSigner(key, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256))
+            for key in keys
+        ]
+
+    def mint(self, kind: str, *, permanent: bool, now: float) -> SessionId:
+        """A new session id of one kind."""
+        sid = _base64(secrets.token_bytes(SID_BYTES))
+        return SessionId(sid, kind, permanent, int(now), self._signers[0][0])
+
+    def dump(self, session_id: SessionId) -> str:
+        """The value to send. It is signed now: the time of issue in it is the present."""
+        flags = session_id.kind + ("p" if session_id.permanent else "s")
+        return self._signers[0][1].sign(f"{session_id.sid}.{flags}").decode("ascii")
+
+    def load(self, values: Iterable[str]) -> SessionId | None:
+        """The first value with a good signature; None when there is none. Never raises."""
+        return next(filter(None, map(self._load_one, values)), None)
+
+    def _load_one(self, value: str) -> SessionId | None:
+        if not _SHAPE.fullmatch(value):
+            return None
+        for key, signer in self._signers:
+            try:
+                payload, issued = signer.unsign(value, return_timestamp=True)
+            except BadSignature:
+                continue
+            return _parse(payload.decode("ascii"), int(issued.timestamp()), key)
+        return None
+
+
+def _parse(payload: str, issued_at: int, key: bytes) -> SessionId | None:
+    # Only our own key signs, so this can only fail for a payload of another application that shares key and salt.
+    sid, _, flags = payload.partition(".")
+    if len(sid) != 43 or len(flags) != 2 or flags[0] not in "au" or flags[1] not in "ps":
+        return None
+    return SessionId(sid, flags[0], flags[1] == "p", issued_at, key)
+
+
+def _base64(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+@lru_cache(maxsize=64)
+def _cached_signer(keys: tuple[str | bytes, ...]) -> CookieSigner:
+    return CookieSigner(keys)
+
+
+def signer_for(secret_key: str | bytes, fallbacks: Sequence[str | bytes] | None) -> CookieSigner:
+    """The signer for an application's present keys. Flask's keys are read live, making a signer is not free."""
+    return _cached_signer((secret_key, *(fallbacks or ())))

@@ -1,0 +1,93 @@
+"""What happened, as frozen values; who wants to know connects to a signal.
+
+Every event is sent by its own :mod:`blinker` signal with the Flask application as sender and ``event=`` the value.
+Values carry names, numbers and digests shortened for logs, never session ids, keys' values or driver texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blinker import Namespace
+
+_signals = Namespace()
+
+level_changed = _signals.signal("level-changed")
+store_lost = _signals.signal("store-lost")
+store_recovered = _signals.signal("store-recovered")
+server_changed = _signals.signal("server-changed")
+value_rejected = _signals.signal("value-rejected")
+record_set_aside = _signals.signal("record-set-aside")
+grant_refused = _signals.signal("grant-refused")
+session_revoked = _signals.signal("session-revoked")
+
+ALL = tuple(_signals.values())
+"""Every signal of the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChanged:
+    """The degradation level of this process moved."""
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLost:
+    """A breaker opened. `cause` is an error class."""
+
+    store: str
+    direction: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """A breaker closed again; `seconds` it was open."""
+
+    store: str
+    direction: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChanged:
+    """An endpoint is served by another server process than before: a restart or a failover."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRejected:
+    """A change of a session could not be stored; the old data was kept. `key`: the session key to blame, if any."""
+
+    category: str
+    key: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSetAside:
+    """A record in a store was not one of ours (wrong type, broken metadata, foreign digest) and was moved away."""
+
+    store: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantWasRefused:
+    """A sign-in or change of rights was answered 503 because the database did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRevoked:
+    """A signed-in session ended. `durable`: the database knows it; else it waits in this host's journal."""
+
+    digest: str
+    durable: bool
+
+
+def short(digest: str) -> str:
+    """A digest as it may stand in logs: enough to find a session, nothing to use."""
+    return digest[:8]

@@ -1,0 +1,68 @@
+"""Every error the package raises, named by what the caller can do about it.
+
+No message carries a session id, a token or a session value (they name keys, types, settings and stores only),
+so any of these may be logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from werkzeug.exceptions import ServiceUnavailable
+
+
+class LangPontSessionError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(LangPontSessionError, ValueError):
+    """The configuration cannot work. Raised once, at start, with every problem found.
+
+    :param problems: one sentence per mistake; each names the setting and what is allowed.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"flask_langpont_session cannot start with this configuration:{lines}")
+
+
+class SessionValueError(LangPontSessionError):
+    """A view tried to store what a session cannot hold. The stored data is unchanged.
+
+    :param key: the session key that was assigned.
+    :param reason: what is wrong with the value, by type, never by content.
+    """
+
+    def __init__(self, key: object, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"session[{key!r}] cannot be stored: {reason}")
+
+
+class UnsupportedValue(SessionValueError, TypeError):
+    """The value (or something inside it) has a type or content that would not come back as it was."""
+
+
+class SessionTooLarge(SessionValueError, ValueError):
+    """The value would push its category over ``MAX_CATEGORY_BYTES``, ``MAX_FIELDS`` or ``MAX_DEPTH``."""
+
+
+class UnreadableValue(LangPontSessionError, ValueError):
+    """Stored bytes are not what the serializer writes: somebody else wrote them, or they are damaged."""
+
+
+class GrantRefused(LangPontSessionError, ServiceUnavailable):
+    """A sign-in or a change of rights needs the database, and the database does not answer.
+
+    An :class:`werkzeug.exceptions.HTTPException` with status 503: unhandled, it becomes the response.
+
+    :param retry_after: seconds until trying again makes sense; sent as ``Retry-After``.
+    """
+
+    def __init__(self, retry_after: int = 5) -> None:
+        ServiceUnavailable.__init__(
+            self,
+            description="Signing in is not possible right now. Please try again in a few seconds.",
+            retry_after=retry_after,
+        )

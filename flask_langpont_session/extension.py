@@ -1,0 +1,378 @@
+"""``LangPontSession``: the one place that builds the parts, and Flask's session interface over them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blinker import Signal
+from flask import Flask, g, has_app_context
+from flask.sessions import SessionInterface, SessionMixin
+from flask.wrappers import Request, Response
+from redis.backoff import NoBackoff
+from redis.connection import BlockingConnectionPool, ConnectionPool
+from redis.retry import Retry
+
+from . import events
+from .blueprint import health_blueprint, health_report
+from .categories import CSRF_FEATURE
+from .config import Settings, load_settings
+from .cookies import SIGNED_IN, CookieSigner, SessionId, signer_for
+from .exceptions import ConfigError, GrantRefused
+from .health import DATABASE, PRIMARY, REPLICA, Health
+from .metrics import Recorder, install_hooks
+from .monitor import Monitor
+from .repository import Life, Saved, SessionRepository
+from .session import Session, SessionContext
+from .stores.base import StoreError
+from .stores.database import Database, make_engine
+from .stores.fence import Fence
+from .stores.journal import Journal
+from .stores.local import LocalCopies
+from .stores.redis import RedisStore
+
+log = logging.getLogger(__name__)
+
+EXTENSION = "langpont_session"
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of one application."""
+
+    settings: Settings
+    repository: SessionRepository
+    health: Health
+    recorder: Recorder
+    monitor: Monitor
+
+
+class LangPontSession(SessionInterface):
+    """Flask sessions by category in Redis or Valkey, with auth mirrored to SQL.
+
+    >>> app.session_interface = LangPontSession(app)      # doctest: +SKIP
+
+    or ``LangPontSession().init_app(app)``, which sets the interface itself. Several applications may use one object.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Check the configuration, build the stores and install interface, hooks and health pages.
+
+        Nothing is connected here: an application starts with every store down, and heals by itself.
+
+        :raises ConfigError: with every mistake of the configuration.
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError("LangPontSession is already set up for this application; use that object")
+        state = _build(app)
+        app.extensions[EXTENSION] = state
+        app.session_interface = self
+        install_hooks(app, state.recorder)
+        if state.settings.health_url_prefix:
+            app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)
+        _advise(app)
+
+    # -- Flask's contract ------------------------------------------------------------------------------------------
+
+    def open_session(self, app: Flask, request: Request) -> Session | None:
+        """A session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
+        if not app.secret_key:
+            return None
+        state = state_of(app)
+        state.monitor.ensure_started()
+        return Session(
+            SessionContext(
+                state.repository,
+                lambda kind, permanent: _signer(app).mint(kind, permanent=permanent, now=time.time()),
+                lambda permanent: _life(app, state.settings, permanent),
+                lambda: _forget_csrf(state.settings),
+            ),
+            lambda: self._read_cookie(app, request, state.recorder),
+        )
+
+    def save_session(self, app: Flask, session: SessionMixin | None, response: Response) -> None:
+        """Store what changed and send the cookie if it is due. Never raises for a store; may run twice."""
+        if not isinstance(session, Session):
+            return  # opening failed, or Flask made its null session
+        state = state_of(app)
+        if session.accessed:
+            response.vary.add("Cookie")
+        began = time.perf_counter()
+        modified = session.modified
+        try:
+            saved = _store(session, state.repository)
+        except GrantRefused as refused:
+            _replace_response(response, refused)
+            state.recorder.observe("request_save", "all", "none", "refused", time.perf_counter() - began)
+            return
+        self._send_cookie(app, session, response, saved, modified or saved is not None)
+        if session.showed_auth and "Cache-Control" not in response.headers:
+            response.headers["Cache-Control"] = "no-store"  # ASVS 14.3.2; a view that knows better sets its own
+        if saved is not None:
+            outcome = "ok" if saved.durable else "not_durable"
+            state.recorder.observe("request_save", "all", "none", outcome, time.perf_counter() - began)
+
+    def _read_cookie(self, app: Flask, request: Request, recorder: Recorder) -> SessionId | None:
+        values = request.cookies.getlist(self.get_cookie_name(app))
+        if not values:
+            return None
+        if len(values) > 1:
+            recorder.count("duplicate_cookies")
+        found = _signer(app).load(values)
+        if found is None:
+            recorder.count("bad_cookies")
+        return found
+
+    def _send_cookie(
+        self, app: Flask, session: Session, response: Response, saved: Saved | None, modified: bool
+    ) -> None:
+        """``protocol.md`` 4: an unchanged id is not sent again, so that late answers cannot undo newer ones."""
+        target, minted = session.target, session.minted
+        if target is not None and minted is target:
+            kept = saved is not None and saved.stored
+            if kept or target.kind == SIGNED_IN or session.wants_cookie:
+                self._set_cookie(app, session, response, target)
+            elif session.ended:
+                self._delete_cookie(app, response)
+        elif session.ended or (modified and self._is_emptied(app, session)):
+            self._delete_cookie(app, response)
+        elif target is not None and self._is_due(app, session, target, modified):
+            self._set_cookie(app, session, response, target)
+
+    def _is_emptied(self, app: Flask, session: Session) -> bool:
+        """Flask deletes the cookie of a session that was modified to be empty; only the ``flask`` mode does that."""
+        return state_of(app).settings.cookie_resend == "flask" and session.origin is not None and not session
+
+    def _is_due(self, app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
+        if state_of(app).settings.cookie_resend == "flask":
+            refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
+            return (modified or refresh) and not session.shadow
+        if not session.was_read_from_cookie or not session.accessed or session.shadow or session.unverified:
+            return False
+        if session.permanence_changed:
+            return True
+        life = app.permanent_session_lifetime.total_seconds()
+        return session.permanent and time.time() - target.issued_at > life / 10
+
+    def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
+        value = _signer(app).dump(replace(target, permanent=session.permanent))
+        response.set_cookie(
+            self.get_cookie_name(app),
+            value,
+            expires=self.get_expiration_time(app, session),
+            **self._attributes(app),
+        )
+        response.vary.add("Cookie")
+
+    def _delete_cookie(self, app: Flask, response: Response) -> None:
+        response.delete_cookie(self.get_cookie_name(app), **self._attributes(app))
+        response.vary.add("Cookie")
+
+    def _attributes(self, app: Flask) -> dict[str, Any]:
+        """The same on setting and on deleting: a browser ignores a deletion without them."""
+        return {
+            "domain": self.get_cookie_domain(app),
+            "path": self.get_cookie_path(app),
+            "secure": self.get_cookie_secure(app),
+            "httponly": self.get_cookie_httponly(app),
+            "samesite": self.get_cookie_samesite(app),
+            "partitioned": self.get_cookie_partitioned(app),
+        }
+
+    # -- for operators ---------------------------------------------------------------------------------------------
+
+    def status(self, app: Flask | None = None) -> dict[str, Any]:
+        """What ``/healthz`` says. Needs an application context unless `app` is given."""
+        return health_report(state_of(app))
+
+
+def state_of(app: Flask | None = None) -> State:
+    """The parts of an application (of the current one by default).
+
+    :raises RuntimeError: the extension was not set up for it.
+    """
+    if app is None:
+        from flask import current_app
+
+        app = current_app
+    try:
+        state: State = app.extensions[EXTENSION]
+    except KeyError:
+        raise RuntimeError("LangPontSession is not set up for this application; call init_app(app)") from None
+    return state
+
+
+def _store(session: Session, repository: SessionRepository) -> Saved | None:
+    plan = session.plan()
+    if plan is None:
+        return None
+    saved = repository.save(plan, session.walk)
+    session.saved()
+    return saved
+
+
+def _replace_response(response: Response, refused: GrantRefused) -> None:
+    """Turn the response into the 503 in place: raising here would run the save a second time."""
+    page = refused.get_response()
+    response.status_code = page.status_code
+    response.headers.clear()
+    response.headers.extend(page.headers)
+    response.headers["Cache-Control"] = "no-store"
+    response.vary.add("Cookie")
+    response.direct_passthrough = False
+    response.set_data(page.get_data())
+
+
+def _signer(app: Flask) -> CookieSigner:
+    assert app.secret_key is not None  # open_session gave no session without one
+    return signer_for(app.secret_key, app.config["SECRET_KEY_FALLBACKS"])
+
+
+def _life(app: Flask, settings: Settings, permanent: bool) -> Life:
+    if permanent:
+        whole = int(app.permanent_session_lifetime.total_seconds() * 1000)
+        return Life(whole, whole)
+    return Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000)
+
+
+def _forget_csrf(settings: Settings) -> None:
+    """Flask-WTF caches the token of this request in ``g``; a form in this response needs that of the new id."""
+    feature = settings.table.features.get(CSRF_FEATURE)
+    if feature and has_app_context():
+        for key in feature.keys:
+            g.pop(key, None)
+
+
+# -- building ------------------------------------------------------------------------------------------------------
+
+
+def _build(app: Flask) -> State:
+    settings = load_settings(app)
+    recorder = Recorder()
+    emit = _emitter(app)
+    holder: list[Monitor] = []
+
+    def level_changed(old: int, new: int) -> None:
+        log.warning("session stores: level %d -> %d", old, new)
+        emit(events.level_changed, events.LevelChanged(old, new))
+
+    def store_lost(store: str, direction: str, cause: str) -> None:
+        log.warning("session store %s does not take %ss: %s", store, direction, cause)
+        emit(events.store_lost, events.StoreLost(store, direction, cause))
+        for monitor in holder:
+            monitor.wake()
+
+    redis = _redis_stores(settings, emit)
+    health = Health(
+        [*redis, DATABASE],
+        threshold=settings.failure_threshold,
+        local_ttl=settings.local_cache_ttl,
+        on_change=level_changed,
+        on_lost=store_lost,
+    )
+    repository = SessionRepository(
+        settings,
+        redis=redis,
+        database=_database(app, settings),
+        local=LocalCopies(settings.local_cache_size, settings.local_cache_ttl),
+        journal=_journal(settings),
+        health=health,
+        recorder=recorder,
+        emit=emit,
+    )
+    monitor = Monitor(repository, interval=settings.health_interval, slow=settings.slow_ms / 1000)
+    holder.append(monitor)
+    return State(settings, repository, health, recorder, monitor)
+
+
+def _emitter(app: Flask) -> Callable[[Signal, object], None]:
+    def emit(signal: Signal, event: object) -> None:
+        for receiver in signal.receivers_for(app):
+            try:
+                receiver(app, event=event)
+            except Exception:
+                # Whoever listens must not be able to break a request.
+                log.exception("a listener of %s failed", type(event).__name__)
+
+    return emit
+
+
+def _redis_stores(settings: Settings, emit: Callable[[Signal, object], None]) -> dict[str, RedisStore]:
+    stores = {}
+    for name, url, client in (
+        (PRIMARY, settings.redis_url, settings.redis_client),
+        (REPLICA, settings.replica_url, settings.replica_client),
+    ):
+        if url or client is not None:
+            fence = Fence(
+                lambda name=name: emit(events.server_changed, events.ServerChanged(name))  # type: ignore[misc]
+            )
+            pool = client.connection_pool if client is not None else make_pool(url or "", settings, fence)
+            stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence)
+    return stores
+
+
+def make_pool(url: str, settings: Settings, fence: Fence) -> ConnectionPool:
+    """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection."""
+    options: dict[str, Any] = {}
+    if settings.redis_token:
+        options["password"] = settings.redis_token
+    if settings.redis_ca_file and url.startswith(("rediss:", "valkeys:")):
+        options["ssl_ca_certs"] = str(settings.redis_ca_file)
+    return BlockingConnectionPool.from_url(
+        url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
+        max_connections=settings.redis_max_connections,
+        timeout=settings.redis_pool_timeout,
+        socket_timeout=settings.redis_timeout,
+        socket_connect_timeout=settings.redis_connect_timeout,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        protocol=3,
+        driver_info=None,
+        redis_connect_func=fence.introduce,
+        **options,
+    )
+
+
+def _database(app: Flask, settings: Settings) -> Database:
+    engine = settings.database_engine
+    if engine is None:
+        url = settings.database_url or ""
+        if url.startswith("sqlite"):
+            Path(app.instance_path).mkdir(parents=True, exist_ok=True)
+        engine = make_engine(url, settings.database_timeout)
+    return Database(engine, timeout=settings.database_timeout, concurrency=settings.database_concurrency)
+
+
+def _journal(settings: Settings) -> Journal:
+    path = Path(settings.journal) if settings.journal else None
+    journal = Journal(path)
+    try:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        journal.open()
+    except (StoreError, OSError) as error:
+        raise ConfigError(
+            [f"LANGPONT_SESSION_JOURNAL: {os.fspath(path) if path else 'memory'} cannot be used ({error}); "
+             "name a file this process may write, or set None to go without (the docs say what is lost then)"]
+        ) from error  # fmt: skip
+    return journal
+
+
+def _advise(app: Flask) -> None:
+    """One line at start for what Flask leaves open by default."""
+    name = app.config["SESSION_COOKIE_NAME"]
+    if not app.debug and not app.testing and not (app.config["SESSION_COOKIE_SECURE"] and name.startswith("__Host-")):
+        log.info(
+            "the session cookie is not protected as it could be: "
+            "where the site is served by HTTPS, set SESSION_COOKIE_NAME = '__Host-session', SESSION_COOKIE_SECURE = True"
+        )

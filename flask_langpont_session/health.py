@@ -1,0 +1,153 @@
+"""Which stores answer, and the level that follows. Breakers per store and direction; no I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from . import policy
+from .breaker import Breaker
+from .stores.base import ErrorClass, StoreError
+
+PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
+READ, WRITE = "read", "write"
+Endpoint = tuple[str, str]
+"""A store and a direction, for example ``("primary", "write")``."""
+
+_AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one request believes of the stores; it only ever loses some, never gains.
+
+    :param up: endpoints whose breaker was closed when the request began, minus those that failed it since.
+    :param outage_age: seconds since Redis last answered reads.
+    """
+
+    up: frozenset[Endpoint]
+    outage_age: float
+    local_ttl: float
+
+    def can(self, store: str, direction: str = READ) -> bool:
+        """Whether this request may still use that store in that direction."""
+        return (store, direction) in self.up
+
+    def without(self, store: str, *directions: str) -> View:
+        """The same view after a failure."""
+        lost = {(store, direction) for direction in directions}
+        return View(self.up - lost, self.outage_age, self.local_ttl)
+
+    @property
+    def reader(self) -> str | None:
+        """The Redis that answers reads: the primary while it can."""
+        return next((store for store in (PRIMARY, REPLICA) if self.can(store)), None)
+
+    @property
+    def level(self) -> int:
+        """The degradation level this request is at."""
+        return policy.level(
+            reads=self.reader is not None,
+            writes=self.can(PRIMARY, WRITE),
+            database=self.can(DATABASE),
+            outage_age=self.outage_age,
+            local_ttl=self.local_ttl,
+        )
+
+
+class Health:
+    """The breakers of all stores.
+
+    :param stores: names of the stores there are (a deployment may have no replica).
+    :param threshold: cheap failures in a row that open a breaker.
+    :param local_ttl: seconds a local copy may be used; the age of an outage at which level 2 becomes 3.
+    :param on_change: called with (old level, new level) after the level changed; must not raise or block.
+    :param on_lost: called with (store, direction, error class) when a breaker opened; must not raise or block.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        stores: Iterable[str],
+        *,
+        threshold: int = 3,
+        local_ttl: float = 1800,
+        on_change: Callable[[int, int], None] = lambda old, new: None,
+        on_lost: Callable[[str, str, str], None] = lambda store, direction, cause: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._local_ttl = local_ttl
+        self._on_change = on_change
+        self._on_lost = on_lost
+        self.breakers = {(store, way): Breaker(threshold) for store in stores for way in (READ, WRITE)}
+        # With every breaker closed, which is nearly always, all requests share this one value.
+        self._all_up = View(frozenset(self.breakers), 0.0, local_ttl)
+        self._open = 0
+        self._redis_lost_at: float | None = None
+        self._level = 0
+        self.since = time.time()
+
+    def view(self) -> View:
+        """What a request that begins now may believe."""
+        if not self._open:
+            return self._all_up
+        up = frozenset(endpoint for endpoint, breaker in self.breakers.items() if breaker.closed)
+        age = 0.0 if self._redis_lost_at is None else self._clock() - self._redis_lost_at
+        return View(up, age, self._local_ttl)
+
+    @property
+    def level(self) -> int:
+        """The level now."""
+        return self.view().level
+
+    def succeeded(self, store: str, direction: str) -> None:
+        """A store answered a request."""
+        self.breakers[store, direction].succeeded()
+
+    def failed(self, error: StoreError, direction: str) -> tuple[str, ...]:
+        """Count an error against its store, as far as its class concerns health.
+
+        :return: the directions that are lost for the request that saw it.
+        """
+        ways = (WRITE,) if error.error_class is ErrorClass.WRITE_REFUSED else (READ, WRITE)
+        if (error.store, direction) not in self.breakers:
+            return ways
+        if error.concerns_health:
+            for way in ways:
+                self._count(error, way)
+        return ways
+
+    def _count(self, error: StoreError, direction: str) -> None:
+        at_once = error.timed_out or error.error_class in _AT_ONCE
+        if self.breakers[error.store, direction].failed(self._clock(), error.error_class.name, at_once=at_once):
+            self._changed()
+            self._on_lost(error.store, direction, error.error_class.name.lower())
+
+    def close(self, store: str, direction: str) -> None:
+        """For the monitor only: the store is healthy again and nothing waits for it."""
+        self.breakers[store, direction].close()
+        self._changed()
+
+    def open_stores(self) -> frozenset[Endpoint]:
+        """The endpoints that requests do not use at the moment."""
+        if not self._open:
+            return frozenset()
+        return frozenset(endpoint for endpoint, breaker in self.breakers.items() if not breaker.closed)
+
+    def refresh(self) -> None:
+        """Report a change of level that came with time alone (2 → 3). The monitor calls it."""
+        self._changed()
+
+    def _changed(self) -> None:
+        self._open = sum(not breaker.closed for breaker in self.breakers.values())
+        view = self.view()
+        if view.reader is not None:
+            self._redis_lost_at = None
+        elif self._redis_lost_at is None:
+            self._redis_lost_at = self._clock()
+        old, self._level = self._level, self.view().level
+        if old != self._level:
+            self.since = time.time()
+            self._on_change(old, self._level)

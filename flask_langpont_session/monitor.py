@@ -1,0 +1,274 @@
+"""The one thread per process that probes stores, replays the journal and closes breakers.
+
+Requests may open a breaker, only this thread closes one: two good probes in a row over new connections, then what
+waited is replayed, then requests come back. It probes for ever, with full jitter from 0.1 to 1 s. It starts lazily:
+a thread started before a fork (gunicorn --preload) does not exist in the workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from . import events
+from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE
+from .reconciler import Reconciler, answering
+from .repository import SessionRepository
+from .stores.base import ErrorClass, StoreError
+
+log = logging.getLogger(__name__)
+
+POLL = 0.2
+"""Seconds between looks at the host's journal: how soon a sibling worker's outage is noticed here."""
+
+GOOD_PROBES = 2
+"""Probes in a row that close a breaker: one could be luck in a flapping network."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_PROBE_TIMEOUT = 0.5
+_BOTH = frozenset({READ, WRITE})
+
+_COPIES_LINGER = 5.0
+"""Seconds after a recovery during which a slower sibling worker may still read the published copies."""
+
+
+_alive: weakref.WeakSet[Monitor] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for monitor in list(_alive):
+        monitor._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Monitor:
+    """Probes the stores of one repository.
+
+    :param interval: seconds between canaries while everything is healthy.
+    :param slow: seconds above which a probe is not a good one.
+    """
+
+    def __init__(
+        self,
+        repository: SessionRepository,
+        *,
+        interval: float,
+        slow: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._repository = repository
+        self._health = repository.health
+        self._journal = repository.journal
+        self._reconciler = Reconciler(repository)
+        self._interval = interval
+        self._slow = slow
+        self._clock = clock
+        self._probes: dict[str, Callable[[], frozenset[str]]] = {
+            PRIMARY: self._probe_primary,
+            DATABASE: self._probe_database,
+        }
+        if REPLICA in repository.redis:
+            self._probes[REPLICA] = self._probe_replica
+        # One canary per process: workers must not read each other's.
+        self._canary_key = f"{repository.settings.key_prefix}:canary:{secrets.token_hex(4)}"
+        self._reset()
+        _alive.add(self)
+
+    def _reset(self) -> None:
+        """As new: a forked child has neither the thread nor the locks' holders."""
+        self._lock = threading.Lock()
+        self._ticking = threading.RLock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._good: dict[str, int] = {}
+        self._pauses: dict[str, float] = {}
+        self._next_probe: dict[str, float] = {}
+        self._next_canary = 0.0
+        self._published = False
+        self._recovered_at = self._clock()
+
+    def ensure_started(self) -> None:
+        """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._next_canary = self._clock() + self._interval
+                    self._thread = threading.Thread(target=self._run, name="langpont-session-monitor", daemon=True)
+                    self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread was started in this process."""
+        return self._thread is not None
+
+    def stop(self) -> None:
+        """End the thread and wait for it. For tests and orderly exits; the thread is a daemon."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No ticks while this is open; for tests that switch stores off by hand."""
+        with self._ticking:
+            yield
+
+    def wake(self) -> None:
+        """Something was lost: look now."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self.tick()
+            except Exception:
+                # The thread must outlive any surprise: without it no breaker would ever close again.
+                log.exception("the session monitor met an error it does not know; it goes on")
+            self._wake.wait(POLL if not self._next_probe else min(POLL, self._until_next_probe()))
+            self._wake.clear()
+
+    def _until_next_probe(self) -> float:
+        return max(0.01, min(self._next_probe.values()) - self._clock())
+
+    def tick(self) -> None:
+        """One round. Public so that tests can drive it without the thread."""
+        with self._ticking:
+            self._tick()
+
+    def _tick(self) -> None:
+        lost = {store for store, _ in self._health.open_stores()}
+        self.share_outage()
+        if not lost:
+            self._next_probe.clear()
+            if self._siblings_are_in_trouble() or self._clock() >= self._next_canary:
+                self._send_canaries()
+            self._drain()
+        for store in lost:
+            if self._clock() >= self._next_probe.get(store, 0):
+                self._probe(store)
+        self._health.refresh()
+
+    def share_outage(self) -> None:
+        """When no Redis answers any more: let the host's other workers have this one's copies, once. The tick calls it."""
+        answers = self._health.view().reader is not None
+        if not answers and not self._published:
+            self._repository.publish_copies()
+            self._guarded(lambda: self._journal.announce_outage(PRIMARY))
+        if answers and self._published:
+            self._guarded(lambda: self._journal.outage_over(PRIMARY))
+        self._published = not answers
+
+    def _siblings_are_in_trouble(self) -> bool:
+        return bool(self._guarded(self._journal.changed)) and bool(self._guarded(self._journal.outages))
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        """Use the journal; its failure is an alarm of the repository's, not the end of monitoring."""
+        try:
+            return call()
+        except StoreError as error:
+            log.warning("the monitor cannot use the journal: %s", error)
+            return None
+
+    def _drain(self) -> None:
+        """With everything healthy: bring home what other workers of the host journalled, then clear up."""
+        if self._guarded(self._journal.is_empty) in (True, None):
+            return
+        self._replay(*answering(self._repository))
+        if self._clock() - self._recovered_at >= _COPIES_LINGER:
+            self._guarded(self._journal.clear_copies)
+
+    def _replay(self, redis: bool, database: bool) -> bool:
+        """Whether everything that the answering stores can take was taken."""
+        try:
+            self._reconciler.run(redis=redis, database=database)
+        except StoreError as error:
+            log.warning("replaying the journal was interrupted and will be repeated: %s", error)
+            return False
+        return True
+
+    def _send_canaries(self) -> None:
+        self._next_canary = self._clock() + self._interval
+        for probe in self._probes.values():
+            # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
+            for _ in range(self._repository.settings.failure_threshold):
+                try:
+                    probe()
+                    break
+                except StoreError as error:
+                    self._health.failed(error, READ)
+
+    def _probe(self, store: str) -> None:
+        """One probe of a store that requests do not use."""
+        began = self._clock()
+        try:
+            healthy = self._probes[store]()
+        except StoreError:
+            healthy = frozenset()
+        recovered = healthy & {way for name, way in self._health.open_stores() if name == store}
+        if not recovered or self._clock() - began > self._slow:
+            self._good[store] = 0
+            pause = self._pauses[store] = min(_LONGEST_PAUSE, self._pauses.get(store, _FIRST_PAUSE / 2) * 2)
+            # Full jitter: the workers of a fleet must not probe in step.
+            self._next_probe[store] = self._clock() + random.uniform(_FIRST_PAUSE / 2, pause)
+            return
+        self._good[store] = self._good.get(store, 0) + 1
+        self._next_probe[store] = self._clock() + _FIRST_PAUSE / 2
+        if self._good[store] >= GOOD_PROBES:
+            self.recover(store, recovered)
+
+    def recover(self, store: str, directions: Iterable[str]) -> None:
+        """Replay what waited for a store, then, and only then, let requests use it again."""
+        if store in self._repository.redis:
+            self._repository.redis[store].forget_connections()
+        redis, database = answering(self._repository)
+        whole = WRITE in directions
+        redis, database = redis or (store == PRIMARY and whole), database or (store == DATABASE)
+        if not self._replay(redis, database):
+            self._good[store] = 0
+            return
+        for direction in directions:
+            self._close(store, direction)
+        self._good[store] = 0
+        self._pauses.pop(store, None)
+        self._next_probe.pop(store, None)
+        self._recovered_at = self._clock()
+
+    def _close(self, store: str, direction: str) -> None:
+        opened_at = self._health.breakers[store, direction].opened_at
+        seconds = self._clock() - opened_at if opened_at is not None else 0.0
+        self._health.close(store, direction)
+        self._repository.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
+
+    def _probe_primary(self) -> frozenset[str]:
+        store = self._repository.primary
+        value = secrets.token_hex(8)
+        try:
+            store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)
+        except StoreError as error:
+            if error.error_class is not ErrorClass.WRITE_REFUSED:
+                raise
+            store.probe_read(timeout=_PROBE_TIMEOUT)
+            if (PRIMARY, WRITE) not in self._health.open_stores():
+                self._health.failed(error, WRITE)
+            return frozenset({READ})
+        return _BOTH
+
+    def _probe_replica(self) -> frozenset[str]:
+        self._repository.redis[REPLICA].probe_read(timeout=_PROBE_TIMEOUT)
+        return _BOTH
+
+    def _probe_database(self) -> frozenset[str]:
+        self._repository.database.probe(_PROBE_TIMEOUT)
+        return _BOTH

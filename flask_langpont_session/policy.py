@@ -1,0 +1,103 @@
+"""What an outage means: the levels, and what each priority gets at each level.
+
+This file may not do I/O, read a clock or know of a store: it knows four facts and two tables. Argue with a cell here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from .categories import Priority
+
+LEVELS: Mapping[int, str] = {
+    0: "normal",  # the primary takes reads and writes
+    1: "replica",  # writes fail; the primary or a replica answers reads
+    2: "local_cache",  # no Redis answers, and the local copies are still young
+    3: "database",  # no Redis answers, and the local copies have aged out
+    4: "minimal",  # neither Redis nor the database answers
+}
+
+
+class Behaviour(StrEnum):
+    """What a feature gets."""
+
+    PRIMARY = "primary"
+    DATABASE_FALLBACK = "database_fallback"
+    LOCAL_CACHE_FALLBACK = "local_cache_fallback"
+    DEFAULT_VALUE = "default_value"
+    DISABLE_FEATURE = "disable_feature"
+    EMERGENCY_MODE = "emergency_mode"
+
+
+_B = Behaviour
+Row = Mapping[int, Behaviour]
+
+BEHAVIOURS: Mapping[Priority, Row] = {
+    Priority.CRITICAL: {0: _B.PRIMARY, 1: _B.DATABASE_FALLBACK, 2: _B.DATABASE_FALLBACK,
+                        3: _B.DATABASE_FALLBACK, 4: _B.EMERGENCY_MODE},
+    Priority.HIGH:     {0: _B.PRIMARY, 1: _B.LOCAL_CACHE_FALLBACK, 2: _B.LOCAL_CACHE_FALLBACK,
+                        3: _B.DISABLE_FEATURE, 4: _B.DISABLE_FEATURE},
+    Priority.MEDIUM:   {0: _B.PRIMARY, 1: _B.DEFAULT_VALUE, 2: _B.DEFAULT_VALUE,
+                        3: _B.DISABLE_FEATURE, 4: _B.DISABLE_FEATURE},
+    Priority.LOW:      {0: _B.PRIMARY, 1: _B.DEFAULT_VALUE, 2: _B.DEFAULT_VALUE,
+                        3: _B.DISABLE_FEATURE, 4: _B.DISABLE_FEATURE},
+}  # fmt: skip
+
+ALLOWED: Mapping[Priority, frozenset[Behaviour]] = {
+    # Anything else for critical would show an identity that nothing confirmed.
+    Priority.CRITICAL: frozenset({_B.PRIMARY, _B.DATABASE_FALLBACK, _B.EMERGENCY_MODE}),
+    **{
+        priority: frozenset({_B.PRIMARY, _B.LOCAL_CACHE_FALLBACK, _B.DEFAULT_VALUE, _B.DISABLE_FEATURE})
+        for priority in (Priority.HIGH, Priority.MEDIUM, Priority.LOW)
+    },
+}
+
+
+def level(*, reads: bool, writes: bool, database: bool, outage_age: float, local_ttl: float) -> int:
+    """The degradation level.
+
+    :param reads: some Redis (the primary or a replica) answers reads.
+    :param writes: the primary takes writes.
+    :param database: the database answers.
+    :param outage_age: seconds since Redis last answered reads.
+    :param local_ttl: seconds a local copy may be used.
+    """
+    if reads:
+        return 0 if writes else 1
+    if not database:
+        return 4
+    return 2 if outage_age < local_ttl else 3
+
+
+def build_behaviours(configured: Mapping[str, Mapping[int, str]]) -> tuple[Mapping[Priority, Row], list[str]]:
+    """The default table with the configured cells put over it.
+
+    :param configured: priority → level → behaviour; only the cells that differ.
+    :return: the table, and one sentence for every mistake.
+    """
+    table: dict[Priority, dict[int, Behaviour]] = {priority: dict(row) for priority, row in BEHAVIOURS.items()}
+    problems: list[str] = []
+    for priority, row in configured.items():
+        if not isinstance(row, Mapping):
+            problems.append(f"BEHAVIOURS[{priority!r}]: a mapping of level → behaviour")
+            continue
+        for at_level, behaviour in row.items():
+            problem = _cell_problem(priority, at_level, behaviour)
+            if problem:
+                problems.append(problem)
+            else:
+                table[Priority(priority)][at_level] = Behaviour(behaviour)
+    return table, problems
+
+
+def _cell_problem(priority: str, at_level: int, behaviour: str) -> str | None:
+    cell = f"BEHAVIOURS[{priority!r}][{at_level!r}]"
+    if priority not in list(Priority):
+        return f"{cell}: unknown priority; use one of {', '.join(Priority)}"
+    if at_level not in LEVELS:
+        return f"{cell}: unknown level; use one of {', '.join(map(str, LEVELS))}"
+    if behaviour not in ALLOWED[Priority(priority)]:
+        allowed = ", ".join(sorted(ALLOWED[Priority(priority)]))
+        return f"{cell}: {behaviour!r} is not possible for {priority}; use one of {allowed}"
+    return None

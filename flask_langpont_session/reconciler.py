@@ -1,0 +1,183 @@
+"""After an outage: what this host's journal holds goes home, revocations first, then pushes, then data.
+
+Everything here is idempotent (absolute values, versions, compare-and-set), so several workers of a host may run it at
+once and it may be repeated after any failure. The one exception, additions, is never repeated after a time-out: one
+too few is possible, twice is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+from .categories import AUTH
+from .cookies import SIGNED_IN
+from .health import DATABASE, PRIMARY, READ, WRITE
+from .repository import Life, SessionRepository, apply_change
+from .stores.base import AuthRow, RowState, StoreError
+from .stores.journal import PendingRevocation, PendingWrite
+from .stores.redis import CategoryChange
+
+log = logging.getLogger(__name__)
+
+OLDEST_WRITE_MS = 900_000
+"""Data written longer ago than fifteen minutes is dropped: the user has long seen something else (protocol.md 7)."""
+
+_TIMEOUT = 2.0
+"""Seconds per call. Nobody waits for this thread, so it may be more patient than a request."""
+
+_BATCH = 500
+
+
+class Reconciler:
+    """Replays the journal.
+
+    :param now_ms: wall clock in milliseconds; ages of journal entries only.
+    """
+
+    def __init__(
+        self, repository: SessionRepository, now_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+    ) -> None:
+        self._repository = repository
+        self._journal = repository.journal
+        self._redis = repository.primary
+        self._database = repository.database
+        self._now_ms = now_ms
+
+    def run(self, *, redis: bool, database: bool) -> None:
+        """Bring home what the answering stores can take.
+
+        :param redis: the primary answers; `database`: the database answers.
+        :raises StoreError: a store that was said to answer did not; nothing is lost, run again.
+        """
+        before: Mapping[str, int] = {}
+        while (now := self._journal.counts()) != before:  # until nothing more can be brought home
+            before = now
+            self._run_once(redis, database)
+
+    def _run_once(self, redis: bool, database: bool) -> None:
+        for revocation in self._journal.pending_revocations(_BATCH):
+            self._revoke(revocation, redis, database)
+        if redis and database:
+            for push in self._journal.pending_pushes(_BATCH):
+                self._push(push.digest)
+                self._journal.forget_push(push)
+        if redis:
+            self._merge_all(database)
+
+    def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> None:
+        version = 0
+        if database and not entry.in_database:
+            version = self._database.kill(entry.digest, timeout=_TIMEOUT) or 0
+            self._journal.settle_revocation(entry.digest, in_database=True)
+        if redis and not entry.in_redis:
+            self._redis.bury(entry.digest, version, tuple(self._repository.table.categories), timeout=_TIMEOUT)
+            self._journal.settle_revocation(entry.digest, in_redis=True)
+
+    def _push(self, digest: str) -> AuthRow | None:
+        """Bring one session's auth record in Redis up to what the database says. Returns the row if it is valid."""
+        stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
+        row = self._database.load(digest, idle_ms=0, timeout=_TIMEOUT)
+        if row is not None and row.state is RowState.VALID:
+            life_ms = min(row.idle_expires_at, row.absolute_expires_at) - row.read_at
+            return row if self._redis.push(row, stamp_ms, life_ms, timeout=_TIMEOUT) != "dead" else None
+        version = row.version if row else 0
+        self._redis.bury(digest, version, tuple(self._repository.table.categories), timeout=_TIMEOUT)
+        return None
+
+    def _merge_all(self, database: bool) -> None:
+        entries = self._journal.pending_writes(_BATCH)
+        entries.sort(key=lambda e: (e.digest, e.shadow, e.category, e.seq))
+        for (_, _, category), group in groupby(entries, key=lambda e: (e.digest, e.shadow, e.category)):
+            writes = list(group)
+            fresh = [w for w in writes if self._now_ms() - w.at_ms <= OLDEST_WRITE_MS]
+            if not fresh:
+                self._drop(writes, "too old")
+            elif not self._needs_database(fresh[0]):
+                self._merge(fresh, writes)
+            elif database:
+                self._merge_signed_in(category, fresh, writes)
+            # else: without the database nobody can say whether the session lives; its entries stay
+
+    @staticmethod
+    def _needs_database(write: PendingWrite) -> bool:
+        return write.kind == SIGNED_IN and not write.shadow
+
+    def _merge_signed_in(self, category: str, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
+        row = self._push(fresh[0].digest)
+        if row is None:
+            self._drop(writes, "session over")
+        elif category == AUTH:
+            self._merge_auth(row, fresh)
+            self._journal.forget_writes(writes)
+        else:
+            self._merge(fresh, writes)
+
+    def _merge_auth(self, row: AuthRow, writes: Sequence[PendingWrite]) -> None:
+        """Ordinary auth keys, written while the database was down; rights never wait here."""
+        change = CategoryChange(life_ms=0)
+        for write in writes:
+            if write.value is None:
+                change.deletes.add(write.field)
+            else:
+                change.sets[write.field] = write.value
+        self._database.update(
+            row.digest,
+            seen=row.version,
+            payload=apply_change(row.payload, change),
+            user_id=row.user_id,
+            idle_ms=row.idle_expires_at - row.read_at,
+            timeout=_TIMEOUT,
+        )
+        self._push(row.digest)
+
+    def _merge(self, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
+        first = fresh[0]
+        guarded = self._needs_database(first)
+        life = self._repository.life_of(first.category, "u" if guarded else "a", self._life())
+        try:
+            status, applied, conflicts = self._redis.merge(
+                first.digest,
+                first.category,
+                [_as_field(write) for write in fresh],
+                guard="alive" if guarded else "free",
+                life_ms=life,
+                timeout=_TIMEOUT,
+                shadow=first.shadow,
+            )
+        except StoreError as error:
+            if error.timed_out:
+                self._journal.forget_writes([write for write in writes if write.is_delta])
+            raise
+        self._repository.recorder.count("merged_fields", applied)
+        self._repository.recorder.count("merge_conflicts", conflicts)
+        if status != "merged":
+            self._repository.recorder.count("merge_dropped", len(fresh))
+        self._journal.forget_writes(writes)
+
+    def _life(self) -> Life:
+        settings = self._repository.settings
+        return Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000)
+
+    def _drop(self, writes: Sequence[PendingWrite], why: str) -> None:
+        log.info("%d values written during the outage were dropped: %s", len(writes), why)
+        self._repository.recorder.count("merge_dropped", len(writes))
+        self._journal.forget_writes(writes)
+
+
+def _as_field(write: PendingWrite) -> tuple[str, str, bytes | int, int | None, bytes | None]:
+    if write.is_delta:
+        return ("add", write.field, write.delta, write.base_version, write.base)
+    operation = "del" if write.value is None else "set"
+    return (operation, write.field, write.value or b"", write.base_version, write.base)
+
+
+def answering(repository: SessionRepository) -> tuple[bool, bool]:
+    """Which of (primary, database) requests use at the moment, both directions."""
+    shut = repository.health.open_stores()
+    return (
+        not shut & {(PRIMARY, READ), (PRIMARY, WRITE)},
+        not shut & {(DATABASE, READ), (DATABASE, WRITE)},
+    )

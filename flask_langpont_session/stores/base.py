@@ -1,0 +1,113 @@
+"""What every store speaks: records as values, and errors by class.
+
+A store translates its driver's errors into :class:`StoreError` where they happen; the rest of the package knows
+error *classes* and nothing of any driver. ``None`` always means "there is no such record"; "the store did not
+answer" is always an exception. Those are two different answers everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..exceptions import LangPontSessionError
+
+Fields = Mapping[str, bytes]
+"""Session key → encoded value (UTF-8 JSON as the serializer writes it)."""
+
+
+class ErrorClass(StrEnum):
+    """What kind of failure it was. Only the first four say anything about the health of a store."""
+
+    UNREACHABLE = "U"
+    BUSY = "B"
+    WRITE_REFUSED = "W"
+    IDENTITY_REFUSED = "A"
+    TOPOLOGY = "T"
+    DATA = "D"
+    LOCAL = "L"
+
+
+HEALTH_CLASSES = frozenset(
+    {ErrorClass.UNREACHABLE, ErrorClass.BUSY, ErrorClass.WRITE_REFUSED, ErrorClass.IDENTITY_REFUSED}
+)
+"""The classes that feed a breaker. One user's data (D), our own limits (L) and resharding (T) never do."""
+
+
+class StoreError(LangPontSessionError):
+    """A store could not do what it was asked.
+
+    :param store: ``primary``, ``replica``, ``database`` or ``journal``.
+    :param error_class: what kind of failure.
+    :param cause: name of the driver's exception class; its text may quote keys and values, so it is not kept.
+    :param timed_out: the outcome is unknown: a write may or may not have happened.
+    """
+
+    def __init__(self, store: str, error_class: ErrorClass, cause: str, *, timed_out: bool = False) -> None:
+        self.store = store
+        self.error_class = error_class
+        self.cause = cause
+        self.timed_out = timed_out
+        super().__init__(f"{store}: {error_class.name.lower().replace('_', ' ')} ({cause})")
+
+    @property
+    def concerns_health(self) -> bool:
+        """Whether a breaker should hear of this error."""
+        return self.error_class in HEALTH_CLASSES
+
+
+class RowState(StrEnum):
+    """What the database says of a session of kind u."""
+
+    VALID = "valid"
+    DEAD = "dead"
+    IDLE_EXPIRED = "idle_expired"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRow:
+    """One session of kind u as the database has it. All times are milliseconds since 1970 by the database's clock.
+
+    :param digest: SHA-256 of the session id; the primary key.
+    :param user_id: the user the session belongs to, as text; None for a session that has rights but no user.
+    :param version: counts the changes of this row, from 1.
+    :param live: False for ever once the session was revoked.
+    :param payload: the auth category's session keys and their encoded values.
+    :param user_epoch: the user's epoch when the session began.
+    :param created_at: when the session began.
+    :param idle_expires_at: when the session ends unless it is used.
+    :param absolute_expires_at: when the session ends in any case.
+    :param read_at: when the database read this row.
+    """
+
+    digest: str
+    user_id: str | None
+    version: int
+    live: bool
+    payload: Fields
+    user_epoch: int
+    created_at: int
+    idle_expires_at: int
+    absolute_expires_at: int
+    read_at: int
+
+    @property
+    def state(self) -> RowState:
+        """Dead counts before expired: a dead session stays dead whatever its times say."""
+        if not self.live:
+            return RowState.DEAD
+        if self.read_at >= self.absolute_expires_at:
+            return RowState.EXPIRED
+        if self.read_at >= self.idle_expires_at:
+            return RowState.IDLE_EXPIRED
+        return RowState.VALID
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryCopy:
+    """The data of one category at one version (the version Redis counted; 0: never stored there)."""
+
+    version: int
+    fields: Fields

@@ -1,0 +1,473 @@
+"""Redis or Valkey: one hash per category, all of one session in one cluster slot, every change one script.
+
+Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
+shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
+are ours: ``@d`` own digest, ``@v`` version; in the auth hash also ``@live``, ``@at`` stamp (Redis TIME in ms at which
+the confirming read of the database began), ``@i`` idle and ``@x`` absolute expiry, ``@c`` creation, ``@u`` user id,
+``@e`` user epoch.
+
+Commands go out through a connection of redis-py's pool directly: one request of a session is one script, and the
+client object's command and pipeline machinery costs more than the script itself.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha1
+from importlib import resources
+from typing import Any
+
+from redis import exceptions as driver
+from redis.connection import ConnectionPool
+
+from ..categories import AUTH
+from ..leases import TOMBSTONE_MS
+from .base import AuthRow, CategoryCopy, ErrorClass, Fields, StoreError
+from .fence import Fence
+
+SET_ASIDE_MS = 86_400_000
+"""A record that is not ours is kept for a day for an operator to look at."""
+
+
+class Script:
+    """A Lua script shipped with the package."""
+
+    def __init__(self, name: str) -> None:
+        self.text = resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+        # Redis names scripts by their SHA-1; this is an address, not a defence.
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+READ, WRITE, PUSH, BURY, MERGE, SET_ASIDE = map(Script, ("read", "write", "push", "bury", "merge", "set_aside"))
+
+
+@dataclass(frozen=True, slots=True)
+class AuthEntry:
+    """What an auth hash says: a tombstone, or a row with the moment the database confirmed it.
+
+    :param row: None for a tombstone.
+    :param confirmed_ms: the stamp, by the Redis clock.
+    """
+
+    row: AuthRow | None
+    confirmed_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one read found. A category that is not there has version 0 and no fields.
+
+    :param now_ms: the server's clock before the read.
+    :param auth: None: no auth record there (or an unusable one, see `damaged`).
+    :param categories: the fields of each category that was asked for.
+    :param damaged: categories whose record is not one of ours.
+    """
+
+    now_ms: int
+    auth: AuthEntry | None
+    categories: Mapping[str, CategoryCopy]
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class CategoryChange:
+    """What to change in one category. Values are encoded.
+
+    :param life_ms: the life its record gets.
+    :param wipe: begin from nothing.
+    """
+
+    life_ms: int
+    sets: dict[str, bytes] = field(default_factory=dict)
+    deletes: set[str] = field(default_factory=set)
+    increments: dict[str, int] = field(default_factory=dict)
+    wipe: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.sets or self.deletes or self.increments or self.wipe)
+
+    def arguments(self) -> list[str | bytes | int]:
+        """The change as the write script reads it."""
+        arguments: list[str | bytes | int] = [self.life_ms, int(self.wipe), len(self.sets)]
+        for name, value in self.sets.items():
+            arguments += (name, value)
+        arguments += (len(self.deletes), *self.deletes, len(self.increments))
+        for name, by in self.increments.items():
+            arguments += (name, by)
+        return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did.
+
+    :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``large`` or
+        ``no number`` (nothing was written; `category` names the culprit).
+    :param versions: category → its new version.
+    """
+
+    status: str
+    versions: Mapping[str, int] = field(default_factory=dict)
+    category: str | None = None
+
+
+class RedisStore:
+    """One Redis endpoint.
+
+    :param name: ``primary`` or ``replica``, for errors and metrics.
+    :param pool: where connections come from; any pool of redis-py, also of a ready client or of fakeredis.
+    :param prefix: first part of every key.
+    :param fence: told of every server this endpoint connects to.
+    """
+
+    def __init__(self, name: str, pool: ConnectionPool, *, prefix: str, fence: Fence) -> None:
+        self.name = name
+        self.prefix = prefix
+        self.fence = fence
+        self._pool: Any = pool
+
+    def key(self, category: str, digest: str, shadow: bool = False) -> str:
+        """The Redis key of one category of one session."""
+        return f"{self.prefix}:{category}:{{{digest}}}{':anon' if shadow else ''}"
+
+    def read(
+        self,
+        digest: str,
+        lives_ms: Mapping[str, int],
+        *,
+        timeout: float,
+        shadow: bool = False,
+        kind: str = "a",
+    ) -> Answer:
+        """Load categories in one round trip.
+
+        :param lives_ms: category → the life to slide it to when a quarter has passed (0: leave it).
+        :param timeout: seconds to wait for the reply.
+        :param kind: with ``u`` the auth hash is a record of a signed-in session, else plain fields.
+        :raises StoreError: the server did not answer.
+        """
+        names = tuple(lives_ms)
+        keys = [self.key(name, digest, shadow) for name in names]
+        [reply] = self._run([(READ, keys, list(lives_ms.values()))], timeout)
+        auth, categories, damaged = None, {}, []
+        for name, found in zip(names, reply[1:], strict=True):
+            try:
+                fields, meta = _split(found, digest)
+                if name == AUTH and kind == "u":
+                    auth = _auth_entry(digest, fields, meta, reply[0])
+                version = int(meta.get(b"@v", 0))
+            except (_Damaged, ValueError):
+                damaged.append(name)
+                fields, version = {}, 0
+            categories[name] = CategoryCopy(version, fields)
+        return Answer(reply[0], auth, categories, tuple(damaged))
+
+    def write(
+        self,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        *,
+        guard: str,
+        limits: tuple[int, int],
+        timeout: float,
+        shadow: bool = False,
+        push: tuple[AuthRow, int] | None = None,
+        push_life_ms: int = 0,
+    ) -> Written:
+        """Write changed fields, and before them the auth record if there is one to push: one round trip.
+
+        :param guard: ``free``, ``alive`` or ``new``, see ``write.lua``.
+        :param limits: fields and bytes allowed per category.
+        :param push: the row the database confirmed, and the stamp (Redis clock, ms) of that confirmation.
+        :raises StoreError: the server did not answer (outcome unknown) or refused to write.
+        """
+        calls: list[_Call] = []
+        if push:
+            calls.append(self._push_call(*push, push_life_ms))
+        if changes:
+            keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
+            arguments: list[Any] = [guard, digest, *limits]
+            for change in changes.values():
+                arguments += change.arguments()
+            calls.append((WRITE, keys, arguments))
+        replies = self._run(calls, timeout)
+        if push and replies[0] == b"dead":
+            return Written("dead")
+        return _written(replies[-1], tuple(changes)) if changes else Written("written")
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        """Put a row into its auth hash by compare-and-set. Returns ``pushed``, ``dead`` or ``older``."""
+        [reply] = self._run([self._push_call(row, stamp_ms, life_ms)], timeout)
+        return str(reply, "ascii")
+
+    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+        """Leave a tombstone and remove the session's data."""
+        names = [AUTH, *(name for name in categories if name != AUTH)]
+        self._run([(BURY, [self.key(n, digest) for n in names], [digest, version, TOMBSTONE_MS])], timeout)
+
+    def merge(
+        self,
+        digest: str,
+        category: str,
+        fields: Sequence[tuple[str, str, bytes | int, int | None, bytes | None]],
+        *,
+        guard: str,
+        life_ms: int,
+        timeout: float,
+        shadow: bool = False,
+    ) -> tuple[str, int, int]:
+        """Bring an outage's writes into a category.
+
+        :param fields: (operation ``set``/``del``/``add``, field, value, base version, base value) each.
+        :return: (``merged``, ``dead`` or ``gone``; fields applied; fields in conflict).
+        """
+        arguments: list[Any] = [guard, digest, life_ms]
+        for operation, name, value, version, base in fields:
+            known = "" if version is None else version
+            arguments += (operation, name, value, known, int(base is not None), base or b"")
+        keys = [self.key(AUTH, digest), self.key(category, digest, shadow)]
+        [reply] = self._run([(MERGE, keys, arguments)], timeout)
+        status = str(reply[0], "ascii")
+        return (status, reply[1], reply[2]) if status == "merged" else (status, 0, 0)
+
+    def set_aside(self, digest: str, category: str, *, timeout: float, shadow: bool = False) -> None:
+        """Move a damaged record out of the way."""
+        key = self.key(category, digest, shadow)
+        self._run([(SET_ASIDE, [key, f"{key}:aside"], [SET_ASIDE_MS])], timeout)
+
+    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
+        """Delete the records of an anonymous session (signed-in ones are buried instead)."""
+        self._commands([("DEL", *(self.key(name, digest) for name in categories))], timeout)
+
+    def time_ms(self, *, timeout: float) -> int:
+        """The server's clock, milliseconds since 1970."""
+        [(seconds, micros)] = self._commands([("TIME",)], timeout)
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def probe(self, key: str, value: str, *, timeout: float) -> None:
+        """A real write and read back over a new connection, as the monitor needs to close a breaker.
+
+        :raises StoreError: it failed, or another value came back.
+        """
+        connection: Any = self._pool.make_connection()
+        try:
+            with self._translated():
+                connection.connect()
+                for command in (("SET", key, value, "PX", 600_000), ("GET", key)):
+                    connection.send_command(*command)
+                    reply = connection.read_response(disable_decoding=True, timeout=timeout)
+            if reply != value.encode():
+                raise StoreError(self.name, ErrorClass.DATA, "CanaryMismatch")
+        finally:
+            connection.disconnect()
+
+    def probe_read(self, *, timeout: float) -> None:
+        """A real read over a new connection."""
+        connection: Any = self._pool.make_connection()
+        try:
+            with self._translated():
+                connection.connect()
+                connection.send_command("EXISTS", f"{self.prefix}:canary")
+                connection.read_response(timeout=timeout)
+        finally:
+            connection.disconnect()
+
+    def forget_connections(self) -> None:
+        """Drop pooled connections, so that the next ones go to the server that answers now."""
+        self._pool.disconnect(inuse_connections=False)
+
+    def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int) -> _Call:
+        meta = (
+            "@d", row.digest, "@v", row.version, "@live", "1", "@at", stamp_ms, "@i", row.idle_expires_at,
+            "@x", row.absolute_expires_at, "@c", row.created_at, "@e", row.user_epoch,
+        )  # fmt: skip
+        arguments: list[Any] = [row.version, stamp_ms, max(1, life_ms), *meta]
+        if row.user_id is not None:
+            arguments += ("@u", row.user_id)
+        for name, value in row.payload.items():
+            arguments += (name, value)
+        return (PUSH, [self.key(AUTH, row.digest)], arguments)
+
+    def _run(self, calls: Sequence[_Call], timeout: float) -> list[Any]:
+        """Run scripts in one round trip; a server that does not know one yet is sent its text."""
+        commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for script, keys, arguments in calls]
+        replies = self._commands(commands, timeout)
+        for number, reply in enumerate(replies):
+            if isinstance(reply, driver.NoScriptError):
+                script, keys, arguments = calls[number]
+                [replies[number]] = self._commands([("EVAL", script.text, len(keys), *keys, *arguments)], timeout)
+        return replies
+
+    def _commands(self, commands: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
+        with self._translated(), self._connection() as connection:
+            if len(commands) == 1:
+                connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
+            else:
+                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            replies = [_read_reply(connection, timeout) for _ in commands]
+            for reply in replies:
+                if isinstance(reply, driver.ResponseError) and not isinstance(reply, driver.NoScriptError):
+                    raise reply
+            return replies
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        connection = self._pool.get_connection()
+        try:
+            yield connection
+        except BaseException as error:
+            # A reply that was not read would answer somebody else's question: such a connection is never used again.
+            # An error *reply* was read whole and leaves the connection clean, except that a server that has become
+            # read-only must be looked up anew.
+            if not isinstance(error, driver.ResponseError) or isinstance(error, driver.ReadOnlyError):
+                connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
+            raise translate(self.name, error) from None
+
+
+_Call = tuple[Script, Sequence[str], Sequence[Any]]
+
+
+def _read_reply(connection: Any, timeout: float) -> Any:
+    # An error reply is returned: the replies behind it must be read before anything is raised.
+    try:
+        return connection.read_response(disable_decoding=True, timeout=timeout, disconnect_on_error=True)
+    except driver.ResponseError as error:
+        return error
+
+
+class _Damaged(Exception):
+    """A record that is not one of ours."""
+
+
+def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
+    """One hash as fields and metadata. A record that names another digest is a crossed reply or a moved key."""
+    if isinstance(found, bytes):  # an error text: not a hash
+        raise _Damaged
+    pairs = zip(found[::2], found[1::2], strict=True)
+    fields: dict[str, bytes] = {}
+    meta: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        if name[:1] == b"@":
+            meta[name] = value
+        else:
+            fields[str(name, "utf-8")] = value
+    if found and meta.get(b"@d") != digest.encode():
+        raise _Damaged
+    return fields, meta
+
+
+def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:
+    if not meta:
+        return None
+    live = meta.get(b"@live")
+    if live == b"0":
+        return AuthEntry(None)
+    if live != b"1":
+        raise _Damaged
+    try:
+        user = meta.get(b"@u")
+        row = AuthRow(
+            digest=digest,
+            user_id=None if user is None else str(user, "utf-8"),
+            version=_natural(meta[b"@v"]),
+            live=True,
+            payload=fields,
+            user_epoch=_natural(meta[b"@e"]),
+            created_at=_natural(meta[b"@c"]),
+            idle_expires_at=_natural(meta[b"@i"]),
+            absolute_expires_at=_natural(meta[b"@x"]),
+            read_at=now_ms,
+        )
+        return AuthEntry(row, _natural(meta[b"@at"]))
+    except KeyError:
+        raise _Damaged from None
+
+
+def _natural(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise _Damaged
+    return int(value)
+
+
+def _written(reply: Sequence[Any], names: Sequence[str]) -> Written:
+    status = str(reply[0], "ascii")
+    if status == "written":
+        return Written(status, dict(zip(names, reply[1:], strict=True)))
+    return Written(status, category=names[reply[1] - 1] if len(reply) > 1 else None)
+
+
+# The first row that matches counts: redis-py's subclasses are not what their names say (AuthenticationError and
+# BusyLoadingError *are* ConnectionErrors), so the special ones stand above the general ones.
+_BY_TYPE: tuple[tuple[tuple[type[Exception], ...], ErrorClass], ...] = (
+    (
+        (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError),
+        ErrorClass.IDENTITY_REFUSED,
+    ),
+    ((driver.BusyLoadingError, driver.MasterDownError), ErrorClass.BUSY),
+    ((driver.MaxConnectionsError, driver.DataError, UnicodeError), ErrorClass.LOCAL),
+    ((driver.ReadOnlyError, driver.OutOfMemoryError), ErrorClass.WRITE_REFUSED),
+    (
+        (driver.MovedError, driver.AskError, driver.TryAgainError, driver.ClusterCrossSlotError),
+        ErrorClass.TOPOLOGY,
+    ),
+    ((driver.CrossSlotTransactionError,), ErrorClass.TOPOLOGY),
+)
+
+# Errors the driver has no class for keep their code as the first word of the text.
+_BY_CODE: Mapping[str, ErrorClass] = {
+    "BUSY": ErrorClass.BUSY,
+    "LOADING": ErrorClass.BUSY,
+    "MASTERDOWN": ErrorClass.BUSY,
+    "READONLY": ErrorClass.WRITE_REFUSED,
+    "OOM": ErrorClass.WRITE_REFUSED,
+    "MISCONF": ErrorClass.WRITE_REFUSED,
+    "NOREPLICAS": ErrorClass.WRITE_REFUSED,
+    "NOAUTH": ErrorClass.IDENTITY_REFUSED,
+    "WRONGPASS": ErrorClass.IDENTITY_REFUSED,
+    "NOPERM": ErrorClass.IDENTITY_REFUSED,
+    "WRONGTYPE": ErrorClass.DATA,
+}
+
+
+def classify(error: Exception) -> ErrorClass:
+    """The error class of a driver error. What nobody knows counts as unreachable: fail closed, and be counted."""
+    for types, error_class in _BY_TYPE:
+        if isinstance(error, types):
+            return error_class
+    text = str(error)
+    code = getattr(error, "status_code", None) or text.partition(" ")[0]
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if type(error) is driver.ConnectionError and text.startswith("No connection available"):
+        return ErrorClass.LOCAL
+    if _caused_by_tls(error):
+        return ErrorClass.IDENTITY_REFUSED
+    return ErrorClass.UNREACHABLE
+
+
+def _caused_by_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def translate(store: str, error: Exception) -> StoreError:
+    """A driver error as the rest of the package sees it: by class, without its text (which may quote values)."""
+    timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
+    return StoreError(store, classify(error), type(error).__name__, timed_out=timed_out)

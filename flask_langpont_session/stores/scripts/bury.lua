@@ -1,0 +1,9 @@
+-- Leaves a tombstone for a dead session and removes its data. A tombstone is never deleted, it expires.
+--   KEYS  the auth hash, then the other categories' hashes
+--   ARGV  digest, version, life of the tombstone (ms)
+for i = 1, #KEYS do
+  redis.call('DEL', KEYS[i])
+end
+redis.call('HSET', KEYS[1], '@d', ARGV[1], '@v', ARGV[2], '@live', '0')
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 'buried'

@@ -1,0 +1,54 @@
+"""Aids for an application's own tests: stores that can be switched off, and the events that were sent.
+
+>>> with switched_off(app, "primary"):          # doctest: +SKIP
+...     assert client.get("/profile").status_code == 200
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from flask import Flask
+
+from . import events
+from .extension import state_of
+from .health import READ, WRITE
+from .stores.base import ErrorClass, StoreError
+
+
+@contextmanager
+def switched_off(app: Flask, *stores: str) -> Iterator[None]:
+    """Requests of `app` find these stores (``primary``, ``replica``, ``database``) down, as if they had timed out.
+
+    The stores themselves are not touched. On leaving, the journal is replayed and requests use them again.
+
+    :raises KeyError: the application has no such store.
+    """
+    state = state_of(app)
+    for store in stores:
+        for way in (READ, WRITE):
+            state.health.breakers[store, way]  # a misspelt store is an error, not a test that sees no outage
+    with state.monitor.paused():
+        for store in stores:
+            state.health.failed(StoreError(store, ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
+        try:
+            state.monitor.share_outage()
+            yield
+        finally:
+            for store in stores:
+                state.monitor.recover(store, (READ, WRITE))
+
+
+@contextmanager
+def captured_events(app: Flask) -> Iterator[list[object]]:
+    """Collect the events (values of :mod:`flask_langpont_session.events`) that are sent for `app`."""
+    seen: list[object] = []
+
+    def receive(sender: object, event: object) -> None:
+        seen.append(event)
+
+    with ExitStack() as stack:
+        for signal in events.ALL:
+            stack.enter_context(signal.connected_to(receive, sender=app))
+        yield seen

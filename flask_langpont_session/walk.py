@@ -1,0 +1,78 @@
+"""One request's way through the stores: which ones it may still ask, and how long it may still wait.
+
+The view is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
+to health, and the same walk goes on without it. All waits of the walk come out of one budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from .health import Health, View
+from .metrics import Recorder
+from .stores.base import ErrorClass, StoreError
+
+T = TypeVar("T")
+
+LEAST_WAIT = 0.005
+"""Seconds. With less left than this no store is asked any more: it could not answer in time."""
+
+
+class Walk:
+    """The stores as one request sees them.
+
+    :param budget: seconds this request may wait for stores, all together.
+    """
+
+    __slots__ = ("_clock", "_health", "_left", "_recorder", "view")
+
+    def __init__(
+        self, health: Health, recorder: Recorder, budget: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._health = health
+        self._recorder = recorder
+        self._left = budget
+        self._clock = clock
+        self.view: View = health.view()
+
+    @property
+    def level(self) -> int:
+        """The degradation level this request is at."""
+        return self.view.level
+
+    def can(self, store: str, direction: str) -> bool:
+        """Whether this request may still ask that store."""
+        return (store, direction) in self.view.up
+
+    def ask(self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]) -> T:
+        """Ask one store.
+
+        :param operation: for the recorder.
+        :param timeout: the store's own; the wait is cut to what is left of the budget.
+        :param call: gets the seconds it may wait.
+        :raises StoreError: after health was told, and the store is out for the rest of this walk.
+        """
+        allowed = min(timeout, self._left)
+        if allowed < LEAST_WAIT:
+            self.view = self.view.without(store, direction)
+            raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
+        began = self._clock()
+        try:
+            answer = call(allowed)
+        except StoreError as error:
+            self._failed(error, direction, operation, self._clock() - began)
+            raise
+        took = self._clock() - began
+        self._left -= took
+        self._health.succeeded(store, direction)
+        self._recorder.observe(operation, "all", store, "ok", took)
+        return answer
+
+    def _failed(self, error: StoreError, direction: str, operation: str, took: float) -> None:
+        self._left -= took
+        self._recorder.observe(operation, "all", error.store, error.error_class.name.lower(), took)
+        lost = self._health.failed(error, direction)
+        if error.error_class is not ErrorClass.DATA:
+            self.view = self.view.without(error.store, *lost)

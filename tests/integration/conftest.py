@@ -1,0 +1,164 @@
+"""Real servers, started once for the whole run and reset between tests, never restarted for tidiness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+from flask import Flask, jsonify, request, session
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.extension import State, state_of
+
+
+@pytest.fixture(scope="session")
+def primary_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("primary")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def replica_server(tmp_path_factory: pytest.TempPathFactory, primary_server: Valkey) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("replica"), replica_of=primary_server) as server:
+        yield server
+
+
+@pytest.fixture
+def primary(primary_server: Valkey) -> Valkey:
+    """The primary, empty and running."""
+    primary_server.start()
+    with primary_server.client() as client:
+        client.flushall()
+    return primary_server
+
+
+@pytest.fixture
+def replica(primary: Valkey, replica_server: Valkey) -> Valkey:
+    """The replica, running and following."""
+    replica_server.start()
+    return replica_server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, on each engine in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
+    url: str = request.getfixturevalue("postgres").url
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS langpont_sessions, langpont_users"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """An empty SQLite database, for tests that are not about SQL."""
+    return f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
+
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeApp]:
+    """Makes applications on the real servers; `config` without the prefix. Ended when the test ends."""
+    made: list[Flask] = []
+
+    def make(**config: Any) -> Flask:
+        app = Flask("app", instance_path=str(tmp_path))
+        flask_keys = {key: config.pop(key) for key in list(config) if key.startswith(("SESSION_", "SECRET", "PERM"))}
+        settings = {
+            "REDIS_URL": primary.url,
+            "DATABASE_URL": sqlite_url,
+            "JOURNAL": str(tmp_path / "journal.sqlite3"),
+            **config,
+        }
+        app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True, **flask_keys)
+        app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
+        LangPontSession(app)
+        state_of(app).repository.database.create_tables()
+        add_views(app)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        close(app)
+
+
+def close(app: Flask) -> None:
+    """End what an application runs."""
+    state = state_of(app)
+    state.monitor.stop()
+    state.repository.database.engine.dispose()
+    state.repository.journal.close()
+    for store in state.repository.redis.values():
+        store.forget_connections()
+
+
+def add_views(app: Flask) -> None:
+    """The few pages most tests need."""
+
+    @app.post("/set")
+    def set_keys() -> str:
+        session.update(request.get_json())
+        return "set"
+
+    @app.get("/get/<key>")
+    def get_key(key: str) -> Any:
+        return jsonify(value=session.get(key), present=key in session)
+
+    @app.get("/all")
+    def get_all() -> Any:
+        return jsonify(dict(session))
+
+    @app.post("/pop/<key>")
+    def pop_key(key: str) -> Any:
+        return jsonify(value=session.pop(key, None))
+
+    @app.post("/login/<user>")
+    def login(user: str) -> str:
+        session["_user_id"] = user
+        session["_fresh"] = True
+        session["user_role"] = request.args.get("role", "user")
+        return f"hello {user}"
+
+    @app.post("/logout")
+    def logout() -> str:
+        session.pop("_user_id", None)
+        return "bye"
+
+    @app.get("/who")
+    def who() -> Any:
+        return jsonify(user=session.get("_user_id"), level=session.level, lang=session.get("lang"))  # type: ignore[attr-defined]
+
+    @app.get("/untouched")
+    def untouched() -> str:
+        return "untouched"
+
+
+def parts(app: Flask) -> State:
+    """The parts of an application, for tests that look inside."""
+    return state_of(app)
+
+
+def cookie_of(response: Any, name: str = "session") -> str | None:
+    """The value of the session cookie that a response sets; None if it sets none; "" if it deletes it."""
+    for header in response.headers.getlist("Set-Cookie"):
+        if header.startswith(f"{name}="):
+            return str(header.split(";")[0].split("=", 1)[1])
+    return None
+
+

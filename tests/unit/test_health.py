@@ -1,0 +1,134 @@
+"""Breakers and the level that follows from them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flask_langpont_session.breaker import Breaker
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fail(health: Health, store: str, kind: ErrorClass = ErrorClass.UNREACHABLE, *, hang: bool = False) -> None:
+    health.failed(StoreError(store, kind, "Test", timed_out=hang), READ)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health([PRIMARY, REPLICA, DATABASE], threshold=3, local_ttl=1800, clock=clock)
+
+
+def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
+    """An answer in between starts the count anew."""
+    breaker = Breaker(threshold=3)
+    for _ in range(2):
+        assert not breaker.failed(1.0, "U", at_once=False)
+    breaker.succeeded()
+    for _ in range(2):
+        assert not breaker.failed(2.0, "U", at_once=False)
+    assert breaker.failed(3.0, "U", at_once=False)
+    assert (breaker.closed, breaker.opened_at) == (False, 3.0)
+
+
+def test_an_answer_does_not_close_an_open_breaker() -> None:
+    """Only the monitor closes: the answer may be that of a request sent before."""
+    breaker = Breaker(threshold=1)
+    breaker.failed(1.0, "U", at_once=False)
+    breaker.succeeded()
+    assert not breaker.closed
+    breaker.close()
+    assert breaker.closed
+
+
+def test_only_one_of_many_threads_opens_a_breaker() -> None:
+    """The event of an opening is sent once, however many requests saw the failure."""
+    breaker = Breaker(threshold=3)
+    opened: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: opened.append(breaker.failed(1.0, "U", at_once=True))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(opened) == 1
+
+
+def test_a_time_out_opens_at_once(health: Health) -> None:
+    """The next request would have to wait as long again."""
+    fail(health, PRIMARY, hang=True)
+    assert health.open_stores() == {(PRIMARY, READ), (PRIMARY, WRITE)}
+
+
+@pytest.mark.parametrize("kind", [ErrorClass.DATA, ErrorClass.LOCAL, ErrorClass.TOPOLOGY])
+def test_one_users_data_never_changes_the_level(health: Health, kind: ErrorClass) -> None:
+    """I11: whatever one user stores or sends, the breakers do not hear of it."""
+    for _ in range(100):
+        fail(health, PRIMARY, kind)
+    assert health.level == 0
+
+
+def test_refused_writes_leave_reads_alone(health: Health) -> None:
+    """A primary that is read-only or out of memory still answers: level 1."""
+    for _ in range(3):
+        health.failed(StoreError(PRIMARY, ErrorClass.WRITE_REFUSED, "OOM"), WRITE)
+    assert health.open_stores() == {(PRIMARY, WRITE)}
+    assert health.level == 1
+    assert health.view().reader == PRIMARY
+
+
+def test_the_levels_from_0_to_4(health: Health, clock: Clock) -> None:
+    """One outage after the other, and what time alone does."""
+    seen = [health.level]
+    fail(health, PRIMARY, hang=True)
+    seen.append(health.level)
+    fail(health, REPLICA, hang=True)
+    seen.append(health.level)
+    clock.now += 1800
+    seen.append(health.level)
+    fail(health, DATABASE, hang=True)
+    seen.append(health.level)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_a_change_of_level_is_reported_once_and_with_time_too(clock: Clock) -> None:
+    """2 → 3 comes with time alone; the monitor's refresh notices it."""
+    changes: list[tuple[int, int]] = []
+    health = Health([PRIMARY, DATABASE], clock=clock, on_change=lambda old, new: changes.append((old, new)))
+    fail(health, PRIMARY, hang=True)
+    fail(health, PRIMARY, hang=True)
+    clock.now += 1800
+    health.refresh()
+    health.refresh()
+    for way in (READ, WRITE):
+        health.close(PRIMARY, way)
+    assert changes[:2] == [(0, 2), (2, 3)]
+    assert changes[-1][1] == 0
+
+
+def test_a_request_keeps_its_view_while_health_recovers(health: Health) -> None:
+    """A view only ever loses stores: what failed this request does not come back to it."""
+    view = health.view().without(PRIMARY, READ, WRITE)
+    assert view.reader == REPLICA
+    assert view.level == 1
+    assert health.view().reader == PRIMARY
+
+
+def test_an_identity_that_is_refused_opens_at_once(health: Health) -> None:
+    """A wrong password does not get better by trying."""
+    fail(health, PRIMARY, ErrorClass.IDENTITY_REFUSED)
+    assert health.level == 1

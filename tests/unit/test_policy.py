@@ -1,0 +1,75 @@
+"""The decision table, cell by cell."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from flask_langpont_session.categories import Priority
+from flask_langpont_session.policy import ALLOWED, BEHAVIOURS, LEVELS, build_behaviours, level
+
+TABLE = """
+critical  primary  database_fallback     database_fallback     database_fallback  emergency_mode
+high      primary  local_cache_fallback  local_cache_fallback  disable_feature    disable_feature
+medium    primary  default_value         default_value         disable_feature    disable_feature
+low       primary  default_value         default_value         disable_feature    disable_feature
+"""
+
+
+def test_the_table_is_the_one_of_the_design() -> None:
+    """All 20 cells, written down a second time so that an accidental change of one is seen."""
+    rows = [line.split() for line in TABLE.split("\n") if line]
+    assert {priority: cells for priority, *cells in rows} == {
+        priority: [row[at] for at in LEVELS] for priority, row in BEHAVIOURS.items()
+    }
+
+
+FACTS = list(itertools.product([True, False], repeat=3))
+
+
+@pytest.mark.parametrize(("reads", "writes", "database"), FACTS)
+@pytest.mark.parametrize(("age", "old"), [(0.0, False), (1799.9, False), (1800.0, True), (1e9, True)])
+def test_the_level_follows_from_four_facts(reads: bool, writes: bool, database: bool, age: float, old: bool) -> None:
+    """Exhaustive: every combination of what answers and how old the outage is."""
+    found = level(reads=reads, writes=writes, database=database, outage_age=age, local_ttl=1800)
+    if reads:
+        assert found == (0 if writes else 1)
+    elif not database:
+        assert found == 4
+    else:
+        assert found == (3 if old else 2)
+
+
+def test_one_cell_can_be_configured_and_the_others_stay() -> None:
+    """BEHAVIOURS names only what differs."""
+    table, problems = build_behaviours({"medium": {2: "local_cache_fallback"}})
+    assert problems == []
+    assert table[Priority.MEDIUM][2] == "local_cache_fallback"
+    assert table[Priority.MEDIUM][1] == "default_value"
+    assert BEHAVIOURS[Priority.MEDIUM][2] == "default_value"
+
+
+@pytest.mark.parametrize("behaviour", ["local_cache_fallback", "default_value", "disable_feature"])
+@pytest.mark.parametrize("at", list(LEVELS))
+def test_critical_never_shows_what_nothing_confirmed(behaviour: str, at: int) -> None:
+    """A table that would serve a default identity is a configuration error."""
+    _, problems = build_behaviours({"critical": {at: behaviour}})
+    assert len(problems) == 1
+    assert "critical" in problems[0]
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [{"urgent": {1: "primary"}}, {"high": {7: "primary"}}, {"high": {1: "maybe"}}, {"high": "primary"}],
+)
+def test_a_cell_that_does_not_exist_is_an_error(configured: dict[str, dict[int, str]]) -> None:
+    """Misspelt priorities, levels and behaviours are named."""
+    _, problems = build_behaviours(configured)
+    assert len(problems) == 1
+    assert "BEHAVIOURS" in problems[0]
+
+
+def test_every_default_cell_is_an_allowed_one() -> None:
+    """The defaults obey the rule they are checked against."""
+    assert all(cell in ALLOWED[priority] for priority, row in BEHAVIOURS.items() for cell in row.values())
