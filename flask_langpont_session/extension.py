@@ -136,6 +136,8 @@ class LangPontSession(SessionInterface):
         self, app: Flask, session: Session, response: Response, saved: Saved | None, modified: bool
     ) -> None:
         """``protocol.md`` 4: an unchanged id is not sent again, so that late answers cannot undo newer ones."""
+        if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
+            return  # nobody looked at the session: the cookie is not even read
         target, minted = session.target, session.minted
         if target is not None and minted is target:
             kept = saved is not None and saved.stored
@@ -155,13 +157,12 @@ class LangPontSession(SessionInterface):
     def _is_due(self, app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
         if state_of(app).settings.cookie_resend == "flask":
             refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-            return (modified or refresh) and not session.shadow
-        if not session.was_read_from_cookie or not session.accessed or session.shadow or session.unverified:
+            return (modified or refresh) and not session.is_in_doubt
+        if not session.accessed or session.is_in_doubt:
             return False
-        if session.permanence_changed:
-            return True
         life = app.permanent_session_lifetime.total_seconds()
-        return session.permanent and time.time() - target.issued_at > life / 10
+        aged = session.permanent and time.time() - target.issued_at > life / 10
+        return aged or session.permanence_changed
 
     def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
         value = _signer(app).dump(replace(target, permanent=session.permanent))

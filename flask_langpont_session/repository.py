@@ -574,32 +574,48 @@ class SessionRepository:
         """Write to Redis what changed, the auth record first; else to the journal what the table keeps."""
         target = plan.target
         assert target is not None
-        shadow = bool(plan.loaded and plan.loaded.shadow and not plan.is_new)
-        kind = "a" if shadow else target.kind
         changes = {name: change for name, change in plan.changes.items() if change}
-        for name, change in changes.items():
-            change.life_ms = self.life_of(name, kind, plan.life)
         if not changes and row is None:
             return False
-        written = self._write(plan, walk, changes, row, shadow, "new" if plan.is_new else "alive")
+        if plan.loaded and plan.loaded.shadow and not plan.is_new:
+            return self._write_shadow(plan, walk, changes)
+        self._give_life(changes, target.kind, plan.life)
+        written = self._write(plan, walk, changes, row, "new" if plan.is_new else "alive")
         if written is None:
             if row:
                 self._journal(lambda: self.journal.queue_push(row.digest))
             return self._journal_changes(plan, changes) or row is not None
-        return self._was_written(plan, changes, written, shadow)
+        if written.status == "dead":
+            self.local.kill(target.digest)
+            return not plan.is_new and self._write_shadow(plan, walk, changes)
+        return self._was_written(plan, changes, written)
+
+    def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
+        for name, change in changes.items():
+            change.life_ms = self.life_of(name, kind, life)
+
+    def _write_shadow(self, plan: Plan, walk: Walk, changes: dict[str, CategoryChange]) -> bool:
+        """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
+        target = plan.target
+        assert target is not None
+        self._give_life(changes, "a", plan.life)
+        written: Written | None = self._try(
+            walk,
+            "save",
+            lambda timeout: self.primary.write(
+                target.digest, changes, guard="free", limits=self._limits, timeout=timeout, shadow=True
+            ),
+        )
+        if written is None:
+            return self._journal_changes(plan, changes, shadow=True)
+        return self._was_written(plan, changes, written, shadow=True)
 
     def _write(
-        self,
-        plan: Plan,
-        walk: Walk,
-        changes: dict[str, CategoryChange],
-        row: AuthRow | None,
-        shadow: bool,
-        guard: str,
+        self, plan: Plan, walk: Walk, changes: dict[str, CategoryChange], row: AuthRow | None, guard: str
     ) -> Written | None:
         target = plan.target
         assert target is not None
-        guard = guard if target.kind == SIGNED_IN and not shadow else "free"
+        guard = guard if target.kind == SIGNED_IN else "free"
         stamp = plan.loaded.now_ms if plan.loaded else 0
 
         def write(push: AuthRow | None) -> Written | None:
@@ -612,7 +628,6 @@ class SessionRepository:
                     guard=guard,
                     limits=self._limits,
                     timeout=timeout,
-                    shadow=shadow,
                     push=(push, stamp) if push else None,
                     push_life_ms=_row_life_ms(push, plan.life) if push else 0,
                 ),
@@ -635,12 +650,11 @@ class SessionRepository:
             return None
         return loaded.row
 
-    def _was_written(self, plan: Plan, changes: Mapping[str, CategoryChange], written: Written, shadow: bool) -> bool:
+    def _was_written(
+        self, plan: Plan, changes: Mapping[str, CategoryChange], written: Written, *, shadow: bool = False
+    ) -> bool:
         target = plan.target
         assert target is not None
-        if written.status == "dead":
-            self.local.kill(target.digest)
-            return False
         if written.status != "written":
             self.reject(written.category or "", None, f"the write was refused: {written.status}")
             return False
@@ -687,17 +701,18 @@ class SessionRepository:
             return False
         return True
 
-    def _journal_changes(self, plan: Plan, changes: Mapping[str, CategoryChange]) -> bool:
+    def _journal_changes(self, plan: Plan, changes: Mapping[str, CategoryChange], *, shadow: bool = False) -> bool:
         """Keep what the table keeps of changes that Redis did not take. Returns whether anything was kept."""
         target = plan.target
         assert target is not None
+        kind = "a" if shadow else target.kind
         kept = False
         for name, change in changes.items():
-            sets = {key: value for key, value in change.sets.items() if self._outlives_request(key, target.kind)}
-            deletes = {key for key in change.deletes if self._outlives_request(key, target.kind)}
-            increments = {key: by for key, by in change.increments.items() if self._outlives_request(key, target.kind)}
+            sets = {key: value for key, value in change.sets.items() if self._outlives_request(key, kind)}
+            deletes = {key for key in change.deletes if self._outlives_request(key, kind)}
+            increments = {key: by for key, by in change.increments.items() if self._outlives_request(key, kind)}
             if sets or deletes or increments:
-                kept = self._journal_category(plan, name, sets, deletes, increments) or kept
+                kept = self._journal_category(plan, name, sets, deletes, increments, shadow) or kept
         return kept
 
     def _outlives_request(self, key: str, kind: str) -> bool:
@@ -708,14 +723,19 @@ class SessionRepository:
         return self.behaviour(feature, kind, 1) is Behaviour.LOCAL_CACHE_FALLBACK
 
     def _journal_category(
-        self, plan: Plan, name: str, sets: Fields, deletes: set[str], increments: Mapping[str, int]
+        self,
+        plan: Plan,
+        name: str,
+        sets: Fields,
+        deletes: set[str],
+        increments: Mapping[str, int],
+        shadow: bool,
     ) -> bool:
         target, loaded = plan.target, plan.loaded
         assert target is not None
-        known = loaded if loaded and not plan.is_new else None
+        known = loaded if loaded and not plan.is_new and loaded.shadow == shadow else None
         before = known.fields.get(name, NO_FIELDS) if known else NO_FIELDS
         version = known.versions.get(name) if known else None
-        shadow = bool(known and known.shadow)
         kind = "a" if shadow else target.kind
         changes: dict[str, bytes | None] = {**sets, **dict.fromkeys(deletes)}
 

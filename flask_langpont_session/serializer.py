@@ -114,7 +114,7 @@ def is_mutable(value: object) -> bool:
 # -- writing: what msgspec would encode wrongly is replaced, all else stays the object it is ------------------------
 
 
-def _unsupported(value: object, left: int) -> Any:
+def _unsupported(value: Any, left: int) -> Any:
     raise _Refused(f"type {type(value).__qualname__} is not supported")
 
 

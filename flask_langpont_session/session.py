@@ -21,7 +21,7 @@ from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .exceptions import GrantRefused, SessionTooLarge, SessionValueError, UnreadableValue, UnsupportedValue
 from .health import DATABASE, WRITE
 from .policy import LEVELS, Behaviour
-from .repository import NO_FIELDS, Life, Loaded, Plan, SessionRepository, Verdict
+from .repository import NO_FIELDS, Life, Loaded, Plan, SessionRepository, Verdict, apply_change
 from .serializer import check_key, decode, encode, is_mutable
 from .stores.redis import CategoryChange
 from .walk import Walk
@@ -137,24 +137,21 @@ class Session(SessionMixin):
         return self._ended
 
     @property
-    def shadow(self) -> bool:
-        """Whether the id is that of a dead session, so that this request works on its anonymous shadow."""
-        return self.target is self.origin and self._loaded is not None and self._loaded.shadow
+    def is_in_doubt(self) -> bool:
+        """Whether this request learned that its id is dead or cannot be verified; its cookie is left as it is."""
+        verdict = self._loaded.verdict if self._loaded and self.target is self.origin else None
+        return verdict in (Verdict.DEAD, Verdict.UNVERIFIABLE)
 
     @property
     def showed_auth(self) -> bool:
         """Whether this response may show what only the signed-in user should see."""
-        return self._minted is not None and self._minted.kind == SIGNED_IN or bool(self._loaded and self._loaded.row)
+        signed_in_now = self._minted is not None and self._minted.kind == SIGNED_IN
+        return signed_in_now or bool(self._loaded and self._loaded.row)
 
     @property
     def wants_cookie(self) -> bool:
         """Whether a CSRF token was given out that is worth nothing without the cookie."""
         return self._wants_cookie
-
-    @property
-    def was_read_from_cookie(self) -> bool:
-        """Whether the cookie was looked at in this request at all."""
-        return self._origin is not _MISSING
 
     def _mint(self, kind: str) -> SessionId:
         self._minted = self._context.mint(kind, self.permanent)
@@ -579,7 +576,7 @@ class Session(SessionMixin):
     # -- Flask's attributes ----------------------------------------------------------------------------------------
 
     @property
-    def modified(self) -> bool:  # type: ignore[override]
+    def modified(self) -> bool:
         """Whether a key was set or removed. Changes inside a value are found at the save, without this."""
         return self._forced or self._has_explicit_changes
 
@@ -687,7 +684,11 @@ class Session(SessionMixin):
         return None if stored is None else self._try_encode(key, decode(stored))
 
     def saved(self) -> None:
-        """The save is done: what was changed is stored and not to be stored again."""
+        """The save is done: what was changed is part of what this request sees, and is not to be stored again."""
+        if self._loaded is not None:
+            for name, change in self._changes().items():
+                self._loaded.fields[name] = apply_change(self._loaded.fields.get(name, NO_FIELDS), change)
+        self._forced = True  # "modified" stays true for whoever asks after the save
         self._encoded.clear()
         self._deleted.clear()
         self._increments.clear()

@@ -85,7 +85,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeA
             "JOURNAL": str(tmp_path / "journal.sqlite3"),
             **config,
         }
-        app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True, **flask_keys)
+        app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
         LangPontSession(app)
         state_of(app).repository.database.create_tables()
@@ -160,5 +160,3 @@ def cookie_of(response: Any, name: str = "session") -> str | None:
         if header.startswith(f"{name}="):
             return str(header.split(";")[0].split("=", 1)[1])
     return None
-
-

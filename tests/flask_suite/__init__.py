@@ -1,0 +1,1 @@
+"""Flask's own session tests, run with this interface in place of Flask's."""

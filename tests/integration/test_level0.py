@@ -1,0 +1,445 @@
+"""Everything healthy: what a view sees, what stands in the stores, and what it costs."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask, session
+from markupsafe import Markup
+
+from example_app.servers import Valkey
+from flask_langpont_session.cookies import digest_of
+
+from .conftest import MakeApp, cookie_of, parts
+
+
+def evals(server: Valkey) -> int:
+    """Scripts the server was sent so far, by its own count: the only commands that requests use."""
+    with server.client() as client:
+        stats = client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+def test_a_session_comes_back_by_category(make_app: MakeApp, primary: Valkey) -> None:
+    """Each key lies in the hash of its category, all hashes of a session in one cluster slot, none for ever."""
+    client = make_app().test_client()
+    response = client.post("/set", json={"lang": "jp", "input_text": "こんにちは", "cart": [1, {"a": None}]})
+    assert client.get("/all").json == {"lang": "jp", "input_text": "こんにちは", "cart": [1, {"a": None}]}
+    digest = digest_of((cookie_of(response) or "").split(".")[0])
+    with primary.client() as redis:
+        assert {str(key) for key in redis.keys()} == {f"session:{c}:{{{digest}}}" for c in ("translation", "ui")}
+        assert 0 < redis.pttl(f"session:translation:{{{digest}}}") <= 1_800_000
+        assert 0 < redis.pttl(f"session:ui:{{{digest}}}") <= 86_400_000
+        assert redis.hget(f"session:ui:{{{digest}}}", "lang") == '"jp"'
+
+
+VALUES: dict[str, Any] = {
+    "none": None,
+    "yes": True,
+    "count": 7,
+    "ratio": 0.1,
+    "text": "日本語",
+    "pair": (1, ("a", [2])),
+    "raw": b"\x00\xff",
+    "html": Markup("<b>"),
+    "uuid": uuid4(),
+    "at": datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+    "day": datetime(2026, 1, 2).date(),
+    "price": Decimal("1.10"),
+    "looks_like_a_tag": {"@tuple": [1]},
+}
+
+
+def test_types_come_back_exactly(make_app: MakeApp) -> None:
+    """Nothing comes back as a string that was not one."""
+    app = make_app()
+
+    @app.post("/values")
+    def store() -> str:
+        session.update(VALUES)
+        return ""
+
+    @app.get("/values")
+    def check() -> str:
+        for key, value in VALUES.items():
+            assert session[key] == value
+            assert type(session[key]) is type(value)
+        return "same"
+
+    client = app.test_client()
+    client.post("/values")
+    assert client.get("/values").text == "same"
+
+
+def test_a_change_inside_a_value_is_found_by_itself(make_app: MakeApp) -> None:
+    """``session["cart"].append(1)`` persists without ``modified = True``; a mere read writes nothing."""
+    app = make_app()
+
+    @app.post("/append")
+    def append() -> str:
+        session["cart"].append({"n": len(session["cart"])})
+        return ""
+
+    client = app.test_client()
+    client.post("/set", json={"cart": []})
+    client.post("/append")
+    client.post("/append")
+    assert client.get("/get/cart").json == {"value": [{"n": 0}, {"n": 1}], "present": True}
+
+
+def test_removed_keys_stay_removed(make_app: MakeApp, primary: Valkey) -> None:
+    """A popped key is deleted from the hash, not left there."""
+    client = make_app().test_client()
+    client.post("/set", json={"lang": "jp", "theme": "dark"})
+    assert client.post("/pop/lang").json == {"value": "jp"}
+    assert client.get("/all").json == {"theme": "dark"}
+
+
+def test_clear_forgets_everything_and_what_follows_is_kept(make_app: MakeApp) -> None:
+    """An anonymous session that is cleared keeps its id and holds only what was set afterwards."""
+    app = make_app()
+
+    @app.post("/clear")
+    def clear() -> str:
+        session.clear()
+        session["theme"] = "light"
+        return ""
+
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp", "input_text": "x"})
+    assert cookie_of(client.post("/clear")) is None
+    assert client.get("/all").json == {"theme": "light"}
+
+
+# -- sign-in and sign-out ----------------------------------------------------------------------------------------------
+
+
+def test_sign_in_gives_a_new_id_and_carries_data_over(make_app: MakeApp, primary: Valkey) -> None:
+    """Fixation is impossible: the id from before the login does not become the user's."""
+    app = make_app()
+    client = app.test_client()
+    before = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "x"}))
+    after = cookie_of(client.post("/login/7"))
+    assert after
+    assert after != before
+    assert client.get("/all").json == {
+        "lang": "jp", "input_text": "x", "_user_id": "7", "_fresh": True, "user_role": "user",
+    }  # fmt: skip
+    stranger = app.test_client()
+    stranger.set_cookie("session", before or "")
+    assert stranger.get("/who").json["user"] is None
+
+
+def test_sign_in_writes_one_row(make_app: MakeApp) -> None:
+    """The mirror knows user, version and payload; the payload is readable JSON."""
+    app = make_app()
+    client = app.test_client()
+    cookie = cookie_of(client.post("/login/7?role=admin")) or ""
+    row = parts(app).repository.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
+    assert row is not None
+    assert (row.user_id, row.version, row.live) == ("7", 1, True)
+    assert row.payload == {"_user_id": b'"7"', "_fresh": b"true", "user_role": b'"admin"'}
+
+
+def test_sign_out_ends_the_id_for_ever_and_keeps_the_ui(make_app: MakeApp, primary: Valkey) -> None:
+    """A replayed cookie of a signed-out session is nobody; translation data does not outlive the user."""
+    app = make_app()
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp", "input_text": "secret"})
+    user = cookie_of(client.post("/login/7")) or ""
+    left = cookie_of(client.post("/logout"))
+    assert left
+    assert client.get("/all").json == {"lang": "jp"}
+    replay = app.test_client()
+    replay.set_cookie("session", user)
+    response = replay.get("/all")
+    assert response.json == {}
+    assert cookie_of(response) is None
+    digest = digest_of(user.split(".")[0])
+    with primary.client() as redis:
+        assert redis.hget(f"session:auth:{{{digest}}}", "@live") == "0"
+        assert not redis.exists(f"session:translation:{{{digest}}}")
+
+
+def test_sign_out_without_ui_data_deletes_the_cookie(make_app: MakeApp) -> None:
+    """Nothing left to keep: the browser forgets the session, attributes repeated."""
+    app = make_app(SESSION_COOKIE_SECURE=True, SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_PARTITIONED=True)
+    client = app.test_client()
+    client.post("/login/7", base_url="https://localhost")
+    response = client.post("/logout", base_url="https://localhost")
+    [header] = response.headers.getlist("Set-Cookie")
+    assert header.startswith("session=;")
+    for attribute in ("Secure", "HttpOnly", "SameSite=Lax", "Partitioned", "Path=/", "Max-Age=0"):
+        assert attribute in header
+
+
+@pytest.mark.parametrize("url", ["/set", "/login/8"])
+def test_a_slow_request_of_a_signed_out_session_cannot_revive_it(make_app: MakeApp, url: str) -> None:
+    """The late writer changes its anonymous shadow (or signs in anew), never the dead session."""
+    app = make_app()
+    client = app.test_client()
+    user = cookie_of(client.post("/login/7")) or ""
+    client.post("/logout")
+    late = app.test_client()
+    late.set_cookie("session", user)
+    response = late.post(url, json={"theme": "late", "input_text": "late"})
+    assert response.status_code == 200
+    again = app.test_client()
+    again.set_cookie("session", user)
+    assert again.get("/who").json["user"] is None
+    if url == "/set":
+        assert cookie_of(response) is None
+        assert again.get("/all").json == {"theme": "late", "input_text": "late"}
+    else:
+        assert late.get("/who").json["user"] == "8"
+
+
+def test_a_write_under_way_during_the_logout_is_refused(make_app: MakeApp, primary: Valkey) -> None:
+    """I7: the request began while the session lived and ends after the logout; its write changes nothing."""
+    app = make_app()
+    entered, go_on = threading.Event(), threading.Event()
+
+    @app.post("/slow")
+    def slow() -> str:
+        assert session["_user_id"] == "7"
+        entered.set()
+        assert go_on.wait(10)
+        session["theme"] = "late"
+        return "done"
+
+    client = app.test_client()
+    user = cookie_of(client.post("/login/7")) or ""
+    late = app.test_client()
+    late.set_cookie("session", user)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(late.post("/slow")))
+    thread.start()
+    assert entered.wait(10)
+    client.post("/logout")
+    go_on.set()
+    thread.join()
+    assert answers[0].status_code == 200
+    assert cookie_of(answers[0]) is None
+    digest = digest_of(user.split(".")[0])
+    with primary.client() as redis:
+        assert not redis.exists(f"session:ui:{{{digest}}}")
+        assert redis.hget(f"session:auth:{{{digest}}}", "@live") == "0"
+
+
+def test_a_failed_compare_and_set_merges_the_keys(make_app: MakeApp) -> None:
+    """Two requests that change different auth keys at the same time both win."""
+    app = make_app()
+    barrier = threading.Barrier(2)
+
+    @app.post("/auth/<key>")
+    def change(key: str) -> str:
+        assert session["_user_id"] == "7"
+        barrier.wait(10)
+        session[key] = "new"
+        return ""
+
+    client = app.test_client()
+    cookie = cookie_of(client.post("/login/7")) or ""
+
+    def post(key: str) -> None:
+        other = app.test_client()
+        other.set_cookie("session", cookie)
+        assert other.post(f"/auth/{key}").status_code == 200
+
+    threads = [threading.Thread(target=post, args=(key,)) for key in ("daily_limit", "account_type")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = client.get("/all").json
+    assert found is not None
+    assert (found["daily_limit"], found["account_type"]) == ("new", "new")
+
+
+def test_regenerate_gives_a_new_id_with_the_same_data(make_app: MakeApp) -> None:
+    """The old id is dead for a user, empty for a visitor."""
+    app = make_app()
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return ""
+
+    for sign_in in (True, False):
+        client = app.test_client()
+        first = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "x"}))
+        if sign_in:
+            first = cookie_of(client.post("/login/7"))
+        before = client.get("/all").json
+        assert cookie_of(client.post("/regenerate")) not in (None, first)
+        assert client.get("/all").json == before
+        old = app.test_client()
+        old.set_cookie("session", first or "")
+        assert old.get("/all").json == {}
+
+
+def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) -> None:
+    """I8: no right is ever backed by Redis alone; ``early_access`` for everybody with a password has a row."""
+    app = make_app()
+    client = app.test_client()
+    cookie = cookie_of(client.post("/set", json={"early_access": True})) or ""
+    assert ".u" in cookie
+    row = parts(app).repository.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
+    assert row is not None
+    assert row.user_id is None
+
+
+def test_a_falsy_right_of_a_visitor_is_not_stored(make_app: MakeApp, primary: Valkey) -> None:
+    """Flask-Login writes ``_fresh = False`` for every visitor; that is worth neither a record nor a cookie."""
+    client = make_app().test_client()
+    response = client.post("/set", json={"_fresh": False, "logged_in": False})
+    assert cookie_of(response) is None
+    with primary.client() as redis:
+        assert redis.dbsize() == 0
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signed_in(make_app: MakeApp) -> Any:
+    client = make_app().test_client()
+    client.post("/set", json={"lang": "jp"})
+    client.post("/login/7")
+    client.get("/who")
+    return client
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "json", "trips"),
+    [
+        ("get", "/untouched", None, 0),
+        ("get", "/healthz", None, 0),
+        ("get", "/static/none.css", None, 0),
+        ("get", "/who", None, 1),
+        ("get", "/all", None, 1),
+        ("post", "/set", {"theme": "dark"}, 1),
+        ("post", "/pop/lang", None, 2),
+    ],
+)
+def test_the_command_budget(signed_in: Any, primary: Valkey, method: str, url: str, json: Any, trips: int) -> None:
+    """Architecture 6: round trips per request, by the server's own statistics."""
+    before = evals(primary)
+    getattr(signed_in, method)(url, json=json)
+    assert evals(primary) - before == trips
+
+
+def test_reading_writes_nothing(signed_in: Any, primary: Valkey) -> None:
+    """A read-only request sets no key, no life and no cookie."""
+
+    def writes() -> int:
+        with primary.client() as client:
+            stats = client.info("commandstats")
+        return sum(stats.get(f"cmdstat_{n}", {}).get("calls", 0) for n in ("hset", "pexpire", "expire", "hdel", "set"))
+
+    before = writes()
+    response = signed_in.get("/all")
+    assert writes() == before
+    assert cookie_of(response) is None
+
+
+def test_sign_in_is_two_round_trips_and_one_transaction(make_app: MakeApp, primary: Valkey) -> None:
+    """One read of what is carried over, one write of everything."""
+    app = make_app()
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp"})
+    before = evals(primary)
+    client.post("/login/7")
+    # Two scripts of the sign-in travel in one packet: pushing auth and writing the carried categories.
+    assert evals(primary) - before == 3
+    series = parts(app).recorder.series()
+    asked = {(o.name, o.source): s.count for o, s in series.items() if o.source in ("primary", "database")}
+    assert asked[("sign_in", "database")] == 1
+    assert ("verify", "database") not in asked
+
+
+def test_a_signed_in_reader_costs_one_sql_read_per_interval(make_app: MakeApp) -> None:
+    """With a lease younger than VERIFY_INTERVAL no SQL is asked at all."""
+    app = make_app()
+    client = app.test_client()
+    client.post("/login/7")
+    for _ in range(20):
+        client.get("/who")
+    verified = [s.count for o, s in parts(app).recorder.series().items() if o.name == "verify"]
+    assert sum(verified) <= 1
+
+
+def test_forged_cookies_cost_nothing(make_app: MakeApp, primary: Valkey) -> None:
+    """10,000 bad cookies: no command, no SQL, no Set-Cookie, counted."""
+    app = make_app()
+    client = app.test_client(use_cookies=False)
+    before = evals(primary)
+    for number in range(10_000):
+        response = client.get(
+            "/get/lang", environ_overrides={"HTTP_COOKIE": f"session={number:0>43}.us.aaaaaa.{'A' * 43}"}
+        )
+        assert cookie_of(response) is None
+    assert evals(primary) == before
+    assert parts(app).recorder.counters()["bad_cookies"] == 10_000
+    assert not [o for o in parts(app).recorder.series() if o.source == "database"]
+
+
+def test_fifty_parallel_changes_of_one_session_all_win(make_app: MakeApp) -> None:
+    """0 of 50 updates are lost (a store of whole blobs loses 45–48)."""
+    app = make_app()
+    barrier = threading.Barrier(50)
+
+    @app.post("/parallel/<key>")
+    def change(key: str) -> str:
+        assert session["theme"] == "dark"
+        barrier.wait(30)
+        session[key] = key
+        session.increment("usage_count")  # type: ignore[attr-defined]
+        return ""
+
+    client = app.test_client()
+    cookie = cookie_of(client.post("/set", json={"theme": "dark"})) or ""
+
+    def post(number: int) -> None:
+        other = app.test_client()
+        other.set_cookie("session", cookie)
+        other.post(f"/parallel/key{number}")
+
+    threads = [threading.Thread(target=post, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = client.get("/all").json
+    assert found == {"theme": "dark", "usage_count": 50, **{f"key{n}": f"key{n}" for n in range(50)}}
+
+
+def test_the_life_slides_when_a_quarter_has_passed(make_app: MakeApp, primary: Valkey) -> None:
+    """A read touches the TTL only when it has sunk, and in the same round trip."""
+    client = make_app().test_client()
+    cookie = cookie_of(client.post("/set", json={"lang": "jp"})) or ""
+    key = f"session:ui:{{{digest_of(cookie.split('.')[0])}}}"
+    with primary.client() as redis:
+        redis.pexpire(key, 80_000_000)
+        client.get("/who")
+        assert redis.pttl(key) <= 80_000_000
+        redis.pexpire(key, 60_000_000)
+        client.get("/who")
+        assert redis.pttl(key) > 86_000_000
+
+
+def test_two_applications_in_one_process_do_not_mix(make_app: MakeApp, tmp_path: Any) -> None:
+    """Another prefix, another secret: another session."""
+    one = make_app()
+    two = make_app(KEY_PREFIX="other", SECRET_KEY="another key of the suite, 32+ bytes")
+    first = one.test_client()
+    cookie = cookie_of(first.post("/set", json={"lang": "jp"})) or ""
+    second = two.test_client()
+    second.set_cookie("session", cookie)
+    assert second.get("/all").json == {}
+    assert isinstance(two, Flask)

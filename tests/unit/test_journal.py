@@ -1,0 +1,800 @@
+"""The host's journal, on real files and with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.stores.journal import Journal, Overlay, PendingPush
+
+NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+@pytest.fixture(params=["file", "memory"])
+def journal(request: pytest.FixtureRequest, path: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(path if request.param == "file" else None, clock=clock)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def durable(path: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(path, clock=clock)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def sibling(path: Path) -> Iterator[Journal]:
+    """A second connection to the same file, as another worker has it."""
+    journal = Journal(path)
+    yield journal
+    journal.close()
+
+
+def write(journal: Journal, digest: str = "d", /, **changes: bytes | None) -> None:
+    write_fields(journal, digest, changes)
+
+
+def write_shadow(journal: Journal, **changes: bytes | None) -> None:
+    write_fields(journal, "d", changes, shadow=True)
+
+
+def write_fields(journal: Journal, digest: str, changes: Mapping[str, bytes | None], *, shadow: bool = False) -> None:
+    journal.write(digest, kind="u", shadow=shadow, category="translation", changes=changes, base={}, base_version=1)
+
+
+def increment(journal: Journal, by: int, digest: str = "d") -> None:
+    journal.increment(digest, kind="u", category="translation", field="n", by=by)
+
+
+def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """A worker process with a journal named ``journal`` on the file that is the first argument."""
+    prologue = """
+        import os, sys
+        from pathlib import Path
+        from flask_langpont_session.stores.base import StoreError
+        from flask_langpont_session.stores.journal import Journal
+        journal = Journal(Path(sys.argv[1]))
+    """
+    code = textwrap.dedent(prologue) + textwrap.dedent(script)
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def output(worker: subprocess.Popen[str]) -> str:
+    text, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0
+    return text.strip()
+
+
+def in_fork(work: Callable[[], object]) -> str:
+    """What ``work`` returns in a forked child, as text."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writer, str(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+# What a session is told
+
+
+def test_a_new_journal_is_empty(journal: Journal) -> None:
+    """A new journal is empty and knows nothing of any session."""
+    assert journal.is_empty()
+    assert journal.overlay("d") == NOTHING
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda journal: write(journal, a=b"1"),
+        lambda journal: increment(journal, 1),
+        lambda journal: journal.revoke("d"),
+        lambda journal: journal.queue_push("d"),
+        lambda journal: journal.publish_copies([("d", "ui", CategoryCopy(1, {}))]),
+    ],
+)
+def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[Journal], None]) -> None:
+    """A write, increment, revocation, push or copy is seen by is_empty at once."""
+    assert journal.is_empty()
+    fill(journal)
+    assert not journal.is_empty()
+
+
+def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
+    """The overlay holds a session's writes, deletions, increments and copies, and those of no other."""
+    copy = CategoryCopy(4, {"lang": b'"jp"'})
+    write(journal, text=b'"\xe3\x81\x82"', gone=None)
+    increment(journal, 2)
+    journal.publish_copies([("d", "ui", copy), ("other", "ui", copy)])
+    write(journal, "other", text=b"1")
+    assert journal.overlay("d") == Overlay(
+        revoked=False,
+        writes={"translation": {"text": b'"\xe3\x81\x82"', "gone": None}},
+        deltas={"translation": {"n": 2}},
+        copies={"ui": copy},
+    )
+
+
+def test_the_shadow_is_apart(journal: Journal) -> None:
+    """The anonymous shadow of a session id and the session itself do not see each other's writes."""
+    write(journal, a=b"1")
+    write_shadow(journal, a=b"2")
+    journal.publish_copies([("d", "ui", CategoryCopy(1, {}))])
+    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
+    assert journal.overlay("d", shadow=True).copies == {}
+
+
+# Writes
+
+
+def test_the_last_value_wins_and_the_first_base_stays(journal: Journal, clock: Clock) -> None:
+    """A field written again has the last value, owner and time, but the base from before the outage."""
+
+    def put(value: bytes, base: bytes, version: int, user: str) -> None:
+        journal.write(
+            "d",
+            kind="u",
+            user_id=user,
+            category="translation",
+            changes={"a": value},
+            base={"a": base},
+            base_version=version,
+        )
+
+    put(b"1", b"0", 7, "first")
+    clock.now += 5
+    put(b"2", b"1", 8, "last")
+    (entry,) = journal.pending_writes()
+    assert (entry.value, entry.base, entry.base_version) == (b"2", b"0", 7)
+    assert (entry.user_id, entry.at_ms, entry.is_delta, entry.shadow) == ("last", 1_005_000, False, False)
+
+
+def test_an_unknown_base_stays_unknown(journal: Journal) -> None:
+    """ "Absent from Redis" is a base like any other and is not replaced by a later one."""
+    write(journal, a=b"1")
+    journal.write("d", kind="u", category="translation", changes={"a": b"2"}, base={"a": b"1"}, base_version=9)
+    (entry,) = journal.pending_writes()
+    assert (entry.base, entry.base_version) == (None, 1)
+
+
+def test_pending_writes_are_oldest_first(journal: Journal) -> None:
+    """The field written longest ago comes first, and the limit cuts the newest off."""
+    write(journal, a=b"1", b=b"1", c=b"1")
+    write(journal, a=b"2")
+    assert [entry.field for entry in journal.pending_writes()] == ["b", "c", "a"]
+    assert [entry.field for entry in journal.pending_writes(limit=2)] == ["b", "c"]
+
+
+def test_forgetting_spares_what_was_written_meanwhile(journal: Journal) -> None:
+    """A field that was written again after it was read for merging stays, even with an equal value."""
+    write(journal, a=b"1", b=b"1")
+    merged = journal.pending_writes()
+    write(journal, a=b"1")
+    journal.forget_writes(merged)
+    assert [entry.field for entry in journal.pending_writes()] == ["a"]
+
+
+def test_a_number_is_never_given_twice(journal: Journal) -> None:
+    """Numbers grow even after everything was deleted, so that an old entry can never name a new write."""
+    write(journal, a=b"1")
+    first = journal.pending_writes()
+    journal.forget_writes(first)
+    write(journal, a=b"2")
+    journal.forget_writes(first)
+    (entry,) = journal.pending_writes()
+    assert entry.seq > first[0].seq
+
+
+def test_fields_that_redis_took_are_forgotten(journal: Journal) -> None:
+    """Only the named fields of that category, session and side (shadow or not) are forgotten."""
+    write(journal, a=b"1", b=b"1")
+    write_shadow(journal, a=b"1")
+    journal.forget_fields("d", "translation", ["a"])
+    journal.forget_fields("d", "ui", ["b"])
+    assert journal.overlay("d").writes == {"translation": {"b": b"1"}}
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
+
+
+def test_increments_add_up(journal: Journal) -> None:
+    """Several increments of one field are one entry with their sum and the first base."""
+    journal.increment("d", kind="u", user_id="7", category="translation", field="n", by=2, base=b"40", base_version=3)
+    increment(journal, -5)
+    (entry,) = journal.pending_writes()
+    assert (entry.is_delta, entry.delta, entry.value) == (True, -3, None)
+    assert (entry.base, entry.base_version) == (b"40", 3)
+
+
+def test_a_value_replaces_an_increment(journal: Journal) -> None:
+    """An absolute value over a pending increment makes the increment vanish."""
+    increment(journal, 2)
+    write(journal, n=b"9")
+    assert journal.overlay("d") == Overlay(False, {"translation": {"n": b"9"}}, {}, {})
+
+
+@pytest.mark.parametrize(("value", "result"), [(b"41", b"43"), (b"-1", b"1"), (b"0", b"2"), (None, b"2")])
+def test_an_increment_changes_a_pending_integer(journal: Journal, value: bytes | None, result: bytes) -> None:
+    """An increment over a value that waits changes that value; a deleted key counts as 0."""
+    write(journal, n=value)
+    increment(journal, 2)
+    (entry,) = journal.pending_writes()
+    assert (entry.value, entry.is_delta, entry.delta) == (result, False, 0)
+
+
+@pytest.mark.parametrize("value", [b'"x"', b"1.5", b"true", b"007", b"[1]"])
+def test_an_increment_of_something_else_is_refused(journal: Journal, value: bytes) -> None:
+    """An increment over a pending value that is no integer is an error of class DATA; the value stays."""
+    write(journal, n=value)
+    with pytest.raises(StoreError) as caught:
+        increment(journal, 1)
+    assert caught.value.error_class is ErrorClass.DATA
+    assert journal.overlay("d").writes == {"translation": {"n": value}}
+
+
+def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
+    """An increment that no store could hold is an error of class DATA; what waited stays."""
+    increment(journal, 2**62)
+    with pytest.raises(StoreError) as caught:
+        increment(journal, 2**62)
+    assert caught.value.error_class is ErrorClass.DATA
+    if journal.pending_writes():
+        assert journal.pending_writes()[0].delta == 2**62
+
+
+# Revocations and pushes
+
+
+def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
+    """A revocation deletes the session's writes and copies, but not those of its shadow or of others."""
+    for digest in ("d", "other"):
+        write(journal, digest, a=b"1")
+        journal.publish_copies([(digest, "ui", CategoryCopy(1, {}))])
+    write_shadow(journal, a=b"1")
+    journal.revoke("d")
+    assert journal.overlay("d") == Overlay(True, {}, {}, {})
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
+    assert journal.overlay("other").writes
+    assert journal.overlay("other").copies
+
+
+def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
+    """After a revocation nothing can be kept for the session any more, except for its shadow."""
+    journal.revoke("d")
+    write(journal, a=b"1")
+    increment(journal, 1)
+    journal.publish_copies([("d", "ui", CategoryCopy(9, {}))])
+    write_shadow(journal, a=b"2")
+    assert journal.overlay("d") == Overlay(True, {}, {}, {})
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
+
+
+def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
+    """The entry leaves the journal only when the database and Redis have the revocation."""
+    journal.revoke("d")
+    journal.settle_revocation("d", in_database=True)
+    (entry,) = journal.pending_revocations()
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
+    assert journal.is_revoked("d")
+    journal.settle_revocation("d", in_redis=True)
+    assert not journal.is_revoked("d")
+    assert journal.is_empty()
+
+
+def test_revoking_again_takes_nothing_back(journal: Journal, clock: Clock) -> None:
+    """A second revocation keeps the first one's time and what is settled already."""
+    journal.revoke("d", in_database=True)
+    clock.now += 9
+    journal.revoke("d")
+    (entry,) = journal.pending_revocations()
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
+    journal.revoke("d", in_redis=True)
+    assert journal.pending_revocations() == []
+
+
+def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
+    """Settling an unknown revocation creates none."""
+    journal.settle_revocation("d", in_database=True)
+    assert journal.is_empty()
+
+
+def test_a_push_queued_again_outlives_the_older_one(journal: Journal) -> None:
+    """Forgetting a push that was done does not forget one that was queued since."""
+    journal.queue_push("a")
+    journal.queue_push("b")
+    done = journal.pending_pushes()
+    journal.queue_push("a")
+    for entry in done:
+        journal.forget_push(entry)
+    assert journal.pending_pushes() == [PendingPush(seq=3, digest="a")]
+
+
+# Copies, outages, status
+
+
+def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
+    """Of the copies that workers publish, the highest version stays."""
+    for version in (5, 4, 5, 6, 2):
+        journal.publish_copies([("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
+    assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
+
+
+def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
+    """Clearing the copies leaves everything else alone, however many there are."""
+    journal.publish_copies((f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
+    write(journal, a=b"1")
+    journal.clear_copies()
+    assert journal.counts() == {"writes": 1, "revocations": 0, "pushes": 0, "copies": 0, "outages": 0}
+
+
+def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
+    """An announcement carries the time of the last one, and does not make the journal non-empty."""
+    journal.announce_outage("primary")
+    clock.now += 1
+    journal.announce_outage("primary")
+    journal.announce_outage("database")
+    assert journal.outages() == {"primary": 1_001_000, "database": 1_001_000}
+    assert journal.is_empty()
+    journal.outage_over("primary")
+    assert journal.outages() == {"database": 1_001_000}
+
+
+def test_a_full_journal_still_takes_revocations(path: Path) -> None:
+    """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
+    journal = Journal(path, max_entries=2)
+    write(journal, a=b"1", b=b"1")
+    additions: tuple[Callable[[], None], ...] = (
+        lambda: write(journal, "e", a=b"1"),
+        lambda: increment(journal, 1),
+        lambda: journal.publish_copies([("e", "ui", CategoryCopy(1, {}))]),
+    )
+    for add in additions:
+        with pytest.raises(StoreError) as caught:
+            add()
+        assert caught.value.error_class is ErrorClass.LOCAL
+    journal.revoke("e")
+    journal.queue_push("e")
+    write(journal, a=b"2")
+    assert journal.overlay("d").writes == {"translation": {"a": b"2", "b": b"1"}}
+    journal.revoke("d")
+    write(journal, "f", a=b"1", b=b"1")
+    assert journal.counts()["writes"] == 2
+    journal.close()
+
+
+# Several workers of one host
+
+
+def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> None:
+    """What one worker writes, and what it deletes, every other worker of the host sees in its next call."""
+    assert durable.is_empty()
+    assert sibling.is_empty()
+    for _ in range(3):
+        durable.revoke("d")
+        assert not sibling.is_empty()
+        assert sibling.is_revoked("d")
+        sibling.settle_revocation("d", in_database=True, in_redis=True)
+        assert durable.is_empty()
+
+
+def test_an_empty_journal_is_not_read_again(durable: Journal) -> None:
+    """While nobody writes, is_empty reads no table."""
+    assert durable.is_empty()
+    statements: list[str] = []
+    assert durable._connection is not None
+    durable._connection.set_trace_callback(statements.append)
+    assert durable.is_empty()
+    assert statements == ["PRAGMA data_version"]
+
+
+def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: Journal) -> None:
+    """The first call says True, later ones only when another worker has committed since."""
+    assert durable.changed()
+    assert not durable.changed()
+    durable.announce_outage("primary")
+    assert not durable.changed()
+    sibling.announce_outage("primary")
+    assert durable.changed()
+    assert not durable.changed()
+
+
+def test_workers_that_start_together_share_one_file(path: Path) -> None:
+    """Processes that all create the file at the same moment all succeed, and lose nothing."""
+    workers = [
+        process("sys.stdin.readline(); journal.open(); journal.queue_push(sys.argv[2])", path, number)
+        for number in range(6)
+    ]
+    for worker in workers:
+        output(worker)
+    journal = Journal(path)
+    assert sorted(entry.digest for entry in journal.pending_pushes()) == list("012345")
+    journal.close()
+
+
+def test_concurrent_increments_are_all_counted(path: Path) -> None:
+    """Increments of several processes on one field add up to exactly what was acknowledged."""
+    script = """
+        acknowledged = 0
+        for _ in range(50):
+            try:
+                journal.increment("d", kind="a", category="translation", field="n", by=1)
+                acknowledged += 1
+            except StoreError:
+                pass
+        print(acknowledged)
+    """
+    workers = [process(script, path) for _ in range(4)]
+    acknowledged = sum(int(output(worker)) for worker in workers)
+    journal = Journal(path)
+    assert journal.overlay("d").deltas == {"translation": {"n": acknowledged}}
+    journal.close()
+
+
+def test_threads_of_one_worker_share_the_connection(durable: Journal) -> None:
+    """Threads that write, read and ask at once neither fail nor lose a write."""
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for number in range(30):
+                write_fields(durable, name, {f"f{number}": b"1"})
+                assert not durable.is_empty()
+                assert len(durable.overlay(name).writes["translation"]) == number + 1
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"d{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert durable.counts()["writes"] == 120
+
+
+# Durability
+
+
+def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
+    """A writer that is killed in the middle of its work leaves everything that it had acknowledged."""
+    script = """
+        number = 0
+        while True:
+            journal.write(str(number), kind="a", category="ui", changes={"a": b"1"}, base={}, base_version=1)
+            journal.revoke(f"r{number}")
+            print(number, flush=True)
+            number += 1
+    """
+    worker = process(script, path)
+    assert worker.stdout is not None
+    acknowledged = [worker.stdout.readline().strip() for _ in range(50)]
+    worker.send_signal(signal.SIGKILL)
+    rest, _ = worker.communicate(timeout=60)
+    acknowledged += rest.splitlines()
+    journal = Journal(path)
+    written = {entry.digest for entry in journal.pending_writes(limit=10**6)}
+    revoked = {entry.digest for entry in journal.pending_revocations(limit=10**6)}
+    assert set(acknowledged) <= written
+    assert {f"r{number}" for number in acknowledged} <= revoked
+    journal.close()
+
+
+def test_kill_9_of_a_sibling_disturbs_nobody(durable: Journal, path: Path) -> None:
+    """While one worker is killed another keeps reading and writing, and sees what the first one wrote."""
+    worker = process("journal.revoke('theirs'); print('done', flush=True); sys.stdin.readline()", path)
+    durable.revoke("ours")
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "done\n"
+    worker.kill()
+    worker.communicate(timeout=60)
+    assert durable.is_revoked("theirs")
+    durable.revoke("later")
+    durable.close()
+    assert [entry.digest for entry in durable.pending_revocations()].count("later") == 1
+    assert durable.counts()["revocations"] == 3
+
+
+def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> None:
+    """Closing the file and opening it again brings everything back as it was."""
+    write(durable, a=b"1")
+    durable.revoke("gone")
+    durable.publish_copies([("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
+    before = (durable.overlay("d"), durable.pending_writes(), durable.pending_revocations())
+    durable.close()
+    assert not durable.is_empty()
+    assert (durable.overlay("d"), durable.pending_writes(), durable.pending_revocations()) == before
+
+
+def test_every_commit_is_forced_to_the_disk(durable: Journal) -> None:
+    """The file is in WAL mode with synchronous=FULL, so that a power failure loses no acknowledged write."""
+    durable.is_empty()
+    assert durable._connection is not None
+    assert durable._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert durable._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# Forks
+
+
+def test_a_fork_inherits_nothing(durable: Journal) -> None:
+    """Parent and child each open the file anew after a fork, and see each other's writes."""
+    durable.revoke("before")
+
+    def child() -> bool:
+        durable.revoke("child")
+        return durable.is_revoked("before")
+
+    assert in_fork(child) == "True"
+    assert durable.is_revoked("child")
+    durable.revoke("parent")
+    assert durable.counts()["revocations"] == 3
+
+
+def test_a_child_keeps_its_writes_when_the_parent_closes(path: Path) -> None:
+    """A child's acknowledged write survives although the parent closed the file and the child was killed.
+
+    With a connection that lives through the fork SQLite loses it: the parent, believing itself the last,
+    removes the log the child writes to.
+    """
+    script = """
+        import signal
+        journal.revoke("parent")
+        ready, go = os.pipe(), os.pipe()
+        if (child := os.fork()) == 0:
+            journal.revoke("first")
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            journal.revoke("second")
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.read(ready[0], 1)
+        journal.close()
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+        print(sorted(entry.digest for entry in journal.pending_revocations()))
+    """
+    assert output(process(script, path)) == "['first', 'parent', 'second']"
+
+
+def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
+    """Forking while other threads write leaves no lock behind, neither in the child nor in the parent."""
+    script = """
+        import threading, warnings
+        warnings.simplefilter("ignore")
+        stop = threading.Event()
+        def work():
+            while not stop.is_set():
+                journal.increment("d", kind="a", category="ui", field="n", by=1)
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        [thread.start() for thread in threads]
+        for number in range(10):
+            if (child := os.fork()) == 0:
+                try:
+                    journal.queue_push(str(number))
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+        stop.set()
+        [thread.join() for thread in threads]
+        print(len(journal.pending_pushes()))
+    """
+    assert output(process(script, path)) == "10"
+
+
+def test_a_journal_in_memory_begins_anew_in_a_child() -> None:
+    """What waits in the parent's memory is the parent's to merge: a child's journal in memory is empty."""
+    journal = Journal(None)
+    journal.revoke("parent")
+
+    def child() -> tuple[bool, int]:
+        was_empty = journal.is_empty()
+        journal.revoke("child")
+        return was_empty, len(journal.pending_revocations())
+
+    assert in_fork(child) == "(True, 1)"
+    assert [entry.digest for entry in journal.pending_revocations()] == ["parent"]
+    journal.close()
+
+
+def test_a_fork_without_hooks_is_refused_but_for_open(path: Path) -> None:
+    """A child made by C code may not use an open connection; after open() alone there is none to inherit."""
+    script = """
+        import ctypes
+        def child_says():
+            if (child := ctypes.PyDLL(None).fork()) == 0:
+                try:
+                    journal.close()
+                    print(journal.is_empty(), flush=True)
+                except StoreError as error:
+                    print(error, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+        journal.open()
+        child_says()
+        journal.is_empty()
+        child_says()
+        print(journal.is_empty())
+    """
+    assert output(process(script, path)) == "True\njournal: local (forked while open)\nTrue"
+
+
+# The file
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
+    """The file, its log and its index have mode 0600 whatever the umask; a folder made for it has 0700."""
+    before = os.umask(umask)
+    try:
+        journal = Journal(tmp_path / "instance" / "journal.sqlite")
+        journal.revoke("d")
+    finally:
+        os.umask(before)
+    files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "instance").iterdir()}
+    assert files == dict.fromkeys(["journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"], 0o600)
+    assert (tmp_path / "instance").stat().st_mode & 0o777 == 0o700
+    journal.close()
+
+
+def test_rights_given_since_are_taken_back(durable: Journal, path: Path) -> None:
+    """A journal that others can read, for example a restored copy, becomes private when it is opened."""
+    durable.open()
+    path.chmod(0o644)
+    durable.revoke("d")
+    modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert modes == {0o600}
+
+
+def test_open_finds_a_path_that_cannot_be_written(tmp_path: Path) -> None:
+    """Opening fails at once, with the reason's name, when the place of the file cannot be used."""
+    (tmp_path / "file").touch()
+    for path, cause in (
+        (tmp_path / "missing" / "folder" / "journal", "FileNotFoundError"),
+        (tmp_path / "file" / "journal", "NotADirectoryError"),
+        (tmp_path, "SQLITE_CANTOPEN"),
+    ):
+        mode = tmp_path.stat().st_mode
+        with pytest.raises(StoreError) as caught:
+            Journal(path).open()
+        assert (caught.value.store, caught.value.error_class) == ("journal", ErrorClass.UNREACHABLE)
+        assert caught.value.cause.startswith(cause)
+        assert tmp_path.stat().st_mode == mode
+
+
+def test_a_damaged_file_is_reported_and_left_alone(durable: Journal, path: Path) -> None:
+    """A file that is no database is an error of class UNREACHABLE in every call, and keeps its content."""
+    path.write_bytes(b"not a database" * 100)
+    for call in (durable.open, durable.is_empty, lambda: durable.revoke("d")):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        assert caught.value.cause == "SQLITE_NOTADB"
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_a_repaired_file_works_again(durable: Journal, path: Path) -> None:
+    """After the damaged file was moved away the same journal goes on with a new one."""
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError):
+        durable.is_empty()
+    path.unlink()
+    assert durable.is_empty()
+
+
+def test_somebody_elses_database_is_not_touched(durable: Journal, path: Path) -> None:
+    """Given another application's SQLite file by mistake, the journal refuses and changes nothing of it."""
+    path.touch(mode=0o644)
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE accounts (id)")
+    other.close()
+    before = (path.read_bytes(), path.stat().st_mode)
+    with pytest.raises(StoreError, match="not a journal"):
+        durable.open()
+    assert (path.read_bytes(), path.stat().st_mode) == before
+
+
+def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
+    """A file that a later release wrote is refused, not misread."""
+    durable.open()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 2")
+    other.close()
+    with pytest.raises(StoreError, match="schema version 2"):
+        durable.open()
+
+
+def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> None:
+    """While somebody holds the write lock a write fails soon; reading and later writes work."""
+    durable.revoke("before")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        durable.revoke("refused")
+    assert time.monotonic() - began < 2
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+    assert durable.is_revoked("before")
+    other.execute("ROLLBACK")
+    other.close()
+    durable.revoke("after")
+    assert [entry.digest for entry in durable.pending_revocations()] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("pragma", "cause"), [("max_page_count = 1", "SQLITE_FULL"), ("query_only = ON", "SQLITE_READONLY")]
+)
+def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, cause: str) -> None:
+    """Full and read-only are of class WRITE_REFUSED; nothing of the call is kept, and reads go on."""
+    durable.revoke("before")
+    assert durable._connection is not None
+    durable._connection.execute(f"PRAGMA {pragma}")
+    with pytest.raises(StoreError) as caught:
+        write_fields(durable, "d", {f"field{number}": b"x" * 1000 for number in range(100)})
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
+    assert durable.overlay("d") == NOTHING
+    assert durable.is_revoked("before")
+
+
+def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
+    """When the system refuses to write, the call fails and what was acknowledged stays; later calls work."""
+    script = """
+        import resource, signal
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        journal.revoke("before")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        try:
+            journal.revoke("refused")
+        except StoreError as error:
+            print(error.error_class.name)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        journal.revoke("after")
+        print([entry.digest for entry in journal.pending_revocations()])
+    """
+    assert output(process(script, path)) == "UNREACHABLE\n['before', 'after']"
+
+
+def test_closing_twice_is_harmless(journal: Journal) -> None:
+    """Closing never raises, opened or not."""
+    journal.close()
+    journal.is_empty()
+    journal.close()
+    journal.close()

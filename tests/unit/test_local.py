@@ -1,0 +1,306 @@
+"""This worker's memory: bounds, versions, tombstones, threads and forks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from dataclasses import replace
+
+import pytest
+
+from flask_langpont_session.stores.base import AuthRow, CategoryCopy
+from flask_langpont_session.stores.local import LocalAuth, LocalCopies
+
+ROW = AuthRow(
+    digest="d",
+    user_id="7",
+    version=3,
+    live=True,
+    payload={"user_id": b"7"},
+    user_epoch=0,
+    created_at=0,
+    idle_expires_at=10,
+    absolute_expires_at=20,
+    read_at=5,
+)
+COPY = CategoryCopy(4, {"text": b'"a"', "lang": b'"jp"'})
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def copies(clock: Clock) -> LocalCopies:
+    return LocalCopies(100, 1800, clock=clock)
+
+
+# Auth
+
+
+def test_nothing_is_known_at_first(copies: LocalCopies) -> None:
+    """A new memory knows no session, not even a dead one."""
+    assert copies.auth("d") is None
+    assert copies.category("d", "ui") is None
+    assert not copies.is_dead("d")
+    assert copies.live_categories() == []
+
+
+def test_what_the_database_said_comes_back(copies: LocalCopies) -> None:
+    """A row comes back with the moment at which it was confirmed."""
+    copies.put_auth(ROW, 12.5)
+    assert copies.auth("d") == LocalAuth(ROW, 12.5)
+
+
+@pytest.mark.parametrize(
+    ("version", "confirmed_at", "replaced"),
+    [(2, 99.0, False), (3, 9.0, False), (3, 11.0, True), (4, 9.0, True)],
+)
+def test_the_newer_row_stays(copies: LocalCopies, version: int, confirmed_at: float, replaced: bool) -> None:
+    """The higher version wins, whenever it was confirmed; of the same version, the later confirmation."""
+    copies.put_auth(ROW, 10.0)
+    other = LocalAuth(replace(ROW, version=version, read_at=6), confirmed_at)
+    copies.put_auth(other.row, other.confirmed_at)
+    assert copies.auth("d") == (other if replaced else LocalAuth(ROW, 10.0))
+
+
+# Categories
+
+
+def test_a_category_never_gets_older(copies: LocalCopies) -> None:
+    """A complete copy replaces one of the same or a lower version, never a higher one."""
+    copies.put_category("d", "ui", COPY)
+    copies.put_category("d", "ui", CategoryCopy(3, {}))
+    assert copies.category("d", "ui") == COPY
+    same = CategoryCopy(4, {"text": b"1"})
+    copies.put_category("d", "ui", same)
+    assert copies.category("d", "ui") == same
+
+
+def test_categories_and_sessions_are_apart(copies: LocalCopies) -> None:
+    """A copy is found under its own session and category only."""
+    copies.put_category("d", "ui", COPY)
+    assert copies.category("d", "translation") is None
+    assert copies.category("e", "ui") is None
+
+
+@pytest.mark.parametrize(("written", "kept"), [(5, 5), (6, 4), (9, 4)])
+def test_a_patch_takes_only_the_next_version(copies: LocalCopies, written: int, kept: int) -> None:
+    """A write is applied; the copy takes its version only if no write of others can lie between."""
+    copies.put_category("d", "ui", COPY)
+    copies.patch_category("d", "ui", {"text": b'"b"', "lang": None, "new": b"1"}, written)
+    assert copies.category("d", "ui") == CategoryCopy(kept, {"text": b'"b"', "new": b"1"})
+
+
+@pytest.mark.parametrize("written", [3, 4])
+def test_a_late_patch_is_already_contained(copies: LocalCopies, written: int) -> None:
+    """A write that the complete copy already contains does not bring an older value back."""
+    copies.put_category("d", "ui", COPY)
+    copies.patch_category("d", "ui", {"text": b'"old"'}, written)
+    assert copies.category("d", "ui") == COPY
+
+
+def test_a_patch_without_a_copy_stores_nothing(copies: LocalCopies) -> None:
+    """A part of a category is never kept as if it were the whole."""
+    copies.patch_category("d", "ui", {"text": b"1"}, 1)
+    assert copies.category("d", "ui") is None
+
+
+def test_nothing_is_shared_by_reference(copies: LocalCopies) -> None:
+    """Changing what was handed in changes nothing inside, and what is handed out cannot be changed."""
+    payload, fields = {"user_id": b"7"}, {"lang": b'"jp"'}
+    copies.put_auth(replace(ROW, payload=payload), 0)
+    copies.put_category("d", "ui", CategoryCopy(1, fields))
+    payload.clear()
+    fields.clear()
+    known, copy = copies.auth("d"), copies.category("d", "ui")
+    assert known is not None
+    assert copy is not None
+    assert (known.row.payload, copy.fields) == ({"user_id": b"7"}, {"lang": b'"jp"'})
+    for mapping in (known.row.payload, copy.fields):
+        with pytest.raises(TypeError):
+            mapping["x"] = b"1"  # type: ignore[index]
+
+
+def test_live_categories_are_those_to_publish(copies: LocalCopies, clock: Clock) -> None:
+    """Listed are the copies that are neither too old nor of a dead session."""
+    copies.put_category("old", "ui", COPY)
+    clock.now = 1000
+    copies.put_category("d", "ui", COPY)
+    copies.put_category("d", "translation", COPY)
+    copies.put_category("dead", "ui", COPY)
+    copies.kill("dead")
+    clock.now = 1800
+    assert sorted(copies.live_categories(), key=lambda entry: entry[1]) == [
+        ("d", "translation", COPY),
+        ("d", "ui", COPY),
+    ]
+
+
+# The dead
+
+
+def test_a_dead_session_is_forgotten_and_stays_dead(copies: LocalCopies) -> None:
+    """After kill nothing of the session is found, and no late answer puts anything back."""
+    copies.put_auth(ROW, 0)
+    copies.put_category("d", "ui", COPY)
+    copies.put_category("d", "translation", COPY)
+    copies.kill("d")
+    copies.put_auth(replace(ROW, version=99), 99)
+    copies.put_category("d", "ui", CategoryCopy(99, {}))
+    copies.patch_category("d", "translation", {"text": b"1"}, 5)
+    assert copies.is_dead("d")
+    assert copies.auth("d") is None
+    assert copies.category("d", "ui") is None
+    assert copies.category("d", "translation") is None
+
+
+def test_killing_one_session_spares_the_others(copies: LocalCopies) -> None:
+    """Only the session that was killed is dead."""
+    copies.put_auth(replace(ROW, digest="e"), 0)
+    copies.put_category("e", "ui", COPY)
+    copies.kill("d")
+    assert not copies.is_dead("e")
+    assert copies.auth("e") is not None
+    assert copies.category("e", "ui") == COPY
+
+
+def test_a_tombstone_outlives_every_copy(copies: LocalCopies, clock: Clock) -> None:
+    """A session is known as dead for longer than any copy of it could have been kept, and an hour more."""
+    copies.kill("d")
+    clock.now = 1800 + 3599
+    copies.put_auth(ROW, 0)
+    assert copies.is_dead("d")
+    assert copies.auth("d") is None
+
+
+def test_forgetting_and_clearing_spare_tombstones(copies: LocalCopies) -> None:
+    """Forgetting drops copies; who is dead stays dead."""
+    copies.put_auth(ROW, 0)
+    copies.put_category("d", "ui", COPY)
+    copies.kill("dead")
+    copies.forget("d")
+    assert copies.auth("d") is None
+    assert copies.category("d", "ui") is None
+    copies.put_category("d", "ui", COPY)
+    copies.forget("dead")
+    copies.clear()
+    assert copies.category("d", "ui") is None
+    assert copies.is_dead("dead")
+
+
+# Bounds
+
+
+def test_life_runs_from_the_last_put(copies: LocalCopies, clock: Clock) -> None:
+    """Reading does not prolong an entry's life; putting it again does."""
+    copies.put_auth(ROW, 0)
+    copies.put_category("d", "ui", COPY)
+    clock.now = 1000
+    assert copies.auth("d") is not None
+    copies.put_category("d", "ui", COPY)
+    clock.now = 1800
+    assert copies.auth("d") is None
+    assert copies.category("d", "ui") == COPY
+    clock.now = 2800
+    assert copies.category("d", "ui") is None
+
+
+def test_the_least_used_goes_first(clock: Clock) -> None:
+    """With one entry too many the one that was not read or put for longest is dropped."""
+    copies = LocalCopies(2, 1800, clock=clock)
+    for digest in ("a", "b"):
+        copies.put_category(digest, "ui", COPY)
+    copies.category("a", "ui")
+    copies.put_category("c", "ui", COPY)
+    assert copies.category("b", "ui") is None
+    assert {digest for digest, _, _ in copies.live_categories()} == {"a", "c"}
+
+
+def test_more_of_the_dead_are_remembered_than_of_the_living(clock: Clock) -> None:
+    """Ten times as many tombstones as copies are kept, and no more."""
+    copies = LocalCopies(2, 1800, clock=clock)
+    for number in range(21):
+        copies.kill(str(number))
+    assert [number for number in range(21) if not copies.is_dead(str(number))] == [0]
+
+
+# Threads and forks
+
+
+def test_many_threads_at_once(clock: Clock) -> None:
+    """Threads that put, read, patch, list, kill and let time pass never fail and never revive the dead."""
+    copies = LocalCopies(20, 5, clock=clock)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for step in range(2000):
+                digest = str((seed * 7 + step) % 40)
+                copies.put_auth(replace(ROW, digest=digest, version=step), step)
+                copies.put_category(digest, "ui", CategoryCopy(step, {"n": b"1"}))
+                copies.patch_category(digest, "ui", {"n": b"2"}, step + 1)
+                if step % 10 == 0:
+                    copies.kill(f"dead{step % 50}")
+                    copies.put_auth(replace(ROW, digest=f"dead{step % 50}"), 0)
+                    assert copies.auth(f"dead{step % 50}") is None
+                    copies.live_categories()
+                clock.now += 0.01
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(copies.live_categories()) <= 20
+
+
+def test_a_forked_child_begins_with_nothing(copies: LocalCopies) -> None:
+    """A child is a new worker: it has no copies, its own lock, and the parent keeps what it had."""
+    copies.put_category("d", "ui", COPY)
+    if (child := os.fork()) == 0:
+        copies.put_category("e", "ui", COPY)
+        os._exit(len(copies.live_categories()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert copies.category("d", "ui") == COPY
+
+
+def test_a_fork_under_load_leaves_no_lock_behind() -> None:
+    """Children forked while other threads use the memory can use theirs at once."""
+    script = """
+        import os, threading, warnings
+        from flask_langpont_session.stores.base import CategoryCopy
+        from flask_langpont_session.stores.local import LocalCopies
+        warnings.simplefilter("ignore")
+        copies, stop = LocalCopies(100, 1800), threading.Event()
+        def work():
+            while not stop.is_set():
+                copies.put_category("d", "ui", CategoryCopy(1, {"a": b"1"}))
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        [thread.start() for thread in threads]
+        for _ in range(20):
+            if (child := os.fork()) == 0:
+                copies.kill("d")
+                os._exit(copies.is_dead("d"))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        stop.set()
+        [thread.join() for thread in threads]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)

@@ -1,0 +1,325 @@
+"""Values come back as they were, or are refused with a sentence that says where and why."""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from flask_langpont_session.exceptions import SessionTooLarge, UnreadableValue, UnsupportedValue
+from flask_langpont_session.serializer import check_key, decode, encode, is_mutable
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, and of equal types all the way down."""
+    if type(a) is not type(b):
+        return False
+    if type(a) in (list, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if type(a) is dict:
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if type(a) is datetime:
+        return bool(a == b) and a.utcoffset() == b.utcoffset()
+    if type(a) is Decimal:
+        return bool(a.as_tuple() == b.as_tuple())
+    return bool(a == b) and repr(a) == repr(b)  # repr tells 0.0 from -0.0
+
+
+def nested(levels: int, kind: Callable[[Any], Any] = lambda inner: [inner]) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = kind(value)
+    return value
+
+
+offsets = st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59)).map(timezone)
+keys = st.text() | st.sampled_from(["@tuple", "@dict", "@bytes", "@date", "@", "@@dict", "a"])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | keys
+    | st.binary()
+    | st.text().map(Markup)
+    | st.uuids()
+    | st.datetimes()
+    | st.datetimes(timezones=offsets | st.just(UTC))
+    | st.dates()
+    | st.decimals(allow_nan=False, allow_infinity=False)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_what_is_stored_comes_back_with_the_same_types_and_without_being_changed(value: Any) -> None:
+    """Round trip of every supported type, nested anywhere, dicts that look like tags included."""
+    before = repr(value)
+    data = encode("key", value)
+    assert same(decode(data), value)
+    assert repr(value) == before
+    assert encode("key", decode(data)) == data
+
+
+@given(st.binary())
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    """Whatever somebody else wrote, the only error is UnreadableValue."""
+    with suppress(UnreadableValue):
+        decode(data)
+
+
+@given(st.sampled_from(["tuple", "dict", "bytes", "markup", "uuid", "datetime", "date", "decimal", "x"]), values)
+def test_a_tag_with_any_content_is_read_exactly_or_refused(tag: str, content: Any) -> None:
+    """What decodes from a hand-made tag encodes to the very same bytes: no second spelling is accepted."""
+    data = b'{"@%s":%s}' % (tag.encode(), encode("key", content))
+    try:
+        value = decode(data)
+    except UnreadableValue:
+        return
+    assert encode("key", value) == data
+
+
+def test_fields_are_readable_json() -> None:
+    """An operator who looks at the hash can read it; Japanese text is not escaped."""
+    assert (
+        encode("key", {"lang": "日本語", "n": [1, 2.5, None, True]})
+        == '{"lang":"日本語","n":[1,2.5,null,true]}'.encode()
+    )
+    assert encode("key", (1, b"\x00")) == b'{"@tuple":[1,{"@bytes":"AA=="}]}'
+    assert encode("key", {"@tuple": 1}) == b'{"@dict":{"@tuple":1}}'
+    assert encode("key", {"@tuple": 1, "b": 2}) == b'{"@tuple":1,"b":2}'
+
+
+def test_a_time_zone_comes_back_as_its_offset() -> None:
+    """A named zone becomes a fixed offset: the same moment, the same clock face."""
+    stored = datetime(2025, 7, 1, 12, 30, 15, 123456, tzinfo=ZoneInfo("Asia/Tokyo"))
+    loaded = decode(encode("key", stored))
+    assert loaded == stored
+    assert loaded.tzinfo == timezone(timedelta(hours=9))
+    assert type(loaded.tzinfo) is timezone
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Text(str):
+    pass
+
+
+Pair = namedtuple("Pair", "a b")
+
+
+class LazyText:
+    """In the manner of lazy translations: looks like a str, is none."""
+
+    def __str__(self) -> str:
+        return "secret"
+
+
+UNSUPPORTED = [
+    {1, 2},
+    frozenset(),
+    object(),
+    len,
+    lambda: 1,
+    Color.RED,
+    Level.LOW,
+    Text("secret"),
+    Pair(1, 2),
+    OrderedDict(a=1),
+    defaultdict(list),
+    LazyText(),
+    bytearray(b"secret"),
+    memoryview(b"secret"),
+    SimpleNamespace(a=1),
+    time(1, 2),
+    timedelta(1),
+    1j,
+    range(3),
+    ValueError("secret"),
+    int,
+]
+
+
+@pytest.mark.parametrize("value", UNSUPPORTED, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], lambda v: {"a": (1, v)}], ids=["bare", "list", "deep"])
+def test_other_types_are_refused_by_name(value: Any, wrap: Callable[[Any], Any]) -> None:
+    """A type that would come back as another one is an error that names key and type, not the value."""
+    with pytest.raises(UnsupportedValue) as caught:
+        encode("cart", wrap(value))
+    assert "session['cart']" in str(caught.value)
+    assert type(value).__qualname__ in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert caught.value.key == "cart"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        Decimal("-Infinity"),
+        2**63,
+        -(2**63),
+        10**5000,
+        "\ud800",
+        "ok \udfff",
+        {"\ud800": 1},
+        Markup("\ud800"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [[v]]], ids=["bare", "nested"])
+def test_content_that_json_cannot_carry_is_refused(value: Any, wrap: Callable[[Any], Any]) -> None:
+    """Not-a-number, infinity, integers beyond 64 bits and lone surrogates are errors when set, not when read."""
+    with pytest.raises(UnsupportedValue):
+        encode("key", wrap(value))
+
+
+@pytest.mark.parametrize("key", [1, 1.5, None, True, (1, 2), b"a", Text("a"), Color.RED], ids=repr)
+def test_a_dict_key_that_is_no_str_is_refused(key: object) -> None:
+    """JSON would make a str of it, and two keys may become one."""
+    with pytest.raises(UnsupportedValue, match=f"a dict key of type {type(key).__name__}"):
+        encode("key", [{"a": 1, key: 2}])
+
+
+def test_the_error_says_where_inside_the_value() -> None:
+    """The path leads to the culprit."""
+    with pytest.raises(UnsupportedValue, match=r"type set is not supported, inside \['cart'\]\[0\]\['tags'\]$"):
+        encode("order", {"cart": [{"id": 1, "tags": {1}}]})
+
+
+@pytest.mark.parametrize("kind", [lambda v: [v], lambda v: (v,), lambda v: {"k": v}, lambda v: {"@t": v}])
+def test_nesting_has_a_limit(kind: Callable[[Any], Any]) -> None:
+    """Exactly as many levels as allowed are stored and come back; one more is too large."""
+    deepest = nested(32, kind)
+    assert same(decode(encode("key", deepest)), deepest)
+    with pytest.raises(SessionTooLarge, match="nested too deeply"):
+        encode("key", kind(deepest))
+    with pytest.raises(SessionTooLarge):
+        encode("key", nested(3, kind), max_depth=2)
+    assert same(decode(encode("key", nested(128, kind), max_depth=128)), nested(128, kind))
+
+
+def test_a_value_that_contains_itself_is_too_large() -> None:
+    """A cycle ends at the depth limit, with a short message."""
+    cycle: list[Any] = [1]
+    cycle.append({"again": cycle})
+    with pytest.raises(SessionTooLarge) as caught:
+        encode("key", cycle)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_very_deep_value_is_too_large() -> None:
+    """No recursion error, however deep."""
+    with pytest.raises(SessionTooLarge):
+        encode("key", nested(100_000))
+
+
+UNREADABLE = {
+    "nothing": b"",
+    "not JSON": b"hello",
+    "Python": b"{'a': 1}",
+    "pickle": b"\x80\x04K\x01.",
+    "NaN": b"NaN",
+    "Infinity": b"[Infinity]",
+    "1e999": b"1e999",
+    "5000 digits": b"5" * 5000,
+    "100 k brackets": b"[" * 100_000 + b"]" * 100_000,
+    "100 k tags": b'{"@tuple":[' * 100_000 + b"]}" * 100_000,
+    "BOM": b"\xef\xbb\xbf1",
+    "UTF-16": "1".encode("utf-16"),
+    "UTF-16 without BOM": '"ab"'.encode("utf-16-le"),
+    "bad UTF-8": b'"\xff"',
+    "surrogate in UTF-8": b'"\xed\xa0\x80"',
+    "lone surrogate": b'"\\ud800"',
+    "truncated": b'{"a":',
+    "trailing": b"1 2",
+    "unknown tag": b'{"@set":[1]}',
+    "empty tag": b'{"@":1}',
+    "unknown tag inside": b'{"a":[{"@x":1}]}',
+    "tuple of no list": b'{"@tuple":{"a":1}}',
+    "dict of no dict": b'{"@dict":[1]}',
+    "dict that needs no tag": b'{"@dict":{"a":1}}',
+    "bytes, no base64": b'{"@bytes":"%%%"}',
+    "bytes, short": b'{"@bytes":"A"}',
+    "bytes, stray bits": b'{"@bytes":"AB=="}',
+    "bytes, newline": b'{"@bytes":"AA==\\n"}',
+    "bytes of a number": b'{"@bytes":1}',
+    "UUID": b'{"@uuid":"1234"}',
+    "UUID, other spelling": b'{"@uuid":"{12345678-1234-5678-1234-567812345678}"}',
+    "datetime": b'{"@datetime":"yesterday"}',
+    "datetime, other spelling": b'{"@datetime":"20250701T120000"}',
+    "datetime of null": b'{"@datetime":null}',
+    "date": b'{"@date":"2025-02-30"}',
+    "date, other spelling": b'{"@date":"2025-W01-1"}',
+    "decimal": b'{"@decimal":"one"}',
+    "decimal NaN": b'{"@decimal":"NaN"}',
+    "decimal, other spelling": b'{"@decimal":" 1_0 "}',
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_foreign_bytes_are_unreadable(data: bytes) -> None:
+    """What the serializer cannot have written is one error, whose text quotes nothing."""
+    with pytest.raises(UnreadableValue) as caught:
+        decode(data)
+    assert caught.value.__context__ is None
+    assert len(str(caught.value)) < 80
+
+
+def test_valid_json_of_others_is_read() -> None:
+    """Spaces, duplicate keys and objects with an "@" key among others are JSON, and harmless."""
+    assert decode(b' {"a": 1, "a": 2} ') == {"a": 2}
+    assert decode(b'{"@tuple":[],"b":1}') == {"@tuple": [], "b": 1}
+    assert decode(b'"@tuple"') == "@tuple"
+
+
+@pytest.mark.parametrize("key", ["user_id", "", "日本語", "a@b", "\0", "identity.id"])
+def test_any_other_text_is_a_session_key(key: str) -> None:
+    """Keys are the application's, but for the first letter."""
+    assert check_key(key) == key
+
+
+def test_a_str_subclass_as_key_becomes_its_text() -> None:
+    """An enum of key names works, and what is stored is a plain str."""
+    assert type(check_key(Color.RED)) is str
+    assert check_key(Color.RED) == "red"
+
+
+@pytest.mark.parametrize("key", [1, None, b"a", ("a",), "@d", "@", "\ud800"], ids=repr)
+def test_other_session_keys_are_refused(key: object) -> None:
+    """No text, or a name that the package keeps for itself."""
+    with pytest.raises(UnsupportedValue):
+        check_key(key)
+
+
+def test_what_can_change_in_place_is_mutable() -> None:
+    """A tuple counts: it may hold a list."""
+    assert all(map(is_mutable, ([], {}, (), ([],))))
+    immutable = (None, True, 1, 1.5, "a", b"a", Markup("a"), UUID(int=1), date.min, datetime.min, Decimal(1))
+    assert not any(map(is_mutable, immutable))
