@@ -269,8 +269,10 @@ def _build(app: Flask) -> State:
     def store_lost(store: str, direction: str, cause: str) -> None:
         log.warning("session store %s does not take %ss: %s", store, direction, cause)
         emit(events.store_lost, events.StoreLost(store, direction, cause))
+
+    def store_failed(store: str) -> None:
         for monitor in holder:
-            monitor.wake()
+            monitor.suspect(store)
 
     redis = _redis_stores(settings, emit)
     health = Health(
@@ -279,6 +281,7 @@ def _build(app: Flask) -> State:
         local_ttl=settings.local_cache_ttl,
         on_change=level_changed,
         on_lost=store_lost,
+        on_failure=store_failed,
     )
     repository = SessionRepository(
         settings,

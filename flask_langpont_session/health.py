@@ -64,6 +64,8 @@ class Health:
     :param local_ttl: seconds a local copy may be used; the age of an outage at which level 2 becomes 3.
     :param on_change: called with (old level, new level) after the level changed; must not raise or block.
     :param on_lost: called with (store, direction, error class) when a breaker opened; must not raise or block.
+    :param on_failure: called with the store at every failure that concerns health: somebody should look at it, so
+        that an outage is noticed without waiting for more requests to fail; must not raise or block.
     :param clock: monotonic seconds.
     """
 
@@ -75,12 +77,14 @@ class Health:
         local_ttl: float = 1800,
         on_change: Callable[[int, int], None] = lambda old, new: None,
         on_lost: Callable[[str, str, str], None] = lambda store, direction, cause: None,
+        on_failure: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._local_ttl = local_ttl
         self._on_change = on_change
         self._on_lost = on_lost
+        self._on_failure = on_failure
         self.breakers = {(store, way): Breaker(threshold) for store in stores for way in (READ, WRITE)}
         # With every breaker closed, which is nearly always, all requests share this one value.
         self._all_up = View(frozenset(self.breakers), 0.0, local_ttl)
@@ -117,6 +121,7 @@ class Health:
         if error.concerns_health:
             for way in ways:
                 self._count(error, way)
+            self._on_failure(error.store)
         return ways
 
     def _count(self, error: StoreError, direction: str) -> None:

@@ -36,6 +36,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _PROBE_TIMEOUT = 0.5
 _BOTH = frozenset({READ, WRITE})
 
+_ANXIOUS = 2.0
+"""Seconds between canaries to the remaining stores while one is lost."""
+
 _COPIES_LINGER = 5.0
 """Seconds after a recovery during which a slower sibling worker may still read the published copies."""
 
@@ -91,6 +94,8 @@ class Monitor:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._suspects: set[str] = set()
+        self._lost: set[str] = set()
         self._good: dict[str, int] = {}
         self._pauses: dict[str, float] = {}
         self._next_probe: dict[str, float] = {}
@@ -103,7 +108,6 @@ class Monitor:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._next_canary = self._clock() + self._interval
                     self._thread = threading.Thread(target=self._run, name="langpont-session-monitor", daemon=True)
                     self._thread.start()
 
@@ -125,9 +129,11 @@ class Monitor:
         with self._ticking:
             yield
 
-    def wake(self) -> None:
-        """Something was lost: look now."""
-        self._wake.set()
+    def suspect(self, store: str) -> None:
+        """A request met a failure: look at that store now instead of waiting for more requests to meet it."""
+        if threading.current_thread() is not self._thread:
+            self._suspects.add(store)
+            self._wake.set()
 
     def _run(self) -> None:
         while not self._stopping:
@@ -148,12 +154,11 @@ class Monitor:
             self._tick()
 
     def _tick(self) -> None:
+        self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
         self.share_outage()
         if not lost:
             self._next_probe.clear()
-            if self._siblings_are_in_trouble() or self._clock() >= self._next_canary:
-                self._send_canaries()
             self._drain()
         for store in lost:
             if self._clock() >= self._next_probe.get(store, 0):
@@ -194,20 +199,34 @@ class Monitor:
         try:
             self._reconciler.run(redis=redis, database=database)
         except StoreError as error:
-            log.warning("replaying the journal was interrupted and will be repeated: %s", error)
+            self._health.failed(error, WRITE)
+            log.info("replaying the journal was interrupted and will be repeated: %s", error)
             return False
         return True
 
-    def _send_canaries(self) -> None:
-        self._next_canary = self._clock() + self._interval
-        for probe in self._probes.values():
-            # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
-            for _ in range(self._repository.settings.failure_threshold):
-                try:
-                    probe()
-                    break
-                except StoreError as error:
-                    self._health.failed(error, READ)
+    def _look_at_suspects(self) -> None:
+        """Canaries: to all stores now and then, at once to those that failed somebody here or on this host."""
+        lost = {store for store, _ in self._health.open_stores()}
+        due = self._clock() >= self._next_canary
+        if due:
+            self._next_canary = self._clock() + (min(self._interval, _ANXIOUS) if lost else self._interval)
+        # Where one store is lost the others carry its load: whether they can is worth knowing at once.
+        if due or lost - self._lost or self._siblings_are_in_trouble():
+            self._suspects.update(self._probes)
+        self._lost = lost
+        while self._suspects:
+            store = self._suspects.pop()
+            if store not in lost:  # those have probes of their own
+                self._send_canary(store)
+
+    def _send_canary(self, store: str) -> None:
+        # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
+        for _ in range(self._repository.settings.failure_threshold):
+            try:
+                self._probes[store]()
+                return
+            except StoreError as error:
+                self._health.failed(error, READ)
 
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""

@@ -18,7 +18,7 @@ from .health import DATABASE, PRIMARY, READ, WRITE
 from .repository import Life, SessionRepository, apply_change
 from .stores.base import AuthRow, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
-from .stores.redis import CategoryChange
+from .stores.redis import CategoryChange, MergeField
 
 log = logging.getLogger(__name__)
 
@@ -167,11 +167,10 @@ class Reconciler:
         self._journal.forget_writes(writes)
 
 
-def _as_field(write: PendingWrite) -> tuple[str, str, bytes | int, int | None, bytes | None]:
-    if write.is_delta:
-        return ("add", write.field, write.delta, write.base_version, write.base)
-    operation = "del" if write.value is None else "set"
-    return (operation, write.field, write.value or b"", write.base_version, write.base)
+def _as_field(write: PendingWrite) -> MergeField:
+    operation = "add" if write.is_delta else "del" if write.value is None else "set"
+    value = write.delta if write.is_delta else write.value or b""
+    return MergeField(operation, write.field, value, write.base_version, write.base, write.at_ms)
 
 
 def answering(repository: SessionRepository) -> tuple[bool, bool]:

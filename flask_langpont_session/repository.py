@@ -195,6 +195,10 @@ class SessionRepository:
         if loaded.verdict is Verdict.DEAD:
             self.local.kill(sid.digest)
             return self._load_anonymous(sid, walk, life, names, Verdict.DEAD)
+        if AUTH in overlay.writes:
+            shown = dict(loaded.fields[AUTH])
+            _apply(shown, overlay.writes[AUTH], {})
+            loaded.fields[AUTH] = shown
         for name in names:
             if name != AUTH:
                 self._show(loaded, name, sid, walk, answer, source, overlay)
@@ -350,10 +354,10 @@ class SessionRepository:
             entry = None
         if entry and self._is_leased(entry, now_ms, walk):
             return self._believe(entry, source, now_ms)
-        held = self.local.auth(sid.digest)
-        if not _primary_is_healthy(walk) and held and self._age_ms(held.confirmed_at) <= DEGRADED_VERIFY_MS:
-            return _verdict(Verdict.VALID, now_ms, held.row, "local")
         if walk.can(DATABASE, READ):
+            held = self.local.auth(sid.digest)
+            if not _primary_is_healthy(walk) and held and self._age_ms(held.confirmed_at) <= DEGRADED_VERIFY_MS:
+                return _verdict(Verdict.VALID, now_ms, held.row, "local")
             try:
                 return self._ask_database(sid, walk, life, now_ms if source == PRIMARY else 0)
             except StoreError:
@@ -584,6 +588,9 @@ class SessionRepository:
         if written is None:
             if row:
                 self._journal(lambda: self.journal.queue_push(row.digest))
+            if plan.loaded is None and not plan.is_new:
+                # Only who knows what was there before can merge without undoing what others write meanwhile.
+                plan.loaded = self.load(target, walk, plan.life)
             return self._journal_changes(plan, changes) or row is not None
         if written.status == "dead":
             self.local.kill(target.digest)
@@ -735,7 +742,7 @@ class SessionRepository:
         assert target is not None
         known = loaded if loaded and not plan.is_new and loaded.shadow == shadow else None
         before = known.fields.get(name, NO_FIELDS) if known else NO_FIELDS
-        version = known.versions.get(name) if known else None
+        version = known.versions.get(name) or None if known else None  # 0: nobody who answers has seen it
         kind = "a" if shadow else target.kind
         changes: dict[str, bytes | None] = {**sets, **dict.fromkeys(deletes)}
 

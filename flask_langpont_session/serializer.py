@@ -184,11 +184,18 @@ def _decimal_text(value: Decimal) -> str:
     return str(value)
 
 
+def _datetime_text(value: datetime) -> str:
+    offset = value.utcoffset()
+    if offset is not None and offset.microseconds:  # no zone has one, and fromisoformat drops the smallest
+        raise _Refused("a datetime whose offset has a fraction of a second")
+    return value.isoformat()
+
+
 _TEXT_FORMS: tuple[tuple[type, str, Callable[[Any], str], Callable[[str], Any]], ...] = (
     (bytes, "@bytes", lambda value: b64encode(value).decode(), lambda text: b64decode(text, validate=True)),
     (Markup, "@markup", str.__str__, Markup),
     (UUID, "@uuid", str, UUID),
-    (datetime, "@datetime", datetime.isoformat, datetime.fromisoformat),
+    (datetime, "@datetime", _datetime_text, datetime.fromisoformat),
     (date, "@date", date.isoformat, date.fromisoformat),
     (Decimal, "@decimal", _decimal_text, Decimal),
 )

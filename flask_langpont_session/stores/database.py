@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, Connection, Engine, Row, make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
@@ -225,8 +226,8 @@ class Database:
     Times given are milliseconds, time-outs seconds. May be used from any thread, and in a forked child: that gets
     connections of its own, the inherited ones are left alone.
 
-    :param engine: from :func:`make_engine`, or the application's; only its connections are used. Those of its pool
-        that are idle are closed after an outage and when the process forks.
+    :param engine: from :func:`make_engine`, or the application's; only its connections are used. Its pooled
+        connections are replaced after an outage and, in a forked child, left to the parent.
     :param timeout: seconds a caller waits for one call, connecting included.
     :param concurrency: calls at a time. More are refused (class L), not queued.
     """
@@ -243,6 +244,10 @@ class Database:
         self._probes = Bulkhead(1, "langpont-database-probe")
         self._patient = Bulkhead(1, "langpont-database-patient")
         self._was_ill = False
+        self._distrusted_before = 0.0
+        self._gate = _ForkGate()
+        event.listen(engine, "connect", _note_beginning)
+        event.listen(engine, "checkout", self._check_age)
         _databases.add(self)
 
     @property
@@ -404,7 +409,10 @@ class Database:
                 connection.execute(_FIRST_EPOCH, {"user": name})
                 connection.execute(_FORGET_USER, {"user": name})
 
-        self._discard_idle_connections()
+        if self._was_ill:
+            # Nobody knows which server the pooled connections lead to, if to any. Requests come back only after a
+            # probe, so that they never meet an old one.
+            self._was_ill, self._distrusted_before = False, time.monotonic()
         try:
             self._bounded(self._probes, work, timeout)
         except StoreError as error:
@@ -414,7 +422,7 @@ class Database:
 
     def create_tables(self) -> None:
         """Create the tables that are missing. Not bounded in time, and not for the request path."""
-        with _translated(self):
+        with _translated(self), self._gate.passed():
             try:
                 with self._patient_transaction() as connection:
                     METADATA.create_all(connection)
@@ -441,8 +449,12 @@ class Database:
         return self._bounded(self._patient, work, PATIENT_SECONDS)
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float) -> T:
+        def passing() -> T:
+            with self._gate.passed():
+                return work()
+
         with _translated(self):
-            return bulkhead.call(work, timeout)
+            return bulkhead.call(passing if self._is_sqlite else work, timeout)
 
     @contextmanager
     def _patient_transaction(self) -> Iterator[Connection]:
@@ -512,28 +524,65 @@ class Database:
     def _noticed(self, error: StoreError) -> None:
         self._was_ill = self._was_ill or error.concerns_health
 
-    def _discard_idle_connections(self) -> None:
-        """After an outage nobody knows which server the pooled connections lead to, if to any. Requests come back
-        only after a probe, so they never meet an old connection."""
-        if self._was_ill:
-            self._was_ill = False
-            with _translated(self):
-                self.engine.dispose()
+    def _check_age(self, connection: object, record: Any, proxy: object) -> None:
+        """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
+        if record.info.get(_BEGAN, 0.0) < self._distrusted_before:
+            raise DisconnectionError
 
     def _before_fork(self) -> None:
-        # SQLite's locks do not survive a fork, and SQLite does not notice: nothing may be open when it happens.
-        if not self._is_sqlite:
-            return
-        deadline = time.monotonic() + self.timeout
-        while any(b.busy for b in (self._requests, self._probes, self._patient)):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
-        self.engine.dispose()
+        # SQLite keeps in memory which locks the process holds. A child inherits that memory but not the locks, and
+        # would believe in them for ever: nothing may be open when the process forks.
+        if self._is_sqlite:
+            self._gate.close(PATIENT_SECONDS)
+            self.engine.dispose()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._is_sqlite:
+            self._gate.open()
 
     def _after_fork_in_child(self) -> None:
+        self._gate = _ForkGate()
         # Not closed: that would say goodbye to the server on the parent's connections.
         self.engine.dispose(close=False)
+
+
+_BEGAN = "langpont_began"
+
+
+def _note_beginning(connection: object, record: Any) -> None:
+    record.info[_BEGAN] = time.monotonic()
+
+
+class _ForkGate:
+    """Holds calls off while the process forks, and the fork until the calls have ended."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forks = 0
+
+    @contextmanager
+    def passed(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forks)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def close(self, seconds: float) -> None:
+        with self._changed:
+            self._forks += 1
+            self._changed.wait_for(lambda: not self._inside, seconds)
+
+    def open(self) -> None:
+        with self._changed:
+            # A store made during a fork by another thread was not closed for it.
+            self._forks = max(0, self._forks - 1)
+            self._changed.notify_all()
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -544,12 +593,17 @@ def _before_fork() -> None:
         database._before_fork()
 
 
+def _after_fork_in_parent() -> None:
+    for database in list(_databases):
+        database._after_fork_in_parent()
+
+
 def _after_fork_in_child() -> None:
     for database in list(_databases):
         database._after_fork_in_child()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
 shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
-are ours: ``@d`` own digest, ``@v`` version; in the auth hash also ``@live``, ``@at`` stamp (Redis TIME in ms at which
-the confirming read of the database began), ``@i`` idle and ``@x`` absolute expiry, ``@c`` creation, ``@u`` user id,
-``@e`` user epoch.
+are ours: ``@d`` own digest, ``@v`` version, ``@t`` time of the last write; in the auth hash also ``@live``, ``@at``
+stamp (Redis TIME in ms at which the confirming read of the database began), ``@i`` idle and ``@x`` absolute expiry,
+``@c`` creation, ``@u`` user id, ``@e`` user epoch.
 
 Commands go out through a connection of redis-py's pool directly: one request of a session is one script, and the
 client object's command and pipeline machinery costs more than the script itself.
@@ -114,6 +114,25 @@ class Written:
     category: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MergeField:
+    """One field that was written during an outage.
+
+    :param operation: ``set``, ``del`` or ``add``.
+    :param value: the encoded value, or the number to add.
+    :param base_version: the category's version when this host last saw it; None: it never did.
+    :param base: the field's value then; None: absent.
+    :param at_ms: when it was written, by the host's clock.
+    """
+
+    operation: str
+    name: str
+    value: bytes | int
+    base_version: int | None
+    base: bytes | None
+    at_ms: int
+
+
 class RedisStore:
     """One Redis endpoint.
 
@@ -212,7 +231,7 @@ class RedisStore:
         self,
         digest: str,
         category: str,
-        fields: Sequence[tuple[str, str, bytes | int, int | None, bytes | None]],
+        fields: Sequence[MergeField],
         *,
         guard: str,
         life_ms: int,
@@ -221,13 +240,13 @@ class RedisStore:
     ) -> tuple[str, int, int]:
         """Bring an outage's writes into a category.
 
-        :param fields: (operation ``set``/``del``/``add``, field, value, base version, base value) each.
         :return: (``merged``, ``dead`` or ``gone``; fields applied; fields in conflict).
         """
         arguments: list[Any] = [guard, digest, life_ms]
-        for operation, name, value, version, base in fields:
-            known = "" if version is None else version
-            arguments += (operation, name, value, known, int(base is not None), base or b"")
+        for change in fields:
+            version = "" if change.base_version is None else change.base_version
+            arguments += (change.operation, change.name, change.value, version)
+            arguments += (int(change.base is not None), change.base or b"", change.at_ms)
         keys = [self.key(AUTH, digest), self.key(category, digest, shadow)]
         [reply] = self._run([(MERGE, keys, arguments)], timeout)
         status = str(reply[0], "ascii")
@@ -252,7 +271,7 @@ class RedisStore:
 
         :raises StoreError: it failed, or another value came back.
         """
-        connection: Any = self._pool.make_connection()
+        connection = self._new_connection()
         try:
             with self._translated():
                 connection.connect()
@@ -266,7 +285,7 @@ class RedisStore:
 
     def probe_read(self, *, timeout: float) -> None:
         """A real read over a new connection."""
-        connection: Any = self._pool.make_connection()
+        connection = self._new_connection()
         try:
             with self._translated():
                 connection.connect()
@@ -274,6 +293,10 @@ class RedisStore:
                 connection.read_response(timeout=timeout)
         finally:
             connection.disconnect()
+
+    def _new_connection(self) -> Any:
+        """A connection beside the pool, which would keep it for ever in its books."""
+        return self._pool.connection_class(**self._pool.connection_kwargs)
 
     def forget_connections(self) -> None:
         """Drop pooled connections, so that the next ones go to the server that answers now."""

@@ -44,7 +44,7 @@ def nested(levels: int, kind: Callable[[Any], Any] = lambda inner: [inner]) -> A
     return value
 
 
-offsets = st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59)).map(timezone)
+offsets = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 keys = st.text() | st.sampled_from(["@tuple", "@dict", "@bytes", "@date", "@", "@@dict", "a"])
 scalars = (
     st.none()
@@ -190,12 +190,13 @@ def test_other_types_are_refused_by_name(value: Any, wrap: Callable[[Any], Any])
         "ok \udfff",
         {"\ud800": 1},
         Markup("\ud800"),
+        datetime(2000, 1, 1, tzinfo=timezone(timedelta(microseconds=1))),
     ],
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [[v]]], ids=["bare", "nested"])
 def test_content_that_json_cannot_carry_is_refused(value: Any, wrap: Callable[[Any], Any]) -> None:
-    """Not-a-number, infinity, integers beyond 64 bits and lone surrogates are errors when set, not when read."""
+    """Not-a-number, infinity, integers beyond 64 bits, lone surrogates are errors when set, not when read."""
     with pytest.raises(UnsupportedValue):
         encode("key", wrap(value))
 
@@ -204,7 +205,7 @@ def test_content_that_json_cannot_carry_is_refused(value: Any, wrap: Callable[[A
 def test_a_dict_key_that_is_no_str_is_refused(key: object) -> None:
     """JSON would make a str of it, and two keys may become one."""
     with pytest.raises(UnsupportedValue, match=f"a dict key of type {type(key).__name__}"):
-        encode("key", [{"a": 1, key: 2}])
+        encode("key", [{"b": 1, key: 2}])
 
 
 def test_the_error_says_where_inside_the_value() -> None:

@@ -1,9 +1,11 @@
 -- Brings what a host wrote during an outage into one category, without undoing what others wrote since.
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard ('free' or 'alive'), digest, life (ms), then for each field:
---         operation ('set', 'del', 'add'), field, value or delta, base version ('' unknown), base known (1/0), base value
+--         operation ('set', 'del', 'add'), field, value or delta, base version ('' unknown), base value known (1/0),
+--         base value, time of the write by the host's clock (ms)
 -- A field is applied when the category is as the host last saw it (same version, or lost with everything else), or
--- when the field itself still has the value it had then. Additions always apply.
+-- when the field itself still has the value it had then. A host that never saw the category cannot know either: its
+-- field is applied when it is younger than the category's last write. Additions always apply.
 -- Returns {'merged', applied, conflicts, version} or {'dead'} | {'gone'}.
 if ARGV[1] ~= 'free' then
   local live = redis.call('HGET', KEYS[1], '@live')
@@ -19,8 +21,9 @@ if kind ~= 'hash' and kind ~= 'none' then
   redis.call('DEL', KEYS[2])
 end
 local version = redis.call('HGET', KEYS[2], '@v')
+local written = tonumber(redis.call('HGET', KEYS[2], '@t') or 0) or 0
 local applied, conflicts = 0, 0
-for i = 4, #ARGV, 6 do
+for i = 4, #ARGV, 7 do
   local operation, field, value = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local now = redis.call('HGET', KEYS[2], field)
   local base = ARGV[i + 4] == '1' and ARGV[i + 5]
@@ -31,7 +34,8 @@ for i = 4, #ARGV, 6 do
     else
       conflicts = conflicts + 1
     end
-  elseif not version or version == ARGV[i + 3] or now == base or now == value then
+  elseif not version or version == ARGV[i + 3] or now == value
+      or (ARGV[i + 3] ~= '' and now == base) or (ARGV[i + 3] == '' and tonumber(ARGV[i + 6]) >= written) then
     if operation == 'set' then
       redis.call('HSET', KEYS[2], field, value)
     else
@@ -45,7 +49,9 @@ end
 local after = (tonumber(version or 0) or 0)
 if applied > 0 then
   after = after + 1
-  redis.call('HSET', KEYS[2], '@d', ARGV[2], '@v', after)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('HSET', KEYS[2], '@d', ARGV[2], '@v', after, '@t', string.format('%.0f', now))
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
 end
 return {'merged', applied, conflicts, after}

@@ -80,6 +80,8 @@ for number, plan in ipairs(plans) do
   end
 end
 
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local reply = {'written'}
 for number, plan in ipairs(plans) do
   local version = redis.call('TYPE', plan.key).ok == 'hash' and redis.call('HGET', plan.key, '@v')
@@ -90,7 +92,7 @@ for number, plan in ipairs(plans) do
   if plan.wipe and #plan.sets + #plan.incs == 0 then
     version = 0
   else
-    redis.call('HSET', plan.key, '@d', digest, '@v', version, unpack(plan.sets))
+    redis.call('HSET', plan.key, '@d', digest, '@v', version, '@t', now, unpack(plan.sets))
     if #plan.dels > 0 then
       redis.call('HDEL', plan.key, unpack(plan.dels))
     end

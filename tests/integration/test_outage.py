@@ -1,0 +1,517 @@
+"""Stores that fail: what users get, what is kept, and what comes back. Real servers, real signals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, session
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.extension import State
+
+from .conftest import MakeApp, close, cookie_of, parts
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def wait_for_level(app: Flask, level: int) -> None:
+    wait_for(lambda: parts(app).health.level == level, f"level {level}, is {parts(app).health.level}")
+
+
+def wait_until_home(app: Flask) -> None:
+    """Every breaker closed and nothing waiting in the journal any more."""
+
+    def at_home() -> bool:
+        counts = parts(app).repository.journal.counts()
+        waiting = sum(counts[name] for name in ("writes", "pushes", "revocations"))
+        return not parts(app).health.open_stores() and not waiting
+
+    wait_for(at_home, "everything home")
+
+
+def digest(cookie: str | None) -> str:
+    return digest_of((cookie or "").split(".")[0])
+
+
+def stored(server: Valkey, category: str, cookie: str | None) -> dict[str, str]:
+    with server.client() as redis:
+        found: dict[str, str] = redis.hgetall(f"session:{category}:{{{digest(cookie)}}}")
+    return {name: value for name, value in found.items() if not name.startswith("@")}
+
+
+def row_of(app: Flask, cookie: str | None) -> Any:
+    return parts(app).repository.database.load(digest(cookie), idle_ms=0)
+
+
+@pytest.fixture(autouse=True)
+def servers_run_again(primary: Valkey) -> Iterator[None]:
+    """Whatever a test did to the servers, the next one finds them running."""
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def with_increment(app: Flask) -> Flask:
+    @app.post("/count")
+    def count() -> str:
+        return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+    return app
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return with_increment(make_app())
+
+
+@pytest.fixture
+def user(app: Flask) -> Any:
+    """A browser signed in as user 7, whose data this worker has seen."""
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp", "input_text": "before", "analysis_engine": "a"})
+    response = client.post("/login/7")
+    client.cookie = cookie_of(response)
+    assert client.get("/all").json["_user_id"] == "7"
+    return client
+
+
+# -- the primary -------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_primary_logs_nobody_out(app: Flask, user: Any, primary: Valkey) -> None:
+    """Level 2: auth from the database, high from the local copy, medium from the defaults; no 5xx, no cookie."""
+    primary.kill()
+    for _ in range(5):
+        response = user.get("/all")
+        assert response.status_code == 200
+        assert cookie_of(response) is None
+        assert response.json == {
+            "_user_id": "7", "_fresh": True, "user_role": "user", "input_text": "before", "analysis_engine": "a",
+        }  # fmt: skip
+    wait_for_level(app, 2)
+    assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
+    primary.start()
+    wait_for_level(app, 0)
+    assert user.get("/all").json["lang"] == "jp"
+
+
+def test_what_was_written_in_the_outage_is_merged(app: Flask, user: Any, primary: Valkey) -> None:
+    """High goes to the journal and home after it; medium and low last for the request only."""
+    user.post("/count")
+    primary.kill()
+    assert user.post("/set", json={"input_text": "during", "lang": "en", "analysis_result": "x"}).status_code == 200
+    assert user.post("/count").text == "2"
+    assert user.post("/count").text == "3"
+    user.post("/pop/analysis_engine")
+    found = user.get("/all").json
+    assert (found["input_text"], found["usage_count"]) == ("during", 3)
+    assert not {"lang", "analysis_result", "analysis_engine"} & set(found)
+    primary.start()
+    wait_until_home(app)
+    assert stored(primary, "translation", user.cookie) == {"input_text": '"during"', "usage_count": "3"}
+    assert stored(primary, "ui", user.cookie) == {"lang": '"jp"'}
+
+
+def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary: Valkey) -> None:
+    """Another host wrote the field after this one lost Redis: its value stays, and the conflict is counted."""
+    primary.kill()
+    user.post("/set", json={"input_text": "during", "source_lang": "ja"})
+    state = parts(app)
+    with state.monitor.paused():
+        primary.start()
+        key = f"session:translation:{{{digest(user.cookie)}}}"
+        with primary.client() as redis:
+            redis.hset(key, mapping={"input_text": '"newer"', "@v": 99})
+    wait_until_home(app)
+    assert stored(primary, "translation", user.cookie)["input_text"] == '"newer"'
+    assert stored(primary, "translation", user.cookie)["source_lang"] == '"ja"'
+    assert state.recorder.counters()["merge_conflicts"] == 1
+
+
+def test_a_frozen_primary_costs_one_time_out(app: Flask, user: Any, primary: Valkey) -> None:
+    """The first request pays at most its budget; those after it touch Redis no more."""
+    primary.freeze()
+    began = time.monotonic()
+    assert user.get("/who").json["user"] == "7"
+    assert time.monotonic() - began < 1.0  # the budget is 0.3 s; the rest is room for a busy machine
+    assert parts(app).health.level == 2
+    before = sum(s.count for o, s in parts(app).recorder.series().items() if o.source == "primary")
+    for _ in range(20):
+        assert user.get("/who").json["user"] == "7"
+    assert sum(s.count for o, s in parts(app).recorder.series().items() if o.source == "primary") == before
+    primary.thaw()
+    wait_for_level(app, 0)
+    assert user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+
+
+def test_a_logout_in_the_outage_is_never_undone(app: Flask, user: Any, primary: Valkey) -> None:
+    """The primary comes back from its own AOF, where the session still lives; it stays dead all the same."""
+    primary.kill()
+    user.post("/logout")
+    assert user.get("/who").json["user"] is None
+    assert not row_of(app, user.cookie).live
+    primary.start()
+    with primary.client() as redis:
+        survived = redis.hget(f"session:auth:{{{digest(user.cookie)}}}", "@live")
+    assert survived in ("1", "0")  # the AOF had it; unless the monitor was faster than this line
+    replay = app.test_client()
+    replay.set_cookie("session", user.cookie)
+    assert replay.get("/who").json["user"] is None
+    wait_until_home(app)
+    assert replay.get("/who").json["user"] is None
+    with primary.client() as redis:
+        assert redis.hget(f"session:auth:{{{digest(user.cookie)}}}", "@live") == "0"
+
+
+def is_leased(app: Flask, client: Any) -> bool:
+    """Whether a read of this client asks no SQL."""
+
+    def verified() -> int:
+        return sum(s.count for o, s in parts(app).recorder.series().items() if o.name == "verify")
+
+    before = verified()
+    assert client.get("/who").json["user"] == "7"
+    return verified() == before
+
+
+def test_a_restart_with_old_data_does_not_bring_a_session_back(
+    make_app: MakeApp, user: Any, app: Flask, primary: Valkey
+) -> None:
+    """Fence: after a reconnect every signed-in session is verified once, whatever Redis says of it."""
+    other = make_app()
+    replay = other.test_client()
+    replay.set_cookie("session", user.cookie)
+    wait_for(lambda: is_leased(other, replay), "a lease")
+    assert parts(app).repository.database.kill(digest(user.cookie))  # revoked where Redis does not hear of it
+    assert replay.get("/who").json["user"] == "7"  # a lease: at most VERIFY_INTERVAL
+    primary.kill()
+    primary.start()
+    wait_for(lambda: replay.get("/who").json["user"] is None, "verified after the reconnect", 3)
+
+
+def test_a_primary_that_lost_everything_gets_its_logins_back(app: Flask, user: Any, primary: Valkey) -> None:
+    """Redis restarted empty: "nothing here" for a sid of kind u goes to the database."""
+    with primary.client() as redis:
+        redis.flushall()
+    assert user.get("/who").json["user"] == "7"
+    assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
+    user.post("/set", json={"theme": "dark"})
+    assert stored(primary, "ui", user.cookie) == {"theme": '"dark"'}
+
+
+def test_a_blind_write_to_a_lost_session_restores_it_first(app: Flask, user: Any, primary: Valkey) -> None:
+    """Protocol 4: valid in SQL, gone in Redis: pushed again and tried once more."""
+    with primary.client() as redis:
+        redis.flushall()
+    user.post("/set", json={"theme": "dark"})
+    assert stored(primary, "ui", user.cookie) == {"theme": '"dark"'}
+    assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
+
+
+def test_sign_in_during_the_outage_works_and_is_pushed_later(app: Flask, primary: Valkey) -> None:
+    """Grants need the arbiter, not Redis. High data is carried over through the journal."""
+    client = app.test_client()
+    client.post("/set", json={"input_text": "mine", "lang": "jp"})
+    client.get("/all")
+    primary.kill()
+    response = client.post("/login/8")
+    assert response.status_code == 200
+    assert client.get("/all").json == {
+        "_user_id": "8", "_fresh": True, "user_role": "user", "input_text": "mine",
+    }  # fmt: skip
+    primary.start()
+    wait_until_home(app)
+    assert stored(primary, "auth", cookie_of(response))["_user_id"] == '"8"'
+    assert stored(primary, "translation", cookie_of(response)) == {"input_text": '"mine"'}
+
+
+def test_a_new_visitor_gets_a_cookie_only_for_what_is_kept(app: Flask, primary: Valkey) -> None:
+    """I9: nothing durable stored, no Set-Cookie; high data in the journal is worth one."""
+    primary.kill()
+    client = app.test_client()
+    for _ in range(3):
+        assert cookie_of(client.post("/set", json={"lang": "jp"})) is None
+    cookie = cookie_of(client.post("/set", json={"input_text": "x"}))
+    assert cookie
+    assert client.get("/get/input_text").json["value"] == "x"
+    primary.start()
+    wait_until_home(app)
+    assert stored(primary, "translation", cookie) == {"input_text": '"x"'}
+
+
+def test_out_of_memory_is_level_1(app: Flask, user: Any, primary: Valkey) -> None:
+    """Writes fail, reads go on: everything stays visible, high writes wait in the journal."""
+    with primary.client() as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            assert user.post("/set", json={"input_text": "during", "theme": "dark"}).status_code == 200
+            wait_for_level(app, 1)
+            found = user.get("/all").json
+            assert (found["lang"], found["input_text"], found["_user_id"]) == ("jp", "during", "7")
+            assert "theme" not in found
+        finally:
+            redis.config_set("maxmemory", 0)
+    wait_until_home(app)
+    assert stored(primary, "translation", user.cookie)["input_text"] == '"during"'
+
+
+def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
+    """Level 1: ui and translation from the replica, auth from the database."""
+    app = make_app(REPLICA_URL=replica.url)
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp", "input_text": "before"})
+    cookie = cookie_of(client.post("/login/7"))
+    client.get("/all")
+    with primary.client() as redis:
+        redis.wait(1, 2000)
+    primary.kill()
+    wait_for(lambda: client.get("/who").json["level"] == 1, "level 1")
+    assert client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}
+    assert parts(app).repository.database.kill(digest(cookie))
+    wait_for(lambda: client.get("/who").json["user"] is None, "revoked in the database, alive in the replica", 4)
+    primary.start()
+    wait_for_level(app, 0)
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
+    postgres.start()
+    app = with_increment(make_app(DATABASE_URL=postgres.url))
+    yield app
+    postgres.thaw()
+    postgres.start()
+
+
+@pytest.fixture
+def pg_user(on_postgres: Flask) -> Any:
+    client = on_postgres.test_client()
+    client.post("/set", json={"lang": "jp"})
+    client.cookie = cookie_of(client.post("/login/7"))
+    assert client.get("/all").json["_user_id"] == "7"
+    return client
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_without_the_database_users_go_on_and_sign_in_is_refused(
+    on_postgres: Flask, pg_user: Any, postgres: Postgres, how: str
+) -> None:
+    """Redis carries who is signed in; a grant is answered 503 with Retry-After, and changes nothing."""
+    getattr(postgres, how)()
+    stranger = on_postgres.test_client()
+    response = stranger.post("/login/8")
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert cookie_of(response) is None
+    assert stranger.get("/who").json["user"] is None
+    for _ in range(5):
+        assert pg_user.get("/who").json["user"] == "7"
+    assert pg_user.post("/set", json={"theme": "dark"}).status_code == 200
+    wait_for(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    assert stranger.post("/login/8").status_code == 503
+    (postgres.thaw if how == "freeze" else postgres.start)()
+    wait_for(lambda: stranger.post("/login/8").status_code == 200, "sign-in works again")
+
+
+def test_a_logout_without_the_database_holds_and_becomes_durable(
+    on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
+) -> None:
+    """Tombstone in Redis and locally at once, in the journal for the database."""
+    postgres.kill()
+    assert pg_user.post("/logout").status_code == 200
+    replay = on_postgres.test_client()
+    replay.set_cookie("session", pg_user.cookie)
+    assert replay.get("/who").json["user"] is None
+    assert stored(primary, "auth", pg_user.cookie) == {}
+    postgres.start()
+    wait_until_home(on_postgres)
+    assert not row_of(on_postgres, pg_user.cookie).live
+    assert replay.get("/who").json["user"] is None
+
+
+def test_an_ordinary_auth_write_without_the_database_is_kept(
+    on_postgres: Flask, pg_user: Any, postgres: Postgres
+) -> None:
+    """daily_limit is no right: journalled and merged like high, never refused."""
+    postgres.kill()
+    assert pg_user.post("/set", json={"daily_limit": 5}).status_code == 200
+    assert pg_user.get("/get/daily_limit").json["value"] == 5
+    assert pg_user.post("/set", json={"user_role": "admin"}).status_code == 503
+    postgres.start()
+    wait_until_home(on_postgres)
+    wait_for(lambda: row_of(on_postgres, pg_user.cookie).payload.get("daily_limit") == b"5", "merged into the row")
+    assert row_of(on_postgres, pg_user.cookie).payload["user_role"] == b'"user"'
+    assert pg_user.get("/get/daily_limit").json["value"] == 5
+
+
+def test_with_everything_down_a_user_stays_for_grace_and_an_admin_does_not(
+    on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
+) -> None:
+    """Level 4: a local copy that the database confirmed; never for privileged roles; the cookie is untouched."""
+    admin = on_postgres.test_client()
+    admin.post("/login/1?role=admin")
+    assert admin.get("/who").json["user"] == "1"
+    postgres.kill()
+    primary.kill()
+    pg_user.get("/who")
+    wait_for_level(on_postgres, 4)
+    for client, expected in ((pg_user, "7"), (admin, None)):
+        for _ in range(4):
+            response = client.get("/who")
+            assert response.status_code == 200
+            assert response.json["user"] == expected
+            assert cookie_of(response) is None
+    assert pg_user.get("/who").json["level"] == 4
+    assert on_postgres.test_client().post("/login/8").status_code == 503
+    primary.start()
+    postgres.start()
+    wait_for_level(on_postgres, 0)
+    assert admin.get("/who").json["user"] == "1"
+    assert pg_user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+
+
+def test_a_logout_with_everything_down_holds(
+    on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
+) -> None:
+    """Local tombstone, journal, cookie cleared; after the recovery the database and Redis know it."""
+    postgres.kill()
+    primary.kill()
+    pg_user.get("/who")
+    wait_for_level(on_postgres, 4)
+    response = pg_user.post("/logout")
+    assert response.status_code == 200
+    assert cookie_of(response) == ""
+    replay = on_postgres.test_client()
+    replay.set_cookie("session", pg_user.cookie)
+    assert replay.get("/who").json["user"] is None
+    primary.start()
+    postgres.start()
+    wait_for_level(on_postgres, 0)
+    assert replay.get("/who").json["user"] is None
+    wait_for(lambda: not row_of(on_postgres, pg_user.cookie).live, "durable")
+
+
+# -- start and recovery ------------------------------------------------------------------------------------------------
+
+
+def test_an_application_starts_with_everything_down_and_heals(
+    make_app: MakeApp, primary: Valkey, sqlite_url: str
+) -> None:
+    """Nothing is connected at start; it serves at once and finds its stores by itself."""
+    primary.kill()
+    app = make_app()
+    client = app.test_client()
+    assert client.get("/who").status_code == 200
+    wait_for(lambda: client.get("/who").json["level"] == 2, "level 2")
+    primary.start()
+    wait_for_level(app, 0)
+    assert client.post("/set", json={"lang": "jp"}).status_code == 200
+
+
+def test_a_second_worker_of_the_host_sees_what_the_first_wrote(
+    make_app: MakeApp, app: Flask, user: Any, primary: Valkey
+) -> None:
+    """Workers share the journal: a page does not flicker between them, also for data only one of them had."""
+    sibling = make_app()
+    sibling.test_client().get("/untouched")  # starts its monitor, as any first request does
+    primary.kill()
+    user.post("/set", json={"source_lang": "ja"})
+    wait_for(lambda: parts(app).repository.journal.counts()["copies"] > 0, "the first worker shared its copies")
+    other = sibling.test_client()
+    other.set_cookie("session", user.cookie)
+    wait_for(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request", 3)
+    expected = user.get("/all").json
+    assert expected["source_lang"] == "ja"
+    for _ in range(5):
+        assert other.get("/all").json == expected
+        assert user.get("/all").json == expected
+
+
+def test_what_a_killed_worker_journalled_comes_home_with_the_next(
+    make_app: MakeApp, app: Flask, user: Any, primary: Valkey
+) -> None:
+    """The journal is a file: it outlives its writer."""
+    primary.kill()
+    user.post("/set", json={"input_text": "during"})
+    close(app)
+    successor = make_app()
+    primary.start()
+    successor.test_client().get("/who")
+    wait_for(lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"', "merged")
+
+
+# -- damaged data ------------------------------------------------------------------------------------------------------
+
+DAMAGE: dict[str, Callable[[Any, str], None]] = {
+    "another type": lambda redis, key: (redis.delete(key), redis.lpush(key, "x")),
+    "foreign digest": lambda redis, key: redis.hset(key, "@d", "A" * 43),
+    "no digest": lambda redis, key: redis.hdel(key, "@d"),
+    "version is text": lambda redis, key: redis.hset(key, "@v", "abc"),
+    "version is negative": lambda redis, key: redis.hset(key, "@v", "-1"),
+    "version is huge": lambda redis, key: redis.hset(key, "@v", str(2**70)),
+    "live is 2": lambda redis, key: redis.hset(key, "@live", "2"),
+    "no stamp": lambda redis, key: redis.hdel(key, "@at"),
+    "value is not JSON": lambda redis, key: redis.hset(key, "_user_id", b"\x80\x04pickle"),
+    "value is UTF-16": lambda redis, key: redis.hset(key, "_user_id", '"7"'.encode("utf-16")),
+    "field name is no text": lambda redis, key: redis.hset(key, b"\xff\xfe", b"1"),
+    "brackets": lambda redis, key: redis.hset(key, "_user_id", b"[" * 100_000),
+}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
+    """I10, I11: the record is set aside or overwritten, nobody is logged out, the level does not move."""
+    key = f"session:auth:{{{digest(user.cookie)}}}"
+    with primary.client() as redis:
+        DAMAGE[damage](redis, key)
+    for _ in range(3):
+        response = user.get("/who")
+        assert response.status_code == 200
+        assert response.json == {"user": "7", "level": 0, "lang": "jp"}
+    assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
+
+
+@pytest.mark.parametrize("damage", ["another type", "foreign digest", "no digest", "version is text"])
+def test_a_damaged_category_is_set_aside(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
+    """It reads as empty, the next write begins anew, the old record lies beside for an operator."""
+    key = f"session:ui:{{{digest(user.cookie)}}}"
+    with primary.client() as redis:
+        DAMAGE[damage](redis, key)
+        assert user.get("/who").json == {"user": "7", "level": 0, "lang": None}
+        assert redis.exists(f"{key}:aside")
+        assert 0 < redis.pttl(f"{key}:aside") <= 86_400_000
+    user.post("/set", json={"lang": "en"})
+    assert user.get("/who").json["lang"] == "en"
+    assert parts(app).recorder.counters()["records_set_aside"] == 1
+
+
+def test_a_damaged_value_reads_as_absent_and_heals(app: Flask, user: Any, primary: Valkey) -> None:
+    """One value that cannot be read is no reason to fail a page or to lose its neighbours."""
+    with primary.client() as redis:
+        redis.hset(f"session:ui:{{{digest(user.cookie)}}}", "theme", b"\xff")
+    assert user.get("/get/theme").json == {"value": None, "present": False}
+    assert user.get("/who").json["lang"] == "jp"
+    user.post("/set", json={"theme": "dark"})
+    assert user.get("/get/theme").json["value"] == "dark"
+
+
+def state_of_journal(state: State) -> dict[str, int]:
+    return dict(state.repository.journal.counts())
+
+
+def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
+    """It holds what users typed: mode 0600."""
+    state_of_journal(parts(app))
+    assert (tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,240 @@
+"""Bounded waits: who calls never waits longer than asked, and a hung call costs one slot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flask_langpont_session import bulkhead as module
+from flask_langpont_session.bulkhead import Bulkhead, DeadlineExceeded, NoFreeSlot
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+
+class Gate:
+    """A call that hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self._entered = threading.Semaphore(0)
+        self._open = threading.Event()
+
+    def __call__(self) -> str:
+        self._entered.release()
+        assert self._open.wait(LONG)
+        return "late"
+
+    def occupy(self, bulkhead: Bulkhead, slots: int) -> None:
+        """Return when so many calls hang."""
+        for _ in range(slots):
+            with pytest.raises(DeadlineExceeded):
+                bulkhead.call(self, 0.0)
+            assert self._entered.acquire(timeout=LONG)
+
+    def release(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.release()
+
+
+def wait_until_free(bulkhead: Bulkhead) -> None:
+    deadline = time.monotonic() + LONG
+    while bulkhead.busy:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def threads(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def test_the_result_comes_back() -> None:
+    """What the call returns is what the caller gets, None included."""
+    bulkhead = Bulkhead(1, "test")
+    assert bulkhead.call(lambda: 7, LONG) == 7
+    assert bulkhead.call(lambda: None, LONG) is None
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_an_exception_is_raised_in_the_caller(error: BaseException) -> None:
+    """Also one that would end a thread: the slot survives it."""
+    bulkhead = Bulkhead(1, "test")
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        bulkhead.call(fail, LONG)
+    assert caught.value is error
+    assert bulkhead.call(lambda: "still there", LONG) == "still there"
+
+
+def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
+    """The caller goes on while the call hangs."""
+    bulkhead = Bulkhead(1, "test")
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        bulkhead.call(gate, 0.05)
+    assert 0.05 <= time.monotonic() - began < 5
+    assert bulkhead.busy == 1
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0])
+def test_no_time_left_is_not_for_ever(gate: Gate, timeout: float) -> None:
+    """A budget that is used up, or more than that, does not become an endless wait."""
+    with pytest.raises(DeadlineExceeded):
+        Bulkhead(1, "test").call(gate, timeout)
+
+
+def test_without_a_free_slot_the_call_is_refused_at_once(gate: Gate) -> None:
+    """Hung calls take their slots; the next one is not queued, and not run later either."""
+    bulkhead = Bulkhead(2, "test")
+    gate.occupy(bulkhead, 2)
+    ran: list[int] = []
+    with pytest.raises(NoFreeSlot):
+        bulkhead.call(lambda: ran.append(1), LONG)
+    gate.release()
+    wait_until_free(bulkhead)
+    assert ran == []
+
+
+def test_a_slot_is_free_again_when_its_call_ends_late(gate: Gate) -> None:
+    """The late result goes nowhere: the next caller gets its own."""
+    bulkhead = Bulkhead(1, "test")
+    gate.occupy(bulkhead, 1)
+    gate.release()
+    wait_until_free(bulkhead)
+    assert bulkhead.call(lambda: "own", LONG) == "own"
+
+
+def test_threads_are_started_when_needed_and_used_again() -> None:
+    """None for an idle bulkhead, one for calls one after the other; all are daemons."""
+    bulkhead = Bulkhead(4, "test-reuse")
+    assert threads("test-reuse") == []
+    idents = {bulkhead.call(threading.get_ident, LONG) for _ in range(200)}
+    assert len(idents) == 1
+    assert [thread.daemon for thread in threads("test-reuse")] == [True]
+
+
+def test_a_caller_with_its_answer_finds_the_slot_free() -> None:
+    """One slot is enough for one caller, however fast it calls."""
+    bulkhead = Bulkhead(1, "test")
+    for number in range(5000):
+        assert bulkhead.call(lambda number=number: number, LONG) == number  # type: ignore[misc]
+
+
+def test_never_more_calls_at_a_time_than_slots() -> None:
+    """Under more callers than slots every call runs once or is refused, and answers are never mixed up."""
+    bulkhead = Bulkhead(3, "test")
+    running, most, refused, wrong = [0], [0], [0], [0]
+    lock = threading.Lock()
+
+    def work(number: int) -> int:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.0001)
+        with lock:
+            running[0] -= 1
+        return number
+
+    def caller(start: int) -> None:
+        for number in range(start, start + 300):
+            try:
+                wrong[0] += bulkhead.call(lambda number=number: work(number), LONG) != number  # type: ignore[misc]
+            except NoFreeSlot:
+                with lock:
+                    refused[0] += 1
+
+    callers = [threading.Thread(target=caller, args=(n * 1000,)) for n in range(8)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join(LONG)
+    assert most[0] <= 3
+    assert wrong[0] == 0
+    assert bulkhead.busy == 0
+    assert bulkhead.call(lambda: "well", LONG) == "well"
+
+
+def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that nobody needs goes away, and its slot starts a new one."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
+    bulkhead = Bulkhead(1, "test-idle")
+    for _ in range(3):
+        assert bulkhead.call(lambda: "well", LONG) == "well"
+        [*alive] = threads("test-idle")
+        for thread in alive:
+            thread.join(LONG)
+        assert threads("test-idle") == []
+
+
+def test_idle_threads_that_end_lose_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that comes just when its thread gives up is still run."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.0005)
+    bulkhead = Bulkhead(2, "test-race")
+    for number in range(300):
+        assert bulkhead.call(lambda number=number: number, LONG) == number  # type: ignore[misc]
+        time.sleep(0.0005)
+
+
+def test_a_system_without_threads_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no thread can be started, the slot is not lost."""
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bulkhead = Bulkhead(1, "test")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(NoFreeSlot):
+            bulkhead.call(lambda: 1, LONG)
+    assert bulkhead.call(lambda: 1, LONG) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_begins_with_all_slots_free(gate: Gate) -> None:
+    """What hangs in the parent, and the threads it has, are not the child's."""
+    bulkhead = Bulkhead(2, "test")
+    bulkhead.call(lambda: 1, LONG)
+    gate.occupy(bulkhead, 2)
+    child = os.fork()
+    if not child:
+        try:
+            code = 0 if bulkhead.busy == 0 and bulkhead.call(os.getpid, LONG) == os.getpid() else 1
+        except BaseException:
+            code = 2
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bulkhead.busy == 2
+
+
+def test_a_hung_call_does_not_hold_up_the_end_of_the_program() -> None:
+    """The interpreter exits although a call never ends."""
+    program = """
+        import time
+        from flask_langpont_session.bulkhead import Bulkhead, DeadlineExceeded
+        try:
+            Bulkhead(1, "test").call(lambda: time.sleep(3600), 0.01)
+        except DeadlineExceeded:
+            print("over")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "over\n", "")
