@@ -158,7 +158,7 @@ def _changes(places: Iterable[tuple[Any, Any]], left: int) -> dict[Any, Any] | N
     changed: dict[Any, Any] | None = None
     for place, item in places:
         kind = type(item)
-        if kind is str or kind is bool or item is None:
+        if kind is str or kind is bool or item is None or (kind is int and -INT_LIMIT < item < INT_LIMIT):
             continue
         try:
             form = _WRITERS.get(kind, _unsupported)(item, left - 1)

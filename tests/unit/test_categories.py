@@ -81,7 +81,19 @@ def test_every_mistake_in_the_tables_is_reported_at_once() -> None:
         {"cart": "urgent"},
     )
     text = "\n".join(problems)
-    for part in ("'ttl'", "color", "'a b'", "stands in", "claimed by", "'@x'", "'y*z'", "urgent", "no priority", "'auth'", "'odd'"):
+    for part in (
+        "'ttl'",
+        "color",
+        "'a b'",
+        "stands in",
+        "claimed by",
+        "'@x'",
+        "'y*z'",
+        "urgent",
+        "no priority",
+        "'auth'",
+        "'odd'",
+    ):
         assert part in text
 
 
