@@ -27,7 +27,8 @@ from .exceptions import ConfigError, GrantRefused
 from .health import DATABASE, PRIMARY, REPLICA, Health
 from .metrics import Recorder, install_hooks
 from .monitor import Monitor
-from .repository import Life, Saved, SessionRepository
+from .records import Life, Saved
+from .repository import SessionRepository
 from .session import Session, SessionContext
 from .stores.base import StoreError
 from .stores.database import Database, make_engine
@@ -377,6 +378,6 @@ def _advise(app: Flask) -> None:
     name = app.config["SESSION_COOKIE_NAME"]
     if not app.debug and not app.testing and not (app.config["SESSION_COOKIE_SECURE"] and name.startswith("__Host-")):
         log.info(
-            "the session cookie is not protected as it could be: "
-            "where the site is served by HTTPS, set SESSION_COOKIE_NAME = '__Host-session', SESSION_COOKIE_SECURE = True"
+            "the session cookie is not protected as it could be: where the site is served by HTTPS, "
+            "set SESSION_COOKIE_NAME = '__Host-session' and SESSION_COOKIE_SECURE = True"
         )

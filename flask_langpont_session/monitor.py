@@ -166,7 +166,7 @@ class Monitor:
         self._health.refresh()
 
     def share_outage(self) -> None:
-        """When no Redis answers any more: let the host's other workers have this one's copies, once. The tick calls it."""
+        """When no Redis answers any more: let the host's other workers have this one's copies, once."""
         answers = self._health.view().reader is not None
         if not answers and not self._published:
             self._repository.publish_copies()

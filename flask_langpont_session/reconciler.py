@@ -15,10 +15,11 @@ from itertools import groupby
 from .categories import AUTH
 from .cookies import SIGNED_IN
 from .health import DATABASE, PRIMARY, READ, WRITE
-from .repository import Life, SessionRepository, apply_change
-from .stores.base import AuthRow, RowState, StoreError
+from .records import Life, apply_change
+from .repository import SessionRepository
+from .stores.base import AuthRow, CategoryChange, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
-from .stores.redis import CategoryChange, MergeField
+from .stores.redis import MergeField
 
 log = logging.getLogger(__name__)
 

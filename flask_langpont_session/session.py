@@ -18,12 +18,13 @@ from flask.sessions import SessionMixin
 
 from .categories import AUTH, CSRF_FEATURE, Feature
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
-from .exceptions import GrantRefused, SessionTooLarge, SessionValueError, UnreadableValue, UnsupportedValue
+from .exceptions import SessionTooLarge, SessionValueError, UnreadableValue, UnsupportedValue
 from .health import DATABASE, WRITE
 from .policy import LEVELS, Behaviour
-from .repository import NO_FIELDS, Life, Loaded, Plan, SessionRepository, Verdict, apply_change
+from .records import NO_FIELDS, Life, Loaded, Plan, Verdict, apply_change
+from .repository import SessionRepository
 from .serializer import check_key, decode, encode, is_mutable
-from .stores.redis import CategoryChange
+from .stores.base import CategoryChange
 from .walk import Walk
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Session(SessionMixin):
         if self._loaded is None:
             origin = self.origin
             if origin is None or self._wiped or self._ended:
-                self._loaded = Loaded(Verdict.ANONYMOUS, {}, {}, {})
+                self._loaded = Loaded(Verdict.ANONYMOUS)
             else:
                 self._loaded = self._repository.load(origin, self.walk, self.life)
         return self._loaded
@@ -318,7 +319,7 @@ class Session(SessionMixin):
         if self._kind == SIGNED_IN:
             self._require_arbiter()
             if self.unverified:
-                raise GrantRefused
+                raise self._repository.refused()
             self._grants = True
         elif value:
             self._begin_sign_in()
@@ -339,8 +340,7 @@ class Session(SessionMixin):
 
     def _require_arbiter(self) -> None:
         if not self.walk.can(DATABASE, WRITE):
-            self._repository.recorder.count("grants_refused")
-            raise GrantRefused
+            raise self._repository.refused()
 
     def _carry(self, categories: tuple[str, ...] | list[str] | Any) -> dict[str, tuple[Any, bytes]]:
         """The present data of some categories, values and encodings."""
@@ -370,7 +370,7 @@ class Session(SessionMixin):
         self._values = {key: value for key, (value, _) in carried.items()}
         self._encoded = {key: encoded for key, (_, encoded) in carried.items()}
         self._deleted, self._increments = set(), {}
-        self._loaded = Loaded(Verdict.ANONYMOUS, {}, {}, {}, now_ms=loaded.now_ms if loaded else 0)
+        self._loaded = Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms if loaded else 0)
         self._wiped = True
         self._pending_wipe = kind is None
         if kind:
@@ -484,7 +484,7 @@ class Session(SessionMixin):
         if kind == SIGNED_IN:
             self._require_arbiter()
             if self.unverified:
-                raise GrantRefused
+                raise self._repository.refused()
             self._grants = True
         self._restart(kind, self._carry(tuple(self._table.categories)))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .health import Health, View
+from .health import PRIMARY, READ, WRITE, Health, View
 from .metrics import Recorder
 from .stores.base import ErrorClass, StoreError
 
@@ -69,6 +69,27 @@ class Walk:
         self._health.succeeded(store, direction)
         self._recorder.observe(operation, "all", store, "ok", took)
         return answer
+
+    def attempt(
+        self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]
+    ) -> T | None:
+        """Ask a store whose failure changes nothing but what is done next; None: it did not do it."""
+        if not self.can(store, direction):
+            return None
+        try:
+            return self.ask(store, direction, operation, timeout, call)
+        except StoreError:
+            return None
+
+    @staticmethod
+    def gave_up(store: str, why: str) -> StoreError:
+        """An error of ours, not of the store: health does not count it."""
+        return StoreError(store, ErrorClass.LOCAL, why)
+
+    @property
+    def primary_is_healthy(self) -> bool:
+        """Whether the primary takes reads and writes."""
+        return self.can(PRIMARY, READ) and self.can(PRIMARY, WRITE)
 
     def _failed(self, error: StoreError, direction: str, operation: str, took: float) -> None:
         self._left -= took

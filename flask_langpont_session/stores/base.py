@@ -8,7 +8,7 @@ answer" is always an exception. Those are two different answers everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..exceptions import LangPontSessionError
@@ -111,3 +111,26 @@ class CategoryCopy:
 
     version: int
     fields: Fields
+
+
+@dataclass(slots=True)
+class CategoryChange:
+    """What to change in one category. Values are encoded.
+
+    :param life_ms: the life its record gets.
+    :param wipe: begin from nothing.
+    """
+
+    life_ms: int
+    sets: dict[str, bytes] = field(default_factory=dict)
+    deletes: set[str] = field(default_factory=set)
+    increments: dict[str, int] = field(default_factory=dict)
+    wipe: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.sets or self.deletes or self.increments or self.wipe)
+
+    @property
+    def writes(self) -> dict[str, bytes | None]:
+        """Sets and deletions together; None: deleted."""
+        return {**self.sets, **dict.fromkeys(self.deletes)}

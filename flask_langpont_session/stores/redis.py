@@ -25,7 +25,7 @@ from redis.connection import ConnectionPool
 
 from ..categories import AUTH
 from ..leases import TOMBSTONE_MS
-from .base import AuthRow, CategoryCopy, ErrorClass, Fields, StoreError
+from .base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Fields, StoreError
 from .fence import Fence
 
 SET_ASIDE_MS = 86_400_000
@@ -70,34 +70,6 @@ class Answer:
     auth: AuthEntry | None
     categories: Mapping[str, CategoryCopy]
     damaged: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class CategoryChange:
-    """What to change in one category. Values are encoded.
-
-    :param life_ms: the life its record gets.
-    :param wipe: begin from nothing.
-    """
-
-    life_ms: int
-    sets: dict[str, bytes] = field(default_factory=dict)
-    deletes: set[str] = field(default_factory=set)
-    increments: dict[str, int] = field(default_factory=dict)
-    wipe: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.sets or self.deletes or self.increments or self.wipe)
-
-    def arguments(self) -> list[str | bytes | int]:
-        """The change as the write script reads it."""
-        arguments: list[str | bytes | int] = [self.life_ms, int(self.wipe), len(self.sets)]
-        for name, value in self.sets.items():
-            arguments += (name, value)
-        arguments += (len(self.deletes), *self.deletes, len(self.increments))
-        for name, by in self.increments.items():
-            arguments += (name, by)
-        return arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +182,7 @@ class RedisStore:
             keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
             arguments: list[Any] = [guard, digest, *limits]
             for change in changes.values():
-                arguments += change.arguments()
+                arguments += _change_arguments(change)
             calls.append((WRITE, keys, arguments))
         replies = self._run(calls, timeout)
         if push and replies[0] == b"dead":
@@ -359,6 +331,16 @@ class RedisStore:
             raise
         except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
             raise translate(self.name, error) from None
+
+
+def _change_arguments(change: CategoryChange) -> list[str | bytes | int]:
+    arguments: list[str | bytes | int] = [change.life_ms, int(change.wipe), len(change.sets)]
+    for name, value in change.sets.items():
+        arguments += (name, value)
+    arguments += (len(change.deletes), *change.deletes, len(change.increments))
+    for name, by in change.increments.items():
+        arguments += (name, by)
+    return arguments
 
 
 _Call = tuple[Script, Sequence[str], Sequence[Any]]

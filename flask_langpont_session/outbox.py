@@ -1,0 +1,130 @@
+"""This host's journal as the repository uses it: what waits for a store that does not answer.
+
+The journal must never be a reason for a request to fail. When its disk refuses, that is an alarm for an operator and
+the request goes on with what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from .categories import AUTH
+from .metrics import Recorder
+from .policy import Behaviour
+from .records import NO_FIELDS, Plan
+from .stores.base import CategoryChange, CategoryCopy, StoreError
+from .stores.journal import Journal, Overlay
+from .visibility import Visibility
+
+log = logging.getLogger(__name__)
+
+NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+"""What the journal says while it is empty, which is nearly always."""
+
+
+class Outbox:
+    """Reads and fills the journal by the rules of the table."""
+
+    def __init__(self, journal: Journal, visibility: Visibility, recorder: Recorder) -> None:
+        self._journal = journal
+        self._visibility = visibility
+        self._recorder = recorder
+
+    def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:
+        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always."""
+        try:
+            return NOTHING if self._journal.is_empty() else self._journal.overlay(digest, shadow=shadow)
+        except StoreError as error:
+            self._failed(error)
+            return NOTHING
+
+    def queue_push(self, digest: str) -> None:
+        """Redis lacks what the database has of this session."""
+        self._do(lambda: self._journal.queue_push(digest))
+
+    def revoke(self, digest: str, *, in_database: bool, in_redis: bool) -> None:
+        """A revocation that not every store has heard of."""
+        self._do(lambda: self._journal.revoke(digest, in_database=in_database, in_redis=in_redis))
+
+    def publish(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
+        """Put local copies where the other workers of the host can read them."""
+        self._do(lambda: self._journal.publish_copies(copies))
+
+    def taken(self, digest: str, changes: Mapping[str, CategoryChange], *, shadow: bool) -> None:
+        """Redis took newer values of these keys directly: what the journal holds of them is old."""
+        if self.overlay(digest, shadow=shadow) is NOTHING:
+            return
+        for name, change in changes.items():
+            self._do(lambda n=name, c=change: self._journal.forget_fields(digest, n, c.writes, shadow=shadow))  # type: ignore[misc]
+
+    def keep(self, plan: Plan, changes: Mapping[str, CategoryChange], *, shadow: bool = False) -> bool:
+        """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
+
+        :return: whether anything was kept.
+        """
+        assert plan.target is not None
+        kind = "a" if shadow else plan.target.kind
+        kept = [self._keep_category(plan, name, change, kind, shadow) for name, change in changes.items()]
+        return any(kept)
+
+    def _keep_category(self, plan: Plan, name: str, change: CategoryChange, kind: str, shadow: bool) -> bool:
+        writes = {key: value for key, value in change.writes.items() if self._outlives_request(key, kind)}
+        increments = {key: by for key, by in change.increments.items() if self._outlives_request(key, kind)}
+        if not (writes or increments):
+            return False
+        return self._do(lambda: self._write(plan, name, writes, increments, kind, shadow))
+
+    def _outlives_request(self, key: str, kind: str) -> bool:
+        """Auth that may wait (no rights: those are refused before this) is kept like high."""
+        feature = self._visibility.table.feature_of(key)
+        behaviour = self._visibility.behaviour(feature, kind, 1)
+        return feature.category == AUTH or behaviour is Behaviour.LOCAL_CACHE_FALLBACK
+
+    def _write(
+        self,
+        plan: Plan,
+        name: str,
+        writes: Mapping[str, bytes | None],
+        increments: Mapping[str, int],
+        kind: str,
+        shadow: bool,
+    ) -> None:
+        assert plan.target is not None
+        digest, loaded = plan.target.digest, plan.loaded
+        known = loaded if loaded and not plan.is_new and loaded.shadow == shadow else None
+        before = known.fields.get(name, NO_FIELDS) if known else NO_FIELDS
+        version = (known.versions.get(name) if known else None) or None
+        if writes:
+            self._journal.write(
+                digest,
+                kind=kind,
+                shadow=shadow,
+                category=name,
+                changes=writes,
+                base={key: before.get(key) for key in writes},
+                base_version=version,
+            )
+        for key, by in increments.items():
+            self._journal.increment(
+                digest,
+                kind=kind,
+                shadow=shadow,
+                category=name,
+                field=key,
+                by=by,
+                base=before.get(key),
+                base_version=version,
+            )
+
+    def _do(self, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except StoreError as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _failed(self, error: StoreError) -> None:
+        self._recorder.count("journal_errors")
+        log.critical("the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)

@@ -1,0 +1,942 @@
+"""The auth rows, on SQLite and on a real PostgreSQL: what they promise, and what is said when they cannot be had."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Engine, default
+
+from example_app.servers import Postgres
+from flask_langpont_session.bulkhead import DeadlineExceeded, NoFreeSlot
+from flask_langpont_session.serializer import encode
+from flask_langpont_session.stores.base import AuthRow, ErrorClass, Fields, RowState, StoreError
+from flask_langpont_session.stores.database import (
+    METADATA,
+    SESSIONS,
+    USERS,
+    Database,
+    classify,
+    make_engine,
+    now_ms,
+)
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+SHORT = 0.25
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+PAYLOAD: Fields = {
+    "user_id": encode("user_id", 7),
+    "username": encode("username", '田中 \0 "quoted" 😀'),
+    "_fresh": encode("_fresh", True),
+    "identity.id": encode("identity.id", (1, b"\xff", None)),
+}
+
+MakeDatabase = Callable[..., Database]
+
+
+@pytest.fixture
+def make_database(database_url: str) -> Iterator[MakeDatabase]:
+    """Makes stores on one database; patient unless told otherwise."""
+    made: list[Database] = []
+
+    def make(timeout: float = LONG, concurrency: int = 4, url: str = database_url) -> Database:
+        made.append(Database(make_engine(url, timeout), timeout=timeout, concurrency=concurrency))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
+
+
+@pytest.fixture
+def database(make_database: MakeDatabase) -> Database:
+    database = make_database()
+    database.create_tables()
+    return database
+
+
+@pytest.fixture
+def hasty(make_database: MakeDatabase, database: Database) -> Database:
+    """The same database under the time-out that is the default, warmed up."""
+    hasty = make_database(SHORT, 2)
+    until_it_answers(hasty)
+    return hasty
+
+
+def create(database: Database, digest: str = "digest", **changes: Any) -> AuthRow:
+    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR, "absolute_ms": 12 * HOUR}
+    return database.create(digest, **(values | changes))
+
+
+def update(database: Database, seen: int, digest: str = "digest", **changes: Any) -> AuthRow | None:
+    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR}
+    return database.update(digest, seen=seen, **(values | changes))
+
+
+def load(database: Database, digest: str = "digest", idle_ms: int = 0) -> AuthRow:
+    row = database.load(digest, idle_ms=idle_ms)
+    assert row is not None
+    return row
+
+
+def until_it_answers(database: Database) -> None:
+    """As the monitor does: two good probes in a row."""
+    deadline, good = time.monotonic() + LONG, 0
+    while good < 2:
+        assert time.monotonic() < deadline
+        try:
+            database.probe(1.0)
+            good += 1
+        except StoreError:
+            good = 0
+            time.sleep(0.02)
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """What the calls return or raise when they begin at the same moment."""
+    barrier = threading.Barrier(len(calls))
+    results: list[Any] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        barrier.wait(LONG)
+        try:
+            results[number] = calls[number]()
+        except Exception as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    return results
+
+
+@contextmanager
+def locked(database: Database, digest: str = "digest") -> Iterator[None]:
+    """Somebody else writes: the row is locked, or with SQLite the database."""
+    engine = sa.create_engine(database.engine.url)
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.execute(SESSIONS.update().where(SESSIONS.c.digest == digest).values(user_epoch=0))
+            yield
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def sick_postgres(postgres: Postgres) -> Iterator[Postgres]:
+    """The server, for tests that harm it; well again afterwards."""
+    yield postgres
+    postgres.start()
+
+
+@pytest.fixture
+def on_postgres(sick_postgres: Postgres) -> Iterator[Database]:
+    """A store with the default time-out on a PostgreSQL that may be frozen and killed."""
+    database = Database(make_engine(sick_postgres.url, SHORT), timeout=SHORT, concurrency=2)
+    METADATA.drop_all(database.engine)
+    database.create_tables()
+    until_it_answers(database)
+    yield database
+    sick_postgres.start()
+    database.close()
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_created_is_loaded(database: Database) -> None:
+    """Everything comes back as it was given; the times are the database's."""
+    began = time.time() * 1000
+    created = create(database)
+    loaded = load(database)
+    assert loaded.payload == PAYLOAD
+    assert (loaded.digest, loaded.user_id, loaded.version, loaded.live) == ("digest", "7", 1, True)
+    assert loaded.state is created.state is RowState.VALID
+    assert abs(loaded.created_at - began) < 60_000  # the same clock here, as it is the same machine
+    assert created.idle_expires_at - created.created_at == pytest.approx(HOUR, abs=50)
+    assert created.absolute_expires_at - created.created_at == pytest.approx(12 * HOUR, abs=50)
+    assert loaded.read_at >= created.read_at >= created.created_at
+
+
+def test_no_row_is_none_and_not_an_error(database: Database) -> None:
+    """Of a session that is not there there is nothing to load, update or kill."""
+    assert database.load("nothing", idle_ms=HOUR) is None
+    assert update(database, 1, "nothing") is None
+    assert database.kill("nothing") is None
+
+
+def test_digests_differ_by_case(database: Database) -> None:
+    """A digest is compared letter by letter."""
+    create(database, "digest")
+    assert database.load("DIGEST", idle_ms=0) is None
+
+
+def test_the_payload_is_one_readable_object(database: Database) -> None:
+    """An operator can read the column."""
+    create(database, payload={"user_id": b"7", "_fresh": b"true"})
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.select(SESSIONS.c.payload)).scalar() == '{"user_id":7,"_fresh":true}'
+
+
+def test_a_session_without_user_has_epoch_0(database: Database) -> None:
+    """Rights without a user are a row too."""
+    assert create(database, user_id=None, payload={}).user_id is None
+    assert load(database).state is RowState.VALID
+
+
+@pytest.mark.parametrize(
+    ("times", "state"),
+    [
+        ({"idle_ms": -1}, RowState.IDLE_EXPIRED),
+        ({"absolute_ms": -1}, RowState.EXPIRED),
+        ({"idle_ms": 2 * HOUR, "absolute_ms": HOUR}, RowState.VALID),
+    ],
+)
+def test_expiry_is_by_the_clock_of_the_database(
+    database: Database, times: dict[str, Any], state: RowState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This host's clock may say what it likes."""
+    create(database, **times)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    row = load(database, idle_ms=HOUR)
+    assert row.state is state
+    assert row.idle_expires_at <= row.absolute_expires_at
+
+
+def test_an_expired_row_is_neither_moved_nor_updated(database: Database) -> None:
+    """Reading an idle session too late does not bring it back, and a late write changes nothing."""
+    created = create(database, idle_ms=-1)
+    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
+    assert update(database, 1) is None
+    create(database, "old", absolute_ms=-1)
+    assert update(database, 1, "old", absolute_ms=DAY) is None
+
+
+# -- create --------------------------------------------------------------------------------------------------------
+
+
+def test_creating_again_is_harmless(database: Database) -> None:
+    """After an unknown outcome the same call returns the row that is there, and kills the old session once."""
+    create(database, "old")
+    first = create(database, kill="old")
+    again = create(database, kill="old", idle_ms=2 * HOUR)
+    assert (again.version, again.created_at, again.idle_expires_at) == (1, first.created_at, first.idle_expires_at)
+    assert (load(database, "old").version, load(database, "old").state) == (2, RowState.DEAD)
+
+
+def test_creating_over_another_row_is_refused_and_kills_nothing(database: Database) -> None:
+    """A digest that is taken is an error of data; the transaction leaves no half."""
+    create(database)
+    create(database, "old")
+    others: list[dict[str, Any]] = [{"user_id": "8"}, {"payload": {}}]
+    for changes in others:
+        with pytest.raises(StoreError, match="AnotherRow") as caught:
+            create(database, kill="old", **changes)
+        assert caught.value.error_class is ErrorClass.DATA
+    database.kill("digest")
+    with pytest.raises(StoreError, match="AnotherRow"):
+        create(database, kill="old")
+    assert load(database, "old").state is RowState.VALID
+
+
+def test_creating_the_same_row_at_once_makes_one(database: Database) -> None:
+    """Two attempts that overlap both succeed."""
+    rows = together(*[lambda: create(database)] * 4)
+    assert {row.created_at for row in rows} == {load(database).created_at}
+
+
+# -- update --------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_counts_the_version(database: Database) -> None:
+    """It replaces the payload and moves the idle expiry."""
+    create(database, idle_ms=1000)
+    row = update(database, 1, payload={"user_id": b"8"}, user_id="8")
+    assert row == load(database, idle_ms=0) or (row and row.read_at)
+    assert row is not None
+    assert (row.version, row.payload, row.user_id) == (2, {"user_id": b"8"}, "8")
+    assert row.idle_expires_at - row.read_at == pytest.approx(HOUR, abs=50)
+
+
+def test_an_update_from_an_older_version_changes_nothing(database: Database) -> None:
+    """Compare-and-set: who lost has to load again."""
+    create(database)
+    assert update(database, 1, payload={"a": b"1"}) is not None
+    assert update(database, 1, payload={"a": b"2"}) is None
+    assert load(database).payload == {"a": b"1"}
+
+
+def test_of_two_updates_at_once_exactly_one_wins(database: Database) -> None:
+    """On every one of many tries."""
+    create(database)
+    for version in range(1, 21):
+        results = together(
+            partial(update, database, version, payload={"n": b"1"}),
+            partial(update, database, version, payload={"n": b"2"}),
+        )
+        [winner] = [row for row in results if row is not None]
+        assert isinstance(winner, AuthRow)
+        assert load(database).payload == winner.payload
+        assert winner.version == version + 1
+
+
+def test_a_new_life_counts_from_the_beginning_of_the_session(database: Database) -> None:
+    """Switching to permanent and back cannot make a session live for ever."""
+    created = create(database)
+    longer = update(database, 1, idle_ms=30 * DAY, absolute_ms=30 * DAY)
+    assert longer is not None
+    assert longer.absolute_expires_at == created.created_at + 30 * DAY
+    assert longer.idle_expires_at == longer.absolute_expires_at
+    shorter = update(database, 2, absolute_ms=HOUR // 2)
+    assert shorter is not None
+    assert shorter.idle_expires_at == shorter.absolute_expires_at == created.created_at + HOUR // 2
+
+
+def test_an_update_keeps_the_idle_time_within_the_life(database: Database) -> None:
+    """The idle expiry never lies behind the end."""
+    create(database, idle_ms=1000, absolute_ms=HOUR)
+    row = update(database, 1, idle_ms=2 * HOUR)
+    assert row is not None
+    assert row.idle_expires_at == row.absolute_expires_at
+
+
+# -- the end of a session ------------------------------------------------------------------------------------------
+
+
+def test_killing_is_for_ever_and_idempotent(database: Database) -> None:
+    """It counts the version once; the row stays and says dead."""
+    create(database)
+    assert [database.kill("digest") for _ in range(3)] == [2, 2, 2]
+    assert load(database, idle_ms=HOUR).state is RowState.DEAD
+
+
+@pytest.mark.parametrize("seen", [1, 2])
+def test_an_update_never_revives_the_dead(database: Database, seen: int) -> None:
+    """Not with the version from before, and not with the one that the kill made."""
+    create(database)
+    database.kill("digest")
+    assert update(database, seen, absolute_ms=DAY) is None
+    assert load(database).state is RowState.DEAD
+
+
+def test_kill_wins_over_an_update_at_the_same_time(database: Database) -> None:
+    """Whatever the order, the session is dead in the end."""
+    for number in range(10):
+        digest = f"digest{number}"
+        create(database, digest)
+        together(partial(update, database, 1, digest), partial(database.kill, digest))
+        row = load(database, digest)
+        assert row.state is RowState.DEAD
+        assert row.version in (2, 3)
+
+
+def test_log_out_everywhere_ends_every_session_of_that_user(database: Database) -> None:
+    """Every row is reported, dead ones too; other users and later sessions are not concerned."""
+    for digest in ("a", "b", "c"):
+        create(database, digest)
+    database.kill("c")
+    create(database, "other", user_id="8")
+    create(database, "nobody", user_id=None)
+    assert sorted(database.kill_user("7")) == ["a", "b", "c"]
+    assert {load(database, digest, HOUR).state for digest in "abc"} == {RowState.DEAD}
+    assert load(database, "other").state is load(database, "nobody").state is RowState.VALID
+    after = create(database, "after")
+    assert (after.state, after.user_epoch) == (RowState.VALID, 1)
+    assert database.kill_user("7")
+    assert load(database, "after").state is RowState.DEAD
+
+
+def test_an_update_does_not_undo_log_out_everywhere(database: Database) -> None:
+    """The session is dead by its epoch alone; no write gives it a new one."""
+    create(database)
+    create(database, "other", user_id="8")
+    database.kill_user("7")
+    assert update(database, 1) is None
+    assert update(database, 1, user_id="8") is None
+    moved = update(database, 1, "other", user_id="7")
+    assert moved is not None
+    assert (moved.state, moved.user_epoch) == (RowState.VALID, 1)
+
+
+def test_log_out_everywhere_for_the_first_time_twice_at_once(database: Database) -> None:
+    """Both succeed and both count."""
+    create(database)
+    assert together(*[lambda: database.kill_user("7")] * 2) == [["digest"], ["digest"]]
+    assert create(database, "after").user_epoch == 2
+
+
+def test_killing_the_sessions_of_an_unknown_user_prepares_for_one_being_created(database: Database) -> None:
+    """There are no rows, and no error."""
+    assert database.kill_user("nobody") == []
+
+
+# -- the idle time -------------------------------------------------------------------------------------------------
+
+
+def test_reading_moves_the_idle_expiry_when_a_quarter_has_passed(database: Database) -> None:
+    """The version stays; what is returned is what is stored."""
+    create(database, idle_ms=HOUR * 74 // 100)
+    row = load(database, idle_ms=HOUR)
+    assert row.idle_expires_at == row.read_at + HOUR
+    assert row.version == 1
+    assert load(database).idle_expires_at == row.idle_expires_at
+
+
+def test_reading_does_not_write_before_that(database: Database) -> None:
+    """One write in a quarter of the idle time is enough."""
+    created = create(database, idle_ms=HOUR * 76 // 100)
+    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
+    assert load(database, idle_ms=0).idle_expires_at == created.idle_expires_at
+
+
+def test_the_idle_expiry_moves_up_to_the_end_of_the_session(database: Database) -> None:
+    """And is not written again when it is there."""
+    create(database, idle_ms=1000, absolute_ms=HOUR)
+    for _ in range(2):
+        row = load(database, idle_ms=2 * HOUR)
+        assert row.idle_expires_at == row.absolute_expires_at
+    assert load(database).idle_expires_at == row.absolute_expires_at
+
+
+def test_a_dead_row_is_not_moved(database: Database) -> None:
+    """Neither a revoked one nor one of an earlier epoch."""
+    created = create(database, idle_ms=60_000)
+    database.kill_user("7")
+    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
+    database.kill("digest")
+    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
+
+
+def test_a_read_does_not_wait_for_who_writes(hasty: Database) -> None:
+    """A locked row is read; its idle expiry is moved the next time."""
+    created = create(hasty, idle_ms=60_000)
+    with locked(hasty):
+        assert load(hasty, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
+    assert load(hasty, idle_ms=HOUR).idle_expires_at > created.idle_expires_at
+
+
+# -- lists ---------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_of_a_user_are_listed(database: Database) -> None:
+    """Oldest first, dead ones too, nobody else's."""
+    for digest in ("a", "b"):
+        create(database, digest)
+        time.sleep(0.002)
+    database.kill("a")
+    create(database, "c", user_id="8")
+    assert [(row.digest, row.state) for row in database.sessions_of("7")] == [
+        ("a", RowState.DEAD),
+        ("b", RowState.VALID),
+    ]
+
+
+def test_changes_are_found_by_their_time(database: Database) -> None:
+    """Created, updated, killed and logged out everywhere are changes; a moved idle expiry is none."""
+    for digest in ("updated", "killed", "epoch", "read"):
+        create(database, digest, user_id=digest, idle_ms=60_000)
+    create(database, "before")
+    with database.engine.begin() as connection:
+        connection.execute(SESSIONS.update().values(updated_at=SESSIONS.c.updated_at - HOUR))
+    update(database, 1, "updated")
+    database.kill("killed")
+    database.kill_user("epoch")
+    load(database, "read", HOUR)
+    create(database, "created")
+    found = {row.digest: row.state for row in database.changed_since(HOUR // 2)}
+    assert found == {
+        "updated": RowState.VALID,
+        "killed": RowState.DEAD,
+        "epoch": RowState.DEAD,
+        "created": RowState.VALID,
+    }
+    assert len(database.changed_since(2 * HOUR)) == 6
+
+
+def test_purging_removes_what_ended_long_ago(database: Database) -> None:
+    """Not what is dead but could still be asked for, and never more than the limit at once."""
+    for number in range(5):
+        create(database, f"ended{number}", absolute_ms=-HOUR)
+    create(database, "just ended", absolute_ms=-1000)
+    create(database, "idle", idle_ms=-2 * HOUR)
+    create(database, "dead")
+    database.kill("dead")
+    assert [database.purge(HOUR // 2, limit=3) for _ in range(3)] == [3, 2, 0]
+    assert {row.digest for row in database.changed_since(DAY)} == {"just ended", "idle", "dead"}
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
+    """Also in the error of a request, so that an operator sees what is wrong. It counts against the database."""
+    database = make_database()
+    assert database.missing_tables() == ["langpont_sessions", "langpont_users"]
+    with pytest.raises(StoreError, match="no table langpont_sessions, see `flask langpont init-db`") as caught:
+        database.load("digest", idle_ms=0)
+    assert caught.value.error_class is ErrorClass.UNREACHABLE
+    database.create_tables()
+    database.create_tables()
+    assert database.missing_tables() == []
+    with database.engine.begin() as connection:
+        USERS.drop(connection)
+    assert database.missing_tables() == ["langpont_users"]
+    with pytest.raises(StoreError, match="no table langpont_users"):
+        database.load("digest", idle_ms=0)
+
+
+def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) -> None:
+    """All succeed, whoever is first."""
+    workers = [make_database() for _ in range(4)]
+    assert together(*(worker.create_tables for worker in workers)) == [None] * 4
+    assert workers[0].missing_tables() == []
+
+
+def test_only_the_owner_can_read_a_sqlite_file(tmp_path: Path) -> None:
+    """Whatever the umask; commits reach the disk before they are answered."""
+    path = tmp_path / "new.sqlite3"
+    before = os.umask(0)
+    try:
+        database = Database(make_engine(f"sqlite:///{path}", LONG))
+        database.create_tables()
+        create(database)
+        files = list(tmp_path.glob("new.sqlite3*"))
+    finally:
+        os.umask(before)
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "words"),
+    [(mysql.dialect(), "UTC_TIMESTAMP(3)"), (default.DefaultDialect(), "CURRENT_TIMESTAMP")],
+)
+def test_the_clock_is_written_for_other_databases_too(dialect: sa.Dialect, words: str) -> None:
+    """Only compiled here, not run."""
+    assert words in str(sa.select(now_ms()).compile(dialect=dialect))
+
+
+# -- bad data ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", ["", "not JSON", "[1]", "null", '{"a":}', "[" * 100_000, '{"a":NaN}'])
+def test_a_payload_that_is_not_ours_is_an_error_of_data(database: Database, payload: str) -> None:
+    """One damaged row says nothing about the database."""
+    create(database)
+    with database.engine.begin() as connection:
+        connection.execute(SESSIONS.update().values(payload=payload))
+    with pytest.raises(StoreError, match="UnreadablePayload") as caught:
+        load(database)
+    assert not caught.value.concerns_health
+
+
+def test_values_that_the_database_refuses_concern_one_user_only(database: Database) -> None:
+    """An error of data, whose text contains no value; the next call works."""
+    for user_id in ("secret\ud800", "secret\0", "secret" * 100):
+        with suppress(StoreError):
+            create(database, f"d{len(user_id)}", user_id=user_id)
+            continue
+        with pytest.raises(StoreError) as caught:
+            create(database, f"d{len(user_id)}", user_id=user_id)
+        assert caught.value.error_class is ErrorClass.DATA
+        assert "secret" not in str(caught.value)
+    with pytest.raises(StoreError) as caught:
+        create(database, user_id="\ud800")
+    assert caught.value.error_class is ErrorClass.DATA
+    assert create(database).state is RowState.VALID
+
+
+# -- faults --------------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_writes_and_leaves_nothing(database: Database) -> None:
+    """It is a commit, and the tables are as before."""
+    database.probe(LONG)
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(USERS)).scalar() == 0
+
+
+def test_a_locked_database_is_an_error_soon(hasty: Database) -> None:
+    """A write gives up before its caller does, and says that the lock was the reason; nothing was changed."""
+    create(hasty)
+    with locked(hasty):
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=r"SQLITE_BUSY|LockNotAvailable") as caught:
+            hasty.kill("digest")
+        assert time.monotonic() - began < 5
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        assert not caught.value.timed_out
+    assert load(hasty).state is RowState.VALID
+
+
+def test_a_full_sqlite_refuses_writes(tmp_path: Path) -> None:
+    """Reads go on, also those that would move the idle expiry."""
+    database = Database(make_engine(f"sqlite:///{tmp_path / 'full.sqlite3'}", LONG))
+    database.create_tables()
+    create(database, idle_ms=60_000)
+
+    @sa.event.listens_for(database.engine, "connect")
+    def fill(connection: sqlite3.Connection, record: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+
+    database.close()
+    with pytest.raises(StoreError, match="SQLITE_FULL") as caught:
+        for number in range(100):
+            create(database, f"another{number}")
+    assert caught.value.error_class is ErrorClass.WRITE_REFUSED
+    assert load(database, idle_ms=HOUR).state is RowState.VALID
+    database.close()
+
+
+def read_only(url: str) -> str:
+    if url.startswith("sqlite"):
+        return url.replace("sqlite:///", "sqlite:///file:") + "?mode=ro&uri=true"
+    return f"{url}?options=-c%20default_transaction_read_only%3Don"
+
+
+def test_a_read_only_database_refuses_writes(database: Database, make_database: MakeDatabase) -> None:
+    """As after a failover. Reads go on, also those that would move the idle expiry; the probe says so too."""
+    create(database, idle_ms=60_000)
+    standby = make_database(url=read_only(str(database.engine.url.render_as_string(hide_password=False))))
+    for write in (lambda: create(standby, "new"), lambda: standby.kill("digest"), lambda: standby.probe(LONG)):
+        with pytest.raises(StoreError) as caught:
+            write()
+        assert caught.value.error_class is ErrorClass.WRITE_REFUSED
+    assert load(standby, idle_ms=HOUR).state is RowState.VALID
+
+
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+    """Neither a crash nor an answer."""
+    path = tmp_path / "no.sqlite3"
+    path.write_bytes(b"no database" * 1000)
+    for url in (f"sqlite:///{path}", f"sqlite:///{tmp_path}/no/folder/x.sqlite3"):
+        database = Database(make_engine(url, LONG))
+        with pytest.raises(StoreError) as caught:
+            database.load("digest", idle_ms=0)
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        database.close()
+
+
+def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """Callers wait no longer than the time-out, then are refused at once; afterwards all slots are free again."""
+    create(on_postgres)
+    sick_postgres.freeze()
+    try:
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(StoreError, match="DeadlineExceeded") as caught:
+                on_postgres.load("digest", idle_ms=HOUR)
+            assert SHORT <= time.monotonic() - began < SHORT + 2
+            assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
+        with pytest.raises(StoreError, match="NoFreeSlot") as caught:
+            on_postgres.load("digest", idle_ms=HOUR)
+        assert not caught.value.concerns_health
+    finally:
+        sick_postgres.thaw()
+    until_it_answers(on_postgres)
+    assert load(on_postgres).state is RowState.VALID
+    assert together(*[lambda: on_postgres.kill("digest")] * 2) == [2, 2]
+
+
+def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """A smaller time-out counts; a larger one than the store's own does not."""
+    sick_postgres.freeze()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreError):
+            on_postgres.load("digest", idle_ms=0, timeout=0.01)
+        assert time.monotonic() - began < SHORT
+        with pytest.raises(StoreError):
+            on_postgres.load("digest", idle_ms=0, timeout=LONG)
+        assert time.monotonic() - began < LONG / 2
+    finally:
+        sick_postgres.thaw()
+    until_it_answers(on_postgres)
+
+
+def test_a_probe_that_hangs_is_not_joined_by_a_second(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """The second fails at once, and both say that the database does not answer."""
+    sick_postgres.freeze()
+    try:
+        with pytest.raises(StoreError, match="DeadlineExceeded") as first:
+            on_postgres.probe(0.05)
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="NoFreeSlot") as second:
+            on_postgres.probe(LONG)
+        assert time.monotonic() - began < LONG / 2
+        for caught in (first, second):
+            assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
+    finally:
+        sick_postgres.thaw()
+    until_it_answers(on_postgres)
+
+
+def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """As soon as the probes are good, every connection is; no row is lost."""
+    create(on_postgres)
+    warm = [on_postgres.engine.connect() for _ in range(4)]
+    for connection in warm:
+        connection.close()
+    sick_postgres.kill()
+    with pytest.raises(StoreError) as caught:
+        on_postgres.load("digest", idle_ms=0)
+    assert caught.value.error_class is ErrorClass.UNREACHABLE
+    assert not caught.value.timed_out
+    with pytest.raises(StoreError):
+        on_postgres.probe(1.0)
+    sick_postgres.start()
+    until_it_answers(on_postgres)
+    rows = together(*[lambda: on_postgres.load("digest", idle_ms=HOUR)] * 2)
+    assert [row.state for row in rows] == [RowState.VALID] * 2
+    with on_postgres.engine.connect() as one, on_postgres.engine.connect() as two:
+        assert one.execute(sa.select(1)).scalar() == two.execute(sa.select(1)).scalar() == 1
+
+
+def test_one_error_is_all_that_an_unnoticed_restart_costs(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """Where nobody probes, the first failure clears all old connections away."""
+    warm = [on_postgres.engine.connect() for _ in range(4)]
+    for connection in warm:
+        connection.close()
+    sick_postgres.kill()
+    sick_postgres.start()
+    with pytest.raises(StoreError):
+        on_postgres.load("digest", idle_ms=0)
+    for _ in range(4):
+        assert on_postgres.load("digest", idle_ms=0) is None
+
+
+def test_a_wrong_password_is_an_error(sick_postgres: Postgres) -> None:
+    """Without the password or the address in its text."""
+    url = sa.make_url(sick_postgres.url).set(password="sesame")
+    database = Database(make_engine(url.render_as_string(hide_password=False), LONG))
+    with pytest.raises(StoreError) as caught:
+        database.load("digest", idle_ms=0)
+    assert caught.value.concerns_health
+    assert "sesame" not in str(caught.value)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "cause", "error_class"),
+    [
+        ("SELECT pg_sleep(20)", "QueryCanceled", ErrorClass.UNREACHABLE),
+        ("SELECT 1 / 0", "DivisionByZero", ErrorClass.DATA),
+        ("SET ROLE nobody_of_that_name", "InvalidParameterValue", ErrorClass.DATA),
+    ],
+)
+def test_errors_of_postgresql_are_told_apart(
+    on_postgres: Database, statement: str, cause: str, error_class: ErrorClass
+) -> None:
+    """By SQLSTATE; a slow statement is ended by the server itself."""
+    with on_postgres.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
+        connection.exec_driver_sql(statement)
+    assert type(caught.value.orig).__name__ == cause
+    assert classify(caught.value) is error_class
+
+
+def test_rights_that_are_missing_are_a_refused_identity(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """The credentials work, but not for these tables."""
+    with on_postgres.engine.begin() as connection:
+        connection.exec_driver_sql("DROP ROLE IF EXISTS stranger")
+        connection.exec_driver_sql("CREATE ROLE stranger LOGIN PASSWORD 'sesame'")
+    url = sa.make_url(sick_postgres.url).set(username="stranger", password="sesame")
+    stranger = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG)
+    with pytest.raises(StoreError, match="InsufficientPrivilege") as caught:
+        stranger.load("digest", idle_ms=0)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    stranger.close()
+
+
+class DriverError(Exception):
+    """What a driver raises, under the names that drivers use."""
+
+    def __init__(self, sqlstate: str | None = None, name: str | None = None) -> None:
+        self.sqlstate = sqlstate
+        if name:
+            self.sqlite_errorname = name
+        super().__init__("secret")
+
+
+@pytest.mark.parametrize(
+    ("error", "error_class"),
+    [
+        (NoFreeSlot(), "L"),
+        (DeadlineExceeded(), "U"),
+        (sa.exc.TimeoutError(), "L"),
+        (sa.exc.InvalidRequestError(), "U"),
+        (OverflowError(), "D"),
+        (OSError(), "U"),
+        (ZeroDivisionError(), "U"),
+        (sa.exc.OperationalError("", {}, DriverError()), "U"),
+        (sa.exc.DataError("", {}, DriverError()), "D"),
+        (sa.exc.IntegrityError("", {}, DriverError()), "D"),
+        (sa.exc.InternalError("", {}, DriverError("25006")), "W"),
+        (sa.exc.OperationalError("", {}, DriverError("53100")), "W"),
+        (sa.exc.OperationalError("", {}, DriverError("53300")), "B"),
+        (sa.exc.OperationalError("", {}, DriverError("57P03")), "B"),
+        (sa.exc.OperationalError("", {}, DriverError("57P01")), "U"),
+        (sa.exc.OperationalError("", {}, DriverError("28P01")), "A"),
+        (sa.exc.OperationalError("", {}, DriverError("40P01")), "B"),
+        (sa.exc.OperationalError("", {}, DriverError("55P03")), "U"),
+        (sa.exc.ProgrammingError("", {}, DriverError("42P01")), "U"),
+        (sa.exc.OperationalError("", {}, DriverError(name="SQLITE_BUSY_SNAPSHOT")), "U"),
+        (sa.exc.OperationalError("", {}, DriverError(name="SQLITE_READONLY_DBMOVED")), "W"),
+        (sa.exc.OperationalError("", {}, DriverError(name="SQLITE_FULL")), "W"),
+        (sa.exc.OperationalError("", {}, DriverError(name="SQLITE_CANTOPEN")), "U"),
+        (sa.exc.DatabaseError("", {}, DriverError(name="SQLITE_NOTADB")), "U"),
+    ],
+    ids=lambda value: repr(getattr(value, "orig", value)),
+)
+def test_errors_have_a_class(error: Exception, error_class: str) -> None:
+    """The table, cell by cell."""
+    assert classify(error) == error_class
+
+
+# -- the application's engine --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(database_url: str) -> Iterator[Engine]:
+    """An engine as an application makes it."""
+    engine = sa.create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+def test_the_engine_of_the_application_will_do(shared: Engine) -> None:
+    """With its own settings, untouched by ours."""
+    database = Database(shared, timeout=LONG)
+    database.create_tables()
+    create(database, "old")
+    create(database, idle_ms=60_000, kill="old")
+    assert load(database, idle_ms=HOUR).state is RowState.VALID
+    assert update(database, 1) is not None
+    assert database.kill_user("7")
+    database.probe(LONG)
+    assert load(database).state is RowState.DEAD
+    with shared.connect() as connection:
+        assert connection.get_isolation_level() == connection.default_isolation_level
+        if shared.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
+
+
+def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
+    """It is neither committed nor rolled back by a logout in its middle. With SQLite it keeps that logout from being
+    written, for as long as one time-out."""
+    database = Database(shared, timeout=SHORT)
+    database.create_tables()
+    create(database, idle_ms=60_000)
+    with shared.begin() as connection:
+        connection.execute(USERS.insert().values(user_id="of the application", epoch=1))
+        assert load(database, idle_ms=HOUR).state is RowState.VALID
+        if shared.dialect.name == "sqlite":
+            with pytest.raises(StoreError):
+                database.kill("digest")
+        else:
+            assert database.kill("digest") == 2
+        assert connection.in_transaction()
+        connection.rollback()
+    with shared.connect() as connection:
+        assert connection.execute(sa.select(USERS)).all() == []
+
+
+def test_a_pool_of_the_application_that_is_empty_is_our_own_limit(database_url: str) -> None:
+    """Class L: it says nothing about the database."""
+    engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    database = Database(engine, timeout=LONG)
+    database.create_tables()
+    with engine.connect(), pytest.raises(StoreError, match="TimeoutError") as caught:
+        database.load("digest", idle_ms=0)
+    assert caught.value.error_class is ErrorClass.LOCAL
+    engine.dispose()
+
+
+# -- fork ----------------------------------------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], str]) -> str:
+    """What the call returns in a forked child."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            answer = work()
+        except BaseException as error:
+            answer = repr(error)
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader) as pipe:
+        return pipe.read()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own(database: Database) -> None:
+    """Both go on working; what the child does, the parent sees."""
+    create(database)
+
+    def backend() -> int:
+        with database.engine.connect() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+    def child() -> str:
+        answers = [load(database, idle_ms=HOUR).state, update(database, 1) is not None]
+        return repr(answers + ([backend()] if database.engine.dialect.name == "postgresql" else []))
+
+    if database.engine.dialect.name == "postgresql":
+        mine = backend()
+        answer = in_child(child)
+        assert answer.startswith("[<RowState.VALID: 'valid'>, True, ")
+        assert str(mine) not in answer
+        assert backend() == mine
+    else:
+        assert in_child(child) == "[<RowState.VALID: 'valid'>, True]"
+    assert load(database).version == 2
+    assert database.kill("digest") == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_forks_while_the_parent_writes(database: Database) -> None:
+    """No row is lost, no connection is shared, nothing is locked for ever."""
+    create(database, "of the parent")
+    stop = threading.Event()
+    failed: list[Exception] = []
+
+    def write() -> None:
+        version = 1
+        while not stop.is_set():
+            try:
+                assert update(database, version, "of the parent") is not None
+                version += 1
+            except Exception as error:
+                failed.append(error)
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    answers = [in_child(lambda n=n: str(create(database, f"of child {n}").version)) for n in range(5)]  # type: ignore[misc]
+    stop.set()
+    writer.join(LONG)
+    assert (answers, failed) == (["1"] * 5, [])
+    assert len(database.sessions_of("7")) == 6
