@@ -9,7 +9,8 @@ from .exceptions import (
     UnsupportedValue,
 )
 from .extension import LangPontSession
-from .session import FeatureReport, Session
+from .session import Session
+from .views import FeatureReport
 
 __all__ = [
     "ConfigError",

@@ -217,8 +217,9 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
     plan = session.plan()
     if plan is None:
         return None
+    changes = dict(plan.changes)
     saved = repository.save(plan, session.walk)
-    session.saved()
+    session.saved(changes)
     return saved
 
 

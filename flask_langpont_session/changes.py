@@ -1,0 +1,158 @@
+"""What one request changed in its session, key by key. Knows encodings and limits; no store, no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .categories import CategoryTable
+from .exceptions import SessionTooLarge, SessionValueError, UnreadableValue
+from .records import NO_FIELDS, Loaded
+from .serializer import decode, encode, is_mutable
+from .stores.base import CategoryChange, Fields
+
+Carried = Mapping[str, tuple[Any, bytes]]
+"""Session key → (value, its encoding)."""
+
+
+class Changes:
+    """Values as the view sees them, and which of them are to be stored.
+
+    :param limits: bytes per category, fields per category, levels of nesting.
+    :param reject: told (category, key, reason) of a change that turns out at the save to be impossible to store.
+    """
+
+    def __init__(
+        self, table: CategoryTable, limits: tuple[int, int, int], reject: Callable[[str, str, str], None]
+    ) -> None:
+        self._table = table
+        self._max_bytes, self._max_fields, self._max_depth = limits
+        self._reject = reject
+        self.values: dict[str, Any] = {}
+        self.assigned: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+        self.increments: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.assigned or self.deleted or self.increments)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether this request gave the key a value."""
+        return key in self.assigned or key in self.increments
+
+    def encode(self, key: str, value: Any) -> bytes:
+        """The bytes of a value.
+
+        :raises SessionValueError: it cannot be stored.
+        """
+        return encode(key, value, max_depth=self._max_depth)
+
+    def assign(self, key: str, value: Any, encoded: bytes) -> None:
+        """The key has this value from now on."""
+        self.values[key] = value
+        self.assigned[key] = encoded
+        self.deleted.discard(key)
+        self.increments.pop(key, None)
+
+    def delete(self, key: str) -> None:
+        """The key is gone from now on."""
+        for changed in (self.values, self.assigned, self.increments):
+            changed.pop(key, None)
+        self.deleted.add(key)
+
+    def add(self, key: str, by: int, total: int) -> None:
+        """The server is to add `by`; the view sees `total`."""
+        self.increments[key] = self.increments.get(key, 0) + by
+        self.values[key] = total
+
+    def restart(self, carried: Carried) -> None:
+        """Forget everything but what is carried over, all of which is to be stored."""
+        self.values = {key: value for key, (value, _) in carried.items()}
+        self.assigned = {key: encoded for key, (_, encoded) in carried.items()}
+        self.deleted, self.increments = set(), {}
+
+    def settled(self) -> None:
+        """All of it is stored."""
+        self.assigned.clear()
+        self.deleted.clear()
+        self.increments.clear()
+
+    def check_size(self, key: str, encoded: bytes, loaded: Loaded | None) -> None:
+        """Before anything is sent: an oversized command looks like a dead server to a client.
+
+        :raises SessionTooLarge: with this value the category would be over a limit.
+        """
+        category = self._table.feature_of(key).category
+        sizes = {name: len(value) for name, value in (loaded.fields if loaded else {}).get(category, NO_FIELDS).items()}
+        sizes.update(
+            (name, len(value))
+            for name, value in self.assigned.items()
+            if self._table.feature_of(name).category == category
+        )
+        for gone in self.deleted:
+            sizes.pop(gone, None)
+        sizes[key] = len(encoded)
+        size = sum(sizes.values()) + sum(len(name.encode()) for name in sizes)
+        if size > self._max_bytes:
+            raise SessionTooLarge(key, f"category {category!r} would have {size} bytes, {self._max_bytes} are allowed")
+        if len(sizes) > self._max_fields:
+            raise SessionTooLarge(key, f"category {category!r} would have more than {self._max_fields} fields")
+
+    def by_category(self, stored: Callable[[str], Fields]) -> dict[str, CategoryChange]:
+        """Everything that is to be stored, changes inside of values included.
+
+        :param stored: the stored fields of a category.
+        """
+        changes: dict[str, CategoryChange] = {}
+
+        def change_of(key: str) -> CategoryChange:
+            return changes.setdefault(self._table.feature_of(key).category, CategoryChange(0))
+
+        for key in self.deleted:
+            change_of(key).deletes.add(key)
+        for key, by in self.increments.items():
+            change_of(key).increments[key] = by
+        for key, encoded in {**self.assigned, **self._changed_inside(stored)}.items():
+            change_of(key).sets[key] = encoded
+        return changes
+
+    def _changed_inside(self, stored: Callable[[str], Fields]) -> dict[str, bytes]:
+        """Values that were changed in place since they were read or assigned."""
+        changed = {}
+        for key, value in self.values.items():
+            if is_mutable(value) and key not in self.increments:
+                encoded = self._encode_again(key, value, stored)
+                if encoded is not None:
+                    changed[key] = encoded
+        return changed
+
+    def _encode_again(self, key: str, value: Any, stored: Callable[[str], Fields]) -> bytes | None:
+        """The encoding of a value that may have changed; None: it did not, or it cannot be stored any more."""
+        category = self._table.feature_of(key).category
+        before = self.assigned.get(key) or stored(category).get(key)
+        try:
+            encoded = self.encode(key, value)
+        except SessionValueError as error:
+            if before is None or decode(before) != value:
+                self._reject(category, key, error.reason)
+            return None
+        if encoded == before or (
+            before is not None and key not in self.assigned and encoded == self._ours(key, before)
+        ):
+            return None
+        return encoded
+
+    def _ours(self, key: str, stored: bytes) -> bytes | None:
+        """What we would write for a stored value: another writer may format the same value differently."""
+        try:
+            return self.encode(key, decode(stored))
+        except (SessionValueError, UnreadableValue):
+            return None
+
+    def carry(self, key: str, value: Any) -> tuple[Any, bytes] | None:
+        """A value and its encoding, to be taken along to another id; None: it cannot be stored."""
+        try:
+            return value, self.encode(key, value)
+        except SessionValueError as error:
+            self._reject(self._table.feature_of(key).category, key, error.reason)
+            return None
