@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+FLASK_SDIST := flask-3.1.3
 
-.PHONY: demo test unit check bench clean
+.PHONY: demo test unit check flask-suite lowest bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	@exec $(BIN)/python -m example_app.lab
 
-test: $(INSTALLED) check
+# Everything that CI runs.
+test: check flask-suite lowest
 	$(BIN)/python -m pytest
 
 # The part without servers: seconds, for the edit loop.
@@ -22,12 +24,20 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Flask's own session tests with our interface in place of Flask's. They need pytest 8, so an environment of their own.
+flask-suite: $(INSTALLED) .venv-flask/.installed
+	$(BIN)/python -m tests.flask_suite .venv-flask/bin/python .venv-flask/$(FLASK_SDIST)
+
+# The oldest versions that pyproject.toml allows.
+lowest: .venv-lowest/.installed
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider tests/unit tests/integration/test_level0.py tests/integration/test_outage.py
+
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) .venv-flask .venv-lowest dist
 
 # pip >= 25.1 reads dependency groups. The constraints are the versions that were tested.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -35,4 +45,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgresql,prometheus,speed]' --group check
+	@touch $@
+
+.venv-flask/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-flask
+	.venv-flask/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-flask/bin/python -m pip install --quiet -e '.[speed]' 'pytest<9' 'flask==3.1.3'
+	.venv-flask/bin/python -m pip download --quiet --no-deps --no-binary flask --dest .venv-flask 'flask==3.1.3'
+	tar -xzf .venv-flask/$(FLASK_SDIST).tar.gz -C .venv-flask
+	@touch $@
+
+.venv-lowest/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[postgresql,speed]' --group test
 	@touch $@

@@ -1,4 +1,4 @@
-"""``python -m tests.flask_suite``: run ``-k session`` of Flask's tests in both modes of COOKIE_RESEND.
+"""``python -m tests.flask_suite PYTHON SDIST``: run ``-k session`` of Flask's tests in both modes of COOKIE_RESEND.
 
 Takes an environment of its own (Flask's tests need pytest 8) and the unpacked sdist from the Makefile.
 """
@@ -61,4 +61,5 @@ def main(python: str, sdist: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    # Not resolved: the interpreter of a virtual environment is a link, and the link is what makes it one.
+    sys.exit(main(str(Path(sys.argv[1]).absolute()), Path(sys.argv[2]).absolute()))
