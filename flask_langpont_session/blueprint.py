@@ -15,7 +15,7 @@ from .health import DATABASE, READ, WRITE
 from .policy import LEVELS
 
 if TYPE_CHECKING:
-    from .extension import State
+    from .build import State
 
 _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 

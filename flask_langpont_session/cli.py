@@ -7,9 +7,10 @@ import json
 import click
 from flask.cli import AppGroup, with_appcontext
 
+from .build import State
 from .categories import Priority
 from .exceptions import LangPontSessionError
-from .extension import State, state_of
+from .extension import state_of
 from .health import DATABASE, PRIMARY, REPLICA
 from .policy import LEVELS
 from .stores.base import StoreError

@@ -7,12 +7,15 @@ Keys carry the prefix ``LANGPONT_SESSION_`` in ``app.config``. Flask's own keys 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from flask import Flask
 from sqlalchemy import Engine
@@ -21,13 +24,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from . import categories, policy
 from .categories import AUTH, CategoryTable, KeyPatterns, Priority
-from .exceptions import ConfigError
+from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms
 from .policy import Behaviour, Row
+from .serializer import check_key, encode
 
 PREFIX = "LANGPONT_SESSION_"
 
 REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+_URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
@@ -87,11 +92,58 @@ def _prefix(name: str, value: Any) -> str | None:
     return None
 
 
-def _anything(name: str, value: Any) -> str | None:
+def _health_prefix(name: str, value: Any) -> str | None:
+    if not isinstance(value, str) or not re.fullmatch(r"(/[^/<>\s]+)+", value):
+        return f"{name}: a path such as /healthz, or None, not {value!r}"
+    return None
+
+
+def _engine(name: str, value: Any) -> str | None:
+    if value is None or isinstance(value, Engine):
+        return None
+    return f"{name}: an Engine of SQLAlchemy (not an asynchronous one), not {type(value).__name__}"
+
+
+def _client(name: str, value: Any) -> str | None:
+    """Commands go through the client's pool (``stores/redis.py``): it must have one, and wait in the ordinary way."""
+    if value is None or (
+        hasattr(value, "connection_pool") and not inspect.iscoroutinefunction(type(value).execute_command)
+    ):
+        return None
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return f"{name}: a client with a connection pool, as redis.Redis and fakeredis.FakeRedis have, not {kind}"
+
+
+def _category_specs(name: str, value: Any) -> str | None:
+    """The shape only; what the table says is checked where it is built."""
+    if not isinstance(value, Mapping) or not value:
+        return f"{name}: a mapping of category → {{'ttl': seconds, 'features': {{feature: [keys]}}}}"
+    wrong = [repr(category) for category, spec in value.items() if not _is_category_spec(category, spec)]
+    if wrong:
+        return f"{name}: {', '.join(wrong)}: name → {{'ttl': seconds or None, 'features': {{feature: [keys]}}}}"
+    return None
+
+
+def _is_category_spec(category: Any, spec: Any) -> bool:
+    if not (isinstance(category, str) and isinstance(spec, Mapping) and isinstance(spec.get("features", {}), Mapping)):
+        return False
+    if isinstance(spec.get("ttl"), int) and spec["ttl"] > _LONGEST_LIFE:
+        return False
+    return all(
+        isinstance(feature, str) and _names("", keys) is None for feature, keys in spec.get("features", {}).items()
+    )
+
+
+def _behaviour_cells(name: str, value: Any) -> str | None:
+    rows = value.values() if isinstance(value, Mapping) else [None]
+    if not all(isinstance(row, Mapping) and all(isinstance(cell, str) for cell in row.values()) for row in rows):
+        return f"{name}: a mapping of priority → level → behaviour"
     return None
 
 
 _SECONDS = "seconds"
+_LONGEST_LIFE = 315_360_000
+"""Ten years. More is a mistake, and much more is an error of the server at every write."""
 
 
 def _setting(default: Any, check: Callable[[str, Any], str | None]) -> Any:
@@ -108,8 +160,8 @@ class Settings:
 
     redis_url: str | None = _setting(None, _optional(_text))
     replica_url: str | None = _setting(None, _optional(_text))
-    redis_client: Any = _setting(None, _anything)  # a ready client object instead of the URL; fakeredis too
-    replica_client: Any = _setting(None, _anything)
+    redis_client: Any = _setting(None, _client)  # a ready client object instead of the URL; fakeredis too
+    replica_client: Any = _setting(None, _client)
     redis_timeout: float = _setting(0.2, _number(0.001, 60, _SECONDS))
     redis_connect_timeout: float = _setting(0.2, _number(0.001, 60, _SECONDS))
     redis_max_connections: int = _setting(50, _integer(1, 10_000, "connections"))
@@ -117,17 +169,17 @@ class Settings:
     redis_token: str | None = _setting(None, _optional(_text))
     redis_ca_file: str | None = _setting(None, _optional(_path))
     database_url: str | None = _setting(None, _optional(_text))
-    database_engine: Engine | None = _setting(None, _anything)
+    database_engine: Engine | None = _setting(None, _engine)
     database_timeout: float = _setting(0.25, _number(0.001, 60, _SECONDS))
     database_concurrency: int = _setting(4, _integer(1, 1000, "calls"))
     single_host: bool = _setting(False, _flag)
     local_cache_size: int = _setting(1000, _integer(1, 10_000_000, "entries"))
     local_cache_ttl: int = _setting(1800, _integer(1, 86_400, _SECONDS))
     journal: str | Path | None = _setting("", _optional(_path))  # "": in the instance folder; None: in memory only
-    categories: Mapping[str, Any] = _setting(lambda: categories.DEFAULT_CATEGORIES, _mapping)
+    categories: Mapping[str, Any] = _setting(lambda: categories.DEFAULT_CATEGORIES, _category_specs)
     feature_priorities: Mapping[str, str] = _setting(dict, _mapping)
     defaults: Mapping[str, Any] = _setting(dict, _mapping)
-    behaviours: Mapping[str, Mapping[int, str]] = _setting(dict, _mapping)
+    behaviours: Mapping[str, Mapping[int, str]] = _setting(dict, _behaviour_cells)
     user_keys: Sequence[str] = _setting(("_user_id", "user_id", "username"), _names)
     privilege_keys: Sequence[str] = _setting(
         ("user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*"), _names
@@ -135,7 +187,7 @@ class Settings:
     privileged_roles: Sequence[str] = _setting(("admin",), _names)
     transient_keys: Sequence[str] = _setting(("_remember*",), _names)
     idle_timeout: int = _setting(3600, _integer(1, 31_536_000, _SECONDS))
-    absolute_timeout: int = _setting(43_200, _integer(1, 315_360_000, _SECONDS))
+    absolute_timeout: int = _setting(43_200, _integer(1, _LONGEST_LIFE, _SECONDS))
     verify_interval: float = _setting(60, _number(0, 86_400, _SECONDS))
     grace: float = _setting(300, _number(0, 3600, _SECONDS))
     carry_on_sign_in: Sequence[str] = _setting(("translation", "ui"), _names)
@@ -149,7 +201,7 @@ class Settings:
     max_fields: int = _setting(256, _integer(1, 4096, "fields"))
     max_depth: int = _setting(32, _integer(1, 128, "levels"))
     key_prefix: str = _setting("session", _prefix)
-    health_url_prefix: str | None = _setting("/healthz", _optional(_text))
+    health_url_prefix: str | None = _setting("/healthz", _optional(_health_prefix))
     health_fail_level: int | None = _setting(None, _optional(_integer(1, 4, "a level")))
     environment: str = _setting("production", _text)
     service: str = _setting("LangPont", _text)
@@ -173,37 +225,46 @@ def load_settings(app: Flask) -> Settings:
     :raises ConfigError: with every mistake found.
     """
     given = app.config.get_namespace(PREFIX)
-    problems: list[str] = []
     known = {f.name: f for f in dataclasses.fields(Settings) if f.init}
-    for name in sorted(set(given) - set(known)):
-        problems.append(f"{PREFIX}{name.upper()}: there is no such setting{_did_you_mean(name, known)}")
-    values = {name: value for name, value in given.items() if name in known}
-    for name, value in values.items():
-        problem = known[name].metadata["check"](PREFIX + name.upper(), value)
-        if problem:
-            problems.append(problem)
-    if problems:
-        raise ConfigError(problems + _connection_problems_of(values, app))
-    settings = Settings(**_with_places(values, app))
-    problems += _derive(settings) + _relations(settings) + _places(settings, app)
+    unknown = [
+        f"{PREFIX}{name.upper()}: there is no such setting{_did_you_mean(name, known)}"
+        for name in sorted(set(given) - set(known))
+    ]
+    checks = {
+        name: known[name].metadata["check"](PREFIX + name.upper(), given[name]) for name in given if name in known
+    }
+    wrong = {name: problem for name, problem in checks.items() if problem}
+    # With defaults in place of what is wrong alone, the rest is checked too: all mistakes at once.
+    right = {name: given[name] for name in checks if name not in wrong}
+    settings = Settings(**_with_places(right, app))
+    problems = [*unknown, *wrong.values(), *_together(settings, app, wrong.keys())]
     if problems:
         raise ConfigError(problems)
     return settings
 
 
-def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
 
 
-def _connection_problems_of(values: Mapping[str, Any], app: Flask) -> list[str]:
-    """The checks of places, also when other settings are wrong: all mistakes at once."""
-    usable = {n: values.get(n) for n in ("redis_url", "redis_client", "database_url", "database_engine")}
-    if any(not isinstance(usable[n], (str, type(None))) for n in ("redis_url", "database_url")):
-        return []
-    return _places(Settings(**_with_places(usable, app)), app)
+def _together(settings: Settings, app: Flask, wrong: Set[str]) -> list[str]:
+    """What is wrong although each setting alone is right.
+
+    :param wrong: settings that are wrong alone. They stand at their defaults here, about which there is nothing to say.
+    """
+    problems = _derive(settings)
+    if not problems:
+        problems = _table_relations(settings) + _default_problems(settings)
+    if "categories" in wrong:
+        problems = []  # nobody knows the table that the application means
+    problems += _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
+    either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
+    silent = wrong.union(*(pair for pair in either if pair & wrong))
+    about = tuple(f"{PREFIX}{name.upper()}{end}" for name in silent for end in (":", "["))
+    return [problem for problem in problems if not problem.startswith(about)]
 
 
 def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
@@ -224,20 +285,19 @@ def is_local(redis_url: str | None) -> bool:
     """Whether a Redis URL names this very host."""
     if not redis_url:
         return False
-    parts = urlsplit(redis_url)
-    return parts.scheme == "unix" or parts.hostname in _LOCAL_HOSTS
+    try:
+        parts = urlsplit(redis_url)
+        return parts.scheme == "unix" or parts.hostname in _LOCAL_HOSTS
+    except ValueError:
+        return False
 
 
 def _derive(settings: Settings) -> list[str]:
     priorities = dict(settings.feature_priorities)
-    if settings.categories is categories.DEFAULT_CATEGORIES:
-        unknown = sorted(set(priorities) - set(categories.DEFAULT_PRIORITIES))
-        problems = [f"{PREFIX}FEATURE_PRIORITIES: no category has a feature {name!r}" for name in unknown]
-    else:
-        features = {f for spec in settings.categories.values() for f in spec.get("features", {})}
-        problems = [
-            f"{PREFIX}FEATURE_PRIORITIES: no category has a feature {name!r}" for name in set(priorities) - features
-        ]
+    features = {feature for spec in settings.categories.values() for feature in spec.get("features", {})}
+    problems = [
+        f"{PREFIX}FEATURE_PRIORITIES: no category has a feature {name!r}" for name in priorities.keys() - features
+    ]
     table, table_problems = categories.build_table(settings.categories, {**categories.DEFAULT_PRIORITIES, **priorities})
     behaviours, behaviour_problems = policy.build_behaviours(settings.behaviours)
     derived = {
@@ -253,42 +313,55 @@ def _derive(settings: Settings) -> list[str]:
     return problems + [PREFIX + problem for problem in table_problems + behaviour_problems]
 
 
-def _relations(settings: Settings) -> list[str]:
+def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
     """Settings that are right alone and wrong together."""
-    rules = (
+    budget = f"more than REQUEST_BUDGET ({settings.request_budget:g} s), all that one request may wait for"
+    rules: list[tuple[set[str], Any, str]] = [
         (
+            {"verify_interval", "idle_timeout"},
             settings.idle_timeout / 4 < settings.verify_interval,
             "VERIFY_INTERVAL: at most a quarter of IDLE_TIMEOUT, else a session that is only read would run out",
         ),
-        (settings.idle_timeout > settings.absolute_timeout, "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT"),
         (
+            {"idle_timeout", "absolute_timeout"},
+            settings.idle_timeout > settings.absolute_timeout,
+            "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT",
+        ),
+        (
+            {"grace", "verify_interval"},
             0 < settings.grace < settings.verify_interval,
             "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
         ),
-        *(
-            (
-                getattr(settings, name) > settings.request_budget,
-                f"{name.upper()}: {getattr(settings, name):g} s alone is more than REQUEST_BUDGET "
-                f"({settings.request_budget:g} s), all that one request may wait for",
-            )
-            for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout")
-        ),
-        (settings.redis_url and settings.redis_client is not None, "REDIS_URL and REDIS_CLIENT: give one of them"),
-        (
-            settings.database_url and settings.database_engine is not None,
-            "DATABASE_URL and DATABASE_ENGINE: give one of them",
-        ),
-    )
-    problems = [PREFIX + text for broken, text in rules if broken]
-    return problems + _table_relations(settings)
+    ]
+    for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
+        seconds = getattr(settings, name)
+        too_long = seconds > settings.request_budget
+        rules.append(({name, "request_budget"}, too_long, f"{name.upper()}: {seconds:g} s alone is {budget}"))
+    for url, ready in (
+        ("redis_url", "redis_client"),
+        ("replica_url", "replica_client"),
+        ("database_url", "database_engine"),
+    ):
+        both = getattr(settings, url) and getattr(settings, ready) is not None
+        rules.append(({url, ready}, both, f"{url.upper()} and {ready.upper()}: give one of them"))
+    return [PREFIX + text for names, broken, text in rules if broken and not names & wrong]
 
 
 def _table_relations(settings: Settings) -> list[str]:
     problems = []
     table = settings.table
-    for key in settings.user_keys:
-        if _category_of(table, key) not in (AUTH, None):
-            problems.append(f"{PREFIX}USER_KEYS: {key!r} is in category {_category_of(table, key)!r}, not in 'auth'")
+    for setting, keys in (("USER_KEYS", settings.user_keys), ("PRIVILEGE_KEYS", settings.privilege_keys)):
+        for key in keys:
+            # Anywhere else it would be stored without the database having a word in it.
+            if _category_of(table, key) not in (AUTH, None):
+                problems.append(
+                    f"{PREFIX}{setting}: {key!r} is in category {_category_of(table, key)!r}, not in 'auth'"
+                )
+    problems += [
+        f"{PREFIX}USER_KEYS: {key!r}: whole names only, the first that is set tells who the user is"
+        for key in settings.user_keys
+        if "*" in key
+    ]
     for feature in table.features.values():
         critical = feature.priority is Priority.CRITICAL
         if critical != (feature.category == AUTH):
@@ -310,6 +383,50 @@ def _category_of(table: CategoryTable, key: str) -> str | None:
         return None
 
 
+def _default_problems(settings: Settings) -> list[str]:
+    problems = {key: _default_problem(settings, key, value) for key, value in settings.defaults.items()}
+    return [f"{PREFIX}DEFAULTS[{key!r}]: {problem}" for key, problem in problems.items() if problem]
+
+
+def _default_problem(settings: Settings, key: Any, value: Any) -> str | None:
+    try:
+        encode(check_key(key), value, max_depth=settings.max_depth)
+    except SessionValueError as error:
+        return error.reason
+    if key in settings.transient_key_patterns:
+        return "a transient key has no default; it is never stored"
+    category = _category_of(settings.table, key)
+    if category is None:
+        return "no feature of CATEGORIES claims this key"
+    return "auth keys have no defaults: an identity is never invented" if category == AUTH else None
+
+
+def _cookie_problems(app: Flask) -> list[str]:
+    """Flask's own settings, where browsers would throw the cookie away (or Werkzeug fail at each response)."""
+    name, same_site = app.config["SESSION_COOKIE_NAME"], app.config["SESSION_COOKIE_SAMESITE"]
+    secure, domain = app.config["SESSION_COOKIE_SECURE"], app.config["SESSION_COOKIE_DOMAIN"]
+    path = app.config["SESSION_COOKIE_PATH"] or app.config["APPLICATION_ROOT"]
+    host = name.startswith("__Host-")
+    rules = (
+        (host and not secure, f"SESSION_COOKIE_NAME: browsers refuse {name!r} without SESSION_COOKIE_SECURE = True"),
+        (host and domain, f"SESSION_COOKIE_NAME: browsers refuse {name!r} with a SESSION_COOKIE_DOMAIN"),
+        (host and path != "/", f"SESSION_COOKIE_NAME: browsers refuse {name!r} unless SESSION_COOKIE_PATH is '/'"),
+        (
+            name.startswith("__Secure-") and not secure,
+            f"SESSION_COOKIE_NAME: browsers refuse {name!r} without SESSION_COOKIE_SECURE = True",
+        ),
+        (
+            same_site is not None and str(same_site).title() not in ("Strict", "Lax", "None"),
+            f"SESSION_COOKIE_SAMESITE: 'Strict', 'Lax', 'None' or None, not {same_site!r}",
+        ),
+        (
+            isinstance(same_site, str) and same_site.title() == "None" and not secure,
+            "SESSION_COOKIE_SAMESITE: browsers refuse 'None' without SESSION_COOKIE_SECURE = True",
+        ),
+    )
+    return [text for broken, text in rules if broken]
+
+
 def _places(settings: Settings, app: Flask) -> list[str]:
     """Where the stores are: is anything missing, unreadable or dangerous?"""
     problems = []
@@ -321,7 +438,9 @@ def _places(settings: Settings, app: Flask) -> list[str]:
         problems.append(
             f"{PREFIX}DATABASE_URL: required, for example postgresql+psycopg://user@host/db; it decides who is in"
         )
-    return problems + _database_problems(settings, app)
+    if settings.redis_ca_file and not Path(settings.redis_ca_file).is_file():
+        problems.append(f"{PREFIX}REDIS_CA_FILE: there is no file {os.fspath(settings.redis_ca_file)!r}")
+    return problems + _database_problems(settings) + _journal_problems(settings)
 
 
 def _redis_url_problems(name: str, url: str | None) -> list[str]:
@@ -333,36 +452,64 @@ def _redis_url_problems(name: str, url: str | None) -> list[str]:
         parts.port  # noqa: B018 - reading it is the check
     except ValueError:
         return [f"{label}: not a URL (is the port a number?)"]
-    if parts.scheme not in REDIS_SCHEMES:
-        return [f"{label}: scheme {parts.scheme!r} is not one of {', '.join(REDIS_SCHEMES)}"]
-    if parts.scheme != "unix" and parts.path not in ("", "/") and not parts.path[1:].isdigit():
-        return [f"{label}: the path is the number of a database, as in redis://host:6379/0"]
-    if parts.scheme == "unix" and not parts.path:
-        return [f"{label}: a Unix socket needs its path, as in unix:///run/valkey.sock"]
+    # What the driver would take for another address, or not take at all: never with the text, it may hold a password.
+    if not url.startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):
+        found = f"scheme {parts.scheme!r}" if "://" in url and parts.scheme else "a URL without a scheme"
+        return [f"{label}: {found} is not supported; use one of {', '.join(f'{s}://' for s in REDIS_SCHEMES)}"]
+    return [f"{label}: {problem}" for problem in _unix_problems(parts) + _tcp_problems(parts) + _option_problems(parts)]
+
+
+def _tcp_problems(parts: SplitResult) -> list[str]:
+    number = parts.path.removeprefix("/")
+    if parts.scheme == "unix" or not number or (number.isascii() and number.isdecimal()):
+        return []
+    return ["the path is the number of a database, as in redis://host:6379/0"]
+
+
+def _unix_problems(parts: SplitResult) -> list[str]:
+    if parts.scheme == "unix" and (not parts.path or parts.hostname):
+        return ["a Unix socket needs its whole path, as in unix:///run/valkey.sock"]
     return []
 
 
-def _database_problems(settings: Settings, app: Flask) -> list[str]:
+def _option_problems(parts: SplitResult) -> list[str]:
+    """An option in the URL would quietly override a setting, or fail at the first request."""
+    if parts.fragment:
+        return ["'#' ends a URL; in a password write %23"]
+    options = parse_qs(parts.query, keep_blank_values=True)
+    problems = []
+    if set(options) - _URL_OPTIONS:
+        problems.append(f"its options can be {', '.join(sorted(_URL_OPTIONS))}; all else has settings of its own")
+    if not all(number.isascii() and number.isdecimal() for number in options.get("db", [])):
+        problems.append("db is the number of a database, as in redis://host:6379/?db=0")
+    return problems
+
+
+def _database_problems(settings: Settings) -> list[str]:
     label = f"{PREFIX}DATABASE_URL"
     if settings.database_engine is not None:
         url = settings.database_engine.url
     elif settings.database_url:
         try:
             url = make_url(settings.database_url)
-            url.get_dialect().import_dbapi()
-        except (ArgumentError, ValueError):
-            return [f"{label}: not a database URL, for example postgresql+psycopg://user@host/db"]
+            dialect = url.get_dialect()
+            dialect.import_dbapi()
         except NoSuchModuleError:
             return [f"{label}: SQLAlchemy knows no dialect {make_url(settings.database_url).drivername!r}"]
+        except (ArgumentError, ValueError):
+            return [f"{label}: not a database URL, for example postgresql+psycopg://user@host/db"]
         except ImportError as error:
             return [
-                f"{label}: its driver is not installed ({error.name}); pip install flask-langpont-session[postgresql]"
+                f"{label}: its driver {error.name!r} is not installed; for PostgreSQL write postgresql+psycopg:// and "
+                f"pip install flask-langpont-session[postgresql]"
             ]
+        if dialect.is_async:
+            return [f"{label}: {url.drivername!r} is asynchronous; use a driver that waits, for example psycopg"]
     else:
         return []
     if url.get_backend_name() != "sqlite":
         return []
-    if not url.database or url.database == ":memory:":
+    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
         return [f"{label}: an in-memory SQLite database forgets every session and is private to one thread; use a file"]
     remote = settings.redis_client is None and settings.redis_url and not is_local(settings.redis_url)
     if remote and not settings.single_host:
@@ -371,3 +518,18 @@ def _database_problems(settings: Settings, app: Flask) -> list[str]:
             f"use a shared database, or set {PREFIX}SINGLE_HOST=True if there is only one host"
         ]
     return []
+
+
+def _journal_problems(settings: Settings) -> list[str]:
+    """What can be seen before the file is opened, so that it is said together with all else."""
+    if not settings.journal:
+        return []
+    path = Path(settings.journal)
+    with suppress(OSError):
+        if path.is_dir():
+            return [f"{PREFIX}JOURNAL: {os.fspath(path)!r} is a folder; name a file"]
+        place = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+        usable = place is path or place.is_dir()
+        if usable and os.access(place, os.R_OK | os.W_OK):
+            return []
+    return [f"{PREFIX}JOURNAL: {os.fspath(path)!r}: not a place where this process may write a file"]

@@ -1,56 +1,34 @@
-"""``LangPontSession``: the one place that builds the parts, and Flask's session interface over them."""
+"""``LangPontSession``: Flask's session interface, cookies on one side and the repository on the other.
+
+The interface asks, it does not know: what is stored where is the repository's business, what changed is the session's.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from blinker import Signal
-from flask import Flask, g, has_app_context
+from flask import Flask, current_app, g, has_app_context
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
-from redis.backoff import NoBackoff
-from redis.connection import BlockingConnectionPool, ConnectionPool
-from redis.retry import Retry
 
-from . import events
 from .blueprint import health_blueprint, health_report
+from .build import State as State
+from .build import build
 from .categories import CSRF_FEATURE
-from .config import Settings, load_settings
+from .config import Settings
 from .cookies import SIGNED_IN, CookieSigner, SessionId, signer_for
-from .exceptions import ConfigError, GrantRefused
-from .health import DATABASE, PRIMARY, REPLICA, Health
+from .exceptions import GrantRefused
 from .metrics import Recorder, install_hooks
-from .monitor import Monitor
 from .records import Life, Saved
 from .repository import SessionRepository
 from .session import Session, SessionContext
-from .stores.base import StoreError
-from .stores.database import Database, make_engine
-from .stores.fence import Fence
-from .stores.journal import Journal
-from .stores.local import LocalCopies
-from .stores.redis import RedisStore
 
 log = logging.getLogger(__name__)
 
 EXTENSION = "langpont_session"
-
-
-@dataclass(frozen=True)
-class State:
-    """The parts of one application."""
-
-    settings: Settings
-    repository: SessionRepository
-    health: Health
-    recorder: Recorder
-    monitor: Monitor
 
 
 class LangPontSession(SessionInterface):
@@ -74,7 +52,7 @@ class LangPontSession(SessionInterface):
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("LangPontSession is already set up for this application; use that object")
-        state = _build(app)
+        state = build(app)
         app.extensions[EXTENSION] = state
         app.session_interface = self
         install_hooks(app, state.recorder)
@@ -202,12 +180,8 @@ def state_of(app: Flask | None = None) -> State:
 
     :raises RuntimeError: the extension was not set up for it.
     """
-    if app is None:
-        from flask import current_app
-
-        app = current_app
     try:
-        state: State = app.extensions[EXTENSION]
+        state: State = (app or current_app).extensions[EXTENSION]
     except KeyError:
         raise RuntimeError("LangPontSession is not set up for this application; call init_app(app)") from None
     return state
@@ -253,125 +227,6 @@ def _forget_csrf(settings: Settings) -> None:
     if feature and has_app_context():
         for key in feature.keys:
             g.pop(key, None)
-
-
-# -- building ------------------------------------------------------------------------------------------------------
-
-
-def _build(app: Flask) -> State:
-    settings = load_settings(app)
-    recorder = Recorder()
-    emit = _emitter(app)
-    holder: list[Monitor] = []
-
-    def level_changed(old: int, new: int) -> None:
-        log.warning("session stores: level %d -> %d", old, new)
-        emit(events.level_changed, events.LevelChanged(old, new))
-
-    def store_lost(store: str, direction: str, cause: str) -> None:
-        log.warning("session store %s does not take %ss: %s", store, direction, cause)
-        emit(events.store_lost, events.StoreLost(store, direction, cause))
-
-    def store_failed(store: str) -> None:
-        for monitor in holder:
-            monitor.suspect(store)
-
-    redis = _redis_stores(settings, emit)
-    health = Health(
-        [*redis, DATABASE],
-        threshold=settings.failure_threshold,
-        local_ttl=settings.local_cache_ttl,
-        on_change=level_changed,
-        on_lost=store_lost,
-        on_failure=store_failed,
-    )
-    repository = SessionRepository(
-        settings,
-        redis=redis,
-        database=_database(app, settings),
-        local=LocalCopies(settings.local_cache_size, settings.local_cache_ttl),
-        journal=_journal(settings),
-        health=health,
-        recorder=recorder,
-        emit=emit,
-    )
-    monitor = Monitor(repository, interval=settings.health_interval, slow=settings.slow_ms / 1000)
-    holder.append(monitor)
-    return State(settings, repository, health, recorder, monitor)
-
-
-def _emitter(app: Flask) -> Callable[[Signal, object], None]:
-    def emit(signal: Signal, event: object) -> None:
-        for receiver in signal.receivers_for(app):
-            try:
-                receiver(app, event=event)
-            except Exception:
-                # Whoever listens must not be able to break a request.
-                log.exception("a listener of %s failed", type(event).__name__)
-
-    return emit
-
-
-def _redis_stores(settings: Settings, emit: Callable[[Signal, object], None]) -> dict[str, RedisStore]:
-    stores = {}
-    for name, url, client in (
-        (PRIMARY, settings.redis_url, settings.redis_client),
-        (REPLICA, settings.replica_url, settings.replica_client),
-    ):
-        if url or client is not None:
-            fence = Fence(
-                lambda name=name: emit(events.server_changed, events.ServerChanged(name))  # type: ignore[misc]
-            )
-            pool = client.connection_pool if client is not None else make_pool(url or "", settings, fence)
-            stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence)
-    return stores
-
-
-def make_pool(url: str, settings: Settings, fence: Fence) -> ConnectionPool:
-    """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection."""
-    options: dict[str, Any] = {}
-    if settings.redis_token:
-        options["password"] = settings.redis_token
-    if settings.redis_ca_file and url.startswith(("rediss:", "valkeys:")):
-        options["ssl_ca_certs"] = str(settings.redis_ca_file)
-    return BlockingConnectionPool.from_url(
-        url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-        max_connections=settings.redis_max_connections,
-        timeout=settings.redis_pool_timeout,
-        socket_timeout=settings.redis_timeout,
-        socket_connect_timeout=settings.redis_connect_timeout,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-        protocol=3,
-        driver_info=None,
-        redis_connect_func=fence.introduce,
-        **options,
-    )
-
-
-def _database(app: Flask, settings: Settings) -> Database:
-    engine = settings.database_engine
-    if engine is None:
-        url = settings.database_url or ""
-        if url.startswith("sqlite"):
-            Path(app.instance_path).mkdir(parents=True, exist_ok=True)
-        engine = make_engine(url, settings.database_timeout)
-    return Database(engine, timeout=settings.database_timeout, concurrency=settings.database_concurrency)
-
-
-def _journal(settings: Settings) -> Journal:
-    path = Path(settings.journal) if settings.journal else None
-    journal = Journal(path)
-    try:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        journal.open()
-    except (StoreError, OSError) as error:
-        raise ConfigError(
-            [f"LANGPONT_SESSION_JOURNAL: {os.fspath(path) if path else 'memory'} cannot be used ({error}); "
-             "name a file this process may write, or set None to go without (the docs say what is lost then)"]
-        ) from error  # fmt: skip
-    return journal
 
 
 def _advise(app: Flask) -> None:

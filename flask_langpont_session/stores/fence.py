@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 
 class Fence:
     """The identity of the server behind one endpoint.
@@ -25,20 +27,22 @@ class Fence:
         self._on_incident = on_incident
         self._lock = threading.Lock()
 
-    def observe(self, identity: str, *, now_ms: int, is_primary: bool) -> None:
+    def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> None:
         """A server introduced itself.
 
-        :param identity: its run id: a new one for every start of a server process.
+        :param identity: its run id, a new one for every start of a server process; None: it does not say. Then every
+            connection may lead to another server, and nothing confirmed before this one counts.
         :param now_ms: its own clock, the one that stamps are taken from.
         :param is_primary: whether it is the primary of its replication group.
         """
         with self._lock:
             self.is_primary = is_primary
-            if identity == self.identity:
+            if identity is not None and identity == self.identity:
                 return
-            self.identity = identity
+            known, self.identity = self.identity, identity
             self.trust_since_ms = max(now_ms, self.trust_since_ms)
-        self._on_incident()
+        if identity != known:
+            self._on_incident()
 
     def introduce(self, connection: Any) -> None:
         """redis-py's ``redis_connect_func``: greet, then ask who answers. One round trip per new connection."""
@@ -46,19 +50,24 @@ class Fence:
         self.ask(connection)
 
     def ask(self, connection: Any) -> None:
-        """Ask a connected server for its run id, clock and role."""
+        """Ask a connected server for its run id, clock and role.
+
+        A server may refuse INFO (an ACL without ``+info``): see `identity` of :meth:`observe`.
+        """
         commands = connection.pack_commands([("INFO", "server"), ("INFO", "replication"), ("TIME",)])
         connection.send_packed_command(commands, check_health=False)
-        server = _facts(connection.read_response(disable_decoding=True))
-        replication = _facts(connection.read_response(disable_decoding=True))
+        server, replication = _facts(connection), _facts(connection)
         seconds, micros = connection.read_response(disable_decoding=True)
         self.observe(
-            server.get("run_id", ""),
+            server.get("run_id"),
             now_ms=int(seconds) * 1000 + int(micros) // 1000,
             is_primary=replication.get("role", "master") == "master",
         )
 
 
-def _facts(info: bytes | str) -> dict[str, str]:
-    text = info.decode() if isinstance(info, bytes) else str(info)
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+def _facts(connection: Any) -> dict[str, str]:
+    try:
+        info = connection.read_response(disable_decoding=True)
+    except ResponseError:
+        return {}
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)

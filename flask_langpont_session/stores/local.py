@@ -139,6 +139,11 @@ class LocalCopies:
             self._auth.clear()
             self._copies.clear()
 
+    def forget_categories(self) -> None:
+        """Another Redis server answers than before: versions may begin anew, and old copies would look newer."""
+        with self._lock:
+            self._copies.clear()
+
     def _keep(self, digest: str, category: str, version: int, fields: Fields) -> None:
         self._names.add(category)
         self._copies[digest, category] = CategoryCopy(version, _frozen(fields))

@@ -247,6 +247,8 @@ class RedisStore:
         try:
             with self._translated():
                 connection.connect()
+                if "redis_connect_func" not in self._pool.connection_kwargs:
+                    self.fence.ask(connection)  # a ready client's connections do not introduce themselves
                 for command in (("SET", key, value, "PX", 600_000), ("GET", key)):
                     connection.send_command(*command)
                     reply = connection.read_response(disable_decoding=True, timeout=timeout)

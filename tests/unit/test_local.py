@@ -304,3 +304,14 @@ def test_a_fork_under_load_leaves_no_lock_behind() -> None:
         [thread.join() for thread in threads]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+
+
+def test_categories_are_forgotten_when_their_versions_begin_anew() -> None:
+    """After a restart of Redis version 1 is newer than the copy's version 7; auth counts in SQL and stays."""
+    copies = LocalCopies(10, 60)
+    copies.put_category("d", "ui", CategoryCopy(7, {"lang": b'"jp"'}))
+    copies.forget_categories()
+    copies.put_category("d", "ui", CategoryCopy(1, {"lang": b'"en"'}))
+    found = copies.category("d", "ui")
+    assert found is not None
+    assert found.version == 1

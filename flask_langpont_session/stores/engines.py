@@ -1,0 +1,248 @@
+"""Connections to the SQL database: how they are made, lent, distrusted after an outage, and kept out of a fork."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DisconnectionError
+
+PATIENT_SECONDS = 10.0
+"""What nobody's request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
+
+OWN_SHARE = 0.8
+"""The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""
+
+_WRITES = "langpont_writes"
+_BEGAN = "langpont_began"
+
+
+def make_engine(url: str, timeout: float) -> Engine:
+    """An engine for :class:`~.database.Database` alone, in which every wait is bounded and no value reaches a log.
+
+    :param url: for SQLAlchemy. What it says itself (`connect_timeout` …) is kept.
+    :param timeout: seconds, as given to the store.
+    """
+    address = make_url(url)
+    dialect = address.get_backend_name()
+    # The store bounds how many connections there are; a second limit here could only differ from that.
+    engine = sa.create_engine(
+        address,
+        connect_args=_postgresql_arguments(address, timeout) if dialect == "postgresql" else {},
+        hide_parameters=True,
+        max_overflow=-1,
+        pool_recycle=1800,
+        pool_use_lifo=True,
+    )
+    if dialect == "sqlite":
+        _prepare_sqlite(engine, int(timeout * OWN_SHARE * 1000))
+    return engine
+
+
+def _postgresql_arguments(url: URL, timeout: float) -> dict[str, Any]:
+    """For libpq. Its statement time-out frees the slot of a slow query; a connection whose other end is gone, without
+    a word, ends within seconds."""
+    own_ms = max(1, int(timeout * OWN_SHARE * 1000))
+    bounds = f"-c statement_timeout={own_ms} -c lock_timeout={max(1, own_ms // 2)}"
+    arguments: dict[str, Any] = {
+        "connect_timeout": 2,  # the least that libpq does
+        "keepalives": 1,
+        "keepalives_idle": 2,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 3000,
+        "application_name": "flask-langpont-session",
+    }
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    return arguments | {"options": f"{bounds} {url.query.get('options', '')}".strip()}
+
+
+def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
+    @event.listens_for(engine, "do_connect")
+    def create(dialect: Any, record: Any, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+        if not str(args[0]).startswith("file:"):
+            _create_private(Path(args[0]))
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        # No BEGIN by the driver: it would begin deferred, and a deferred transaction fails instead of waiting when it
+        # turns out to write.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+        _use_wal(connection, busy_ms / 1000)
+        # FULL: a logout that was answered survives a power cut. NORMAL may lose the last commits in WAL mode.
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(_WRITES):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _create_private(path: Path) -> None:
+    """Only the owner may read what sessions contain. SQLite gives its -wal and -shm the mode of the file."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
+    """Readers and the writer do not wait for each other. Turning it on is the one thing SQLite does not wait for."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+class Connections:
+    """Lends the connections of an engine, for one transaction each. A thread may have one at a time.
+
+    May be used in a forked child: that gets connections of its own, the inherited ones are left to the parent.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._dialect = engine.dialect.name
+        # A single statement needs no BEGIN and no COMMIT, which are a round trip each. SQLite has no round trips.
+        self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writer = engine.execution_options(**{_WRITES: True})
+        self._distrusted_before = 0.0
+        event.listen(engine, "connect", _note_beginning)
+        event.listen(engine, "checkout", self._check_age)
+        _lenders.add(self)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """For one statement that reads."""
+        with self._unforked(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that has the lock for writing from its beginning, if the database has only one."""
+        with self._unforked(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing_patiently(self) -> Iterator[Connection]:
+        """The same, with more time than :func:`make_engine` allows a request."""
+        with self.writing() as connection:
+            if self._dialect == "postgresql":
+                for setting in ("statement_timeout", "lock_timeout"):
+                    connection.exec_driver_sql(f"SET LOCAL {setting} = {int(PATIENT_SECONDS * 1000)}")
+            yield connection
+
+    @contextmanager
+    def writing_without_waiting(self) -> Iterator[Connection]:
+        """For statements that say SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
+        impatient = _impatient if self._is_sqlite else nullcontext
+        with self._unforked(), self._writer.connect() as connection, impatient(connection), connection.begin():
+            yield connection
+
+    def distrust(self) -> None:
+        """Let no connection that is open by now be lent again: nobody knows which server it leads to, if to any."""
+        self._distrusted_before = time.monotonic()
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._dialect == "sqlite"
+
+    def _unforked(self) -> AbstractContextManager[None]:
+        # SQLite only: no fork may have to wait for a server that hangs.
+        return _gate.passed() if self._is_sqlite else nullcontext()
+
+    def _check_age(self, connection: object, record: Any, proxy: object) -> None:
+        """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
+        if record.info.get(_BEGAN, 0.0) < self._distrusted_before:
+            raise DisconnectionError
+
+    def _before_fork(self) -> None:
+        if self._is_sqlite:
+            self._engine.dispose()
+
+    def _after_fork_in_child(self) -> None:
+        # Not closed: that would say goodbye to the server on the parent's connections.
+        self._engine.dispose(close=False)
+
+
+def _note_beginning(connection: object, record: Any) -> None:
+    record.info[_BEGAN] = time.monotonic()
+
+
+@contextmanager
+def _impatient(connection: Connection) -> Iterator[None]:
+    driver: Any = connection.connection.driver_connection
+    [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {waits}")
+
+
+class _ForkGate:
+    """Holds users of SQLite off while the process forks, and the fork until they have finished."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forks = 0
+
+    @contextmanager
+    def passed(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forks)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def close(self, seconds: float) -> None:
+        with self._changed:
+            self._forks += 1
+            self._changed.wait_for(lambda: not self._inside, seconds)
+
+    def open(self) -> None:
+        with self._changed:
+            # Another thread may have imported this module in the middle of a fork, after the hooks that close.
+            self._forks = max(0, self._forks - 1)
+            self._changed.notify_all()
+
+
+_lenders: weakref.WeakSet[Connections] = weakref.WeakSet()
+_gate = _ForkGate()
+
+
+def _before_fork() -> None:
+    # SQLite keeps in memory which locks the process holds. A child inherits that memory but not the locks, and would
+    # believe in them for ever: nothing may be open when the process forks.
+    _gate.close(PATIENT_SECONDS)
+    for connections in list(_lenders):
+        connections._before_fork()
+
+
+def _after_fork_in_child() -> None:
+    global _gate
+    _gate = _ForkGate()
+    for connections in list(_lenders):
+        connections._after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_after_fork_in_child)

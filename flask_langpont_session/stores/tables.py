@@ -1,0 +1,208 @@
+"""The tables of the SQL database, what one can ask of them, and what their rows mean.
+
+All times are milliseconds since 1970 by the database's clock, the only one all hosts share. Every statement may be
+repeated after an unknown outcome.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+
+from .base import AuthRow, ErrorClass, Fields, StoreError
+from .sql_errors import NAME
+
+
+class now_ms(FunctionElement[int]):
+    """Milliseconds since 1970 by the database's clock, when the statement began."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms)
+def _now_ms(element: now_ms, compiler: Any, **options: Any) -> str:
+    return "CAST(FLOOR(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP) * 1000) AS BIGINT)"
+
+
+@compiles(now_ms, "postgresql")
+def _now_ms_postgresql(element: now_ms, compiler: Any, **options: Any) -> str:
+    # Not now(): that is when the transaction began. Not clock_timestamp(): no index is used with that.
+    return "CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS BIGINT)"
+
+
+@compiles(now_ms, "sqlite")
+def _now_ms_sqlite(element: now_ms, compiler: Any, **options: Any) -> str:
+    # Of the ways to get milliseconds the one that SQLite older than 3.42 has too.
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
+
+@compiles(now_ms, "mysql", "mariadb")
+def _now_ms_mysql(element: now_ms, compiler: Any, **options: Any) -> str:
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
+
+
+def _exact_text(length: int) -> sa.String:
+    """MySQL compares text without regard to case unless told otherwise: two digests, or two users, would be one."""
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return sa.String(length).with_variant(binary, "mysql", "mariadb")
+
+
+METADATA = sa.MetaData()
+"""For migrations: the tables of this package."""
+
+SESSIONS = sa.Table(
+    "langpont_sessions",
+    METADATA,
+    sa.Column("digest", _exact_text(43), primary_key=True),
+    sa.Column("user_id", _exact_text(255), nullable=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("live", sa.Boolean, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("user_epoch", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
+    sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_langpont_sessions_user_id", "user_id"),
+    sa.Index("ix_langpont_sessions_updated_at", "updated_at"),
+    sa.Index("ix_langpont_sessions_absolute_expires_at", "absolute_expires_at"),
+)
+
+USERS = sa.Table(
+    "langpont_users",
+    METADATA,
+    sa.Column("user_id", _exact_text(255), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+)
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+
+
+def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
+    """The user's epoch. Who never logged out everywhere has no row, and epoch 0."""
+    stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
+    return sa.func.coalesce(stored, 0, type_=sa.BigInteger())
+
+
+def _earlier(a: ColumnElement[int], b: ColumnElement[int]) -> ColumnElement[int]:
+    return sa.case((a < b, a), else_=b)
+
+
+_digest: ColumnElement[str] = sa.bindparam("key", type_=sa.String())
+_user: ColumnElement[str] = sa.bindparam("user", type_=sa.String())
+_fields: ColumnElement[str] = sa.bindparam("fields", type_=sa.Text())
+_ms: ColumnElement[int] = sa.bindparam("ms", type_=sa.BigInteger())
+_idle_ms: ColumnElement[int] = sa.bindparam("idle_ms", type_=sa.BigInteger())
+_absolute_ms: ColumnElement[int] = sa.bindparam("absolute_ms", type_=sa.BigInteger())
+_s = SESSIONS.c
+
+_SELECT = sa.select(
+    _s.digest,
+    _s.user_id,
+    _s.version,
+    # Of an earlier epoch is as dead as revoked.
+    sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0)).label("live"),
+    _s.payload,
+    _s.user_epoch,
+    _s.created_at,
+    _s.idle_expires_at,
+    _s.absolute_expires_at,
+    now_ms().label("read_at"),
+).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
+SELECT_ONE = _SELECT.where(_s.digest == _digest)
+SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
+SELECT_CHANGED = _SELECT.where(_s.updated_at >= now_ms() - _ms).order_by(_s.updated_at)
+
+INSERT = SESSIONS.insert().values(
+    digest=_digest,
+    user_id=_user,
+    version=1,
+    live=True,
+    payload=_fields,
+    user_epoch=_epoch_of(_user),
+    created_at=now_ms(),
+    updated_at=now_ms(),
+    idle_expires_at=now_ms() + _idle_ms,
+    absolute_expires_at=now_ms() + _absolute_ms,
+)
+
+
+def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
+    """Compare-and-set. Who is dead by epoch is not updated either, else a new epoch could be written over it."""
+    return (
+        SESSIONS.update()
+        .where(_s.digest == _digest, _s.version == sa.bindparam("seen"), _s.live)
+        .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+        .where(_s.user_epoch == _epoch_of(_s.user_id))
+        .values(
+            user_id=_user,
+            version=_s.version + 1,
+            payload=_fields,
+            user_epoch=_epoch_of(_user),
+            updated_at=now_ms(),
+            idle_expires_at=_earlier(now_ms() + _idle_ms, absolute),
+            absolute_expires_at=absolute,
+        )
+    )
+
+
+UPDATE = _update_statement(_s.absolute_expires_at)
+UPDATE_LIFE = _update_statement(_s.created_at + _absolute_ms)
+
+KILL = (
+    SESSIONS.update()
+    .where(_s.digest == _digest, _s.live)
+    .values(live=False, version=_s.version + 1, updated_at=now_ms())
+)
+SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
+
+# Whoever holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
+LOCK_TO_SLIDE = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
+SLIDE = SESSIONS.update().where(_s.digest == _digest, _s.live, _s.idle_expires_at < _ms).values(idle_expires_at=_ms)
+
+RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
+FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
+# The rows die by the epoch, unchanged; the stamp is for those who ask what changed.
+TOUCH_OF_USER = SESSIONS.update().where(_s.user_id == _user).values(updated_at=now_ms())
+DIGESTS_OF_USER = sa.select(_s.digest).where(_s.user_id == _user)
+
+SELECT_OLD = (
+    sa.select(_s.digest)
+    .where(_s.absolute_expires_at < now_ms() - _ms)
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+    .with_for_update(skip_locked=True)
+)
+DELETE = SESSIONS.delete().where(_s.digest.in_(sa.bindparam("digests", expanding=True)))
+FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+_payload_from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def to_text(payload: Fields) -> str:
+    """One JSON object of the encoded values, to be read by people as well."""
+    return msgspec.json.encode({key: msgspec.Raw(value) for key, value in payload.items()}).decode()
+
+
+def _from_text(text: str) -> Fields:
+    try:
+        return {key: bytes(value) for key, value in _payload_from_text(text).items()}
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise StoreError(NAME, ErrorClass.DATA, "UnreadablePayload") from None
+
+
+def auth_row(row: Row[Any]) -> AuthRow:
+    """What one of the SELECT statements found, as a value."""
+    # Not every driver has a type for truth.
+    return AuthRow(**{**row._mapping, "live": bool(row.live), "payload": _from_text(row.payload)})
