@@ -262,7 +262,7 @@ def _together(settings: Settings, app: Flask, wrong: Set[str]) -> list[str]:
         problems = []  # nobody knows the table that the application means
     problems += _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
     either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
-    silent = wrong.union(*(pair for pair in either if pair & wrong))
+    silent = frozenset(wrong).union(*(pair for pair in either if pair & wrong))
     about = tuple(f"{PREFIX}{name.upper()}{end}" for name in silent for end in (":", "["))
     return [problem for problem in problems if not problem.startswith(about)]
 
@@ -296,7 +296,8 @@ def _derive(settings: Settings) -> list[str]:
     priorities = dict(settings.feature_priorities)
     features = {feature for spec in settings.categories.values() for feature in spec.get("features", {})}
     problems = [
-        f"{PREFIX}FEATURE_PRIORITIES: no category has a feature {name!r}" for name in priorities.keys() - features
+        f"{PREFIX}FEATURE_PRIORITIES: no category has a feature {name!r}"
+        for name in sorted(priorities.keys() - features, key=str)
     ]
     table, table_problems = categories.build_table(settings.categories, {**categories.DEFAULT_PRIORITIES, **priorities})
     behaviours, behaviour_problems = policy.build_behaviours(settings.behaviours)

@@ -245,4 +245,4 @@ def _after_fork_in_child() -> None:
         connections._after_fork_in_child()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_gate.open, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open(), after_in_child=_after_fork_in_child)

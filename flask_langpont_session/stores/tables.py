@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import Row
+from sqlalchemy.engine import Connection, Row
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -206,3 +206,15 @@ def auth_row(row: Row[Any]) -> AuthRow:
     """What one of the SELECT statements found, as a value."""
     # Not every driver has a type for truth.
     return AuthRow(**{**row._mapping, "live": bool(row.live), "payload": _from_text(row.payload)})
+
+
+def one_row(connection: Connection, digest: str) -> AuthRow | None:
+    """The row of a session, or None."""
+    row = connection.execute(SELECT_ONE, {"key": digest}).first()
+    return None if row is None else auth_row(row)
+
+
+def touched(connection: Connection, user_id: str) -> list[str]:
+    """The digests of all of a user's rows, which count as changed from now on."""
+    connection.execute(TOUCH_OF_USER, {"user": user_id})
+    return list(connection.execute(DIGESTS_OF_USER, {"user": user_id}).scalars())

@@ -22,15 +22,10 @@ from example_app.servers import Postgres
 from flask_langpont_session.bulkhead import DeadlineExceeded, NoFreeSlot
 from flask_langpont_session.serializer import encode
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, Fields, RowState, StoreError
-from flask_langpont_session.stores.database import (
-    METADATA,
-    SESSIONS,
-    USERS,
-    Database,
-    classify,
-    make_engine,
-    now_ms,
-)
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.engines import make_engine
+from flask_langpont_session.stores.sql_errors import classify
+from flask_langpont_session.stores.tables import METADATA, SESSIONS, USERS, now_ms
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -940,3 +935,18 @@ def test_forks_while_the_parent_writes(database: Database) -> None:
     writer.join(LONG)
     assert (answers, failed) == (["1"] * 5, [])
     assert len(database.sessions_of("7")) == 6
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_may_fork_too(database: Database) -> None:
+    """What holds calls off during a fork lets them pass again in every generation."""
+    create(database)
+
+    def grandchild() -> str:
+        return load(database).state.value
+
+    def child() -> str:
+        return f"{grandchild()} {in_child(grandchild)} {grandchild()}"
+
+    assert in_child(child) == "valid valid valid"
+    assert grandchild() == "valid"

@@ -1,0 +1,604 @@
+"""Settings: defaults, checks, relations, places; every mistake in one error, no secret in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import redis.asyncio
+import sqlalchemy
+from flask import Flask
+
+from flask_langpont_session import ConfigError, LangPontSession
+from flask_langpont_session.categories import DEFAULT_CATEGORIES, Priority
+from flask_langpont_session.config import PREFIX, Settings, is_local, load_settings
+from flask_langpont_session.policy import Behaviour
+
+Load = Callable[..., Settings]
+REMOTE = {"REDIS_URL": "redis://cache.internal:6379/0", "DATABASE_URL": "postgresql+psycopg://u@db.internal/app"}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads a configuration: keys without our prefix, Flask's own (``SESSION_…``) as they are."""
+
+    def make(*, testing: bool = True, debug: bool = False, **config: Any) -> Settings:
+        app = Flask("app", instance_path=str(tmp_path / "instance"))
+        app.debug, app.testing = debug, testing
+        for key, value in config.items():
+            app.config[key if key.startswith(("SESSION_", "APPLICATION_", "PERM")) else PREFIX + key] = value
+        return load_settings(app)
+
+    return make
+
+
+def problems_of(load: Load, **config: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(**config)
+    return list(caught.value.problems)
+
+
+# -- each setting ------------------------------------------------------------------------------------------------------
+
+DEFAULTS: dict[str, Any] = {
+    "REDIS_URL": "redis://localhost:6379/0",
+    "REPLICA_URL": None,
+    "REDIS_CLIENT": None,
+    "REPLICA_CLIENT": None,
+    "REDIS_TIMEOUT": 0.2,
+    "REDIS_CONNECT_TIMEOUT": 0.2,
+    "REDIS_MAX_CONNECTIONS": 50,
+    "REDIS_POOL_TIMEOUT": 0.05,
+    "REDIS_TOKEN": None,
+    "REDIS_CA_FILE": None,
+    "DATABASE_ENGINE": None,
+    "DATABASE_TIMEOUT": 0.25,
+    "DATABASE_CONCURRENCY": 4,
+    "SINGLE_HOST": False,
+    "LOCAL_CACHE_SIZE": 1000,
+    "LOCAL_CACHE_TTL": 1800,
+    "CATEGORIES": DEFAULT_CATEGORIES,
+    "FEATURE_PRIORITIES": {},
+    "DEFAULTS": {},
+    "BEHAVIOURS": {},
+    "USER_KEYS": ("_user_id", "user_id", "username"),
+    "PRIVILEGE_KEYS": (
+        "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*",
+    ),
+    "PRIVILEGED_ROLES": ("admin",),
+    "TRANSIENT_KEYS": ("_remember*",),
+    "IDLE_TIMEOUT": 3600,
+    "ABSOLUTE_TIMEOUT": 43_200,
+    "VERIFY_INTERVAL": 60,
+    "GRACE": 300,
+    "CARRY_ON_SIGN_IN": ("translation", "ui"),
+    "CARRY_ON_SIGN_OUT": ("ui",),
+    "COOKIE_RESEND": "due",
+    "REQUEST_BUDGET": 0.3,
+    "HEALTH_INTERVAL": 30,
+    "FAILURE_THRESHOLD": 3,
+    "SLOW_MS": 100,
+    "MAX_CATEGORY_BYTES": 65_536,
+    "MAX_FIELDS": 256,
+    "MAX_DEPTH": 32,
+    "KEY_PREFIX": "session",
+    "HEALTH_URL_PREFIX": "/healthz",
+    "HEALTH_FAIL_LEVEL": None,
+    "ENVIRONMENT": "production",
+    "SERVICE": "LangPont",
+}  # fmt: skip
+
+
+def test_an_application_under_test_needs_no_setting(load: Load, tmp_path: Path) -> None:
+    """Every default is the documented one; the files lie in the instance folder."""
+    settings = load()
+    names = {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
+    assert names == {*DEFAULTS, "DATABASE_URL", "JOURNAL"}
+    assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
+    assert settings.database_url == f"sqlite:///{tmp_path / 'instance' / 'langpont_session.sqlite3'}"
+    assert settings.journal == tmp_path / "instance" / "langpont_session_journal.sqlite3"
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
+    "REDIS_URL": (7, "", b"redis://h"),
+    "REPLICA_URL": (7, ""),
+    "REDIS_CLIENT": (object(), "redis://h", redis.asyncio.Redis(), redis.Redis),
+    "REPLICA_CLIENT": (object(),),
+    "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
+    "REDIS_CONNECT_TIMEOUT": (0, -1, "0.2", None),
+    "REDIS_MAX_CONNECTIONS": (0, -1, 1.5, "50", True, 10_001),
+    "REDIS_POOL_TIMEOUT": (-0.01, "0", None),
+    "REDIS_TOKEN": (7, ""),
+    "REDIS_CA_FILE": (7,),
+    "DATABASE_URL": (7, ""),
+    "DATABASE_ENGINE": ("sqlite:///x", object()),
+    "DATABASE_TIMEOUT": (0, -1, "1"),
+    "DATABASE_CONCURRENCY": (0, 1.0, 1001),
+    "SINGLE_HOST": (1, "yes", None),
+    "LOCAL_CACHE_SIZE": (0, -1, 10**9, 1.5, "1000"),
+    "LOCAL_CACHE_TTL": (0, -1, 86_401, 0.5),
+    "JOURNAL": (7, b"journal"),
+    "CATEGORIES": ([], {}, None, {"auth": 7}, {"auth": {"features": []}}, {7: {}}, {"auth": {"features": {"a": "key"}}},
+                   {"auth": {"features": {"a": [7]}}}, {"auth": {"ttl": 10**12, "features": {}}}),
+    "FEATURE_PRIORITIES": ([], "high", None),
+    "DEFAULTS": ([("lang", "ja")], None),
+    "BEHAVIOURS": ([], {"low": []}, {"low": {1: ["primary"]}}, {"low": None}),
+    "USER_KEYS": ("user_id", [7], [""], None),
+    "PRIVILEGE_KEYS": ("user_role", [None]),
+    "PRIVILEGED_ROLES": ("admin", [7]),
+    "TRANSIENT_KEYS": ("_remember*", [7]),
+    "IDLE_TIMEOUT": (0, -1, 3600.5, "3600", True),
+    "ABSOLUTE_TIMEOUT": (0, 315_360_001),
+    "VERIFY_INTERVAL": (-1, "60", None, float("nan")),
+    "GRACE": (-1, 3601),
+    "CARRY_ON_SIGN_IN": ("ui", [7]),
+    "CARRY_ON_SIGN_OUT": ("ui", None),
+    "COOKIE_RESEND": ("always", None, True, []),
+    "REQUEST_BUDGET": (0, 61, "0.3"),
+    "HEALTH_INTERVAL": (0, 3601, None),
+    "FAILURE_THRESHOLD": (0, 1001, 1.5),
+    "SLOW_MS": (0, 60_001, 0.5),
+    "MAX_CATEGORY_BYTES": (63, 16_777_217, 100.0),
+    "MAX_FIELDS": (0, 100_000, None),
+    "MAX_DEPTH": (0, 129, "32"),
+    "KEY_PREFIX": ("", "a{b", "a}", "a b", "a*", "a\n", "é", 7, None),
+    "HEALTH_URL_PREFIX": ("", "healthz", "/", 7, "/<id>", "/health z"),
+    "HEALTH_FAIL_LEVEL": (0, 5, "4", True),
+    "ENVIRONMENT": ("", None, 7),
+    "SERVICE": ("", None, 7),
+}  # fmt: skip
+
+
+def test_every_setting_has_its_check() -> None:
+    """No setting is left out of the table of wrong values."""
+    assert set(WRONG) == {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_named_alone(load: Load, name: str, value: Any) -> None:
+    """One problem, which begins with the setting: no follow-up of it, no other word."""
+    [problem] = problems_of(load, **{name: value})
+    assert problem.startswith(PREFIX + name)
+
+
+def test_all_mistakes_come_in_one_error(load: Load, tmp_path: Path) -> None:
+    """Unknown, wrong alone, wrong together, wrong places, wrong cookie: one error lists them all."""
+    (tmp_path / "file").write_text("")
+    problems = problems_of(
+        load,
+        testing=False,
+        REDIS_URI="redis://h",
+        SLOW_MS=0,
+        KEY_PREFIX="{}",
+        GRACE=10,
+        DATABASE_TIMEOUT=2,
+        DATABASE_URL="nosuch://h/db",
+        JOURNAL=str(tmp_path / "file" / "journal"),
+        DEFAULTS={"lang": object()},
+        SESSION_COOKIE_NAME="__Host-session",
+    )
+    named = sorted(problem.removeprefix(PREFIX).split(":")[0] for problem in problems)
+    assert named == [
+        "DATABASE_TIMEOUT", "DATABASE_URL", "DEFAULTS['lang']", "GRACE", "JOURNAL", "KEY_PREFIX", "REDIS_URI", "REDIS_URL",
+        "SESSION_COOKIE_NAME", "SLOW_MS",
+    ]  # fmt: skip
+
+
+def test_the_error_reads_as_a_list(load: Load) -> None:
+    """A person reads it in a log: a heading and a line for each problem."""
+    with pytest.raises(ConfigError) as caught:
+        load(SLOW_MS=0, GRACE=-1)
+    assert str(caught.value).count("\n  - LANGPONT_SESSION_") == 2
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("REDIS_URI", "REDIS_URL"), ("CATEGORY", None), ("VERIFY_INTERVALL", "VERIFY_INTERVAL"), ("GRACE_", "GRACE")],
+)
+def test_an_unknown_setting_is_an_error_with_a_suggestion(load: Load, name: str, meant: str | None) -> None:
+    """A misspelt key does not quietly leave the default in force."""
+    [problem] = problems_of(load, **{name: 1})
+    assert problem.startswith(f"{PREFIX}{name}: there is no such setting")
+    if meant:
+        assert problem.endswith(f"did you mean {PREFIX}{meant}?")
+
+
+def test_keys_of_others_are_left_alone(load: Load) -> None:
+    """Only our prefix is looked at: Flask's and other extensions' keys are theirs."""
+    assert load(SESSION_TYPE="redis", PERMANENT_SESSION_LIFETIME=60).grace == 300
+
+
+# -- relations ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"VERIFY_INTERVAL": 901}, "VERIFY_INTERVAL"),
+        ({"IDLE_TIMEOUT": 200}, "VERIFY_INTERVAL"),
+        ({"IDLE_TIMEOUT": 43_201}, "IDLE_TIMEOUT"),
+        ({"GRACE": 59}, "GRACE"),
+        ({"REDIS_TIMEOUT": 0.31}, "REDIS_TIMEOUT"),
+        ({"REDIS_CONNECT_TIMEOUT": 0.31}, "REDIS_CONNECT_TIMEOUT"),
+        ({"REDIS_POOL_TIMEOUT": 0.31}, "REDIS_POOL_TIMEOUT"),
+        ({"DATABASE_TIMEOUT": 0.31}, "DATABASE_TIMEOUT"),
+        ({"REQUEST_BUDGET": 0.24}, "DATABASE_TIMEOUT"),
+        ({"REDIS_URL": "redis://localhost", "REDIS_CLIENT": redis.Redis()}, "REDIS_URL and REDIS_CLIENT"),
+        ({"REPLICA_URL": "redis://localhost", "REPLICA_CLIENT": redis.Redis()}, "REPLICA_URL and REPLICA_CLIENT"),
+        ({"CARRY_ON_SIGN_IN": ["auth"]}, "CARRY_ON_SIGN_IN"),
+        ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
+        ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
+        ({"USER_KEYS": ["_user*"]}, "USER_KEYS"),
+        ({"PRIVILEGE_KEYS": ["is_admin"]}, "PRIVILEGE_KEYS"),
+        ({"FEATURE_PRIORITIES": {"statistics": "critical"}}, "FEATURE_PRIORITIES['statistics']"),
+        ({"FEATURE_PRIORITIES": {"authentication": "high"}}, "FEATURE_PRIORITIES['authentication']"),
+        ({"FEATURE_PRIORITIES": {"statistics": "urgent"}}, "FEATURE_PRIORITIES['statistics']"),
+        ({"FEATURE_PRIORITIES": {"language": "high"}}, "FEATURE_PRIORITIES"),
+        ({"FEATURE_PRIORITIES": {7: "high"}}, "FEATURE_PRIORITIES"),
+        ({"BEHAVIOURS": {"critical": {2: "local_cache_fallback"}}}, "BEHAVIOURS['critical'][2]"),
+        ({"BEHAVIOURS": {"low": {2: "emergency_mode"}}}, "BEHAVIOURS['low'][2]"),
+        ({"BEHAVIOURS": {"lowest": {2: "primary"}}}, "BEHAVIOURS['lowest'][2]"),
+        ({"BEHAVIOURS": {"low": {5: "primary"}}}, "BEHAVIOURS['low'][5]"),
+    ],
+)
+def test_settings_that_are_wrong_together(load: Load, config: dict[str, Any], named: str) -> None:
+    """Each alone is possible; the sentence names the one to change."""
+    [problem] = problems_of(load, **config)
+    assert problem.startswith(f"{PREFIX}{named}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"VERIFY_INTERVAL": 0, "GRACE": 0},
+        {"VERIFY_INTERVAL": 900, "GRACE": 900},
+        {"IDLE_TIMEOUT": 240},
+        {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5, "DATABASE_TIMEOUT": 5},
+        {"CARRY_ON_SIGN_IN": [], "CARRY_ON_SIGN_OUT": ()},
+        {"HEALTH_URL_PREFIX": None, "JOURNAL": None, "HEALTH_FAIL_LEVEL": 4},
+    ],
+)
+def test_the_limits_themselves_are_allowed(load: Load, config: dict[str, Any]) -> None:
+    """A value at the edge of its range is in it."""
+    settings = load(**config)
+    assert {name: getattr(settings, name.lower()) for name in config} == config
+
+
+def test_a_wrong_value_is_not_compared_with_others(load: Load) -> None:
+    """IDLE_TIMEOUT is a typing mistake; nobody can say whether VERIFY_INTERVAL fits it."""
+    [problem] = problems_of(load, IDLE_TIMEOUT="14400", VERIFY_INTERVAL=3600, GRACE=3600)
+    assert problem.startswith(f"{PREFIX}IDLE_TIMEOUT")
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_priority_is_raised_in_three_lines(load: Load) -> None:
+    """The table is configuration: the interface language becomes as important as the text to translate."""
+    settings = load(FEATURE_PRIORITIES={"language_preference": "high"})
+    feature = settings.table.feature_of("lang")
+    assert feature.priority is Priority.HIGH
+    assert settings.behaviour(feature.priority, 2) is Behaviour.LOCAL_CACHE_FALLBACK
+    assert settings.table.feature_of("theme").priority is Priority.MEDIUM
+
+
+def test_a_cell_of_the_decision_table_can_be_replaced(load: Load) -> None:
+    """Only the cells that are named change."""
+    settings = load(BEHAVIOURS={"low": {1: "local_cache_fallback"}})
+    assert settings.behaviour(Priority.LOW, 1) is Behaviour.LOCAL_CACHE_FALLBACK
+    assert settings.behaviour(Priority.LOW, 2) is Behaviour.DEFAULT_VALUE
+
+
+SHOP: dict[str, Any] = {
+    "auth": {"features": {"login": ["_user_id"], "csrf_protection": ["csrf_token"]}},
+    "cart": {"ttl": 600, "features": {"items": ["cart"], "rest": ["*"]}},
+}
+SHOP_PRIORITIES = {"login": "critical", "csrf_protection": "critical", "items": "high", "rest": "low"}
+SHOP_KEYS: dict[str, Any] = {
+    "USER_KEYS": ["_user_id"], "PRIVILEGE_KEYS": [], "CARRY_ON_SIGN_IN": ["cart"], "CARRY_ON_SIGN_OUT": [],
+}  # fmt: skip
+
+
+def shop(**changes: Any) -> dict[str, Any]:
+    return {"CATEGORIES": SHOP, "FEATURE_PRIORITIES": SHOP_PRIORITIES, **SHOP_KEYS, **changes}
+
+
+def test_another_application_brings_its_own_table(load: Load) -> None:
+    """Nothing of the default table is left in force."""
+    settings = load(**shop())
+    assert list(settings.table.categories) == ["auth", "cart"]
+    assert settings.table.feature_of("lang").name == "rest"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ttl": 0}, "CATEGORIES['cart']['ttl']"),
+        ({"ttl": "600"}, "CATEGORIES['cart']['ttl']"),
+        ({"ttl": True}, "CATEGORIES['cart']['ttl']"),
+        ({"expires": 600}, "CATEGORIES['cart']: unknown entries ['expires']"),
+        ({"features": {"items": ["cart", "_user_id"]}}, "CATEGORIES: key '_user_id' is claimed by"),
+        ({"features": {"items": ["@cart"]}}, "CATEGORIES: '@cart'"),
+        ({"features": {"items": ["a*b"]}}, "CATEGORIES: 'a*b'"),
+        ({"features": {"login": ["x"]}}, "CATEGORIES: feature 'login' stands in 'auth' and 'cart'"),
+        ({"features": {"items": ["cart"], "wishes": ["w"]}}, "FEATURE_PRIORITIES: feature 'wishes' has no priority"),
+    ],
+)
+def test_a_mistake_in_the_category_table_is_named(load: Load, change: dict[str, Any], named: str) -> None:
+    """The sentence says where in the table to look."""
+    table = {**SHOP, "cart": {**SHOP["cart"], **change}}
+    problems = problems_of(load, **shop(CATEGORIES=table))
+    assert any(problem.startswith(PREFIX + named) for problem in problems), problems
+
+
+@pytest.mark.parametrize("table", [{"cart": SHOP["cart"]}, {**SHOP, "a b": {"features": {}}}])
+def test_a_table_without_auth_or_with_a_bad_name_is_refused(load: Load, table: dict[str, Any]) -> None:
+    """Auth is the category that SQL mirrors; a name becomes part of a Redis key."""
+    problems = problems_of(load, **shop(CATEGORIES=table))
+    assert any(problem.startswith(f"{PREFIX}CATEGORIES") for problem in problems)
+
+
+def test_a_right_that_would_be_stored_outside_auth_is_refused(load: Load) -> None:
+    """With another table a privilege key may fall to the catch-all, where the database has no word in it."""
+    problems = problems_of(load, **shop(PRIVILEGE_KEYS=["user_role"]))
+    assert problems == [f"{PREFIX}PRIVILEGE_KEYS: 'user_role' is in category 'cart', not in 'auth'"]
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_values_a_session_could_hold(load: Load) -> None:
+    """They are shown in an outage in the place of stored ones."""
+    assert load(DEFAULTS={"lang": "ja", "bookmarked_count": 0}).defaults == {"lang": "ja", "bookmarked_count": 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("lang", object(), "type object is not supported"),
+        ("lang", float("nan"), "a float that is not a number"),
+        ("lang", {1: 2}, "a dict key of type int"),
+        (7, "ja", "a session key is a str, not int"),
+        ("@lang", "ja", "reserved"),
+        ("_remember", "set", "transient"),
+        ("_user_id", "guest", "an identity is never invented"),
+        ("username", "ゲスト", "an identity is never invented"),
+        ("user_role", "user", "an identity is never invented"),
+        ("csrf_token", "x", "an identity is never invented"),
+    ],
+)
+def test_a_default_that_cannot_be_is_refused(load: Load, key: Any, value: Any, reason: str) -> None:
+    """At start, not in the first outage; the sentence names key and type."""
+    [problem] = problems_of(load, DEFAULTS={key: value})
+    assert problem.startswith(f"{PREFIX}DEFAULTS[{key!r}]: ")
+    assert reason in problem
+
+
+def test_a_default_for_a_key_that_no_feature_claims_is_refused(load: Load) -> None:
+    """Nothing could ever show it."""
+    table = {**SHOP, "cart": {"ttl": 600, "features": {"items": ["cart"]}}}
+    priorities = {name: priority for name, priority in SHOP_PRIORITIES.items() if name != "rest"}
+    [problem] = problems_of(
+        load, **shop(CATEGORIES=table, FEATURE_PRIORITIES=priorities, DEFAULTS={"lang": "ja", "cart": []})
+    )
+    assert problem.startswith(f"{PREFIX}DEFAULTS['lang']")
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+def test_redis_and_database_are_required_in_production(load: Load) -> None:
+    """No silent localhost where it counts; both are asked for at once."""
+    problems = problems_of(load, testing=False)
+    assert [problem.split(",")[0] for problem in problems] == [
+        f"{PREFIX}REDIS_URL: required outside debug and testing",
+        f"{PREFIX}DATABASE_URL: required",
+    ]
+
+
+def test_in_debug_both_have_a_place(load: Load) -> None:
+    """A newcomer's first start needs a Redis on localhost and no setting."""
+    settings = load(testing=False, debug=True)
+    assert settings.redis_url == "redis://localhost:6379/0"
+    assert (settings.database_url or "").startswith("sqlite:///")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:7000/1", "redis://[::1]", "valkey://localhost", "unix:///run/v.sock"]
+)
+def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -> None:
+    """One host has one arbiter: the SQLite file in its instance folder."""
+    assert is_local(url)
+    assert (load(testing=False, REDIS_URL=url).database_url or "").startswith("sqlite:///")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h:6379", "redis://h:6379/", "redis://h:6379/15", "rediss://u:p%40ss@h:6380/0?db=1",
+        "valkey://h", "valkeys://h/0", "unix:///run/valkey.sock", "unix://:pw@/run/valkey.sock?db=2",
+        "rediss://h?ssl_ca_certs=/etc/ssl/ca.pem&client_name=web",
+    ],
+)  # fmt: skip
+def test_urls_that_the_driver_understands(load: Load, url: str) -> None:
+    """All five schemes, with database, password and certificate options."""
+    assert load(**{**REMOTE, "REDIS_URL": url}).redis_url == url
+
+
+SECRET = "pa55word"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f":{SECRET}@h:6379", "without a scheme"),
+        (f"{SECRET}@h", "without a scheme"),
+        ("localhost:6379", "without a scheme"),
+        (f"//:{SECRET}@h/0", "without a scheme"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/service", "scheme 'redis+sentinel'"),
+        (f"redis+cluster://:{SECRET}@h", "scheme 'redis+cluster'"),
+        ("elasticache://group-id", "scheme 'elasticache'"),
+        (f"http://u:{SECRET}@h/", "scheme 'http'"),
+        (f"REDIS://:{SECRET}@h", "scheme 'redis'"),
+        (f" redis://:{SECRET}@h", "scheme 'redis'"),
+        (f"redis:/:{SECRET}@h", "without a scheme"),
+        (f"redis://:{SECRET}@h/xyz", "the number of a database"),
+        (f"redis://:{SECRET}@h/0/1", "the number of a database"),
+        (f"redis://:{SECRET}@h/²", "the number of a database"),
+        (f"redis://:{SECRET}@h:port/0", "not a URL"),
+        (f"redis://:{SECRET}@h:99999/0", "not a URL"),
+        (f"redis://:{SECRET}@[::1", "not a URL"),
+        (f"redis://:{SECRET}\u2100@h/0", "not a URL"),
+        (f"redis://:{SECRET}#1@h/0", "not a URL"),
+        (f"redis://:12#{SECRET}@h/0", "write %23"),
+        (f"redis://:{SECRET}@h/0?socket_timeout=5", "all else has settings of its own"),
+        (f"redis://:{SECRET}@h/0?decode_responses=True", "all else has settings of its own"),
+        (f"rediss://:{SECRET}@h/0?ssl_check_hostname=False", "all else has settings of its own"),
+        (f"redis://:{SECRET}@h?db=x", "db is the number of a database"),
+        ("unix://", "whole path"),
+        (f"unix://:{SECRET}@run/valkey.sock", "whole path"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["REDIS_URL", "REPLICA_URL"])
+def test_a_wrong_redis_url_says_what_is_supported(load: Load, setting: str, url: str, says: str) -> None:
+    """redis-py would take most of these for another address; and no error shows what may be a password."""
+    problems = problems_of(load, testing=False, **{**REMOTE, setting: url})
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{PREFIX}{setting}: ")
+    assert says in problems[0]
+    assert SECRET not in problems[0]
+    if "scheme" in says:
+        assert all(f"{scheme}://" in problems[0] for scheme in ("redis", "rediss", "valkey", "valkeys", "unix"))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"nosuch://u:{SECRET}@h/db", "no dialect 'nosuch'"),
+        (f"postgresql+nosuch://u:{SECRET}@h/db", "no dialect 'postgresql+nosuch'"),
+        (f"mssql+pymssql://u:{SECRET}@h/db", "driver 'pymssql' is not installed"),
+        (f"u:{SECRET}@h/db", "not a database URL"),
+        (f"postgresql+psycopg://u:{SECRET}@h:port/db", "not a database URL"),
+        (f"postgresql+psycopg_async://u:{SECRET}@h/db", "asynchronous"),
+        ("sqlite://", "in-memory"),
+        ("sqlite:///:memory:", "in-memory"),
+        ("sqlite:///file::memory:?cache=shared&uri=true", "in-memory"),
+        ("sqlite:///file:x?mode=memory&uri=true", "in-memory"),
+        ("sqlite:////var/lib/app/sessions.sqlite3", f"{PREFIX}SINGLE_HOST=True"),
+    ],
+)
+def test_a_wrong_database_url_says_why(load: Load, url: str, says: str) -> None:
+    """Dialect, driver, kind: found at start, and the error has no password in it."""
+    [problem] = problems_of(load, testing=False, **{**REMOTE, "DATABASE_URL": url})
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: ")
+    assert says in problem
+    assert SECRET not in problem
+
+
+def test_sqlite_beside_a_remote_redis_is_for_a_single_host(load: Load) -> None:
+    """With several hosts each would be its own arbiter; whoever says there is one may."""
+    url = "sqlite:////var/lib/app/sessions.sqlite3"
+    settings = load(testing=False, **{**REMOTE, "DATABASE_URL": url}, SINGLE_HOST=True)
+    assert settings.database_url == url
+
+
+def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
+    """An in-memory database is no arbiter, however it is handed over; and URL and engine together are one too many."""
+    memory = sqlalchemy.create_engine("sqlite://")
+    file = sqlalchemy.create_engine("sqlite:////var/lib/app/sessions.sqlite3")
+    assert load(DATABASE_ENGINE=file).database_engine is file
+    [problem] = problems_of(load, DATABASE_ENGINE=memory)
+    assert "in-memory" in problem
+    [problem] = problems_of(load, DATABASE_ENGINE=file, DATABASE_URL="sqlite:////var/lib/app/other.sqlite3")
+    assert problem == f"{PREFIX}DATABASE_URL and DATABASE_ENGINE: give one of them"
+
+
+@pytest.mark.parametrize("client", [redis.Redis(), redis.Redis(decode_responses=True), fakeredis.FakeRedis()])
+def test_a_ready_client_stands_in_for_the_url(load: Load, client: Any) -> None:
+    """Then no URL is made up beside it."""
+    settings = load(REDIS_CLIENT=client)
+    assert settings.redis_client is client
+    assert settings.redis_url is None
+
+
+def test_a_certificate_file_must_be_there(load: Load, tmp_path: Path) -> None:
+    """Else every connection would fail, and look like an outage."""
+    [problem] = problems_of(load, REDIS_CA_FILE=str(tmp_path / "ca.pem"))
+    assert problem.startswith(f"{PREFIX}REDIS_CA_FILE")
+    (tmp_path / "ca.pem").write_text("")
+    assert load(REDIS_CA_FILE=tmp_path / "ca.pem").redis_ca_file == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize("where", ["folder", "file/journal", "file/deep/journal"])
+def test_a_journal_that_cannot_be_written_is_named(load: Load, tmp_path: Path, where: str) -> None:
+    """Found with all other mistakes, before anything is opened."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    [problem] = problems_of(load, JOURNAL=str(tmp_path / where))
+    assert problem.startswith(f"{PREFIX}JOURNAL: ")
+
+
+def test_a_journal_that_is_something_else_is_named_at_start(tmp_path: Path) -> None:
+    """A file that is no SQLite database is not overwritten; the application does not start with it."""
+    (tmp_path / "notes.txt").write_text("my notes, not a database\n" * 100)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config[f"{PREFIX}JOURNAL"] = tmp_path / "notes.txt"
+    with pytest.raises(ConfigError) as caught:
+        LangPontSession(app)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{PREFIX}JOURNAL: ")
+    assert (tmp_path / "notes.txt").read_text().startswith("my notes")
+
+
+def test_a_journal_in_a_folder_that_is_not_there_yet_is_fine(load: Load, tmp_path: Path) -> None:
+    """It is made at start."""
+    assert load(JOURNAL=str(tmp_path / "a" / "b" / "journal")).journal == str(tmp_path / "a" / "b" / "journal")
+
+
+# -- the cookie --------------------------------------------------------------------------------------------------------
+
+HOST: dict[str, Any] = {"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_SECURE": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"SESSION_COOKIE_NAME": "__Host-session"}, "SESSION_COOKIE_SECURE = True"),
+        ({**HOST, "SESSION_COOKIE_DOMAIN": "example.com"}, "SESSION_COOKIE_DOMAIN"),
+        ({**HOST, "SESSION_COOKIE_PATH": "/app"}, "SESSION_COOKIE_PATH"),
+        ({**HOST, "APPLICATION_ROOT": "/app"}, "SESSION_COOKIE_PATH"),
+        ({"SESSION_COOKIE_NAME": "__Secure-session"}, "SESSION_COOKIE_SECURE = True"),
+        ({"SESSION_COOKIE_SAMESITE": "None"}, "SESSION_COOKIE_SECURE = True"),
+        ({"SESSION_COOKIE_SAMESITE": "none"}, "SESSION_COOKIE_SECURE = True"),
+        ({"SESSION_COOKIE_SAMESITE": "Laxx"}, "'Strict', 'Lax', 'None'"),
+        ({"SESSION_COOKIE_SAMESITE": True}, "'Strict', 'Lax', 'None'"),
+    ],
+)
+def test_a_cookie_that_browsers_throw_away_is_refused(load: Load, config: dict[str, Any], says: str) -> None:
+    """Nobody could sign in, and nothing would say why."""
+    [problem] = problems_of(load, **config)
+    assert problem.startswith("SESSION_COOKIE_")
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        HOST,
+        {**HOST, "SESSION_COOKIE_PATH": "/", "APPLICATION_ROOT": "/app"},
+        {"SESSION_COOKIE_NAME": "__Secure-session", "SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": "x.org"},
+        {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
+        {"SESSION_COOKIE_SAMESITE": "Lax"},
+        {"SESSION_COOKIE_SAMESITE": "strict"},
+    ],
+)
+def test_cookies_that_browsers_keep_are_accepted(load: Load, config: dict[str, Any]) -> None:
+    """Flask's defaults among them."""
+    assert load(**config).cookie_resend == "due"
