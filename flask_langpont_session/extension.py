@@ -74,6 +74,7 @@ class LangPontSession(SessionInterface):
                 lambda kind, permanent: _signer(app).mint(kind, permanent=permanent, now=time.time()),
                 lambda permanent: _life(app, state.settings, permanent),
                 lambda: _forget_csrf(state.settings),
+                lambda: _is_remembered(app, request),
             ),
             lambda: self._read_cookie(app, request, state.recorder),
         )
@@ -93,7 +94,9 @@ class LangPontSession(SessionInterface):
             _replace_response(response, refused)
             state.recorder.observe("request_save", "all", "none", "refused", time.perf_counter() - began)
             return
-        self._send_cookie(app, session, response, saved, modified or saved is not None)
+        finally:
+            session.close()
+        self._send_cookie(app, session, response, modified or saved is not None)
         if session.showed_auth and "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"  # ASVS 14.3.2; a view that knows better sets its own
         if saved is not None:
@@ -111,16 +114,13 @@ class LangPontSession(SessionInterface):
             recorder.count("bad_cookies")
         return found
 
-    def _send_cookie(
-        self, app: Flask, session: Session, response: Response, saved: Saved | None, modified: bool
-    ) -> None:
+    def _send_cookie(self, app: Flask, session: Session, response: Response, modified: bool) -> None:
         """``protocol.md`` 4: an unchanged id is not sent again, so that late answers cannot undo newer ones."""
         if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
             return  # nobody looked at the session: the cookie is not even read
         target, minted = session.target, session.minted
         if target is not None and minted is target:
-            kept = saved is not None and saved.stored
-            if kept or target.kind == SIGNED_IN or session.wants_cookie:
+            if session.is_worth_a_cookie:
                 self._set_cookie(app, session, response, target)
             elif session.ended:
                 self._delete_cookie(app, response)
@@ -193,7 +193,7 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
         return None
     changes = dict(plan.changes)
     saved = repository.save(plan, session.walk)
-    session.saved(changes)
+    session.saved(changes, stored=saved.stored)
     return saved
 
 
@@ -219,6 +219,11 @@ def _life(app: Flask, settings: Settings, permanent: bool) -> Life:
         whole = int(app.permanent_session_lifetime.total_seconds() * 1000)
         return Life(whole, whole)
     return Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000)
+
+
+def _is_remembered(app: Flask, request: Request) -> bool:
+    cookie = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")  # Flask-Login's key and default
+    return request.method in ("GET", "HEAD", "OPTIONS") and cookie in request.cookies
 
 
 def _forget_csrf(settings: Settings) -> None:

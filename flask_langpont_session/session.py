@@ -35,6 +35,9 @@ KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity"})
 """Read-only keys: an assignment is ignored, so that code which sets them by hand keeps working."""
 
 PERMANENT = "_permanent"
+REMEMBER, LET_BE = "_remember", "clear"
+"""Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
+
 _MISSING: Any = object()
 
 
@@ -44,6 +47,7 @@ class SessionContext:
 
     :param mint: makes a session id of a kind (``a``/``u``) with a permanent flag.
     :param life: the life of a session by its permanent flag.
+    :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
     :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
     """
 
@@ -51,6 +55,7 @@ class SessionContext:
     mint: Callable[[str, bool], SessionId]
     life: Callable[[bool], Life]
     on_new_id: Callable[[], None]
+    is_remembered: Callable[[], bool]
 
 
 class Session(SessionMixin):
@@ -83,6 +88,7 @@ class Session(SessionMixin):
         self._forced = False
         self._saved = False
         self._wants_cookie = False
+        self._was_stored = False
 
     # -- identity --------------------------------------------------------------------------------------------------
 
@@ -126,9 +132,10 @@ class Session(SessionMixin):
         return signed_in_now or bool(self._loaded and self._loaded.row)
 
     @property
-    def wants_cookie(self) -> bool:
-        """Whether a CSRF token was given out that is worth nothing without the cookie."""
-        return self._wants_cookie
+    def is_worth_a_cookie(self) -> bool:
+        """Whether the minted id leads anywhere: to stored data, to a user, or to a CSRF token that was given out."""
+        signs_in = self._minted is not None and self._minted.kind == SIGNED_IN
+        return self._was_stored or self._wants_cookie or signs_in
 
     def _mint(self, kind: str) -> SessionId:
         self._minted = self._context.mint(kind, self.permanent)
@@ -212,7 +219,7 @@ class Session(SessionMixin):
     def _special(self, key: str) -> Any:
         """Keys that are answered without their category's data; _MISSING for all others."""
         if key in self._repository.settings.transient_key_patterns:
-            return self._transient[key]
+            return LET_BE if self._puts_off_sign_in(key) else self._transient[key]
         if key == PERMANENT:
             return self.permanent
         if self._is_derived(key):
@@ -220,6 +227,15 @@ class Session(SessionMixin):
         if key in KEPT_BY_THE_PACKAGE:
             return self._kept(key)
         return _MISSING
+
+    def _puts_off_sign_in(self, key: str) -> bool:
+        """A remember cookie on a page is a sign-in that the request did not ask for.
+
+        While the database is known to be down it is put off instead of refused: Flask-Login hears that this request is
+        not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
+        """
+        asked = key == REMEMBER and key not in self._transient
+        return asked and self._context.is_remembered() and not self.walk.can(DATABASE, WRITE)
 
     def _is_derived(self, key: str) -> bool:
         feature = self._repository.table.features.get(CSRF_FEATURE)
@@ -244,6 +260,8 @@ class Session(SessionMixin):
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str):
             return False
+        if key in self._repository.settings.transient_key_patterns:
+            return key in self._transient
         if key == PERMANENT:
             return self.permanent
         if self._is_derived(key):
@@ -258,7 +276,8 @@ class Session(SessionMixin):
         keys = {key: None for name in self._repository.table.categories for key in self._stored(name)}
         keys.update(dict.fromkeys(self._now.increments))
         keys.update(dict.fromkeys(self._now.assigned))
-        return iter([key for key in keys if key not in self._now.deleted])
+        # A value that cannot be read counts as absent here too: who iterates must be able to look every key up.
+        return iter([key for key in keys if key not in self._now.deleted and key in self])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -598,12 +617,19 @@ class Session(SessionMixin):
         needs_row = target is self.origin and target is not None and target.kind == SIGNED_IN and AUTH in changes
         return self._load() if needs_row else self._loaded
 
-    def saved(self, changes: Mapping[str, CategoryChange]) -> None:
-        """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
+    def saved(self, changes: Mapping[str, CategoryChange], *, stored: bool) -> None:
+        """The save is done: `changes` are part of what this request sees, and are not to be stored again.
+
+        :param stored: a later request can find something of it, so the cookie is worth sending.
+        """
+        self._was_stored = self._was_stored or stored
         if self._loaded is not None:
             for name, change in changes.items():
                 self._loaded.fields[name] = apply_change(self._loaded.fields.get(name, NO_FIELDS), change)
         self._forced = True  # "modified" stays true for whoever asks after the save
         self._now.settled()
         self._pending_end = self._pending_wipe = False
+
+    def close(self) -> None:
+        """The response is on its way; what is changed from here on is lost unless the save runs again."""
         self._saved = True

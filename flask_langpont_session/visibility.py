@@ -115,7 +115,7 @@ class Visibility:
         """
         for name in changes.keys() & self.kept_locally:
             change, version = changes[name], versions[name]
-            if loaded is not None and name in loaded.fields and loaded.versions[name] == version - 1:
+            if loaded is not None and name in loaded.fields and loaded.versions.get(name) == version - 1:
                 fields: Fields = apply_change(loaded.fields[name], change)
                 self._local.put_category(digest, name, CategoryCopy(version, fields))
             else:

@@ -1,4 +1,7 @@
-"""What the journal keeps, as values: fields that wait for Redis, revocations, pushes, and all of one session together."""
+"""What the journal keeps: its tables, and their rows as values.
+
+A field that waits for Redis is one row however often it is written; :func:`put_write` says what remains of it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,40 @@ from operator import attrgetter
 import msgspec
 
 from .base import CategoryCopy, ErrorClass, StoreError
+
+SCHEMA_VERSION = 1
+
+APPLICATION_ID = 0x4C50534A
+"""Marks the file as a journal, so that no tables are ever added to somebody else's database."""
+
+SCHEMA = (
+    # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
+    """CREATE TABLE writes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL,
+        shadow INTEGER NOT NULL, user_id TEXT, category TEXT NOT NULL, field TEXT NOT NULL, value BLOB,
+        delta INTEGER NOT NULL, is_delta INTEGER NOT NULL, base BLOB, base_version INTEGER,
+        at_ms INTEGER NOT NULL,
+        UNIQUE (digest, shadow, category, field))""",
+    """CREATE TABLE revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
+        in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
+    "CREATE TABLE pushes (seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE)",
+    """CREATE TABLE copies (
+        digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
+        PRIMARY KEY (digest, category))""",
+    "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
+    # Kept, not counted: counting 100,000 rows at every write would cost more than the write itself.
+    "CREATE TABLE size (entries INTEGER NOT NULL)",
+    "INSERT INTO size VALUES (0)",
+    *(
+        f"""CREATE TRIGGER {table}_{event} AFTER {event} ON {table}
+        BEGIN UPDATE size SET entries = entries {step}; END"""
+        for table in ("writes", "copies")
+        for event, step in (("INSERT", "+ 1"), ("DELETE", "- 1"))
+    ),
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+)
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
@@ -59,7 +96,7 @@ class Overlay:
 class PendingWrite:
     """One field of a session that waits to be merged into Redis. The columns of ``writes`` are named like this.
 
-    :param seq: given anew at each write of the field, never twice, always higher. None: not written yet.
+    :param seq: given anew at each write of the field, never twice, always higher. 0: not kept yet.
     :param digest: the session.
     :param kind: ``a`` anonymous, ``u`` signed in.
     :param shadow: belongs to the anonymous shadow of a dead session id.
@@ -74,7 +111,7 @@ class PendingWrite:
     :param at_ms: when the field was last written, milliseconds since 1970 by the host's clock.
     """
 
-    seq: int | None = None
+    seq: int = 0
     digest: str
     kind: str
     shadow: bool
@@ -91,21 +128,29 @@ class PendingWrite:
 
 _NAMES = tuple(field.name for field in fields(PendingWrite))
 _COLUMNS = ", ".join(_NAMES)
-_MARKS = ", ".join("?" * len(_NAMES))
-_values = attrgetter(*_NAMES)
+# SQLite gives the number.
+_INSERT = f"INSERT INTO writes ({', '.join(_NAMES[1:])}) VALUES ({', '.join('?' * len(_NAMES[1:]))})"
+_values = attrgetter(*_NAMES[1:])
 
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
+
+PUT_COPY = """INSERT INTO copies (digest, category, version, fields)
+    SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
+    ON CONFLICT (digest, category) DO UPDATE SET version = excluded.version, fields = excluded.fields
+        WHERE excluded.version > copies.version"""
+"""Publish a copy, unless one as new is there or the session is revoked."""
 
 
 def put_write(db: sqlite3.Connection, entry: PendingWrite) -> None:
     """Keep a field, merged with what waits of it already, under a new number."""
     place = (entry.digest, entry.shadow, entry.category, entry.field)
-    for row in db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD}", place).fetchall():
+    row = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD}", place).fetchone()
+    if row is not None:
         entry = _merged(_pending_write(row), entry)
         # Not INSERT OR REPLACE: of what that deletes no trigger hears, and the entries would be counted wrong.
         db.execute(f"DELETE FROM writes WHERE {FIELD}", place)
-    db.execute(f"INSERT INTO writes ({_COLUMNS}) VALUES ({_MARKS})", _values(entry))
+    db.execute(_INSERT, _values(entry))
 
 
 def oldest_writes(db: sqlite3.Connection, limit: int) -> list[PendingWrite]:
@@ -133,9 +178,18 @@ def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
     return db.execute("SELECT 1 FROM revocations WHERE digest = ?", (digest,)).fetchone() is not None
 
 
-def packed(copy: CategoryCopy) -> bytes:
-    """The fields of a copy, as one value of a table."""
-    return msgspec.msgpack.encode(dict(copy.fields))
+def settle(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: bool) -> None:
+    """Add the stores that have a revocation now; it goes when both have it."""
+    db.execute(
+        "UPDATE revocations SET in_database = max(in_database, ?), in_redis = max(in_redis, ?) WHERE digest = ?",
+        (in_database, in_redis, digest),
+    )
+    db.execute("DELETE FROM revocations WHERE digest = ? AND in_database AND in_redis", (digest,))
+
+
+def copy_row(digest: str, category: str, copy: CategoryCopy) -> tuple[object, ...]:
+    """What PUT_COPY asks for."""
+    return digest, category, copy.version, msgspec.msgpack.encode(dict(copy.fields)), digest
 
 
 def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:

@@ -1,0 +1,238 @@
+"""The file of the journal: how it is made, opened, written to by several processes at once, and let go of in a fork.
+
+Three rules of SQLite shape this module:
+
+- A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
+  and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
+  vanish without an error. So every connection is closed *before* a fork, and opened again where it is needed.
+- Closing *any* descriptor of a file drops all locks this process has on it, SQLite's too. So nothing here
+  opens the file by other means once it exists.
+- ``PRAGMA data_version`` changes when, and only when, another connection has committed. It costs about a
+  microsecond, so nothing needs to be read again as long as it stays the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from .base import ErrorClass, StoreError
+from .journal_entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+
+BUSY_SECONDS = 0.2
+"""How long a call waits for another worker's write. A write takes a few milliseconds."""
+
+_FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
+_REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+_REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+class JournalFile:
+    """One connection for all threads of this process, opened when it is needed. Its errors are StoreErrors.
+
+    :param path: the file; its folder is created if only that one is missing. None: a database in memory, which is
+        empty again after :meth:`close`, and in a forked child.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._opened = 0
+        self._written = 0
+        _files.add(self)
+
+    @contextmanager
+    def connected(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for this thread alone."""
+        with _lock:
+            try:
+                yield self._connection_here()
+            except _FAILURES as error:
+                if self.path is not None:
+                    # The next call begins anew: the file may be repaired or replaced by then.
+                    self.close()
+                raise _store_error(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The same, for what is written whole or not at all."""
+        with self._begun("IMMEDIATE") as db:
+            self._written += 1
+            yield db
+
+    def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
+        """The same, for several questions about one moment."""
+        return self._begun("DEFERRED")
+
+    def close(self) -> None:
+        """Let go of the file. Never raises; the next call opens it again."""
+        with _lock:
+            if self.path is not None and self._is_inherited():
+                # Closing it here could remove the log that the parent writes to.
+                return
+            connection, self.connection = self.connection, None
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+
+    def others_state(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """Differs from an earlier one if another process may have committed since."""
+        return self._opened, one(db, "PRAGMA data_version")
+
+    def state(self, db: sqlite3.Connection) -> tuple[int, int, int]:
+        """Differs from an earlier one if anyone may have committed since."""
+        return self._opened, self._written, one(db, "PRAGMA data_version")
+
+    @contextmanager
+    def _begun(self, mode: str) -> Iterator[sqlite3.Connection]:
+        with self.connected() as db:
+            _patiently(db, f"BEGIN {mode}")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def _connection_here(self) -> sqlite3.Connection:
+        if self.connection is None:
+            self.connection = _open(self.path)
+            self._pid = os.getpid()
+            self._opened += 1
+        elif self._is_inherited():
+            # Forked by C code that runs none of Python's hooks, with the connection open. There is no safe
+            # way on: this process would write where nobody looks. (After Journal.open() nothing is open, so that
+            # a server which forks like this works all the same.)
+            raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
+        return self.connection
+
+    def _is_inherited(self) -> bool:
+        return self.connection is not None and self._pid != os.getpid()
+
+
+# One lock for all journals of this process, usually one: a fork has to stop and close every one of them.
+# Reentrant, because a signal handler may fork.
+_lock = threading.RLock()
+_files: weakref.WeakSet[JournalFile] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    for file in list(_files):
+        if file.path is not None:
+            file.close()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    for file in list(_files):
+        # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
+        file.close()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=lambda: _lock.release(), after_in_child=_after_fork_in_child)
+
+
+def one(db: sqlite3.Connection, sql: str) -> int:
+    """The one number that a statement asks for."""
+    row = db.execute(sql).fetchone()
+    return int(row[0])
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        _create(path)
+    name = ":memory:" if path is None else path
+    connection = sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection)
+        if path is not None:
+            _make_private(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(path: Path) -> None:
+    """Only the owner may read what sessions contain. SQLite gives its -wal and -shm the mode of the file."""
+    with suppress(FileExistsError):
+        path.parent.mkdir(mode=0o700)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _make_private(path: Path) -> None:
+    """Take rights back that somebody gave since, for example by restoring a copy."""
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA synchronous = FULL")
+    if _is_blank(db):
+        _patiently(db, "PRAGMA journal_mode = WAL")
+        _create_schema(db)
+    if one(db, "PRAGMA application_id") != APPLICATION_ID:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
+    if (version := one(db, "PRAGMA user_version")) != SCHEMA_VERSION:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, f"schema version {version}")
+
+
+def _is_blank(db: sqlite3.Connection) -> bool:
+    return not one(db, "SELECT EXISTS (SELECT 1 FROM sqlite_schema)")
+
+
+def _create_schema(db: sqlite3.Connection) -> None:
+    _patiently(db, "BEGIN IMMEDIATE")
+    # Another worker may have been first.
+    if _is_blank(db):
+        for statement in SCHEMA:
+            db.execute(statement)
+    db.execute("COMMIT")
+
+
+def _patiently(db: sqlite3.Connection, statement: str) -> None:
+    """Run a statement that needs the write lock, as soon as other workers leave it.
+
+    SQLite's own waiting looks a dozen times, ever more rarely, and for some statements not at all: a sibling
+    that writes without a pause would keep a logout out.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        while not _takes(db, statement, last=time.monotonic() > deadline):
+            time.sleep(0.001)
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def _takes(db: sqlite3.Connection, statement: str, *, last: bool) -> bool:
+    try:
+        db.execute(statement)
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def _store_error(error: Exception) -> StoreError:
+    # The name SQLite or the system gives the error says what is wrong, and unlike the text it quotes nothing.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    cause = getattr(error, "sqlite_errorname", type(error).__name__)
+    if isinstance(error, (OverflowError, UnicodeError)):
+        return StoreError("journal", ErrorClass.DATA, cause)
+    refused = code in _REFUSED or (isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM)
+    return StoreError("journal", ErrorClass.WRITE_REFUSED if refused else ErrorClass.UNREACHABLE, cause)
