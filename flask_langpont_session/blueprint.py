@@ -25,7 +25,7 @@ def health_report(state: State) -> dict[str, Any]:
     view = state.health.view()
     level = view.level
     return {
-        "status": _STATUS[level] if state.monitor.running else "starting",
+        "status": _STATUS[level] if state.monitor.has_looked else "starting",
         "level": level,
         "level_name": LEVELS[level],
         "since": datetime.fromtimestamp(state.health.since, UTC).isoformat(timespec="seconds"),

@@ -100,6 +100,7 @@ class Monitor:
         self._pauses: dict[str, float] = {}
         self._next_probe: dict[str, float] = {}
         self._next_canary = 0.0
+        self._rounds = 0
         self._published = False
         self._recovered_at = self._clock()
 
@@ -112,9 +113,9 @@ class Monitor:
                     self._thread.start()
 
     @property
-    def running(self) -> bool:
-        """Whether the thread was started in this process."""
-        return self._thread is not None
+    def has_looked(self) -> bool:
+        """Whether this process has looked at every store once: before that nobody can say that all is well."""
+        return self._rounds > 0
 
     def stop(self) -> None:
         """End the thread and wait for it. For tests and orderly exits; the thread is a daemon."""
@@ -152,6 +153,7 @@ class Monitor:
         """One round. Public so that tests can drive it without the thread."""
         with self._ticking:
             self._tick()
+            self._rounds += 1
 
     def _tick(self) -> None:
         self._look_at_suspects()

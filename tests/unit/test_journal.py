@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, StoreError
-from flask_langpont_session.stores.journal import Journal, Overlay, PendingPush
+from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.journal_entries import Overlay, PendingPush
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
@@ -420,8 +421,8 @@ def test_an_empty_journal_is_not_read_again(durable: Journal) -> None:
     """While nobody writes, is_empty reads no table."""
     assert durable.is_empty()
     statements: list[str] = []
-    assert durable._connection is not None
-    durable._connection.set_trace_callback(statements.append)
+    assert durable._file.connection is not None
+    durable._file.connection.set_trace_callback(statements.append)
     assert durable.is_empty()
     assert statements == ["PRAGMA data_version"]
 
@@ -547,9 +548,9 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
 def test_every_commit_is_forced_to_the_disk(durable: Journal) -> None:
     """The file is in WAL mode with synchronous=FULL, so that a power failure loses no acknowledged write."""
     durable.is_empty()
-    assert durable._connection is not None
-    assert durable._connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert durable._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert durable._file.connection is not None
+    assert durable._file.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert durable._file.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 # Forks
@@ -764,8 +765,8 @@ def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> 
 def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, cause: str) -> None:
     """Full and read-only are of class WRITE_REFUSED; nothing of the call is kept, and reads go on."""
     durable.revoke("before")
-    assert durable._connection is not None
-    durable._connection.execute(f"PRAGMA {pragma}")
+    assert durable._file.connection is not None
+    durable._file.connection.execute(f"PRAGMA {pragma}")
     with pytest.raises(StoreError) as caught:
         write_fields(durable, "d", {f"field{number}": b"x" * 1000 for number in range(100)})
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
