@@ -54,11 +54,12 @@ class Changes:
         self.deleted.discard(key)
         self.increments.pop(key, None)
 
-    def delete(self, key: str) -> None:
-        """The key is gone from now on."""
+    def delete(self, key: str, *, stored: bool) -> None:
+        """The key is gone from now on; if it is stored, there too."""
         for changed in (self.values, self.assigned, self.increments):
             changed.pop(key, None)
-        self.deleted.add(key)
+        if stored:
+            self.deleted.add(key)
 
     def add(self, key: str, by: int, total: int) -> None:
         """The server is to add `by`; the view sees `total`."""
@@ -114,7 +115,18 @@ class Changes:
             change_of(key).increments[key] = by
         for key, encoded in {**self.assigned, **self._changed_inside(stored)}.items():
             change_of(key).sets[key] = encoded
+        for name, change in changes.items():
+            self._drop_oversized(name, change)
         return changes
+
+    def _drop_oversized(self, category: str, change: CategoryChange) -> None:
+        """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
+        size = sum(len(key) + len(value) for key, value in change.sets.items())
+        if size > self._max_bytes:
+            self._reject(
+                category, max(change.sets, key=lambda key: len(change.sets[key])), f"{size} bytes are too many"
+            )
+            change.sets.clear()
 
     def _changed_inside(self, stored: Callable[[str], Fields]) -> dict[str, bytes]:
         """Values that were changed in place since they were read or assigned."""
@@ -149,10 +161,13 @@ class Changes:
         except (SessionValueError, UnreadableValue):
             return None
 
-    def carry(self, key: str, value: Any) -> tuple[Any, bytes] | None:
-        """A value and its encoding, to be taken along to another id; None: it cannot be stored."""
+    def carry(self, key: str, value: Any, stored: bytes | None) -> tuple[Any, bytes] | None:
+        """A value and its encoding, to be taken along to another id.
+
+        One that cannot be stored any more is taken along as it was stored last; None: it never was.
+        """
         try:
             return value, self.encode(key, value)
         except SessionValueError as error:
             self._reject(self._table.feature_of(key).category, key, error.reason)
-            return None
+            return None if stored is None else (decode(stored), stored)

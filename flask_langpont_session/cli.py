@@ -38,7 +38,7 @@ def init_db() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_appcontext
 def status(as_json: bool) -> None:
-    """Ask every store now, over new connections, and say what was found. Exit code 1 if one does not answer."""
+    """Ask every store now, over new connections, and say what was found. Exit code 1 if one cannot do its work."""
     state = state_of()
     found = {name: _ask(state, name) for name in (*state.repository.redis, DATABASE)}
     if as_json:
@@ -46,8 +46,6 @@ def status(as_json: bool) -> None:
     else:
         for name, error in found.items():
             click.echo(f"{name:10} {error or 'ok'}")
-        for table in _missing_tables(state) if not found[DATABASE] else []:
-            click.echo(f"{'':10} table {table} is missing: run `flask langpont init-db`")
     if any(found.values()):
         raise SystemExit(1)
 
@@ -57,6 +55,7 @@ def _ask(state: State, name: str) -> str | None:
     try:
         if name == DATABASE:
             repository.database.probe(_PATIENCE)
+            return _without_tables(repository.database.missing_tables())
         elif name == PRIMARY:
             key = f"{state.settings.key_prefix}:canary:status"
             repository.primary.probe(key, "status", timeout=_PATIENCE)
@@ -67,8 +66,9 @@ def _ask(state: State, name: str) -> str | None:
     return None
 
 
-def _missing_tables(state: State) -> list[str]:
-    return state.repository.database.missing_tables()
+def _without_tables(missing: list[str]) -> str | None:
+    """It answers, but nobody can sign in."""
+    return f"missing: {', '.join(missing)}; run `flask langpont init-db`" if missing else None
 
 
 @langpont.command("explain")
@@ -89,7 +89,7 @@ def explain_lines(state: State) -> list[str]:
     for feature in settings.table.features.values():
         ttl = settings.table.categories[feature.category].ttl
         life = "session's life" if ttl is None else f"{ttl} s"
-        keys = " ".join(feature.keys)
+        keys = f"`{' '.join(feature.keys)}`"  # a * or _ is no emphasis here
         lines.append(_row([feature.category, life, feature.name, feature.priority, keys]))
     return lines
 

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from werkzeug.exceptions import ServiceUnavailable
 
 
+_LONGEST_SHOWN = 120
+"""Characters of a session key that an error message quotes."""
+
+
 class LangPontSessionError(Exception):
     """Base of all errors of this package."""
 
@@ -37,7 +41,13 @@ class SessionValueError(LangPontSessionError):
     def __init__(self, key: object, reason: str) -> None:
         self.key = key
         self.reason = reason
-        super().__init__(f"session[{key!r}] cannot be stored: {reason}")
+        super().__init__(f"session[{_shown(key)}] cannot be stored: {reason}")
+
+
+def _shown(key: object) -> str:
+    """A key as it may stand in a message, however long somebody made it."""
+    text = repr(key)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(text)} characters)"
 
 
 class UnsupportedValue(SessionValueError, TypeError):

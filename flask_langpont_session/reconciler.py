@@ -17,9 +17,9 @@ from .cookies import SIGNED_IN
 from .health import DATABASE, PRIMARY, READ, WRITE
 from .records import Life, apply_change
 from .repository import SessionRepository
-from .stores.base import AuthRow, CategoryChange, RowState, StoreError
+from .stores.base import AuthRow, CategoryChange, ErrorClass, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
-from .stores.redis import MergeField
+from .stores.redis import Merged, MergeField
 
 log = logging.getLogger(__name__)
 
@@ -135,28 +135,50 @@ class Reconciler:
         self._push(row.digest)
 
     def _merge(self, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
-        first = fresh[0]
-        guarded = self._needs_database(first)
-        life = self._repository.life_of(first.category, "u" if guarded else "a", self._life())
+        # An addition is taken out of the journal before it is sent: two workers that replay at the same time, or one
+        # that is killed in between, must not add it twice.
+        sent = [write for write in fresh if not write.is_delta or self._journal.claim(write)]
         try:
-            status, applied, conflicts = self._redis.merge(
-                first.digest,
-                first.category,
-                [_as_field(write) for write in fresh],
-                guard="alive" if guarded else "free",
-                life_ms=life,
-                timeout=_TIMEOUT,
-                shadow=first.shadow,
-            )
+            merged = self._send(sent)
         except StoreError as error:
-            if error.timed_out:
-                self._journal.forget_writes([write for write in writes if write.is_delta])
+            if error.error_class is not ErrorClass.UNREACHABLE:  # the server refused, so nothing was added
+                self._put_back([write for write in sent if write.is_delta])
             raise
-        self._repository.recorder.count("merged_fields", applied)
-        self._repository.recorder.count("merge_conflicts", conflicts)
-        if status != "merged":
-            self._repository.recorder.count("merge_dropped", len(fresh))
-        self._journal.forget_writes(writes)
+        counted = {"merged_fields": merged.applied, "merge_conflicts": merged.conflicts}
+        if merged.status != "merged":
+            counted["merge_dropped"] = len(sent)
+        for name, number in counted.items():
+            self._repository.recorder.count(name, number)
+        self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version)
+
+    def _send(self, writes: Sequence[PendingWrite]) -> Merged:
+        if not writes:
+            return Merged("merged")
+        first = writes[0]
+        guarded = self._needs_database(first)
+        return self._redis.merge(
+            first.digest,
+            first.category,
+            [_as_field(write) for write in writes],
+            guard="alive" if guarded else "free",
+            life_ms=self._repository.life_of(first.category, "u" if guarded else "a", self._life()),
+            timeout=_TIMEOUT,
+            shadow=first.shadow,
+        )
+
+    def _put_back(self, additions: Sequence[PendingWrite]) -> None:
+        for write in additions:
+            self._journal.increment(
+                write.digest,
+                kind=write.kind,
+                user_id=write.user_id,
+                shadow=write.shadow,
+                category=write.category,
+                field=write.field,
+                by=write.delta,
+                base=write.base,
+                base_version=write.base_version,
+            )
 
     def _life(self) -> Life:
         settings = self._repository.settings

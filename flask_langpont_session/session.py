@@ -367,7 +367,8 @@ class Session(SessionMixin):
         for key in self:
             if key not in ghosts and self._feature_of(key).category in categories:
                 value = self.get(key, _MISSING)
-                pair = None if value is _MISSING else self._now.carry(key, value)
+                stored = self._stored(self._feature_of(key).category).get(key)
+                pair = None if value is _MISSING else self._now.carry(key, value, stored)
                 if pair:
                     carried[key] = pair
         return carried
@@ -401,7 +402,7 @@ class Session(SessionMixin):
         self._warn_if_saved(key)
         if category == AUTH and self._kind == SIGNED_IN and self._is_sign_out(key):
             return
-        self._now.delete(key)
+        self._now.delete(key, stored=stored)
 
     def _is_sign_out(self, key: str) -> bool:
         """What removing an auth key means. Returns whether the session ended by it."""

@@ -247,6 +247,27 @@ class Journal:
         with self._file.transaction() as db:
             db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in entries])
 
+    def claim(self, entry: PendingWrite) -> bool:
+        """Take an entry out, if it is still as it was read. Of several workers that try, one gets True.
+
+        For additions, which must not be sent twice: what is claimed and then not sent is lost.
+        """
+        with self._file.transaction() as db:
+            return db.execute("DELETE FROM writes WHERE seq = ?", (entry.seq,)).rowcount == 1
+
+    def settle_writes(self, entries: Iterable[PendingWrite], version: int) -> None:
+        """These are merged. A field that was written again meanwhile stays, and what was merged is its base now.
+
+        :param version: of the category after the merge.
+        """
+        merged = list(entries)
+        with self._file.transaction() as db:
+            db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in merged])
+            db.executemany(
+                f"UPDATE writes SET base = ?, base_version = ? WHERE {FIELD}",
+                [(e.value, version, e.digest, e.shadow, e.category, e.field) for e in merged],
+            )
+
     def forget_fields(self, digest: str, category: str, fields: Iterable[str], *, shadow: bool = False) -> None:
         """Redis has taken newer values of these fields directly."""
         places = [(digest, shadow, category, field) for field in fields]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
@@ -103,6 +103,21 @@ class MergeField:
     base_version: int | None
     base: bytes | None
     at_ms: int
+
+
+class Merged(NamedTuple):
+    """What a merge did.
+
+    :param status: ``merged``, ``dead`` or ``gone``.
+    :param applied: fields that were applied.
+    :param conflicts: fields that somebody else wrote since; theirs stayed.
+    :param version: of the category afterwards.
+    """
+
+    status: str
+    applied: int = 0
+    conflicts: int = 0
+    version: int = 0
 
 
 class RedisStore:
@@ -209,11 +224,8 @@ class RedisStore:
         life_ms: int,
         timeout: float,
         shadow: bool = False,
-    ) -> tuple[str, int, int]:
-        """Bring an outage's writes into a category.
-
-        :return: (``merged``, ``dead`` or ``gone``; fields applied; fields in conflict).
-        """
+    ) -> Merged:
+        """Bring an outage's writes into a category."""
         arguments: list[Any] = [guard, digest, life_ms]
         for change in fields:
             version = "" if change.base_version is None else change.base_version
@@ -221,8 +233,7 @@ class RedisStore:
             arguments += (int(change.base is not None), change.base or b"", change.at_ms)
         keys = [self.key(AUTH, digest), self.key(category, digest, shadow)]
         [reply] = self._run([(MERGE, keys, arguments)], timeout)
-        status = str(reply[0], "ascii")
-        return (status, reply[1], reply[2]) if status == "merged" else (status, 0, 0)
+        return Merged(str(reply[0], "ascii"), *reply[1:])
 
     def set_aside(self, digest: str, category: str, *, timeout: float, shadow: bool = False) -> None:
         """Move a damaged record out of the way."""

@@ -76,7 +76,7 @@ def test_every_mistake_in_the_tables_is_reported_at_once() -> None:
         {
             "shop": {"ttl": "soon", "features": {"cart": [], "box": ["cart", "@x"], "list": ["cart"]}, "color": 1},
             "a b": {"features": {"cart": ["y*z"]}},
-            "odd": 3,
+            "odd": 3,  # type: ignore[dict-item]
         },
         {"cart": "urgent"},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -602,3 +603,28 @@ def test_a_cookie_that_browsers_throw_away_is_refused(load: Load, config: dict[s
 def test_cookies_that_browsers_keep_are_accepted(load: Load, config: dict[str, Any]) -> None:
     """Flask's defaults among them."""
     assert load(**config).cookie_resend == "due"
+
+
+# -- docs --------------------------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
+IN_WORDS = {"REDIS_URL", "DATABASE_URL", "JOURNAL", "CATEGORIES"}
+
+
+def documented() -> dict[str, list[str]]:
+    """Setting → type, default and meaning, as the tables of the docs have them."""
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    rows = [re.fullmatch(r"\| `([A-Z_]+)` \| (.+?) \| (.+?) \| (.+) \|", line) for line in lines]
+    return {row[1]: [row[2], row[3], row[4]] for row in rows if row}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """The docs' tables name all settings and no others, and the defaults in them are the code's."""
+    found = documented()
+    assert set(found) == {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
+    written = {
+        name: f"`{' '.join(default)}`" if isinstance(default, tuple) else f"`{default!r}`"
+        for name, default in DEFAULTS.items()
+        if name not in IN_WORDS
+    }
+    assert {name: found[name][1] for name in written} == written

@@ -799,3 +799,33 @@ def test_closing_twice_is_harmless(journal: Journal) -> None:
     journal.is_empty()
     journal.close()
     journal.close()
+
+
+def test_an_addition_is_claimed_by_one_worker_only(tmp_path: Path) -> None:
+    """Two workers that replay at the same time must not add twice; an addition that grew meanwhile is not claimed."""
+    one, two = Journal(tmp_path / "journal"), Journal(tmp_path / "journal")
+    one.increment("d", kind="a", category="translation", field="n", by=2, base=None, base_version=1)
+    [entry] = one.pending_writes()
+    two.increment("d", kind="a", category="translation", field="n", by=1, base=None, base_version=1)
+    assert not one.claim(entry)
+    [grown] = one.pending_writes()
+    assert grown.delta == 3
+    assert [two.claim(grown), one.claim(grown)] == [True, False]
+    assert one.pending_writes() == []
+    one.close()
+    two.close()
+
+
+def test_a_field_written_during_its_merge_has_the_merged_value_as_base(tmp_path: Path) -> None:
+    """Else the merge itself would look like somebody else's newer write, and the later value would be dropped."""
+    journal = Journal(tmp_path / "journal")
+    place = {"kind": "a", "category": "translation", "base": {"text": b"0"}, "base_version": 4}
+    journal.write("d", changes={"text": b"1"}, **place)  # type: ignore[arg-type]
+    merged = journal.pending_writes()
+    journal.write("d", changes={"text": b"2"}, **place)  # type: ignore[arg-type]
+    journal.settle_writes(merged, 5)
+    [left] = journal.pending_writes()
+    assert (left.value, left.base, left.base_version) == (b"2", b"1", 5)
+    journal.settle_writes([left], 6)
+    assert journal.pending_writes() == []
+    journal.close()

@@ -15,6 +15,8 @@ if not now.err then
   end
 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+for i = 4, #ARGV, 1000 do  -- Lua passes some thousand arguments to one call, not more
+  redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 'pushed'

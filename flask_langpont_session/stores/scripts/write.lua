@@ -28,6 +28,13 @@ local function take(count)
   return taken
 end
 
+-- Lua passes some thousand arguments to one call, not more.
+local function in_parts(command, key, list)
+  for i = 1, #list, 1000 do
+    redis.call(command, key, unpack(list, i, math.min(i + 999, #list)))
+  end
+end
+
 local plans = {}
 for k = 2, #KEYS do
   local plan = {key = KEYS[k], life = ARGV[at], wipe = ARGV[at + 1] == '1'}
@@ -92,10 +99,9 @@ for number, plan in ipairs(plans) do
   if plan.wipe and #plan.sets + #plan.incs == 0 then
     version = 0
   else
-    redis.call('HSET', plan.key, '@d', digest, '@v', version, '@t', now, unpack(plan.sets))
-    if #plan.dels > 0 then
-      redis.call('HDEL', plan.key, unpack(plan.dels))
-    end
+    redis.call('HSET', plan.key, '@d', digest, '@v', version, '@t', now)
+    in_parts('HSET', plan.key, plan.sets)
+    in_parts('HDEL', plan.key, plan.dels)
     for i = 1, #plan.incs, 2 do
       redis.call('HINCRBY', plan.key, plan.incs[i], plan.incs[i + 1])
     end

@@ -1,0 +1,179 @@
+"""``python -m benchmarks``: real servers on loopback, all contestants in one run, a Markdown report on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import redis
+
+from example_app.servers import Postgres, Valkey
+
+from . import measure
+from .contestants import Contestant, Ours, without_sql
+from .measure import BARE, OURS, REFERENCE, Lane
+from .report import Results, as_json, markdown
+from .scenarios import SCENARIOS, Scenario
+
+PARALLEL = 50
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int
+    calls: int
+    tries: int
+    sessions: int
+
+
+FULL = Effort(rounds=41, calls=40, tries=5, sessions=5000)
+QUICK = Effort(rounds=5, calls=8, tries=1, sessions=300)
+
+
+CORES = {
+    "apart": "client and server on a core each",
+    "shared": "client and server on one core",
+    "any": "client and server where the kernel puts them",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The servers, and who runs on them.
+
+    :param others: all contestants but ours.
+    :param ours: SQL engine → our application on it.
+    """
+
+    admin: redis.Redis
+    others: Sequence[Contestant]
+    ours: dict[str, Contestant]
+
+    def contestants(self, scenario: Scenario) -> list[Contestant]:
+        """Who takes part in a scenario."""
+        everyone = [*self.others, self.ours[scenario.database]]
+        return [contestant for contestant in everyone if measure.fits(contestant, scenario)]
+
+
+@contextmanager
+def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
+    """Start the servers that are needed; stop them at the end.
+
+    :param cores: one of :data:`CORES`.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="benchmarks-")))
+        # What is removed is freed at once, not while the memory of something else is being counted.
+        options = ("--lazyfree-lazy-user-flush", "no")
+        valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
+        _settle(cores, valkey.pid)
+        urls = {"sqlite": f"sqlite:///{folder / 'sessions.sqlite3'}"}
+        if "postgresql" in databases:
+            urls["postgresql"] = stack.enter_context(Postgres(folder / "postgres")).url
+        ours: dict[str, Contestant] = {
+            name: Ours(valkey.url, url, folder / f"ours-{name}") for name, url in urls.items()
+        }
+        for contestant in ours.values():
+            stack.callback(contestant.close)
+        yield Stage(stack.enter_context(redis.Redis.from_url(valkey.url)), without_sql(valkey.url), ours)
+
+
+def _settle(cores: str, server: int | None) -> None:
+    # Left alone, the kernel now and then puts client and server on one core. Waking the other side then costs next to
+    # nothing, a round trip a quarter, and every ratio is another one: one run could not be compared with the next.
+    if cores == "any" or server is None:
+        return
+    available = sorted(os.sched_getaffinity(0))
+    mine, its = (available[0], available[-1]) if cores == "apart" else (available[0], available[0])
+    os.sched_setaffinity(server, {its})
+    os.sched_setaffinity(0, {mine})
+
+
+def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything: bool) -> Results:
+    """Measure. Without `everything` only the scenarios: neither lost updates nor memory."""
+    with staged({scenario.database for scenario in scenarios}, cores) as stage:
+        lanes = [Lane(contestant, scenario) for scenario in scenarios for contestant in stage.contestants(scenario)]
+        measure.run_rounds(lanes, rounds=effort.rounds, calls=effort.calls, progress=_say)
+        _say("counting traffic")
+        served = [lane for lane in lanes if lane.contestant.name not in (BARE, "cookie")]
+        everyone = [*stage.others, stage.ours["sqlite"]]
+        return Results(
+            versions=_versions(stage.admin, cores),
+            labels={contestant.name: contestant.label for contestant in everyone},
+            scenarios=scenarios,
+            lanes={_names(lane): lane for lane in lanes},
+            traffic={_names(lane): measure.traffic(lane, stage.admin, 20) for lane in served},
+            lost=_lost(everyone, effort) if everything else {},
+            requests=PARALLEL,
+            memory=_memory(everyone, stage.admin, effort) if everything else {},
+            outages=sum(contestant.outages for contestant in stage.ours.values()),
+        )
+
+
+def _names(lane: Lane) -> tuple[str, str]:
+    return lane.scenario.name, lane.contestant.name
+
+
+def _lost(everyone: Sequence[Contestant], effort: Effort) -> dict[str, list[int]]:
+    _say(f"{PARALLEL} parallel requests")
+    rivals = [contestant for contestant in everyone if contestant.name in (REFERENCE, OURS)]
+    return {c.name: [measure.lost_updates(c, PARALLEL) for _ in range(effort.tries)] for c in rivals}
+
+
+def _memory(everyone: Sequence[Contestant], admin: redis.Redis, effort: Effort) -> dict[str, float]:
+    _say(f"memory of {effort.sessions} sessions")
+    by_name = {contestant.name: contestant for contestant in everyone}
+    found = {"one msgspec blob (Flask-Session)": measure.memory_per_session(by_name[REFERENCE], admin, effort.sessions)}
+    found["three hashes (ours)"] = measure.memory_per_session(by_name[OURS], admin, effort.sessions)
+    admin.config_set("hash-max-listpack-value", 1024)
+    roomy = measure.memory_per_session(by_name[OURS], admin, effort.sessions)
+    found["… with `hash-max-listpack-value 1024` on the server"] = roomy
+    return found
+
+
+def _versions(admin: redis.Redis, cores: str) -> str:
+    server = admin.info("server")
+    assert isinstance(server, dict)
+    packages = ("flask", "flask-session", "redis", "hiredis", "sqlalchemy", "msgspec")
+    mine = ", ".join(f"{name} {version(name)}" for name in packages)
+    valkey = server.get("valkey_version") or server["redis_version"]
+    machine = f"{os.cpu_count()} cores, loopback, {CORES[cores]}"
+    return f"{machine}. Python {platform.python_version()}, Valkey {valkey}, {mine}.\n"
+
+
+def _say(text: str) -> None:
+    print(f"\r{text:<40}", end="", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run the benchmarks. Targets are printed, met or not; nothing fails on them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean little")
+    parser.add_argument("--only", metavar="SCENARIO", action="append", choices=[s.name for s in SCENARIOS])
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every round's figures there")
+    if hasattr(os, "sched_setaffinity"):
+        parser.add_argument("--cores", choices=CORES, default="apart", help="where client and server run")
+    options = parser.parse_args()
+    chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
+    cores = getattr(options, "cores", "any")
+    results = run(chosen, QUICK if options.quick else FULL, cores=cores, everything=not options.only)
+    _say("")
+    print("\r", end="", file=sys.stderr)
+    print(markdown(results))
+    if options.json:
+        options.json.write_text(json.dumps(as_json(results), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

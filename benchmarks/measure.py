@@ -1,0 +1,277 @@
+"""How it is measured: one WSGI call, blocks of calls in interleaved rounds, the server's counters, memory, threads."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from statistics import median
+from threading import Barrier
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from .scenarios import VALUE, Scenario, bytes_of, data_of
+
+if TYPE_CHECKING:
+    from .contestants import Contestant
+
+Environ = dict[str, Any]
+
+BARE, REFERENCE, OURS = "bare", "flask-session", "ours"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request was answered."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def cookie(self) -> str | None:
+        """The Cookie header a browser would send from now on; None: no cookie was set."""
+        for name, value in self.headers:
+            if name == "Set-Cookie":
+                return "; ".join(f"{key}={morsel.value}" for key, morsel in SimpleCookie(value).items())
+        return None
+
+
+def environ_for(path: str, cookie: str) -> Environ:
+    """The WSGI environ of a GET."""
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "localhost",
+        "HTTP_COOKIE": cookie,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+
+
+def call(app: Callable[..., Iterable[bytes]], environ: Environ) -> Reply:
+    """One request, all in: what a WSGI server would do with the application."""
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[..., object]:
+        started.append((status, headers))
+        return started.append
+
+    body = app(environ.copy(), start_response)
+    try:
+        content = b"".join(body)
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    return Reply(*started[0], content)
+
+
+# -- time ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Lane:
+    """One contestant in one scenario.
+
+    :param rounds: the median call of each round, nanoseconds.
+    :param bodies: what its requests of one round were answered; the same in every round, else `steady` is False.
+    :param after: all of the session's data as a later request sees it.
+    """
+
+    contestant: Contestant
+    scenario: Scenario
+    cookie: str = ""
+    rounds: list[float] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    after: bytes = b""
+    steady: bool = True
+
+    @property
+    def microseconds(self) -> float:
+        """The median of the rounds."""
+        return median(self.rounds) / 1000
+
+    def begin(self) -> None:
+        """Store the session that the requests find."""
+        if not self.scenario.visitor:
+            self.cookie = self.contestant.begin(data_of(self.scenario.size))
+
+    def run(self, calls: int, warm_up: int) -> None:
+        """One round."""
+        app = self.contestant.app.wsgi_app
+        environs = [self.environ(number) for number in range(warm_up + calls)]
+        times, replies = [], []
+        for environ in environs:
+            began = perf_counter_ns()
+            reply = call(app, environ)
+            times.append(perf_counter_ns() - began)
+            replies.append(reply)
+        self.rounds.append(median(times[warm_up:]))
+        self._note([reply.status.encode() + reply.body for reply in replies])
+
+    def environ(self, number: int) -> Environ:
+        """The environ of one request; a visitor's session is stored for it first."""
+        cookie = self.cookie
+        if self.scenario.visitor:
+            cookie = self.contestant.begin(data_of(self.scenario.size, "translation", "ui"))
+        return {**environ_for(self.scenario.path, cookie), VALUE: f"theme-{number:03d}"}
+
+    def _note(self, bodies: list[bytes]) -> None:
+        if self.bodies and bodies != self.bodies:
+            self.steady = False
+        self.bodies = bodies
+
+    def check(self) -> None:
+        """One more request, and what the next one finds: the change must have been stored."""
+        environ = self.environ(7)
+        reply = call(self.contestant.app.wsgi_app, environ)
+        self.after = self.contestant.get("/read-all", reply.cookie or environ["HTTP_COOKIE"]).body
+
+    def agrees_with(self, other: Lane) -> bool:
+        """Whether both did the same work: equal bodies in every round, and equal sessions afterwards."""
+        same = (self.bodies, self.after) == (other.bodies, other.after)
+        return same and self.steady and other.steady
+
+
+def fits(contestant: Contestant, scenario: Scenario) -> bool:
+    """Whether the scenario's session can be kept by the contestant at all."""
+    size = sum(bytes_of(scenario.size, name) for name in ("auth", "translation", "ui"))
+    return contestant.limit is None or size <= contestant.limit
+
+
+def run_rounds(lanes: Sequence[Lane], *, rounds: int, calls: int, progress: Callable[[str], None]) -> None:
+    """All lanes in every round, so that whatever else the machine does hits all of them alike."""
+    for lane in lanes:
+        lane.begin()
+        lane.run(3, 0)  # connects, compiles, verifies
+        lane.rounds.clear()
+        lane.bodies.clear()
+    with _no_collection():
+        for number in range(rounds):
+            progress(f"round {number + 1} of {rounds}")
+            for lane in _rotated(lanes, number):
+                lane.run(calls // 4 if lane.scenario.visitor else calls, warm_up=2)
+    for lane in lanes:
+        lane.check()
+
+
+def _rotated(lanes: Sequence[Lane], number: int) -> list[Lane]:
+    """Scenario by scenario; nobody always runs behind the same neighbour's leftovers in the caches."""
+    by_scenario: dict[str, list[Lane]] = {}
+    for lane in lanes:
+        by_scenario.setdefault(lane.scenario.name, []).append(lane)
+    turned = []
+    for group in by_scenario.values():
+        first = number % len(group)
+        turned += group[first:] + group[:first]
+    return turned
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+# -- traffic -------------------------------------------------------------------------------------------------------
+
+_SCRIPTS = ("evalsha", "eval")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one request costs on the wire, by the server's own counters.
+
+    :param commands: name → how many the client sent.
+    """
+
+    round_trips: float
+    commands: Mapping[str, float]
+    bytes_out: float
+    bytes_in: float
+
+
+def traffic(lane: Lane, admin: redis.Redis, calls: int) -> Traffic:
+    """Counters before and after some requests. The scripts' inner commands are not the client's and do not count."""
+    environs = [lane.environ(number) for number in range(calls)]
+    nothing = _counted(admin, lambda: None)
+    total = _counted(admin, lambda: [call(lane.contestant.app.wsgi_app, environ) for environ in environs])
+    spent = {name: (total[name] - nothing.get(name, 0)) / calls for name in total}
+    commands = {name.removeprefix("cmdstat_"): value for name, value in spent.items() if name.startswith("cmdstat_")}
+    commands = {name: round(count, 1) for name, count in commands.items() if count >= 0.05}
+    if any(name in commands for name in _SCRIPTS):
+        commands = {name: commands[name] for name in _SCRIPTS if name in commands}
+    # A large request takes the server several reads, a large reply several writes; never both for one round trip.
+    trips = min(spent["total_reads_processed"], spent["total_writes_processed"])
+    return Traffic(round(trips, 1), commands, spent["total_net_input_bytes"], spent["total_net_output_bytes"])
+
+
+def _counted(admin: redis.Redis, action: Callable[[], object]) -> dict[str, float]:
+    before = _counters(admin)
+    action()
+    after = _counters(admin)
+    return {name: value - before.get(name, 0) for name, value in after.items()}
+
+
+def _counters(admin: redis.Redis) -> dict[str, float]:
+    stats: Any = admin.info("stats")
+    commands: Any = admin.info("commandstats")
+    names = ("total_reads_processed", "total_writes_processed", "total_net_input_bytes", "total_net_output_bytes")
+    return {name: stats[name] for name in names} | {name: entry["calls"] for name, entry in commands.items()}
+
+
+# -- lost updates --------------------------------------------------------------------------------------------------
+
+
+def lost_updates(contestant: Contestant, requests: int) -> int:
+    """How many of so many parallel requests, each setting another key of one session, left nothing behind."""
+    cookie = contestant.begin(data_of("1 KB"))
+    keys = [f"mark_{number:02d}" for number in range(requests)]
+    contestant.meeting.barrier = Barrier(requests)
+    with ThreadPoolExecutor(requests) as pool:
+        list(pool.map(lambda key: contestant.get("/mark", cookie, key), keys))
+    found = contestant.get("/read-all", cookie).body.decode()
+    return sum(f'"{key}"' not in found for key in keys)
+
+
+# -- memory --------------------------------------------------------------------------------------------------------
+
+
+def memory_per_session(contestant: Contestant, admin: redis.Redis, sessions: int) -> float:
+    """Bytes the server needs more for each session it keeps. Removes all data that is there."""
+    admin.flushall()
+    contestant.begin(data_of("1 KB"))
+    before = _used(admin)
+    for _ in range(sessions):
+        contestant.begin(data_of("1 KB"))
+    return (_used(admin) - before) / sessions
+
+
+def _used(admin: redis.Redis) -> int:
+    # Without the buffers of connections, which shrink when they were idle for a while.
+    memory: Any = admin.info("memory")
+    return int(memory["used_memory"]) - int(memory["mem_clients_normal"])

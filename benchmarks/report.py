@@ -1,0 +1,189 @@
+"""The figures as Markdown for people and as JSON for programs. Ratios first: absolute times are the machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .measure import BARE, OURS, REFERENCE, Lane, Traffic
+from .scenarios import SIZES, Scenario, bytes_of
+
+Rows = Iterable[Sequence[str]]
+
+
+@dataclass
+class Results:
+    """Everything one run found.
+
+    :param labels: contestant → how the report calls it, in its order.
+    :param lanes: (scenario, contestant) → lane.
+    :param traffic: (scenario, contestant) → traffic.
+    :param lost: contestant → lost updates of each try.
+    :param memory: label → bytes per session.
+    """
+
+    versions: str
+    labels: Mapping[str, str]
+    scenarios: Sequence[Scenario]
+    lanes: Mapping[tuple[str, str], Lane]
+    traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
+    lost: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    requests: int = 0
+    memory: Mapping[str, float] = field(default_factory=dict)
+    outages: int = 0
+
+    def ratio(self, scenario: Scenario, contestant: str, *, added: bool) -> float | None:
+        """A contestant's time against the reference's; None if there is none or they did not answer the same.
+
+        :param added: what the session adds: bare Flask's time is taken off both.
+        """
+        lane, reference, bare = (self.lanes.get((scenario.name, name)) for name in (contestant, REFERENCE, BARE))
+        if not (lane and reference and bare and lane.agrees_with(reference)):
+            return None
+        off = bare.microseconds if added else 0.0
+        return (lane.microseconds - off) / (reference.microseconds - off)
+
+    def disagreements(self) -> list[str]:
+        """Who answered something else than the reference, and where."""
+        return [
+            f"{self.labels[name]} in “{lane.scenario.title}”"
+            for (scenario, name), lane in self.lanes.items()
+            if not lane.agrees_with(self.lanes[scenario, REFERENCE])
+        ]
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    parts = [
+        results.versions,
+        *(
+            [f"**Stores were lost or found {results.outages} times: this run says nothing.**\n"]
+            if results.outages
+            else []
+        ),
+        _sizes(),
+        _bodies(results),
+        "### Targets: what the session adds, against Flask-Session with its defaults\n",
+        _targets(results),
+        "### Ratios to Flask-Session with its defaults: whole request / what the session adds\n",
+        _by_scenario(results, lambda scenario, name: _both_ratios(results, scenario, name)),
+        "### Medians, µs per request\n",
+        _by_scenario(results, lambda scenario, name: _microseconds(results, scenario, name)),
+    ]
+    if results.traffic:
+        parts += [
+            "### On the wire, per request: round trips / commands / bytes to the server / bytes from it\n",
+            _by_scenario(results, lambda scenario, name: _traffic(results, scenario, name)),
+        ]
+    if results.lost:
+        title = f"### {results.requests} parallel requests, each sets another key of one session: updates lost\n"
+        parts += [title, _lost(results)]
+    if results.memory:
+        parts += ["### Memory on the server, bytes per session of 1 KB\n", _memory(results)]
+    return "\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Rows) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _sizes() -> str:
+    sizes = [
+        f"{size}: " + ", ".join(f"{category} {bytes_of(size, category)}" for category in categories)
+        for size, categories in SIZES.items()
+    ]
+    return f"Sessions, bytes of JSON: {'; '.join(sizes)}.\n"
+
+
+def _bodies(results: Results) -> str:
+    wrong = results.disagreements()
+    if not wrong:
+        return "Bodies: all contestants answered the same in every round, and kept the same session.\n"
+    return f"Bodies: **other answers than the reference, so no ratio**: {'; '.join(wrong)}.\n"
+
+
+def _targets(results: Results) -> str:
+    rows = []
+    for scenario in results.scenarios:
+        if scenario.target is not None:
+            adds = results.ratio(scenario, OURS, added=True)
+            met = "–" if adds is None else "yes" if adds <= scenario.target else "**no**"
+            rows.append([scenario.title, f"≤ {scenario.target:.2f}", _number(adds), met])
+    return _table(["scenario", "target", "measured", "met"], rows)
+
+
+def _by_scenario(results: Results, cell: Any) -> str:
+    head = ["", *(scenario.title for scenario in results.scenarios)]
+    rows = [[label, *(cell(s, name) for s in results.scenarios)] for name, label in results.labels.items()]
+    return _table(head, rows)
+
+
+def _both_ratios(results: Results, scenario: Scenario, name: str) -> str:
+    whole = results.ratio(scenario, name, added=False)
+    return "–" if whole is None else f"{whole:.2f} / {_number(results.ratio(scenario, name, added=True))}"
+
+
+def _microseconds(results: Results, scenario: Scenario, name: str) -> str:
+    lane = results.lanes.get((scenario.name, name))
+    return f"{lane.microseconds:.0f}" if lane else "–"
+
+
+def _traffic(results: Results, scenario: Scenario, name: str) -> str:
+    found = results.traffic.get((scenario.name, name))
+    if found is None:
+        return "–"
+    commands = sum(found.commands.values())
+    return f"{found.round_trips:g} / {commands:g} / {found.bytes_out:.0f} / {found.bytes_in:.0f}"
+
+
+def _lost(results: Results) -> str:
+    rows = [[results.labels[name], ", ".join(map(str, tries))] for name, tries in results.lost.items()]
+    return _table(["", "lost, each try"], rows)
+
+
+def _memory(results: Results) -> str:
+    one_blob = next(iter(results.memory.values()))
+    rows = [[label, f"{used:.0f}", f"{used / one_blob:.2f}"] for label, used in results.memory.items()]
+    return _table(["", "bytes", "ratio"], rows)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """The figures, with every round's median in nanoseconds."""
+    return {
+        "versions": results.versions,
+        "scenarios": {
+            scenario.name: {
+                name: {
+                    "rounds_ns": lane.rounds,
+                    "agrees": lane.agrees_with(results.lanes[scenario.name, REFERENCE]),
+                    "whole": results.ratio(scenario, name, added=False),
+                    "adds": results.ratio(scenario, name, added=True),
+                    "traffic": _traffic_json(results.traffic.get((scenario.name, name))),
+                }
+                for (of, name), lane in results.lanes.items()
+                if of == scenario.name
+            }
+            for scenario in results.scenarios
+        },
+        "targets": {scenario.name: scenario.target for scenario in results.scenarios if scenario.target is not None},
+        "lost": {"requests": results.requests, **results.lost},
+        "memory": dict(results.memory),
+        "outages": results.outages,
+    }
+
+
+def _traffic_json(found: Traffic | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "round_trips": found.round_trips,
+        "commands": dict(found.commands),
+        "bytes_out": found.bytes_out,
+        "bytes_in": found.bytes_in,
+    }

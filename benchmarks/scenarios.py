@@ -1,0 +1,166 @@
+"""What is measured: the session's data, the pages, and the scenarios with their targets. The same for everyone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Barrier
+from typing import Any
+
+from flask import Flask, request, session
+
+Data = Mapping[str, Any]
+
+VALUE = "benchmarks.value"
+"""Where in the WSGI environ a request carries the value its page works with: no parsing that would be timed too."""
+
+AUTH: Data = {
+    "logged_in": True,
+    "user_id": 1207,
+    "username": "hanako",
+    "user_role": "user",
+    "account_type": "premium",
+    "daily_limit": 1000,
+    "early_access": False,
+    "_fresh": True,
+}
+
+
+def _history(entries: int) -> list[dict[str, str]]:
+    texts = (
+        "駅まで歩いて行きます。",
+        "I am walking to the station.",
+        "打ち合わせは三時からです。",
+        "The meeting starts at three.",
+    )
+    return [{"from": texts[i * 2 % 4], "to": texts[(i * 2 + 1) % 4], "engine": "gemini"} for i in range(entries)]
+
+
+def _translation(entries: int) -> Data:
+    return {
+        "source_lang": "ja",
+        "target_lang": "en",
+        "language_pair": "ja-en",
+        "input_text": "明日の会議の資料を、今日中に送っていただけますか。",
+        "context_info": "A mail to a colleague, polite but not stiff.",
+        "translation_engine": "gemini",
+        "usage_count": 42,
+        "translation_context": _history(entries),
+    }
+
+
+UI: Data = {"lang": "jp", "theme": "theme-000"}
+
+SIZES: Mapping[str, Mapping[str, Data]] = {
+    "1 KB": {"auth": AUTH, "translation": _translation(5), "ui": UI},
+    "50 KB": {"auth": AUTH, "translation": _translation(500), "ui": UI},
+}
+"""Size of a session → category → its data."""
+
+
+def data_of(size: str, *categories: str) -> dict[str, Any]:
+    """The data of a session, flat as an application sees it."""
+    return {key: value for name in categories or SIZES[size] for key, value in SIZES[size][name].items()}
+
+
+def bytes_of(size: str, category: str) -> int:
+    """Bytes of one category as compact JSON."""
+    return len(json.dumps(SIZES[size][category], ensure_ascii=False, separators=(",", ":")).encode())
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of request.
+
+    :param path: the page asked for.
+    :param size: the session it finds, a key of :data:`SIZES`.
+    :param target: what the session may add, as a share of what that of Flask-Session with its defaults adds.
+    :param database: the SQL engine behind the sessions that have one.
+    :param visitor: every request comes with a fresh anonymous session instead of one signed-in session for all.
+    """
+
+    name: str
+    title: str
+    path: str
+    size: str = "1 KB"
+    target: float | None = None
+    database: str = "sqlite"
+    visitor: bool = False
+
+
+SCENARIOS = (
+    Scenario("untouched", "session untouched", "/untouched", target=0.10),
+    Scenario("read-one", "read one auth key", "/read-one", target=0.75),
+    Scenario("read-all", "read all", "/read-all"),
+    Scenario("change-one", "change one ui key, unread", "/change-one", target=0.70),
+    Scenario("read-change", "read one auth key, change one ui key", "/read-change", target=1.10),
+    Scenario("page", "page that reads four keys of all categories", "/page"),
+    Scenario("read-one-50k", "50 KB: read one auth key", "/read-one", "50 KB", target=0.60),
+    Scenario("change-one-50k", "50 KB: change one ui key, unread", "/change-one", "50 KB", target=0.55),
+    Scenario("sign-in-sqlite", "sign-in, SQLite", "/sign-in", visitor=True),
+    Scenario("sign-in-postgresql", "sign-in, PostgreSQL", "/sign-in", database="postgresql", visitor=True),
+)
+
+
+class Meeting:
+    """Where concurrent requests wait for each other between reading and writing."""
+
+    def __init__(self) -> None:
+        self.barrier = Barrier(1)
+
+
+def add_pages(app: Flask, regenerate: Callable[[], None], meeting: Meeting) -> None:
+    """The pages of the scenarios.
+
+    :param regenerate: gives the session a new id at sign-in, as far as the contestant needs to be told.
+    """
+
+    @app.get("/untouched")
+    def untouched() -> str:
+        return "untouched"
+
+    @app.get("/read-one")
+    def read_one() -> str:
+        return str(session["username"])
+
+    @app.get("/read-all")
+    def read_all() -> str:
+        everything = dict(session)
+        everything.pop("_permanent", None)  # Flask keeps this flag among the data, others elsewhere
+        return json.dumps(everything, sort_keys=True)
+
+    @app.get("/change-one")
+    def change_one() -> str:
+        theme: str = request.environ[VALUE]
+        session["theme"] = theme
+        return theme
+
+    @app.get("/read-change")
+    def read_change() -> str:
+        name, theme = session["username"], request.environ[VALUE]
+        session["theme"] = theme
+        return f"{name} {theme}"
+
+    @app.get("/page")
+    def page() -> str:
+        return f"{session['username']} {session['input_text']} {session['lang']} {session['theme']}"
+
+    @app.get("/sign-in")
+    def sign_in() -> str:
+        session.update(AUTH)
+        regenerate()
+        return f"welcome {session['username']}"
+
+    @app.get("/fill")
+    def fill() -> str:
+        session.update(request.environ[VALUE])
+        return "filled"
+
+    @app.get("/mark")
+    def mark() -> str:
+        session.get("theme")
+        meeting.barrier.wait(10)
+        key: str = request.environ[VALUE]
+        session[key] = True
+        return key

@@ -1,0 +1,57 @@
+"""The application factory: a small LangPont whose session is kept by flask_langpont_session."""
+
+from typing import Any
+
+from flask import Flask, current_app, render_template
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import ServiceUnavailable
+
+from example_app import lab_panel, pages, probes
+from example_app.session import live, ui_language
+from example_app.texts import TEXTS
+from example_app.users import login_manager
+from flask_langpont_session import GrantRefused, LangPontSession
+
+csrf = CSRFProtect()
+
+
+def create_app() -> Flask:
+    """The application, configured by environment variables that begin with ``FLASK_``."""
+    app = Flask(__name__)
+    # The table is configuration: a page that changes its language in an outage would look broken, so the language is
+    # worth a local copy, which the default (medium) would not give it.
+    app.config["LANGPONT_SESSION_FEATURE_PRIORITIES"] = {
+        "language_preference": "high",
+    }
+    app.config.update(SESSION_COOKIE_NAME="langpont", SESSION_COOKIE_SAMESITE="Lax", WTF_CSRF_TIME_LIMIT=None)
+    app.config.from_prefixed_env()
+    LangPontSession(app)
+    csrf.init_app(app)
+    login_manager.init_app(app)
+    for blueprint in (pages.pages, lab_panel.lab, probes.probes):
+        app.register_blueprint(blueprint)
+    app.register_error_handler(GrantRefused, grant_refused)
+    app.register_error_handler(CSRFError, form_refused)
+    app.context_processor(page_context)
+    return app
+
+
+def page_context() -> dict[str, Any]:
+    """What every template may use: the texts ``t`` in the visitor's language, and where the session stands."""
+    lang = ui_language()
+    session = live()
+    return {"lang": lang, "t": TEXTS[lang], "theme": session.get("theme", "light"), "live": session}
+
+
+def grant_refused(error: Exception) -> ResponseReturnValue:
+    """While the database is down nobody is signed in or given rights: say so, and when to try again."""
+    seconds = error.retry_after if isinstance(error, ServiceUnavailable) else None
+    current_app.logger.info("a grant was refused: the database does not answer")
+    page = render_template("refused.html", reason="grant_refused", seconds=seconds)
+    return page, 503, {"Retry-After": str(seconds)} if seconds else {}
+
+
+def form_refused(error: Exception) -> ResponseReturnValue:
+    """A form without a valid token: it was sent by another site, or belongs to a session that has ended."""
+    return render_template("refused.html", reason="form_refused", seconds=None), 400

@@ -1,0 +1,75 @@
+"""How the page reaches the servers' owner: one line of JSON each way, over a Unix socket.
+
+Question: ``{"server": "primary" | "replica" | "database", "action": "stop" | "start" | "freeze" | "thaw"}`` or
+``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}}``, and ``"error"`` with a
+sentence if the action failed.
+"""
+
+import json
+import socket
+import socketserver
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+SERVERS = ("primary", "replica", "database")
+ACTIONS = ("start", "stop", "freeze", "thaw")
+
+
+class Owner(Protocol):
+    """Who owns the servers and is asked through a ControlServer."""
+
+    def act(self, server: str, action: str) -> None:
+        """Do it, and return when it is done. :raises Exception: with a sentence for the page."""
+
+    def state(self) -> Mapping[str, str]:
+        """How each server is."""
+
+
+class ControlServer(socketserver.ThreadingUnixStreamServer):
+    """Answers for ``owner`` on the socket ``path``. The folder of the socket decides who may ask."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self.owner = owner
+        super().__init__(str(path), _Handler)
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        for line in self.rfile:
+            assert isinstance(self.server, ControlServer)
+            self.wfile.write(json.dumps(_answer(self.server.owner, line)).encode() + b"\n")
+
+
+def _answer(owner: Owner, line: bytes) -> dict[str, Any]:
+    error = None
+    try:
+        question = json.loads(line)
+        if question["action"] != "state":
+            _act(owner, question["server"], question["action"])
+    except Exception as failed:  # a lab that cannot start a server still answers
+        error = f"{type(failed).__name__}: {failed}"
+    return {"servers": dict(owner.state())} | ({"error": error} if error else {})
+
+
+def _act(owner: Owner, server: str, action: str) -> None:
+    if server not in SERVERS or action not in ACTIONS:
+        raise ValueError(f"no such server or action: {server}, {action}")
+    owner.act(server, action)
+
+
+def ask(path: Path, question: Mapping[str, str], *, timeout: float) -> dict[str, Any]:
+    """Send one question. :raises OSError: nobody answers within ``timeout`` seconds."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        connection.connect(str(path))
+        with connection.makefile("rwb") as lines:
+            lines.write(json.dumps(question).encode() + b"\n")
+            lines.flush()
+            answer = lines.readline()
+    if not answer:
+        raise ConnectionError("the lab hung up")
+    parsed: dict[str, Any] = json.loads(answer)
+    return parsed

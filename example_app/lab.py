@@ -1,0 +1,200 @@
+"""``python -m example_app.lab``: the example application with real servers around it, and switches to break them.
+
+A Valkey primary and its replica, PostgreSQL, and the application under gunicorn, all on 127.0.0.1 and in one temporary
+folder. Whatever ends this process, none of them outlives it.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+from example_app.control import ControlServer
+from example_app.janitor import MARK
+from example_app.processes import free_port, is_free, spawn
+from example_app.servers import Postgres, Server, ServerError, Valkey
+from example_app.users import DEMO_PASSWORDS
+from example_app.web import PROJECT, WebServer
+
+
+class Lab:
+    """All servers. A context manager: everything runs on entry, nothing is left after exit.
+
+    :param port: of the application; any free one by default.
+    :param workers: processes of the application.
+    :param preload: load the application before forking the workers.
+    :param settings: further configuration of the application, without the prefix ``FLASK_``.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        workers: int = 2,
+        preload: bool = False,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="langpont-lab-"))  # mode 0700
+        self.primary = Valkey(self.folder / "primary")
+        self.replica = Valkey(self.folder / "replica", replica_of=self.primary)
+        self.database = Postgres(self.folder / "database")
+        self._env = _environment(self._configuration() | dict(settings or {})) | {MARK: str(self.folder)}
+        port = free_port() if port is None else port
+        self.web = WebServer(self.folder / "web", port=port, workers=workers, preload=preload, env=self._env)
+        self._acting = threading.Lock()
+        self._running = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """Address of the application."""
+        return self.web.url
+
+    @property
+    def servers(self) -> dict[str, Valkey | Postgres]:
+        """Those that may be switched, by their names on the page."""
+        return {"primary": self.primary, "replica": self.replica, "database": self.database}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._running.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._running.close()
+
+    def act(self, server: str, action: str) -> None:
+        """Do one action of the page. A stop is a SIGKILL: the worst way to go is the one worth watching."""
+        target = self.servers[server]
+        actions = {"stop": target.kill, "start": target.start, "freeze": target.freeze, "thaw": target.thaw}
+        with self._acting:
+            actions[action]()
+
+    def state(self) -> dict[str, str]:
+        """``running``, ``stopped`` or ``frozen``, by name."""
+        return {
+            name: "frozen" if server.frozen else "running" if server.running else "stopped"
+            for name, server in self.servers.items()
+        }
+
+    def _start(self) -> None:
+        self._running.callback(shutil.rmtree, self.folder, ignore_errors=True)  # if even the janitor cannot start
+        self._running.callback(_end, _janitor(self.folder))
+        for server in (*self.servers.values(), self.web):
+            self._running.callback(server.stop)
+        self.primary.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Server.start, (self.replica, self.database)))
+        self._create_tables()
+        self._running.enter_context(_serving(ControlServer(self._socket, self)))
+        self.web.start()
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "control"
+
+    def _configuration(self) -> dict[str, object]:
+        return {
+            "SECRET_KEY": secrets.token_urlsafe(32),
+            "LAB_SOCKET": str(self._socket),
+            "LANGPONT_SESSION_REDIS_URL": self.primary.url,
+            "LANGPONT_SESSION_REPLICA_URL": self.replica.url,
+            "LANGPONT_SESSION_DATABASE_URL": self.database.url,
+            "LANGPONT_SESSION_JOURNAL": str(self.folder / "journal.sqlite3"),
+            # A worker that gets no requests shall notice an outage, too, while somebody is looking at the panel.
+            "LANGPONT_SESSION_HEALTH_INTERVAL": 1,
+        }
+
+    def _create_tables(self) -> None:
+        log = self.folder / "init-db.log"
+        command = [sys.executable, "-m", "flask", "--app", "example_app.app", "langpont", "init-db"]
+        if spawn(command, log=log, cwd=PROJECT, env=self._env).wait() != 0:
+            raise ServerError(f"init-db failed: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _environment(configuration: Mapping[str, object]) -> dict[str, str]:
+    """The environment of the application: ours without its FLASK_ variables, plus the configuration as JSON."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
+    return inherited | {f"FLASK_{name}": json.dumps(value) for name, value in configuration.items()}
+
+
+@contextmanager
+def _serving(control: ControlServer) -> Iterator[None]:
+    threading.Thread(target=control.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    with control:
+        try:
+            yield
+        finally:
+            control.shutdown()
+
+
+def _janitor(folder: Path) -> subprocess.Popen[bytes]:
+    # In a session of its own, and without the death signal of the others: it has to outlive us.
+    command = [sys.executable, "-m", "example_app.janitor", str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=PROJECT, start_new_session=True)
+
+
+def _end(janitor: subprocess.Popen[bytes]) -> None:
+    janitor.communicate()  # closes its standard input and waits
+
+
+def _leave(*_: object) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is cleaning up
+    raise SystemExit(0)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _end_with_make() -> None:
+    """When ``make demo`` itself is killed, end as well. Only Linux can do that."""
+    if "MAKELEVEL" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m example_app.lab", description="The example app and its outage lab."
+    )
+    parser.add_argument("--port", type=int, help="of the application; 8000 or any free one by default")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the application (2)")
+    parser.add_argument("--preload", action="store_true", help="load the application before forking")
+    options = parser.parse_args()
+    if options.port and not is_free(options.port):
+        parser.error(f"port {options.port} is taken")
+    return options
+
+
+def main() -> None:
+    """Run the lab until a signal ends it."""
+    options = _options()
+    _end_with_make()
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
+            signal.signal(number, _leave)
+    port = options.port or (8000 if is_free(8000) else None)
+    print("Starting Valkey, PostgreSQL and the application ...", flush=True)
+    with Lab(port=port, workers=options.workers, preload=options.preload) as lab:
+        users = " or ".join(f"{name} / {password}" for name, password in DEMO_PASSWORDS.items())
+        print(f"\n  LangPont is at {lab.url}\n  Sign in as {users}.\n\n  Ctrl-C ends it.", flush=True)
+        lab.web.wait()
+        raise SystemExit(f"The application ended: {lab.web.log.read_text(errors='replace')[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()

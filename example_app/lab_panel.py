@@ -1,0 +1,70 @@
+"""The outage lab beside the page: switches for the servers, the level, and what every feature gets."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, abort, current_app, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from example_app.control import ACTIONS, SERVERS, ask
+from example_app.session import live, logins, ui_language
+from example_app.texts import FEATURES, LEVELS, STATES
+
+lab = Blueprint("lab", __name__, url_prefix="/lab")
+
+
+@lab.post("/<server>/<action>")
+def act(server: str, action: str) -> ResponseReturnValue:
+    """Stop, start, freeze or thaw one of the servers; answers when that is done."""
+    socket = _socket()
+    if socket is None or server not in SERVERS or action not in ACTIONS:
+        abort(404)
+    try:
+        answer = ask(socket, {"server": server, "action": action}, timeout=25.0)
+    except OSError:
+        abort(502, "The lab does not answer.")
+    if "error" in answer:
+        abort(502, answer["error"])
+    if request.accept_mimetypes.best == "application/json":
+        return panel()
+    return redirect(url_for("pages.index", _anchor="lab"), 303)
+
+
+@lab.get("/state")
+def state() -> ResponseReturnValue:
+    """What the panel shows, as JSON."""
+    return panel()
+
+
+def panel() -> dict[str, Any]:
+    """Where things stand: level, servers (None without a lab) and one row per feature, with texts to show."""
+    session = live()
+    lang = ui_language()
+    return {
+        "pid": os.getpid(),
+        "level": session.level,
+        "level_name": session.level_name,
+        "level_text": LEVELS[lang][session.level],
+        "logins": logins(),
+        "servers": _servers(lang),
+        "features": [asdict(row) | {"label": FEATURES[lang].get(row.feature)} for row in session.explain()],
+    }
+
+
+def _socket() -> Path | None:
+    path = current_app.config.get("LAB_SOCKET")
+    return Path(path) if path else None
+
+
+def _servers(lang: str) -> list[dict[str, str]] | None:
+    socket = _socket()
+    if socket is None:
+        return None
+    try:
+        states = ask(socket, {"action": "state"}, timeout=1.0)["servers"]
+    except OSError:
+        states = {}
+    known = {name: states.get(name, "unknown") for name in SERVERS}
+    return [{"name": name, "state": state, "text": STATES[lang][state]} for name, state in known.items()]

@@ -1,0 +1,127 @@
+"""Child processes that die with their parent, free ports, bounded waiting. Nothing here knows what a server is."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+# Linux sends the death signal when the *thread* that forked ends, not when the process does. Everything is
+# therefore started by this one thread, which lives as long as the process and whose tasks any thread may wait for.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+# Below the range that Linux and macOS hand out to outgoing connections. A port from that range could be taken by
+# a client while its server is down, and a client that keeps trying a dead port could even connect to itself.
+PORTS = range(15000, 30000)
+
+
+def spawn(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a session of its own, so that Ctrl-C reaches only us, with its output added to ``log``.
+
+    On Linux the child is killed when this process ends, in whatever way. ``prefix`` holds further options for
+    setpriv(1), which does that.
+    """
+    return _spawner.submit(_spawn, [*_dying_with_us(prefix), *map(str, command)], log, cwd, env).result()
+
+
+def _spawn(command: list[str], log: Path, cwd: Path | None, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=cwd,
+            env=env,
+        )
+
+
+def _dying_with_us(options: Sequence[str]) -> list[str]:
+    # setpriv (util-linux, on every Linux that the wheels support) replaces itself by the command: the pid stays. A
+    # preexec_fn could do the same, but is unsafe, and warned about, once this process has threads.
+    setpriv = shutil.which("setpriv")
+    if setpriv is None and options:
+        raise RuntimeError("setpriv (package util-linux) is needed to run PostgreSQL as root")
+    return [setpriv, "--pdeathsig", "KILL", *options, "--"] if setpriv else []
+
+
+def family(pid: int | None) -> list[psutil.Process]:
+    """The process, *stopped* so that it forks no further while the caller deals with it, and its descendants."""
+    if pid is None:
+        return []
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(pid)
+        first.send_signal(signal.SIGSTOP)
+        return [first, *first.children(recursive=True)]
+    return []
+
+
+def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to those of the processes that still live."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """SIGKILL, and wait until all are gone. They need not be children of ours."""
+    send(processes, signal.SIGKILL)
+    wait_until(lambda: not any(map(alive, processes)), "the end of killed processes")
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether the process still does something. One that only waits for its parent to ask how it ended does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on at the moment."""
+    for port in random.sample(PORTS, 100):
+        if is_free(port):
+            return port
+    raise RuntimeError(f"no free port among 100 of {PORTS}")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on ``port`` of 127.0.0.1."""
+    with socket.socket() as probe:
+        # As servers do it: connections that were just closed do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0, pause: float = 0.005) -> None:
+    """Return as soon as ``condition()`` holds. :raises TimeoutError: naming ``what``, after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(pause)
+
+
+def is_root() -> bool:
+    """Whether this process runs as root."""
+    return os.geteuid() == 0

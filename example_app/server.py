@@ -1,0 +1,104 @@
+"""What all servers of the lab have in common: one child process with a port and a folder."""
+
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from example_app.processes import family, free_port, kill, send, wait_until
+
+
+class ServerError(Exception):
+    """A server ended while it was being started. The text holds the end of its log."""
+
+
+class Server:
+    """What the servers have in common. A context manager: started on entry, stopped on exit."""
+
+    #: The signal that asks for an orderly end.
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port() if port is None else port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._frozen = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    @property
+    def log(self) -> Path:
+        """The file that the server's output goes to."""
+        return self.folder / "log"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server (of its first process), or None when it is not running."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def wait(self) -> None:
+        """Return when the server has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives. A frozen server runs."""
+        return self.pid is not None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the server was frozen and not thawed since."""
+        return self.running and self._frozen
+
+    def start(self) -> None:
+        """Return when the server answers; a frozen one is thawed. :raises ServerError: when it ends instead."""
+        if not self.running:
+            self._process = self._launch()
+            self._frozen = False
+        self.thaw()
+        wait_until(self._started, f"{type(self).__name__} on port {self.port}", 20.0)
+
+    def stop(self) -> None:
+        """End the server in an orderly way, or by force after 5 s."""
+        self.thaw()
+        if self._process is not None and self.running:
+            self._process.send_signal(self.stop_signal)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server at once with SIGKILL; what it was about to write is lost."""
+        if self._process is not None:
+            kill(family(self.pid))
+            self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop the process where it stands: clients wait for it, as for a host that hangs."""
+        send(family(self.pid), signal.SIGSTOP)
+        self._frozen = self.running
+
+    def thaw(self) -> None:
+        """Let a frozen server go on where it stood."""
+        if self._frozen:
+            send(family(self.pid), signal.SIGCONT)
+        self._frozen = False
+
+    def _started(self) -> bool:
+        if not self.running:
+            raise ServerError(f"{type(self).__name__} ended: {self.log.read_text(errors='replace')[-2000:]}")
+        return self._answers()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError

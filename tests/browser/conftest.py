@@ -1,0 +1,53 @@
+"""A real browser and the real application, with all its servers."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
+
+from example_app.lab import Lab
+from example_app.processes import wait_until
+from tests.browser.visitor import Visitor
+from tests.programs import required
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+JAPANESE = {"Accept-Language": "ja"}  # also for the requests beside the page, which do not know the locale
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    chromium = required("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def one_lab() -> Iterator[Lab]:
+    """All servers, started once."""
+    with Lab(workers=2) as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(browser: Browser, one_lab: Lab) -> Iterator[Lab]:
+    """The lab with everything running and noticed by both workers, and again so after the test."""
+    yield one_lab
+    for name in one_lab.servers:
+        one_lab.act(name, "start")
+
+
+@pytest.fixture
+def visitor(browser: Browser, lab: Lab) -> Iterator[Visitor]:
+    """Somebody with a Japanese browser, on the page; both workers are well."""
+    size: ViewportSize = {"width": 1280, "height": 1100}
+    with browser.new_context(viewport=size, locale="ja-JP", extra_http_headers=JAPANESE) as context:
+        visitor = Visitor(context.new_page(), lab.url)
+        wait_until(lambda: visitor.seen_by_all(lambda panel: panel["level"] == 0 and panel["logins"]), "level 0", 20)
+        context.clear_cookies()
+        visitor.open()
+        yield visitor

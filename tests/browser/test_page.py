@@ -1,0 +1,173 @@
+"""The example application in a real browser, while its servers come and go."""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from example_app.lab import Lab
+from tests.browser.visitor import Visitor
+
+IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Where screenshots go: into the docs only when asked, so that a test run changes no file."""
+    if os.environ.get("UPDATE_SCREENSHOTS") != "1":
+        return tmp_path
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    return IMAGES
+
+
+def test_an_outage_as_a_visitor_sees_it(visitor: Visitor, images: Path) -> None:
+    """Signed in, working and nothing flickers through the loss of all of Redis; a sign-out in it is for ever."""
+    visitor.sign_in()
+    visitor.translate("こんにちは")
+    visitor.translate("駅はどこですか")
+    expect(visitor.page.locator("#history .answer")).to_have_text(["Where is the station?", "Hello"])
+    assert visitor.agreed(0) == {"user": "hanako", "level": 0, "lang": "jp", "usage_count": 2, "history_length": 2}
+    visitor.page.screenshot(path=images / "level-0.png", full_page=True)
+
+    visitor.switch("primary", "stop", "stopped")
+    visitor.sees_level(1)
+    assert visitor.agreed(1) == {"user": "hanako", "level": 1, "lang": "jp", "usage_count": 2, "history_length": 2}
+    visitor.page.click("#language")
+    expect(visitor.page.locator("html")).to_have_attribute("lang", "en")
+    assert visitor.agreed(1)["lang"] == "en"
+
+    visitor.switch("replica", "stop", "stopped")
+    visitor.sees_level(2)
+    visitor.translate("さようなら")
+    expected = {"user": "hanako", "level": 2, "lang": "en", "usage_count": 3, "history_length": 3}
+    assert visitor.agreed(2) == expected
+    assert reload_until_all_answered(visitor, at_least=20) == {
+        ("花子 Hanako", "en", ("Goodbye", "Where is the station?", "Hello"), "3")
+    }
+    assert visitor.agreed(2) == expected
+    visitor.page.click("#language")
+    visitor.page.screenshot(path=images / "level-2.png", full_page=True)
+
+    cookies = visitor.page.context.cookies()
+    visitor.page.click("#logout")
+    expect(visitor.page.locator("#sign-in")).to_be_visible()
+    assert visitor.agreed(2)["user"] is None
+    visitor.switch("primary", "start", "running")
+    visitor.switch("replica", "start", "running")
+    visitor.sees_level(0)
+    assert visitor.agreed(0)["user"] is None
+    visitor.page.context.clear_cookies()
+    visitor.page.context.add_cookies([{k: v for k, v in cookie.items() if k != "expires"} for cookie in cookies])  # type: ignore[misc]
+    assert visitor.agreed(0)["user"] is None
+    visitor.open()
+    expect(visitor.page.locator("#sign-in")).to_be_visible()
+
+
+def reload_until_all_answered(visitor: Visitor, at_least: int) -> set[tuple[object, ...]]:
+    """Reload so often, and until every worker has rendered the page; returns all that the page ever showed."""
+    workers, shown = set(), set()
+    for count in range(1, 10 * at_least):
+        visitor.page.reload()
+        workers.add(visitor.worker())
+        shown.add(visitor.looks())
+        if count >= at_least and workers == set(visitor.by_worker()):
+            return shown
+    raise AssertionError(f"only {workers} rendered the page")
+
+
+def test_what_was_done_in_an_outage_is_there_afterwards(visitor: Visitor) -> None:
+    """Still signed in when everything runs again, with the work of before and of during the outage."""
+    visitor.sign_in()
+    visitor.translate("こんにちは")
+    visitor.agreed(0)
+    for server in ("primary", "replica"):
+        visitor.switch(server, "stop", "stopped")
+    visitor.agreed(2)
+    visitor.translate("さようなら")
+    for server in ("primary", "replica"):
+        visitor.switch(server, "start", "running")
+    assert visitor.agreed(0) == {"user": "hanako", "level": 0, "lang": "jp", "usage_count": 2, "history_length": 2}
+
+
+def test_a_slow_request_from_before_a_sign_in_cannot_undo_it(visitor: Visitor) -> None:
+    """I15: its answer comes with the older session, after the newer one's."""
+    other = visitor.another_tab()
+    other.page.evaluate("() => { fetch('/slow?seconds=4').then((answer) => { window.slow = answer.status; }); }")
+    visitor.sign_in()
+    expect(visitor.page.locator("#user")).to_be_visible()
+    assert other.page.evaluate("window.slow") is None  # it is still under way
+    other.page.wait_for_function("window.slow === 200")
+    assert visitor.agreed(0)["user"] == "hanako"
+    visitor.page.reload()
+    expect(visitor.page.locator("#user")).to_be_visible()
+
+
+def test_nobody_can_sign_in_without_the_database(visitor: Visitor) -> None:
+    """A friendly 503 that says when to try again, in the visitor's language; with the database it works again."""
+    visitor.switch("database", "stop", "stopped")
+    visitor.waits_for_logins(False)
+    with visitor.page.expect_response("**/login") as refused:
+        visitor.sign_in()
+    assert refused.value.status == 503
+    assert int(refused.value.headers["retry-after"]) > 0
+    expect(visitor.page.locator("#refused")).to_contain_text("現在この操作はできません")
+    visitor.page.click("#language")
+    expect(visitor.page.locator("#no-logins")).to_contain_text("Signing in is not possible right now")
+    visitor.switch("database", "start", "running")
+    visitor.waits_for_logins(True)
+    visitor.sign_in()
+    expect(visitor.page.locator("#user")).to_be_visible()
+
+
+def test_a_form_in_another_tab_outlives_a_change_of_rights(visitor: Visitor) -> None:
+    """The form was rendered before the auth data of the same session changed; it can still be sent."""
+    visitor.sign_in()
+    other = visitor.another_tab()
+    visitor.page.click("#early-access button")
+    expect(visitor.page.locator("#early-access button")).to_have_attribute("aria-pressed", "true")
+    other.translate("こんにちは")
+    expect(other.page.locator("#history .answer")).to_have_text(["Hello"])
+
+
+def test_without_any_store_the_page_still_works(visitor: Visitor) -> None:
+    """Level 4: whoever was just confirmed stays signed in, what is switched off says so, translating works."""
+    visitor.sign_in()
+    visitor.translate("こんにちは")
+    visitor.agreed(0)
+    for server in ("primary", "replica", "database"):
+        visitor.switch(server, "stop", "stopped")
+    visitor.sees_level(4)
+    visitor.agreed(4)
+    visitor.open()
+    expect(visitor.page.locator("#engine-off")).to_be_visible()
+    visitor.translate("さようなら")
+    expect(visitor.page.locator("#history .answer")).to_have_text(["Goodbye"])
+
+
+def test_switches_work_without_javascript(browser: Browser, lab: Lab) -> None:
+    """They are forms."""
+    with browser.new_context(java_script_enabled=False) as context:
+        visitor = Visitor(context.new_page(), lab.url)
+        visitor.open()
+        visitor.switch("replica", "stop", "stopped")
+        visitor.switch("replica", "start", "running")
+
+
+def test_a_switch_cannot_be_pressed_from_another_site(visitor: Visitor, lab: Lab) -> None:
+    """Without the form's token nothing is stopped."""
+    answer = visitor.page.request.post(f"{lab.url}/lab/primary/stop")
+    assert answer.status == 400
+    assert lab.primary.running
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_fits_a_phone(visitor: Visitor, theme: str) -> None:
+    """390 pixels wide, nothing has to be scrolled sideways, in either theme."""
+    visitor.page.set_viewport_size({"width": 390, "height": 844})
+    visitor.sign_in()
+    if theme == "dark":
+        visitor.page.click("button[value=dark]")
+    expect(visitor.page.locator("html")).to_have_attribute("data-theme", theme)
+    visitor.translate("お会いできて嬉しいです")
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,674 @@
+"""When a cookie is sent, what stands in it, and what is made of the cookies that come: rules C1 to C4 and I15."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask, session
+
+from example_app.servers import Valkey
+from flask_langpont_session.cookies import CookieSigner, digest_of
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, cookie_of, parts
+from .test_csrf import browser, records
+from .test_level0 import evals
+from .test_outage import digest, wait_for_level
+
+KEY = "test key of the test suite, 32+ bytes"
+LIFE = timedelta(days=10)
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return with_pages(make_app(PERMANENT_SESSION_LIFETIME=LIFE))
+
+
+@pytest.fixture(autouse=True)
+def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def with_pages(app: Flask) -> Flask:
+    @app.post("/permanent/<int:flag>")
+    def permanent(flag: int) -> str:
+        session.permanent = bool(flag)
+        return ""
+
+    @app.post("/clear")
+    def clear() -> str:
+        session.clear()
+        return ""
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return ""
+
+    @app.post("/touch")
+    def touch() -> str:
+        session.modified = True
+        return ""
+
+    return app
+
+
+def signed_in(app: Flask, user: str = "7") -> Any:
+    client = browser(app)
+    client.cookie = cookie_of(client.post(f"/login/{user}"))
+    assert client.get("/who").json["user"] == user
+    return client
+
+
+def visitor(app: Flask) -> Any:
+    client = browser(app)
+    client.cookie = cookie_of(client.post("/set", json={"lang": "jp"}))
+    assert client.cookie
+    return client
+
+
+def set_cookies(response: Any) -> list[str]:
+    found: list[str] = response.headers.getlist("Set-Cookie")
+    return found
+
+
+def send(app: Flask, raw: str, url: str = "/all", method: str = "GET", **options: Any) -> Any:
+    """A request with exactly this Cookie header."""
+    client: Any = app.test_client(use_cookies=False)
+    return client.open(url, method=method, environ_overrides={"HTTP_COOKIE": raw}, **options)
+
+
+# -- C1, C2: a cookie only for a sid that was minted in this request ---------------------------------------------------
+
+
+@pytest.mark.parametrize("who", [visitor, signed_in])
+def test_an_unchanged_id_is_never_sent_again(app: Flask, who: Any) -> None:
+    """C2: reading, writing, removing, clearing, touching: the browser has its cookie already."""
+    client = who(app)
+    for method, url, json in (
+        ("get", "/all", None),
+        ("get", "/untouched", None),
+        ("post", "/set", {"theme": "dark"}),
+        ("post", "/set", {"input_text": "x", "daily_limit": 3}),
+        ("post", "/set", {"user_role": "editor"} if who is signed_in else {"theme": "light"}),
+        ("post", "/pop/theme", None),
+        ("post", "/pop/nothing", None),
+        ("post", "/touch", None),
+        ("post", "/permanent/0", None),
+    ):
+        assert set_cookies(getattr(client, method)(url, json=json)) == []
+    if who is visitor:
+        assert set_cookies(client.post("/clear")) == []
+        assert set_cookies(client.post("/set", json={"lang": "en"})) == []
+        assert client.get("/all").json == {"lang": "en"}
+
+
+def test_each_way_to_a_new_id_sends_it_once(app: Flask) -> None:
+    """First write, sign-in, change of user, regenerate, sign-out: one cookie each, never the same id twice."""
+    client = browser(app)
+    sids: list[str] = []
+    for url in ("/set", "/login/7", "/login/8", "/regenerate", "/set", "/logout", "/regenerate", "/login/7"):
+        json = {"lang": "jp"} if url == "/set" else None
+        response = client.post(url, json=json)
+        if url == "/set" and sids:
+            assert set_cookies(response) == []
+            continue
+        assert len(set_cookies(response)) == 1
+        sids.append(digest(cookie_of(response)))
+        assert set_cookies(client.get("/all")) == []
+    assert len(set(sids)) == len(sids) == 7
+
+
+def test_nothing_worth_keeping_is_worth_no_cookie(app: Flask, primary: Valkey) -> None:
+    """Reading, removing what is not there, a set and removed key: a visitor stays without cookie and record."""
+
+    @app.post("/nothing")
+    def nothing() -> str:
+        session["lang"] = "jp"
+        del session["lang"]
+        session["_fresh"] = False
+        session["_remember"] = "clear"
+        session.modified = True
+        session.clear()
+        return ""
+
+    for method, url in (("get", "/all"), ("post", "/pop/lang"), ("post", "/nothing"), ("post", "/logout"),
+                        ("post", "/clear"), ("post", "/regenerate"), ("post", "/touch")):  # fmt: skip
+        assert set_cookies(getattr(browser(app), method)(url)) == []
+    assert records(app, primary) == ([], 0)
+
+
+def test_the_cookie_holds_an_id_a_kind_and_a_flag(app: Flask) -> None:
+    """101 characters, nothing of the session in it; the kind never changes for an id."""
+    client = visitor(app)
+    assert re.fullmatch(r"[\w-]{43}\.as\.[\w-]{6}\.[\w-]{43}", client.cookie)
+    assert re.fullmatch(r"[\w-]{43}\.us\.[\w-]{6}\.[\w-]{43}", signed_in(app).cookie)
+    permanent = cookie_of(client.post("/permanent/1")) or ""
+    assert re.fullmatch(r"[\w-]{43}\.ap\.[\w-]{6}\.[\w-]{43}", permanent)
+    assert permanent.split(".")[0] == client.cookie.split(".")[0]
+
+
+# -- permanent cookies -------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """The wall clock of cookies, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead = 0.0
+        monkeypatch.setattr(time, "time", self.time)
+
+    _real = staticmethod(time.time)
+
+    def time(self) -> float:
+        return self._real() + self._ahead
+
+    def advance(self, share: float) -> None:
+        self._ahead += LIFE.total_seconds() * share
+
+
+@pytest.mark.parametrize("who", [visitor, signed_in])
+def test_a_permanent_cookie_is_renewed_after_a_tenth_of_its_life(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, who: Any
+) -> None:
+    """The same id with a new date, once per tenth, and only by requests that look at the session."""
+    clock = Clock(monkeypatch)
+    client = who(app)
+    first = cookie_of(client.post("/permanent/1"))
+    assert digest(first) == digest(client.cookie)
+    clock.advance(0.09)
+    assert set_cookies(client.get("/all")) == []
+    clock.advance(0.02)
+    assert set_cookies(client.get("/untouched")) == []
+    assert set_cookies(client.get("/healthz")) == []
+    renewed = client.get("/all")
+    assert digest(cookie_of(renewed)) == digest(first)
+    assert "Expires=" in set_cookies(renewed)[0]
+    assert cookie_of(renewed) != first
+    assert set_cookies(client.get("/all")) == []
+    clock.advance(0.11)
+    assert cookie_of(client.post("/set", json={"theme": "dark"}))
+
+
+def test_a_cookie_that_is_not_permanent_is_never_renewed(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser keeps it as long as it likes: there is nothing to renew."""
+    clock = Clock(monkeypatch)
+    client = visitor(app)
+    clock.advance(0.9)
+    assert set_cookies(client.get("/all")) == []
+    assert client.get("/all").json == {"lang": "jp"}
+
+
+@pytest.mark.parametrize("who", [visitor, signed_in])
+def test_a_change_of_the_permanent_flag_sends_the_cookie(app: Flask, who: Any) -> None:
+    """Both ways, with the same id; setting what it is already sends nothing."""
+    client = who(app)
+    for flag, sent in ((0, False), (1, True), (1, False), (0, True), (0, False)):
+        response = client.post(f"/permanent/{flag}")
+        assert bool(set_cookies(response)) is sent
+        if sent:
+            assert digest(cookie_of(response)) == digest(client.cookie)
+            assert ("Expires=" in set_cookies(response)[0]) is bool(flag)
+        else:
+            assert not sent
+
+
+def test_the_permanent_flag_alone_is_worth_no_cookie_for_a_new_visitor(app: Flask, primary: Valkey) -> None:
+    """``session.permanent = True`` in a before_request, as many applications do it, is no session."""
+
+    @app.before_request
+    def always() -> None:
+        session.permanent = True
+
+    client = browser(app)
+    for url in ("/untouched", "/all", "/healthz"):
+        assert set_cookies(client.get(url)) == []
+    assert records(app, primary) == ([], 0)
+    response = client.post("/set", json={"lang": "jp"})
+    assert "Expires=" in set_cookies(response)[0]
+    assert set_cookies(client.get("/all")) == []
+
+
+def test_a_permanent_cookie_of_a_dead_or_doubtful_session_is_not_renewed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3, I9: a cookie that is due stays as it is while its session is dead or cannot be verified."""
+    clock = Clock(monkeypatch)
+    client, admin = browser(app), browser(app)
+    client.post("/login/7")
+    dead = cookie_of(client.post("/permanent/1"))
+    client.post("/logout")
+    admin.post("/login/1?role=admin")
+    admin.post("/permanent/1")
+    clock.advance(0.5)
+    assert set_cookies(browser(app, dead).get("/all")) == []
+    with switched_off(app, "primary", "database"):
+        response = admin.get("/who")
+        assert (response.json["user"], response.json["level"]) == (None, 4)
+        assert set_cookies(response) == []
+    assert cookie_of(admin.get("/who"))
+
+
+# -- COOKIE_RESEND="flask" ---------------------------------------------------------------------------------------------
+
+
+def test_cookie_resend_flask_sends_as_flask_does(make_app: MakeApp) -> None:
+    """Sent when the session was modified, or is permanent and SESSION_REFRESH_EACH_REQUEST; the id stays."""
+    app = with_pages(make_app(COOKIE_RESEND="flask", PERMANENT_SESSION_LIFETIME=LIFE))
+    client = visitor(app)
+    assert set_cookies(client.get("/all")) == []
+    for json in ({"theme": "dark"}, {"input_text": "x"}):
+        assert digest(cookie_of(client.post("/set", json=json))) == digest(client.cookie)
+    assert digest(cookie_of(client.post("/touch"))) == digest(client.cookie)
+    client.post("/permanent/1")
+    for url in ("/all", "/untouched"):
+        assert digest(cookie_of(client.get(url))) == digest(client.cookie)
+    app.config["SESSION_REFRESH_EACH_REQUEST"] = False
+    assert set_cookies(client.get("/all")) == []
+    assert cookie_of(client.post("/clear")) == ""
+
+
+def test_cookie_resend_flask_does_not_replace_a_dead_session(make_app: MakeApp) -> None:
+    """C3 and C4 are not what is given up: a dead id stays dead and gets no cookie."""
+    app = with_pages(make_app(COOKIE_RESEND="flask"))
+    client = signed_in(app)
+    client.post("/logout")
+    for url in ("/set", "/touch", "/permanent/1"):
+        assert set_cookies(browser(app, client.cookie).post(url, json={"theme": "late"})) == []
+
+
+# -- C3, C4: a dead sid ------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_id_is_replaced_by_a_sign_in_only(app: Flask) -> None:
+    """C3: what its late requests read, write, clear or regenerate is a shadow without cookie; C1: a login ends that."""
+    client = signed_in(app)
+    client.post("/logout")
+    late = browser(app, client.cookie)
+    for method, url, json in (
+        ("get", "/all", None),
+        ("post", "/set", {"theme": "late", "input_text": "late"}),
+        ("post", "/set", {"daily_limit": 3}),
+        ("post", "/pop/theme", None),
+        ("post", "/permanent/1", None),
+        ("post", "/regenerate", None),
+        ("post", "/touch", None),
+        ("post", "/logout", None),
+        ("get", "/get/csrf_token", None),
+    ):
+        response = getattr(late, method)(url, json=json)
+        assert response.status_code == 200
+        assert set_cookies(response) == []
+    # clear() is a sign-out, which may delete the cookie where nobody has looked whether the session lives.
+    assert cookie_of(browser(app, client.cookie).post("/clear")) in (None, "")
+    response = late.post("/login/8")
+    assert digest(cookie_of(response)) != digest(client.cookie)
+    assert late.get("/who").json["user"] == "8"
+
+
+@pytest.mark.parametrize("stores", [(), ("primary",), ("database",), ("primary", "database")])
+def test_a_sign_out_clears_the_cookie_at_every_level(app: Flask, stores: tuple[str, ...]) -> None:
+    """C4: the sign-out itself may send a cookie, whoever is down; a replay of the old one is nobody."""
+    client = signed_in(app)
+    with switched_off(app, *stores):
+        assert parts(app).health.level == {(): 0, ("primary",): 2, ("database",): 0}.get(stores, 4)
+        response = client.post("/logout")
+        assert cookie_of(response) == ""
+        assert browser(app, client.cookie).get("/who").json["user"] is None
+    replay = browser(app, client.cookie).get("/who")
+    assert replay.json["user"] is None
+    assert set_cookies(replay) == []
+
+
+# -- I15: answers out of order -----------------------------------------------------------------------------------------
+
+REQUESTS: dict[str, tuple[str, dict[str, str] | None]] = {
+    "read": ("/who", None),
+    "write": ("/set", {"theme": "dark"}),
+    "login": ("/login/8", None),
+    "logout": ("/logout", None),
+}
+
+
+class Browser:
+    """A cookie jar of one cookie, which overlapping answers change in the order in which they arrive."""
+
+    def __init__(self, cookie: str) -> None:
+        self.cookie = cookie
+
+    def receive(self, response: Any) -> None:
+        sent = cookie_of(response)
+        if sent is not None:
+            self.cookie = sent
+
+
+@pytest.mark.parametrize("start", [visitor, signed_in])
+@pytest.mark.parametrize("names", list(itertools.product(REQUESTS, repeat=2)), ids="+".join)
+def test_answers_out_of_order_never_bring_an_older_cookie_back(app: Flask, start: Any, names: tuple[str, ...]) -> None:
+    """Two requests leave with the same cookie, are served in either order and answered in either order.
+
+    Whatever the order, a request that neither signs in nor out changes no cookie; after one that does, the browser has
+    what an explicit sign-in or sign-out sent it, never the id it began with.
+    """
+    for served, answered in itertools.product(itertools.permutations(range(2)), repeat=2):
+        begin = start(app).cookie
+        jar = Browser(begin)
+        responses: dict[int, Any] = {number: _call(app, names[number], begin) for number in served}
+        for number in answered:
+            assert responses[number].status_code == 200
+            jar.receive(responses[number])
+        explicit = [cookie_of(responses[number]) for number in answered if _changes_id(names[number], start)]
+        sent = [cookie for cookie in explicit if cookie is not None]
+        assert jar.cookie == (sent[-1] if sent else begin)
+        for number in range(2):
+            if not _changes_id(names[number], start):
+                assert set_cookies(responses[number]) == []
+        # The id of a session that ended is not alive again, whoever answers last.
+        if start is signed_in and {"login", "logout"} & set(names):
+            assert browser(app, begin).get("/who").json["user"] is None
+
+
+def _call(app: Flask, name: str, cookie: str) -> Any:
+    url, json = REQUESTS[name]
+    client = browser(app, cookie)
+    return client.get(url) if name == "read" else client.post(url, json=json)
+
+
+def _changes_id(name: str, start: Any) -> bool:
+    return name == "login" or (name == "logout" and start is signed_in)
+
+
+def test_a_request_from_before_the_login_that_ends_after_it_changes_nothing(app: Flask) -> None:
+    """I15 with requests that really overlap: the slow page's answer comes last, and the browser is still signed in."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    @app.post("/slow/<what>")
+    def slow(what: str) -> str:
+        seen = session.get("lang")
+        entered.set()
+        assert go_on.wait(10)
+        session["theme"] = "late"
+        if what == "clear":
+            session.clear()
+        return str(seen)
+
+    for what in ("write", "clear"):
+        entered.clear()
+        go_on.clear()
+        begin = visitor(app).cookie
+        jar = Browser(begin)
+        answers: list[Any] = []
+        thread = threading.Thread(
+            target=lambda what=what, begin=begin, answers=answers: answers.append(
+                browser(app, begin).post(f"/slow/{what}")
+            )
+        )
+        thread.start()
+        assert entered.wait(10)
+        login = browser(app, begin).post("/login/7")
+        go_on.set()
+        thread.join(10)
+        jar.receive(login)
+        jar.receive(answers[0])
+        assert answers[0].text == "jp"
+        assert browser(app, jar.cookie).get("/who").json["user"] == "7"
+
+
+# -- attributes --------------------------------------------------------------------------------------------------------
+
+
+def attributes(header: str) -> dict[str, str]:
+    """The attributes of a Set-Cookie header but those that tell setting from deleting."""
+    found = {}
+    for part in header.split(";")[1:]:
+        name, _, value = part.strip().partition("=")
+        if name not in ("Expires", "Max-Age"):
+            found[name] = value
+    return found
+
+
+SECURE = "https://example.test"
+
+ATTRIBUTES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "default": ({}, {"HttpOnly": "", "Path": "/"}),
+    "host": (
+        {
+            "SESSION_COOKIE_NAME": "__Host-lp",
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_SAMESITE": "Lax",
+            "SESSION_COOKIE_PARTITIONED": True,
+        },
+        {"Secure": "", "HttpOnly": "", "Path": "/", "SameSite": "Lax", "Partitioned": ""},
+    ),
+    "strict": (
+        {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_SAMESITE": "Strict", "SESSION_COOKIE_HTTPONLY": False},
+        {"Secure": "", "Path": "/", "SameSite": "Strict"},
+    ),
+    "domain": (
+        {"SESSION_COOKIE_DOMAIN": "example.test", "SESSION_COOKIE_PATH": "/"},
+        {"Domain": "example.test", "HttpOnly": "", "Path": "/"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_a_deletion_repeats_all_attributes(make_app: MakeApp, name: str) -> None:
+    """A browser ignores a deletion whose attributes are others than those it was set with."""
+    config, expected = ATTRIBUTES[name]
+    app = with_pages(make_app(**config))
+    cookie_name = config.get("SESSION_COOKIE_NAME", "session")
+    client = browser(app)
+    seen = []
+    for url in ("/set", "/login/7", "/permanent/1", "/regenerate", "/clear"):
+        response = client.post(url, json={"lang": "jp"} if url == "/set" else None, base_url=SECURE)
+        [header] = set_cookies(response)
+        assert header.startswith(f"{cookie_name}=")
+        assert attributes(header) == expected
+        seen.append(cookie_of(response, cookie_name))
+    assert seen[-1] == ""
+    assert "Max-Age=0" in header
+    assert client.get("/all", base_url=SECURE).json == {}
+
+
+def test_flask_s_cookie_settings_are_read_live(app: Flask) -> None:
+    """Name, path, domain and flags may change between requests, as with Flask's own interface."""
+    client = browser(app)
+    assert cookie_of(client.post("/set", json={"lang": "jp"}), "session")
+    app.config.update(SESSION_COOKIE_NAME="lp", SESSION_COOKIE_PATH="/sub", SESSION_COOKIE_DOMAIN="example.test")
+    app.config.update(SESSION_COOKIE_SECURE=True, SESSION_COOKIE_SAMESITE="None")
+    response = client.post("/set", json={"lang": "en"}, base_url=SECURE)
+    [header] = set_cookies(response)
+    assert header.startswith("lp=")
+    assert attributes(header) == {
+        "Domain": "example.test", "Path": "/sub", "Secure": "", "HttpOnly": "", "SameSite": "None",
+    }  # fmt: skip
+    assert send(app, f"lp={cookie_of(response, 'lp')}").json == {"lang": "en"}
+    app.config.update(SESSION_COOKIE_PATH=None, APPLICATION_ROOT="/app", SESSION_COOKIE_DOMAIN=None)
+    [header] = set_cookies(browser(app).post("/set", json={"lang": "jp"}, base_url=SECURE))
+    assert attributes(header)["Path"] == "/app"
+    assert "Domain" not in attributes(header)
+
+
+# -- what comes in -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_cookie_with_a_good_signature_counts(app: Flask) -> None:
+    """Cookie tossing: bad ones in front are passed over, good ones behind are not looked at; it is counted."""
+    mine, other = visitor(app).cookie, signed_in(app, "8").cookie
+    forged = f"{'A' * 43}.us.aaaaaa.{'A' * 43}"
+    before = parts(app).recorder.counters().get("duplicate_cookies", 0)
+    assert send(app, f"session={forged}; session=; session={mine}; session={other}").json == {"lang": "jp"}
+    assert send(app, f"session={other}; session={mine}").json["_user_id"] == "8"
+    assert send(app, f"session={mine}; session={other}").json == {"lang": "jp"}
+    assert send(app, f"other={other}; session={mine}; session2={other}").json == {"lang": "jp"}
+    assert parts(app).recorder.counters()["duplicate_cookies"] - before == 3
+    response = send(app, f"session={forged}; session={mine}", "/set", "POST", json={"theme": "dark"})
+    assert set_cookies(response) == []
+
+
+def test_a_cookie_of_an_older_key_counts_as_long_as_the_key_is_a_fallback(app: Flask) -> None:
+    """Rotation: the cookie stays as it is and works; when the key is dropped it is a stranger's."""
+    client = signed_in(app)
+    app.config.update(SECRET_KEY="the next key of the suite, 32+ bytes", SECRET_KEY_FALLBACKS=["another", KEY])
+    response = client.get("/who")
+    assert response.json["user"] == "7"
+    assert set_cookies(response) == []
+    app.config.update(SECRET_KEY_FALLBACKS=["another"])
+    assert client.get("/who").json["user"] is None
+
+
+def _other_key() -> str:
+    signer = CookieSigner(["a key of somebody else, 32+ bytes"])
+    return signer.dump(signer.mint("u", permanent=False, now=0))
+
+
+def bad_values(good: str) -> dict[str, str]:
+    """Cookie values that are not ours, most of them made from one that is."""
+    sid, flags, stamp, signature = good.split(".")
+    return {
+        "empty": "",
+        "space": " ",
+        "10 KB": "a" * 10_000,
+        "1 MB": "a" * 1_000_000,
+        "NUL": "a\0b",
+        "a good one with NUL": good + "\0",
+        "star": "*",
+        "pattern": "[a-z]*?",
+        "braces": "{x}y",
+        "path": "../../etc/passwd",
+        "percent": "%0d%0aSet-Cookie:%20x=y",
+        "quoted octal": '"a\\000\\015\\012b"',
+        "quoted good with octal": f'"{good}\\012"',
+        "latin-1": "\xe9" * 43,
+        "emoji": "😀".encode().decode("latin-1") * 20,
+        "a key of ours": f"session:auth:{{{digest_of(sid)}}}",
+        "the digest": digest_of(sid),
+        "the digest as id": f"{digest_of(sid)}.{flags}.{stamp}.{signature}",
+        "id only": sid,
+        "no signature": f"{sid}.{flags}.{stamp}",
+        "signature only": f".{signature}",
+        "another signature": f"{sid}.{flags}.{stamp}.{'A' * 43}",
+        "short": good[:-1],
+        "long": good + "A",
+        "padded": good + "=",
+        "upper": good.upper(),
+        "lower": good.lower(),
+        "swapped case": good.swapcase(),
+        "another kind": f"{sid}.{'as' if flags == 'us' else 'us'}.{stamp}.{signature}",
+        "permanent": f"{sid}.{flags[0]}p.{stamp}.{signature}",
+        "another time": f"{sid}.{flags}.aaaaaa.{signature}",
+        "another id": f"{'A' * 43}.{flags}.{stamp}.{signature}",
+        "two of them": good + good,
+        "two with a dot": f"{good}.{good}",
+        "another key": _other_key(),
+        "full-width digits": good.replace(sid[0], "\uff11".encode().decode("latin-1"), 1),
+    }
+
+
+@pytest.mark.parametrize("what", bad_values(f"{'A' * 43}.us.aaaaaa.{'A' * 43}"))
+def test_a_bad_cookie_is_a_visitor_without_one(app: Flask, primary: Valkey, what: str) -> None:
+    """200, anonymous, no store asked, no Set-Cookie, one count; the next good request is as before."""
+    good = signed_in(app).cookie
+    value = bad_values(good)[what]
+    before, counted = evals(primary), parts(app).recorder.counters().get("bad_cookies", 0)
+    asked = sum(s.count for o, s in parts(app).recorder.series().items() if o.source != "none")
+    for url in ("/who", "/all", "/get/lang", "/untouched"):
+        response = send(app, f"session={value}", url)
+        assert response.status_code == 200
+        assert set_cookies(response) == []
+    assert send(app, f"session={value}").json == {}
+    assert evals(primary) == before
+    assert sum(s.count for o, s in parts(app).recorder.series().items() if o.source != "none") == asked
+    assert parts(app).recorder.counters()["bad_cookies"] - counted == 4  # not for the page that looks at nothing
+    assert browser(app, good).get("/who").json["user"] == "7"
+
+
+@pytest.mark.parametrize(
+    "raw", ["", ";", "=", "=x", "session", "session;", ";;;session", "a b c", "session==", "$Version=1; session=x"]
+)
+def test_a_cookie_header_that_is_none_is_no_reason_to_fail(app: Flask, primary: Valkey, raw: str) -> None:
+    """Nameless, empty and malformed headers: 200, anonymous, no store asked, no Set-Cookie."""
+    before = evals(primary)
+    response = send(app, raw)
+    assert (response.status_code, response.json) == (200, {})
+    assert set_cookies(response) == []
+    assert evals(primary) == before
+
+
+def test_thousands_of_cookies_in_one_header_are_no_reason_to_fail(app: Flask) -> None:
+    """Bad ones before, and others around; ours is found among them."""
+    good = visitor(app).cookie
+    crowd = "; ".join(f"c{number}={number}" for number in range(3000))
+    assert send(app, f"{crowd}; session={good}; {crowd}").json == {"lang": "jp"}
+    bad = "; ".join("session=x" for _ in range(3000))
+    assert send(app, f"{bad}; session={good}").json == {"lang": "jp"}
+
+
+def test_a_write_with_a_bad_cookie_begins_a_session_of_its_own(app: Flask) -> None:
+    """A visitor with a broken cookie gets a good one as soon as there is something to keep."""
+    response = send(app, "session=broken", "/set", "POST", json={"lang": "jp"})
+    cookie = cookie_of(response)
+    assert cookie
+    assert browser(app, cookie).get("/all").json == {"lang": "jp"}
+
+
+# -- what is logged ----------------------------------------------------------------------------------------------------
+
+
+def test_no_id_and_no_value_is_ever_logged(app: Flask, primary: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """I14: sign-in, outage, refused grant, bad cookie, damaged record, sign-out, at DEBUG: names and short digests."""
+    secrets = {"typed": "secret words 秘密", "theme": "secret theme", "user": "secret-user-id", "late": "secret late"}
+    cookies: list[str] = []
+    client = browser(app)
+
+    def keep(response: Any) -> Any:
+        cookies.extend(filter(None, [cookie_of(response)]))
+        return response
+
+    @app.get("/damaged")
+    def damaged() -> str:
+        with suppress(TypeError):
+            session["theme"] = {secrets["theme"]}
+        return repr(session)
+
+    with caplog.at_level(logging.DEBUG):
+        keep(client.post("/set", json={"input_text": secrets["typed"], "theme": secrets["theme"]}))
+        keep(client.post(f"/login/{secrets['user']}"))
+        assert secrets["theme"] not in client.get("/damaged").text
+        with primary.client() as redis:
+            redis.hset(f"session:ui:{{{digest(cookies[-1])}}}", "theme", b"\xff" + secrets["theme"].encode())
+            redis.hset(f"session:auth:{{{digest(cookies[-1])}}}", "@d", "x")
+        assert client.get("/who").json["user"] == secrets["user"]
+        assert client.get("/get/theme").json["value"] is None
+        primary.kill()
+        client.get("/who")
+        wait_for_level(app, 2)
+        keep(client.post("/set", json={"input_text": secrets["late"]}))
+        keep(browser(app).post("/set", json={"input_text": secrets["late"]}))
+        with switched_off(app, "database"):
+            assert browser(app).post(f"/login/{secrets['user']}").status_code == 503
+            client.get("/all")
+        keep(client.post("/logout"))
+        send(app, f"session={cookies[0]}x")
+        primary.start()
+        wait_for_level(app, 0)
+        keep(browser(app, cookies[1]).post("/set", json={"theme": secrets["late"]}))
+    assert any(record.name.startswith("flask_langpont_session") for record in caplog.records)
+    text = "\n".join(f"{record.getMessage()} {record.exc_text or ''} {record.__dict__}" for record in caplog.records)
+    for cookie in cookies:
+        for secret in (cookie, cookie.split(".")[0], cookie.split(".")[-1], digest(cookie)):
+            assert secret not in text
+    for secret in secrets.values():
+        assert secret not in text
+        assert secret.encode("unicode_escape").decode() not in text

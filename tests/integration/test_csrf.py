@@ -1,0 +1,479 @@
+"""Flask-WTF's forms over a token that is derived from the session id: nothing stored, and no level without forms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy
+from flask import Flask, render_template_string, request, session
+from flask_login import LoginManager, UserMixin, login_user, logout_user
+from flask_wtf import CSRFProtect, FlaskForm
+from wtforms import StringField
+
+from example_app.servers import Valkey
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, cookie_of, parts
+from .test_level0 import evals
+from .test_outage import stored, wait_for, wait_for_level
+
+PAGE = "<form method=post>{{ form.csrf_token }}{{ form.input_text }}</form>"
+
+
+class Form(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
+    input_text = StringField()
+
+
+class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
+    def __init__(self, user_id: str) -> None:
+        self.id = user_id
+
+
+def with_login_manager(app: Flask) -> Flask:
+    """Flask-Login, without pages of its own."""
+    manager = LoginManager(app)
+    manager.user_loader(User)
+    return app
+
+
+def with_forms(app: Flask) -> Flask:
+    """CSRFProtect over everything but the pages that tests drive without a form, and pages with a form."""
+    protect = CSRFProtect(app)
+    for name in ("set_keys", "pop_key", "login", "logout"):
+        protect.exempt(app.view_functions[name])
+
+    @app.get("/form")
+    def show() -> str:
+        return render_template_string(PAGE, form=Form())
+
+    @app.post("/form")
+    def take() -> str:
+        form = Form()
+        assert form.validate_on_submit()  # as CSRFProtect found already: both look at the same token
+        if form.input_text.data:
+            session["input_text"] = form.input_text.data
+        return f"valid at {session.level}"  # type: ignore[attr-defined]
+
+    @app.post("/sign-in/<how>")
+    def sign_in(how: str) -> str:
+        early = render_template_string(PAGE, form=Form()) if "early" in request.args else ""
+        if how == "flask-login":
+            login_user(User("7"))
+        else:
+            session["_user_id"] = "7"
+        return render_template_string(PAGE, form=Form()) + f"<!-- {early} -->"
+
+    @app.post("/sign-out")
+    def sign_out() -> str:
+        logout_user()
+        return render_template_string(PAGE, form=Form())
+
+    return app
+
+
+MakeFormApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_form_app(make_app: MakeApp) -> MakeFormApp:
+    return lambda **config: with_forms(with_login_manager(make_app(**config)))
+
+
+@pytest.fixture
+def app(make_form_app: MakeFormApp) -> Flask:
+    return make_form_app()
+
+
+@pytest.fixture(autouse=True)
+def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def token_in(response: Any) -> str:
+    """The token of the first form of a page."""
+    assert response.status_code == 200
+    found = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', response.text)
+    assert found
+    return found[1]
+
+
+def form_of(client: Any) -> str:
+    """Open the page with the form."""
+    return token_in(client.get("/form"))
+
+
+def post(client: Any, token: str, **fields: str) -> Any:
+    return client.post("/form", data={"csrf_token": token, **fields})
+
+
+def signed_in(app: Flask, user: str = "7", role: str = "user") -> Any:
+    """A browser of a signed-in user whose data this worker has seen."""
+    client = browser(app)
+    client.cookie = cookie_of(client.post(f"/login/{user}?role={role}"))
+    assert client.get("/who").json["user"] == user
+    return client
+
+
+def browser(app: Flask, cookie: str | None = None) -> Any:
+    """A new browser, perhaps with somebody's session cookie."""
+    client = app.test_client()
+    if cookie is not None:
+        client.set_cookie("session", cookie)
+    return client
+
+
+def records(app: Flask, primary: Valkey) -> tuple[list[str], int]:
+    """Everything that is stored about anybody: keys in Redis, number of rows in SQL."""
+    with primary.client() as redis:
+        keys = [key for key in redis.scan_iter() if "canary" not in key]
+    with parts(app).repository.database.engine.connect() as connection:
+        rows: int = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar_one()
+    return keys, rows
+
+
+# -- visitors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_visitor_gets_a_working_form_and_no_record(app: Flask, primary: Valkey) -> None:
+    """One cookie, a form that is valid when it is posted, and nothing in Redis or SQL; no store is even asked."""
+    client = browser(app)
+    before = evals(primary)
+    page = client.get("/form")
+    assert cookie_of(page)
+    answer = post(client, token_in(page))
+    assert answer.text == "valid at 0"
+    assert cookie_of(answer) is None
+    assert evals(primary) == before
+    assert records(app, primary) == ([], 0)
+
+
+def test_a_form_opened_twice_gives_one_cookie(app: Flask) -> None:
+    """The second page belongs to the session of the first, and the forms of both are valid."""
+    client = browser(app)
+    first, second = client.get("/form"), client.get("/form")
+    assert cookie_of(first)
+    assert cookie_of(second) is None
+    for page in (first, second):
+        assert post(client, token_in(page)).status_code == 200
+
+
+def test_what_the_form_stores_lands_in_the_session_of_its_cookie(app: Flask, primary: Valkey) -> None:
+    """The first record of a visitor goes under the id that the form's page gave out; no second cookie."""
+    client = browser(app)
+    page = client.get("/form")
+    answer = post(client, token_in(page), input_text="こんにちは")
+    assert cookie_of(answer) is None
+    assert stored(primary, "translation", cookie_of(page)) == {"input_text": '"こんにちは"'}
+
+
+@pytest.mark.parametrize("cookie", [None, "", "forged", f"{'A' * 43}.us.aaaaaa.{'A' * 43}"])
+def test_a_post_without_a_good_cookie_is_refused_and_gets_none(app: Flask, primary: Valkey, cookie: str | None) -> None:
+    """400 without Set-Cookie and without a look at any store: whoever posts blindly leaves no trace."""
+    token = form_of(browser(app))
+    stranger = app.test_client(use_cookies=False)
+    before = evals(primary)
+    headers = {} if cookie is None else {"HTTP_COOKIE": f"session={cookie}"}
+    response = stranger.post("/form", data={"csrf_token": token}, environ_overrides=headers)
+    assert response.status_code == 400
+    assert not response.headers.getlist("Set-Cookie")
+    assert evals(primary) == before
+    assert records(app, primary) == ([], 0)
+
+
+def test_a_post_without_a_token_is_refused(app: Flask) -> None:
+    """400 for a visitor, whose cookie stays as it is."""
+    client = browser(app)
+    token = form_of(client)
+    refused = client.post("/form")
+    assert refused.status_code == 400
+    assert cookie_of(refused) is None
+    assert post(client, token).status_code == 200
+
+
+def test_the_token_of_one_session_is_worth_nothing_in_another(app: Flask) -> None:
+    """Visitor or user: a form of session A posted in B is refused, either way round."""
+    browsers = [browser(app), browser(app), signed_in(app, "7"), signed_in(app, "7")]
+    tokens = [form_of(client) for client in browsers]
+    for mine, client in enumerate(browsers):
+        for whose, token in enumerate(tokens):
+            assert post(client, token).status_code == (200 if whose == mine else 400)
+
+
+def test_a_token_cannot_be_assigned(app: Flask) -> None:
+    """Code that puts its own value there changes nothing: the token stays the one of the session id."""
+
+    @app.get("/assign")
+    def assign() -> str:
+        before = session["csrf_token"]
+        session["csrf_token"] = "mine"
+        assert session["csrf_token"] == before
+        del session["csrf_token"]
+        assert session["csrf_token"] == before
+        return str(before)
+
+    client = browser(app)
+    token = form_of(client)
+    assert len(client.get("/assign").text) == 64
+    assert post(client, token).status_code == 200
+
+
+def test_the_token_is_not_part_of_what_is_iterated(app: Flask) -> None:
+    """A derived key is in no listing of the session, so that copying a session copies no token."""
+    client = browser(app)
+    form_of(client)
+    assert client.get("/all").json == {}
+    assert client.get("/get/csrf_token").json["present"] is True
+    assert browser(app).get("/get/lang").json["present"] is False
+
+
+# -- sign-in and sign-out ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["session", "flask-login"])
+@pytest.mark.parametrize("query", ["", "?early=1"])
+@pytest.mark.parametrize("before", ["visitor", "user"])
+def test_a_form_in_the_login_s_own_response_is_valid(app: Flask, how: str, query: str, before: str) -> None:
+    """The new id exists from the moment the user key is set, also when a form had been rendered before that."""
+    client = browser(app) if before == "visitor" else signed_in(app, "3")
+    page = client.post(f"/sign-in/{how}{query}", data={"csrf_token": form_of(client)})
+    assert cookie_of(page)
+    assert client.get("/who").json["user"] == "7"
+    assert post(client, token_in(page)).text == "valid at 0"
+    if query:
+        early = page.text.split("<!--")[1]
+        assert post(client, re.findall(r'value="([^"]{20,})"', early)[0]).status_code == 400
+
+
+def test_a_form_from_before_the_login_is_invalid_after_it(app: Flask) -> None:
+    """Fixation: what was rendered for the visitor says nothing about the user; the user's own form is valid."""
+    client = browser(app)
+    old = form_of(client)
+    client.post("/sign-in/session", data={"csrf_token": old})
+    refused = post(client, old)
+    assert refused.status_code == 400
+    assert cookie_of(refused) is None
+    assert client.get("/who").json["user"] == "7"
+    assert post(client, form_of(client)).status_code == 200
+
+
+def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
+    """The page after signing out may hold a login form for whoever comes next."""
+    client = signed_in(app)
+    page = client.post("/sign-out", data={"csrf_token": form_of(client)})
+    assert cookie_of(page)
+    assert post(client, token_in(page)).text == "valid at 0"
+    assert client.get("/who").json["user"] is None
+
+
+@pytest.mark.parametrize("keeps_ui", [True, False])
+def test_a_form_of_a_session_that_signed_out_is_dead(app: Flask, keeps_ui: bool) -> None:
+    """400 in the same browser and for who replays cookie and form: a dead sid has another token."""
+    client = signed_in(app)
+    if keeps_ui:
+        client.post("/set", json={"lang": "jp"})
+    token = form_of(client)
+    client.post("/logout")
+    assert post(client, token).status_code == 400
+    replay = browser(app, client.cookie)
+    refused = post(replay, token)
+    assert refused.status_code == 400
+    assert cookie_of(refused) is None
+    shadow = replay.get("/form")
+    assert cookie_of(shadow) is None
+    assert post(replay, token_in(shadow)).status_code == 200  # what any visitor could have; it speaks for nobody
+    assert replay.get("/who").json["user"] is None
+
+
+def test_a_form_stays_valid_while_the_session_changes(app: Flask) -> None:
+    """Another tab changes rights, ordinary auth keys, language and text; only the session id is in the token."""
+    client = signed_in(app)
+    token = form_of(client)
+    change: Any
+    for change in ({"user_role": "editor"}, {"daily_limit": 9}, {"lang": "en"}, {"input_text": "x", "theme": "dark"}):
+        assert cookie_of(client.post("/set", json=change)) is None
+        assert post(client, token).status_code == 200
+    visitor = browser(app)
+    token = form_of(visitor)
+    for change in ({"_state_google_1": {"nonce": "n"}}, {"lang": "en"}, {"input_text": "x"}):
+        assert cookie_of(visitor.post("/set", json=change)) is None
+        assert post(visitor, token).status_code == 200
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+OLD, NEW = "test key of the test suite, 32+ bytes", "the next key of the suite, 32+ bytes"
+
+
+@pytest.mark.parametrize("who", ["visitor", "user"])
+def test_forms_survive_a_rotation_of_keys_while_the_old_key_is_a_fallback(app: Flask, who: str) -> None:
+    """The token is derived from the key that verified the cookie. (Flask-WTF signs with a key of its own here.)"""
+    app.config["WTF_CSRF_SECRET_KEY"] = "a key for Flask-WTF alone, 32+ bytes"
+    client = browser(app) if who == "visitor" else signed_in(app)
+    old = form_of(client)
+    app.config.update(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=[OLD])
+    answer = post(client, old)
+    assert answer.status_code == 200
+    assert cookie_of(answer) is None
+    assert form_of(client)
+    assert post(client, form_of(client)).status_code == 200
+    assert client.get("/who").json["user"] == (None if who == "visitor" else "7")
+    app.config.update(SECRET_KEY_FALLBACKS=[])
+    refused = post(client, old)
+    assert refused.status_code == 400
+    assert cookie_of(refused) is None
+    assert client.get("/who").json["user"] is None
+
+
+def test_flask_wtf_signs_with_the_newest_key_only(app: Flask) -> None:
+    """Without a key of its own Flask-WTF refuses the page from before a rotation; reloading it helps."""
+    client = signed_in(app)
+    old = form_of(client)
+    app.config.update(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=[OLD])
+    assert post(client, old).status_code == 400
+    page = client.get("/form")
+    assert cookie_of(page) is None
+    assert post(client, token_in(page)).status_code == 200
+
+
+# -- outages -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def refusing_writes(app: Flask, primary: Valkey) -> Iterator[None]:
+    """Out of memory: reads go on. Level 1 without a replica."""
+
+    def noticed() -> bool:
+        parts(app).monitor.suspect("primary")
+        return parts(app).health.level == 1
+
+    browser(app).get("/who")  # starts the monitor
+    with primary.client() as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            wait_for(noticed, "level 1")
+            yield
+        finally:
+            redis.config_set("maxmemory", 0)
+    wait_for_level(app, 0)
+
+
+@contextmanager
+def at_level(app: Flask, level: int, primary: Valkey) -> Iterator[None]:
+    """An outage that means this level for `app`; for level 3 it must have a short LOCAL_CACHE_TTL."""
+    with ExitStack() as stack:
+        if level == 1:
+            stack.enter_context(refusing_writes(app, primary))
+        elif level:
+            stores = ("primary", "database") if level == 4 else ("primary",)
+            stack.enter_context(switched_off(app, *stores))
+        wait_for_level(app, level)
+        yield
+        assert parts(app).health.level == level
+
+
+def config_for(level: int) -> dict[str, int]:
+    return {"LOCAL_CACHE_TTL": 1} if level == 3 else {}
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_a_form_works_for_a_visitor_at_every_level(make_form_app: MakeFormApp, primary: Valkey, level: int) -> None:
+    """Rendered and posted in the outage: one cookie, valid, and no level without a contact form."""
+    app = make_form_app(**config_for(level))
+    known = browser(app)
+    form_of(known)
+    with at_level(app, level, primary):
+        client = browser(app)
+        page = client.get("/form")
+        assert cookie_of(page)
+        answer = post(client, token_in(page))
+        assert answer.text == f"valid at {level}"
+        assert cookie_of(answer) is None
+        assert post(known, form_of(known)).text == f"valid at {level}"
+        assert post(client, form_of(known)).status_code == 400
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_a_form_works_for_a_user_at_every_level(make_form_app: MakeFormApp, primary: Valkey, level: int) -> None:
+    """Who is still signed in has valid forms, rendered before or in the outage; the cookie is not touched."""
+    app = make_form_app(**config_for(level))
+    client = signed_in(app)
+    before = form_of(client)
+    with at_level(app, level, primary):
+        page = client.get("/form")
+        assert client.get("/who").json["user"] == "7"
+        assert cookie_of(page) is None
+        for token in (before, token_in(page)):
+            answer = post(client, token, input_text="x")
+            assert answer.text == f"valid at {level}"
+            assert cookie_of(answer) is None
+    assert post(client, before).text == "valid at 0"
+
+
+@pytest.mark.parametrize("level", [2, 4])
+def test_a_form_in_the_answer_to_a_logout_is_valid_in_an_outage(
+    make_form_app: MakeFormApp, primary: Valkey, level: int
+) -> None:
+    """Signing out works at every level, and so does the page that follows; the form of the dead session does not."""
+    app = make_form_app()
+    client = signed_in(app)
+    before = form_of(client)
+    with at_level(app, level, primary):
+        page = client.post("/sign-out", data={"csrf_token": before})
+        assert cookie_of(page)
+        assert post(client, token_in(page)).text == f"valid at {level}"
+        assert post(client, before).status_code == 400
+        replay = browser(app, client.cookie)
+        assert post(replay, before).status_code == 400
+
+
+def test_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app: MakeFormApp, primary: Valkey) -> None:
+    """I8: an admin at level 4 is shown as anonymous; the admin's forms are invalid until somebody can vouch again."""
+    app = make_form_app()
+    admin = signed_in(app, "1", role="admin")
+    token = form_of(admin)
+    with at_level(app, 4, primary):
+        assert admin.get("/who").json["user"] is None
+        assert post(admin, token).status_code == 400
+        page = admin.get("/form")
+        assert cookie_of(page) is None
+        shadow = token_in(page)
+        assert post(admin, shadow).text == "valid at 4"
+    assert admin.get("/who").json["user"] == "1"
+    assert post(admin, token).text == "valid at 0"
+    assert post(admin, shadow).status_code == 400
+
+
+@pytest.mark.parametrize("who", ["visitor", "user"])
+def test_a_form_outlives_the_beginning_and_the_end_of_an_outage(app: Flask, primary: Valkey, who: str) -> None:
+    """Rendered at level 0 and posted at level 2, and the other way round, with a primary that was really killed."""
+    client = browser(app) if who == "visitor" else signed_in(app)
+    healthy = form_of(client)
+    primary.kill()
+    client.get("/who")
+    wait_for_level(app, 2)
+    assert post(client, healthy, input_text="in the outage").text == "valid at 2"
+    degraded = form_of(client)
+    primary.start()
+    wait_for_level(app, 0)
+    for token in (degraded, healthy):
+        assert post(client, token).text == "valid at 0"
+    assert client.get("/who").json["user"] == (None if who == "visitor" else "7")
+
+
+def test_a_visitor_of_the_outage_keeps_the_form_after_it(app: Flask, primary: Valkey) -> None:
+    """Cookie and token made without any store are worth as much as others when the stores are back."""
+    primary.kill()
+    client = browser(app)
+    client.get("/who")
+    wait_for_level(app, 2)
+    page = client.get("/form")
+    primary.start()
+    wait_for_level(app, 0)
+    assert post(client, token_in(page), input_text="x").text == "valid at 0"
+    assert stored(primary, "translation", cookie_of(page)) == {"input_text": '"x"'}

@@ -1,0 +1,1089 @@
+"""The session as Flask and its extensions use it: Flask's own contract, and what goes beyond it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import (
+    Flask,
+    Response,
+    copy_current_request_context,
+    flash,
+    get_flashed_messages,
+    jsonify,
+    redirect,
+    request,
+    request_finished,
+    session,
+    stream_with_context,
+)
+from flask.sessions import SessionMixin
+from markupsafe import Markup
+from werkzeug.http import parse_date
+
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.exceptions import UnsupportedValue
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, cookie_of, parts
+from .test_csrf import browser, records
+from .test_level0 import evals
+from .test_outage import digest, row_of, stored, wait_for, wait_for_level
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> Any:
+    return browser(app)
+
+
+@pytest.fixture(autouse=True)
+def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def ours() -> Any:
+    """The session with what it has beyond Flask's."""
+    return session
+
+
+def signed_in(app: Flask, user: str = "7") -> Any:
+    client = browser(app)
+    client.cookie = cookie_of(client.post(f"/login/{user}"))
+    assert client.get("/who").json["user"] == user
+    return client
+
+
+# -- session_transaction -----------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_starts_a_session(client: Any) -> None:
+    """What a test puts into the session is there in the next request, and the other way round."""
+    with client.session_transaction() as transaction:
+        assert transaction.new
+        transaction["lang"] = "jp"
+    assert client.get("/all").json == {"lang": "jp"}
+    client.post("/set", json={"theme": "dark"})
+    with client.session_transaction() as transaction:
+        assert not transaction.new
+        assert dict(transaction) == {"lang": "jp", "theme": "dark"}
+        del transaction["lang"]
+    assert client.get("/all").json == {"theme": "dark"}
+
+
+def test_a_transaction_that_only_looks_stores_nothing(app: Flask, primary: Valkey) -> None:
+    """No cookie and no record for a session that stays empty."""
+    client = browser(app)
+    with client.session_transaction() as transaction:
+        assert "lang" not in transaction
+    assert client.get_cookie("session") is None
+    assert records(app, primary) == ([], 0)
+
+
+def test_a_transaction_signs_in_and_out(app: Flask) -> None:
+    """The way most test suites sign their clients in works, with a row in SQL and a new id."""
+    client = browser(app)
+    client.post("/set", json={"lang": "jp"})
+    with client.session_transaction() as transaction:
+        transaction["_user_id"] = "7"
+        transaction["_fresh"] = True
+    cookie = client.get_cookie("session").value
+    assert client.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+    assert row_of(app, cookie).user_id == "7"
+    with client.session_transaction() as transaction:
+        assert transaction["_user_id"] == "7"
+        transaction.pop("_user_id")
+    assert client.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
+    assert client.get_cookie("session").value != cookie
+
+
+def test_the_session_can_be_looked_at_after_a_request(client: Any) -> None:
+    """``with client:`` keeps the context: a test may read what the view left."""
+    with client:
+        client.post("/set", json={"lang": "jp", "cart": [1]})
+        assert session["lang"] == "jp"
+        assert session["cart"] == [1]
+
+
+# -- beyond the request ------------------------------------------------------------------------------------------------
+
+
+def test_a_copied_context_reads_after_the_response(app: Flask) -> None:
+    """A thread that outlives its request still sees the session it was started in, also what was never read before."""
+    go, seen = threading.Event(), []
+
+    @app.post("/start")
+    def start() -> str:
+        session["input_text"] = "set in the view"
+
+        @copy_current_request_context
+        def work() -> None:
+            assert go.wait(10)
+            seen.append((session["input_text"], session.get("lang"), session.get("nothing")))
+
+        thread = threading.Thread(target=work)
+        threads.append(thread)
+        thread.start()
+        return "started"
+
+    threads: list[threading.Thread] = []
+    client = browser(app)
+    client.post("/set", json={"lang": "jp"})
+    assert client.post("/start").text == "started"
+    go.set()
+    threads[0].join(10)
+    assert seen == [("set in the view", "jp", None)]
+
+
+def test_a_change_after_the_save_is_not_stored_and_says_so(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """The response is gone: the change is warned of by key, is visible to its thread, and reaches no store."""
+    go, seen = threading.Event(), []
+    threads: list[threading.Thread] = []
+
+    @app.post("/start")
+    def start() -> str:
+        @copy_current_request_context
+        def work() -> None:
+            assert go.wait(10)
+            session["late_key"] = "late value"
+            seen.append(session["late_key"])
+
+        session["theme"] = "dark"
+        threads.append(threading.Thread(target=work))
+        threads[0].start()
+        return ""
+
+    client = browser(app)
+    client.post("/start")
+    with caplog.at_level(logging.WARNING):
+        go.set()
+        threads[0].join(10)
+    assert seen == ["late value"]
+    assert client.get("/all").json == {"theme": "dark"}
+    assert "late_key" in caplog.text
+    assert "late value" not in caplog.text
+
+
+def test_a_change_after_a_request_that_saved_nothing_says_so_too(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """The first change comes after the response, when there is nobody left to store it: warned of, not stored."""
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield "a"
+            session["late_key"] = "late value"
+            yield "b"
+
+        return Response(stream_with_context(body()))
+
+    client = browser(app)
+    client.post("/set", json={"theme": "dark"})
+    with caplog.at_level(logging.WARNING):
+        assert client.get("/stream").text == "ab"
+    assert client.get("/all").json == {"theme": "dark"}
+    assert "late_key" in caplog.text
+
+
+def test_a_streaming_response_reads_while_it_is_sent(app: Flask) -> None:
+    """stream_with_context: nothing was touched in the view, everything is readable in the stream."""
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield session["lang"]
+            yield session.get("input_text", "-")
+            yield str(session["cart"])
+
+        return Response(stream_with_context(body()))
+
+    client = browser(app)
+    client.post("/set", json={"lang": "jp", "cart": [1, 2]})
+    assert client.get("/stream").text == "jp-[1, 2]"
+
+
+def test_a_stream_that_begins_in_the_view_saves_what_came_first(app: Flask) -> None:
+    """Up to its first piece a stream runs before the save, as with Flask; that part is stored."""
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield "x"
+
+        session["theme"] = "dark"
+        return Response(stream_with_context(body()))
+
+    client = browser(app)
+    response = client.get("/stream")
+    assert response.text == "x"
+    assert client.get("/all").json == {"theme": "dark"}
+
+
+# -- a save that runs twice, or not at all -----------------------------------------------------------------------------
+
+
+def test_an_after_request_that_raises_saves_once_and_keeps_the_changes(app: Flask) -> None:
+    """The error page is a response too: the session is saved with it, increments are not counted twice."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/count")
+    def count() -> str:
+        ours().increment("usage_count")
+        session["lang"] = "jp"
+        return ""
+
+    @app.after_request
+    def fail(response: Response) -> Response:
+        if request.path == "/count" and response.status_code == 200:
+            raise RuntimeError("after_request")
+        return response
+
+    client = browser(app)
+    failed = client.get("/count")
+    assert failed.status_code == 500
+    assert cookie_of(failed)
+    assert client.get("/all").json == {"usage_count": 1, "lang": "jp"}
+
+
+def test_an_error_handler_may_flash(app: Flask) -> None:
+    """What the handler of an error puts into the session is saved with the page that it makes."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/broken")
+    def broken() -> str:
+        session["lang"] = "jp"
+        raise RuntimeError("broken")
+
+    @app.errorhandler(RuntimeError)
+    def handle(error: RuntimeError) -> tuple[str, int]:
+        flash("something broke")
+        return "sorry", 500
+
+    @app.get("/flashes")
+    def flashes() -> Any:
+        return jsonify(get_flashed_messages())
+
+    client = browser(app)
+    assert client.get("/broken").text == "sorry"
+    assert client.get("/flashes").json == ["something broke"]
+    assert client.get("/flashes").json == []
+    assert client.get("/get/lang").json["value"] == "jp"
+
+
+@pytest.mark.parametrize("sign_in", [False, True])
+def test_a_save_may_run_twice(app: Flask, sign_in: bool) -> None:
+    """The second run repeats nothing and stores what was changed in between, under the id of the first."""
+    interface = app.session_interface
+    with app.test_request_context():
+        session["usage_count"] = 1
+        if sign_in:
+            session["_user_id"] = "7"
+        first, second, third = app.response_class(), app.response_class(), app.response_class()
+        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
+        interface.save_session(app, raw, first)
+        interface.save_session(app, raw, second)
+        ours().increment("usage_count")
+        session["theme"] = "dark"
+        interface.save_session(app, raw, third)
+    cookies = [cookie_of(response) for response in (first, second, third)]
+    assert cookies[0]
+    assert {digest(cookie) for cookie in cookies if cookie} == {digest(cookies[0])}
+    expected: dict[str, Any] = {"usage_count": 2, "theme": "dark"} | ({"_user_id": "7"} if sign_in else {})
+    assert browser(app, cookies[0]).get("/all").json == expected
+
+
+@pytest.mark.parametrize("sign_in", [False, True])
+def test_a_listener_that_fails_after_the_save_loses_nothing(app: Flask, sign_in: bool) -> None:
+    """Flask makes an error page and saves again: what its handler changes is stored too, and the 500 is not ours."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    failures = iter([True])
+
+    def fail(sender: Flask, **extra: Any) -> None:
+        if request.path == "/count" and next(failures, False):
+            raise RuntimeError("a listener")
+
+    @app.post("/count")
+    def count() -> str:
+        ours().increment("usage_count")
+        if sign_in:
+            session["_user_id"] = "7"
+        return ""
+
+    @app.errorhandler(500)
+    def handle(error: Any) -> tuple[str, int]:
+        session["input_text"] = "from the handler"
+        ours().increment("usage_count")
+        return "handled", 500
+
+    client = browser(app)
+    with request_finished.connected_to(fail, app):
+        response = client.post("/count")
+    assert (response.status_code, response.text) == (500, "handled")
+    assert cookie_of(response)
+    found = client.get("/all").json
+    assert (found["usage_count"], found["input_text"]) == (2, "from the handler")
+    assert found.get("_user_id") == ("7" if sign_in else None)
+
+
+def test_a_logout_that_is_saved_twice_stays_one(app: Flask) -> None:
+    """The cookie is cleared in both responses, nothing comes back."""
+    client = signed_in(app)
+    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
+        session.pop("_user_id")
+        first, second = app.response_class(), app.response_class()
+        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
+        app.session_interface.save_session(app, raw, first)
+        app.session_interface.save_session(app, raw, second)
+    assert cookie_of(first) == cookie_of(second) == ""
+    assert client.get("/who").json["user"] is None
+
+
+def test_a_save_without_a_session_does_nothing(app: Flask) -> None:
+    """Opening failed before there was a session: the error page is sent, without cookie."""
+    response = app.response_class()
+    app.session_interface.save_session(app, None, response)  # type: ignore[arg-type]
+    assert not response.headers.getlist("Set-Cookie")
+    assert "Vary" not in response.headers
+
+
+def test_a_view_that_raises_keeps_its_changes_as_flask_does(app: Flask) -> None:
+    """500, the session as the view left it, and a cookie for a new one."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.post("/broken")
+    def broken() -> str:
+        session["lang"] = "jp"
+        raise RuntimeError("broken")
+
+    client = browser(app)
+    response = client.post("/broken")
+    assert response.status_code == 500
+    assert cookie_of(response)
+    assert client.get("/all").json == {"lang": "jp"}
+
+
+def test_without_a_secret_key_flask_explains_it(app: Flask) -> None:
+    """No key, no session: Flask's own error where somebody writes, a page where nobody does."""
+    app.secret_key = None
+    client = browser(app)
+    assert client.get("/untouched").text == "untouched"
+    assert client.get("/get/lang").json == {"value": None, "present": False}
+    with pytest.raises(RuntimeError, match=r"The session is unavailable because no secret key was set\."):
+        client.post("/set", json={"lang": "jp"})
+
+
+# -- new, modified, accessed, Vary -------------------------------------------------------------------------------------
+
+
+def test_new_means_that_no_id_came_with_the_request(app: Flask) -> None:
+    """True for a visitor without cookie, also after the first write of this request; False from the next one on."""
+
+    @app.post("/new")
+    def new() -> Any:
+        before = session.new
+        session["lang"] = "jp"
+        return jsonify([before, session.new])
+
+    client = browser(app)
+    assert client.post("/new").json == [True, True]
+    assert client.post("/new").json == [False, False]
+    assert browser(app, "forged").post("/new").json == [True, True]
+
+
+def test_modified_means_what_it_means_in_flask(app: Flask) -> None:
+    """Reading is no modification, whatever the way; setting and removing is; a change inside a value is not seen."""
+    client = browser(app)
+    client.post("/set", json={"lang": "jp", "cart": [1]})
+    with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
+        assert not session.modified
+        assert session["lang"] == "jp"
+        assert session.get("nothing") is None
+        assert "theme" not in session
+        assert len(session) == 2
+        assert session.pop("nothing", None) is None
+        assert session.pop("nothing", "default") == "default"
+        with pytest.raises(KeyError):
+            session.pop("nothing")
+        with pytest.raises(KeyError):
+            del session["nothing"]
+        assert session.setdefault("lang", "en") == "jp"
+        session["cart"].append(2)
+        assert not session.modified
+    for change in (
+        lambda: session.update(theme="dark"),
+        lambda: session.setdefault("theme", "dark"),
+        lambda: session.pop("lang"),
+        lambda: session.clear(),
+        lambda: session.popitem(),
+        lambda: session.__setitem__("lang", "jp"),
+        lambda: setattr(session, "permanent", True),
+        lambda: ours().increment("usage_count"),
+    ):
+        with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
+            change()
+            assert session.modified
+
+
+def test_setting_modified_by_hand_is_harmless(app: Flask, primary: Valkey) -> None:
+    """``session.modified = True`` is what code for Flask's session says; here it stores and sends nothing more."""
+
+    @app.post("/touch")
+    def touch() -> str:
+        session.modified = True
+        return ""
+
+    client = browser(app)
+    assert cookie_of(client.post("/touch")) is None
+    client.post("/set", json={"lang": "jp"})
+    before = evals(primary)
+    assert cookie_of(client.post("/touch")) is None
+    assert evals(primary) == before
+    assert client.get("/all").json == {"lang": "jp"}
+
+
+ACCESSES: dict[str, Any] = {
+    "in": lambda: "lang" in session,
+    "get": lambda: session.get("lang"),
+    "item": lambda: session.get("nothing", 1),
+    "len": lambda: len(session),
+    "iter": lambda: list(session),
+    "bool": lambda: bool(session),
+    "keys": lambda: list(session.keys()),
+    "modified": lambda: session.modified,
+    "permanent": lambda: session.permanent,
+    "new": lambda: session.new,
+    "level": lambda: ours().level,
+    "category": lambda: dict(ours().category("ui")),
+    "pop a missing key": lambda: session.pop("nothing", None),
+    "flashes": lambda: get_flashed_messages(),
+}
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_whoever_looks_at_the_session_gets_vary_cookie(app: Flask, level: int) -> None:
+    """CVE-2023-30861, CVE-2026-27205: any access, empty session or not, at any level; no access, no header."""
+
+    @app.get("/access/<path:how>")
+    def access(how: str) -> str:
+        ACCESSES[how]()
+        return ""
+
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    known = browser(app)
+    known.post("/set", json={"lang": "jp"})
+    with switched_off(app, *(["primary"] if level else [])):
+        assert parts(app).health.level == level
+        for client in (known, browser(app)):
+            for how in ACCESSES:
+                response = client.get(f"/access/{quote(how)}")
+                assert response.status_code == 200
+                assert response.vary.to_header() == "Cookie"
+            assert "Vary" not in client.get("/untouched").headers
+
+
+def test_vary_is_added_to_what_the_view_says(app: Flask) -> None:
+    """Other values of the header stay; an error page and a redirect have it too."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/vary/<what>")
+    def vary(what: str) -> Any:
+        session.get("lang")
+        if what == "error":
+            raise RuntimeError
+        response = redirect("/untouched") if what == "redirect" else app.make_response("")
+        response.headers["Vary"] = "Accept-Encoding"
+        return response
+
+    client = browser(app)
+    for page, expected in (("page", {"accept-encoding", "cookie"}), ("redirect", {"accept-encoding", "cookie"}),
+                           ("error", {"cookie"})):  # fmt: skip
+        assert client.get(f"/vary/{page}").vary.as_set() == expected
+
+
+def test_an_answer_that_shows_auth_is_not_cached(app: Flask) -> None:
+    """ASVS 14.3.2: no-store when a signed-in user's data was loaded; a view that knows better is left alone."""
+
+    @app.get("/mine")
+    def mine() -> Any:
+        return jsonify(user=session.get("_user_id")), 200, {"Cache-Control": "private, max-age=5"}
+
+    client = signed_in(app)
+    assert client.get("/who").headers["Cache-Control"] == "no-store"
+    assert client.get("/mine").headers["Cache-Control"] == "private, max-age=5"
+    assert "Cache-Control" not in client.get("/untouched").headers
+    assert "Cache-Control" not in browser(app).get("/who").headers
+
+
+# -- the mapping -------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
+    """Everything a dict can do by item access, with Flask's base class."""
+    with app.test_request_context():
+        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
+        assert isinstance(raw, MutableMapping)
+        assert isinstance(raw, SessionMixin)
+        assert not raw
+        assert raw.setdefault("lang", "jp") == "jp"
+        raw.update({"theme": "dark"}, input_text="x")
+        assert dict(raw) == {"lang": "jp", "theme": "dark", "input_text": "x"}
+        assert set(raw) == set(raw.keys()) == {"lang", "theme", "input_text"}
+        assert len(raw) == 3
+        assert raw
+        assert sorted(raw.items())[0] == ("input_text", "x")
+        assert raw.get("nothing", "default") == "default"
+        assert raw.get("nothing") is None
+        assert 7 not in raw
+        with pytest.raises(KeyError, match="nothing"):
+            raw["nothing"]
+        assert raw.pop("lang") == "jp"
+        assert raw.popitem()[0] not in raw
+        assert len(raw) == 1
+        raw.clear()
+        assert not raw
+        assert dict(raw) == {}
+        with pytest.raises(KeyError):
+            raw.popitem()
+
+
+def test_what_was_stored_behaves_as_what_was_just_set(app: Flask) -> None:
+    """Stored keys, changed keys, removed keys and increments are one mapping; metadata is no part of it."""
+    client = browser(app)
+    client.post("/set", json={"lang": "jp", "theme": "dark", "input_text": "x", "usage_count": 3})
+    with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
+        del session["theme"]
+        session["lang"] = "en"
+        session["next"] = "/"
+        ours().increment("usage_count", 2)
+        expected = {"lang": "en", "input_text": "x", "usage_count": 5, "next": "/"}
+        assert dict(session) == expected
+        assert {**session} == expected
+        assert len(session) == 4
+        assert sorted(session) == sorted(expected)
+        assert "theme" not in session
+        assert not [key for key in session if key.startswith("@")]
+        session["theme"] = "light"
+        assert session["theme"] == "light"
+
+
+def test_a_value_is_the_same_object_within_a_request(app: Flask) -> None:
+    """Two reads give one list, so that a change through either is seen by both, and stored."""
+
+    @app.post("/twice")
+    def twice() -> str:
+        session["cart"].append(2)
+        assert session["cart"] == [1, 2]
+        session["cart"].append(3)
+        return ""
+
+    client = browser(app)
+    client.post("/set", json={"cart": [1]})
+    client.post("/twice")
+    assert client.get("/get/cart").json["value"] == [1, 2, 3]
+
+
+def test_a_value_that_cannot_be_read_is_in_no_listing(app: Flask, primary: Valkey) -> None:
+    """It counts as absent, so that ``dict(session)``, ``items()`` and a template that shows both do not fail."""
+
+    @app.get("/listing")
+    def listing() -> Any:
+        found = dict(session)
+        assert dict(session.items()) == found == dict(ours().category("ui"))
+        assert sorted(session) == sorted(found)
+        assert len(session) == len(found)
+        assert "theme" not in session
+        return jsonify(found)
+
+    client = browser(app)
+    cookie = cookie_of(client.post("/set", json={"lang": "jp", "theme": "dark"}))
+    with primary.client() as redis:
+        redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
+    response = client.get("/listing")
+    assert response.status_code == 200
+    assert response.json == {"lang": "jp"}
+
+
+@pytest.mark.parametrize("key", [7, None, ("a",), b"bytes"])
+def test_a_key_that_is_no_text_is_refused_by_name(app: Flask, key: Any) -> None:
+    """Flask stringifies silently and loses data; here the error names the key, reading it is a plain miss."""
+    with app.test_request_context():
+        with pytest.raises(UnsupportedValue):
+            session[key] = "x"
+        assert session.get(key) is None
+        assert key not in session
+        assert session.pop(key, "default") == "default"
+
+
+def test_a_category_is_a_mapping_of_its_own(app: Flask) -> None:
+    """``session.category("ui")`` reads and writes the keys of ui and no others."""
+    client = browser(app)
+    client.post("/set", json={"lang": "jp", "input_text": "x", "unclaimed": 1})
+    with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
+        view: Any = ours().category("ui")
+        assert isinstance(view, MutableMapping)
+        assert dict(view) == {"lang": "jp", "unclaimed": 1}
+        assert len(view) == 2
+        assert "lang" in view
+        assert "input_text" not in view
+        assert view.get("input_text") is None
+        view["theme"] = "dark"
+        del view["lang"]
+        assert dict(session) == {"theme": "dark", "unclaimed": 1, "input_text": "x"}
+        with pytest.raises(KeyError, match="translation"):
+            view["input_text"] = "y"
+        view.clear()
+        assert dict(session) == {"input_text": "x"}
+        with pytest.raises(KeyError):
+            ours().category("nothing")
+
+
+def test_a_key_that_no_feature_claims_is_logged_once(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """The catch-all takes it, and the log names it once, without its value."""
+    client = browser(app)
+    with caplog.at_level(logging.INFO):
+        for value in ("first value", "second value"):
+            client.post("/set", json={"my_own_key": value, "lang": "jp"})
+        browser(app).post("/set", json={"my_own_key": "third value"})
+    lines = [record.getMessage() for record in caplog.records if "my_own_key" in record.getMessage()]
+    assert len(lines) == 1
+    assert "value" not in lines[0].replace("values", "")
+    assert not [record for record in caplog.records if "'lang'" in record.getMessage()]
+
+
+# -- where it stands ---------------------------------------------------------------------------------------------------
+
+
+def test_a_session_says_where_it_stands(make_app: MakeApp) -> None:
+    """Attributes for views and templates at each level; never session data."""
+    app = make_app()
+
+    @app.get("/stands")
+    def stands() -> Any:
+        raw = ours()
+        return jsonify(
+            [raw.level, raw.level_name, raw.fallback_mode, raw.emergency_mode, raw.unverified, sorted(dict(raw))]
+        )
+
+    user, admin = signed_in(app), browser(app)
+    admin.post("/login/1?role=admin")
+    admin.get("/who")
+    keys = ["_fresh", "_user_id", "user_role"]
+    assert user.get("/stands").json == [0, "normal", False, False, False, keys]
+    with switched_off(app, "primary"):
+        assert user.get("/stands").json == [2, "local_cache", True, False, False, keys]
+        assert browser(app).get("/stands").json == [2, "local_cache", False, False, False, []]
+    with switched_off(app, "primary", "database"):
+        assert user.get("/stands").json == [4, "minimal", True, True, False, keys]
+        assert admin.get("/stands").json == [4, "minimal", False, True, True, []]
+    assert admin.get("/stands").json == [0, "normal", False, False, False, keys]
+
+
+AVAILABLE = {
+    0: {"engine_selection": True, "language_preference": True, "analysis_cache": True, "authentication": True},
+    2: {"engine_selection": True, "language_preference": True, "analysis_cache": True, "authentication": True},
+    3: {"engine_selection": False, "language_preference": False, "analysis_cache": False, "authentication": True},
+    4: {"engine_selection": False, "language_preference": False, "analysis_cache": False, "authentication": True},
+}
+
+
+def test_a_feature_says_whether_it_is_available(make_app: MakeApp) -> None:
+    """``session.available`` follows the table; an unknown feature is an error, not an answer."""
+    app = make_app(LOCAL_CACHE_TTL=1)
+
+    @app.get("/available")
+    def available() -> Any:
+        return jsonify({name: ours().available(name) for name in AVAILABLE[0]})
+
+    client = signed_in(app)
+    assert client.get("/available").json == AVAILABLE[0]
+    with switched_off(app, "primary", "database"):
+        assert client.get("/available").json == AVAILABLE[4]
+    with switched_off(app, "primary"):
+        assert client.get("/available").json == AVAILABLE[2]
+        wait_for_level(app, 3)
+        assert client.get("/available").json == AVAILABLE[3]
+    with app.test_request_context(), pytest.raises(KeyError):
+        ours().available("nothing")
+
+
+def test_explain_shows_what_every_feature_gets_and_from_where(app: Flask) -> None:
+    """One line per feature: priority, behaviour at this level, and the store that the data came from."""
+
+    @app.get("/explain")
+    def explain() -> Any:
+        return jsonify(
+            {r.feature: [r.category, r.priority, r.behaviour, r.source, r.available] for r in ours().explain()}
+        )
+
+    client = signed_in(app)
+    client.post("/set", json={"lang": "jp", "input_text": "x"})
+    client.get("/who")
+    healthy = client.get("/explain").json
+    assert set(healthy) == set(parts(app).settings.table.features)
+    assert healthy["translation_state"] == ["translation", "high", "primary", "primary", True]
+    assert healthy["authentication"] == ["auth", "critical", "primary", "primary", True]
+    assert healthy["csrf_protection"] == ["auth", "critical", "primary", "request", True]
+    with switched_off(app, "primary"):
+        client.post("/set", json={"analysis_engine": "a"})
+        degraded = client.get("/explain").json
+    assert degraded["authentication"][2] == "database_fallback"
+    assert degraded["authentication"][3] in ("database", "local")
+    assert degraded["translation_state"] == ["translation", "high", "local_cache_fallback", "local", True]
+    assert degraded["engine_selection"] == ["translation", "high", "local_cache_fallback", "journal", True]
+    assert degraded["language_preference"] == ["ui", "medium", "default_value", "default", True]
+    assert degraded["csrf_protection"][3] == "request"
+
+
+# -- increment ---------------------------------------------------------------------------------------------------------
+
+
+def test_increments_of_many_threads_all_count(app: Flask) -> None:
+    """20 threads × 25 increments of one session: 500, because the server adds."""
+
+    @app.post("/count")
+    def count() -> str:
+        return str(ours().increment("usage_count"))
+
+    client = browser(app)
+    client.post("/set", json={"usage_count": 0})
+    cookie = client.get_cookie("session").value
+
+    def work() -> None:
+        mine = browser(app, cookie)
+        for _ in range(25):
+            assert mine.post("/count").status_code == 200
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert client.get("/get/usage_count").json["value"] == 500
+
+
+def test_an_increment_is_seen_by_its_own_request(app: Flask) -> None:
+    """Missing counts as 0, several add up, negative ones subtract, and a set value is the new base."""
+    client = browser(app)
+    with client.session_transaction() as transaction:
+        raw: Any = transaction
+        assert raw.increment("usage_count") == 1
+        assert raw.increment("usage_count", 4) == 5
+        assert raw["usage_count"] == 5
+        assert "usage_count" in raw
+    with client.session_transaction() as transaction:
+        raw = transaction
+        assert raw.increment("usage_count", -2) == 3
+        raw["usage_count"] = 100
+        assert raw.increment("usage_count") == 101
+        del raw["usage_count"]
+        assert raw.increment("usage_count") == 1
+    assert client.get("/all").json == {"usage_count": 1}
+
+
+def test_only_whole_numbers_outside_auth_can_be_incremented(app: Flask) -> None:
+    """Text, floats, booleans and auth keys are errors that name the key; the stored data is unchanged."""
+    client = signed_in(app)
+    client.post("/set", json={"lang": "jp", "avg_rating": 1.5, "theme": True, "usage_count": 3})
+    with client.session_transaction() as transaction:
+        raw: Any = transaction
+        for key in ("lang", "avg_rating", "theme", "daily_limit", "_user_id"):
+            with pytest.raises(UnsupportedValue, match=key):
+                raw.increment(key)
+        for by in (1.0, True, "1", None):
+            with pytest.raises(UnsupportedValue, match="usage_count"):
+                raw.increment("usage_count", by)
+    found = client.get("/all").json
+    assert (found["lang"], found["avg_rating"], found["theme"], found["usage_count"]) == ("jp", 1.5, True, 3)
+
+
+# -- permanent sessions ------------------------------------------------------------------------------------------------
+
+PERMANENT = timedelta(days=10)
+
+
+def expires_in(response: Any) -> float | None:
+    """Seconds until the session cookie of a response runs out; None: when the browser is closed."""
+    [header] = [h for h in response.headers.getlist("Set-Cookie") if h.startswith("session=")]
+    found = [part.strip()[8:] for part in header.split(";") if part.strip().startswith("Expires=")]
+    if not found:
+        return None
+    when = parse_date(found[0])
+    assert when is not None
+    return (when - datetime.now(UTC)).total_seconds()
+
+
+def with_permanent(app: Flask) -> Flask:
+    app.config["PERMANENT_SESSION_LIFETIME"] = PERMANENT
+
+    @app.post("/permanent/<int:flag>")
+    def permanent(flag: int) -> str:
+        session.permanent = bool(flag)
+        session["theme"] = "dark"
+        return str(session.permanent)
+
+    @app.post("/permanent-login")
+    def permanent_login() -> str:
+        session.permanent = True
+        session["_user_id"] = "7"
+        return ""
+
+    @app.get("/is-permanent")
+    def is_permanent() -> Any:
+        return jsonify([session.permanent, session.get("_permanent"), "_permanent" in session, dict(session)])
+
+    return app
+
+
+def test_a_permanent_session_outlives_the_browser(app: Flask) -> None:
+    """Expires on the cookie, the flag in it and not in the data; without it a session cookie without Expires."""
+    with_permanent(app)
+    client = browser(app)
+    response = client.post("/permanent/1")
+    assert response.text == "True"
+    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=10)
+    assert client.get("/is-permanent").json == [True, True, True, {"theme": "dark"}]
+    usual = browser(app)
+    assert expires_in(usual.post("/permanent/0")) is None
+    assert usual.get("/is-permanent").json == [False, False, False, {"theme": "dark"}]
+
+
+def test_a_permanent_login_lives_as_long_as_its_cookie(app: Flask, primary: Valkey) -> None:
+    """PERMANENT_SESSION_LIFETIME is the idle and the absolute time, in the SQL row and in Redis."""
+    with_permanent(app)
+    client = browser(app)
+    response = client.post("/permanent-login")
+    row = row_of(app, cookie_of(response))
+    whole = PERMANENT.total_seconds() * 1000
+    assert row.idle_expires_at - row.created_at == pytest.approx(whole, abs=2000)
+    assert row.absolute_expires_at - row.created_at == pytest.approx(whole, abs=2000)
+    with primary.client() as redis:
+        left = redis.pttl(f"session:auth:{{{digest(cookie_of(response))}}}")
+    assert left == pytest.approx(whole, abs=10_000)
+    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=10)
+
+
+def test_a_login_becomes_permanent_and_not_permanent_again(app: Flask, primary: Valkey) -> None:
+    """The row and Redis follow the flag, which changes the cookie but not the id."""
+    with_permanent(app)
+    client = signed_in(app)
+    digest_before = digest(client.cookie)
+    for flag, seconds in ((1, PERMANENT.total_seconds()), (0, 3600)):
+        response = client.post(f"/permanent/{flag}")
+        cookie = cookie_of(response)
+        assert digest(cookie) == digest_before
+        expires = expires_in(response)
+        assert (expires is not None) is bool(flag)
+        row = row_of(app, cookie)
+        assert row.idle_expires_at - row.read_at == pytest.approx(seconds * 1000, abs=2000)
+        with primary.client() as redis:
+            assert redis.pttl(f"session:auth:{{{digest_before}}}") == pytest.approx(seconds * 1000, abs=10_000)
+        assert client.get("/who").json["user"] == "7"
+
+
+# -- ids and dates -----------------------------------------------------------------------------------------------------
+
+
+def test_regenerate_without_an_id_or_of_a_dead_session_changes_nothing(app: Flask, primary: Valkey) -> None:
+    """There is nothing to replace; a dead id gets no living successor without a sign-in (C3)."""
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        ours().regenerate()
+        return ""
+
+    assert cookie_of(browser(app).post("/regenerate")) is None
+    client = signed_in(app)
+    client.post("/logout")
+    assert cookie_of(browser(app, client.cookie).post("/regenerate")) is None
+    assert [key for key in records(app, primary)[0] if ":auth:" not in key] == []
+
+
+def test_regenerate_keeps_user_data_and_pending_changes(app: Flask) -> None:
+    """What was set before and after it in the same request lands under the new id; the old one is dead."""
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session["lang"] = "en"
+        ours().increment("usage_count")
+        ours().regenerate()
+        session["theme"] = "dark"
+        return ""
+
+    client = signed_in(app)
+    client.post("/set", json={"usage_count": 2, "cart": [1]})
+    cookie = cookie_of(client.post("/regenerate"))
+    assert cookie
+    assert digest(cookie) != digest(client.cookie)
+    found = client.get("/all").json
+    assert found == {
+        "_user_id": "7", "_fresh": True, "user_role": "user", "lang": "en", "usage_count": 3, "cart": [1],
+        "theme": "dark",
+    }  # fmt: skip
+    assert browser(app, client.cookie).get("/all").json == {}
+    assert not row_of(app, client.cookie).live
+    assert row_of(app, cookie).live
+
+
+def test_dates_of_a_session_are_kept_by_the_package(app: Flask, primary: Valkey) -> None:
+    """``session_created`` and ``last_activity`` are the row's; an assignment or removal is ignored, not an error."""
+    began = datetime.now(UTC)
+    client = signed_in(app)
+    with client.session_transaction() as transaction:
+        for key in ("session_created", "last_activity"):
+            assert isinstance(transaction[key], datetime)
+            assert abs(transaction[key] - began) < timedelta(seconds=10)
+            before = transaction[key]
+            transaction[key] = "1970-01-01"
+            assert transaction[key] == before
+            del transaction[key]
+            assert transaction[key] == before
+            assert transaction.pop(key) == before
+        assert "session_created" not in dict(transaction)
+    assert set(stored(primary, "auth", client.cookie)) == {"_user_id", "_fresh", "user_role"}
+    visitor = browser(app)
+    visitor.post("/set", json={"lang": "jp", "session_created": "x", "last_activity": "y"})
+    assert visitor.get("/all").json == {"lang": "jp"}
+
+
+# -- flash -------------------------------------------------------------------------------------------------------------
+
+
+def test_flashes_survive_a_redirect_with_their_types(app: Flask, primary: Valkey) -> None:
+    """Text stays text, Markup stays Markup (and is not escaped again), once shown they are gone."""
+
+    @app.post("/save")
+    def save() -> Any:
+        flash("<i>plain</i>", "info")
+        flash(Markup("<b>safe</b>"), "done")
+        return redirect("/show")
+
+    @app.get("/show")
+    def show() -> Any:
+        found: Any = get_flashed_messages(with_categories=True)
+        return jsonify([[category, message, isinstance(message, Markup)] for category, message in found])
+
+    client = browser(app)
+    response = client.post("/save", follow_redirects=True)
+    assert response.json == [["info", "<i>plain</i>", False], ["done", "<b>safe</b>", True]]
+    assert client.get("/show").json == []
+    assert stored(primary, "ui", client.get_cookie("session").value) == {}
+
+
+# -- where there is no page --------------------------------------------------------------------------------------------
+
+
+def test_pages_that_do_not_exist_cost_nothing(app: Flask, primary: Valkey) -> None:
+    """404, 405 and static files open a session that looks at nothing."""
+    client = signed_in(app)
+    before = evals(primary)
+    for method, url, status in (("get", "/none", 404), ("get", "/static/none.css", 404), ("get", "/logout", 405)):
+        response = getattr(client, method)(url)
+        assert response.status_code == status
+        assert not response.headers.getlist("Set-Cookie")
+        assert "Vary" not in response.headers
+    assert evals(primary) == before
+
+
+def test_an_error_page_may_use_the_session(app: Flask) -> None:
+    """A 404 handler that greets the user reads the session as any page does."""
+
+    @app.errorhandler(404)
+    def missing(error: Any) -> tuple[str, int]:
+        return f"not here, {session.get('_user_id')}", 404
+
+    assert signed_in(app).get("/none").text == "not here, 7"
+
+
+def test_a_request_context_without_a_request_has_a_session(app: Flask, primary: Valkey) -> None:
+    """``app.test_request_context()`` in a shell: readable, writable, and nothing is stored by leaving it."""
+    with app.test_request_context():
+        assert session.get("lang") is None
+        session["lang"] = "jp"
+        assert session["lang"] == "jp"
+        assert session.new
+    assert records(app, primary) == ([], 0)
+
+
+def test_one_interface_serves_several_applications(make_app: MakeApp, tmp_path: Any) -> None:
+    """Each has its own parts, prefix, secret and cookie name; a view of one that calls the other mixes nothing up."""
+    one = make_app(SESSION_COOKIE_NAME="one")
+    two = make_app(SESSION_COOKIE_NAME="two", KEY_PREFIX="other", SECRET_KEY="another key of the suite, 32+ bytes")
+    assert parts(one).repository is not parts(two).repository
+
+    @one.get("/nested")
+    def nested() -> Any:
+        session["lang"] = "one"
+        inner = browser(two)
+        inner.post("/set", json={"lang": "two"})
+        return jsonify([session["lang"], inner.get("/all").json])
+
+    client = browser(one)
+    response = client.get("/nested")
+    assert response.json == ["one", {"lang": "two"}]
+    assert cookie_of(response, "one")
+    assert cookie_of(response, "two") is None
+    assert client.get("/all").json == {"lang": "one"}
+
+
+def test_the_extension_is_set_up_once_per_application(app: Flask) -> None:
+    """A second set-up is a mistake that is named; the interface of the first stays."""
+    interface = app.session_interface
+    with pytest.raises(RuntimeError, match="already set up"):
+        LangPontSession(app)
+    assert app.session_interface is interface
+
+
+def test_a_slow_reader_does_not_keep_others_waiting(app: Flask) -> None:
+    """Requests of one session run side by side: there is no lock per session."""
+    inside = threading.Barrier(2)
+
+    @app.get("/together")
+    def together() -> str:
+        session.get("lang")
+        inside.wait(10)  # breaks, and fails the request, unless both are here at once
+        return "both"
+
+    cookie = cookie_of(browser(app).post("/set", json={"lang": "jp"}))
+    answers: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(browser(app, cookie).get("/together").text)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["both", "both"]
+
+
+def test_a_killed_primary_in_the_middle_of_a_request_fails_nobody(app: Flask, primary: Valkey) -> None:
+    """Read from Redis, killed, then written: the same request goes on without it, and what is high is kept."""
+
+    @app.post("/middle")
+    def middle() -> Any:
+        assert session["input_text"] == "before"
+        primary.kill()
+        session["input_text"] = "after"
+        return jsonify(level=ours().level)
+
+    client = signed_in(app)
+    client.post("/set", json={"input_text": "before"})
+    response = client.post("/middle")
+    assert response.status_code == 200
+    assert cookie_of(response) is None
+    client.get("/who")
+    wait_for_level(app, 2)
+    assert client.get("/get/input_text").json["value"] == "after"
+    primary.start()
+    wait_for(lambda: stored(primary, "translation", client.cookie).get("input_text") == '"after"', "merged")

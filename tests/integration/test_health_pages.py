@@ -1,0 +1,297 @@
+"""The health pages at every level: what they say, what they never say, and that they cost nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy
+from flask import Flask
+
+from example_app.servers import Valkey
+from flask_langpont_session.policy import LEVELS
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, parts
+from .test_csrf import at_level, browser, config_for
+from .test_outage import wait_for, wait_for_level
+
+PAGES = ("/healthz", "/healthz/live", "/healthz/ready")
+STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
+
+
+@pytest.fixture(autouse=True)
+def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def awake(app: Flask) -> Any:
+    """A client of an application whose monitor runs."""
+    client = browser(app)
+    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok")
+    return client
+
+
+def commands(server: Valkey) -> int:
+    """All commands the server was sent so far, but those of whoever asks for this number."""
+    with server.client() as client:
+        stats = client.info("commandstats")
+    asking = ("cmdstat_info", "cmdstat_client", "cmdstat_hello", "cmdstat_select", "cmdstat_ping")
+    return sum(stat["calls"] for name, stat in stats.items() if not name.startswith(asking))
+
+
+@contextmanager
+def counted_sql(app: Flask) -> Iterator[list[str]]:
+    """The SQL statements that are sent while this is open."""
+    sent: list[str] = []
+    engine = parts(app).repository.database.engine
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        sent.append(statement)
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+    yield sent
+    sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_the_page_says_what_the_table_says(make_app: MakeApp, primary: Valkey, level: int) -> None:
+    """200 at every level, with status, level and its name, logins, and what each feature gets."""
+    app = make_app(**config_for(level))
+    client = awake(app)
+    with at_level(app, level, primary):
+        response = client.get("/healthz")
+        assert response.status_code == 200
+        assert response.content_type == "application/json"
+        report = response.json
+        for url in PAGES:
+            assert client.get(url).status_code == 200
+    assert set(report) == {"status", "level", "level_name", "since", "logins", "categories", "stores"}
+    assert (report["status"], report["level"], report["level_name"]) == (STATUS[level], level, LEVELS[level])
+    assert report["logins"] is (level != 4)
+    settings = parts(app).settings
+    assert report["categories"] == {
+        name: {f.name: settings.behaviour(f.priority, level).value for f in settings.table.features_in(name)}
+        for name in ("auth", "translation", "ui")
+    }
+    assert report["stores"] == {
+        "primary": {"read": level in (0, 1), "write": level == 0},
+        "database": {"read": level != 4, "write": level != 4},
+    }
+
+
+def test_since_is_when_the_level_changed(make_app: MakeApp) -> None:
+    """An ISO time with offset, which moves with the level and not with each request."""
+    app = make_app()
+    client = awake(app)
+    first = datetime.fromisoformat(client.get("/healthz").json["since"])
+    assert first.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - first) < timedelta(seconds=30)
+    parts(app).health.since -= 3600
+    earlier = client.get("/healthz").json["since"]
+    assert client.get("/healthz").json["since"] == earlier
+    with switched_off(app, "primary"):
+        assert datetime.fromisoformat(client.get("/healthz").json["since"]) >= first
+    with switched_off(app, "database"):  # no change of the level
+        report = client.get("/healthz").json
+        assert (report["level"], report["logins"], report["stores"]["database"]["write"]) == (0, False, False)
+
+
+def test_a_replica_is_a_store_of_its_own(make_app: MakeApp, replica: Valkey) -> None:
+    """Level 1 with a replica: it reads, the primary does neither."""
+    app = make_app(REPLICA_URL=replica.url)
+    client = awake(app)
+    assert set(client.get("/healthz").json["stores"]) == {"primary", "replica", "database"}
+    with switched_off(app, "primary"):
+        report = client.get("/healthz").json
+        assert report["level"] == 1
+        assert report["stores"]["primary"] == {"read": False, "write": False}
+        assert report["stores"]["replica"]["read"] is True
+    with switched_off(app, "replica"):
+        assert client.get("/healthz").json["level"] == 0
+
+
+def test_a_real_outage_shows_and_ends(make_app: MakeApp, primary: Valkey) -> None:
+    """Nobody but the page itself is asked: the canaries notice the killed primary, and that it is back."""
+    client = awake(make_app(HEALTH_INTERVAL=0.1))
+    primary.kill()
+    wait_for(lambda: client.get("/healthz").json["level"] == 2, "level 2")
+    assert client.get("/healthz").json["status"] == "degraded"
+    primary.start()
+    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok again")
+
+
+def test_the_page_names_nobody_and_nothing(make_app: MakeApp, primary: Valkey, tmp_path: Any) -> None:
+    """No session, id, user, host, port, path, version or error text, healthy or not."""
+    app = make_app()
+    client = awake(app)
+    client.post("/set", json={"input_text": "typed text"})
+    client.post("/login/some-user")
+    cookie = client.get_cookie("session").value
+    secrets = [cookie.split(".")[0], "some-user", "typed text", "127.0.0.1", "localhost", str(primary.port), "sqlite",
+               str(tmp_path), "redis", "valkey", "postgres", "Error", "Traceback", "test key"]  # fmt: skip
+    texts = [client.get(url).text for url in PAGES]
+    primary.kill()
+    client.get("/who")
+    wait_for_level(app, 2)
+    texts += [client.get(url).text for url in PAGES]
+    for text in texts:
+        for secret in secrets:
+            assert secret.lower() not in text.lower()
+        assert not re.search(r"\d+\.\d+\.\d+", text)
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_a_health_page_asks_no_store_and_uses_no_session(make_app: MakeApp, primary: Valkey, url: str) -> None:
+    """No command, no SQL, no cookie, no Vary, not to be cached; for visitors and for signed-in users."""
+    app = make_app()
+    user = awake(app)
+    user.post("/login/7")
+    user.get("/who")
+    with parts(app).monitor.paused(), counted_sql(app) as sql:
+        before = commands(primary)
+        for client in (user, browser(app), browser(app, "forged")):
+            for _ in range(3):
+                response = client.get(url)
+                assert response.status_code == 200
+                assert not response.headers.getlist("Set-Cookie")
+                assert "Vary" not in response.headers
+                assert response.headers["Cache-Control"] == "no-store"
+        assert commands(primary) == before
+        assert sql == []
+    assert "bad_cookies" not in parts(app).recorder.counters()
+
+
+def test_a_health_page_does_not_wait_for_a_frozen_server(make_app: MakeApp, primary: Valkey) -> None:
+    """Nobody found out yet that the primary hangs: the page answers at once all the same."""
+    app = make_app(REDIS_TIMEOUT=5, REQUEST_BUDGET=5)
+    client = awake(app)
+    with parts(app).monitor.paused():
+        primary.freeze()
+        began = time.monotonic()
+        for url in PAGES:
+            assert client.get(url).status_code == 200
+        assert time.monotonic() - began < 2  # far below one time-out, with room for a busy machine
+
+
+@pytest.mark.parametrize("url", [*PAGES, "/healthz/"])
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_probes_may_use_head_and_a_trailing_slash(make_app: MakeApp, method: str, url: str) -> None:
+    """Load balancers ask in both ways, and do not follow redirects."""
+    assert getattr(browser(make_app()), method)(url).status_code == 200
+
+
+def test_a_health_page_is_read_only(make_app: MakeApp) -> None:
+    """There is nothing to post."""
+    client = browser(make_app())
+    assert {client.post(url).status_code for url in PAGES} == {405}
+
+
+# -- for monitors that only read the status ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stores", "level"), [((), 0), (("primary",), 2), (("primary", "database"), 4)])
+def test_fail_at_makes_it_503_from_that_level_on(make_app: MakeApp, stores: tuple[str, ...], level: int) -> None:
+    """The body is the same; what is no number is as if it were not there; live and ready are never 503."""
+    app = make_app()
+    client = awake(app)
+    with switched_off(app, *stores):
+        plain = client.get("/healthz")
+        assert plain.json["level"] == level
+        for fail_at in range(1, 6):
+            response = client.get(f"/healthz?fail_at={fail_at}")
+            assert response.status_code == (503 if level >= fail_at else 200)
+            assert response.json == plain.json
+            assert response.headers["Cache-Control"] == "no-store"
+        for nonsense in ("", "x", "1.5", "two"):
+            assert client.get(f"/healthz?fail_at={nonsense}").status_code == 200
+        for url in PAGES[1:]:
+            assert client.get(f"{url}?fail_at=1").status_code == 200
+
+
+def test_the_level_to_fail_at_can_be_configured(make_app: MakeApp) -> None:
+    """HEALTH_FAIL_LEVEL is the default, which a request may still override either way."""
+    app = make_app(HEALTH_FAIL_LEVEL=2)
+    client = awake(app)
+    assert client.get("/healthz").status_code == 200
+    with switched_off(app, "primary"):
+        assert client.get("/healthz").status_code == 503
+        assert client.get("/healthz?fail_at=4").status_code == 200
+        assert client.get("/healthz?fail_at=nonsense").status_code == 503
+        assert client.get("/healthz/live").status_code == client.get("/healthz/ready").status_code == 200
+
+
+# -- where it is -------------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_can_be_elsewhere(make_app: MakeApp) -> None:
+    """HEALTH_URL_PREFIX moves all three."""
+    client = browser(make_app(HEALTH_URL_PREFIX="/internal/session"))
+    for url in PAGES:
+        assert client.get(url.replace("/healthz", "/internal/session")).status_code == 200
+        assert client.get(url).status_code == 404
+
+
+def test_there_need_be_no_pages(make_app: MakeApp) -> None:
+    """HEALTH_URL_PREFIX=None: no page, sessions as ever, and the report from Python."""
+    app = make_app(HEALTH_URL_PREFIX=None)
+    client = browser(app)
+    for url in PAGES:
+        assert client.get(url).status_code == 404
+    client.post("/set", json={"lang": "jp"})
+    assert client.get("/all").json == {"lang": "jp"}
+    interface: Any = app.session_interface
+    wait_for(lambda: interface.status(app)["status"] == "ok", "ok")
+
+
+# -- the start ---------------------------------------------------------------------------------------------------------
+
+
+def test_before_the_monitor_runs_the_status_is_starting(make_app: MakeApp) -> None:
+    """Nobody has looked at any store yet; asking for a page starts the one who does."""
+    app = make_app()
+    interface: Any = app.session_interface
+    assert interface.status(app)["status"] == "starting"
+    client = browser(app)
+    assert client.get("/healthz").json["status"] in ("starting", "ok")
+    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok")
+
+
+@pytest.mark.parametrize("url", ["/healthz", "/healthz/ready", "/untouched"])
+def test_any_page_starts_the_monitor(make_app: MakeApp, primary: Valkey, url: str) -> None:
+    """A process that is only asked for its health notices an outage as surely as a busy one."""
+    app = make_app(HEALTH_INTERVAL=0.2)
+    primary.kill()
+    browser(app).get(url)
+    wait_for_level(app, 2)
+
+
+def test_a_process_that_has_not_looked_yet_does_not_say_ok(make_app: MakeApp, primary: Valkey) -> None:
+    """Started while the primary is down: the first answer is ``starting`` (or what was found), not good news."""
+    primary.kill()
+    app = make_app()
+    with parts(app).monitor.paused():  # its first round is not over before the first answer
+        assert browser(app).get("/healthz").json["status"] == "starting"
+
+
+def test_the_pages_need_no_secret_key(make_app: MakeApp) -> None:
+    """Without SECRET_KEY there are no sessions, but the process can be asked how it is."""
+    app = make_app()
+    app.secret_key = None
+    client = browser(app)
+    for url in PAGES:
+        assert client.get(url).status_code == 200
+    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok")

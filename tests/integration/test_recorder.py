@@ -1,0 +1,377 @@
+"""One recorder per application: requests, saves and every question to a store, with source and outcome."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, abort, session
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import events
+from flask_langpont_session.metrics import BUCKETS_MS, Operation, Recorder
+from flask_langpont_session.testing import captured_events, switched_off
+
+from .conftest import MakeApp, cookie_of, parts
+from .test_csrf import browser
+from .test_outage import digest, wait_for, wait_for_level
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture(autouse=True)
+def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def recorded(app: Flask) -> dict[tuple[str, str, str], int]:
+    """(operation, source, outcome) → how often."""
+    found: dict[tuple[str, str, str], int] = {}
+    for o, series in parts(app).recorder.series().items():
+        key = (o.name, o.source, o.outcome)
+        found[key] = found.get(key, 0) + series.count
+    return found
+
+
+class Since:
+    """What was recorded since this was made."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._before = recorded(app)
+
+    def __call__(self) -> dict[tuple[str, str, str], int]:
+        changed = {key: count - self._before.get(key, 0) for key, count in recorded(self._app).items()}
+        return {key: count for key, count in changed.items() if count}
+
+
+def signed_in(app: Flask, user: str = "7") -> Any:
+    client = browser(app)
+    client.cookie = cookie_of(client.post(f"/login/{user}"))
+    assert client.get("/who").json["user"] == user
+    return client
+
+
+REQUEST = ("request", "none", "ok")
+SAVE = ("request_save", "none", "ok")
+
+
+# -- healthy -----------------------------------------------------------------------------------------------------------
+
+
+def test_requests_saves_and_questions_go_to_one_recorder(app: Flask) -> None:
+    """Each request once; a save when there was something to save; each round trip with the store that answered."""
+    client = signed_in(app)
+    client.get("/who")
+    for method, url, json, expected in (
+        ("get", "/untouched", None, {REQUEST: 1}),
+        ("get", "/none", None, {REQUEST: 1}),
+        ("get", "/who", None, {REQUEST: 1, ("load", "primary", "ok"): 1}),
+        ("post", "/set", {"theme": "dark"}, {REQUEST: 1, SAVE: 1, ("save", "primary", "ok"): 1}),
+        ("post", "/pop/theme", None,
+         {REQUEST: 1, SAVE: 1, ("load", "primary", "ok"): 1, ("save", "primary", "ok"): 1}),
+        ("post", "/login/8", None,
+         {REQUEST: 1, SAVE: 1, ("load", "primary", "ok"): 1, ("sign_in", "database", "ok"): 1,
+          ("bury", "primary", "ok"): 1, ("save", "primary", "ok"): 1}),
+        ("post", "/logout", None,
+         {REQUEST: 1, SAVE: 1, ("revoke", "database", "ok"): 1, ("bury", "primary", "ok"): 1}),
+    ):  # fmt: skip
+        since = Since(app)
+        getattr(client, method)(url, json=json)
+        found = since()
+        for verifying in (("verify", "database", "ok"), ("push", "primary", "ok")):
+            found.pop(verifying, None)  # the first sight of a session by this connection
+        if url == "/logout":
+            found.pop(("load", "primary", "ok"))
+        assert found == expected, url
+
+
+def test_a_series_adds_up(app: Flask) -> None:
+    """Every observation has a duration and lies in one bucket."""
+    client = signed_in(app)
+    for _ in range(5):
+        client.get("/who")
+    series = parts(app).recorder.series()
+    assert series
+    for observed in series.values():
+        assert observed.count == sum(observed.buckets)
+        assert len(observed.buckets) == len(BUCKETS_MS) + 1
+        assert 0 < observed.seconds < 60
+    requests = sum(s.seconds for o, s in series.items() if o.name == "request")
+    assert requests > sum(s.seconds for o, s in series.items() if o.name == "load")
+
+
+def test_what_is_handed_out_is_a_copy(app: Flask) -> None:
+    """An exporter that keeps or changes what it read disturbs nobody."""
+    client = browser(app)
+    client.get("/untouched")
+    recorder = parts(app).recorder
+    series, counters = recorder.series(), recorder.counters()
+    for observed in series.values():
+        observed.count += 100
+        observed.buckets[0] += 100
+    client.get("/untouched")
+    assert recorded(app)[REQUEST] == 2
+    recorder.count("mine")
+    assert "mine" not in counters
+
+
+def test_an_error_of_a_view_is_a_request_too(app: Flask) -> None:
+    """An exception counts as ``error``; an HTTP error that the view chose is an answer like any other."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/broken")
+    def broken() -> str:
+        session["lang"] = "jp"
+        raise RuntimeError("broken")
+
+    @app.get("/forbidden")
+    def forbidden() -> str:
+        abort(403)
+
+    client = browser(app)
+    since = Since(app)
+    assert client.get("/broken").status_code == 500
+    assert since() == {("request", "none", "error"): 1, SAVE: 1, ("save", "primary", "ok"): 1}
+    since = Since(app)
+    assert client.get("/forbidden").status_code == 403
+    assert since() == {REQUEST: 1}
+
+
+def test_each_application_has_its_own_recorder(make_app: MakeApp) -> None:
+    """Two in one process do not count for each other."""
+    one, two = make_app(), make_app()
+    browser(one).get("/untouched")
+    assert recorded(one)[REQUEST] == 1
+    assert recorded(two) == {}
+
+
+def test_recording_from_many_threads_loses_nothing() -> None:
+    """8 threads × 500 observations and counts."""
+    recorder = Recorder()
+
+    def work() -> None:
+        for _ in range(500):
+            recorder.observe("load", "all", "primary", "ok", 0.002)
+            recorder.count("things", 2)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [(operation, series)] = recorder.series().items()
+    assert operation == Operation("load", "all", "primary", "ok")
+    assert series.count == sum(series.buckets) == 4000
+    assert series.buckets[BUCKETS_MS.index(2.5)] == 4000
+    assert series.seconds == pytest.approx(8.0)
+    assert recorder.counters() == {"things": 8000}
+
+
+def test_a_duration_lies_in_the_bucket_that_bounds_it() -> None:
+    """Up to and including the bound; what is above all of them is in the last place."""
+    recorder = Recorder()
+    for milliseconds in (0, 0.25, 0.26, 1000, 1001, 60_000):
+        recorder.observe("load", "all", "primary", "ok", milliseconds / 1000)
+    [series] = recorder.series().values()
+    assert series.buckets == [2, 1, *[0] * (len(BUCKETS_MS) - 3), 1, 2]
+
+
+# -- outages -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> None:
+    """Who meets it: the primary with its error class, then who answered instead; later requests do not ask it."""
+    client = signed_in(app)
+    client.post("/set", json={"input_text": "x"})
+    primary.kill()
+    since = Since(app)
+    assert client.get("/who").json["user"] == "7"
+    assert since()[("load", "primary", "unreachable")] >= 1
+    wait_for_level(app, 2)
+    since = Since(app)
+    for _ in range(3):
+        assert client.get("/who").json == {"user": "7", "level": 2, "lang": None}
+        client.post("/set", json={"input_text": "y"})
+    found = since()
+    assert {source for _, source, _ in found} <= {"none", "database"}
+    assert (found[REQUEST], found[SAVE]) == (6, 3)
+    primary.start()
+    wait_for_level(app, 0)
+    since = Since(app)
+    client.get("/who")
+    assert since()[("load", "primary", "ok")] == 1
+
+
+def test_a_frozen_primary_is_one_slow_observation(app: Flask, primary: Valkey) -> None:
+    """The time-out is seen in the buckets: it took the store's whole time, once."""
+    client = signed_in(app)
+    with parts(app).monitor.paused():
+        primary.freeze()
+        client.get("/who")
+        client.get("/who")
+        [slow] = [s for o, s in parts(app).recorder.series().items() if (o.name, o.source, o.outcome) ==
+                  ("load", "primary", "unreachable")]  # fmt: skip
+        assert slow.count == 1
+        assert 0.1 < slow.seconds < 2  # the time-out is 0.2 s; the rest is room for a busy machine
+        assert parts(app).health.level == 2
+        primary.thaw()
+
+
+def test_a_replica_is_a_source_of_its_own(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
+    """Level 1: reads come from the replica, auth from the database."""
+    app = make_app(REPLICA_URL=replica.url)
+    client = signed_in(app)
+    client.post("/set", json={"lang": "jp"})
+    with primary.client() as redis:
+        redis.wait(1, 2000)
+    with switched_off(app, "primary"):
+        since = Since(app)
+        assert client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}
+        assert since()[("load", "replica", "ok")] == 1
+
+
+def test_a_refused_write_is_an_outcome_of_its_own(app: Flask, primary: Valkey) -> None:
+    """Out of memory is not "unreachable": an alarm that says which is worth something."""
+    client = signed_in(app)
+    with primary.client() as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            assert client.post("/set", json={"input_text": "x"}).status_code == 200
+            assert recorded(app)[("save", "primary", "write_refused")] >= 1
+        finally:
+            redis.config_set("maxmemory", 0)
+    wait_for_level(app, 0)
+
+
+def test_a_refused_grant_is_counted_where_it_was_refused(app: Flask) -> None:
+    """With the breaker open the view is refused at once: one count, no question to the database."""
+    client = browser(app)
+    with switched_off(app, "database"):
+        since = Since(app)
+        assert client.post("/login/7").status_code == 503
+        assert client.post("/login/7").status_code == 503
+        assert parts(app).recorder.counters()["grants_refused"] == 2
+        assert since() == {REQUEST: 2}
+    assert client.post("/login/7").status_code == 200
+    assert parts(app).recorder.counters()["grants_refused"] == 2
+
+
+def test_a_refused_grant_sends_its_event_wherever_it_was_refused(app: Flask) -> None:
+    """Who listens hears of every 503 of ours, not only of the first one that met the outage."""
+    client = browser(app)
+    with captured_events(app) as seen, switched_off(app, "database"):
+        assert client.post("/login/7").status_code == 503
+    assert [event for event in seen if isinstance(event, events.GrantWasRefused)] == [events.GrantWasRefused()]
+
+
+@pytest.fixture
+def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
+    postgres.start()
+    yield make_app(DATABASE_URL=postgres.url)
+    postgres.start()
+
+
+def test_a_grant_that_fails_at_the_save_is_a_refused_save(on_postgres: Flask, postgres: Postgres) -> None:
+    """The database died unnoticed: asked once, unreachable, and the save's outcome is ``refused``."""
+    app = on_postgres
+    client = browser(app)
+    client.get("/who")
+    with captured_events(app) as seen, parts(app).monitor.paused():  # it could notice first
+        postgres.kill()
+        since = Since(app)
+        assert client.post("/login/7").status_code == 503
+        found = since()
+    assert found[("request_save", "none", "refused")] == 1
+    assert found[("sign_in", "database", "unreachable")] == 1
+    assert SAVE not in found
+    assert parts(app).recorder.counters()["grants_refused"] == 1
+    assert events.GrantWasRefused() in seen
+    postgres.start()
+    wait_for(lambda: client.post("/login/7").status_code == 200, "sign-in works again")
+
+
+def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:
+    """The save's outcome says that the journal has what the database must still hear."""
+    client = signed_in(app)
+    with switched_off(app, "database"):
+        since = Since(app)
+        with captured_events(app) as seen:
+            assert client.post("/logout").status_code == 200
+        assert since()[("request_save", "none", "not_durable")] == 1
+    assert events.SessionRevoked(digest(client.cookie)[:8], False) in seen
+
+
+# -- counters ----------------------------------------------------------------------------------------------------------
+
+
+def test_bad_and_duplicate_cookies_are_counted(app: Flask) -> None:
+    """Once per request that looks at the session; a good cookie, or none, is no count."""
+    good = signed_in(app).cookie
+    client: Any = app.test_client(use_cookies=False)
+
+    def send(raw: str | None, url: str = "/who") -> None:
+        client.get(url, environ_overrides={} if raw is None else {"HTTP_COOKIE": raw})
+
+    for raw in (None, "", f"session={good}", "other=x"):
+        send(raw)
+    assert not {"bad_cookies", "duplicate_cookies"} & set(parts(app).recorder.counters())
+    send("session=bad")
+    send("session=bad", "/untouched")
+    send(f"session=bad; session={good}")
+    send("session=bad; session=worse")
+    counters = parts(app).recorder.counters()
+    assert (counters["bad_cookies"], counters["duplicate_cookies"]) == (2, 2)
+
+
+def test_a_value_that_cannot_be_stored_is_counted_and_the_rest_is_kept(app: Flask) -> None:
+    """A change inside a value that the save finds and cannot store: 200, old data, one count, one event."""
+
+    @app.post("/break-inside")
+    def break_inside() -> str:
+        session["cart"].append(object())
+        session["theme"] = "dark"
+        return ""
+
+    client = browser(app)
+    client.post("/set", json={"cart": [1]})
+    with captured_events(app) as seen:
+        assert client.post("/break-inside").status_code == 200
+    assert client.get("/all").json == {"cart": [1], "theme": "dark"}
+    assert parts(app).recorder.counters()["values_rejected"] == 1
+    [rejected] = [event for event in seen if isinstance(event, events.ValueRejected)]
+    assert (rejected.category, rejected.key) == ("ui", "cart")
+    assert parts(app).health.level == 0
+
+
+def test_damage_is_counted_by_kind(app: Flask, primary: Valkey) -> None:
+    """An unreadable value and a record that is none of ours are different counters."""
+    client = browser(app)
+    cookie = cookie_of(client.post("/set", json={"theme": "dark", "input_text": "x"}))
+    with primary.client() as redis:
+        redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
+        redis.hset(f"session:translation:{{{digest(cookie)}}}", "@d", "foreign")
+    assert client.get("/get/theme").json["value"] is None
+    counters = parts(app).recorder.counters()
+    assert (counters["unreadable_values"] >= 1, counters["records_set_aside"]) == (True, 1)
+
+
+def test_what_the_journal_brought_home_is_counted(app: Flask, primary: Valkey) -> None:
+    """Fields written in the outage and merged after it; nothing was dropped or in conflict."""
+    client = signed_in(app)
+    client.post("/set", json={"input_text": "before"})
+    client.get("/who")
+    with switched_off(app, "primary"):
+        client.post("/set", json={"input_text": "during", "source_lang": "ja"})
+    counters = parts(app).recorder.counters()
+    assert counters["merged_fields"] == 2
+    assert not counters.get("merge_conflicts")
+    assert not counters.get("merge_dropped")
+    assert client.get("/get/input_text").json["value"] == "during"

@@ -1,0 +1,615 @@
+"""The scripts on real servers: what each does to every kind of record it can meet. Valkey, and Redis where it is."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.connection import BlockingConnectionPool
+
+from example_app.processes import spawn
+from example_app.servers import Valkey
+from flask_langpont_session.leases import TOMBSTONE_MS
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.stores.fence import Fence
+from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, WRITE, MergeField, RedisStore, Script
+from tests.programs import required
+
+DIGEST = "d" * 43
+Call = tuple[Script, Sequence[str], Sequence[Any]]
+LIMITS = (256, 65_536)
+LIFE = 60_000
+WAIT = 2.0
+
+
+class Redis(Valkey):
+    """The system's redis-server, driven as Valkey is."""
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        return spawn([required("redis-server"), *self._options(), *self._extra], log=self.log)
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    if request.param == "redis":
+        required("redis-server")
+    kind = Valkey if request.param == "valkey" else Redis
+    with kind(tmp_path_factory.mktemp(request.param), appendonly=False) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(server: Valkey) -> Iterator[Any]:
+    """A client to look behind the store's back; the server is empty."""
+    with server.client() as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def store(server: Valkey, raw: Any) -> Iterator[RedisStore]:
+    fence = Fence()
+    pool = BlockingConnectionPool.from_url(
+        server.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=0.5, redis_connect_func=fence.introduce
+    )
+    yield RedisStore("primary", pool, prefix="session", fence=fence)
+    pool.disconnect()
+
+
+def key(category: str, shadow: bool = False) -> str:
+    return f"session:{category}:{{{DIGEST}}}{':anon' if shadow else ''}"
+
+
+def row(version: int = 1, **changes: Any) -> AuthRow:
+    far = 4_000_000_000_000
+    first = AuthRow(DIGEST, "7", version, True, {"_user_id": b'"7"'}, 2, 1000, far, far + 1, 0)
+    return replace(first, **changes)
+
+
+def change(**changes: Any) -> CategoryChange:
+    return CategoryChange(LIFE, **changes)
+
+
+def write(store: RedisStore, guard: str = "free", limits: tuple[int, int] = LIMITS, **changes: CategoryChange) -> str:
+    return store.write(DIGEST, changes, guard=guard, limits=limits, timeout=WAIT).status
+
+
+def data(raw: Any, category: str = "ui") -> dict[str, str]:
+    """The fields of a category without ours."""
+    return {name: value for name, value in raw.hgetall(key(category)).items() if not name.startswith("@")}
+
+
+def given(store: RedisStore, record: str) -> None:
+    """Bring the auth record into a state."""
+    if record == "alive":
+        assert store.push(row(), 1, LIFE, timeout=WAIT) == "pushed"
+    elif record == "tombstone":
+        store.bury(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
+
+
+# -- guards ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guard", "record", "status"),
+    [
+        ("free", "absent", "written"),
+        ("free", "alive", "written"),
+        ("free", "tombstone", "written"),
+        ("alive", "absent", "gone"),
+        ("alive", "alive", "written"),
+        ("alive", "tombstone", "dead"),
+        ("new", "absent", "written"),
+        ("new", "alive", "written"),
+        ("new", "tombstone", "dead"),
+    ],
+)
+def test_a_write_is_guarded_by_the_auth_record(
+    store: RedisStore, raw: Any, guard: str, record: str, status: str
+) -> None:
+    """Who may not write changes nothing, not even a life."""
+    given(store, record)
+    assert write(store, guard, ui=change(sets={"lang": b'"ja"'})) == status
+    assert data(raw) == ({"lang": '"ja"'} if status == "written" else {})
+    if status != "written":
+        assert not raw.exists(key("ui"))
+
+
+@pytest.mark.parametrize(
+    ("guard", "record", "status"),
+    [
+        ("free", "absent", "merged"),
+        ("free", "tombstone", "merged"),
+        ("alive", "absent", "gone"),
+        ("alive", "alive", "merged"),
+        ("alive", "tombstone", "dead"),
+    ],
+)
+def test_a_merge_is_guarded_too(store: RedisStore, raw: Any, guard: str, record: str, status: str) -> None:
+    """What was written in an outage does not revive a session that ended meanwhile."""
+    given(store, record)
+    field = MergeField("set", "lang", b'"ja"', None, None, 1)
+    found = store.merge(DIGEST, "ui", [field], guard=guard, life_ms=LIFE, timeout=WAIT)
+    assert found == ((status, 1, 0) if status == "merged" else (status, 0, 0))
+    assert raw.exists(key("ui")) == (status == "merged")
+
+
+def test_the_shadow_has_records_of_its_own(store: RedisStore, raw: Any) -> None:
+    """Late requests of a dead session write beside it, in the same slot."""
+    given(store, "tombstone")
+    store.write(
+        DIGEST, {"ui": change(sets={"lang": b"1"})}, guard="free", limits=LIMITS, timeout=WAIT, shadow=True
+    )  # fmt: skip
+    assert not raw.exists(key("ui"))
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT, shadow=True).categories["ui"].fields == {"lang": b"1"}
+    assert raw.hget(key("auth"), "@live") == "0"
+
+
+# -- write -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_write_sets_deletes_and_adds_in_several_categories(store: RedisStore, raw: Any) -> None:
+    """One script; each category counts its own version."""
+    write(store, ui=change(sets={"lang": b'"ja"', "theme": b'"dark"'}))
+    written = store.write(
+        DIGEST,
+        {
+            "ui": change(sets={"lang": b'"en"'}, deletes={"theme", "never_there"}),
+            "translation": change(sets={"input_text": b'"x"'}, increments={"usage_count": 3}),
+        },
+        guard="free",
+        limits=LIMITS,
+        timeout=WAIT,
+    )
+    assert (written.status, written.versions) == ("written", {"ui": 2, "translation": 1})
+    assert data(raw) == {"lang": '"en"'}
+    assert data(raw, "translation") == {"input_text": '"x"', "usage_count": "3"}
+    assert raw.hget(key("ui"), "@d") == DIGEST
+
+
+def test_every_write_sets_its_life(store: RedisStore, raw: Any) -> None:
+    """Nothing of ours lies in Redis for ever, whatever the operation was."""
+    merged = [MergeField("set", "m", b"1", None, None, 9_999_999_999_999)]
+    operations: dict[str, Callable[[], object]] = {
+        "set": lambda: write(store, ui=change(sets={"a": b"1"})),
+        "delete": lambda: write(store, ui=change(deletes={"a"})),
+        "increment": lambda: write(store, ui=change(increments={"n": 1})),
+        "merge": lambda: store.merge(DIGEST, "ui", merged, guard="free", life_ms=LIFE, timeout=WAIT),
+    }
+    for name, operation in operations.items():
+        operation()
+        assert 0 < raw.pttl(key("ui")) <= LIFE, name
+        raw.persist(key("ui"))
+    store.push(row(), 1, LIFE, timeout=WAIT)
+    assert 0 < raw.pttl(key("auth")) <= LIFE
+
+
+def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
+    """``session.clear()``: what stood there is gone; with nothing new the record is too."""
+    write(store, ui=change(sets={"lang": b"1", "theme": b"2"}))
+    assert write(store, ui=change(wipe=True, sets={"theme": b"3"}, increments={"n": 2})) == "written"
+    assert data(raw) == {"theme": "3", "n": "2"}
+    assert raw.hget(key("ui"), "@v") == "2"
+    assert write(store, ui=change(wipe=True)) == "written"
+    assert not raw.exists(key("ui"))
+
+
+@pytest.mark.parametrize("command", [("SET", "text"), ("RPUSH", "x"), ("SADD", "x")])
+def test_a_record_of_another_type_is_written_over(store: RedisStore, raw: Any, command: tuple[str, str]) -> None:
+    """Somebody else's type under our key holds nothing of ours."""
+    raw.execute_command(command[0], key("ui"), command[1])
+    assert write(store, ui=change(sets={"lang": b"1"}, increments={"n": 1})) == "written"
+    assert data(raw) == {"lang": "1", "n": "1"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "by", "after"),
+    [(None, 1, "1"), ("7", 3, "10"), ("7", -9, "-2"), ("-1", 1, "0"), ("0", 2**40, str(2**40))],
+)
+def test_an_increment_adds_on_the_server(store: RedisStore, raw: Any, stored: str | None, by: int, after: str) -> None:
+    """Absent counts as 0; steps may be negative."""
+    if stored is not None:
+        raw.hset(key("ui"), mapping={"n": stored, "@d": DIGEST})
+    assert write(store, ui=change(increments={"n": by})) == "written"
+    assert data(raw) == {"n": after}
+
+
+@pytest.mark.parametrize("stored", ['"7"', "1.5", "null", "", "7 ", "[1]", "--1", "9" * 30, str(2**63 - 1)])
+def test_an_increment_of_what_is_no_number_writes_nothing(store: RedisStore, raw: Any, stored: str) -> None:
+    """Not in this category, and not in the other one of the same request."""
+    raw.hset(key("ui"), mapping={"n": stored, "@d": DIGEST})
+    changes = {"translation": change(sets={"input_text": b"1"}), "ui": change(sets={"a": b"1"}, increments={"n": 1})}
+    written = store.write(DIGEST, changes, guard="free", limits=LIMITS, timeout=WAIT)
+    assert (written.status, written.category) == ("no number", "ui")
+    assert data(raw) == {"n": stored}
+    assert not raw.exists(key("translation"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "changes", "status"),
+    [
+        ((3, 1000), {"sets": {"c": b"1"}}, "written"),
+        ((3, 1000), {"sets": {"c": b"1", "d": b"1"}}, "large"),
+        ((3, 1000), {"sets": {"c": b"1", "d": b"1"}, "deletes": {"a"}}, "written"),
+        ((3, 1000), {"sets": {"a": b"2", "b": b"2", "c": b"2"}}, "written"),
+        ((3, 1000), {"increments": {"c": 1, "d": 1}}, "large"),
+        ((3, 1000), {"increments": {"b": 1, "c": 1}}, "written"),
+        ((3, 1000), {"sets": {"c": b"1", "d": b"1", "e": b"1"}, "wipe": True}, "written"),
+        ((9, 10), {"sets": {"c": b"12345"}}, "written"),  # a1 b1 c12345: 10 bytes
+        ((9, 10), {"sets": {"c": b"123456"}}, "large"),
+        ((9, 10), {"sets": {"c": b"123456"}, "deletes": {"a"}}, "written"),
+        ((9, 10), {"sets": {"a": b"1234567"}}, "written"),
+        ((9, 4), {"deletes": {"a"}}, "written"),
+    ],
+)
+def test_limits_are_checked_with_what_is_there(
+    store: RedisStore, raw: Any, limits: tuple[int, int], changes: dict[str, Any], status: str
+) -> None:
+    """The script counts, so that a request that never read the category cannot make it too large."""
+    write(store, ui=change(sets={"a": b"1", "b": b"1"}))
+    assert write(store, limits=limits, translation=change(sets={"x": b"1"}), ui=change(**changes)) == status
+    if status == "large":
+        assert data(raw) == {"a": "1", "b": "1"}
+        assert not raw.exists(key("translation"))
+
+
+def test_a_write_with_an_auth_record_pushes_first(store: RedisStore, raw: Any) -> None:
+    """Both in one packet: the guard of the write finds what the push brought."""
+    written = store.write(
+        DIGEST,
+        {"ui": change(sets={"lang": b"1"})},
+        guard="alive",
+        limits=LIMITS,
+        timeout=WAIT,
+        push=(row(), 5),
+        push_life_ms=LIFE,
+    )
+    assert (written.status, written.versions) == ("written", {"ui": 1})
+    assert data(raw, "auth") == {"_user_id": '"7"'}
+    store.bury(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
+    again = store.write(
+        DIGEST, {}, guard="alive", limits=LIMITS, timeout=WAIT, push=(row(9), 9), push_life_ms=LIFE
+    )  # fmt: skip
+    assert again.status == "dead"
+
+
+@pytest.mark.parametrize("count", [1000, 4096])
+def test_as_many_fields_as_a_setting_allows_fit_in_one_write(store: RedisStore, raw: Any, count: int) -> None:
+    """MAX_FIELDS can be 4096: a script must take that many at once, and let go of them."""
+    names = [f"k{number}" for number in range(count)]
+    limits = (4096, 1_000_000)
+    assert write(store, limits=limits, ui=change(sets=dict.fromkeys(names, b"1"))) == "written"
+    assert raw.hlen(key("ui")) == count + 3
+    assert write(store, limits=limits, ui=change(deletes=set(names))) == "written"
+    assert data(raw) == {}
+
+
+def test_more_deletions_than_a_category_can_have_fields(store: RedisStore, raw: Any) -> None:
+    """A view may set and remove ten thousand names; that is no reason for an error of the server."""
+    write(store, ui=change(sets={"lang": b"1", "k5": b"1"}))
+    assert write(store, ui=change(deletes={f"k{number}" for number in range(10_000)})) == "written"
+    assert data(raw) == {"lang": "1"}
+
+
+# -- push and bury -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "new", "result"),
+    [
+        (None, (1, 100), "pushed"),
+        ((3, 100), (4, 50), "pushed"),
+        ((3, 100), (3, 101), "pushed"),
+        ((3, 100), (3, 100), "pushed"),
+        ((3, 100), (3, 99), "older"),
+        ((3, 100), (2, 200), "older"),
+        ((9, 100), (10, 100), "pushed"),  # numbers, not texts
+        ("tombstone", (99, 10**13), "dead"),
+    ],
+)
+def test_a_push_is_a_compare_and_set(store: RedisStore, raw: Any, there: Any, new: Any, result: str) -> None:
+    """A tombstone absorbs everything; else the higher version wins; same version: the newer stamp."""
+    if there == "tombstone":
+        given(store, "tombstone")
+    elif there:
+        store.push(row(there[0], payload={"_user_id": b'"7"', "old": b"1"}), there[1], LIFE, timeout=WAIT)
+    before = raw.hgetall(key("auth"))
+    assert store.push(row(new[0]), new[1], LIFE, timeout=WAIT) == result
+    after = raw.hgetall(key("auth"))
+    if result == "pushed":
+        assert (after["@v"], after["@at"], after["@live"]) == (str(new[0]), str(new[1]), "1")
+        assert data(raw, "auth") == {"_user_id": '"7"'}
+    else:
+        assert after == before
+
+
+def test_what_was_pushed_is_read_back_exactly(store: RedisStore) -> None:
+    """Row and stamp; a session without a user has none afterwards either."""
+    for pushed in (row(), row(2, user_id=None, payload={"early_access": b"true"}), row(3, user_id="利用者")):
+        store.push(pushed, pushed.version * 10, LIFE, timeout=WAIT)
+        answer = store.read(DIGEST, {"auth": 0}, timeout=WAIT, kind="u")
+        assert answer.auth is not None
+        assert answer.auth.row == replace(pushed, read_at=answer.now_ms)
+        assert answer.auth.confirmed_ms == pushed.version * 10
+
+
+def test_a_push_replaces_a_record_of_another_type(store: RedisStore, raw: Any) -> None:
+    """Auth heals from the database."""
+    raw.rpush(key("auth"), "x")
+    assert store.push(row(), 1, LIFE, timeout=WAIT) == "pushed"
+    assert data(raw, "auth") == {"_user_id": '"7"'}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_burial_leaves_a_tombstone_and_no_data(store: RedisStore, raw: Any, damaged: bool) -> None:
+    """Never a DEL of auth: the tombstone is what stops late writes; it expires by itself."""
+    given(store, "alive")
+    write(store, ui=change(sets={"lang": b"1"}), translation=change(sets={"input_text": b"1"}))
+    if damaged:
+        raw.delete(key("auth"))
+        raw.set(key("auth"), "x")
+    store.bury(DIGEST, 4, ("translation", "auth", "ui"), timeout=WAIT)
+    assert raw.hgetall(key("auth")) == {"@d": DIGEST, "@v": "4", "@live": "0"}
+    assert raw.keys("*") == [key("auth")]
+    assert TOMBSTONE_MS - 5000 < raw.pttl(key("auth")) <= TOMBSTONE_MS
+    entry = store.read(DIGEST, {"auth": 0}, timeout=WAIT, kind="u").auth
+    assert entry is not None
+    assert entry.row is None
+
+
+def test_reading_does_not_lengthen_a_tombstone(store: RedisStore, raw: Any) -> None:
+    """It lives for the time it was given, however often a replayed cookie asks."""
+    given(store, "tombstone")
+    raw.pexpire(key("auth"), 5000)
+    store.read(DIGEST, {"auth": 3_600_000, "ui": 3_600_000}, timeout=WAIT, kind="u")
+    assert raw.pttl(key("auth")) <= 5000
+
+
+# -- read --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "slides"),
+    [(100_000, 80_000, False), (100_000, 70_000, True), (0, 1000, False), (100_000, None, False)],
+)
+def test_a_read_slides_a_life_after_a_quarter(
+    store: RedisStore, raw: Any, life: int, left: int | None, slides: bool
+) -> None:
+    """In the same round trip; 0 leaves it alone, and a record without a life (not ours) gets none."""
+    write(store, ui=change(sets={"lang": b"1"}))
+    raw.persist(key("ui")) if left is None else raw.pexpire(key("ui"), left)
+    store.read(DIGEST, {"ui": life}, timeout=WAIT)
+    now = raw.pttl(key("ui"))
+    if left is None:
+        assert now == -1
+    else:
+        assert (now > left) == slides
+
+
+def test_nothing_there_is_an_answer(store: RedisStore) -> None:
+    """A miss is version 0 and no fields; it is not an error, and nothing is damaged."""
+    answer = store.read(DIGEST, {"auth": LIFE, "ui": LIFE}, timeout=WAIT, kind="u")
+    assert answer.auth is None
+    assert (answer.categories["ui"].version, dict(answer.categories["ui"].fields)) == (0, {})
+    assert answer.damaged == ()
+    assert abs(answer.now_ms - store.time_ms(timeout=WAIT)) < 2000
+
+
+def test_a_damaged_record_does_not_hide_its_neighbours(store: RedisStore, raw: Any) -> None:
+    """Each category is answered for itself."""
+    write(store, ui=change(sets={"lang": b"1"}))
+    raw.rpush(key("translation"), "x")
+    raw.hset(key("auth"), mapping={"@live": "1", "@d": DIGEST, "_user_id": "7"})
+    answer = store.read(DIGEST, {"auth": LIFE, "translation": LIFE, "ui": LIFE}, timeout=WAIT, kind="u")
+    assert set(answer.damaged) == {"auth", "translation"}
+    assert answer.auth is None
+    assert answer.categories["ui"].fields == {"lang": b"1"}
+
+
+@pytest.mark.parametrize(("setting", "value", "normal"), [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")])
+def test_a_server_that_refuses_writes_still_answers_reads(
+    store: RedisStore, raw: Any, setting: str, value: str, normal: str
+) -> None:
+    """Sliding the life is tried and may fail; the write is an error of class W."""
+    write(store, ui=change(sets={"lang": b"1"}))
+    raw.pexpire(key("ui"), 1000)
+    raw.config_set(setting, value)
+    try:
+        assert store.read(DIGEST, {"ui": LIFE}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+        with pytest.raises(StoreError) as caught:
+            write(store, ui=change(sets={"lang": b"2"}))
+        assert caught.value.error_class is ErrorClass.WRITE_REFUSED
+    finally:
+        raw.config_set(setting, normal)
+    assert data(raw) == {"lang": "1"}
+
+
+# -- merge -------------------------------------------------------------------------------------------------------------
+
+OLD, NEW = 1, 9_999_999_999_999  # before and after everything the server wrote
+
+
+@pytest.mark.parametrize(
+    ("field", "applied", "after"),
+    [
+        # the category is as this host last saw it
+        (("set", "a", b"9", 1, b"1", OLD), True, {"a": "9", "n": "5"}),
+        (("set", "new", b"9", 1, None, OLD), True, {"a": "1", "n": "5", "new": "9"}),
+        (("del", "a", b"", 1, b"1", OLD), True, {"n": "5"}),
+        # another host wrote to it since: the field itself counts
+        (("set", "a", b"9", 0, b"1", NEW), True, {"a": "9", "n": "5"}),
+        (("set", "a", b"9", 0, b"0", NEW), False, {"a": "1", "n": "5"}),
+        (("set", "a", b"9", 0, None, NEW), False, {"a": "1", "n": "5"}),
+        (("set", "new", b"9", 0, None, OLD), True, {"a": "1", "n": "5", "new": "9"}),
+        (("set", "new", b"9", 0, b"8", NEW), False, {"a": "1", "n": "5"}),
+        (("del", "a", b"", 0, b"1", OLD), True, {"n": "5"}),
+        (("del", "a", b"", 0, b"0", NEW), False, {"a": "1", "n": "5"}),
+        # what was to be written stands there already
+        (("set", "a", b"1", 0, b"0", OLD), True, {"a": "1", "n": "5"}),
+        # this host never saw the category: time decides
+        (("set", "a", b"9", None, None, NEW), True, {"a": "9", "n": "5"}),
+        (("set", "a", b"9", None, None, OLD), False, {"a": "1", "n": "5"}),
+        (("set", "new", b"9", None, None, OLD), False, {"a": "1", "n": "5"}),
+        (("del", "a", b"", None, None, NEW), True, {"n": "5"}),
+        # additions always count, unless there is no number
+        (("add", "n", 3, 0, None, OLD), True, {"a": "1", "n": "8"}),
+        (("add", "n", -9, None, None, OLD), True, {"a": "1", "n": "-4"}),
+        (("add", "m", 3, 0, None, OLD), True, {"a": "1", "n": "5", "m": "3"}),
+    ],
+)
+def test_the_rules_of_a_merge(store: RedisStore, raw: Any, field: Any, applied: bool, after: dict[str, str]) -> None:
+    """What others wrote since is not undone; a conflict changes nothing."""
+    write(store, ui=change(sets={"a": b"1", "n": b"5"}))
+    found = store.merge(DIGEST, "ui", [MergeField(*field)], guard="free", life_ms=LIFE, timeout=WAIT)
+    assert found == ("merged", int(applied), int(not applied))
+    assert data(raw) == after
+    assert raw.hget(key("ui"), "@v") == ("2" if applied else "1")
+
+
+@pytest.mark.parametrize("text", ['"x"', "1.5", "9" * 30])
+def test_an_addition_to_what_is_no_number_is_a_conflict(store: RedisStore, raw: Any, text: str) -> None:
+    """The other fields of the merge are applied all the same."""
+    raw.hset(key("ui"), mapping={"n": text, "@d": DIGEST, "@v": "1", "@t": "1"})
+    fields = [MergeField("add", "n", 1, 1, None, NEW), MergeField("set", "a", b"1", 1, None, NEW)]
+    assert store.merge(DIGEST, "ui", fields, guard="free", life_ms=LIFE, timeout=WAIT) == ("merged", 1, 1)
+    assert data(raw) == {"n": text, "a": "1"}
+
+
+@pytest.mark.parametrize("there", ["nothing", "another type"])
+def test_a_merge_into_a_lost_category_applies_everything(store: RedisStore, raw: Any, there: str) -> None:
+    """Redis lost it, with its version: nobody wrote since, so nothing can be undone."""
+    if there == "another type":
+        raw.set(key("ui"), "x")
+    fields = [
+        MergeField("set", "a", b"9", 7, b"1", OLD),
+        MergeField("del", "b", b"", 7, b"1", OLD),
+        MergeField("add", "n", 2, 7, b"5", OLD),
+    ]
+    assert store.merge(DIGEST, "ui", fields, guard="free", life_ms=LIFE, timeout=WAIT) == ("merged", 3, 0)
+    assert data(raw) == {"a": "9", "n": "2"}
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).damaged == ()
+
+
+def test_several_fields_are_judged_one_by_one(store: RedisStore, raw: Any) -> None:
+    """One conflict does not take its neighbours with it."""
+    write(store, ui=change(sets={"a": b"1", "b": b"1"}))
+    fields = [
+        MergeField("set", "a", b"9", 0, b"0", OLD),
+        MergeField("set", "b", b"9", 0, b"1", OLD),
+        MergeField("add", "n", 1, 0, None, OLD),
+    ]
+    assert store.merge(DIGEST, "ui", fields, guard="free", life_ms=LIFE, timeout=WAIT) == ("merged", 2, 1)
+    assert data(raw) == {"a": "1", "b": "9", "n": "1"}
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_record_is_set_aside(store: RedisStore, raw: Any) -> None:
+    """Kept for a day beside its place, in the same slot; doing it again, or with nothing there, does no harm."""
+    raw.rpush(key("ui"), "x")
+    for _ in range(2):
+        store.set_aside(DIGEST, "ui", timeout=WAIT)
+        assert not raw.exists(key("ui"))
+        assert raw.lrange(f"{key('ui')}:aside", 0, -1) == ["x"]
+        assert SET_ASIDE_MS - 5000 < raw.pttl(f"{key('ui')}:aside") <= SET_ASIDE_MS
+
+
+def test_the_records_of_a_visitor_are_removed(store: RedisStore, raw: Any) -> None:
+    """They need no tombstone."""
+    write(store, ui=change(sets={"a": b"1"}), translation=change(sets={"b": b"1"}))
+    store.remove(DIGEST, ("auth", "translation", "ui"), timeout=WAIT)
+    assert raw.keys("*") == []
+
+
+def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: Any) -> None:
+    """SCRIPT FLUSH, a restart, a failover: every operation works at once, each in its turn."""
+    field = [MergeField("set", "a", b"1", None, None, NEW)]
+    operations = (
+        lambda: store.write(
+            DIGEST, {"ui": change(sets={"b": b"1"})}, guard="alive", limits=LIMITS, timeout=WAIT,
+            push=(row(), 1), push_life_ms=LIFE,
+        ).status,
+        lambda: store.merge(DIGEST, "ui", field, guard="alive", life_ms=LIFE, timeout=WAIT)[0],
+        lambda: dict(store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields),
+        lambda: store.set_aside(DIGEST, "ui", timeout=WAIT),
+        lambda: store.bury(DIGEST, 2, ("auth",), timeout=WAIT),
+    )  # fmt: skip
+    found = []
+    for operation in operations:
+        raw.script_flush()
+        found.append(operation())
+    assert found == ["written", "merged", {"a": b"1", "b": b"1"}, None, None]
+
+
+def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: RedisStore, raw: Any) -> None:
+    """The replies behind an error reply are read before it is raised: the next question gets its own answer."""
+    raw.set(key("auth"), "not a hash")
+    raw.hset(key("ui"), mapping={"lang": "1", "@d": DIGEST, "@v": "1"})
+    store.read(DIGEST, {"ui": 0}, timeout=WAIT)
+    connections = raw.info("stats")["total_connections_received"]
+    failing: Call = (WRITE, [key("auth"), key("ui")], ["alive", DIGEST, *LIMITS, LIFE, 0, 0, 0, 0])
+    merging: Call = (MERGE, [key("auth"), key("ui")], ["alive", DIGEST, LIFE])
+    reading: Call = (READ, [key("ui")], [0])
+    for calls in ([failing, reading], [reading, failing, reading], [failing, merging, reading]):
+        with pytest.raises(StoreError) as caught:
+            store._run(calls, WAIT)
+        assert caught.value.error_class is ErrorClass.DATA
+        assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+    assert raw.info("stats")["total_connections_received"] == connections
+
+
+def test_a_reply_that_came_too_late_answers_nobody_else(server: Valkey, store: RedisStore, raw: Any) -> None:
+    """After a time-out the outcome is unknown and the connection is never used again."""
+    write(store, ui=change(sets={"lang": b"1"}))
+    server.freeze()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreError) as caught:
+            write(store_in_a_hurry(store), ui=change(sets={"lang": b"2"}))
+        assert time.monotonic() - began < 1.5
+        assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
+    finally:
+        server.thaw()
+    raw.ping()
+    assert store.time_ms(timeout=WAIT) > 1_000_000_000_000
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields in ({"lang": b"1"}, {"lang": b"2"})
+
+
+class _Hurry(RedisStore):
+    def _run(self, calls: Any, timeout: float) -> list[Any]:
+        return super()._run(calls, 0.05)
+
+
+def store_in_a_hurry(store: RedisStore) -> RedisStore:
+    """The same endpoint for somebody who waits 50 ms."""
+    return _Hurry(store.name, store._pool, prefix=store.prefix, fence=store.fence)
+
+
+def test_the_fence_learns_who_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
+    """The first connection asks for run id, clock and role; the pool's next one finds the same server."""
+    store.time_ms(timeout=WAIT)
+    assert store.fence.identity == raw.info("server")["run_id"]
+    assert store.fence.is_primary
+    trusted = store.fence.trust_since_ms
+    store.forget_connections()
+    store.time_ms(timeout=WAIT)
+    assert store.fence.trust_since_ms == trusted > 0
+
+
+def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: Any) -> None:
+    """And leaves none behind; its canary expires by itself."""
+    store.time_ms(timeout=WAIT)
+    before = raw.info("clients")["connected_clients"]
+    store.probe("session:canary:test", "value", timeout=WAIT)
+    store.probe_read(timeout=WAIT)
+    assert raw.get("session:canary:test") == "value"
+    assert 0 < raw.pttl("session:canary:test") <= 600_000
+    deadline = time.monotonic() + 2
+    while raw.info("clients")["connected_clients"] != before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert raw.info("clients")["connected_clients"] == before

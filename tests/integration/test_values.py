@@ -1,0 +1,439 @@
+"""What a session cannot hold: told to the view, with the old data kept and no store blamed."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, session
+from werkzeug.test import TestResponse
+
+from example_app.servers import Valkey
+from flask_langpont_session import SessionTooLarge, SessionValueError, UnsupportedValue
+from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.events import ValueRejected
+from flask_langpont_session.testing import captured_events
+
+from .conftest import MakeApp, cookie_of, parts
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def cyclic() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Text(str):
+    pass
+
+
+BAD_VALUES: dict[str, tuple[Callable[[], Any], str]] = {
+    "NaN": (lambda: float("nan"), "a float that is not a number"),
+    "infinity": (lambda: float("-inf"), "a float that is not a number or infinite"),
+    "a number of 5000 digits": (lambda: 10**5000, "an int of 64 bits or more"),
+    "2**63": (lambda: 2**63, "an int of 64 bits or more"),
+    "-2**63": (lambda: -(2**63), "an int of 64 bits or more"),
+    "set": (lambda: {1}, "type set "),
+    "frozenset": (frozenset, "type frozenset "),
+    "object": (object, "type object "),
+    "function": (lambda: nested, "type function "),
+    "generator": (lambda: (n for n in "abc"), "type generator "),
+    "bytearray": (lambda: bytearray(b"x"), "type bytearray "),
+    "complex": (lambda: 1j, "type complex "),
+    "exception": (lambda: ValueError("x"), "type ValueError "),
+    "enum": (lambda: Colour.RED, "type Colour "),
+    "str of another class": (lambda: Text("x"), "type Text "),
+    "defaultdict": (lambda: defaultdict(list), "type defaultdict "),
+    "Decimal NaN": (lambda: Decimal("NaN"), "a Decimal that is not a number"),
+    "keys 1 and '1'": (lambda: {1: "a", "1": "b"}, "a dict key of type int"),
+    "key None": (lambda: {"a": {None: 1}}, "a dict key of type NoneType"),
+    "lone surrogate": (lambda: "\ud800", "a lone surrogate"),
+    "lone surrogate inside": (lambda: ["\udfff"], "a lone surrogate"),
+    "NaN inside": (lambda: {"a": [1, float("nan")]}, "inside ['a'][1]"),
+    "object inside": (lambda: [({"x": object()},)], "type object is not supported, inside [0][0]['x']"),
+}
+TOO_LARGE: dict[str, tuple[Callable[[], Any], str]] = {
+    "33 levels": (lambda: nested(33), "nested too deeply"),
+    "900 levels": (lambda: nested(900), "nested too deeply"),
+    "100000 levels": (lambda: nested(100_000), "nested too deeply"),
+    "containing itself": (cyclic, "or containing itself"),
+    "64 KB of text": (lambda: "x" * 65_536, "65536 are allowed"),
+    "64 KB of bytes": (lambda: b"\xff" * 50_000, "65536 are allowed"),
+    "64 KB in pieces": (lambda: ["0123456789"] * 6000, "65536 are allowed"),
+}
+BAD_KEYS: dict[str, tuple[Any, str]] = {
+    "a number": (7, "not int"),
+    "None": (None, "not NoneType"),
+    "bytes": (b"lang", "not bytes"),
+    "a tuple": (("a", "b"), "not tuple"),
+    "one of ours": ("@live", "reserved"),
+    "the mark alone": ("@", "reserved"),
+    "a lone surrogate": ("\ud800", "a lone surrogate"),
+}
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return with_views(make_app())
+
+
+def with_views(app: Flask) -> Flask:
+    """Pages of an application that tells its users what went wrong."""
+
+    @app.errorhandler(UnsupportedValue)
+    def unsupported(error: SessionValueError) -> tuple[str, int]:
+        return str(error), 422
+
+    @app.errorhandler(SessionTooLarge)
+    def too_large(error: SessionValueError) -> tuple[str, int]:
+        return str(error), 413
+
+    @app.post("/value/<name>")
+    def set_value(name: str) -> str:
+        session["theme"] = "before the bad value"
+        session["input_text"] = {**BAD_VALUES, **TOO_LARGE}[name][0]()
+        return "stored"
+
+    @app.post("/key/<name>")
+    def set_key(name: str) -> str:
+        session[BAD_KEYS[name][0]] = "x"
+        return "stored"
+
+    @app.post("/blind/<key>/<int:size>")
+    def blind(key: str, size: int) -> str:
+        session[key] = "x" * size
+        return "stored"
+
+    @app.post("/informed/<key>/<int:size>")
+    def informed(key: str, size: int) -> str:
+        session.get("input_text")  # the categories are loaded
+        session[key] = "x" * size
+        return "stored"
+
+    @app.post("/count/<key>")
+    def count(key: str) -> str:
+        return str(session.increment(key))  # type: ignore[attr-defined]
+
+    @app.post("/append/<what>")
+    def append(what: str) -> Any:
+        session["context_info"].append({"object": object(), "large": "x" * 70_000, "huge": "x" * 2_000_000}[what])
+        return jsonify(len(session["context_info"]))
+
+    @app.post("/do/<what>")
+    def do(what: str) -> str:
+        ACTIONS[what]()
+        return "done"
+
+    return app
+
+
+def mixed() -> None:
+    session["context_info"].append(object())
+    session["source_lang"] = "ja"
+    session["lang"] = "en"
+
+
+def set_and_spoil() -> None:
+    session["context_info"] = [2]
+    session["context_info"].append(object())
+
+
+def spoil_and_sign_in() -> None:
+    session["context_info"].append(object())
+    session["_user_id"] = "7"
+
+
+def spoil_a_secret() -> None:
+    session["context_info"].append({"card": "4111-1111", "owner": object()})
+
+
+ACTIONS = {action.__name__: action for action in (mixed, set_and_spoil, spoil_and_sign_in, spoil_a_secret)}
+
+
+@pytest.fixture
+def visitor(app: Flask) -> Iterator[Any]:
+    """A browser with data, which must be there afterwards as it was; the stores are none the worse for it."""
+    client = app.test_client()
+    client.cookie = cookie_of(client.post("/set", json=OLD))  # type: ignore[attr-defined]
+    yield client
+    assert_untouched(app)
+
+
+OLD = {"input_text": "old", "context_info": [1]}
+
+
+def assert_untouched(app: Flask) -> None:
+    """No breaker, no level, not one error of a store."""
+    state = parts(app)
+    assert state.health.level == 0
+    assert not state.health.open_stores()
+    assert {o.outcome for o in state.recorder.series() if o.source in ("primary", "database")} <= {"ok"}
+
+
+def rejected(seen: list[object]) -> list[tuple[str, str | None]]:
+    return [(event.category, event.key) for event in seen if isinstance(event, ValueRejected)]
+
+
+# -- told to the view --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*BAD_VALUES, *TOO_LARGE])
+def test_a_bad_value_is_an_error_where_it_is_set(visitor: Any, name: str) -> None:
+    """It names the key and what is wrong by type; the view can answer 422 or 413; nothing of it is stored."""
+    response: TestResponse = visitor.post(f"/value/{name}")
+    assert response.status_code == (413 if name in TOO_LARGE else 422)
+    assert response.text.startswith("session['input_text'] cannot be stored: ")
+    assert {**BAD_VALUES, **TOO_LARGE}[name][1] in response.text
+    assert len(response.text) < 300
+    assert visitor.get("/all").json == {**OLD, "theme": "before the bad value"}
+
+
+@pytest.mark.parametrize("name", BAD_KEYS)
+def test_a_bad_key_is_an_error_where_it_is_set(visitor: Any, name: str) -> None:
+    """Nothing is silently turned into text, and our own fields cannot be reached."""
+    response: TestResponse = visitor.post(f"/key/{name}")
+    assert response.status_code == 422
+    assert response.text.startswith(f"session[{BAD_KEYS[name][0]!r}] cannot be stored: ")
+    assert BAD_KEYS[name][1] in response.text
+    assert visitor.get("/all").json == OLD
+
+
+def test_a_key_of_a_million_characters_is_too_large(visitor: Any) -> None:
+    """The sentence about it is still one that can be logged."""
+    response = visitor.post("/set", json={"k" * 1_000_000: 1})
+    assert response.status_code == 413
+    assert len(response.text) < 1000
+    assert visitor.get("/all").json == OLD
+
+
+def test_an_error_that_nobody_handles_keeps_what_was_stored(make_app: MakeApp) -> None:
+    """The application answers 500 for its own mistake; the session is as it was."""
+    app = make_app()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.post("/mistake")
+    def mistake() -> str:
+        session["input_text"] = object()
+        return "stored"
+
+    client = app.test_client()
+    client.post("/set", json=OLD)
+    assert client.post("/mistake").status_code == 500
+    assert client.get("/all").json == OLD
+    assert_untouched(app)
+
+
+@pytest.mark.parametrize("value", [None, True, False, 0, "", [], {}, {"": None}, "\x00\r\n", 2**63 - 1, -(2**63) + 1])
+def test_small_and_empty_values_are_values(visitor: Any, value: Any) -> None:
+    """What a driver refuses or cannot tell apart comes back as it was."""
+    visitor.post("/set", json={"theme": value})
+    assert visitor.get("/get/theme").json == {"value": value, "present": True}
+
+
+def test_rights_and_users_are_checked_as_all_values_are(app: Flask) -> None:
+    """A bad user key signs nobody in, and mints no id."""
+
+    @app.post("/login-with-object")
+    def bad_login() -> str:
+        session["_user_id"] = object()
+        return "in"
+
+    response = app.test_client().post("/login-with-object")
+    assert response.status_code == 422
+    assert cookie_of(response) is None
+    assert_untouched(app)
+
+
+# -- too large together ------------------------------------------------------------------------------------------------
+
+
+def test_two_values_that_are_too_large_together(visitor: Any) -> None:
+    """Having read the session, the view is told at once."""
+    assert visitor.post("/informed/source_lang/40000").status_code == 200
+    response = visitor.post("/informed/target_lang/30000")
+    assert response.status_code == 413
+    assert response.text.startswith("session['target_lang'] cannot be stored: category 'translation' would have")
+    assert set(visitor.get("/all").json) == {*OLD, "source_lang"}
+    assert visitor.post("/informed/lang/60000").status_code == 200  # another category has its own limit
+
+
+def test_two_values_of_one_request_that_are_too_large_together(app: Flask, visitor: Any) -> None:
+    """Also without any read."""
+    response = visitor.post("/set", json={"source_lang": "x" * 40_000, "target_lang": "x" * 30_000})
+    assert response.status_code == 413
+    assert "'target_lang'" in response.text
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_a_blind_write_that_is_too_large_is_refused_by_the_script(
+    app: Flask, visitor: Any, signed_in: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is there to be told any more: logged, counted, an event; the page is served and the old data kept."""
+    if signed_in:
+        visitor.post("/login/7")
+    visitor.post("/blind/source_lang/40000")
+    before = visitor.get("/all").json
+    with captured_events(app) as seen, caplog.at_level(logging.ERROR):
+        response = visitor.post("/blind/target_lang/30000")
+    assert (response.status_code, response.text) == (200, "stored")
+    assert cookie_of(response) is None
+    assert rejected(seen) == [("translation", None)]
+    assert parts(app).recorder.counters()["values_rejected"] == 1
+    assert "'translation' was not stored" in caplog.text
+    assert visitor.get("/all").json == before
+
+
+@pytest.mark.parametrize(("way", "status"), [("informed", 413), ("blind", 200)])
+def test_one_field_too_many(make_app: MakeApp, way: str, status: int) -> None:
+    """The 257th of a category: told to who has read it, refused by the script for who has not."""
+    app = with_views(make_app())
+    client = app.test_client()
+    client.post("/set", json={f"key{number}": number for number in range(256)})
+    with captured_events(app) as seen:
+        response = client.post(f"/{way}/one_more/1")
+    assert response.status_code == status
+    assert rejected(seen) == ([] if status == 413 else [("ui", None)])
+    assert set(client.get("/all").json or ()) == {f"key{number}" for number in range(256)}
+    assert client.post(f"/{way}/key7/5").status_code == 200  # one that is there already may change
+    assert client.get("/get/key7").json == {"value": "xxxxx", "present": True}
+    assert client.post("/pop/key8").status_code == 200
+    assert client.post(f"/{way}/one_more/1").status_code == 200
+    assert client.get("/get/one_more").json == {"value": "x", "present": True}
+    assert_untouched(app)
+
+
+def test_a_counter_too_many(make_app: MakeApp) -> None:
+    """An increment can make a field too."""
+    app = with_views(make_app(MAX_FIELDS=2))
+    client = app.test_client()
+    client.post("/set", json={"source_lang": "ja", "target_lang": "en"})
+    assert client.post("/count/usage_count").status_code < 500
+    assert client.get("/all").json == {"source_lang": "ja", "target_lang": "en"}
+    assert_untouched(app)
+
+
+@pytest.mark.parametrize("value", ["text", 1.5, None, [1]])
+def test_what_is_no_number_is_not_incremented(visitor: Any, value: Any) -> None:
+    """The view is told, the value stays."""
+    visitor.post("/set", json={"usage_count": value})
+    response = visitor.post("/count/usage_count")
+    assert response.status_code == 422
+    assert response.text.startswith("session['usage_count'] cannot be stored: only whole numbers")
+    assert visitor.get("/get/usage_count").json["value"] == value
+
+
+def test_a_counter_at_its_end_is_told(visitor: Any) -> None:
+    """64 bits are all that the server counts in."""
+    visitor.post("/set", json={"usage_count": 2**63 - 1})
+    assert visitor.post("/count/usage_count").status_code == 422
+    assert visitor.get("/get/usage_count").json["value"] == 2**63 - 1
+
+
+def test_a_view_may_make_and_drop_thousands_of_names(make_app: MakeApp) -> None:
+    """Keys that are set and removed in one request are nothing to store, and nothing to fail on."""
+    app = with_views(make_app())
+
+    @app.post("/churn")
+    def churn() -> str:
+        for number in range(9000):
+            session[f"key{number}"] = 1
+            del session[f"key{number}"]
+        return "stored"
+
+    client = app.test_client()
+    client.post("/set", json=OLD)
+    assert client.post("/churn").status_code == 200
+    assert client.get("/all").json == OLD
+    assert_untouched(app)
+
+
+# -- changes inside a value --------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_becomes_unstorable_keeps_its_old_form(
+    app: Flask, visitor: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found at the save: logged with the key, an event, a counter; no 5xx."""
+    with captured_events(app) as seen, caplog.at_level(logging.ERROR):
+        response = visitor.post("/append/object")
+    assert (response.status_code, response.json) == (200, 2)
+    assert rejected(seen) == [("translation", "context_info")]
+    assert parts(app).recorder.counters()["values_rejected"] == 1
+    assert "type object" in caplog.text
+    assert visitor.get("/all").json == OLD
+
+
+def test_other_changes_of_the_same_request_are_kept(app: Flask, visitor: Any) -> None:
+    """One bad value does not take its neighbours with it."""
+
+    visitor.post("/do/mixed")
+    assert visitor.get("/all").json == {**OLD, "source_lang": "ja", "lang": "en"}
+
+
+def test_a_value_that_was_set_and_then_spoilt_is_stored_as_it_was_set(app: Flask, visitor: Any) -> None:
+    """The last form that could be stored counts."""
+
+    with captured_events(app) as seen:
+        assert visitor.post("/do/set_and_spoil").status_code == 200
+    assert rejected(seen) == [("translation", "context_info")]
+    assert visitor.get("/get/context_info").json["value"] == [2]
+
+
+def test_a_value_that_grows_too_large_keeps_its_old_form(app: Flask, visitor: Any) -> None:
+    """Growth inside a value counts as any other."""
+    with captured_events(app) as seen:
+        assert visitor.post("/append/large").status_code == 200
+    assert [category for category, _ in rejected(seen)] == ["translation"]
+    assert visitor.get("/all").json == OLD
+
+
+def test_what_is_too_large_is_never_sent(app: Flask, visitor: Any, primary: Valkey) -> None:
+    """A server closes the connection on a command above its own limit, which looks like a dead server."""
+    with primary.client() as redis:
+        redis.config_set("proto-max-bulk-len", 1_048_576)
+        try:
+            for _ in range(4):
+                assert visitor.post("/append/huge").status_code == 200
+        finally:
+            redis.config_set("proto-max-bulk-len", 536_870_912)
+    assert visitor.get("/all").json == OLD
+
+
+def test_a_spoilt_value_does_not_spoil_a_sign_in(app: Flask, visitor: Any) -> None:
+    """The user is signed in; the value is carried over as it was stored last."""
+
+    with captured_events(app) as seen:
+        assert visitor.post("/do/spoil_and_sign_in").status_code == 200
+    assert rejected(seen) == [("translation", "context_info")]
+    assert visitor.get("/all").json == {**OLD, "_user_id": "7"}
+
+
+def test_nothing_of_a_bad_value_is_written_down(
+    app: Flask, visitor: Any, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I14: neither id nor value stands in log or record."""
+
+    with caplog.at_level(logging.DEBUG):
+        visitor.post("/do/spoil_a_secret")
+    assert "values" in caplog.text or "not stored" in caplog.text
+    assert "4111-1111" not in caplog.text
+    assert visitor.cookie.split(".")[0] not in caplog.text
+    digest = digest_of(visitor.cookie.split(".")[0])
+    with primary.client() as redis:
+        assert redis.hget(f"session:translation:{{{digest}}}", "context_info") == "[1]"

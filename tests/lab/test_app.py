@@ -1,0 +1,111 @@
+"""The example application without a browser: its texts, its translator, and every page at every level."""
+
+import re
+import urllib.error
+import urllib.request
+from http.cookiejar import CookieJar
+from urllib.parse import urlencode
+
+import pytest
+
+from example_app.lab import Lab
+from example_app.phrasebook import LANGUAGES, PHRASES, translate
+from example_app.processes import wait_until
+from example_app.texts import FEATURES, LEVELS, STATES, TEXTS
+from example_app.users import DEMO_PASSWORDS
+
+
+def test_both_languages_say_everything() -> None:
+    """A text that exists in one of them only would be an empty place on the page."""
+    for table in (TEXTS, STATES, FEATURES):
+        assert set(table["en"]) == set(table["jp"])
+    assert len(LEVELS["en"]) == len(LEVELS["jp"]) == 5
+
+
+@pytest.mark.parametrize("phrase", PHRASES, ids=lambda phrase: phrase["en"])
+def test_every_phrase_translates_into_every_language(phrase: dict[str, str]) -> None:
+    """Also back into its own."""
+    for target in LANGUAGES:
+        assert translate(phrase["ja"], "ja", target).text == phrase[target]
+
+
+@pytest.mark.parametrize("text", ["hello", " HELLO! ", "Ｈｅｌｌｏ。"])
+def test_width_case_and_punctuation_make_no_other_phrase(text: str) -> None:
+    """People do not type as the book prints."""
+    assert translate(text, "en", "ja").text == "こんにちは"
+
+
+def test_a_voiced_sound_makes_another_word() -> None:
+    """が is not か, although Unicode can write one as the other with a mark."""
+    assert translate("ありかとうこさいます", "ja", "en").text is None
+
+
+def test_the_nearest_phrase_is_named() -> None:
+    """Whoever gets another phrase than asked for is told which."""
+    found = translate("駅はどこ", "ja", "en", "nearest")
+    assert (found.text, found.phrase) == ("Where is the station?", "駅はどこですか")
+    assert translate("駅はどこ", "ja", "en", "exact").text is None
+    assert translate("xyzzy", "en", "ja", "nearest").text is None
+
+
+class Client:
+    """A visitor with cookies and without a browser."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+
+    def get(self, path: str = "/") -> tuple[int, str]:
+        return self._open(path, None)
+
+    def post(self, path: str, **fields: str) -> tuple[int, str]:
+        """Send a form of the page; redirects are followed."""
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', self.get()[1])
+        assert token
+        return self._open(path, urlencode({"csrf_token": token[1], **fields}).encode())
+
+    def sign_in(self, user: str) -> tuple[int, str]:
+        return self.post("/login", username=user, password=DEMO_PASSWORDS[user])
+
+    def _open(self, path: str, data: bytes | None) -> tuple[int, str]:
+        try:
+            with self._opener.open(self.url + path, data, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+def test_every_page_at_every_level() -> None:
+    """No level breaks a page; who may be signed in at which level is what the table says."""
+    # Local copies that age quickly bring level 3 within a test's patience.
+    with Lab(workers=1, settings={"LANGPONT_SESSION_LOCAL_CACHE_TTL": 3}) as lab:
+        user, admin, nobody = (Client(lab.url) for _ in range(3))
+        assert user.sign_in("hanako")[0] == admin.sign_in("admin")[0] == 200
+        steps = {0: None, 1: lab.primary, 2: lab.replica, 3: None, 4: lab.database}
+        for level, lost in steps.items():
+            if lost:
+                lost.kill()
+            wait_until(lambda level=level: f'data-level="{level}"' in user.get()[1], f"level {level}", 15)  # type: ignore[misc]
+            for client in (user, admin, nobody):
+                assert {
+                    client.get(path)[0] for path in ("/", "/login", "/whoami", "/lab/state", "/slow?seconds=0")
+                } == {200}
+            assert user.post("/language", lang="jp")[0] == user.post("/theme", theme="dark")[0] == 200
+            status, page = user.post("/translate", input_text="Hello", source_lang="en", target_lang="ja")
+            assert (status, "こんにちは" in page) == (200, True), level
+            assert 'id="user"' in user.get()[1]
+            assert ('id="user"' in admin.get()[1]) == (level < 4), "nobody can confirm an admin at level 4"
+        assert 'id="unverified"' in admin.get()[1]
+        assert nobody.sign_in("hanako")[0] == 503
+        assert 'id="user"' not in user.post("/logout")[1]
+
+
+def test_a_wrong_password_is_refused() -> None:
+    """And nothing is stored."""
+    with Lab(workers=1) as lab:
+        client = Client(lab.url)
+        status, page = client.post("/login", username="hanako", password="wrong")
+        assert status == 401 and 'role="alert"' in page
+        assert '"user":null' in client.get("/whoami")[1]
+        assert client.post("/lab/primary/explode")[0] == client.post("/lab/web/stop")[0] == 404

@@ -1,0 +1,151 @@
+"""The lab as a process: it starts everything, answers its control socket, and leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from example_app.control import ask
+from example_app.janitor import processes_of
+from example_app.lab import Lab
+from example_app.processes import free_port, wait_until
+
+
+@dataclass
+class Running:
+    """A lab in a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    folder: Path
+    url: str
+
+    def healthz(self) -> dict[str, object]:
+        with urllib.request.urlopen(f"{self.url}/healthz", timeout=10) as answer:
+            parsed: dict[str, object] = json.load(answer)
+        return parsed
+
+
+@contextmanager
+def running_lab(tmp_path: Path, *options: str) -> Iterator[Running]:
+    """Start the lab as ``make demo`` does, with its temporary folder under ``tmp_path``."""
+    command = [sys.executable, "-m", "example_app.lab", "--port", str(free_port()), *options]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            url = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+            (folder,) = tmp_path.glob("langpont-lab-*")
+            yield Running(process, folder, url)
+        finally:
+            process.kill()
+
+
+def children_of(lab: Running) -> list[psutil.Process]:
+    found: list[psutil.Process] = psutil.Process(lab.process.pid).children(recursive=True)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_the_lab_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, the ends that a terminal or a supervisor sends, and kill -9: no process and no file is left."""
+    with running_lab(tmp_path) as lab:
+        assert lab.healthz()["level"] == 0
+        children = children_of(lab)
+        names = {process.name() for process in children}
+        assert {"valkey-server", "postgres"} <= names and len(processes_of(lab.folder)) >= 6
+        lab.process.send_signal(number)
+        status = lab.process.wait(20)
+    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    wait_until(lambda: not processes_of(lab.folder), "the end of all processes")
+    wait_until(lambda: not lab.folder.exists(), "the end of the folder")
+    wait_until(lambda: not any(process.is_running() for process in children), "the end of the children", 20)
+
+
+def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:
+    """What stands still when the lab is killed cannot end by itself."""
+    with running_lab(tmp_path) as lab:
+        for server in ("primary", "database"):
+            answer = ask(lab.folder / "control", {"server": server, "action": "freeze"}, timeout=10)
+            assert answer["servers"][server] == "frozen"
+        lab.process.kill()
+    wait_until(lambda: not processes_of(lab.folder) and not lab.folder.exists(), "the end of everything")
+
+
+def test_ctrl_c_while_the_servers_are_starting(tmp_path: Path) -> None:
+    """An impatient user leaves nothing behind either."""
+    command = [sys.executable, "-m", "example_app.lab"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        wait_until(lambda: any(tmp_path.glob("langpont-lab-*/database/data/PG_VERSION")), "initdb")
+        (folder,) = tmp_path.glob("langpont-lab-*")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert processes_of(folder) == [] and not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
+def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
+    """kill -9 of make, which cannot tell the lab that it is gone."""
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'example_app.lab'])"
+    environment = os.environ | {"TMPDIR": str(tmp_path), "MAKELEVEL": "1"}
+    with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, env=environment) as make:
+        assert make.stdout is not None
+        next(line for line in make.stdout if "http://" in line)
+        (folder,) = tmp_path.glob("langpont-lab-*")
+        make.kill()
+    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything")
+
+
+def test_the_control_socket_switches_the_servers(tmp_path: Path) -> None:
+    """Each action does what it says, and one that is unknown is an answer, not an end. Nobody else may ask."""
+    with Lab(workers=1) as lab:
+        socket = lab.folder / "control"
+
+        def act(server: str, action: str) -> dict[str, object]:
+            return ask(socket, {"server": server, "action": action}, timeout=30)
+
+        everything = {"primary": "running", "replica": "running", "database": "running"}
+        assert ask(socket, {"action": "state"}, timeout=5) == {"servers": everything}
+        assert lab.folder.stat().st_mode & 0o077 == 0
+        for server in everything:
+            assert act(server, "stop") == {"servers": everything | {server: "stopped"}}
+            assert act(server, "start") == {"servers": everything}
+            assert act(server, "freeze") == {"servers": everything | {server: "frozen"}}
+            assert act(server, "thaw") == {"servers": everything}
+        assert "no such server" in str(act("web", "stop")["error"])
+        assert "error" in ask(socket, {"action": "start"}, timeout=5)
+    assert not lab.folder.exists()
+
+
+def test_a_restarted_primary_gets_its_replica_back() -> None:
+    """The replica attaches again by itself, and has what was written since."""
+    with Lab(workers=1) as lab, lab.replica.client() as reader:
+        lab.act("primary", "stop")
+        lab.act("primary", "start")
+        with lab.primary.client() as writer:
+            writer.set("key", "new")
+        wait_until(lambda: bool(reader.get("key") == "new"), "replication")
+
+
+def test_the_application_may_be_loaded_before_its_workers_are_forked() -> None:
+    """With --preload, every worker still has its own monitor and its own connections."""
+    with Lab(workers=2, preload=True) as lab, urllib.request.urlopen(f"{lab.url}/healthz", timeout=10) as answer:
+        assert json.load(answer)["level"] == 0
+
+
+def test_a_taken_port_is_refused_in_one_line() -> None:
+    """Before anything is started."""
+    with Lab(workers=1) as lab:
+        command = [sys.executable, "-m", "example_app.lab", "--port", str(lab.web.port)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2 and "is taken" in ended.stderr

@@ -1,0 +1,229 @@
+"""The servers that the lab and the tests run on: each verb, on the real programs."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import psycopg
+import pytest
+import redis
+
+from example_app.leftovers import remove_leftovers
+from example_app.processes import alive, wait_until
+from example_app.servers import Postgres, ServerError, Valkey
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    with Valkey(tmp_path / "primary") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Postgres]:
+    with Postgres(tmp_path / "database") as server:
+        yield server
+
+
+def connect(server: Postgres, timeout: int = 5) -> "psycopg.Connection[tuple[object, ...]]":
+    address = server.url.replace("+psycopg", "")
+    return psycopg.connect(address, connect_timeout=timeout, autocommit=True)
+
+
+def test_a_killed_valkey_comes_back_at_the_same_address_with_its_data(valkey: Valkey) -> None:
+    """Its append-only file is read back, and only then does start() return."""
+    with valkey.client() as client:
+        client.set("key", "value")
+    address = valkey.url
+    valkey.kill()
+    assert not valkey.running and valkey.pid is None
+    with valkey.client() as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+    valkey.start()
+    with valkey.client() as client:
+        assert client.get("key") == "value"
+    assert valkey.url == address
+
+
+def test_a_stopped_valkey_comes_back_with_its_data(valkey: Valkey) -> None:
+    """An orderly stop loses nothing either."""
+    with valkey.client() as client:
+        client.set("key", "value")
+    valkey.stop()
+    valkey.start()
+    with valkey.client() as client:
+        assert client.get("key") == "value"
+
+
+def test_without_append_only_file_a_killed_valkey_is_empty(tmp_path: Path) -> None:
+    """This is how a test gets a Redis that lost everything."""
+    with Valkey(tmp_path, appendonly=False) as server:
+        with server.client() as client:
+            client.set("key", "value")
+        server.kill()
+        server.start()
+        with server.client() as client:
+            assert client.get("key") is None
+
+
+def test_every_verb_may_be_repeated(valkey: Valkey) -> None:
+    """Starting what runs, or ending what does not, changes nothing."""
+    pid = valkey.pid
+    valkey.start()
+    assert valkey.pid == pid
+    valkey.thaw()
+    valkey.kill()
+    valkey.kill()
+    valkey.stop()
+    valkey.freeze()
+    assert not valkey.frozen
+
+
+def test_a_frozen_valkey_keeps_its_connections_and_says_nothing(valkey: Valkey) -> None:
+    """Clients run into their time-outs until it is thawed."""
+    with valkey.client() as client:
+        client.ping()
+        valkey.freeze()
+        assert valkey.running and valkey.frozen
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+    valkey.thaw()
+    assert not valkey.frozen
+    with valkey.client() as client:
+        assert client.ping()
+
+
+def test_starting_a_frozen_server_thaws_it(valkey: Valkey) -> None:
+    """After start() the server answers, whatever state it was in."""
+    valkey.freeze()
+    valkey.start()
+    with valkey.client() as client:
+        assert client.ping()
+
+
+def test_a_frozen_valkey_can_be_stopped(valkey: Valkey) -> None:
+    """A process that stands still would not see SIGTERM."""
+    valkey.freeze()
+    valkey.stop()
+    assert not valkey.running
+
+
+def test_a_replica_has_the_data_and_follows_again_after_the_primary_was_down(tmp_path: Path) -> None:
+    """The replica finds the restarted primary by itself."""
+    with (
+        Valkey(tmp_path / "primary") as primary,
+        Valkey(tmp_path / "replica", replica_of=primary) as replica,
+        replica.client() as reader,
+    ):
+        with primary.client() as writer:
+            writer.set("key", "value")
+            assert writer.wait(1, 5000) == 1
+        assert reader.get("key") == "value"
+        primary.kill()
+        assert reader.get("key") == "value"
+        primary.start()
+        with primary.client() as writer:
+            writer.set("key", "new")
+        wait_until(lambda: bool(reader.get("key") == "new"), "replication")
+
+
+def test_a_replica_starts_without_its_primary(tmp_path: Path) -> None:
+    """It answers from its own file."""
+    with Valkey(tmp_path / "primary") as primary, Valkey(tmp_path / "replica", replica_of=primary) as replica:
+        primary.kill()
+        replica.kill()
+        replica.start()
+        with replica.client() as client:
+            assert client.ping()
+
+
+def test_a_server_that_cannot_start_says_why(valkey: Valkey, tmp_path: Path) -> None:
+    """A port that is taken, for instance."""
+    with pytest.raises(ServerError, match="in use"):
+        Valkey(tmp_path / "other", port=valkey.port).start()
+
+
+def test_a_killed_postgres_keeps_what_was_committed(postgres: Postgres) -> None:
+    """SIGKILL is not a crash of the host: commits survive although fsync is off."""
+    with connect(postgres) as connection:
+        connection.execute("CREATE TABLE t (a int)")
+        connection.execute("INSERT INTO t VALUES (7)")
+    address = postgres.url
+    postgres.kill()
+    with pytest.raises(psycopg.OperationalError):
+        connect(postgres)
+    postgres.start()
+    assert postgres.url == address
+    with connect(postgres) as connection:
+        assert connection.execute("SELECT a FROM t").fetchall() == [(7,)]
+
+
+def test_stop_ends_postgres_although_a_client_is_connected(postgres: Postgres) -> None:
+    """The client is thrown out; nobody waits for it."""
+    with connect(postgres) as connection:
+        process = psutil.Process(connection.info.backend_pid)
+        postgres.stop()
+        assert not alive(process)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+
+
+def test_freeze_reaches_every_backend_of_postgres(postgres: Postgres) -> None:
+    """An open connection hangs as well, not only new ones."""
+    with connect(postgres) as connection:
+        process = psutil.Process(connection.info.backend_pid)
+        postgres.freeze()
+        wait_until(lambda: bool(process.status() == psutil.STATUS_STOPPED), "backend stopped")
+        with pytest.raises(psycopg.OperationalError):
+            connect(postgres, timeout=2)
+        postgres.thaw()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_killing_a_frozen_postgres_leaves_no_backend(postgres: Postgres) -> None:
+    """Backends that stand still would never notice that their postmaster is gone."""
+    with connect(postgres) as connection:
+        process = psutil.Process(connection.info.backend_pid)
+        postgres.freeze()
+        postgres.kill()
+        assert not alive(process)
+    postgres.start()
+
+
+def test_postgres_lets_nobody_in_without_its_password(postgres: Postgres) -> None:
+    """Whoever gets in as superuser can run programs as the server's user."""
+    address = f"postgresql://postgres:wrong@127.0.0.1:{postgres.port}/postgres"
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(address, connect_timeout=5)
+
+
+PARENT = """
+import sys, pathlib, threading, time
+from example_app.servers import Postgres, Valkey
+folder = pathlib.Path(sys.argv[1])
+servers = [Valkey(folder / "v"), Postgres(folder / "p")]
+for server in servers:
+    starter = threading.Thread(target=server.start)
+    starter.start()
+    starter.join()
+print(*(server.pid for server in servers), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells children of their parent's end")
+def test_servers_die_with_their_parent_whatever_thread_started_them(tmp_path: Path) -> None:
+    """kill -9 of the parent leaves no server, and the end of the starting thread ends none."""
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        processes += processes[1].children()
+        assert len(processes) > 3 and all(process.is_running() for process in processes)
+        os.kill(parent.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(alive, processes)), "the end of all servers")
+    remove_leftovers(tmp_path / "p" / "data")

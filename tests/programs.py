@@ -1,0 +1,20 @@
+"""Programs of the system that some tests drive."""
+
+import os
+import shutil
+
+import pytest
+
+
+def required(name: str, package: str | None = None) -> str:
+    """The path of a program. A test that lacks it is skipped by name, but fails where ``CI=true``.
+
+    :param package: Debian's package with the program, if it is called otherwise.
+    """
+    path = shutil.which(name)
+    if path is None:
+        missing = f"{name} is not installed (apt install {package or name})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path

@@ -1,0 +1,342 @@
+"""What the journal holds goes home: in which order, to whom, and what is dropped. A real journal, stores that note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_langpont_session.config import load_settings
+from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.reconciler import OLDEST_WRITE_MS, Reconciler
+from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.stores.journal import Journal
+
+A, B, C = "a" * 43, "b" * 43, "c" * 43
+FAR = 4_000_000_000_000
+
+
+def row(digest: str, **changes: Any) -> AuthRow:
+    return replace(AuthRow(digest, "7", 3, True, {"_user_id": b'"7"'}, 0, 0, FAR, FAR, 1000), **changes)
+
+
+class Stores:
+    """Redis and the database: they note what they are told, in one list, and answer as they are set to."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.rows: dict[str, AuthRow] = {A: row(A), B: row(B)}
+        self.pushed = "pushed"
+        self.merged: tuple[str, int, int] | StoreError = ("merged", 1, 0)
+        self.failing: set[str] = set()
+
+    def tell(self, *what: Any) -> None:
+        if what[0] in self.failing:
+            raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
+        self.told.append(what)
+
+    # Redis
+
+    def time_ms(self, *, timeout: float) -> int:
+        return 500
+
+    def bury(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
+        self.tell("bury", digest, version)
+
+    def push(self, pushed: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        self.tell("push", pushed.digest, stamp_ms)
+        return self.pushed
+
+    def merge(
+        self, digest: str, category: str, fields: Any, *, guard: str, life_ms: int, timeout: float, shadow: bool
+    ) -> tuple[str, int, int]:
+        self.tell("merge", digest + (" shadow" if shadow else ""), category, guard, [f.name for f in fields])
+        if isinstance(self.merged, StoreError):
+            raise self.merged
+        return self.merged
+
+    # the database
+
+    def kill(self, digest: str, *, timeout: float) -> int | None:
+        self.tell("kill", digest)
+        return 4
+
+    def load(self, digest: str, *, idle_ms: int, timeout: float) -> AuthRow | None:
+        return self.rows.get(digest)
+
+    def update(self, digest: str, *, payload: Any, **rest: Any) -> AuthRow:
+        self.tell("update", digest, payload)
+        self.rows[digest] = replace(self.rows[digest], payload=payload, version=rest["seen"] + 1)
+        return self.rows[digest]
+
+
+class Host:
+    """One host after an outage."""
+
+    def __init__(self, folder: Path) -> None:
+        app = Flask("app", instance_path=str(folder))
+        app.testing = True
+        settings = load_settings(app)
+        self.now = 1_000_000_000_000
+        self.stores = Stores()
+        self.journal = Journal(folder / "journal", clock=lambda: self.now / 1000)
+        self.journal.open()
+        self.recorder = Recorder()
+        repository: Any = SimpleNamespace(
+            journal=self.journal,
+            primary=self.stores,
+            database=self.stores,
+            table=settings.table,
+            settings=settings,
+            recorder=self.recorder,
+            life_of=lambda category, kind, life: 1000,
+        )
+        self.reconciler = Reconciler(repository, now_ms=lambda: self.now)
+
+    def write(self, digest: str, key: str, value: bytes | None = b"1", **more: Any) -> None:
+        about: dict[str, Any] = {"kind": "u", "category": "translation", "base_version": 1, **more}
+        self.journal.write(digest, changes={key: value}, base={key: b"0"}, **about)
+
+    def add(self, digest: str, key: str, by: int = 1) -> None:
+        self.journal.increment(digest, kind="u", category="translation", field=key, by=by)
+
+    def run(self, *, redis: bool = True, database: bool = True) -> list[tuple[Any, ...]]:
+        self.reconciler.run(redis=redis, database=database)
+        return self.stores.told
+
+    def waiting(self) -> dict[str, int]:
+        return {name: count for name, count in self.journal.counts().items() if count}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.journal.close()
+
+
+# -- order and destinations --------------------------------------------------------------------------------------------
+
+
+def test_revocations_go_first_then_pushes_then_data(host: Host) -> None:
+    """Whoever logged out is out before anything else is brought home."""
+    host.write(B, "input_text")
+    host.journal.queue_push(A)
+    host.journal.revoke(C)
+    assert [told[:2] for told in host.run()] == [
+        ("kill", C), ("bury", C), ("push", A), ("push", B), ("merge", B),
+    ]  # fmt: skip
+    assert host.waiting() == {}
+
+
+def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
+    """The kill counts the row's version; the record in Redis says the same."""
+    host.journal.revoke(A)
+    assert host.run() == [("kill", A), ("bury", A, 4)]
+
+
+@pytest.mark.parametrize(
+    ("redis", "database", "first", "then"),
+    [
+        (True, False, [("bury", A, 0)], [("kill", A)]),
+        (False, True, [("kill", A)], [("bury", A, 0)]),
+        (False, False, [], [("kill", A), ("bury", A, 4)]),
+    ],
+)
+def test_a_revocation_waits_until_both_stores_have_it(
+    host: Host, redis: bool, database: bool, first: list[Any], then: list[Any]
+) -> None:
+    """Each store hears of it once; the entry leaves the journal after the second."""
+    host.journal.revoke(A)
+    assert host.run(redis=redis, database=database) == first
+    assert host.waiting() == {"revocations": 1}
+    host.stores.told = []
+    assert host.run() == then
+    assert host.waiting() == {}
+
+
+def test_a_push_needs_both_stores(host: Host) -> None:
+    """What is to be pushed is what the database says now."""
+    host.journal.queue_push(A)
+    for redis, database in ((True, False), (False, True)):
+        assert host.run(redis=redis, database=database) == []
+        assert host.waiting() == {"pushes": 1}
+    assert host.run() == [("push", A, 500)]
+
+
+@pytest.mark.parametrize("change", [{"live": False}, {"idle_expires_at": 1}, {"absolute_expires_at": 1}])
+def test_a_session_that_is_over_is_buried_instead_of_pushed(host: Host, change: dict[str, Any]) -> None:
+    """A push is never a revival."""
+    host.stores.rows[A] = row(A, **change)
+    host.journal.queue_push(A)
+    assert host.run() == [("bury", A, 3)]
+    assert host.waiting() == {}
+
+
+def test_a_session_without_a_row_is_buried(host: Host) -> None:
+    """Kind u without a row means dead."""
+    host.journal.queue_push(C)
+    assert host.run() == [("bury", C, 0)]
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def test_data_of_a_user_is_merged_when_the_session_is_verified(host: Host) -> None:
+    """All fields of a category in one merge, under the guard of the living."""
+    host.write(A, "input_text")
+    host.write(A, "source_lang", None)
+    host.add(A, "usage_count")
+    host.write(A, "lang", category="ui")
+    assert host.run() == [
+        ("push", A, 500),
+        ("merge", A, "translation", "alive", ["input_text", "source_lang", "usage_count"]),
+        ("push", A, 500),
+        ("merge", A, "ui", "alive", ["lang"]),
+    ]
+    assert host.recorder.counters() == {"merged_fields": 2, "merge_conflicts": 0}
+
+
+def test_data_of_a_visitor_needs_no_database(host: Host) -> None:
+    """Nor does the shadow of a dead session."""
+    host.write(A, "input_text", kind="a")
+    host.write(B, "input_text", kind="a", shadow=True)
+    assert host.run(database=False) == [
+        ("merge", A, "translation", "free", ["input_text"]),
+        ("merge", f"{B} shadow", "translation", "free", ["input_text"]),
+    ]
+
+
+def test_data_of_a_user_waits_for_the_database(host: Host) -> None:
+    """Nobody else can say whether the session lives."""
+    host.write(A, "input_text")
+    assert host.run(database=False) == []
+    assert host.waiting() == {"writes": 1}
+
+
+def test_data_of_a_session_that_is_over_is_dropped(host: Host) -> None:
+    """Its record in Redis becomes a tombstone, and the loss is counted."""
+    host.stores.rows[A] = row(A, live=False)
+    host.write(A, "input_text")
+    assert host.run() == [("bury", A, 3)]
+    assert host.recorder.counters() == {"merge_dropped": 1}
+    assert host.waiting() == {}
+
+
+def test_data_is_dropped_when_redis_knows_of_the_end_first(host: Host) -> None:
+    """The push found a tombstone: a revocation that the database has not heard of yet."""
+    host.stores.pushed = "dead"
+    host.write(A, "input_text")
+    assert host.run() == [("push", A, 500)]
+    assert host.recorder.counters() == {"merge_dropped": 1}
+
+
+@pytest.mark.parametrize("status", ["dead", "gone"])
+def test_a_merge_that_met_the_end_is_counted_as_dropped(host: Host, status: str) -> None:
+    """The session ended between the verification and the merge."""
+    host.stores.merged = (status, 0, 0)
+    host.write(A, "input_text")
+    host.run()
+    assert host.recorder.counters()["merge_dropped"] == 1
+    assert host.waiting() == {}
+
+
+@pytest.mark.parametrize(("age", "kept"), [(0, True), (OLDEST_WRITE_MS, True), (OLDEST_WRITE_MS + 1, False)])
+def test_data_older_than_a_quarter_of_an_hour_is_dropped(host: Host, age: int, kept: bool) -> None:
+    """The user has long seen something else. No store is asked about it."""
+    host.write(A, "input_text", kind="a")
+    host.now += age
+    told = host.run()
+    assert bool(told) == kept
+    assert host.recorder.counters().get("merge_dropped", 0) == int(not kept)
+    assert host.waiting() == {}
+
+
+def test_old_and_young_data_of_one_category_are_told_apart(host: Host) -> None:
+    """Only the old field is dropped; both leave the journal."""
+    host.write(A, "input_text", kind="a")
+    host.now += OLDEST_WRITE_MS + 1
+    host.write(A, "source_lang", kind="a")
+    assert host.run() == [("merge", A, "translation", "free", ["source_lang"])]
+    assert host.waiting() == {}
+
+
+def test_auth_goes_to_the_database_and_from_there_to_redis(host: Host) -> None:
+    """Ordinary auth keys that were written while the database was down."""
+    host.write(A, "daily_limit", b"5", category="auth")
+    host.write(A, "session_token", None, category="auth")
+    assert host.run() == [
+        ("push", A, 500),
+        ("update", A, {"_user_id": b'"7"', "daily_limit": b"5"}),
+        ("push", A, 500),
+    ]
+    assert host.stores.rows[A].version == 4
+    assert host.waiting() == {}
+
+
+# -- interruptions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", ["kill", "bury", "push", "merge"])
+def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
+    """The error goes to who called; the next run does what is left, and doing some of it again does no harm."""
+    host.journal.revoke(C)
+    host.journal.queue_push(A)
+    host.write(B, "input_text")
+    before = host.waiting()
+    host.stores.failing = {failing}
+    with pytest.raises(StoreError):
+        host.run()
+    assert host.waiting().get("writes") == before["writes"]
+    host.stores.failing = set()
+    host.stores.told = []
+    assert ("merge", B, "translation", "alive", ["input_text"]) in host.run()
+    assert host.waiting() == {}
+
+
+def test_an_addition_is_never_repeated_after_a_time_out(host: Host) -> None:
+    """Its outcome is unknown: one too few is possible, twice is not. Values are sent again."""
+    host.write(A, "input_text")
+    host.add(A, "usage_count")
+    host.stores.merged = StoreError("primary", ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)
+    with pytest.raises(StoreError):
+        host.run()
+    assert [write.field for write in host.journal.pending_writes()] == ["input_text"]
+
+
+def test_an_addition_that_was_refused_is_sent_again(host: Host) -> None:
+    """A quick failure means that nothing happened."""
+    host.add(A, "usage_count")
+    host.stores.merged = StoreError("primary", ErrorClass.UNREACHABLE, "ConnectionError")
+    with pytest.raises(StoreError):
+        host.run()
+    assert [write.field for write in host.journal.pending_writes()] == ["usage_count"]
+
+
+def test_what_is_journalled_during_the_run_goes_home_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on until nothing more can be brought home: requests still write while it runs."""
+    late = iter(["source_lang"])
+    merge = host.stores.merge
+
+    def merge_and_write(*arguments: Any, **more: Any) -> tuple[str, int, int]:
+        for key in late:
+            host.write(A, key, kind="a")
+        return merge(*arguments, **more)
+
+    monkeypatch.setattr(host.stores, "merge", merge_and_write)
+    host.write(A, "input_text", kind="a")
+    host.run()
+    assert host.waiting() == {}
+
+
+def test_more_than_one_batch_goes_home(host: Host) -> None:
+    """An outage with many users is brought home in one run."""
+    for number in range(600):
+        host.journal.queue_push(f"{number:043}")
+    assert len(host.run()) == 600
+    assert host.waiting() == {}

@@ -1,0 +1,148 @@
+"""What the driver raises, as the rest of the package sees it: an error class and a name, never the text."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import pytest
+from redis import exceptions as driver
+from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
+
+from flask_langpont_session.stores.base import HEALTH_CLASSES, ErrorClass, StoreError
+from flask_langpont_session.stores.redis import classify, translate
+
+U, B, W, A = (
+    ErrorClass.UNREACHABLE,
+    ErrorClass.BUSY,
+    ErrorClass.WRITE_REFUSED,
+    ErrorClass.IDENTITY_REFUSED,
+)
+T, D, L = ErrorClass.TOPOLOGY, ErrorClass.DATA, ErrorClass.LOCAL
+
+
+def with_code(error: Exception, code: str) -> Exception:
+    """As the driver's parser makes it: the code taken from the text and put beside it."""
+    error.status_code = code  # type: ignore[attr-defined]
+    return error
+
+
+def in_pipeline(error: Exception) -> Exception:
+    """As a pipeline annotates it: type and code stay, the text begins with the command and its arguments."""
+    error.args = (f"Command # 1 (HSET session:ui lang secret) of pipeline caused error: {error.args[0]}",)
+    return error
+
+
+def caused_by(error: Exception, cause: BaseException, *, explicit: bool = False) -> Exception:
+    if explicit:
+        error.__cause__ = cause
+    else:
+        error.__context__ = cause
+    return error
+
+
+ERRORS: list[tuple[Exception, ErrorClass]] = [
+    # unreachable: network, hang, protocol
+    (driver.ConnectionError("Error 111 connecting to h:6379. Connection refused."), U),
+    (driver.ConnectionError("Connection closed by server."), U),
+    (driver.TimeoutError("Timeout reading from socket"), U),
+    (TimeoutError("timed out"), U),
+    (ConnectionResetError(104, "Connection reset by peer"), U),
+    (OSError(113, "No route to host"), U),
+    (driver.InvalidResponse("Protocol Error: b'HTTP/1.1 400'"), U),
+    (MasterNotFoundError("No master found for 'service'"), U),
+    (SlaveNotFoundError("No slave found for 'service'"), U),
+    (driver.ClusterDownError("CLUSTERDOWN The cluster is down"), U),
+    (driver.ClusterError("TTL exhausted."), U),
+    (driver.RedisClusterException("Redis Cluster cannot be connected"), U),
+    (driver.SlotNotCoveredError("slot 7 is not covered"), U),
+    (driver.ResponseError("ERR something nobody has seen before"), U),
+    (caused_by(driver.ConnectionError("closed"), ssl.SSLEOFError("EOF occurred")), U),
+    # busy: it is there and will answer later
+    (driver.BusyLoadingError("Redis is loading the dataset in memory"), B),
+    (with_code(driver.BusyLoadingError("Redis is loading the dataset in memory"), "LOADING"), B),
+    (driver.ResponseError("BUSY Redis is busy running a script. You can only call SCRIPT KILL"), B),
+    (driver.MasterDownError("Link with MASTER is down"), B),
+    (driver.ResponseError("MASTERDOWN Link with MASTER is down"), B),
+    # writes refused, reads go on
+    (driver.ReadOnlyError("You can't write against a read only replica."), W),
+    (driver.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), W),
+    (with_code(driver.ResponseError("command not allowed when used memory > 'maxmemory'."), "OOM"), W),
+    (with_code(driver.ResponseError("You can't write against a read only replica."), "READONLY"), W),
+    (driver.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it is unable to"), W),
+    (driver.ResponseError("NOREPLICAS Not enough good replicas to write."), W),
+    # it does not accept who we are, or we do not accept who it is
+    (driver.AuthenticationError("invalid username-password pair or user is disabled."), A),
+    (driver.AuthorizationError("not allowed"), A),
+    (driver.NoPermissionError("this user has no permissions to run the 'evalsha' command"), A),
+    (driver.ResponseError("NOAUTH Authentication required."), A),
+    (driver.ResponseError("WRONGPASS invalid username-password pair"), A),
+    (driver.ResponseError("NOPERM this user has no permissions"), A),
+    (caused_by(driver.ConnectionError("Error 1 connecting"), ssl.SSLCertVerificationError("hostname mismatch")), A),
+    (
+        caused_by(
+            driver.ConnectionError("Error"),
+            caused_by(OSError("x"), ssl.SSLCertVerificationError("expired")),
+            explicit=True,
+        ),
+        A,
+    ),
+    # where a key lives
+    (driver.MovedError("3999 127.0.0.1:6381"), T),
+    (driver.AskError("3999 127.0.0.1:6381"), T),
+    (driver.TryAgainError("Multiple keys request during rehashing of slot"), T),
+    (driver.ClusterCrossSlotError("Keys in request don't hash to the same slot"), T),
+    (driver.CrossSlotTransactionError("cannot"), T),
+    # somebody's data
+    (driver.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), D),
+    # our own limits
+    (driver.MaxConnectionsError("Too many connections"), L),
+    (driver.ConnectionError("No connection available."), L),
+    (driver.DataError("Invalid input of type: 'NoneType'"), L),
+    (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), L),
+]
+
+
+def label(value: Any) -> str:
+    return f"{type(value).__name__}-{str(value)[:12]}" if isinstance(value, Exception) else str(value)
+
+
+@pytest.mark.parametrize(("error", "expected"), ERRORS, ids=label)
+def test_the_class_of_a_driver_error(error: Exception, expected: ErrorClass) -> None:
+    """By type where the driver has one (its subclasses are not what their names say), else by the code."""
+    assert classify(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (driver.ReadOnlyError("You can't write"), W),
+        (with_code(driver.ResponseError("not allowed"), "OOM"), W),
+        (driver.MovedError("3999 127.0.0.1:6381"), T),
+    ],
+    ids=label,
+)
+def test_an_error_out_of_a_pipeline_keeps_its_class(error: Exception, expected: ErrorClass) -> None:
+    """The text quotes the command; type and code are still there."""
+    assert classify(in_pipeline(error)) is expected
+
+
+def test_each_class_has_an_example() -> None:
+    """The table above leaves none out."""
+    assert {expected for _, expected in ERRORS} == set(ErrorClass)
+
+
+@pytest.mark.parametrize(("error", "expected"), ERRORS, ids=label)
+def test_a_translated_error_has_no_text_of_the_driver(error: Exception, expected: ErrorClass) -> None:
+    """It may quote keys and values; the name of its class is enough to look it up."""
+    translated = translate("primary", error)
+    assert (translated.store, translated.error_class, translated.cause) == ("primary", expected, type(error).__name__)
+    assert str(translated) == f"primary: {expected.name.lower().replace('_', ' ')} ({type(error).__name__})"
+    assert translated.timed_out == isinstance(error, (driver.TimeoutError, TimeoutError))
+
+
+@pytest.mark.parametrize("error_class", ErrorClass)
+def test_which_classes_say_something_about_a_store(error_class: ErrorClass) -> None:
+    """I11: one user's data, our own limits and resharding never open a breaker."""
+    concerns = StoreError("primary", error_class, "X").concerns_health
+    assert concerns == (error_class in (U, B, W, A)) == (error_class in HEALTH_CLASSES)

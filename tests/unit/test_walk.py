@@ -1,0 +1,170 @@
+"""One request's way through the stores: what it may still ask, and how long it may still wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.walk import LEAST_WAIT, Walk
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Request:
+    """A walk with the parts around it, and stores that take the time they are told to."""
+
+    def __init__(self, budget: float = 0.3) -> None:
+        self.clock = Clock()
+        self.health = Health([PRIMARY, REPLICA, DATABASE], threshold=3, clock=self.clock)
+        self.recorder = Recorder()
+        self.walk = Walk(self.health, self.recorder, budget, self.clock)
+        self.waits: list[float] = []
+
+    def ask(
+        self,
+        store: str = PRIMARY,
+        direction: str = READ,
+        *,
+        timeout: float = 0.2,
+        takes: float = 0.0,
+        fails: ErrorClass | None = None,
+        timed_out: bool = False,
+    ) -> str:
+        return self.walk.ask(store, direction, "load", timeout, self.call(store, takes, fails, timed_out))
+
+    def call(
+        self, store: str, takes: float = 0.0, fails: ErrorClass | None = None, timed_out: bool = False
+    ) -> Callable[[float], str]:
+        def answer(allowed: float) -> str:
+            self.waits.append(round(allowed, 6))
+            self.clock.now += takes
+            if fails:
+                raise StoreError(store, fails, "Test", timed_out=timed_out)
+            return "answer"
+
+        return answer
+
+
+@pytest.fixture
+def request_() -> Request:
+    return Request()
+
+
+def test_each_wait_is_the_smaller_of_its_own_and_what_is_left(request_: Request) -> None:
+    """I12: all waits come out of one budget."""
+    request_.ask(timeout=0.2, takes=0.15)
+    request_.ask(DATABASE, timeout=0.25, takes=0.1)
+    request_.ask(timeout=0.2)
+    assert request_.waits == [0.2, 0.15, 0.05]
+
+
+def test_failures_cost_as_well(request_: Request) -> None:
+    """A store that timed out has used up what the next one may wait."""
+    with pytest.raises(StoreError):
+        request_.ask(takes=0.2, fails=ErrorClass.UNREACHABLE, timed_out=True)
+    request_.ask(DATABASE, timeout=0.25)
+    assert request_.waits == [0.2, 0.1]
+
+
+def test_with_nothing_left_no_store_is_asked(request_: Request) -> None:
+    """It could not answer in time. That is our own limit and no failure of the store."""
+    request_.ask(takes=0.3 - LEAST_WAIT / 2)
+    with pytest.raises(StoreError) as caught:
+        request_.ask(DATABASE)
+    assert len(request_.waits) == 1
+    assert caught.value.error_class is ErrorClass.LOCAL
+    assert not request_.walk.can(DATABASE, READ)
+    assert request_.walk.can(DATABASE, WRITE)
+    assert not request_.health.open_stores()
+
+
+@pytest.mark.parametrize(
+    ("error_class", "lost"),
+    [
+        (ErrorClass.UNREACHABLE, {READ, WRITE}),
+        (ErrorClass.BUSY, {READ, WRITE}),
+        (ErrorClass.IDENTITY_REFUSED, {READ, WRITE}),
+        (ErrorClass.WRITE_REFUSED, {WRITE}),
+        (ErrorClass.TOPOLOGY, {READ, WRITE}),
+        (ErrorClass.LOCAL, {READ, WRITE}),
+        (ErrorClass.DATA, set()),
+    ],
+)
+def test_a_store_that_failed_is_out_for_the_rest_of_the_walk(
+    request_: Request, error_class: ErrorClass, lost: set[str]
+) -> None:
+    """It is not asked twice; a store with one damaged record is as good as before."""
+    with pytest.raises(StoreError):
+        request_.ask(PRIMARY, WRITE, fails=error_class)
+    assert {way for way in (READ, WRITE) if not request_.walk.can(PRIMARY, way)} == lost
+    assert request_.walk.can(REPLICA, READ)
+    assert request_.walk.can(DATABASE, READ)
+    assert request_.walk.primary_is_healthy == (not lost)
+
+
+@pytest.mark.parametrize("error_class", ErrorClass)
+def test_health_hears_of_what_concerns_it(request_: Request, error_class: ErrorClass) -> None:
+    """I11: three errors in three requests; data, limits and topology open no breaker."""
+    for _ in range(3):
+        walk = Walk(request_.health, request_.recorder, 0.3, request_.clock)
+        with pytest.raises(StoreError):
+            walk.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=error_class))
+    assert bool(request_.health.open_stores()) == (error_class.value in "UBWA")
+
+
+def test_the_level_follows_what_this_request_has_seen(request_: Request) -> None:
+    """It is at level 1 with a replica as soon as its primary failed, whatever the breakers still believe."""
+    assert request_.walk.level == 0
+    with pytest.raises(StoreError):
+        request_.ask(fails=ErrorClass.UNREACHABLE)
+    assert request_.walk.level == 1
+    assert request_.walk.view.reader == REPLICA
+    with pytest.raises(StoreError):
+        request_.ask(REPLICA, fails=ErrorClass.UNREACHABLE)
+    assert request_.walk.level == 2
+    assert request_.health.level == 0
+
+
+def test_a_view_never_grows(request_: Request) -> None:
+    """A store that comes back in the middle of a request is for the next one."""
+    with pytest.raises(StoreError):
+        request_.ask(fails=ErrorClass.UNREACHABLE, timed_out=True)
+    assert request_.health.open_stores()
+    for way in (READ, WRITE):
+        request_.health.close(PRIMARY, way)
+    assert not request_.walk.can(PRIMARY, READ)
+    assert Walk(request_.health, request_.recorder, 0.3).can(PRIMARY, READ)
+
+
+def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> None:
+    """None: it did not happen, for whatever reason; nothing is raised."""
+    assert request_.walk.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) == "answer"
+    assert (
+        request_.walk.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE)) is None
+    )
+    assert request_.walk.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) is None
+    assert len(request_.waits) == 2
+
+
+def test_everything_asked_is_recorded(request_: Request) -> None:
+    """Store, outcome and time, for who looks at it later."""
+    request_.ask(takes=0.01)
+    with pytest.raises(StoreError):
+        request_.ask(takes=0.02, fails=ErrorClass.WRITE_REFUSED)
+    series = {(o.source, o.outcome): round(s.seconds, 6) for o, s in request_.recorder.series().items()}
+    assert series == {("primary", "ok"): 0.01, ("primary", "write_refused"): 0.02}
+
+
+def test_giving_up_is_an_error_of_ours() -> None:
+    """Nobody else is blamed for it."""
+    error = Walk.gave_up(DATABASE, "TooManyConflicts")
+    assert (error.store, error.cause, error.concerns_health) == (DATABASE, "TooManyConflicts", False)
