@@ -136,11 +136,14 @@ class CategoryTable:
     features: Mapping[str, Feature]
     _exact: Mapping[str, Feature] = field(init=False, compare=False, repr=False)
     _prefixes: tuple[tuple[str, Feature], ...] = field(init=False, compare=False, repr=False)
+    loaded_together: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """Categories fetched in the one round trip of a session's first touch."""
 
     def __post_init__(self) -> None:
         claims = [(key, feature) for feature in self.features.values() for key in feature.keys]
         prefixes = [(key[:-1], feature) for key, feature in claims if key.endswith("*")]
         object.__setattr__(self, "_exact", {key: f for key, f in claims if not key.endswith("*")})
+        object.__setattr__(self, "loaded_together", tuple(c.name for c in self.categories.values() if not c.on_demand))
         object.__setattr__(self, "_prefixes", tuple(sorted(prefixes, key=lambda claim: -len(claim[0]))))
 
     def feature_of(self, key: str) -> Feature:
@@ -162,10 +165,6 @@ class CategoryTable:
     def features_in(self, category: str) -> tuple[Feature, ...]:
         """The features of one category."""
         return tuple(f for f in self.features.values() if f.category == category)
-
-    def loaded_together(self) -> tuple[str, ...]:
-        """Categories fetched in the one round trip of a session's first touch."""
-        return tuple(c.name for c in self.categories.values() if not c.on_demand)
 
 
 def build_table(

@@ -11,8 +11,8 @@ from .records import NO_FIELDS, Loaded
 from .serializer import decode, encode, is_mutable
 from .stores.base import CategoryChange, Fields
 
-Carried = Mapping[str, tuple[Any, bytes]]
-"""Session key → (value, its encoding)."""
+Carried = Mapping[str, bytes]
+"""Session key → encoded value."""
 
 
 class Changes:
@@ -32,6 +32,8 @@ class Changes:
         self.assigned: dict[str, bytes] = {}
         self.deleted: set[str] = set()
         self.increments: dict[str, int] = {}
+        self._bytes: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.assigned or self.deleted or self.increments)
@@ -68,9 +70,10 @@ class Changes:
 
     def restart(self, carried: Carried) -> None:
         """Forget everything but what is carried over, all of which is to be stored."""
-        self.values = {key: value for key, (value, _) in carried.items()}
-        self.assigned = {key: encoded for key, (_, encoded) in carried.items()}
+        self.values = {key: value for key, value in self.values.items() if key in carried}
+        self.assigned = dict(carried)
         self.deleted, self.increments = set(), {}
+        self._bytes, self._counts = {}, {}
 
     def settled(self) -> None:
         """All of it is stored."""
@@ -84,12 +87,19 @@ class Changes:
         :raises SessionTooLarge: with this value the category would be over a limit.
         """
         category = self._table.feature_of(key).category
-        sizes = {name: len(value) for name, value in (loaded.fields if loaded else {}).get(category, NO_FIELDS).items()}
-        sizes.update(
-            (name, len(value))
-            for name, value in self.assigned.items()
-            if self._table.feature_of(name).category == category
-        )
+        # A bound that only grows tells nearly always that there is room; only else is it worth to count.
+        size = self._bytes.get(category, 0) + len(key) * 4 + len(encoded)
+        count = self._counts.get(category, 0) + 1
+        self._bytes[category], self._counts[category] = size, count
+        known = loaded.fields.get(category, NO_FIELDS) if loaded else NO_FIELDS
+        if known or size > self._max_bytes or count > self._max_fields:
+            self._count_size(key, encoded, category, known)
+
+    def _count_size(self, key: str, encoded: bytes, category: str, stored: Fields) -> None:
+        sizes = {name: len(value) for name, value in stored.items()}
+        for name, value in self.assigned.items():
+            if self._table.feature_of(name).category == category:
+                sizes[name] = len(value)
         for gone in self.deleted:
             sizes.pop(gone, None)
         sizes[key] = len(encoded)
@@ -161,13 +171,16 @@ class Changes:
         except (SessionValueError, UnreadableValue):
             return None
 
-    def carry(self, key: str, value: Any, stored: bytes | None) -> tuple[Any, bytes] | None:
-        """A value and its encoding, to be taken along to another id.
+    def carry(self, key: str, stored: bytes | None) -> bytes | None:
+        """The encoding under which a key is taken along to another id; None: it cannot be stored.
 
-        One that cannot be stored any more is taken along as it was stored last; None: it never was.
+        A value that cannot be stored any more is taken along as it was stored last.
         """
+        if key not in self.values:
+            return self.assigned.get(key, stored)
         try:
-            return value, self.encode(key, value)
+            return self.encode(key, self.values[key])
         except SessionValueError as error:
             self._reject(self._table.feature_of(key).category, key, error.reason)
-            return None if stored is None else (decode(stored), stored)
+            self.values.pop(key)
+            return stored

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from . import categories, policy
 from .categories import AUTH, CategoryTable, KeyPatterns, Priority
 from .exceptions import ConfigError, SessionValueError
-from .leases import LeaseTerms
+from .leases import LeaseTerms, Life
 from .policy import Behaviour, Row
 from .serializer import check_key, encode
 
@@ -213,6 +213,7 @@ class Settings:
     privilege_key_patterns: KeyPatterns = field(init=False)
     transient_key_patterns: KeyPatterns = field(init=False)
     lease_terms: LeaseTerms = field(init=False)
+    life: Life = field(init=False)
 
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
         """What the decision table says."""
@@ -307,6 +308,7 @@ def _derive(settings: Settings) -> list[str]:
         "user_key_patterns": KeyPatterns(settings.user_keys),
         "privilege_key_patterns": KeyPatterns(settings.privilege_keys),
         "transient_key_patterns": KeyPatterns(settings.transient_keys),
+        "life": Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
         "lease_terms": LeaseTerms(int(settings.verify_interval * 1000), int(settings.grace * 1000)),
     }
     for name, value in derived.items():

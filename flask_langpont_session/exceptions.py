@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from werkzeug.exceptions import ServiceUnavailable
 
-
 _LONGEST_SHOWN = 120
 """Characters of a session key that an error message quotes."""
 

@@ -19,7 +19,7 @@ from .build import State as State
 from .build import build
 from .categories import CSRF_FEATURE
 from .config import Settings
-from .cookies import SIGNED_IN, CookieSigner, SessionId, signer_for
+from .cookies import CookieSigner, SessionId, signer_for
 from .exceptions import GrantRefused
 from .metrics import Recorder, install_hooks
 from .records import Life, Saved
@@ -139,12 +139,12 @@ class LangPontSession(SessionInterface):
             return (modified or refresh) and not session.is_in_doubt
         if not session.accessed or session.is_in_doubt:
             return False
-        life = app.permanent_session_lifetime.total_seconds()
-        aged = session.permanent and time.time() - target.issued_at > life / 10
-        return aged or session.permanence_changed
+        if session.permanence_changed or not session.permanent:
+            return session.permanence_changed
+        return time.time() - target.issued_at > app.permanent_session_lifetime.total_seconds() / 10
 
     def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
-        value = _signer(app).dump(replace(target, permanent=session.permanent))
+        value = _signer(app).dump(replace(target, permanent=session.permanent, issued_at=int(time.time())))
         response.set_cookie(
             self.get_cookie_name(app),
             value,
@@ -218,7 +218,7 @@ def _life(app: Flask, settings: Settings, permanent: bool) -> Life:
     if permanent:
         whole = int(app.permanent_session_lifetime.total_seconds() * 1000)
         return Life(whole, whole)
-    return Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000)
+    return settings.life
 
 
 def _is_remembered(app: Flask, request: Request) -> bool:

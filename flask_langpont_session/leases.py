@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .stores.base import AuthRow
+
 LONGEST_UNCONFIRMED_MS = 3_600_000
 """The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""
 
@@ -28,6 +30,22 @@ class LeaseTerms:
 
     verify_ms: int
     grace_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long a session lives, milliseconds.
+
+    :param idle_ms: since its last use.
+    :param absolute_ms: in all.
+    """
+
+    idle_ms: int
+    absolute_ms: int
+
+    def left_of(self, row: AuthRow) -> int:
+        """How long a record of this row may lie in Redis."""
+        return max(1, min(self.idle_ms, row.absolute_expires_at - row.read_at))
 
 
 def is_leased(*, confirmed_ms: int, now_ms: int, trust_since_ms: int, terms: LeaseTerms) -> bool:

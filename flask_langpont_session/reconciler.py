@@ -15,7 +15,7 @@ from itertools import groupby
 from .categories import AUTH
 from .cookies import SIGNED_IN
 from .health import DATABASE, PRIMARY, READ, WRITE
-from .records import Life, apply_change
+from .records import apply_change
 from .repository import SessionRepository
 from .stores.base import AuthRow, CategoryChange, ErrorClass, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
@@ -161,7 +161,7 @@ class Reconciler:
             first.category,
             [_as_field(write) for write in writes],
             guard="alive" if guarded else "free",
-            life_ms=self._repository.life_of(first.category, "u" if guarded else "a", self._life()),
+            life_ms=self._repository.life_of(first.category, "u" if guarded else "a", self._repository.settings.life),
             timeout=_TIMEOUT,
             shadow=first.shadow,
         )
@@ -179,10 +179,6 @@ class Reconciler:
                 base=write.base,
                 base_version=write.base_version,
             )
-
-    def _life(self) -> Life:
-        settings = self._repository.settings
-        return Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000)
 
     def _drop(self, writes: Sequence[PendingWrite], why: str) -> None:
         log.info("%d values written during the outage were dropped: %s", len(writes), why)

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from .categories import AUTH
 from .cookies import SessionId
+from .leases import Life as Life
 from .stores.base import AuthRow, CategoryChange, Fields
 
 NO_FIELDS: Fields = {}
@@ -20,22 +21,6 @@ class Verdict(StrEnum):
     VALID = "valid"
     DEAD = "dead"
     UNVERIFIABLE = "unverifiable"  # nobody who may say so answers
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """How long a session lives, milliseconds.
-
-    :param idle_ms: since its last use.
-    :param absolute_ms: in all.
-    """
-
-    idle_ms: int
-    absolute_ms: int
-
-    def left_of(self, row: AuthRow) -> int:
-        """How long a record of this row may lie in Redis."""
-        return max(1, min(self.idle_ms, row.absolute_expires_at - row.read_at))
 
 
 @dataclass(slots=True)

@@ -90,6 +90,8 @@ class SessionRepository:
         )
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
+        self._others = tuple(name for name in self.table.loaded_together if name != AUTH)
+        self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
         self._noted: set[str] = set()
 
     def begin(self) -> Walk:
@@ -115,7 +117,7 @@ class SessionRepository:
         overlay = self._outbox.overlay(sid.digest)
         if overlay.revoked or self.local.is_dead(sid.digest):
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
-        others = [name for name in self.table.loaded_together() if name != AUTH]
+        others = self._others
         answer, source = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
         loaded = self._verifier.judge(
             sid,
@@ -144,7 +146,7 @@ class SessionRepository:
 
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
-        names = self.table.loaded_together()
+        names = self.table.loaded_together
         overlay = self._outbox.overlay(sid.digest, shadow=shadow)
         answer, source = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=answer.now_ms if answer else 0)
@@ -152,12 +154,12 @@ class SessionRepository:
         return loaded
 
     def _read(
-        self, sid: SessionId, walk: Walk, life: Life, names: Iterable[str], *, kind: str, shadow: bool = False
+        self, sid: SessionId, walk: Walk, life: Life, names: tuple[str, ...], *, kind: str, shadow: bool = False
     ) -> tuple[Answer | None, str]:
         """Ask the Redis that answers; None when none does."""
         while source := walk.view.reader:
             slides = source == PRIMARY and walk.can(PRIMARY, WRITE)
-            lives = {name: self.life_of(name, kind, life) if slides else 0 for name in names}
+            lives = self._lives(names, kind, life.idle_ms if slides else 0)
             try:
                 answer = self._ask(source, sid.digest, lives, walk, kind, shadow)
             except StoreError:
@@ -166,6 +168,16 @@ class SessionRepository:
                 self._set_aside(sid.digest, category, source, walk, shadow)
             return answer, source
         return None, "none"
+
+    def _lives(self, names: tuple[str, ...], kind: str, idle_ms: int) -> Mapping[str, int]:
+        """The life to slide each category to. There are few combinations, and every read needs one of them."""
+        wanted = (names, kind, idle_ms)
+        lives = self._known_lives.get(wanted)
+        if lives is None:
+            life = Life(idle_ms, idle_ms)
+            lives = {name: self.life_of(name, kind, life) if idle_ms else 0 for name in names}
+            self._known_lives[wanted] = lives
+        return lives
 
     def _ask(self, source: str, digest: str, lives: Mapping[str, int], walk: Walk, kind: str, shadow: bool) -> Answer:
         store = self.redis[source]

@@ -207,7 +207,7 @@ class Session(SessionMixin):
         return value
 
     def _decode(self, key: str) -> Any:
-        raw = self._stored(self._feature_of(key).category)[key]
+        raw = self._now.assigned.get(key) or self._stored(self._feature_of(key).category)[key]
         try:
             return decode(raw)
         except UnreadableValue:
@@ -273,11 +273,14 @@ class Session(SessionMixin):
         return True
 
     def __iter__(self) -> Iterator[str]:
+        # A value that cannot be read counts as absent here too: who iterates must be able to look every key up.
+        return iter([key for key in self._keys() if key in self])
+
+    def _keys(self) -> list[str]:
         keys = {key: None for name in self._repository.table.categories for key in self._stored(name)}
         keys.update(dict.fromkeys(self._now.increments))
         keys.update(dict.fromkeys(self._now.assigned))
-        # A value that cannot be read counts as absent here too: who iterates must be able to look every key up.
-        return iter([key for key in keys if key not in self._now.deleted and key in self])
+        return [key for key in keys if key not in self._now.deleted]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -364,13 +367,11 @@ class Session(SessionMixin):
         """The present data of some categories. Defaults shown in an outage are not data."""
         ghosts = self._load().defaulted - self._now.assigned.keys()
         carried = {}
-        for key in self:
-            if key not in ghosts and self._feature_of(key).category in categories:
-                value = self.get(key, _MISSING)
-                stored = self._stored(self._feature_of(key).category).get(key)
-                pair = None if value is _MISSING else self._now.carry(key, value, stored)
-                if pair:
-                    carried[key] = pair
+        for key in self._keys():
+            category = self._feature_of(key).category
+            encoded = self._now.carry(key, self._stored(category).get(key)) if category in categories else None
+            if encoded is not None and key not in ghosts:
+                carried[key] = encoded
         return carried
 
     def _restart(self, kind: str | None, carried: Carried) -> None:

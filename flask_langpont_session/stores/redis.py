@@ -2,7 +2,8 @@
 
 Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
 shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
-are ours: ``@d`` own digest, ``@v`` version, ``@t`` time of the last write; in the auth hash also ``@live``, ``@at``
+are ours: ``@d`` own digest, ``@v`` version, ``@t`` time of the last write, ``@b`` bytes of all fields; in the auth
+hash also ``@live``, ``@at``
 stamp (Redis TIME in ms at which the confirming read of the database began), ``@i`` idle and ``@x`` absolute expiry,
 ``@c`` creation, ``@u`` user id, ``@e`` user epoch.
 
@@ -12,7 +13,9 @@ client object's command and pipeline machinery costs more than the script itself
 
 from __future__ import annotations
 
+import os
 import ssl
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,6 +137,9 @@ class RedisStore:
         self.prefix = prefix
         self.fence = fence
         self._pool: Any = pool
+        self._idle: list[Any] = []
+        self._waiting = 0
+        _alive.add(self)
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
         """The Redis key of one category of one session."""
@@ -284,7 +290,9 @@ class RedisStore:
         return self._pool.connection_class(**self._pool.connection_kwargs)
 
     def forget_connections(self) -> None:
-        """Drop pooled connections, so that the next ones go to the server that answers now."""
+        """Drop idle connections, so that the next ones go to the server that answers now."""
+        while self._idle:
+            self._put_back(self._idle.pop(), clean=False)
         self._pool.disconnect(inuse_connections=False)
 
     def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int) -> _Call:
@@ -310,30 +318,56 @@ class RedisStore:
         return replies
 
     def _commands(self, commands: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
-        with self._translated(), self._connection() as connection:
-            if len(commands) == 1:
-                connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
-            else:
-                connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            replies = [_read_reply(connection, timeout) for _ in commands]
-            for reply in replies:
-                if isinstance(reply, driver.ResponseError) and not isinstance(reply, driver.NoScriptError):
-                    raise reply
-            return replies
-
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
-        connection = self._pool.get_connection()
+        connection, clean = None, False
         try:
-            yield connection
-        except BaseException as error:
-            # A reply that was not read would answer somebody else's question: such a connection is never used again.
-            # An error *reply* was read whole and leaves the connection clean, except that a server that has become
-            # read-only must be looked up anew.
-            if not isinstance(error, driver.ResponseError) or isinstance(error, driver.ReadOnlyError):
-                connection.disconnect()
-            raise
+            connection = self._take()
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            replies = [_read_reply(connection, timeout) for _ in commands]
+            clean = not any(isinstance(reply, driver.ReadOnlyError) for reply in replies)
+        except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
+            raise translate(self.name, error) from None
         finally:
+            if connection is not None:
+                self._put_back(connection, clean)
+        for reply in replies:
+            if isinstance(reply, driver.ResponseError) and not isinstance(reply, driver.NoScriptError):
+                raise translate(self.name, reply)
+        return replies
+
+    def _take(self) -> Any:
+        """A connection that is ready. An own stack stands before the pool, whose books cost more than a script."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            self._waiting += 1
+            try:
+                return self._pool.get_connection()
+            finally:
+                self._waiting -= 1
+        try:
+            closed = connection.can_read()  # nothing was asked: there is something to read only at the end
+        except (driver.RedisError, OSError):
+            closed = True
+        if closed:
+            connection.disconnect()
+            try:
+                connection.connect()
+            except BaseException:
+                self._put_back(connection, clean=False)
+                raise
+        return connection
+
+    def _put_back(self, connection: Any, clean: bool) -> None:
+        """Keep a connection for the next request.
+
+        :param clean: every reply was read. A reply that was not read would answer somebody else's question, and a
+            server that has become read-only must be looked up anew.
+        """
+        if not clean:
+            connection.disconnect()
+        if clean and not self._waiting:
+            self._idle.append(connection)
+        else:
             self._pool.release(connection)
 
     @contextmanager
@@ -344,6 +378,17 @@ class RedisStore:
             raise
         except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
             raise translate(self.name, error) from None
+
+
+_alive: weakref.WeakSet[RedisStore] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_alive):
+        store._idle = []  # the parent goes on using them
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _change_arguments(change: CategoryChange) -> list[str | bytes | int]:
@@ -375,10 +420,10 @@ def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes
     """One hash as fields and metadata. A record that names another digest is a crossed reply or a moved key."""
     if isinstance(found, bytes):  # an error text: not a hash
         raise _Damaged
-    pairs = zip(found[::2], found[1::2], strict=True)
     fields: dict[str, bytes] = {}
     meta: dict[bytes, bytes] = {}
-    for name, value in pairs:
+    flat = iter(found)
+    for name, value in zip(flat, flat, strict=True):
         if name[:1] == b"@":
             meta[name] = value
         else:

@@ -102,7 +102,7 @@ def test_categories_on_demand_are_not_loaded_with_the_others() -> None:
     built, _ = build_table(
         {"auth": {"features": {}}, "blobs": {"on_demand": True, "features": {}}, "ui": {"features": {}}}, {}
     )
-    assert built.loaded_together() == ("auth", "ui")
+    assert built.loaded_together == ("auth", "ui")
 
 
 def test_patterns_match_names_and_prefixes() -> None:

@@ -16,6 +16,7 @@ from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.reconciler import OLDEST_WRITE_MS, Reconciler
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.redis import Merged
 
 A, B, C = "a" * 43, "b" * 43, "c" * 43
 FAR = 4_000_000_000_000
@@ -32,7 +33,7 @@ class Stores:
         self.told: list[tuple[Any, ...]] = []
         self.rows: dict[str, AuthRow] = {A: row(A), B: row(B)}
         self.pushed = "pushed"
-        self.merged: tuple[str, int, int] | StoreError = ("merged", 1, 0)
+        self.merged: Merged | StoreError = Merged("merged", 1, 0, 2)
         self.failing: set[str] = set()
 
     def tell(self, *what: Any) -> None:
@@ -54,7 +55,7 @@ class Stores:
 
     def merge(
         self, digest: str, category: str, fields: Any, *, guard: str, life_ms: int, timeout: float, shadow: bool
-    ) -> tuple[str, int, int]:
+    ) -> Merged:
         self.tell("merge", digest + (" shadow" if shadow else ""), category, guard, [f.name for f in fields])
         if isinstance(self.merged, StoreError):
             raise self.merged
@@ -239,7 +240,7 @@ def test_data_is_dropped_when_redis_knows_of_the_end_first(host: Host) -> None:
 @pytest.mark.parametrize("status", ["dead", "gone"])
 def test_a_merge_that_met_the_end_is_counted_as_dropped(host: Host, status: str) -> None:
     """The session ended between the verification and the merge."""
-    host.stores.merged = (status, 0, 0)
+    host.stores.merged = Merged(status)
     host.write(A, "input_text")
     host.run()
     assert host.recorder.counters()["merge_dropped"] == 1
@@ -299,23 +300,35 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
     assert host.waiting() == {}
 
 
-def test_an_addition_is_never_repeated_after_a_time_out(host: Host) -> None:
-    """Its outcome is unknown: one too few is possible, twice is not. Values are sent again."""
+@pytest.mark.parametrize(
+    ("error_class", "left"),
+    [
+        (ErrorClass.UNREACHABLE, ["input_text"]),
+        (ErrorClass.WRITE_REFUSED, ["input_text", "usage_count"]),
+        (ErrorClass.BUSY, ["input_text", "usage_count"]),
+    ],
+)
+def test_an_addition_is_repeated_only_if_it_was_refused(host: Host, error_class: ErrorClass, left: list[str]) -> None:
+    """With an unknown outcome one too few is possible, twice is not. Values are sent again in any case."""
     host.write(A, "input_text")
-    host.add(A, "usage_count")
-    host.stores.merged = StoreError("primary", ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)
+    host.add(A, "usage_count", 5)
+    host.stores.merged = StoreError("primary", error_class, "Test")
     with pytest.raises(StoreError):
         host.run()
-    assert [write.field for write in host.journal.pending_writes()] == ["input_text"]
+    waiting = host.journal.pending_writes()
+    assert [write.field for write in waiting] == left
+    assert [write.delta for write in waiting if write.is_delta] == [5] * (len(left) - 1)
 
 
-def test_an_addition_that_was_refused_is_sent_again(host: Host) -> None:
-    """A quick failure means that nothing happened."""
+def test_an_addition_is_sent_by_one_worker_only(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers replay at the same time: who claims it first sends it, the other one sends the rest."""
     host.add(A, "usage_count")
-    host.stores.merged = StoreError("primary", ErrorClass.UNREACHABLE, "ConnectionError")
-    with pytest.raises(StoreError):
-        host.run()
-    assert [write.field for write in host.journal.pending_writes()] == ["usage_count"]
+    host.write(A, "input_text")
+    waiting = host.journal.pending_writes()
+    assert [host.journal.claim(write) for write in waiting if write.is_delta] == [True]  # the other worker was faster
+    monkeypatch.setattr(host.journal, "pending_writes", lambda limit: waiting)
+    host.reconciler._merge_all(True)
+    assert host.stores.told[-1] == ("merge", A, "translation", "alive", ["input_text"])
 
 
 def test_what_is_journalled_during_the_run_goes_home_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +336,7 @@ def test_what_is_journalled_during_the_run_goes_home_too(host: Host, monkeypatch
     late = iter(["source_lang"])
     merge = host.stores.merge
 
-    def merge_and_write(*arguments: Any, **more: Any) -> tuple[str, int, int]:
+    def merge_and_write(*arguments: Any, **more: Any) -> Merged:
         for key in late:
             host.write(A, key, kind="a")
         return merge(*arguments, **more)

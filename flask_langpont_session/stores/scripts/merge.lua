@@ -28,8 +28,8 @@ for i = 4, #ARGV, 7 do
   local now = redis.call('HGET', KEYS[2], field)
   local base = ARGV[i + 4] == '1' and ARGV[i + 5]
   if operation == 'add' then
-    if not now or string.match(now, '^-?%d+$') then
-      redis.call('HINCRBY', KEYS[2], field, value)
+    local total = redis.pcall('HINCRBY', KEYS[2], field, value)
+    if type(total) == 'number' then
       applied = applied + 1
     else
       conflicts = conflicts + 1
@@ -51,6 +51,7 @@ if applied > 0 then
   after = after + 1
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('HDEL', KEYS[2], '@b')  -- the next write counts the bytes anew
   redis.call('HSET', KEYS[2], '@d', ARGV[2], '@v', after, '@t', string.format('%.0f', now))
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
 end

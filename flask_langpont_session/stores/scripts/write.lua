@@ -6,8 +6,10 @@
 -- guard 'free': kind a, or data that nobody else can have an id for; 'alive': the auth hash must exist and live;
 -- 'new': it must not be a tombstone.
 -- Returns {'written', version, …} or {'dead'} | {'gone'} | {'large', category number} | {'no number', category number}.
+-- '@b' counts the bytes of the fields, so that the limit holds without looking at every one of them.
 local guard, digest = ARGV[1], ARGV[2]
 local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local META = 4  -- @d @v @t @b
 if guard ~= 'free' then
   local live = redis.call('HGET', KEYS[1], '@live')
   if live == '0' then
@@ -35,78 +37,101 @@ local function in_parts(command, key, list)
   end
 end
 
+-- The fields and bytes a category will have. A record without '@b' is counted once, field by field.
+local function measure(plan, bytes)
+  local fields = redis.call('HLEN', plan.key)
+  if not bytes then
+    bytes = 0
+    for _, field in ipairs(redis.call('HKEYS', plan.key)) do
+      if string.sub(field, 1, 1) == '@' then
+        fields = fields - 1
+      else
+        bytes = bytes + #field + redis.call('HSTRLEN', plan.key, field)
+      end
+    end
+  else
+    fields = fields - META
+  end
+  return fields, bytes
+end
+
+local function change(plan, field, size, fields, bytes)
+  local old = plan.fresh and 0 or redis.call('HSTRLEN', plan.key, field)
+  if old > 0 then
+    fields, bytes = fields - 1, bytes - #field - old
+  end
+  if size then
+    fields, bytes = fields + 1, bytes + #field + size
+  end
+  return fields, bytes
+end
+
+-- Limits and numbers are checked before anything is written: a script cannot be taken back half way.
 local plans = {}
-for k = 2, #KEYS do
-  local plan = {key = KEYS[k], life = ARGV[at], wipe = ARGV[at + 1] == '1'}
-  at = at + 2
-  at = at + 1
+for number = 1, #KEYS - 1 do
+  local plan = {key = KEYS[number + 1], life = ARGV[at], wipe = ARGV[at + 1] == '1'}
+  at = at + 3
   plan.sets = take(2 * tonumber(ARGV[at - 1]))
   at = at + 1
   plan.dels = take(tonumber(ARGV[at - 1]))
   at = at + 1
   plan.incs = take(2 * tonumber(ARGV[at - 1]))
-  plans[k - 1] = plan
-end
-
--- Someone else's type under our key holds nothing of ours: the category begins from nothing.
-for _, plan in ipairs(plans) do
-  local kind = redis.call('TYPE', plan.key).ok
-  plan.wipe = plan.wipe or (kind ~= 'hash' and kind ~= 'none')
-end
-
--- Limits and numbers are checked before anything is written: a script cannot be taken back half way.
-for number, plan in ipairs(plans) do
-  local sizes, fields, bytes = {}, 0, 0
-  if not plan.wipe then
-    for _, field in ipairs(redis.call('HKEYS', plan.key)) do
-      if string.sub(field, 1, 1) ~= '@' then
-        sizes[field] = #field + redis.call('HSTRLEN', plan.key, field)
-      end
-    end
+  local meta = redis.pcall('HMGET', plan.key, '@v', '@b')
+  if meta.err then
+    plan.wipe, meta = true, {}  -- someone else's type under our key holds nothing of ours
+  end
+  plan.version = (tonumber(meta[1] or 0) or 0) + 1
+  plan.fresh = plan.wipe or (not meta[1] and redis.call('EXISTS', plan.key) == 0)
+  local fields, bytes = 0, 0
+  if not plan.fresh then
+    fields, bytes = measure(plan, tonumber(meta[2]))
   end
   for i = 1, #plan.sets, 2 do
-    sizes[plan.sets[i]] = #plan.sets[i] + #plan.sets[i + 1]
+    fields, bytes = change(plan, plan.sets[i], #plan.sets[i + 1], fields, bytes)
   end
   for _, field in ipairs(plan.dels) do
-    sizes[field] = nil
+    fields, bytes = change(plan, field, nil, fields, bytes)
   end
   for i = 1, #plan.incs, 2 do
-    local field = plan.incs[i]
-    local value = not plan.wipe and redis.call('HGET', plan.key, field)
-    if value and not string.match(value, '^-?%d+$') then
+    local value = not plan.fresh and redis.call('HGET', plan.key, plan.incs[i])
+    if value and (#value > 18 or not string.match(value, '^-?%d+$')) then  -- what HINCRBY could refuse half way
       return {'no number', number}
     end
-    sizes[field] = sizes[field] or #field + 20
-  end
-  for _, size in pairs(sizes) do
-    fields = fields + 1
-    bytes = bytes + size
+    if not value then
+      fields, bytes = fields + 1, bytes + #plan.incs[i]
+    end
   end
   if fields > max_fields or bytes > max_bytes then
     return {'large', number}
   end
+  plan.bytes = bytes
+  plans[number] = plan
 end
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local reply = {'written'}
 for number, plan in ipairs(plans) do
-  local version = redis.call('TYPE', plan.key).ok == 'hash' and redis.call('HGET', plan.key, '@v')
   if plan.wipe then
     redis.call('DEL', plan.key)
   end
-  version = (tonumber(version or 0) or 0) + 1
   if plan.wipe and #plan.sets + #plan.incs == 0 then
-    version = 0
+    plan.version = 0
   else
-    redis.call('HSET', plan.key, '@d', digest, '@v', version, '@t', now)
-    in_parts('HSET', plan.key, plan.sets)
-    in_parts('HDEL', plan.key, plan.dels)
     for i = 1, #plan.incs, 2 do
-      redis.call('HINCRBY', plan.key, plan.incs[i], plan.incs[i + 1])
+      local field = plan.incs[i]
+      local before = redis.call('HSTRLEN', plan.key, field)
+      redis.call('HINCRBY', plan.key, field, plan.incs[i + 1])
+      plan.bytes = plan.bytes + redis.call('HSTRLEN', plan.key, field) - before
     end
+    local fields = plan.sets
+    for _, item in ipairs({'@d', digest, '@v', plan.version, '@t', now, '@b', plan.bytes}) do
+      fields[#fields + 1] = item
+    end
+    in_parts('HSET', plan.key, fields)
+    in_parts('HDEL', plan.key, plan.dels)
     redis.call('PEXPIRE', plan.key, plan.life)
   end
-  reply[number + 1] = version
+  reply[number + 1] = plan.version
 end
 return reply

@@ -1,0 +1,319 @@
+"""Every way to say where Redis is: ready clients, URLs, sockets, passwords, several applications, forked workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from flask import Flask, session
+
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.testing import captured_events, switched_off
+
+from .conftest import MakeApp, close, cookie_of, parts
+from .test_outage import wait_for, wait_for_level, wait_until_home
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["redis", "redis decoding", "fakeredis", "fakeredis decoding"])
+def client_object(request: pytest.FixtureRequest, primary: Valkey) -> Iterator[Any]:
+    """A ready client as an application might have it already."""
+    decoding = request.param.endswith("decoding")
+    if request.param.startswith("fakeredis"):
+        client: Any = fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=decoding)
+    else:
+        client = redis.Redis(port=primary.port, decode_responses=decoding)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def app(make_app: MakeApp, client_object: Any) -> Flask:
+    app = make_app(REDIS_URL=..., REDIS_CLIENT=client_object)
+
+    @app.post("/count")
+    def count() -> str:
+        return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+    @app.post("/append")
+    def append() -> str:
+        session["cart"].append("日本")
+        return ""
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return ""
+
+    return app
+
+
+def who(browser: Any) -> Any:
+    return browser.get("/who").json
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -> None:
+    """Visit, sign in, use, regenerate, sign out: as with a URL, whatever the client does to replies."""
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp", "input_text": "こんにちは", "cart": [1]})
+    browser.post("/append")
+    assert browser.get("/all").json == {"lang": "jp", "input_text": "こんにちは", "cart": [1, "日本"]}
+    user = cookie_of(browser.post("/login/7"))
+    assert browser.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+    assert [browser.post("/count").text for _ in range(3)] == ["1", "2", "3"]
+    browser.post("/pop/cart")
+    second = cookie_of(browser.post("/regenerate"))
+    assert browser.get("/all").json == {
+        "_user_id": "7", "_fresh": True, "user_role": "user", "lang": "jp", "input_text": "こんにちは",
+        "usage_count": 3,
+    }  # fmt: skip
+    browser.post("/logout")
+    assert browser.get("/all").json == {"lang": "jp"}
+    for dead in (user, second):
+        digest = digest_of((dead or "").split(".")[0])
+        assert text(client_object.hget(f"session:auth:{{{digest}}}", "@live")) == "0"
+        replay = app.test_client()
+        replay.set_cookie("session", dead or "")
+        assert who(replay)["user"] is None
+    assert {o.outcome for o in parts(app).recorder.series() if o.source == "primary"} == {"ok"}
+
+
+def test_the_monitor_goes_along_with_a_ready_client(app: Flask, client_object: Any) -> None:
+    """Its probes, canaries and replays find a healthy server."""
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    state = parts(app)
+    for _ in range(3):
+        state.monitor._next_canary = 0.0
+        state.monitor.tick()
+    assert state.health.level == 0
+    with switched_off(app, "primary"):
+        assert who(browser)["level"] == 2
+        browser.post("/set", json={"input_text": "during"})
+    wait_until_home(app)
+    assert state.health.level == 0
+    assert browser.get("/all").json == {"lang": "jp", "input_text": "during"}
+    assert client_object.keys("session:canary:*")
+
+
+def test_one_client_may_serve_several_applications(make_app: MakeApp, client_object: Any) -> None:
+    """Each has a prefix and a secret of its own, and one pool between them."""
+    one = make_app(REDIS_URL=..., REDIS_CLIENT=client_object)
+    two = make_app(
+        REDIS_URL=..., REDIS_CLIENT=client_object, KEY_PREFIX="two", SECRET_KEY="another key of the suite, 32+ bytes"
+    )
+    browsers = [app.test_client() for app in (one, two)]
+    for browser, lang in zip(browsers, ("jp", "en"), strict=True):
+        browser.post("/set", json={"lang": lang})
+        browser.post(f"/login/{lang}")
+    assert [browser.get("/who").json for browser in browsers] == [
+        {"user": "jp", "level": 0, "lang": "jp"},
+        {"user": "en", "level": 0, "lang": "en"},
+    ]
+
+
+def test_one_extension_object_may_serve_several_applications(primary: Valkey, tmp_path: Path) -> None:
+    """``init_app`` sets the interface itself; nothing of an application is kept on the object."""
+    sessions = LangPontSession()
+    apps = []
+    for name in ("one", "two"):
+        app = Flask(name, instance_path=str(tmp_path / name))
+        app.config.update(TESTING=True, SECRET_KEY=name * 16, LANGPONT_SESSION_REDIS_URL=primary.url)
+        app.config["LANGPONT_SESSION_KEY_PREFIX"] = name
+        sessions.init_app(app)
+        assert app.session_interface is sessions
+        parts(app).repository.database.create_tables()
+        app.add_url_rule("/", view_func=lambda: f"{session.setdefault('lang', 'jp')}{session.level}")  # type: ignore[attr-defined]
+        apps.append(app)
+    assert vars(sessions) == {}
+    assert [app.test_client().get("/").text for app in apps] == ["jp0", "jp0"]
+    with primary.client() as client:
+        assert {key.split(":")[0] for key in client.keys("*:ui:*")} == {"one", "two"}
+    with pytest.raises(RuntimeError, match="already set up"):
+        sessions.init_app(apps[0])
+    for app in apps:
+        close(app)
+
+
+# -- addresses ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server with a socket, whose password may change."""
+    folder = tmp_path_factory.mktemp("own")
+    with Valkey(folder, appendonly=False, extra=("--unixsocket", str(folder / "valkey.sock"))) as server:
+        yield server
+
+
+def works(app: Flask) -> bool:
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    browser.post("/login/7")
+    return bool(browser.get("/who").json == {"user": "7", "level": 0, "lang": "jp"})
+
+
+def test_a_valkey_url_is_as_good_as_a_redis_url(make_app: MakeApp, primary: Valkey) -> None:
+    """``valkey://`` is what some providers hand out."""
+    assert works(make_app(REDIS_URL=primary.url.replace("redis://", "valkey://")))
+
+
+def test_a_unix_socket(make_app: MakeApp, own_server: Valkey) -> None:
+    """For a server on the same host."""
+    app = make_app(REDIS_URL=f"unix://{own_server.folder / 'valkey.sock'}")
+    assert works(app)
+    parts(app).monitor.tick()
+    assert parts(app).health.level == 0
+
+
+def test_the_number_of_the_database_counts(make_app: MakeApp, own_server: Valkey) -> None:
+    """``/3`` and ``?db=3`` are the same place."""
+    with redis.Redis(port=own_server.port, db=3) as third:
+        for url in (f"redis://127.0.0.1:{own_server.port}/3", f"redis://127.0.0.1:{own_server.port}?db=3"):
+            third.flushdb()
+            assert works(make_app(REDIS_URL=url))
+            assert third.keys("session:auth:*")
+
+
+@pytest.fixture
+def guarded(own_server: Valkey) -> Iterator[Valkey]:
+    """The server asks for a password."""
+    with redis.Redis(port=own_server.port, password="right") as client:
+        own_server.client().config_set("requirepass", "right")
+        yield own_server
+        client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("how", ["url", "token"])
+def test_a_password_is_taken_from_url_or_token(make_app: MakeApp, guarded: Valkey, how: str) -> None:
+    """The token is for who does not want it in a URL."""
+    if how == "url":
+        assert works(make_app(REDIS_URL=f"redis://:right@127.0.0.1:{guarded.port}/0"))
+    else:
+        assert works(make_app(REDIS_URL=guarded.url, REDIS_TOKEN="right"))
+
+
+@pytest.mark.parametrize("token", ["wrong", None])
+def test_a_wrong_password_is_an_outage_that_says_so(
+    make_app: MakeApp, guarded: Valkey, token: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Class A opens the breaker at once; the application serves at level 2, and heals when the password is right."""
+    app = make_app(REDIS_URL=guarded.url, REDIS_TOKEN=token)
+    browser = app.test_client()
+    with captured_events(app) as seen:
+        assert browser.post("/login/7").status_code == 200
+        wait_for_level(app, 2)
+    assert browser.get("/who").json == {"user": "7", "level": 2, "lang": None}
+    causes = {getattr(event, "cause", None) for event in seen} - {None}
+    assert causes == {"identity_refused"}
+    assert "right" not in caplog.text
+    assert "wrong" not in caplog.text
+    with redis.Redis(port=guarded.port, password="right") as client:
+        client.config_set("requirepass", token or "")
+    try:
+        wait_for_level(app, 0)
+        wait_until_home(app)
+        assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
+    finally:
+        with redis.Redis(port=guarded.port, password=token) as client:
+            client.config_set("requirepass", "right")
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+FORKING = """
+    import json, os, sys, threading
+    from flask import Flask, jsonify, session
+    from flask_langpont_session import LangPontSession
+    from flask_langpont_session.extension import state_of
+
+    url, folder, before = sys.argv[1], sys.argv[2], sys.argv[3] == "used"
+    app = Flask("app", instance_path=folder)
+    app.testing, app.secret_key = True, "test key of the test suite, 32+ bytes"
+    app.config["LANGPONT_SESSION_REDIS_URL"] = url
+    LangPontSession(app)
+    state = state_of(app)
+    state.repository.database.create_tables()
+
+    @app.post("/login/<user>")
+    def login(user):
+        session["_user_id"] = user
+        session["lang"] = user
+        return ""
+
+    @app.get("/who")
+    def who():
+        return jsonify(user=session.get("_user_id"), lang=session.get("lang"), level=session.level)
+
+    def monitor_runs():
+        return "langpont-session-monitor" in {thread.name for thread in threading.enumerate()}
+
+    def serve(name):
+        browser = app.test_client()
+        browser.post(f"/login/{name}")
+        found = [browser.get("/who").json for _ in range(20)]
+        [connection] = state.repository.primary._pool._connections[:1]
+        same = all(answer == {"user": name, "lang": name, "level": 0} for answer in found)
+        return {"right": same, "monitor": monitor_runs(), "port": connection._sock.getsockname()[1]}
+
+    report = {}
+    if before:
+        report["before"] = serve("before")
+    report["started"] = monitor_runs()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        report = {"running_at_fork": monitor_runs(), **serve("child")}
+        os.write(writer, json.dumps(report).encode())
+        os._exit(0)
+    report["parent"] = serve("parent")
+    os.waitpid(child, 0)
+    report["child"] = json.loads(os.read(reader, 65536))
+    print(json.dumps(report))
+"""
+
+
+@pytest.mark.parametrize("before", ["fresh", "used"])
+def test_a_forked_worker_serves_with_its_own(primary: Valkey, tmp_path: Path, before: str) -> None:
+    """gunicorn --preload: the application was made before the fork, and perhaps used. The child's monitor runs in the
+    child, and no connection is shared."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FORKING), primary.url, str(tmp_path), before],
+        cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore::DeprecationWarning"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["started"] == (before == "used")
+    assert report["child"]["right"] and report["parent"]["right"]
+    assert not report["child"]["running_at_fork"]
+    assert report["child"]["monitor"] and report["parent"]["monitor"]
+    ports = [report[process]["port"] for process in ("child", "parent")]
+    assert len(set(ports)) == 2
+
+
+def test_monitors_of_several_applications_are_apart(make_app: MakeApp, primary: Valkey) -> None:
+    """One application's lost store is not another's."""
+    one, two = make_app(), make_app(KEY_PREFIX="two")
+    browsers = [app.test_client() for app in (one, two)]
+    for browser in browsers:
+        browser.post("/set", json={"lang": "jp"})
+    with switched_off(one, "primary"):
+        assert [who(browser)["level"] for browser in browsers] == [2, 0]
+    wait_for(lambda: who(browsers[0])["level"] == 0, "level 0 again")
