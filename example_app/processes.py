@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 # Linux sends the death signal when the *thread* that forked ends, not when the process does. Everything is
 # therefore started by this one thread, which lives as long as the process and whose tasks any thread may wait for.

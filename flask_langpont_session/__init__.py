@@ -1,5 +1,9 @@
 """Flask sessions by category in Redis or Valkey, with auth mirrored to SQL and outages decided by a table."""
 
+from typing import cast
+
+import flask
+
 from .exceptions import (
     ConfigError,
     GrantRefused,
@@ -12,6 +16,9 @@ from .extension import LangPontSession
 from .session import Session
 from .views import FeatureReport
 
+session: Session = cast("Session", flask.session)
+"""Flask's ``session`` proxy with the type it has under this extension."""
+
 __all__ = [
     "ConfigError",
     "FeatureReport",
@@ -22,4 +29,5 @@ __all__ = [
     "SessionTooLarge",
     "SessionValueError",
     "UnsupportedValue",
+    "session",
 ]

@@ -32,7 +32,7 @@ _CSRF = b"csrf"
 def digest_of(sid: str) -> str:
     """The only form in which a session id is stored, logged (shortened) or shown: 43 characters of SHA-256.
 
-    256 random bits need no key, so that no key rotation can lose them (``protocol.md`` 1).
+    256 random bits need no key, so that no key rotation can lose them.
     """
     return _base64(hashlib.sha256(_DIGEST_PREFIX + sid.encode()).digest())
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from flask import Flask, current_app, g, has_app_context
+from flask import Flask, current_app, g, has_app_context, has_request_context
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
@@ -91,7 +91,7 @@ class LangPontSession(SessionInterface):
         try:
             saved = _store(session, state.repository)
         except GrantRefused as refused:
-            _replace_response(response, refused)
+            _replace_response(response, _refusal(app, refused))
             state.recorder.observe("request_save", "all", "none", "refused", time.perf_counter() - began)
             return
         finally:
@@ -115,7 +115,7 @@ class LangPontSession(SessionInterface):
         return found
 
     def _send_cookie(self, app: Flask, session: Session, response: Response, modified: bool) -> None:
-        """``protocol.md`` 4: an unchanged id is not sent again, so that late answers cannot undo newer ones."""
+        """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md)."""
         if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
             return  # nobody looked at the session: the cookie is not even read
         target, minted = session.target, session.minted
@@ -197,9 +197,18 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
     return saved
 
 
-def _replace_response(response: Response, refused: GrantRefused) -> None:
-    """Turn the response into the 503 in place: raising here would run the save a second time."""
-    page = refused.get_response()
+def _refusal(app: Flask, refused: GrantRefused) -> Response:
+    """The 503 as the application's own error handler shows it, if it has one."""
+    if has_request_context():
+        try:
+            return app.make_response(app.handle_user_exception(refused))
+        except Exception:
+            log.exception("the application's handler of GrantRefused failed; the plain page is sent")
+    return app.response_class(refused.get_body(), 503, refused.get_headers())
+
+
+def _replace_response(response: Response, page: Response) -> None:
+    """Turn the response into another in place: raising here would run the save a second time."""
     response.status_code = page.status_code
     response.headers.clear()
     response.headers.extend(page.headers)

@@ -1,4 +1,4 @@
-"""May this copy of auth data be believed? Pure rules over versions and stamps; ``protocol.md`` section 2 and 3.
+"""May this copy of auth data be believed? Pure rules over versions and stamps; see docs/guarantees.md.
 
 The database is the only arbiter. Every other copy is a lease on what it said: it carries the moment at which the
 confirming read of the database *began*, so that a revocation during the read can never hide behind a newer stamp.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from .categories import AUTH
@@ -24,7 +24,7 @@ from .stores.redis import Merged, MergeField
 log = logging.getLogger(__name__)
 
 OLDEST_WRITE_MS = 900_000
-"""Data written longer ago than fifteen minutes is dropped: the user has long seen something else (protocol.md 7)."""
+"""Data written longer ago than fifteen minutes is dropped: the user has long seen something else."""
 
 _TIMEOUT = 2.0
 """Seconds per call. Nobody waits for this thread, so it may be more patient than a request."""
@@ -53,29 +53,31 @@ class Reconciler:
         :param redis: the primary answers; `database`: the database answers.
         :raises StoreError: a store that was said to answer did not; nothing is lost, run again.
         """
-        before: Mapping[str, int] = {}
-        while (now := self._journal.counts()) != before:  # until nothing more can be brought home
-            before = now
-            self._run_once(redis, database)
+        while self._run_once(redis, database):  # until nothing more can be brought home
+            pass
 
-    def _run_once(self, redis: bool, database: bool) -> None:
-        for revocation in self._journal.pending_revocations(_BATCH):
-            self._revoke(revocation, redis, database)
+    def _run_once(self, redis: bool, database: bool) -> bool:
+        """One round. Whether it brought anything home."""
+        moved = [self._revoke(entry, redis, database) for entry in self._journal.pending_revocations(_BATCH)]
         if redis and database:
             for push in self._journal.pending_pushes(_BATCH):
                 self._push(push.digest)
                 self._journal.forget_push(push)
+                moved.append(True)
         if redis:
-            self._merge_all(database)
+            moved += self._merge_all(database)
+        return any(moved)
 
-    def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> None:
+    def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> bool:
         version = 0
-        if database and not entry.in_database:
+        to_database, to_redis = database and not entry.in_database, redis and not entry.in_redis
+        if to_database:
             version = self._database.kill(entry.digest, timeout=_TIMEOUT) or 0
             self._journal.settle_revocation(entry.digest, in_database=True)
-        if redis and not entry.in_redis:
+        if to_redis:
             self._redis.bury(entry.digest, version, tuple(self._repository.table.categories), timeout=_TIMEOUT)
             self._journal.settle_revocation(entry.digest, in_redis=True)
+        return to_database or to_redis
 
     def _push(self, digest: str) -> AuthRow | None:
         """Bring one session's auth record in Redis up to what the database says. Returns the row if it is valid."""
@@ -88,19 +90,24 @@ class Reconciler:
         self._redis.bury(digest, version, tuple(self._repository.table.categories), timeout=_TIMEOUT)
         return None
 
-    def _merge_all(self, database: bool) -> None:
+    def _merge_all(self, database: bool) -> list[bool]:
         entries = self._journal.pending_writes(_BATCH)
         entries.sort(key=lambda e: (e.digest, e.shadow, e.category, e.seq))
-        for (_, _, category), group in groupby(entries, key=lambda e: (e.digest, e.shadow, e.category)):
-            writes = list(group)
-            fresh = [w for w in writes if self._now_ms() - w.at_ms <= OLDEST_WRITE_MS]
-            if not fresh:
-                self._drop(writes, "too old")
-            elif not self._needs_database(fresh[0]):
-                self._merge(fresh, writes)
-            elif database:
-                self._merge_signed_in(category, fresh, writes)
-            # else: without the database nobody can say whether the session lives; its entries stay
+        groups = groupby(entries, key=lambda e: (e.digest, e.shadow, e.category))
+        return [self._merge_group(category, list(group), database) for (_, _, category), group in groups]
+
+    def _merge_group(self, category: str, writes: list[PendingWrite], database: bool) -> bool:
+        """Bring home what waits for one category of one session. Whether it was settled, one way or the other."""
+        fresh = [write for write in writes if self._now_ms() - write.at_ms <= OLDEST_WRITE_MS]
+        if not fresh:
+            self._drop(writes, "too old")
+        elif not self._needs_database(fresh[0]):
+            self._merge(fresh, writes)
+        elif database:
+            self._merge_signed_in(category, fresh, writes)
+        else:
+            return False  # without the database nobody can say whether the session lives; its entries stay
+        return True
 
     @staticmethod
     def _needs_database(write: PendingWrite) -> bool:

@@ -38,6 +38,9 @@ PERMANENT = "_permanent"
 REMEMBER, LET_BE = "_remember", "clear"
 """Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
 
+LARGEST_STEP = 10**17
+"""What the server adds to a number of 18 digits without leaving its 64 bits."""
+
 _MISSING: Any = object()
 
 
@@ -449,7 +452,7 @@ class Session(SessionMixin):
         :raises GrantRefused: the session is signed in and the database does not answer.
         """
         if self.target is None or (self.target is self.origin and self._load().shadow):
-            return  # nobody has an id that could be replaced; a dead one stays where it is (protocol.md C3)
+            return  # nobody has an id that could be replaced; a dead one stays where it is
         kind = self._kind
         if kind == SIGNED_IN:
             self._require_verified()
@@ -465,6 +468,8 @@ class Session(SessionMixin):
         """
         if type(by) is not int:
             raise UnsupportedValue(key, f"an increment is a whole number, not {type(by).__name__}")
+        if abs(by) > LARGEST_STEP:
+            raise UnsupportedValue(key, f"an increment is at most {LARGEST_STEP}, either way")
         if self._feature_to_store(check_key(key)).category == AUTH:
             raise UnsupportedValue(key, "auth keys cannot be incremented; the database decides about them")
         now = self.get(key, 0)

@@ -1,4 +1,4 @@
-"""May this session's auth be believed? ``protocol.md`` section 3: lease, else the database, else what an outage allows.
+"""May this session's auth be believed? A lease, else the database, else what an outage allows (docs/guarantees.md).
 
 Only the primary's entries are leases on what the database said. A replica never decides auth, and neither does a
 primary that has become one.

@@ -515,6 +515,8 @@ def classify(error: Exception) -> ErrorClass:
     code = getattr(error, "status_code", None) or text.partition(" ")[0]
     if code in _BY_CODE:
         return _BY_CODE[code]
+    if code == "ERR" and "script" in text:
+        return ErrorClass.LOCAL  # the server is well; what it was asked to run is not
     if type(error) is driver.ConnectionError and text.startswith("No connection available"):
         return ErrorClass.LOCAL
     if _caused_by_tls(error):

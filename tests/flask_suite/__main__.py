@@ -51,9 +51,8 @@ def main(python: str, sdist: Path) -> int:
     with tempfile.TemporaryDirectory() as folder, Valkey(Path(folder) / "valkey") as server:
         for mode, (expected, may_fail) in EXPECTED.items():
             passed, failed, output = run(python, sdist, mode, Path(folder), server.url)
-            print(
-                f"Flask's session tests with COOKIE_RESEND={mode!r}: {passed} passed, failed: {sorted(failed) or 'none'}"
-            )
+            names = ", ".join(sorted(failed)) or "none"
+            print(f"Flask's session tests with COOKIE_RESEND={mode!r}: {passed} passed, failed: {names}")
             if (passed, failed) != (expected, may_fail):
                 print(output)
                 wrong += 1

@@ -27,12 +27,12 @@ def evals(server: Valkey) -> int:
 
 def test_a_session_comes_back_by_category(make_app: MakeApp, primary: Valkey) -> None:
     """Each key lies in the hash of its category, all hashes of a session in one cluster slot, none for ever."""
-    client = make_app().test_client()
+    client: Any = make_app().test_client()
     response = client.post("/set", json={"lang": "jp", "input_text": "こんにちは", "cart": [1, {"a": None}]})
     assert client.get("/all").json == {"lang": "jp", "input_text": "こんにちは", "cart": [1, {"a": None}]}
     digest = digest_of((cookie_of(response) or "").split(".")[0])
     with primary.client() as redis:
-        assert {key for key in redis.keys() if "canary" not in key} == {
+        assert {key for key in redis.scan_iter() if "canary" not in key} == {
             f"session:{c}:{{{digest}}}" for c in ("translation", "ui")
         }
         assert 0 < redis.pttl(f"session:translation:{{{digest}}}") <= 1_800_000
@@ -73,7 +73,7 @@ def test_types_come_back_exactly(make_app: MakeApp) -> None:
             assert type(session[key]) is type(value)
         return "same"
 
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/values")
     assert client.get("/values").text == "same"
 
@@ -87,7 +87,7 @@ def test_a_change_inside_a_value_is_found_by_itself(make_app: MakeApp) -> None:
         session["cart"].append({"n": len(session["cart"])})
         return ""
 
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"cart": []})
     client.post("/append")
     client.post("/append")
@@ -96,7 +96,7 @@ def test_a_change_inside_a_value_is_found_by_itself(make_app: MakeApp) -> None:
 
 def test_removed_keys_stay_removed(make_app: MakeApp, primary: Valkey) -> None:
     """A popped key is deleted from the hash, not left there."""
-    client = make_app().test_client()
+    client: Any = make_app().test_client()
     client.post("/set", json={"lang": "jp", "theme": "dark"})
     assert client.post("/pop/lang").json == {"value": "jp"}
     assert client.get("/all").json == {"theme": "dark"}
@@ -112,7 +112,7 @@ def test_clear_forgets_everything_and_what_follows_is_kept(make_app: MakeApp) ->
         session["theme"] = "light"
         return ""
 
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "x"})
     assert cookie_of(client.post("/clear")) is None
     assert client.get("/all").json == {"theme": "light"}
@@ -124,7 +124,7 @@ def test_clear_forgets_everything_and_what_follows_is_kept(make_app: MakeApp) ->
 def test_sign_in_gives_a_new_id_and_carries_data_over(make_app: MakeApp, primary: Valkey) -> None:
     """Fixation is impossible: the id from before the login does not become the user's."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     before = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "x"}))
     after = cookie_of(client.post("/login/7"))
     assert after
@@ -132,7 +132,7 @@ def test_sign_in_gives_a_new_id_and_carries_data_over(make_app: MakeApp, primary
     assert client.get("/all").json == {
         "lang": "jp", "input_text": "x", "_user_id": "7", "_fresh": True, "user_role": "user",
     }  # fmt: skip
-    stranger = app.test_client()
+    stranger: Any = app.test_client()
     stranger.set_cookie("session", before or "")
     assert stranger.get("/who").json["user"] is None
 
@@ -140,7 +140,7 @@ def test_sign_in_gives_a_new_id_and_carries_data_over(make_app: MakeApp, primary
 def test_sign_in_writes_one_row(make_app: MakeApp) -> None:
     """The mirror knows user, version and payload; the payload is readable JSON."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     cookie = cookie_of(client.post("/login/7?role=admin")) or ""
     row = parts(app).repository.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
     assert row is not None
@@ -151,13 +151,13 @@ def test_sign_in_writes_one_row(make_app: MakeApp) -> None:
 def test_sign_out_ends_the_id_for_ever_and_keeps_the_ui(make_app: MakeApp, primary: Valkey) -> None:
     """A replayed cookie of a signed-out session is nobody; translation data does not outlive the user."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "secret"})
     user = cookie_of(client.post("/login/7")) or ""
     left = cookie_of(client.post("/logout"))
     assert left
     assert client.get("/all").json == {"lang": "jp"}
-    replay = app.test_client()
+    replay: Any = app.test_client()
     replay.set_cookie("session", user)
     response = replay.get("/all")
     assert response.json == {}
@@ -171,7 +171,7 @@ def test_sign_out_ends_the_id_for_ever_and_keeps_the_ui(make_app: MakeApp, prima
 def test_sign_out_without_ui_data_deletes_the_cookie(make_app: MakeApp) -> None:
     """Nothing left to keep: the browser forgets the session, attributes repeated."""
     app = make_app(SESSION_COOKIE_SECURE=True, SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_PARTITIONED=True)
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/login/7", base_url="https://localhost")
     response = client.post("/logout", base_url="https://localhost")
     [header] = response.headers.getlist("Set-Cookie")
@@ -184,14 +184,14 @@ def test_sign_out_without_ui_data_deletes_the_cookie(make_app: MakeApp) -> None:
 def test_a_slow_request_of_a_signed_out_session_cannot_revive_it(make_app: MakeApp, url: str) -> None:
     """The late writer changes its anonymous shadow (or signs in anew), never the dead session."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     user = cookie_of(client.post("/login/7")) or ""
     client.post("/logout")
-    late = app.test_client()
+    late: Any = app.test_client()
     late.set_cookie("session", user)
     response = late.post(url, json={"theme": "late", "input_text": "late"})
     assert response.status_code == 200
-    again = app.test_client()
+    again: Any = app.test_client()
     again.set_cookie("session", user)
     assert again.get("/who").json["user"] is None
     if url == "/set":
@@ -214,9 +214,9 @@ def test_a_write_under_way_during_the_logout_is_refused(make_app: MakeApp, prima
         session["theme"] = "late"
         return "done"
 
-    client = app.test_client()
+    client: Any = app.test_client()
     user = cookie_of(client.post("/login/7")) or ""
-    late = app.test_client()
+    late: Any = app.test_client()
     late.set_cookie("session", user)
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(late.post("/slow")))
@@ -245,11 +245,11 @@ def test_a_failed_compare_and_set_merges_the_keys(make_app: MakeApp) -> None:
         session[key] = "new"
         return ""
 
-    client = app.test_client()
+    client: Any = app.test_client()
     cookie = cookie_of(client.post("/login/7")) or ""
 
     def post(key: str) -> None:
-        other = app.test_client()
+        other: Any = app.test_client()
         other.set_cookie("session", cookie)
         assert other.post(f"/auth/{key}").status_code == 200
 
@@ -273,14 +273,14 @@ def test_regenerate_gives_a_new_id_with_the_same_data(make_app: MakeApp) -> None
         return ""
 
     for sign_in in (True, False):
-        client = app.test_client()
+        client: Any = app.test_client()
         first = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "x"}))
         if sign_in:
             first = cookie_of(client.post("/login/7"))
         before = client.get("/all").json
         assert cookie_of(client.post("/regenerate")) not in (None, first)
         assert client.get("/all").json == before
-        old = app.test_client()
+        old: Any = app.test_client()
         old.set_cookie("session", first or "")
         assert old.get("/all").json == {}
 
@@ -288,7 +288,7 @@ def test_regenerate_gives_a_new_id_with_the_same_data(make_app: MakeApp) -> None
 def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) -> None:
     """I8: no right is ever backed by Redis alone; ``early_access`` for everybody with a password has a row."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     cookie = cookie_of(client.post("/set", json={"early_access": True})) or ""
     assert ".u" in cookie
     row = parts(app).repository.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
@@ -298,11 +298,11 @@ def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) ->
 
 def test_a_falsy_right_of_a_visitor_is_not_stored(make_app: MakeApp, primary: Valkey) -> None:
     """Flask-Login writes ``_fresh = False`` for every visitor; that is worth neither a record nor a cookie."""
-    client = make_app().test_client()
+    client: Any = make_app().test_client()
     response = client.post("/set", json={"_fresh": False, "logged_in": False})
     assert cookie_of(response) is None
     with primary.client() as redis:
-        assert [key for key in redis.keys() if "canary" not in key] == []
+        assert [key for key in redis.scan_iter() if "canary" not in key] == []
 
 
 # -- what it costs -----------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_falsy_right_of_a_visitor_is_not_stored(make_app: MakeApp, primary: Va
 
 @pytest.fixture
 def signed_in(make_app: MakeApp) -> Any:
-    client = make_app().test_client()
+    client: Any = make_app().test_client()
     client.post("/set", json={"lang": "jp"})
     client.post("/login/7")
     client.get("/who")
@@ -353,7 +353,7 @@ def test_reading_writes_nothing(signed_in: Any, primary: Valkey) -> None:
 def test_sign_in_is_two_round_trips_and_one_transaction(make_app: MakeApp, primary: Valkey) -> None:
     """One read of what is carried over, one write of everything."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"lang": "jp"})
     before = evals(primary)
     client.post("/login/7")
@@ -368,7 +368,7 @@ def test_sign_in_is_two_round_trips_and_one_transaction(make_app: MakeApp, prima
 def test_a_signed_in_reader_costs_one_sql_read_per_interval(make_app: MakeApp) -> None:
     """With a lease younger than VERIFY_INTERVAL no SQL is asked at all."""
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/login/7")
     for _ in range(20):
         client.get("/who")
@@ -379,7 +379,7 @@ def test_a_signed_in_reader_costs_one_sql_read_per_interval(make_app: MakeApp) -
 def test_forged_cookies_cost_nothing(make_app: MakeApp, primary: Valkey) -> None:
     """10,000 bad cookies: no command, no SQL, no Set-Cookie, counted."""
     app = make_app()
-    client = app.test_client(use_cookies=False)
+    client: Any = app.test_client(use_cookies=False)
     before = evals(primary)
     for number in range(10_000):
         response = client.get(
@@ -404,11 +404,11 @@ def test_fifty_parallel_changes_of_one_session_all_win(make_app: MakeApp) -> Non
         session.increment("usage_count")  # type: ignore[attr-defined]
         return ""
 
-    client = app.test_client()
+    client: Any = app.test_client()
     cookie = cookie_of(client.post("/set", json={"theme": "dark"})) or ""
 
     def post(number: int) -> None:
-        other = app.test_client()
+        other: Any = app.test_client()
         other.set_cookie("session", cookie)
         other.post(f"/parallel/key{number}")
 
@@ -423,7 +423,7 @@ def test_fifty_parallel_changes_of_one_session_all_win(make_app: MakeApp) -> Non
 
 def test_the_life_slides_when_a_quarter_has_passed(make_app: MakeApp, primary: Valkey) -> None:
     """A read touches the TTL only when it has sunk, and in the same round trip."""
-    client = make_app().test_client()
+    client: Any = make_app().test_client()
     cookie = cookie_of(client.post("/set", json={"lang": "jp"})) or ""
     key = f"session:ui:{{{digest_of(cookie.split('.')[0])}}}"
     with primary.client() as redis:
@@ -439,9 +439,9 @@ def test_two_applications_in_one_process_do_not_mix(make_app: MakeApp, tmp_path:
     """Another prefix, another secret: another session."""
     one = make_app()
     two = make_app(KEY_PREFIX="other", SECRET_KEY="another key of the suite, 32+ bytes")
-    first = one.test_client()
+    first: Any = one.test_client()
     cookie = cookie_of(first.post("/set", json={"lang": "jp"})) or ""
-    second = two.test_client()
+    second: Any = two.test_client()
     second.set_cookie("session", cookie)
     assert second.get("/all").json == {}
     assert isinstance(two, Flask)

@@ -77,7 +77,7 @@ def app(make_app: MakeApp) -> Flask:
 @pytest.fixture
 def user(app: Flask) -> Any:
     """A browser signed in as user 7, whose data this worker has seen."""
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "before", "analysis_engine": "a"})
     response = client.post("/login/7")
     client.cookie = cookie_of(response)
@@ -164,7 +164,7 @@ def test_a_logout_in_the_outage_is_never_undone(app: Flask, user: Any, primary: 
     with primary.client() as redis:
         survived = redis.hget(f"session:auth:{{{digest(user.cookie)}}}", "@live")
     assert survived in ("1", "0")  # the AOF had it; unless the monitor was faster than this line
-    replay = app.test_client()
+    replay: Any = app.test_client()
     replay.set_cookie("session", user.cookie)
     assert replay.get("/who").json["user"] is None
     wait_until_home(app)
@@ -189,7 +189,7 @@ def test_a_restart_with_old_data_does_not_bring_a_session_back(
 ) -> None:
     """Fence: after a reconnect every signed-in session is verified once, whatever Redis says of it."""
     other = make_app()
-    replay = other.test_client()
+    replay: Any = other.test_client()
     replay.set_cookie("session", user.cookie)
     wait_for(lambda: is_leased(other, replay), "a lease")
     assert parts(app).repository.database.kill(digest(user.cookie))  # revoked where Redis does not hear of it
@@ -220,7 +220,7 @@ def test_a_blind_write_to_a_lost_session_restores_it_first(app: Flask, user: Any
 
 def test_sign_in_during_the_outage_works_and_is_pushed_later(app: Flask, primary: Valkey) -> None:
     """Grants need the arbiter, not Redis. High data is carried over through the journal."""
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"input_text": "mine", "lang": "jp"})
     client.get("/all")
     primary.kill()
@@ -238,7 +238,7 @@ def test_sign_in_during_the_outage_works_and_is_pushed_later(app: Flask, primary
 def test_a_new_visitor_gets_a_cookie_only_for_what_is_kept(app: Flask, primary: Valkey) -> None:
     """I9: nothing durable stored, no Set-Cookie; high data in the journal is worth one."""
     primary.kill()
-    client = app.test_client()
+    client: Any = app.test_client()
     for _ in range(3):
         assert cookie_of(client.post("/set", json={"lang": "jp"})) is None
     cookie = cookie_of(client.post("/set", json={"input_text": "x"}))
@@ -268,7 +268,7 @@ def test_out_of_memory_is_level_1(app: Flask, user: Any, primary: Valkey) -> Non
 def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
     """Level 1: ui and translation from the replica, auth from the database."""
     app = make_app(REPLICA_URL=replica.url)
-    client = app.test_client()
+    client: Any = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "before"})
     cookie = cookie_of(client.post("/login/7"))
     client.get("/all")
@@ -297,7 +297,7 @@ def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
 
 @pytest.fixture
 def pg_user(on_postgres: Flask) -> Any:
-    client = on_postgres.test_client()
+    client: Any = on_postgres.test_client()
     client.post("/set", json={"lang": "jp"})
     client.cookie = cookie_of(client.post("/login/7"))
     assert client.get("/all").json["_user_id"] == "7"
@@ -310,7 +310,7 @@ def test_without_the_database_users_go_on_and_sign_in_is_refused(
 ) -> None:
     """Redis carries who is signed in; a grant is answered 503 with Retry-After, and changes nothing."""
     getattr(postgres, how)()
-    stranger = on_postgres.test_client()
+    stranger: Any = on_postgres.test_client()
     response = stranger.post("/login/8")
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
@@ -331,7 +331,7 @@ def test_a_logout_without_the_database_holds_and_becomes_durable(
     """Tombstone in Redis and locally at once, in the journal for the database."""
     postgres.kill()
     assert pg_user.post("/logout").status_code == 200
-    replay = on_postgres.test_client()
+    replay: Any = on_postgres.test_client()
     replay.set_cookie("session", pg_user.cookie)
     assert replay.get("/who").json["user"] is None
     assert stored(primary, "auth", pg_user.cookie) == {}
@@ -360,7 +360,7 @@ def test_with_everything_down_a_user_stays_for_grace_and_an_admin_does_not(
     on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
 ) -> None:
     """Level 4: a local copy that the database confirmed; never for privileged roles; the cookie is untouched."""
-    admin = on_postgres.test_client()
+    admin: Any = on_postgres.test_client()
     admin.post("/login/1?role=admin")
     assert admin.get("/who").json["user"] == "1"
     postgres.kill()
@@ -393,7 +393,7 @@ def test_a_logout_with_everything_down_holds(
     response = pg_user.post("/logout")
     assert response.status_code == 200
     assert cookie_of(response) == ""
-    replay = on_postgres.test_client()
+    replay: Any = on_postgres.test_client()
     replay.set_cookie("session", pg_user.cookie)
     assert replay.get("/who").json["user"] is None
     primary.start()
@@ -412,7 +412,7 @@ def test_an_application_starts_with_everything_down_and_heals(
     """Nothing is connected at start; it serves at once and finds its stores by itself."""
     primary.kill()
     app = make_app()
-    client = app.test_client()
+    client: Any = app.test_client()
     assert client.get("/who").status_code == 200
     wait_for(lambda: client.get("/who").json["level"] == 2, "level 2")
     primary.start()
@@ -429,7 +429,7 @@ def test_a_second_worker_of_the_host_sees_what_the_first_wrote(
     primary.kill()
     user.post("/set", json={"source_lang": "ja"})
     wait_for(lambda: parts(app).repository.journal.counts()["copies"] > 0, "the first worker shared its copies")
-    other = sibling.test_client()
+    other: Any = sibling.test_client()
     other.set_cookie("session", user.cookie)
     wait_for(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request", 3)
     expected = user.get("/all").json
@@ -454,7 +454,7 @@ def test_what_a_killed_worker_journalled_comes_home_with_the_next(
 
 # -- damaged data ------------------------------------------------------------------------------------------------------
 
-DAMAGE: dict[str, Callable[[Any, str], None]] = {
+DAMAGE: dict[str, Callable[[Any, str], object]] = {
     "another type": lambda redis, key: (redis.delete(key), redis.lpush(key, "x")),
     "foreign digest": lambda redis, key: redis.hset(key, "@d", "A" * 43),
     "no digest": lambda redis, key: redis.hdel(key, "@d"),
@@ -467,7 +467,7 @@ DAMAGE: dict[str, Callable[[Any, str], None]] = {
     "value is UTF-16": lambda redis, key: redis.hset(key, "_user_id", '"7"'.encode("utf-16")),
     "field name is no text": lambda redis, key: redis.hset(key, b"\xff\xfe", b"1"),
     "brackets": lambda redis, key: redis.hset(key, "_user_id", b"[" * 100_000),
-}  # type: ignore[dict-item]
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
