@@ -24,6 +24,9 @@ SID_BYTES = 32
 _SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{43}", re.ASCII)
 """What does not look like this is not ours, and its signature is not even checked."""
 
+_MOST_VERIFIED = 4096
+"""Cookies whose signature is remembered as good, per set of keys: a browser sends the same one with every request."""
+
 _SALT = "flask-langpont-session.cookie"
 _DIGEST_PREFIX = b"flask-langpont-session\0"
 _CSRF = b"csrf"
@@ -71,6 +74,7 @@ class CookieSigner:
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
+        self._verified: dict[str, SessionId] = {}
         self._signers = [(want_bytes(key), _make_signer(key)) for key in keys]
 
     def mint(self, kind: str, *, permanent: bool, now: float) -> SessionId:
@@ -88,6 +92,16 @@ class CookieSigner:
         return next(filter(None, map(self._load_one, values)), None)
 
     def _load_one(self, value: str) -> SessionId | None:
+        known = self._verified.get(value)
+        if known is None:
+            known = self._verify(value)
+            if known is not None:
+                if len(self._verified) >= _MOST_VERIFIED:
+                    self._verified.clear()
+                self._verified[value] = known
+        return known
+
+    def _verify(self, value: str) -> SessionId | None:
         if not _SHAPE.fullmatch(value):
             return None
         for key, signer in self._signers:
