@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 
 # Everything that CI runs.
 test: check flask-suite lowest
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)
@@ -30,7 +30,7 @@ flask-suite: $(INSTALLED) .venv-flask/.installed
 
 # The oldest versions that pyproject.toml allows.
 lowest: .venv-lowest/.installed
-	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider tests/unit tests/integration/test_level0.py tests/integration/test_outage.py
+	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/unit tests/integration/test_level0.py tests/integration/test_outage.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

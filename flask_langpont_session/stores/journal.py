@@ -2,7 +2,7 @@
 
 One SQLite file per host, shared by the host's worker processes. What a call wrote is on the disk when the
 call returns, and every worker of the host sees it from then on. While everything is healthy the file is empty
-and a request asks one question only, :meth:`Journal.is_empty`, which is answered from memory.
+and a request asks one question only, :meth:`Journal.is_empty`, which is answered from memory that they share.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .journal_entries import (
     read_overlay,
     settle,
 )
-from .journal_file import JournalFile, one
+from .journal_file import Generation, JournalFile, one
 
 __all__ = ["Journal", "Overlay", "PendingRevocation", "PendingWrite"]
 
@@ -57,8 +57,8 @@ class Journal:
         self._file = JournalFile(path)
         self._clock = clock
         self._max_entries = max_entries
-        self._empty = False
-        self._empty_at: object = None
+        # One value, so that no thread sees half of it: when the file was last looked at, and whether it was empty.
+        self._looked: tuple[tuple[Generation, int] | None, bool] = (None, False)
         self._seen: object = None
 
     def open(self) -> None:
@@ -76,22 +76,33 @@ class Journal:
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again. A journal in memory is gone."""
         self._file.close()
+        self._looked = None, False
 
     # -- questions -----------------------------------------------------------------------------------------------
 
     def is_empty(self) -> bool:
-        """Whether no write, revocation or push waits and no copy is published. Costs microseconds."""
+        """Whether no write, revocation or push waits and no copy is published. Costs less than a microsecond."""
+        state = self._file.state()
+        looked_at, empty = self._looked
+        return empty if state is not None and state == looked_at else self._look()
+
+    def _look(self) -> bool:
         with self._file.connected() as db:
             # The state is read first: a commit between the two reads makes the next call look again.
-            state = self._file.state(db)
-            if state != self._empty_at:
-                self._empty, self._empty_at = bool(one(db, _IS_EMPTY)), state
-            return self._empty
+            state = self._file.state()
+            empty = bool(one(db, _IS_EMPTY))
+            self._looked = state, empty
+        return empty
 
     def changed(self) -> bool:
         """Whether another process committed anything since the last call. True at the first call."""
         with self._file.connected() as db:
+            self._file.tidy(db)
             seen, self._seen = self._seen, self._file.others_state(db)
+            if self._seen != seen:
+                # Somebody who takes the generation's file away, or writes without it (an older release during an
+                # upgrade, the sqlite3 program), is noticed now, if not at once.
+                self._looked = None, False
             return self._seen != seen
 
     def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:

@@ -1,19 +1,22 @@
 """The file of the journal: how it is made, opened, written to by several processes at once, and let go of in a fork.
 
-Three rules of SQLite shape this module:
+Four rules shape this module:
 
 - A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
   and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
   vanish without an error. So every connection is closed *before* a fork, and opened again where it is needed.
 - Closing *any* descriptor of a file drops all locks this process has on it, SQLite's too. So nothing here
   opens the file by other means once it exists.
-- ``PRAGMA data_version`` changes when, and only when, another connection has committed. It costs about a
-  microsecond, so nothing needs to be read again as long as it stays the same.
+- ``PRAGMA data_version`` changes when, and only when, another connection has committed. But to ask takes the
+  connection, a statement and two system calls: too much for every request, enough for a look now and then.
+- So the processes also share a :class:`Generation`, a few bytes in a file of its own, which is asked by reading
+  memory. It works wherever SQLite's own index works, which is shared in the same way.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import sqlite3
 import threading
@@ -29,9 +32,57 @@ from .journal_entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 BUSY_SECONDS = 0.2
 """How long a call waits for another worker's write. A write takes a few milliseconds."""
 
+_WORD = 8
+_HALF = 0xFFFF_FFFF
+
 _FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 _REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 _REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+class Generation:
+    """How often the journal was written, in memory that the processes of the host share.
+
+    Two numbers: that of the newest transaction which began, and that of the newest which ended. A transaction takes its
+    number while it holds SQLite's write lock, before it writes, and notes it as ended after its commit. Hence:
+
+    - Equal numbers mean that no transaction is under way, and that all which ever began are committed or taken
+      back. What SQLite says from then on stays true until the first number changes.
+    - Unequal numbers mean that one may be about to commit. What SQLite says then must not be kept: a reader who kept
+      "empty" from just before the commit would find the number unchanged after it.
+    - A process that is killed in between leaves them unequal, wherever it was: readers ask SQLite every time, and miss
+      nothing, until the next transaction ends or :meth:`JournalFile.tidy` finds that nobody is writing.
+    - A process that is so slow that the next one began before it notes its end leaves that to the next one. Should it
+      note it by a hair all the same, the numbers are unequal: questions too many, as before, and none too few.
+
+    Both numbers are one aligned word, which a processor reads in one piece; read one after the other, they could be of
+    two moments. They wrap around after four thousand million transactions.
+
+    :param path: of the journal; None: it is in this process' memory, and so is this.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        memory = memoryview(bytearray(_WORD) if path is None else _shared_memory(path))
+        self._word = memory.cast("Q")
+        self._began_ended = memory.cast("I")
+
+    def settled(self) -> int | None:
+        """Equal to an earlier answer if nobody committed between the two; None: somebody may be about to."""
+        word = self._word[0]
+        return word if word >> 32 == word & _HALF else None
+
+    def begin(self) -> int:
+        """A transaction begins; to be called under SQLite's write lock, which makes the numbers unique.
+
+        :return: its number, for :meth:`end`.
+        """
+        number = self._began_ended[0] = (self._began_ended[0] + 1) & _HALF
+        return number
+
+    def end(self, number: int) -> None:
+        """The transaction is committed or taken back."""
+        if self._began_ended[0] == number:
+            self._began_ended[1] = number
 
 
 class JournalFile:
@@ -44,9 +95,9 @@ class JournalFile:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.connection: sqlite3.Connection | None = None
+        self._generation: Generation | None = None
         self._pid = 0
         self._opened = 0
-        self._written = 0
         _files.add(self)
 
     @contextmanager
@@ -64,9 +115,17 @@ class JournalFile:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """The same, for what is written whole or not at all."""
-        with self._begun("IMMEDIATE") as db:
-            self._written += 1
-            yield db
+        generation, number = None, 0
+        try:
+            with self._begun("IMMEDIATE") as db:
+                # Kept here, because a failure lets go of the file.
+                generation = self._generation
+                assert generation is not None
+                number = generation.begin()
+                yield db
+        finally:
+            if generation is not None:
+                generation.end(number)
 
     def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
         """The same, for several questions about one moment."""
@@ -78,7 +137,7 @@ class JournalFile:
             if self.path is not None and self._is_inherited():
                 # Closing it here could remove the log that the parent writes to.
                 return
-            connection, self.connection = self.connection, None
+            connection, self.connection, self._generation = self.connection, None, None
             if connection is not None:
                 with suppress(sqlite3.Error):
                     connection.close()
@@ -87,9 +146,28 @@ class JournalFile:
         """Differs from an earlier one if another process may have committed since."""
         return self._opened, one(db, "PRAGMA data_version")
 
-    def state(self, db: sqlite3.Connection) -> tuple[int, int, int]:
-        """Differs from an earlier one if anyone may have committed since."""
-        return self._opened, self._written, one(db, "PRAGMA data_version")
+    def state(self) -> tuple[Generation, int] | None:
+        """Equal to an earlier one if nobody has committed since; None: SQLite has to be asked. Takes no lock.
+
+        Nothing is equal across opening the file anew: the answer has the generation itself in it, by identity.
+        """
+        generation = self._generation
+        if generation is None or self._pid != os.getpid():
+            return None
+        number = generation.settled()
+        return None if number is None else (generation, number)
+
+    def tidy(self, db: sqlite3.Connection) -> None:
+        """Make requests cheap again after a process was killed while it wrote."""
+        generation = self._generation
+        if generation is None or generation.settled() is not None:
+            return
+        # Who is alive and writes holds the lock, and needs no help. Nobody waits for it here: requests would, too.
+        with suppress(sqlite3.OperationalError), _impatiently(db):
+            db.execute("BEGIN IMMEDIATE")
+            number = generation.begin()
+            db.execute("ROLLBACK")
+            generation.end(number)
 
     @contextmanager
     def _begun(self, mode: str) -> Iterator[sqlite3.Connection]:
@@ -104,9 +182,10 @@ class JournalFile:
 
     def _connection_here(self) -> sqlite3.Connection:
         if self.connection is None:
-            self.connection = _open(self.path)
-            self._pid = os.getpid()
-            self._opened += 1
+            connection, generation = _open(self.path)
+            # The other threads look at the generation without the lock: it comes last.
+            self.connection, self._pid, self._opened = connection, os.getpid(), self._opened + 1
+            self._generation = generation
         elif self._is_inherited():
             # Forked by C code that runs none of Python's hooks, with the connection open. There is no safe
             # way on: this process would write where nobody looks. (After Journal.open() nothing is open, so that
@@ -148,19 +227,21 @@ def one(db: sqlite3.Connection, sql: str) -> int:
     return int(row[0])
 
 
-def _open(path: Path | None) -> sqlite3.Connection:
+def _open(path: Path | None) -> tuple[sqlite3.Connection, Generation]:
     if path is not None:
         _create(path)
     name = ":memory:" if path is None else path
     connection = sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection)
+        # Only now is it known that the file is a journal, and that something may be put beside it.
+        generation = Generation(path)
         if path is not None:
             _make_private(path)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, generation
 
 
 def _create(path: Path) -> None:
@@ -173,10 +254,27 @@ def _create(path: Path) -> None:
 
 def _make_private(path: Path) -> None:
     """Take rights back that somebody gave since, for example by restoring a copy."""
-    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), _generation_path(path)):
         with suppress(FileNotFoundError):
             if file.stat().st_mode & 0o077:
                 file.chmod(0o600)
+
+
+def _generation_path(path: Path) -> Path:
+    """Beside the file itself, as SQLite's own, also for a process that knows it by a symbolic link."""
+    return Path(f"{path.resolve()}-gen")
+
+
+def _shared_memory(path: Path) -> mmap.mmap:
+    descriptor = os.open(_generation_path(path), os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        # Written, not only made long: on a full disk a hole in the file would end this process at its first use.
+        # Appended: of two processes that do this at the same time none sets the other's numbers back.
+        if os.fstat(descriptor).st_size < _WORD:
+            os.write(descriptor, bytes(_WORD))
+        return mmap.mmap(descriptor, _WORD)
+    finally:
+        os.close(descriptor)
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -210,10 +308,17 @@ def _patiently(db: sqlite3.Connection, statement: str) -> None:
     that writes without a pause would keep a logout out.
     """
     deadline = time.monotonic() + BUSY_SECONDS
-    db.execute("PRAGMA busy_timeout = 0")
-    try:
+    with _impatiently(db):
         while not _takes(db, statement, last=time.monotonic() > deadline):
             time.sleep(0.001)
+
+
+@contextmanager
+def _impatiently(db: sqlite3.Connection) -> Iterator[None]:
+    """Without SQLite's own waiting."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
     finally:
         db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 

@@ -424,7 +424,7 @@ def test_an_empty_journal_is_not_read_again(durable: Journal) -> None:
     assert durable._file.connection is not None
     durable._file.connection.set_trace_callback(statements.append)
     assert durable.is_empty()
-    assert statements == ["PRAGMA data_version"]
+    assert statements == []
 
 
 def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: Journal) -> None:
@@ -490,6 +490,188 @@ def test_threads_of_one_worker_share_the_connection(durable: Journal) -> None:
         thread.join()
     assert failures == []
     assert durable.counts()["writes"] == 120
+
+
+# How a commit is noticed without asking
+
+_KILLS = 12
+
+
+def questions(journal: Journal) -> list[str]:
+    """What the open journal asks SQLite from now on."""
+    statements: list[str] = []
+    assert journal._file.connection is not None
+    journal._file.connection.set_trace_callback(statements.append)
+    return statements
+
+
+_KILLED = {
+    "before its commit": """
+with journal._file.transaction() as db:
+    db.execute("INSERT INTO pushes (digest) VALUES ('d')")
+    os.kill(os.getpid(), signal.SIGKILL)
+""",
+    "after its commit": """
+Generation.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
+journal.queue_push("d")
+""",
+}
+
+
+@pytest.mark.parametrize("moment", _KILLED)
+def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
+    """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
+    assert durable.is_empty()
+    prologue = "import signal\nfrom flask_langpont_session.stores.journal_file import Generation\n"
+    worker = process(prologue + _KILLED[moment], path)
+    worker.communicate(timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    asked = questions(durable)
+    for _ in range(2):
+        assert durable.is_empty() == (moment == "before its commit")
+    assert len(asked) == 2
+    durable.changed()
+    durable.is_empty()
+    asked.clear()
+    assert durable.is_empty() == (moment == "before its commit")
+    assert asked == []
+
+
+def test_a_worker_that_writes_slowly_is_left_alone(durable: Journal, sibling: Journal) -> None:
+    """While somebody is in the middle of a write, "empty" is not kept, nobody waits, and its commit is noticed."""
+    assert durable.is_empty()
+    with sibling._file.transaction() as db:
+        assert durable.is_empty()
+        began = time.monotonic()
+        durable.changed()
+        assert time.monotonic() - began < 0.1
+        assert durable.is_empty()
+        db.execute("INSERT INTO pushes (digest) VALUES ('d')")
+    assert not durable.is_empty()
+
+
+def test_a_write_that_is_taken_back_leaves_nothing_behind(journal: Journal) -> None:
+    """After a transaction that failed the journal is asked once, and then not any more."""
+    assert journal.is_empty()
+    increment(journal, 2**62)
+    journal.forget_writes(journal.pending_writes())
+    write(journal, n=b'"x"')
+    with pytest.raises(StoreError):
+        increment(journal, 1)
+    journal.forget_fields("d", "translation", ["n"])
+    assert journal.is_empty()
+    asked = questions(journal)
+    assert journal.is_empty()
+    assert asked == []
+
+
+def test_one_file_under_two_names_is_noticed(durable: Journal, path: Path) -> None:
+    """A worker that knows the file by a symbolic link shares what the others look at."""
+    path.with_name("link").symlink_to(path)
+    assert durable.is_empty()
+    linked = Journal(path.with_name("link"))
+    linked.queue_push("d")
+    assert not durable.is_empty()
+    linked.close()
+
+
+def test_without_the_shared_numbers_a_commit_is_noticed_by_the_monitor(durable: Journal, path: Path) -> None:
+    """Who takes the small file away makes the workers slower to notice, not blind: the next poll does."""
+    assert durable.is_empty()
+    durable.changed()
+    path.with_name(f"{path.name}-gen").unlink()
+    output(process("journal.queue_push('d')", path))
+    assert durable.changed()
+    assert not durable.is_empty()
+
+
+def test_the_numbers_begin_anew_at_their_end(path: Path) -> None:
+    """After the last number of 32 bits comes 0, and commits are noticed as ever."""
+    path.with_name(f"{path.name}-gen").write_bytes(b"\xff" * 8)
+    one, two = Journal(path), Journal(path)
+    for _ in range(2):
+        assert one.is_empty()
+        two.queue_push("d")
+        assert not one.is_empty()
+        two.forget_push(two.pending_pushes()[0])
+    one.close()
+    two.close()
+
+
+def test_the_numbers_are_made_by_several_at_once(path: Path) -> None:
+    """A worker that finds the small file without its numbers adds to it and sets nothing back."""
+    durable, numbers = Journal(path), path.with_name(f"{path.name}-gen")
+    durable.queue_push("d")
+    before = numbers.read_bytes()
+    late = os.open(numbers, os.O_WRONLY | os.O_APPEND)
+    os.write(late, bytes(8))
+    os.close(late)
+    assert numbers.read_bytes()[:8] == before
+    assert not durable.is_empty()
+    durable.close()
+
+
+def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
+    """Workers that write all the time, and are killed, never make another one believe what is not so.
+
+    Each says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 nobody knows, 2 it waits.
+    What did not change during a question must agree with the answer.
+    """
+    script = """
+        import mmap, struct
+        me, count, board = int(sys.argv[2]), int(sys.argv[3]), open(sys.argv[4], "r+b")
+        states = memoryview(mmap.mmap(board.fileno(), 0)).cast("Q")
+        def at(state):
+            states[me] += (state - states[me]) % 4 or 4
+        def look():
+            before = [states[n] for n in range(count)]
+            empty = journal.is_empty()
+            after = [states[n] for n in range(count)]
+            certain = [a % 4 for a, b in zip(after, before) if a == b]
+            if empty and 2 in certain or not empty and certain == [0] * count:
+                print("empty" if empty else "not empty", before, after, flush=True)
+                os._exit(1)
+        def forget():
+            while True:
+                try:
+                    for entry in journal.pending_pushes():
+                        if entry.digest == str(me):
+                            journal.forget_push(entry)
+                    return
+                except StoreError:
+                    pass
+        at(1)
+        while True:
+            forget()
+            at(0)
+            for _ in range(20):
+                look()
+            at(1)
+            try:
+                journal.queue_push(str(me))
+                at(2)
+                for _ in range(20):
+                    look()
+                at(3)
+            except StoreError:
+                pass
+            if me == 0:
+                journal.changed()
+    """
+    board, count = tmp_path / "board", 4
+    board.write_bytes(bytes(8 * count))
+    workers = [process(script, path, number, count, board) for number in range(count)]
+    for turn in range(_KILLS):
+        time.sleep(0.2)
+        number = turn % count
+        assert [worker.poll() for worker in workers] == [None] * count
+        workers[number].kill()
+        workers[number].communicate(timeout=60)
+        workers[number] = process(script, path, number, count, board)
+    for worker in workers:
+        worker.kill()
+        text, _ = worker.communicate(timeout=60)
+        assert text == ""
 
 
 # Durability
@@ -662,7 +844,7 @@ def test_a_fork_without_hooks_is_refused_but_for_open(path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
-    """The file, its log and its index have mode 0600 whatever the umask; a folder made for it has 0700."""
+    """The file and what lies beside it have mode 0600 whatever the umask; a folder made for it has 0700."""
     before = os.umask(umask)
     try:
         journal = Journal(tmp_path / "instance" / "journal.sqlite")
@@ -670,7 +852,9 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
     files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "instance").iterdir()}
-    assert files == dict.fromkeys(["journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"], 0o600)
+    assert files == dict.fromkeys(
+        ["journal.sqlite", *(f"journal.sqlite-{what}" for what in ("wal", "shm", "gen"))], 0o600
+    )
     assert (tmp_path / "instance").stat().st_mode & 0o777 == 0o700
     journal.close()
 
