@@ -330,7 +330,7 @@ def signed_in(make_app: MakeApp) -> Any:
     ],
 )
 def test_the_command_budget(signed_in: Any, primary: Valkey, method: str, url: str, json: Any, trips: int) -> None:
-    """Architecture 6: round trips per request, by the server's own statistics."""
+    """Round trips per request, by the server's own statistics."""
     before = evals(primary)
     getattr(signed_in, method)(url, json=json)
     assert evals(primary) - before == trips

@@ -210,7 +210,7 @@ def test_a_primary_that_lost_everything_gets_its_logins_back(app: Flask, user: A
 
 
 def test_a_blind_write_to_a_lost_session_restores_it_first(app: Flask, user: Any, primary: Valkey) -> None:
-    """Protocol 4: valid in SQL, gone in Redis: pushed again and tried once more."""
+    """Valid in SQL, gone in Redis: pushed again and tried once more."""
     with primary.client() as redis:
         redis.flushall()
     user.post("/set", json={"theme": "dark"})

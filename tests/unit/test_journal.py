@@ -18,6 +18,7 @@ import pytest
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.journal_entries import Overlay, PendingPush
+from flask_langpont_session.stores.journal_file import Generation
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
@@ -550,6 +551,21 @@ def test_a_worker_that_writes_slowly_is_left_alone(durable: Journal, sibling: Jo
     assert not durable.is_empty()
 
 
+def test_a_late_end_does_not_hide_who_began_meanwhile(durable: Journal, path: Path) -> None:
+    """A worker that is held up after its commit must not speak for the next one, which may die in its own."""
+    durable.open()
+    one, two = Generation(path), Generation(path)
+    before = one.settled()
+    first = one.begin()
+    second = two.begin()
+    one.end(first)
+    assert one.settled() is two.settled() is None
+    two.end(second)
+    assert one.settled() == two.settled() != before
+    one.end(first)
+    assert one.settled() == two.settled() != before
+
+
 def test_a_write_that_is_taken_back_leaves_nothing_behind(journal: Journal) -> None:
     """After a transaction that failed the journal is asked once, and then not any more."""
     assert journal.is_empty()
@@ -612,9 +628,9 @@ def test_the_numbers_are_made_by_several_at_once(path: Path) -> None:
 
 
 def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
-    """Workers that write all the time, and are killed, never make another one believe what is not so.
+    """Two workers write all the time, and are killed; nobody ever believes what is not so.
 
-    Each says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 nobody knows, 2 it waits.
+    Each writer says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 nobody knows, 2 it waits.
     What did not change during a question must agree with the answer.
     """
     script = """
@@ -640,6 +656,8 @@ def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Pa
                     return
                 except StoreError:
                     pass
+        while me >= 2:
+            look()
         at(1)
         while True:
             forget()
@@ -655,7 +673,7 @@ def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Pa
                 at(3)
             except StoreError:
                 pass
-            if me == 0:
+            if me:
                 journal.changed()
     """
     board, count = tmp_path / "board", 4

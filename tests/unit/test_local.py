@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,45 @@ def test_the_newer_row_stays(copies: LocalCopies, version: int, confirmed_at: fl
     assert copies.auth("d") == (other if replaced else LocalAuth(ROW, 10.0))
 
 
+@pytest.mark.parametrize("later", [0.0, 0.5, 0.999])
+def test_a_moment_later_the_same_row_is_kept_as_it_was(copies: LocalCopies, later: float) -> None:
+    """A row that says nothing new is not stored again for less than a second, and counts as the older one."""
+    copies.put_auth(ROW, 10.0)
+    kept = copies.auth("d")
+    copies.put_auth(replace(ROW, payload=dict(ROW.payload), read_at=6), 10.0 + later)
+    assert copies.auth("d") is kept
+
+
+def test_small_steps_add_up(copies: LocalCopies) -> None:
+    """However often a session is confirmed, what is kept is less than a second behind."""
+    for step in range(100):
+        copies.put_auth(ROW, 10.0 + step * 0.3)
+        known = copies.auth("d")
+        assert known is not None
+        assert 10.0 + step * 0.3 - known.confirmed_at < 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 4}, {"payload": {"user_id": b"8"}}, {"payload": {}}, {"idle_expires_at": 11}]
+)
+def test_a_row_that_says_something_new_is_kept_at_once(copies: LocalCopies, change: dict[str, Any]) -> None:
+    """A higher version, other data or another expiry replaces the row, however soon it comes."""
+    copies.put_auth(ROW, 10.0)
+    copies.put_auth(replace(ROW, **change), 10.001)
+    assert copies.auth("d") == LocalAuth(replace(ROW, **change), 10.001)
+
+
 # Categories
+
+
+def test_the_same_copy_is_not_copied_again(copies: LocalCopies) -> None:
+    """Putting what is kept already changes nothing; other fields under the same version do."""
+    copies.put_category("d", "ui", COPY)
+    kept = copies.category("d", "ui")
+    copies.put_category("d", "ui", CategoryCopy(4, dict(COPY.fields)))
+    assert copies.category("d", "ui") is kept
+    copies.put_category("d", "ui", CategoryCopy(4, {**COPY.fields, "text": b'"b"'}))
+    assert copies.category("d", "ui") == CategoryCopy(4, {"text": b'"b"', "lang": b'"jp"'})
 
 
 def test_a_category_never_gets_older(copies: LocalCopies) -> None:
@@ -179,6 +218,17 @@ def test_killing_one_session_spares_the_others(copies: LocalCopies) -> None:
     assert copies.category("e", "ui") == COPY
 
 
+def test_the_dead_who_are_asked_about_are_remembered_longest(clock: Clock) -> None:
+    """Of too many tombstones the one goes that nobody asked about; asking about the living counts for nothing."""
+    copies = LocalCopies(1, 1800, clock=clock)
+    for number in range(10):
+        copies.kill(str(number))
+    assert copies.is_dead("0")
+    assert not copies.is_dead("alive")
+    copies.kill("10")
+    assert [number for number in range(11) if not copies.is_dead(str(number))] == [1]
+
+
 def test_a_tombstone_outlives_every_copy(copies: LocalCopies, clock: Clock) -> None:
     """A session is known as dead for longer than any copy of it could have been kept, and an hour more."""
     copies.kill("d")
@@ -218,6 +268,29 @@ def test_life_runs_from_the_last_put(copies: LocalCopies, clock: Clock) -> None:
     assert copies.category("d", "ui") == COPY
     clock.now = 2800
     assert copies.category("d", "ui") is None
+
+
+def test_a_life_is_renewed_when_a_tenth_of_it_is_over(copies: LocalCopies, clock: Clock) -> None:
+    """Unchanged entries that are put all the time live on; each lives at least nine tenths from its last put."""
+    while clock.now < 10_000:
+        copies.put_auth(ROW, 10.0)
+        copies.put_category("d", "ui", COPY)
+        clock.now += 170
+    clock.now += 1800 * 0.9 - 170
+    assert copies.auth("d") is not None
+    assert copies.category("d", "ui") == COPY
+    clock.now += 1800 * 0.1
+    assert copies.auth("d") is None
+    assert copies.category("d", "ui") is None
+
+
+def test_an_unchanged_put_counts_as_use(clock: Clock) -> None:
+    """What is put again without a change is not the one that was not used for longest."""
+    copies = LocalCopies(2, 1800, clock=clock)
+    for digest in ("a", "b", "a", "c"):
+        copies.put_auth(replace(ROW, digest=digest), 10.0)
+        copies.put_category(digest, "ui", COPY)
+    assert [digest for digest in "abc" if copies.auth(digest) and copies.category(digest, "ui")] == ["a", "c"]
 
 
 def test_the_least_used_goes_first(clock: Clock) -> None:
