@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import policy
 from .breaker import Breaker
@@ -29,6 +29,23 @@ class View:
     up: frozenset[Endpoint]
     outage_age: float
     local_ttl: float
+    reader: str | None = field(init=False)
+    """The Redis that answers reads: the primary while it can."""
+    level: int = field(init=False)
+    """The degradation level this request is at."""
+
+    def __post_init__(self) -> None:
+        # Once, here: a request asks for them several times, and nearly all requests share one view.
+        reader = next((store for store in (PRIMARY, REPLICA) if self.can(store)), None)
+        level = policy.level(
+            reads=reader is not None,
+            writes=self.can(PRIMARY, WRITE),
+            database=self.can(DATABASE),
+            outage_age=self.outage_age,
+            local_ttl=self.local_ttl,
+        )
+        object.__setattr__(self, "reader", reader)
+        object.__setattr__(self, "level", level)
 
     def can(self, store: str, direction: str = READ) -> bool:
         """Whether this request may still use that store in that direction."""
@@ -38,22 +55,6 @@ class View:
         """The same view after a failure."""
         lost = {(store, direction) for direction in directions}
         return View(self.up - lost, self.outage_age, self.local_ttl)
-
-    @property
-    def reader(self) -> str | None:
-        """The Redis that answers reads: the primary while it can."""
-        return next((store for store in (PRIMARY, REPLICA) if self.can(store)), None)
-
-    @property
-    def level(self) -> int:
-        """The degradation level this request is at."""
-        return policy.level(
-            reads=self.reader is not None,
-            writes=self.can(PRIMARY, WRITE),
-            database=self.can(DATABASE),
-            outage_age=self.outage_age,
-            local_ttl=self.local_ttl,
-        )
 
 
 class Health:

@@ -53,12 +53,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._series: dict[Operation, Series] = {}
+        # By the fields of an Operation: a tuple is made and hashed in a fraction of the time.
+        self._series: dict[tuple[str, str, str, str], Series] = {}
         self._counters: dict[str, int] = {}
 
     def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
         """Record one operation."""
-        key = Operation(name, category, source, outcome)
+        key = name, category, source, outcome
         bucket = bisect_left(BUCKETS_MS, seconds * 1000)
         with self._lock:
             series = self._series.get(key)
@@ -76,7 +77,7 @@ class Recorder:
     def series(self) -> Mapping[Operation, Series]:
         """A copy of everything observed so far."""
         with self._lock:
-            return {key: Series(s.count, s.seconds, list(s.buckets)) for key, s in self._series.items()}
+            return {Operation(*key): Series(s.count, s.seconds, list(s.buckets)) for key, s in self._series.items()}
 
     def counters(self) -> Mapping[str, int]:
         """A copy of the counters."""

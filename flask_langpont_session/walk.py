@@ -54,17 +54,18 @@ class Walk:
         :param call: gets the seconds it may wait.
         :raises StoreError: after health was told, and the store is out for the rest of this walk.
         """
-        allowed = min(timeout, self._left)
+        left, clock = self._left, self._clock
+        allowed = timeout if timeout < left else left
         if allowed < LEAST_WAIT:
             self.view = self.view.without(store, direction)
             raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
-        began = self._clock()
+        began = clock()
         try:
             answer = call(allowed)
         except StoreError as error:
-            self._failed(error, direction, operation, self._clock() - began)
+            self._failed(error, direction, operation, clock() - began)
             raise
-        took = self._clock() - began
+        took = clock() - began
         self._left -= took
         self._health.succeeded(store, direction)
         self._recorder.observe(operation, "all", store, "ok", took)

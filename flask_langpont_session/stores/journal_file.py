@@ -152,6 +152,7 @@ class JournalFile:
         Nothing is equal across opening the file anew: the answer has the generation itself in it, by identity.
         """
         generation = self._generation
+        # A child that was forked by C code still has its parent's; connected() tells it so.
         if generation is None or self._pid != os.getpid():
             return None
         number = generation.settled()
