@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from flask import Flask, g, has_request_context
+from flask import Flask, g
 
 BUCKETS_MS = (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
 """Upper bounds of the duration histogram, milliseconds; fine where a healthy Redis answers, coarse above."""
@@ -93,7 +93,7 @@ def install_hooks(app: Flask, recorder: Recorder, clock: Callable[[], float] = t
 
     def end(error: BaseException | None) -> None:
         # In teardown, not after_request: a view that raised is a request too.
-        began = g.pop("_langpont_began", None) if has_request_context() else None
+        began = g.pop("_langpont_began", None)
         if began is not None:
             outcome = "ok" if error is None else "error"
             recorder.observe("request", "all", "none", outcome, clock() - began)

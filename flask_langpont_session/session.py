@@ -277,7 +277,14 @@ class Session(SessionMixin):
 
     def __iter__(self) -> Iterator[str]:
         # A value that cannot be read counts as absent here too: who iterates must be able to look every key up.
-        return iter([key for key in self._keys() if key in self])
+        return iter([key for key in self._keys() if key in self._now.values or self._is_readable(key)])
+
+    def _is_readable(self, key: str) -> bool:
+        try:
+            self._now.values[key] = self._decode(key)
+        except KeyError:
+            return False
+        return True
 
     def _keys(self) -> list[str]:
         keys = {key: None for name in self._repository.table.categories for key in self._stored(name)}
