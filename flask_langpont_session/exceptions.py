@@ -1,7 +1,6 @@
 """Every error the package raises, named by what the caller can do about it.
 
-No message carries a session id, a token or a session value (they name keys, types, settings and stores only),
-so any of these may be logged.
+No message carries a session id, a token or a session value: they name keys, types, settings and stores.
 """
 
 from __future__ import annotations
@@ -34,13 +33,16 @@ class SessionValueError(LangPontSessionError):
     """A view tried to store what a session cannot hold. The stored data is unchanged.
 
     :param key: the session key that was assigned.
-    :param reason: what is wrong with the value, by type, never by content.
+    :param reason: what is wrong with the value, by type, never by content; may be logged.
+    :param path: where inside the value. It quotes keys of nested dicts, which are the application's data: it stands in
+        the message for whoever wrote the view, and not in :attr:`reason`.
     """
 
-    def __init__(self, key: object, reason: str) -> None:
+    def __init__(self, key: object, reason: str, path: str = "") -> None:
         self.key = key
         self.reason = reason
-        super().__init__(f"session[{_shown(key)}] cannot be stored: {reason}")
+        where = f", inside {path}" if path else ""
+        super().__init__(f"session[{_shown(key)}] cannot be stored: {reason}{where}")
 
 
 def _shown(key: object) -> str:

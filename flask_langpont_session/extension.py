@@ -252,6 +252,8 @@ def _forget_csrf(settings: Settings) -> None:
 
 def _advise(app: Flask) -> None:
     """One line at start for what Flask leaves open by default."""
+    if not app.debug and not app.testing and app.secret_key and len(app.secret_key) < 32:
+        log.warning("SECRET_KEY is shorter than 32 characters; python -c 'import secrets; print(secrets.token_hex())'")
     name = app.config["SESSION_COOKIE_NAME"]
     if not app.debug and not app.testing and not (app.config["SESSION_COOKIE_SECURE"] and name.startswith("__Host-")):
         log.info(

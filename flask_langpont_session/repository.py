@@ -514,7 +514,8 @@ class SessionRepository:
 
     def reject(self, category: str, key: str | None, reason: str) -> None:
         """Report a change that could not be stored at save time, when no view is there to be told any more."""
-        log.error("session data of category %r was not stored (%s); the old data is kept", category, reason)
+        what = f"session key {key!r}" if key else f"session data of category {category!r}"
+        log.error("%s was not stored (%s); the old data is kept", what, reason)
         self.recorder.count("values_rejected")
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
 

@@ -44,7 +44,7 @@ class _Refused(Exception):
         # A cycle leaves a path as long as the depth limit; its beginning says where to look.
         steps = [f"[{step!r:.60}]" for step in reversed(self.path)]
         path = "".join(steps[:8]) + ("…" if len(steps) > 8 else "")
-        return self.error(key, f"{self.reason}, inside {path}" if path else self.reason)
+        return self.error(key, self.reason, path)
 
 
 def encode(key: str, value: object, *, max_depth: int = 32) -> bytes:

@@ -83,7 +83,7 @@ def forged(signer: CookieSigner) -> list[str]:
         f"{sid}.us.{time}.{signature}"[::-1],
         f"{sid}.as.{time}.{signature}",
         f"{sid}.up.{time}.{signature}",
-        f"{sid[:-1]}A.{flags}.{time}.{signature}",
+        f"{'-' if sid[0] != '-' else 'A'}{sid[1:]}.{flags}.{time}.{signature}",
         f"{sid}.{flags}.AAAAAA.{signature}",
         "a\0\r\nb",
         "*",
