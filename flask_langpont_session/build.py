@@ -129,9 +129,40 @@ def _redis_stores(settings: Settings, emit: Emit, local: LocalCopies) -> dict[st
     for name, url, client, on_change in places:
         if url or client is not None:
             fence = Fence(on_change)
-            pool = client.connection_pool if client is not None else make_pool(url or "", settings, fence)
+            pool = _pool_of(client, settings, fence) if client is not None else make_pool(url or "", settings, fence)
             stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence)
     return stores
+
+
+def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
+    """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our fence.
+
+    Pools of other kinds (Sentinel's, fakeredis') know more than a place; they are used as they are.
+    """
+    pool = client.connection_pool
+    plain = type(pool) in (ConnectionPool, BlockingConnectionPool)
+    own = pool.connection_class.__module__ == "redis.connection"
+    if not (plain and own) or "redis_connect_func" in pool.connection_kwargs:
+        return pool
+    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
+        connection_class=pool.connection_class,
+        max_connections=settings.redis_max_connections,
+        timeout=settings.redis_pool_timeout,
+        **{**pool.connection_kwargs, **_waits(settings, fence)},
+    )
+
+
+def _waits(settings: Settings, fence: Fence) -> dict[str, Any]:
+    """What keeps a connection from hanging a request, and from being believed unasked."""
+    return {
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": settings.redis_connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "decode_responses": False,
+        "driver_info": None,
+        "redis_connect_func": fence.introduce,
+    }
 
 
 def make_pool(url: str, settings: Settings, fence: Fence) -> ConnectionPool:
@@ -145,13 +176,8 @@ def make_pool(url: str, settings: Settings, fence: Fence) -> ConnectionPool:
         url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
         max_connections=settings.redis_max_connections,
         timeout=settings.redis_pool_timeout,
-        socket_timeout=settings.redis_timeout,
-        socket_connect_timeout=settings.redis_connect_timeout,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
         protocol=3,
-        driver_info=None,
-        redis_connect_func=fence.introduce,
+        **_waits(settings, fence),
         **options,
     )
 

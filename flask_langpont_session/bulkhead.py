@@ -2,8 +2,7 @@
 
 A database driver can hang for as long as the other side does: its own time-outs are the server's, and a server that
 hangs keeps none. So the call runs on a thread of ours, and the caller stops waiting. The thread cannot be stopped: it
-stays taken until the call ends, and when all are taken callers are refused at once instead of queueing behind a
-server that does not answer.
+stays taken until the call ends. When all are taken, a caller waits for one within its own deadline and no longer.
 
 Not concurrent.futures: its threads are joined when the interpreter exits, so that one hung call would block a restart.
 """
@@ -14,7 +13,8 @@ import os
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
+from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from .exceptions import LangPontSessionError
@@ -26,7 +26,7 @@ IDLE_SECONDS = 60.0
 
 
 class NoFreeSlot(LangPontSessionError):
-    """All slots are taken; nothing was started."""
+    """All slots stayed taken; nothing was started."""
 
 
 class DeadlineExceeded(LangPontSessionError):
@@ -80,17 +80,21 @@ class Bulkhead:
         self._free_all()
         _bulkheads.add(self)
 
-    def call(self, fn: Callable[[], T], timeout: float) -> T:
+    def call(self, fn: Callable[[], T], timeout: float, *, queue: bool = True) -> T:
         """What `fn` returns or raises, if it does so in time.
 
-        :param timeout: seconds to wait; `fn` itself is not interrupted.
-        :raises NoFreeSlot: at once; `fn` was not called.
+        :param timeout: seconds to wait, for a slot and for the answer together; `fn` itself is not interrupted.
+        :param queue: wait for a slot, too; else it must be free now.
+        :raises NoFreeSlot: no slot became free in that time; `fn` was not called.
         :raises DeadlineExceeded: `fn` still runs; what it returns or raises later is dropped.
         """
         job = _Job(fn)
+        deadline = monotonic() + timeout
+        if not self._places.acquire(timeout=max(0.0, timeout) if queue else 0.0):
+            raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
         self._hand_over(job)
         # A negative time-out would mean "for ever" to the lock.
-        if not job.done.acquire(timeout=max(0.0, timeout)):
+        if not job.done.acquire(timeout=max(0.0, deadline - monotonic())):
             raise DeadlineExceeded(f"{self._name}: no answer within {timeout:.3f} s")
         return job.outcome()
 
@@ -104,12 +108,13 @@ class Bulkhead:
         # yet. pop and append are atomic, so the list needs no lock, and a fork can leave none locked. Idle threads
         # are on top, so that few threads do all of the work.
         self._free: _Slots = [None] * self._size
+        self._places = Semaphore(self._size)
 
     def _hand_over(self, job: _Job[Any]) -> None:
         try:
             inbox = self._free.pop()
-        except IndexError:
-            raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken") from None
+        except IndexError:  # an idle thread is just ending; its place is ours all the same
+            inbox = None
         if inbox is None:
             inbox = self._start_thread()
         inbox.put(job)
@@ -117,19 +122,21 @@ class Bulkhead:
     def _start_thread(self) -> _Inbox:
         inbox: _Inbox = SimpleQueue()
         try:
-            Thread(target=_serve, args=(inbox, self._free), name=self._name, daemon=True).start()
+            Thread(target=_serve, args=(inbox, self._free, self._places), name=self._name, daemon=True).start()
         except RuntimeError:  # the system gives no more threads, or the interpreter is ending
             self._free.insert(0, None)
+            self._places.release()
             raise NoFreeSlot(f"{self._name}: no thread can be started") from None
         return inbox
 
 
-def _serve(inbox: _Inbox, free: _Slots) -> None:
+def _serve(inbox: _Inbox, free: _Slots, places: Semaphore) -> None:
     """The life of one thread. It holds no reference to its bulkhead, which may go away."""
     while job := _next_job(inbox, free):
         job.run()
         # Free before done: a caller that has its answer may call again and must find the slot.
         free.append(inbox)
+        places.release()
         job.done.release()
         del job  # while idle, hold nothing of the last call
 

@@ -158,6 +158,10 @@ class CategoryTable:
             raise KeyError(key)
         return found
 
+    def __contains__(self, key: str) -> bool:
+        """Whether a feature claims `key`. Stored keys may have lost theirs when the table was changed."""
+        return key in self._exact or any(key.startswith(prefix) for prefix, _ in self._prefixes)
+
     def is_catch_all(self, key: str) -> bool:
         """Whether only the bare ``*`` claims `key`: probably a key that the table forgot."""
         return key not in self._exact and not any(prefix and key.startswith(prefix) for prefix, _ in self._prefixes)

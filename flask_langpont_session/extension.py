@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Flask, current_app, g, has_app_context, has_request_context
+from flask import session as current_session
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
@@ -56,6 +57,7 @@ class LangPontSession(SessionInterface):
         app.extensions[EXTENSION] = state
         app.session_interface = self
         install_hooks(app, state.recorder)
+        _listen_to_flask_login(app)
         if state.settings.health_url_prefix:
             app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)
         _advise(app)
@@ -195,6 +197,21 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
     saved = repository.save(plan, session.walk)
     session.saved(changes, stored=saved.stored)
     return saved
+
+
+def _listen_to_flask_login(app: Flask) -> None:
+    """``logout_user()`` removes only keys that it sees. A session that cannot be verified shows none, and ends too."""
+    try:
+        from flask_login import user_logged_out
+    except ImportError:
+        return
+
+    def logged_out(sender: Flask, **_: Any) -> None:
+        session = current_session._get_current_object()  # type: ignore[attr-defined]
+        if isinstance(session, Session) and session.unverified:
+            session.sign_out()
+
+    user_logged_out.connect(logged_out, app, weak=False)
 
 
 def _vary_on_cookie(response: Response) -> None:

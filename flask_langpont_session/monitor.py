@@ -161,7 +161,7 @@ class Monitor:
         self.share_outage()
         if not lost:
             self._next_probe.clear()
-            self._drain()
+        self._drain()
         for store in lost:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
@@ -189,11 +189,13 @@ class Monitor:
             return None
 
     def _drain(self) -> None:
-        """With everything healthy: bring home what other workers of the host journalled, then clear up."""
+        """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again."""
         if self._guarded(self._journal.is_empty) in (True, None):
             return
-        self._replay(*answering(self._repository))
-        if self._clock() - self._recovered_at >= _COPIES_LINGER:
+        redis, database = answering(self._repository)
+        if redis or database:
+            self._replay(redis, database)
+        if redis and self._clock() - self._recovered_at >= _COPIES_LINGER:
             self._guarded(self._journal.clear_copies)
 
     def _replay(self, redis: bool, database: bool) -> bool:
@@ -201,6 +203,9 @@ class Monitor:
         try:
             self._reconciler.run(redis=redis, database=database)
         except StoreError as error:
+            if error.store == "journal":
+                log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
+                return True  # requests go on without it, so nothing is gained by keeping a store from them
             self._health.failed(error, WRITE)
             log.info("replaying the journal was interrupted and will be repeated: %s", error)
             return False
@@ -216,8 +221,8 @@ class Monitor:
         if due or lost - self._lost or self._siblings_are_in_trouble():
             self._suspects.update(self._probes)
         self._lost = lost
-        while self._suspects:
-            store = self._suspects.pop()
+        suspects, self._suspects = self._suspects, set()
+        for store in suspects:
             if store not in lost:  # those have probes of their own
                 self._send_canary(store)
 

@@ -14,11 +14,13 @@ from itertools import groupby
 
 from .categories import AUTH
 from .cookies import SIGNED_IN
+from .events import short
 from .health import DATABASE, PRIMARY, READ, WRITE
 from .records import apply_change
 from .repository import SessionRepository
 from .stores.base import AuthRow, CategoryChange, ErrorClass, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
+from .stores.journal_entries import PendingPush
 from .stores.redis import Merged, MergeField
 
 log = logging.getLogger(__name__)
@@ -58,11 +60,11 @@ class Reconciler:
 
     def _run_once(self, redis: bool, database: bool) -> bool:
         """One round. Whether it brought anything home."""
-        moved = [self._revoke(entry, redis, database) for entry in self._journal.pending_revocations(_BATCH)]
+        waiting = self._journal.pending_revocations(_BATCH, database=database, redis=redis)
+        moved = [self._revoke(entry, redis, database) for entry in waiting]
         if redis and database:
             for push in self._journal.pending_pushes(_BATCH):
-                self._push(push.digest)
-                self._journal.forget_push(push)
+                self._settle_push(push)
                 moved.append(True)
         if redis:
             moved += self._merge_all(database)
@@ -79,6 +81,16 @@ class Reconciler:
             self._journal.settle_revocation(entry.digest, in_redis=True)
         return to_database or to_redis
 
+    def _settle_push(self, entry: PendingPush) -> None:
+        try:
+            self._push(entry.digest)
+        except StoreError as error:
+            if error.error_class is not ErrorClass.DATA:
+                raise
+            # One row that cannot be read must not keep a whole host from its stores.
+            log.error("the session %s… cannot be pushed to Redis: %s", short(entry.digest), error)
+        self._journal.forget_push(entry)
+
     def _push(self, digest: str) -> AuthRow | None:
         """Bring one session's auth record in Redis up to what the database says. Returns the row if it is valid."""
         stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
@@ -91,7 +103,7 @@ class Reconciler:
         return None
 
     def _merge_all(self, database: bool) -> list[bool]:
-        entries = self._journal.pending_writes(_BATCH)
+        entries = self._journal.pending_writes(_BATCH, signed_in=database)
         entries.sort(key=lambda e: (e.digest, e.shadow, e.category, e.seq))
         groups = groupby(entries, key=lambda e: (e.digest, e.shadow, e.category))
         return [self._merge_group(category, list(group), database) for (_, _, category), group in groups]
@@ -114,7 +126,13 @@ class Reconciler:
         return write.kind == SIGNED_IN and not write.shadow
 
     def _merge_signed_in(self, category: str, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
-        row = self._push(fresh[0].digest)
+        try:
+            row = self._push(fresh[0].digest)
+        except StoreError as error:
+            if error.error_class is not ErrorClass.DATA:
+                raise
+            self._drop(writes, "its row in the database cannot be read")
+            return
         if row is None:
             self._drop(writes, "session over")
         elif category == AUTH:

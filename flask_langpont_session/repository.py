@@ -236,7 +236,12 @@ class SessionRepository:
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
         if plan.is_new and plan.target and plan.target.kind == SIGNED_IN:
-            return self._sign_in(plan, walk)
+            try:
+                return self._sign_in(plan, walk)
+            except GrantRefused:
+                if plan.ends and plan.origin:
+                    self.revoke(plan.origin.digest, walk)  # the sign-out that came first holds all the same
+                raise
         durable = True
         if plan.ends and plan.origin:
             durable = self.revoke(plan.origin.digest, walk)
@@ -363,7 +368,7 @@ class SessionRepository:
         if written.status == "dead":
             self.local.kill(target.digest)
             return not plan.is_new and self._write_shadow(plan, target, walk, changes)
-        return self._was_written(plan, target, changes, written)
+        return self._was_written(plan, target, changes, written, walk)
 
     def _write_guarded(
         self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange], row: AuthRow | None
@@ -373,8 +378,12 @@ class SessionRepository:
         written = self._write(target.digest, changes, guard, walk, row, stamp, plan.life)
         if written and written.status == "gone":
             # Redis lost a session that SQL may still know: push it again and try once more.
-            row = self._row_of(target.digest, walk, plan.life)
-            written = self._write(target.digest, changes, guard, walk, row, 0, plan.life) if row else Written("dead")
+            found = self._ask_arbiter(target.digest, walk, plan.life)
+            if found is None:
+                return None  # nobody says that it is dead
+            if found.row is None:
+                return Written("dead")
+            written = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
         return written
 
     def _write(
@@ -401,11 +410,12 @@ class SessionRepository:
             ),
         )
 
-    def _row_of(self, digest: str, walk: Walk, life: Life) -> AuthRow | None:
+    def _ask_arbiter(self, digest: str, walk: Walk, life: Life) -> Loaded | None:
+        """What the database says of a session; None: it did not answer."""
         if not walk.can(DATABASE, READ):
             return None
         try:
-            return self._verifier.ask_database(digest, walk, life, 0).row
+            return self._verifier.ask_database(digest, walk, life, 0)
         except StoreError:
             return None
 
@@ -421,7 +431,7 @@ class SessionRepository:
         )
         if written is None:
             return self._outbox.keep(plan, changes, shadow=True)
-        return self._was_written(plan, target, changes, written, shadow=True)
+        return self._was_written(plan, target, changes, written, walk, shadow=True)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
         for name, change in changes.items():
@@ -445,16 +455,37 @@ class SessionRepository:
         target: SessionId,
         changes: Mapping[str, CategoryChange],
         written: Written,
+        walk: Walk,
         *,
         shadow: bool = False,
     ) -> bool:
         if written.status != "written":
-            self.reject(written.category or "", None, f"the write was refused: {written.status}")
-            return False
+            return self._write_the_rest(plan, target, changes, written, walk, shadow)
         if not shadow:
             self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions)
         self._outbox.taken(target.digest, changes, shadow=shadow)
         return True
+
+    def _write_the_rest(
+        self,
+        plan: Plan,
+        target: SessionId,
+        changes: Mapping[str, CategoryChange],
+        refused: Written,
+        walk: Walk,
+        shadow: bool,
+    ) -> bool:
+        """One category cannot take its change (``large``, ``no number``); the others are none the worse for it."""
+        culprit = refused.category or ""
+        for key in changes[culprit].writes | changes[culprit].increments:
+            self.reject(culprit, key, f"category {culprit!r}: {refused.status}")
+        rest = {name: change for name, change in changes.items() if name != culprit}
+        if not rest:
+            return False
+        if shadow:
+            return self._write_shadow(plan, target, walk, rest)
+        plan.changes = rest
+        return self._save_categories(plan, target, walk, None)
 
     def _to_primary(self, walk: Walk, operation: str, call: Callable[[float], T]) -> T | None:
         return walk.attempt(PRIMARY, WRITE, operation, self.settings.redis_timeout, call)

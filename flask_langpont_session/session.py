@@ -38,6 +38,9 @@ PERMANENT = "_permanent"
 REMEMBER, LET_BE = "_remember", "clear"
 """Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
 
+LONGEST_USER_ID = 255
+"""Characters; the width of the column that sessions are found by."""
+
 LARGEST_STEP = 10**17
 """What the server adds to a number of 18 digits without leaving its 64 bits."""
 
@@ -290,7 +293,7 @@ class Session(SessionMixin):
         keys = {key: None for name in self._repository.table.categories for key in self._stored(name)}
         keys.update(dict.fromkeys(self._now.increments))
         keys.update(dict.fromkeys(self._now.assigned))
-        return [key for key in keys if key not in self._now.deleted]
+        return [key for key in keys if key not in self._now.deleted and key in self._repository.table]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -342,6 +345,8 @@ class Session(SessionMixin):
             if value is None:
                 self.pop(key, None)
                 return False
+            if len(str(value)) > LONGEST_USER_ID or "\0" in str(value):
+                raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
             self._begin_sign_in()
             return True
         is_right = key in settings.privilege_key_patterns
@@ -362,7 +367,12 @@ class Session(SessionMixin):
         self._require_arbiter()
         self._grants = True
         if not (self._minted and self._minted.kind == SIGNED_IN):
-            self._restart(SIGNED_IN, self._carry(self._repository.settings.carry_on_sign_in))
+            carried = dict(self._carry(self._repository.settings.carry_on_sign_in))
+            if self._kind != SIGNED_IN:
+                # What a request says of its user before it says who it is belongs to that user. What a signed-in
+                # session has is somebody else's.
+                carried.update((k, v) for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH)
+            self._restart(SIGNED_IN, carried)
 
     def _require_arbiter(self) -> None:
         if not self.walk.can(DATABASE, WRITE):
@@ -425,6 +435,12 @@ class Session(SessionMixin):
             self._require_verified()
             self._grants = True
         return False
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """As of any mapping. Of a session that cannot be verified, removing a user key is a sign-out all the same."""
+        if key in self._repository.settings.user_key_patterns and self.unverified:
+            self.sign_out()
+        return super().pop(key, *default)
 
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""

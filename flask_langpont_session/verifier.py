@@ -21,7 +21,7 @@ from .leases import DEGRADED_VERIFY_MS, is_leased, survives_database_outage, sur
 from .metrics import Recorder
 from .records import Life, Loaded, Verdict
 from .serializer import decode, encode
-from .stores.base import AuthRow, RowState, StoreError
+from .stores.base import AuthRow, ErrorClass, RowState, StoreError
 from .stores.database import Database
 from .stores.local import LocalCopies
 from .stores.redis import AuthEntry, RedisStore
@@ -71,9 +71,10 @@ class Verifier:
                 return Loaded.judged(Verdict.VALID, now_ms, held.row, "local")
             try:
                 return self.ask_database(sid.digest, walk, life, now_ms if by_primary else 0)
-            except StoreError:
-                pass  # told to health by the walk; what an outage of the database allows follows
-        return self._without_database(sid, lease, now_ms)
+            except StoreError as error:
+                # Told to health by the walk. A database that is only busy excuses less than one that is down.
+                return self._without_database(sid, lease, now_ms, busy=error.error_class is ErrorClass.LOCAL)
+        return self._without_database(sid, lease, now_ms, busy=False)
 
     def ask_database(self, digest: str, walk: Walk, life: Life, stamp_ms: int) -> Loaded:
         """The arbiter's word; Redis is brought up to it when `stamp_ms` (the Redis clock before this) is known.
@@ -128,8 +129,8 @@ class Verifier:
         self._local.put_auth(entry.row, self._clock() - (now_ms - entry.confirmed_ms) / 1000)
         return Loaded.judged(Verdict.VALID, now_ms, entry.row, PRIMARY)
 
-    def _without_database(self, sid: SessionId, lease: AuthEntry | None, now_ms: int) -> Loaded:
-        if lease and self._survives(lease, now_ms):
+    def _without_database(self, sid: SessionId, lease: AuthEntry | None, now_ms: int, *, busy: bool) -> Loaded:
+        if lease and self._survives(lease, now_ms, only_grace=busy):
             return self._believe(lease, now_ms)
         held = self._local.auth(sid.digest)
         if held and survives_everything_down(
@@ -140,7 +141,7 @@ class Verifier:
             return Loaded.judged(Verdict.VALID, now_ms, held.row, "local")
         return Loaded.judged(Verdict.UNVERIFIABLE, now_ms)
 
-    def _survives(self, entry: AuthEntry, now_ms: int) -> bool:
+    def _survives(self, entry: AuthEntry, now_ms: int, *, only_grace: bool) -> bool:
         row = entry.row
         return (
             row is not None
@@ -149,7 +150,7 @@ class Verifier:
                 confirmed_ms=entry.confirmed_ms,
                 now_ms=now_ms,
                 trust_since_ms=self._primary.fence.trust_since_ms,
-                privileged=self.is_privileged(row),
+                privileged=only_grace or self.is_privileged(row),
                 terms=self._settings.lease_terms,
             )
         )

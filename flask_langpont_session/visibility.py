@@ -54,8 +54,11 @@ class Visibility:
         :param remember: the answer is the primary's, and worth a local copy.
         :param overlay: what the journal knows beyond it; None: nothing.
         """
-        if remember and answered.version and name in self.kept_locally:
-            self._local.put_category(digest, name, answered)
+        if remember and name in self.kept_locally:
+            if answered.version:
+                self._local.put_category(digest, name, answered, is_truth=True)
+            else:
+                self._local.forget_category(digest, name)
         loaded.versions[name] = answered.version
         loaded.sources[name] = source
         loaded.fields[name] = answered.fields
@@ -72,7 +75,8 @@ class Visibility:
         shown = {
             key: value
             for key, value in (copy.fields if copy else NO_FIELDS).items()
-            if self.behaviour(self.table.feature_of(key), kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
+            if key in self.table
+            and self.behaviour(self.table.feature_of(key), kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
         }
         self._overlay(loaded, name, shown, level, kind, overlay, answered=False)
 
@@ -97,7 +101,7 @@ class Visibility:
         if overlay:
             writes, deltas = overlay.writes.get(name, {}), overlay.deltas.get(name, {})
             apply_writes(shown, writes, deltas)
-            journalled = {self.table.feature_of(key).name for key in (*writes, *deltas)}
+            journalled = {self.table.feature_of(key).name for key in (*writes, *deltas) if key in self.table}
             loaded.exceptions.update(dict.fromkeys(journalled, "journal"))
         for key, value in self._defaults.items():
             feature = self.table.feature_of(key)
@@ -115,7 +119,9 @@ class Visibility:
         """
         for name in changes.keys() & self.kept_locally:
             change, version = changes[name], versions[name]
-            if loaded is not None and name in loaded.fields and loaded.versions.get(name) == version - 1:
+            if change.wipe or not version:
+                self._local.forget_category(digest, name)
+            elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == version - 1:
                 fields: Fields = apply_change(loaded.fields[name], change)
                 self._local.put_category(digest, name, CategoryCopy(version, fields))
             else:

@@ -63,8 +63,11 @@ class Walk:
         try:
             answer = call(allowed)
         except StoreError as error:
+            if error.timed_out and allowed < timeout:
+                # It was not given its time: that says nothing about the store, and must not open its breaker.
+                error = StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent", timed_out=True)
             self._failed(error, direction, operation, clock() - began)
-            raise
+            raise error from None
         took = clock() - began
         self._left -= took
         self._health.succeeded(store, direction)

@@ -231,7 +231,7 @@ class Database:
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float) -> T:
         with translated(self._noticed):
-            return bulkhead.call(work, timeout)
+            return bulkhead.call(work, timeout, queue=bulkhead is not self._probes)
 
     def _noticed(self, error: StoreError) -> None:
         self._was_ill = self._was_ill or error.concerns_health

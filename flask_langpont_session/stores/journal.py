@@ -150,11 +150,20 @@ class Journal:
         with self._file.connected() as db:
             return is_revoked(db, digest)
 
-    def pending_revocations(self, limit: int = 1000) -> list[PendingRevocation]:
-        """The oldest revocations that not both stores have."""
-        sql = "SELECT seq, digest, at_ms, in_database, in_redis FROM revocations ORDER BY seq LIMIT ?"
+    def pending_revocations(
+        self, limit: int = 1000, *, database: bool = True, redis: bool = True
+    ) -> list[PendingRevocation]:
+        """The oldest revocations that one of these stores lacks.
+
+        :param database: those the database lacks; `redis`: those Redis lacks. Entries that wait for a store which does
+            not answer must not stand in the way of others.
+        """
+        sql = (
+            "SELECT seq, digest, at_ms, in_database, in_redis FROM revocations"
+            " WHERE (? AND NOT in_database) OR (? AND NOT in_redis) ORDER BY seq LIMIT ?"
+        )
         with self._file.connected() as db:
-            rows = db.execute(sql, (limit,)).fetchall()
+            rows = db.execute(sql, (database, redis, limit)).fetchall()
         return [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
 
     def queue_push(self, digest: str) -> None:
@@ -248,10 +257,13 @@ class Journal:
         )
         self._put([entry])
 
-    def pending_writes(self, limit: int = 1000) -> list[PendingWrite]:
-        """The fields that wait, the one that was written longest ago first."""
+    def pending_writes(self, limit: int = 1000, *, signed_in: bool = True) -> list[PendingWrite]:
+        """The fields that wait, the one that was written longest ago first.
+
+        :param signed_in: those of signed-in sessions too, for which the database must be asked.
+        """
         with self._file.connected() as db:
-            return oldest_writes(db, limit)
+            return oldest_writes(db, limit, signed_in)
 
     def forget_writes(self, entries: Iterable[PendingWrite]) -> None:
         """These are merged. A field that was written again since it was read from here stays."""

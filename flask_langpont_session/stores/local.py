@@ -115,8 +115,12 @@ class LocalCopies:
             held = _find(self._copies, (digest, category))
         return held[0] if held else None
 
-    def put_category(self, digest: str, category: str, copy: CategoryCopy) -> None:
-        """Keep a category that was read as a whole, unless a higher version is kept or it is dead."""
+    def put_category(self, digest: str, category: str, copy: CategoryCopy, *, is_truth: bool = False) -> None:
+        """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
+
+        :param is_truth: the primary said so just now: its version counts even if it is lower, because a category that
+            was cleared begins anew.
+        """
         key = digest, category
         with self._lock:
             held = _find(self._copies, key)
@@ -125,9 +129,9 @@ class LocalCopies:
                     self._keep(digest, category, copy.version, copy.fields)
                 return
             known, renewed_at = held  # what is kept is not dead: kill() takes it away
-            if known.version > copy.version:
+            if known.version > copy.version and not is_truth:
                 return
-            if known.version < copy.version or known.fields != copy.fields:
+            if known.version != copy.version or known.fields != copy.fields:
                 self._keep(digest, category, copy.version, copy.fields)
             elif self._clock() >= renewed_at:
                 self._copies[key] = known, self._renewal()
@@ -184,6 +188,11 @@ class LocalCopies:
         with self._lock:
             self._auth.clear()
             self._copies.clear()
+
+    def forget_category(self, digest: str, category: str) -> None:
+        """The category was cleared, or is not there any more."""
+        with self._lock:
+            self._copies.pop((digest, category), None)
 
     def forget_categories(self) -> None:
         """Another Redis server answers than before: versions may begin anew, and old copies would look newer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from flask import Flask, session
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.extension import State
+from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, close, cookie_of, parts
 
@@ -62,6 +64,12 @@ def servers_run_again(primary: Valkey) -> Iterator[None]:
 
 
 def with_increment(app: Flask) -> Flask:
+    @app.post("/switch")
+    def switch() -> str:
+        session.clear()
+        session["user_id"] = 8
+        return ""
+
     @app.post("/count")
     def count() -> str:
         return str(session.increment("usage_count"))  # type: ignore[attr-defined]
@@ -515,3 +523,127 @@ def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
     """It holds what users typed: mode 0600."""
     state_of_journal(parts(app))
     assert (tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+# -- what is easily got wrong ------------------------------------------------------------------------------------------
+
+
+def test_a_lost_record_and_a_silent_database_kill_nobody(app: Flask, user: Any, primary: Valkey) -> None:
+    """I9: Redis lost the session and the database does not answer: that is no word from anybody that it is dead."""
+    with primary.client() as redis:
+        redis.flushall()
+    with switched_off(app, "database"):
+        assert user.post("/set", json={"lang": "en"}).status_code == 200
+    assert user.get("/who").json["user"] == "7"
+
+
+def test_a_burst_of_sign_ins_is_served(on_postgres: Flask) -> None:
+    """More sign-ins at once than calls to the database may be under way: they wait their turn, within the deadline."""
+    statuses: list[int] = []
+
+    def sign_in(number: int) -> None:
+        client: Any = on_postgres.test_client()
+        statuses.append(client.post(f"/login/{number}").status_code)
+
+    threads = [threading.Thread(target=sign_in, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 8
+
+
+def test_a_logout_of_a_session_that_cannot_be_verified_holds(app: Flask, primary: Valkey) -> None:
+    """An administrator at level 4 is shown as anonymous, and is signed out all the same."""
+    admin: Any = app.test_client()
+    cookie = cookie_of(admin.post("/login/1?role=admin")) or ""
+    assert admin.get("/who").json["user"] == "1"
+    with switched_off(app, "primary", "database"):
+        assert admin.get("/who").json == {"user": None, "level": 4, "lang": None}
+        assert admin.post("/logout").status_code == 200
+    replay: Any = app.test_client()
+    replay.set_cookie("session", cookie)
+    assert replay.get("/who").json["user"] is None
+    assert not row_of(app, cookie).live
+
+
+def test_what_was_cleared_does_not_come_back_in_an_outage(app: Flask, primary: Valkey) -> None:
+    """A cleared category begins anew at version 1; the local copy of version 3 is not newer."""
+
+    @app.post("/clear")
+    def clear() -> str:
+        session.clear()
+        return ""
+
+    client: Any = app.test_client()
+    for text in ("a", "b", "old"):
+        client.post("/set", json={"input_text": text})
+        client.get("/all")
+    client.post("/clear")
+    with switched_off(app, "primary"):
+        assert client.get("/all").json == {}
+    client.post("/set", json={"input_text": "new"})
+    client.get("/all")
+    with switched_off(app, "primary"):
+        assert client.get("/all").json == {"input_text": "new"}
+
+
+def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
+    """What waits for the primary goes home as soon as the primary answers, whatever else is down."""
+    app = make_app(REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
+    client: Any = app.test_client()
+    client.post("/set", json={"lang": "jp"})
+    replica.kill()
+    wait_for(lambda: ("replica", "read") in parts(app).health.open_stores(), "the replica is lost")
+    digest_ = digest(client.get_cookie("session").value)
+    parts(app).repository.journal.write(
+        digest_, kind="a", category="translation", changes={"input_text": b'"x"'}, base={}, base_version=None
+    )
+    wait_for(lambda: parts(app).repository.journal.is_empty(), "the journal is empty")
+    assert ("replica", "read") in parts(app).health.open_stores()
+    replica.start()
+
+
+def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, primary: Valkey) -> None:
+    """The table was changed and has no catch-all: old keys are not there any more, at any level."""
+    client: Any = make_app().test_client()
+    client.post("/set", json={"theme": "dark", "input_text": "x", "lang": "jp"})
+    narrow = {
+        "auth": {"features": {"authentication": ["_user_id", "user_id", "username", "user_role", "_fresh"]}},
+        "translation": {"ttl": 1800, "features": {"translation_state": ["source_lang"]}},
+        "ui": {"ttl": 1800, "features": {"language_preference": ["lang"]}},
+    }
+    app = make_app(CATEGORIES=narrow)
+    other: Any = app.test_client()
+    other.set_cookie("session", client.get_cookie("session").value)
+    assert other.get("/all").json == {"lang": "jp"}
+    with switched_off(app, "primary"):
+        assert other.get("/all").status_code == 200
+    assert other.post("/login/7").status_code == 200
+    assert other.post("/logout").status_code == 200
+
+
+def test_auth_keys_set_before_the_user_key_belong_to_the_user(app: Flask) -> None:
+    """The order in which a login view fills the session does not matter."""
+
+    @app.post("/login_backwards")
+    def login_backwards() -> str:
+        session["daily_limit"] = 5
+        session["user_id"] = 7
+        return ""
+
+    client: Any = app.test_client()
+    client.post("/login_backwards")
+    assert client.get("/all").json == {"daily_limit": 5, "user_id": 7}
+
+
+def test_a_switch_of_user_that_is_refused_still_signs_the_first_one_out(
+    on_postgres: Flask, pg_user: Any, postgres: Postgres
+) -> None:
+    """clear() came first, and a revocation needs one surviving store only."""
+
+    postgres.kill()
+    assert pg_user.post("/switch").status_code == 503
+    replay: Any = on_postgres.test_client()
+    replay.set_cookie("session", pg_user.cookie)
+    assert replay.get("/who").json["user"] is None

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from example_app.servers import Valkey
 from flask_langpont_session.leases import TOMBSTONE_MS
 from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
 from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, WRITE, MergeField, RedisStore, Script
+from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, MergeField, RedisStore, Script
 from tests.programs import required
 
 DIGEST = "d" * 43
@@ -591,7 +592,10 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
     raw.hset(key("ui"), mapping={"lang": "1", "@d": DIGEST, "@v": "1"})
     store.read(DIGEST, {"ui": 0}, timeout=WAIT)
     connections = raw.info("stats")["total_connections_received"]
-    failing: Call = (WRITE, [key("auth"), key("ui")], ["alive", DIGEST, *LIMITS, LIFE, 0, 0, 0, 0])
+    wrong = Script.__new__(Script)
+    wrong.text = b"return redis.call('LPUSH', KEYS[1], 'x')"
+    wrong.sha = sha1(wrong.text, usedforsecurity=False).hexdigest().encode()
+    failing: Call = (wrong, [key("auth")], [])
     merging: Call = (MERGE, [key("auth"), key("ui")], ["alive", DIGEST, LIFE])
     reading: Call = (READ, [key("ui")], [0])
     for calls in ([failing, reading], [reading, failing, reading], [failing, merging, reading]):

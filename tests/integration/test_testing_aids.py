@@ -191,6 +191,6 @@ def test_events_of_other_applications_are_not_collected(make_app: MakeApp, app: 
     assert seen == []
     with captured_events(app) as seen:
         user.post("/set", json={"next": "x" * 40_000})
-    assert seen == [ValueRejected("ui", None, "the write was refused: large")]
+    assert seen == [ValueRejected("ui", "next", "category 'ui': large")]
     user.post("/set", json={"next": "x" * 40_000})
     assert len(seen) == 1

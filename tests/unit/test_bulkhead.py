@@ -98,13 +98,22 @@ def test_no_time_left_is_not_for_ever(gate: Gate, timeout: float) -> None:
         Bulkhead(1, "test").call(gate, timeout)
 
 
-def test_without_a_free_slot_the_call_is_refused_at_once(gate: Gate) -> None:
-    """Hung calls take their slots; the next one is not queued, and not run later either."""
+def test_a_call_waits_for_a_slot_within_its_deadline(gate: Gate) -> None:
+    """A burst of quick calls is not refused because a few of them are under way."""
+    bulkhead = Bulkhead(1, "test")
+    gate.occupy(bulkhead, 1)
+    threading.Timer(0.05, gate.release).start()
+    assert bulkhead.call(lambda: "answer", LONG) == "answer"
+
+
+@pytest.mark.parametrize(("timeout", "queue"), [(0.05, True), (LONG, False)])
+def test_without_a_free_slot_the_call_is_refused(gate: Gate, timeout: float, queue: bool) -> None:
+    """Hung calls keep their slots; who waited in vain (or may not wait) is not run later either."""
     bulkhead = Bulkhead(2, "test")
     gate.occupy(bulkhead, 2)
     ran: list[int] = []
     with pytest.raises(NoFreeSlot):
-        bulkhead.call(lambda: ran.append(1), LONG)
+        bulkhead.call(lambda: ran.append(1), timeout, queue=queue)
     gate.release()
     wait_until_free(bulkhead)
     assert ran == []

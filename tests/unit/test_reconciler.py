@@ -326,7 +326,7 @@ def test_an_addition_is_sent_by_one_worker_only(host: Host, monkeypatch: pytest.
     host.write(A, "input_text")
     waiting = host.journal.pending_writes()
     assert [host.journal.claim(write) for write in waiting if write.is_delta] == [True]  # the other worker was faster
-    monkeypatch.setattr(host.journal, "pending_writes", lambda limit: waiting)
+    monkeypatch.setattr(host.journal, "pending_writes", lambda limit, signed_in: waiting)
     host.reconciler._merge_all(True)
     assert host.stores.told[-1] == ("merge", A, "translation", "alive", ["input_text"])
 

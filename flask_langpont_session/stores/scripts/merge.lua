@@ -8,7 +8,10 @@
 -- field is applied when it is younger than the category's last write. Additions always apply.
 -- Returns {'merged', applied, conflicts, version} or {'dead'} | {'gone'}.
 if ARGV[1] ~= 'free' then
-  local live = redis.call('HGET', KEYS[1], '@live')
+  local live = redis.pcall('HGET', KEYS[1], '@live')
+  if type(live) == 'table' then
+    live = false  -- someone else's type under the auth key: nothing of ours is there
+  end
   if live == '0' then
     return {'dead'}
   end

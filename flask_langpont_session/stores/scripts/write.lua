@@ -11,7 +11,10 @@ local guard, digest = ARGV[1], ARGV[2]
 local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local META = 4  -- @d @v @t @b
 if guard ~= 'free' then
-  local live = redis.call('HGET', KEYS[1], '@live')
+  local live = redis.pcall('HGET', KEYS[1], '@live')
+  if type(live) == 'table' then
+    live = false  -- someone else's type under the auth key: nothing of ours is there
+  end
   if live == '0' then
     return {'dead'}
   end
