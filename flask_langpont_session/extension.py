@@ -30,6 +30,7 @@ from .session import Session, SessionContext
 log = logging.getLogger(__name__)
 
 EXTENSION = "langpont_session"
+CONTEXT = "langpont_session_context"
 
 
 class LangPontSession(SessionInterface):
@@ -55,6 +56,7 @@ class LangPontSession(SessionInterface):
             raise RuntimeError("LangPontSession is already set up for this application; use that object")
         state = build(app)
         app.extensions[EXTENSION] = state
+        app.extensions[CONTEXT] = _context(app, state)
         app.session_interface = self
         install_hooks(app, state.recorder)
         _listen_to_flask_login(app)
@@ -71,14 +73,9 @@ class LangPontSession(SessionInterface):
         state = state_of(app)
         state.monitor.ensure_started()
         return Session(
-            SessionContext(
-                state.repository,
-                lambda kind, permanent: _signer(app).mint(kind, permanent=permanent, now=time.time()),
-                lambda permanent: _life(app, state.settings, permanent),
-                lambda: _forget_csrf(state.settings),
-                lambda: _is_remembered(app, request),
-            ),
+            app.extensions[CONTEXT],
             lambda: self._read_cookie(app, request, state.recorder),
+            lambda: _is_remembered(app, request),
         )
 
     def save_session(self, app: Flask, session: SessionMixin | None, response: Response) -> None:
@@ -252,6 +249,16 @@ def _life(app: Flask, settings: Settings, permanent: bool) -> Life:
         whole = int(app.permanent_session_lifetime.total_seconds() * 1000)
         return Life(whole, whole)
     return settings.life
+
+
+def _context(app: Flask, state: State) -> SessionContext:
+    """Made once: Flask's keys are read when these are called, not now."""
+    return SessionContext(
+        state.repository,
+        lambda kind, permanent: _signer(app).mint(kind, permanent=permanent, now=time.time()),
+        lambda permanent: _life(app, state.settings, permanent),
+        lambda: _forget_csrf(state.settings),
+    )
 
 
 def _is_remembered(app: Flask, request: Request) -> bool:

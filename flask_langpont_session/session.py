@@ -49,11 +49,10 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What the extension gives each session, instead of the session knowing Flask.
+    """What the extension gives the sessions of an application, instead of them knowing Flask.
 
     :param mint: makes a session id of a kind (``a``/``u``) with a permanent flag.
     :param life: the life of a session by its permanent flag.
-    :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
     :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
     """
 
@@ -61,7 +60,6 @@ class SessionContext:
     mint: Callable[[str, bool], SessionId]
     life: Callable[[bool], Life]
     on_new_id: Callable[[], None]
-    is_remembered: Callable[[], bool]
 
 
 class Session(SessionMixin):
@@ -71,14 +69,21 @@ class Session(SessionMixin):
     :attr:`emergency_mode`, :attr:`unverified`) and can :meth:`increment`, :meth:`regenerate` and :meth:`sign_out`.
 
     :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
+    :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
     """
 
     accessed = False
 
-    def __init__(self, context: SessionContext, cookie: Callable[[], SessionId | None]) -> None:
+    def __init__(
+        self,
+        context: SessionContext,
+        cookie: Callable[[], SessionId | None],
+        is_remembered: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._context = context
         self._repository = context.repository
         self._cookie = cookie
+        self._is_remembered = is_remembered
         self._origin: SessionId | None = _MISSING
         self._minted: SessionId | None = None
         self._permanent: bool | None = None
@@ -241,7 +246,7 @@ class Session(SessionMixin):
         not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
         """
         asked = key == REMEMBER and key not in self._transient
-        return asked and self._context.is_remembered() and not self.walk.can(DATABASE, WRITE)
+        return asked and self._is_remembered() and not self.walk.can(DATABASE, WRITE)
 
     def _is_derived(self, key: str) -> bool:
         feature = self._repository.table.features.get(CSRF_FEATURE)

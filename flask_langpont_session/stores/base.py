@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from ..exceptions import LangPontSessionError
 
@@ -105,8 +106,7 @@ class AuthRow:
         return RowState.VALID
 
 
-@dataclass(frozen=True, slots=True)
-class CategoryCopy:
+class CategoryCopy(NamedTuple):
     """The data of one category at one version (the version Redis counted; 0: never stored there)."""
 
     version: int

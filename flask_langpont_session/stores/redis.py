@@ -47,8 +47,7 @@ class Script:
 READ, WRITE, PUSH, BURY, MERGE, SET_ASIDE = map(Script, ("read", "write", "push", "bury", "merge", "set_aside"))
 
 
-@dataclass(frozen=True, slots=True)
-class AuthEntry:
+class AuthEntry(NamedTuple):
     """What an auth hash says: a tombstone, or a row with the moment the database confirmed it.
 
     :param row: None for a tombstone.
@@ -59,8 +58,7 @@ class AuthEntry:
     confirmed_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What one read found. A category that is not there has version 0 and no fields.
 
     :param now_ms: the server's clock before the read.
