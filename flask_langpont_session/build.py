@@ -142,7 +142,7 @@ def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
     pool = client.connection_pool
     plain = type(pool) in (ConnectionPool, BlockingConnectionPool)
     own = pool.connection_class.__module__ == "redis.connection"
-    if not (plain and own) or "redis_connect_func" in pool.connection_kwargs:
+    if not (plain and own) or pool.connection_kwargs.get("redis_connect_func"):
         return pool
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
         connection_class=pool.connection_class,

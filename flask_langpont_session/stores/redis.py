@@ -262,7 +262,7 @@ class RedisStore:
         try:
             with self._translated():
                 connection.connect()
-                if "redis_connect_func" not in self._pool.connection_kwargs:
+                if not self._pool.connection_kwargs.get("redis_connect_func"):
                     self.fence.ask(connection)  # a ready client's connections do not introduce themselves
                 for command in (("SET", key, value, "PX", 600_000), ("GET", key)):
                     connection.send_command(*command)

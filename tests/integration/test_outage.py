@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, session
+from redis import Redis
 
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.cookies import digest_of
@@ -647,3 +648,30 @@ def test_a_switch_of_user_that_is_refused_still_signs_the_first_one_out(
     replay: Any = on_postgres.test_client()
     replay.set_cookie("session", pg_user.cookie)
     assert replay.get("/who").json["user"] is None
+
+
+def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary: Valkey) -> None:
+    """Its own options (ten retries, five seconds each) would make every request of an outage wait for a minute."""
+    app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port))
+    client: Any = app.test_client()
+    client.post("/login/7")
+    primary.freeze()
+    began = time.monotonic()
+    assert client.get("/who").json["user"] == "7"
+    assert time.monotonic() - began < 1.0
+    wait_for_level(app, 2)
+    primary.thaw()
+    wait_for_level(app, 0)
+
+
+def test_a_ready_client_is_fenced_like_our_own(make_app: MakeApp, primary: Valkey) -> None:
+    """A server that comes back from old data is verified against the database, whoever made the client."""
+    app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port))
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post("/login/7"))
+    wait_for(lambda: is_leased(app, client), "a lease")
+    assert parts(app).repository.database.kill(digest(client.cookie))
+    assert client.get("/who").json["user"] == "7"  # a lease: at most VERIFY_INTERVAL
+    primary.kill()
+    primary.start()
+    wait_for(lambda: client.get("/who").json["user"] is None, "verified after the reconnect", 3)
