@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,7 +137,9 @@ class RedisStore:
         self.fence = fence
         self._pool: Any = pool
         self._idle: list[Any] = []
-        self._waiting = 0
+        # Who waits for the pool, so that a connection is given there and not onto the stack. A set, because adding to a
+        # number from several threads would lose some and never come back to nought.
+        self._waiting: set[int] = set()
         _alive.add(self)
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
@@ -337,11 +340,12 @@ class RedisStore:
         try:
             connection = self._idle.pop()
         except IndexError:
-            self._waiting += 1
+            me = threading.get_ident()
+            self._waiting.add(me)
             try:
                 return self._pool.get_connection()
             finally:
-                self._waiting -= 1
+                self._waiting.discard(me)
         try:
             closed = connection.can_read()  # nothing was asked: there is something to read only at the end
         except (driver.RedisError, OSError):
@@ -350,7 +354,7 @@ class RedisStore:
             connection.disconnect()
             try:
                 connection.connect()
-            except BaseException:
+            except BaseException:  # whatever ended it: the pool must have its connection back
                 self._put_back(connection, clean=False)
                 raise
         return connection
@@ -383,7 +387,7 @@ _alive: weakref.WeakSet[RedisStore] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for store in list(_alive):
-        store._idle = []  # the parent goes on using them
+        store._idle, store._waiting = [], set()  # the parent goes on using them
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
