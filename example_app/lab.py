@@ -23,19 +23,20 @@ from typing import Self
 
 from example_app.control import ControlServer
 from example_app.janitor import MARK
-from example_app.processes import free_port, is_free, spawn
+from example_app.processes import is_free, spawn
 from example_app.servers import Postgres, Server, ServerError, Valkey
 from example_app.users import DEMO_PASSWORDS
-from example_app.web import PROJECT, WebServer
+from example_app.web import APPLICATION, PROJECT, WebServer
 
 
 class Lab:
     """All servers. A context manager: everything runs on entry, nothing is left after exit.
 
     :param port: of the application; any free one by default.
-    :param workers: processes of the application.
+    :param workers: processes of the application; `threads` of each.
     :param preload: load the application before forking the workers.
     :param settings: further configuration of the application, without the prefix ``FLASK_``.
+    :param application: where gunicorn finds the application.
     """
 
     def __init__(
@@ -43,16 +44,20 @@ class Lab:
         *,
         port: int | None = None,
         workers: int = 2,
+        threads: int = 8,
         preload: bool = False,
         settings: Mapping[str, object] | None = None,
+        application: str = APPLICATION,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="langpont-lab-"))  # mode 0700
         self.primary = Valkey(self.folder / "primary")
         self.replica = Valkey(self.folder / "replica", replica_of=self.primary)
         self.database = Postgres(self.folder / "database")
-        self._env = _environment(self._configuration() | dict(settings or {})) | {MARK: str(self.folder)}
-        port = free_port() if port is None else port
-        self.web = WebServer(self.folder / "web", port=port, workers=workers, preload=preload, env=self._env)
+        self._application = application
+        #: Of the application, on every host; without the prefix ``FLASK_``.
+        self.configuration = self._own_configuration() | dict(settings or {})
+        self._hosts: list[WebServer] = []
+        self.web = self.host("web", port=port, workers=workers, threads=threads, preload=preload)
         self._acting = threading.Lock()
         self._running = ExitStack()
 
@@ -77,6 +82,34 @@ class Lab:
     def __exit__(self, *exc: object) -> None:
         self._running.close()
 
+    def host(
+        self,
+        name: str,
+        *,
+        port: int | None = None,
+        workers: int = 2,
+        threads: int = 8,
+        preload: bool = False,
+        settings: Mapping[str, object] | None = None,
+    ) -> WebServer:
+        """The application as if on a host of its own: with its own journal, on the same stores.
+
+        `web` is one; further ones are started by the caller and stopped by the lab.
+        """
+        folder = self.folder / name
+        own = {"LANGPONT_SESSION_JOURNAL": str(folder / "journal.sqlite3"), **(settings or {})}
+        web = WebServer(
+            folder,
+            port=port,
+            workers=workers,
+            threads=threads,
+            preload=preload,
+            env=self._environment(self.configuration | own),
+            application=self._application,
+        )
+        self._hosts.append(web)
+        return web
+
     def act(self, server: str, action: str) -> None:
         """Do one action of the page. A stop is a SIGKILL: the worst way to go is the one worth watching."""
         target = self.servers[server]
@@ -94,8 +127,9 @@ class Lab:
     def _start(self) -> None:
         self._running.callback(shutil.rmtree, self.folder, ignore_errors=True)  # if even the janitor cannot start
         self._running.callback(_end, _janitor(self.folder))
-        for server in (*self.servers.values(), self.web):
+        for server in self.servers.values():
             self._running.callback(server.stop)
+        self._running.callback(self._stop_hosts)
         self.primary.start()
         with ThreadPoolExecutor() as pool:
             list(pool.map(Server.start, (self.replica, self.database)))
@@ -103,11 +137,15 @@ class Lab:
         self._running.enter_context(_serving(ControlServer(self._socket, self)))
         self.web.start()
 
+    def _stop_hosts(self) -> None:
+        for web in self._hosts:
+            web.stop()
+
     @property
     def _socket(self) -> Path:
         return self.folder / "control"
 
-    def _configuration(self) -> dict[str, object]:
+    def _own_configuration(self) -> dict[str, object]:
         return {
             "SECRET_KEY": secrets.token_urlsafe(32),
             "LAB_SOCKET": str(self._socket),
@@ -119,17 +157,17 @@ class Lab:
             "LANGPONT_SESSION_HEALTH_INTERVAL": 1,
         }
 
+    def _environment(self, configuration: Mapping[str, object]) -> dict[str, str]:
+        """Of the application: ours without its FLASK_ variables, plus the configuration as JSON."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
+        given = {f"FLASK_{name}": json.dumps(value) for name, value in configuration.items()}
+        return inherited | given | {MARK: str(self.folder)}
+
     def _create_tables(self) -> None:
         log = self.folder / "init-db.log"
         command = [sys.executable, "-m", "flask", "--app", "example_app.app", "langpont", "init-db"]
-        if spawn(command, log=log, cwd=PROJECT, env=self._env).wait() != 0:
+        if spawn(command, log=log, cwd=PROJECT, env=self._environment(self.configuration)).wait() != 0:
             raise ServerError(f"init-db failed: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _environment(configuration: Mapping[str, object]) -> dict[str, str]:
-    """The environment of the application: ours without its FLASK_ variables, plus the configuration as JSON."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
-    return inherited | {f"FLASK_{name}": json.dumps(value) for name, value in configuration.items()}
 
 
 @contextmanager

@@ -72,6 +72,15 @@ def family(pid: int | None) -> list[psutil.Process]:
     return []
 
 
+def children(pid: int | None) -> list[int]:
+    """Process ids of the children that live."""
+    if pid is None:
+        return []
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children() if alive(child)]
+    return []
+
+
 def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     """Send a signal to those of the processes that still live."""
     for process in processes:

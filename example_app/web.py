@@ -7,35 +7,62 @@ from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from example_app.processes import spawn
+from example_app.processes import children, spawn
 from example_app.server import Server
 
 #: The root of the checkout, where the package and the application are imported from.
 PROJECT = Path(__file__).parent.parent
 
 
+APPLICATION = "example_app.app:create_app()"
+
+
 class WebServer(Server):
-    """The application under gunicorn."""
+    """The application under gunicorn.
+
+    :param workers: processes; `threads` of each.
+    :param preload: load the application before forking the workers.
+    :param env: of gunicorn and its workers.
+    :param application: where gunicorn finds it.
+    """
 
     stop_signal = signal.SIGQUIT  # at once; nobody waits for the last answers
 
-    def __init__(self, folder: Path, *, port: int, workers: int, preload: bool, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int,
+        preload: bool,
+        env: Mapping[str, str],
+        port: int | None = None,
+        threads: int = 8,
+        application: str = APPLICATION,
+    ) -> None:
         super().__init__(folder, port=port)
         self._workers = workers
+        self._threads = threads
         self._preload = preload
         self._env = env
+        self._application = application
 
     @property
     def url(self) -> str:
         """Address for browsers."""
         return f"http://127.0.0.1:{self.port}"
 
+    def doors(self) -> dict[int, str]:
+        """The living workers: process id → address of this one worker."""
+        notes = {pid: self.folder / f"door-{pid}" for pid in children(self.pid)}
+        return {pid: f"http://127.0.0.1:{note.read_text()}" for pid, note in notes.items() if note.exists()}
+
     def _launch(self) -> subprocess.Popen[bytes]:
-        options = ["--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers), "--threads", "8"]
+        options = ["--bind", f"127.0.0.1:{self.port}"]
+        options += ["--workers", str(self._workers), "--threads", str(self._threads)]
         # A connection that is kept open stays with one worker. Here every request shall find any of them.
         options += ["--worker-class", "example_app.fair.FairWorker", "--keep-alive", "0", "--no-control-socket"]
         options += ["--worker-tmp-dir", str(self.folder), *(["--preload"] if self._preload else [])]
-        command = [sys.executable, "-m", "gunicorn", *options, "example_app.app:create_app()"]
+        command = [sys.executable, "-m", "gunicorn", *options, self._application]
         return spawn(command, log=self.log, cwd=PROJECT, env=self._env)
 
     def _answers(self) -> bool:

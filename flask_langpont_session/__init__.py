@@ -13,8 +13,10 @@ from .exceptions import (
     UnsupportedValue,
 )
 from .extension import LangPontSession
+from .guards import requires_fresh
+from .records import Revoked
 from .session import Session
-from .views import FeatureReport
+from .views import FeatureReport, SessionInfo
 
 session: Session = cast("Session", flask.session)
 """Flask's ``session`` proxy with the type it has under this extension."""
@@ -25,9 +27,12 @@ __all__ = [
     "GrantRefused",
     "LangPontSession",
     "LangPontSessionError",
+    "Revoked",
     "Session",
+    "SessionInfo",
     "SessionTooLarge",
     "SessionValueError",
     "UnsupportedValue",
+    "requires_fresh",
     "session",
 ]

@@ -22,9 +22,11 @@ from . import events
 from .config import Settings, load_settings
 from .exceptions import ConfigError
 from .health import DATABASE, PRIMARY, REPLICA, Health
+from .host_memory import HostMemory
 from .metrics import Recorder
 from .monitor import Monitor
 from .repository import SessionRepository
+from .stores import sentinel
 from .stores.base import StoreError
 from .stores.database import Database, make_engine
 from .stores.fence import Fence
@@ -57,27 +59,26 @@ def build(app: Flask) -> State:
     recorder = Recorder()
     emit = _emitter(app)
     local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl)
-    redis = _redis_stores(settings, emit, local)
-    health, listen = _health(settings, [*redis, DATABASE], emit)
+    journal = _journal(settings)
+    monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
+    redis = _redis_stores(settings, emit, local, journal, monitors)
+    health = _health(settings, [*redis, DATABASE], emit, monitors)
     repository = SessionRepository(
         settings,
         redis=redis,
         database=_database(app, settings),
         local=local,
-        journal=_journal(settings),
+        journal=journal,
         health=health,
         recorder=recorder,
         emit=emit,
     )
     monitor = Monitor(repository, interval=settings.health_interval, slow=settings.slow_ms / 1000)
-    listen(monitor)
+    monitors.append(monitor)
     return State(settings, repository, health, recorder, monitor)
 
 
-def _health(settings: Settings, stores: list[str], emit: Emit) -> tuple[Health, Callable[[Monitor], None]]:
-    """Health, and how to make a monitor hear of failures: it needs health itself, so it comes later."""
-    monitors: list[Monitor] = []
-
+def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Monitor]) -> Health:
     def level_changed(old: int, new: int) -> None:
         log.warning("session stores: level %d -> %d", old, new)
         emit(events.level_changed, events.LevelChanged(old, new))
@@ -90,7 +91,7 @@ def _health(settings: Settings, stores: list[str], emit: Emit) -> tuple[Health, 
         for monitor in monitors:
             monitor.suspect(store)
 
-    health = Health(
+    return Health(
         stores,
         threshold=settings.failure_threshold,
         local_ttl=settings.local_cache_ttl,
@@ -98,7 +99,6 @@ def _health(settings: Settings, stores: list[str], emit: Emit) -> tuple[Health, 
         on_lost=store_lost,
         on_failure=store_failed,
     )
-    return health, monitors.append
 
 
 def _emitter(app: Flask) -> Emit:
@@ -113,25 +113,39 @@ def _emitter(app: Flask) -> Emit:
     return emit
 
 
-def _redis_stores(settings: Settings, emit: Emit, local: LocalCopies) -> dict[str, RedisStore]:
-    def primary_changed() -> None:
+def _redis_stores(
+    settings: Settings, emit: Emit, local: LocalCopies, journal: Journal, monitors: list[Monitor]
+) -> dict[str, RedisStore]:
+    def primary_is_older() -> None:
         local.forget_categories()
-        emit(events.server_changed, events.ServerChanged(PRIMARY))
-
-    def replica_changed() -> None:
-        emit(events.server_changed, events.ServerChanged(REPLICA))
+        for monitor in monitors:
+            monitor.note_incident()
 
     places = (
-        (PRIMARY, settings.redis_url, settings.redis_client, primary_changed),
-        (REPLICA, settings.replica_url, settings.replica_client, replica_changed),
+        (PRIMARY, settings.redis_url, settings.redis_client, primary_is_older),
+        (REPLICA, _replica_url(settings), settings.replica_client, lambda: None),
     )
     stores = {}
-    for name, url, client, on_change in places:
+    for name, url, client, on_incident in places:
         if url or client is not None:
-            fence = Fence(on_change)
-            pool = _pool_of(client, settings, fence) if client is not None else make_pool(url or "", settings, fence)
+            fence = Fence(on_incident, HostMemory(journal, name), _changed(name, emit))
+            if client is not None:
+                pool = _pool_of(client, settings, fence)
+            else:
+                pool = make_pool(url or "", settings, fence, is_master=name == PRIMARY)
             stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence)
     return stores
+
+
+def _replica_url(settings: Settings) -> str | None:
+    """Sentinels know the replicas too, so nobody has to name them."""
+    if settings.replica_url or settings.replica_client is not None:
+        return settings.replica_url
+    return settings.redis_url if sentinel.is_sentinel(settings.redis_url) else None
+
+
+def _changed(store: str, emit: Emit) -> Callable[[], None]:
+    return lambda: emit(events.server_changed, events.ServerChanged(store))
 
 
 def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
@@ -165,21 +179,24 @@ def _waits(settings: Settings, fence: Fence) -> dict[str, Any]:
     }
 
 
-def make_pool(url: str, settings: Settings, fence: Fence) -> ConnectionPool:
-    """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection."""
-    options: dict[str, Any] = {}
-    if settings.redis_token:
-        options["password"] = settings.redis_token
-    if settings.redis_ca_file and url.startswith(("rediss:", "valkeys:")):
-        options["ssl_ca_certs"] = str(settings.redis_ca_file)
-    return BlockingConnectionPool.from_url(
-        url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-        max_connections=settings.redis_max_connections,
-        timeout=settings.redis_pool_timeout,
-        protocol=3,
-        **_waits(settings, fence),
-        **options,
-    )
+def make_pool(url: str, settings: Settings, fence: Fence, *, is_master: bool = True) -> ConnectionPool:
+    """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
+
+    :param is_master: which server of a service is wanted, where sentinels know them all.
+    """
+    options = {"password": settings.redis_token} if settings.redis_token else {}
+    tls_options = {"ssl_ca_certs": str(settings.redis_ca_file)} if settings.redis_ca_file else {}
+    size: dict[str, Any] = {"max_connections": settings.redis_max_connections, "timeout": settings.redis_pool_timeout}
+    waits = _waits(settings, fence)
+    if sentinel.is_sentinel(url):
+        return sentinel.make_pool(
+            sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
+        )
+    if url.startswith(("rediss:", "valkeys:")):
+        options |= tls_options
+    if url.startswith("valkey"):
+        url = url.replace("valkey", "redis", 1)
+    return BlockingConnectionPool.from_url(url, protocol=3, **size, **waits, **options)
 
 
 def _database(app: Flask, settings: Settings) -> Database:

@@ -75,6 +75,17 @@ class Changes:
         self.deleted, self.increments = set(), {}
         self._bytes, self._counts = {}, {}
 
+    def forget_read(self, category: str | None, stored: Callable[[str], Fields]) -> None:
+        """The stored fields of a category (None: of all) are about to be read again; what was changed stays.
+
+        :param stored: the fields as they were read.
+        """
+        for key, encoded in self._changed_inside(stored).items():
+            self.assigned[key] = encoded
+        for key in list(self.values):
+            if key not in self and (category is None or self._table.feature_of(key).category == category):
+                del self.values[key]
+
     def settled(self) -> None:
         """All of it is stored."""
         self.assigned.clear()

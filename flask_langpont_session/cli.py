@@ -9,11 +9,14 @@ from flask.cli import AppGroup, with_appcontext
 
 from .build import State
 from .categories import Priority
+from .cookies import is_digest
 from .exceptions import LangPontSessionError
 from .extension import state_of
 from .health import DATABASE, PRIMARY, REPLICA
 from .policy import LEVELS
+from .records import Revoked
 from .stores.base import StoreError
+from .views import SessionInfo
 
 langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
 
@@ -69,6 +72,67 @@ def _ask(state: State, name: str) -> str | None:
 def _without_tables(missing: list[str]) -> str | None:
     """It answers, but nobody can sign in."""
     return f"missing: {', '.join(missing)}; run `flask langpont init-db`" if missing else None
+
+
+@langpont.group("sessions")
+def sessions() -> None:
+    """Who is signed in where; ending it. Works while Redis is down."""
+
+
+@sessions.command("list")
+@click.argument("user_id")
+@with_appcontext
+def list_sessions(user_id: str) -> None:
+    """List the sessions in which USER_ID is signed in, oldest first."""
+    state = state_of()
+    try:
+        rows = state.repository.sessions_of(user_id, state.repository.begin(_PATIENCE))
+    except StoreError as error:
+        raise click.ClickException(f"the sessions cannot be listed: {error}") from None
+    for info in map(SessionInfo.of, rows):
+        click.echo(
+            f"{info.digest}  since {info.created_at:%Y-%m-%d %H:%M:%S}  "
+            f"until {info.idle_expires_at:%Y-%m-%d %H:%M:%S} if unused (UTC)"
+        )
+    click.echo(f"{len(rows)} sessions of user {user_id}", err=True)
+
+
+# A digest may begin with a dash.
+@sessions.command("revoke", context_settings={"ignore_unknown_options": True})
+@click.argument("digest", required=False)
+@click.option("--user", "user_id", help="Instead: all sessions of this user, those being created just now too.")
+@with_appcontext
+def revoke_sessions(digest: str | None, user_id: str | None) -> None:
+    """End the session DIGEST (as `sessions list` prints it) for ever, or with --user all of a user's.
+
+    What does not answer now is told later by this host's monitor, from the journal: run it on a host whose workers run.
+    """
+    if (digest is None) == (user_id is None):
+        raise click.UsageError("name either a DIGEST or a --user")
+    if digest is not None and not is_digest(digest):
+        raise click.UsageError("a digest has 43 characters, as `flask langpont sessions list` prints them")
+    repository = state_of().repository
+    walk = repository.begin(_PATIENCE)
+    if digest is not None:
+        done = Revoked(durable=repository.revoke(digest, walk), sessions=1)
+    else:
+        done = repository.revoke_user(user_id or "", walk)
+    where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"
+    click.echo(f"{done.sessions} sessions ended: {where}.")
+
+
+@langpont.command("purge")
+@click.option("--days", default=1, show_default=True, type=click.IntRange(min=1), help="Ended at least so long ago.")
+@with_appcontext
+def purge(days: int) -> None:
+    """Delete rows of sessions whose life in all is over. For a nightly job; safe to run on several hosts."""
+    database, deleted, portion = state_of().repository.database, 0, 1000
+    try:
+        while (now := database.purge(days * 86_400_000, portion)) > 0:
+            deleted += now
+    except StoreError as error:
+        raise click.ClickException(f"{error}; {deleted} rows were deleted before that") from None
+    click.echo(f"{deleted} rows deleted.")
 
 
 @langpont.command("explain")

@@ -28,10 +28,11 @@ from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
 from .policy import Behaviour, Row
 from .serializer import check_key, encode
+from .stores import sentinel
 
 PREFIX = "LANGPONT_SESSION_"
 
-REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", *sentinel.SCHEMES)
 _URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 _LOCAL_REDIS = "redis://localhost:6379/0"
@@ -283,8 +284,8 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
 
 
 def is_local(redis_url: str | None) -> bool:
-    """Whether a Redis URL names this very host."""
-    if not redis_url:
+    """Whether a Redis URL names this very host. Sentinels may run here, what they watch is on several."""
+    if not redis_url or sentinel.is_sentinel(redis_url):
         return False
     try:
         parts = urlsplit(redis_url)
@@ -450,6 +451,8 @@ def _redis_url_problems(name: str, url: str | None) -> list[str]:
     if not url:
         return []
     label = PREFIX + name.upper()
+    if sentinel.is_sentinel(url):
+        return [f"{label}: {problem}" for problem in _sentinel_problems(url)]
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - reading it is the check
@@ -475,14 +478,25 @@ def _unix_problems(parts: SplitResult) -> list[str]:
     return []
 
 
-def _option_problems(parts: SplitResult) -> list[str]:
+def _sentinel_problems(url: str) -> list[str]:
+    query = urlsplit("?" + url.partition("?")[2])
+    problems = _option_problems(query, _URL_OPTIONS | sentinel.OPTIONS)
+    if not problems:
+        try:
+            sentinel.parse(url)
+        except ValueError as error:
+            problems = [str(error)]
+    return problems
+
+
+def _option_problems(parts: SplitResult, known: Set[str] = _URL_OPTIONS) -> list[str]:
     """An option in the URL would quietly override a setting, or fail at the first request."""
     if parts.fragment:
         return ["'#' ends a URL; in a password write %23"]
     options = parse_qs(parts.query, keep_blank_values=True)
     problems = []
-    if set(options) - _URL_OPTIONS:
-        problems.append(f"its options can be {', '.join(sorted(_URL_OPTIONS))}; all else has settings of its own")
+    if set(options) - known:
+        problems.append(f"its options can be {', '.join(sorted(known))}; all else has settings of its own")
     if not all(number.isascii() and number.isdecimal() for number in options.get("db", [])):
         problems.append("db is the number of a database, as in redis://host:6379/?db=0")
     return problems

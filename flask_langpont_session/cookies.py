@@ -24,6 +24,8 @@ SID_BYTES = 32
 _SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{43}", re.ASCII)
 """What does not look like this is not ours, and its signature is not even checked."""
 
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
+
 _MOST_VERIFIED = 4096
 """Cookies whose signature is remembered as good, per set of keys: a browser sends the same one with every request."""
 
@@ -38,6 +40,11 @@ def digest_of(sid: str) -> str:
     256 random bits need no key, so that no key rotation can lose them.
     """
     return _base64(hashlib.sha256(_DIGEST_PREFIX + sid.encode()).digest())
+
+
+def is_digest(text: str) -> bool:
+    """Whether this has the form of a digest."""
+    return bool(_DIGEST.fullmatch(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ level_changed = _signals.signal("level-changed")
 store_lost = _signals.signal("store-lost")
 store_recovered = _signals.signal("store-recovered")
 server_changed = _signals.signal("server-changed")
+data_lost = _signals.signal("data-lost")
 value_rejected = _signals.signal("value-rejected")
 record_set_aside = _signals.signal("record-set-aside")
 grant_refused = _signals.signal("grant-refused")
 session_revoked = _signals.signal("session-revoked")
+journal_failed = _signals.signal("journal-failed")
 
 ALL = tuple(_signals.values())
 """Every signal of the package."""
@@ -59,6 +61,13 @@ class ServerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DataLost:
+    """A server lost data behind its connections: it was emptied, or restored from an older copy."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
 class ValueRejected:
     """A change of a session could not be stored; the old data was kept. `key`: the session key to blame, if any."""
 
@@ -86,6 +95,16 @@ class SessionRevoked:
 
     digest: str
     durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """This host's journal refused, and the request went on without it: what it should have kept is not safe.
+
+    :param cause: SQLite's or the system's name of the error, for example ``SQLITE_FULL``, or the limit that is reached.
+    """
+
+    cause: str
 
 
 def short(digest: str) -> str:

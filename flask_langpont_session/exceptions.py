@@ -69,11 +69,12 @@ class GrantRefused(LangPontSessionError, ServiceUnavailable):
     An :class:`werkzeug.exceptions.HTTPException` with status 503: unhandled, it becomes the response.
 
     :param retry_after: seconds until trying again makes sense; sent as ``Retry-After``.
+    :param description: for the visitor.
     """
 
-    def __init__(self, retry_after: int = 5) -> None:
-        ServiceUnavailable.__init__(
-            self,
-            description="Signing in is not possible right now. Please try again in a few seconds.",
-            retry_after=retry_after,
-        )
+    def __init__(
+        self,
+        retry_after: int = 5,
+        description: str = "Signing in is not possible right now. Please try again in a few seconds.",
+    ) -> None:
+        ServiceUnavailable.__init__(self, description=description, retry_after=retry_after)

@@ -20,12 +20,13 @@ from .build import State as State
 from .build import build
 from .categories import CSRF_FEATURE
 from .config import Settings
-from .cookies import CookieSigner, SessionId, signer_for
+from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
 from .exceptions import GrantRefused
 from .metrics import Recorder, install_hooks
-from .records import Life, Saved
+from .records import Life, Revoked, Saved
 from .repository import SessionRepository
 from .session import Session, SessionContext
+from .views import SessionInfo
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,8 @@ class LangPontSession(SessionInterface):
             return False
         if session.permanence_changed or not session.permanent:
             return session.permanence_changed
+        if target.kind == SIGNED_IN:
+            return False  # it lasts as long as the session can, and a late renewal would undo a newer sign-in
         return time.time() - target.issued_at > app.permanent_session_lifetime.total_seconds() / 10
 
     def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
@@ -169,6 +172,35 @@ class LangPontSession(SessionInterface):
 
     # -- for operators ---------------------------------------------------------------------------------------------
 
+    def sessions(self, user_id: object, app: Flask | None = None) -> list[SessionInfo]:
+        """The sessions in which a user is signed in, oldest first. Works while Redis is down.
+
+        :param user_id: the value of the first of USER_KEYS; compared as text.
+        :raises LangPontSessionError: the database does not answer.
+        """
+        repository = state_of(app).repository
+        return [SessionInfo.of(row) for row in repository.sessions_of(str(user_id), repository.begin())]
+
+    def revoke(self, digest: str, app: Flask | None = None) -> Revoked:
+        """End one session for ever, whatever is down: what does not answer now is told later, by this host.
+
+        :param digest: as :meth:`sessions` and ``session.digest`` say it.
+        :raises ValueError: that is no digest.
+        """
+        if not is_digest(digest):
+            raise ValueError("a digest has 43 characters of A-Z, a-z, 0-9, - and _, as sessions() lists them")
+        repository = state_of(app).repository
+        return Revoked(durable=repository.revoke(digest, repository.begin()), sessions=1)
+
+    def revoke_user(self, user_id: object, app: Flask | None = None) -> Revoked:
+        """Log a user out everywhere: every session that began until now ends for ever.
+
+        With the database down, this host and (for the sessions it knows) Redis hold it at once, the others as soon
+        as the database answers.
+        """
+        repository = state_of(app).repository
+        return repository.revoke_user(str(user_id), repository.begin())
+
     def status(self, app: Flask | None = None) -> dict[str, Any]:
         """What ``/healthz`` says. Needs an application context unless `app` is given."""
         return health_report(state_of(app))
@@ -193,11 +225,14 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
     changes = dict(plan.changes)
     saved = repository.save(plan, session.walk)
     session.saved(changes, stored=saved.stored)
+    if saved.ended:
+        session.came_too_late()
     return saved
 
 
 def _listen_to_flask_login(app: Flask) -> None:
-    """``logout_user()`` removes only keys that it sees. A session that cannot be verified shows none, and ends too."""
+    """``logout_user()`` removes only keys that it sees. A session that cannot be verified, or has another id by now,
+    shows none, and ends too."""
     try:
         from flask_login import user_logged_out
     except ImportError:
@@ -205,7 +240,7 @@ def _listen_to_flask_login(app: Flask) -> None:
 
     def logged_out(sender: Flask, **_: Any) -> None:
         session = current_session._get_current_object()  # type: ignore[attr-defined]
-        if isinstance(session, Session) and session.unverified:
+        if isinstance(session, Session) and session.is_in_doubt:
             session.sign_out()
 
     user_logged_out.connect(logged_out, app, weak=False)

@@ -7,6 +7,7 @@ confirming read of the database *began*, so that a revocation during the read ca
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .stores.base import AuthRow
 
@@ -19,12 +20,15 @@ DEGRADED_VERIFY_MS = 2_000
 TOMBSTONE_MS = 3_600_000
 """How long a tombstone is kept in Redis: VERIFY + GRACE + the longest request, generously."""
 
+SLIDE_AFTER = 0.25
+"""The share of the idle time that passes before its expiry is moved: one write instead of one per read."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
     """How long a copy may be believed. All in milliseconds.
 
-    :param verify_ms: with everything healthy, ask the database this often.
+    :param verify_ms: with everything healthy, ask the database this often; 0: every time.
     :param grace_ms: with the database down, how old a confirmation may be after an incident.
     """
 
@@ -47,31 +51,79 @@ class Life:
         """How long a record of this row may lie in Redis."""
         return max(1, min(self.idle_ms, row.absolute_expires_at - row.read_at))
 
+    def is_slide_due(self, row: AuthRow, now_ms: int) -> bool:
+        """Whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
+        left = row.idle_expires_at - now_ms
+        return left < self.idle_ms * (1 - SLIDE_AFTER) and row.idle_expires_at < row.absolute_expires_at
 
-def is_leased(*, confirmed_ms: int, now_ms: int, trust_since_ms: int, terms: LeaseTerms) -> bool:
-    """Whether an entry in Redis may be used without asking the database.
 
-    :param confirmed_ms: the entry's stamp, by the Redis clock.
-    :param now_ms: the Redis clock now.
-    :param trust_since_ms: since when this worker's view of that Redis is unbroken; a stamp from before says nothing,
-        because that server may have lost or restored data.
+class Copy(NamedTuple):
+    """A copy of a session's auth row, and what its reader knows of where it lay. Milliseconds.
+
+    :param confirmed_ms: when the read of the database that confirmed it began.
+    :param now_ms: now, by the same clock.
+    :param trust_since_ms: since when this worker's view of that place is unbroken; a confirmation from before says
+        nothing, because the place may have lost or restored data since.
+    :param floor: the highest version of the row that this worker has seen anywhere.
     """
-    return trust_since_ms < confirmed_ms and now_ms - confirmed_ms <= terms.verify_ms
+
+    row: AuthRow
+    confirmed_ms: int
+    now_ms: int
+    trust_since_ms: int
+    floor: int = 0
+
+    @property
+    def age_ms(self) -> int:
+        """Time since the confirmation."""
+        return self.now_ms - self.confirmed_ms
+
+    @property
+    def is_unbroken(self) -> bool:
+        """Whether nothing can have been lost between the confirmation and now."""
+        return self.confirmed_ms > self.trust_since_ms
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
+        return self.row.version >= self.floor
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether neither expiry has passed."""
+        return self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
 
 
-def survives_database_outage(
-    *, confirmed_ms: int, now_ms: int, trust_since_ms: int, privileged: bool, terms: LeaseTerms
-) -> bool:
-    """Whether an entry in a healthy Redis may be used although the database does not answer.
+def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
+    """Whether a copy in Redis may be used without asking the database.
 
-    An unbroken view carries it for an hour. After an incident, and for privileged roles always, only GRACE counts.
+    Not when a quarter of the idle time has passed: the database is asked then, which moves the expiry on the way.
     """
-    age = now_ms - confirmed_ms
-    if privileged or confirmed_ms <= trust_since_ms:
-        return age <= terms.grace_ms
-    return age <= LONGEST_UNCONFIRMED_MS
+    return (
+        copy.is_current
+        and copy.is_unbroken
+        and copy.age_ms <= terms.verify_ms > 0
+        and copy.is_in_time
+        and not life.is_slide_due(copy.row, copy.now_ms)
+    )
 
 
-def survives_everything_down(*, age_ms: float, privileged: bool, terms: LeaseTerms) -> bool:
+def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool) -> bool:
+    """Whether a copy in a healthy Redis may be used although the database does not answer.
+
+    An unbroken view carries it for an hour. After an incident only GRACE counts.
+
+    :param only_grace: GRACE counts in any case: a privileged role, or a database that is only busy.
+    """
+    bound = LONGEST_UNCONFIRMED_MS if copy.is_unbroken and not only_grace else terms.grace_ms
+    return copy.is_current and copy.is_in_time and copy.age_ms <= bound
+
+
+def survives_everything_down(copy: Copy, terms: LeaseTerms, *, privileged: bool) -> bool:
     """Whether this worker's own copy may be used although neither Redis nor the database answers."""
-    return not privileged and age_ms <= terms.grace_ms
+    return not privileged and copy.is_current and copy.is_in_time and copy.age_ms <= terms.grace_ms
+
+
+def was_just_asked(copy: Copy) -> bool:
+    """While Redis is unhealthy: whether this worker asked the database so recently that it need not do so again."""
+    return copy.is_current and copy.is_in_time and copy.age_ms <= DEGRADED_VERIFY_MS

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,14 +68,19 @@ class Monitor:
         interval: float,
         slow: float,
         clock: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        rng: random.Random | None = None,
     ) -> None:
         self._repository = repository
         self._health = repository.health
         self._journal = repository.journal
-        self._reconciler = Reconciler(repository)
+        self._reconciler = Reconciler(repository, now_ms)
         self._interval = interval
         self._slow = slow
         self._clock = clock
+        self._rng = rng or random.Random()
+        terms = repository.settings.lease_terms
+        self._renewal = max(_LONGEST_PAUSE, (terms.verify_ms + terms.grace_ms) / 2000)
         self._probes: dict[str, Callable[[], frozenset[str]]] = {
             PRIMARY: self._probe_primary,
             DATABASE: self._probe_database,
@@ -103,6 +108,9 @@ class Monitor:
         self._rounds = 0
         self._published = False
         self._recovered_at = self._clock()
+        self._last_good = self._clock()
+        self._incident: float | None = None
+        self._next_renewal = 0.0
 
     def ensure_started(self) -> None:
         """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
@@ -136,6 +144,17 @@ class Monitor:
             self._suspects.add(store)
             self._wake.set()
 
+    def note_incident(self) -> None:
+        """Redis was exchanged for another server, or lost data: what changed lately is brought to it again."""
+        self._incident_since(self._last_good)
+        if threading.current_thread() is not self._thread:
+            self._wake.set()
+
+    def _incident_since(self, moment: float) -> None:
+        known = self._incident
+        self._incident = moment if known is None else min(known, moment)
+        self._next_renewal = 0.0
+
     def _run(self) -> None:
         while not self._stopping:
             try:
@@ -162,6 +181,7 @@ class Monitor:
         if not lost:
             self._next_probe.clear()
         self._drain()
+        self._settle_incident(*answering(self._repository))
         for store in lost:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
@@ -173,7 +193,8 @@ class Monitor:
         if not answers and not self._published:
             self._repository.publish_copies()
             self._guarded(lambda: self._journal.announce_outage(PRIMARY))
-        if answers and self._published:
+        was_announced = self._published or (self._rounds == 0 and self._guarded(self._journal.outages))
+        if answers and was_announced:  # here, or by a worker that died during the outage
             self._guarded(lambda: self._journal.outage_over(PRIMARY))
         self._published = not answers
 
@@ -195,6 +216,8 @@ class Monitor:
         redis, database = answering(self._repository)
         if redis or database:
             self._replay(redis, database)
+        if redis and not database and self._clock() >= self._next_renewal:
+            self._renew_tombstones()
         if redis and self._clock() - self._recovered_at >= _COPIES_LINGER:
             self._guarded(self._journal.clear_copies)
 
@@ -210,6 +233,35 @@ class Monitor:
             log.info("replaying the journal was interrupted and will be repeated: %s", error)
             return False
         return True
+
+    def _renew_tombstones(self) -> None:
+        """While only this host knows of a revocation, besides Redis, Redis must not forget it."""
+        self._next_renewal = self._clock() + self._renewal
+        self._with_stores(self._reconciler.renew_tombstones)
+
+    def _settle_incident(self, redis: bool, database: bool) -> bool:
+        """Whether Redis has what changed since the last incident began."""
+        since = self._incident
+        if since is None:
+            return True
+        if not (redis and database):
+            return False
+        self._incident = None  # one that is noticed from here on is another one
+        ms_ago = int((self._clock() - since) * 1000)
+        if self._with_stores(lambda: self._reconciler.settle_changes(ms_ago)):
+            return True
+        self._incident_since(since)
+        return False
+
+    def _with_stores(self, work: Callable[[], bool]) -> bool:
+        """Whether it is done; a store that failed is reported, and the work is to be done again."""
+        try:
+            return work()
+        except StoreError as error:
+            if error.store != "journal":
+                self._health.failed(error, WRITE)
+            log.info("what an outage left behind could not be settled and will be repeated: %s", error)
+            return False
 
     def _look_at_suspects(self) -> None:
         """Canaries: to all stores now and then, at once to those that failed somebody here or on this host."""
@@ -231,9 +283,24 @@ class Monitor:
         for _ in range(self._repository.settings.failure_threshold):
             try:
                 self._probes[store]()
-                return
+                break
             except StoreError as error:
                 self._health.failed(error, READ)
+        if store == PRIMARY and not self._health.open_stores() & {(PRIMARY, READ), (PRIMARY, WRITE)}:
+            self._look_for_losses()
+
+    def _look_for_losses(self) -> None:
+        """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
+        primary = self._repository.primary
+        try:
+            canary = primary.look_at_canary(primary.fence.canary, timeout=_PROBE_TIMEOUT)
+        except StoreError as error:
+            self._health.failed(error, WRITE)
+            return
+        if primary.fence.saw(canary):
+            log.warning("the primary lost data behind its connections; every signed-in session is verified once")
+            self._repository.emit(events.data_lost, events.DataLost(PRIMARY))
+        self._last_good = self._clock()
 
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""
@@ -247,21 +314,23 @@ class Monitor:
             self._good[store] = 0
             pause = self._pauses[store] = min(_LONGEST_PAUSE, self._pauses.get(store, _FIRST_PAUSE / 2) * 2)
             # Full jitter: the workers of a fleet must not probe in step.
-            self._next_probe[store] = self._clock() + random.uniform(_FIRST_PAUSE / 2, pause)
+            self._next_probe[store] = self._clock() + self._rng.uniform(_FIRST_PAUSE / 2, pause)
             return
         self._good[store] = self._good.get(store, 0) + 1
         self._next_probe[store] = self._clock() + _FIRST_PAUSE / 2
         if self._good[store] >= GOOD_PROBES:
             self.recover(store, recovered)
 
-    def recover(self, store: str, directions: Iterable[str]) -> None:
+    def recover(self, store: str, directions: Collection[str]) -> None:
         """Replay what waited for a store, then, and only then, let requests use it again."""
         if store in self._repository.redis:
             self._repository.redis[store].forget_connections()
         redis, database = answering(self._repository)
         whole = WRITE in directions
         redis, database = redis or (store == PRIMARY and whole), database or (store == DATABASE)
-        if not self._replay(redis, database):
+        if store in (PRIMARY, DATABASE):
+            self._incident_since(min(self._opened_at(store, way) for way in directions))
+        if not self._replay(redis, database) or (redis and database and not self._settle_incident(redis, database)):
             self._good[store] = 0
             return
         for direction in directions:
@@ -271,9 +340,12 @@ class Monitor:
         self._next_probe.pop(store, None)
         self._recovered_at = self._clock()
 
-    def _close(self, store: str, direction: str) -> None:
+    def _opened_at(self, store: str, direction: str) -> float:
         opened_at = self._health.breakers[store, direction].opened_at
-        seconds = self._clock() - opened_at if opened_at is not None else 0.0
+        return self._clock() if opened_at is None else opened_at
+
+    def _close(self, store: str, direction: str) -> None:
+        seconds = self._clock() - self._opened_at(store, direction)
         self._health.close(store, direction)
         self._repository.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
 

@@ -7,13 +7,17 @@ the request goes on with what is left.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 
+from blinker import Signal
+
+from . import events
 from .categories import AUTH
 from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Plan
-from .stores.base import CategoryChange, CategoryCopy, StoreError
+from .stores.base import CategoryChange, CategoryCopy, ErrorClass, StoreError
 from .stores.journal import Journal, Overlay
 from .visibility import Visibility
 
@@ -23,13 +27,36 @@ NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 """What the journal says while it is empty, which is nearly always."""
 
 
-class Outbox:
-    """Reads and fills the journal by the rules of the table."""
+_SILENCE = 60.0
+"""Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
 
-    def __init__(self, journal: Journal, visibility: Visibility, recorder: Recorder) -> None:
+
+def _nobody(signal: Signal, event: object) -> None:
+    pass
+
+
+class Outbox:
+    """Reads and fills the journal by the rules of the table.
+
+    :param emit: called with a signal and an event; must not raise.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        visibility: Visibility,
+        recorder: Recorder,
+        emit: Callable[[Signal, object], None] = _nobody,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._journal = journal
         self._visibility = visibility
         self._recorder = recorder
+        self._emit = emit
+        self._clock = clock
+        self._said: dict[str, float] = {}
 
     def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:
         """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always."""
@@ -46,6 +73,13 @@ class Outbox:
     def revoke(self, digest: str, *, in_database: bool, in_redis: bool) -> None:
         """A revocation that not every store has heard of."""
         self._do(lambda: self._journal.revoke(digest, in_database=in_database, in_redis=in_redis))
+
+    def revoke_user(self, user_id: str, until_ms: int) -> None:
+        """A user was logged out everywhere, which the database has not heard.
+
+        :param until_ms: of the sessions created until then, milliseconds since 1970.
+        """
+        self._do(lambda: self._journal.revoke_user(user_id, until_ms=until_ms))
 
     def publish(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
         """Put local copies where the other workers of the host can read them."""
@@ -126,5 +160,17 @@ class Outbox:
         return True
 
     def _failed(self, error: StoreError) -> None:
+        if error.error_class is ErrorClass.DATA:
+            # One session's value, for example something else than a number that was to be counted up.
+            self._recorder.count("journal_rejected")
+            log.warning("the journal could not keep a change: %s", error)
+            return
         self._recorder.count("journal_errors")
-        log.critical("the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
+        self._emit(events.journal_failed, events.JournalFailed(error.cause))
+        now = self._clock()
+        if now - self._said.get(error.cause, -_SILENCE) >= _SILENCE:
+            self._said[error.cause] = now
+            log.critical(
+                "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
+                "(Said once in %d s; the counter journal_errors has all.)", error, _SILENCE
+            )  # fmt: skip

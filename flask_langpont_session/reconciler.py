@@ -1,4 +1,5 @@
-"""After an outage: what this host's journal holds goes home, revocations first, then pushes, then data.
+"""After an outage: what this host's journal holds goes home, revocations first, then pushes, then data; and Redis is
+told of every row that changed while it may have been away.
 
 Everything here is idempotent (absolute values, versions, compare-and-set), so several workers of a host may run it at
 once and it may be repeated after any failure. The one exception, additions, is never repeated after a time-out: one
@@ -8,8 +9,11 @@ too few is possible, twice is not.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 
 from .categories import AUTH
@@ -20,18 +24,27 @@ from .records import apply_change
 from .repository import SessionRepository
 from .stores.base import AuthRow, CategoryChange, ErrorClass, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
-from .stores.journal_entries import PendingPush
-from .stores.redis import Merged, MergeField
+from .stores.journal_entries import Claim, PendingPush, PendingUserRevocation, Settlement
+from .stores.redis_records import Merged, MergeField
 
 log = logging.getLogger(__name__)
 
 OLDEST_WRITE_MS = 900_000
 """Data written longer ago than fifteen minutes is dropped: the user has long seen something else."""
 
+INCIDENT_MARGIN_MS = 60_000
+"""Rows that changed up to a minute before an incident was noticed are brought to Redis again: no replica lags behind
+for longer, and no clock is off by more."""
+
 _TIMEOUT = 2.0
 """Seconds per call. Nobody waits for this thread, so it may be more patient than a request."""
 
 _BATCH = 500
+_HOLD_MS = 6_000
+"""How long a worker that was killed while it brought changed rows home keeps the others of its host waiting."""
+
+_PIPELINE = 200
+"""Rows per round trip."""
 
 
 class Reconciler:
@@ -60,8 +73,9 @@ class Reconciler:
 
     def _run_once(self, redis: bool, database: bool) -> bool:
         """One round. Whether it brought anything home."""
+        moved = [self._revoke_user(entry, redis) for entry in self._pending_users(database)]
         waiting = self._journal.pending_revocations(_BATCH, database=database, redis=redis)
-        moved = [self._revoke(entry, redis, database) for entry in waiting]
+        moved += [self._revoke(entry, redis, database) for entry in waiting]
         if redis and database:
             for push in self._journal.pending_pushes(_BATCH):
                 self._settle_push(push)
@@ -70,14 +84,34 @@ class Reconciler:
             moved += self._merge_all(database)
         return any(moved)
 
+    def _pending_users(self, database: bool) -> list[PendingUserRevocation]:
+        return self._journal.pending_user_revocations(_BATCH) if database else []
+
+    def _revoke_user(self, entry: PendingUserRevocation, redis: bool) -> bool:
+        """Log a user out of what began before that moment; who signed in since then stays."""
+        digests = self._database.kill_user_until(entry.user_id, entry.until_ms, timeout=_TIMEOUT)
+        for digest in digests:
+            self._repository.local.kill(digest)
+        if redis:
+            self._redis.settle([], [(d, 1) for d in digests], self._categories, stamp_ms=0, timeout=_TIMEOUT)
+        else:
+            for digest in digests:
+                self._journal.revoke(digest, in_database=True)
+        self._journal.forget_user_revocation(entry)
+        return True
+
     def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> bool:
-        version = 0
+        version = int(entry.in_database)
         to_database, to_redis = database and not entry.in_database, redis and not entry.in_redis
+        self._repository.local.kill(entry.digest)
         if to_database:
-            version = self._database.kill(entry.digest, timeout=_TIMEOUT) or 0
+            dead = dict(self._database.revoke(entry.digest, timeout=_TIMEOUT))
+            version = dead.pop(entry.digest, 0)
+            for later in dead:  # the session had been given another id
+                self._journal.revoke(later, in_database=True)
             self._journal.settle_revocation(entry.digest, in_database=True)
         if to_redis:
-            self._redis.bury(entry.digest, version, tuple(self._repository.table.categories), timeout=_TIMEOUT)
+            self._redis.bury(entry.digest, version, self._categories, timeout=_TIMEOUT)
             self._journal.settle_revocation(entry.digest, in_redis=True)
         return to_database or to_redis
 
@@ -93,14 +127,84 @@ class Reconciler:
 
     def _push(self, digest: str) -> AuthRow | None:
         """Bring one session's auth record in Redis up to what the database says. Returns the row if it is valid."""
-        stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
-        row = self._database.load(digest, idle_ms=0, timeout=_TIMEOUT)
+        answer = self._redis.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=_TIMEOUT)
+        if answer.auth and answer.auth.row is None:
+            self._database.kill(digest, timeout=_TIMEOUT)
+            return None
+        idle_seen = answer.auth.row.idle_expires_at if answer.auth and answer.auth.row else 0
+        # Nobody is ended here for being idle: another host may know of a later use.
+        known = idle_seen if idle_seen > answer.now_ms else None
+        row = self._database.load(digest, idle_ms=0, idle_seen=known, timeout=_TIMEOUT)
+        if row is not None and row.state is RowState.IDLE_EXPIRED:
+            return None
         if row is not None and row.state is RowState.VALID:
-            life_ms = min(row.idle_expires_at, row.absolute_expires_at) - row.read_at
-            return row if self._redis.push(row, stamp_ms, life_ms, timeout=_TIMEOUT) != "dead" else None
-        version = row.version if row else 0
-        self._redis.bury(digest, version, tuple(self._repository.table.categories), timeout=_TIMEOUT)
+            pushed = self._redis.push(row, answer.now_ms, _life_of(row), timeout=_TIMEOUT)
+            return row if pushed != "dead" else None
+        self._redis.bury(digest, row.version if row else 0, self._categories, timeout=_TIMEOUT)
         return None
+
+    @property
+    def _categories(self) -> tuple[str, ...]:
+        return tuple(self._repository.table.categories)
+
+    def settle_changes(self, ms_ago: int) -> bool:
+        """Bring every row that changed in the last milliseconds to Redis, which may have lost or restored data.
+
+        One worker per host does it; for the others it is done when that one is. No tombstone for a row that is only
+        idle: Redis may know of a later use.
+
+        :return: whether it is done; False: another worker is at it.
+        :raises StoreError: one of the two does not answer; run again.
+        """
+        fence, now_ms = self._redis.fence, self._now_ms()
+        server = f"{fence.identity} {fence.canary.generation if fence.canary else ''}"
+        wanted = Settlement(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
+        claim = self._claim(wanted)
+        if claim is not Claim.MINE:
+            return claim is Claim.DONE
+        done = None
+        try:
+            self._settle_rows(wanted, ms_ago + INCIDENT_MARGIN_MS)
+            done = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=now_ms)
+        finally:
+            with suppress(StoreError):  # the claim lapses by itself
+                self._journal.end_settlement(self._name, done)
+        return True
+
+    @property
+    def _name(self) -> str:
+        """Of this worker, after a fork too."""
+        return f"{os.getpid()} {id(self)}"
+
+    def _claim(self, wanted: Settlement) -> Claim:
+        try:
+            return self._journal.claim_settlement(self._name, wanted, _HOLD_MS)
+        except StoreError:  # without a journal every worker does it, which costs more and harms nobody
+            return Claim.MINE
+
+    def _settle_rows(self, wanted: Settlement, ms_ago: int) -> None:
+        stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
+        rows = self._database.changed_since(ms_ago)
+        for begin in range(0, len(rows), _PIPELINE):
+            part = rows[begin : begin + _PIPELINE]
+            dead = [(row.digest, row.version) for row in part if row.state in (RowState.DEAD, RowState.EXPIRED)]
+            for digest, _ in dead:
+                self._repository.local.kill(digest)
+            live = [(row, _life_of(row)) for row in part if row.state is RowState.VALID]
+            self._redis.settle(live, dead, self._categories, stamp_ms=stamp_ms, timeout=_TIMEOUT)
+            self._claim(wanted)  # again, which prolongs it
+
+    def renew_tombstones(self) -> bool:
+        """Write the tombstones again that the database has not heard of: until it has, Redis must not forget them.
+
+        :raises StoreError: Redis does not answer.
+        """
+        waiting = self._journal.pending_revocations(_BATCH, database=True, redis=False)
+        dead = [(entry.digest, 0) for entry in waiting]
+        for begin in range(0, len(dead), _PIPELINE):
+            part = dead[begin : begin + _PIPELINE]
+            self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
+        return True
 
     def _merge_all(self, database: bool) -> list[bool]:
         entries = self._journal.pending_writes(_BATCH, signed_in=database)
@@ -136,20 +240,29 @@ class Reconciler:
         if row is None:
             self._drop(writes, "session over")
         elif category == AUTH:
-            self._merge_auth(row, fresh)
-            self._journal.forget_writes(writes)
+            self._merge_auth(row, fresh, writes)
         else:
             self._merge(fresh, writes)
 
-    def _merge_auth(self, row: AuthRow, writes: Sequence[PendingWrite]) -> None:
+    def _merge_auth(self, row: AuthRow, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
         """Ordinary auth keys, written while the database was down; rights never wait here."""
-        change = CategoryChange(life_ms=0)
-        for write in writes:
-            if write.value is None:
-                change.deletes.add(write.field)
-            else:
-                change.sets[write.field] = write.value
-        self._database.update(
+        current: AuthRow | None = row
+        while current is not None:
+            change = CategoryChange(life_ms=0)
+            for write in fresh:
+                if _may_apply(write, current):
+                    change.put(write.field, write.value)
+            if not change or self._update(current, change):
+                applied = len(change.writes)
+                self._repository.recorder.count("merged_fields", applied)
+                self._repository.recorder.count("merge_conflicts", len(fresh) - applied)
+                self._journal.forget_writes(writes)
+                return
+            current = self._push(row.digest)  # somebody was faster: again, with what is there now
+        self._drop(writes, "session over")
+
+    def _update(self, row: AuthRow, change: CategoryChange) -> bool:
+        updated = self._database.update(
             row.digest,
             seen=row.version,
             payload=apply_change(row.payload, change),
@@ -157,7 +270,9 @@ class Reconciler:
             idle_ms=row.idle_expires_at - row.read_at,
             timeout=_TIMEOUT,
         )
-        self._push(row.digest)
+        if updated is not None:
+            self._push(row.digest)
+        return updated is not None
 
     def _merge(self, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
         # An addition is taken out of the journal before it is sent: two workers that replay at the same time, or one
@@ -166,7 +281,7 @@ class Reconciler:
         try:
             merged = self._send(sent)
         except StoreError as error:
-            if error.error_class is not ErrorClass.UNREACHABLE:  # the server refused, so nothing was added
+            if not error.sent:  # the server refused or was not reached, so nothing was added
                 self._put_back([write for write in sent if write.is_delta])
             raise
         counted = {"merged_fields": merged.applied, "merge_conflicts": merged.conflicts}
@@ -209,6 +324,17 @@ class Reconciler:
         log.info("%d values written during the outage were dropped: %s", len(writes), why)
         self._repository.recorder.count("merge_dropped", len(writes))
         self._journal.forget_writes(writes)
+
+
+def _may_apply(write: PendingWrite, row: AuthRow) -> bool:
+    """A field is applied if nobody wrote it since the host saw the row, as the merge script has it for Redis."""
+    now = row.payload.get(write.field)
+    return row.version == write.base_version or now in (write.base, write.value)
+
+
+def _life_of(row: AuthRow) -> int:
+    """How long the record of a valid row may lie in Redis, milliseconds."""
+    return min(row.idle_expires_at, row.absolute_expires_at) - row.read_at
 
 
 def _as_field(write: PendingWrite) -> MergeField:

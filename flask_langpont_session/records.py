@@ -54,6 +54,13 @@ class Loaded:
         loaded.sources[AUTH] = source
         return loaded
 
+    def keep_from(self, before: Loaded) -> None:
+        """Put what was loaded before in the place of this, for every category but auth."""
+        for name in before.fields.keys() - {AUTH}:
+            self.fields[name] = before.fields[name]
+            self.versions[name] = before.versions.get(name, 0)
+            self.sources[name] = before.sources.get(name, "none")
+
     @property
     def shadow(self) -> bool:
         """Whether the data is that of the anonymous shadow: the session itself is dead."""
@@ -68,6 +75,8 @@ class Plan:
     :param target: the id the data is for; the same, a minted one, or None (nothing is kept).
     :param changes: category → what changed. For a minted target they are complete, carried data included.
     :param ends: the origin is to be revoked.
+    :param renames: the target is the origin's session under another id; it must still live. The origin's row, from
+        which the carried data was read.
     :param grants: an auth change among `changes` needs the arbiter.
     :param permanence_changed: the life of the SQL row is to be set anew.
     """
@@ -78,6 +87,7 @@ class Plan:
     loaded: Loaded | None = None
     changes: dict[str, CategoryChange] = field(default_factory=dict)
     ends: bool = False
+    renames: AuthRow | None = None
     grants: bool = False
     permanence_changed: bool = False
 
@@ -98,10 +108,24 @@ class Saved:
 
     :param stored: something that a later request can find was written somewhere.
     :param durable: the database knows of the revocation that was part of it (True if there was none).
+    :param ended: the session is over, whatever the request had read: its id is not to be sent.
     """
 
     stored: bool
     durable: bool = True
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """How logging a user out everywhere ended.
+
+    :param durable: the database knows it; else this host keeps it and tells the database later.
+    :param sessions: how many sessions were ended, as far as this host knows.
+    """
+
+    durable: bool
+    sessions: int
 
 
 def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
@@ -109,6 +133,12 @@ def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
     after = {} if change.wipe else dict(fields)
     apply_writes(after, change.writes, change.increments)
     return after
+
+
+def difference(before: Fields, after: Fields) -> CategoryChange:
+    """The change that makes the one of the other."""
+    sets = {key: value for key, value in after.items() if before.get(key) != value}
+    return CategoryChange(0, sets=sets, deletes=before.keys() - after.keys())
 
 
 def apply_writes(fields: dict[str, bytes], writes: Mapping[str, bytes | None], deltas: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from blinker import Signal
@@ -19,18 +19,20 @@ from .categories import AUTH, Feature
 from .config import Settings
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .exceptions import GrantRefused
-from .health import DATABASE, PRIMARY, READ, WRITE, Health
+from .flights import Flights
+from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .metrics import Recorder
 from .outbox import NOTHING, Outbox
 from .policy import Behaviour
-from .records import Life, Loaded, Plan, Saved, Verdict, apply_change, apply_writes
+from .records import Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
 from .serializer import decode
 from .stores.base import AuthRow, CategoryChange, Fields, RowState, StoreError
 from .stores.database import Database
 from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
-from .stores.redis import Answer, RedisStore, Written
-from .verifier import Verifier
+from .stores.redis import RedisStore
+from .stores.redis_records import Answer, Written
+from .verifier import Confirmed, Heard, Verifier
 from .visibility import Visibility
 from .walk import Walk
 
@@ -41,6 +43,9 @@ log = logging.getLogger(__name__)
 _MOST_NOTED = 256
 """Unclaimed keys that are logged at most: an application that makes up keys must not fill memory or logs."""
 
+_READ_TRIES = 3
+"""The primary, the replica, and once again a server whose reply was not understood."""
+
 _UPDATE_TRIES = 3
 """A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
 
@@ -50,6 +55,8 @@ class SessionRepository:
 
     :param redis: ``primary`` and perhaps ``replica`` → store.
     :param emit: called with a signal and an event; must not raise.
+    :param clock: monotonic seconds.
+    :param now_ms: milliseconds since 1970.
     """
 
     def __init__(
@@ -64,6 +71,8 @@ class SessionRepository:
         recorder: Recorder,
         emit: Callable[[Signal, object], None],
         clock: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        flights: Flights[Confirmed] | None = None,
     ) -> None:
         self.settings = settings
         self.table = settings.table
@@ -76,17 +85,20 @@ class SessionRepository:
         self.recorder = recorder
         self.emit = emit
         self._clock = clock
+        self._now_ms = now_ms
         self._limits = (settings.max_fields, settings.max_category_bytes)
         self._visibility = Visibility(settings, local)
-        self._outbox = Outbox(journal, self._visibility, recorder)
+        self._outbox = Outbox(journal, self._visibility, recorder, emit)
         self._verifier = Verifier(
             settings,
             primary=self.primary,
             database=database,
             local=local,
+            outbox=self._outbox,
             recorder=recorder,
             emit=emit,
             clock=clock,
+            flights=flights,
         )
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
@@ -94,9 +106,12 @@ class SessionRepository:
         self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
         self._noted: set[str] = set()
 
-    def begin(self) -> Walk:
-        """Start one request's walk through the stores."""
-        return Walk(self.health, self.recorder, self.settings.request_budget)
+    def begin(self, budget: float | None = None) -> Walk:
+        """Start one request's walk through the stores.
+
+        :param budget: seconds it may wait for stores in all; None: REQUEST_BUDGET.
+        """
+        return Walk(self.health, self.recorder, budget or self.settings.request_budget, self._clock)
 
     def behaviour(self, feature: Feature, kind: str, level: int) -> Behaviour:
         """What a feature of a session of some kind gets at a level."""
@@ -110,23 +125,26 @@ class SessionRepository:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def load(self, sid: SessionId, walk: Walk, life: Life) -> Loaded:
-        """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError."""
+    def load(self, sid: SessionId, walk: Walk, life: Life, *, fresh: bool = False) -> Loaded:
+        """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
+
+        :param fresh: the database is asked about auth whatever is known, and nobody else is believed.
+        """
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(sid, walk, life, Verdict.ANONYMOUS)
         overlay = self._outbox.overlay(sid.digest)
-        if overlay.revoked or self.local.is_dead(sid.digest):
+        if overlay.revoked:
+            # The entry goes as soon as the stores have it, which this worker need not find answering yet.
+            self.local.kill(sid.digest)
+        for user_id, until_ms in overlay.users.items():
+            self.local.sign_out_user(user_id, until_ms)
+        if self.local.is_dead(sid.digest):
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
         others = self._others
-        answer, source = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
-        loaded = self._verifier.judge(
-            sid,
-            walk,
-            life,
-            answer.auth if answer else None,
-            answer.now_ms if answer else 0,
-            by_primary=source == PRIMARY and self.primary.fence.is_primary,
-        )
+        heard = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
+        loaded = self._verifier.judge(sid.digest, walk, life, heard, fresh=fresh)
+        if loaded.row and self.local.is_signed_out(loaded.row):
+            loaded = Loaded.judged(Verdict.DEAD, heard.now_ms)
         if loaded.shadow:
             self.local.kill(sid.digest)
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
@@ -134,40 +152,44 @@ class SessionRepository:
             shown = dict(loaded.fields[AUTH])
             apply_writes(shown, overlay.writes[AUTH], {})
             loaded.fields[AUTH] = shown
-        self._show(loaded, others, sid, walk, answer, source, overlay)
+        self._show(loaded, others, sid, walk, heard, overlay)
         return loaded
 
     def load_more(self, sid: SessionId, walk: Walk, life: Life, loaded: Loaded, category: str) -> None:
         """Add a category that is loaded on demand to `loaded`."""
         kind = ANONYMOUS if loaded.shadow else sid.kind
-        answer, source = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
+        heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
-        self._show(loaded, (category,), sid, walk, answer, source, overlay)
+        self._show(loaded, (category,), sid, walk, heard, overlay)
 
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
         names = self.table.loaded_together
         overlay = self._outbox.overlay(sid.digest, shadow=shadow)
-        answer, source = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
-        loaded = Loaded(verdict, now_ms=answer.now_ms if answer else 0)
-        self._show(loaded, names, sid, walk, answer, source, overlay)
+        heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
+        loaded = Loaded(verdict, now_ms=heard.now_ms)
+        self._show(loaded, names, sid, walk, heard, overlay)
         return loaded
 
     def _read(
         self, sid: SessionId, walk: Walk, life: Life, names: tuple[str, ...], *, kind: str, shadow: bool = False
-    ) -> tuple[Answer | None, str]:
-        """Ask the Redis that answers; None when none does."""
-        while source := walk.view.reader:
+    ) -> Heard:
+        """Ask the Redis that answers, if one does."""
+        for _ in range(_READ_TRIES):  # a store that failed is out of the view; one that is misread is asked again
+            source = walk.view.reader
+            if source is None:
+                break
             slides = source == PRIMARY and walk.can(PRIMARY, WRITE)
             lives = self._lives(names, kind, life.idle_ms if slides else 0)
+            asked_at = self._clock()
             try:
                 answer = self._ask(source, sid.digest, lives, walk, kind, shadow)
             except StoreError:
                 continue
             for category in answer.damaged:
-                self._set_aside(sid.digest, category, source, walk, shadow)
-            return answer, source
-        return None, "none"
+                self._set_aside(sid.digest, category, source, walk, shadow, category in answer.foreign)
+            return Heard(answer, source, asked_at)
+        return Heard(None, "none", self._clock())
 
     def _lives(self, names: tuple[str, ...], kind: str, idle_ms: int) -> Mapping[str, int]:
         """The life to slide each category to. There are few combinations, and every read needs one of them."""
@@ -189,14 +211,16 @@ class SessionRepository:
             lambda timeout: store.read(digest, lives, timeout=timeout, shadow=shadow, kind=kind),
         )
 
-    def _set_aside(self, digest: str, category: str, source: str, walk: Walk, shadow: bool) -> None:
+    def _set_aside(self, digest: str, category: str, source: str, walk: Walk, shadow: bool, foreign: bool) -> None:
         self.recorder.count("records_set_aside")
         self.emit(events.record_set_aside, events.RecordSetAside(source, category))
         if source == PRIMARY:
             self._to_primary(
                 walk,
                 "set_aside",
-                lambda timeout: self.primary.set_aside(digest, category, timeout=timeout, shadow=shadow),
+                lambda timeout: self.primary.set_aside(
+                    digest, category, timeout=timeout, shadow=shadow, only_foreign=foreign
+                ),
             )
 
     def _show(
@@ -205,15 +229,15 @@ class SessionRepository:
         names: Iterable[str],
         sid: SessionId,
         walk: Walk,
-        answer: Answer | None,
-        source: str,
+        heard: Heard,
         overlay: Overlay,
     ) -> None:
         kind = ANONYMOUS if loaded.shadow else sid.kind
         known = None if overlay is NOTHING else overlay
         level = walk.level
+        answer, source = heard.answer, heard.source
         for name in names:
-            if answer is None:
+            if answer is None or (source == REPLICA and self._is_behind(sid.digest, name, answer)):
                 self._visibility.show_without_answer(loaded, name, sid.digest, level=level, kind=kind, overlay=known)
             else:
                 self._visibility.show_answer(
@@ -227,6 +251,11 @@ class SessionRepository:
                     kind=kind,
                     overlay=known,
                 )
+
+    def _is_behind(self, digest: str, category: str, answer: Answer) -> bool:
+        """Whether a replica has less than this worker has seen already."""
+        held = self.local.category(digest, category)
+        return held is not None and held.version > answer.categories[category].version
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -251,7 +280,8 @@ class SessionRepository:
         stored = self._save_categories(plan, plan.target, walk, row)
         if plan.is_new and plan.origin and not plan.ends:
             self._leave(plan.origin, walk)
-        return Saved(stored, durable)
+        has_ended = plan.target.kind == SIGNED_IN and self.local.is_dead(plan.target.digest)
+        return Saved(stored, durable, ended=has_ended)
 
     def _sign_in(self, plan: Plan, walk: Walk) -> Saved:
         target, origin = plan.target, plan.origin
@@ -260,28 +290,77 @@ class SessionRepository:
         payload = dict(auth.sets) if auth else {}
         old = origin.digest if origin and origin.kind == SIGNED_IN else None
         began = self._clock()
-        row = walk.attempt(
-            DATABASE,
-            WRITE,
-            "sign_in",
-            self.settings.database_timeout,
-            lambda timeout: self.database.create(
-                target.digest,
-                user_id=self._user_of(payload),
-                payload=payload,
-                idle_ms=plan.life.idle_ms,
-                absolute_ms=plan.life.absolute_ms,
-                kill=old,
-                timeout=timeout,
-            ),
-        )
-        if row is None:
-            raise self.refused()
+        try:
+            row = self._new_row(plan, target.digest, payload, old, walk)
+        except StoreError:
+            raise self.refused() from None
+        if row is None or row.state is not RowState.VALID:
+            return self._came_too_late(plan, old, walk)
         self.local.put_auth(row, began)
         if old:
             self._settle_revoked(old, 0, walk, in_database=True)
         self._save_categories(plan, target, walk, row)
         return Saved(stored=True)
+
+    def _new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, walk: Walk) -> AuthRow | None:
+        """The row of a minted id; the one before ends in the same transaction.
+
+        :return: None: this was a change of id, and the session has ended meanwhile.
+        :raises StoreError: the database did not answer.
+        """
+        if plan.renames:
+            change = difference(plan.renames.payload, payload)
+            return self._compete(
+                plan.renames,
+                lambda row: self._renamed(row, digest, apply_change(row.payload, change), plan, walk),
+                walk,
+            )
+        life = plan.life
+
+        def create(timeout: float) -> AuthRow:
+            return self.database.create(
+                digest,
+                user_id=self._user_of(payload),
+                payload=payload,
+                idle_ms=life.idle_ms,
+                absolute_ms=life.absolute_ms,
+                kill=old,
+                timeout=timeout,
+            )
+
+        return self._write_row(walk, "sign_in", create)
+
+    def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, walk: Walk) -> AuthRow | None:
+        return self._write_row(
+            walk,
+            "sign_in",
+            lambda timeout: self.database.regenerate(
+                row.digest,
+                successor=digest,
+                seen=row.version,
+                payload=payload,
+                idle_ms=plan.life.idle_ms,
+                absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
+                timeout=timeout,
+            ),
+        )
+
+    def _write_row(self, walk: Walk, operation: str, write: Callable[[float], T]) -> T:
+        """:raises StoreError: the database did not answer."""
+        if not walk.can(DATABASE, WRITE):
+            raise walk.gave_up(DATABASE, "BreakerOpen")
+        return walk.ask(DATABASE, WRITE, operation, self.settings.database_timeout, write)
+
+    def _came_too_late(self, plan: Plan, old: str | None, walk: Walk) -> Saved:
+        """The session ended while this request was about to give it another id, or to sign its user in.
+
+        :raises GrantRefused: it was a sign-in: the user was logged out everywhere at this moment.
+        """
+        if not plan.renames:
+            raise self.refused()
+        if old:
+            self._settle_revoked(old, 0, walk, in_database=True)
+        return Saved(stored=False, ended=True)
 
     def refused(self) -> GrantRefused:
         """The answer to a grant that nobody can decide about, counted."""
@@ -299,25 +378,28 @@ class SessionRepository:
             return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
         began = self._clock()
         try:
-            updated = self._update(row, change, plan, walk)
+            updated = self._compete(
+                row, lambda row: self._compare_and_set(row, apply_change(row.payload, change), plan, walk), walk
+            )
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
             self._outbox.keep(plan, {AUTH: change})
             return None
-        if updated is None:
+        if updated is None or updated.state is not RowState.VALID:
             self._settle_revoked(row.digest, row.version, walk, in_database=True)
-        else:
-            self.local.put_auth(updated, began)
+            return None
+        self.local.put_auth(updated, began)
         return updated
 
-    def _update(self, row: AuthRow, change: CategoryChange, plan: Plan, walk: Walk) -> AuthRow | None:
+    def _compete(self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk) -> AuthRow | None:
         """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
 
+        :param write: writes the row that follows from one; None: that one is not the present one.
         :raises StoreError: the database did not answer, or others were faster every time.
         """
         for _ in range(_UPDATE_TRIES):
-            updated = self._compare_and_set(row, apply_change(row.payload, change), plan, walk)
+            updated = write(row)
             if updated is not None:
                 return updated
             current = self._reload(row.digest, walk)
@@ -336,13 +418,9 @@ class SessionRepository:
         )
 
     def _compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, walk: Walk) -> AuthRow | None:
-        if not walk.can(DATABASE, WRITE):
-            raise walk.gave_up(DATABASE, "BreakerOpen")
-        return walk.ask(
-            DATABASE,
-            WRITE,
+        return self._write_row(
+            walk,
             "save",
-            self.settings.database_timeout,
             lambda timeout: self.database.update(
                 row.digest,
                 seen=row.version,
@@ -375,14 +453,15 @@ class SessionRepository:
     ) -> Written | None:
         guard = "free" if target.kind != SIGNED_IN else "new" if plan.is_new else "alive"
         stamp = plan.loaded.now_ms if plan.loaded else 0
-        written = self._write(target.digest, changes, guard, walk, row, stamp, plan.life)
+        # A session that is not permanent any more is to live shorter than Redis remembers.
+        written = self._write(target.digest, changes, guard, walk, row, stamp, plan.life, exact=plan.permanence_changed)
         if written and written.status == "gone":
             # Redis lost a session that SQL may still know: push it again and try once more.
             found = self._ask_arbiter(target.digest, walk, plan.life)
-            if found is None:
-                return None  # nobody says that it is dead
-            if found.row is None:
+            if found is not None and found.shadow:
                 return Written("dead")
+            if found is None or found.row is None:
+                return None  # nobody says that it is dead
             written = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
         return written
 
@@ -395,10 +474,11 @@ class SessionRepository:
         row: AuthRow | None,
         stamp: int,
         life: Life,
+        exact: bool = False,
     ) -> Written | None:
-        return self._to_primary(
+        return self._send(
             walk,
-            "save",
+            changes,
             lambda timeout: self.primary.write(
                 digest,
                 changes,
@@ -407,24 +487,45 @@ class SessionRepository:
                 timeout=timeout,
                 push=(row, stamp) if row else None,
                 push_life_ms=life.left_of(row) if row else 0,
+                push_exact=exact,
             ),
         )
+
+    def _send(
+        self, walk: Walk, changes: Mapping[str, CategoryChange], write: Callable[[float], Written]
+    ) -> Written | None:
+        """Send a write to the primary; None: it was not written, as far as is known.
+
+        Additions that may have been made all the same are not kept: one too few is possible, twice is not.
+        """
+        if not walk.can(PRIMARY, WRITE):
+            return None
+        try:
+            return walk.ask(PRIMARY, WRITE, "save", self.settings.redis_timeout, write)
+        except StoreError as error:
+            if error.sent:
+                dropped = sum(len(change.increments) for change in changes.values())
+                self.recorder.count("increments_in_doubt", dropped)
+                for change in changes.values():
+                    change.increments.clear()
+            return None
 
     def _ask_arbiter(self, digest: str, walk: Walk, life: Life) -> Loaded | None:
         """What the database says of a session; None: it did not answer."""
         if not walk.can(DATABASE, READ):
             return None
         try:
-            return self._verifier.ask_database(digest, walk, life, 0)
+            # Redis has just said that it has nothing: it knows of no later use.
+            return self._verifier.ask_database(digest, walk, life, stamp_ms=0, idle_seen=0, alone=True)
         except StoreError:
             return None
 
     def _write_shadow(self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange]) -> bool:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
         self._give_life(changes, ANONYMOUS, plan.life)
-        written = self._to_primary(
+        written = self._send(
             walk,
-            "save",
+            changes,
             lambda timeout: self.primary.write(
                 target.digest, changes, guard="free", limits=self._limits, timeout=timeout, shadow=True
             ),
@@ -504,31 +605,95 @@ class SessionRepository:
         :return: whether the database knows it already.
         """
         self.local.kill(digest)
-        in_database, version = self._revoke_in_database(digest, walk)
-        self._settle_revoked(digest, version, walk, in_database=in_database)
-        self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
+        dead = self._revoke_in_database(digest, walk)
+        in_database = dead is not None
+        for name, version in dead or [(digest, 0)]:
+            self._settle_revoked(name, version, walk, in_database=in_database)
+            self.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
         return in_database
 
-    def _revoke_in_database(self, digest: str, walk: Walk) -> tuple[bool, int]:
-        if not walk.can(DATABASE, WRITE):
-            return False, 0
+    def _revoke_in_database(self, digest: str, walk: Walk) -> list[tuple[str, int]] | None:
+        """Digest and version of what is dead now; None: the database does not answer."""
+        return walk.attempt(
+            DATABASE,
+            WRITE,
+            "revoke",
+            self.settings.database_timeout,
+            lambda timeout: self.database.revoke(digest, timeout=timeout),
+        )
+
+    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
+        self.local.kill(digest)
+        in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
+        if not (in_database and in_redis):
+            self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
+
+    def sessions_of(self, user_id: str, walk: Walk) -> list[AuthRow]:
+        """The valid sessions of a user, without those that this host knows to be dead.
+
+        :raises StoreError: the database does not answer.
+        """
+        if not walk.can(DATABASE, READ):
+            raise walk.gave_up(DATABASE, "BreakerOpen")
+        rows = walk.ask(
+            DATABASE,
+            READ,
+            "list",
+            self.settings.database_timeout,
+            lambda timeout: self.database.sessions_of(user_id, timeout=timeout),
+        )
+        return [row for row in rows if row.state is RowState.VALID and not self._is_known_dead(row)]
+
+    def _is_known_dead(self, row: AuthRow) -> bool:
+        overlay = self._outbox.overlay(row.digest)
+        is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
+        return overlay.revoked or is_out or self.local.is_dead(row.digest) or self.local.is_signed_out(row)
+
+    def revoke_user(self, user_id: str, walk: Walk) -> Revoked:
+        """End all sessions of a user, those being created just now too.
+
+        With the database down this host holds it against every session that began until now, and tells the database
+        as soon as it answers.
+        """
         try:
-            version = walk.ask(
+            if not walk.can(DATABASE, WRITE):
+                raise walk.gave_up(DATABASE, "BreakerOpen")
+            digests = walk.ask(
                 DATABASE,
                 WRITE,
                 "revoke",
                 self.settings.database_timeout,
-                lambda timeout: self.database.kill(digest, timeout=timeout),
+                lambda timeout: self.database.kill_user(user_id, timeout=timeout),
             )
         except StoreError:
-            return False, 0
-        return True, version or 0
+            return self._revoke_user_later(user_id, walk)
+        self._settle_all(digests, walk, in_database=True)
+        return Revoked(durable=True, sessions=len(digests))
 
-    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
-        self.local.kill(digest)
-        in_redis = self._verifier.bury(digest, version, walk)
-        if not (in_database and in_redis):
-            self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
+    def _revoke_user_later(self, user_id: str, walk: Walk) -> Revoked:
+        until_ms = self._now_ms()
+        # The journal first: from then on every worker of the host knows.
+        self._outbox.revoke_user(user_id, until_ms)
+        digests = self.local.sign_out_user(user_id, until_ms)
+        self._settle_all(digests, walk, in_database=False)
+        return Revoked(durable=False, sessions=len(digests))
+
+    def _settle_all(self, digests: Sequence[str], walk: Walk, *, in_database: bool) -> None:
+        """Of a user who was logged out everywhere. The dead too: what Redis or a copy says of them may be older."""
+        names = tuple(self.table.categories)
+
+        def bury(timeout: float) -> bool:
+            dead = [(digest, int(in_database)) for digest in digests]
+            self.primary.settle([], dead, names, stamp_ms=0, timeout=timeout)
+            return True
+
+        for digest in digests:
+            self.local.kill(digest)
+        in_redis = bool(self._to_primary(walk, "bury", bury))
+        for digest in digests:
+            if not (in_database and in_redis):
+                self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
+            self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
 
     # -- reporting -------------------------------------------------------------------------------------------------
 

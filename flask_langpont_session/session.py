@@ -20,12 +20,12 @@ from .categories import AUTH, CSRF_FEATURE, Feature
 from .changes import Carried, Changes
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .exceptions import UnreadableValue, UnsupportedValue
-from .health import DATABASE, WRITE
+from .health import DATABASE, PRIMARY, WRITE
 from .policy import LEVELS, Behaviour
 from .records import NO_FIELDS, Life, Loaded, Plan, Verdict, apply_change
 from .repository import SessionRepository
 from .serializer import check_key, decode
-from .stores.base import CategoryChange, Fields
+from .stores.base import AuthRow, CategoryChange, Fields
 from .views import CategoryView, FeatureReport
 from .walk import Walk
 
@@ -96,6 +96,8 @@ class Session(SessionMixin):
         self._pending_end = False
         self._pending_wipe = False
         self._grants = False
+        # The origin's row, if the minted id is for the same session.
+        self._renames: AuthRow | None = None
         self._forced = False
         self._saved = False
         self._wants_cookie = False
@@ -109,6 +111,11 @@ class Session(SessionMixin):
         if self._origin is _MISSING:
             self._origin = self._cookie()
         return self._origin
+
+    @property
+    def digest(self) -> str | None:
+        """The name under which this session is stored, listed and revoked; None: it has no id yet."""
+        return self.target.digest if self.target else None
 
     @property
     def minted(self) -> SessionId | None:
@@ -131,6 +138,11 @@ class Session(SessionMixin):
         return self._ended
 
     @property
+    def is_in_shadow(self) -> bool:
+        """Whether this request learned that its id is dead, and works with the anonymous shadow of it."""
+        return self.target is self.origin and self._loaded is not None and self._loaded.shadow
+
+    @property
     def is_in_doubt(self) -> bool:
         """Whether this request learned that its id is dead or cannot be verified; its cookie is left as it is."""
         verdict = self._loaded.verdict if self._loaded and self.target is self.origin else None
@@ -140,7 +152,7 @@ class Session(SessionMixin):
     def showed_auth(self) -> bool:
         """Whether this response may show what only the signed-in user should see."""
         signed_in_now = self._minted is not None and self._minted.kind == SIGNED_IN
-        return signed_in_now or bool(self._loaded and self._loaded.row)
+        return signed_in_now or bool(self._renames or (self._loaded and self._loaded.row))
 
     @property
     def is_worth_a_cookie(self) -> bool:
@@ -371,7 +383,7 @@ class Session(SessionMixin):
         """From here on this request speaks for a new id; what may be carried over is taken along."""
         self._require_arbiter()
         self._grants = True
-        if not (self._minted and self._minted.kind == SIGNED_IN):
+        if self._renames or not (self._minted and self._minted.kind == SIGNED_IN):
             carried = dict(self._carry(self._repository.settings.carry_on_sign_in))
             if self._kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
@@ -402,8 +414,10 @@ class Session(SessionMixin):
     def _restart(self, kind: str | None, carried: Carried) -> None:
         """Begin anew under another id (of `kind`), or under none, with the carried data."""
         self._now.restart(carried)
-        self._loaded = Loaded(Verdict.ANONYMOUS, now_ms=self._loaded.now_ms if self._loaded else 0)
+        verdict = Verdict.DEAD if kind is None and self.is_in_shadow else Verdict.ANONYMOUS
+        self._loaded = Loaded(verdict, now_ms=self._loaded.now_ms if self._loaded else 0)
         self._restarted = True
+        self._renames = None
         self._pending_wipe = kind is None
         self._minted = None
         if kind:
@@ -442,9 +456,11 @@ class Session(SessionMixin):
         return False
 
     def pop(self, key: str, *default: Any) -> Any:
-        """As of any mapping. Of a session that cannot be verified, removing a user key is a sign-out all the same."""
-        if key in self._repository.settings.user_key_patterns and self.unverified:
-            self.sign_out()
+        """As of any mapping. Of a session that is over or cannot be verified, removing a user key is a sign-out too."""
+        if key in self._repository.settings.user_key_patterns:
+            self._load()
+            if self.is_in_doubt:
+                self.sign_out()
         return super().pop(key, *default)
 
     def clear(self) -> None:
@@ -467,10 +483,13 @@ class Session(SessionMixin):
     def _end(self, carried: Carried) -> None:
         was_signed_in = self._minted is not None and self._minted.kind == SIGNED_IN
         origin = self.origin
-        if origin and origin.kind == SIGNED_IN and not (self._loaded and self._loaded.shadow):
-            self._ended = self._pending_end = True
-        keeps = carried and (self._ended or was_signed_in)
-        self._restart(ANONYMOUS if keeps else None, carried if keeps else {})
+        if origin and origin.kind == SIGNED_IN:
+            # Of a session that is over the cookie is left alone: the browser may have a newer one by now. It is ended
+            # all the same, because it may go on under an id that another request gave it.
+            self._pending_end = True
+            self._ended = not (self.target is origin and self._load().shadow)
+        leaves = self._ended or was_signed_in
+        self._restart(ANONYMOUS if leaves and carried else None, carried)
         self._grants = False
         self._forced = True
 
@@ -485,7 +504,9 @@ class Session(SessionMixin):
         if kind == SIGNED_IN:
             self._require_verified()
             self._grants = True
+        row = self._load().row if self._minted is None else self._renames
         self._restart(kind, self._carry(self._repository.table.categories))
+        self._renames = row
 
     def increment(self, key: str, by: int = 1) -> int:
         """Add to a whole number. The server adds, so that no concurrent increment is lost.
@@ -510,6 +531,55 @@ class Session(SessionMixin):
             self._warn_if_saved(key)
             self._now.add(key, by, now + by)
         return now + by
+
+    def fresh(self, category: str = AUTH) -> bool:
+        """Ask again, whatever was read before: from here on this request sees what the arbiter says now.
+
+        For auth that is the database, however young the lease: a change elsewhere that is durable is seen. While it
+        does not answer, the rest of this request sees nobody signed in (:attr:`unverified`). For other categories it
+        is Redis. Changes that this request made itself stay.
+
+        >>> if not session.fresh("auth"): abort(403)      # doctest: +SKIP
+
+        :param category: ``auth``, or another category of the table.
+        :return: for auth: whether the database says that this session is signed in (not yet, for a sign-in of this very
+            request); for others: whether the primary answered.
+        :raises KeyError: there is no such category.
+        :raises GrantRefused: this request gave the session another id, and the database does not answer.
+        """
+        name = self._repository.table.categories[category].name
+        origin = self.origin
+        if self._renames and name == AUTH:
+            return self._still_lives()
+        if origin is None or self._restarted or self.target is not origin:
+            return name != AUTH
+        if name != AUTH:
+            loaded = self._load()
+            self._now.forget_read(name, self._stored)
+            self._repository.load_more(origin, self.walk, self.life, loaded, name)
+            return loaded.sources.get(name) == PRIMARY
+        before = self._loaded
+        if before is not None:
+            self._now.forget_read(AUTH, self._stored)
+        loaded = self._repository.load(origin, self.walk, self.life, fresh=True)
+        if before is not None and before.shadow == loaded.shadow:
+            # What was read of other categories stays as it was read: changes are found by comparing with it.
+            loaded.keep_from(before)
+        elif before is not None:
+            self._now.forget_read(None, self._stored)
+        self._loaded = loaded
+        return loaded.row is not None
+
+    def _still_lives(self) -> bool:
+        """Of a session that this request gave another id: what the database says of the one it has still."""
+        before = self._id_before()
+        loaded = self._repository.load(before, self.walk, self.life, fresh=True) if before else None
+        if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
+            raise self._repository.refused()
+        if loaded is None or loaded.row is None:
+            self.came_too_late()
+            return False
+        return True
 
     def category(self, name: str) -> CategoryView:
         """The keys of one category as a mapping of their own.
@@ -626,6 +696,7 @@ class Session(SessionMixin):
             loaded=self._needed_for(target, changes),
             changes=changes,
             ends=self._pending_end,
+            renames=self._renames,
             grants=self._grants,
             permanence_changed=self.permanence_changed,
         )
@@ -664,6 +735,14 @@ class Session(SessionMixin):
         self._forced = True  # "modified" stays true for whoever asks after the save
         self._now.settled()
         self._pending_end = self._pending_wipe = False
+        self._renames = None
+
+    def came_too_late(self) -> None:
+        """The session ended before this request could save: it is what it would be now."""
+        self._minted = None
+        self._loaded = Loaded(Verdict.DEAD)
+        self._now.restart({})
+        self._context.on_new_id()
 
     def close(self) -> None:
         """The response is on its way; what is changed from here on is lost unless the save runs again."""

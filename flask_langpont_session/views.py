@@ -1,12 +1,14 @@
-"""What a session shows of itself: one category as a mapping, and what each feature got."""
+"""What a session shows of itself: one category as a mapping, what each feature got, and how it is listed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from .categories import CategoryTable
+from .stores.base import AuthRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,29 @@ class FeatureReport:
     behaviour: str
     source: str
     available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session in which a user is signed in. Times by the database's clock, with a zone.
+
+    :param digest: its name, for :meth:`LangPontSession.revoke`; nobody can use it as a session id.
+    :param user_id: the user, as text.
+    :param idle_expires_at: when it ends unless it is used; moved in steps of a quarter of the idle time.
+    :param absolute_expires_at: when it ends in any case.
+    """
+
+    digest: str
+    user_id: str | None
+    created_at: datetime
+    idle_expires_at: datetime
+    absolute_expires_at: datetime
+
+    @classmethod
+    def of(cls, row: AuthRow) -> SessionInfo:
+        """What a row says."""
+        times = (row.created_at, row.idle_expires_at, row.absolute_expires_at)
+        return cls(row.digest, row.user_id, *(datetime.fromtimestamp(ms / 1000, UTC) for ms in times))
 
 
 class CategoryView(MutableMapping[str, Any]):

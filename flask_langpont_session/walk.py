@@ -65,7 +65,7 @@ class Walk:
         except StoreError as error:
             if error.timed_out and allowed < timeout:
                 # It was not given its time: that says nothing about the store, and must not open its breaker.
-                error = StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent", timed_out=True)
+                error = StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent", timed_out=True, sent=error.sent)
             self._failed(error, direction, operation, clock() - began)
             raise error from None
         took = clock() - began

@@ -25,6 +25,7 @@ def upgrade(op: Any) -> None:
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
         sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
+        sa.Column("successor", _exact_text(43), nullable=True),
     )
     for column in ("user_id", "updated_at", "absolute_expires_at"):
         op.create_index(f"ix_langpont_sessions_{column}", "langpont_sessions", [column])

@@ -42,14 +42,24 @@ class StoreError(LangPontSessionError):
     :param store: ``primary``, ``replica``, ``database`` or ``journal``.
     :param error_class: what kind of failure.
     :param cause: name of the driver's exception class; its text may quote keys and values, so it is not kept.
-    :param timed_out: the outcome is unknown: a write may or may not have happened.
+    :param timed_out: it did not answer in time.
+    :param sent: the outcome is unknown: a write may have happened all the same. None: if it timed out.
     """
 
-    def __init__(self, store: str, error_class: ErrorClass, cause: str, *, timed_out: bool = False) -> None:
+    def __init__(
+        self,
+        store: str,
+        error_class: ErrorClass,
+        cause: str,
+        *,
+        timed_out: bool = False,
+        sent: bool | None = None,
+    ) -> None:
         self.store = store
         self.error_class = error_class
         self.cause = cause
         self.timed_out = timed_out
+        self.sent = timed_out if sent is None else sent
         super().__init__(f"{store}: {error_class.name.lower().replace('_', ' ')} ({cause})")
 
     @property
@@ -129,6 +139,13 @@ class CategoryChange:
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.deletes or self.increments or self.wipe)
+
+    def put(self, key: str, value: bytes | None) -> None:
+        """Add a key; None: it is deleted."""
+        if value is None:
+            self.deletes.add(key)
+        else:
+            self.sets[key] = value
 
     @property
     def writes(self) -> dict[str, bytes | None]:

@@ -32,6 +32,9 @@ T = TypeVar("T")
 _SLIDE_AFTER = 0.25
 """The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
 
+_ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
+"""What a row may be whose idle expiry still decides something."""
+
 
 class Database:
     """The auth rows. Every method raises :class:`StoreError` for whatever the database or its driver does wrong.
@@ -57,17 +60,27 @@ class Database:
 
     # -- for requests --------------------------------------------------------------------------------------------
 
-    def load(self, digest: str, *, idle_ms: int, timeout: float | None = None) -> AuthRow | None:
-        """The row of a session, or None. A valid row that is in use has its idle expiry moved on the way.
+    def load(
+        self, digest: str, *, idle_ms: int, idle_seen: int | None = None, timeout: float | None = None
+    ) -> AuthRow | None:
+        """The row of a session as it is when this returns, or None.
+
+        A session in use has its idle expiry moved on the way. If the row's idle time has passed but Redis knows a
+        later expiry, that counts; if it has passed for Redis too, the session is ended. Without an answer of Redis
+        nobody can know, and the row is returned as it is.
+
+        A read waits for nobody: while the row is locked, or the database takes no writes, nothing is noted and
+        nothing is ended, but a later expiry counts all the same. The next read tries again.
 
         :param idle_ms: the idle time; the expiry is moved when more than a quarter of it has passed. 0: never.
+        :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
         """
 
         def work() -> AuthRow | None:
             with self._connections.reading() as connection:
                 row = sql.one_row(connection, digest)
             # After the reading connection is back in the pool: one call never holds two.
-            return self._slid(row, idle_ms) if row else None
+            return self._settled(row, idle_ms, idle_seen) if row else None
 
         return self._in_request(work, timeout)
 
@@ -134,6 +147,41 @@ class Database:
 
         return self._in_request(work, timeout)
 
+    def regenerate(
+        self,
+        digest: str,
+        *,
+        successor: str,
+        seen: int,
+        payload: Fields,
+        idle_ms: int,
+        absolute_ms: int | None = None,
+        timeout: float | None = None,
+    ) -> AuthRow | None:
+        """Give a valid session another digest: the old row dies and the new one, version 1, is as old as it was.
+
+        Compare-and-set: what was withdrawn meanwhile must not come back under the new digest. Repeating it after an
+        unknown outcome returns the row that is there.
+
+        :param seen: the version that the new payload was made from.
+        :param absolute_ms: a new life in all, counted from the session's beginning. None: as it is.
+        :return: the successor's row; None: there is none, because the session is not valid, or not at that version,
+            any more.
+        """
+        values = {"key": digest, "successor": successor, "fields": sql.to_text(payload), "idle_ms": idle_ms}
+        statement = sql.INSERT_SUCCESSOR
+        if absolute_ms is not None:
+            statement, values["absolute_ms"] = sql.INSERT_SUCCESSOR_LIFE, absolute_ms
+
+        def work() -> AuthRow | None:
+            with self._connections.writing() as connection:
+                renamed = connection.execute(sql.RENAME, {"key": digest, "seen": seen, "successor": successor})
+                if renamed.rowcount:
+                    connection.execute(statement, values)
+                return sql.one_row(connection, successor)
+
+        return self._in_request(work, timeout)
+
     def kill(self, digest: str, timeout: float | None = None) -> int | None:
         """End a session for ever. Returns the row's version, None if there is no row. A dead one stays as it is."""
 
@@ -142,6 +190,26 @@ class Database:
                 connection.execute(sql.KILL, {"key": digest})
                 version: int | None = connection.execute(sql.SELECT_VERSION, {"key": digest}).scalar()
                 return version
+
+        return self._in_request(work, timeout)
+
+    def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
+        """End a session for ever, under whatever digest it goes on: another request may have given it another id.
+
+        :return: digest and version of each row that is dead now, the one asked for first; empty if there is no row.
+        """
+
+        def work() -> list[tuple[str, int]]:
+            dead: list[tuple[str, int]] = []
+            following: str | None = digest
+            with self._connections.writing() as connection:
+                while following is not None:
+                    connection.execute(sql.KILL, {"key": following})
+                    row = connection.execute(sql.SELECT_DEAD, {"key": following}).first()
+                    if row is not None:
+                        dead.append((following, row.version))
+                    following = row.successor if row else None
+            return dead
 
         return self._in_request(work, timeout)
 
@@ -165,14 +233,25 @@ class Database:
 
         return self._in_request(work, timeout)
 
+    def kill_user_until(self, user_id: str, until_ms: int, timeout: float | None = None) -> list[str]:
+        """End the sessions of a user that began at that moment or before, milliseconds since 1970, and no later one:
+        the epoch stays. Returns the digests of all rows that old, dead ones too."""
+
+        def work() -> list[str]:
+            with self._connections.writing() as connection:
+                return sql.killed_until(connection, user_id, until_ms)
+
+        return self._in_request(work, timeout)
+
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
-        """All rows of a user, oldest first, dead and expired ones too."""
+        """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
         return self._in_request(lambda: self._list(sql.SELECT_OF_USER, {"user": user_id}), timeout)
 
     # -- for the reconciler, the monitor and the operator --------------------------------------------------------
 
     def changed_since(self, ms_ago: int) -> list[AuthRow]:
-        """All rows changed in the last milliseconds, in the order of the change. A moved idle expiry is no change."""
+        """All rows changed in the last milliseconds, in the order of the change. A moved idle expiry is no change.
+        Live rows that are damaged are left out: nothing follows from them."""
         return self._patiently(lambda: self._list(sql.SELECT_CHANGED, {"ms": ms_ago}))
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
@@ -249,7 +328,7 @@ class Database:
 
     def _list(self, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[AuthRow]:
         with self._connections.reading() as connection:
-            return [sql.auth_row(row) for row in connection.execute(statement, values)]
+            return list(sql.readable(connection.execute(statement, values)))
 
     def _commit(self) -> None:
         name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
@@ -262,20 +341,37 @@ class Database:
             there = set(sa.inspect(connection).get_table_names())
         return [name for name in sql.METADATA.tables if name not in there]
 
-    def _slid(self, row: AuthRow, idle_ms: int) -> AuthRow:
-        """The row with its idle expiry moved, if that is due."""
-        expires_at = min(row.read_at + idle_ms, row.absolute_expires_at)
-        is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _SLIDE_AFTER) and row.idle_expires_at < expires_at
+    def _settled(self, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
+        """The row after what a read does to it."""
+        if row.state not in _ENDS_BY_IDLENESS:
+            return row
+        stored = row.idle_expires_at
+        row = replace(row, idle_expires_at=max(stored, min(idle_seen or 0, row.absolute_expires_at)))
         # The read has succeeded. That a database which is locked, full or read-only cannot note it is no reason to
         # take the answer back: the next read tries again, and the probe finds out about the database.
         with suppress(SQLAlchemyError):
-            if is_due and row.state is RowState.VALID:
-                return self._slide(row, expires_at)
+            if row.state is RowState.VALID:
+                expires_at = _idle_expiry(row, idle_ms)
+                if expires_at > stored:
+                    return self._noted(sql.SLIDE, {"ms": expires_at}, row, replace(row, idle_expires_at=expires_at))
+            elif idle_seen is not None:
+                return self._noted(
+                    sql.KILL_IDLE, {"seen": row.version}, row, replace(row, live=False, version=row.version + 1)
+                )
         return row
 
-    def _slide(self, row: AuthRow, expires_at: int) -> AuthRow:
+    def _noted(self, statement: sa.Update, values: Mapping[str, Any], row: AuthRow, changed: AuthRow) -> AuthRow:
+        """The row as it is after a statement that changes it into `changed`, unless it is not what it was."""
         with self._connections.writing_without_waiting() as connection:
-            if not connection.execute(sql.LOCK_TO_SLIDE, {"key": row.digest}).first():
+            if not connection.execute(sql.LOCK_FOR_READER, {"key": row.digest}).first():
                 return row
-            connection.execute(sql.SLIDE, {"key": row.digest, "ms": expires_at})
-        return replace(row, idle_expires_at=expires_at)
+            if connection.execute(statement, {"key": row.digest, **values}).rowcount:
+                return changed
+            return sql.one_row(connection, row.digest) or row
+
+
+def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
+    """The idle expiry of a row that is in use, moved if that is due."""
+    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _SLIDE_AFTER)
+    moved = min(row.read_at + idle_ms, row.absolute_expires_at)
+    return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at

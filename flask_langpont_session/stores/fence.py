@@ -1,48 +1,150 @@
 """Noticing that a Redis server may be older than the database: which server is it, and since when do we know it?
 
-Failover and restart need a new connection, and a new connection asks the server for its run id. Another id than the
-one seen last is an incident: from that moment on, no stamp from before counts, and every signed-in session is
-verified once against the database.
+Failover and restart need a new connection, and a new connection asks the server who it is. Another answer than the one
+seen last is an incident: from that moment on no stamp from before counts, and every signed-in session is verified once
+against the database. What keeps the connection (an emptied server, a restored snapshot) is found by a canary: a
+number that only grows, under a name that changes with every loss.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import ResponseError
 
+from .journal_entries import ServerRecord
 
-class Fence:
-    """The identity of the server behind one endpoint.
+NEVER_MS = 2**63
+"""Later than any stamp: what is trusted since then is not trusted."""
 
-    :param on_incident: called without arguments when another server answered than before; must not raise or block.
+
+class Canary(NamedTuple):
+    """What lies in a server to show that nothing was lost.
+
+    :param generation: a random name, a new one after each loss.
+    :param number: grows with every look of any worker.
+    :param now_ms: the server's clock at that look.
     """
 
-    def __init__(self, on_incident: Callable[[], None] = lambda: None) -> None:
+    generation: str
+    number: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answered at the other end of a connection.
+
+    :param identity: run id, role and replication id: new after every start, promotion and resynchronisation. None: it
+        does not say.
+    :param is_primary: whether it is the primary of its replication group.
+    """
+
+    identity: str | None = None
+    is_primary: bool = True
+
+
+class Memory(Protocol):
+    """Where the workers of a host keep what they know of a server, so that a new one need not begin with nothing."""
+
+    def recall(self) -> ServerRecord | None:
+        """What was noted last; None: nothing, or it cannot be read."""
+
+    def note(self, record: ServerRecord) -> None:
+        """Note it; must not raise."""
+
+
+class Forgetful:
+    """No memory: every worker begins with an incident."""
+
+    def recall(self) -> ServerRecord | None:
+        """Nothing."""
+        return None
+
+    def note(self, record: ServerRecord) -> None:
+        """Nothing is noted."""
+
+
+class Fence:
+    """The identity of the server behind one endpoint, and since when this worker's view of its data is unbroken.
+
+    :param on_incident: called without arguments when another server answered than before, or data was lost; must not
+        raise or block.
+    :param memory: shared with the other workers of the host.
+    :param on_other_server: called without arguments, before that, if it is another server; must not raise or block.
+    """
+
+    def __init__(
+        self,
+        on_incident: Callable[[], None] = lambda: None,
+        memory: Memory | None = None,
+        on_other_server: Callable[[], None] = lambda: None,
+    ) -> None:
         self.trust_since_ms = 0
-        self.identity: str | None = None
-        self.is_primary = True
+        self.server = Server()
+        self.canary: Canary | None = None
+        self._memory: Memory = memory or Forgetful()
         self._on_incident = on_incident
+        self._on_other_server = on_other_server
         self._lock = threading.Lock()
 
-    def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> None:
-        """A server introduced itself.
+    @property
+    def identity(self) -> str | None:
+        """Of the server seen last."""
+        return self.server.identity
 
-        :param identity: its run id, a new one for every start of a server process; None: it does not say. Then every
-            connection may lead to another server, and nothing confirmed before this one counts.
+    @property
+    def is_primary(self) -> bool:
+        """Whether the server seen last is a primary."""
+        return self.server.is_primary
+
+    def trust_since(self, server: Server) -> int:
+        """Since when (ms, that server's clock) stamps of a reply count, by the connection it came over.
+
+        A connection to another server than the one seen last may be to one that was demoted: it is never trusted.
+        """
+        return self.trust_since_ms if server.identity == self.server.identity else NEVER_MS
+
+    def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
+        """A server introduced itself. Returns what to believe of the connection.
+
+        :param identity: see :class:`Server`. None: every connection may lead to another server, and nothing
+            confirmed before this one counts.
         :param now_ms: its own clock, the one that stamps are taken from.
         :param is_primary: whether it is the primary of its replication group.
         """
         with self._lock:
-            self.is_primary = is_primary
-            if identity is not None and identity == self.identity:
-                return
-            known, self.identity = self.identity, identity
-            self.trust_since_ms = max(now_ms, self.trust_since_ms)
+            if identity is not None and identity == self.server.identity:
+                return self.server
+            is_first, known = self.server.identity is None, self.server.identity
+            self.server = Server(identity, is_primary)
+            if is_first and self._takes_over(identity):
+                return self.server
+            self._begin_anew(now_ms)
         if identity != known:
+            self._on_other_server()
             self._on_incident()
+        return self.server
+
+    def saw(self, canary: Canary) -> bool:
+        """The canary was looked at. Whether it says that data was lost.
+
+        Any other generation than the one seen last is a loss: whoever noticed it first wrote a new one, and must not
+        hide it from the others.
+        """
+        with self._lock:
+            lost = self.canary is not None and self.canary.generation != canary.generation
+            self.canary = canary
+            if lost:
+                self._begin_anew(canary.now_ms)
+            else:
+                self._note()
+        if lost:
+            self._on_incident()
+        return lost
 
     def introduce(self, connection: Any) -> None:
         """redis-py's ``redis_connect_func``: greet, then ask who answers. One round trip per new connection."""
@@ -50,7 +152,7 @@ class Fence:
         self.ask(connection)
 
     def ask(self, connection: Any) -> None:
-        """Ask a connected server for its run id, clock and role.
+        """Ask a connected server for its identity, clock and role, and note it on the connection.
 
         A server may refuse INFO (an ACL without ``+info``): see `identity` of :meth:`observe`.
         """
@@ -58,11 +160,32 @@ class Fence:
         connection.send_packed_command(commands, check_health=False)
         server, replication = _facts(connection), _facts(connection)
         seconds, micros = connection.read_response(disable_decoding=True)
-        self.observe(
-            server.get("run_id"),
+        role = replication.get("role", "master")
+        run_id = server.get("run_id")
+        connection.langpont_server = self.observe(
+            run_id and f"{run_id}:{role}:{replication.get('master_replid', '')}",
             now_ms=int(seconds) * 1000 + int(micros) // 1000,
-            is_primary=replication.get("role", "master") == "master",
+            is_primary=role == "master",
         )
+
+    def _takes_over(self, identity: str | None) -> bool:
+        """A new worker goes on where the others of its host are, if they know this server."""
+        known = self._memory.recall() if identity is not None else None
+        if known is None or known.identity != identity:
+            return False
+        self.trust_since_ms = known.trust_since_ms
+        if known.generation:
+            self.canary = Canary(known.generation, known.number, 0)
+        return True
+
+    def _begin_anew(self, now_ms: int) -> None:
+        self.trust_since_ms = max(now_ms, self.trust_since_ms)
+        self._note()
+
+    def _note(self) -> None:
+        if self.server.identity is not None:
+            canary = self.canary or Canary("", 0, 0)
+            self._memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.generation, canary.number))
 
 
 def _facts(connection: Any) -> dict[str, str]:

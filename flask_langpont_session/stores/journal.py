@@ -17,23 +17,39 @@ from .base import CategoryCopy, ErrorClass, StoreError
 from .journal_entries import (
     FIELD,
     PUT_COPY,
+    Claim,
     Overlay,
     PendingPush,
     PendingRevocation,
+    PendingUserRevocation,
     PendingWrite,
+    ServerRecord,
+    Settlement,
     copy_row,
     is_revoked,
     oldest_writes,
+    put_server,
+    put_user_revocation,
     put_write,
     read_overlay,
+    read_server,
     settle,
 )
 from .journal_file import Generation, JournalFile, one
 
-__all__ = ["Journal", "Overlay", "PendingRevocation", "PendingWrite"]
+__all__ = [
+    "Journal",
+    "Overlay",
+    "PendingPush",
+    "PendingRevocation",
+    "PendingUserRevocation",
+    "PendingWrite",
+    "ServerRecord",
+    "Settlement",
+]
 
-_IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM pushes)
-    OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies))"""
+_IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
+    OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies))"""
 
 _ENTRIES = "SELECT entries FROM size"
 
@@ -115,8 +131,8 @@ class Journal:
             return read_overlay(db, digest, shadow=shadow)
 
     def counts(self) -> Mapping[str, int]:
-        """How many ``writes``, ``revocations``, ``pushes``, ``copies`` and ``outages`` there are."""
-        tables = ("writes", "revocations", "pushes", "copies", "outages")
+        """How many ``writes``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages`` there are."""
+        tables = ("writes", "revocations", "user_revocations", "pushes", "copies", "outages")
         with self._file.snapshot() as db:
             return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
 
@@ -125,7 +141,8 @@ class Journal:
     def revoke(self, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
         """Note that a session is dead, and forget what was to be written for it; its shadow's writes stay.
 
-        Doing it again changes nothing but to add a store that has it by now.
+        Doing it again adds a store that has it by now, unless the database has not heard of it this time: what it had
+        before may have been a change of id only, after which the session went on.
 
         :param in_database: the database has it already.
         :param in_redis: Redis has the tombstone already.
@@ -133,8 +150,8 @@ class Journal:
         with self._file.transaction() as db:
             db.execute(
                 """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
-                ON CONFLICT (digest) DO NOTHING""",
-                (digest, self._now_ms()),
+                ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND ?""",
+                (digest, self._now_ms(), in_database),
             )
             db.execute("DELETE FROM writes WHERE digest = ? AND NOT shadow", (digest,))
             db.execute("DELETE FROM copies WHERE digest = ?", (digest,))
@@ -165,6 +182,29 @@ class Journal:
         with self._file.connected() as db:
             rows = db.execute(sql, (database, redis, limit)).fetchall()
         return [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
+
+    def revoke_user(self, user_id: str, *, until_ms: int) -> None:
+        """Note that every session of a user which began until then is dead: "log out everywhere" without a database.
+
+        Of several times the latest counts. What waits for single sessions of the user stays: the journal does not
+        know when they began.
+
+        :param until_ms: milliseconds since 1970.
+        """
+        with self._file.transaction() as db:
+            put_user_revocation(db, user_id, until_ms)
+
+    def pending_user_revocations(self, limit: int = 1000) -> list[PendingUserRevocation]:
+        """The users who wait to be logged out everywhere, the one that was noted longest ago first."""
+        sql = "SELECT seq, user_id, until_ms FROM user_revocations ORDER BY seq LIMIT ?"
+        with self._file.connected() as db:
+            rows = db.execute(sql, (limit,)).fetchall()
+        return [PendingUserRevocation(*row) for row in rows]
+
+    def forget_user_revocation(self, entry: PendingUserRevocation) -> None:
+        """All that follows from it is done. One that was noted again since then stays."""
+        with self._file.transaction() as db:
+            db.execute("DELETE FROM user_revocations WHERE seq = ?", (entry.seq,))
 
     def queue_push(self, digest: str) -> None:
         """Note that Redis lacks what the database has for this session."""
@@ -318,6 +358,38 @@ class Journal:
             with self._file.transaction() as db:
                 deleted = db.execute("DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT 1000)").rowcount
 
+    # -- settlements ---------------------------------------------------------------------------------------------
+
+    def claim_settlement(self, claimant: str, wanted: Settlement, hold_ms: int) -> Claim:
+        """Ask to be the one worker of this host that brings what changed around an incident to Redis.
+
+        :param claimant: names the worker; who holds the claim prolongs it by asking again.
+        :param hold_ms: the claim lapses then, so that a killed worker keeps nobody waiting for longer.
+        """
+        now = self._now_ms()
+        with self._file.aside() as db:
+            row = db.execute("SELECT server, since_ms, began_ms, claimant, claimed_until_ms FROM settlement").fetchone()
+            done, holder, until_ms = Settlement(*row[:3]), row[3], row[4]
+            if done.covers(wanted):
+                return Claim.DONE
+            if holder not in ("", claimant) and now < until_ms:
+                return Claim.TAKEN
+            db.execute("UPDATE settlement SET claimant = ?, claimed_until_ms = ?", (claimant, now + hold_ms))
+        return Claim.MINE
+
+    def end_settlement(self, claimant: str, done: Settlement | None) -> None:
+        """Give the claim back.
+
+        :param done: what was done; None: it failed, and somebody has to do it again.
+        """
+        with self._file.aside() as db:
+            sql = "UPDATE settlement SET claimant = '', claimed_until_ms = 0 WHERE claimant = ?"
+            if db.execute(sql, (claimant,)).rowcount and done is not None:
+                db.execute(
+                    "UPDATE settlement SET server = ?, since_ms = ?, began_ms = ?",
+                    (done.server, done.since_ms, done.began_ms),
+                )
+
     # -- outages -------------------------------------------------------------------------------------------------
 
     def announce_outage(self, what: str) -> None:
@@ -337,6 +409,28 @@ class Journal:
         """Take an announcement back."""
         with self._file.transaction() as db:
             db.execute("DELETE FROM outages WHERE what = ?", (what,))
+
+    # -- servers -------------------------------------------------------------------------------------------------
+
+    def server(self, endpoint: str) -> ServerRecord | None:
+        """What the workers of this host know of the Redis server behind an endpoint. Not an entry: it waits for
+        nothing."""
+        with self._file.connected() as db:
+            return read_server(db, endpoint)
+
+    def remember_server(self, endpoint: str, record: ServerRecord) -> None:
+        """Let workers that start later know. What is not news (:meth:`ServerRecord.outdates`) changes nothing.
+
+        Meant to be called as often as a canary is sent: as long as only its number grows, nothing is forced to the
+        disk, and no request is made to look at the journal.
+
+        :param endpoint: a name for it, without a password.
+        """
+        known = self.server(endpoint)
+        if record.outdates(known):
+            begun = self._file.aside() if record.is_same_as(known) else self._file.transaction()
+            with begun as db:
+                put_server(db, endpoint, record)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

@@ -8,17 +8,33 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from operator import attrgetter
 
 import msgspec
 
 from .base import CategoryCopy, ErrorClass, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to somebody else's database."""
+
+# Since version 2.
+_USERS_AND_SERVERS = (
+    """CREATE TABLE user_revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL)""",
+    """CREATE TABLE servers (
+        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
+        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
+    """CREATE TABLE settlement (
+        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
+    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
+)
+
+_MARK = f"PRAGMA user_version = {SCHEMA_VERSION}"
 
 SCHEMA = (
     # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
@@ -45,9 +61,13 @@ SCHEMA = (
         for table in ("writes", "copies")
         for event, step in (("INSERT", "+ 1"), ("DELETE", "- 1"))
     ),
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    *_USERS_AND_SERVERS,
+    _MARK,
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
+
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {1: (*_USERS_AND_SERVERS, _MARK)}
+"""Schema version of an older release → what makes its file one of this release. Entries are never touched."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
@@ -69,11 +89,82 @@ class PendingRevocation:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingUserRevocation:
+    """A user who was logged out everywhere while the database did not answer.
+
+    :param until_ms: sessions that began then or earlier are dead, milliseconds since 1970. Later ones are not.
+    """
+
+    seq: int
+    user_id: str
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """What the workers of this host know of the Redis server behind an endpoint.
+
+    :param identity: who it says it is; new after every start of a server process.
+    :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
+        by its own clock. What was stamped before counts no more.
+    :param generation: of the canary that was last seen there; empty: none yet.
+    :param number: of that canary; it grows within a generation.
+    """
+
+    identity: str
+    trust_since_ms: int
+    generation: str
+    number: int
+
+    def outdates(self, known: ServerRecord | None) -> bool:
+        """Whether this is news to who knows `known`.
+
+        A worker that has not heard of an incident yet must not hide it from workers that start now: trust is never
+        dated back. (A failover to a server with a slow clock is not kept for a while; who starts then learns by
+        itself.)
+        """
+        if known is None or self.trust_since_ms != known.trust_since_ms:
+            return known is None or self.trust_since_ms > known.trust_since_ms
+        return self.number > known.number or not self.is_same_as(known)
+
+    def is_same_as(self, known: ServerRecord | None) -> bool:
+        """Whether nothing has happened in between: only the canary's number may differ."""
+        return known is not None and replace(known, number=self.number) == self
+
+
+@dataclass(frozen=True, slots=True)
 class PendingPush:
     """Redis lacks what the database has for this session."""
 
     seq: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A round of bringing what changed around an incident to Redis: what is to be done, or was done by this host.
+
+    :param server: which server, and which generation of its canary, it was brought to.
+    :param since_ms: from when on changed rows are in it, milliseconds since 1970 by the host's clock.
+    :param began_ms: when it began; of one to be done: when at the earliest, for it must follow the incident.
+    """
+
+    server: str
+    since_ms: int
+    began_ms: int
+
+    def covers(self, wanted: Settlement) -> bool:
+        """Whether nothing is left to be done."""
+        reaches_back, is_later = self.since_ms <= wanted.since_ms, self.began_ms >= wanted.began_ms
+        return self.server == wanted.server and reaches_back and is_later
+
+
+class Claim(StrEnum):
+    """Who is to do what only one worker of a host has to do."""
+
+    MINE = "mine"
+    TAKEN = "taken"  # another worker is at it
+    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +175,15 @@ class Overlay:
     :param writes: category → key → encoded value, None for a deleted key.
     :param deltas: category → key → what is to be added to the value in Redis.
     :param copies: category → the newest copy that a worker of this host published.
+    :param users: user id → until when, for every user who was logged out everywhere, whoever's session this is: only
+        the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
     """
 
     revoked: bool
     writes: Mapping[str, Mapping[str, bytes | None]]
     deltas: Mapping[str, Mapping[str, int]]
     copies: Mapping[str, CategoryCopy]
+    users: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +220,7 @@ class PendingWrite:
     at_ms: int
 
 
-_NAMES = tuple(field.name for field in fields(PendingWrite))
+_NAMES = tuple(column.name for column in fields(PendingWrite))
 _COLUMNS = ", ".join(_NAMES)
 # SQLite gives the number.
 _INSERT = f"INSERT INTO writes ({', '.join(_NAMES[1:])}) VALUES ({', '.join('?' * len(_NAMES[1:]))})"
@@ -165,13 +259,14 @@ def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overla
     sql = "SELECT category, field, value, delta, is_delta FROM writes WHERE digest = ? AND shadow = ?"
     writes: dict[str, dict[str, bytes | None]] = {}
     deltas: dict[str, dict[str, int]] = {}
-    for category, field, value, delta, is_delta in db.execute(sql, (digest, shadow)):
+    for category, key, value, delta, is_delta in db.execute(sql, (digest, shadow)):
         if is_delta:
-            deltas.setdefault(category, {})[field] = delta
+            deltas.setdefault(category, {})[key] = delta
         else:
-            writes.setdefault(category, {})[field] = value
+            writes.setdefault(category, {})[key] = value
     copies = {} if shadow else dict(_copies(db, digest))
-    return Overlay(is_revoked(db, digest), writes, deltas, copies)
+    users = dict(db.execute("SELECT user_id, until_ms FROM user_revocations").fetchall())
+    return Overlay(is_revoked(db, digest), writes, deltas, copies, users)
 
 
 def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
@@ -186,6 +281,29 @@ def settle(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: boo
         (in_database, in_redis, digest),
     )
     db.execute("DELETE FROM revocations WHERE digest = ? AND in_database AND in_redis", (digest,))
+
+
+def put_user_revocation(db: sqlite3.Connection, user_id: str, until_ms: int) -> None:
+    """Keep the later time, under a new number: forgetting an older entry does not forget this one."""
+    db.execute(
+        """INSERT OR REPLACE INTO user_revocations (user_id, until_ms)
+        SELECT ?1, max(?2, ifnull((SELECT until_ms FROM user_revocations WHERE user_id = ?1), ?2))""",
+        (user_id, until_ms),
+    )
+
+
+def read_server(db: sqlite3.Connection, endpoint: str) -> ServerRecord | None:
+    """What is known of an endpoint."""
+    sql = "SELECT identity, trust_since_ms, generation, number FROM servers WHERE endpoint = ?"
+    row = db.execute(sql, (endpoint,)).fetchone()
+    return row and ServerRecord(*row)
+
+
+def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> None:
+    """Keep what is known of an endpoint, unless newer things are."""
+    if record.outdates(read_server(db, endpoint)):
+        row = (endpoint, record.identity, record.trust_since_ms, record.generation, record.number)
+        db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)", row)
 
 
 def copy_row(digest: str, category: str, copy: CategoryCopy) -> tuple[object, ...]:

@@ -23,11 +23,11 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .base import ErrorClass, StoreError
-from .journal_entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from .journal_entries import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 BUSY_SECONDS = 0.2
 """How long a call waits for another worker's write. A write takes a few milliseconds."""
@@ -36,6 +36,7 @@ _WORD = 8
 _HALF = 0xFFFF_FFFF
 
 _FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
+_FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
 _REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 _REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
@@ -107,8 +108,9 @@ class JournalFile:
             try:
                 yield self._connection_here()
             except _FAILURES as error:
-                if self.path is not None:
-                    # The next call begins anew: the file may be repaired or replaced by then.
+                # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
+                # full disk reading goes on, but opened anew it might find no room for its index.
+                if self.path is not None and _code(error) not in _FILE_IS_WELL:
                     self.close()
                 raise _store_error(error) from error
 
@@ -117,7 +119,7 @@ class JournalFile:
         """The same, for what is written whole or not at all."""
         generation, number = None, 0
         try:
-            with self._begun("IMMEDIATE") as db:
+            with self.connected() as db, _begun(db, "IMMEDIATE"):
                 # Kept here, because a failure lets go of the file.
                 generation = self._generation
                 assert generation is not None
@@ -127,9 +129,18 @@ class JournalFile:
             if generation is not None:
                 generation.end(number)
 
-    def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
-        """The same, for several questions about one moment."""
-        return self._begun("DEFERRED")
+    @contextmanager
+    def aside(self) -> Iterator[sqlite3.Connection]:
+        """The same, for what is no entry and may be lost when the machine loses its power: it is not forced to the
+        disk, and who asks whether there are entries is not made to look again."""
+        with self.connected() as db, _unforced(db), _begun(db, "IMMEDIATE"):
+            yield db
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for several questions about one moment."""
+        with self.connected() as db, _begun(db, "DEFERRED"):
+            yield db
 
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again."""
@@ -169,17 +180,6 @@ class JournalFile:
             number = generation.begin()
             db.execute("ROLLBACK")
             generation.end(number)
-
-    @contextmanager
-    def _begun(self, mode: str) -> Iterator[sqlite3.Connection]:
-        with self.connected() as db:
-            _patiently(db, f"BEGIN {mode}")
-            try:
-                yield db
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
 
     def _connection_here(self) -> sqlite3.Connection:
         if self.connection is None:
@@ -271,8 +271,8 @@ def _shared_memory(path: Path) -> mmap.mmap:
     try:
         # Written, not only made long: on a full disk a hole in the file would end this process at its first use.
         # Appended: of two processes that do this at the same time none sets the other's numbers back.
-        if os.fstat(descriptor).st_size < _WORD:
-            os.write(descriptor, bytes(_WORD))
+        if os.fstat(descriptor).st_size < _WORD and os.write(descriptor, bytes(_WORD)) < _WORD:
+            raise OSError(errno.ENOSPC, "no room for the generation")
         return mmap.mmap(descriptor, _WORD)
     finally:
         os.close(descriptor)
@@ -285,8 +285,14 @@ def _prepare(db: sqlite3.Connection) -> None:
         _create_schema(db)
     if one(db, "PRAGMA application_id") != APPLICATION_ID:
         raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
-    if (version := one(db, "PRAGMA user_version")) != SCHEMA_VERSION:
-        raise StoreError("journal", ErrorClass.UNREACHABLE, f"schema version {version}")
+    if _version(db) in MIGRATIONS:
+        _migrate(db)
+    if (version := _version(db)) != SCHEMA_VERSION:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, f"schema version {version}, not {SCHEMA_VERSION}")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return one(db, "PRAGMA user_version")
 
 
 def _is_blank(db: sqlite3.Connection) -> bool:
@@ -294,12 +300,40 @@ def _is_blank(db: sqlite3.Connection) -> bool:
 
 
 def _create_schema(db: sqlite3.Connection) -> None:
-    _patiently(db, "BEGIN IMMEDIATE")
-    # Another worker may have been first.
-    if _is_blank(db):
-        for statement in SCHEMA:
+    with _begun(db, "IMMEDIATE"):
+        # Another worker may have been first.
+        if _is_blank(db):
+            for statement in SCHEMA:
+                db.execute(statement)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Take over the file of an older release, with everything that waits in it."""
+    with _begun(db, "IMMEDIATE"):
+        for statement in MIGRATIONS.get(_version(db), ()):
             db.execute(statement)
-    db.execute("COMMIT")
+
+
+@contextmanager
+def _begun(db: sqlite3.Connection, mode: str) -> Iterator[None]:
+    """What is executed inside is one transaction; it is taken back if anything fails."""
+    _patiently(db, f"BEGIN {mode}")
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+@contextmanager
+def _unforced(db: sqlite3.Connection) -> Iterator[None]:
+    """Commits are safe from the death of this process, but not yet from that of the machine."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        db.execute("PRAGMA synchronous = FULL")
 
 
 def _patiently(db: sqlite3.Connection, statement: str) -> None:
@@ -328,7 +362,7 @@ def _takes(db: sqlite3.Connection, statement: str, *, last: bool) -> bool:
     try:
         db.execute(statement)
     except sqlite3.OperationalError as error:
-        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+        if last or _code(error) != sqlite3.SQLITE_BUSY:
             raise
         return False
     return True
@@ -336,9 +370,13 @@ def _takes(db: sqlite3.Connection, statement: str, *, last: bool) -> bool:
 
 def _store_error(error: Exception) -> StoreError:
     # The name SQLite or the system gives the error says what is wrong, and unlike the text it quotes nothing.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     cause = getattr(error, "sqlite_errorname", type(error).__name__)
     if isinstance(error, (OverflowError, UnicodeError)):
         return StoreError("journal", ErrorClass.DATA, cause)
-    refused = code in _REFUSED or (isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM)
+    refused = _code(error) in _REFUSED or (isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM)
     return StoreError("journal", ErrorClass.WRITE_REFUSED if refused else ErrorClass.UNREACHABLE, cause)
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0: not an error of SQLite."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

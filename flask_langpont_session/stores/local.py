@@ -14,10 +14,18 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
-from ..leases import TOMBSTONE_MS
+from ..leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
 from .base import AuthRow, CategoryCopy, Fields
+
+DEAD = 2**63
+"""The floor of a session that is dead: no version reaches it."""
+
+_NO_FLOOR = 0, 0.0
+
+_MOST_USERS = 1000
+"""Users who were logged out everywhere while the database was down, per worker."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -38,12 +46,26 @@ and nothing is lost, because what is kept instead counts as older than it is."""
 class LocalAuth:
     """What the database said of a session, and when.
 
-    :param row: the row.
+    :param row: the row; its `read_at` goes with `confirmed_at`.
     :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
     """
 
     row: AuthRow
     confirmed_at: float
+
+
+class _Floors(TTLCache[str, tuple[int, float], float]):
+    """Digest → highest version seen, and when (monotonic seconds). Bounded: what must go before its time leaves a mark.
+
+    :ivar evicted_at: monotonic seconds; copies confirmed before it may be older than a floor that is forgotten.
+    """
+
+    evicted_at = float("-inf")
+
+    def popitem(self) -> tuple[str, tuple[int, float]]:
+        digest, (version, seen_at) = super().popitem()
+        self.evicted_at = max(self.evicted_at, seen_at)
+        return digest, (version, seen_at)
 
 
 class LocalCopies:
@@ -72,11 +94,13 @@ class LocalCopies:
         self._copies: TTLCache[tuple[str, str], tuple[CategoryCopy, float], float] = TTLCache(
             self._size, self._ttl, self._clock
         )
-        # As long as a copy can live plus as long as Redis keeps a tombstone: nothing that could revive the
-        # session is left by then.
-        self._dead: TTLCache[str, bool, float] = TTLCache(10 * self._size, self._ttl + TOMBSTONE_MS / 1000, self._clock)
+        # As long as a copy can live plus as long as one in Redis is believed: nothing that could revive the session,
+        # or what it had before, is left by then.
+        longest = self._ttl + max(TOMBSTONE_MS, LONGEST_UNCONFIRMED_MS) / 1000
+        self._floors = _Floors(10 * self._size, longest, self._clock)
         # Nearly every worker has seen nobody sign out yet, or is asked about somebody else.
         self._anyone_died = False
+        self._signed_out: LRUCache[str, int] = LRUCache(_MOST_USERS)
         # The few category names there are, so that one session can be forgotten without a search through all.
         self._names: set[str] = set()
 
@@ -86,28 +110,45 @@ class LocalCopies:
             held = _find(self._auth, digest)
         return held[0] if held else None
 
-    def put_auth(self, row: AuthRow, confirmed_at: float) -> None:
+    def put_auth(self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None) -> None:
         """Keep what the database said, unless something newer is kept or the session is dead.
 
-        Newer is the higher version; of the same version, what was confirmed later.
+        Newer is the higher version; of the same version, what was confirmed later. The version becomes the floor.
 
         :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
+        :param confirmed_ms: the same moment as milliseconds since 1970; None: when the row was read.
         """
         with self._lock:
+            if row.version > 1:
+                self._raise_floor(row.digest, row.version)
             held = _find(self._auth, row.digest)
             if held is None:
                 if not self.is_dead(row.digest):
-                    self._keep_auth(row, _frozen(row.payload), confirmed_at)
+                    self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms)
                 return
             known, renewed_at = held  # what is kept is not dead: kill() takes it away
             if (known.row.version, known.confirmed_at) > (row.version, confirmed_at):
                 return
             if not _says_the_same(known.row, row):
-                self._keep_auth(row, _frozen(row.payload), confirmed_at)
+                self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms)
             elif confirmed_at - known.confirmed_at >= _SAME_MOMENT:
-                self._keep_auth(row, known.row.payload, confirmed_at)
+                self._keep_auth(row, known.row.payload, confirmed_at, confirmed_ms)
             elif self._clock() >= renewed_at:
                 self._auth[row.digest] = known, self._renewal()
+
+    def floor(self, digest: str) -> int:
+        """The highest version of a session's row that this worker has seen; DEAD for one that has ended."""
+        with self._lock:
+            return self._floors.get(digest, _NO_FLOOR)[0]
+
+    @property
+    def evicted_at(self) -> float:
+        """Monotonic seconds. A copy that was confirmed before may be older than a floor that is forgotten."""
+        return self._floors.evicted_at
+
+    def _raise_floor(self, digest: str, version: int) -> None:
+        if self._floors.get(digest, _NO_FLOOR)[0] < version:
+            self._floors[digest] = version, self._clock()
 
     def category(self, digest: str, category: str) -> CategoryCopy | None:
         """The category as this worker last saw it; None: nothing known here, or the session is dead."""
@@ -158,7 +199,7 @@ class LocalCopies:
         """The session is dead: forget it, and let nothing of it be kept again."""
         with self._lock:
             self._anyone_died = True
-            self._dead[digest] = True
+            self._floors[digest] = DEAD, self._clock()
             self.forget(digest)
 
     def is_dead(self, digest: str) -> bool:
@@ -167,7 +208,30 @@ class LocalCopies:
             return False
         with self._lock:
             # The question costs less than a get() that finds nothing; the get() keeps who is asked about for longest.
-            return digest in self._dead and self._dead.get(digest, False)
+            return digest in self._floors and self._floors.get(digest, _NO_FLOOR)[0] == DEAD
+
+    def sign_out_user(self, user_id: str, until_ms: int) -> list[str]:
+        """The user was logged out everywhere while the database was down.
+
+        :param until_ms: sessions created until then are dead, milliseconds since 1970.
+        :return: the digests of those known here; they are dead now.
+        """
+        with self._lock:
+            if until_ms <= self._signed_out.get(user_id, -1):
+                return []
+            self._signed_out[user_id] = until_ms
+            rows = [held[0].row for digest in list(self._auth) if (held := _find(self._auth, digest))]
+            dead = [row.digest for row in rows if row.user_id == user_id and row.created_at <= until_ms]
+            for digest in dead:
+                self.kill(digest)
+        return dead
+
+    def is_signed_out(self, row: AuthRow) -> bool:
+        """Whether a row belongs to a user who was logged out everywhere after the session began."""
+        if not self._signed_out or row.user_id is None:
+            return False
+        with self._lock:
+            return row.created_at <= self._signed_out.get(row.user_id, -1)
 
     def live_categories(self) -> list[tuple[str, str, CategoryCopy]]:
         """Every copy that is not too old, as (digest, category, copy): to be shared when an outage begins."""
@@ -203,8 +267,10 @@ class LocalCopies:
         self._names.add(category)
         self._copies[digest, category] = CategoryCopy(version, _frozen(fields)), self._renewal()
 
-    def _keep_auth(self, row: AuthRow, payload: Fields, confirmed_at: float) -> None:
-        self._auth[row.digest] = LocalAuth(replace(row, payload=payload), confirmed_at), self._renewal()
+    def _keep_auth(self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None) -> None:
+        read_at = row.read_at if confirmed_ms is None else confirmed_ms
+        kept = replace(row, payload=payload, read_at=read_at)
+        self._auth[row.digest] = LocalAuth(kept, confirmed_at), self._renewal()
 
     def _renewal(self) -> float:
         return self._clock() + self._ttl * _RENEWED_AFTER

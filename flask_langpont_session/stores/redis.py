@@ -14,23 +14,33 @@ client object's command and pipeline machinery costs more than the script itself
 from __future__ import annotations
 
 import os
-import ssl
+import secrets
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
 
 from ..categories import AUTH
 from ..leases import TOMBSTONE_MS
-from .base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Fields, StoreError
-from .fence import Fence
+from .base import AuthRow, CategoryChange, ErrorClass, StoreError
+from .fence import NEVER_MS, Canary, Fence, Server
+from .redis_errors import translate
+from .redis_records import (
+    Answer,
+    Merged,
+    MergeField,
+    Written,
+    answer,
+    change_arguments,
+    is_answer,
+    written,
+)
 
 SET_ASIDE_MS = 86_400_000
 """A record that is not ours is kept for a day for an operator to look at."""
@@ -45,81 +55,8 @@ class Script:
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
-READ, WRITE, PUSH, BURY, MERGE, SET_ASIDE = map(Script, ("read", "write", "push", "bury", "merge", "set_aside"))
-
-
-class AuthEntry(NamedTuple):
-    """What an auth hash says: a tombstone, or a row with the moment the database confirmed it.
-
-    :param row: None for a tombstone.
-    :param confirmed_ms: the stamp, by the Redis clock.
-    """
-
-    row: AuthRow | None
-    confirmed_ms: int = 0
-
-
-class Answer(NamedTuple):
-    """What one read found. A category that is not there has version 0 and no fields.
-
-    :param now_ms: the server's clock before the read.
-    :param auth: None: no auth record there (or an unusable one, see `damaged`).
-    :param categories: the fields of each category that was asked for.
-    :param damaged: categories whose record is not one of ours.
-    """
-
-    now_ms: int
-    auth: AuthEntry | None
-    categories: Mapping[str, CategoryCopy]
-    damaged: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write did.
-
-    :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``large`` or
-        ``no number`` (nothing was written; `category` names the culprit).
-    :param versions: category → its new version.
-    """
-
-    status: str
-    versions: Mapping[str, int] = field(default_factory=dict)
-    category: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MergeField:
-    """One field that was written during an outage.
-
-    :param operation: ``set``, ``del`` or ``add``.
-    :param value: the encoded value, or the number to add.
-    :param base_version: the category's version when this host last saw it; None: it never did.
-    :param base: the field's value then; None: absent.
-    :param at_ms: when it was written, by the host's clock.
-    """
-
-    operation: str
-    name: str
-    value: bytes | int
-    base_version: int | None
-    base: bytes | None
-    at_ms: int
-
-
-class Merged(NamedTuple):
-    """What a merge did.
-
-    :param status: ``merged``, ``dead`` or ``gone``.
-    :param applied: fields that were applied.
-    :param conflicts: fields that somebody else wrote since; theirs stayed.
-    :param version: of the category afterwards.
-    """
-
-    status: str
-    applied: int = 0
-    conflicts: int = 0
-    version: int = 0
+READ, WRITE, PUSH, BURY, MERGE, SLIDE = map(Script, ("read", "write", "push", "bury", "merge", "slide"))
+CANARY, SET_ASIDE = map(Script, ("canary", "set_aside"))
 
 
 class RedisStore:
@@ -164,19 +101,19 @@ class RedisStore:
         """
         names = tuple(lives_ms)
         keys = [self.key(name, digest, shadow) for name in names]
-        [reply] = self._run([(READ, keys, list(lives_ms.values()))], timeout)
-        auth, categories, damaged = None, {}, []
-        for name, found in zip(names, reply[1:], strict=True):
-            try:
-                fields, meta = _split(found, digest)
-                if name == AUTH and kind == "u":
-                    auth = _auth_entry(digest, fields, meta, reply[0])
-                version = int(meta.get(b"@v", 0))
-            except (_Damaged, ValueError):
-                damaged.append(name)
-                fields, version = {}, 0
-            categories[name] = CategoryCopy(version, fields)
-        return Answer(reply[0], auth, categories, tuple(damaged))
+        answers: list[Answer] = []
+
+        def understand(replies: Sequence[Any], server: Server) -> bool:
+            if not is_answer(replies[0], len(names)):
+                # The connection is out of step with its replies: it is closed, and health need not hear of it.
+                raise StoreError(self.name, ErrorClass.DATA, "CrossedReply")
+            found = answer(digest, names, kind, replies[0])
+            trusted = self.fence.trust_since(server)
+            answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))
+            return not found.foreign
+
+        self._run([(READ, keys, list(lives_ms.values()))], timeout, understand)
+        return answers[-1]
 
     def write(
         self,
@@ -189,27 +126,29 @@ class RedisStore:
         shadow: bool = False,
         push: tuple[AuthRow, int] | None = None,
         push_life_ms: int = 0,
+        push_exact: bool = False,
     ) -> Written:
         """Write changed fields, and before them the auth record if there is one to push: one round trip.
 
         :param guard: ``free``, ``alive`` or ``new``, see ``write.lua``.
         :param limits: fields and bytes allowed per category.
         :param push: the row the database confirmed, and the stamp (Redis clock, ms) of that confirmation.
+        :param push_exact: the row's idle expiry counts even if an earlier one was later.
         :raises StoreError: the server did not answer (outcome unknown) or refused to write.
         """
         calls: list[_Call] = []
         if push:
-            calls.append(self._push_call(*push, push_life_ms))
+            calls.append(self._push_call(*push, push_life_ms, exact=push_exact))
         if changes:
             keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
             arguments: list[Any] = [guard, digest, *limits]
             for change in changes.values():
-                arguments += _change_arguments(change)
+                arguments += change_arguments(change)
             calls.append((WRITE, keys, arguments))
         replies = self._run(calls, timeout)
         if push and replies[0] == b"dead":
             return Written("dead")
-        return _written(replies[-1], tuple(changes)) if changes else Written("written")
+        return written(replies[-1], tuple(changes)) if changes else Written("written")
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Returns ``pushed``, ``dead`` or ``older``."""
@@ -217,9 +156,48 @@ class RedisStore:
         return str(reply, "ascii")
 
     def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        """Leave a tombstone and remove the session's data."""
-        names = [AUTH, *(name for name in categories if name != AUTH)]
-        self._run([(BURY, [self.key(n, digest) for n in names], [digest, version, TOMBSTONE_MS])], timeout)
+        """Leave a tombstone and remove the session's data.
+
+        :param version: of the dead row; 0: the database has not heard of it.
+        """
+        self._run([self._bury_call(digest, version, categories)], timeout)
+
+    def settle(
+        self,
+        rows: Sequence[tuple[AuthRow, int]],
+        dead: Sequence[tuple[str, int]],
+        categories: Sequence[str],
+        *,
+        stamp_ms: int,
+        timeout: float,
+    ) -> None:
+        """Push rows and bury dead sessions, all in one round trip.
+
+        :param rows: row, life in ms; `dead`: digest, version.
+        :param stamp_ms: the Redis clock before the database was asked for the rows.
+        """
+        calls = [self._push_call(row, stamp_ms, life_ms) for row, life_ms in rows]
+        calls += [self._bury_call(digest, version, categories) for digest, version in dead]
+        if calls:
+            self._run(calls, timeout)
+
+    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+        """Move the idle expiry of a live auth record to `idle_ms` from now, never past its absolute expiry.
+
+        :return: the expiry, ms since 1970; 0: there is none to be moved.
+        """
+        [moved] = self._run([(SLIDE, [self.key(AUTH, digest)], [idle_ms])], timeout)
+        return int(moved)
+
+    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
+        """Look whether data was lost, over the connections that reads use; see ``canary.lua``.
+
+        :raises StoreError: the server did not answer, or refused the write that belongs to it.
+        """
+        name, number = (known.generation, known.number) if known else ("", 0)
+        key = f"{self.prefix}:canary"
+        [(now_ms, generation, now)] = self._run([(CANARY, [key], [name, number, secrets.token_hex(8)])], timeout)
+        return Canary(str(generation, "ascii"), int(now), now_ms)
 
     def merge(
         self,
@@ -242,10 +220,16 @@ class RedisStore:
         [reply] = self._run([(MERGE, keys, arguments)], timeout)
         return Merged(str(reply[0], "ascii"), *reply[1:])
 
-    def set_aside(self, digest: str, category: str, *, timeout: float, shadow: bool = False) -> None:
-        """Move a damaged record out of the way."""
+    def set_aside(
+        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
+    ) -> None:
+        """Move a damaged record out of the way.
+
+        :param only_foreign: only if the record itself names another session, not just the reply that was read.
+        """
         key = self.key(category, digest, shadow)
-        self._run([(SET_ASIDE, [key, f"{key}:aside"], [SET_ASIDE_MS])], timeout)
+        arguments = [SET_ASIDE_MS, digest if only_foreign else ""]
+        self._run([(SET_ASIDE, [key, f"{key}:aside"], arguments)], timeout)
 
     def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
         """Delete the records of an anonymous session (signed-in ones are buried instead)."""
@@ -296,37 +280,54 @@ class RedisStore:
             self._put_back(self._idle.pop(), clean=False)
         self._pool.disconnect(inuse_connections=False)
 
-    def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int) -> _Call:
+    def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
+        names = [AUTH, *(name for name in categories if name != AUTH)]
+        return (BURY, [self.key(n, digest) for n in names], [digest, version, TOMBSTONE_MS])
+
+    def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> _Call:
         meta = (
             "@d", row.digest, "@v", row.version, "@live", "1", "@at", stamp_ms, "@i", row.idle_expires_at,
             "@x", row.absolute_expires_at, "@c", row.created_at, "@e", row.user_epoch,
         )  # fmt: skip
-        arguments: list[Any] = [row.version, stamp_ms, max(1, life_ms), *meta]
+        arguments: list[Any] = [row.version, stamp_ms, max(1, life_ms), row.idle_expires_at, int(exact), *meta]
         if row.user_id is not None:
             arguments += ("@u", row.user_id)
         for name, value in row.payload.items():
             arguments += (name, value)
         return (PUSH, [self.key(AUTH, row.digest)], arguments)
 
-    def _run(self, calls: Sequence[_Call], timeout: float) -> list[Any]:
+    def _run(self, calls: Sequence[_Call], timeout: float, understand: _Understand | None = None) -> list[Any]:
         """Run scripts in one round trip; a server that does not know one yet is sent its text."""
         commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for script, keys, arguments in calls]
-        replies = self._commands(commands, timeout)
+        replies = self._commands(commands, timeout, understand)
         for number, reply in enumerate(replies):
             if isinstance(reply, driver.NoScriptError):
                 script, keys, arguments = calls[number]
-                [replies[number]] = self._commands([("EVAL", script.text, len(keys), *keys, *arguments)], timeout)
+                command = ("EVAL", script.text, len(keys), *keys, *arguments)
+                [replies[number]] = self._commands([command], timeout, understand)
         return replies
 
-    def _commands(self, commands: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
-        connection, clean = None, False
+    def _commands(
+        self, commands: Sequence[tuple[Any, ...]], timeout: float, understand: _Understand | None = None
+    ) -> list[Any]:
+        """Send commands and read their replies.
+
+        :param understand: gets good replies, and who sent them, before the connection is used by anybody else; False:
+            they belong to another question, so that nothing this connection says can be believed any more.
+        """
+        connection, clean, sent = None, False, False
         try:
             connection = self._take()
+            sent = True
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             replies = [_read_reply(connection, timeout) for _ in commands]
-            clean = not any(isinstance(reply, driver.ReadOnlyError) for reply in replies)
+            understood = True
+            if understand and not any(isinstance(reply, driver.ResponseError) for reply in replies):
+                # Ready clients' connections (fakeredis) do not introduce themselves: they stand for the endpoint.
+                understood = understand(replies, getattr(connection, "langpont_server", self.fence.server))
+            clean = understood and not any(isinstance(reply, driver.ReadOnlyError) for reply in replies)
         except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
-            raise translate(self.name, error) from None
+            raise translate(self.name, error, sent=sent) from None
         finally:
             if connection is not None:
                 self._put_back(connection, clean)
@@ -347,10 +348,10 @@ class RedisStore:
             finally:
                 self._waiting.discard(me)
         try:
-            closed = connection.can_read()  # nothing was asked: there is something to read only at the end
+            useless = connection.can_read()  # nothing was asked: there is something to read only at the end
         except (driver.RedisError, OSError):
-            closed = True
-        if closed:
+            useless = True
+        if useless or not self._leads_where_it_should(connection):
             connection.disconnect()
             try:
                 connection.connect()
@@ -365,12 +366,18 @@ class RedisStore:
         :param clean: every reply was read. A reply that was not read would answer somebody else's question, and a
             server that has become read-only must be looked up anew.
         """
-        if not clean:
+        if not clean or not self._leads_where_it_should(connection):
             connection.disconnect()
+            clean = False
         if clean and not self._waiting:
             self._idle.append(connection)
         else:
             self._pool.release(connection)
+
+    def _leads_where_it_should(self, connection: Any) -> bool:
+        """Not so after a failover, for connections to the server that was the primary before."""
+        server = getattr(connection, "langpont_server", None)
+        return server is None or self.fence.trust_since(server) != NEVER_MS
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -393,17 +400,8 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _change_arguments(change: CategoryChange) -> list[str | bytes | int]:
-    arguments: list[str | bytes | int] = [change.life_ms, int(change.wipe), len(change.sets)]
-    for name, value in change.sets.items():
-        arguments += (name, value)
-    arguments += (len(change.deletes), *change.deletes, len(change.increments))
-    for name, by in change.increments.items():
-        arguments += (name, by)
-    return arguments
-
-
 _Call = tuple[Script, Sequence[str], Sequence[Any]]
+_Understand = Callable[[Sequence[Any], Server], bool]
 
 
 def _read_reply(connection: Any, timeout: float) -> Any:
@@ -412,129 +410,3 @@ def _read_reply(connection: Any, timeout: float) -> Any:
         return connection.read_response(disable_decoding=True, timeout=timeout, disconnect_on_error=True)
     except driver.ResponseError as error:
         return error
-
-
-class _Damaged(Exception):
-    """A record that is not one of ours."""
-
-
-def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
-    """One hash as fields and metadata. A record that names another digest is a crossed reply or a moved key."""
-    if isinstance(found, bytes):  # an error text: not a hash
-        raise _Damaged
-    fields: dict[str, bytes] = {}
-    meta: dict[bytes, bytes] = {}
-    flat = iter(found)
-    for name, value in zip(flat, flat, strict=True):
-        if name[:1] == b"@":
-            meta[name] = value
-        else:
-            fields[str(name, "utf-8")] = value
-    if found and meta.get(b"@d") != digest.encode():
-        raise _Damaged
-    return fields, meta
-
-
-def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:
-    if not meta:
-        return None
-    live = meta.get(b"@live")
-    if live == b"0":
-        return AuthEntry(None)
-    if live != b"1":
-        raise _Damaged
-    try:
-        user = meta.get(b"@u")
-        row = AuthRow(
-            digest=digest,
-            user_id=None if user is None else str(user, "utf-8"),
-            version=_natural(meta[b"@v"]),
-            live=True,
-            payload=fields,
-            user_epoch=_natural(meta[b"@e"]),
-            created_at=_natural(meta[b"@c"]),
-            idle_expires_at=_natural(meta[b"@i"]),
-            absolute_expires_at=_natural(meta[b"@x"]),
-            read_at=now_ms,
-        )
-        return AuthEntry(row, _natural(meta[b"@at"]))
-    except KeyError:
-        raise _Damaged from None
-
-
-def _natural(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 18:
-        raise _Damaged
-    return int(value)
-
-
-def _written(reply: Sequence[Any], names: Sequence[str]) -> Written:
-    status = str(reply[0], "ascii")
-    if status == "written":
-        return Written(status, dict(zip(names, reply[1:], strict=True)))
-    return Written(status, category=names[reply[1] - 1] if len(reply) > 1 else None)
-
-
-# The first row that matches counts: redis-py's subclasses are not what their names say (AuthenticationError and
-# BusyLoadingError *are* ConnectionErrors), so the special ones stand above the general ones.
-_BY_TYPE: tuple[tuple[tuple[type[Exception], ...], ErrorClass], ...] = (
-    (
-        (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError),
-        ErrorClass.IDENTITY_REFUSED,
-    ),
-    ((driver.BusyLoadingError, driver.MasterDownError), ErrorClass.BUSY),
-    ((driver.MaxConnectionsError, driver.DataError, UnicodeError), ErrorClass.LOCAL),
-    ((driver.ReadOnlyError, driver.OutOfMemoryError), ErrorClass.WRITE_REFUSED),
-    (
-        (driver.MovedError, driver.AskError, driver.TryAgainError, driver.ClusterCrossSlotError),
-        ErrorClass.TOPOLOGY,
-    ),
-    ((driver.CrossSlotTransactionError,), ErrorClass.TOPOLOGY),
-)
-
-# Errors the driver has no class for keep their code as the first word of the text.
-_BY_CODE: Mapping[str, ErrorClass] = {
-    "BUSY": ErrorClass.BUSY,
-    "LOADING": ErrorClass.BUSY,
-    "MASTERDOWN": ErrorClass.BUSY,
-    "READONLY": ErrorClass.WRITE_REFUSED,
-    "OOM": ErrorClass.WRITE_REFUSED,
-    "MISCONF": ErrorClass.WRITE_REFUSED,
-    "NOREPLICAS": ErrorClass.WRITE_REFUSED,
-    "NOAUTH": ErrorClass.IDENTITY_REFUSED,
-    "WRONGPASS": ErrorClass.IDENTITY_REFUSED,
-    "NOPERM": ErrorClass.IDENTITY_REFUSED,
-    "WRONGTYPE": ErrorClass.DATA,
-}
-
-
-def classify(error: Exception) -> ErrorClass:
-    """The error class of a driver error. What nobody knows counts as unreachable: fail closed, and be counted."""
-    for types, error_class in _BY_TYPE:
-        if isinstance(error, types):
-            return error_class
-    text = str(error)
-    code = getattr(error, "status_code", None) or text.partition(" ")[0]
-    if code in _BY_CODE:
-        return _BY_CODE[code]
-    if code == "ERR" and "script" in text:
-        return ErrorClass.LOCAL  # the server is well; what it was asked to run is not
-    if type(error) is driver.ConnectionError and text.startswith("No connection available"):
-        return ErrorClass.LOCAL
-    if _caused_by_tls(error):
-        return ErrorClass.IDENTITY_REFUSED
-    return ErrorClass.UNREACHABLE
-
-
-def _caused_by_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def translate(store: str, error: Exception) -> StoreError:
-    """A driver error as the rest of the package sees it: by class, without its text (which may quote values)."""
-    timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
-    return StoreError(store, classify(error), type(error).__name__, timed_out=timed_out)

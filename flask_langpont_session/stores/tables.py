@@ -6,6 +6,8 @@ repeated after an unknown outcome.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -71,6 +73,8 @@ SESSIONS = sa.Table(
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
     sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
+    # The digest under which the session goes on, once it was given another id: who revokes it must find it.
+    sa.Column("successor", _exact_text(43), nullable=True),
     sa.Index("ix_langpont_sessions_user_id", "user_id"),
     sa.Index("ix_langpont_sessions_updated_at", "updated_at"),
     sa.Index("ix_langpont_sessions_absolute_expires_at", "absolute_expires_at"),
@@ -163,17 +167,63 @@ KILL = (
     .where(_s.digest == _digest, _s.live)
     .values(live=False, version=_s.version + 1, updated_at=now_ms())
 )
+RENAME = (
+    KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()))
+    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms(), _s.user_epoch == _epoch_of(_s.user_id))
+    .values(successor=sa.bindparam("successor", type_=sa.String()))
+)
+
+
+def _successor_statement(absolute: ColumnElement[int]) -> sa.Insert:
+    """The same session under another digest. It is as old as it was, and dies with what its predecessor dies with."""
+    columns = {
+        "digest": sa.bindparam("successor", type_=sa.String()),
+        "user_id": _s.user_id,
+        "version": sa.literal_column("1"),
+        "live": sa.true(),
+        "payload": _fields,
+        "user_epoch": _s.user_epoch,
+        "created_at": _s.created_at,
+        "updated_at": now_ms(),
+        "idle_expires_at": _earlier(now_ms() + _idle_ms, absolute),
+        "absolute_expires_at": absolute,
+    }
+    return SESSIONS.insert().from_select(list(columns), sa.select(*columns.values()).where(_s.digest == _digest))
+
+
+INSERT_SUCCESSOR = _successor_statement(_s.absolute_expires_at)
+INSERT_SUCCESSOR_LIFE = _successor_statement(_s.created_at + _absolute_ms)
+
 SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
+SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest)
 
 # Whoever holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
-LOCK_TO_SLIDE = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
-SLIDE = SESSIONS.update().where(_s.digest == _digest, _s.live, _s.idle_expires_at < _ms).values(idle_expires_at=_ms)
+LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
+SLIDE = (
+    SESSIONS.update()
+    .where(_s.digest == _digest, _s.live, _s.idle_expires_at < _ms)
+    .where(_s.user_epoch == _epoch_of(_s.user_id))
+    .values(idle_expires_at=_ms)
+)
+# Of a reader who knows a later expiry and one who does not, whoever is first decides: the other changes nothing.
+KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.idle_expires_at <= now_ms())
 
 RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
 FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
 # The rows die by the epoch, unchanged; the stamp is for those who ask what changed.
 TOUCH_OF_USER = SESSIONS.update().where(_s.user_id == _user).values(updated_at=now_ms())
 DIGESTS_OF_USER = sa.select(_s.digest).where(_s.user_id == _user)
+# Who takes many rows takes them in one order, or two of them would wait for each other for ever.
+LOCK_OF_USER = DIGESTS_OF_USER.order_by(_s.digest).with_for_update()
+
+_until: ColumnElement[bool] = _s.created_at <= _ms
+KILL_UNTIL = (
+    SESSIONS.update()
+    .where(_s.user_id == _user, _until, _s.live)
+    .values(live=False, version=_s.version + 1, updated_at=now_ms())
+)
+DIGESTS_UNTIL = DIGESTS_OF_USER.where(_until)
+LOCK_UNTIL = LOCK_OF_USER.where(_until)
 
 SELECT_OLD = (
     sa.select(_s.digest)
@@ -203,9 +253,22 @@ def _from_text(text: str) -> Fields:
 
 
 def auth_row(row: Row[Any]) -> AuthRow:
-    """What one of the SELECT statements found, as a value."""
-    # Not every driver has a type for truth.
-    return AuthRow(**{**row._mapping, "live": bool(row.live), "payload": _from_text(row.payload)})
+    """What one of the SELECT statements found, as a value. The dead are dead also when their payload is damaged."""
+    live = bool(row.live)  # not every driver has a type for truth
+    try:
+        payload = _from_text(row.payload)
+    except StoreError:
+        if live:
+            raise
+        payload = {}
+    return AuthRow(**{**row._mapping, "live": live, "payload": payload})
+
+
+def readable(rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:
+    """The rows as values, but for the damaged: one of them must not keep all others from being listed."""
+    for row in rows:
+        with suppress(StoreError):
+            yield auth_row(row)
 
 
 def one_row(connection: Connection, digest: str) -> AuthRow | None:
@@ -216,5 +279,14 @@ def one_row(connection: Connection, digest: str) -> AuthRow | None:
 
 def touched(connection: Connection, user_id: str) -> list[str]:
     """The digests of all of a user's rows, which count as changed from now on."""
+    connection.execute(LOCK_OF_USER, {"user": user_id}).all()
     connection.execute(TOUCH_OF_USER, {"user": user_id})
     return list(connection.execute(DIGESTS_OF_USER, {"user": user_id}).scalars())
+
+
+def killed_until(connection: Connection, user_id: str, until_ms: int) -> list[str]:
+    """The digests of the user's rows created until then, which are dead from now on."""
+    values = {"user": user_id, "ms": until_ms}
+    connection.execute(LOCK_UNTIL, values).all()
+    connection.execute(KILL_UNTIL, values)
+    return list(connection.execute(DIGESTS_UNTIL, values).scalars())

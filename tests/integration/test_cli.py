@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import sqlalchemy
 from click.testing import Result
 from flask import Flask
 
-from example_app.servers import Valkey
+from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cli import langpont
 
+from .behind import age_row, emptied, entry, row, sign_in, wait_until_home, waiting
 from .conftest import MakeApp, close, parts
 
 TABLES = {"langpont_sessions", "langpont_users"}
@@ -188,3 +190,187 @@ def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "The session tables are there.\n"), done.stderr
     assert (tmp_path / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_are_listed_with_the_names_to_end_them_by(make_app: MakeApp) -> None:
+    """One line per session on standard output, for other programs; the number of them beside it."""
+    app = make_app()
+    first, second = sign_in(app), sign_in(app)
+    age_row(app, first.digest, 600_000)
+    sign_in(app, "8")
+    result = run(app, "sessions", "list", "7")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [first.digest, second.digest]
+    for line in lines:
+        assert re.fullmatch(r"\S{43}  since [\d-]{10} [\d:]{8}  until [\d-]{10} [\d:]{8} if unused \(UTC\)", line)
+    assert "2 sessions of user 7" in result.stderr
+    assert first.cookie.split(".")[0] not in result.output
+    result = run(app, "sessions", "list", "nobody")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_a_session_is_revoked_by_its_name(make_app: MakeApp) -> None:
+    """And no other one."""
+    app = make_app()
+    client, other = sign_in(app), sign_in(app)
+    result = run(app, "sessions", "revoke", client.digest)
+    assert (result.exit_code, result.output) == (0, "1 sessions ended: the database knows it.\n")
+    assert client.get("/who").json["user"] is None
+    assert other.get("/who").json["user"] == "7"
+
+
+def test_a_user_is_revoked_by_name(make_app: MakeApp) -> None:
+    """All of theirs, and nobody else's."""
+    app = make_app()
+    clients, other = [sign_in(app) for _ in range(2)], sign_in(app, "8")
+    result = run(app, "sessions", "revoke", "--user", "7")
+    assert (result.exit_code, result.output) == (0, "2 sessions ended: the database knows it.\n")
+    assert [client.get("/who").json["user"] for client in clients] == [None, None]
+    assert other.get("/who").json["user"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "either a DIGEST or a --user"),
+        (["A" * 43, "--user", "7"], "either a DIGEST or a --user"),
+        (["7"], "43 characters"),
+        (["A" * 43 + "."], "43 characters"),
+    ],
+    ids=["nobody", "both", "a user as a digest", "a cookie as a digest"],
+)
+def test_who_is_not_named_clearly_is_not_revoked(make_app: MakeApp, arguments: list[str], complaint: str) -> None:
+    """A usage error, exit code 2, and everybody goes on."""
+    app = make_app()
+    client = sign_in(app)
+    result = run(app, "sessions", "revoke", *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.output
+    assert client.get("/who").json["user"] == "7"
+
+
+def test_a_digest_that_begins_with_a_dash_is_one(make_app: MakeApp) -> None:
+    """One in sixty-four does: it can be given as it was listed."""
+    app = make_app()
+    client = sign_in(app)
+    while not client.digest.startswith("-"):
+        client = sign_in(app)
+    result = run(app, "sessions", "revoke", client.digest)
+    assert (result.exit_code, result.output) == (0, "1 sessions ended: the database knows it.\n")
+    assert client.get("/who").json["user"] is None
+
+
+def test_sessions_can_be_ended_while_redis_is_down(make_app: MakeApp, primary: Valkey) -> None:
+    """The command is a process of its own; the workers of its host go on with what it left in the journal."""
+    app, command = make_app(), make_app()
+    client = sign_in(app)
+    primary.kill()
+    try:
+        assert client.digest in run(command, "sessions", "list", "7").stdout
+        result = run(command, "sessions", "revoke", client.digest)
+        assert (result.exit_code, result.output) == (0, "1 sessions ended: the database knows it.\n")
+        assert client.get("/who").json["user"] is None
+    finally:
+        primary.start()
+    wait_until_home(app)
+    assert entry(primary, client.digest)["@live"] == "0"
+
+
+@pytest.fixture
+def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[tuple[Flask, Flask]]:
+    """A worker and the command, on a database that can be killed."""
+    url = emptied(postgres)
+    yield make_app(DATABASE_URL=url), make_app(DATABASE_URL=url)
+    postgres.start()
+
+
+@pytest.mark.parametrize("by", ["digest", "user"])
+def test_sessions_can_be_ended_while_the_database_is_down(
+    on_postgres: tuple[Flask, Flask], postgres: Postgres, by: str
+) -> None:
+    """It says who has to tell the database, and the worker does. A list cannot be given: a sentence, exit code 1."""
+    app, command = on_postgres
+    client = sign_in(app)
+    postgres.kill()
+    result = run(command, "sessions", "list", "7")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: the sessions cannot be listed: database: unreachable")
+    result = run(command, "sessions", "revoke", *([client.digest] if by == "digest" else ["--user", "7"]))
+    assert result.exit_code == 0
+    assert "ended: the database does not answer; it waits in this host's journal." in result.output
+    assert client.get("/who").json["user"] is None
+    postgres.start()
+    assert row(app, client.digest)["live"] or not waiting(app)
+    wait_until_home(app)
+    assert not row(app, client.digest)["live"]
+
+
+# -- purge -------------------------------------------------------------------------------------------------------------
+
+DAY = 86_400_000
+
+
+def count(app: Flask) -> int:
+    with parts(app).repository.database.engine.connect() as connection:
+        found = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar()
+    return int(found or 0)
+
+
+def test_purge_deletes_what_was_over_long_ago(bare: Flask) -> None:
+    """By the end of a session's life in all: who lives, and who died while an old cookie may still come, stays."""
+    run(bare, "init-db")
+    database = parts(bare).repository.database
+
+    def session_over_since(days: float, name: str) -> None:
+        database.create(name, user_id="7", payload={}, idle_ms=DAY, absolute_ms=DAY)
+        age_row(bare, name, int((days + 1) * DAY))
+
+    for number, days in enumerate((-1, 0.9, 1.1, 6.9, 7.1)):
+        session_over_since(days, f"session {number}")
+    database.create("revoked", user_id="7", payload={}, idle_ms=DAY, absolute_ms=DAY)
+    database.kill("revoked")
+    result = run(bare, "purge", "--days", "7")
+    assert (result.exit_code, result.output) == (0, "1 rows deleted.\n")
+    result = run(bare, "purge")
+    assert (result.exit_code, result.output) == (0, "2 rows deleted.\n")
+    result = run(bare, "purge")
+    assert (result.exit_code, result.output) == (0, "0 rows deleted.\n")
+    assert {info.digest for info in database.sessions_of("7")} == {"session 0", "session 1", "revoked"}
+
+
+def test_purge_deletes_more_than_one_portion(make_app: MakeApp) -> None:
+    """A table that nobody has cleared for a year is cleared by one call."""
+    app = make_app()
+    names = ("digest", "version", "live", "payload", "user_epoch", "created_at", "updated_at", "idle_expires_at",
+             "absolute_expires_at")  # fmt: skip
+    with parts(app).repository.database.engine.begin() as connection:
+        connection.execute(
+            sqlalchemy.text(f"INSERT INTO langpont_sessions ({', '.join(names)}) VALUES (:digest, 1, 0, '{{}}', "
+                            "0, 0, 0, 0, 0)"),
+            [{"digest": str(number)} for number in range(2001)],
+        )  # fmt: skip
+    result = run(app, "purge")
+    assert (result.exit_code, result.output) == (0, "2001 rows deleted.\n")
+    assert count(app) == 0
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "x", "0.5"])
+def test_purge_takes_a_day_at_least(make_app: MakeApp, days: str) -> None:
+    """Rows of sessions whose cookies may still come say that they are dead: they are needed."""
+    app = make_app()
+    client = sign_in(app)
+    assert run(app, "purge", "--days", days).exit_code == 2
+    assert row(app, client.digest)["live"]
+
+
+def test_purge_without_the_database_says_so(on_postgres: tuple[Flask, Flask], postgres: Postgres) -> None:
+    """A sentence instead of a traceback."""
+    postgres.kill()
+    result = run(on_postgres[1], "purge")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: database: unreachable")
+    assert "0 rows were deleted" in result.output

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from flask_langpont_session.cookies import CookieSigner, digest_of
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, cookie_of, parts
+from .counting import evals
 from .test_csrf import browser, records
-from .test_level0 import evals
 from .test_outage import digest, wait_for_level
 
 KEY = "test key of the test suite, 32+ bytes"
@@ -178,13 +179,12 @@ class Clock:
         self._ahead += LIFE.total_seconds() * share
 
 
-@pytest.mark.parametrize("who", [visitor, signed_in])
-def test_a_permanent_cookie_is_renewed_after_a_tenth_of_its_life(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, who: Any
+def test_a_visitors_permanent_cookie_is_renewed_after_a_tenth_of_its_life(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same id with a new date, once per tenth, and only by requests that look at the session."""
     clock = Clock(monkeypatch)
-    client = who(app)
+    client = visitor(app)
     first = cookie_of(client.post("/permanent/1"))
     assert digest(first) == digest(client.cookie)
     clock.advance(0.09)
@@ -199,6 +199,21 @@ def test_a_permanent_cookie_is_renewed_after_a_tenth_of_its_life(
     assert set_cookies(client.get("/all")) == []
     clock.advance(0.11)
     assert cookie_of(client.post("/set", json={"theme": "dark"}))
+
+
+def test_a_users_permanent_cookie_lasts_as_long_as_the_session_and_is_never_renewed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C2: a renewal that comes late would undo a newer sign-in."""
+    client = browser(app)
+    client.post("/login/7")
+    sent = set_cookies(client.post("/permanent/1"))
+    [row] = parts(app).repository.database.sessions_of("7")
+    [expires] = re.findall(r"Expires=([^;]+)", sent[0])
+    assert abs(parsedate_to_datetime(expires).timestamp() - row.absolute_expires_at / 1000) < 10
+    Clock(monkeypatch).advance(0.9)
+    for url in ("/all", "/who"):
+        assert set_cookies(client.get(url)) == []
 
 
 def test_a_cookie_that_is_not_permanent_is_never_renewed(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,24 +255,31 @@ def test_the_permanent_flag_alone_is_worth_no_cookie_for_a_new_visitor(app: Flas
     assert set_cookies(client.get("/all")) == []
 
 
-def test_a_permanent_cookie_of_a_dead_or_doubtful_session_is_not_renewed(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """C3, I9: a cookie that is due stays as it is while its session is dead or cannot be verified."""
-    clock = Clock(monkeypatch)
+def test_the_cookie_of_a_dead_or_doubtful_session_is_not_sent_again(app: Flask) -> None:
+    """C2, C3, I9: whatever the request wants of it."""
     client, admin = browser(app), browser(app)
     client.post("/login/7")
     dead = cookie_of(client.post("/permanent/1"))
     client.post("/logout")
     admin.post("/login/1?role=admin")
-    admin.post("/permanent/1")
-    clock.advance(0.5)
-    assert set_cookies(browser(app, dead).get("/all")) == []
+    for method, url in (("get", "/all"), ("post", "/permanent/0"), ("post", "/clear"), ("post", "/logout")):
+        assert set_cookies(getattr(browser(app, dead), method)(url)) == []
     with switched_off(app, "primary", "database"):
         response = admin.get("/who")
         assert (response.json["user"], response.json["level"]) == (None, 4)
-        assert set_cookies(response) == []
-    assert cookie_of(admin.get("/who"))
+        assert set_cookies(response) == set_cookies(admin.post("/permanent/1")) == []
+    assert cookie_of(admin.post("/permanent/1"))
+
+
+def test_a_late_sign_out_ends_the_session_under_its_new_id(app: Flask) -> None:
+    """It came with an id that another request had replaced: the session is over, and the newer cookie stays."""
+    for url in ("/logout", "/clear"):
+        client = signed_in(app)
+        old = client.cookie
+        client.cookie = cookie_of(client.post("/regenerate"))
+        assert client.get("/who").json["user"] == "7"
+        assert set_cookies(browser(app, old).post(url)) == []
+        assert client.get("/who").json["user"] is None
 
 
 # -- COOKIE_RESEND="flask" ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from example_app.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, cookie_of, parts
-from .test_level0 import evals
+from .counting import evals
 from .test_outage import stored, wait_for, wait_for_level
 
 PAGE = "<form method=post>{{ form.csrf_token }}{{ form.input_text }}</form>"

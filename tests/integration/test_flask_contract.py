@@ -33,8 +33,8 @@ from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, cookie_of, parts
+from .counting import evals
 from .test_csrf import browser, records
-from .test_level0 import evals
 from .test_outage import digest, row_of, stored, wait_for, wait_for_level
 
 

@@ -25,8 +25,8 @@ from example_app.servers import Postgres, Valkey
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, cookie_of, parts
+from .counting import evals
 from .test_csrf import User, browser, records
-from .test_level0 import evals
 from .test_outage import digest, row_of, stored, wait_for, wait_for_level
 
 # Flask-Login 0.6 makes the remember cookie's date with utcnow(), which newer Pythons warn of.

@@ -16,13 +16,7 @@ from example_app.servers import Valkey
 from flask_langpont_session.cookies import digest_of
 
 from .conftest import MakeApp, cookie_of, parts
-
-
-def evals(server: Valkey) -> int:
-    """Scripts the server was sent so far, by its own count: the only commands that requests use."""
-    with server.client() as client:
-        stats = client.info("commandstats")
-    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+from .counting import evals
 
 
 def test_a_session_comes_back_by_category(make_app: MakeApp, primary: Valkey) -> None:

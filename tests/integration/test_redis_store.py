@@ -17,7 +17,8 @@ from example_app.servers import Valkey
 from flask_langpont_session.leases import TOMBSTONE_MS
 from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
 from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, MergeField, RedisStore, Script
+from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, RedisStore, Script
+from flask_langpont_session.stores.redis_records import MergeField
 from tests.programs import required
 
 DIGEST = "d" * 43
@@ -627,7 +628,7 @@ def test_a_reply_that_came_too_late_answers_nobody_else(server: Valkey, store: R
 def test_the_fence_learns_who_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
     """The first connection asks for run id, clock and role; the pool's next one finds the same server."""
     store.time_ms(timeout=WAIT)
-    assert store.fence.identity == raw.info("server")["run_id"]
+    assert str(store.fence.identity).startswith(f"{raw.info('server')['run_id']}:master:")
     assert store.fence.is_primary
     trusted = store.fence.trust_since_ms
     store.forget_connections()

@@ -5,11 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from example_app.users import DEMO_PASSWORDS
+from flask_langpont_session.cookies import digest_of
+
+COOKIE = "langpont"
+"""The name of the example application's session cookie."""
+
+BATCH = 500
+"""Sessions in one question to a worker."""
+
+FORM = "application/x-www-form-urlencoded"
 
 TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 
@@ -35,8 +45,45 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
     _connection: http.client.HTTPConnection | None = None
 
+    def at(self, url: str) -> Visitor:
+        """The same browser, with the same cookie jar, at another address."""
+        return Visitor(url, self.cookies)
+
+    def twin(self, url: str | None = None) -> Visitor:
+        """Another browser with a copy of the cookies as they are now: a thief, or a page opened before."""
+        return Visitor(url or self.url, dict(self.cookies))
+
+    @property
+    def digest(self) -> str:
+        """Under which the stores know the session."""
+        return digest_of(self.cookies[COOKIE].split(".")[0])
+
     def get(self, path: str) -> Answer:
         return self._request("GET", path, None)
+
+    def send(self, path: str, **form: str) -> Answer:
+        """Post a form to a page that asks for no CSRF token."""
+        return self._request("POST", path, urlencode(form))
+
+    @property
+    def cookie(self) -> str:
+        """The session cookie as a browser sends it."""
+        return f"{COOKIE}={self.cookies[COOKIE]}"
+
+    def whose(self, cookies: Sequence[str]) -> list[tuple[str | None, str | None]]:
+        """User and role of many sessions, as the worker at this address knows them; None: nobody's."""
+        found: list[tuple[str | None, str | None]] = []
+        for at in range(0, len(cookies), BATCH):
+            body = json.dumps({"cookies": cookies[at : at + BATCH]})
+            answer = self._request("POST", "/many", body, "application/json")
+            assert answer.status == 200, answer.body
+            found += map(tuple, answer.json)
+        return found
+
+    def me(self) -> Any:
+        answer = self.get("/me")
+        assert answer.status == 200, answer.body
+        return answer.json
 
     def post(self, path: str, **form: str) -> Answer:
         """Post a form with the CSRF token of the page."""
@@ -57,10 +104,10 @@ class Visitor:
             self._connection.close()
             self._connection = None
 
-    def _request(self, method: str, path: str, body: str | None) -> Answer:
+    def _request(self, method: str, path: str, body: str | None, kind: str = FORM) -> Answer:
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
         if body is not None:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            headers["Content-Type"] = kind
         for last in (False, True):
             if self._connection is None:
                 self._connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=15)

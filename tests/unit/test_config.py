@@ -424,10 +424,13 @@ def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -
         "redis://h", "redis://h:6379", "redis://h:6379/", "redis://h:6379/15", "rediss://u:p%40ss@h:6380/0?db=1",
         "valkey://h", "valkeys://h/0", "unix:///run/valkey.sock", "unix://:pw@/run/valkey.sock?db=2",
         "rediss://h?ssl_ca_certs=/etc/ssl/ca.pem&client_name=web",
+        "redis+sentinel://h1:26379,h2:26380,h3/service", "valkey+sentinel://u:p%40ss@h1,[::1]:26379/my-master.1?db=1",
+        "rediss+sentinel://h1/service?ssl_ca_certs=/etc/ssl/ca.pem", "valkeys+sentinel://h1/service",
+        "redis+sentinel://h1/service?sentinel_username=u&sentinel_password=p",
     ],
 )  # fmt: skip
 def test_urls_that_the_driver_understands(load: Load, url: str) -> None:
-    """All five schemes, with database, password and certificate options."""
+    """All schemes, with database, password and certificate options."""
     assert load(**{**REMOTE, "REDIS_URL": url}).redis_url == url
 
 
@@ -441,7 +444,7 @@ SECRET = "pa55word"
         (f"{SECRET}@h", "without a scheme"),
         ("localhost:6379", "without a scheme"),
         (f"//:{SECRET}@h/0", "without a scheme"),
-        (f"redis+sentinel://:{SECRET}@h1,h2/service", "scheme 'redis+sentinel'"),
+        (f"redis+sentinels://:{SECRET}@h1,h2/service", "scheme 'redis+sentinels'"),
         (f"redis+cluster://:{SECRET}@h", "scheme 'redis+cluster'"),
         ("elasticache://group-id", "scheme 'elasticache'"),
         (f"http://u:{SECRET}@h/", "scheme 'http'"),
@@ -475,6 +478,45 @@ def test_a_wrong_redis_url_says_what_is_supported(load: Load, setting: str, url:
     assert SECRET not in problems[0]
     if "scheme" in says:
         assert all(f"{scheme}://" in problems[0] for scheme in ("redis", "rediss", "valkey", "valkeys", "unix"))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"redis+sentinel://:{SECRET}@h1,h2", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/service/0", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/my service", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1,,h2/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1,h2:port/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1:0/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1:65536/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1,:{SECRET}@h2/service", "before the first host"),
+        (f"redis+sentinel://h1,:{SECRET}@h2/service", "before the first host"),
+        (f"redis+sentinel://h1,::1/service?sentinel_password={SECRET}", "host or host:port"),
+        (f"redis+sentinel://:12#{SECRET}@h1/service", "write %23"),
+        (f"redis+sentinel://h1/service?sentinel_password=12#{SECRET}", "write %23"),
+        (f"redis+sentinel://:{SECRET}@h1/service?db=x", "db is the number of a database"),
+        (f"redis+sentinel://:{SECRET}@h1/service?socket_timeout=5", "all else has settings of its own"),
+        (f"redis://:{SECRET}@h1/0?sentinel_password=x", "all else has settings of its own"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["REDIS_URL", "REPLICA_URL"])
+def test_a_wrong_sentinel_url_says_what_is_wrong(load: Load, setting: str, url: str, says: str) -> None:
+    """At start, and without what may be a password."""
+    [problem] = problems_of(load, testing=False, **{**REMOTE, setting: url})
+    assert problem.startswith(f"{PREFIX}{setting}: ")
+    assert says in problem
+    assert SECRET not in problem
+
+
+def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
+    """A service has several hosts, also where a sentinel runs on this one."""
+    url = "redis+sentinel://localhost,127.0.0.1:26380/service"
+    assert not is_local(url)
+    [problem] = problems_of(load, testing=False, REDIS_URL=url)
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: required")
 
 
 @pytest.mark.parametrize(

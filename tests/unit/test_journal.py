@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Journal
-from flask_langpont_session.stores.journal_entries import Overlay, PendingPush
+from flask_langpont_session.stores.journal_entries import (
+    Overlay,
+    PendingPush,
+    PendingUserRevocation,
+    ServerRecord,
+)
 from flask_langpont_session.stores.journal_file import Generation
+
+from .journal_process import let_go, output, process
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
@@ -81,26 +86,6 @@ def increment(journal: Journal, by: int, digest: str = "d") -> None:
     journal.increment(digest, kind="u", category="translation", field="n", by=by)
 
 
-def process(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """A worker process with a journal named ``journal`` on the file that is the first argument."""
-    prologue = """
-        import os, sys
-        from pathlib import Path
-        from flask_langpont_session.stores.base import StoreError
-        from flask_langpont_session.stores.journal import Journal
-        journal = Journal(Path(sys.argv[1]))
-    """
-    code = textwrap.dedent(prologue) + textwrap.dedent(script)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def output(worker: subprocess.Popen[str]) -> str:
-    text, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 0
-    return text.strip()
-
-
 def in_fork(work: Callable[[], object]) -> str:
     """What ``work`` returns in a forked child, as text."""
     reader, writer = os.pipe()
@@ -114,6 +99,21 @@ def in_fork(work: Callable[[], object]) -> str:
         text = pipe.read()
     os.waitpid(child, 0)
     return text
+
+
+def questions(journal: Journal) -> list[str]:
+    """What the open journal asks SQLite from now on."""
+    statements: list[str] = []
+    assert journal._file.connection is not None
+    journal._file.connection.set_trace_callback(statements.append)
+    return statements
+
+
+def synchronous(journal: Journal) -> int:
+    """How commits reach the disk: 1 soon, 2 at once."""
+    assert journal._file.connection is not None
+    [level] = journal._file.connection.execute("PRAGMA synchronous").fetchone()
+    return int(level)
 
 
 # What a session is told
@@ -131,6 +131,7 @@ def test_a_new_journal_is_empty(journal: Journal) -> None:
         lambda journal: write(journal, a=b"1"),
         lambda journal: increment(journal, 1),
         lambda journal: journal.revoke("d"),
+        lambda journal: journal.revoke_user("7", until_ms=1),
         lambda journal: journal.queue_push("d"),
         lambda journal: journal.publish_copies([("d", "ui", CategoryCopy(1, {}))]),
     ],
@@ -322,15 +323,27 @@ def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
     assert journal.is_empty()
 
 
-def test_revoking_again_takes_nothing_back(journal: Journal, clock: Clock) -> None:
-    """A second revocation keeps the first one's time and what is settled already."""
-    journal.revoke("d", in_database=True)
+def test_revoking_again_keeps_the_time_and_the_tombstone(journal: Journal, clock: Clock) -> None:
+    """A second revocation keeps the first one's time, and that Redis has the tombstone."""
+    journal.revoke("d", in_redis=True)
     clock.now += 9
     journal.revoke("d")
     (entry,) = journal.pending_revocations()
-    assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
-    journal.revoke("d", in_redis=True)
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (False, True, 1_000_000)
+    journal.revoke("d", in_database=True)
     assert journal.pending_revocations() == []
+
+
+def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
+    """What it had before may have been a change of id, after which the session went on."""
+    journal.revoke("d", in_database=True)
+    journal.revoke("d")
+    (entry,) = journal.pending_revocations()
+    assert (entry.in_database, entry.in_redis) == (False, False)
+    journal.revoke("d", in_redis=True)
+    assert not journal.is_empty()
+    journal.revoke("d", in_database=True)
+    assert journal.is_empty()
 
 
 def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
@@ -350,6 +363,155 @@ def test_a_push_queued_again_outlives_the_older_one(journal: Journal) -> None:
     assert journal.pending_pushes() == [PendingPush(seq=3, digest="a")]
 
 
+# Users who were logged out everywhere
+
+
+def logged_out(journal: Journal) -> dict[str, int]:
+    return {entry.user_id: entry.until_ms for entry in journal.pending_user_revocations()}
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 9), (9, 5), (9, 9)])
+def test_of_two_times_the_later_one_counts(journal: Journal, first: int, second: int) -> None:
+    """A user who is logged out everywhere twice is one entry, with the later time."""
+    journal.revoke_user("7", until_ms=first)
+    journal.revoke_user("7", until_ms=second)
+    assert logged_out(journal) == {"7": 9}
+
+
+def test_every_overlay_names_all_users(journal: Journal) -> None:
+    """Whose session it is only its record can say, so every session and shadow is told of every user."""
+    journal.revoke_user("7", until_ms=5)
+    journal.revoke_user("8", until_ms=6)
+    assert journal.overlay("d") == Overlay(False, {}, {}, {}, {"7": 5, "8": 6})
+    assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
+    for entry in journal.pending_user_revocations():
+        journal.forget_user_revocation(entry)
+    assert journal.overlay("d") == NOTHING
+    assert journal.is_empty()
+
+
+def test_users_are_oldest_first(journal: Journal) -> None:
+    """The user who was noted longest ago comes first, and the limit cuts the newest off."""
+    for user in ("b", "a", "c", "b"):
+        journal.revoke_user(user, until_ms=1)
+    assert [entry.user_id for entry in journal.pending_user_revocations()] == ["a", "c", "b"]
+    assert journal.pending_user_revocations(limit=1) == [PendingUserRevocation(seq=2, user_id="a", until_ms=1)]
+    assert journal.counts()["user_revocations"] == 3
+
+
+@pytest.mark.parametrize("until", [4, 5, 6])
+def test_a_user_noted_again_outlives_the_older_entry(journal: Journal, until: int) -> None:
+    """Forgetting what was carried out does not forget what was noted since, whatever time it has."""
+    journal.revoke_user("7", until_ms=5)
+    [done] = journal.pending_user_revocations()
+    journal.revoke_user("7", until_ms=until)
+    journal.forget_user_revocation(done)
+    assert logged_out(journal) == {"7": max(5, until)}
+
+
+def test_a_forgotten_user_can_be_noted_again(journal: Journal) -> None:
+    """Once it is forgotten an earlier time counts too, and the old entry does not name the new one."""
+    journal.revoke_user("7", until_ms=9)
+    [done] = journal.pending_user_revocations()
+    journal.forget_user_revocation(done)
+    journal.revoke_user("7", until_ms=5)
+    journal.forget_user_revocation(done)
+    assert logged_out(journal) == {"7": 5}
+
+
+def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
+    """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
+    journal.write("d", kind="u", user_id="7", category="translation", changes={"a": b"1"}, base={}, base_version=1)
+    journal.revoke("e")
+    journal.revoke_user("7", until_ms=2**62)
+    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
+    assert journal.is_revoked("e")
+    assert not journal.is_revoked("d")
+
+
+# What the host knows of its servers
+
+KNOWN = ServerRecord(identity="a", trust_since_ms=100, generation="g", number=7)
+
+
+def test_an_unknown_server_is_unknown(journal: Journal) -> None:
+    """Nothing is known of an endpoint until it is noted, and nothing of another one then."""
+    assert journal.server("redis:6379") is None
+    journal.remember_server("redis:6379", KNOWN)
+    assert journal.server("redis:6379") == KNOWN
+    assert journal.server("redis:6380") is None
+
+
+def test_a_server_is_no_entry(journal: Journal) -> None:
+    """Knowing a server leaves the journal empty: it waits for nothing."""
+    journal.remember_server("redis:6379", KNOWN)
+    assert journal.is_empty()
+    assert journal.overlay("d") == NOTHING
+    assert not any(journal.counts().values())
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (replace(KNOWN, number=8), True),
+        (replace(KNOWN, number=6), False),
+        (replace(KNOWN, generation="h", number=1), True),
+        (replace(KNOWN, identity="b", number=1), True),
+        (replace(KNOWN, trust_since_ms=101, number=1), True),
+        (replace(KNOWN, trust_since_ms=99, number=8), False),
+        (replace(KNOWN, identity="b", generation="h", trust_since_ms=99), False),
+    ],
+)
+def test_who_has_not_heard_of_an_incident_hides_it_from_nobody(
+    journal: Journal, said: ServerRecord, kept: bool
+) -> None:
+    """S5: what a worker remembers may not date trust back; of one canary the higher number stays."""
+    journal.remember_server("redis:6379", KNOWN)
+    journal.remember_server("redis:6379", said)
+    assert journal.server("redis:6379") == (said if kept else KNOWN)
+
+
+def test_an_incident_noted_at_the_same_moment_is_not_hidden(
+    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S5: a worker that looked just before another one noted an incident sees it when it writes."""
+    sibling.remember_server("redis:6379", replace(KNOWN, trust_since_ms=200))
+    monkeypatch.setattr(durable, "server", lambda endpoint: None)
+    durable.remember_server("redis:6379", KNOWN)
+    assert sibling.server("redis:6379") == replace(KNOWN, trust_since_ms=200)
+
+
+def test_a_growing_number_costs_requests_nothing(durable: Journal, sibling: Journal) -> None:
+    """The canary's number is noted without making any worker look at the journal again; a sibling sees it."""
+    sibling.remember_server("redis:6379", KNOWN)
+    assert durable.is_empty()
+    asked = questions(durable)
+    sibling.remember_server("redis:6379", replace(KNOWN, number=8))
+    assert durable.is_empty()
+    assert asked == []
+    assert durable.server("redis:6379") == replace(KNOWN, number=8)
+
+
+def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal) -> None:
+    """An incident is forced to the disk, as every entry is after what was not."""
+    durable.is_empty()
+    asked, levels = questions(durable), []
+    for number, trust_since_ms in ((7, 100), (8, 100), (8, 101)):
+        durable.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
+        levels.append("unforced" if "PRAGMA synchronous = NORMAL" in asked else "forced")
+        asked.clear()
+    assert levels == ["forced", "unforced", "forced"]
+    assert synchronous(durable) == 2
+
+
+def test_after_a_failure_everything_is_forced_again(durable: Journal) -> None:
+    """Whatever happens inside an unforced transaction, the next one is forced."""
+    with pytest.raises(ZeroDivisionError), durable._file.aside():
+        assert synchronous(durable) == 1
+        raise ZeroDivisionError
+    assert synchronous(durable) == 2
+
+
 # Copies, outages, status
 
 
@@ -365,7 +527,7 @@ def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
     journal.publish_copies((f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
     write(journal, a=b"1")
     journal.clear_copies()
-    assert journal.counts() == {"writes": 1, "revocations": 0, "pushes": 0, "copies": 0, "outages": 0}
+    assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
 
 
 def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
@@ -394,6 +556,7 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
             add()
         assert caught.value.error_class is ErrorClass.LOCAL
     journal.revoke("e")
+    journal.revoke_user("7", until_ms=1)
     journal.queue_push("e")
     write(journal, a=b"2")
     assert journal.overlay("d").writes == {"translation": {"a": b"2", "b": b"1"}}
@@ -441,10 +604,8 @@ def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: J
 
 def test_workers_that_start_together_share_one_file(path: Path) -> None:
     """Processes that all create the file at the same moment all succeed, and lose nothing."""
-    workers = [
-        process("sys.stdin.readline(); journal.open(); journal.queue_push(sys.argv[2])", path, number)
-        for number in range(6)
-    ]
+    workers = [process("wait(); journal.open(); journal.queue_push(sys.argv[2])", path, number) for number in range(6)]
+    let_go(workers)
     for worker in workers:
         output(worker)
     journal = Journal(path)
@@ -455,6 +616,7 @@ def test_workers_that_start_together_share_one_file(path: Path) -> None:
 def test_concurrent_increments_are_all_counted(path: Path) -> None:
     """Increments of several processes on one field add up to exactly what was acknowledged."""
     script = """
+        wait()
         acknowledged = 0
         for _ in range(50):
             try:
@@ -465,6 +627,7 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
         print(acknowledged)
     """
     workers = [process(script, path) for _ in range(4)]
+    let_go(workers)
     acknowledged = sum(int(output(worker)) for worker in workers)
     journal = Journal(path)
     assert journal.overlay("d").deltas == {"translation": {"n": acknowledged}}
@@ -496,14 +659,6 @@ def test_threads_of_one_worker_share_the_connection(durable: Journal) -> None:
 # How a commit is noticed without asking
 
 _KILLS = 12
-
-
-def questions(journal: Journal) -> list[str]:
-    """What the open journal asks SQLite from now on."""
-    statements: list[str] = []
-    assert journal._file.connection is not None
-    journal._file.connection.set_trace_callback(statements.append)
-    return statements
 
 
 _KILLED = {
@@ -709,8 +864,8 @@ def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
     assert worker.stdout is not None
     acknowledged = [worker.stdout.readline().strip() for _ in range(50)]
     worker.send_signal(signal.SIGKILL)
-    rest, _ = worker.communicate(timeout=60)
-    acknowledged += rest.splitlines()
+    acknowledged += worker.stdout.read().splitlines()
+    output(worker, expected=-signal.SIGKILL)
     journal = Journal(path)
     written = {entry.digest for entry in journal.pending_writes(limit=10**6)}
     revoked = {entry.digest for entry in journal.pending_revocations(limit=10**6)}
@@ -737,19 +892,33 @@ def test_kill_9_of_a_sibling_disturbs_nobody(durable: Journal, path: Path) -> No
 def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> None:
     """Closing the file and opening it again brings everything back as it was."""
     write(durable, a=b"1")
+    increment(durable, 3, "e")
     durable.revoke("gone")
+    durable.revoke_user("7", until_ms=5)
+    durable.queue_push("pushed")
     durable.publish_copies([("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
-    before = (durable.overlay("d"), durable.pending_writes(), durable.pending_revocations())
+    durable.remember_server("redis:6379", KNOWN)
+
+    def everything() -> list[object]:
+        pending = (
+            durable.pending_writes,
+            durable.pending_revocations,
+            durable.pending_user_revocations,
+            durable.pending_pushes,
+        )
+        return [durable.overlay("d"), durable.server("redis:6379"), *(ask() for ask in pending)]
+
+    before = everything()
     durable.close()
     assert not durable.is_empty()
-    assert (durable.overlay("d"), durable.pending_writes(), durable.pending_revocations()) == before
+    assert everything() == before
 
 
 def test_every_commit_is_forced_to_the_disk(durable: Journal) -> None:
     """The file is in WAL mode with synchronous=FULL, so that a power failure loses no acknowledged write."""
     durable.is_empty()
+    assert synchronous(durable) == 2
     assert durable._file.connection is not None
-    assert durable._file.connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert durable._file.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -938,10 +1107,15 @@ def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
     """A file that a later release wrote is refused, not misread."""
     durable.open()
     other = sqlite3.connect(path)
-    other.execute("PRAGMA user_version = 2")
+    other.execute("PRAGMA user_version = 3")
     other.close()
-    with pytest.raises(StoreError, match="schema version 2"):
+    with pytest.raises(StoreError, match="schema version 3, not 2"):
         durable.open()
+    with pytest.raises(StoreError, match="schema version 3, not 2"):
+        durable.revoke("d")
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT count(*) FROM revocations").fetchone() == (0,)
+    other.close()
 
 
 def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> None:
@@ -974,6 +1148,38 @@ def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, 
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
     assert durable.overlay("d") == NOTHING
     assert durable.is_revoked("before")
+
+
+def test_a_full_disk_closes_nothing(durable: Journal) -> None:
+    """A file that is let go of on a full disk may find no room to be opened again, and nobody could read it."""
+    durable.revoke("before")
+    connection = durable._file.connection
+    assert connection is not None
+    connection.execute("PRAGMA max_page_count = 1")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="SQLITE_FULL"):
+            write(durable, a=b"x" * 100_000)
+        assert not durable.is_empty()
+    assert durable._file.connection is connection
+    connection.execute("PRAGMA max_page_count = 1000")
+    write(durable, a=b"x" * 100_000)
+
+
+def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> None:
+    """Numbers that were written in part are an error like any full disk's, and are made whole later."""
+    script = """
+        import resource
+        from flask_langpont_session.stores.journal_file import Generation
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
+        try:
+            Generation(Path(sys.argv[1]))
+        except OSError as error:
+            print(error.strerror)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        print(journal.is_empty())
+    """
+    assert output(process(script, path)) == "no room for the generation\nTrue"
 
 
 def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.stores.base import AuthRow, CategoryCopy
-from flask_langpont_session.stores.local import LocalAuth, LocalCopies
+from flask_langpont_session.stores.local import DEAD, LocalAuth, LocalCopies
 
 ROW = AuthRow(
     digest="d",
@@ -251,6 +251,146 @@ def test_forgetting_and_clearing_spare_tombstones(copies: LocalCopies) -> None:
     copies.clear()
     assert copies.category("d", "ui") is None
     assert copies.is_dead("dead")
+
+
+# Floors
+
+
+def test_the_floor_is_the_highest_version_seen(copies: LocalCopies) -> None:
+    """I4: an older copy never lowers it. Nothing but a first version, or nothing at all, is no floor."""
+    assert copies.floor("d") == 0
+    copies.put_auth(replace(ROW, version=1), 0)
+    assert copies.floor("d") <= 1
+    for version, floor in [(3, 3), (2, 3), (7, 7), (1, 7)]:
+        copies.put_auth(replace(ROW, version=version), 99.0)
+        assert copies.floor("d") == floor
+    assert copies.floor("e") == 0
+
+
+def test_no_version_reaches_the_floor_of_the_dead(copies: LocalCopies) -> None:
+    """I5: and no later answer lowers it."""
+    copies.kill("d")
+    copies.put_auth(replace(ROW, version=2**62), 99)
+    assert copies.floor("d") == DEAD > 2**62
+
+
+def test_a_floor_outlives_the_copy(copies: LocalCopies, clock: Clock) -> None:
+    """What was withdrawn stays withdrawn when the copy has gone, for an hour longer."""
+    copies.put_auth(ROW, 0)
+    clock.now = 1801
+    assert copies.auth("d") is None
+    assert copies.floor("d") == 3
+    copies.clear()
+    copies.forget("d")
+    assert copies.floor("d") == 3
+    clock.now = 1800 + 3599
+    assert copies.floor("d") == 3
+    clock.now = 1800 + 3601
+    assert copies.floor("d") == 0
+    assert copies.evicted_at == float("-inf")  # its time was over: no copy that old is believed anyway
+
+
+def test_a_floor_is_seen_again_from_its_last_rise(copies: LocalCopies, clock: Clock) -> None:
+    """A higher version begins a life of its own."""
+    copies.put_auth(ROW, 0)
+    clock.now = 5000
+    copies.put_auth(replace(ROW, version=4), 5000)
+    clock.now = 5000 + 1800 + 3599
+    assert copies.floor("d") == 4
+
+
+def test_a_floor_that_must_go_before_its_time_leaves_a_mark(clock: Clock) -> None:
+    """Copies confirmed before the forgotten floor was seen may be older than it: they count no more."""
+    copies = LocalCopies(1, 1800, clock=clock)
+    for number in range(10):
+        clock.now = 100.0 + number
+        copies.put_auth(replace(ROW, digest=str(number)), clock.now)
+    assert copies.evicted_at == float("-inf")
+    clock.now = 200.0
+    copies.put_auth(replace(ROW, digest="one too many"), clock.now)
+    assert copies.evicted_at == 100.0
+    assert [number for number in range(10) if not copies.floor(str(number))] == [0]
+
+
+def test_the_mark_never_goes_back(clock: Clock) -> None:
+    """Floors go in the order of their use, not of the moments at which they were seen."""
+    copies = LocalCopies(1, 1800, clock=clock)
+    for number in range(10):
+        clock.now = 100.0 + number
+        copies.kill(str(number))
+    assert copies.is_dead("0")  # used: number 1 goes first
+    for moment in (200.0, 300.0):
+        clock.now = moment
+        copies.kill(str(moment))
+        assert copies.evicted_at == {200.0: 101.0, 300.0: 102.0}[moment]
+    for number in range(3, 10):
+        copies.is_dead(str(number))
+    copies.kill("and one more")
+    assert not copies.is_dead("0")
+    assert copies.evicted_at == 102.0
+
+
+def test_a_first_version_needs_no_floor(clock: Clock) -> None:
+    """Nothing is below it: the many sessions that never change leave the places to those that do."""
+    copies = LocalCopies(1, 1800, clock=clock)
+    copies.put_auth(ROW, 0)
+    for number in range(50):
+        copies.put_auth(replace(ROW, digest=str(number), version=1), 0)
+    assert copies.floor("d") == 3
+    assert copies.evicted_at == float("-inf")
+
+
+# Logged out everywhere
+
+
+def sessions_of(copies: LocalCopies, **created: int) -> None:
+    for digest, created_at in created.items():
+        copies.put_auth(replace(ROW, digest=digest, created_at=created_at), 0)
+
+
+def test_a_user_is_signed_out_of_what_began_until_then(copies: LocalCopies) -> None:
+    """S7: a session that begins later is not touched; that of another user neither."""
+    sessions_of(copies, before=999, at=1000, after=1001)
+    copies.put_auth(replace(ROW, digest="other", user_id="8", created_at=0), 0)
+    copies.put_auth(replace(ROW, digest="nobody", user_id=None, created_at=0), 0)
+    assert sorted(copies.sign_out_user("7", 1000)) == ["at", "before"]
+    assert [digest for digest in ("before", "at", "after", "other", "nobody") if copies.is_dead(digest)] == [
+        "before", "at",
+    ]  # fmt: skip
+
+
+def test_a_row_that_turns_up_later_is_signed_out_too(copies: LocalCopies) -> None:
+    """Another worker, or Redis, may still have what this one has not seen yet."""
+    copies.sign_out_user("7", 1000)
+    for created_at, user_id, is_out in [
+        (999, "7", True),
+        (1000, "7", True),
+        (1001, "7", False),
+        (0, "8", False),
+        (0, None, False),
+    ]:
+        row = replace(ROW, user_id=user_id, created_at=created_at)
+        assert copies.is_signed_out(row) is is_out
+
+
+def test_the_later_moment_counts(copies: LocalCopies) -> None:
+    """The journal tells it again and again: an older word changes nothing, a newer one ends what began since."""
+    sessions_of(copies, first=500, second=1500)
+    assert copies.sign_out_user("7", 1000) == ["first"]
+    assert copies.sign_out_user("7", 1000) == []
+    assert copies.sign_out_user("7", 400) == []
+    assert not copies.is_dead("second")
+    assert copies.is_signed_out(replace(ROW, created_at=900))
+    assert copies.sign_out_user("7", 2000) == ["second"]
+    assert copies.is_signed_out(replace(ROW, created_at=1900))
+
+
+def test_many_users_are_remembered_and_no_more(copies: LocalCopies) -> None:
+    """Memory is bounded, whatever an operator does."""
+    for number in range(1001):
+        copies.sign_out_user(str(number), 1000)
+    signed_out = [n for n in range(1001) if copies.is_signed_out(replace(ROW, user_id=str(n), created_at=0))]
+    assert signed_out == list(range(1, 1001))
 
 
 # Bounds

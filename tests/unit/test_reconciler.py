@@ -16,7 +16,9 @@ from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.reconciler import OLDEST_WRITE_MS, Reconciler
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Journal
-from flask_langpont_session.stores.redis import Merged
+from flask_langpont_session.stores.journal_entries import Claim, Settlement
+from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.redis_records import Answer, AuthEntry, Merged
 
 A, B, C = "a" * 43, "b" * 43, "c" * 43
 FAR = 4_000_000_000_000
@@ -32,6 +34,11 @@ class Stores:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.rows: dict[str, AuthRow] = {A: row(A), B: row(B)}
+        self.fence = SimpleNamespace(identity="x", canary=None)
+        self.entries: dict[str, AuthEntry] = {}
+        self.changed: list[AuthRow] = []
+        self.of_user: list[str] = []
+        self.lost_races = 0
         self.pushed = "pushed"
         self.merged: Merged | StoreError = Merged("merged", 1, 0, 2)
         self.failing: set[str] = set()
@@ -45,6 +52,12 @@ class Stores:
 
     def time_ms(self, *, timeout: float) -> int:
         return 500
+
+    def read(self, digest: str, lives_ms: Any, *, kind: str, timeout: float) -> Answer:
+        return Answer(500, self.entries.get(digest), {})
+
+    def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+        self.tell("settle", [row.digest for row, _ in rows], [digest for digest, _ in dead])
 
     def bury(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
         self.tell("bury", digest, version)
@@ -67,11 +80,28 @@ class Stores:
         self.tell("kill", digest)
         return 4
 
-    def load(self, digest: str, *, idle_ms: int, timeout: float) -> AuthRow | None:
+    def revoke(self, digest: str, *, timeout: float) -> list[tuple[str, int]]:
+        return [(digest, self.kill(digest, timeout=timeout) or 0)]
+
+    def kill_user_until(self, user_id: str, until_ms: int, *, timeout: float) -> list[str]:
+        self.tell("kill_user_until", user_id, until_ms)
+        return self.of_user
+
+    def changed_since(self, ms_ago: int) -> list[AuthRow]:
+        self.tell("changed_since", ms_ago)
+        return self.changed
+
+    def load(self, digest: str, *, idle_ms: int, idle_seen: int | None, timeout: float) -> AuthRow | None:
+        if idle_seen is not None:
+            self.tell("idle_seen", digest, idle_seen)
         return self.rows.get(digest)
 
-    def update(self, digest: str, *, payload: Any, **rest: Any) -> AuthRow:
+    def update(self, digest: str, *, payload: Any, **rest: Any) -> AuthRow | None:
         self.tell("update", digest, payload)
+        if self.lost_races:
+            self.lost_races -= 1
+            self.rows[digest] = replace(self.rows[digest], version=rest["seen"] + 1)
+            return None
         self.rows[digest] = replace(self.rows[digest], payload=payload, version=rest["seen"] + 1)
         return self.rows[digest]
 
@@ -88,12 +118,14 @@ class Host:
         self.journal = Journal(folder / "journal", clock=lambda: self.now / 1000)
         self.journal.open()
         self.recorder = Recorder()
+        self.local = LocalCopies(10, 60)
         repository: Any = SimpleNamespace(
             journal=self.journal,
             primary=self.stores,
             database=self.stores,
             table=settings.table,
             settings=settings,
+            local=self.local,
             recorder=self.recorder,
             life_of=lambda category, kind, life: 1000,
         )
@@ -145,7 +177,7 @@ def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
     ("redis", "database", "first", "then"),
     [
         (True, False, [("bury", A, 0)], [("kill", A)]),
-        (False, True, [("kill", A)], [("bury", A, 0)]),
+        (False, True, [("kill", A)], [("bury", A, 1)]),
         (False, False, [], [("kill", A), ("bury", A, 4)]),
     ],
 )
@@ -170,7 +202,7 @@ def test_a_push_needs_both_stores(host: Host) -> None:
     assert host.run() == [("push", A, 500)]
 
 
-@pytest.mark.parametrize("change", [{"live": False}, {"idle_expires_at": 1}, {"absolute_expires_at": 1}])
+@pytest.mark.parametrize("change", [{"live": False}, {"absolute_expires_at": 1}])
 def test_a_session_that_is_over_is_buried_instead_of_pushed(host: Host, change: dict[str, Any]) -> None:
     """A push is never a revival."""
     host.stores.rows[A] = row(A, **change)
@@ -179,10 +211,100 @@ def test_a_session_that_is_over_is_buried_instead_of_pushed(host: Host, change: 
     assert host.waiting() == {}
 
 
+def test_nobody_is_buried_for_being_idle(host: Host) -> None:
+    """S4: another host may know of a later use; the read that finds out decides."""
+    host.stores.rows[A] = row(A, idle_expires_at=1)
+    host.journal.queue_push(A)
+    assert host.run() == []
+    assert host.waiting() == {}
+
+
+def test_a_use_that_only_redis_knows_is_made_good(host: Host) -> None:
+    """S3: the idle expiry that was moved in Redis while the database was down is told to it."""
+    host.stores.entries[A] = AuthEntry(row(A, idle_expires_at=9000), 400)
+    host.journal.queue_push(A)
+    assert host.run() == [("idle_seen", A, 9000), ("push", A, 500)]
+
+
+def test_a_row_that_redis_knows_to_be_dead_is_killed(host: Host) -> None:
+    """The tombstone is the newer word: nobody writes one for a session that lives."""
+    host.stores.entries[A] = AuthEntry(None)
+    host.journal.queue_push(A)
+    assert host.run() == [("kill", A)]
+
+
 def test_a_session_without_a_row_is_buried(host: Host) -> None:
     """Kind u without a row means dead."""
     host.journal.queue_push(C)
     assert host.run() == [("bury", C, 0)]
+
+
+# -- log out everywhere ------------------------------------------------------------------------------------------------
+
+
+def test_a_user_is_logged_out_by_time(host: Host) -> None:
+    """S7, S8: what began until that moment dies, all of it is settled in Redis and here; the epoch is not touched."""
+    host.stores.of_user = [A, B]
+    host.journal.revoke_user("7", until_ms=123)
+    assert host.run(database=False) == []
+    assert host.waiting() == {"user_revocations": 1}
+    assert host.run() == [("kill_user_until", "7", 123), ("settle", [], [A, B])]
+    assert host.local.is_dead(A)
+    assert host.local.is_dead(B)
+    assert host.waiting() == {}
+
+
+def test_without_redis_a_logged_out_user_waits_session_by_session(host: Host) -> None:
+    """The database knows it; the tombstones follow when Redis is back."""
+    host.stores.of_user = [A, B]
+    host.journal.revoke_user("7", until_ms=123)
+    assert host.run(redis=False) == [("kill_user_until", "7", 123)]
+    assert host.waiting() == {"revocations": 2}
+    host.stores.told = []
+    assert host.run() == [("bury", A, 1), ("bury", B, 1)]
+
+
+# -- what changed around an incident -----------------------------------------------------------------------------------
+
+
+def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None:
+    """Valid rows are pushed, ended ones buried, idle ones left to whoever reads them; a minute more than asked for."""
+    dead = row(C, live=False)
+    host.stores.changed = [row(A), row(B, idle_expires_at=1), dead]
+    assert host.reconciler.settle_changes(5000)
+    assert host.stores.told == [("changed_since", 65_000), ("settle", [A], [C])]
+    assert host.local.is_dead(C)
+    assert not host.local.is_dead(B)
+
+
+def test_what_changed_is_brought_home_by_one_worker_of_a_host(host: Host) -> None:
+    """While another is at it, it is not done; when that one is done, it is."""
+    host.stores.changed = [row(A)]
+    wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+    assert not host.reconciler.settle_changes(5000)
+    host.journal.end_settlement("sibling", replace(wanted, began_ms=host.now))
+    assert host.reconciler.settle_changes(5000)
+    assert host.stores.told == []
+
+
+def test_an_interrupted_round_is_given_back(host: Host) -> None:
+    """Whoever comes next does it again."""
+    host.stores.failing = {"settle"}
+    host.stores.changed = [row(A)]
+    with pytest.raises(StoreError):
+        host.reconciler.settle_changes(5000)
+    wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+
+
+def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> None:
+    """S6: the database has not heard of it, so Redis must not forget it."""
+    host.journal.revoke(A, in_redis=True)
+    host.journal.revoke(B, in_database=True)
+    host.reconciler.renew_tombstones()
+    assert host.stores.told == [("settle", [], [A])]
+    assert host.waiting() == {"revocations": 2}
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -269,14 +391,42 @@ def test_old_and_young_data_of_one_category_are_told_apart(host: Host) -> None:
 
 def test_auth_goes_to_the_database_and_from_there_to_redis(host: Host) -> None:
     """Ordinary auth keys that were written while the database was down."""
-    host.write(A, "daily_limit", b"5", category="auth")
-    host.write(A, "session_token", None, category="auth")
+    host.write(A, "daily_limit", b"5", category="auth", base_version=3)
+    host.write(A, "session_token", None, category="auth", base_version=3)
     assert host.run() == [
         ("push", A, 500),
         ("update", A, {"_user_id": b'"7"', "daily_limit": b"5"}),
         ("push", A, 500),
     ]
     assert host.stores.rows[A].version == 4
+    assert host.waiting() == {}
+
+
+@pytest.mark.parametrize(
+    ("seen", "base", "applied"),
+    [(3, b"1", True), (2, b"1", False), (2, b"5", True), (2, None, False), (None, b"5", True)],
+)
+def test_auth_that_somebody_else_changed_is_a_conflict(
+    host: Host, seen: int | None, base: bytes | None, applied: bool
+) -> None:
+    """As for all data: the row as the host saw it, or the field as the host saw it; else theirs stays, counted."""
+    host.stores.rows[A] = row(A, payload={"daily_limit": b"5"})
+    host.journal.write(
+        A, kind="u", category="auth", changes={"daily_limit": b"9"}, base={"daily_limit": base}, base_version=seen
+    )
+    host.run()
+    assert (host.stores.rows[A].payload["daily_limit"] == b"9") is applied
+    assert host.recorder.counters() == {"merged_fields": int(applied), "merge_conflicts": int(not applied)}
+    assert host.waiting() == {}
+
+
+def test_auth_is_merged_again_when_somebody_was_faster(host: Host) -> None:
+    """The compare-and-set lost: nothing is dropped for that."""
+    host.stores.lost_races = 2
+    host.stores.rows[A] = row(A, payload={"daily_limit": b"0"})
+    host.write(A, "daily_limit", b"5", category="auth")
+    host.run()
+    assert host.stores.rows[A].payload == {"daily_limit": b"5"}
     assert host.waiting() == {}
 
 
@@ -301,18 +451,21 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error_class", "left"),
+    ("error_class", "sent", "left"),
     [
-        (ErrorClass.UNREACHABLE, ["input_text"]),
-        (ErrorClass.WRITE_REFUSED, ["input_text", "usage_count"]),
-        (ErrorClass.BUSY, ["input_text", "usage_count"]),
+        (ErrorClass.UNREACHABLE, True, ["input_text"]),
+        (ErrorClass.UNREACHABLE, False, ["input_text", "usage_count"]),
+        (ErrorClass.WRITE_REFUSED, False, ["input_text", "usage_count"]),
+        (ErrorClass.BUSY, False, ["input_text", "usage_count"]),
     ],
 )
-def test_an_addition_is_repeated_only_if_it_was_refused(host: Host, error_class: ErrorClass, left: list[str]) -> None:
+def test_an_addition_is_repeated_only_if_it_cannot_have_happened(
+    host: Host, error_class: ErrorClass, sent: bool, left: list[str]
+) -> None:
     """With an unknown outcome one too few is possible, twice is not. Values are sent again in any case."""
     host.write(A, "input_text")
     host.add(A, "usage_count", 5)
-    host.stores.merged = StoreError("primary", error_class, "Test")
+    host.stores.merged = StoreError("primary", error_class, "Test", sent=sent)
     with pytest.raises(StoreError):
         host.run()
     waiting = host.journal.pending_writes()

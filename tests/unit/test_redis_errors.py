@@ -10,7 +10,7 @@ from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
 from flask_langpont_session.stores.base import HEALTH_CLASSES, ErrorClass, StoreError
-from flask_langpont_session.stores.redis import classify, translate
+from flask_langpont_session.stores.redis_errors import classify, translate
 
 U, B, W, A = (
     ErrorClass.UNREACHABLE,

@@ -1,22 +1,38 @@
 -- Puts what the database says of a session into its auth hash, by compare-and-set.
 --   KEYS[1]  the auth hash
---   ARGV     version, stamp (ms), life (ms), then field, value, field, value, …
--- A tombstone absorbs everything; else the higher version wins; same version: the newer stamp.
+--   ARGV     version, stamp (ms), life (ms), idle expiry (ms), exact (1: that idle expiry counts even if an earlier one
+--            was later), then field, value, field, value, …
+-- A tombstone absorbs everything; else the higher version wins; same version: the newer stamp. The later idle expiry
+-- is kept whatever the version: while the database was down it was moved here only.
 -- Returns 'pushed', 'dead' or 'older'.
-local now = redis.pcall('HMGET', KEYS[1], '@live', '@v', '@at')
+local now = redis.pcall('HMGET', KEYS[1], '@live', '@v', '@at', '@i')
+local idle, life = tonumber(ARGV[4]), tonumber(ARGV[3])
+local kept = nil
 if not now.err then
   if now[1] == '0' then
     return 'dead'
   end
   local version, stamp = tonumber(now[2]), tonumber(now[3]) or 0
   local new = tonumber(ARGV[1])
+  local later = tonumber(now[4])
   if version and (version > new or (version == new and stamp > tonumber(ARGV[2]))) then
+    if later and idle > later then
+      redis.call('HSET', KEYS[1], '@i', ARGV[4])
+    end
     return 'older'
+  end
+  if ARGV[5] ~= '1' and later and later > idle then
+    kept = now[4]
+    local time = redis.call('TIME')
+    life = math.max(life, later - (time[1] * 1000 + math.floor(time[2] / 1000)))
   end
 end
 redis.call('DEL', KEYS[1])
-for i = 4, #ARGV, 1000 do  -- Lua passes some thousand arguments to one call, not more
+for i = 6, #ARGV, 1000 do  -- Lua passes some thousand arguments to one call, not more
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if kept then
+  redis.call('HSET', KEYS[1], '@i', kept)
+end
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', life))
 return 'pushed'

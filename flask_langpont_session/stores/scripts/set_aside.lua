@@ -1,6 +1,10 @@
 -- Moves a record that is not ours (wrong type, foreign digest, broken metadata) out of the way for an operator to see.
 --   KEYS  the record, where it goes (same slot)
---   ARGV  how long it is kept there (ms)
+--   ARGV  how long it is kept there (ms), own digest if only a foreign record is to be moved (else '')
+-- A reply that was read by the wrong reader looks like a foreign record; the record itself is looked at here.
+if ARGV[2] ~= '' and redis.pcall('HGET', KEYS[1], '@d') == ARGV[2] then
+  return 0
+end
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('RENAME', KEYS[1], KEYS[2])
   redis.call('PEXPIRE', KEYS[2], ARGV[1])

@@ -1,0 +1,235 @@
+"""Redis Sentinel: every new connection asks the sentinels where its server is now.
+
+A sentinel may be down, or cut off from the others and repeat what was true before a failover. So the next sentinel is
+asked when one does not answer, and also when the server it named could not be used; and a server that says itself
+that it is a replica is never used as the primary, whoever named it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+from redis import Redis
+from redis import exceptions as driver
+from redis.backoff import NoBackoff
+from redis.connection import BlockingConnectionPool
+from redis.retry import Retry
+from redis.sentinel import (
+    MasterNotFoundError,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+    SlaveNotFoundError,
+)
+
+T = TypeVar("T")
+Address = tuple[str, int]
+
+SCHEMES = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
+OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
+"""What a URL may say beyond the options of every other URL: how the sentinels themselves want to be greeted."""
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
+_PORT = 26379
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a URL says.
+
+    :param sentinels: where to ask.
+    :param service: the name the sentinels know the primary by.
+    :param tls: for the servers and the sentinels alike.
+    :param options: of the connections to the servers, as redis-py takes them.
+    :param sentinel_options: of the connections to the sentinels.
+    """
+
+    sentinels: tuple[Address, ...]
+    service: str
+    tls: bool
+    options: Mapping[str, Any]
+    sentinel_options: Mapping[str, Any]
+
+
+def is_sentinel(url: str | None) -> bool:
+    """Whether this is the URL of a service behind sentinels."""
+    return bool(url) and str(url).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def parse(url: str) -> Place:
+    """Read ``redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[?option=value…]``.
+
+    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
+    """
+    if "#" in url:
+        raise ValueError("'#' ends a URL; in a password write %23")
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, service = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    username, _, password = user.partition(":")
+    if "@" in user or "," in user:
+        raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
+    if not _SERVICE.fullmatch(service):
+        raise ValueError("the path is the name of the service, as in redis+sentinel://host1,host2,host3/mymaster")
+    options: dict[str, Any] = dict(parse_qsl(query))
+    if "db" in options:
+        options["db"] = int(options["db"])
+    of_sentinels = {name.removeprefix("sentinel_"): options.pop(name) for name in OPTIONS & options.keys()}
+    credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
+    return Place(
+        tuple(_address(host) for host in hosts.split(",")),
+        service,
+        scheme.startswith(("rediss", "valkeys")),
+        {**{name: value for name, value in credentials.items() if value}, **options},
+        of_sentinels,
+    )
+
+
+def _address(text: str) -> Address:
+    match = _HOST.fullmatch(text)
+    if match is None or not 0 < int(match[2] or _PORT) < 65_536:
+        raise ValueError("the sentinels are host or host:port, with commas between them")
+    return match[1].strip("[]"), int(match[2] or _PORT)
+
+
+class Directory:
+    """Where the servers of one service are. What redis-py's sentinel-managed connections ask.
+
+    :param sentinels: clients of the sentinels, without retries and with short time-outs.
+    :param is_master: whether the primary is wanted, or a replica.
+    """
+
+    check_connection = False
+
+    def __init__(self, sentinels: Sequence[Redis], service: str, *, is_master: bool) -> None:
+        self.service_name = service
+        self.is_master = is_master
+        self._sentinels = tuple(sentinels)
+        self._first = 0
+        # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
+        self._choice = random.randrange(1 << 16)
+
+    def get_master_address(self) -> Address:
+        """Of the present primary, as the first sentinel that knows one says."""
+        found = self._ask(self._primary_of)
+        if found is None:
+            raise MasterNotFoundError("no sentinel names a primary")
+        return found
+
+    def rotate_slaves(self) -> Iterator[Address]:
+        """The replicas to try, one after the other; never the primary in their place."""
+        found = self._ask(self._replicas_of) or []
+        start = self._choice % max(1, len(found))
+        yield from found[start:] + found[:start]
+        raise SlaveNotFoundError("no sentinel names a replica that answers")
+
+    def doubt(self) -> None:
+        """The server that was named could not be used: ask another sentinel first next time."""
+        self._first += 1
+
+    def _ask(self, question: Callable[[Redis], T | None]) -> T | None:
+        trouble: driver.RedisError | None = None
+        first = self._first
+        for turn in range(len(self._sentinels)):
+            number = (first + turn) % len(self._sentinels)
+            try:
+                answer = question(self._sentinels[number])
+            except driver.RedisError as error:  # it is down, or refuses us
+                trouble = error
+                continue
+            if answer:
+                self._first = number
+                return answer
+        if trouble is not None:
+            raise trouble
+        return None
+
+    def _primary_of(self, sentinel: Redis) -> Address | None:
+        found: Any = sentinel.sentinel_get_master_addr_by_name(self.service_name)
+        return found or None
+
+    def _replicas_of(self, sentinel: Redis) -> list[Address]:
+        states: Any = sentinel.sentinel_slaves(self.service_name)
+        lost = ("is_sdown", "is_odown", "is_disconnected")
+        return sorted((state["ip"], state["port"]) for state in states if not any(state[flag] for flag in lost))
+
+
+class _Managed:
+    """What redis-py's classes lack: a look at the role, and the doubt."""
+
+    connection_pool: Directory
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[misc]
+        except (driver.ConnectionError, driver.TimeoutError):
+            self.connection_pool.doubt()
+            raise
+
+    def on_connect(self) -> None:
+        super().on_connect()  # type: ignore[misc]
+        # The greeting of the server tells its role: no round trip more, and nobody else's connection is looked at.
+        greeting: Mapping[Any, Any] = self.handshake_metadata or {}  # type: ignore[attr-defined]
+        role = greeting.get(b"role") or greeting.get("role") or b"master"
+        if self.connection_pool.is_master and role not in (b"master", "master"):
+            raise driver.ConnectionError("the server that was the primary is a replica now")
+
+
+class Connection(_Managed, SentinelManagedConnection):
+    """A connection to the primary or to a replica."""
+
+
+class TLSConnection(_Managed, SentinelManagedSSLConnection):
+    """The same with TLS."""
+
+
+def make_pool(
+    place: Place,
+    *,
+    is_master: bool,
+    waits: Mapping[str, Any],
+    options: Mapping[str, Any],
+    tls_options: Mapping[str, Any],
+    **pool_options: Any,
+) -> BlockingConnectionPool:
+    """A pool whose every new connection finds its server through the sentinels.
+
+    :param waits: time-outs, retries and what introduces a connection, as for a server whose place is known.
+    :param options: further ones of the connections to the servers; they win over the URL's.
+    :param tls_options: of all connections, if the URL asks for TLS.
+    :param pool_options: of the pool itself.
+    """
+    tls = {name: value for name, value in place.options.items() if name.startswith("ssl_")}
+    tls.update(tls_options)
+    # All sentinels together may take about as long as one connection may: a request waits for them.
+    patience = waits["socket_connect_timeout"] / len(place.sentinels)
+    sentinels = [
+        Redis(
+            host=host,
+            port=port,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            protocol=2,
+            driver_info=None,
+            ssl=place.tls,
+            **(tls if place.tls else {}),
+            **place.sentinel_options,
+        )
+        for host, port in place.sentinels
+    ]
+    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
+        connection_class=TLSConnection if place.tls else Connection,
+        connection_pool=Directory(sentinels, place.service, is_master=is_master),
+        protocol=3,
+        **waits,
+        **{**place.options, **(tls if place.tls else {}), **options},
+        **pool_options,
+    )

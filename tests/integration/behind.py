@@ -1,0 +1,157 @@
+"""The stores behind the package's back: what they hold, what others do to them, and time that passes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+
+from example_app.processes import wait_until
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.stores.database import Database, make_engine
+from flask_langpont_session.stores.tables import METADATA
+
+from .conftest import cookie_of, parts
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+_TIMES = ("created_at", "updated_at", "idle_expires_at", "absolute_expires_at")
+_WAITING = ("writes", "revocations", "user_revocations", "pushes")
+
+
+def sign_in(app: Flask, user: str = "7", **data: Any) -> Any:
+    """A browser signed in as `user`, with its `cookie` and `digest`; this worker has a lease on its session."""
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post(f"/login/{user}"))
+    client.digest = digest(client.cookie)
+    if data:
+        client.post("/set", json=data)
+    assert client.get("/who").json["user"] == user
+    return client
+
+
+def browser(app: Flask, cookie: str) -> Any:
+    """Another browser that sends the same cookie."""
+    client: Any = app.test_client()
+    client.set_cookie("session", cookie)
+    return client
+
+
+def digest(cookie: str | None) -> str:
+    """Under which name the session of a cookie is stored."""
+    return digest_of((cookie or "").split(".")[0])
+
+
+def row(app: Flask, name: str) -> Mapping[str, Any]:
+    """What the database has of a session."""
+    with _engine(app).connect() as connection:
+        found = connection.execute(sa.text("SELECT * FROM langpont_sessions WHERE digest = :name"), {"name": name})
+        return dict(found.mappings().one())
+
+
+def key(name: str | None, category: str = "auth") -> str:
+    """Where Redis has it."""
+    return f"session:{category}:{{{name}}}"
+
+
+def entry(server: Valkey, name: str, category: str = "auth") -> dict[str, str]:
+    """What Redis has of a session, its own fields (``@…``) too."""
+    with server.client() as client:
+        found: dict[str, str] = client.hgetall(key(name, category))
+    return found
+
+
+def _engine(app: Flask) -> sa.Engine:
+    """Connections of our own: those of the application may have died with the server."""
+    return sa.create_engine(parts(app).settings.database_url or "", poolclass=sa.NullPool)
+
+
+def elsewhere(app: Flask) -> Database:
+    """The database of an application as another host uses it. To be closed."""
+    url = parts(app).settings.database_url or ""
+    return Database(make_engine(url, LONG), timeout=LONG)
+
+
+def age_row(app: Flask, name: str, ms: int, *columns: str) -> None:
+    """Time passes in the database: the moments of a row move back.
+
+    :param columns: only these.
+    """
+    moved = ", ".join(f"{column} = {column} - :ms" for column in columns or _TIMES)
+    with _engine(app).begin() as connection:
+        connection.execute(
+            sa.text(f"UPDATE langpont_sessions SET {moved} WHERE digest = :name"), {"name": name, "ms": ms}
+        )
+
+
+def age_entry(server: Valkey, name: str, ms: int, *fields: str) -> None:
+    """Time passes in Redis: the moments of an auth record move back.
+
+    :param fields: only these; of all that are there otherwise.
+    """
+    with server.client() as client:
+        for field in fields or ("@at", "@i", "@x", "@c"):
+            if client.hexists(key(name), field):
+                client.hincrby(key(name), field, -ms)
+
+
+def pass_time(app: Flask, server: Valkey, name: str, ms: int) -> None:
+    """Time passes for one session, in the database, in Redis and for this worker's view of Redis."""
+    age_row(app, name, ms)
+    age_entry(server, name, ms)
+    parts(app).repository.primary.fence.trust_since_ms -= ms
+
+
+def now_ms(server: Valkey) -> int:
+    """The clock of a Redis server."""
+    with server.client() as client:
+        seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def questions(app: Flask) -> int:
+    """How often this worker has asked the database about sessions that exist, with or without an answer."""
+    return sum(series.count for seen, series in parts(app).recorder.series().items() if seen.name == "verify")
+
+
+def outcomes(app: Flask, store: str) -> set[str]:
+    """How the calls of this worker's requests to a store ended: ``ok``, or an error class."""
+    return {seen.outcome for seen in parts(app).recorder.series() if seen.source == store}
+
+
+def waiting(app: Flask) -> int:
+    """How much waits in the host's journal for a store."""
+    counts = parts(app).repository.journal.counts()
+    return sum(counts[name] for name in _WAITING)
+
+
+def is_home(app: Flask) -> bool:
+    """Every breaker closed, and nothing waiting in the journal any more."""
+    return not parts(app).health.open_stores() and not waiting(app)
+
+
+def wait_until_home(*apps: Flask) -> None:
+    """Everything is as it was before the outage."""
+    wait_until(lambda: all(map(is_home, apps)), "everything home", LONG)
+
+
+def wait_until_lost(app: Flask, store: str) -> None:
+    """This worker knows that a store is down."""
+    wait_until(
+        lambda: {(store, "read"), (store, "write")} <= parts(app).health.open_stores(),
+        f"{store} known to be lost",
+        LONG,
+    )
+
+
+def emptied(postgres: Postgres) -> str:
+    """The address of a PostgreSQL that runs and has no tables yet."""
+    postgres.start()
+    engine = sa.create_engine(postgres.url)
+    METADATA.drop_all(engine)
+    engine.dispose()
+    return postgres.url

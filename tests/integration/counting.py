@@ -1,0 +1,27 @@
+"""What requests cost, by the servers' own statistics. The monitors' own commands must not be counted with them."""
+
+from __future__ import annotations
+
+import time
+
+from example_app.servers import Valkey
+from flask_langpont_session import monitor as monitors
+
+
+def evals(server: Valkey) -> int:
+    """Scripts the server was sent so far: the only commands that requests use."""
+    wait_for_monitors()
+    with server.client() as client:
+        stats = client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+def wait_for_monitors() -> None:
+    """Their first look, and what it brings to Redis, is over; the next one is HEALTH_INTERVAL away."""
+    deadline = time.monotonic() + 5
+    for monitor in list(monitors._alive):
+        if not monitor._stopping:
+            monitor.ensure_started()
+            while not monitor.has_looked or monitor._incident is not None:
+                assert time.monotonic() < deadline, "the monitor does not come to rest"
+                time.sleep(0.005)

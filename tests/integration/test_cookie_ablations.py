@@ -1,0 +1,172 @@
+"""Without one of the rules of the cookies the search finds what that rule is for: C1 to C4, and what must hold besides.
+
+Each rule is taken away by replacing one function of the package.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.cookies import ANONYMOUS, SessionId
+from flask_langpont_session.records import Loaded, Verdict
+from flask_langpont_session.repository import SessionRepository
+from flask_langpont_session.session import Session
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.redis import RedisStore
+
+from .conftest import MakeApp
+from .cookie_search import CONFIG, PROPERTIES, Case, World, cases, search
+
+Function = Callable[..., Any]
+
+
+def the_dead_cannot_sign_in(sign_in: Function) -> Function:
+    """Without C1: setting a user key is plain data for whoever comes with a dead id."""
+    return lambda self: None if self._load().shadow else sign_in(self)
+
+
+def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
+    """Without C2: with every answer to a request that changed the session."""
+    return lambda self, app, session, target, modified: modified
+
+
+def who_writes_leaves_a_dead_id(plan: Function) -> Function:
+    """Without C3: what a request with a dead id writes begins a new session."""
+
+    def plan_for_a_new_id(self: Any) -> Any:
+        if self._loaded and self._loaded.shadow and self._now.assigned:
+            self._restart(ANONYMOUS, dict(self._now.assigned))
+        return plan(self)
+
+    return plan_for_a_new_id
+
+
+def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
+    """Without C3: a form of a request with a dead id begins a new session."""
+
+    def token_of_a_new_id(self: Any) -> Any:
+        if self._load().shadow:
+            self._restart(ANONYMOUS, {})
+        return csrf_token(self)
+
+    return token_of_a_new_id
+
+
+def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
+    """Without C4: also when somebody else has ended the session before."""
+
+    def end_and_delete(self: Any, carried: Any) -> None:
+        end(self, carried)
+        self._ended = True
+
+    return end_and_delete
+
+
+def nothing_is_revoked(revoke: Function) -> Function:
+    """A sign-out takes away the cookie, and no more."""
+    return lambda self, digest, walk: True
+
+
+def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
+    """A session that another request has given another id goes on under that."""
+
+    def kill(self: Any, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
+        return [(digest, self.kill(digest, timeout) or 0)]
+
+    return kill
+
+
+def writes_are_not_guarded(write: Function) -> Function:
+    """What a request writes is stored, whatever became of the session."""
+    return lambda self, digest, changes, *, guard, **how: write(self, digest, changes, guard="free", **how)
+
+
+def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:
+    """Setting it gives nobody a new id."""
+    return lambda self, key, value, encoded: True
+
+
+def a_token_outlives_its_session(csrf_token: Function) -> Function:
+    """The anonymous shadow has the token of the session that died."""
+    return lambda self, *, shadow=False: csrf_token(self)
+
+
+def some_reads_find_it_dead(load: Function) -> Function:
+    """Every second read takes a session that lives for dead."""
+    turn = itertools.cycle((False, True))
+    return lambda self, *what, **how: Loaded(Verdict.DEAD) if next(turn) else load(self, *what, **how)
+
+
+class Ablation(NamedTuple):
+    """One rule taken away.
+
+    :param breaks: properties that do not hold any more.
+    :param of, function: what is replaced,
+    :param without: by what this makes of it.
+    """
+
+    breaks: set[str]
+    of: type
+    function: str
+    without: Callable[[Function], Function]
+
+
+ABLATIONS = {
+    "C1": Ablation({"C1"}, Session, "_begin_sign_in", the_dead_cannot_sign_in),
+    "C2": Ablation({"C2", "I15"}, LangPontSession, "_is_due", the_cookie_is_sent_as_flask_does),
+    "C3-write": Ablation({"C3", "I15"}, Session, "plan", who_writes_leaves_a_dead_id),
+    "C3-token": Ablation({"C3", "I15"}, Session, "_csrf_token", who_takes_a_token_leaves_a_dead_id),
+    "C4": Ablation({"C4", "I15"}, Session, "_end", a_sign_out_always_deletes_the_cookie),
+    "I5": Ablation({"I5", "I7"}, SessionRepository, "revoke", nothing_is_revoked),
+    "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),
+    "I6": Ablation({"I6"}, SessionRepository, "load", some_reads_find_it_dead),
+    "I7": Ablation({"I7"}, RedisStore, "write", writes_are_not_guarded),
+    "I8-identity": Ablation({"I8-identity"}, Session, "_is_to_be_stored", a_user_key_is_plain_data),
+    "I8-form": Ablation({"I8-form"}, SessionId, "csrf_token", a_token_outlives_its_session),
+}
+
+KINDS = ("read", "slow write", "form", "sign in another", "sign out", "clear", "regenerate")
+
+
+def wanted() -> Iterator[Case]:
+    """Enough to see what each of the rules is for."""
+    pairs = itertools.combinations_with_replacement(KINDS, 2)
+    return cases(["visitor", "user", "signed out elsewhere"], list(pairs))
+
+
+@pytest.fixture
+def world(make_app: MakeApp, primary: Valkey) -> Iterator[World]:
+    with primary.client() as redis:
+        yield World([make_app(**CONFIG) for _ in range(2)], redis)
+
+
+def test_with_all_rules_nothing_is_broken(world: World) -> None:
+    """The control: in the same cases the whole package passes."""
+    assert not [str(violation) for violation in search(world, wanted())]
+
+
+@pytest.mark.parametrize("rule", ABLATIONS)
+def test_without_a_rule_the_search_finds_what_it_is_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """C1 to C4: one function replaced, and the properties that rest on it do not hold."""
+    ablation = ABLATIONS[rule]
+    whole = getattr(ablation.of, ablation.function)
+    monkeypatch.setattr(ablation.of, ablation.function, ablation.without(whole))
+    broken = set()
+    for violation in search(world, wanted()):
+        broken.add(violation.property)
+        if broken >= ablation.breaks:
+            return
+    pytest.fail(f"without {rule} the search found only {sorted(broken)} broken, not {sorted(ablation.breaks)}")
+
+
+def test_every_property_has_an_ablation() -> None:
+    """A property that nothing breaks would say nothing."""
+    assert set().union(*(ablation.breaks for ablation in ABLATIONS.values())) == set(PROPERTIES)

@@ -1,0 +1,512 @@
+"""A Redis that has lost or restored data, or speaks to the wrong reader: noticed, and nobody believes it too long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from flask import Flask
+from redis import Redis
+
+from example_app.processes import wait_until
+from example_app.servers import Valkey
+from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
+from flask_langpont_session.stores.redis import READ
+from flask_langpont_session.testing import captured_events, switched_off
+from tests.faults.proxy import STALL_REPLY, FaultProxy
+
+from .behind import (
+    LONG,
+    age_entry,
+    age_row,
+    browser,
+    elsewhere,
+    entry,
+    is_home,
+    key,
+    now_ms,
+    questions,
+    row,
+    sign_in,
+)
+from .conftest import MakeApp, cookie_of, parts
+
+PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0, "HEALTH_INTERVAL": 0.05}
+"""A busy machine is no outage; a canary with every tick of the monitor."""
+
+
+class Workers(NamedTuple):
+    """Two workers of one host and one of another, which know the canary. Their monitors only tick by hand."""
+
+    worker: Flask
+    sibling: Flask
+    elsewhere: Flask
+
+
+@pytest.fixture
+def workers(make_app: MakeApp, tmp_path: Path) -> Iterator[Workers]:
+    other_host = str(tmp_path / "other host.sqlite3")
+    workers = Workers(make_app(**PATIENT), make_app(**PATIENT), make_app(**PATIENT, JOURNAL=other_host))
+    with ExitStack() as stack:
+        for app in workers:
+            stack.enter_context(parts(app).monitor.paused())
+            look(app)
+        yield workers
+
+
+@pytest.fixture(autouse=True)
+def primary_runs_again(primary: Valkey) -> Iterator[None]:
+    """Whatever a test did to it, the next one finds it running."""
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def look(app: Flask) -> None:
+    """One round of a worker's monitor, with canaries."""
+    monitor = parts(app).monitor
+    monitor._next_canary = 0.0
+    monitor.tick()
+
+
+def looks(*apps: Flask) -> list[object]:
+    """What the workers report when each looks once."""
+    found: list[object] = []
+    for app in apps:
+        with captured_events(app) as events:
+            look(app)
+        found += events
+    return found
+
+
+def loss_noticed(app: Flask) -> list[object]:
+    """What a worker reports when it looks at the canary, and brings nothing to Redis yet."""
+    with captured_events(app) as events:
+        parts(app).monitor._look_for_losses()
+    return events
+
+
+def trust_since(app: Flask) -> int:
+    """Since when what was stamped counts for a worker."""
+    return parts(app).repository.primary.fence.trust_since_ms
+
+
+def who(app: Flask, client: Any) -> str | None:
+    response = browser(app, client.cookie).get("/who")
+    assert response.status_code == 200
+    assert cookie_of(response) is None
+    user: str | None = response.json["user"]
+    return user
+
+
+def asks(app: Flask, client: Any, user: str | None = "7") -> bool:
+    """Whether a worker has to ask the database who this is."""
+    before = questions(app)
+    assert who(app, client) == user
+    return questions(app) > before
+
+
+def connections(server: Valkey) -> int:
+    """How many connections a server has accepted so far."""
+    with server.client() as client:
+        return int(client.info("stats")["total_connections_received"])
+
+
+class Snapshot:
+    """A copy of everything in a server, as an operator would restore it: behind connections that stay."""
+
+    def __init__(self, server: Valkey) -> None:
+        self._server = server
+        with self._raw() as client:
+            self._values = {name: (client.dump(name), client.pttl(name)) for name in client.scan_iter()}
+
+    def restore(self) -> None:
+        with self._raw() as client, client.pipeline() as pipe:
+            pipe.flushall()
+            for name, (value, left) in self._values.items():
+                pipe.restore(name, max(0, left), value)
+            pipe.execute()
+
+    def _raw(self) -> Any:
+        return Redis(port=self._server.port)  # values as they are, not as text
+
+
+# -- emptied, behind connections that stay -----------------------------------------------------------------------------
+
+
+def test_s9_an_emptied_server_is_noticed_by_every_worker(workers: Workers, primary: Valkey) -> None:
+    """S9: the first to look must not hide it from the others: each reports it once, and trusts from that moment on."""
+    assert looks(*workers) == []
+    before = {app: trust_since(app) for app in workers}
+    began = now_ms(primary)
+    with primary.client() as redis:
+        redis.flushall()
+    lost = DataLost("primary")
+    for app in workers:
+        assert trust_since(app) == before[app] < began
+        events = looks(app)
+        assert events.count(lost) == 1
+        assert began <= trust_since(app) <= now_ms(primary)
+    assert [event for event in looks(*workers) if event == lost] == []
+    assert parts(workers.worker).health.level == 0
+
+
+def test_a_loss_is_reported_as_what_it_is(workers: Workers, primary: Valkey) -> None:
+    """The server is the same, over the same connections: nobody has to look for a restart."""
+    looks(workers.worker)
+    with primary.client() as redis:
+        redis.flushall()
+    assert looks(workers.worker) == [DataLost("primary")]
+
+
+def test_an_emptied_server_gets_its_sessions_back(workers: Workers, primary: Valkey) -> None:
+    """I6: the monitor brings it what changed lately, without a request; older sessions come with theirs."""
+    client, older = sign_in(workers.worker), sign_in(workers.worker)
+    age_row(workers.worker, older.digest, 3_600_000, "updated_at")
+    with primary.client() as redis:
+        redis.flushall()
+    look(workers.worker)
+    assert entry(primary, client.digest)["_user_id"] == '"7"'
+    assert entry(primary, older.digest) == {}
+    assert [who(app, older) for app in workers] == ["7"] * 3
+    assert entry(primary, older.digest)["_user_id"] == '"7"'
+
+
+# -- restored from an older snapshot, behind connections that stay -----------------------------------------------------
+
+
+def test_s9_an_older_snapshot_is_noticed_by_every_worker(workers: Workers, primary: Valkey) -> None:
+    """S9: the canary is there, and smaller than it was. Whoever notices writes a new one, which tells the others."""
+    snapshot = Snapshot(primary)
+    assert looks(*workers) == []
+    began = now_ms(primary)
+    snapshot.restore()
+    for app in workers:
+        assert trust_since(app) < began
+        assert looks(app).count(DataLost("primary")) == 1
+        assert trust_since(app) >= began
+    assert DataLost("primary") not in looks(*workers)
+
+
+def test_i1_a_restored_session_stays_dead(workers: Workers, primary: Valkey) -> None:
+    """I1, I4: the snapshot has it alive, with a young stamp. Who has seen it die never shows it; who looks asks."""
+    client = sign_in(workers.worker)
+    assert [who(app, client) for app in workers] == ["7"] * 3
+    snapshot = Snapshot(primary)
+    looks(*workers)
+    client.post("/logout")
+    assert entry(primary, client.digest)["@live"] == "0"
+    snapshot.restore()
+    assert entry(primary, client.digest)["@live"] == "1"
+    assert who(workers.worker, client) is None
+    for app in (workers.sibling, workers.elsewhere):
+        snapshot.restore()
+        assert asks(app, client) is False  # until somebody notices: the lease
+        assert DataLost("primary") in loss_noticed(app)
+        assert asks(app, client, None)
+    assert entry(primary, client.digest)["@live"] == "0"
+    assert not row(workers.worker, client.digest)["live"]
+
+
+def test_i1_a_restored_session_is_brought_up_to_date_by_the_monitor(workers: Workers, primary: Valkey) -> None:
+    """I1, I6: without any request: the row says that it is dead, and Redis is told again."""
+    client, other = sign_in(workers.worker), sign_in(workers.worker)
+    snapshot = Snapshot(primary)
+    looks(*workers)
+    client.post("/logout")
+    other.post("/set", json={"user_role": "guest"})
+    snapshot.restore()
+    assert entry(primary, client.digest)["@live"] == "1"
+    assert entry(primary, other.digest)["user_role"] == '"user"'
+    look(workers.elsewhere)
+    assert entry(primary, client.digest)["@live"] == "0"
+    assert entry(primary, other.digest)["user_role"] == '"guest"'
+
+
+def test_i4_a_right_that_was_seen_withdrawn_is_not_shown_from_a_snapshot(workers: Workers, primary: Valkey) -> None:
+    """I4: before anybody has noticed: the floor of who has seen the newer version stands."""
+    client = sign_in(workers.worker)
+    client.post("/set", json={"user_role": "editor"})
+    assert [who(app, client) for app in workers] == ["7"] * 3
+    snapshot = Snapshot(primary)
+    client.post("/set", json={"user_role": "guest"})
+    for app in workers:
+        assert browser(app, client.cookie).get("/get/user_role").json["value"] == "guest"
+    snapshot.restore()
+    assert entry(primary, client.digest)["user_role"] == '"editor"'
+    for app in workers:
+        assert browser(app, client.cookie).get("/get/user_role").json["value"] == "guest"
+    assert entry(primary, client.digest)["user_role"] == '"guest"'
+
+
+def test_i3_after_a_loss_only_grace_carries_a_session_without_the_database(workers: Workers, primary: Valkey) -> None:
+    """I3: an unbroken view carries it for an hour; after an incident a confirmation counts for GRACE (300 s)."""
+    client = sign_in(workers.elsewhere)
+    app = workers.sibling  # has no copy of its own
+    snapshot = Snapshot(primary)
+    looks(*workers)
+    for minutes, expected in ((4, "7"), (6, None)):
+        snapshot.restore()
+        age_entry(primary, client.digest, minutes * 60_000, "@at")
+        parts(app).repository.local.forget(client.digest)
+        with switched_off(app, "database"):
+            parts(app).repository.primary.fence.trust_since_ms = 0
+            assert who(app, client) == "7"
+            parts(app).repository.local.forget(client.digest)
+            assert DataLost("primary") in loss_noticed(app)
+            assert who(app, client) == expected
+
+
+# -- another server, or the same one over a new connection -------------------------------------------------------------
+
+
+def test_a_restart_is_noticed_with_the_first_connection(workers: Workers, primary: Valkey) -> None:
+    """I3: no request slips through: every session is verified once, and what was dead in the meantime is found."""
+    client, dead = sign_in(workers.worker), sign_in(workers.worker)
+    for app in workers:
+        who(app, dead)
+        assert not asks(app, client)
+    database = elsewhere(workers.worker)
+    database.kill(dead.digest)
+    database.close()
+    primary.kill()
+    primary.start()
+    assert entry(primary, dead.digest)["@live"] == "1"
+    began = now_ms(primary)
+    for app in workers:
+        before = trust_since(app)
+        with captured_events(app) as events:
+            assert who(app, dead) is None
+        assert events == [ServerChanged("primary")]
+        assert trust_since(app) >= began > before
+    assert asks(workers.worker, client)
+    assert not asks(workers.worker, client)
+
+
+def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Workers, primary: Valkey) -> None:
+    """A lease holds over it; so does the hour that Redis carries a session without the database."""
+    client = sign_in(workers.worker)
+    before, accepted = trust_since(workers.worker), connections(primary)
+    with primary.client() as redis:
+        assert redis.client_kill_filter(_type="normal", skipme=True) > 0
+    assert not asks(workers.worker, client)
+    assert trust_since(workers.worker) == before
+    assert connections(primary) > accepted + 1
+
+
+# -- workers that start ------------------------------------------------------------------------------------------------
+
+
+def test_s5_a_new_worker_of_the_host_goes_on_where_the_others_are(
+    workers: Workers, make_app: MakeApp, primary: Valkey
+) -> None:
+    """S5: it takes over their view by the journal: no session is verified because a worker was started."""
+    client = sign_in(workers.worker)
+    new = make_app(**PATIENT)
+    with parts(new).monitor.paused(), captured_events(new) as events:
+        assert not asks(new, client)
+        assert trust_since(new) == trust_since(workers.worker) > 0
+        assert events == []
+
+
+def test_s5_a_new_worker_of_another_host_knows_nothing(
+    workers: Workers, make_app: MakeApp, tmp_path: Path, primary: Valkey
+) -> None:
+    """S5: its first connection is an incident: each session is verified once."""
+    client = sign_in(workers.worker)
+    began = now_ms(primary)
+    new = make_app(**PATIENT, JOURNAL=str(tmp_path / "third host.sqlite3"))
+    with parts(new).monitor.paused():
+        assert asks(new, client)
+        assert trust_since(new) >= began > trust_since(workers.worker)
+        assert not asks(new, client)
+
+
+def test_s5_an_incident_is_taken_over_too(workers: Workers, make_app: MakeApp, primary: Valkey) -> None:
+    """S5: what one worker noticed is known to who starts later, whatever a sibling still believes."""
+    client = sign_in(workers.worker)
+    with primary.client() as redis:
+        snapshot = Snapshot(primary)
+        redis.flushall()
+    assert DataLost("primary") in looks(workers.worker)
+    snapshot.restore()
+    new = make_app(**PATIENT)
+    with parts(new).monitor.paused():
+        assert asks(new, client)
+        assert trust_since(new) == trust_since(workers.worker) > trust_since(workers.sibling)
+
+
+def test_s5_what_was_lost_while_no_worker_ran_shows_at_the_first_look(
+    workers: Workers, make_app: MakeApp, primary: Valkey
+) -> None:
+    """S5, S9: a new worker takes over the canary too, and compares with it."""
+    looks(*workers)
+    with primary.client() as redis:
+        redis.flushall()
+    began = now_ms(primary)
+    new = make_app(**PATIENT)
+    with parts(new).monitor.paused():
+        assert DataLost("primary") in looks(new)
+        assert trust_since(new) >= began
+
+
+def test_s5_a_host_whose_server_was_exchanged_meanwhile_starts_anew(
+    workers: Workers, make_app: MakeApp, primary: Valkey
+) -> None:
+    """S5: what is known of another server is worth nothing."""
+    client = sign_in(workers.worker)
+    primary.kill()
+    primary.start()
+    began = now_ms(primary)
+    new = make_app(**PATIENT)
+    with parts(new).monitor.paused():
+        assert asks(new, client)
+        assert trust_since(new) >= began
+
+
+# -- read repair -------------------------------------------------------------------------------------------------------
+
+
+def test_i1_a_tombstone_kills_a_row_that_still_lives(workers: Workers, primary: Valkey) -> None:
+    """I1: whoever was to tell the database has died with its journal; any read makes up for it, once."""
+    client = sign_in(workers.worker)
+    with primary.client() as redis:
+        redis.hset(key(client.digest), mapping={"@live": "0"})
+    assert row(workers.worker, client.digest)["live"]
+    for app in (workers.elsewhere, workers.sibling):
+        assert who(app, client) is None
+    found = row(workers.worker, client.digest)
+    assert (found["live"], found["version"]) == (False, 2)
+    with primary.client() as redis:
+        redis.flushall()
+    assert [who(app, client) for app in workers] == [None] * 3
+
+
+def test_i1_a_repair_that_cannot_be_made_now_is_made_later(workers: Workers, primary: Valkey) -> None:
+    """I1: the database does not answer: it is this host's task from now on, and holds for all of its workers."""
+    client = sign_in(workers.worker)
+    with primary.client() as redis:
+        redis.hset(key(client.digest), mapping={"@live": "0", "@v": "0"})
+    with switched_off(workers.worker, "database"):
+        assert who(workers.worker, client) is None
+        assert row(workers.worker, client.digest)["live"]
+        with primary.client() as redis:
+            redis.flushall()
+        assert who(workers.sibling, client) is None
+    wait_until_home_by_hand(workers.worker)
+    assert not row(workers.worker, client.digest)["live"]
+
+
+def wait_until_home_by_hand(app: Flask) -> None:
+    def look_and_see() -> bool:
+        look(app)
+        return is_home(app)
+
+    wait_until(look_and_see, "everything home", LONG)
+
+
+# -- replies and records of somebody else ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(primary: Valkey) -> Iterator[FaultProxy]:
+    """Between one application and the primary; made first, so that it outlives the application."""
+    assert primary.port
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
+    app = make_app(**PATIENT, REDIS_URL=proxy.url("redis"), REDIS_MAX_CONNECTIONS=1)
+    with parts(app).monitor.paused():
+        yield app
+
+
+def ask_for(app: Flask, digest: str, *categories: str) -> None:
+    """Somebody asks for another session over the next connection, and goes away before the reply is there."""
+    store = parts(app).repository.primary
+    connection = store._take()
+    keys = [store.key(name, digest) for name in categories]
+    command = ("EVALSHA", READ.sha, len(keys), *keys, *[0 for _ in keys])
+    connection.send_packed_command(connection.pack_commands([command]), check_health=False)
+    store._put_back(connection, clean=True)
+
+
+def get_with_the_reply_of(app: Flask, proxy: FaultProxy, client: Any, digest: str, *categories: str) -> Any:
+    """A response to a request whose first reply of Redis is the one to somebody else's question."""
+    responses: list[Any] = []
+    proxy.impose(STALL_REPLY)
+    ask_for(app, digest, *categories)
+    wait_until(lambda: proxy.hits["stall_reply"] == 1, "a reply that is held back", LONG)
+    sent = proxy.counters.bytes_to_server
+    thread = threading.Thread(target=lambda: responses.append(browser(app, client.cookie).get("/who")))
+    thread.start()
+    wait_until(lambda: proxy.counters.bytes_to_server > sent, "the request's own question", LONG)
+    proxy.heal()
+    thread.join(LONG)
+    return responses[0]
+
+
+ALL = ("auth", "translation", "ui")
+
+
+@pytest.mark.parametrize("asked", [ALL, ("auth",)], ids=["same shape", "another shape"])
+def test_i10_a_crossed_reply_shows_nobody_else(
+    behind_proxy: Flask, proxy: FaultProxy, primary: Valkey, asked: tuple[str, ...]
+) -> None:
+    """I10, I11: the connection goes, nobody is taken for somebody else, and no record of either session is moved."""
+    app = behind_proxy
+    mine, other = sign_in(app, "7", lang="jp"), sign_in(app, "8", lang="en")
+    mine.get("/all")
+    accepted, before = proxy.counters.accepted, questions(app)
+    response = get_with_the_reply_of(app, proxy, mine, other.digest, *asked)
+    assert response.status_code == 200
+    assert cookie_of(response) is None
+    assert response.json["user"] == "7"
+    assert response.json["lang"] != "en"
+    assert proxy.counters.accepted > accepted  # the connection was dropped, for it may be a reply behind for ever
+    assert questions(app) == before + 1 or asked != ALL  # what is no answer at all may be asked for once more
+    assert not parts(app).health.open_stores()
+    for client, user in ((mine, "7"), (other, "8")):
+        for category in ("auth", "ui"):
+            with primary.client() as redis:
+                assert not redis.exists(f"{key(client.digest, category)}:aside")
+        assert client.get("/who").json["user"] == user
+    assert mine.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+    assert other.get("/who").json == {"user": "8", "level": 0, "lang": "en"}
+
+
+def test_i10_a_crossed_reply_is_no_answer_when_the_database_is_silent(
+    behind_proxy: Flask, proxy: FaultProxy, primary: Valkey
+) -> None:
+    """I8, I9, I10: nobody can say who this is, so it is nobody; the session itself is none the worse."""
+    app = behind_proxy
+    mine, other = sign_in(app, "7"), sign_in(app, "8")
+    with switched_off(app, "database"):
+        parts(app).repository.local.forget(mine.digest)
+        response = get_with_the_reply_of(app, proxy, mine, other.digest, *ALL)
+        assert response.json["user"] is None
+        assert cookie_of(response) is None
+        assert mine.get("/who").json["user"] == "7"
+    assert mine.get("/who").json["user"] == "7"
+    assert row(app, mine.digest)["live"]
+
+
+def test_i10_a_record_that_is_really_somebody_else_s_is_set_aside(workers: Workers, primary: Valkey) -> None:
+    """I10: put there by mistake: out of the way for a day, and the right one comes from the database."""
+    mine, other = sign_in(workers.worker, "7"), sign_in(workers.worker, "8")
+    with primary.client() as redis:
+        redis.copy(key(other.digest), key(mine.digest), replace=True)
+    with captured_events(workers.worker) as events:
+        assert who(workers.worker, mine) == "7"
+    assert events == [RecordSetAside("primary", "auth")]
+    with primary.client() as redis:
+        assert redis.hget(f"{key(mine.digest)}:aside", "@d") == other.digest
+        assert 0 < redis.pttl(f"{key(mine.digest)}:aside") <= 86_400_000
+    assert entry(primary, mine.digest)["_user_id"] == '"7"'
+    assert who(workers.worker, other) == "8"

@@ -1,0 +1,325 @@
+"""Database calls on connections that swallow everything: who waits how long, how many hang, and who gets away."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from example_app.processes import spawn, wait_until
+from example_app.servers import Postgres
+from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.engines import make_engine
+from flask_langpont_session.stores.tables import METADATA
+from tests.faults.proxy import HANG, SWALLOW_REPLY, FaultProxy
+
+HOUR = 3_600_000
+SHORT = 0.25
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+SLOTS = 2
+IN_AN_HOUR = int(time.time() * 1000) + HOUR
+
+# libpq's own limits are taken away: what ends a wait here is ours.
+NO_LIMITS = "?connect_timeout=3600&keepalives=0&tcp_user_timeout=0"
+
+
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[FaultProxy]:
+    """Between the tests and the PostgreSQL."""
+    assert postgres.port
+    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(proxy: FaultProxy, postgres: Postgres) -> str:
+    """The database as seen through the proxy, one session in it."""
+    direct = Database(make_engine(postgres.url, LONG), timeout=LONG)
+    METADATA.drop_all(direct.engine)
+    direct.create_tables()
+    create(direct, "digest")
+    direct.close()
+    return proxy.instead_of(postgres.url) + NO_LIMITS
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """A store with the default time-out whose connections go through the proxy. None is open yet."""
+    database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=SLOTS)
+    yield database
+    # A connection that comes back after the end would be nobody's.
+    wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
+    database.close()
+
+
+def create(database: Database, digest: str, kill: str | None = None) -> AuthRow:
+    return database.create(digest, user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill=kill)
+
+
+def warm(database: Database) -> None:
+    """Open as many connections as calls may need."""
+    connections = [database.engine.connect() for _ in range(SLOTS)]
+    for connection in connections:
+        connection.close()
+
+
+def in_threads(count: int, call: Callable[[], object]) -> list[object]:
+    """What the calls returned or raised, those of them that ended."""
+    results: list[object] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    return results
+
+
+def until_swallowed(proxy: FaultProxy, count: int) -> None:
+    """So many requests were lost, each on a connection of its own."""
+    wait_until(lambda: proxy.hits["hang"] >= count, "a request that is swallowed", LONG)
+    assert proxy.hits["hang"] == count
+
+
+def until_it_answers(database: Database) -> None:
+    def answers() -> bool:
+        try:
+            database.probe(1.0)
+            return bool(database.load("digest", idle_ms=0))
+        except StoreError:
+            return False
+
+    wait_until(answers, "answer of the database", LONG)
+
+
+CALLS: dict[str, Callable[[Database], object]] = {
+    "load": lambda database: database.load("digest", idle_ms=HOUR, idle_seen=0),
+    "update": lambda database: database.update("digest", seen=1, payload={}, user_id="7", idle_ms=HOUR),
+    "kill": lambda database: database.kill("digest"),
+    "kill_user": lambda database: database.kill_user("7"),
+    "kill_user_until": lambda database: database.kill_user_until("7", IN_AN_HOUR),
+    "sessions_of": lambda database: database.sessions_of("7"),
+}
+
+
+@pytest.mark.parametrize("is_warm", [False, True], ids=["connecting", "connected"])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy, name: str, is_warm: bool) -> None:
+    """The caller goes on while its connection still swallows everything; nothing but the store's deadline ends it."""
+    if is_warm:
+        warm(database)
+    with proxy.failing(HANG):
+        [error] = in_threads(1, lambda: CALLS[name](database))
+        until_swallowed(proxy, 1)
+        assert database._requests.busy == 1  # the call itself hangs on
+    assert isinstance(error, StoreError)
+    assert (error.error_class, error.cause, error.timed_out) == (ErrorClass.UNREACHABLE, "DeadlineExceeded", True)
+
+
+@pytest.mark.parametrize("is_warm", [False, True], ids=["connecting", "connected"])
+def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
+    database: Database, proxy: FaultProxy, is_warm: bool
+) -> None:
+    """However many requests there are, each of them gets away; later all slots are free again."""
+    if is_warm:
+        warm(database)
+    with proxy.failing(HANG):
+        errors = in_threads(20, lambda: database.load("digest", idle_ms=0))
+        causes = [error.cause for error in errors if isinstance(error, StoreError)]
+        assert len(causes) == 20
+        assert (causes.count("DeadlineExceeded"), causes.count("NoFreeSlot")) == (SLOTS, 20 - SLOTS)
+        until_swallowed(proxy, SLOTS)
+        assert database._requests.busy == SLOTS
+        assert proxy.connections <= SLOTS
+    until_it_answers(database)
+    wait_until(lambda: database._requests.busy == 0, "free slots", LONG)
+    database.timeout = LONG
+    rows = in_threads(SLOTS, lambda: database.load("digest", idle_ms=0))
+    assert [type(row) for row in rows] == [AuthRow] * SLOTS
+
+
+def test_the_probe_has_a_deadline_of_its_own_on_a_black_hole(database: Database, proxy: FaultProxy) -> None:
+    """All slots of the requests are lost, and the probe still finds out, in time, when the database is back."""
+    warm(database)
+    with proxy.failing(HANG):
+        in_threads(SLOTS, lambda: database.load("digest", idle_ms=0))
+        [error] = in_threads(1, lambda: database.probe(SHORT))
+        until_swallowed(proxy, SLOTS + 1)
+        assert isinstance(error, StoreError)
+        assert error.timed_out
+    until_it_answers(database)
+
+
+WRITES: dict[str, Callable[[Database], object]] = {
+    "create": lambda database: create(database, "new").version,
+    "create instead of": lambda database: create(database, "new", kill="digest").version,
+    "kill": lambda database: database.kill("digest"),
+    "kill_user": lambda database: sorted(database.kill_user("7")),
+    "kill_user_until": lambda database: database.kill_user_until("7", IN_AN_HOUR),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_whose_commit_is_not_answered_can_be_repeated(
+    database: Database, proxy: FaultProxy, postgres: Postgres, name: str
+) -> None:
+    """The outcome is unknown to who wrote, though it is written; the same call again does nothing more."""
+    direct = Database(make_engine(postgres.url, LONG), timeout=LONG)
+    if name == "kill_user":
+        direct.kill_user("7")  # the first time takes a transaction more
+        create(direct, "another")
+    warm(database)
+
+    def state() -> list[tuple[str, int, bool]]:
+        return [(row.digest, row.version, row.live) for row in direct.sessions_of("7")]
+
+    before = state()
+    sa.event.listen(database.engine, "commit", lambda _: proxy.impose(SWALLOW_REPLY), once=True)
+    [error] = in_threads(1, lambda: WRITES[name](database))
+    assert isinstance(error, StoreError)
+    assert error.timed_out
+    wait_until(lambda: proxy.hits["swallow_reply"] == 1, "an answer that is lost", LONG)
+    written = state()
+    assert written != before
+    proxy.heal()
+    proxy.drop_connections()
+    until_it_answers(database)
+    database.timeout = LONG
+    again = [WRITES[name](database) for _ in range(2)]
+    assert again[0] == again[1]
+    assert state() == written
+    direct.close()
+
+
+PROGRAM = """
+    import signal, sys, time
+    from flask_langpont_session.stores.base import StoreError
+    from flask_langpont_session.stores.database import Database
+    from flask_langpont_session.stores.engines import make_engine
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    database = Database(make_engine(sys.argv[1], 0.25), timeout=30)
+    if sys.argv[2] == "connected":
+        database.load("digest", idle_ms=0)
+    database.timeout = 0.25
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        database.load("digest", idle_ms=0)
+    except StoreError as error:
+        print(error.cause, flush=True)
+    while True:  # signal.pause() could begin just after the signal has come
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("state", ["connecting", "connected"])
+def test_a_process_ends_while_its_call_hangs(url: str, proxy: FaultProxy, state: str) -> None:
+    """SIGTERM is the end, as usual: the thread that waits for the database for ever is not waited for."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(PROGRAM), url, state],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdin and process.stdout
+            assert process.stdout.readline() == "ready\n"
+            with proxy.failing(HANG):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "DeadlineExceeded\n"
+                until_swallowed(proxy, 1)
+                assert proxy.connections == 1
+                process.send_signal(signal.SIGTERM)
+                assert (process.wait(LONG), process.stdout.read()) == (0, "")
+        finally:
+            process.kill()
+
+
+APPLICATION = """
+    import os
+    from flask_langpont_session.stores.base import StoreError
+    from flask_langpont_session.stores.database import Database
+    from flask_langpont_session.stores.engines import make_engine
+
+    database = Database(make_engine(os.environ["URL"], 0.25), timeout=0.25)
+
+    def application(environ, start_response):
+        try:
+            answer = database.load("digest", idle_ms=0).state.value
+        except StoreError as error:
+            answer = error.cause
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+        return [answer.encode()]
+"""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP to a server that listens on a Unix socket."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(LONG)
+        self.sock.connect(self.host)
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def get(path: Path) -> str:
+    connection = UnixConnection(str(path))
+    try:
+        connection.request("GET", "/", headers={"Host": "localhost"})
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_gunicorn_stops_while_a_call_hangs(url: str, proxy: FaultProxy, tmp_path: Path, worker: str) -> None:
+    """The request was answered, and SIGTERM ends the worker at once, although it might take an hour."""
+    (tmp_path / "blackhole.py").write_text(textwrap.dedent(APPLICATION))
+    path, log = tmp_path / "socket", tmp_path / "log"
+    options = ["--bind", f"unix:{path}", "--worker-class", worker, "--graceful-timeout", "3600", "--timeout", "3600"]
+    process = spawn(
+        [sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "blackhole:application"],
+        log=log,
+        cwd=tmp_path,
+        env={"URL": url, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        wait_until(lambda: listens(path), "gunicorn", LONG)
+        wait_until(lambda: get(path) == "valid", "an answer", LONG)
+        hits = proxy.hits["hang"]
+        with proxy.failing(HANG):
+            assert get(path) == "DeadlineExceeded"
+            until_swallowed(proxy, hits + 1)
+            process.terminate()
+            assert process.wait(LONG) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "SIGKILL" not in log.read_text()

@@ -1,0 +1,642 @@
+"""``session.fresh`` and ``@requires_fresh``: the arbiter's word within a request, and who may not pass without it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, request
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import requires_fresh, session
+from flask_langpont_session.stores.database import Database
+from tests.faults.proxy import HANG, FaultProxy
+
+from .behind import (
+    LONG,
+    browser,
+    digest,
+    elsewhere,
+    emptied,
+    entry,
+    key,
+    outcomes,
+    questions,
+    row,
+    sign_in,
+    wait_until_home,
+    wait_until_lost,
+)
+from .conftest import MakeApp, cookie_of, parts
+
+PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 4.0}
+"""A busy machine is no outage."""
+
+HOUR = 3_600_000
+
+
+@pytest.fixture(autouse=True)
+def primary_runs_again(primary: Valkey) -> Iterator[None]:
+    """Whatever a test did to it, the next one finds it running."""
+    yield
+    primary.thaw()
+    primary.start()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Iterator[Flask]:
+    """An application on SQLite whose monitor rests, with the views of this module."""
+    app = with_views(make_app(**PATIENT))
+    with parts(app).monitor.paused():
+        yield app
+
+
+def with_views(app: Flask) -> Flask:
+
+    @app.get("/fresh")
+    def ask() -> Any:
+        before = {"user": session.get("_user_id"), "role": session.get("user_role")}
+        is_fresh = session.fresh(*request.args.getlist("category"))
+        now = {"user": session.get("_user_id"), "role": session.get("user_role")}
+        return jsonify(before=before, fresh=is_fresh, now=now, unverified=session.unverified)
+
+    @app.post("/pay")
+    @requires_fresh
+    def pay() -> str:
+        """Pay."""
+        return f"paid by {session['_user_id']} as {session['user_role']}"
+
+    @app.post("/admin/<int:number>")
+    @requires_fresh(otherwise=lambda: ("sign in first", 403))
+    def admin(number: int) -> str:
+        return f"done {number}"
+
+    return app
+
+
+def fresh(client: Any, category: str = "auth") -> dict[str, Any]:
+    """What a view saw that asked afresh. Asking never sends a cookie."""
+    response = client.get("/fresh", query_string={"category": category})
+    assert response.status_code == 200
+    assert cookie_of(response) is None
+    answer: dict[str, Any] = response.json
+    return answer
+
+
+def changed_elsewhere(app: Flask, name: str | None, **payload: bytes) -> None:
+    """Another host writes auth keys of a session; Redis does not hear of it."""
+    assert name
+    database = elsewhere(app)
+    now = database.load(name, idle_ms=0)
+    assert now
+    assert database.update(
+        name, seen=now.version, payload={**now.payload, **payload}, user_id=now.user_id, idle_ms=3_600_000
+    )
+    database.close()
+
+
+def killed_elsewhere(app: Flask, name: str | None) -> None:
+    """Another host ends a session; Redis does not hear of it."""
+    assert name
+    database = elsewhere(app)
+    assert database.kill(name)
+    database.close()
+
+
+# -- auth --------------------------------------------------------------------------------------------------------------
+
+
+def test_i2_a_revocation_elsewhere_is_seen_at_once(app: Flask) -> None:
+    """I2, I4: a lease would have carried the session on; once seen dead it stays dead on this worker."""
+    client = sign_in(app)
+    killed_elsewhere(app, client.digest)
+    assert client.get("/who").json["user"] == "7"  # the lease
+    answer = fresh(client)
+    assert (answer["before"]["user"], answer["fresh"], answer["now"]["user"]) == ("7", False, None)
+    assert answer["unverified"] is False
+    assert client.get("/who").json["user"] is None
+
+
+def test_i2_a_change_of_rights_elsewhere_is_seen_at_once(app: Flask) -> None:
+    """I2, I4: the request goes on with what the database says, and so does the next one, without another question."""
+    client = sign_in(app)
+    changed_elsewhere(app, client.digest, user_role=b'"guest"')
+    answer = fresh(client)
+    assert (answer["before"]["role"], answer["fresh"], answer["now"]["role"]) == ("user", True, "guest")
+    asked = questions(app)
+    assert client.get("/get/user_role").json["value"] == "guest"
+    assert questions(app) == asked
+
+
+def test_each_call_is_a_question(app: Flask) -> None:
+    """However young the lease is, and however often it is asked within a request."""
+
+    @app.get("/twice")
+    def twice() -> Any:
+        first = session.fresh()
+        killed_elsewhere(app, session.digest)
+        return jsonify([first, session.fresh(), session.fresh()])
+
+    client = sign_in(app)
+    asked = questions(app)
+    assert client.get("/twice").json == [True, False, False]
+    assert questions(app) == asked + 2  # the dead one is remembered
+    assert client.get("/who").json["user"] is None
+
+
+def test_nobody_else_answers_a_fresh_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I2: a query that is under way began before: its answer may be from before a revocation."""
+    client = sign_in(app)
+    has_read, may_answer = threading.Event(), threading.Event()
+    load = Database.load
+
+    def late_answer(self: Database, name: str, **more: Any) -> Any:
+        answer = load(self, name, **more)
+        if not has_read.is_set():
+            has_read.set()
+            assert may_answer.wait(LONG)
+        return answer
+
+    monkeypatch.setattr(Database, "load", late_answer)
+    fence = parts(app).repository.primary.fence
+    fence.trust_since_ms += HOUR  # no lease holds
+    users: list[Any] = []
+    reader = threading.Thread(target=lambda: users.append(browser(app, client.cookie).get("/who").json["user"]))
+    reader.start()
+    try:
+        assert has_read.wait(LONG)
+        fence.trust_since_ms -= HOUR
+        killed_elsewhere(app, client.digest)
+        answer = fresh(browser(app, client.cookie))
+        assert (answer["before"]["user"], answer["fresh"], answer["unverified"]) == ("7", False, False)
+        assert reader.is_alive()
+    finally:
+        may_answer.set()
+        reader.join(LONG)
+    assert client.get("/who").json["user"] is None
+
+
+def test_a_fresh_first_look_is_one_question(app: Flask) -> None:
+    """Nothing has to be read on anybody else's word before: one query, also when no lease holds."""
+    client = sign_in(app)
+    parts(app).repository.primary.fence.trust_since_ms += HOUR
+    asked = questions(app)
+    assert client.post("/pay").status_code == 200
+    assert questions(app) == asked + 1
+
+
+def test_who_is_not_signed_in_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor without a session, an anonymous session, and one that is known to be dead."""
+    visitor: Any = app.test_client()
+    anonymous: Any = app.test_client()
+    anonymous.post("/set", json={"lang": "jp"})
+    gone = sign_in(app)
+    gone.post("/logout")
+    monkeypatch.setattr(Database, "load", lambda *args, **more: pytest.fail("the database was asked"))
+    for client in (visitor, anonymous, browser(app, gone.cookie)):
+        assert fresh(client)["fresh"] is False
+    assert anonymous.get("/get/lang").json["value"] == "jp"
+
+
+def test_without_redis_the_database_still_answers(app: Flask, primary: Valkey) -> None:
+    """It is the arbiter. What it says counts at once, though it was asked a moment ago."""
+    client = sign_in(app)
+    primary.kill()
+    assert fresh(client)["fresh"] is True
+    killed_elsewhere(app, client.digest)
+    assert fresh(client)["fresh"] is False
+    assert "unreachable" in outcomes(app, "primary")
+
+
+# -- auth, and the database does not answer ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(postgres: Postgres) -> Iterator[FaultProxy]:
+    """Between the application and an empty PostgreSQL; made first, so that it outlives the application."""
+    emptied(postgres)
+    assert postgres.port
+    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+        yield proxy
+    postgres.start()
+
+
+class Outage:
+    """A database that can be stopped or black-holed, and an application on it."""
+
+    def __init__(self, app: Flask, how: str, postgres: Postgres, proxy: FaultProxy) -> None:
+        self.app = app
+        self._how = how
+        self._postgres = postgres
+        self._proxy = proxy
+
+    def begin(self) -> None:
+        if self._how == "stopped":
+            self._postgres.kill()
+        else:
+            self._proxy.impose(HANG)
+
+    def end(self) -> None:
+        if self._how == "stopped":
+            self._postgres.start()
+        self._proxy.heal()
+
+    def assert_happened(self) -> None:
+        """The database was asked and did not answer."""
+        wait_until_lost(self.app, "database")
+        assert self._how == "stopped" or self._proxy.hits["hang"] > 0
+
+
+@pytest.fixture(params=["stopped", "black hole"])
+def outage(request: pytest.FixtureRequest, postgres: Postgres, proxy: FaultProxy, make_app: MakeApp) -> Outage:
+    url = proxy.instead_of(postgres.url)
+    app = with_views(make_app(DATABASE_URL=url, DATABASE_TIMEOUT=0.5, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0))
+    return Outage(app, request.param, postgres, proxy)
+
+
+def test_i2_without_the_database_nothing_is_fresh(outage: Outage) -> None:
+    """I2, I9: nobody is signed in for the rest of that request; the session and its cookie are none the worse."""
+    client = sign_in(outage.app, lang="jp")
+    outage.begin()
+    for _ in range(2):  # while it is found out, and when it is known
+        answer = fresh(client)
+        assert (answer["before"]["user"], answer["fresh"], answer["now"]["user"]) == ("7", False, None)
+        assert answer["unverified"] is True
+        assert client.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+        outage.assert_happened()
+    outage.end()
+    wait_until_home(outage.app)
+    assert fresh(client)["fresh"] is True
+    assert row(outage.app, client.digest)["live"]
+
+
+def test_without_the_database_the_data_of_other_categories_stays(outage: Outage) -> None:
+    """What a request wrote for a session that it cannot verify is stored as if it had not asked."""
+
+    @outage.app.post("/write")
+    def write() -> Any:
+        session["cart"].append(1)
+        session["lang"] = "jp"
+        is_fresh = session.fresh()
+        session["cart"].append(2)
+        return jsonify(fresh=is_fresh, cart=session["cart"], lang=session["lang"])
+
+    client = sign_in(outage.app, cart=[0])
+    outage.begin()
+    response = client.post("/write")
+    assert response.json == {"fresh": False, "cart": [0, 1, 2], "lang": "jp"}
+    assert cookie_of(response) is None
+    outage.assert_happened()
+    assert client.get("/get/cart").json["value"] == [0, 1, 2]
+    assert client.get("/who").json["lang"] == "jp"
+    outage.end()
+    wait_until_home(outage.app)
+    assert client.get("/get/cart").json["value"] == [0, 1, 2]
+
+
+# -- what the request changed itself -----------------------------------------------------------------------------------
+
+
+def test_changes_of_the_same_request_stay(app: Flask, primary: Valkey) -> None:
+    """Set, removed, counted up, and changed inside of a value, in auth and elsewhere: seen after it, and stored."""
+
+    @app.post("/change")
+    def change() -> Any:
+        session["daily_limit"] = 9
+        session["_state_list"].append("inner")
+        session["cart"][0]["n"] = 1
+        session["theme"] = "dark"
+        session["translation_context"] = ["new"]
+        del session["lang"]
+        session.increment("usage_count", 2)
+        is_fresh = session.fresh("auth")
+        session["translation_context"].append("newer")
+        return jsonify(fresh=is_fresh, seen=dict(session))
+
+    client = sign_in(app, _state_list=["a"], cart=[{"n": 0}], lang="jp", usage_count=1, daily_limit=5)
+    expected = {
+        "_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 9, "_state_list": ["a", "inner"],
+        "cart": [{"n": 1}], "theme": "dark", "translation_context": ["new", "newer"], "usage_count": 3,
+    }  # fmt: skip
+    assert client.post("/change").json == {"fresh": True, "seen": expected}
+    assert client.get("/all").json == expected
+    assert '"daily_limit":9' in row(app, client.digest)["payload"].replace(" ", "")
+    assert '"inner"' in row(app, client.digest)["payload"]
+    assert entry(primary, client.digest, "ui")["theme"] == '"dark"'
+
+
+def test_changes_are_merged_onto_what_the_database_says(app: Flask) -> None:
+    """Another host changed the row meanwhile: both changes count, none is refused or lost."""
+
+    @app.post("/limit")
+    def limit() -> Any:
+        session["daily_limit"] = 9
+        return jsonify(fresh=session.fresh(), role=session["user_role"], limit=session["daily_limit"])
+
+    client = sign_in(app)
+    changed_elsewhere(app, client.digest, user_role=b'"guest"', early_access=b"true")
+    assert client.post("/limit").json == {"fresh": True, "role": "guest", "limit": 9}
+    found = client.get("/all").json
+    assert (found["user_role"], found["early_access"], found["daily_limit"]) == ("guest", True, 9)
+
+
+@pytest.mark.parametrize("category", ["auth", "ui", "translation"])
+def test_what_was_only_read_is_not_written(app: Flask, primary: Valkey, category: str) -> None:
+    """Another request changes a list that this one has read: asking afresh makes no change of it."""
+
+    @app.post("/read")
+    def read() -> Any:
+        before = [list(session["cart"]), list(session["translation_context"]), list(session["_state_list"])]
+        with primary.client() as redis:
+            redis.hset(key(session.digest, "ui"), "cart", '["theirs"]')
+            redis.hset(key(session.digest, "translation"), "translation_context", '["theirs"]')
+        session.fresh(category)
+        assert [session["cart"], session["translation_context"]] == [
+            ["theirs"] if category == name else ["mine"] for name in ("ui", "translation")
+        ]
+        return jsonify(before)
+
+    client = sign_in(app, cart=["mine"], translation_context=["mine"], _state_list=["mine"])
+    version = row(app, client.digest)["version"]
+    assert client.post("/read").json == [["mine"]] * 3
+    assert entry(primary, client.digest, "ui")["cart"] == '["theirs"]'
+    assert entry(primary, client.digest, "translation")["translation_context"] == '["theirs"]'
+    assert row(app, client.digest)["version"] == version
+
+
+@pytest.mark.parametrize("when", ["before", "after", "both"])
+def test_changes_inside_of_values_are_found_around_it(app: Flask, when: str) -> None:
+    """Also in a category that was not asked about, whether the change came before the question or after it."""
+
+    @app.post("/nested")
+    def nested() -> str:
+        for name in ("cart", "_state_list"):
+            session[name]
+            if when != "after":
+                session[name].append("before")
+        assert session.fresh()
+        for name in ("cart", "_state_list"):
+            if when != "before":
+                session[name].append("after")
+        return ""
+
+    client = sign_in(app, cart=[], _state_list=[])
+    client.post("/nested")
+    expected = ["before", "after"] if when == "both" else [when]
+    assert client.get("/get/cart").json["value"] == expected
+    assert client.get("/get/_state_list").json["value"] == expected
+
+
+def test_a_value_read_before_is_another_object_afterwards(app: Flask) -> None:
+    """An auth value that was read before is what the database says now, whatever a view still holds of it."""
+
+    @app.post("/held")
+    def held() -> Any:
+        old = session["_state_list"]
+        changed_elsewhere(app, session.digest, _state_list=b'["theirs"]')
+        session.fresh()
+        return jsonify(old=old, now=session["_state_list"])
+
+    client = sign_in(app, _state_list=["mine"])
+    assert client.post("/held").json == {"old": ["mine"], "now": ["theirs"]}
+    assert client.get("/get/_state_list").json["value"] == ["theirs"]
+
+
+def test_c3_what_a_dead_session_wrote_is_its_shadow_s(app: Flask, primary: Valkey) -> None:
+    """C3, I7: the request learns that its session has ended: what it writes besides is for an anonymous visitor."""
+
+    @app.post("/late")
+    def late() -> Any:
+        session["theme"] = "dark"
+        session["daily_limit"] = 9
+        is_fresh = session.fresh()
+        return jsonify(fresh=is_fresh, user=session.get("_user_id"), lang=session.get("lang"), theme=session["theme"])
+
+    client = sign_in(app, lang="jp")
+    killed_elsewhere(app, client.digest)
+    response = client.post("/late")
+    assert response.json == {"fresh": False, "user": None, "lang": None, "theme": "dark"}
+    assert cookie_of(response) is None
+    assert entry(primary, client.digest, "ui") == {}
+    assert entry(primary, client.digest)["@live"] == "0"
+    assert not row(app, client.digest)["live"]
+    assert client.get("/get/theme").json["value"] == "dark"
+    assert client.get("/who").json["user"] is None
+
+
+# -- another id --------------------------------------------------------------------------------------------------------
+
+
+def test_who_signs_in_in_this_request_is_not_fresh_yet(app: Flask) -> None:
+    """The database has not heard of it; who signs out is not either. Both see what they did themselves."""
+
+    @app.post("/in")
+    def sign_in_now() -> Any:
+        session["_user_id"] = "8"
+        return jsonify(fresh=session.fresh(), user=session["_user_id"])
+
+    @app.post("/out")
+    def sign_out_now() -> Any:
+        session.sign_out()
+        return jsonify(fresh=session.fresh(), user=session.get("_user_id"))
+
+    client: Any = app.test_client()
+    assert client.post("/in").json == {"fresh": False, "user": "8"}
+    assert client.get("/fresh").json["fresh"] is True
+    assert client.get("/who").json["user"] == "8"
+    assert client.post("/out").json == {"fresh": False, "user": None}
+    assert client.get("/who").json["user"] is None
+
+
+def test_i2_a_new_id_is_no_word_of_the_database(app: Flask) -> None:
+    """I2: ``regenerate()`` alone does not ask; a session that ended elsewhere is not fresh under its next id either."""
+
+    @app.post("/regenerate")
+    def regenerate() -> Any:
+        session.regenerate()
+        return jsonify(fresh=session.fresh())
+
+    client = sign_in(app)
+    assert client.post("/regenerate").json["fresh"] is True
+    killed_elsewhere(app, digest(client.get_cookie("session").value))
+    assert client.post("/regenerate").json["fresh"] is False
+    assert client.get("/who").json["user"] is None
+
+
+def test_i2_a_new_id_waits_for_the_database(outage: Outage) -> None:
+    """I2: nobody can say whether the session that is to get another id lives: 503, and it keeps the one it has."""
+
+    @outage.app.post("/regenerate")
+    def regenerate() -> Any:
+        session.regenerate()
+        return jsonify(fresh=session.fresh())
+
+    client = sign_in(outage.app)
+    outage.begin()
+    for _ in range(2):
+        response = client.post("/regenerate")
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert cookie_of(response) is None
+        outage.assert_happened()
+    assert client.get("/who").json["user"] == "7"
+    outage.end()
+    wait_until_home(outage.app)
+    assert client.post("/regenerate").json["fresh"] is True
+
+
+# -- other categories --------------------------------------------------------------------------------------------------
+
+
+def test_another_category_is_read_again(app: Flask, primary: Valkey) -> None:
+    """What others wrote since the first look is seen, what this request wrote stays, auth is not asked about."""
+
+    @app.post("/ui")
+    def ui() -> Any:
+        session["theme"] = "mine"
+        session["cart"].append("mine")
+        assert (session["lang"], session["tab"]) == ("jp", "1")
+        with primary.client() as redis:
+            redis.hset(key(session.digest, "ui"), mapping={"lang": '"en"', "theme": '"theirs"', "more": "1"})
+            redis.hdel(key(session.digest, "ui"), "tab")
+        is_fresh = session.fresh("ui")
+        return jsonify(fresh=is_fresh, ui=dict(session.category("ui")), user=session["_user_id"])
+
+    client = sign_in(app, lang="jp", tab="1", cart=[], source_lang="ja")
+    asked = questions(app)
+    expected = {"lang": "en", "theme": "mine", "more": 1, "cart": ["mine"]}
+    assert client.post("/ui").json == {"fresh": True, "ui": expected, "user": "7"}
+    assert questions(app) == asked
+    found = client.get("/all").json
+    assert {name: found.get(name) for name in expected} == expected
+    assert found["source_lang"] == "ja"
+
+
+def test_an_anonymous_session_can_ask_too(app: Flask, primary: Valkey) -> None:
+    """Its categories are as good as anybody's."""
+
+    @app.get("/again")
+    def again() -> Any:
+        assert session["lang"] == "jp"
+        with primary.client() as redis:
+            redis.hset(key(session.digest, "ui"), "lang", '"en"')
+        return jsonify(fresh=session.fresh("ui"), lang=session["lang"])
+
+    client: Any = app.test_client()
+    client.post("/set", json={"lang": "jp"})
+    assert client.get("/again").json == {"fresh": True, "lang": "en"}
+
+
+def test_without_the_primary_no_category_is_fresh(app: Flask, primary: Valkey) -> None:
+    """The answer says so; what the table keeps in an outage (high) is shown, what the request changed stays."""
+
+    @app.post("/outage")
+    def outage() -> Any:
+        session["source_lang"] = "en"
+        assert session["input_text"] == "before"
+        primary.kill()
+        is_fresh = session.fresh("translation")
+        return jsonify(fresh=is_fresh, text=session.get("input_text"), lang=session["source_lang"])
+
+    client = sign_in(app, input_text="before", source_lang="ja")
+    client.get("/all")
+    assert client.post("/outage").json == {"fresh": False, "text": "before", "lang": "en"}
+    found = client.get("/all").json
+    assert (found["input_text"], found["source_lang"], found["_user_id"]) == ("before", "en", "7")
+
+
+def test_a_category_that_is_not_there_is_an_error(app: Flask) -> None:
+    """A misspelt name must not pass for an answer, whoever asks."""
+    with app.test_request_context(), pytest.raises(KeyError):
+        session.fresh("Auth")
+
+
+# -- @requires_fresh ---------------------------------------------------------------------------------------------------
+
+
+def test_a_guarded_view_runs_for_who_is_signed_in(app: Flask) -> None:
+    """With its arguments and under its name, on the database's word of this moment."""
+    client = sign_in(app)
+    asked = questions(app)
+    assert client.post("/pay").text == "paid by 7 as user"
+    assert client.post("/admin/3").text == "done 3"
+    assert questions(app) == asked + 2
+    view = app.view_functions["pay"]
+    assert (view.__name__, view.__doc__) == ("pay", "Pay.")
+    changed_elsewhere(app, client.digest, user_role=b'"guest"')
+    assert client.post("/pay").text == "paid by 7 as guest"
+
+
+def test_a_guarded_view_does_not_run_for_a_session_that_has_ended(app: Flask) -> None:
+    """401, or what the application would rather say, although a lease says that it lives."""
+    for path, status, text in (("/pay", 401, None), ("/admin/3", 403, "sign in first")):
+        client = sign_in(app)
+        killed_elsewhere(app, client.digest)
+        assert client.get("/who").json["user"] == "7"
+        response = client.post(path)
+        assert response.status_code == status
+        assert text is None or response.text == text
+        assert cookie_of(response) is None
+
+
+def test_a_guarded_view_does_not_run_for_visitors(app: Flask) -> None:
+    """Without a session, with an anonymous one, and with a cookie that is none of ours."""
+    visitor: Any = app.test_client()
+    anonymous: Any = app.test_client()
+    anonymous.post("/set", json={"lang": "jp"})
+    for client in (visitor, anonymous, browser(app, "A" * 43 + ".forged")):
+        assert client.post("/pay").status_code == 401
+        assert client.post("/admin/3").status_code == 403
+        assert client.get_cookie("session") is not None or client is visitor
+
+
+def test_a_guarded_view_waits_for_the_database(outage: Outage) -> None:
+    """503 and when to come again: nobody can say who this is, so neither the view runs nor the sign-in page shows."""
+    client = sign_in(outage.app)
+    outage.begin()
+    for _ in range(2):
+        for path in ("/pay", "/admin/3"):
+            response = client.post(path)
+            assert response.status_code == 503
+            assert int(response.headers["Retry-After"]) > 0
+            assert "Signing in" not in response.text
+            assert cookie_of(response) is None
+        assert client.get("/who").json["user"] == "7"
+        visitor: Any = outage.app.test_client()
+        assert visitor.post("/pay").status_code == 401  # nobody has to be asked about that
+        outage.assert_happened()
+    outage.end()
+    wait_until_home(outage.app)
+    assert client.post("/pay").text == "paid by 7 as user"
+
+
+def test_with_everything_down_a_guarded_view_does_not_run(outage: Outage, primary: Valkey) -> None:
+    """Level 4 shows the user for GRACE from this worker's copy, which is no word of the database."""
+    client = sign_in(outage.app)
+    outage.begin()
+    primary.kill()
+    client.get("/who")
+    wait_until_lost(outage.app, "database")
+    wait_until_lost(outage.app, "primary")
+    assert client.get("/who").json == {"user": "7", "level": 4, "lang": None}
+    assert client.post("/pay").status_code == 503
+    outage.end()
+    primary.start()
+    wait_until_home(outage.app)
+    assert client.post("/pay").status_code == 200
+
+
+def test_a_guarded_view_needs_our_session(tmp_path: Any) -> None:
+    """With Flask's own session nobody could say: that is a mistake, not a visitor who is sent away."""
+    plain = Flask("plain", instance_path=str(tmp_path))
+    plain.config.update(TESTING=True, SECRET_KEY="test key of the test suite, 32+ bytes")
+
+    @plain.get("/")
+    @requires_fresh
+    def index() -> str:
+        return ""
+
+    with pytest.raises(RuntimeError, match="LangPontSession"):
+        plain.test_client().get("/")

@@ -1,0 +1,253 @@
+"""A journal that cannot be written during an outage: requests are answered all the same, and operators are told.
+
+The disk is full by SQLite's own limit of pages, which fails where, and as, a full disk does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, session
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.events import JournalFailed, SessionRevoked
+from flask_langpont_session.testing import captured_events
+
+from .conftest import MakeApp, cookie_of, parts
+from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_home
+
+_FILLERS = (
+    "INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, 1, 0, 1)",
+    "INSERT INTO user_revocations (user_id, until_ms) VALUES (?, 1)",
+    """INSERT INTO writes (digest, kind, shadow, category, field, delta, is_delta, at_ms)
+        VALUES (?, 'u', 0, 'ui', 'a', 0, 0, 1)""",
+)
+"""What waits for the database, so that no room is made while it is down."""
+
+
+class Disk:
+    """The room that an application's journal has."""
+
+    def __init__(self, app: Flask) -> None:
+        self._journal = parts(app).repository.journal
+        self._monitor = parts(app).monitor
+        assert self._journal.is_empty()
+
+    def fill(self) -> None:
+        """Leave no room for anything."""
+        path = self._journal._file.path
+        assert path is not None
+        with self._monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as filler:
+            # SQLite reads this as: the pages there are.
+            filler.execute("PRAGMA max_page_count = 1")
+            self._limit(1)
+            for insert in _FILLERS:
+                with suppress(sqlite3.OperationalError):
+                    for number in count():
+                        filler.execute(insert, (str(number),))
+
+    def make_room(self) -> None:
+        """As when somebody tidies the disk."""
+        self._limit(1_000_000)
+
+    def _limit(self, pages: int) -> None:
+        connection = self._journal._file.connection
+        assert connection is not None
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+@pytest.fixture
+def app(make_app: MakeApp, postgres: Postgres, primary: Valkey) -> Iterator[Flask]:
+    postgres.start()
+    app = make_app(DATABASE_URL=postgres.url)
+
+    @app.post("/count")
+    def increment() -> str:
+        return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+    yield app
+    primary.start()
+    postgres.start()
+
+
+@pytest.fixture
+def disk(app: Flask) -> Disk:
+    return Disk(app)
+
+
+@pytest.fixture
+def user(app: Flask) -> Any:
+    client: Any = app.test_client()
+    client.post("/set", json={"lang": "jp", "input_text": "before"})
+    client.cookie = cookie_of(client.post("/login/7"))
+    assert client.get("/all").json["_user_id"] == "7"
+    return client
+
+
+def with_cookie(app: Flask, cookie: str | None) -> Any:
+    """Somebody who kept a copy of a cookie."""
+    client: Any = app.test_client()
+    client.set_cookie("session", cookie or "")
+    return client
+
+
+def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged for an operator to act on at once."""
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
+
+
+def journal_errors(app: Flask) -> int:
+    return parts(app).recorder.counters().get("journal_errors", 0)
+
+
+def test_a_logout_without_database_and_disk_is_answered(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I13: the logout holds by Redis and this worker; log, counter and event say that it is not safe, each once."""
+    postgres.kill()
+    disk.fill()
+    with captured_events(app) as seen:
+        assert user.post("/logout").status_code == 200
+    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
+    assert stored(primary, "auth", user.cookie) == {}
+    assert seen.count(JournalFailed("SQLITE_FULL")) == journal_errors(app) == 1
+    assert [event.durable for event in seen if isinstance(event, SessionRevoked)] == [False]
+    [alarm] = alarms(caplog)
+    assert "LANGPONT_SESSION_JOURNAL" in alarm
+    assert "SQLITE_FULL" in alarm
+
+
+def test_log_out_everywhere_without_database_and_disk_is_answered(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What this worker was asked it keeps to; that no other store has it is said."""
+    postgres.kill()
+    disk.fill()
+    langpont: LangPontSession = app.session_interface  # type: ignore[assignment]
+    with captured_events(app) as seen:
+        assert not langpont.revoke_user("7", app).durable
+    assert user.get("/who").json["user"] is None
+    assert JournalFailed("SQLITE_FULL") in seen
+    assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
+
+
+@pytest.mark.parametrize("what", ["daily_limit", "input_text", "usage_count"])
+def test_data_that_cannot_be_kept_is_no_reason_to_fail(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With all stores down and the disk full a request that writes is answered, and the next one that reads too."""
+    postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4)
+    disk.fill()
+    before = journal_errors(app)
+    if what == "usage_count":
+        assert user.post("/count").text == "1"
+    else:
+        assert user.post("/set", json={what: "during"}).status_code == 200
+    assert journal_errors(app) > before
+    assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
+    assert user.get("/all").status_code == 200
+    assert user.get("/who").json["user"] == "7"
+
+
+def test_a_logout_with_nothing_left_but_this_worker_holds_here(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
+) -> None:
+    """I5: neither stores nor journal: this worker knows it, and the browser's cookie is cleared."""
+    postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4)
+    disk.fill()
+    response = user.post("/logout")
+    assert response.status_code == 200
+    assert cookie_of(response) == ""
+    assert journal_errors(app) > 0
+    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
+    primary.start()
+    postgres.start()
+    wait_for_level(app, 0)
+    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
+
+
+def test_what_was_kept_before_the_disk_filled_up_counts_on(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
+) -> None:
+    """A full journal can be read: what it holds is overlaid, and is brought home when there is room again."""
+    postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4)
+    user.post("/set", json={"input_text": "kept"})
+    disk.fill()
+    user.post("/set", json={"source_lang": "ja"})
+    assert journal_errors(app) > 0
+    assert user.get("/all").json["input_text"] == "kept"
+    disk.make_room()
+    primary.start()
+    postgres.start()
+    wait_until_home(app)
+    assert stored(primary, "translation", user.cookie)["input_text"] == '"kept"'
+
+
+def test_with_room_again_logouts_become_durable_again(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
+) -> None:
+    """Nobody has to restart anything once the disk was tidied."""
+    other: Any = app.test_client()
+    other.cookie = cookie_of(other.post("/login/8"))
+    postgres.kill()
+    disk.fill()
+    user.post("/logout")
+    failed = journal_errors(app)
+    disk.make_room()
+    other.post("/logout")
+    assert journal_errors(app) == failed == 1
+    postgres.start()
+    wait_until_home(app)
+    wait_for(lambda: not row_of(app, other.cookie).live, "the logout is in the database")
+
+
+def test_many_failures_are_said_once_and_counted_all(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log is not flooded by an outage: the counter and the events have every failure."""
+    postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4)
+    disk.fill()
+    before = journal_errors(app)
+    caplog.clear()
+    with captured_events(app) as seen:
+        for number in range(5):
+            assert user.post("/set", json={"input_text": f"text {number}"}).status_code == 200
+    assert journal_errors(app) - before == 5
+    assert seen.count(JournalFailed("SQLITE_FULL")) == 5
+    assert len(alarms(caplog)) == 1
+
+
+def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
+    app: Flask, user: Any, postgres: Postgres, primary: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even reading works: requests are answered by the stores that are left, and the alarm says why."""
+    postgres.kill()
+    journal = parts(app).repository.journal
+    journal.close()
+    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+    assert user.get("/who").json["user"] == "7"
+    assert user.post("/set", json={"input_text": "during"}).status_code == 200
+    assert user.post("/logout").status_code == 200
+    assert with_cookie(app, user.cookie).get("/who").json["user"] is None
+    assert journal_errors(app) > 1
+    assert any("LANGPONT_SESSION_JOURNAL" in alarm and "SQLITE_NOTADB" in alarm for alarm in alarms(caplog))

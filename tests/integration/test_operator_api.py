@@ -1,0 +1,436 @@
+"""``sessions``, ``revoke`` and ``revoke_user``: who is signed in where, and ending it whatever is down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flask import Flask
+
+from example_app.processes import wait_until
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
+from flask_langpont_session.events import SessionRevoked
+from flask_langpont_session.testing import captured_events, switched_off
+
+from .behind import (
+    LONG,
+    age_row,
+    browser,
+    digest,
+    elsewhere,
+    emptied,
+    entry,
+    outcomes,
+    row,
+    sign_in,
+    wait_until_home,
+    wait_until_lost,
+    waiting,
+)
+from .conftest import MakeApp, cookie_of, parts
+
+PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 4.0}
+"""A busy machine is no outage."""
+
+
+@pytest.fixture(autouse=True)
+def primary_runs_again(primary: Valkey) -> Iterator[None]:
+    """Whatever a test did to it, the next one finds it running."""
+    yield
+    primary.thaw()
+    primary.start()
+
+
+def operator(app: Flask) -> LangPontSession:
+    """What an operator calls."""
+    return cast(LangPontSession, app.session_interface)
+
+
+@contextmanager
+def resting(*apps: Flask) -> Iterator[None]:
+    """Nobody looks after the stores meanwhile, so that what requests do is all that happens."""
+    with ExitStack() as stack:
+        for app in apps:
+            stack.enter_context(parts(app).monitor.paused())
+        yield
+
+
+class Site:
+    """Two workers of one host, which share a journal, and one of another."""
+
+    def __init__(self, make_app: MakeApp, tmp_path: Path, **config: Any) -> None:
+        self.worker = make_app(**PATIENT, **config)
+        self.sibling = make_app(**PATIENT, **config)
+        self._make = partial(make_app, **PATIENT, **config)
+        self.elsewhere = make_app(**PATIENT, **config, JOURNAL=str(tmp_path / "other host.sqlite3"))
+
+    def start_another(self) -> Flask:
+        """One more worker of the first host, which has not served anybody yet."""
+        return self._make()
+
+    @property
+    def host(self) -> tuple[Flask, Flask]:
+        return self.worker, self.sibling
+
+    @property
+    def all(self) -> tuple[Flask, Flask, Flask]:
+        return self.worker, self.sibling, self.elsewhere
+
+    def signed_in_everywhere(self, user: str = "7", on: Flask | None = None) -> Any:
+        """A browser that every worker has seen, signed in on one of them."""
+        client = sign_in(on or self.worker, user)
+        assert self.users(client, *self.all) == [user] * 3
+        return client
+
+    def users(self, client: Any, *apps: Flask) -> list[str | None]:
+        """Whom each worker takes a browser for. None of them touches its cookie."""
+        return [who(app, client) for app in apps]
+
+
+def who(app: Flask, client: Any) -> str | None:
+    response = browser(app, client.cookie).get("/who")
+    assert response.status_code == 200
+    assert cookie_of(response) is None
+    user: str | None = response.json["user"]
+    return user
+
+
+@pytest.fixture
+def site(make_app: MakeApp, tmp_path: Path) -> Site:
+    return Site(make_app, tmp_path)
+
+
+@pytest.fixture
+def pg_site(make_app: MakeApp, tmp_path: Path, postgres: Postgres) -> Iterator[Site]:
+    """The same on a database that can be killed."""
+    yield Site(make_app, tmp_path, DATABASE_URL=emptied(postgres))
+    postgres.start()
+
+
+# -- listing -----------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_are_listed_oldest_first(site: Site) -> None:
+    """Those in which the user is signed in; with times that have a zone, and a name to end them by."""
+    first = sign_in(site.worker)
+    age_row(site.worker, first.digest, 600_000)
+    second = sign_in(site.sibling)
+    sign_in(site.worker, "8")
+    found = operator(site.worker).sessions(7, site.worker)  # whatever type the application uses for ids
+    assert [info.digest for info in found] == [first.digest, second.digest]
+    assert found == operator(site.worker).sessions("7", site.worker)
+    now = datetime.now(UTC)
+    for info, age in zip(found, (600, 0), strict=True):
+        assert info.user_id == "7"
+        began = now - timedelta(seconds=age)
+        assert abs(info.created_at - began) < timedelta(seconds=60)
+        assert abs(info.idle_expires_at - began - timedelta(hours=1)) < timedelta(seconds=60)
+        assert abs(info.absolute_expires_at - began - timedelta(hours=12)) < timedelta(seconds=60)
+    assert operator(site.worker).sessions("nobody", site.worker) == []
+
+
+def test_what_is_over_is_not_listed(site: Site) -> None:
+    """Signed out, idle for too long, too old, of an earlier epoch: none of them is a session any more."""
+    clients = [sign_in(site.worker) for _ in range(4)]
+    clients[0].post("/logout")
+    age_row(site.worker, clients[1].digest, 3_600_001, "idle_expires_at")
+    age_row(site.worker, clients[2].digest, 43_200_001, "absolute_expires_at")
+    assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [clients[3].digest]
+    operator(site.worker).revoke_user("7", site.worker)
+    assert operator(site.elsewhere).sessions("7", site.elsewhere) == []
+
+
+def test_what_this_host_knows_to_be_dead_is_not_listed(site: Site) -> None:
+    """The database has not heard of it yet; the siblings have, by the journal."""
+    single, other, kept = sign_in(site.worker), sign_in(site.worker, "8"), sign_in(site.worker, "9")
+    with resting(*site.all):
+        with switched_off(site.worker, "database"):
+            assert not operator(site.worker).revoke(single.digest, site.worker).durable
+            assert not operator(site.worker).revoke_user("8", site.worker).durable
+            assert row(site.worker, single.digest)["live"]
+            for user, expected in (("7", []), ("8", []), ("9", [kept.digest])):
+                found = operator(site.sibling).sessions(user, site.sibling)
+                assert [info.digest for info in found] == expected
+            assert len(operator(site.elsewhere).sessions("8", site.elsewhere)) == 1
+        assert not row(site.worker, other.digest)["live"]
+
+
+def test_listing_needs_the_database_and_nothing_else(site: Site, primary: Valkey) -> None:
+    """Redis may be down; without the database an error says so, and no list that is wrong."""
+    client = sign_in(site.worker)
+    primary.kill()
+    assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [client.digest]
+    with switched_off(site.sibling, "database"), pytest.raises(LangPontSessionError, match="database"):
+        operator(site.sibling).sessions("7", site.sibling)
+
+
+def test_calls_use_the_current_application(site: Site) -> None:
+    """Inside of a request or a command nobody has to name it."""
+    client = sign_in(site.worker)
+    with site.worker.app_context():
+        assert len(operator(site.worker).sessions("7")) == 1
+        assert operator(site.worker).revoke(client.digest) == Revoked(durable=True, sessions=1)
+        assert operator(site.worker).revoke_user("7") == Revoked(durable=True, sessions=1)  # its row, dead or not
+    with pytest.raises(RuntimeError):
+        operator(site.worker).sessions("7")
+
+
+# -- everything healthy ------------------------------------------------------------------------------------------------
+
+
+def test_i1_a_revoked_session_is_over_on_every_host(site: Site, primary: Valkey) -> None:
+    """I1: at once, since all are healthy. Other sessions of the user go on. Doing it again changes nothing."""
+    client, other = site.signed_in_everywhere(), site.signed_in_everywhere()
+    with resting(*site.all), captured_events(site.worker) as events:
+        assert operator(site.worker).revoke(client.digest, site.worker) == Revoked(durable=True, sessions=1)
+        assert events == [SessionRevoked(client.digest[:8], durable=True)]
+        assert site.users(client, *site.all) == [None] * 3
+        assert site.users(other, *site.all) == ["7"] * 3
+        assert entry(primary, client.digest)["@live"] == "0"
+        before = row(site.worker, client.digest)
+        assert (before["live"], before["version"]) == (False, 2)
+        assert operator(site.elsewhere).revoke(client.digest, site.elsewhere).durable
+        assert row(site.worker, client.digest) == before
+        assert waiting(site.worker) == 0
+
+
+def test_a_session_can_be_ended_by_the_name_that_it_gives_itself(site: Site) -> None:
+    """``session.digest``, for a page that lists the user's devices and marks this one."""
+    app = site.worker
+
+    @app.get("/digest")
+    def name() -> str:
+        return session.digest or ""
+
+    client = sign_in(app)
+    name_of_it = client.get("/digest").text
+    assert name_of_it == operator(app).sessions("7", app)[0].digest
+    operator(app).revoke(name_of_it, app)
+    assert client.get("/who").json["user"] is None
+
+
+@pytest.mark.parametrize("name", ["", "A" * 42, "A" * 44, "A" * 42 + "!", "A" * 42 + "\n", "A" * 42 + "é"])
+def test_what_is_no_digest_is_a_mistake(site: Site, name: str) -> None:
+    """A session id or a user id in its place must not look like a success."""
+    with pytest.raises(ValueError, match="43 characters"):
+        operator(site.worker).revoke(name, site.worker)
+
+
+def test_i1_a_user_is_logged_out_everywhere(site: Site, primary: Valkey) -> None:
+    """I1: of all sessions on all hosts, and of nobody else's. Signing in again works."""
+    clients = [site.signed_in_everywhere(on=app) for app in site.all]
+    other = site.signed_in_everywhere("70")
+    with resting(*site.all), captured_events(site.worker) as events:
+        assert operator(site.worker).revoke_user(7, site.worker) == Revoked(durable=True, sessions=3)
+        assert len(events) == 3
+        for client in clients:
+            assert site.users(client, *site.all) == [None] * 3
+            assert entry(primary, client.digest)["@live"] == "0"
+        assert site.users(other, *site.all) == ["70"] * 3
+        again = site.signed_in_everywhere()
+        assert waiting(site.worker) == 0
+    assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [again.digest]
+
+
+def test_s8_rows_that_are_dead_already_are_settled_too(site: Site, primary: Valkey) -> None:
+    """S8: another host ended them and died before Redis heard of it: their leases end with this."""
+    ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
+    with resting(*site.all):
+        database = elsewhere(site.worker)
+        database.kill(ended.digest)
+        database.close()
+        age_row(site.worker, idle.digest, 3_600_001, "idle_expires_at")
+        assert site.users(ended, *site.all) == ["7"] * 3  # by its lease
+        assert operator(site.worker).revoke_user("7", site.worker).sessions == 3
+        for client in (ended, idle, living):
+            assert entry(primary, client.digest)["@live"] == "0"
+            assert site.users(client, *site.all) == [None] * 3
+
+
+# -- Redis is killed, and comes back with what it had ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whom", ["session", "user"])
+def test_i1_a_revocation_outlives_a_redis_that_comes_back_with_the_session(
+    site: Site, primary: Valkey, whom: str
+) -> None:
+    """I1, I4, I5: its append-only file has the session alive. No worker shows it, before, during or after."""
+    client = site.signed_in_everywhere()
+    new = site.start_another()
+    with resting(*site.all, new):
+        primary.kill()
+        done = revoke(site.worker, client, whom)
+        assert done == Revoked(durable=True, sessions=1)
+        assert "unreachable" in outcomes(site.worker, "primary")
+        assert waiting(site.sibling) == 1
+        assert site.users(client, *site.host, new) == [None] * 3
+        primary.start()
+        assert entry(primary, client.digest)["@live"] == "1"
+        assert entry(primary, client.digest)["_user_id"] == '"7"'
+        assert site.users(client, *site.all, new) == [None] * 4
+    wait_until_home(*site.all, new)
+    assert entry(primary, client.digest)["@live"] == "0"
+    assert site.users(client, *site.all, new) == [None] * 4
+    assert sign_in(site.worker)
+
+
+def revoke(app: Flask, client: Any, whom: str) -> Revoked:
+    """End a session by its name, or by its user's."""
+    if whom == "session":
+        return operator(app).revoke(client.digest, app)
+    return operator(app).revoke_user("7", app)
+
+
+# -- the database is killed --------------------------------------------------------------------------------------------
+
+
+def test_i5_a_revocation_without_the_database_holds_everywhere_at_once(
+    pg_site: Site, postgres: Postgres, primary: Valkey
+) -> None:
+    """I1, I5: Redis tells the other host, the journal keeps it, the database hears it when it is back."""
+    site = pg_site
+    client, other = site.signed_in_everywhere(), site.signed_in_everywhere()
+    new = site.start_another()
+    with resting(*site.all, new):
+        postgres.kill()
+        assert operator(site.worker).revoke(client.digest, site.worker) == Revoked(durable=False, sessions=1)
+        assert "unreachable" in outcomes(site.worker, "database")
+        assert entry(primary, client.digest)["@live"] == "0"
+        assert site.users(client, *site.all, new) == [None] * 4
+        assert site.users(other, *site.all) == ["7"] * 3
+        postgres.start()
+        assert row(site.worker, client.digest)["live"]
+    wait_until_home(*site.all)
+    assert not row(site.worker, client.digest)["live"]
+    assert row(site.worker, other.digest)["live"]
+    assert site.users(client, *site.all) == [None] * 3
+    assert site.users(other, *site.all) == ["7"] * 3
+
+
+def test_i5_a_user_is_logged_out_of_this_host_at_once(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
+    """I4, I5: on every worker, of every session, also those that the worker which was asked has never seen.
+
+    Redis hears at once of those that it has; the other host may go on with the others until the database is back.
+    """
+    site = pg_site
+    seen, other = site.signed_in_everywhere(), site.signed_in_everywhere("8")
+    unseen = sign_in(site.elsewhere)
+    assert who(site.sibling, unseen) == "7"
+    new = site.start_another()
+    with resting(*site.all, new):
+        postgres.kill()
+        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=False, sessions=1)
+        assert "unreachable" in outcomes(site.worker, "database")
+        assert waiting(site.sibling) > 0
+        for client in (seen, unseen):
+            assert site.users(client, *site.host, new) == [None] * 3
+        assert entry(primary, seen.digest)["@live"] == "0"
+        assert who(site.elsewhere, seen) is None
+        assert entry(primary, unseen.digest)["@live"] == "1"
+        assert site.users(other, *site.all, new) == ["8"] * 4
+        postgres.start()
+        assert row(site.worker, seen.digest)["live"]
+    wait_until_home(*site.all)
+    for client in (seen, unseen):
+        assert not row(site.worker, client.digest)["live"]
+        assert entry(primary, client.digest)["@live"] == "0"
+        assert site.users(client, *site.all) == [None] * 3
+    assert row(site.worker, other.digest)["live"]
+    assert site.users(other, *site.all) == ["8"] * 3
+
+
+def until_sign_in_works(app: Flask) -> None:
+    """A worker's connections to a database that was killed are dead; each is found out by who uses it."""
+    wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in", LONG)
+
+
+def test_s7_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:
+    """S7: the database is back and has not heard yet: what begins now, here or elsewhere, is not meant."""
+    site = pg_site
+    before = site.signed_in_everywhere()
+    with resting(*site.all):
+        postgres.kill()
+        assert not operator(site.worker).revoke_user("7", site.worker).durable
+        postgres.start()
+        assert row(site.worker, before.digest)["live"]
+        for app in site.all:
+            until_sign_in_works(app)
+        after = [sign_in(app) for app in site.all]
+        assert waiting(site.worker) > 0
+        for client in after:
+            assert site.users(client, *site.all) == ["7"] * 3
+        assert site.users(before, *site.host) == [None] * 2
+    wait_until_home(*site.all)
+    assert site.users(before, *site.all) == [None] * 3
+    assert not row(site.worker, before.digest)["live"]
+    for client in after:
+        assert row(site.worker, client.digest)["live"]
+        assert site.users(client, *site.all) == ["7"] * 3
+    assert {info.digest for info in operator(site.worker).sessions("7", site.worker)} == {c.digest for c in after}
+
+
+def test_s8_dead_rows_are_settled_by_the_journal_too(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
+    """S8: another host ended a session and died before Redis heard of it; then this user is logged out everywhere."""
+    site = pg_site
+    client = site.signed_in_everywhere()
+    database = elsewhere(site.worker)
+    database.kill(client.digest)
+    database.close()
+    age_row(site.worker, client.digest, 3_600_000, "updated_at")  # too long ago to be brought along with the outage
+    new = site.start_another()  # which knows no session
+    with resting(*site.all, new):
+        postgres.kill()
+        assert operator(new).revoke_user("7", new) == Revoked(durable=False, sessions=0)
+        assert entry(primary, client.digest)["@live"] == "1"
+        postgres.start()
+    wait_until_home(*site.all)
+    assert entry(primary, client.digest)["@live"] == "0"
+    assert who(site.elsewhere, client) is None
+
+
+@pytest.mark.parametrize("whom", ["session", "user"])
+def test_i5_with_everything_down_the_host_holds_it(
+    pg_site: Site, postgres: Postgres, primary: Valkey, whom: str
+) -> None:
+    """I5: at level 4 copies carry who is signed in; not this one, whatever is back first."""
+    site = pg_site
+    client, other = site.signed_in_everywhere(), site.signed_in_everywhere("8")
+    with resting(*site.all):
+        postgres.kill()
+        primary.kill()
+        assert revoke(site.worker, client, whom) == Revoked(durable=False, sessions=1)
+        assert site.users(client, *site.host) == [None] * 2
+        assert site.users(other, *site.host) == ["8"] * 2
+    for app in site.host:
+        wait_until_lost(app, "database")
+        wait_until_lost(app, "primary")
+    assert site.users(client, *site.host) == [None] * 2
+    assert site.users(other, *site.host) == ["8"] * 2
+    primary.start()
+    assert site.users(client, *site.host) == [None] * 2
+    postgres.start()
+    wait_until_home(*site.all)
+    assert site.users(client, *site.all) == [None] * 3
+    assert site.users(other, *site.all) == ["8"] * 3
+    assert not row(site.worker, client.digest)["live"]
+    assert entry(primary, client.digest)["@live"] == "0"
+
+
+def test_the_next_sign_in_after_a_recovery_works(pg_site: Site, postgres: Postgres) -> None:
+    """The user's epoch was not raised, and no tombstone stands in the way of a session that is new."""
+    site = pg_site
+    site.signed_in_everywhere()
+    postgres.kill()
+    assert not operator(site.worker).revoke_user("7", site.worker).durable
+    postgres.start()
+    wait_until_home(*site.all)
+    client = site.signed_in_everywhere()
+    assert digest(client.cookie) == client.digest
+    assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=2)
+    assert site.users(client, *site.all) == [None] * 3

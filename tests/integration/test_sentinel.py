@@ -1,0 +1,215 @@
+"""Redis behind sentinels: found anew at every connection, lost and found after a failover, never a demoted one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+
+from example_app.servers import Valkey
+from flask_langpont_session.events import ServerChanged
+from flask_langpont_session.health import PRIMARY, REPLICA
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.testing import captured_events
+
+from .conftest import MakeApp, parts
+from .sentinels import SERVICE, Sentinel, Service, role, running_service
+from .test_outage import wait_for
+
+PATIENT = {"REQUEST_BUDGET": 3, "REDIS_TIMEOUT": 1, "REDIS_CONNECT_TIMEOUT": 1}
+"""A busy machine is not an outage: what is tested here is who is found, not how fast."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    """A primary, a replica and three sentinels, all running and at rest; empty."""
+    running.wait_until_whole()
+    with running.primary.client() as client:
+        client.flushall()
+    return running
+
+
+@pytest.fixture
+def make(make_app: MakeApp) -> Callable[..., Flask]:
+    return lambda url, **config: make_app(REDIS_URL=url, SINGLE_HOST=True, **PATIENT, **config)
+
+
+@pytest.fixture
+def app(make: Callable[..., Flask], service: Service) -> Flask:
+    return make(service.url)
+
+
+def primary_of(app: Flask) -> RedisStore:
+    return parts(app).repository.primary
+
+
+def who(browser: FlaskClient) -> Any:
+    return browser.get("/who").json
+
+
+def run_id(server: Valkey) -> str:
+    with server.client() as client:
+        info: Any = client.info("server")
+        return str(info["run_id"])
+
+
+def keys(server: Valkey) -> set[str]:
+    with server.client() as client:
+        found: Any = client.keys("session:*:{*}")
+        return set(found)
+
+
+def identity(store: RedisStore) -> str:
+    return (store.fence.identity or "").split(":")[0]
+
+
+def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, service: Service) -> None:
+    """Signed in, written, read; and the replica is found the same way without being named."""
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    browser.post("/login/7")
+    assert who(browser) == {"user": "7", "level": 0, "lang": "jp"}
+    assert identity(primary_of(app)) == run_id(service.primary)
+    assert primary_of(app).fence.is_primary
+    replica = parts(app).repository.redis[REPLICA]
+    replica.probe_read(timeout=1)
+    assert identity(replica) == run_id(service.replica)
+    assert not replica.fence.is_primary
+    wait_for(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
+
+
+def test_sentinels_that_are_lost_are_passed_over(app: Flask, service: Service) -> None:
+    """One is dead, one hangs: the third is enough."""
+    service.sentinels[0].kill()
+    service.sentinels[1].freeze()
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert identity(primary_of(app)) == run_id(service.primary)
+    assert not service.sentinels[0].running
+    assert service.sentinels[1].frozen
+
+
+def test_without_sentinels_only_new_connections_fail(app: Flask, service: Service) -> None:
+    """Nobody may guess where the primary is; who is connected goes on."""
+    store = primary_of(app)
+    store.time_ms(timeout=1)
+    for sentinel in service.sentinels:
+        sentinel.kill()
+    store.time_ms(timeout=1)
+    store.forget_connections()
+    with pytest.raises(StoreError) as caught:
+        store.time_ms(timeout=1)
+    assert caught.value.error_class is ErrorClass.UNREACHABLE
+
+
+def test_after_the_death_of_the_primary_its_heir_is_used(app: Flask, service: Service) -> None:
+    """Nobody is logged out meanwhile; what was confirmed before the failover is confirmed again after it."""
+    browser, newcomer = app.test_client(), app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    browser.post("/login/7")
+    dying, heir, fence = service.primary, service.replica, primary_of(app).fence
+    wait_for(lambda: keys(heir) == keys(dying), "the replica's copy")
+    trusted, known = fence.trust_since_ms, fence.identity
+    with captured_events(app) as seen:
+        dying.kill()
+
+        def at_home() -> bool:
+            answer = who(browser)
+            assert answer["user"] == "7"
+            return bool(answer["level"] == 0)
+
+        wait_for(at_home, "the heir in use", 20)
+    assert service.primary is heir
+    assert identity(primary_of(app)) == run_id(heir)
+    assert fence.identity != known
+    assert fence.trust_since_ms > trusted
+    assert ServerChanged(PRIMARY) in seen
+    before = keys(heir)
+    newcomer.post("/login/8")
+    assert who(newcomer) == {"user": "8", "level": 0, "lang": None}
+    assert keys(heir) > before
+    assert who(browser) == {"user": "7", "level": 0, "lang": "jp"}
+
+
+def test_a_primary_that_steps_down_is_left(app: Flask, service: Service) -> None:
+    """It lives on as a replica; the sentinels end its connections, and the next ones lead to the heir."""
+    browser = app.test_client()
+    browser.post("/login/7")
+    leaving, heir = service.primary, service.replica
+
+    def promoted() -> bool:
+        with suppress(redis.ResponseError), service.sentinels[0].client() as client:  # already at it, or not able yet
+            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        return role(heir) == "master"
+
+    wait_for(promoted, "the promotion", 20)
+    wait_for(lambda: role(leaving) == "slave", "the end of its reign", 20)
+    wait_for(lambda: bool(who(browser)["level"] == 0) and identity(primary_of(app)) == run_id(heir), "the heir", 20)
+    service.wait_until_whole()
+    assert service.primary is heir
+    assert service.replica is leaving
+    browser.post("/set", json={"input_text": "after"})
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert browser.get("/get/input_text").json == {"value": "after", "present": True}
+    assert any(key.startswith("session:translation:") for key in keys(heir))
+
+
+def test_a_server_that_says_it_is_a_replica_is_no_primary(make: Callable[..., Flask], service: Service) -> None:
+    """Whoever named it, it is neither used nor taken note of; then somebody else is asked."""
+    stale, informed = service.sentinels[:2]
+    told = {stale: service.replica, informed: service.primary}
+    for sentinel, server in told.items():
+        monitor(sentinel, "stale", server)
+    try:
+        url = service.url.replace(SERVICE, "stale")
+        store = primary_of(make(url, REPLICA_URL=url))
+        with pytest.raises(StoreError) as caught:
+            store.time_ms(timeout=1)
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        assert store.fence.identity is None
+        store.time_ms(timeout=1)
+        assert identity(store) == run_id(service.primary)
+    finally:
+        for sentinel in told:
+            with sentinel.client() as client:
+                client.sentinel_remove("stale")
+
+
+def monitor(sentinel: Sentinel, name: str, server: Valkey) -> None:
+    """Let a sentinel take a server for the primary of a service, and never agree with others that it is lost."""
+    with sentinel.client() as client:
+        client.sentinel_monitor(name, "127.0.0.1", server.port, 99)
+
+
+def test_credentials_and_database(make: Callable[..., Flask], service: Service) -> None:
+    """The URL's are for the servers, those of the sentinels stand in its options."""
+    everybody: list[Valkey | Sentinel] = [*service.servers, *service.sentinels]
+    for one in everybody:
+        with one.client() as client:
+            client.execute_command("ACL", "SETUSER", "app", "on", f">of {type(one).__name__}", "~*", "&*", "+@all")
+    url = service.url.replace("://", "://app:of%20Valkey@")
+    app = make(f"{url}?db=1&sentinel_username=app&sentinel_password=of%20Sentinel")
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser)["level"] == 0
+    with service.primary.client() as client:
+        keyspace: Any = client.info("keyspace")
+        assert set(keyspace) == {"db1"}
+        assert {one["user"] for one in client.client_list() if one["db"] == "1"} == {"app"}
+    wrong = make(service.url.replace("://", "://app:wrong@"))
+    with pytest.raises(StoreError) as caught:
+        primary_of(wrong).time_ms(timeout=1)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED

@@ -1,0 +1,161 @@
+"""What auth costs the database, counted at its driver: the figures that docs/guarantees.md promises."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy
+from flask import Flask
+
+from example_app.servers import Valkey
+from flask_langpont_session.stores.database import Database
+
+from .conftest import MakeApp, parts
+from .counting import wait_for_monitors
+
+VERIFY, IDLE = 60_000, 3_600_000
+
+
+@contextmanager
+def counted(app: Flask) -> Iterator[list[str]]:
+    """The statements that requests send meanwhile: their first words. The monitor is quiet."""
+    engine = parts(app).repository.database.engine
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        word = statement.split(None, 1)[0].upper()
+        if word != "BEGIN":  # SQLite's is a statement, the others' is not
+            sent.append(word)
+
+    wait_for_monitors()
+    with parts(app).monitor.paused():
+        sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+        try:
+            yield sent
+        finally:
+            sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def app(make_app: MakeApp, database_url: str) -> Flask:
+    """On each engine in turn, with patience: a busy machine is no outage."""
+    return make_app(DATABASE_URL=database_url, DATABASE_TIMEOUT=3.0, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0)
+
+
+def age(app: Flask, primary: Valkey, ms: int) -> None:
+    """Time passes: every stored moment moves back."""
+    wait_for_monitors()
+    engine = parts(app).repository.database.engine
+    columns = ("created_at", "updated_at", "idle_expires_at", "absolute_expires_at")
+    moved = ", ".join(f"{name} = {name} - {ms}" for name in columns)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"UPDATE langpont_sessions SET {moved}"))
+    with primary.client() as client:
+        for key in client.scan_iter("session:auth:*"):
+            for field in ("@at", "@i", "@x"):
+                client.hincrby(key, field, -ms)
+    fence = parts(app).repository.primary.fence
+    fence.trust_since_ms -= ms
+
+
+def test_one_read_per_session_and_interval(app: Flask, primary: Valkey) -> None:
+    """However many requests there are; the next interval costs the next read."""
+    client: Any = app.test_client()
+    client.post("/login/7")
+    client.get("/who")
+    for _ in range(3):
+        age(app, primary, VERIFY + 1)
+        with counted(app) as sent:
+            for _ in range(20):
+                assert client.get("/who").json["user"] == "7"
+        assert sent == ["SELECT"]
+
+
+def test_one_write_per_quarter_of_the_idle_time(app: Flask, primary: Valkey) -> None:
+    """The only write of a user who only reads; five quarters later they are still signed in."""
+    client: Any = app.test_client()
+    client.post("/login/7")
+    client.get("/who")
+    for _ in range(5):
+        age(app, primary, IDLE // 4 + 1)
+        with counted(app) as sent:
+            for _ in range(20):
+                assert client.get("/who").json["user"] == "7"
+        assert sent.count("UPDATE") == 1
+        assert sent.count("SELECT") in (1, 2)  # the second one takes the row's lock, where the engine has any
+        assert set(sent) == {"SELECT", "UPDATE"}
+
+
+def test_a_change_of_auth_is_one_transaction(app: Flask) -> None:
+    """A write of other data is none, and a visitor costs none at all."""
+    client: Any = app.test_client()
+    client.post("/login/7")
+    client.get("/who")
+    with counted(app) as sent:
+        client.post("/set", json={"user_role": "editor"})
+        assert sent.count("UPDATE") == 1
+        assert set(sent) == {"UPDATE", "SELECT"}  # who writes reads its row back, in the same transaction
+        sent.clear()
+        client.post("/set", json={"lang": "jp", "input_text": "x"})
+        visitor: Any = app.test_client()
+        visitor.post("/set", json={"lang": "jp"})
+        visitor.get("/all")
+        assert sent == []
+
+
+def test_a_hundred_requests_whose_lease_has_run_out_are_one_query(
+    app: Flask, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They ask the same at the same time: one question, and its answer for all."""
+    client: Any = app.test_client()
+    client.post("/login/7")
+    cookie = client.get_cookie("session").value
+    asked, all_wait = [], threading.Event()
+    load = Database.load
+
+    def slow_load(self: Database, digest: str, **more: Any) -> Any:
+        asked.append(digest)
+        all_wait.wait(2)
+        return load(self, digest, **more)
+
+    monkeypatch.setattr(Database, "load", slow_load)
+    age(app, primary, VERIFY + 1)
+
+    def ask(_: int) -> Any:
+        browser: Any = app.test_client()
+        browser.set_cookie("session", cookie)
+        return browser.get("/who").json["user"]
+
+    with counted(app) as sent, ThreadPoolExecutor(30) as pool:
+        answers = [pool.submit(ask, number) for number in range(30)]
+        flights = parts(app).repository._verifier._flights
+        while not flights._under_way:
+            pass
+        threading.Timer(0.3, all_wait.set).start()
+        assert [answer.result() for answer in answers] == ["7"] * 30
+    # Who came after the answer finds the lease; who came before it waited for it.
+    assert len(asked) == 1
+    assert sent == ["SELECT"]
+
+
+def test_a_dead_session_is_asked_about_once(app: Flask, primary: Valkey) -> None:
+    """A negative answer is remembered: an old cookie that comes back a thousand times is one question."""
+    client: Any = app.test_client()
+    client.post("/login/7")
+    cookie = client.get_cookie("session").value
+    client.post("/logout")
+    wait_for_monitors()
+    with primary.client() as redis:
+        redis.flushall()
+    parts(app).repository.local._begin()  # as in a worker that did not see the sign-out
+    with counted(app) as sent:
+        for _ in range(20):
+            browser: Any = app.test_client()
+            browser.set_cookie("session", cookie)
+            assert browser.get("/who").json["user"] is None
+    assert sent == ["SELECT"]

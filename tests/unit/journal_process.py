@@ -1,0 +1,44 @@
+"""Worker processes that share a journal with a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+
+_PROLOGUE = """
+import os, signal, sys
+from pathlib import Path
+from flask_langpont_session.stores.base import StoreError
+from flask_langpont_session.stores.journal import Journal, ServerRecord
+journal = Journal(Path(sys.argv[1]))
+def wait():
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """A worker process with a journal named ``journal`` on the file that is the first argument."""
+    code = _PROLOGUE + textwrap.dedent(script)
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def let_go(workers: Sequence[subprocess.Popen[str]]) -> None:
+    """Let workers that called ``wait()`` go on at the same moment."""
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+
+
+def output(worker: subprocess.Popen[str], *, expected: int = 0) -> str:
+    """What a worker printed, once it has ended as expected."""
+    text, _ = worker.communicate(timeout=60)
+    assert worker.returncode == expected
+    return text.strip()

@@ -1,0 +1,289 @@
+"""Which server answers, and since when it may be believed: identities, canaries, and what workers tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from redis.exceptions import NoPermissionError
+
+from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server
+from flask_langpont_session.stores.journal import ServerRecord
+
+
+class HostMemory:
+    """What the workers of one host share."""
+
+    def __init__(self, record: ServerRecord | None = None) -> None:
+        self.record = record
+        self.noted: list[ServerRecord] = []
+
+    def recall(self) -> ServerRecord | None:
+        return self.record
+
+    def note(self, record: ServerRecord) -> None:
+        self.noted.append(record)
+
+
+class Incidents:
+    """Counts what the fence reports."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def incidents() -> Incidents:
+    return Incidents()
+
+
+@pytest.fixture
+def fence(incidents: Incidents) -> Fence:
+    return Fence(incidents)
+
+
+# Identity
+
+
+def test_at_first_nothing_is_known() -> None:
+    """No server, no canary; an endpoint that never introduces itself is taken as it is."""
+    fence = Fence()
+    assert (fence.identity, fence.is_primary, fence.canary) == (None, True, None)
+    assert fence.trust_since(Server()) == 0
+
+
+def test_the_first_server_is_an_incident(fence: Fence, incidents: Incidents) -> None:
+    """A worker that starts does not know what happened before: nothing stamped before now counts."""
+    server = fence.observe("a", now_ms=1000, is_primary=True)
+    assert server == Server("a", True)
+    assert fence.trust_since(server) == 1000
+    assert incidents.count == 1
+
+
+def test_the_same_server_again_is_none(fence: Fence, incidents: Incidents) -> None:
+    """A reconnect does not break the view."""
+    fence.observe("a", now_ms=1000, is_primary=True)
+    server = fence.observe("a", now_ms=2000, is_primary=True)
+    assert fence.trust_since(server) == 1000
+    assert incidents.count == 1
+
+
+def test_another_server_is_an_incident(fence: Fence, incidents: Incidents) -> None:
+    """Restart or failover: nothing stamped before this moment counts any more."""
+    fence.observe("a", now_ms=1000, is_primary=True)
+    fence.observe("b", now_ms=2000, is_primary=True)
+    assert (fence.identity, fence.trust_since_ms, incidents.count) == ("b", 2000, 2)
+
+
+def test_a_connection_to_the_server_before_is_never_trusted(fence: Fence) -> None:
+    """It may lead to a primary that was demoted, and may go on answering for long."""
+    old = fence.observe("a", now_ms=1000, is_primary=True)
+    new = fence.observe("b", now_ms=2000, is_primary=True)
+    assert fence.trust_since(old) == NEVER_MS
+    assert fence.trust_since(new) == 2000
+
+
+def test_back_to_the_server_before_is_another_incident(fence: Fence, incidents: Incidents) -> None:
+    """While this worker was not looking, anything may have been written, or not written, there."""
+    fence.observe("a", now_ms=1000, is_primary=True)
+    fence.observe("b", now_ms=2000, is_primary=True)
+    fence.observe("a", now_ms=3000, is_primary=True)
+    assert (fence.trust_since_ms, incidents.count) == (3000, 3)
+
+
+def test_trust_is_never_dated_back(fence: Fence) -> None:
+    """The clock of the new server may be behind: what was untrusted stays so."""
+    fence.observe("a", now_ms=5000, is_primary=True)
+    fence.observe("b", now_ms=3000, is_primary=True)
+    assert fence.trust_since_ms == 5000
+
+
+def test_a_server_knows_its_role(fence: Fence) -> None:
+    """Who was a primary may be a replica under the next identity."""
+    assert fence.observe("a", now_ms=1000, is_primary=True).is_primary
+    assert not fence.observe("b", now_ms=2000, is_primary=False).is_primary
+    assert not fence.is_primary
+
+
+def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(fence: Fence, incidents: Incidents) -> None:
+    """Every connection may lead to another one. That alone is no reason to settle everything again."""
+    fence.observe(None, now_ms=1000, is_primary=True)
+    fence.observe(None, now_ms=2000, is_primary=True)
+    assert (fence.trust_since_ms, incidents.count) == (2000, 0)
+
+
+# Canary
+
+
+def test_a_canary_that_grows_is_well(fence: Fence, incidents: Incidents) -> None:
+    """Whoever makes it grow."""
+    fence.observe("a", now_ms=1000, is_primary=True)
+    for number in (1, 2, 7):
+        assert not fence.saw(Canary("g", number, 5000))
+    assert fence.canary == Canary("g", 7, 5000)
+    assert (fence.trust_since_ms, incidents.count) == (1000, 1)
+
+
+def test_the_first_canary_is_no_loss(fence: Fence, incidents: Incidents) -> None:
+    """The first connection was one already."""
+    fence.observe("a", now_ms=1000, is_primary=True)
+    assert not fence.saw(Canary("g", 1, 5000))
+    assert (fence.trust_since_ms, incidents.count) == (1000, 1)
+
+
+def test_s9_another_generation_is_a_loss(fence: Fence, incidents: Incidents) -> None:
+    """S9: whoever noticed it first wrote the new one, and the others must notice as well. Once."""
+    fence.observe("a", now_ms=1000, is_primary=True)
+    fence.saw(Canary("g", 7, 5000))
+    assert fence.saw(Canary("h", 9, 6000))
+    assert (fence.trust_since_ms, incidents.count) == (6000, 2)
+    assert not fence.saw(Canary("h", 10, 7000))
+    assert (fence.trust_since_ms, incidents.count) == (6000, 2)
+
+
+def test_a_loss_is_no_other_server(fence: Fence) -> None:
+    """Connections are kept; what they say counts from the loss on."""
+    server = fence.observe("a", now_ms=1000, is_primary=True)
+    fence.saw(Canary("g", 1, 5000))
+    fence.saw(Canary("h", 1, 6000))
+    assert fence.trust_since(server) == 6000
+
+
+# The host's memory
+
+
+def test_what_happens_is_noted(incidents: Incidents) -> None:
+    """Every incident, and every canary, so that workers that start later know."""
+    memory = HostMemory()
+    fence = Fence(incidents, memory)
+    fence.observe("a", now_ms=1000, is_primary=True)
+    fence.saw(Canary("g", 1, 2000))
+    fence.saw(Canary("h", 1, 3000))
+    fence.observe("b", now_ms=4000, is_primary=True)
+    assert memory.noted == [
+        ServerRecord("a", 1000, "", 0),
+        ServerRecord("a", 1000, "g", 1),
+        ServerRecord("a", 3000, "h", 1),
+        ServerRecord("b", 4000, "h", 1),
+    ]
+
+
+def test_s5_a_new_worker_takes_over_what_its_host_knows(incidents: Incidents) -> None:
+    """S5: the same server, and the canary that a sibling saw last: no incident, no burst of questions."""
+    memory = HostMemory(ServerRecord("a", 1000, "g", 7))
+    fence = Fence(incidents, memory)
+    server = fence.observe("a", now_ms=9000, is_primary=True)
+    assert fence.trust_since(server) == 1000
+    assert incidents.count == 0
+    assert fence.canary is not None
+    assert (fence.canary.generation, fence.canary.number) == ("g", 7)
+
+
+def test_s5_what_was_taken_over_is_checked_by_the_canary(incidents: Incidents) -> None:
+    """S5: data that was lost while no worker of the host ran shows at the first look."""
+    fence = Fence(incidents, HostMemory(ServerRecord("a", 1000, "g", 7)))
+    fence.observe("a", now_ms=9000, is_primary=True)
+    assert fence.saw(Canary("h", 1, 9500))
+    assert (fence.trust_since_ms, incidents.count) == (9500, 1)
+
+
+@pytest.mark.parametrize("record", [None, ServerRecord("other", 1000, "g", 7)], ids=["nothing", "another server"])
+def test_s5_a_memory_that_does_not_match_is_worth_nothing(incidents: Incidents, record: ServerRecord | None) -> None:
+    """S5: then the first connection is an incident as ever."""
+    fence = Fence(incidents, HostMemory(record))
+    fence.observe("a", now_ms=9000, is_primary=True)
+    assert (fence.trust_since_ms, incidents.count, fence.canary) == (9000, 1, None)
+
+
+def test_s5_only_the_first_server_is_taken_over(incidents: Incidents) -> None:
+    """S5: a worker that saw the server change knows it for itself, whatever others noted."""
+    memory = HostMemory()
+    fence = Fence(incidents, memory)
+    fence.observe("a", now_ms=1000, is_primary=True)
+    memory.record = ServerRecord("b", 500, "g", 7)
+    fence.observe("b", now_ms=9000, is_primary=True)
+    assert (fence.trust_since_ms, incidents.count) == (9000, 2)
+
+
+def test_a_server_that_says_nothing_is_not_noted() -> None:
+    """Nobody could recognise it."""
+    memory = HostMemory(ServerRecord("a", 1000, "g", 7))
+    fence = Fence(memory=memory)
+    fence.observe(None, now_ms=9000, is_primary=True)
+    fence.saw(Canary("g", 8, 9500))
+    assert memory.noted == []
+    assert fence.trust_since_ms == 9000
+
+
+# Over a connection
+
+
+class Connection:
+    """A redis-py connection with the replies of a server."""
+
+    def __init__(self, replies: Sequence[Any]) -> None:
+        self.greeted = False
+        self.sent: list[tuple[str, ...]] = []
+        self.langpont_server: Server | None = None
+        self._replies: Iterator[Any] = iter(replies)
+
+    def on_connect(self) -> None:
+        self.greeted = True
+
+    def pack_commands(self, commands: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
+        return commands
+
+    def send_packed_command(self, commands: Sequence[tuple[str, ...]], check_health: bool) -> None:
+        assert self.greeted
+        assert not check_health
+        self.sent += commands
+
+    def read_response(self, *, disable_decoding: bool) -> Any:
+        assert disable_decoding
+        reply = next(self._replies)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+SERVER = b"# Server\r\nredis_version:8.0\r\nrun_id:abc\r\n"
+TIME = [b"1700000000", b"123456"]
+
+
+@pytest.mark.parametrize(("role", "is_primary"), [(b"master", True), (b"slave", False)])
+def test_a_new_connection_asks_who_answers(fence: Fence, role: bytes, is_primary: bool) -> None:
+    """Run id, role and replication id in one round trip; the moment by the server's own clock."""
+    connection = Connection([SERVER, b"# Replication\r\nrole:" + role + b"\r\nmaster_replid:def\r\n", TIME])
+    fence.introduce(connection)
+    assert connection.sent == [("INFO", "server"), ("INFO", "replication"), ("TIME",)]
+    assert connection.langpont_server == fence.server
+    assert (fence.trust_since_ms, fence.is_primary) == (1_700_000_000_123, is_primary)
+
+
+def test_restart_promotion_and_resynchronisation_are_other_servers(fence: Fence) -> None:
+    """Each of the three changes the identity."""
+    replies = [
+        (b"run_id:abc\r\n", b"role:master\r\nmaster_replid:def\r\n"),
+        (b"run_id:xyz\r\n", b"role:master\r\nmaster_replid:def\r\n"),
+        (b"run_id:abc\r\n", b"role:slave\r\nmaster_replid:def\r\n"),
+        (b"run_id:abc\r\n", b"role:master\r\nmaster_replid:uvw\r\n"),
+    ]
+    seen = set()
+    for server, replication in replies:
+        fence.introduce(Connection([server, replication, TIME]))
+        seen.add(fence.identity)
+    assert None not in seen
+    assert len(seen) == 4
+
+
+def test_a_server_that_refuses_info_has_no_identity(fence: Fence) -> None:
+    """An ACL without ``+info``: the connection works, and nothing from before it counts."""
+    refusal = NoPermissionError("this user has no permissions to run the 'info' command")
+    connection = Connection([refusal, refusal, TIME])
+    fence.introduce(connection)
+    assert connection.langpont_server == Server(None, True)
+    assert fence.trust_since_ms == 1_700_000_000_123

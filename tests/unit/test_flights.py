@@ -1,0 +1,210 @@
+"""One question per key at a time: who shares an answer, who asks for himself, and who does not wait for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.exceptions import LangPontSessionError
+from flask_langpont_session.flights import FlightLate, Flights
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+
+class Question:
+    """A question whose answer is waited for until it is given."""
+
+    def __init__(self, answer: Callable[[], str] = lambda: "answer") -> None:
+        self.asked = 0
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self._answer = answer
+
+    def __call__(self) -> str:
+        self.asked += 1
+        self.begun.set()
+        assert self.may_end.wait(LONG)
+        return self._answer()
+
+
+class CountingEvent(threading.Event):
+    """An event that knows how many wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = threading.Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waiting.release()
+        return super().wait(timeout)
+
+
+def never() -> str:
+    raise AssertionError("asked, although the same question is under way")
+
+
+def under_way(pool: ThreadPoolExecutor, flights: Flights[str], question: Question, key: str = "k") -> Future[Any]:
+    """Somebody has asked and has no answer yet."""
+    first = pool.submit(flights.ask, key, question, LONG)
+    assert question.begun.wait(LONG)
+    return first
+
+
+def join(pool: ThreadPoolExecutor, flights: Flights[str], count: int = 1, key: str = "k") -> list[Future[Any]]:
+    """So many others wait for the answer to the question that is under way."""
+    landed = flights._under_way[key].landed = CountingEvent()
+    others = [pool.submit(flights.ask, key, never, LONG) for _ in range(count)]
+    for _ in range(count):
+        assert landed.waiting.acquire(timeout=LONG)
+    return others
+
+
+def test_who_is_alone_asks() -> None:
+    """Each question that follows another is asked anew, and the answer is one's own."""
+    flights: Flights[str] = Flights()
+    answers = iter("ab")
+    assert flights.ask("k", lambda: next(answers), LONG) == ("a", False)
+    assert flights.ask("k", lambda: next(answers), LONG) == ("b", False)
+
+
+def test_no_answer_is_an_answer() -> None:
+    """None is shared like anything else: the database says that there is no such row."""
+    flights: Flights[None] = Flights()
+    assert flights.ask("k", lambda: None, LONG) == (None, False)
+
+
+def test_who_asks_the_same_meanwhile_waits_for_that_answer() -> None:
+    """One question for all of them; they learn that it is not their own."""
+    flights: Flights[str] = Flights()
+    question = Question()
+    with ThreadPoolExecutor(10) as pool:
+        first = under_way(pool, flights, question)
+        others = join(pool, flights, count=9)
+        question.may_end.set()
+        assert first.result(LONG) == ("answer", False)
+        assert [other.result(LONG) for other in others] == [("answer", True)] * 9
+    assert question.asked == 1
+
+
+def test_another_key_is_another_question() -> None:
+    """A session that hangs holds nobody else up."""
+    flights: Flights[str] = Flights()
+    question = Question()
+    with ThreadPoolExecutor(1) as pool:
+        first = under_way(pool, flights, question)
+        assert flights.ask("other", lambda: "own", LONG) == ("own", False)
+        question.may_end.set()
+        assert first.result(LONG) == ("answer", False)
+
+
+def test_an_answer_is_not_kept() -> None:
+    """Once it is there, the next one asks anew: the answer would begin to age otherwise."""
+    flights: Flights[str] = Flights()
+    question = Question()
+    with ThreadPoolExecutor(2) as pool:
+        first = under_way(pool, flights, question)
+        [other] = join(pool, flights)
+        question.may_end.set()
+        assert first.result(LONG)[1] is False
+        assert other.result(LONG)[1] is True
+    assert flights.ask("k", lambda: "newer", LONG) == ("newer", False)
+    assert flights._under_way == {}
+
+
+class StoreDown(Exception):
+    """What a question may raise."""
+
+
+def test_what_it_raises_is_raised_for_all() -> None:
+    """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
+    flights: Flights[str] = Flights()
+
+    def fail() -> str:
+        raise StoreDown
+
+    question = Question(fail)
+    with ThreadPoolExecutor(4) as pool:
+        first = under_way(pool, flights, question)
+        others = join(pool, flights, count=3)
+        question.may_end.set()
+        assert [type(future.exception(LONG)) for future in (first, *others)] == [StoreDown] * 4
+    assert question.asked == 1
+    assert flights.ask("k", lambda: "well again", LONG) == ("well again", False)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseException]) -> None:
+    """A worker's signal handler that raised in one thread is no answer for the others."""
+    flights: Flights[str] = Flights()
+
+    def interrupted() -> str:
+        raise interruption
+
+    question = Question(interrupted)
+    with ThreadPoolExecutor(2) as pool:
+        first = under_way(pool, flights, question)
+        [other] = join(pool, flights)
+        question.may_end.set()
+        assert isinstance(first.exception(LONG), interruption)
+        assert isinstance(other.exception(LONG), FlightLate)
+
+
+def test_nobody_waits_longer_than_asked() -> None:
+    """Whoever asked first may hang for ever."""
+    flights: Flights[str] = Flights()
+    question = Question()
+    with ThreadPoolExecutor(1) as pool:
+        first = under_way(pool, flights, question)
+        with pytest.raises(FlightLate) as caught:
+            flights.ask("k", never, 0.001)
+        assert isinstance(caught.value, LangPontSessionError)
+        question.may_end.set()
+        assert first.result(LONG) == ("answer", False)
+
+
+def test_each_application_has_its_own() -> None:
+    """The same key in another application is another session."""
+    one: Flights[str] = Flights()
+    other: Flights[str] = Flights()
+    question = Question()
+    with ThreadPoolExecutor(1) as pool:
+        first = under_way(pool, one, question)
+        assert other.ask("k", lambda: "other", LONG) == ("other", False)
+        question.may_end.set()
+        assert first.result(LONG) == ("answer", False)
+
+
+def test_a_forked_child_asks_for_itself() -> None:
+    """The thread that asked does not exist in the child: waiting for it would be waiting for ever."""
+    flights: Flights[str] = Flights()
+    question = Question()
+    with ThreadPoolExecutor(1) as pool:
+        first = under_way(pool, flights, question)
+        # Another thread may hold the lock at the moment of a fork. Python warns of any fork beside threads.
+        with flights._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if (child := os.fork()) == 0:
+                os._exit(0 if flights.ask("k", lambda: "child", 5.0) == ("child", False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        question.may_end.set()
+        assert first.result(LONG) == ("answer", False)
+
+
+def test_many_threads_at_once() -> None:
+    """Each gets an answer that was asked after it came or was under way then, for its own key."""
+    flights: Flights[str] = Flights()
+
+    def ask(number: int) -> bool:
+        key = str(number % 5)
+        return all(flights.ask(key, lambda: key, LONG)[0] == key for _ in range(300))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
+    assert flights._under_way == {}

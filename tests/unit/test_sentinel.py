@@ -1,0 +1,153 @@
+"""Sentinel URLs, and whom a new connection asks: the next one, when a sentinel is down, knows nothing or misled us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import exceptions as driver
+from redis.connection import BlockingConnectionPool
+
+from flask_langpont_session.stores.base import ErrorClass
+from flask_langpont_session.stores.redis_errors import classify
+from flask_langpont_session.stores.sentinel import Connection, Directory, Place, TLSConnection, make_pool, parse
+
+WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
+
+
+def test_a_url_in_full() -> None:
+    """Every part of it, with what a URL has to escape."""
+    url = (
+        "rediss+sentinel://u%3A:p%40ss%23@h1:7000,h2,[::1]:7002/my-master.1?db=1&client_name=web&sentinel_password=s%23"
+    )
+    assert parse(url) == Place(
+        (("h1", 7000), ("h2", 26379), ("::1", 7002)),
+        "my-master.1",
+        tls=True,
+        options={"username": "u:", "password": "p@ss#", "db": 1, "client_name": "web"},
+        sentinel_options={"password": "s#"},
+    )
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_a_url_in_short(scheme: str) -> None:
+    """The usual port, no credentials, no TLS."""
+    assert parse(f"{scheme}+sentinel://h/service") == Place((("h", 26379),), "service", False, {}, {})
+
+
+def test_a_password_alone_is_enough() -> None:
+    """As in other URLs: the user is the server's default one then."""
+    assert parse("redis+sentinel://:pw@h/service").options == {"password": "pw"}
+
+
+class Told:
+    """A sentinel that says what it was told to, or fails."""
+
+    def __init__(self, primary: Any = None, replicas: Any = ()) -> None:
+        self.primary = primary
+        self.replicas = replicas
+        self.asked = 0
+
+    def sentinel_get_master_addr_by_name(self, service: str) -> Any:
+        return self._say(self.primary)
+
+    def sentinel_slaves(self, service: str) -> Any:
+        return self._say(self.replicas)
+
+    def _say(self, word: Any) -> Any:
+        self.asked += 1
+        if isinstance(word, Exception):
+            raise word
+        return word
+
+
+def directory(*sentinels: Told, is_master: bool = True) -> Directory:
+    return Directory(sentinels, "service", is_master=is_master)  # type: ignore[arg-type]
+
+
+A, B = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
+
+
+def test_the_first_sentinel_that_knows_is_believed_and_asked_first_from_then_on() -> None:
+    """One that is down costs its time-out once, not at every connection."""
+    down, ignorant, good = Told(driver.TimeoutError()), Told(None), Told(A)
+    asked = directory(down, ignorant, good)
+    assert [asked.get_master_address() for _ in range(3)] == [A, A, A]
+    assert [down.asked, ignorant.asked, good.asked] == [1, 1, 3]
+
+
+def test_after_a_doubt_another_sentinel_is_asked_first() -> None:
+    """One that is cut off from the others would name a lost server for ever."""
+    stale, good = Told(A), Told(B)
+    asked = directory(stale, good)
+    assert asked.get_master_address() == A
+    asked.doubt()
+    assert [asked.get_master_address() for _ in range(2)] == [B, B]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error_class"),
+    [
+        ((driver.ConnectionError(), driver.TimeoutError()), ErrorClass.UNREACHABLE),
+        ((None, None), ErrorClass.UNREACHABLE),
+        ((None, driver.AuthenticationError()), ErrorClass.IDENTITY_REFUSED),
+        ((driver.NoPermissionError(), None), ErrorClass.IDENTITY_REFUSED),
+    ],
+)
+def test_when_no_sentinel_knows_the_error_says_why(answers: tuple[Any, ...], error_class: ErrorClass) -> None:
+    """The store is lost, and each sentinel was asked once: nothing is tried again within a request."""
+    sentinels = [Told(answer) for answer in answers]
+    with pytest.raises(driver.RedisError) as caught:
+        directory(*sentinels).get_master_address()
+    assert classify(caught.value) is error_class
+    assert [one.asked for one in sentinels] == [1, 1]
+
+
+def state(address: tuple[str, int], *flags: str) -> dict[str, Any]:
+    lost = dict.fromkeys(("is_sdown", "is_odown", "is_disconnected"), False)
+    return {"ip": address[0], "port": address[1], **lost, **dict.fromkeys(flags, True)}
+
+
+def test_a_worker_keeps_to_one_replica_and_passes_over_lost_ones() -> None:
+    """In whatever order a sentinel names them: the fence shall see one server."""
+    one = Told(replicas=[state(A), state(B), state(("10.0.0.3", 1), "is_sdown")])
+    asked = directory(one, is_master=False)
+    first = next(asked.rotate_slaves())
+    one.replicas = [state(B), state(A)]
+    assert [next(asked.rotate_slaves()) for _ in range(3)] == [first] * 3
+    rest = asked.rotate_slaves()
+    assert {next(rest), next(rest)} == {A, B}
+    with pytest.raises(driver.ConnectionError):
+        next(rest)
+
+
+def test_the_primary_is_never_taken_for_a_replica() -> None:
+    """Without replicas there is no replica store."""
+    with pytest.raises(driver.ConnectionError):
+        next(directory(Told(A, replicas=[]), is_master=False).rotate_slaves())
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("redis", Connection), ("rediss", TLSConnection)])
+def test_the_pool_waits_as_one_of_a_single_server_does(scheme: str, kind: type) -> None:
+    """Blocking, with our time-outs; all sentinels together have the time of one connection; TLS for all or none."""
+    ca = {"ssl_ca_certs": "/etc/ssl/ca.pem"}
+    pool = make_pool(
+        parse(f"{scheme}+sentinel://:pw@h1,h2,h3/service?db=2"),
+        is_master=True,
+        waits=WAITS,
+        options={"password": "token"},
+        tls_options=ca,
+        max_connections=7,
+        timeout=0.05,
+    )
+    assert type(pool) is BlockingConnectionPool
+    assert (pool.max_connections, pool.timeout, pool.connection_class) == (7, 0.05, kind)
+    kwargs = pool.connection_kwargs
+    assert {name: kwargs[name] for name in WAITS} == WAITS
+    assert (kwargs["password"], kwargs["db"], kwargs["protocol"]) == ("token", 2, 3)
+    for sentinel in kwargs["connection_pool"]._sentinels:
+        options = sentinel.connection_pool.connection_kwargs
+        assert options["socket_timeout"] == options["socket_connect_timeout"] == pytest.approx(0.1)
+        assert options["retry"].get_retries() == 0
+        assert options["password"] is None
+        assert options.get("ssl_ca_certs") == (ca["ssl_ca_certs"] if scheme == "rediss" else None)
