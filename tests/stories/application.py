@@ -1,0 +1,159 @@
+"""The example application with a few more pages: sign-in without a password, held requests, a look at many sessions.
+
+``tests.stories.application:create_app()`` is what gunicorn loads in the stories. Nothing here asks for a CSRF token.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from flask import Blueprint, Flask, current_app, request, session
+from flask.typing import ResponseReturnValue
+from flask_login import login_user, logout_user
+
+from example_app.app import create_app as create_example
+from example_app.app import csrf
+from example_app.session import live
+from example_app.users import User
+
+pages = Blueprint("stories", __name__)
+
+LONGEST_HOLD = 30.0
+"""Seconds after which a held request goes on: a test that failed must not keep a worker's thread."""
+
+CALLERS = 2
+"""Threads of one worker that look at sessions by the thousand: with four workers enough to keep two cores busy."""
+
+
+def create_app() -> Flask:
+    """Needs ``FLASK_GATES``: the folder through which held requests are let go."""
+    csrf.exempt(pages)
+    app = create_example()
+    app.register_blueprint(pages)
+    return app
+
+
+@pages.get("/me")
+def me() -> ResponseReturnValue:
+    """What this worker believes of the visitor."""
+    session = live()
+    return {
+        "pid": os.getpid(),
+        "level": session.level,
+        "user": session.get("_user_id"),
+        "role": session.get("user_role"),
+        "unverified": session.unverified,
+        "text": session.get("input_text"),
+        "theme": session.get("theme"),
+    }
+
+
+@pages.post("/sign-in")
+def sign_in() -> ResponseReturnValue:
+    """Sign in as ``user`` with ``role``."""
+    user, role = request.form["user"], request.form["role"]
+    login_user(User(user, user, role, ""))
+    session["user_role"] = role
+    return me()
+
+
+@pages.post("/sign-out")
+def sign_out() -> ResponseReturnValue:
+    """Sign out as Flask-Login does."""
+    logout_user()
+    return me()
+
+
+@pages.post("/role")
+def role() -> ResponseReturnValue:
+    """Change the role of this session."""
+    session["user_role"] = request.form["role"]
+    return me()
+
+
+@pages.post("/text")
+def text() -> ResponseReturnValue:
+    """Write something that is not auth."""
+    session["input_text"] = request.form["text"]
+    return me()
+
+
+@pages.post("/regenerate")
+def regenerate() -> ResponseReturnValue:
+    """The same session under a new id."""
+    live().regenerate()
+    return me()
+
+
+# -- held requests -----------------------------------------------------------------------------------------------------
+
+
+@pages.post("/held/<gate>/<deed>")
+def held(gate: str, deed: str) -> ResponseReturnValue:
+    """Read the session, wait until the gate opens, then do the deed: a request that is overtaken.
+
+    The file ``<gate>.reached`` says that it waits, ``<gate>.open`` lets it go on.
+    """
+    before = me()
+    folder = Path(current_app.config["GATES"])
+    (folder / f"{gate}.reached").touch()
+    latest = time.monotonic() + LONGEST_HOLD
+    while not (folder / f"{gate}.open").exists() and time.monotonic() < latest:
+        time.sleep(0.005)
+    DEEDS[deed]()
+    return {"before": before}
+
+
+def _write_ui() -> None:
+    session["theme"] = "dark"
+
+
+def _write_translation() -> None:
+    session["input_text"] = "late"
+
+
+def _count() -> None:
+    live().increment("usage_count")
+
+
+def _change_role() -> None:
+    session["user_role"] = "late"
+
+
+def _regenerate() -> None:
+    live().regenerate()
+
+
+DEEDS: dict[str, Callable[[], None]] = {
+    "theme": _write_ui,
+    "text": _write_translation,
+    "count": _count,
+    "role": _change_role,
+    "regenerate": _regenerate,
+}
+
+
+# -- by the thousand ---------------------------------------------------------------------------------------------------
+
+
+@pages.post("/many")
+def many() -> ResponseReturnValue:
+    """User and role of the sessions ``{"cookies": [...]}``, in the same order; None: nobody's."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(CALLERS) as pool:
+        return list(pool.map(partial(_user_and_role, app), request.get_json()["cookies"]))
+
+
+def _user_and_role(app: Flask, cookie: str) -> tuple[str | None, str | None]:
+    while True:
+        with app.test_request_context(headers={"Cookie": cookie}):
+            found = session.get("_user_id"), session.get("user_role")
+            in_doubt = live().unverified
+            app.process_response(app.response_class())
+        if not in_doubt:  # on a busy machine the database may answer too late; then nothing is known yet
+            return found

@@ -1,0 +1,57 @@
+"""Real servers and real workers, started once for all stories and made well before each of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from example_app.lab import Lab
+from tests.faults.proxy import FaultProxy
+
+from .site import APPLICATION, WORKERS, Site, running
+
+
+@pytest.fixture(scope="session")
+def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Both hosts, started once."""
+    gates = tmp_path_factory.mktemp("gates")
+    settings = {
+        "GATES": str(gates),
+        # A busy machine shall not look like an outage of the database, which is killed when it is to be one.
+        "LANGPONT_SESSION_DATABASE_TIMEOUT": 2,
+        "LANGPONT_SESSION_REQUEST_BUDGET": 3,
+    }
+    with (
+        Lab(workers=WORKERS, preload=True, settings=settings, application=APPLICATION) as lab,
+        FaultProxy("127.0.0.1", lab.primary.port) as proxy,
+    ):
+        through_proxy = {
+            "LANGPONT_SESSION_REDIS_URL": proxy.instead_of(lab.primary.url),
+            "LANGPONT_SESSION_REPLICA_URL": None,
+        }
+        with running(lab.host("lazy", workers=WORKERS, settings=through_proxy)) as lazy, running(lab.web):
+            yield Site(lab, lazy, proxy, gates)
+
+
+@pytest.fixture
+def site(one_site: Site) -> Site:
+    """Both hosts, with everything running and known to run, and nobody signed in."""
+    one_site.heal()
+    one_site.forget_sessions()
+    return one_site
+
+
+@pytest.fixture
+def figures(
+    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> Callable[[str], None]:
+    """Prints what a story has measured, also when it passes, and puts it into a JUnit report."""
+
+    def show(text: str) -> None:
+        record_property("figures", text)
+        with capsys.disabled():
+            sys.stdout.write(f"{text}\n")
+
+    return show

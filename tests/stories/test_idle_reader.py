@@ -1,0 +1,80 @@
+"""Who only reads is in use, too: a session lives on for as long as somebody looks at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from example_app.processes import wait_until
+from example_app.web import WebServer
+
+from .site import PATIENCE, WORKERS, Site, health, running, settled, signed_in
+from .visitor import Visitor
+from .watch import Watch
+
+IDLE = 3
+"""Seconds."""
+
+
+@pytest.fixture(scope="module")
+def brief(one_site: Site) -> Iterator[WebServer]:
+    """A host on which sessions soon run out."""
+    one_site.heal()
+    settings = {"LANGPONT_SESSION_IDLE_TIMEOUT": IDLE, "LANGPONT_SESSION_VERIFY_INTERVAL": IDLE / 5}
+    with running(one_site.lab.host("brief", workers=WORKERS, preload=True, settings=settings)) as host:
+        yield host
+
+
+def test_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> None:
+    """For twice the idle time, on every worker; one SQL write per quarter of it. Who does not read is signed out."""
+    reader, idler = signed_in_on(brief, "hanako"), signed_in_on(brief, "taro")
+    expiries = set()
+    with Watch(reader, brief.doors()) as watch:
+        watch.sees(user="hanako")
+
+        def twice_the_idle_time_has_passed() -> bool:
+            expiries.add(site.row(reader.digest)["idle_expires_at"])
+            return age(site, reader.digest) > 2 * IDLE
+
+        wait_until(twice_the_idle_time_has_passed, "twice the idle time", PATIENCE, pause=0.05)
+        watch.goes_on()
+    assert watch.courses("user") == [["hanako"]]
+    assert {idler.at(url).me()["user"] for url in brief.doors().values()} == {None}
+    assert 3 <= len(expiries) <= 2 * 4 + 2
+    assert site.row(reader.digest)["version"] == 1
+
+
+def test_S1_who_reads_through_an_outage_of_the_database_stays_signed_in(site: Site, brief: WebServer) -> None:
+    """By what SQL knows the idle time ran out meanwhile. Redis knows better, and the database is told."""
+    reader = signed_in_on(brief, "hanako")
+    with Watch(reader, brief.doors()) as watch:
+        watch.sees(user="hanako")
+        site.lab.database.kill()
+        wait_until(lambda: not any(health(url)["logins"] for url in brief.doors().values()), "the outage", PATIENCE)
+        time.sleep(IDLE)
+        site.lab.database.start()
+        assert site.row(reader.digest)["idle_expires_at"] < now_ms(site)
+        settled(brief)
+        watch.goes_on()
+    assert watch.courses("user") == [["hanako"]]
+    assert watch.set_cookies() == 0
+    assert site.row(reader.digest)["idle_expires_at"] > now_ms(site)
+
+
+def signed_in_on(host: WebServer, user: str) -> Visitor:
+    visitor = Visitor(host.url)
+    signed_in(visitor, user)
+    return visitor
+
+
+def age(site: Site, digest: str) -> float:
+    """Seconds since the session began, by the database's clock."""
+    return float(now_ms(site) - site.row(digest)["created_at"]) / 1000
+
+
+def now_ms(site: Site) -> int:
+    """The database's clock."""
+    [row] = site.query("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now")
+    return int(row["now"])

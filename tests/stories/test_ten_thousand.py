@@ -1,0 +1,102 @@
+"""Redis loses everything, nobody loses their login."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from flask import Flask
+
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.cookies import SIGNED_IN, CookieSigner, SessionId
+from flask_langpont_session.extension import state_of
+from flask_langpont_session.serializer import encode
+from flask_langpont_session.stores.tables import INSERT, to_text
+from tests.integration.conftest import close
+
+from .site import WORKERS, Site, settled
+from .visitor import COOKIE, Visitor
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOGINS = 10_000
+HOUR_MS = 3_600_000
+
+SAMPLE = 100
+"""Logins per worker that are looked at before the fault and in it."""
+
+
+class Login(NamedTuple):
+    """Somebody who is signed in."""
+
+    user: str
+    digest: str
+    cookie: str
+
+
+def test_I6_ten_thousand_logins_outlive_a_redis_that_comes_back_empty(site: Site) -> None:
+    """kill -9, its file gone, an empty restart: the workers find every login again, each one those of another."""
+    primary, doors = site.lab.primary, list(site.preloaded.doors().values())
+    logins = sign_in(site, [f"user-{n}" for n in range(LOGINS)])
+    shares = [logins[worker::WORKERS] for worker in range(WORKERS)]
+    assert has_all(primary, logins)
+    assert sum(on_each(doors, [share[:SAMPLE] for share in shares], kept)) == SAMPLE * WORKERS
+
+    died = primary.pid
+    primary.kill()
+    shutil.rmtree(primary.folder / "appendonlydir")
+    assert sum(on_each(doors, [share[:SAMPLE] for share in shares], kept)) == SAMPLE * WORKERS
+
+    primary.start()
+    assert primary.pid != died
+    settled(site.preloaded)
+    others = shares[1:] + shares[:1]
+    assert sum(on_each(doors, others, kept)) == LOGINS
+    assert has_all(primary, logins)
+
+
+def on_each(doors: Sequence[str], shares: Sequence[T], work: Callable[[str, T], R]) -> list[R]:
+    """All workers at once, each with its share."""
+    with ThreadPoolExecutor(len(doors)) as pool:
+        return list(pool.map(work, doors, shares))
+
+
+def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
+    """What so many sign-ins leave behind in database and Redis, made in one go; and their cookies."""
+    app = Flask("crowd")
+    app.config.update(site.lab.configuration)
+    LangPontSession(app)
+    repository = state_of(app).repository
+    signer = CookieSigner([app.config["SECRET_KEY"]])
+    ids = [signer.mint(SIGNED_IN, permanent=False, now=time.time()) for _ in users]
+    with repository.database.engine.begin() as connection:
+        connection.execute(INSERT, [values_of(sid, user) for sid, user in zip(ids, users, strict=True)])
+    stamp_ms = repository.primary.time_ms(timeout=1)
+    for row in repository.database.changed_since(60_000):
+        repository.primary.push(row, stamp_ms, HOUR_MS, timeout=1)
+    close(app)
+    return [Login(user, sid.digest, f"{COOKIE}={signer.dump(sid)}") for sid, user in zip(ids, users, strict=True)]
+
+
+def values_of(sid: SessionId, user: str) -> dict[str, object]:
+    """Of the row that a sign-in inserts."""
+    fields = to_text({"_user_id": encode("_user_id", user)})
+    return {"key": sid.digest, "user": user, "fields": fields, "idle_ms": HOUR_MS, "absolute_ms": HOUR_MS}
+
+
+def kept(door: str, logins: Sequence[Login]) -> int:
+    """How many of these logins this worker knows, each as the user it was."""
+    found = Visitor(door).whose([login.cookie for login in logins])
+    return sum(login.user == user for login, (user, _) in zip(logins, found, strict=True))
+
+
+def has_all(primary: Valkey, logins: Sequence[Login]) -> bool:
+    """Whether the primary has an auth record of each of them."""
+    with primary.client() as redis:
+        keys = set(redis.scan_iter(match="session:auth:*", count=5000))
+    return all(f"session:auth:{{{login.digest}}}" in keys for login in logins)
