@@ -1,0 +1,103 @@
+"""A slow request in a real browser, overtaken by a sign-in or sign-out: its answer comes last and changes nothing."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.browser.visitor import Visitor
+
+SECONDS = 4
+"""Long enough for a sign-in or sign-out beside it; each test checks that it was."""
+
+
+class SlowRequest:
+    """A request from a tab of its own, sent with the cookie that the browser has now.
+
+    It reads the session, takes its time, and then writes what it has read, and one more.
+    """
+
+    def __init__(self, visitor: Visitor) -> None:
+        self._tab = visitor.another_tab()
+        self._cookie = cookie_of(visitor)
+        with self._tab.page.expect_request("**/slow?*") as sent:
+            self._tab.page.evaluate(
+                "seconds => { fetch(`/slow?seconds=${seconds}`).then(answer => { window.slow = answer.status; }); }",
+                SECONDS,
+            )
+        self._request = sent.value
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether its answer has not arrived yet."""
+        return self._tab.page.evaluate("window.slow") is None
+
+    def wait(self) -> None:
+        """Until its answer has arrived."""
+        self._tab.page.wait_for_function("window.slow === 200")
+        # Not before: Playwright has the headers that were really sent only when there is an answer.
+        assert self._cookie in self._request.all_headers()["cookie"]
+
+
+def cookie_of(visitor: Visitor) -> str:
+    """The session cookie that the browser has."""
+    [cookie] = [cookie for cookie in visitor.page.context.cookies() if cookie.get("name") == "langpont"]
+    return str(cookie.get("value"))
+
+
+def written(visitor: Visitor) -> int:
+    """What a slow request has written to the session that the browser has now, by another one that takes no time."""
+    return int(visitor.get("/slow?seconds=0")["bookmarked_count"]) - 1
+
+
+def test_a_sign_in_stands_when_an_older_request_is_answered(visitor: Visitor) -> None:
+    """I15: the browser keeps the cookie of the sign-in, every worker knows the user, the late write is not theirs."""
+    slow = SlowRequest(visitor)
+    visitor.sign_in()
+    expect(visitor.page.locator("#user")).to_be_visible()
+    cookie = cookie_of(visitor)
+    assert slow.is_under_way
+    slow.wait()
+    assert cookie_of(visitor) == cookie
+    assert visitor.agreed(0)["user"] == "hanako"
+    assert written(visitor) == 0
+    visitor.page.reload()
+    expect(visitor.page.locator("#user")).to_be_visible()
+
+
+def test_a_sign_out_stands_when_an_older_request_is_answered(visitor: Visitor) -> None:
+    """I5, I7: the browser stays a visitor's, and the session that ended is dead for whoever kept its cookie."""
+    visitor.sign_in()
+    expect(visitor.page.locator("#user")).to_be_visible()
+    ended = cookie_of(visitor)
+    slow = SlowRequest(visitor)
+    visitor.page.click("#logout")
+    expect(visitor.page.locator("#sign-in")).to_be_visible()
+    cookie = cookie_of(visitor)
+    assert slow.is_under_way
+    slow.wait()
+    assert cookie_of(visitor) == cookie != ended
+    assert visitor.agreed(0)["user"] is None
+    assert written(visitor) == 0
+    visitor.page.reload()
+    expect(visitor.page.locator("#sign-in")).to_be_visible()
+    visitor.page.context.clear_cookies()
+    visitor.page.context.add_cookies([{"name": "langpont", "value": ended, "url": visitor.url}])
+    assert visitor.agreed(0)["user"] is None
+    visitor.open()
+    expect(visitor.page.locator("#sign-in")).to_be_visible()
+
+
+def test_who_signs_in_next_gets_nothing_of_an_older_request(visitor: Visitor) -> None:
+    """I15, C1: a user signs out and another signs in while a request of the first is under way."""
+    visitor.sign_in("hanako")
+    expect(visitor.page.locator("#user")).to_be_visible()
+    slow = SlowRequest(visitor)
+    visitor.page.click("#logout")
+    visitor.sign_in("admin")
+    expect(visitor.page.locator("#user")).to_be_visible()
+    cookie = cookie_of(visitor)
+    assert slow.is_under_way
+    slow.wait()
+    assert cookie_of(visitor) == cookie
+    assert visitor.agreed(0)["user"] == "admin"
+    assert written(visitor) == 0
