@@ -21,6 +21,7 @@ from example_app.servers import Postgres, Valkey
 from . import measure
 from .contestants import Contestant, Ours, without_sql
 from .measure import BARE, OURS, REFERENCE, Lane
+from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
 from .scenarios import SCENARIOS, Scenario
 
@@ -84,9 +85,11 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         ours: dict[str, Contestant] = {
             name: Ours(valkey.url, url, folder / f"ours-{name}") for name, url in urls.items()
         }
-        for contestant in ours.values():
+        plain = WithoutProtocol(valkey.url, urls["sqlite"], folder / "plain")
+        for contestant in (*ours.values(), plain):
             stack.callback(contestant.close)
-        yield Stage(stack.enter_context(redis.Redis.from_url(valkey.url)), without_sql(valkey.url), ours)
+        others = [*without_sql(valkey.url), plain]
+        yield Stage(stack.enter_context(redis.Redis.from_url(valkey.url)), others, ours)
 
 
 def _settle(cores: str, server: int | None) -> None:

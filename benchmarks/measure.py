@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Environ = dict[str, Any]
 
-BARE, REFERENCE, OURS = "bare", "flask-session", "ours"
+BARE, REFERENCE, OURS, PLAIN = "bare", "flask-session", "ours", "plain"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .measure import BARE, OURS, REFERENCE, Lane, Traffic
+from .measure import BARE, OURS, PLAIN, REFERENCE, Lane, Traffic
 from .scenarios import SIZES, Scenario, bytes_of
 
 Rows = Iterable[Sequence[str]]
@@ -33,12 +33,12 @@ class Results:
     memory: Mapping[str, float] = field(default_factory=dict)
     outages: int = 0
 
-    def ratio(self, scenario: Scenario, contestant: str, *, added: bool) -> float | None:
-        """A contestant's time against the reference's; None if there is none or they did not answer the same.
+    def ratio(self, scenario: Scenario, contestant: str, *, added: bool, against: str = REFERENCE) -> float | None:
+        """A contestant's time against another's; None if there is none or they did not answer the same.
 
         :param added: what the session adds: bare Flask's time is taken off both.
         """
-        lane, reference, bare = (self.lanes.get((scenario.name, name)) for name in (contestant, REFERENCE, BARE))
+        lane, reference, bare = (self.lanes.get((scenario.name, name)) for name in (contestant, against, BARE))
         if not (lane and reference and bare and lane.agrees_with(reference)):
             return None
         off = bare.microseconds if added else 0.0
@@ -66,6 +66,8 @@ def markdown(results: Results) -> str:
         _bodies(results),
         "### Targets: what the session adds, against Flask-Session with its defaults\n",
         _targets(results),
+        "### The protocol: this package against the same with plain scripts\n",
+        _protocol(results),
         "### Ratios to Flask-Session with its defaults: whole request / what the session adds\n",
         _by_scenario(results, lambda scenario, name: _both_ratios(results, scenario, name)),
         "### Medians, µs per request\n",
@@ -112,6 +114,16 @@ def _targets(results: Results) -> str:
             met = "–" if adds is None else "yes" if adds <= scenario.target else "**no**"
             rows.append([scenario.title, f"≤ {scenario.target:.2f}", _number(adds), met])
     return _table(["scenario", "target", "measured", "met"], rows)
+
+
+def _protocol(results: Results) -> str:
+    rows = []
+    for scenario in results.scenarios:
+        whole, added = (results.ratio(scenario, OURS, added=added, against=PLAIN) for added in (False, True))
+        if whole is not None and scenario.protocol_target is not None:
+            met = "yes" if whole <= scenario.protocol_target else "**no**"
+            rows.append([scenario.title, f"≤ {scenario.protocol_target:.2f}", _number(whole), _number(added), met])
+    return _table(["scenario", "target", "whole request", "what the session adds", "met"], rows)
 
 
 def _by_scenario(results: Results, cell: Any) -> str:

@@ -1,0 +1,91 @@
+"""The same package without its protocol: what the scripts, stamps, floors and overlays of the protocol cost.
+
+Whoever answers is believed: no lease, no floor, no liveness guard, no versions, no byte count, no local copies, no
+journal. It exists only to be measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any
+
+from flask_langpont_session.extension import state_of
+from flask_langpont_session.outbox import NOTHING
+from flask_langpont_session.records import Loaded, Verdict
+from flask_langpont_session.stores.redis import READ, WRITE
+
+from .contestants import Ours
+
+_READ = b"""
+local reply = {0}
+for i = 1, #KEYS do
+  local life = tonumber(ARGV[i])
+  if life > 0 then
+    local left = redis.call('PTTL', KEYS[i])
+    if left >= 0 and left < life * 0.75 then
+      redis.call('PEXPIRE', KEYS[i], life)
+    end
+  end
+  reply[i + 1] = redis.call('HGETALL', KEYS[i])
+end
+return reply
+"""
+
+_WRITE = b"""
+local reply, at = {'written'}, 5
+local function take(count)
+  local taken = {unpack(ARGV, at, at + count - 1)}
+  at = at + count
+  return taken
+end
+for number = 1, #KEYS - 1 do
+  local key, life, wipe = KEYS[number + 1], ARGV[at], ARGV[at + 1]
+  at = at + 3
+  local sets = take(2 * tonumber(ARGV[at - 1]))
+  at = at + 1
+  local dels = take(tonumber(ARGV[at - 1]))
+  at = at + 1
+  local incs = take(2 * tonumber(ARGV[at - 1]))
+  if wipe == '1' then redis.call('DEL', key) end
+  sets[#sets + 1], sets[#sets + 2] = '@d', ARGV[2]
+  redis.call('HSET', key, unpack(sets))
+  if #dels > 0 then redis.call('HDEL', key, unpack(dels)) end
+  for i = 1, #incs, 2 do redis.call('HINCRBY', key, incs[i], incs[i + 1]) end
+  redis.call('PEXPIRE', key, life)
+  reply[number + 1] = 1
+end
+return reply
+"""
+
+
+class _Script:
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.sha = sha1(text, usedforsecurity=False).hexdigest().encode()
+
+
+_PLAIN = {READ: _Script(_READ), WRITE: _Script(_WRITE)}
+
+
+class WithoutProtocol(Ours):
+    """This package, believing everybody."""
+
+    name, label = "plain", "… the same with plain scripts: no protocol"
+
+    def set_up(self) -> None:
+        super().set_up()
+        repository: Any = state_of(self.app).repository
+        store, run = repository.primary, repository.primary._run
+
+        def run_plain(calls: Sequence[Any], timeout: float, understand: Any = None) -> Any:
+            return run([(_PLAIN.get(script, script), *rest) for script, *rest in calls], timeout, understand)
+
+        def believe(digest: str, walk: Any, life: Any, heard: Any, *, fresh: bool = False) -> Loaded:
+            return Loaded.judged(Verdict.VALID, 0, heard.answer.auth.row, "primary")
+
+        store._run = run_plain
+        repository._verifier.judge = believe
+        repository._outbox.overlay = lambda digest, *, shadow=False: NOTHING
+        repository.local.is_dead = lambda digest: False
+        repository._visibility.kept_locally = frozenset()
