@@ -1,0 +1,198 @@
+"""Rules of docs/guarantees.md that are about several parts at once, on real servers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from example_app.processes import wait_until
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session.leases import TOMBSTONE_MS
+from flask_langpont_session.stores.base import StoreError
+from flask_langpont_session.testing import switched_off
+from tests.faults.proxy import FaultProxy, cut_after
+
+from .behind import (
+    LONG,
+    age_entry,
+    age_row,
+    browser,
+    elsewhere,
+    emptied,
+    entry,
+    key,
+    outcomes,
+    row,
+    sign_in,
+    wait_until_home,
+    wait_until_lost,
+)
+from .conftest import MakeApp, parts
+
+PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0}
+"""A busy machine is no outage."""
+
+QUICK = {"HEALTH_INTERVAL": 0.05, "VERIFY_INTERVAL": 1, "GRACE": 1, "IDLE_TIMEOUT": 60}
+MINUTES = 60_000
+
+
+@pytest.fixture(autouse=True)
+def servers_run_again(primary: Valkey, postgres: Postgres) -> Iterator[None]:
+    """Whatever a test did to them, the next one finds them running."""
+    yield
+    for server in (primary, postgres):
+        server.thaw()
+        server.start()
+
+
+def user_of(app: Flask, client: Any) -> str | None:
+    user: str | None = browser(app, client.cookie).get("/who").json["user"]
+    return user
+
+
+def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary: Valkey, postgres: Postgres) -> None:
+    """I12, I13: primary and database hang; whoever meets that first is answered, within the budget of 0.3 s.
+
+    The seconds below are room for a busy machine. Without a bound the requests would hang as long as the servers.
+    """
+    app = make_app(DATABASE_URL=emptied(postgres), VERIFY_INTERVAL=0, HEALTH_INTERVAL=3600)
+    clients = [sign_in(app) for _ in range(4)]
+    primary.freeze()
+    postgres.freeze()
+    for method, url in (("get", "/who"), ("post", "/logout"), ("get", "/all"), ("post", "/set")):
+        began = time.monotonic()
+        response = getattr(clients.pop(), method)(url, json={"lang": "jp"})
+        assert time.monotonic() - began < 3
+        assert response.status_code == 200
+    assert "unreachable" in outcomes(app, "primary") & outcomes(app, "database")
+    assert parts(app).health.level == 4
+    postgres.thaw()
+    database = parts(app).repository.database  # a connection that comes back after the end would be nobody's
+    wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
+
+
+@pytest.fixture
+def proxy(primary: Valkey) -> Iterator[FaultProxy]:
+    """Between an application and the primary; made first, so that it outlives the application."""
+    assert primary.port
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        yield proxy
+
+
+def test_i13_an_outage_in_the_middle_of_any_reply_is_no_5xx(proxy: FaultProxy, make_app: MakeApp) -> None:
+    """I13: the connection to Redis ends after some bytes of a reply: no error, no logout."""
+    app = make_app(**PATIENT, REDIS_URL=proxy.url("redis"))
+    client = sign_in(app, lang="jp")
+    with parts(app).monitor.paused():
+        for count in (0, 1, 7, 60, 200):
+            for method, url in (("get", "/all"), ("post", "/set"), ("get", "/who")):
+                with proxy.failing(cut_after(count)):
+                    assert getattr(client, method)(url, json={"theme": f"cut {count}"}).status_code == 200
+                    assert client.get("/who").json["user"] == "7"
+                parts(app).monitor.recover("primary", ("read", "write"))
+    assert proxy.hits["cut_after"] >= 15
+
+
+def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
+    make_app: MakeApp, primary: Valkey, postgres: Postgres
+) -> None:
+    """S6: the database is down, Redis forgets the tombstone: the host that knows of the sign-out writes it again."""
+    app = make_app(**PATIENT, **QUICK, DATABASE_URL=emptied(postgres))
+    client = sign_in(app)
+    postgres.kill()
+    wait_until_lost(app, "database")
+    assert browser(app, client.cookie).post("/logout").status_code == 200
+    with primary.client() as redis:
+        assert redis.delete(key(client.digest)) == 1
+        parts(app).monitor._next_renewal = 0.0
+        wait_until(lambda: entry(primary, client.digest).get("@live") == "0", "the tombstone", LONG)
+        assert int(redis.pttl(key(client.digest))) > TOMBSTONE_MS - MINUTES
+    assert parts(app).repository.journal.counts()["revocations"] == 1
+    postgres.start()
+    wait_until_home(app)
+    assert not row(app, client.digest)["live"]
+
+
+@contextmanager
+def a_busy_database(app: Flask) -> Iterator[None]:
+    """Its only slot is taken for as long as the block lasts."""
+    database = parts(app).repository.database
+    done = threading.Event()
+
+    def take() -> None:
+        with suppress(StoreError):  # who asked gives up, the call goes on
+            database._in_request(lambda: done.wait(LONG), LONG)
+
+    taken = threading.Thread(target=take)
+    taken.start()
+    wait_until(lambda: database._requests.busy == 1, "the slot to be taken", LONG)
+    try:
+        yield
+    finally:
+        done.set()
+        taken.join()
+
+
+def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primary: Valkey) -> None:
+    """S10: with no free slot a confirmation of five minutes counts, one of ten does not; nobody is logged out."""
+    app = make_app(**{**PATIENT, "DATABASE_TIMEOUT": 0.2}, DATABASE_CONCURRENCY=1, IDLE_TIMEOUT=7200)
+    recent, older = sign_in(app), sign_in(app)
+    view = parts(app).repository.primary.fence
+    with parts(app).monitor.paused():
+        view.trust_since_ms -= 60 * MINUTES
+        for client, minutes in ((recent, 4), (older, 10)):
+            age_entry(primary, client.digest, minutes * MINUTES, "@at")
+        parts(app).repository.local.forget(recent.digest)
+        parts(app).repository.local.forget(older.digest)
+        with a_busy_database(app):
+            assert user_of(app, recent) == "7"
+            assert user_of(app, older) is None
+            assert "local" in outcomes(app, "database")
+            assert parts(app).health.level == 0
+        with switched_off(app, "database"):  # down is another matter: an unbroken view carries for an hour
+            assert user_of(app, older) == "7"
+        assert user_of(app, older) == "7"
+
+
+def test_s11_what_waits_in_the_journal_lies_over_every_read_of_the_host(
+    make_app: MakeApp, primary: Valkey, sqlite_url: str
+) -> None:
+    """S11: neither store has heard of the sign-out when both are back: no worker of the host shows the session."""
+    workers = [make_app(**PATIENT) for _ in range(3)]
+    client = sign_in(workers[0])
+    assert [user_of(app, client) for app in workers] == ["7"] * 3
+    with switched_off(workers[0], "primary", "database"):
+        assert browser(workers[0], client.cookie).post("/logout").status_code == 200
+        assert row(workers[0], client.digest)["live"]
+        assert entry(primary, client.digest)["@live"] == "1"
+        assert [user_of(app, client) for app in workers] == [None] * 3
+    wait_until_home(*workers)
+    assert not row(workers[0], client.digest)["live"]
+    assert entry(primary, client.digest)["@live"] == "0"
+
+
+def test_i6_after_an_outage_every_worker_says_what_the_database_says(
+    make_app: MakeApp, primary: Valkey, tmp_path: Any
+) -> None:
+    """I6: sessions that were ended, kept, renamed and forgotten by Redis meanwhile, on two hosts."""
+    workers = [make_app(**PATIENT), make_app(**PATIENT, JOURNAL=str(tmp_path / "other host.sqlite3"))]
+    kept, ended, elsewhere_ended, idle = (sign_in(workers[n % 2], str(n)) for n in range(4))
+    primary.kill()
+    assert browser(workers[0], ended.cookie).post("/logout").status_code == 200
+    with_other = elsewhere(workers[0])
+    with_other.kill(elsewhere_ended.digest)
+    with_other.close()
+    age_row(workers[0], idle.digest, 30 * 24 * 60 * MINUTES, "idle_expires_at")
+    primary.start()
+    wait_until_home(*workers)
+    for app in workers:
+        assert [user_of(app, client) for client in (kept, ended, elsewhere_ended)] == ["0", None, None]
+    # Redis has not forgotten that the fourth was in use: its later expiry counts, and is in the row again.
+    assert [user_of(app, idle) for app in workers] == ["3", "3"]
+    assert row(workers[0], idle.digest)["idle_expires_at"] > row(workers[0], kept.digest)["created_at"]

@@ -1,0 +1,41 @@
+"""What docs/guarantees.md numbers is tested under its number: on real servers, and in the model."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+NUMBERS = re.findall(r"^\| ([ISC]\d+) \|", (TESTS.parent / "docs" / "guarantees.md").read_text(), re.MULTILINE)
+
+
+def what_tests_say(*folders: str) -> Iterator[str]:
+    """Name and docstring of every test of some folders."""
+    for folder in folders:
+        for path in (TESTS / folder).glob("test_*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                    yield f"{node.name} {ast.get_docstring(node)}"
+
+
+def are_about(text: str, number: str) -> bool:
+    return re.search(rf"(?<![A-Za-z0-9]){number}(?![0-9])", text, re.IGNORECASE) is not None
+
+
+def test_the_numbers_are_those_of_the_protocol() -> None:
+    """All of them, each once."""
+    expected = {f"{kind}{n + 1}" for kind, count in (("I", 15), ("S", 11), ("C", 4)) for n in range(count)}
+    assert set(NUMBERS) == expected
+    assert len(NUMBERS) == len(expected)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_it_is_tested_on_real_servers(number: str) -> None:
+    """By a test that names it."""
+    assert any(
+        are_about(test.replace("_", " "), number) for test in what_tests_say("integration", "stories", "browser")
+    )
