@@ -48,6 +48,10 @@ class Breaker:
             self.opened_at, self.cause = now, cause
             return True
 
+    def renew_lock(self) -> None:
+        """In a forked child: the thread that held it is not there."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """The monitor found the store healthy, and everything that waited for it has been replayed."""
         with self._lock:

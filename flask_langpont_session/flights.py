@@ -5,13 +5,12 @@ A hundred requests of one session whose lease has just run out are one query, no
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from .exceptions import LangPontSessionError
+from .forks import renew_in_children
 
 T = TypeVar("T")
 
@@ -34,7 +33,7 @@ class Flights(Generic[T]):
 
     def __init__(self) -> None:
         self._begin()
-        _instances.add(self)
+        renew_in_children(self, Flights._begin)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -67,19 +66,9 @@ class Flights(Generic[T]):
     def _wait(self, flight: _Flight[T], timeout: float) -> T:
         if not flight.landed.wait(timeout):
             raise FlightLate("somebody else's question is still under way")
-        if isinstance(flight.error, Exception):
-            raise flight.error
-        if flight.error is not None:  # whoever asked was interrupted, which is no answer
+        if flight.error is None:
+            return cast(T, flight.answer)
+        if not isinstance(flight.error, Exception) or getattr(flight.error, "timed_out", False):
+            # Who asked was interrupted, or had less time: that says nothing to who waits.
             raise FlightLate("somebody else's question was given up")
-        return cast(T, flight.answer)
-
-
-_instances: weakref.WeakSet[Flights[Any]] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for flights in list(_instances):
-        flights._begin()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+        raise flight.error

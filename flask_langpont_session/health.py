@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from . import policy
 from .breaker import Breaker
+from .forks import renew_in_children
 from .stores.base import ErrorClass, StoreError
 
 PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
@@ -93,6 +94,11 @@ class Health:
         self._redis_lost_at: float | None = None
         self._level = 0
         self.since = time.time()
+        renew_in_children(self, Health._renew_locks)
+
+    def _renew_locks(self) -> None:
+        for breaker in self.breakers.values():
+            breaker.renew_lock()
 
     def view(self) -> View:
         """What a request that begins now may believe."""

@@ -8,17 +8,16 @@ a thread started before a fork (gunicorn --preload) does not exist in the worker
 from __future__ import annotations
 
 import logging
-import os
 import random
 import secrets
 import threading
 import time
-import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from . import events
+from .forks import renew_in_children
 from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from .reconciler import Reconciler, answering
 from .repository import SessionRepository
@@ -41,17 +40,6 @@ _ANXIOUS = 2.0
 
 _COPIES_LINGER = 5.0
 """Seconds after a recovery during which a slower sibling worker may still read the published copies."""
-
-
-_alive: weakref.WeakSet[Monitor] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for monitor in list(_alive):
-        monitor._reset()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Monitor:
@@ -87,14 +75,14 @@ class Monitor:
         }
         if REPLICA in repository.redis:
             self._probes[REPLICA] = self._probe_replica
-        # One canary per process: workers must not read each other's.
-        self._canary_key = f"{repository.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._reset()
-        _alive.add(self)
+        renew_in_children(self, Monitor._reset)
 
     def _reset(self) -> None:
         """As new: a forked child has neither the thread nor the locks' holders."""
         self._lock = threading.Lock()
+        # One canary per process: workers must not read each other's.
+        self._canary_key = f"{self._repository.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._ticking = threading.RLock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -117,8 +105,16 @@ class Monitor:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="langpont-session-monitor", daemon=True)
-                    self._thread.start()
+                    self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="langpont-session-monitor", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread is to be had now: the next request tries again
+            log.error("the monitor of the session stores cannot be started: %s", error)
+        else:
+            self._thread = thread
 
     @property
     def has_looked(self) -> bool:

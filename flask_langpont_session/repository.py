@@ -18,7 +18,7 @@ from . import events
 from .categories import AUTH, Feature
 from .config import Settings
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
-from .exceptions import GrantRefused
+from .exceptions import GrantRefused, UnreadableValue
 from .flights import Flights
 from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .metrics import Recorder
@@ -148,7 +148,7 @@ class SessionRepository:
         if loaded.shadow:
             self.local.kill(sid.digest)
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
-        if AUTH in overlay.writes:
+        if loaded.row and AUTH in overlay.writes:
             shown = dict(loaded.fields[AUTH])
             apply_writes(shown, overlay.writes[AUTH], {})
             loaded.fields[AUTH] = shown
@@ -267,10 +267,10 @@ class SessionRepository:
         if plan.is_new and plan.target and plan.target.kind == SIGNED_IN:
             try:
                 return self._sign_in(plan, walk)
-            except GrantRefused:
+            finally:
                 if plan.ends and plan.origin:
-                    self.revoke(plan.origin.digest, walk)  # the sign-out that came first holds all the same
-                raise
+                    # The sign-out that came first holds, whatever becomes of the sign-in, and under any id.
+                    self.revoke(plan.origin.digest, walk)
         durable = True
         if plan.ends and plan.origin:
             durable = self.revoke(plan.origin.digest, walk)
@@ -403,19 +403,30 @@ class SessionRepository:
             if updated is not None:
                 return updated
             current = self._reload(row.digest, walk)
+            if current is not None and current.state is RowState.IDLE_EXPIRED:
+                current = self._reload_in_use(current, row.idle_expires_at, walk)
             if current is None or current.state is not RowState.VALID:
                 return None
             row = current
         raise walk.gave_up(DATABASE, "TooManyConflicts")
 
-    def _reload(self, digest: str, walk: Walk) -> AuthRow | None:
+    def _reload(self, digest: str, walk: Walk, idle_seen: int | None = None) -> AuthRow | None:
         return walk.ask(
             DATABASE,
             READ,
             "verify",
             self.settings.database_timeout,
-            lambda timeout: self.database.load(digest, idle_ms=0, timeout=timeout),
+            lambda timeout: self.database.load(digest, idle_ms=0, idle_seen=idle_seen, timeout=timeout),
         )
+
+    def _reload_in_use(self, current: AuthRow, idle_seen: int, walk: Walk) -> AuthRow | None:
+        """A row that is behind: the lease that this request was given knew of a later use.
+
+        :raises StoreError: that has run out meanwhile; nobody is ended for being idle on this request's word.
+        """
+        if idle_seen <= current.read_at:
+            raise walk.gave_up(DATABASE, "IdleExpired")
+        return self._reload(current.digest, walk, idle_seen)
 
     def _compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, walk: Walk) -> AuthRow | None:
         return self._write_row(
@@ -425,7 +436,7 @@ class SessionRepository:
                 row.digest,
                 seen=row.version,
                 payload=payload,
-                user_id=self._user_of(payload),
+                user_id=self._user_of(payload, row.user_id),
                 idle_ms=plan.life.idle_ms,
                 absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
                 timeout=timeout,
@@ -462,7 +473,11 @@ class SessionRepository:
                 return Written("dead")
             if found is None or found.row is None:
                 return None  # nobody says that it is dead
-            written = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
+            for _ in range(2):  # a server that was restarted may have to learn the push first
+                written = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
+                if written is None or written.status != "gone":
+                    return written
+            return None
         return written
 
     def _write(
@@ -719,10 +734,16 @@ class SessionRepository:
         """Put this worker's live local copies where the other workers of the host can read them."""
         self._outbox.publish(self.local.live_categories())
 
-    def _user_of(self, payload: Fields) -> str | None:
-        """The user a payload belongs to: the first of USER_KEYS that is set, as text."""
+    def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
+        """The user a payload belongs to: the first of USER_KEYS that is set, as text.
+
+        :param known: whom the row belongs to; one damaged value does not take it from them.
+        """
         for key in self.settings.user_keys:
-            value = decode(payload[key]) if key in payload else None
+            try:
+                value = decode(payload[key]) if key in payload else None
+            except UnreadableValue:
+                return known
             if value is not None:
                 return str(value)
         return None

@@ -362,6 +362,8 @@ class Session(SessionMixin):
             if value is None:
                 self.pop(key, None)
                 return False
+            if isinstance(value, (list, dict, tuple)):
+                raise UnsupportedValue(key, f"a user id is one value, not a {type(value).__name__}")
             if len(str(value)) > LONGEST_USER_ID or "\0" in str(value):
                 raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
             self._begin_sign_in()
@@ -703,10 +705,25 @@ class Session(SessionMixin):
 
     def _all_changes(self) -> dict[str, CategoryChange]:
         changes = self._now.by_category(self._stored)
+        if AUTH in changes:
+            self._decide_about_rights(changes[AUTH])
         if self._pending_wipe and self.target is self.origin and self.origin is not None:
             for name in self._repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
         return changes
+
+    def _decide_about_rights(self, change: CategoryChange) -> None:
+        """A right that was changed inside its value is a grant, as one that was assigned; a visitor has none.
+
+        :raises GrantRefused: nobody can decide about it.
+        """
+        for key in [key for key in change.sets if key in self._repository.settings.privilege_key_patterns]:
+            if self._kind == SIGNED_IN:
+                self._require_verified()
+                self._grants = True
+            else:
+                del change.sets[key]
+                self._repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
 
     def _id_before(self) -> SessionId | None:
         """The id whose records exist: after a first save that is the minted one."""

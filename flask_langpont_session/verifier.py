@@ -169,6 +169,8 @@ class Verifier:
         if stamp_ms and not is_shared and self._push(row, walk, life, stamp_ms) == "dead":
             self._repair(digest, walk)
             return Loaded.judged(Verdict.DEAD, stamp_ms)
+        if not is_shared and life.is_slide_due(row, row.read_at):
+            self._slide(digest, walk, life)  # the database could not note the use: read-only, full, or locked
         return Loaded.judged(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
 
     def _question(

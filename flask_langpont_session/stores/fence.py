@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import ResponseError
 
+from ..forks import renew_in_children
 from .journal_entries import ServerRecord
 
 NEVER_MS = 2**63
@@ -90,6 +91,7 @@ class Fence:
         self._on_incident = on_incident
         self._on_other_server = on_other_server
         self._lock = threading.Lock()
+        renew_in_children(self, Fence._renew)
 
     @property
     def identity(self) -> str | None:
@@ -116,16 +118,20 @@ class Fence:
         :param now_ms: its own clock, the one that stamps are taken from.
         :param is_primary: whether it is the primary of its replication group.
         """
+        # The memory is a file: nobody holds a lock that others need while it is read or written.
+        remembered = self._memory.recall() if self.server.identity is None and identity is not None else None
         with self._lock:
             if identity is not None and identity == self.server.identity:
                 return self.server
             is_first, known = self.server.identity is None, self.server.identity
             self.server = Server(identity, is_primary)
-            if is_first and self._takes_over(identity):
+            if is_first and self._takes_over(identity, remembered):
                 return self.server
             self._begin_anew(now_ms)
+        self._note()
         if identity != known:
-            self._on_other_server()
+            if known is not None or remembered is not None:  # else it is the first one that this host meets
+                self._on_other_server()
             self._on_incident()
         return self.server
 
@@ -140,8 +146,7 @@ class Fence:
             self.canary = canary
             if lost:
                 self._begin_anew(canary.now_ms)
-            else:
-                self._note()
+        self._note()
         if lost:
             self._on_incident()
         return lost
@@ -168,9 +173,8 @@ class Fence:
             is_primary=role == "master",
         )
 
-    def _takes_over(self, identity: str | None) -> bool:
+    def _takes_over(self, identity: str | None, known: ServerRecord | None) -> bool:
         """A new worker goes on where the others of its host are, if they know this server."""
-        known = self._memory.recall() if identity is not None else None
         if known is None or known.identity != identity:
             return False
         self.trust_since_ms = known.trust_since_ms
@@ -180,7 +184,9 @@ class Fence:
 
     def _begin_anew(self, now_ms: int) -> None:
         self.trust_since_ms = max(now_ms, self.trust_since_ms)
-        self._note()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
 
     def _note(self) -> None:
         if self.server.identity is not None:

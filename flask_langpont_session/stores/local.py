@@ -5,10 +5,8 @@ Everything kept here is encoded and immutable, so no two requests can share a va
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -16,6 +14,7 @@ from typing import TypeVar
 
 from cachetools import LRUCache, TTLCache
 
+from ..forks import renew_in_children
 from ..leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
 from .base import AuthRow, CategoryCopy, Fields
 
@@ -85,7 +84,8 @@ class LocalCopies:
         self._ttl = ttl
         self._clock = clock
         self._begin()
-        _instances.add(self)
+        # Another thread may hold the lock, with a map half changed, at the moment of a fork.
+        renew_in_children(self, LocalCopies._begin)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
@@ -293,16 +293,3 @@ def _find(entries: TTLCache[K, V, float], key: K) -> V | None:
         return entries[key]
     except KeyError:
         return None
-
-
-# Another thread may hold a lock, with a map half changed, at the moment of a fork; in the child that thread
-# is gone.
-_instances: weakref.WeakSet[LocalCopies] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for copies in list(_instances):
-        copies._begin()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -13,10 +13,8 @@ client object's command and pipeline machinery costs more than the script itself
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
@@ -27,6 +25,7 @@ from redis import exceptions as driver
 from redis.connection import ConnectionPool
 
 from ..categories import AUTH
+from ..forks import renew_in_children
 from ..leases import TOMBSTONE_MS
 from .base import AuthRow, CategoryChange, ErrorClass, StoreError
 from .fence import NEVER_MS, Canary, Fence, Server
@@ -73,11 +72,14 @@ class RedisStore:
         self.prefix = prefix
         self.fence = fence
         self._pool: Any = pool
+        self._begin()
+        renew_in_children(self, RedisStore._begin)  # the parent goes on using its connections
+
+    def _begin(self) -> None:
         self._idle: list[Any] = []
         # Who waits for the pool, so that a connection is given there and not onto the stack. A set, because adding to a
         # number from several threads would lose some and never come back to nought.
         self._waiting: set[int] = set()
-        _alive.add(self)
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
         """The Redis key of one category of one session."""
@@ -387,17 +389,6 @@ class RedisStore:
             raise
         except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
             raise translate(self.name, error) from None
-
-
-_alive: weakref.WeakSet[RedisStore] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_alive):
-        store._idle, store._waiting = [], set()  # the parent goes on using them
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 _Call = tuple[Script, Sequence[str], Sequence[Any]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from example_app.servers import Valkey
-from flask_langpont_session import monitor as monitors
+from flask_langpont_session import forks
+from flask_langpont_session.monitor import Monitor
 
 
 def evals(server: Valkey) -> int:
@@ -19,8 +20,8 @@ def evals(server: Valkey) -> int:
 def wait_for_monitors() -> None:
     """Their first look, and what it brings to Redis, is over; the next one is HEALTH_INTERVAL away."""
     deadline = time.monotonic() + 5
-    for monitor in list(monitors._alive):
-        if not monitor._stopping:
+    for monitor in list(forks._renewals):
+        if isinstance(monitor, Monitor) and not monitor._stopping:
             monitor.ensure_started()
             while not monitor.has_looked or monitor._incident is not None:
                 assert time.monotonic() < deadline, "the monitor does not come to rest"

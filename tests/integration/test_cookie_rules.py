@@ -272,7 +272,22 @@ def test_the_cookie_of_a_dead_or_doubtful_session_is_not_sent_again(app: Flask) 
 
 
 def test_a_late_sign_out_ends_the_session_under_its_new_id(app: Flask) -> None:
-    """It came with an id that another request had replaced: the session is over, and the newer cookie stays."""
+    """It came with an id that another request had replaced: the session is over, and the newer cookie stays.
+
+    Whoever signs in after that in the same request gets a cookie, of course.
+    """
+
+    @app.post("/logout-login")
+    def logout_and_login() -> str:
+        session.pop("_user_id", None)
+        session["_user_id"] = "8"
+        return "hello 8"
+
+    client = signed_in(app)
+    old = client.cookie
+    client.cookie = cookie_of(client.post("/regenerate"))
+    assert cookie_of(browser(app, old).post("/logout-login"))
+    assert client.get("/who").json["user"] is None
     for url in ("/logout", "/clear"):
         client = signed_in(app)
         old = client.cookie

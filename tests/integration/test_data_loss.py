@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -293,6 +294,8 @@ def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Work
     before, accepted = trust_since(workers.worker), connections(primary)
     with primary.client() as redis:
         assert redis.client_kill_filter(_type="normal", skipme=True) > 0
+    idle = parts(workers.worker).repository.primary._idle
+    wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here", LONG)
     assert not asks(workers.worker, client)
     assert trust_since(workers.worker) == before
     assert connections(primary) > accepted + 1
@@ -510,3 +513,48 @@ def test_i10_a_record_that_is_really_somebody_else_s_is_set_aside(workers: Worke
         assert 0 < redis.pttl(f"{key(mine.digest)}:aside") <= 86_400_000
     assert entry(primary, mine.digest)["_user_id"] == '"7"'
     assert who(workers.worker, other) == "8"
+
+
+@pytest.mark.parametrize("change", [{"theme": "dark"}, {"theme": "dark", "usage_count": 1, "daily_limit": 3}])
+def test_i13_a_server_that_forgot_the_scripts_too_takes_the_next_write(
+    workers: Workers, primary: Valkey, change: dict[str, Any]
+) -> None:
+    """I6, I13: it was started anew without its data; the write needs the session pushed again, by a new script."""
+    client = sign_in(workers.worker)
+    with primary.client() as redis:
+        redis.flushall()
+        redis.script_flush()
+    assert client.post("/set", json=change).status_code == 200
+    assert client.get("/all").json.items() >= {"_user_id": "7", **change}.items()
+
+
+@pytest.mark.parametrize("how", ["write", "merge"])
+def test_i10_a_foreign_record_is_not_adopted_by_a_write(workers: Workers, primary: Valkey, how: str) -> None:
+    """I10: nobody reads it before the write: its data is not shown under the digest that it does not carry."""
+    app = workers.worker
+    client, stranger = sign_in(app), sign_in(app, "8", source_lang="the stranger's")
+    with primary.client() as redis:
+        redis.copy(key(stranger.digest, "translation"), key(client.digest, "translation"))
+    if how == "write":
+        assert client.post("/set", json={"target_lang": "ja"}).status_code == 200
+    else:
+        with switched_off(app, "primary"):
+            client.post("/set", json={"target_lang": "ja"})
+        wait_until_home_by_hand(app)
+    kept = entry(primary, client.digest, "translation")
+    assert (kept["@d"], kept["target_lang"]) == (client.digest, '"ja"')
+    assert "source_lang" not in kept
+    assert entry(primary, stranger.digest, "translation")["source_lang"] == '"the stranger\'s"'
+
+
+def test_i10_a_foreign_tombstone_ends_nobody(workers: Workers, primary: Valkey) -> None:
+    """I10: it lies under another session's key, and says nothing of that one."""
+    app = workers.worker
+    client, stranger = sign_in(app), sign_in(app, "8")
+    browser(app, stranger.cookie).post("/logout")
+    with primary.client() as redis:
+        redis.copy(key(stranger.digest), key(client.digest), replace=True)
+    assert client.post("/set", json={"lang": "jp"}).status_code == 200
+    assert who(app, client) == "7"
+    assert row(app, client.digest)["live"]
+    assert entry(primary, client.digest)["@d"] == client.digest

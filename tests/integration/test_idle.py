@@ -6,13 +6,15 @@ Time passes by moving what the stores hold back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 from flask import Flask, session
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.events import DataLost
 from flask_langpont_session.testing import captured_events, switched_off
@@ -380,3 +382,55 @@ def test_a_use_is_not_noted_for_a_session_that_has_run_out(app: Flask, primary: 
         assert waiting(app) == 0
     assert client.get("/who").json["user"] is None
     assert not row(app, client.digest)["live"]
+
+
+def test_s1_who_is_active_while_the_database_is_read_only_stays(
+    make_app: MakeApp, postgres: Postgres, primary: Valkey
+) -> None:
+    """S1, I6: it answers reads and notes nothing: the use is kept in Redis, and is in the row afterwards."""
+    app = make_app(**PATIENT, DATABASE_URL=emptied(postgres))
+    client = sign_in(app)
+    with parts(app).monitor.paused():
+        for _ in range(6):  # a quarter of the idle time and more each
+            pass_time(app, primary, client.digest, QUARTER + NOW)
+            with read_only(postgres):
+                assert who(app, client) == "7"
+        assert row(app, client.digest)["idle_expires_at"] < now_ms(primary)
+        assert waiting(app) == 1
+    wait_until_home(app)
+    assert row(app, client.digest)["idle_expires_at"] > now_ms(primary)
+    assert who(app, client) == "7"
+
+
+@contextmanager
+def read_only(postgres: Postgres) -> Iterator[None]:
+    """The database takes no writes, as a standby that is not promoted yet."""
+    with psycopg.connect(postgres.url.replace("+psycopg", ""), autocommit=True) as connection:
+        try:
+            connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+            connection.execute("SELECT pg_reload_conf()")
+            wait_until(lambda: connection.execute("SHOW transaction_read_only").fetchone() == ("on",), "read-only")
+            yield
+        finally:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("change", ["auth", "id"])
+def test_s4_a_change_by_who_is_idle_only_in_the_row_ends_nobody(app: Flask, primary: Valkey, change: str) -> None:
+    """S4: the lease knows of a later use; the row is brought up to it and changed."""
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return str(session["_user_id"])
+
+    client = sign_in(app)
+    age_row(app, client.digest, IDLE + NOW, "idle_expires_at")
+    response = client.post("/set", json={"daily_limit": 5}) if change == "auth" else client.post("/regenerate")
+    assert response.status_code == 200
+    assert client.get("/who").json["user"] == "7"
+    if change == "auth":
+        assert row(app, client.digest)["idle_expires_at"] > now_ms(primary)
+        assert entry(primary, client.digest)["@live"] == "1"

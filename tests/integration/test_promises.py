@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from example_app.processes import wait_until
@@ -196,3 +197,38 @@ def test_i6_after_an_outage_every_worker_says_what_the_database_says(
     # Redis has not forgotten that the fourth was in use: its later expiry counts, and is in the row again.
     assert [user_of(app, idle) for app in workers] == ["3", "3"]
     assert row(workers[0], idle.digest)["idle_expires_at"] > row(workers[0], kept.digest)["created_at"]
+
+
+def test_i13_without_a_thread_the_monitor_starts_with_the_next_request(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I13: the system is out of threads for a moment. Without a monitor a breaker would never close again."""
+    app = make_app()
+    refused: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "langpont-session-monitor" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    client: Any = app.test_client()
+    assert client.get("/all").status_code == 200
+    assert refused
+    assert client.get("/all").status_code == 200
+    wait_until(lambda: parts(app).monitor.has_looked, "the monitor", LONG)
+
+
+def test_i13_a_damaged_user_id_in_the_database_is_no_5xx(make_app: MakeApp) -> None:
+    """I13: the session shows nobody; what it changes is stored, and the row stays that user's."""
+    app = make_app(VERIFY_INTERVAL=0, **PATIENT)
+    client = sign_in(app)
+    damaged = '{"_user_id":{"@zz":"1"},"user_role":"user"}'
+    with sa.create_engine(parts(app).settings.database_url or "").begin() as connection:
+        connection.execute(sa.text("UPDATE langpont_sessions SET payload = :text"), {"text": damaged})
+    assert user_of(app, client) is None
+    assert client.post("/set", json={"daily_limit": 4}).status_code == 200
+    assert row(app, client.digest)["user_id"] == "7"
+    assert "daily_limit" in str(row(app, client.digest)["payload"])

@@ -122,6 +122,30 @@ class StoreDown(Exception):
     """What a question may raise."""
 
 
+class TimedOut(Exception):
+    """What a question raises whose asker had less time than the store may take."""
+
+    timed_out = True
+
+
+def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
+    """I11: whoever asked had nearly spent his budget; who waits learns that he has no answer, and no more."""
+    flights: Flights[str] = Flights()
+
+    def fail() -> str:
+        raise TimedOut
+
+    question = Question(fail)
+    with ThreadPoolExecutor(2) as pool:
+        first = under_way(pool, flights, question)
+        [other] = join(pool, flights)
+        question.may_end.set()
+        with pytest.raises(TimedOut):
+            first.result(LONG)
+        with pytest.raises(FlightLate):
+            other.result(LONG)
+
+
 def test_what_it_raises_is_raised_for_all() -> None:
     """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
     flights: Flights[str] = Flights()

@@ -8,10 +8,8 @@
 -- field is applied when it is younger than the category's last write. Additions always apply.
 -- Returns {'merged', applied, conflicts, version} or {'dead'} | {'gone'}.
 if ARGV[1] ~= 'free' then
-  local live = redis.pcall('HGET', KEYS[1], '@live')
-  if type(live) == 'table' then
-    live = false  -- someone else's type under the auth key: nothing of ours is there
-  end
+  local auth = redis.pcall('HMGET', KEYS[1], '@live', '@d')
+  local live = auth[2] == ARGV[2] and auth[1]  -- a foreign record or type under the auth key says nothing of ours
   if live == '0' then
     return {'dead'}
   end
@@ -19,9 +17,8 @@ if ARGV[1] ~= 'free' then
     return {'gone'}
   end
 end
-local kind = redis.call('TYPE', KEYS[2]).ok
-if kind ~= 'hash' and kind ~= 'none' then
-  redis.call('DEL', KEYS[2])
+if redis.pcall('HGET', KEYS[2], '@d') ~= ARGV[2] then
+  redis.call('DEL', KEYS[2])  -- a foreign record or type holds nothing of ours
 end
 local version = redis.call('HGET', KEYS[2], '@v')
 local written = tonumber(redis.call('HGET', KEYS[2], '@t') or 0) or 0

@@ -5,10 +5,10 @@
 -- A tombstone absorbs everything; else the higher version wins; same version: the newer stamp. The later idle expiry
 -- is kept whatever the version: while the database was down it was moved here only.
 -- Returns 'pushed', 'dead' or 'older'.
-local now = redis.pcall('HMGET', KEYS[1], '@live', '@v', '@at', '@i')
+local now = redis.pcall('HMGET', KEYS[1], '@live', '@v', '@at', '@i', '@d')
 local idle, life = tonumber(ARGV[4]), tonumber(ARGV[3])
 local kept = nil
-if not now.err then
+if now[5] == string.match(KEYS[1], '{(.*)}') then  -- a foreign record or type says nothing of ours
   if now[1] == '0' then
     return 'dead'
   end

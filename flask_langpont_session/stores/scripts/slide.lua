@@ -3,8 +3,8 @@
 --   ARGV     idle time (ms)
 -- Never past the absolute expiry, never of a tombstone or of what has run out already. Returns the expiry (ms); 0:
 -- nothing there that could be moved.
-local found = redis.pcall('HMGET', KEYS[1], '@live', '@i', '@x')
-if found.err or found[1] ~= '1' then
+local found = redis.pcall('HMGET', KEYS[1], '@live', '@i', '@x', '@d')
+if found[1] ~= '1' or found[4] ~= string.match(KEYS[1], '{(.*)}') then
   return 0
 end
 local time = redis.call('TIME')

@@ -11,10 +11,8 @@ local guard, digest = ARGV[1], ARGV[2]
 local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local META = 4  -- @d @v @t @b
 if guard ~= 'free' then
-  local live = redis.pcall('HGET', KEYS[1], '@live')
-  if type(live) == 'table' then
-    live = false  -- someone else's type under the auth key: nothing of ours is there
-  end
+  local auth = redis.pcall('HMGET', KEYS[1], '@live', '@d')
+  local live = auth[2] == digest and auth[1]  -- a foreign record or type under the auth key says nothing of ours
   if live == '0' then
     return {'dead'}
   end
@@ -59,7 +57,7 @@ local function measure(plan, bytes)
 end
 
 local function change(plan, field, size, fields, bytes)
-  local old = plan.fresh and 0 or redis.call('HSTRLEN', plan.key, field)
+  local old = plan.wipe and 0 or redis.call('HSTRLEN', plan.key, field)
   if old > 0 then
     fields, bytes = fields - 1, bytes - #field - old
   end
@@ -79,15 +77,14 @@ for number = 1, #KEYS - 1 do
   plan.dels = take(tonumber(ARGV[at - 1]))
   at = at + 1
   plan.incs = take(2 * tonumber(ARGV[at - 1]))
-  local meta = redis.pcall('HMGET', plan.key, '@v', '@b')
-  if meta.err then
-    plan.wipe, meta = true, {}  -- someone else's type under our key holds nothing of ours
+  local meta = redis.pcall('HMGET', plan.key, '@d', '@v', '@b')
+  if meta[1] ~= digest then
+    plan.wipe, meta = true, {}  -- there is nothing, or a foreign record or type: it holds nothing of ours
   end
-  plan.version = (tonumber(meta[1] or 0) or 0) + 1
-  plan.fresh = plan.wipe or (not meta[1] and redis.call('EXISTS', plan.key) == 0)
+  plan.version = (tonumber(meta[2] or 0) or 0) + 1
   local fields, bytes = 0, 0
-  if not plan.fresh then
-    fields, bytes = measure(plan, tonumber(meta[2]))
+  if not plan.wipe then
+    fields, bytes = measure(plan, tonumber(meta[3]))
   end
   for i = 1, #plan.sets, 2 do
     fields, bytes = change(plan, plan.sets[i], #plan.sets[i + 1], fields, bytes)
@@ -96,7 +93,7 @@ for number = 1, #KEYS - 1 do
     fields, bytes = change(plan, field, nil, fields, bytes)
   end
   for i = 1, #plan.incs, 2 do
-    local value = not plan.fresh and redis.call('HGET', plan.key, plan.incs[i])
+    local value = not plan.wipe and redis.call('HGET', plan.key, plan.incs[i])
     if value and (#value > 18 or not string.match(value, '^-?%d+$')) then  -- what HINCRBY could refuse half way
       return {'no number', number}
     end
