@@ -8,22 +8,39 @@ import textwrap
 from collections.abc import Sequence
 
 _PROLOGUE = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from pathlib import Path
 from flask_langpont_session.stores.base import StoreError
 from flask_langpont_session.stores.journal import Journal, ServerRecord
 journal = Journal(Path(sys.argv[1]))
+def end_with(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 def wait():
     print("ready", flush=True)
     sys.stdin.readline()
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
 def process(script: str, *arguments: object) -> subprocess.Popen[str]:
     """A worker process with a journal named ``journal`` on the file that is the first argument."""
     code = _PROLOGUE + textwrap.dedent(script)
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _started.append(worker)
+    return worker
+
+
+def end_all() -> None:
+    """End every worker that still runs: a test that failed must leave none behind."""
+    while _started:
+        with _started.pop() as worker:
+            worker.kill()
 
 
 def let_go(workers: Sequence[subprocess.Popen[str]]) -> None:

@@ -23,7 +23,7 @@ from flask_langpont_session.stores.journal_entries import (
 )
 from flask_langpont_session.stores.journal_file import Generation
 
-from .journal_process import let_go, output, process
+from .journal_process import end_all, let_go, output, process
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
@@ -44,8 +44,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.sqlite"
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "journal.sqlite"
+    end_all()
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -14,7 +14,7 @@ import pytest
 from flask_langpont_session.stores.base import CategoryCopy
 from flask_langpont_session.stores.journal import Journal, ServerRecord
 
-from .journal_process import let_go, output, process
+from .journal_process import end_all, let_go, output, process
 
 VERSION_1 = """
     PRAGMA journal_mode = WAL;
@@ -51,8 +51,9 @@ VERSION_1 = """
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.sqlite"
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "journal.sqlite"
+    end_all()
 
 
 @pytest.fixture
