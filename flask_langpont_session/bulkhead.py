@@ -13,7 +13,7 @@ import os
 import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from threading import Lock, Semaphore, Thread
+from threading import Lock, Semaphore, Thread, local
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
@@ -24,32 +24,62 @@ T = TypeVar("T")
 IDLE_SECONDS = 60.0
 """A thread that nobody needed for so long ends. Applications that come and go, as in tests, leave none behind."""
 
+FAIR_SHARE = 0.8
+"""The share of its time that a call must have had, after it waited for a slot, for its lateness to be its own. In less
+time a store that gives up by itself (the database's statement time-out) could not have said so."""
+
 
 class NoFreeSlot(LangPontSessionError):
     """All slots stayed taken; nothing was started."""
 
 
 class DeadlineExceeded(LangPontSessionError):
-    """The call did not end in time. It goes on, and whether it has an effect is unknown."""
+    """The call did not end in time. It goes on, and whether it has an effect is unknown, unless it asks
+    :func:`raise_if_given_up` before it takes effect."""
+
+
+class StartedLate(DeadlineExceeded):
+    """The same, but too much time went by before the call had a slot: it says nothing about what it waits for."""
+
+
+class GivenUp(LangPontSessionError):
+    """Nobody waits for this call any more."""
+
+
+_here = local()
+
+
+def raise_if_given_up() -> None:
+    """To be asked by a call before it takes effect.
+
+    :raises GivenUp: its caller was told that it did not end in time.
+    """
+    job = getattr(_here, "job", None)
+    if job is not None and job.given_up:
+        raise GivenUp
 
 
 class _Job(Generic[T]):
-    """One call and how it ended. Whoever gave it away acquires `done`."""
+    """One call and how it ended. Whoever gave it away acquires `done`, or sets `given_up`."""
 
-    __slots__ = ("_error", "_fn", "_result", "done")
+    __slots__ = ("_error", "_fn", "_result", "done", "given_up")
 
     def __init__(self, fn: Callable[[], T]) -> None:
         self._fn = fn
         self._result: T | None = None
         self._error: BaseException | None = None
+        self.given_up = False
         self.done = Lock()
         self.done.acquire()
 
     def run(self) -> None:
+        _here.job = self
         try:
             self._result = self._fn()
         except BaseException as error:
             self._error = error
+        finally:
+            _here.job = None
 
     def outcome(self) -> T:
         if self._error is None:
@@ -89,14 +119,23 @@ class Bulkhead:
         :raises DeadlineExceeded: `fn` still runs; what it returns or raises later is dropped.
         """
         job = _Job(fn)
-        deadline = monotonic() + timeout
-        if not self._places.acquire(timeout=max(0.0, timeout) if queue else 0.0):
-            raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
+        waited = self._take_place(timeout if queue else 0.0)
         self._hand_over(job)
         # A negative time-out would mean "for ever" to the lock.
-        if not job.done.acquire(timeout=max(0.0, deadline - monotonic())):
-            raise DeadlineExceeded(f"{self._name}: no answer within {timeout:.3f} s")
+        if not job.done.acquire(timeout=max(0.0, timeout - waited)):
+            job.given_up = True
+            late = StartedLate if waited > timeout * (1 - FAIR_SHARE) else DeadlineExceeded
+            raise late(f"{self._name}: no answer within {timeout:.3f} s")
         return job.outcome()
+
+    def _take_place(self, timeout: float) -> float:
+        """Seconds that it took to have a slot."""
+        if self._places.acquire(blocking=False):
+            return 0.0
+        began = monotonic()
+        if not self._places.acquire(timeout=max(0.0, timeout)):
+            raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
+        return monotonic() - began
 
     @property
     def busy(self) -> int:

@@ -218,9 +218,10 @@ class Monitor:
             self._guarded(self._journal.clear_copies)
 
     def _replay(self, redis: bool, database: bool) -> bool:
-        """Whether everything that the answering stores can take was taken."""
+        """Whether the answering stores took what they can take, but for single entries: those wait on, laid over all
+        reads of this host, and keep nobody from a store."""
         try:
-            self._reconciler.run(redis=redis, database=database)
+            left = self._reconciler.run(redis=redis, database=database)
         except StoreError as error:
             if error.store == "journal":
                 log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
@@ -228,6 +229,9 @@ class Monitor:
             self._health.failed(error, WRITE)
             log.info("replaying the journal was interrupted and will be repeated: %s", error)
             return False
+        if left is not None:
+            self._suspects.add(left.store)
+            log.info("an entry of the journal could not be brought home and is tried again: %s", left)
         return True
 
     def _renew_tombstones(self) -> None:
@@ -250,12 +254,13 @@ class Monitor:
         return False
 
     def _with_stores(self, work: Callable[[], bool]) -> bool:
-        """Whether it is done; a store that failed is reported, and the work is to be done again."""
+        """Whether it is done; a store that failed is looked at, and the work is to be done again."""
         try:
             return work()
         except StoreError as error:
             if error.store != "journal":
-                self._health.failed(error, WRITE)
+                # Much work that fails says little of what requests ask for: a canary does.
+                self._suspects.add(error.store)
             log.info("what an outage left behind could not be settled and will be repeated: %s", error)
             return False
 
@@ -318,7 +323,12 @@ class Monitor:
             self.recover(store, recovered)
 
     def recover(self, store: str, directions: Collection[str]) -> None:
-        """Replay what waited for a store, then, and only then, let requests use it again."""
+        """Replay what waited for a store, then, and only then, let requests use it again.
+
+        What changed meanwhile is brought to Redis as far as that is done at once; the rest follows. Nobody believes
+        what Redis has from before: leases have run out, and after a loss the fence stands. While the database is kept
+        from requests, though, they go by what Redis says.
+        """
         if store in self._repository.redis:
             self._repository.redis[store].forget_connections()
         redis, database = answering(self._repository)
@@ -326,9 +336,10 @@ class Monitor:
         redis, database = redis or (store == PRIMARY and whole), database or (store == DATABASE)
         if store in (PRIMARY, DATABASE):
             self._incident_since(min(self._opened_at(store, way) for way in directions))
-        if not self._replay(redis, database) or (redis and database and not self._settle_incident(redis, database)):
+        if not self._replay(redis, database):
             self._good[store] = 0
             return
+        self._settle_incident(redis, database)
         for direction in directions:
             self._close(store, direction)
         self._good[store] = 0

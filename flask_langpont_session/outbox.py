@@ -70,16 +70,17 @@ class Outbox:
         """Redis lacks what the database has of this session."""
         self._do(lambda: self._journal.queue_push(digest))
 
-    def revoke(self, digest: str, *, in_database: bool, in_redis: bool) -> None:
-        """A revocation that not every store has heard of."""
-        self._do(lambda: self._journal.revoke(digest, in_database=in_database, in_redis=in_redis))
+    def revoke(self, *digests: str, in_database: bool, in_redis: bool) -> None:
+        """Revocations that not every store has heard of."""
+        self._do(lambda: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis))
 
-    def revoke_user(self, user_id: str, until_ms: int) -> None:
-        """A user was logged out everywhere, which the database has not heard.
+    def revoke_user(self, user_id: str, until_ms: int = 0, *, epoch: int = 0) -> None:
+        """A user was logged out everywhere, of which not every store has heard.
 
-        :param until_ms: of the sessions created until then, milliseconds since 1970.
+        :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
+        :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
-        self._do(lambda: self._journal.revoke_user(user_id, until_ms=until_ms))
+        self._do(lambda: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch))
 
     def publish(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
         """Put local copies where the other workers of the host can read them."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 from .categories import AUTH
@@ -22,7 +23,7 @@ from .events import short
 from .health import DATABASE, PRIMARY, READ, WRITE
 from .records import apply_change
 from .repository import SessionRepository
-from .stores.base import AuthRow, CategoryChange, ErrorClass, RowState, StoreError
+from .stores.base import AuthRow, CategoryChange, ErrorClass, Position, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
 from .stores.journal_entries import Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis_records import Merged, MergeField
@@ -39,7 +40,14 @@ for longer, and no clock is off by more."""
 _TIMEOUT = 2.0
 """Seconds per call. Nobody waits for this thread, so it may be more patient than a request."""
 
+_PATIENCE = 10.0
+"""Seconds for a batch of rows."""
+
 _BATCH = 500
+
+_AT_ONCE = 10
+"""Batches of one user's rows, and of changed rows, until other things have their turn again."""
+
 _HOLD_MS = 6_000
 """How long a worker that was killed while it brought changed rows home keeps the others of its host waiting."""
 
@@ -61,44 +69,85 @@ class Reconciler:
         self._redis = repository.primary
         self._database = repository.database
         self._now_ms = now_ms
+        self._round: Settlement | None = None
+        self._reached: Position | None = None
 
-    def run(self, *, redis: bool, database: bool) -> None:
+    def run(self, *, redis: bool, database: bool) -> StoreError | None:
         """Bring home what the answering stores can take.
 
         :param redis: the primary answers; `database`: the database answers.
-        :raises StoreError: a store that was said to answer did not; nothing is lost, run again.
+        :return: why an entry could not be brought home, though the stores took others; None: all is well. Nothing is
+            lost, run again.
+        :raises StoreError: a store that was said to answer did not. Nothing is lost, run again.
         """
-        while self._run_once(redis, database):  # until nothing more can be brought home
-            pass
+        moved, failed = True, None
+        while moved:  # until nothing more can be brought home
+            moved, failed = self._run_once(redis, database)
+        return failed
 
-    def _run_once(self, redis: bool, database: bool) -> bool:
-        """One round. Whether it brought anything home."""
-        moved = [self._revoke_user(entry, redis) for entry in self._pending_users(database)]
-        waiting = self._journal.pending_revocations(_BATCH, database=database, redis=redis)
-        moved += [self._revoke(entry, redis, database) for entry in waiting]
+    def _run_once(self, redis: bool, database: bool) -> tuple[bool, StoreError | None]:
+        """One round. Whether it brought anything home, and why an entry was left."""
+        moved, left = False, None
+        for bring_home in self._steps(redis, database):
+            try:
+                moved = bring_home() or moved
+            except StoreError as error:
+                # One entry must not keep all others, or a whole host, from the stores; two say that no store answers,
+                # unless it is about their data.
+                known = left is not None and left.error_class is not ErrorClass.DATA
+                if error.store == "journal" or (known and error.error_class is not ErrorClass.DATA):
+                    raise
+                left = left if known else error
+        return moved, left
+
+    def _steps(self, redis: bool, database: bool) -> Iterator[Callable[[], bool]]:
+        """What is to be done for each entry. Each says whether anything came home by it."""
+        if database:
+            for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
+                yield partial(self._revoke_user, user, redis)
+        for entry in self._journal.pending_revocations(_BATCH, database=database, redis=redis):
+            yield partial(self._revoke, entry, redis, database)
         if redis and database:
             for push in self._journal.pending_pushes(_BATCH):
-                self._settle_push(push)
-                moved.append(True)
+                yield partial(self._settle_push, push)
         if redis:
-            moved += self._merge_all(database)
-        return any(moved)
-
-    def _pending_users(self, database: bool) -> list[PendingUserRevocation]:
-        return self._journal.pending_user_revocations(_BATCH) if database else []
+            for category, writes in self._pending_groups(database):
+                yield partial(self._merge_group, category, writes, database)
 
     def _revoke_user(self, entry: PendingUserRevocation, redis: bool) -> bool:
         """Log a user out of what began before that moment; who signed in since then stays."""
-        digests = self._database.kill_user_until(entry.user_id, entry.until_ms, timeout=_TIMEOUT)
+        if redis:
+            return self._revoke_user_everywhere(entry)
+        reached = ""
+        while digests := self._kill_some(entry, reached):
+            reached = digests[-1]
+        self._journal.advance_user_revocation(replace(entry, in_database=True))
+        return True
+
+    def _revoke_user_everywhere(self, entry: PendingUserRevocation) -> bool:
+        """As many of the rows as are done at once; whoever goes on begins there. Whether those were all."""
+        for _ in range(_AT_ONCE):
+            digests = self._kill_some(entry, entry.reached)
+            if not digests:
+                self._journal.forget_user_revocation(entry)
+                return True
+            self._bury_all([(digest, 1) for digest in digests])
+            entry = replace(entry, reached=digests[-1])
+            self._journal.advance_user_revocation(entry)
+        return False
+
+    def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
+        digests = self._database.kill_user_until(
+            entry.user_id, entry.until_ms, _PATIENCE, epoch=entry.epoch, after=after, limit=_BATCH
+        )
         for digest in digests:
             self._repository.local.kill(digest)
-        if redis:
-            self._redis.settle([], [(d, 1) for d in digests], self._categories, stamp_ms=0, timeout=_TIMEOUT)
-        else:
-            for digest in digests:
-                self._journal.revoke(digest, in_database=True)
-        self._journal.forget_user_revocation(entry)
-        return True
+        return digests
+
+    def _bury_all(self, dead: Sequence[tuple[str, int]]) -> None:
+        for begin in range(0, len(dead), _PIPELINE):
+            part = dead[begin : begin + _PIPELINE]
+            self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
 
     def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> bool:
         version = int(entry.in_database)
@@ -115,7 +164,7 @@ class Reconciler:
             self._journal.settle_revocation(entry.digest, in_redis=True)
         return to_database or to_redis
 
-    def _settle_push(self, entry: PendingPush) -> None:
+    def _settle_push(self, entry: PendingPush) -> bool:
         try:
             self._push(entry.digest)
         except StoreError as error:
@@ -124,6 +173,7 @@ class Reconciler:
             # One row that cannot be read must not keep a whole host from its stores.
             log.error("the session %s… cannot be pushed to Redis: %s", short(entry.digest), error)
         self._journal.forget_push(entry)
+        return True
 
     def _push(self, digest: str) -> AuthRow | None:
         """Bring one session's auth record in Redis up to what the database says. Returns the row if it is valid."""
@@ -153,8 +203,9 @@ class Reconciler:
         One worker per host does it; for the others it is done when that one is. No tombstone for a row that is only
         idle: Redis may know of a later use.
 
-        :return: whether it is done; False: another worker is at it.
-        :raises StoreError: one of the two does not answer; run again.
+        :return: whether it is done; False: another worker is at it, or there is more. Call it again, with the same
+            moment: it goes on where it was.
+        :raises StoreError: one of the two does not answer. Call it again, as before.
         """
         fence, now_ms = self._redis.fence, self._now_ms()
         server = f"{fence.identity} {fence.canary.generation if fence.canary else ''}"
@@ -162,14 +213,22 @@ class Reconciler:
         claim = self._claim(wanted)
         if claim is not Claim.MINE:
             return claim is Claim.DONE
-        done = None
+        if self._round is None or not self._round.covers(wanted):
+            self._round = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=now_ms)
+            self._reached = None
         try:
-            self._settle_rows(wanted, ms_ago + INCIDENT_MARGIN_MS)
-            done = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=now_ms)
-        finally:
-            with suppress(StoreError):  # the claim lapses by itself
-                self._journal.end_settlement(self._name, done)
-        return True
+            is_done = self._settle_rows(wanted, ms_ago + INCIDENT_MARGIN_MS)
+        except StoreError:
+            self._end_settlement(None)
+            raise
+        if is_done:
+            self._end_settlement(self._round)
+            self._round = None
+        return is_done
+
+    def _end_settlement(self, done: Settlement | None) -> None:
+        with suppress(StoreError):  # the claim lapses by itself
+            self._journal.end_settlement(self._name, done)
 
     @property
     def _name(self) -> str:
@@ -182,35 +241,39 @@ class Reconciler:
         except StoreError:  # without a journal every worker does it, which costs more and harms nobody
             return Claim.MINE
 
-    def _settle_rows(self, wanted: Settlement, ms_ago: int) -> None:
-        stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
-        rows = self._database.changed_since(ms_ago)
-        for begin in range(0, len(rows), _PIPELINE):
-            part = rows[begin : begin + _PIPELINE]
-            dead = [(row.digest, row.version) for row in part if row.state in (RowState.DEAD, RowState.EXPIRED)]
+    def _settle_rows(self, wanted: Settlement, ms_ago: int) -> bool:
+        """As many of the rows as are done at once, from where it was. Whether those were all."""
+        for _ in range(_AT_ONCE):
+            stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
+            rows, reached = self._database.changed_since(ms_ago, self._reached, _PIPELINE)
+            dead = [(row.digest, row.version) for row in rows if row.state in (RowState.DEAD, RowState.EXPIRED)]
             for digest, _ in dead:
                 self._repository.local.kill(digest)
-            live = [(row, _life_of(row)) for row in part if row.state is RowState.VALID]
+            live = [(row, _life_of(row)) for row in rows if row.state is RowState.VALID]
             self._redis.settle(live, dead, self._categories, stamp_ms=stamp_ms, timeout=_TIMEOUT)
+            if reached is None:
+                return True
+            self._reached = reached
             self._claim(wanted)  # again, which prolongs it
+        return False
 
     def renew_tombstones(self) -> bool:
         """Write the tombstones again that the database has not heard of: until it has, Redis must not forget them.
 
         :raises StoreError: Redis does not answer.
         """
-        waiting = self._journal.pending_revocations(_BATCH, database=True, redis=False)
-        dead = [(entry.digest, 0) for entry in waiting]
-        for begin in range(0, len(dead), _PIPELINE):
-            part = dead[begin : begin + _PIPELINE]
-            self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
+        renewed = 0
+        while waiting := self._journal.pending_revocations(_PIPELINE, database=True, redis=False, after=renewed):
+            self._bury_all([(entry.digest, 0) for entry in waiting])
+            renewed = waiting[-1].seq
         return True
 
-    def _merge_all(self, database: bool) -> list[bool]:
+    def _pending_groups(self, database: bool) -> Iterator[tuple[str, list[PendingWrite]]]:
+        """What waits, by the category of one session that it is for."""
         entries = self._journal.pending_writes(_BATCH, signed_in=database)
         entries.sort(key=lambda e: (e.digest, e.shadow, e.category, e.seq))
-        groups = groupby(entries, key=lambda e: (e.digest, e.shadow, e.category))
-        return [self._merge_group(category, list(group), database) for (_, _, category), group in groups]
+        for (_, _, category), group in groupby(entries, key=lambda e: (e.digest, e.shadow, e.category)):
+            yield category, list(group)
 
     def _merge_group(self, category: str, writes: list[PendingWrite], database: bool) -> bool:
         """Bring home what waits for one category of one session. Whether it was settled, one way or the other."""

@@ -121,7 +121,8 @@ class Revoked:
     """How logging a user out everywhere ended.
 
     :param durable: the database knows it; else this host keeps it and tells the database later.
-    :param sessions: how many sessions were ended, as far as this host knows.
+    :param sessions: how many sessions were ended, as far as this host knows; of a great many, those that were told to
+        Redis by now.
     """
 
     durable: bool

@@ -46,6 +46,10 @@ _MOST_NOTED = 256
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
 
+_MOST_SETTLED = 200
+"""Sessions of a user who is logged out everywhere that the request itself brings home: they take no longer than what
+else it asks for."""
+
 _UPDATE_TRIES = 3
 """A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
 
@@ -137,7 +141,7 @@ class SessionRepository:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
             self.local.kill(sid.digest)
         for user_id, until_ms in overlay.users.items():
-            self.local.sign_out_user(user_id, until_ms)
+            self.local.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
         if self.local.is_dead(sid.digest):
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
         others = self._others
@@ -667,23 +671,33 @@ class SessionRepository:
     def revoke_user(self, user_id: str, walk: Walk) -> Revoked:
         """End all sessions of a user, those being created just now too.
 
-        With the database down this host holds it against every session that began until now, and tells the database
-        as soon as it answers.
+        It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done
+        for as many as a request has time for, else by the reconciler, from the journal. With the database down this
+        host holds it against every session that began until now, and tells the database as soon as it answers.
         """
-        try:
-            if not walk.can(DATABASE, WRITE):
-                raise walk.gave_up(DATABASE, "BreakerOpen")
-            digests = walk.ask(
-                DATABASE,
-                WRITE,
-                "revoke",
-                self.settings.database_timeout,
-                lambda timeout: self.database.kill_user(user_id, timeout=timeout),
-            )
-        except StoreError:
+        epoch = walk.attempt(
+            DATABASE,
+            WRITE,
+            "revoke",
+            self.settings.database_timeout,
+            lambda timeout: self.database.kill_user(user_id, timeout=timeout),
+        )
+        if epoch is None:
             return self._revoke_user_later(user_id, walk)
-        self._settle_all(digests, walk, in_database=True)
-        return Revoked(durable=True, sessions=len(digests))
+
+        def end_some(timeout: float) -> list[str]:
+            try:
+                return self.database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_SETTLED)
+            except StoreError as error:
+                # It has heard what matters. That many rows take too long must not open its breaker.
+                raise walk.gave_up(DATABASE, error.cause) from None
+
+        digests = walk.attempt(DATABASE, WRITE, "revoke", self.settings.database_timeout, end_some)
+        in_redis = self._settle_all(digests or [], walk, in_database=True)
+        self.local.sign_out_user(user_id, 0, epoch)
+        if not in_redis or digests is None or len(digests) >= _MOST_SETTLED:
+            self._outbox.revoke_user(user_id, epoch=epoch)
+        return Revoked(durable=True, sessions=len(digests or []))
 
     def _revoke_user_later(self, user_id: str, walk: Walk) -> Revoked:
         until_ms = self._now_ms()
@@ -693,8 +707,11 @@ class SessionRepository:
         self._settle_all(digests, walk, in_database=False)
         return Revoked(durable=False, sessions=len(digests))
 
-    def _settle_all(self, digests: Sequence[str], walk: Walk, *, in_database: bool) -> None:
-        """Of a user who was logged out everywhere. The dead too: what Redis or a copy says of them may be older."""
+    def _settle_all(self, digests: Sequence[str], walk: Walk, *, in_database: bool) -> bool:
+        """Of a user who was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
+
+        :return: whether Redis has them.
+        """
         names = tuple(self.table.categories)
 
         def bury(timeout: float) -> bool:
@@ -704,11 +721,12 @@ class SessionRepository:
 
         for digest in digests:
             self.local.kill(digest)
-        in_redis = bool(self._to_primary(walk, "bury", bury))
+        in_redis = not digests or bool(self._to_primary(walk, "bury", bury))
+        if digests and not in_database:
+            self._outbox.revoke(*digests, in_redis=in_redis, in_database=False)
         for digest in digests:
-            if not (in_database and in_redis):
-                self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
             self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
+        return in_redis
 
     # -- reporting -------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,8 @@ def upgrade(op: Any) -> None:
         sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
         sa.Column("successor", _exact_text(43), nullable=True),
     )
-    for column in ("user_id", "updated_at", "absolute_expires_at"):
-        op.create_index(f"ix_langpont_sessions_{column}", "langpont_sessions", [column])
+    for columns in (["user_id", "digest"], ["updated_at", "digest"], ["absolute_expires_at"]):
+        op.create_index(f"ix_langpont_sessions_{columns[0]}", "langpont_sessions", columns)
     op.create_table(
         "langpont_users",
         sa.Column("user_id", _exact_text(255), primary_key=True),

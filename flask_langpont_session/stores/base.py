@@ -116,6 +116,20 @@ class AuthRow:
         return RowState.VALID
 
 
+Position = tuple[int, str]
+"""How far somebody is who goes through rows in the order of their last change: its time, and the digest."""
+
+
+class Changes(NamedTuple):
+    """A part of the rows that changed.
+
+    :param reached: where the next part begins; None: these are the last.
+    """
+
+    rows: list[AuthRow]
+    reached: Position | None
+
+
 class CategoryCopy(NamedTuple):
     """The data of one category at one version (the version Redis counted; 0: never stored there)."""
 

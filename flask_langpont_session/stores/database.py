@@ -4,7 +4,8 @@ Every call is a short transaction of its own on its own connection, never the ap
 and runs in a :class:`~flask_langpont_session.bulkhead.Bulkhead`: a request waits a bounded time whatever the driver
 does.
 
-All writes are idempotent: after an unknown outcome, the same call again is safe.
+What a caller was told not to have ended in time is rolled back, unless its commit is under way by then. All writes are
+idempotent: after an unknown outcome, the same call again is safe.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ..bulkhead import Bulkhead
 from . import tables as sql
-from .base import AuthRow, ErrorClass, Fields, RowState, StoreError
+from .base import AuthRow, Changes, ErrorClass, Fields, Position, RowState, StoreError
 from .engines import PATIENT_SECONDS, Connections, make_engine
 from .sql_errors import NAME, translated
 
@@ -44,7 +45,8 @@ class Database:
 
     :param engine: from :func:`make_engine`, or the application's; only its connections are used. Its pooled
         connections are replaced after an outage and, in a forked child, left to the parent.
-    :param timeout: seconds a caller waits for one call, connecting included.
+    :param timeout: seconds a request waits for one call, connecting included. A call that is given more is none of a
+        request: it waits for its own kind only.
     :param concurrency: calls at a time. More are refused (class L), not queued.
     """
 
@@ -213,33 +215,66 @@ class Database:
 
         return self._in_request(work, timeout)
 
-    def kill_user(self, user_id: str, timeout: float | None = None) -> list[str]:
-        """End all sessions of a user, also those being created just now. Returns the digests of all rows there are."""
+    def kill_user(self, user_id: str, timeout: float | None = None) -> int:
+        """End all sessions of a user, also those being created just now, however many there are. Their rows stay as
+        they are: :meth:`kill_user_until` goes through them.
+
+        :return: the user's epoch from now on; sessions of an earlier one are dead.
+        """
         values = {"user": user_id}
 
-        def again(connection: Connection) -> list[str] | None:
-            return sql.touched(connection, user_id) if connection.execute(sql.RAISE_EPOCH, values).rowcount else None
+        def again(connection: Connection) -> int | None:
+            raised = connection.execute(sql.RAISE_EPOCH, values).rowcount
+            return connection.execute(sql.SELECT_EPOCH, values).scalar() if raised else None
 
-        def first(connection: Connection) -> list[str]:
+        def first(connection: Connection) -> int:
             connection.execute(sql.FIRST_EPOCH, values)
-            return sql.touched(connection, user_id)
+            return 1
 
-        def work() -> list[str]:
+        def work() -> int | None:
             with self._connections.writing() as connection:
-                if (digests := again(connection)) is not None:
-                    return digests
+                if (epoch := again(connection)) is not None:
+                    return epoch
             # If two do it for the first time at once, the second finds the row of the first.
-            return self._inserted(first, again) or []
+            return self._inserted(first, again)
 
-        return self._in_request(work, timeout)
+        epoch = self._in_request(work, timeout)
+        if epoch is None:
+            raise StoreError(NAME, ErrorClass.DATA, "NoEpoch")
+        return epoch
 
-    def kill_user_until(self, user_id: str, until_ms: int, timeout: float | None = None) -> list[str]:
-        """End the sessions of a user that began at that moment or before, milliseconds since 1970, and no later one:
-        the epoch stays. Returns the digests of all rows that old, dead ones too."""
+    def kill_user_until(
+        self,
+        user_id: str,
+        until_ms: int,
+        timeout: float | None = None,
+        *,
+        epoch: int = 0,
+        after: str = "",
+        limit: int = 500,
+    ) -> list[str]:
+        """End sessions of a user that began at that moment or before, or in an earlier epoch, and no other one, under
+        whatever digest they go on; a part of them at a time. The epoch stays.
+
+        :param until_ms: milliseconds since 1970.
+        :param after: the last digest of the part before.
+        :param limit: rows of a part.
+        :return: the digests of the rows, dead ones too, in their order, after those under which any of them went on;
+            empty: there are no more.
+        """
+        values = {"user": user_id, "ms": until_ms, "epoch": epoch, "after": after, "most": limit}
 
         def work() -> list[str]:
+            dead: list[str] = []
             with self._connections.writing() as connection:
-                return sql.killed_until(connection, user_id, until_ms)
+                rows = connection.execute(sql.LOCK_UNTIL, values).all()
+                while rows:
+                    connection.execute(sql.KILL_THESE, {"digests": [row.digest for row in rows]})
+                    dead = [*(row.digest for row in rows), *dead]
+                    # Whoever gets another digest while this goes on may get one that lies before the part.
+                    later = {row.successor for row in rows}.difference(dead, [None])
+                    rows = connection.execute(sql.LOCK_THESE, {"digests": list(later)}).all() if later else []
+            return dead
 
         return self._in_request(work, timeout)
 
@@ -249,16 +284,30 @@ class Database:
 
     # -- for the reconciler, the monitor and the operator --------------------------------------------------------
 
-    def changed_since(self, ms_ago: int) -> list[AuthRow]:
-        """All rows changed in the last milliseconds, in the order of the change. A moved idle expiry is no change.
-        Live rows that are damaged are left out: nothing follows from them."""
-        return self._patiently(lambda: self._list(sql.SELECT_CHANGED, {"ms": ms_ago}))
+    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
+        """Rows changed in the last milliseconds, in the order of the change; a part of them at a time. A moved idle
+        expiry is no change. Live rows that are damaged are left out: nothing follows from them.
+
+        :param after: what was reached with the part before, instead of `ms_ago`.
+        :param limit: rows that are read at most. Fewer than that are the last: who waited for none at all would go on
+            for as long as anybody changes anything.
+        """
+        values: dict[str, Any] = {"ms": ms_ago, "most": limit}
+        statement = sql.SELECT_CHANGED
+        if after is not None:
+            statement, values["ms"], values["after"] = sql.SELECT_CHANGED_AFTER, *after
+
+        def work() -> Changes:
+            with self._connections.reading() as connection:
+                return sql.changes(connection.execute(statement, values).all(), limit)
+
+        return self._patiently(work)
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
         """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
 
         def work() -> int:
-            with self._connections.writing_patiently() as connection:
+            with self._connections.writing() as connection:
                 digests = connection.execute(sql.SELECT_OLD, {"ms": grace_ms, "most": limit}).scalars().all()
                 return connection.execute(sql.DELETE, {"digests": digests}).rowcount if digests else 0
 
@@ -284,7 +333,7 @@ class Database:
         """Create the tables that are missing. Not bounded in time, and not for the request path."""
         with translated(self._noticed):
             try:
-                with self._connections.writing_patiently() as connection:
+                with self._connections.patience(PATIENT_SECONDS), self._connections.writing() as connection:
                     sql.METADATA.create_all(connection)
             except SQLAlchemyError:
                 # Several workers start at once, and none of them may fail because another was first.
@@ -302,11 +351,17 @@ class Database:
     # -- how a call runs -----------------------------------------------------------------------------------------
 
     def _in_request(self, work: Callable[[], T], timeout: float | None) -> T:
-        allowed = self.timeout if timeout is None else min(self.timeout, timeout)
-        return self._bounded(self._requests, work, allowed)
+        """Who has more time than a request is none, and takes neither its slots nor its time-outs."""
+        if timeout is not None and timeout > self.timeout:
+            return self._patiently(work, timeout)
+        return self._bounded(self._requests, work, self.timeout if timeout is None else timeout)
 
-    def _patiently(self, work: Callable[[], T]) -> T:
-        return self._bounded(self._patient, work, PATIENT_SECONDS)
+    def _patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS) -> T:
+        def patient() -> T:
+            with self._connections.patience(seconds):
+                return work()
+
+        return self._bounded(self._patient, patient, seconds)
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float) -> T:
         with translated(self._noticed):

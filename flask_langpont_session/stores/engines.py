@@ -7,8 +7,8 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError
+
+from ..bulkhead import raise_if_given_up
+from .private_file import create_private
 
 PATIENT_SECONDS = 10.0
 """What nobody's request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
@@ -71,7 +74,7 @@ def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
     @event.listens_for(engine, "do_connect")
     def create(dialect: Any, record: Any, args: tuple[Any, ...], params: dict[str, Any]) -> None:
         if not str(args[0]).startswith("file:"):
-            _create_private(Path(args[0]))
+            create_private(Path(args[0]))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: object) -> None:
@@ -87,12 +90,6 @@ def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
     def begin(connection: Connection) -> None:
         if connection.get_execution_options().get(_WRITES):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _create_private(path: Path) -> None:
-    """Only the owner may read what sessions contain. SQLite gives its -wal and -shm the mode of the file."""
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
@@ -120,42 +117,62 @@ class Connections:
         # A single statement needs no BEGIN and no COMMIT, which are a round trip each. SQLite has no round trips.
         self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = engine.execution_options(**{_WRITES: True})
+        self._allowed = threading.local()
         self._distrusted_before = 0.0
         event.listen(engine, "connect", _note_beginning)
         event.listen(engine, "checkout", self._check_age)
         _lenders.add(self)
 
     @contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Let this thread's statements take so long, which is more than :func:`make_engine` allows a request."""
+        self._allowed.ms = max(1, int(seconds * OWN_SHARE * 1000))
+        try:
+            yield
+        finally:
+            self._allowed.ms = 0
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
         """For one statement that reads."""
-        with self._unforked(), self._reader.connect() as connection:
+        # SET LOCAL needs a transaction.
+        reader = self._engine if self._allowed_ms else self._reader
+        with self._unforked(), reader.connect() as connection:
+            self._allow_time(connection)
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that has the lock for writing from its beginning, if the database has only one."""
-        with self._unforked(), self._writer.begin() as connection:
-            yield connection
+        """A transaction that has the lock for writing from its beginning, if the database has only one.
 
-    @contextmanager
-    def writing_patiently(self) -> Iterator[Connection]:
-        """The same, with more time than :func:`make_engine` allows a request."""
-        with self.writing() as connection:
-            if self._dialect == "postgresql":
-                for setting in ("statement_timeout", "lock_timeout"):
-                    connection.exec_driver_sql(f"SET LOCAL {setting} = {int(PATIENT_SECONDS * 1000)}")
+        :raises GivenUp: the caller was told that it failed; so it has.
+        """
+        waits = _waiting(self._allowed_ms) if self._is_sqlite and self._allowed_ms else nullcontext
+        with self._unforked(), self._writer.connect() as connection, waits(connection), connection.begin():
+            self._allow_time(connection)
             yield connection
+            raise_if_given_up()
 
     @contextmanager
     def writing_without_waiting(self) -> Iterator[Connection]:
         """For statements that say SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
-        impatient = _impatient if self._is_sqlite else nullcontext
+        impatient = _waiting(0) if self._is_sqlite else nullcontext
         with self._unforked(), self._writer.connect() as connection, impatient(connection), connection.begin():
             yield connection
 
     def distrust(self) -> None:
         """Let no connection that is open by now be lent again: nobody knows which server it leads to, if to any."""
         self._distrusted_before = time.monotonic()
+
+    @property
+    def _allowed_ms(self) -> int:
+        """What a statement of this thread may take; 0: what the engine says."""
+        return getattr(self._allowed, "ms", 0)
+
+    def _allow_time(self, connection: Connection) -> None:
+        if self._allowed_ms and self._dialect == "postgresql":
+            for setting in ("statement_timeout", "lock_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {setting} = {self._allowed_ms}")
 
     @property
     def _is_sqlite(self) -> bool:
@@ -183,15 +200,20 @@ def _note_beginning(connection: object, record: Any) -> None:
     record.info[_BEGAN] = time.monotonic()
 
 
-@contextmanager
-def _impatient(connection: Connection) -> Iterator[None]:
-    driver: Any = connection.connection.driver_connection
-    [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
-    driver.execute("PRAGMA busy_timeout = 0")
-    try:
-        yield
-    finally:
-        driver.execute(f"PRAGMA busy_timeout = {waits}")
+def _waiting(ms: int) -> Callable[[Connection], AbstractContextManager[None]]:
+    """SQLite: how long a connection waits for the lock meanwhile."""
+
+    @contextmanager
+    def waiting(connection: Connection) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
+        driver.execute(f"PRAGMA busy_timeout = {ms}")
+        try:
+            yield
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {waits}")
+
+    return waiting
 
 
 class _ForkGate:

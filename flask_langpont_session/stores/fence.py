@@ -128,11 +128,11 @@ class Fence:
             if is_first and self._takes_over(identity, remembered):
                 return self.server
             self._begin_anew(now_ms)
-        self._note()
         if identity != known:
             if known is not None or remembered is not None:  # else it is the first one that this host meets
                 self._on_other_server()
             self._on_incident()
+        self._note()  # last, because others go on with this server meanwhile
         return self.server
 
     def saw(self, canary: Canary) -> bool:
@@ -146,9 +146,9 @@ class Fence:
             self.canary = canary
             if lost:
                 self._begin_anew(canary.now_ms)
-        self._note()
         if lost:
             self._on_incident()
+        self._note()
         return lost
 
     def introduce(self, connection: Any) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from .base import CategoryCopy, ErrorClass, StoreError
@@ -28,6 +29,7 @@ from .journal_entries import (
     copy_row,
     is_revoked,
     oldest_writes,
+    put_revocation,
     put_server,
     put_user_revocation,
     put_write,
@@ -52,6 +54,12 @@ _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 
     OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies))"""
 
 _ENTRIES = "SELECT entries FROM size"
+
+_PORTION = 200
+"""Copies that are written or deleted at a time: nobody who has to note a logout meanwhile may wait for all of them."""
+
+_LET_OTHERS_IN = 0.003
+"""Seconds between two portions. Who waits for the file looks once in a millisecond whether it is free."""
 
 
 class Journal:
@@ -112,14 +120,12 @@ class Journal:
 
     def changed(self) -> bool:
         """Whether another process committed anything since the last call. True at the first call."""
-        with self._file.connected() as db:
-            self._file.tidy(db)
-            seen, self._seen = self._seen, self._file.others_state(db)
-            if self._seen != seen:
-                # Somebody who takes the generation's file away, or writes without it (an older release during an
-                # upgrade, the sqlite3 program), is noticed now, if not at once.
-                self._looked = None, False
-            return self._seen != seen
+        seen, self._seen = self._seen, self._file.others_state()
+        if self._seen != seen:
+            # Somebody who takes the generation's file away, or writes without it (an older release during an upgrade,
+            # the sqlite3 program), is noticed now, if not at once.
+            self._looked = None, False
+        return self._seen != seen
 
     def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:
         """Everything this host knows about a session, at one moment.
@@ -138,8 +144,8 @@ class Journal:
 
     # -- revocations and pushes ----------------------------------------------------------------------------------
 
-    def revoke(self, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
-        """Note that a session is dead, and forget what was to be written for it; its shadow's writes stay.
+    def revoke(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
+        """Note that sessions are dead, and forget what was to be written for them; their shadows' writes stay.
 
         Doing it again adds a store that has it by now, unless the database has not heard of it this time: what it had
         before may have been a change of id only, after which the session went on.
@@ -147,15 +153,11 @@ class Journal:
         :param in_database: the database has it already.
         :param in_redis: Redis has the tombstone already.
         """
+        now = self._now_ms()
         with self._file.transaction() as db:
-            db.execute(
-                """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
-                ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND ?""",
-                (digest, self._now_ms(), in_database),
-            )
-            db.execute("DELETE FROM writes WHERE digest = ? AND NOT shadow", (digest,))
-            db.execute("DELETE FROM copies WHERE digest = ?", (digest,))
-            settle(db, digest, in_database, in_redis)
+            for digest in digests:
+                put_revocation(db, digest, now, in_database)
+                settle(db, digest, in_database, in_redis)
 
     def settle_revocation(self, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have the revocation now. The entry disappears when both have."""
@@ -168,38 +170,59 @@ class Journal:
             return is_revoked(db, digest)
 
     def pending_revocations(
-        self, limit: int = 1000, *, database: bool = True, redis: bool = True
+        self, limit: int = 1000, *, database: bool = True, redis: bool = True, after: int = 0
     ) -> list[PendingRevocation]:
         """The oldest revocations that one of these stores lacks.
 
+        :param after: only those with a higher number (`seq`).
         :param database: those the database lacks; `redis`: those Redis lacks. Entries that wait for a store which does
             not answer must not stand in the way of others.
         """
         sql = (
             "SELECT seq, digest, at_ms, in_database, in_redis FROM revocations"
-            " WHERE (? AND NOT in_database) OR (? AND NOT in_redis) ORDER BY seq LIMIT ?"
+            " WHERE seq > ? AND ((? AND NOT in_database) OR (? AND NOT in_redis)) ORDER BY seq LIMIT ?"
         )
         with self._file.connected() as db:
-            rows = db.execute(sql, (database, redis, limit)).fetchall()
+            rows = db.execute(sql, (after, database, redis, limit)).fetchall()
         return [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
 
-    def revoke_user(self, user_id: str, *, until_ms: int) -> None:
-        """Note that every session of a user which began until then is dead: "log out everywhere" without a database.
+    def revoke_user(self, user_id: str, *, until_ms: int = 0, epoch: int = 0) -> None:
+        """Note that every session of a user which began until then, or in an earlier epoch, is dead: "log out
+        everywhere", of which not every store has heard.
 
         Of several times the latest counts. What waits for single sessions of the user stays: the journal does not
         know when they began.
 
-        :param until_ms: milliseconds since 1970.
+        :param until_ms: milliseconds since 1970; for the case that the database has not heard of it.
+        :param epoch: the user's epoch, if the database has raised it.
         """
         with self._file.transaction() as db:
-            put_user_revocation(db, user_id, until_ms)
+            put_user_revocation(db, user_id, until_ms, epoch)
 
-    def pending_user_revocations(self, limit: int = 1000) -> list[PendingUserRevocation]:
-        """The users who wait to be logged out everywhere, the one that was noted longest ago first."""
-        sql = "SELECT seq, user_id, until_ms FROM user_revocations ORDER BY seq LIMIT ?"
+    def pending_user_revocations(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
+        """The users who wait to be logged out everywhere, the one that was noted longest ago first.
+
+        :param redis: also those of whom only Redis has to hear.
+        """
+        sql = (
+            "SELECT seq, user_id, until_ms, epoch, in_database, reached FROM user_revocations"
+            " WHERE ? OR NOT in_database ORDER BY seq LIMIT ?"
+        )
         with self._file.connected() as db:
-            rows = db.execute(sql, (limit,)).fetchall()
-        return [PendingUserRevocation(*row) for row in rows]
+            rows = db.execute(sql, (redis, limit)).fetchall()
+        return [
+            PendingUserRevocation(seq, user_id, until_ms, epoch, bool(in_database), reached)
+            for seq, user_id, until_ms, epoch, in_database, reached in rows
+        ]
+
+    def advance_user_revocation(self, entry: PendingUserRevocation) -> None:
+        """Note how far it is. One that was noted again since then begins anew. What is lost of this when the machine
+        loses its power is done twice."""
+        with self._file.aside() as db:
+            db.execute(
+                "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?",
+                (entry.in_database, entry.reached, entry.seq),
+            )
 
     def forget_user_revocation(self, entry: PendingUserRevocation) -> None:
         """All that follows from it is done. One that was noted again since then stays."""
@@ -340,23 +363,26 @@ class Journal:
     # -- copies --------------------------------------------------------------------------------------------------
 
     def publish_copies(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
-        """Share this worker's copies with the other workers of the host: all of them, or none if there is no
-        room.
+        """Share this worker's copies with the other workers of the host: as many as there is room for.
 
         :param copies: digest, category, copy. One that is not newer than what is there, or whose session is
             revoked here, is left out.
         """
-        rows = [copy_row(*copy) for copy in copies]
-        with self._adding() as db:
-            db.executemany(PUT_COPY, rows)
+        waiting = iter(copies)
+        while rows := [copy_row(*copy) for copy in islice(waiting, _PORTION)]:
+            with self._adding() as db:
+                db.executemany(PUT_COPY, rows)
+            time.sleep(_LET_OTHERS_IN)
 
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
-        deleted = 1
-        while deleted:
-            # In portions: nobody who has to note a logout meanwhile may wait for the whole of it.
-            with self._file.transaction() as db:
-                deleted = db.execute("DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT 1000)").rowcount
+        while self._clear_portion():
+            time.sleep(_LET_OTHERS_IN)
+
+    def _clear_portion(self) -> int:
+        with self._file.transaction() as db:
+            sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
+            return db.execute(sql, (_PORTION,)).rowcount
 
     # -- settlements ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import msgspec
 
 from .base import CategoryCopy, ErrorClass, StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to somebody else's database."""
@@ -32,6 +32,13 @@ _USERS_AND_SERVERS = (
         id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
         began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
     "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
+)
+
+# Since version 3.
+_PARTS_OF_USERS = (
+    "ALTER TABLE user_revocations ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE user_revocations ADD COLUMN in_database INTEGER NOT NULL DEFAULT FALSE",
+    "ALTER TABLE user_revocations ADD COLUMN reached TEXT NOT NULL DEFAULT ''",
 )
 
 _MARK = f"PRAGMA user_version = {SCHEMA_VERSION}"
@@ -62,11 +69,15 @@ SCHEMA = (
         for event, step in (("INSERT", "+ 1"), ("DELETE", "- 1"))
     ),
     *_USERS_AND_SERVERS,
+    *_PARTS_OF_USERS,
     _MARK,
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {1: (*_USERS_AND_SERVERS, _MARK)}
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {
+    1: (*_USERS_AND_SERVERS, *_PARTS_OF_USERS, _MARK),
+    2: (*_PARTS_OF_USERS, _MARK),
+}
 """Schema version of an older release → what makes its file one of this release. Entries are never touched."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
@@ -90,14 +101,20 @@ class PendingRevocation:
 
 @dataclass(frozen=True, slots=True)
 class PendingUserRevocation:
-    """A user who was logged out everywhere while the database did not answer.
+    """A user who was logged out everywhere, of whose sessions not all stores have heard.
 
     :param until_ms: sessions that began then or earlier are dead, milliseconds since 1970. Later ones are not.
+    :param epoch: sessions of an earlier epoch are dead too; 0: there is none.
+    :param in_database: the database knows that they are dead.
+    :param reached: up to this digest, the database and Redis have all that follows.
     """
 
     seq: int
     user_id: str
     until_ms: int
+    epoch: int = 0
+    in_database: bool = False
+    reached: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +194,7 @@ class Overlay:
     :param copies: category → the newest copy that a worker of this host published.
     :param users: user id → until when, for every user who was logged out everywhere, whoever's session this is: only
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
+    :param epochs: user id → the epoch that goes with it.
     """
 
     revoked: bool
@@ -184,6 +202,7 @@ class Overlay:
     deltas: Mapping[str, Mapping[str, int]]
     copies: Mapping[str, CategoryCopy]
     users: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,13 +284,25 @@ def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overla
         else:
             writes.setdefault(category, {})[key] = value
     copies = {} if shadow else dict(_copies(db, digest))
-    users = dict(db.execute("SELECT user_id, until_ms FROM user_revocations").fetchall())
-    return Overlay(is_revoked(db, digest), writes, deltas, copies, users)
+    ended = db.execute("SELECT user_id, until_ms, epoch FROM user_revocations").fetchall()
+    users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
+    return Overlay(is_revoked(db, digest), writes, deltas, copies, users, epochs)
 
 
 def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
     """Whether a revocation of this session waits."""
     return db.execute("SELECT 1 FROM revocations WHERE digest = ?", (digest,)).fetchone() is not None
+
+
+def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database: bool) -> None:
+    """Keep that a session is dead, and nothing else of it but its shadow's writes. :func:`settle` says who knows."""
+    db.execute(
+        """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
+        ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND ?""",
+        (digest, now_ms, in_database),
+    )
+    db.execute("DELETE FROM writes WHERE digest = ? AND NOT shadow", (digest,))
+    db.execute("DELETE FROM copies WHERE digest = ?", (digest,))
 
 
 def settle(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: bool) -> None:
@@ -283,12 +314,16 @@ def settle(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: boo
     db.execute("DELETE FROM revocations WHERE digest = ? AND in_database AND in_redis", (digest,))
 
 
-def put_user_revocation(db: sqlite3.Connection, user_id: str, until_ms: int) -> None:
-    """Keep the later time, under a new number: forgetting an older entry does not forget this one."""
+def put_user_revocation(db: sqlite3.Connection, user_id: str, until_ms: int, epoch: int) -> None:
+    """Keep what ends most, under a new number: forgetting an older entry does not forget this one.
+
+    :param epoch: not 0: the database has raised it, which ends all that there is and makes the time needless.
+    """
+    sql = "SELECT until_ms, epoch FROM user_revocations WHERE user_id = ?"
+    known_until_ms, known_epoch = db.execute(sql, (user_id,)).fetchone() or (until_ms, 0)
     db.execute(
-        """INSERT OR REPLACE INTO user_revocations (user_id, until_ms)
-        SELECT ?1, max(?2, ifnull((SELECT until_ms FROM user_revocations WHERE user_id = ?1), ?2))""",
-        (user_id, until_ms),
+        "INSERT OR REPLACE INTO user_revocations (user_id, until_ms, epoch, in_database) VALUES (?, ?, ?, ?)",
+        (user_id, 0 if epoch else max(until_ms, known_until_ms), max(epoch, known_epoch), epoch > 0),
     )
 
 

@@ -1,6 +1,6 @@
 """The file of the journal: how it is made, opened, written to by several processes at once, and let go of in a fork.
 
-Four rules shape this module:
+Five rules shape this module:
 
 - A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
   and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
@@ -11,6 +11,8 @@ Four rules shape this module:
   connection, a statement and two system calls: too much for every request, enough for a look now and then.
 - So the processes also share a :class:`Generation`, a few bytes in a file of its own, which is asked by reading
   memory. It works wherever SQLite's own index works, which is shared in the same way.
+- Who writes may have to wait for another process, and readers must not wait for that: they have a connection of their
+  own.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from pathlib import Path
 
 from .base import ErrorClass, StoreError
 from .journal_entries import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from .private_file import create_private
 
 BUSY_SECONDS = 0.2
-"""How long a call waits for another worker's write. A write takes a few milliseconds."""
+"""How long a call waits for its turn, other threads' and other workers' writes together. A write takes a few
+milliseconds."""
 
 _WORD = 8
 _HALF = 0xFFFF_FFFF
@@ -86,8 +90,63 @@ class Generation:
             self._began_ended[1] = number
 
 
+class _Side:
+    """One connection, for all threads of this process, one at a time; opened when it is needed.
+
+    :ivar opened: how often; what was learned from one connection says nothing about the next.
+    """
+
+    def __init__(self, path: Path | None, turn: str) -> None:
+        self.connection: sqlite3.Connection | None = None
+        self.opened = 0
+        self._path = path
+        self._turn = turn
+        self._age = 0
+        self._pid = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[float]:
+        """Alone on this side; gives the monotonic time until which the rest may wait.
+
+        :raises StoreError: the other threads took all the time there is.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        turn = _turns[self._turn]
+        if not turn.acquire(timeout=BUSY_SECONDS):
+            raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+        try:
+            yield deadline
+        finally:
+            turn.release()
+
+    def connect(self, age: int) -> sqlite3.Connection:
+        """The connection; another one if the file was let go of since (`age` is another one)."""
+        if self.connection is not None and self._age != age:
+            self.close()
+        if self.connection is None:
+            connection = _open(self._path)
+            self._age, self._pid, self.opened = age, os.getpid(), self.opened + 1
+            # Threads on the other side ask whether it is inherited: it comes last.
+            self.connection = connection
+        return self.connection
+
+    def close(self) -> None:
+        """Never raises. To be called with :meth:`taken`, or where there are no other threads."""
+        if self._path is not None and self.is_inherited():
+            # Closing it here could remove the log that the parent writes to.
+            return
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def is_inherited(self) -> bool:
+        """Whether the connection was opened by a process that this one was forked from."""
+        return self.connection is not None and self._pid != os.getpid()
+
+
 class JournalFile:
-    """One connection for all threads of this process, opened when it is needed. Its errors are StoreErrors.
+    """The connections of this process to the file: one for who writes, one for who reads. Errors are StoreErrors.
 
     :param path: the file; its folder is created if only that one is missing. None: a database in memory, which is
         empty again after :meth:`close`, and in a forked child.
@@ -95,34 +154,34 @@ class JournalFile:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.connection: sqlite3.Connection | None = None
+        self.writer = _Side(path, "write")
+        # What is in memory has one connection only; no other process can keep that waiting.
+        self.reader = self.writer if path is None else _Side(path, "read")
         self._generation: Generation | None = None
         self._pid = 0
-        self._opened = 0
+        self._age = 0
         _files.add(self)
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for this thread alone."""
-        with _lock:
-            try:
-                yield self._connection_here()
-            except _FAILURES as error:
-                # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
-                # full disk reading goes on, but opened anew it might find no room for its index.
-                if self.path is not None and _code(error) not in _FILE_IS_WELL:
-                    self.close()
-                raise _store_error(error) from error
+        """The connection for who reads, for this thread alone."""
+        with self._lent(self.reader) as (db, _):
+            yield db
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The same, for several questions about one moment."""
+        with self._lent(self.reader) as (db, deadline), _begun(db, "DEFERRED", deadline):
+            yield db
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """The same, for what is written whole or not at all."""
+        """For what is written whole or not at all."""
         generation, number = None, 0
         try:
-            with self.connected() as db, _begun(db, "IMMEDIATE"):
+            with self._lent(self.writer) as (db, deadline), _begun(db, "IMMEDIATE", deadline):
                 # Kept here, because a failure lets go of the file.
-                generation = self._generation
-                assert generation is not None
+                generation = self._shared_numbers()
                 number = generation.begin()
                 yield db
         finally:
@@ -133,29 +192,61 @@ class JournalFile:
     def aside(self) -> Iterator[sqlite3.Connection]:
         """The same, for what is no entry and may be lost when the machine loses its power: it is not forced to the
         disk, and who asks whether there are entries is not made to look again."""
-        with self.connected() as db, _unforced(db), _begun(db, "IMMEDIATE"):
+        with self._lent(self.writer) as (db, deadline), _unforced(db), _begun(db, "IMMEDIATE", deadline):
             yield db
 
+    def others_state(self) -> tuple[int, int]:
+        """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
+        again after a process was killed while it wrote."""
+        with self._lent(self.writer) as (db, _):
+            self._tidy(db)
+            # By the connection for who writes: this process' own commits count for nothing there.
+            return self.writer.opened, one(db, "PRAGMA data_version")
+
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for several questions about one moment."""
-        with self.connected() as db, _begun(db, "DEFERRED"):
-            yield db
+    def _lent(self, side: _Side) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """A connection, for this thread alone, and how long may be waited."""
+        with side.taken() as deadline:
+            try:
+                self._refuse_if_inherited()
+                db = side.connect(self._age)
+                self._shared_numbers()
+                yield db, deadline
+            except _FAILURES as error:
+                # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
+                # full disk reading goes on, but opened anew it might find no room for its index.
+                if self.path is not None and _code(error) not in _FILE_IS_WELL:
+                    self._let_go()
+                    side.close()
+                raise _store_error(error) from error
+
+    def _refuse_if_inherited(self) -> None:
+        """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
+        process would write where nobody looks. (After Journal.open() nothing is open, so that a server which forks like
+        this works all the same.)"""
+        if self.writer.is_inherited() or self.reader.is_inherited():
+            raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
+
+    def _shared_numbers(self) -> Generation:
+        """Not before it is known that the file is a journal, and that something may be put beside it."""
+        generation = self._generation
+        if generation is None or self._pid != os.getpid():
+            generation = Generation(self.path)
+            # The other threads look at the generation without a lock: it comes last.
+            self._pid, self._generation = os.getpid(), generation
+        return generation
+
+    def _let_go(self) -> None:
+        """Whoever holds a connection goes on with it; the next one opens its own."""
+        self._generation = None
+        self._age += 1
 
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again."""
-        with _lock:
-            if self.path is not None and self._is_inherited():
-                # Closing it here could remove the log that the parent writes to.
-                return
-            connection, self.connection, self._generation = self.connection, None, None
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
-
-    def others_state(self, db: sqlite3.Connection) -> tuple[int, int]:
-        """Differs from an earlier one if another process may have committed since."""
-        return self._opened, one(db, "PRAGMA data_version")
+        with _turns["write"], _turns["read"]:
+            self._let_go()
+            self.writer.close()
+            self.reader.close()
 
     def state(self) -> tuple[Generation, int] | None:
         """Equal to an earlier one if nobody has committed since; None: SQLite has to be asked. Takes no lock.
@@ -169,8 +260,7 @@ class JournalFile:
         number = generation.settled()
         return None if number is None else (generation, number)
 
-    def tidy(self, db: sqlite3.Connection) -> None:
-        """Make requests cheap again after a process was killed while it wrote."""
+    def _tidy(self, db: sqlite3.Connection) -> None:
         generation = self._generation
         if generation is None or generation.settled() is not None:
             return
@@ -181,45 +271,34 @@ class JournalFile:
             db.execute("ROLLBACK")
             generation.end(number)
 
-    def _connection_here(self) -> sqlite3.Connection:
-        if self.connection is None:
-            connection, generation = _open(self.path)
-            # The other threads look at the generation without the lock: it comes last.
-            self.connection, self._pid, self._opened = connection, os.getpid(), self._opened + 1
-            self._generation = generation
-        elif self._is_inherited():
-            # Forked by C code that runs none of Python's hooks, with the connection open. There is no safe
-            # way on: this process would write where nobody looks. (After Journal.open() nothing is open, so that
-            # a server which forks like this works all the same.)
-            raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
-        return self.connection
 
-    def _is_inherited(self) -> bool:
-        return self.connection is not None and self._pid != os.getpid()
-
-
-# One lock for all journals of this process, usually one: a fork has to stop and close every one of them.
-# Reentrant, because a signal handler may fork.
-_lock = threading.RLock()
+# Two locks for all journals of this process, usually one: a fork has to stop and close every one of them. Whoever takes
+# both takes the first one first. Reentrant, because a signal handler may fork.
+_turns = {"write": threading.RLock(), "read": threading.RLock()}
 _files: weakref.WeakSet[JournalFile] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    _lock.acquire()
+    for turn in _turns.values():
+        turn.acquire()
     for file in list(_files):
         if file.path is not None:
             file.close()
 
 
+def _after_fork_in_parent() -> None:
+    for turn in _turns.values():
+        turn.release()
+
+
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()
+    _turns.update(write=threading.RLock(), read=threading.RLock())
     for file in list(_files):
         # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
         file.close()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=lambda: _lock.release(), after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def one(db: sqlite3.Connection, sql: str) -> int:
@@ -228,29 +307,25 @@ def one(db: sqlite3.Connection, sql: str) -> int:
     return int(row[0])
 
 
-def _open(path: Path | None) -> tuple[sqlite3.Connection, Generation]:
+def _open(path: Path | None) -> sqlite3.Connection:
     if path is not None:
         _create(path)
     name = ":memory:" if path is None else path
     connection = sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection)
-        # Only now is it known that the file is a journal, and that something may be put beside it.
-        generation = Generation(path)
         if path is not None:
             _make_private(path)
     except BaseException:
         connection.close()
         raise
-    return connection, generation
+    return connection
 
 
 def _create(path: Path) -> None:
-    """Only the owner may read what sessions contain. SQLite gives its -wal and -shm the mode of the file."""
     with suppress(FileExistsError):
         path.parent.mkdir(mode=0o700)
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    create_private(path)
 
 
 def _make_private(path: Path) -> None:
@@ -315,9 +390,9 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _begun(db: sqlite3.Connection, mode: str) -> Iterator[None]:
+def _begun(db: sqlite3.Connection, mode: str, deadline: float | None = None) -> Iterator[None]:
     """What is executed inside is one transaction; it is taken back if anything fails."""
-    _patiently(db, f"BEGIN {mode}")
+    _patiently(db, f"BEGIN {mode}", deadline)
     try:
         yield
         db.execute("COMMIT")
@@ -336,13 +411,16 @@ def _unforced(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("PRAGMA synchronous = FULL")
 
 
-def _patiently(db: sqlite3.Connection, statement: str) -> None:
+def _patiently(db: sqlite3.Connection, statement: str, deadline: float | None = None) -> None:
     """Run a statement that needs the write lock, as soon as other workers leave it.
+
+    :param deadline: monotonic seconds. None: the time that a call has, from now on.
 
     SQLite's own waiting looks a dozen times, ever more rarely, and for some statements not at all: a sibling
     that writes without a pause would keep a logout out.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
+    if deadline is None:
+        deadline = time.monotonic() + BUSY_SECONDS
     with _impatiently(db):
         while not _takes(db, statement, last=time.monotonic() > deadline):
             time.sleep(0.001)

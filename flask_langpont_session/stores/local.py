@@ -24,7 +24,9 @@ DEAD = 2**63
 _NO_FLOOR = 0, 0.0
 
 _MOST_USERS = 1000
-"""Users who were logged out everywhere while the database was down, per worker."""
+"""Users who were logged out everywhere of whom a worker keeps until when, and until which epoch."""
+
+_NOT_SIGNED_OUT = -1, 0
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -100,7 +102,7 @@ class LocalCopies:
         self._floors = _Floors(10 * self._size, longest, self._clock)
         # Nearly every worker has seen nobody sign out yet, or is asked about somebody else.
         self._anyone_died = False
-        self._signed_out: LRUCache[str, int] = LRUCache(_MOST_USERS)
+        self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
         # The few category names there are, so that one session can be forgotten without a search through all.
         self._names: set[str] = set()
 
@@ -210,18 +212,21 @@ class LocalCopies:
             # The question costs less than a get() that finds nothing; the get() keeps who is asked about for longest.
             return digest in self._floors and self._floors.get(digest, _NO_FLOOR)[0] == DEAD
 
-    def sign_out_user(self, user_id: str, until_ms: int) -> list[str]:
-        """The user was logged out everywhere while the database was down.
+    def sign_out_user(self, user_id: str, until_ms: int, epoch: int = 0) -> list[str]:
+        """The user was logged out everywhere, and not every store has heard of it.
 
         :param until_ms: sessions created until then are dead, milliseconds since 1970.
+        :param epoch: those of an earlier epoch are dead too.
         :return: the digests of those known here; they are dead now.
         """
         with self._lock:
-            if until_ms <= self._signed_out.get(user_id, -1):
+            known = self._signed_out.get(user_id, _NOT_SIGNED_OUT)
+            ended = max(until_ms, known[0]), max(epoch, known[1])
+            if ended == known:
                 return []
-            self._signed_out[user_id] = until_ms
+            self._signed_out[user_id] = ended
             rows = [held[0].row for digest in list(self._auth) if (held := _find(self._auth, digest))]
-            dead = [row.digest for row in rows if row.user_id == user_id and row.created_at <= until_ms]
+            dead = [row.digest for row in rows if row.user_id == user_id and self.is_signed_out(row)]
             for digest in dead:
                 self.kill(digest)
         return dead
@@ -231,7 +236,8 @@ class LocalCopies:
         if not self._signed_out or row.user_id is None:
             return False
         with self._lock:
-            return row.created_at <= self._signed_out.get(row.user_id, -1)
+            until_ms, epoch = self._signed_out.get(row.user_id, _NOT_SIGNED_OUT)
+        return row.created_at <= until_ms or row.user_epoch < epoch
 
     def live_categories(self) -> list[tuple[str, str, CategoryCopy]]:
         """Every copy that is not too old, as (digest, category, copy): to be shared when an outage begins."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ..bulkhead import DeadlineExceeded, NoFreeSlot
+from ..bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 from .base import ErrorClass, StoreError
 
 NAME = "database"
@@ -25,6 +25,7 @@ _A, _D, _L = ErrorClass.IDENTITY_REFUSED, ErrorClass.DATA, ErrorClass.LOCAL
 _CLASSES: Mapping[object, ErrorClass] = {
     # our own limits
     NoFreeSlot: _L,
+    StartedLate: _L,
     PoolTimeout: _L,
     DeadlineExceeded: _U,
     # PostgreSQL: SQLSTATE, or its first two characters

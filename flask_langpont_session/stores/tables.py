@@ -6,7 +6,7 @@ repeated after an unknown outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from .base import AuthRow, ErrorClass, Fields, StoreError
+from .base import AuthRow, Changes, ErrorClass, Fields, StoreError
 from .sql_errors import NAME
 
 
@@ -75,8 +75,9 @@ SESSIONS = sa.Table(
     sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
     # The digest under which the session goes on, once it was given another id: who revokes it must find it.
     sa.Column("successor", _exact_text(43), nullable=True),
-    sa.Index("ix_langpont_sessions_user_id", "user_id"),
-    sa.Index("ix_langpont_sessions_updated_at", "updated_at"),
+    # With the digest: of many rows a part is taken at a time, in this order.
+    sa.Index("ix_langpont_sessions_user_id", "user_id", "digest"),
+    sa.Index("ix_langpont_sessions_updated_at", "updated_at", "digest"),
     sa.Index("ix_langpont_sessions_absolute_expires_at", "absolute_expires_at"),
 )
 
@@ -105,6 +106,9 @@ _digest: ColumnElement[str] = sa.bindparam("key", type_=sa.String())
 _user: ColumnElement[str] = sa.bindparam("user", type_=sa.String())
 _fields: ColumnElement[str] = sa.bindparam("fields", type_=sa.Text())
 _ms: ColumnElement[int] = sa.bindparam("ms", type_=sa.BigInteger())
+_after: ColumnElement[str] = sa.bindparam("after", type_=sa.String())
+_most: ColumnElement[int] = sa.bindparam("most", type_=sa.Integer())
+_digests: ColumnElement[str] = sa.bindparam("digests", expanding=True)
 _idle_ms: ColumnElement[int] = sa.bindparam("idle_ms", type_=sa.BigInteger())
 _absolute_ms: ColumnElement[int] = sa.bindparam("absolute_ms", type_=sa.BigInteger())
 _s = SESSIONS.c
@@ -124,7 +128,9 @@ _SELECT = sa.select(
 ).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
 SELECT_ONE = _SELECT.where(_s.digest == _digest)
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
-SELECT_CHANGED = _SELECT.where(_s.updated_at >= now_ms() - _ms).order_by(_s.updated_at)
+_SELECT_BY_CHANGE = _SELECT.add_columns(_s.updated_at).order_by(_s.updated_at, _s.digest).limit(_most)
+SELECT_CHANGED = _SELECT_BY_CHANGE.where(_s.updated_at >= now_ms() - _ms)
+SELECT_CHANGED_AFTER = _SELECT_BY_CHANGE.where(_s.updated_at >= _ms, sa.or_(_s.updated_at > _ms, _s.digest > _after))
 
 INSERT = SESSIONS.insert().values(
     digest=_digest,
@@ -195,7 +201,8 @@ INSERT_SUCCESSOR = _successor_statement(_s.absolute_expires_at)
 INSERT_SUCCESSOR_LIFE = _successor_statement(_s.created_at + _absolute_ms)
 
 SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
-SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest)
+# Locked: MySQL would else say what there was when the transaction first read.
+SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest).with_for_update()
 
 # Whoever holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
 LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
@@ -210,28 +217,24 @@ KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger())
 
 RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
 FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
-# The rows die by the epoch, unchanged; the stamp is for those who ask what changed.
-TOUCH_OF_USER = SESSIONS.update().where(_s.user_id == _user).values(updated_at=now_ms())
-DIGESTS_OF_USER = sa.select(_s.digest).where(_s.user_id == _user)
-# Who takes many rows takes them in one order, or two of them would wait for each other for ever.
-LOCK_OF_USER = DIGESTS_OF_USER.order_by(_s.digest).with_for_update()
+SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
 
-_until: ColumnElement[bool] = _s.created_at <= _ms
-KILL_UNTIL = (
+# Who takes many rows takes them in one order, or two of them would wait for each other for ever.
+_LOCK = sa.select(_s.digest, _s.successor).order_by(_s.digest).with_for_update()
+_is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < sa.bindparam("epoch", type_=sa.BigInteger()))
+LOCK_UNTIL = _LOCK.where(_s.user_id == _user, _is_over, _s.digest > _after).limit(_most)
+LOCK_THESE = _LOCK.where(_s.digest.in_(_digests))
+# Those of an earlier epoch are dead without it; the stamp is for those who ask what changed.
+KILL_THESE = (
     SESSIONS.update()
-    .where(_s.user_id == _user, _until, _s.live)
+    .where(_s.digest.in_(_digests), _s.live)
     .values(live=False, version=_s.version + 1, updated_at=now_ms())
 )
-DIGESTS_UNTIL = DIGESTS_OF_USER.where(_until)
-LOCK_UNTIL = LOCK_OF_USER.where(_until)
 
 SELECT_OLD = (
-    sa.select(_s.digest)
-    .where(_s.absolute_expires_at < now_ms() - _ms)
-    .limit(sa.bindparam("most", type_=sa.Integer()))
-    .with_for_update(skip_locked=True)
+    sa.select(_s.digest).where(_s.absolute_expires_at < now_ms() - _ms).limit(_most).with_for_update(skip_locked=True)
 )
-DELETE = SESSIONS.delete().where(_s.digest.in_(sa.bindparam("digests", expanding=True)))
+DELETE = SESSIONS.delete().where(_s.digest.in_(_digests))
 FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)
 
 
@@ -261,7 +264,8 @@ def auth_row(row: Row[Any]) -> AuthRow:
         if live:
             raise
         payload = {}
-    return AuthRow(**{**row._mapping, "live": live, "payload": payload})
+    columns = {name: value for name, value in row._mapping.items() if name != "updated_at"}
+    return AuthRow(**{**columns, "live": live, "payload": payload})
 
 
 def readable(rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:
@@ -277,16 +281,7 @@ def one_row(connection: Connection, digest: str) -> AuthRow | None:
     return None if row is None else auth_row(row)
 
 
-def touched(connection: Connection, user_id: str) -> list[str]:
-    """The digests of all of a user's rows, which count as changed from now on."""
-    connection.execute(LOCK_OF_USER, {"user": user_id}).all()
-    connection.execute(TOUCH_OF_USER, {"user": user_id})
-    return list(connection.execute(DIGESTS_OF_USER, {"user": user_id}).scalars())
-
-
-def killed_until(connection: Connection, user_id: str, until_ms: int) -> list[str]:
-    """The digests of the user's rows created until then, which are dead from now on."""
-    values = {"user": user_id, "ms": until_ms}
-    connection.execute(LOCK_UNTIL, values).all()
-    connection.execute(KILL_UNTIL, values)
-    return list(connection.execute(DIGESTS_UNTIL, values).scalars())
+def changes(rows: Sequence[Row[Any]], limit: int) -> Changes:
+    """A part of the changed rows; the damaged are left out, but not forgotten: it goes on after them."""
+    reached = (rows[-1].updated_at, rows[-1].digest) if len(rows) == limit else None
+    return Changes(list(readable(rows)), reached)

@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from sqlalchemy import dialects
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine, default
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres
-from flask_langpont_session.bulkhead import DeadlineExceeded, NoFreeSlot
+from flask_langpont_session.bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 from flask_langpont_session.serializer import encode
 from flask_langpont_session.stores import tables
-from flask_langpont_session.stores.base import AuthRow, ErrorClass, Fields, RowState, StoreError
+from flask_langpont_session.stores.base import AuthRow, ErrorClass, Fields, Position, RowState, StoreError
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.engines import make_engine
 from flask_langpont_session.stores.sql_errors import classify
@@ -96,6 +97,17 @@ def load(database: Database, digest: str = "digest", idle_ms: int = 0, idle_seen
     row = database.load(digest, idle_ms=idle_ms, idle_seen=idle_seen)
     assert row is not None
     return row
+
+
+def changed(database: Database, ms_ago: int, limit: int = 200) -> list[AuthRow]:
+    """All rows that changed in the last milliseconds, part by part."""
+    rows: list[AuthRow] = []
+    reached: Position | None = None
+    while True:
+        part, reached = database.changed_since(ms_ago, reached, limit)
+        rows += part
+        if reached is None:
+            return rows
 
 
 def in_ms(ms: int) -> int:
@@ -437,7 +449,7 @@ def test_log_out_everywhere_reaches_the_successor_whatever_the_order(database: D
         assert not [result for result in results if isinstance(result, Exception)]
         rows = [row for row in database.sessions_of("7") if row.digest in (digest, successor)]
         assert {row.state for row in rows} == {RowState.DEAD}
-        assert {row.digest for row in rows} <= set(results[1]) | {successor}
+        assert number % 2 == 0 or {row.digest for row in rows} <= set(results[1])
 
 
 # -- the end of a session ------------------------------------------------------------------------------------------
@@ -471,19 +483,39 @@ def test_kill_wins_over_an_update_at_the_same_time(database: Database) -> None:
 
 
 def test_log_out_everywhere_ends_every_session_of_that_user(database: Database) -> None:
-    """Every row is reported, dead ones too; other users and later sessions are not concerned."""
+    """By the epoch, at once; other users and later sessions are not concerned."""
     for digest in ("a", "b", "c"):
         create(database, digest)
     database.kill("c")
     create(database, "other", user_id="8")
     create(database, "nobody", user_id=None)
-    assert sorted(database.kill_user("7")) == ["a", "b", "c"]
+    assert database.kill_user("7") == 1
     assert {load(database, digest, HOUR).state for digest in "abc"} == {RowState.DEAD}
     assert load(database, "other").state is load(database, "nobody").state is RowState.VALID
     after = create(database, "after")
     assert (after.state, after.user_epoch) == (RowState.VALID, 1)
-    assert database.kill_user("7")
+    assert database.kill_user("7") == 2
     assert load(database, "after").state is RowState.DEAD
+
+
+def test_log_out_everywhere_costs_the_same_however_many_rows_there_are(database: Database) -> None:
+    """No row is touched, or waited for; what follows for each of them is done in parts, by its epoch."""
+    database.kill_user("7")
+    digests = sorted(f"digest{number}" for number in range(7))
+    for digest in digests:
+        create(database, digest)
+    with locked(database) if database.engine.dialect.name != "sqlite" else nullcontext(), statements(database) as sent:
+        epoch = database.kill_user("7")
+    assert [word for word in sent if word != "BEGIN"] == ["UPDATE", "SELECT", "COMMIT"]
+    assert {(row.state, row.version) for row in database.sessions_of("7")} == {(RowState.DEAD, 1)}
+    create(database, "digest00")  # in the middle of them, and later
+    parts, reached = [], ""
+    while part := database.kill_user_until("7", 0, epoch=epoch, after=reached, limit=3):
+        parts.append(part)
+        reached = part[-1]
+    assert parts == [digests[:3], digests[3:6], digests[6:]]
+    assert {load(database, digest).version for digest in digests} == {2}
+    assert (load(database, "digest00").state, load(database, "digest00").version) == (RowState.VALID, 1)
 
 
 def test_an_update_does_not_undo_log_out_everywhere(database: Database) -> None:
@@ -501,13 +533,15 @@ def test_an_update_does_not_undo_log_out_everywhere(database: Database) -> None:
 def test_log_out_everywhere_for_the_first_time_twice_at_once(database: Database) -> None:
     """Both succeed and both count."""
     create(database)
-    assert together(*[lambda: database.kill_user("7")] * 2) == [["digest"], ["digest"]]
+    assert sorted(together(*[lambda: database.kill_user("7")] * 2)) == [1, 2]
+    assert load(database).state is RowState.DEAD
     assert create(database, "after").user_epoch == 2
 
 
 def test_killing_the_sessions_of_an_unknown_user_prepares_for_one_being_created(database: Database) -> None:
     """There are no rows, and no error."""
-    assert database.kill_user("nobody") == []
+    assert database.kill_user("nobody") == 1
+    assert database.kill_user_until("nobody", in_ms(HOUR), epoch=1) == []
 
 
 def test_log_out_until_a_moment_spares_what_began_later_s7(database: Database) -> None:
@@ -519,7 +553,7 @@ def test_log_out_until_a_moment_spares_what_began_later_s7(database: Database) -
     database.kill("dead")
     until = in_ms(-HOUR)
     assert sorted(database.kill_user_until("7", until)) == ["dead", "old"]
-    states = {row.digest: (row.state, row.version) for row in database.changed_since(DAY)}
+    states = {row.digest: (row.state, row.version) for row in changed(database, DAY)}
     alive = (RowState.VALID, 1)
     dead = (RowState.DEAD, 2)
     assert states == {"old": dead, "dead": dead, "new": alive, "other": alive, "nobody": alive}
@@ -546,7 +580,7 @@ def test_log_out_until_a_moment_is_idempotent(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(SESSIONS.update().values(updated_at=0))
     database.kill_user_until("7", until)
-    assert database.changed_since(DAY) == []
+    assert changed(database, DAY) == []
     assert database.kill_user_until("nobody", until) == []
 
 
@@ -557,7 +591,7 @@ def test_log_out_until_a_moment_counts_as_a_change(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(SESSIONS.update().values(updated_at=0))
     database.kill_user_until("7", in_ms(-HOUR))
-    assert [(row.digest, row.state) for row in database.changed_since(HOUR)] == [("old", RowState.DEAD)]
+    assert [(row.digest, row.state) for row in changed(database, HOUR)] == [("old", RowState.DEAD)]
 
 
 def test_log_out_until_a_moment_ends_rows_of_an_earlier_epoch_too(database: Database) -> None:
@@ -584,8 +618,21 @@ def test_log_out_until_a_moment_wins_over_updates_at_the_same_time(database: Dat
         assert update(database, load(database, digest).version, digest) is None
 
 
-@pytest.mark.parametrize("end", [Database.kill_user, lambda store, user: store.kill_user_until(user, in_ms(HOUR))])
-def test_who_ends_many_sessions_locks_them_in_one_order(postgres: Postgres, end: Callable[..., Any]) -> None:
+def test_log_out_until_a_moment_finds_what_got_another_digest_meanwhile(database: Database) -> None:
+    """One that lies in a part which is over, twice: a part ends its sessions under whatever digest they go on."""
+    for digest in ("m", "n", "o"):
+        create(database, digest)
+    assert database.kill_user_until("7", in_ms(HOUR), limit=1) == ["m"]
+    regenerate(database, "n", successor="a")
+    regenerate(database, "a", successor="b")
+    assert database.kill_user_until("7", in_ms(HOUR), after="m", limit=1) == ["b", "a", "n"]
+    assert database.kill_user_until("7", in_ms(HOUR), after="n", limit=1) == ["o"]
+    assert database.kill_user_until("7", in_ms(HOUR), after="o", limit=1) == []
+    assert {row.state for row in database.sessions_of("7")} == {RowState.DEAD}
+    assert sorted(database.kill_user_until("7", in_ms(HOUR))) == ["a", "b", "m", "n", "o"]
+
+
+def test_who_ends_many_sessions_locks_them_in_one_order(postgres: Postgres) -> None:
     """While the first row is locked by somebody else, none of the others is held: no two can wait for each other."""
     database = Database(make_engine(postgres.url, LONG), timeout=LONG)
     METADATA.drop_all(database.engine)
@@ -594,7 +641,7 @@ def test_who_ends_many_sessions_locks_them_in_one_order(postgres: Postgres, end:
         create(database, digest)
     waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname IS NOT NULL")
     others = sa.select(SESSIONS.c.digest).where(SESSIONS.c.digest != "a").with_for_update(nowait=True)
-    ender = threading.Thread(target=end, args=(database, "7"))
+    ender = threading.Thread(target=database.kill_user_until, args=("7", in_ms(HOUR)))
     with locked(database, "a"):
         ender.start()
         with database.engine.connect() as connection:
@@ -709,7 +756,7 @@ def test_a_session_that_nobody_used_is_ended_s4(database: Database, seen_ms: int
     idle_seen = in_ms(seen_ms) if seen_ms else 0
     rows = [load(database, idle_ms=HOUR, idle_seen=seen) for seen in (idle_seen, idle_seen, in_ms(HOUR))]
     assert [(row.state, row.version) for row in rows] == [(RowState.DEAD, 2)] * 3
-    assert [row.version for row in database.changed_since(HOUR)] == [2]
+    assert [row.version for row in changed(database, HOUR)] == [2]
     assert update(database, 2) is None
     assert database.kill("digest") == 2
 
@@ -857,8 +904,9 @@ def test_sessions_of_a_user_are_listed(database: Database) -> None:
 
 
 def test_changes_are_found_by_their_time(database: Database) -> None:
-    """Created, updated, killed and logged out everywhere are changes; a moved idle expiry is none."""
-    for digest in ("updated", "killed", "epoch", "read"):
+    """Created, updated, killed and ended after a logout everywhere are changes; a moved idle expiry is none, nor is
+    what concerns no row."""
+    for digest in ("updated", "killed", "epoch", "ended", "read"):
         create(database, digest, user_id=digest, idle_ms=60_000)
     create(database, "before")
     with database.engine.begin() as connection:
@@ -866,16 +914,41 @@ def test_changes_are_found_by_their_time(database: Database) -> None:
     update(database, 1, "updated")
     database.kill("killed")
     database.kill_user("epoch")
+    database.kill_user_until("ended", 0, epoch=database.kill_user("ended"))
     load(database, "read", HOUR)
     create(database, "created")
-    found = {row.digest: row.state for row in database.changed_since(HOUR // 2)}
+    found = {row.digest: row.state for row in changed(database, HOUR // 2)}
     assert found == {
         "updated": RowState.VALID,
         "killed": RowState.DEAD,
-        "epoch": RowState.DEAD,
+        "ended": RowState.DEAD,
         "created": RowState.VALID,
     }
-    assert len(database.changed_since(2 * HOUR)) == 6
+    assert len(changed(database, 2 * HOUR)) == 7
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 200])
+def test_changes_are_found_part_by_part(database: Database, limit: int) -> None:
+    """Each once, in the order of their times, however many there are of one moment; a damaged one stops nobody."""
+    at = in_ms(-HOUR)
+    moments = {"g": at, "b": at + 1, "a": at + 1, "e": at + 1, "d": at + 1, "f": at + 1, "c": at + 2}
+    for digest, updated_at in moments.items():
+        create(database, digest)
+        with database.engine.begin() as connection:
+            row = SESSIONS.update().where(SESSIONS.c.digest == digest)
+            connection.execute(row.values(updated_at=updated_at, **({"payload": "no"} if digest == "d" else {})))
+    assert [row.digest for row in changed(database, 2 * HOUR, limit)] == ["g", "a", "b", "e", "f", "c"]
+
+
+def test_who_goes_through_changes_comes_to_an_end_while_others_change_more(database: Database) -> None:
+    """What is not a whole part is the last one: who waited for an empty one would never be done."""
+    create(database, "a")
+    create(database, "b")
+    rows, reached = database.changed_since(HOUR, None, 2)
+    assert [row.digest for row in rows] == ["a", "b"]
+    create(database, "c")
+    rows, reached = database.changed_since(HOUR, reached, 2)
+    assert ([row.digest for row in rows], reached) == (["c"], None)
 
 
 def test_purging_removes_what_ended_long_ago(database: Database) -> None:
@@ -887,7 +960,7 @@ def test_purging_removes_what_ended_long_ago(database: Database) -> None:
     create(database, "dead")
     database.kill("dead")
     assert [database.purge(HOUR // 2, limit=3) for _ in range(3)] == [3, 2, 0]
-    assert {row.digest for row in database.changed_since(DAY)} == {"just ended", "idle", "dead"}
+    assert {row.digest for row in changed(database, DAY)} == {"just ended", "idle", "dead"}
 
 
 def test_one_damaged_row_does_not_hide_the_others(database: Database) -> None:
@@ -898,7 +971,7 @@ def test_one_damaged_row_does_not_hide_the_others(database: Database) -> None:
     with database.engine.begin() as connection:
         damaged = SESSIONS.c.digest.in_(["damaged", "dead"])
         connection.execute(SESSIONS.update().where(damaged).values(payload="not JSON"))
-    for rows in (database.sessions_of("7"), database.changed_since(HOUR)):
+    for rows in (database.sessions_of("7"), changed(database, HOUR)):
         assert {row.digest: (row.state, row.payload) for row in rows} == {
             "well": (RowState.VALID, PAYLOAD),
             "dead": (RowState.DEAD, {}),
@@ -965,7 +1038,8 @@ def test_the_clock_is_written_for_other_databases_too(dialect: sa.Dialect, words
 
 @pytest.mark.parametrize("name", ["sqlite", "postgresql", "mysql"])
 def test_every_statement_compiles_for_every_database(name: str) -> None:
-    """Only compiled here, not run; on MySQL a reader who locks skips what is locked, as on PostgreSQL."""
+    """Only compiled here, not run; on MySQL a reader who locks skips what is locked, as on PostgreSQL, and who has
+    changed a row reads it as it is now, not as it was when the transaction began."""
     dialect: sa.Dialect = dialects.registry.load(name)()
     texts = {
         statement: str(value.compile(dialect=dialect))
@@ -975,7 +1049,8 @@ def test_every_statement_compiles_for_every_database(name: str) -> None:
     assert len(texts) >= 20
     assert ("SKIP LOCKED" in texts["LOCK_FOR_READER"]) is (name != "sqlite")
     assert "idle_expires_at <= " in texts["KILL_IDLE"]
-    assert "created_at <= " in texts["KILL_UNTIL"]
+    assert "created_at <= " in texts["LOCK_UNTIL"]
+    assert all(("FOR UPDATE" in texts[read]) is (name != "sqlite") for read in ("SELECT_DEAD", "LOCK_THESE"))
 
 
 # -- bad data ------------------------------------------------------------------------------------------------------
@@ -1226,6 +1301,7 @@ class DriverError(Exception):
     [
         (NoFreeSlot(), "L"),
         (DeadlineExceeded(), "U"),
+        (StartedLate(), "L"),
         (sa.exc.TimeoutError(), "L"),
         (sa.exc.InvalidRequestError(), "U"),
         (OverflowError(), "D"),
@@ -1254,6 +1330,66 @@ class DriverError(Exception):
 def test_errors_have_a_class(error: Exception, error_class: str) -> None:
     """The table, cell by cell."""
     assert classify(error) == error_class
+
+
+# -- what nobody waits for any more ---------------------------------------------------------------------------------
+
+
+ABANDONED: dict[str, Callable[[Database], Any]] = {
+    "create": lambda database: create(database, "new"),
+    "create instead of": lambda database: create(database, "new", kill="digest"),
+    "update": lambda database: update(database, 1),
+    "regenerate": lambda database: regenerate(database),
+    "kill": lambda database: database.kill("digest"),
+    "revoke": lambda database: database.revoke("digest"),
+    "kill_user": lambda database: database.kill_user("7"),
+    "kill_user_until": lambda database: database.kill_user_until("7", in_ms(HOUR)),
+}
+
+
+@pytest.mark.parametrize("name", ABANDONED)
+def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
+    database: Database, hasty: Database, name: str
+) -> None:
+    """Who was answered 503 is not signed in, or out, a moment after that. The same call again works."""
+    create(database)
+    before = [(row.digest, row.version) for row in database.sessions_of("7")]
+    held = threading.Event()
+
+    def hold(*_: object) -> None:
+        assert held.wait(LONG)
+
+    sa.event.listen(hasty.engine, "after_cursor_execute", hold)
+    with pytest.raises(StoreError, match="DeadlineExceeded"):
+        ABANDONED[name](hasty)
+    held.set()
+    wait_until(lambda: not hasty._requests.busy, "the end of the call", LONG)
+    assert ([(row.digest, row.version) for row in database.sessions_of("7")], epochs(database)) == (before, {})
+    sa.event.remove(hasty.engine, "after_cursor_execute", hold)
+    until_it_answers(hasty)
+    hasty.timeout = LONG
+    ABANDONED[name](hasty)
+    assert [(row.digest, row.version) for row in database.sessions_of("7")] != before or epochs(database) == {"7": 1}
+
+
+def test_who_is_no_request_may_take_longer(database: Database, hasty: Database) -> None:
+    """With more time than a request has, a call waits longer for a lock, and takes no slot of requests."""
+    create(database)
+    ended: list[Any] = []
+    ender = threading.Thread(target=lambda: ended.append(hasty.kill("digest", timeout=LONG)))
+    with locked(database):
+        with pytest.raises(StoreError):
+            hasty.kill("digest")
+        ender.start()
+        wait_until(lambda: hasty._patient.busy == 1, "the patient call", LONG)
+        assert hasty._requests.busy == 0
+        ender.join(2 * SHORT)  # longer than requests wait
+        assert ended == []
+    ender.join(LONG)
+    assert ended == [2]
+    create(database, "other")
+    with locked(database, "other"), pytest.raises(StoreError):  # its patience was its own
+        hasty.kill("other")
 
 
 # -- the application's engine --------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Disk:
         self._limit(1_000_000)
 
     def _limit(self, pages: int) -> None:
-        connection = self._journal._file.connection
+        connection = self._journal._file.writer.connection
         assert connection is not None
         connection.execute(f"PRAGMA max_page_count = {pages}")
 

@@ -16,7 +16,7 @@ from example_app.servers import Valkey
 from flask_langpont_session.cookies import digest_of
 
 from .conftest import MakeApp, cookie_of, parts
-from .counting import evals
+from .counting import evals, wait_for_monitors
 
 
 def test_a_session_comes_back_by_category(make_app: MakeApp, primary: Valkey) -> None:
@@ -334,6 +334,7 @@ def test_reading_writes_nothing(signed_in: Any, primary: Valkey) -> None:
     """A read-only request sets no key, no life and no cookie."""
 
     def writes() -> int:
+        wait_for_monitors()
         with primary.client() as client:
             stats = client.info("commandstats")
         return sum(stats.get(f"cmdstat_{n}", {}).get("calls", 0) for n in ("hset", "pexpire", "expire", "hdel", "set"))

@@ -14,8 +14,9 @@ from flask import Flask
 
 from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
-from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
+from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, repository, session
 from flask_langpont_session.events import SessionRevoked
+from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import (
@@ -238,6 +239,51 @@ def test_i1_a_user_is_logged_out_everywhere(site: Site, primary: Valkey) -> None
     assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [again.digest]
 
 
+def test_i1_a_user_is_logged_out_when_the_epoch_is_raised(
+    site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I1, I5: for the rows there was no time: it holds all the same, for this host at once, for others by the database.
+    The tombstones follow."""
+    clients = [site.signed_in_everywhere(on=app) for app in site.all]
+    database = parts(site.worker).repository.database
+
+    def too_slow(*_: object, **__: object) -> None:
+        raise StoreError("database", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
+
+    with resting(*site.all):
+        monkeypatch.setattr(database, "kill_user_until", too_slow)
+        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=0)
+        monkeypatch.undo()
+        assert operator(site.elsewhere).sessions("7", site.elsewhere) == []
+        for client in clients:
+            assert site.users(client, *site.host) == [None] * 2
+            assert row(site.worker, client.digest)["live"]
+        later = site.signed_in_everywhere()
+    wait_until_home(*site.all)
+    for client in clients:
+        assert not row(site.worker, client.digest)["live"]
+        assert entry(primary, client.digest)["@live"] == "0"
+        assert site.users(client, *site.all) == [None] * 3
+    assert site.users(later, *site.all) == ["7"] * 3
+
+
+def test_i1_of_many_sessions_a_request_settles_some(
+    site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I1, I12: as many as it has time for; the rest has ended as well, and follows in Redis."""
+    monkeypatch.setattr(repository, "_MOST_SETTLED", 2)
+    clients = [site.signed_in_everywhere() for _ in range(3)]
+    with resting(*site.all):
+        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=2)
+        assert sorted(entry(primary, client.digest)["@live"] for client in clients) == ["0", "0", "1"]
+        for client in clients:
+            assert site.users(client, *site.host) == [None] * 2
+        assert waiting(site.worker) == 1
+    wait_until_home(*site.all)
+    assert {entry(primary, client.digest)["@live"] for client in clients} == {"0"}
+    assert [site.users(client, *site.all) for client in clients] == [[None] * 3] * 3
+
+
 def test_s8_rows_that_are_dead_already_are_settled_too(site: Site, primary: Valkey) -> None:
     """S8: another host ended them and died before Redis heard of it: their leases end with this."""
     ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
@@ -348,6 +394,20 @@ def test_i5_a_user_is_logged_out_of_this_host_at_once(pg_site: Site, postgres: P
 def until_sign_in_works(app: Flask) -> None:
     """A worker's connections to a database that was killed are dead; each is found out by who uses it."""
     wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in", LONG)
+
+
+def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, primary: Valkey) -> None:
+    """I12: for the user, and for all sessions together; each waits for the disk."""
+    clients = [site.signed_in_everywhere() for _ in range(4)]
+    journal = parts(site.worker).repository.journal
+    asked: list[str] = []
+    with resting(*site.all), switched_off(site.worker, "database"):
+        with journal._file.transaction() as connection:
+            connection.set_trace_callback(asked.append)
+        asked.clear()
+        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=False, sessions=len(clients))
+        assert asked.count("COMMIT") == 2
+        assert {entry.digest for entry in journal.pending_revocations()} == {client.digest for client in clients}
 
 
 def test_s7_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:

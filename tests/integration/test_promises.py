@@ -128,7 +128,7 @@ def a_busy_database(app: Flask) -> Iterator[None]:
 
     def take() -> None:
         with suppress(StoreError):  # who asked gives up, the call goes on
-            database._in_request(lambda: done.wait(LONG), LONG)
+            database._in_request(lambda: done.wait(LONG), None)
 
     taken = threading.Thread(target=take)
     taken.start()

@@ -77,7 +77,9 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
     with repository.database.engine.begin() as connection:
         connection.execute(INSERT, [values_of(sid, user) for sid, user in zip(ids, users, strict=True)])
     stamp_ms = repository.primary.time_ms(timeout=1)
-    for row in repository.database.changed_since(60_000):
+    rows, reached = repository.database.changed_since(60_000, limit=len(users) + 1)
+    assert (len(rows), reached) == (len(users), None)
+    for row in rows:
         repository.primary.push(row, stamp_ms, HOUR_MS, timeout=1)
     close(app)
     return [Login(user, sid.digest, f"{COOKIE}={signer.dump(sid)}") for sid, user in zip(ids, users, strict=True)]

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 import pytest
 
 from flask_langpont_session import bulkhead as module
-from flask_langpont_session.bulkhead import Bulkhead, DeadlineExceeded, NoFreeSlot
+from flask_langpont_session.bulkhead import (
+    Bulkhead,
+    DeadlineExceeded,
+    GivenUp,
+    NoFreeSlot,
+    StartedLate,
+    raise_if_given_up,
+)
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -89,6 +96,43 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
         bulkhead.call(gate, 0.05)
     assert 0.05 <= time.monotonic() - began < 5
     assert bulkhead.busy == 1
+
+
+@pytest.mark.parametrize(("waited", "error"), [(0.0, DeadlineExceeded), (0.019, DeadlineExceeded), (0.03, StartedLate)])
+def test_who_had_too_little_time_left_says_so(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, waited: float, error: type[Exception]
+) -> None:
+    """Of a tenth of a second, so much went by before there was a slot: who is slow then is not the call."""
+    bulkhead = Bulkhead(1, "test")
+    take = bulkhead._take_place
+    monkeypatch.setattr(bulkhead, "_take_place", lambda timeout: take(timeout) + waited)
+    with pytest.raises(DeadlineExceeded) as caught:
+        bulkhead.call(gate, 0.1)
+    assert caught.type is error
+
+
+def test_a_call_can_ask_whether_anybody_waits_for_it(gate: Gate) -> None:
+    """While somebody does, after nobody does any more, and outside of a bulkhead; the next call is another one."""
+    bulkhead = Bulkhead(1, "test")
+    outcome: list[str] = []
+
+    def take_effect() -> None:
+        gate()
+        try:
+            raise_if_given_up()
+            outcome.append("effect")
+        except GivenUp:
+            outcome.append("given up")
+
+    with pytest.raises(DeadlineExceeded):
+        bulkhead.call(take_effect, 0.0)
+    assert outcome == []
+    gate.release()
+    wait_until_free(bulkhead)
+    assert outcome == ["given up"]
+    bulkhead.call(take_effect, LONG)
+    assert outcome == ["given up", "effect"]
+    raise_if_given_up()
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from flask_langpont_session.stores import journal_file, private_file
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, StoreError
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.journal import _PORTION, Journal
 from flask_langpont_session.stores.journal_entries import (
     Overlay,
     PendingPush,
@@ -24,6 +26,9 @@ from flask_langpont_session.stores.journal_entries import (
 from flask_langpont_session.stores.journal_file import Generation
 
 from .journal_process import end_all, let_go, output, process
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
@@ -87,6 +92,13 @@ def increment(journal: Journal, by: int, digest: str = "d") -> None:
     journal.increment(digest, kind="u", category="translation", field="n", by=by)
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def in_fork(work: Callable[[], object]) -> str:
     """What ``work`` returns in a forked child, as text."""
     reader, writer = os.pipe()
@@ -102,18 +114,27 @@ def in_fork(work: Callable[[], object]) -> str:
     return text
 
 
+def writer(journal: Journal) -> sqlite3.Connection:
+    """The connection of the open journal that writes."""
+    connection = journal._file.writer.connection
+    assert connection is not None
+    return connection
+
+
 def questions(journal: Journal) -> list[str]:
-    """What the open journal asks SQLite from now on."""
+    """What the journal asks SQLite from now on, by whichever connection."""
     statements: list[str] = []
-    assert journal._file.connection is not None
-    journal._file.connection.set_trace_callback(statements.append)
+    for borrow in (journal._file.connected, journal._file.transaction):
+        with borrow() as connection:
+            connection.set_trace_callback(statements.append)
+    journal.is_empty()  # opening one was a change
+    statements.clear()
     return statements
 
 
 def synchronous(journal: Journal) -> int:
     """How commits reach the disk: 1 soon, 2 at once."""
-    assert journal._file.connection is not None
-    [level] = journal._file.connection.execute("PRAGMA synchronous").fetchone()
+    [level] = writer(journal).execute("PRAGMA synchronous").fetchone()
     return int(level)
 
 
@@ -301,6 +322,26 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
     assert journal.overlay("other").copies
 
 
+def test_many_revocations_are_one_write(durable: Journal) -> None:
+    """Who logs a user out everywhere waits once for the disk, not once for each session."""
+    asked = questions(durable)
+    durable.revoke("b", "a", "c", in_redis=True)
+    assert asked.count("COMMIT") == 1
+    assert [(e.digest, e.in_database, e.in_redis) for e in durable.pending_revocations()] == [
+        (digest, False, True) for digest in "bac"
+    ]
+
+
+def test_revocations_are_read_part_by_part(journal: Journal) -> None:
+    """The next part begins after the last number of the one before, whatever was settled meanwhile."""
+    journal.revoke("a", "b", "c", "d")
+    first = journal.pending_revocations(2)
+    journal.settle_revocation("a", in_database=True, in_redis=True)
+    second = journal.pending_revocations(2, after=first[-1].seq)
+    assert [entry.digest for entry in (*first, *second)] == ["a", "b", "c", "d"]
+    assert journal.pending_revocations(2, after=second[-1].seq) == []
+
+
 def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
     """After a revocation nothing can be kept for the session any more, except for its shadow."""
     journal.revoke("d")
@@ -420,6 +461,39 @@ def test_a_forgotten_user_can_be_noted_again(journal: Journal) -> None:
     assert logged_out(journal) == {"7": 5}
 
 
+def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -> None:
+    """The epoch ends all that there is: no time is needed. Every session is told of it."""
+    journal.revoke_user("8", until_ms=5)
+    journal.revoke_user("7", epoch=3)
+    assert [entry.user_id for entry in journal.pending_user_revocations(redis=False)] == ["8"]
+    assert journal.pending_user_revocations()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
+    overlay = journal.overlay("d")
+    assert (overlay.users, overlay.epochs) == ({"7": 0, "8": 5}, {"7": 3})
+
+
+def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
+    """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
+    not heard of."""
+    journal.revoke_user("7", until_ms=5)
+    journal.revoke_user("7", epoch=3)
+    assert journal.pending_user_revocations() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
+    journal.revoke_user("7", until_ms=4)
+    assert journal.pending_user_revocations() == [PendingUserRevocation(3, "7", 4, epoch=3)]
+    journal.revoke_user("7", epoch=2)
+    assert journal.pending_user_revocations() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
+
+
+def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journal) -> None:
+    """Another one goes on there; unless the user was noted again, which begins anew."""
+    durable.revoke_user("7", epoch=3)
+    [entry] = durable.pending_user_revocations()
+    durable.advance_user_revocation(replace(entry, reached="k"))
+    assert sibling.pending_user_revocations() == [replace(entry, reached="k")]
+    sibling.revoke_user("7", epoch=4)
+    durable.advance_user_revocation(replace(entry, reached="m"))
+    assert [entry.reached for entry in sibling.pending_user_revocations()] == [""]
+
+
 def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
     """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
     journal.write("d", kind="u", user_id="7", category="translation", changes={"a": b"1"}, base={}, base_version=1)
@@ -523,6 +597,32 @@ def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
     assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
 
 
+def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
+    """Another worker that has to note a logout meanwhile comes in between, and sees what is there already."""
+    seen: list[int] = []
+
+    def copies() -> Iterator[tuple[str, str, CategoryCopy]]:
+        for number in range(3 * _PORTION):
+            yield f"d{number}", "ui", CategoryCopy(1, {})
+            if number % _PORTION == 0:
+                sibling.revoke(f"r{number}")
+                seen.append(sibling.counts()["copies"])
+
+    durable.publish_copies(copies())
+    assert seen == [0, _PORTION, 2 * _PORTION]
+    assert sibling.counts()["copies"] == 3 * _PORTION
+
+
+def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
+    """The rest of them is refused, and nothing else suffers."""
+    journal = Journal(path, max_entries=2 * _PORTION - 1)
+    with pytest.raises(StoreError) as caught:
+        journal.publish_copies((f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION))
+    assert caught.value.error_class is ErrorClass.LOCAL
+    assert journal.counts()["copies"] == _PORTION
+    journal.close()
+
+
 def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
     """Clearing the copies leaves everything else alone, however many there are."""
     journal.publish_copies((f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
@@ -584,12 +684,9 @@ def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> 
 
 def test_an_empty_journal_is_not_read_again(durable: Journal) -> None:
     """While nobody writes, is_empty reads no table."""
+    asked = questions(durable)
     assert durable.is_empty()
-    statements: list[str] = []
-    assert durable._file.connection is not None
-    durable._file.connection.set_trace_callback(statements.append)
-    assert durable.is_empty()
-    assert statements == []
+    assert asked == []
 
 
 def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: Journal) -> None:
@@ -635,7 +732,7 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
     journal.close()
 
 
-def test_threads_of_one_worker_share_the_connection(durable: Journal) -> None:
+def test_threads_of_one_worker_share_its_connections(durable: Journal) -> None:
     """Threads that write, read and ask at once neither fail nor lose a write."""
     failures: list[BaseException] = []
 
@@ -657,9 +754,55 @@ def test_threads_of_one_worker_share_the_connection(durable: Journal) -> None:
     assert durable.counts()["writes"] == 120
 
 
+def test_who_reads_does_not_wait_for_who_waits_to_write(
+    durable: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process keeps one thread from writing: the others read on."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
+    durable.revoke("d")
+    asked = questions(durable)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=durable.revoke, args=("e",))
+    thread.start()
+    until(lambda: "BEGIN IMMEDIATE" in asked)
+    assert not durable.is_empty()
+    assert durable.overlay("d").revoked
+    assert durable.counts()["revocations"] == 1
+    assert thread.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    thread.join(LONG)
+    assert durable.is_revoked("e")
+
+
+def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Journal) -> None:
+    """A call that finds others before it is not late by all that they wait, but fails like any other; all can read."""
+    durable.revoke("d")
+    entered, held = threading.Event(), threading.Event()
+
+    def write_slowly() -> None:
+        with durable._file.transaction() as db:
+            db.execute("INSERT INTO pushes (digest) VALUES ('d')")
+            entered.set()
+            assert held.wait(LONG)
+
+    thread = threading.Thread(target=write_slowly)
+    thread.start()
+    assert entered.wait(LONG)
+    with pytest.raises(StoreError) as caught:
+        durable.revoke("e")
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+    assert not durable.is_revoked("e")
+    held.set()
+    thread.join(LONG)
+    durable.revoke("e")
+    assert (durable.counts()["revocations"], durable.counts()["pushes"]) == (2, 1)
+
+
 # How a commit is noticed without asking
 
-_KILLS = 12
+_KILLS = 8
 
 
 _KILLED = {
@@ -678,12 +821,11 @@ journal.queue_push("d")
 @pytest.mark.parametrize("moment", _KILLED)
 def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
     """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
-    assert durable.is_empty()
+    asked = questions(durable)
     prologue = "import signal\nfrom flask_langpont_session.stores.journal_file import Generation\n"
     worker = process(prologue + _KILLED[moment], path)
     worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
-    asked = questions(durable)
     for _ in range(2):
         assert durable.is_empty() == (moment == "before its commit")
     assert len(asked) == 2
@@ -917,10 +1059,9 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
 
 def test_every_commit_is_forced_to_the_disk(durable: Journal) -> None:
     """The file is in WAL mode with synchronous=FULL, so that a power failure loses no acknowledged write."""
-    durable.is_empty()
+    durable.revoke("d")
     assert synchronous(durable) == 2
-    assert durable._file.connection is not None
-    assert durable._file.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert writer(durable).execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 # Forks
@@ -966,19 +1107,25 @@ def test_a_child_keeps_its_writes_when_the_parent_closes(path: Path) -> None:
 
 
 def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
-    """Forking while other threads write leaves no lock behind, neither in the child nor in the parent."""
+    """Forking while other threads write and read leaves no lock behind, neither in the child nor in the parent."""
     script = """
-        import threading, warnings
+        import warnings
         warnings.simplefilter("ignore")
         stop = threading.Event()
-        def work():
+        def write():
             while not stop.is_set():
                 journal.increment("d", kind="a", category="ui", field="n", by=1)
-        threads = [threading.Thread(target=work) for _ in range(3)]
+        def read():
+            while not stop.is_set():
+                assert not journal.is_empty()
+                journal.overlay("d")
+        journal.revoke("parent")
+        threads = [threading.Thread(target=work) for work in (write, write, read, read)]
         [thread.start() for thread in threads]
         for number in range(10):
             if (child := os.fork()) == 0:
                 try:
+                    assert journal.is_revoked("parent")
                     journal.queue_push(str(number))
                 finally:
                     os._exit(0)
@@ -1047,6 +1194,29 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     journal.close()
 
 
+def test_nobody_opens_a_file_while_another_thread_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who made it closes it, and that would take the other thread's locks on it away."""
+    entered, held = threading.Event(), threading.Event()
+
+    def close(descriptor: int) -> None:
+        entered.set()
+        assert held.wait(LONG)
+        os.close(descriptor)
+
+    flags = {name: getattr(os, name) for name in ("O_CREAT", "O_EXCL", "O_RDWR")}
+    monkeypatch.setattr(private_file, "os", SimpleNamespace(open=os.open, close=close, **flags))
+    threads = [threading.Thread(target=private_file.create_private, args=(tmp_path / "file",)) for _ in range(2)]
+    threads[0].start()
+    assert entered.wait(LONG)
+    threads[1].start()
+    threads[1].join(0.1)
+    assert threads[1].is_alive()
+    held.set()
+    for thread in threads:
+        thread.join(LONG)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
 def test_rights_given_since_are_taken_back(durable: Journal, path: Path) -> None:
     """A journal that others can read, for example a restored copy, becomes private when it is opened."""
     durable.open()
@@ -1108,12 +1278,11 @@ def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
     """A file that a later release wrote is refused, not misread."""
     durable.open()
     other = sqlite3.connect(path)
-    other.execute("PRAGMA user_version = 3")
+    other.execute("PRAGMA user_version = 4")
     other.close()
-    with pytest.raises(StoreError, match="schema version 3, not 2"):
-        durable.open()
-    with pytest.raises(StoreError, match="schema version 3, not 2"):
-        durable.revoke("d")
+    for call in (durable.open, durable.is_empty, lambda: durable.revoke("d")):
+        with pytest.raises(StoreError, match="schema version 4, not 3"):
+            call()
     other = sqlite3.connect(path)
     assert other.execute("SELECT count(*) FROM revocations").fetchone() == (0,)
     other.close()
@@ -1142,8 +1311,7 @@ def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> 
 def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, cause: str) -> None:
     """Full and read-only are of class WRITE_REFUSED; nothing of the call is kept, and reads go on."""
     durable.revoke("before")
-    assert durable._file.connection is not None
-    durable._file.connection.execute(f"PRAGMA {pragma}")
+    writer(durable).execute(f"PRAGMA {pragma}")
     with pytest.raises(StoreError) as caught:
         write_fields(durable, "d", {f"field{number}": b"x" * 1000 for number in range(100)})
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
@@ -1154,15 +1322,15 @@ def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, 
 def test_a_full_disk_closes_nothing(durable: Journal) -> None:
     """A file that is let go of on a full disk may find no room to be opened again, and nobody could read it."""
     durable.revoke("before")
-    connection = durable._file.connection
-    assert connection is not None
-    connection.execute("PRAGMA max_page_count = 1")
+    assert not durable.is_empty()
+    writes, reads = writer(durable), durable._file.reader.connection
+    writes.execute("PRAGMA max_page_count = 1")
     for _ in range(2):
         with pytest.raises(StoreError, match="SQLITE_FULL"):
             write(durable, a=b"x" * 100_000)
         assert not durable.is_empty()
-    assert durable._file.connection is connection
-    connection.execute("PRAGMA max_page_count = 1000")
+    assert (durable._file.writer.connection, durable._file.reader.connection) == (writes, reads)
+    writes.execute("PRAGMA max_page_count = 1000")
     write(durable, a=b"x" * 100_000)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.stores.base import CategoryCopy
-from flask_langpont_session.stores.journal import Journal, ServerRecord
+from flask_langpont_session.stores.journal import Journal, PendingUserRevocation, ServerRecord
 
 from .journal_process import end_all, let_go, output, process
 
@@ -49,6 +49,23 @@ VERSION_1 = """
 """
 """What the first release made, with one entry of every sort."""
 
+VERSION_2 = f"""
+    {VERSION_1}
+    CREATE TABLE user_revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL);
+    CREATE TABLE servers (
+        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
+        generation TEXT NOT NULL, number INTEGER NOT NULL);
+    CREATE TABLE settlement (
+        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL);
+    INSERT INTO settlement VALUES (0, '', 0, 0, '', 0);
+    PRAGMA user_version = 2;
+"""
+"""What the second release made of it, or at once."""
+
+OLD = {1: VERSION_1, 2: VERSION_2}
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
@@ -56,11 +73,11 @@ def path(tmp_path: Path) -> Iterator[Path]:
     end_all()
 
 
-@pytest.fixture
-def old(path: Path) -> Iterator[sqlite3.Connection]:
-    """A worker of the first release, which has the file open."""
+@pytest.fixture(params=OLD)
+def old(request: pytest.FixtureRequest, path: Path) -> Iterator[sqlite3.Connection]:
+    """A worker of an older release, which has the file open."""
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript(VERSION_1)
+    connection.executescript(OLD[request.param])
     yield connection
     connection.close()
 
@@ -73,7 +90,7 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def assert_taken_over(journal: Journal) -> None:
-    """Everything that waited in the first release's file is there, and what is new works."""
+    """Everything that waited in the older release's file is there, and what is new works."""
     assert journal.counts() == {
         "writes": 2, "revocations": 1, "user_revocations": 0, "pushes": 1, "copies": 1, "outages": 1,
     }  # fmt: skip
@@ -86,29 +103,42 @@ def assert_taken_over(journal: Journal) -> None:
     assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b'"en"'})}
     journal.revoke_user("7", until_ms=5)
     journal.remember_server("redis:6379", ServerRecord("a", 1, "g", 1))
-    assert journal.overlay("d").users == {"7": 5}
+    journal.revoke_user("8", epoch=2)
+    assert journal.overlay("d").users == {"7": 5, "8": 0}
+    assert journal.overlay("d").epochs == {"8": 2}
     assert journal.server("redis:6379") is not None
 
 
 # From one release to the next
 
 
-def test_the_file_of_the_first_release_is_taken_over(old: sqlite3.Connection, journal: Journal) -> None:
+def test_the_file_of_an_older_release_is_taken_over(old: sqlite3.Connection, journal: Journal) -> None:
     """Nothing that waits is lost by an upgrade in the middle of an outage."""
     old.close()
     assert not journal.is_empty()
     assert_taken_over(journal)
     journal.close()
-    assert journal.overlay("d").users == {"7": 5}
+    assert journal.overlay("d").users == {"7": 5, "8": 0}
 
 
-def test_a_number_of_the_first_release_is_never_given_again(old: sqlite3.Connection, journal: Journal) -> None:
-    """Numbers go on where the first release ended, so that an old entry can never name a new write."""
+@pytest.mark.parametrize("old", [2], indirect=True)
+def test_a_user_who_waits_in_the_file_of_the_second_release_is_logged_out(
+    old: sqlite3.Connection, journal: Journal
+) -> None:
+    """As it was noted there, also by a worker of that release which goes on."""
+    old.execute("INSERT INTO user_revocations VALUES (3, '7', 5)")
+    assert journal.pending_user_revocations(redis=False) == [PendingUserRevocation(3, "7", 5)]
+    old.execute("INSERT OR REPLACE INTO user_revocations (user_id, until_ms) VALUES ('7', 6)")
+    assert journal.pending_user_revocations(redis=False) == [PendingUserRevocation(4, "7", 6)]
+
+
+def test_a_number_of_an_older_release_is_never_given_again(old: sqlite3.Connection, journal: Journal) -> None:
+    """Numbers go on where that release ended, so that an old entry can never name a new write."""
     journal.write("e", kind="a", category="ui", changes={"a": b"1"}, base={}, base_version=1)
     assert journal.pending_writes()[-1].seq > 9
 
 
-def test_a_worker_of_the_first_release_goes_on(old: sqlite3.Connection, journal: Journal) -> None:
+def test_a_worker_of_an_older_release_goes_on(old: sqlite3.Connection, journal: Journal) -> None:
     """While one worker after the other is replaced, old and new ones see what the others note."""
     assert old.execute("SELECT count(*) FROM revocations").fetchone() == (1,)
     assert_taken_over(journal)
@@ -119,7 +149,7 @@ def test_a_worker_of_the_first_release_goes_on(old: sqlite3.Connection, journal:
 
 
 def test_workers_that_take_over_together_lose_nothing(old: sqlite3.Connection, journal: Journal, path: Path) -> None:
-    """Processes that all find the first release's file at the same moment all succeed."""
+    """Processes that all find the older release's file at the same moment all succeed."""
     script = "wait(); journal.open(); journal.revoke_user(sys.argv[2], until_ms=1)"
     workers = [process(script, path, number) for number in range(5)]
     let_go(workers)
@@ -145,9 +175,10 @@ def test_kill_9_in_the_middle_of_taking_over_leaves_the_old_file(
         journal_file.MIGRATIONS = Dying(journal_file.MIGRATIONS)
         journal.open()
     """
+    [version] = old.execute("PRAGMA user_version").fetchone()
     worker = process(script, path)
     output(worker, expected=-signal.SIGKILL)
-    assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    assert old.execute("PRAGMA user_version").fetchone() == (version,)
     assert_taken_over(journal)
 
 

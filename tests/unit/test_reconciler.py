@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,8 @@ from flask import Flask
 
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.reconciler import OLDEST_WRITE_MS, Reconciler
-from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.reconciler import _AT_ONCE, _BATCH, _PIPELINE, OLDEST_WRITE_MS, Reconciler
+from flask_langpont_session.stores.base import AuthRow, Changes, ErrorClass, Position, StoreError
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.journal_entries import Claim, Settlement
 from flask_langpont_session.stores.local import LocalCopies
@@ -42,10 +43,14 @@ class Stores:
         self.pushed = "pushed"
         self.merged: Merged | StoreError = Merged("merged", 1, 0, 2)
         self.failing: set[str] = set()
+        self.damaged: set[str] = set()
 
     def tell(self, *what: Any) -> None:
-        if what[0] in self.failing:
+        about = {item for item in what if isinstance(item, str)}
+        if about & self.failing:
             raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
+        if about & self.damaged:
+            raise StoreError("primary", ErrorClass.DATA, "Test")
         self.told.append(what)
 
     # Redis
@@ -83,13 +88,17 @@ class Stores:
     def revoke(self, digest: str, *, timeout: float) -> list[tuple[str, int]]:
         return [(digest, self.kill(digest, timeout=timeout) or 0)]
 
-    def kill_user_until(self, user_id: str, until_ms: int, *, timeout: float) -> list[str]:
-        self.tell("kill_user_until", user_id, until_ms)
-        return self.of_user
+    def kill_user_until(
+        self, user_id: str, until_ms: int, timeout: float, *, epoch: int, after: str, limit: int
+    ) -> list[str]:
+        self.tell("kill_user_until", user_id, until_ms, epoch, after)
+        return [digest for digest in self.of_user if digest > after][:limit]
 
-    def changed_since(self, ms_ago: int) -> list[AuthRow]:
-        self.tell("changed_since", ms_ago)
-        return self.changed
+    def changed_since(self, ms_ago: int, after: Position | None, limit: int) -> Changes:
+        self.tell("changed_since", after or ms_ago)
+        begin = after[0] + 1 if after else 0
+        part = self.changed[begin : begin + limit]
+        return Changes(part, (begin + limit - 1, part[-1].digest) if len(part) == limit else None)
 
     def load(self, digest: str, *, idle_ms: int, idle_seen: int | None, timeout: float) -> AuthRow | None:
         if idle_seen is not None:
@@ -139,8 +148,18 @@ class Host:
         self.journal.increment(digest, kind="u", category="translation", field=key, by=by)
 
     def run(self, *, redis: bool = True, database: bool = True) -> list[tuple[Any, ...]]:
-        self.reconciler.run(redis=redis, database=database)
+        assert self.reconciler.run(redis=redis, database=database) is None
         return self.stores.told
+
+    def told_about(self, what: str) -> list[tuple[Any, ...]]:
+        """What the stores were told of one sort since the last time that somebody asked."""
+        told, self.stores.told = [said[1:] for said in self.stores.told if said[0] == what], []
+        return told
+
+    def settled(self) -> tuple[list[str], list[str]]:
+        """Of whom Redis was told since the last time that somebody asked: the living, and the dead."""
+        told = self.told_about("settle")
+        return [digest for live, _ in told for digest in live], [digest for _, dead in told for digest in dead]
 
     def waiting(self) -> dict[str, int]:
         return {name: count for name, count in self.journal.counts().items() if count}
@@ -248,20 +267,63 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
     host.journal.revoke_user("7", until_ms=123)
     assert host.run(database=False) == []
     assert host.waiting() == {"user_revocations": 1}
-    assert host.run() == [("kill_user_until", "7", 123), ("settle", [], [A, B])]
+    assert host.run() == [
+        ("kill_user_until", "7", 123, 0, ""),
+        ("settle", [], [A, B]),
+        ("kill_user_until", "7", 123, 0, B),
+    ]
     assert host.local.is_dead(A)
     assert host.local.is_dead(B)
     assert host.waiting() == {}
 
 
-def test_without_redis_a_logged_out_user_waits_session_by_session(host: Host) -> None:
-    """The database knows it; the tombstones follow when Redis is back."""
-    host.stores.of_user = [A, B]
+def test_without_redis_a_logged_out_user_is_told_to_the_database_once(host: Host) -> None:
+    """It holds from then on; the tombstones follow when Redis is back."""
+    host.stores.of_user = [f"{number:043}" for number in range(_BATCH + 1)]
     host.journal.revoke_user("7", until_ms=123)
-    assert host.run(redis=False) == [("kill_user_until", "7", 123)]
-    assert host.waiting() == {"revocations": 2}
-    host.stores.told = []
-    assert host.run() == [("bury", A, 1), ("bury", B, 1)]
+    host.run(redis=False)
+    assert [after for *_, after in host.told_about("kill_user_until")] == [
+        "", host.stores.of_user[_BATCH - 1], host.stores.of_user[_BATCH],
+    ]  # fmt: skip
+    assert host.run(redis=False) == []
+    assert host.waiting() == {"user_revocations": 1}
+    host.run()
+    assert host.settled()[1] == host.stores.of_user
+    assert host.waiting() == {}
+
+
+def test_a_user_whose_epoch_the_database_has_raised_is_settled_by_it(host: Host) -> None:
+    """What a request had no time for: without Redis there is nothing to be done."""
+    host.stores.of_user = [A, B]
+    host.journal.revoke_user("7", epoch=4)
+    assert host.run(redis=False) == []
+    assert host.run(database=False) == []
+    assert host.run() == [("kill_user_until", "7", 0, 4, ""), ("settle", [], [A, B]), ("kill_user_until", "7", 0, 4, B)]
+    assert host.waiting() == {}
+
+
+def test_a_user_with_many_rows_keeps_nobody_waiting(host: Host) -> None:
+    """After some of them others have their turn, and then it goes on where it was; in another worker too."""
+    host.stores.of_user = [f"{number:043}" for number in range(_AT_ONCE * _BATCH + 1)]
+    host.journal.revoke_user("7", epoch=4)
+    host.run()
+    assert host.settled()[1] == host.stores.of_user[:-1]
+    assert host.waiting() == {"user_revocations": 1}
+    host.reconciler = Reconciler(host.reconciler._repository, now_ms=lambda: host.now)
+    host.run()
+    assert host.told_about("settle") == [([], host.stores.of_user[-1:])]
+    assert host.waiting() == {}
+
+
+def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
+    """What Redis has not heard of is not left out."""
+    host.stores.of_user = [f"{number:043}" for number in range(_BATCH + 1)]
+    host.journal.revoke_user("7", epoch=4)
+    host.stores.failing = {"settle"}
+    assert host.reconciler.run(redis=True, database=True) is not None
+    host.stores.failing = set()
+    host.run()
+    assert host.settled()[1] == host.stores.of_user
 
 
 # -- what changed around an incident -----------------------------------------------------------------------------------
@@ -275,6 +337,29 @@ def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None
     assert host.stores.told == [("changed_since", 65_000), ("settle", [A], [C])]
     assert host.local.is_dead(C)
     assert not host.local.is_dead(B)
+
+
+def test_many_changed_rows_keep_nobody_waiting(host: Host) -> None:
+    """After some of them others have their turn; then it goes on where it was, and each is brought home once."""
+    host.stores.changed = [row(f"{number:043}") for number in range(_AT_ONCE * _PIPELINE + 1)]
+    assert not host.reconciler.settle_changes(5000)
+    sibling = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.claim_settlement("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
+    host.now += 1000
+    assert host.reconciler.settle_changes(6000)
+    assert host.settled()[0] == [r.digest for r in host.stores.changed]
+    assert host.journal.claim_settlement("sibling", sibling, 1000) is Claim.DONE
+
+
+def test_another_server_is_told_everything(host: Host) -> None:
+    """In the middle of a round Redis was lost once more: what it was told before is lost with it."""
+    host.stores.changed = [row(f"{number:043}") for number in range(_AT_ONCE * _PIPELINE + 1)]
+    assert not host.reconciler.settle_changes(5000)
+    host.told_about("settle")
+    host.stores.fence.identity = "y"
+    assert not host.reconciler.settle_changes(5000)
+    assert host.reconciler.settle_changes(5000)
+    assert host.settled()[0] == [r.digest for r in host.stores.changed]
 
 
 def test_what_changed_is_brought_home_by_one_worker_of_a_host(host: Host) -> None:
@@ -296,6 +381,10 @@ def test_an_interrupted_round_is_given_back(host: Host) -> None:
         host.reconciler.settle_changes(5000)
     wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
     assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+    host.journal.end_settlement("sibling", None)
+    host.stores.failing = set()
+    assert host.reconciler.settle_changes(5000)
+    assert host.stores.told[-1] == ("settle", [A], [])
 
 
 def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> None:
@@ -305,6 +394,14 @@ def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> N
     host.reconciler.renew_tombstones()
     assert host.stores.told == [("settle", [], [A])]
     assert host.waiting() == {"revocations": 2}
+
+
+def test_all_tombstones_are_renewed_however_many_there_are(host: Host) -> None:
+    """S6: the youngest as well as the oldest, and each once."""
+    digests = [f"{number:043}" for number in range(3 * _PIPELINE + 1)]
+    host.journal.revoke(*digests, in_redis=True)
+    host.reconciler.renew_tombstones()
+    assert host.settled()[1] == digests
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -439,11 +536,10 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
     host.journal.revoke(C)
     host.journal.queue_push(A)
     host.write(B, "input_text")
-    before = host.waiting()
-    host.stores.failing = {failing}
-    with pytest.raises(StoreError):
-        host.run()
-    assert host.waiting().get("writes") == before["writes"]
+    host.stores.failing = {failing, B}
+    with pytest.raises(StoreError) if failing != "merge" else nullcontext():
+        assert host.reconciler.run(redis=True, database=True)
+    assert host.waiting()["writes"] == 1
     host.stores.failing = set()
     host.stores.told = []
     assert ("merge", B, "translation", "alive", ["input_text"]) in host.run()
@@ -466,8 +562,7 @@ def test_an_addition_is_repeated_only_if_it_cannot_have_happened(
     host.write(A, "input_text")
     host.add(A, "usage_count", 5)
     host.stores.merged = StoreError("primary", error_class, "Test", sent=sent)
-    with pytest.raises(StoreError):
-        host.run()
+    assert host.reconciler.run(redis=True, database=True) is host.stores.merged
     waiting = host.journal.pending_writes()
     assert [write.field for write in waiting] == left
     assert [write.delta for write in waiting if write.is_delta] == [5] * (len(left) - 1)
@@ -479,9 +574,44 @@ def test_an_addition_is_sent_by_one_worker_only(host: Host, monkeypatch: pytest.
     host.write(A, "input_text")
     waiting = host.journal.pending_writes()
     assert [host.journal.claim(write) for write in waiting if write.is_delta] == [True]  # the other worker was faster
-    monkeypatch.setattr(host.journal, "pending_writes", lambda limit, signed_in: waiting)
-    host.reconciler._merge_all(True)
-    assert host.stores.told[-1] == ("merge", A, "translation", "alive", ["input_text"])
+    once = iter([waiting])
+    monkeypatch.setattr(host.journal, "pending_writes", lambda limit, signed_in: next(once, []))
+    assert host.run()[-1] == ("merge", A, "translation", "alive", ["input_text"])
+
+
+def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
+    """Its row may be locked by somebody. It is not forgotten, and who called hears of it."""
+    for digest in (A, B, C):
+        host.journal.revoke(digest)
+    host.stores.failing = {B}
+    error = host.reconciler.run(redis=True, database=True)
+    assert error is not None
+    assert error.error_class is ErrorClass.UNREACHABLE
+    assert [entry.digest for entry in host.journal.pending_revocations()] == [B]
+    assert [digest for digest, *_ in host.told_about("bury")] == [A, C]
+
+
+def test_two_entries_that_fail_are_a_store_that_does_not_answer(host: Host) -> None:
+    """Else every single one of them would be waited for."""
+    for digest in (A, B, C):
+        host.journal.revoke(digest)
+    host.stores.failing = {A, B}
+    with pytest.raises(StoreError):
+        host.reconciler.run(redis=True, database=True)
+    assert host.told_about("bury") == []
+
+
+def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> None:
+    """An error of data says nothing about the store, however often it comes; one more of another sort is one."""
+    host.journal.revoke(A, B)
+    host.journal.revoke("d" * 43)
+    host.journal.revoke(C)
+    host.stores.damaged, host.stores.failing = {A, B}, {"d" * 43}
+    error = host.reconciler.run(redis=True, database=True)
+    assert error is not None
+    assert error.error_class is ErrorClass.UNREACHABLE
+    assert [digest for digest, *_ in host.told_about("bury")] == [C]
+    assert host.waiting() == {"revocations": 3}
 
 
 def test_what_is_journalled_during_the_run_goes_home_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

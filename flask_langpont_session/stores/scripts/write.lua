@@ -112,7 +112,8 @@ local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local reply = {'written'}
 for number, plan in ipairs(plans) do
-  if plan.wipe then
+  -- A script that has written, were it a DEL of nothing, may go on although the server is out of memory.
+  if plan.wipe and redis.call('EXISTS', plan.key) == 1 then
     redis.call('DEL', plan.key)
   end
   if plan.wipe and #plan.sets + #plan.incs == 0 then

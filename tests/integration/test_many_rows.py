@@ -1,0 +1,252 @@
+"""Very many rows of one user, or very many that changed: what requests, breakers and Redis see of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, jsonify, session
+
+from example_app.processes import wait_until
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import LangPontSession, Revoked
+from flask_langpont_session.repository import _MOST_SETTLED
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+
+from .behind import LONG, browser, emptied, is_home, sign_in, wait_until_home, waiting
+from .conftest import MakeApp, parts
+
+ROWS = 20_000
+CHANGED = 5_000
+
+REALISTIC = {"DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.5}
+"""Seconds; a little more than the defaults, because a busy machine is no outage."""
+
+_FILL = sa.text(
+    """INSERT INTO langpont_sessions (digest, user_id, version, live, payload, user_epoch, created_at, updated_at,
+        idle_expires_at, absolute_expires_at)
+    SELECT lpad(n::text, 43, '0'), '7', 1, TRUE, '{}', 0, now - 60000, now - :ms_ago, now + 3600000, now + 3600000
+    FROM generate_series(1, :rows) AS n, (SELECT CAST(EXTRACT(EPOCH FROM now()) * 1000 AS BIGINT) AS now) AS clock"""
+)
+_ALIVE = sa.text("SELECT digest FROM langpont_sessions WHERE live")
+_VALID = sa.text(
+    """SELECT digest FROM langpont_sessions LEFT JOIN langpont_users USING (user_id)
+    WHERE live AND user_epoch = coalesce(epoch, 0)"""
+)
+
+
+def name(number: int) -> str:
+    """The digest of one of the many rows."""
+    return f"{number:043}"
+
+
+class Site:
+    """Two workers of one host, which share a journal, and one of another, on a table with many rows of user 7."""
+
+    def __init__(self, make_app: MakeApp, tmp_path: Path, postgres: Postgres) -> None:
+        config = {**REALISTIC, "DATABASE_URL": emptied(postgres)}
+        self.worker, self.sibling = make_app(**config), make_app(**config)
+        self.elsewhere = make_app(**config, JOURNAL=str(tmp_path / "other host.sqlite3"))
+        for app in self.all:
+            add_fresh(app)
+        self.engine = sa.create_engine(postgres.url, poolclass=sa.NullPool)
+
+    @property
+    def all(self) -> tuple[Flask, Flask, Flask]:
+        return self.worker, self.sibling, self.elsewhere
+
+    def fill(self, rows: int, ms_ago: int = 3_600_000) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(_FILL, {"rows": rows, "ms_ago": ms_ago})
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("ANALYZE langpont_sessions"))
+
+    def alive(self) -> list[str]:
+        """Digests of the rows that are not ended one by one, whatever the user's epoch."""
+        with self.engine.connect() as connection:
+            return sorted(connection.execute(_ALIVE).scalars())
+
+    def valid(self) -> list[str]:
+        """Digests of the rows that are taken for valid by whoever asks the database."""
+        with self.engine.connect() as connection:
+            return sorted(connection.execute(_VALID).scalars())
+
+    def revoke_user(self) -> Revoked:
+        """User 7, by a worker whose connections work."""
+        operator = cast(LangPontSession, self.worker.session_interface)
+        return operator.revoke_user("7", self.worker)
+
+    def bring_home(self) -> int:
+        """One worker's monitor does what is to be done. In how many rounds; no breaker opens in any of them."""
+        rounds = 0
+        while waiting(self.worker):
+            parts(self.worker).monitor.tick()
+            assert not parts(self.worker).health.open_stores()
+            rounds += 1
+        return rounds
+
+
+def add_fresh(app: Flask) -> None:
+    @app.get("/fresh")
+    def fresh() -> Any:
+        session.fresh("auth")  # type: ignore[attr-defined]
+        return jsonify(user=session.get("_user_id"))
+
+
+def who(app: Flask, client: Any, page: str = "/who") -> str | None:
+    """Whom a worker takes a browser for."""
+    user: str | None = browser(app, client.cookie).get(page).json["user"]
+    return user
+
+
+@contextmanager
+def resting(*apps: Flask) -> Iterator[None]:
+    """Only what requests and the test do happens."""
+    with ExitStack() as stack:
+        for app in apps:
+            stack.enter_context(parts(app).monitor.paused())
+        yield
+
+
+def tombstones(primary: Valkey, *, live: str = "0") -> int:
+    """How many auth records there are in Redis that are dead (or alive)."""
+    with primary.client() as client:
+        keys = list(client.scan_iter(match="session:auth:*", count=5000))
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(key, "@live")
+        lives: list[str] = pipeline.execute()
+    return lives.count(live)
+
+
+@pytest.fixture
+def site(make_app: MakeApp, tmp_path: Path, postgres: Postgres, primary: Valkey) -> Iterator[Site]:
+    site = Site(make_app, tmp_path, postgres)
+    yield site
+    postgres.start()
+    primary.thaw()
+    primary.start()
+
+
+# -- a user with very many sessions is logged out everywhere -----------------------------------------------------------
+
+
+def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, primary: Valkey) -> None:
+    """I1, I12: for everybody who asks the database it holds when the call returns; no breaker opens; the tombstones
+    follow; who signs in from then on stays."""
+    site.fill(ROWS)
+    clients = [sign_in(app) for app in site.all]
+    other = sign_in(site.worker, "8")
+    with resting(*site.all):
+        done = site.revoke_user()
+        assert done.durable
+        assert done.sessions in (_MOST_SETTLED, 0)  # 0: this machine was too slow for those
+        assert not parts(site.worker).health.open_stores()
+        for client in clients:
+            assert [who(app, client) for app in (site.worker, site.sibling)] == [None] * 2
+            assert who(site.elsewhere, client, "/fresh") is None
+        later = sign_in(site.elsewhere)
+        assert site.valid() == sorted([later.digest, other.digest])
+        assert waiting(site.worker) == 1
+        assert site.bring_home() > 1  # others had their turns between
+    assert site.alive() == sorted([later.digest, other.digest])
+    assert tombstones(primary) == ROWS + len(clients)
+    assert [who(app, later) for app in site.all] == ["7"] * 3
+    assert [who(app, other) for app in site.all] == ["8"] * 3
+
+
+def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
+    site: Site, postgres: Postgres, primary: Valkey
+) -> None:
+    """I5, S7: of this host at once, of all others when the database is back, which that keeps nobody from; who signed
+    in since stays."""
+    site.fill(ROWS)
+    client = sign_in(site.worker)
+    with resting(*site.all):
+        postgres.kill()
+        assert site.revoke_user() == Revoked(durable=False, sessions=1)
+        assert [who(app, client) for app in site.all] == [None] * 3  # Redis has heard of those that this worker knew
+        postgres.start()
+        wait_until(lambda: is_in_use_again(site.elsewhere), "the database in use elsewhere", LONG)
+        later = sign_in(site.elsewhere)
+        assert site.valid()[:ROWS] == [name(number) for number in range(1, ROWS + 1)]
+        wait_until(lambda: is_in_use_again(site.worker), "the database in use", LONG)
+        assert name(1) not in site.valid()
+        assert name(ROWS) in site.valid()  # that follows
+        site.bring_home()
+        assert site.alive() == [later.digest]
+        assert tombstones(primary) == ROWS + 1
+    wait_until_home(*site.all)
+    assert [who(app, later) for app in site.all] == ["7"] * 3
+
+
+def is_in_use_again(app: Flask) -> bool:
+    """After one more round of a worker's monitor."""
+    parts(app).monitor.tick()
+    return not parts(app).health.open_stores()
+
+
+def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, primary: Valkey) -> None:
+    """Redis lost them; the database has not heard of one of them."""
+    digests = [name(number) for number in range(1_201)]
+    worker = parts(site.worker)
+    with resting(*site.all):
+        worker.health.failed(StoreError("database", ErrorClass.IDENTITY_REFUSED, "Test"), "write")
+        worker.repository.journal.revoke(*digests, in_redis=True)
+        worker.monitor.tick()
+        assert tombstones(primary) == len(digests)
+        assert waiting(site.worker) == len(digests)
+
+
+# -- very many rows changed around an incident -------------------------------------------------------------------------
+
+
+def test_very_many_changed_rows_keep_no_breaker_open(site: Site, primary: Valkey) -> None:
+    """I6: requests use Redis again before all of it is brought home, and it is brought home."""
+    site.fill(CHANGED, ms_ago=0)
+    worker = parts(site.worker)
+    with resting(*site.all):
+        primary.kill()
+        for _ in range(worker.settings.failure_threshold):
+            worker.health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "Test"), "read")
+        assert worker.health.open_stores()
+        primary.start()
+        while worker.health.open_stores():
+            worker.monitor.tick()
+        assert 0 < tombstones(primary, live="1") < CHANGED
+        assert not is_settled(site.worker)
+        while not is_settled(site.worker):
+            worker.monitor.tick()
+            assert not worker.health.open_stores()
+        assert tombstones(primary, live="1") == CHANGED
+
+
+def test_changed_rows_that_cannot_be_had_keep_no_breaker_open(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes too long to read them: that is tried again, and says nothing about what requests ask for."""
+    worker = parts(site.worker)
+
+    def too_slow(*_: object) -> None:
+        raise StoreError("database", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
+
+    with resting(*site.all):
+        monkeypatch.setattr(worker.repository.database, "changed_since", too_slow)
+        for _ in range(worker.settings.failure_threshold):
+            worker.health.failed(StoreError("database", ErrorClass.UNREACHABLE, "Test"), "read")
+        while worker.health.open_stores():
+            worker.monitor.tick()
+        for _ in range(2 * worker.settings.failure_threshold):
+            worker.monitor.tick()
+            assert not worker.health.open_stores()
+        assert not is_settled(site.worker)
+        monkeypatch.undo()
+        worker.monitor.tick()
+        assert is_settled(site.worker)
+
+
+def is_settled(app: Flask) -> bool:
+    """Redis has what changed around the last incident."""
+    return is_home(app) and parts(app).monitor._incident is None
