@@ -44,7 +44,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgresql,prometheus,speed]' --group check
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[aws,postgresql,prometheus,speed]' --group check
 	@touch $@
 
 .venv-flask/.installed: pyproject.toml constraints.txt

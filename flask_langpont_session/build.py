@@ -1,6 +1,6 @@
 """From configuration to parts: the one module that knows how everything is put together.
 
-Nothing is connected here: an application starts with every store down, and heals by itself.
+No store is connected here: an application starts with every store down, and heals by itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blinker import Signal
 from flask import Flask
@@ -19,11 +19,13 @@ from redis.connection import BlockingConnectionPool, ConnectionPool
 from redis.retry import Retry
 
 from . import events
+from .aws import endpoints
+from .aws.cloud import Cloud, cloud_of
 from .config import Settings, load_settings
 from .exceptions import ConfigError
-from .health import DATABASE, PRIMARY, REPLICA, Health
+from .health import DATABASE, PRIMARY, REPLICA, WRITE, Health
 from .host_memory import HostMemory
-from .metrics import Recorder
+from .metrics import Recorder, count_level
 from .monitor import Monitor
 from .repository import SessionRepository
 from .stores import sentinel
@@ -33,6 +35,11 @@ from .stores.fence import Fence
 from .stores.journal import Journal
 from .stores.local import LocalCopies
 from .stores.redis import RedisStore
+
+if TYPE_CHECKING:
+    from .aws.alerts import Alerts
+    from .exporters.active import ActiveSessions
+    from .exporters.exporting import Exporting
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +55,8 @@ class State:
     health: Health
     recorder: Recorder
     monitor: Monitor
+    alerts: Alerts | None = None
+    exporting: Exporting | None = None
 
 
 def build(app: Flask) -> State:
@@ -57,12 +66,15 @@ def build(app: Flask) -> State:
     """
     settings = load_settings(app)
     recorder = Recorder()
-    emit = _emitter(app)
+    emit = _emitter(app, recorder)
     local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl)
     journal = _journal(settings)
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
-    redis = _redis_stores(settings, emit, local, journal, monitors)
-    health = _health(settings, [*redis, DATABASE], emit, monitors)
+    cloud = cloud_of(settings)
+    cloud.begin()
+    redis = _redis_stores(settings, emit, local, journal, monitors, cloud, recorder)
+    health = _health(settings, [*redis, DATABASE], emit, monitors, recorder)
+    active, exporting = _exporting(settings, recorder, health, redis)
     repository = SessionRepository(
         settings,
         redis=redis,
@@ -72,14 +84,39 @@ def build(app: Flask) -> State:
         health=health,
         recorder=recorder,
         emit=emit,
+        in_use=active,
     )
-    monitor = Monitor(repository, interval=settings.health_interval, slow=settings.slow_ms / 1000)
+    monitor = Monitor(
+        repository,
+        interval=settings.health_interval,
+        slow=settings.slow_ms / 1000,
+        attend=lambda lost: cloud.attend(redis, lost),
+    )
     monitors.append(monitor)
-    return State(settings, repository, health, recorder, monitor)
+    alerts = _alerts(app, settings, health, recorder)
+    return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting)
 
 
-def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Monitor]) -> Health:
+def _exporting(
+    settings: Settings, recorder: Recorder, health: Health, redis: dict[str, RedisStore]
+) -> tuple[ActiveSessions | None, Exporting | None]:
+    if not settings.metrics:
+        return None, None
+    from .exporters.active import ActiveSessions  # not paid for by who exports nothing
+    from .exporters.exporting import Exporting
+
+    active = ActiveSessions(
+        redis[PRIMARY],
+        recorder,
+        is_up=lambda: health.view().can(PRIMARY, WRITE),
+        interval=settings.metrics_interval,
+    )
+    return active, Exporting(settings, recorder, lambda: health.level, active, tuple(redis.values()))
+
+
+def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Monitor], recorder: Recorder) -> Health:
     def level_changed(old: int, new: int) -> None:
+        count_level(recorder, new)
         log.warning("session stores: level %d -> %d", old, new)
         emit(events.level_changed, events.LevelChanged(old, new))
 
@@ -101,8 +138,18 @@ def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Mo
     )
 
 
-def _emitter(app: Flask) -> Emit:
+def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts | None:
+    if not settings.alert_topics:
+        log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic")
+        return None
+    from .aws.alerts import attach  # not paid for by who has no topics
+
+    return attach(app, settings, health, recorder)
+
+
+def _emitter(app: Flask, recorder: Recorder) -> Emit:
     def emit(signal: Signal, event: object) -> None:
+        recorder.count(type(event).__name__)
         for receiver in signal.receivers_for(app):
             try:
                 receiver(app, event=event)
@@ -114,7 +161,13 @@ def _emitter(app: Flask) -> Emit:
 
 
 def _redis_stores(
-    settings: Settings, emit: Emit, local: LocalCopies, journal: Journal, monitors: list[Monitor]
+    settings: Settings,
+    emit: Emit,
+    local: LocalCopies,
+    journal: Journal,
+    monitors: list[Monitor],
+    cloud: Cloud,
+    recorder: Recorder,
 ) -> dict[str, RedisStore]:
     def primary_is_older() -> None:
         local.forget_categories()
@@ -123,7 +176,7 @@ def _redis_stores(
 
     places = (
         (PRIMARY, settings.redis_url, settings.redis_client, primary_is_older),
-        (REPLICA, _replica_url(settings), settings.replica_client, lambda: None),
+        (REPLICA, _replica_url(settings, cloud), settings.replica_client, lambda: None),
     )
     stores = {}
     for name, url, client, on_incident in places:
@@ -132,20 +185,27 @@ def _redis_stores(
             if client is not None:
                 pool = _pool_of(client, settings, fence)
             else:
-                pool = make_pool(url or "", settings, fence, is_master=name == PRIMARY)
-            stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence)
+                pool = make_pool(url or "", settings, fence, cloud, is_master=name == PRIMARY)
+            waited = _waits_for(name, recorder)
+            stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence, waited=waited)
     return stores
 
 
-def _replica_url(settings: Settings) -> str | None:
-    """Sentinels know the replicas too, so nobody has to name them."""
+def _replica_url(settings: Settings, cloud: Cloud) -> str | None:
+    """Sentinels and AWS know the replicas too, so nobody has to name them."""
     if settings.replica_url or settings.replica_client is not None:
         return settings.replica_url
+    if cloud.group is not None:
+        return settings.redis_url if cloud.group.may_have_replicas else None
     return settings.redis_url if sentinel.is_sentinel(settings.redis_url) else None
 
 
 def _changed(store: str, emit: Emit) -> Callable[[], None]:
     return lambda: emit(events.server_changed, events.ServerChanged(store))
+
+
+def _waits_for(store: str, recorder: Recorder) -> Callable[[float], None]:
+    return lambda seconds: recorder.measure("pool_wait", store, seconds * 1000)
 
 
 def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
@@ -179,15 +239,23 @@ def _waits(settings: Settings, fence: Fence) -> dict[str, Any]:
     }
 
 
-def make_pool(url: str, settings: Settings, fence: Fence, *, is_master: bool = True) -> ConnectionPool:
+def make_pool(url: str, settings: Settings, fence: Fence, cloud: Cloud, *, is_master: bool = True) -> ConnectionPool:
     """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
 
-    :param is_master: which server of a service is wanted, where sentinels know them all.
+    :param cloud: what AWS says, if it is to be asked.
+    :param is_master: which server of a service or group is wanted, where somebody knows them all.
     """
-    options = {"password": settings.redis_token} if settings.redis_token else {}
+    options: dict[str, Any] = {"password": settings.redis_token} if settings.redis_token else {}
+    if cloud.credentials is not None:
+        options["credential_provider"] = cloud.credentials
     tls_options = {"ssl_ca_certs": str(settings.redis_ca_file)} if settings.redis_ca_file else {}
     size: dict[str, Any] = {"max_connections": settings.redis_max_connections, "timeout": settings.redis_pool_timeout}
     waits = _waits(settings, fence)
+    waits["redis_connect_func"] = cloud.introducing(fence.introduce)
+    if cloud.group is not None and endpoints.is_elasticache(url):
+        return endpoints.make_pool(
+            cloud.group, is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
+        )
     if sentinel.is_sentinel(url):
         return sentinel.make_pool(
             sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size

@@ -9,6 +9,7 @@ from flask.cli import AppGroup, with_appcontext
 
 from .build import State
 from .categories import Priority
+from .config import SEVERITIES
 from .cookies import is_digest
 from .exceptions import LangPontSessionError
 from .extension import state_of
@@ -133,6 +134,23 @@ def purge(days: int) -> None:
     except StoreError as error:
         raise click.ClickException(f"{error}; {deleted} rows were deleted before that") from None
     click.echo(f"{deleted} rows deleted.")
+
+
+@langpont.command("alert-test")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only this one; else each, to its own topic.")
+@with_appcontext
+def alert_test(severity: str | None) -> None:
+    """Send a marked test message to the topics of ALERT_TOPICS and say what became of each. Exit code 1 on failure."""
+    alerts = state_of().alerts
+    if alerts is None:
+        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
+    failed = False
+    for name in [severity] if severity else SEVERITIES:
+        sent = alerts.send_test(name)
+        failed = failed or sent.problem is not None
+        click.echo(f"{name:10} {sent.topic}: {sent.problem or 'sent'}")
+    if failed:
+        raise SystemExit(1)
 
 
 @langpont.command("explain")

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -23,6 +24,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from . import categories, policy
+from .aws import client as aws
+from .aws import credentials, endpoints
 from .categories import AUTH, CategoryTable, KeyPatterns, Priority
 from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
@@ -32,10 +35,14 @@ from .stores import sentinel
 
 PREFIX = "LANGPONT_SESSION_"
 
-REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", *sentinel.SCHEMES)
+REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", *sentinel.SCHEMES, endpoints.SCHEME)
 _URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 _LOCAL_REDIS = "redis://localhost:6379/0"
+_TLS_SCHEMES = ("rediss:", "valkeys:", "rediss+sentinel:", "valkeys+sentinel:", f"{endpoints.SCHEME}:")
+
+SEVERITIES = ("info", "warning", "critical", "emergency")
+_TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
 
 
 def _number(low: float, high: float, kind: str) -> Callable[[str, Any], str | None]:
@@ -71,8 +78,51 @@ def _text(name: str, value: Any) -> str | None:
     return None if isinstance(value, str) and value else f"{name}: a non-empty string, not {type(value).__name__}"
 
 
+def _topics(name: str, value: Any) -> str | None:
+    """Never with what was given: an ARN names the account."""
+    if not isinstance(value, Mapping):
+        return f"{name}: a mapping of severity → ARN of an SNS topic, not {type(value).__name__}"
+    unknown = [repr(key) if str(key).isalpha() else "something else" for key in value if key not in SEVERITIES]
+    if unknown:
+        return f"{name}: the severities are {', '.join(SEVERITIES)}, not {', '.join(unknown)}"
+    wrong = [severity for severity, arn in value.items() if not (isinstance(arn, str) and _TOPIC_ARN.fullmatch(arn))]
+    if wrong:
+        return f"{name}: {', '.join(wrong)}: the ARN of a standard topic, as in arn:aws:sns:REGION:ACCOUNT:NAME"
+    if value and find_spec("boto3") is None:
+        return f"{name}: boto3 is not installed; pip install flask-langpont-session[aws]"
+    return None
+
+
+def _cache_user(name: str, value: Any) -> str | None:
+    if isinstance(value, str) and credentials.is_user(value):
+        return None
+    return f"{name}: the id of an ElastiCache user: up to 40 letters, digits and single hyphens"
+
+
 def _flag(name: str, value: Any) -> str | None:
     return None if isinstance(value, bool) else f"{name}: True or False, not {value!r}"
+
+
+def _dimension(name: str, value: Any) -> str | None:
+    """CloudWatch refuses everything that is sent under another one."""
+    if not isinstance(value, str) or not re.fullmatch(r"[ -~]{1,1024}", value) or value.isspace():
+        return f"{name}: 1 to 1024 printable ASCII characters, not only blanks (it is a dimension of metrics)"
+    return None
+
+
+def _some_of(*allowed: str) -> Callable[[str, Any], str | None]:
+    def check(name: str, value: Any) -> str | None:
+        problem = _names(name, value)
+        wrong = [] if problem else [repr(item) for item in value if item not in allowed]
+        return f"{name}: any of {', '.join(allowed)}, not {', '.join(wrong)}" if wrong else problem
+
+    return check
+
+
+def _registry(name: str, value: Any) -> str | None:
+    if value is None or (hasattr(value, "collect") and hasattr(value, "register")):
+        return None
+    return f"{name}: a CollectorRegistry of prometheus_client, not {type(value).__name__}"
 
 
 def _one_of(*allowed: str) -> Callable[[str, Any], str | None]:
@@ -93,10 +143,13 @@ def _prefix(name: str, value: Any) -> str | None:
     return None
 
 
-def _health_prefix(name: str, value: Any) -> str | None:
-    if not isinstance(value, str) or not re.fullmatch(r"(/[^/<>\s]+)+", value):
-        return f"{name}: a path such as /healthz, or None, not {value!r}"
-    return None
+def _page_like(example: str) -> Callable[[str, Any], str | None]:
+    def check(name: str, value: Any) -> str | None:
+        if not isinstance(value, str) or not re.fullmatch(r"(/[^/<>\s]+)+", value):
+            return f"{name}: a path such as {example}, or None, not {value!r}"
+        return None
+
+    return check
 
 
 def _engine(name: str, value: Any) -> str | None:
@@ -168,6 +221,8 @@ class Settings:
     redis_max_connections: int = _setting(50, _integer(1, 10_000, "connections"))
     redis_pool_timeout: float = _setting(0.05, _number(0, 60, _SECONDS))
     redis_token: str | None = _setting(None, _optional(_text))
+    redis_token_secret: str | None = _setting(None, _optional(_text))  # name or ARN in Secrets Manager
+    redis_iam_user: str | None = _setting(None, _optional(_cache_user))
     redis_ca_file: str | None = _setting(None, _optional(_path))
     database_url: str | None = _setting(None, _optional(_text))
     database_engine: Engine | None = _setting(None, _engine)
@@ -202,10 +257,17 @@ class Settings:
     max_fields: int = _setting(256, _integer(1, 4096, "fields"))
     max_depth: int = _setting(32, _integer(1, 128, "levels"))
     key_prefix: str = _setting("session", _prefix)
-    health_url_prefix: str | None = _setting("/healthz", _optional(_health_prefix))
+    health_url_prefix: str | None = _setting("/healthz", _optional(_page_like("/healthz")))
     health_fail_level: int | None = _setting(None, _optional(_integer(1, 4, "a level")))
-    environment: str = _setting("production", _text)
-    service: str = _setting("LangPont", _text)
+    environment: str = _setting("production", _dimension)
+    service: str = _setting("LangPont", _dimension)
+    metrics: Sequence[str] = _setting(list, _some_of("cloudwatch", "prometheus"))
+    metrics_interval: float = _setting(60, _number(1, 3600, _SECONDS))
+    metrics_url: str | None = _setting(None, _optional(_page_like("/metrics")))
+    metrics_registry: Any = _setting(None, _registry)
+    alert_topics: Mapping[str, str] = _setting(dict, _topics)
+    alert_repeat: float = _setting(14_400, _number(60, 2_592_000, _SECONDS))
+    alert_runbook: str = _setting("docs/operations.md", _text)
 
     # What follows is made of the settings above.
     table: CategoryTable = field(init=False)
@@ -263,6 +325,8 @@ def _together(settings: Settings, app: Flask, wrong: Set[str]) -> list[str]:
     if "categories" in wrong:
         problems = []  # nobody knows the table that the application means
     problems += _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
+    if "redis_url" not in wrong:
+        problems += _aws_problems(settings)
     either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
     silent = frozenset(wrong).union(*(pair for pair in either if pair & wrong))
     about = tuple(f"{PREFIX}{name.upper()}{end}" for name in silent for end in (":", "["))
@@ -285,7 +349,7 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
 
 def is_local(redis_url: str | None) -> bool:
     """Whether a Redis URL names this very host. Sentinels may run here, what they watch is on several."""
-    if not redis_url or sentinel.is_sentinel(redis_url):
+    if not redis_url or sentinel.is_sentinel(redis_url) or endpoints.is_elasticache(redis_url):
         return False
     try:
         parts = urlsplit(redis_url)
@@ -444,7 +508,7 @@ def _places(settings: Settings, app: Flask) -> list[str]:
         )
     if settings.redis_ca_file and not Path(settings.redis_ca_file).is_file():
         problems.append(f"{PREFIX}REDIS_CA_FILE: there is no file {os.fspath(settings.redis_ca_file)!r}")
-    return problems + _database_problems(settings) + _journal_problems(settings)
+    return problems + _database_problems(settings) + _journal_problems(settings) + _metrics_problems(settings)
 
 
 def _redis_url_problems(name: str, url: str | None) -> list[str]:
@@ -453,6 +517,8 @@ def _redis_url_problems(name: str, url: str | None) -> list[str]:
     label = PREFIX + name.upper()
     if sentinel.is_sentinel(url):
         return [f"{label}: {problem}" for problem in _sentinel_problems(url)]
+    if endpoints.is_elasticache(url):
+        return [f"{label}: {problem}" for problem in _elasticache_problems(name, url)]
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - reading it is the check
@@ -487,6 +553,55 @@ def _sentinel_problems(url: str) -> list[str]:
         except ValueError as error:
             problems = [str(error)]
     return problems
+
+
+def _elasticache_problems(name: str, url: str) -> list[str]:
+    if name == "replica_url":
+        return ["the replicas of a group are found with its primary, by REDIS_URL; leave this out"]
+    try:
+        group = endpoints.parse(url)
+    except ValueError as error:
+        return [str(error)]
+    if not aws.is_installed():
+        return [f"elasticache:// needs boto3; {aws.EXTRA}"]
+    if group.region is None and aws_region() is None:
+        return ["no region is known; write elasticache://group-id?region=…, or set AWS_DEFAULT_REGION"]
+    return []
+
+
+def _aws_problems(settings: Settings) -> list[str]:
+    """Credentials that AWS gives: what they need, and what they cannot stand beside."""
+    given = [way for way in ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER") if getattr(settings, way.lower())]
+    if len(given) > 1:
+        return [f"{PREFIX}{' and '.join(given)}: give one of them"]
+    if not given or given == ["REDIS_TOKEN"]:
+        return []
+    [way] = given
+    if settings.redis_client is not None or settings.replica_client is not None:
+        return [f"{PREFIX}{way}: a ready client brings its own credentials; give one of them"]
+    urls = {name.upper(): getattr(settings, name) for name in ("redis_url", "replica_url")}
+    known = {name: url for name, url in urls.items() if url and not _redis_url_problems(name.lower(), url)}
+    problems = [problem for name, url in known.items() for problem in _greeting_problems(way, name, url)]
+    return [f"{PREFIX}{way}: {problem}" for problem in problems or _asking_problems(settings)]
+
+
+def _asking_problems(settings: Settings) -> list[str]:
+    if not aws.is_installed():
+        return [f"needs boto3; {aws.EXTRA}"]
+    secret = settings.redis_token_secret
+    if secret and not endpoints.is_elasticache(settings.redis_url) and not credentials.region_of(secret, aws_region()):
+        return ["no region is known; give the ARN of the secret, or set AWS_DEFAULT_REGION"]
+    return []
+
+
+def _greeting_problems(way: str, name: str, url: str) -> list[str]:
+    if way == "REDIS_IAM_USER" and name == "REDIS_URL" and not endpoints.is_elasticache(url):
+        return ["needs REDIS_URL = 'elasticache://group-id': a token is signed for one group"]
+    if not url.startswith(_TLS_SCHEMES):
+        return [f"{name} has no TLS, and the token could be read on the way; use rediss:// or elasticache://"]
+    if "@" in urlsplit(url).netloc:
+        return [f"{name} has a user or a password in it; give one of them"]
+    return []
 
 
 def _option_problems(parts: SplitResult, known: Set[str] = _URL_OPTIONS) -> list[str]:
@@ -550,3 +665,35 @@ def _journal_problems(settings: Settings) -> list[str]:
         if usable and os.access(place, os.R_OK | os.W_OK):
             return []
     return [f"{PREFIX}JOURNAL: {os.fspath(path)!r}: not a place where this process may write a file"]
+
+
+def _metrics_problems(settings: Settings) -> list[str]:
+    """What an exporter needs and will not find by itself later, as it may find credentials."""
+    label = f"{PREFIX}METRICS"
+    idle = [
+        f"{PREFIX}{name}: nobody reads it; add 'prometheus' to METRICS, or leave this out"
+        for name in ("METRICS_URL", "METRICS_REGISTRY")
+        if getattr(settings, name.lower()) is not None and "prometheus" not in settings.metrics
+    ]
+    missing = [
+        f"{label}: {exporter} needs {module}; pip install flask-langpont-session[{extra}]"
+        for exporter, module, extra in (
+            ("cloudwatch", "boto3", "aws"),
+            ("prometheus", "prometheus_client", "prometheus"),
+        )
+        if exporter in settings.metrics and find_spec(module) is None
+    ]
+    if missing or "cloudwatch" not in settings.metrics or aws_region():
+        return idle + missing
+    return [*idle, f"{label}: cloudwatch needs a region: set AWS_DEFAULT_REGION, or name one in AWS_PROFILE's profile"]
+
+
+def aws_region() -> str | None:
+    """The region of the environment or of boto3's files; None: there is none, or the files cannot be read."""
+    from boto3.session import Session  # only for who uses AWS
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return Session().region_name or os.environ.get("AWS_REGION")
+    except BotoCoreError:
+        return None

@@ -60,6 +60,8 @@ class LangPontSession(SessionInterface):
         app.extensions[CONTEXT] = _context(app, state)
         app.session_interface = self
         install_hooks(app, state.recorder)
+        if state.exporting is not None:
+            state.exporting.install(app)
         _listen_to_flask_login(app)
         if state.settings.health_url_prefix:
             app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)

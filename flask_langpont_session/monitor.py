@@ -12,7 +12,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,8 @@ class Monitor:
 
     :param interval: seconds between canaries while everything is healthy.
     :param slow: seconds above which a probe is not a good one.
+    :param attend: called every round with the names of the stores that are lost: somebody may know another place for
+        them, or another token. Must not block.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Monitor:
         *,
         interval: float,
         slow: float,
+        attend: Callable[[Set[str]], None] = lambda lost: None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
@@ -65,6 +68,7 @@ class Monitor:
         self._reconciler = Reconciler(repository, now_ms)
         self._interval = interval
         self._slow = slow
+        self._attend = attend
         self._clock = clock
         self._rng = rng or random.Random()
         terms = repository.settings.lease_terms
@@ -174,6 +178,7 @@ class Monitor:
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
         self.share_outage()
+        self._attend(lost)
         if not lost:
             self._next_probe.clear()
         self._drain()

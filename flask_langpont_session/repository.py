@@ -21,7 +21,7 @@ from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .exceptions import GrantRefused, UnreadableValue
 from .flights import Flights
 from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
-from .metrics import Recorder
+from .metrics import InUse, Recorder
 from .outbox import NOTHING, Outbox
 from .policy import Behaviour
 from .records import Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
@@ -61,6 +61,7 @@ class SessionRepository:
     :param emit: called with a signal and an event; must not raise.
     :param clock: monotonic seconds.
     :param now_ms: milliseconds since 1970.
+    :param in_use: is told which sessions are in use.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class SessionRepository:
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         flights: Flights[Confirmed] | None = None,
+        in_use: InUse | None = None,
     ) -> None:
         self.settings = settings
         self.table = settings.table
@@ -109,6 +111,7 @@ class SessionRepository:
         self._others = tuple(name for name in self.table.loaded_together if name != AUTH)
         self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
         self._noted: set[str] = set()
+        self._in_use = in_use
 
     def begin(self, budget: float | None = None) -> Walk:
         """Start one request's walk through the stores.
@@ -157,6 +160,7 @@ class SessionRepository:
             apply_writes(shown, overlay.writes[AUTH], {})
             loaded.fields[AUTH] = shown
         self._show(loaded, others, sid, walk, heard, overlay)
+        self._count_load(sid.digest, SIGNED_IN, loaded, walk, life)
         return loaded
 
     def load_more(self, sid: SessionId, walk: Walk, life: Life, loaded: Loaded, category: str) -> None:
@@ -173,6 +177,7 @@ class SessionRepository:
         heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
+        self._count_load(sid.digest, ANONYMOUS, loaded, walk, life)
         return loaded
 
     def _read(
@@ -281,7 +286,10 @@ class SessionRepository:
         if not plan.target or not plan.changes:
             return Saved(stored=False, durable=durable)
         row = self._save_auth(plan, walk) if plan.target.kind == SIGNED_IN else None
+        names = tuple(plan.changes)
         stored = self._save_categories(plan, plan.target, walk, row)
+        if stored:
+            self._count_save(plan, plan.target, names)
         if plan.is_new and plan.origin and not plan.ends:
             self._leave(plan.origin, walk)
         has_ended = plan.target.kind == SIGNED_IN and self.local.is_dead(plan.target.digest)
@@ -303,6 +311,10 @@ class SessionRepository:
         self.local.put_auth(row, began)
         if old:
             self._settle_revoked(old, 0, walk, in_database=True)
+            self.recorder.count("sessions_ended", by=int(not plan.renames))
+        elif origin:
+            self._no_longer_in_use(origin.digest)  # its data is left to run out
+        self._count_save(plan, target)
         self._save_categories(plan, target, walk, row)
         return Saved(stored=True)
 
@@ -567,6 +579,7 @@ class SessionRepository:
             # Only who knows what was there before can merge without undoing what others write meanwhile.
             plan.loaded = self.load(target, walk, plan.life)
         kept = self._outbox.keep(plan, changes)
+        self.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
 
     def _was_written(
@@ -581,6 +594,7 @@ class SessionRepository:
     ) -> bool:
         if written.status != "written":
             return self._write_the_rest(plan, target, changes, written, walk, shadow)
+        self._count_payload(changes)
         if not shadow:
             self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions)
         self._outbox.taken(target.digest, changes, shadow=shadow)
@@ -615,6 +629,7 @@ class SessionRepository:
         if origin.kind != SIGNED_IN:
             names = tuple(self.table.categories)
             self._to_primary(walk, "remove", lambda timeout: self.primary.remove(origin.digest, names, timeout=timeout))
+            self._no_longer_in_use(origin.digest)
 
     # -- revoking --------------------------------------------------------------------------------------------------
 
@@ -623,6 +638,7 @@ class SessionRepository:
 
         :return: whether the database knows it already.
         """
+        self.recorder.count("sessions_ended", by=int(not self.local.is_dead(digest)))
         self.local.kill(digest)
         dead = self._revoke_in_database(digest, walk)
         in_database = dead is not None
@@ -643,6 +659,7 @@ class SessionRepository:
 
     def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
         self.local.kill(digest)
+        self._no_longer_in_use(digest)
         in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
         if not (in_database and in_redis):
             self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
@@ -704,6 +721,7 @@ class SessionRepository:
         # The journal first: from then on every worker of the host knows.
         self._outbox.revoke_user(user_id, until_ms)
         digests = self.local.sign_out_user(user_id, until_ms)
+        self.recorder.count("sessions_ended", by=len(digests))
         self._settle_all(digests, walk, in_database=False)
         return Revoked(durable=False, sessions=len(digests))
 
@@ -719,8 +737,10 @@ class SessionRepository:
             self.primary.settle([], dead, names, stamp_ms=0, timeout=timeout)
             return True
 
+        self.recorder.count("sessions_ended", by=sum(not self.local.is_dead(digest) for digest in digests))
         for digest in digests:
             self.local.kill(digest)
+            self._no_longer_in_use(digest)
         in_redis = not digests or bool(self._to_primary(walk, "bury", bury))
         if digests and not in_database:
             self._outbox.revoke(*digests, in_redis=in_redis, in_database=False)
@@ -729,6 +749,40 @@ class SessionRepository:
         return in_redis
 
     # -- reporting -------------------------------------------------------------------------------------------------
+
+    def _count_load(self, digest: str, kind: str, loaded: Loaded, walk: Walk, life: Life) -> None:
+        """What stood in for the primary, and whose session is in use."""
+        if walk.level:
+            for source in {*loaded.sources.values(), *loaded.exceptions.values()} - {PRIMARY, "none"}:
+                self.recorder.count(f"fallback_{source}")
+        if self._in_use is None or loaded.shadow or not self._in_use.is_due(digest):
+            return
+        if loaded.row:
+            self._in_use.served(digest, life.left_of(loaded.row))
+        elif kind == ANONYMOUS and (names := [name for name, version in loaded.versions.items() if version]):
+            self._in_use.served(digest, max(self.life_of(name, ANONYMOUS, life) for name in names))
+
+    def _count_save(self, plan: Plan, target: SessionId, names: Iterable[str] = ()) -> None:
+        """A session that began or has another id now; it is in use.
+
+        :param names: the categories that were saved.
+        """
+        if plan.is_new:
+            keeps_on = plan.renames or (target.kind != SIGNED_IN and plan.origin and not plan.ends)
+            self.recorder.count("sessions_regenerated" if keeps_on else "sessions_created")
+        if self._in_use is None or plan.is_for_shadow or not self._in_use.is_due(target.digest):
+            return
+        lives = [self.life_of(name, target.kind, plan.life) for name in names]
+        self._in_use.served(target.digest, plan.life.idle_ms if target.kind == SIGNED_IN else max(lives))
+
+    def _count_payload(self, changes: Mapping[str, CategoryChange]) -> None:
+        for name, change in changes.items():
+            if change.sets:
+                self.recorder.measure("payload", name, sum(map(len, change.sets)) + sum(map(len, change.sets.values())))
+
+    def _no_longer_in_use(self, digest: str) -> None:
+        if self._in_use is not None:
+            self._in_use.ended(digest)
 
     def note_unclaimed(self, key: str) -> None:
         """Say once per key that only the catch-all claims it: probably CATEGORIES forgot it."""

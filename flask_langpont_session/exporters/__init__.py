@@ -1,1 +1,1 @@
-"""Where the recorder's figures go: CloudWatch and Prometheus. Nothing here is imported unless METRICS names it."""
+"""Where the recorder's figures go: CloudWatch and Prometheus. Only `pump` is imported though METRICS names neither."""

@@ -21,35 +21,83 @@ class Metric(NamedTuple):
     :param name: in CloudWatch.
     :param unit: as CloudWatch spells it.
     :param statistic: the one that means something: ``Sum`` of counts, ``Maximum`` of states, ``p99`` of distributions.
+    :param meaning: what it counts, and over what.
     :param by: a third dimension under which it is published as well.
     """
 
     name: str
     unit: str
     statistic: str
+    meaning: str
     by: str | None = None
 
 
-ACTIVE_SESSIONS = Metric("ActiveSessions", "Count", "Maximum")
-OPERATION_LATENCY = Metric("OperationLatency", "Milliseconds", "p99", by="Operation")
-OPERATIONS = Metric("Operations", "Count", "Sum", by="Operation")
-ERRORS = Metric("Errors", "Count", "Sum", by="Operation")
-FALLBACK_LEVEL = Metric("FallbackLevel", "None", "Maximum")
-FALLBACK_OPERATIONS = Metric("FallbackOperations", "Count", "Sum", by="Backend")
-CIRCUIT_TRANSITIONS = Metric("CircuitTransitions", "Count", "Sum")
-SERVER_CHANGES = Metric("ServerChanges", "Count", "Sum")
-DATA_LOSSES = Metric("DataLosses", "Count", "Sum")
-SESSIONS_CREATED = Metric("SessionsCreated", "Count", "Sum")
-SESSIONS_REGENERATED = Metric("SessionsRegenerated", "Count", "Sum")
-SESSIONS_ENDED = Metric("SessionsEnded", "Count", "Sum")
-GRANTS_REFUSED = Metric("GrantsRefused", "Count", "Sum")
-VALUES_REJECTED = Metric("ValuesRejected", "Count", "Sum")
-METRICS_DROPPED = Metric("MetricsDropped", "Count", "Sum")
-ALERTS_SUPPRESSED = Metric("AlertsSuppressed", "Count", "Sum")
-HEARTBEAT = Metric("Heartbeat", "Count", "Sum")
+ACTIVE_SESSIONS = Metric(
+    "ActiveSessions",
+    "Count",
+    "Maximum",
+    "Sessions that would still be there now, of all hosts; one worker publishes it, none while Redis does not answer.",
+)
+OPERATION_LATENCY = Metric(
+    "OperationLatency",
+    "Milliseconds",
+    "p99",
+    "Time of the questions to Redis and to the database, rounded up to two digits.",
+    by="Operation",
+)
+OPERATIONS = Metric("Operations", "Count", "Sum", "Questions to Redis and to the database.", by="Operation")
+ERRORS = Metric("Errors", "Count", "Sum", "Those of them that failed.", by="Operation")
+FALLBACK_LEVEL = Metric(
+    "FallbackLevel",
+    "None",
+    "Maximum",
+    "The worst degradation level of the interval, however short: 0 normal … 4 minimal.",
+)
+FALLBACK_OPERATIONS = Metric(
+    "FallbackOperations", "Count", "Sum", "Times something stood in for the primary.", by="Backend"
+)
+CIRCUIT_TRANSITIONS = Metric("CircuitTransitions", "Count", "Sum", "Breakers that opened or closed.")
+SERVER_CHANGES = Metric(
+    "ServerChanges", "Count", "Sum", "Reconnections at which another server process answered: a restart or a failover."
+)
+DATA_LOSSES = Metric("DataLosses", "Count", "Sum", "Times a server had lost data behind its connections.")
+SESSIONS_CREATED = Metric("SessionsCreated", "Count", "Sum", "Sessions that began; a sign-in begins one.")
+SESSIONS_REGENERATED = Metric("SessionsRegenerated", "Count", "Sum", "Sessions that went on under another id.")
+SESSIONS_ENDED = Metric("SessionsEnded", "Count", "Sum", "Signed-in sessions that were ended: sign-outs, revocations.")
+SESSIONS_EXPIRED = Metric(
+    "SessionsExpired", "Count", "Sum", "Sessions that ran out unused, as the index of them tells."
+)
+GRANTS_REFUSED = Metric(
+    "GrantsRefused", "Count", "Sum", "Sign-ins and changes of rights answered 503: the database did not answer."
+)
+VALUES_REJECTED = Metric("ValuesRejected", "Count", "Sum", "Changes of a session that could not be stored.")
+PAYLOAD_BYTES = Metric(
+    "PayloadBytes", "Bytes", "p99", "Names and values that a save sent, per category written.", by="Category"
+)
+POOL_IN_USE = Metric("PoolInUse", "Count", "Maximum", "The most Redis connections that one worker used at a time.")
+POOL_WAIT_TIME = Metric(
+    "PoolWaitTime",
+    "Milliseconds",
+    "p99",
+    "Time until a connection was there, when none lay ready: waiting for the pool, connecting.",
+)
+METRICS_DROPPED = Metric(
+    "MetricsDropped", "Count", "Sum", "Data that CloudWatch did not take, said when it takes some."
+)
+ALERTS_SUPPRESSED = Metric("AlertsSuppressed", "Count", "Sum", "Alerts that the rate limit held back.")
+HEARTBEAT = Metric("Heartbeat", "Count", "Sum", "1 per worker process and interval.")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric."""
+
+OPERATION_VALUES = ("read", "write", "delete", "touch", "regenerate", "verify", "other")
+"""Values of the dimension Operation. ``read`` asks Redis; ``verify`` asks the database whether a session still lives;
+``write`` saves to either, ``delete`` ends a session in either; ``touch`` notes in Redis that a session is in use;
+``regenerate`` puts a session of a new id into the database, as a sign-in does."""
+
+BACKEND_VALUES = ("replica", "local", "database", "default")
+"""Values of the dimension Backend: what stood in for the primary. ``local`` is this host's copies and journal,
+``default`` what the configuration or the code says when nobody knows."""
 
 ERROR_RATE = "IF(operations > 0, 100 * errors / operations, 0)"
 """ErrorRate in percent, by metric math over the sums of :data:`ERRORS` and :data:`OPERATIONS`: a share cannot be added

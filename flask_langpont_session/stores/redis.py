@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
@@ -65,13 +66,23 @@ class RedisStore:
     :param pool: where connections come from; any pool of redis-py, also of a ready client or of fakeredis.
     :param prefix: first part of every key.
     :param fence: told of every server this endpoint connects to.
+    :param waited: told the seconds until a connection was there, each time none lay ready.
     """
 
-    def __init__(self, name: str, pool: ConnectionPool, *, prefix: str, fence: Fence) -> None:
+    def __init__(
+        self,
+        name: str,
+        pool: ConnectionPool,
+        *,
+        prefix: str,
+        fence: Fence,
+        waited: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self.name = name
         self.prefix = prefix
         self.fence = fence
         self._pool: Any = pool
+        self._waited = waited
         self._begin()
         renew_in_children(self, RedisStore._begin)  # the parent goes on using its connections
 
@@ -80,6 +91,8 @@ class RedisStore:
         # Who waits for the pool, so that a connection is given there and not onto the stack. A set, because adding to a
         # number from several threads would lose some and never come back to nought.
         self._waiting: set[int] = set()
+        self._taken: set[Any] = set()
+        self._most_taken = 0
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
         """The Redis key of one category of one session."""
@@ -237,6 +250,20 @@ class RedisStore:
         """Delete the records of an anonymous session (signed-in ones are buried instead)."""
         self._commands([("DEL", *(self.key(name, digest) for name in categories))], timeout)
 
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        """Run plain commands, all on keys of one cluster slot, in one round trip; for what no session depends on."""
+        return self._commands(commands, timeout)
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are in use at this moment."""
+        return len(self._taken)
+
+    def take_most_in_use(self) -> int:
+        """The most connections that were in use at a time since this was last asked."""
+        most, self._most_taken = self._most_taken, len(self._taken)
+        return most
+
     def time_ms(self, *, timeout: float) -> int:
         """The server's clock, milliseconds since 1970."""
         [(seconds, micros)] = self._commands([("TIME",)], timeout)
@@ -321,6 +348,9 @@ class RedisStore:
         try:
             connection = self._take()
             sent = True
+            self._taken.add(connection)
+            if len(self._taken) > self._most_taken:
+                self._most_taken = len(self._taken)
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             replies = [_read_reply(connection, timeout) for _ in commands]
             understood = True
@@ -345,10 +375,12 @@ class RedisStore:
         except IndexError:
             me = threading.get_ident()
             self._waiting.add(me)
+            began = time.perf_counter()
             try:
                 return self._pool.get_connection()
             finally:
                 self._waiting.discard(me)
+                self._waited(time.perf_counter() - began)
         try:
             useless = connection.can_read()  # nothing was asked: there is something to read only at the end
         except (driver.RedisError, OSError):
@@ -368,6 +400,7 @@ class RedisStore:
         :param clean: every reply was read. A reply that was not read would answer somebody else's question, and a
             server that has become read-only must be looked up anew.
         """
+        self._taken.discard(connection)
         if not clean or not self._leads_where_it_should(connection):
             connection.disconnect()
             clean = False

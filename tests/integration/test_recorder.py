@@ -11,7 +11,7 @@ from flask import Flask, abort, session
 
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import events
-from flask_langpont_session.metrics import BUCKETS_MS, Operation, Recorder
+from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Recorder
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .conftest import MakeApp, cookie_of, parts
@@ -94,15 +94,15 @@ def test_requests_saves_and_questions_go_to_one_recorder(app: Flask) -> None:
 
 
 def test_a_series_adds_up(app: Flask) -> None:
-    """Every observation has a duration and lies in one bucket."""
+    """Every observation has a duration, which is counted once."""
     client = signed_in(app)
     for _ in range(5):
         client.get("/who")
     series = parts(app).recorder.series()
     assert series
     for observed in series.values():
-        assert observed.count == sum(observed.buckets)
-        assert len(observed.buckets) == len(BUCKETS_MS) + 1
+        assert observed.count == sum(observed.durations.values())
+        assert set(observed.durations) <= set(BOUNDS)
         assert 0 < observed.seconds < 60
     requests = sum(s.seconds for o, s in series.items() if o.name == "request")
     assert requests > sum(s.seconds for o, s in series.items() if o.name == "load")
@@ -116,7 +116,7 @@ def test_what_is_handed_out_is_a_copy(app: Flask) -> None:
     series, counters = recorder.series(), recorder.counters()
     for observed in series.values():
         observed.count += 100
-        observed.buckets[0] += 100
+        observed.durations[0.01] = 100
     client.get("/untouched")
     assert recorded(app)[REQUEST] == 2
     recorder.count("mine")
@@ -169,19 +169,50 @@ def test_recording_from_many_threads_loses_nothing() -> None:
         thread.join()
     [(operation, series)] = recorder.series().items()
     assert operation == Operation("load", "all", "primary", "ok")
-    assert series.count == sum(series.buckets) == 4000
-    assert series.buckets[BUCKETS_MS.index(2.5)] == 4000
+    assert series.count == 4000
+    assert series.durations == {2.0: 4000}
     assert series.seconds == pytest.approx(8.0)
     assert recorder.counters() == {"things": 8000}
 
 
-def test_a_duration_lies_in_the_bucket_that_bounds_it() -> None:
-    """Up to and including the bound; what is above all of them is in the last place."""
-    recorder = Recorder()
-    for milliseconds in (0, 0.25, 0.26, 1000, 1001, 60_000):
-        recorder.observe("load", "all", "primary", "ok", milliseconds / 1000)
-    [series] = recorder.series().values()
-    assert series.buckets == [2, 1, *[0] * (len(BUCKETS_MS) - 3), 1, 2]
+def test_payloads_are_measured_by_category(app: Flask) -> None:
+    """Names and encoded values of what a save changes, where it was written; deleting is no payload."""
+    client = browser(app)
+    client.post("/set", json={"theme": "dark", "lang": "jp", "input_text": "x"})
+    client.post("/pop/theme")
+    amounts = parts(app).recorder.amounts()
+    assert amounts[Measure("payload", "ui")] == {len('theme"dark"lang"jp"'): 1}
+    assert amounts[Measure("payload", "translation")] == {len('input_text"x"'): 1}
+
+
+def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) -> None:
+    """A request that finds the connection of an earlier one does not wait."""
+    client = browser(app)
+
+    def waits_for_a_request() -> int:
+        before = sum(parts(app).recorder.amounts().get(Measure("pool_wait", "primary"), {}).values())
+        client.post("/set", json={"theme": "dark"})
+        return sum(parts(app).recorder.amounts()[Measure("pool_wait", "primary")].values()) - before
+
+    client.post("/set", json={"theme": "dark"})
+    with parts(app).monitor.paused():
+        parts(app).repository.primary.forget_connections()
+        assert (waits_for_a_request(), waits_for_a_request()) == (1, 0)
+
+
+def test_connections_in_use_are_counted(app: Flask) -> None:
+    """Now, and the most at a time since somebody asked."""
+    store = parts(app).repository.primary
+    seen = []
+
+    def meanwhile(replies: object, server: object) -> bool:
+        seen.append(store.in_use)
+        store.time_ms(timeout=5)
+        return True
+
+    store._commands([("TIME",)], 5, meanwhile)
+    assert (seen, store.in_use) == ([1], 0)
+    assert (store.take_most_in_use(), store.take_most_in_use()) == (2, 0)
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
@@ -191,10 +222,11 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
     """Who meets it: the primary with its error class, then who answered instead; later requests do not ask it."""
     client = signed_in(app)
     client.post("/set", json={"input_text": "x"})
-    primary.kill()
-    since = Since(app)
-    assert client.get("/who").json["user"] == "7"
-    assert since()[("load", "primary", "unreachable")] >= 1
+    with parts(app).monitor.paused():  # it could notice first
+        primary.kill()
+        since = Since(app)
+        assert client.get("/who").json["user"] == "7"
+        assert since()[("load", "primary", "unreachable")] >= 1
     wait_for_level(app, 2)
     since = Since(app)
     for _ in range(3):
@@ -211,7 +243,7 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
 
 
 def test_a_frozen_primary_is_one_slow_observation(app: Flask, primary: Valkey) -> None:
-    """The time-out is seen in the buckets: it took the store's whole time, once."""
+    """The time-out is seen in the durations: it took the store's whole time, once."""
     client = signed_in(app)
     with parts(app).monitor.paused():
         primary.freeze()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
@@ -55,6 +57,8 @@ DEFAULTS: dict[str, Any] = {
     "REDIS_MAX_CONNECTIONS": 50,
     "REDIS_POOL_TIMEOUT": 0.05,
     "REDIS_TOKEN": None,
+    "REDIS_TOKEN_SECRET": None,
+    "REDIS_IAM_USER": None,
     "REDIS_CA_FILE": None,
     "DATABASE_ENGINE": None,
     "DATABASE_TIMEOUT": 0.25,
@@ -91,6 +95,13 @@ DEFAULTS: dict[str, Any] = {
     "HEALTH_FAIL_LEVEL": None,
     "ENVIRONMENT": "production",
     "SERVICE": "LangPont",
+    "METRICS": [],
+    "METRICS_INTERVAL": 60,
+    "METRICS_URL": None,
+    "METRICS_REGISTRY": None,
+    "ALERT_TOPICS": {},
+    "ALERT_REPEAT": 14_400,
+    "ALERT_RUNBOOK": "docs/operations.md",
 }  # fmt: skip
 
 
@@ -114,6 +125,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "REDIS_MAX_CONNECTIONS": (0, -1, 1.5, "50", True, 10_001),
     "REDIS_POOL_TIMEOUT": (-0.01, "0", None),
     "REDIS_TOKEN": (7, ""),
+    "REDIS_TOKEN_SECRET": (7, ""),
+    "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "ユーザー", "a" * 41),
     "REDIS_CA_FILE": (7,),
     "DATABASE_URL": (7, ""),
     "DATABASE_ENGINE": ("sqlite:///x", object()),
@@ -149,8 +162,20 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "KEY_PREFIX": ("", "a{b", "a}", "a b", "a*", "a\n", "é", 7, None),
     "HEALTH_URL_PREFIX": ("", "healthz", "/", 7, "/<id>", "/health z"),
     "HEALTH_FAIL_LEVEL": (0, 5, "4", True),
-    "ENVIRONMENT": ("", None, 7),
-    "SERVICE": ("", None, 7),
+    "ENVIRONMENT": ("", None, 7, " ", "é", "two\nlines", "x" * 1025),
+    "SERVICE": ("", None, 7, "  ", "ラングポント"),
+    "METRICS": (None, "cloudwatch", 7, ["statsd"], [7]),
+    "METRICS_INTERVAL": (0, 3601, "60", None),
+    "METRICS_URL": ("", "metrics", "/", "/metrics/", "/<path:x>", "/a b", 7),
+    "METRICS_REGISTRY": (7, "registry", object()),
+    "ALERT_TOPICS": (None, [], "arn:aws:sns:eu-west-1:123456789012:t",
+                     {"fatal": "arn:aws:sns:eu-west-1:123456789012:t"},
+                     {"critical": "langpont-critical"}, {"critical": 7}, {"critical": ""},
+                     {"info": "arn:aws:sqs:eu-west-1:123456789012:t"}, {"info": "arn:aws:sns:eu-west-1:1234:t"},
+                     {"info": "arn:aws:sns:eu-west-1:123456789012:t.fifo"}, {"info": "arn:aws:sns::123456789012:t"},
+                     {"info": "arn:aws:sns:eu-west-1:123456789012:t\n"}, {7: "arn:aws:sns:eu-west-1:123456789012:t"}),
+    "ALERT_REPEAT": (59, 2_592_001, "14400", None),
+    "ALERT_RUNBOOK": ("", None, 1),
 }  # fmt: skip
 
 
@@ -212,6 +237,59 @@ def test_an_unknown_setting_is_an_error_with_a_suggestion(load: Load, name: str,
 def test_keys_of_others_are_left_alone(load: Load) -> None:
     """Only our prefix is looked at: Flask's and other extensions' keys are theirs."""
     assert load(SESSION_TYPE="redis", PERMANENT_SESSION_LIFETIME=60).grace == 300
+
+
+TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:langpont-critical-alerts"
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
+def test_topics_of_every_partition_are_accepted(load: Load, partition: str) -> None:
+    """Nothing is asked of AWS at start."""
+    topics = {severity: TOPIC.replace("aws", partition, 1) for severity in ("info", "warning", "critical", "emergency")}
+    assert load(ALERT_TOPICS=topics).alert_topics == topics
+
+
+def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> None:
+    """An ARN names the account, and errors are logged."""
+    [problem] = problems_of(load, ALERT_TOPICS={"info": TOPIC, "critical": f"{TOPIC}.fifo", "warning": f" {TOPIC}"})
+    assert problem.startswith(f"{PREFIX}ALERT_TOPICS: critical, warning: ")
+    assert "123456789012" not in problem
+    for turned_round in (TOPIC, {TOPIC: "critical"}):
+        [problem] = problems_of(load, ALERT_TOPICS=turned_round)
+        assert "123456789012" not in problem
+    [problem] = problems_of(load, ALERT_TOPICS={"fatal": TOPIC})
+    assert problem.endswith("not 'fatal'")
+
+
+def test_topics_without_boto3_are_an_error_that_names_the_extra(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better at start than in the first outage."""
+    monkeypatch.setattr("flask_langpont_session.config.find_spec", lambda name: None)
+    [problem] = problems_of(load, ALERT_TOPICS={"critical": TOPIC})
+    assert problem.endswith("pip install flask-langpont-session[aws]")
+    assert load().alert_topics == {}
+
+
+def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library and a region; and what only one exporter reads is an error without it."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+    monkeypatch.setattr("flask_langpont_session.config.find_spec", lambda name: "here")
+    registry = SimpleNamespace(register=None, collect=None)
+    assert load(METRICS=["cloudwatch", "prometheus"], METRICS_URL="/metrics").metrics == ["cloudwatch", "prometheus"]
+    for only in ({"METRICS_URL": "/metrics"}, {"METRICS_REGISTRY": registry}):
+        [problem] = problems_of(load, METRICS=["cloudwatch"], **only)
+        assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and "'prometheus'" in problem
+    for exporter, extra in (("cloudwatch", "aws"), ("prometheus", "prometheus")):
+        with monkeypatch.context() as without:
+            without.setattr("flask_langpont_session.config.find_spec", lambda name: None)
+            [problem] = problems_of(load, METRICS=[exporter])
+            assert problem.endswith(f"pip install flask-langpont-session[{extra}]")
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    [problem] = problems_of(load, METRICS=["cloudwatch"])
+    assert "region" in problem
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert load(METRICS=["cloudwatch"]).metrics == ["cloudwatch"]
 
 
 # -- relations ---------------------------------------------------------------------------------------------------------
@@ -427,6 +505,7 @@ def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -
         "redis+sentinel://h1:26379,h2:26380,h3/service", "valkey+sentinel://u:p%40ss@h1,[::1]:26379/my-master.1?db=1",
         "rediss+sentinel://h1/service?ssl_ca_certs=/etc/ssl/ca.pem", "valkeys+sentinel://h1/service",
         "redis+sentinel://h1/service?sentinel_username=u&sentinel_password=p",
+        "elasticache://group-id?region=ap-northeast-1", "elasticache://group-id/1?region=ap-northeast-1",
     ],
 )  # fmt: skip
 def test_urls_that_the_driver_understands(load: Load, url: str) -> None:
@@ -446,7 +525,6 @@ SECRET = "pa55word"
         (f"//:{SECRET}@h/0", "without a scheme"),
         (f"redis+sentinels://:{SECRET}@h1,h2/service", "scheme 'redis+sentinels'"),
         (f"redis+cluster://:{SECRET}@h", "scheme 'redis+cluster'"),
-        ("elasticache://group-id", "scheme 'elasticache'"),
         (f"http://u:{SECRET}@h/", "scheme 'http'"),
         (f"REDIS://:{SECRET}@h", "scheme 'redis'"),
         (f" redis://:{SECRET}@h", "scheme 'redis'"),
@@ -604,6 +682,101 @@ def test_a_journal_in_a_folder_that_is_not_there_yet_is_fine(load: Load, tmp_pat
     assert load(JOURNAL=str(tmp_path / "a" / "b" / "journal")).journal == str(tmp_path / "a" / "b" / "journal")
 
 
+# -- ElastiCache -------------------------------------------------------------------------------------------------------
+
+GROUP = {**REMOTE, "REDIS_URL": "elasticache://sessions?region=ap-northeast-1"}
+TLS = {**REMOTE, "REDIS_URL": "rediss://cache.internal:6379/0"}
+ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/token-AbCdEf"
+
+
+@pytest.fixture
+def no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither environment nor files know one."""
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**GROUP, "REDIS_TOKEN": SECRET},
+        {**GROUP, "REDIS_TOKEN_SECRET": "app/token"},
+        {**GROUP, "REDIS_IAM_USER": "app-user"},
+        {**GROUP, "REDIS_IAM_USER": "app-user", "REPLICA_URL": "rediss://reader.internal:6379/0"},
+        {**TLS, "REDIS_TOKEN_SECRET": ARN},
+        {**TLS, "REDIS_TOKEN_SECRET": ARN, "REPLICA_URL": "valkeys://reader.internal:6379/0"},
+        {**REMOTE, "REDIS_URL": "rediss+sentinel://h1,h2/service", "REDIS_TOKEN_SECRET": ARN},
+    ],
+)
+def test_ways_to_sign_in_by_aws(load: Load, no_region: None, config: dict[str, str]) -> None:
+    """Each with what it needs, and a region that is said or part of the ARN."""
+    settings = load(testing=False, **config)
+    assert {name: getattr(settings, name.lower()) for name in config} == config
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({**REMOTE, "REDIS_URL": "elasticache://sessions"}, "REDIS_URL: no region is known; write elasticache://"),
+        ({**REMOTE, "REDIS_URL": f"elasticache://:{SECRET}@sessions"}, "REDIS_URL: no user and no password here"),
+        (
+            {**GROUP, "REPLICA_URL": GROUP["REDIS_URL"]},
+            "REPLICA_URL: the replicas of a group are found with its primary",
+        ),
+        ({**TLS, "REDIS_TOKEN_SECRET": "app/token"}, "REDIS_TOKEN_SECRET: no region is known; give the ARN"),
+        ({**TLS, "REDIS_TOKEN": SECRET, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN and REDIS_TOKEN_SECRET: give one"),
+        (
+            {**GROUP, "REDIS_TOKEN_SECRET": ARN, "REDIS_IAM_USER": "u"},
+            "REDIS_TOKEN_SECRET and REDIS_IAM_USER: give one",
+        ),
+        ({**TLS, "REDIS_IAM_USER": "app-user"}, "REDIS_IAM_USER: needs REDIS_URL = 'elasticache://group-id'"),
+        ({**REMOTE, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REDIS_URL has no TLS"),
+        (
+            {**REMOTE, "REDIS_URL": "unix:///run/v.sock", "REDIS_TOKEN_SECRET": ARN},
+            "REDIS_TOKEN_SECRET: REDIS_URL has no",
+        ),
+        ({**TLS, "REPLICA_URL": "redis://h", "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REPLICA_URL has no TLS"),
+        (
+            {**REMOTE, "REDIS_URL": f"rediss://:{SECRET}@h", "REDIS_TOKEN_SECRET": ARN},
+            "REDIS_TOKEN_SECRET: REDIS_URL has a user or a password in it",
+        ),
+        (
+            {"REDIS_CLIENT": redis.Redis(), "DATABASE_URL": REMOTE["DATABASE_URL"], "REDIS_TOKEN_SECRET": ARN},
+            "REDIS_TOKEN_SECRET: a ready client brings its own credentials",
+        ),
+    ],
+)
+def test_what_cannot_work_with_aws_is_said_at_start(
+    load: Load, no_region: None, config: dict[str, Any], says: str
+) -> None:
+    """One sentence each, without token, password and ARN; also where all would work, but the token could be read."""
+    [problem] = problems_of(load, testing=False, **config)
+    assert problem.startswith(f"{PREFIX}{says}")
+    assert SECRET not in problem
+    assert "123456789012" not in problem
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"), [(GROUP, "REDIS_URL"), ({**TLS, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET")]
+)
+def test_elasticache_without_boto3_names_the_extra(
+    load: Load, monkeypatch: pytest.MonkeyPatch, config: dict[str, str], setting: str
+) -> None:
+    """It is not installed with the package."""
+    monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
+    [problem] = problems_of(load, testing=False, **config)
+    assert problem.startswith(f"{PREFIX}{setting}: ")
+    assert problem.endswith("pip install flask-langpont-session[aws]")
+
+
+def test_a_group_is_never_on_this_host_alone(load: Load) -> None:
+    """So the database must be one that all hosts share."""
+    assert not is_local(GROUP["REDIS_URL"])
+    [problem] = problems_of(load, testing=False, REDIS_URL=GROUP["REDIS_URL"])
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: required")
+
+
 # -- the cookie --------------------------------------------------------------------------------------------------------
 
 HOST: dict[str, Any] = {"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_SECURE": True}
@@ -651,6 +824,28 @@ def test_cookies_that_browsers_keep_are_accepted(load: Load, config: dict[str, A
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 IN_WORDS = {"REDIS_URL", "DATABASE_URL", "JOURNAL", "CATEGORIES"}
+
+
+def examples() -> list[tuple[str, dict[str, str]]]:
+    """The environments of the ElastiCache page, those that AWS is asked for and those by hand."""
+    text = DOCS.with_name("elasticache.md").read_text(encoding="utf-8")
+    found: list[tuple[str, dict[str, str]]] = []
+    for block in re.findall(r"```python\nREDIS = (\{.+?\n\})\n```", text, re.DOTALL):
+        found += ast.literal_eval(block).items()
+    return found
+
+
+def test_the_page_on_elasticache_shows_three_environments_in_two_ways() -> None:
+    """Those of the deployment plan."""
+    assert [name for name, _ in examples()] == ["production", "staging", "development"] * 2
+
+
+@pytest.mark.parametrize(("name", "example"), examples())
+def test_the_examples_for_elasticache_are_accepted(
+    load: Load, no_region: None, name: str, example: dict[str, str]
+) -> None:
+    """As they stand, without anything that the host would have to know."""
+    assert load(testing=False, **{**REMOTE, **example, "ENVIRONMENT": name}).redis_url == example["REDIS_URL"]
 
 
 def documented() -> dict[str, list[str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flask_langpont_session.metrics import BUCKETS_MS, Operation, Recorder, Series
+from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Reader, Recorder, Series, count_level
 
 
 @pytest.fixture
@@ -32,16 +35,31 @@ def test_operations_that_differ_in_one_word_are_apart(recorder: Recorder) -> Non
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "bucket"), [(0.0, 0), (0.25, 0), (0.26, 1), (7, 5), (1000, len(BUCKETS_MS) - 1), (1001, -1)]
-)
-def test_a_duration_falls_under_the_first_bound_that_it_does_not_pass(
-    recorder: Recorder, milliseconds: float, bucket: int
-) -> None:
-    """The bounds are inclusive, and the last place has what passes all of them."""
+    ("milliseconds", "bound"),
+    [(-1, 0.01), (0, 0.01), (0.01, 0.01), (0.0101, 0.011), (0.26, 0.26), (7.31, 7.4), (99.5, 100), (1001, 1100),
+     (99_000, 99_000), (99_001, 100_000), (99e6, 99e6), (10**9, 1e8), (float("inf"), 1e8)],
+)  # fmt: skip
+def test_a_duration_is_rounded_up_to_two_digits(recorder: Recorder, milliseconds: float, bound: float) -> None:
+    """The sum stays exact; what is too short or too long to tell stands at an end."""
     recorder.observe("load", "all", "primary", "ok", milliseconds / 1000)
-    buckets = [0] * (len(BUCKETS_MS) + 1)
-    buckets[bucket] = 1
-    assert list(recorder.series().values()) == [Series(1, milliseconds / 1000, buckets)]
+    assert list(recorder.series().values()) == [Series(1, milliseconds / 1000, {bound: 1})]
+
+
+@given(st.floats(0.01, 99e6))
+def test_rounding_never_shortens_and_adds_less_than_a_tenth(milliseconds: float) -> None:
+    """So a percentile is never better than the truth, and hardly worse."""
+    recorder = Recorder()
+    recorder.observe("load", "all", "primary", "ok", milliseconds / 1000)
+    [series] = recorder.series().values()
+    [rounded] = series.durations
+    assert milliseconds * 0.999999 <= rounded < milliseconds * 1.1000001
+
+
+def test_the_bounds_are_the_numbers_of_two_digits() -> None:
+    """Each once, in order, so that a search among them finds the next one."""
+    assert list(BOUNDS) == sorted(set(BOUNDS))
+    assert len(BOUNDS) == 10 * 90 + 1
+    assert {0.01, 0.25, 2.5, 99, 250, 1000, 65_000, 1e8} < set(BOUNDS)
 
 
 def test_what_is_read_is_a_copy(recorder: Recorder) -> None:
@@ -50,12 +68,12 @@ def test_what_is_read_is_a_copy(recorder: Recorder) -> None:
     recorder.count("bad_cookies")
     series, counters = recorder.series(), recorder.counters()
     [read] = series.values()
-    read.buckets[0] = 99
+    read.durations[99] = 99
     recorder.observe("load", "all", "primary", "ok", 0.001)
     recorder.count("bad_cookies", 2)
     assert (read.count, counters["bad_cookies"]) == (1, 1)
     [now] = recorder.series().values()
-    assert (now.count, sum(now.buckets), recorder.counters()["bad_cookies"]) == (2, 2, 3)
+    assert (now.count, now.durations, recorder.counters()["bad_cookies"]) == (2, {1.0: 2}, 3)
 
 
 def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
@@ -75,3 +93,86 @@ def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
     counts = {operation.source: series.count for operation, series in recorder.series().items()}
     assert counts == {"primary": 8000, **{str(number): 2000 for number in range(4)}}
     assert recorder.counters() == {"n": 8000}
+
+
+def test_nobody_waits_for_the_lock(recorder: Recorder) -> None:
+    """Whoever has it may be suspended; what is recorded meanwhile is there when somebody looks, and in order."""
+    with recorder._lock:
+        recorder.observe("load", "all", "primary", "ok", 0.001)
+        recorder.count("n", 2)
+        recorder.measure("payload", "ui", 120)
+    recorder.count("n")
+    assert recorder.counters() == {"n": 3}
+    with recorder._lock:
+        recorder.count("n")
+    assert recorder.counters() == {"n": 4}
+    assert [series.count for series in recorder.series().values()] == [1]
+    assert recorder.amounts() == {Measure("payload", "ui"): {120: 1}}
+
+
+# -- readers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_gets_what_is_new(recorder: Recorder) -> None:
+    """Each observation once, in the interval in which it was made, whoever else reads."""
+    reader, other = (Reader(recorder, lambda: 0) for _ in range(2))
+    recorder.observe("load", "all", "primary", "ok", 0.001)
+    recorder.observe("save", "all", "primary", "ok", 0.001)
+    recorder.count("bad_cookies")
+    load, save = (Operation(name, "all", "primary", "ok") for name in ("load", "save"))
+    first = reader.take()
+    assert first.series == {load: Series(1, 0.001, {1.0: 1}), save: Series(1, 0.001, {1.0: 1})}
+    assert first.counters == {"bad_cookies": 1}
+    recorder.observe("load", "all", "primary", "ok", 0.003)
+    second = reader.take()
+    [(operation, series)] = second.series.items()
+    assert (operation, series.count, series.durations) == (load, 1, {3.0: 1})
+    assert series.seconds == pytest.approx(0.003)
+    assert second.counters == {}
+    assert reader.take().series == {}
+    assert other.take().series[load].durations == {1.0: 1, 3.0: 1}
+
+
+def test_amounts_are_counted_by_what_they_are_of(recorder: Recorder) -> None:
+    """Rounded up as durations are; a reader gets those that came since; what it has been given does not change."""
+    reader = Reader(recorder, lambda: 0)
+    for of, amount in (("ui", 120), ("ui", 121), ("auth", 0)):
+        recorder.measure("payload", of, amount)
+    first = reader.take().amounts
+    assert first == {Measure("payload", "ui"): {120: 1, 130: 1}, Measure("payload", "auth"): {0.01: 1}}
+    recorder.measure("payload", "ui", 125)
+    assert reader.take().amounts == {Measure("payload", "ui"): {130: 1}}
+    assert reader.take().amounts == {}
+    assert first[Measure("payload", "ui")] == {120: 1, 130: 1}
+
+
+def test_an_interval_has_its_highest_level(recorder: Recorder) -> None:
+    """One that came and went between two looks, and one that lasts; but not that of an earlier interval."""
+    level = 0
+    reader = Reader(recorder, lambda: level)
+    assert reader.take().level == 0
+    for passing in (2, 4, 0):
+        count_level(recorder, passing)
+    assert reader.take().level == 4
+    assert reader.take().level == 0
+    level = 3
+    count_level(recorder, 3)
+    assert (reader.take().level, reader.take().level) == (3, 3)
+    level = 0
+    count_level(recorder, 0)
+    assert reader.take().level == 3  # it began at 3
+    assert reader.take().level == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_begins_at_nought(recorder: Recorder) -> None:
+    """What the parent counted is the parent's to publish, even if it was counting at this very moment."""
+    recorder.count("before")
+    recorder.observe("load", "all", "primary", "ok", 0.001)
+    with recorder._lock:
+        child = os.fork()
+        if child == 0:
+            recorder.count("after")
+            os._exit(0 if (recorder.counters(), recorder.series()) == ({"after": 1}, {}) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert recorder.counters() == {"before": 1}

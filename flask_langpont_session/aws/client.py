@@ -1,0 +1,104 @@
+"""Calls to AWS that cannot hang, and their errors in words.
+
+boto3 is an extra and imported inside the functions. A call is tried once, in the background: whoever makes it knows
+when to try again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXTRA = "pip install flask-langpont-session[aws]"
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 1.0, 1.5
+"""Seconds. boto3's own defaults wait for minutes where nobody answers."""
+
+_BY_CODE = {
+    "ReplicationGroupNotFoundFault": "there is none of this name in this account and region",
+    "ResourceNotFoundException": "there is none of this name in this account and region",
+    "AccessDenied": "the role of this host is not allowed to ask for it",
+    "AccessDeniedException": "the role of this host is not allowed to ask for it",
+    "DecryptionFailure": "the role of this host is not allowed to use its KMS key",
+    "NotFound": "there is none of this name in this account and region",
+    "AuthorizationError": "the role of this host is not allowed to publish there",
+    "KMSAccessDenied": "the role of this host is not allowed to use its KMS key",
+}
+_CODE = re.compile(r"[A-Za-z0-9.:_-]{1,80}")
+
+
+class Unusable(Exception):
+    """AWS answered, and the answer is none that this package can work with.
+
+    :param problem: what is wrong and what to do, in words for an operator; without secrets.
+    """
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
+def is_installed() -> bool:
+    """Whether boto3 is there, without importing it."""
+    return importlib.util.find_spec("boto3") is not None
+
+
+def load() -> None:
+    """Import boto3 here and now, at start. Else a thread would, whose lock on a module a child that is forked meanwhile
+    would inherit without anybody to open it; and a request's thread would wait for the import before it can sign.
+    """
+    for name in ("boto3.session", "botocore.config", "botocore.exceptions", "botocore.signers"):
+        importlib.import_module(name)
+
+
+def make_session(region: str | None) -> Any:
+    """A session of boto3, with its own keys.
+
+    :param region: None: as boto3 finds it, else that of ``AWS_REGION``, which boto3 does not read.
+    """
+    from boto3.session import Session
+
+    session = Session(region_name=region)
+    return session if session.region_name else Session(region_name=os.environ.get("AWS_REGION"))
+
+
+@contextmanager
+def aws_client(service: str, region: str | None) -> Iterator[Any]:
+    """A client for one question. Made anew each time: sockets and locks of an old one would not survive a fork.
+
+    :param region: see :func:`make_session`.
+    """
+    from botocore.config import Config
+
+    bounds = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
+    client = make_session(region).client(service, config=bounds)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, for an operator. The error's own text is left out: it may quote what was asked."""
+    from botocore import exceptions as aws
+
+    if isinstance(error, Unusable):
+        return error.problem
+    if isinstance(error, aws.NoRegionError):
+        return "no region is known; add ?region=… to the elasticache:// URL or set AWS_DEFAULT_REGION"
+    if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)):
+        return "there are no AWS credentials; give the host or task a role"
+    if isinstance(error, aws.ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        shown = code if _CODE.fullmatch(code) else "an error without a code"
+        return f"{_BY_CODE.get(code, 'AWS refuses')} ({shown})"
+    return f"AWS does not answer as it should ({type(error).__name__})"

@@ -1,0 +1,95 @@
+"""What of AWS the stores of one application need, made of its settings: nothing for most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..config import PREFIX, Settings
+from ..exceptions import ConfigError
+from ..health import REPLICA
+from . import client, endpoints
+from .credentials import Credentials, IamToken, Recycling, SecretToken
+from .endpoints import Group, Memory
+
+START_PATIENCE = 2.0
+"""Seconds that the start of an application waits for what is not known from before. Then it starts without."""
+
+
+class Connected(Protocol):
+    """A store, as far as its connections go."""
+
+    def forget_connections(self) -> None:
+        """Drop idle connections."""
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The group and the credentials of an application.
+
+    :param group: None: the URL says itself where the servers are.
+    :param credentials: None: URL or ``REDIS_TOKEN`` say them.
+    """
+
+    group: Group | None = None
+    credentials: Credentials | None = None
+    _recycling: Recycling = field(default_factory=Recycling)
+
+    def begin(self) -> None:
+        """Ask what is not known yet, and give the answers a short time: most applications start with them.
+
+        The start of the application waits here, no request ever does.
+
+        :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
+        """
+        if self.group is None and self.credentials is None:
+            return
+        client.load()
+        deadline = time.monotonic() + START_PATIENCE
+        unknown = [part.inquiry for part in (self.group, self.credentials) if part is not None and not part.known]
+        for inquiry in unknown:
+            inquiry.begin()
+        for inquiry in unknown:
+            inquiry.wait(deadline - time.monotonic())
+        if self.group is not None and self.group.unusable is not None:
+            raise ConfigError([f"{self.group.inquiry.subject}: {self.group.unusable}"])
+
+    def attend(self, stores: Mapping[str, Connected], lost: Set[str]) -> None:
+        """Keep what is known fresh. For the monitor, every round; returns at once.
+
+        :param lost: names of the stores that do not answer.
+        """
+        if self.group is not None:
+            missed = set(lost & stores.keys())
+            if not self.group.may_have_replicas:
+                missed.discard(REPLICA)  # AWS has said so, and need not say it again and again
+            self.group.look(bool(missed))
+        if self.credentials is not None:
+            self.credentials.look()
+        if isinstance(self.credentials, IamToken) and self._recycling.is_due():
+            for store in stores.values():
+                store.forget_connections()
+
+    def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
+        """What greets a new connection and asks who it is, with credentials that may change."""
+        return introduce if self.credentials is None else self.credentials.introducing(introduce)
+
+
+def cloud_of(settings: Settings) -> Cloud:
+    """What the settings ask for. Nothing is asked of AWS here."""
+    name = endpoints.parse(settings.redis_url or "") if endpoints.is_elasticache(settings.redis_url) else None
+    region = name.region if name else None
+    credentials: Credentials | None = None
+    if settings.redis_token_secret:
+        credentials = SecretToken(settings.redis_token_secret, f"{PREFIX}REDIS_TOKEN_SECRET", region)
+    elif settings.redis_iam_user and name:
+        credentials = IamToken(settings.redis_iam_user, name.group_id, f"{PREFIX}REDIS_IAM_USER", region)
+    if name is None:
+        return Cloud(None, credentials)
+    secrets = ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER")
+    needs_tls = next((setting for setting in secrets if getattr(settings, setting.lower())), None)
+    memory = Memory(Path(f"{settings.journal}-endpoints") if settings.journal else None, name)
+    return Cloud(Group(name, f"{PREFIX}REDIS_URL", needs_tls=needs_tls, memory=memory), credentials)

@@ -1,0 +1,349 @@
+"""What connections greet the server with: an AUTH token that a secret of Secrets Manager holds, or one signed by IAM.
+
+No request waits for AWS. A connection is given what is known; the monitor's rounds see to it that it is fresh, and ask
+at once when a server has refused it. What a server refuses is not the end if another token is known: while a token is
+being exchanged there are two, and the next one is tried on the same connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from redis import exceptions as driver
+from redis.credentials import CredentialProvider
+
+from .client import Unusable, aws_client, make_session
+from .inquiry import Inquiry
+
+log = logging.getLogger(__name__)
+
+Login = tuple[str] | tuple[str, str]
+"""What redis-py greets with: a token, or a user and a token."""
+
+SECRET_REST = 300.0
+"""Seconds between two looks at a secret."""
+
+KEYS_REST = 240.0
+"""Seconds between two looks at the AWS keys that tokens are signed with; botocore renews them before they expire."""
+
+SIGNATURE_LIFE, SIGNATURE_USE = 900, 600.0
+"""Seconds: how long a server accepts a signed token, and how long it is used for new connections."""
+
+CONNECTION_LIFE = 6 * 3600.0
+"""Seconds after which idle connections are made anew. ElastiCache ends those that greeted with IAM after twelve hours;
+one that is in use at one time is idle at the next."""
+
+_TOKEN_KEYS = ("auth_token", "token", "password")
+_STAGES = ("AWSCURRENT", "AWSPENDING", "AWSPREVIOUS")
+_MOST_LOGINS = 4
+_ARN = re.compile(r"arn:[a-z0-9-]+:secretsmanager:([a-z0-9-]+):[0-9]{12}:secret:.+", re.ASCII)
+_USER = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
+
+
+class TokenNotKnownYet(driver.ConnectionError):
+    """There is nothing to greet the server with yet."""
+
+
+def is_user(name: str) -> bool:
+    """Whether this can be the id of an ElastiCache user."""
+    return _USER.fullmatch(name) is not None
+
+
+def region_of(secret_id: str, region: str | None) -> str | None:
+    """Where a secret is: its ARN says so, else it is where everything is."""
+    match = _ARN.fullmatch(secret_id)
+    return match[1] if match else region
+
+
+class Credentials(CredentialProvider):
+    """What both kinds have in common. Objects of redis-py's connections, one for all connections of an application."""
+
+    inquiry: Inquiry
+
+    def __init__(self) -> None:
+        self._here = threading.local()
+        """``tried``: what the connection that this thread is making was refused with."""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to greet with."""
+        raise NotImplementedError
+
+    def get_credentials(self) -> Login:
+        """What to greet with now. Never waits.
+
+        :raises TokenNotKnownYet: nothing is known.
+        """
+        raise NotImplementedError
+
+    def look(self) -> None:
+        """Ask AWS again if it is time. Called every round of the monitor."""
+        raise NotImplementedError
+
+    def refused(self) -> bool:
+        """The server refused what this thread was given last. Whether there is something else to greet it with."""
+        raise NotImplementedError
+
+    def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The same ``redis_connect_func``, which does not give up while another login is known."""
+
+        def greet(connection: Any) -> None:
+            self._here.tried = set()
+            while True:
+                try:
+                    return introduce(connection)
+                except driver.AuthenticationError:
+                    # The connection is whole: an error is a reply like any other, and the greeting may be repeated.
+                    if not self.refused():
+                        raise
+
+        return greet
+
+
+def read_secret(text: str) -> Login:
+    """The login that a secret holds: the token as it is, or a JSON object with ``auth_token``, ``token`` or
+    ``password`` and, if it is not for the default user, ``username``.
+
+    :raises Unusable: it holds something else. Nothing of it is quoted.
+    """
+    text = text.strip()
+    if not text.startswith("{"):  # no token has a brace in it
+        if not text:
+            raise Unusable("the secret is empty")
+        return (text,)
+    try:
+        content = json.loads(text)
+    except ValueError:
+        raise Unusable("the secret begins like JSON and is none") from None
+    tokens = [content[key] for key in _TOKEN_KEYS if isinstance(content.get(key), str) and content[key]]
+    user = content.get("username", "")
+    if len(tokens) != 1 or not isinstance(user, str):
+        raise Unusable(f"the secret is a JSON object without exactly one of {', '.join(_TOKEN_KEYS)}")
+    return (user, tokens[0]) if user else (tokens[0],)
+
+
+class SecretToken(Credentials):
+    """The AUTH token in a secret of Secrets Manager, through its rotations.
+
+    The current version is used. Once it was refused, the pending and the previous one are looked at too, and what was
+    good before is kept behind them.
+
+    :param secret_id: name or ARN.
+    :param setting: the one that names it, for messages.
+    :param region: None: as boto3 finds it.
+    """
+
+    def __init__(self, secret_id: str, setting: str, region: str | None) -> None:
+        super().__init__()
+        self.inquiry = Inquiry(f"{setting}: the secret", self._ask, rest=SECRET_REST)
+        self._secret_id = secret_id
+        self._region = region_of(secret_id, region)
+        self._logins: tuple[Login, ...] = ()  # written by the one who asks AWS, and by nobody else
+        self._refused: dict[Login, int] = {}  # when, since the last look at the secret that nobody was in a hurry for
+        self._refusals = itertools.count(1)
+        self._in_doubt = False
+
+    @property
+    def known(self) -> bool:
+        """Whether AWS has said a token."""
+        return bool(self._logins)
+
+    def get_credentials(self) -> Login:
+        """The token that is most probably good, and was not tried on this connection."""
+        logins = self._by_hope(self._logins)
+        if not logins:
+            raise TokenNotKnownYet
+        tried = getattr(self._here, "tried", ())
+        login = next((one for one in logins if one not in tried), logins[0])
+        self._here.given = login
+        return login
+
+    def look(self) -> None:
+        """At once where there is none or a server refused it; else every few minutes."""
+        self.inquiry.look(self._in_doubt or not self.known)
+
+    def refused(self) -> bool:
+        """All connections try the others first from now on, and AWS is asked."""
+        login: Login = self._here.given
+        self._here.tried.add(login)
+        self._refused = {**self._refused, login: next(self._refusals)}
+        self._in_doubt = True
+        return any(one not in self._here.tried for one in self._logins)
+
+    def _ask(self) -> None:
+        in_doubt, self._in_doubt, known = self._in_doubt, False, self._by_hope(self._logins)
+        try:
+            with aws_client("secretsmanager", self._region) as client:
+                found = [self._version(client, stage) for stage in (_STAGES if in_doubt else _STAGES[:1])]
+        except Exception:
+            self._in_doubt |= in_doubt
+            raise
+        if not in_doubt:
+            self._refused = {}  # what was refused may have been too new then
+        together = dict.fromkeys([*(login for login in found if login is not None), *known])
+        self._logins = tuple(self._by_hope(together)[:_MOST_LOGINS])
+        if known and self._logins[0] not in known:
+            log.info("%s has a new token", self.inquiry.subject)
+
+    def _version(self, client: Any, stage: str) -> Login | None:
+        """None: there is no such version. The current one must be there."""
+        try:
+            answer = client.get_secret_value(SecretId=self._secret_id, VersionStage=stage)
+            if "SecretString" not in answer:
+                raise Unusable("the secret holds bytes, not text")
+            return read_secret(answer["SecretString"])
+        except (client.exceptions.ResourceNotFoundException, Unusable):
+            if stage == "AWSCURRENT":
+                raise
+            return None
+
+    def _by_hope(self, logins: Iterable[Login]) -> list[Login]:
+        """In the order given, but those that were refused come behind, the one that was refused last as the last."""
+        refused = self._refused
+        return sorted(logins, key=lambda login: refused.get(login, 0))
+
+
+class _Keys(NamedTuple):
+    """AWS keys as they are at a moment, and the region they are used in."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+    region: str
+
+
+class _Signed(NamedTuple):
+    keys: _Keys
+    token: str
+    at: float
+
+
+def sign(keys: _Keys, cache_name: str, user: str) -> str:
+    """A token for IAM authentication: a presigned request, without its scheme. Local work, no call.
+
+    :param cache_name: id of the replication group.
+    :param user: id of the ElastiCache user.
+    """
+    from botocore.credentials import Credentials as AwsCredentials
+    from botocore.hooks import HierarchicalEmitter
+    from botocore.model import ServiceId
+    from botocore.signers import RequestSigner
+
+    emitter = HierarchicalEmitter()  # the signer refers to it weakly
+    aws_keys = AwsCredentials(keys.access_key, keys.secret_key, keys.token)
+    signer = RequestSigner(ServiceId("elasticache"), keys.region, "elasticache", "v4", aws_keys, emitter)
+    query = urlencode({"Action": "connect", "User": user})
+    request = {"method": "GET", "url": f"http://{cache_name}/?{query}", "body": {}, "headers": {}, "context": {}}
+    url: str = signer.generate_presigned_url(
+        request, operation_name="connect", expires_in=SIGNATURE_LIFE, region_name=keys.region
+    )
+    return url.removeprefix("http://")
+
+
+class IamToken(Credentials):
+    """Tokens that prove a role of IAM, signed here with the keys that botocore keeps fresh.
+
+    :param user: id of the ElastiCache user.
+    :param cache_name: id of the replication group.
+    :param setting: the one that names the user, for messages.
+    :param region: None: as boto3 finds it.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        user: str,
+        cache_name: str,
+        setting: str,
+        region: str | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.inquiry = Inquiry(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST)
+        self._user = user
+        self._cache_name = cache_name
+        self._region = region
+        self._clock = clock
+        self._keys: _Keys | None = None
+        self._signed: _Signed | None = None
+        self._in_doubt = False
+        self._session: Any = None
+        self._pid = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether there are keys to sign with."""
+        return self._keys is not None
+
+    def get_credentials(self) -> Login:
+        """The user and a token that is at most ten minutes old."""
+        keys, signed = self._keys, self._signed
+        if keys is None:
+            raise TokenNotKnownYet
+        now = self._clock()
+        if signed is None or signed.keys != keys or now - signed.at >= SIGNATURE_USE:
+            signed = self._signed = _Signed(keys, sign(keys, self._cache_name, self._user), now)
+        return self._user, signed.token
+
+    def look(self) -> None:
+        """At once where there are no keys or a server refused a token; else every few minutes."""
+        self.inquiry.look(self._in_doubt or not self.known)
+
+    def refused(self) -> bool:
+        """The next token is signed anew, with new keys if there are any."""
+        self._in_doubt = True
+        self._signed = None
+        self._pid = 0  # keys from a file are read anew only by a new session
+        return False
+
+    def _ask(self) -> None:
+        from botocore.exceptions import NoCredentialsError, NoRegionError
+
+        session = self._session_here()
+        if session.region_name is None:
+            raise NoRegionError
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        frozen = credentials.get_frozen_credentials()  # renewed here when they are about to expire
+        self._keys = _Keys(frozen.access_key, frozen.secret_key, frozen.token, session.region_name)
+        self._in_doubt = False
+
+    def _session_here(self) -> Any:
+        """One per process: a lock of the parent's would be held for ever in a child."""
+        if self._pid != os.getpid():
+            self._session, self._pid = make_session(self._region), os.getpid()
+        return self._session
+
+
+class Recycling:
+    """When idle connections are due to be made anew.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = self._later()
+
+    def is_due(self) -> bool:
+        """True once in each life of a connection."""
+        if self._clock() < self._next:
+            return False
+        self._next = self._later()
+        return True
+
+    def _later(self) -> float:
+        # Workers that started together must not all connect in the same moment.
+        return self._clock() + CONNECTION_LIFE * random.uniform(0.75, 0.95)

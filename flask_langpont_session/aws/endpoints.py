@@ -1,0 +1,321 @@
+"""``elasticache://group-id``: where the servers of an ElastiCache replication group are, as AWS says it.
+
+The names of the primary and of the reader endpoint stay through a failover; DNS turns them to other servers. So AWS
+need not be asked often, and never by a request: the last good answer is kept, and shared with the processes to come.
+Names of single nodes are never used: they stay with their node when it stops being the primary.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from redis import exceptions as driver
+from redis.connection import BlockingConnectionPool, SSLConnection
+from redis.connection import Connection as PlainConnection
+from redis.maint_notifications import MaintNotificationsConfig
+
+from .client import Unusable, aws_client
+from .inquiry import Inquiry
+
+log = logging.getLogger(__name__)
+
+SCHEME = "elasticache"
+REST = 900.0
+"""Seconds between two questions while the group answers: replicas may have been added, or TLS switched on."""
+
+_OPTIONS = frozenset({"region", "db"})
+_GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
+_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
+
+
+class Address(NamedTuple):
+    """A name and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class GroupName:
+    """What an ``elasticache://`` URL says.
+
+    :param group_id: of the replication group, in lower case as AWS keeps it.
+    :param region: None: as boto3 finds it.
+    :param db: number of the database.
+    """
+
+    group_id: str
+    region: str | None = None
+    db: int = 0
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What AWS says of a group.
+
+    :param primary: leads to whichever server is the primary. None: in cluster mode.
+    :param reader: leads to the replicas. None: there are none.
+    :param configuration: of a group in cluster mode.
+    :param tls: whether the servers speak TLS (also where they still speak without it).
+    """
+
+    primary: Address | None
+    reader: Address | None = None
+    configuration: Address | None = None
+    tls: bool = True
+
+
+class NotDiscoveredYet(driver.ConnectionError):
+    """AWS has not said yet where the server is."""
+
+
+class UnusableGroup(driver.ConnectionError):
+    """AWS has said what the group is like, and it is none that this package can use; the log says why."""
+
+
+def is_elasticache(url: str | None) -> bool:
+    """Whether this is the URL of a replication group."""
+    return bool(url) and str(url).startswith(f"{SCHEME}://")
+
+
+def parse(url: str) -> GroupName:
+    """Read ``elasticache://group-id[/db][?region=…&db=…]``.
+
+    :raises ValueError: what is wrong with it, without quoting any of it.
+    """
+    try:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise ValueError("not a URL; write elasticache://group-id?region=…") from None
+    if "@" in parts.netloc:
+        raise ValueError("no user and no password here; use REDIS_TOKEN, REDIS_TOKEN_SECRET or REDIS_IAM_USER")
+    if not _GROUP.fullmatch(parts.netloc):
+        raise ValueError("the id of a replication group stands alone: up to 40 letters, digits and single hyphens")
+    if parts.fragment or set(options) - _OPTIONS or any(len(values) > 1 for values in options.values()):
+        raise ValueError("its options can be db, region, each once")
+    region = options.get("region", [None])[0]
+    if region is not None and not _REGION.fullmatch(region):
+        raise ValueError("region is the name of an AWS region, as in ?region=ap-northeast-1")
+    number = options.get("db", [parts.path.removeprefix("/") or "0"])[0]
+    if not (number.isascii() and number.isdecimal()):
+        raise ValueError("the path is the number of a database, as in elasticache://group-id/0")
+    return GroupName(parts.netloc.lower(), region, int(number))
+
+
+def read(group: Mapping[str, Any]) -> Endpoints:
+    """What one entry of DescribeReplicationGroups says.
+
+    :raises Unusable: it names no endpoint.
+    """
+    tls = bool(group.get("TransitEncryptionEnabled"))
+    shard: Mapping[str, Any] = next(iter(group.get("NodeGroups") or ()), {})
+    if "PrimaryEndpoint" in shard:
+        has_replicas = len(group.get("MemberClusters") or shard.get("NodeGroupMembers") or ()) > 1
+        reader = _address(shard["ReaderEndpoint"]) if has_replicas and "ReaderEndpoint" in shard else None
+        return Endpoints(_address(shard["PrimaryEndpoint"]), reader, tls=tls)
+    if "ConfigurationEndpoint" in group:
+        return Endpoints(None, configuration=_address(group["ConfigurationEndpoint"]), tls=tls)
+    raise Unusable("the group has no primary endpoint; is it still being created?")
+
+
+def _address(endpoint: Mapping[str, Any]) -> Address:
+    return Address(str(endpoint["Address"]), int(endpoint["Port"]))
+
+
+def describe(name: GroupName) -> Endpoints:
+    """Ask AWS.
+
+    :raises Exception: whatever boto3 raises; see :func:`~flask_langpont_session.aws.client.explain`.
+    """
+    with aws_client("elasticache", name.region) as client:
+        [group] = client.describe_replication_groups(ReplicationGroupId=name.group_id)["ReplicationGroups"]
+    return read(group)
+
+
+class _Remembered(msgspec.Struct):
+    """The file's content. A file of another group or region is nobody's."""
+
+    group: str
+    region: str | None
+    primary: Address
+    reader: Address | None
+    tls: bool
+
+
+class Memory:
+    """The last good answer in a small file, so that a new process starts while AWS does not answer.
+
+    :param path: None: nothing is remembered. The file may be deleted at any time.
+    """
+
+    def __init__(self, path: Path | None, name: GroupName) -> None:
+        self._path = path
+        self._name = name
+
+    def recall(self) -> Endpoints | None:
+        """None: there is no file, or it is about another group, or cannot be read."""
+        if self._path is None:
+            return None
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=_Remembered)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        if (kept.group, kept.region) != (self._name.group_id, self._name.region):
+            return None
+        return Endpoints(kept.primary, kept.reader, tls=kept.tls)
+
+    def note(self, found: Endpoints) -> None:
+        """Keep it. Never raises: the next process asks AWS then."""
+        if self._path is None or found.primary is None or found == self.recall():
+            return
+        record = _Remembered(self._name.group_id, self._name.region, found.primary, found.reader, found.tls)
+        new = self._path.with_name(f"{self._path.name}.{os.getpid()}")  # the workers of a host write whole files
+        try:
+            new.unlink(missing_ok=True)
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(record))
+            new.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            log.warning("what AWS said of the replication group cannot be kept for new processes: %s", error.strerror)
+
+
+class Group:
+    """The endpoints of one replication group as they were known last. Connections ask it, it asks nobody.
+
+    :param name: which group.
+    :param setting: the one that names it, for messages.
+    :param needs_tls: the setting whose secret would be readable without TLS; None: there is none.
+    :param memory: shared with the processes of this host.
+    """
+
+    def __init__(self, name: GroupName, setting: str, *, needs_tls: str | None, memory: Memory) -> None:
+        self.name = name
+        self.endpoints: Endpoints | None = None
+        self.unusable: str | None = None
+        """Why the last answer cannot be used, whatever is tried; None: it can, or there is none."""
+        self.inquiry = Inquiry(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
+        self._needs_tls = needs_tls
+        self._memory = memory
+        kept = memory.recall()
+        if kept is not None and self._problem(kept) is None:
+            self.endpoints = kept
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an answer that can be used, from now or from before."""
+        return self.endpoints is not None
+
+    @property
+    def may_have_replicas(self) -> bool:
+        """Not so if AWS has said that there are none."""
+        return self.endpoints is None or self.endpoints.reader is not None
+
+    def look(self, lost: bool) -> None:
+        """Ask AWS again if it is time.
+
+        :param lost: a server of the group does not answer: AWS may know another place.
+        """
+        self.inquiry.look(lost or not self.known)
+
+    def place(self, *, is_master: bool) -> tuple[Address, bool]:
+        """Where to connect to, and whether with TLS.
+
+        :param is_master: whether the primary is wanted, or a replica.
+        :raises redis.exceptions.ConnectionError: nobody knows.
+        """
+        found = self.endpoints
+        if found is None:
+            raise UnusableGroup if self.unusable else NotDiscoveredYet
+        address = found.primary if is_master else found.reader
+        if address is None:
+            raise UnusableGroup("the group has no replicas")
+        return address, found.tls
+
+    def _ask(self) -> None:
+        found = describe(self.name)
+        self.unusable = self._problem(found)
+        if self.unusable is not None:
+            raise Unusable(self.unusable)
+        if found != self.endpoints:
+            log.info("%s: primary at %s, TLS %s", self.inquiry.subject, found.primary, "on" if found.tls else "off")
+        self.endpoints = found
+        self._memory.note(found)
+
+    def _problem(self, found: Endpoints) -> str | None:
+        if found.primary is None:
+            host = found.configuration.host if found.configuration else "unknown"
+            return (
+                f"it is in cluster mode (configuration endpoint {host}), and Redis Cluster is not supported yet; "
+                "use a group with cluster mode disabled"
+            )
+        if self._needs_tls and not found.tls:
+            return (
+                f"it has no encryption in transit, and what {self._needs_tls} gives could be read on the way; "
+                "turn TransitEncryptionEnabled on"
+            )
+        return None
+
+
+class Connection(SSLConnection):
+    """A connection to the primary or to a replica of a group: every new one goes where the group is by then.
+
+    :param group: says where.
+    :param is_master: whether the primary is wanted, or a replica.
+    """
+
+    def __init__(self, *, group: Group, is_master: bool, **options: Any) -> None:
+        self._group = group
+        self._is_master = is_master
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        # TLS may be switched on while we run, so it is decided here and not by the class. The host is what the
+        # certificate must name.
+        (self.host, self.port), tls = self._group.place(is_master=self._is_master)
+        kind = SSLConnection if tls else PlainConnection
+        return kind._connect(self)  # type: ignore[no-untyped-call]
+
+
+def make_pool(
+    group: Group,
+    *,
+    is_master: bool,
+    waits: Mapping[str, Any],
+    options: Mapping[str, Any],
+    tls_options: Mapping[str, Any],
+    **pool_options: Any,
+) -> BlockingConnectionPool:
+    """A pool whose every new connection goes where the group is by then.
+
+    :param waits: time-outs, retries and what introduces a connection, as for a server whose place is known.
+    :param options: credentials.
+    :param tls_options: where the group speaks TLS.
+    :param pool_options: of the pool itself.
+    """
+    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
+        connection_class=Connection,
+        group=group,
+        is_master=is_master,
+        protocol=3,
+        db=group.name.db,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        **waits,
+        **tls_options,
+        **options,
+        **pool_options,
+    )

@@ -1,0 +1,226 @@
+"""Figures for Prometheus: collectors of ``prometheus_client``, kept up to date by a thread, so that no request pays.
+
+Under gunicorn each worker writes to files in ``PROMETHEUS_MULTIPROC_DIR`` and whoever is asked adds them up; without it
+each process tells of itself. Nothing is registered at import, and once per registry: two applications in one process
+share the collectors.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from flask import Blueprint, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from ..metrics import Amounts, Interval, Operation, Reader, Series
+from ..stores.base import ErrorClass
+from . import figures, names
+from .active import Reading
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+"""prometheus_client looks at it when it is imported, and so does this."""
+
+INTERVAL = 1.0
+"""Seconds that a figure may be old."""
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the histogram. All have two digits, so that rounded durations fall where the exact ones would."""
+
+BYTES = tuple(float(2**exponent) for exponent in range(6, 21, 2))
+"""Upper bounds of the sizes: 64 bytes to 1 MiB."""
+
+_SOURCES = frozenset({"primary", "replica", "database", "none"})
+_OUTCOMES = figures.FINE | {"error", "refused", "not_durable"} | {kind.name.lower() for kind in ErrorClass}
+_REQUESTS = frozenset({"request", "request_save"})
+
+_EVENTS = {
+    "langpont_session_server_changes": (names.SERVER_CHANGES, "Times another server process answered for a store."),
+    "langpont_session_data_losses": (names.DATA_LOSSES, "Times a server had lost data."),
+    "langpont_session_grants_refused": (names.GRANTS_REFUSED, "Sign-ins and changes of rights answered 503."),
+    "langpont_session_values_rejected": (names.VALUES_REJECTED, "Changes of a session that could not be stored."),
+}
+_LIFECYCLE = {
+    "created": names.SESSIONS_CREATED,
+    "regenerated": names.SESSIONS_REGENERATED,
+    "ended": names.SESSIONS_ENDED,
+    "expired": names.SESSIONS_EXPIRED,
+}
+_TRANSITIONS = {"open": "StoreLost", "closed": "StoreRecovered"}
+_DROPPED = {"cloudwatch": "metrics_dropped", "alerts": "alerts_suppressed"}
+
+
+class Collectors:
+    """What one registry shows of this package."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        self.durations = histogram(
+            "langpont_session_operation_duration_seconds",
+            "Time of questions to stores, of requests and of their saves; rounded up to two digits.",
+            SECONDS,
+            "operation",
+            "backend",
+        )
+        self.waits = histogram(
+            "langpont_session_pool_wait_seconds",
+            "Time until a Redis connection was there, when none lay ready; rounded up to two digits.",
+            SECONDS,
+            "backend",
+        )
+        self.payloads = histogram(
+            "langpont_session_payload_bytes",
+            "Names and values that a save sent, per category written; rounded up to two digits.",
+            BYTES,
+            "category",
+        )
+        self.in_use = Gauge(
+            "langpont_session_pool_in_use",
+            "Redis connections in use at this moment.",
+            ("backend",),
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.operations = counter(
+            "langpont_session_operations", "Questions to stores, requests and saves.", "operation", "backend", "outcome"
+        )
+        self.level = Gauge(
+            "langpont_session_degradation_level",
+            "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.active = Gauge(
+            "langpont_session_active",
+            "Sessions in use, of all hosts together; NaN while Redis cannot tell.",
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        if not MULTIPROCESS:
+            # Among several processes what nobody has set is not shown; and this would hide what another one has set.
+            self.active.set(math.nan)
+        self.fallbacks = counter(
+            "langpont_session_fallback_operations", "Times something stood in for the primary.", "backend"
+        )
+        self.transitions = counter("langpont_session_circuit_transitions", "Breakers that opened or closed.", "to")
+        self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
+        self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
+        self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
+
+    def add(self, interval: Interval) -> None:
+        """Bring in what an interval has."""
+        for operation, series in interval.series.items():
+            self._add_operation(operation, series)
+        self.level.set(interval.level)
+        for backend, number in figures.fallbacks(interval).items():
+            self.fallbacks.labels(backend).inc(number)
+        for labelled, counters in ((self.transitions, _TRANSITIONS), (self.dropped, _DROPPED)):
+            for label, name in counters.items():
+                labelled.labels(label).inc(interval.counters.get(name, 0))
+        for histogram, name in ((self.waits, "pool_wait"), (self.payloads, "payload")):
+            for label, amounts in figures.measured(interval, name).items():
+                _observe(histogram.labels(label), amounts, unit=0.001 if histogram is self.waits else 1)
+        for event, metric in _LIFECYCLE.items():
+            self.lifecycle.labels(event).inc(figures.counted(interval, metric))
+        for name, (metric, _) in _EVENTS.items():
+            self.events[name].inc(figures.counted(interval, metric))
+
+    def _add_operation(self, operation: Operation, series: Series) -> None:
+        name = operation.name if operation.name in _REQUESTS else figures.operation_word(operation.name)
+        backend = operation.source if operation.source in _SOURCES else "other"
+        outcome = operation.outcome if operation.outcome in _OUTCOMES else "other"
+        self.operations.labels(name, backend, outcome).inc(series.count)
+        _observe(self.durations.labels(name, backend), series.durations, unit=0.001)
+
+
+def _observe(histogram: Histogram, amounts: Amounts, *, unit: float) -> None:
+    for amount, number in amounts.items():
+        for _ in range(number):
+            histogram.observe(amount * unit)
+
+
+_made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def collectors_of(registry: CollectorRegistry | None) -> Collectors:
+    """The collectors in a registry, made at the first call.
+
+    :param registry: None: the one that prometheus_client offers by default.
+    """
+    registry = REGISTRY if registry is None else registry
+    with _making:
+        found = _made.get(registry)
+        if found is None:
+            found = _made[registry] = Collectors(registry)
+    return found
+
+
+class Prometheus:
+    """Keeps the collectors up to date. Made and used in one thread of one process.
+
+    :param active: gives the latest look at the number of sessions in use; None: there was none yet.
+    :param in_use: gives the connections in use now, by store.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        collectors: Collectors,
+        active: Callable[[], Reading | None],
+        in_use: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._reader = reader
+        self._collectors = collectors
+        self._active = active
+        self._in_use = in_use
+        self._shown: Reading | None = None
+
+    def publish(self) -> None:
+        """Bring in what is new."""
+        self._collectors.add(self._reader.take())
+        for store, number in self._in_use().items():
+            self._collectors.in_use.labels(store).set(number)
+        reading = self._active()
+        if reading is not None and reading is not self._shown:
+            self._shown = reading  # each once: the most recent look counts, whichever worker's it was
+            self._collectors.active.set(math.nan if reading.number is None else reading.number)
+
+
+def page(url: str, registry: Any) -> Blueprint:
+    """A page at `url` for the scraper. Whoever may read it is for the web server to say."""
+    pages = Blueprint("langpont_session_metrics", __name__)
+
+    @pages.get(url)
+    def metrics() -> Response:
+        response = Response(generate_latest(_shown(registry)), content_type=CONTENT_TYPE_LATEST)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return pages
+
+
+def _shown(registry: CollectorRegistry | None) -> CollectorRegistry:
+    if MULTIPROCESS:
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return everybody
+    return REGISTRY if registry is None else registry

@@ -1,0 +1,102 @@
+"""A thread that does one piece of work again and again: in every process anew, and once more when the process ends.
+
+It starts with the first request that a process serves: a thread that was started before a fork (gunicorn --preload)
+does not exist in the workers. It is a daemon, so nothing it waits for keeps a process alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from weakref import WeakSet
+
+from ..forks import renew_in_children
+
+log = logging.getLogger(__name__)
+
+EXIT_WAIT = 1.8
+"""Seconds that the end of a process may wait for all pumps together."""
+
+
+class Pump:
+    """Does some work every `interval` seconds in a thread of its own.
+
+    :param begin: called in the thread when it starts; makes what the work needs in this process, and gives the work.
+    :param interval: seconds. The first time comes after a random part of it: workers must not work in step.
+    """
+
+    def __init__(self, name: str, begin: Callable[[], Callable[[], None]], interval: float) -> None:
+        self._name = f"langpont-session-{name}"
+        self._begin = begin
+        self._interval = interval
+        self._is_surprised = False
+        self._reset()
+        renew_in_children(self, Pump._reset)
+        _alive.add(self)
+
+    def _reset(self) -> None:
+        """As new: a forked child has neither the thread nor the lock's holder."""
+        self._lock = threading.Lock()
+        self._ends = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def ensure_started(self) -> None:
+        """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread is to be had now: the next request tries again
+            log.error("%s cannot be started: %s", self._name, error)
+        else:
+            self._thread = thread
+
+    def end(self) -> None:
+        """Have the work done a last time, soon; see :meth:`wait`."""
+        self._ends.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the thread to end."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        work = self._begin()
+        pause = random.uniform(0, self._interval)
+        while not self._ends.wait(pause):
+            began = time.monotonic()
+            self._do(work)
+            pause = max(0.0, self._interval - (time.monotonic() - began))
+        self._do(work)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+            self._is_surprised = False
+        except Exception:
+            # The thread must outlive any surprise, and must not fill the log with it.
+            if not self._is_surprised:
+                log.exception("%s met an error it does not know; it goes on", self._name)
+            self._is_surprised = True
+
+
+def end_all(pumps: list[Pump], timeout: float = EXIT_WAIT) -> None:
+    """End pumps, and wait for them for `timeout` seconds in all."""
+    deadline = time.monotonic() + timeout
+    for pump in pumps:
+        pump.end()
+    for pump in pumps:
+        pump.wait(max(0.0, deadline - time.monotonic()))
+
+
+_alive: WeakSet[Pump] = WeakSet()
+atexit.register(lambda: end_all(list(_alive)))

@@ -1,0 +1,40 @@
+"""A site whose alerts are fast, for gunicorn and scripts: ``tests.integration.alerts_site:create_app()``.
+
+Its settings come from the environment (``FLASK_LANGPONT_SESSION_…``), its folder from ``FOLDER``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from flask import Flask, session
+
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.aws import alerts
+from flask_langpont_session.aws.incidents import Terms
+from flask_langpont_session.extension import state_of
+
+TERMS = Terms(pace=0.06, gap=1, lease=2, retry=3)
+"""Pending for 0.3 s, over after 1.8 s, events after 18 s. Who died while it sent is found out after 2 s."""
+
+TICK = 0.05
+
+
+def create_app() -> Flask:
+    """The site."""
+    alerts.TERMS, alerts.TICK = TERMS, TICK
+    app = Flask("app", instance_path=os.environ["FOLDER"])
+    app.testing = True
+    app.config.from_prefixed_env()
+    LangPontSession(app)
+    state_of(app).repository.database.create_tables()
+
+    @app.get("/pid")
+    def pid() -> str:
+        """Which worker is this? It is busy for a moment, so that others get the next requests."""
+        time.sleep(0.02)
+        session["lang"] = "ja"
+        return str(os.getpid())
+
+    return app

@@ -1,0 +1,144 @@
+"""A site whose figures are exported, under gunicorn: ``tests.integration.exporters_site:create_app()``.
+
+Its settings come from the environment (``FLASK_LANGPONT_SESSION_…``), its folder from ``FOLDER``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from flask import Flask, session
+
+from example_app.processes import children, spawn
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.extension import state_of
+
+from .test_outage import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+CONFIGURATION = """
+    from prometheus_client import multiprocess
+
+    def child_exit(server, worker):
+        multiprocess.mark_process_dead(worker.pid)
+"""
+
+
+def create_app() -> Flask:
+    """The site."""
+    app = Flask("app", instance_path=os.environ["FOLDER"])
+    app.testing = True
+    app.config.from_prefixed_env()
+    LangPontSession(app)
+    state_of(app).repository.database.create_tables()
+
+    @app.post("/set")
+    def set_language() -> str:
+        session["lang"] = "jp"
+        return str(os.getpid())
+
+    return app
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP to a server that listens on a Unix socket."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self.host)
+
+
+class Gunicorn:
+    """The site with two workers, behind a socket in a folder.
+
+    :param preload: whether the application is loaded before the workers are forked.
+    :param config: settings of the extension, without the prefix, as JSON.
+    """
+
+    def __init__(self, folder: Path, redis: str, *, preload: bool, **config: str) -> None:
+        self._socket = folder / "socket"
+        self._shared = folder / "prometheus"
+        self._shared.mkdir()
+        (folder / "gunicorn.conf.py").write_text(textwrap.dedent(CONFIGURATION))
+        options = ["--bind", f"unix:{self._socket}", "--workers", "2", "--config", str(folder / "gunicorn.conf.py")]
+        options += ["--worker-tmp-dir", str(folder), "--no-control-socket", *(["--preload"] if preload else [])]
+        settings = {"REDIS_URL": redis, **config}
+        self._process = spawn(
+            [sys.executable, "-m", "gunicorn", *options, "tests.integration.exporters_site:create_app()"],
+            log=folder / "log",
+            cwd=folder,
+            env={
+                **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+                **{f"FLASK_LANGPONT_SESSION_{name}": value for name, value in settings.items()},
+                "FLASK_SECRET_KEY": "test key of the test suite, 32+ bytes",
+                "FOLDER": str(folder),
+                "PROMETHEUS_MULTIPROC_DIR": str(self._shared),
+                "PYTHONPATH": str(ROOT),
+            },
+        )
+
+    def ask(self, method: str, path: str) -> str | None:
+        """What a worker answers; None: nobody does."""
+        connection = _UnixConnection(str(self._socket))
+        try:
+            connection.request(method, path, headers={"Host": "localhost"})
+            return connection.getresponse().read().decode()
+        except (OSError, HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def visited(self) -> dict[str, int]:
+        """Let visitors come until each worker has served one: process id → how many it has served."""
+        served: dict[str, int] = {}
+
+        def visit() -> bool:
+            if pid := self.ask("POST", "/set"):
+                served[pid] = served.get(pid, 0) + 1
+            return len(served) == 2
+
+        wait_for(lambda: len(self.workers) == 2, "both workers", 30)
+        wait_for(visit, "an answer of each worker", 30)
+        return served
+
+    @property
+    def workers(self) -> set[int]:
+        """Their process ids."""
+        return set(children(self._process.pid))
+
+    def files(self) -> set[str]:
+        """Names of what prometheus_client keeps of each process."""
+        return {path.name for path in self._shared.iterdir()}
+
+    def figure(self, name: str) -> float | None:
+        """A sample of the page; None: it is not there."""
+        found = re.search(rf"^langpont_session_{re.escape(name)} (\S+)$", self.ask("GET", "/metrics") or "", re.M)
+        return float(found[1]) if found else None
+
+    def stop(self) -> None:
+        """SIGTERM, as from systemd or a container's host; and wait for the end."""
+        self._process.terminate()
+        try:
+            assert self._process.wait(20) == 0
+        finally:
+            self._process.kill()
+
+
+@contextmanager
+def running(folder: Path, redis: str, *, preload: bool, **config: str) -> Iterator[Gunicorn]:
+    """The site, while this is open."""
+    site = Gunicorn(folder, redis, preload=preload, **config)
+    try:
+        yield site
+    finally:
+        site.stop()

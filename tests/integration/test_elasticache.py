@@ -1,0 +1,820 @@
+"""ElastiCache: AWS says where the servers are and what to greet them with; it may be down, and requests never ask it.
+
+AWS is a moto server behind boto3's real HTTP, the servers are Valkeys, and the resolver knows ElastiCache's names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import redis
+from flask import Flask
+from moto.server import ThreadedMotoServer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from example_app.processes import free_port
+from example_app.servers import Valkey
+from flask_langpont_session import ConfigError
+from flask_langpont_session.aws import client as aws_calls
+from flask_langpont_session.aws import cloud, credentials, endpoints, inquiry
+from flask_langpont_session.health import PRIMARY, REPLICA
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+
+from .conftest import MakeApp, parts
+from .test_outage import wait_for
+from .tls import Authority, TlsFront
+
+REGION = "ap-northeast-1"
+URL = f"elasticache://sessions?region={REGION}"
+PATIENT = {
+    "REQUEST_BUDGET": 30, "REDIS_TIMEOUT": 10, "REDIS_CONNECT_TIMEOUT": 10, "DATABASE_TIMEOUT": 10, "SLOW_MS": 20_000,
+    "DATABASE_CONCURRENCY": 16, "SINGLE_HOST": True,
+}  # fmt: skip
+"""A busy machine is not an outage: what is tested here is who is found, not how fast."""
+
+OLD, NEW = "old-token-of-16-and-more", "new-token-of-16-and-more"
+
+
+# -- AWS, and a network in which ElastiCache's names mean something ----------------------------------------------------
+
+
+class Aws:
+    """The AWS of one test, and who asked it."""
+
+    def __init__(self, url: str) -> None:
+        options: Any = {"endpoint_url": url, "region_name": REGION}
+        self.elasticache: Any = boto3.client("elasticache", **options)
+        self.secrets: Any = boto3.client("secretsmanager", **options)
+        self.url = url
+        self.asked: Counter[str] = Counter()
+        self.threads: set[str] = set()
+
+    def reset(self) -> None:
+        """Nothing is there any more."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")):
+            pass
+
+    def create_group(self, replicas: int = 1, tls: bool = False, **options: Any) -> str:
+        """The name of its primary endpoint."""
+        self.elasticache.create_replication_group(
+            ReplicationGroupId="sessions",
+            ReplicationGroupDescription="sessions",
+            Engine="valkey",
+            TransitEncryptionEnabled=tls,
+            **(options or {"NumNodeGroups": 1, "ReplicasPerNodeGroup": replicas}),
+        )
+        found = self.elasticache.describe_replication_groups(ReplicationGroupId="sessions")
+        shard = found["ReplicationGroups"][0]["NodeGroups"][0]
+        return str(shard.get("PrimaryEndpoint", {}).get("Address"))
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+    assert server._server is not None
+    server._server.server_close()
+
+
+@pytest.fixture
+def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """An empty account. It may be as slow as a busy machine; whoever asks twice waits a short time only."""
+    environment = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": moto_url,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(inquiry, "SHORTEST_PAUSE", 0.1)
+    monkeypatch.setattr(inquiry, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(cloud, "START_PATIENCE", 20)
+    monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 20)
+    account = Aws(moto_url)
+    account.reset()
+
+    @contextmanager
+    def watched(service: str, region: str | None) -> Iterator[Any]:
+        account.asked[service] += 1
+        account.threads.add(threading.current_thread().name)
+        with aws_calls.aws_client(service, region) as found:
+            yield found
+
+    monkeypatch.setattr(endpoints, "aws_client", watched)
+    monkeypatch.setattr(credentials, "aws_client", watched)
+    yield account
+    for thread in threading.enumerate():
+        if thread.name == "langpont-session-aws":
+            thread.join(10)
+    assert account.threads <= {"langpont-session-aws"}, "nobody but the background asks AWS"
+    account.elasticache.close()
+    account.secrets.close()
+
+
+class Names:
+    """A resolver that knows some names of ElastiCache, and no others of it."""
+
+    def __init__(self) -> None:
+        self.ports: dict[str, int] = {}
+        self._real = socket.getaddrinfo
+
+    def __call__(self, host: Any, port: Any, *rest: Any, **options: Any) -> Any:
+        if host in self.ports:
+            return self._real("127.0.0.1", self.ports[host], *rest, **options)
+        if str(host).endswith("amazonaws.com"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self._real(host, port, *rest, **options)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    table = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", table)
+    return table
+
+
+READER = "replica.sessions.x.apne1.cache.amazonaws.com"
+
+
+@pytest.fixture
+def with_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto names no reader endpoint; AWS does, also where there are no replicas."""
+
+    def read(group: Any) -> endpoints.Endpoints:
+        for shard in group["NodeGroups"]:
+            shard["ReaderEndpoint"] = {"Address": READER, "Port": 6379}
+        return plain(group)
+
+    plain = endpoints.read
+    monkeypatch.setattr(endpoints, "read", read)
+
+
+@pytest.fixture
+def make(aws: Aws, make_app: MakeApp) -> Callable[..., Flask]:
+    """The applications end before AWS does: nobody of them asks the real one."""
+    return lambda **config: make_app(**{"REDIS_URL": URL, **PATIENT, **config})
+
+
+def who(browser: Any) -> Any:
+    answer = browser.get("/who")
+    assert answer.status_code == 200
+    return answer.json
+
+
+def wait_for_home(browser: Any) -> None:
+    wait_for(lambda: bool(who(browser)["level"] == 0), "level 0", 30)
+
+
+def run_id(server: Valkey) -> str:
+    with server.client() as client:
+        info: Any = client.info("server")
+        return str(info["run_id"])
+
+
+def identity(app: Flask, store: str = PRIMARY) -> str:
+    return (parts(app).repository.redis[store].fence.identity or "").split(":")[0]
+
+
+def group_of(app: Flask) -> endpoints.Group:
+    found: endpoints.Group = parts(app).repository.primary._pool.connection_kwargs["group"]
+    return found
+
+
+# -- discovery ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_lives_on_the_primary_that_aws_names(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, replica: Valkey, with_reader: None
+) -> None:
+    """From the first request on; the reader endpoint is the replica, and requests do not ask AWS."""
+    names.ports = {aws.create_group(): primary.port, READER: replica.port}
+    app = make()
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert identity(app) == run_id(primary)
+    parts(app).repository.redis[REPLICA].probe_read(timeout=1)
+    assert identity(app, REPLICA) == run_id(replica)
+    parts(app).monitor.stop()
+    before = aws.asked["elasticache"]
+    assert before >= 1
+    for number in range(30):
+        parts(app).repository.primary.forget_connections()
+        browser.post("/set", json={"lang": str(number)})
+    assert aws.asked["elasticache"] == before
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_where_there_are_no_replicas_there_is_no_replica_store(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, with_reader: None, replicas: int
+) -> None:
+    """A single node has a reader endpoint in AWS' answer too."""
+    names.ports = {aws.create_group(replicas): primary.port}
+    assert (REPLICA in parts(make()).repository.redis) == bool(replicas)
+
+
+def test_a_new_process_starts_while_aws_is_down(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With what the last one knew, from a file beside the journal; at level 0 from its first request on."""
+    names.ports = {aws.create_group(): primary.port}
+    make()
+    assert (tmp_path / "journal.sqlite3-endpoints").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    before = aws.asked["elasticache"]
+    app = make()
+    assert aws.asked["elasticache"] == before
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+
+
+def throttling() -> bytes:
+    return (
+        b'<ErrorResponse xmlns="http://elasticache.amazonaws.com/doc/2015-02-02/"><Error><Type>Sender</Type>'
+        b"<Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>"
+    )
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """An AWS that has one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    yield f"http://127.0.0.1:{free_port()}"
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """Connections are accepted and nothing is said."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(16)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        (refusing, "EndpointConnectionError"),
+        (hanging, "ReadTimeoutError"),
+        (lambda: answering(500, b"<html>oh</html>"), "AWS"),
+        (lambda: answering(200, b"<html>oh"), "AWS"),
+        (lambda: answering(400, throttling()), "Throttling"),
+        (lambda: answering(403, throttling().replace(b"Throttling", b"AccessDenied")), "not allowed"),
+    ],
+    ids=["refused", "hangs", "500", "garbage", "throttled", "denied"],
+)
+def test_an_application_starts_and_serves_without_aws(
+    make: Callable[..., Flask],
+    aws: Aws,
+    names: Names,
+    primary: Valkey,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trouble: Any,
+    says: str,
+) -> None:
+    """Redis counts as down, signing in works as in any outage, and when AWS answers all is well without a restart."""
+    names.ports = {aws.create_group(): primary.port}
+    with trouble() as url, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        patch.setattr(cloud, "START_PATIENCE", 0.2)
+        patch.setattr(aws_calls, "READ_TIMEOUT", 0.5)
+        app = make()
+        browser = app.test_client()
+        assert browser.post("/login/7").status_code == 200
+        assert who(browser) == {"user": "7", "level": 2, "lang": None}
+        with pytest.raises(StoreError) as caught:
+            parts(app).repository.primary.time_ms(timeout=1)
+        assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "NotDiscoveredYet")
+        wait_for(lambda: says in caplog.text, "the reason in the log")
+        assert "LANGPONT_SESSION_REDIS_URL: replication group 'sessions': " in caplog.text
+    wait_for_home(browser)
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert identity(app) == run_id(primary)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gunicorn's ``--preload`` forks: the thread that asks stays in the parent."""
+    names.ports = {aws.create_group(): primary.port}
+    monkeypatch.setattr(cloud, "START_PATIENCE", 0.05)
+    monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 60)
+    with hanging() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        app = make()
+        assert group_of(app).inquiry.busy
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        if (child := os.fork()) == 0:
+            try:
+                browser = app.test_client()
+                browser.post("/login/7")
+                wait_for_home(browser)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names setting, group and fault; a later deployment step may create it."""
+    app = make()
+    wait_for(lambda: "ReplicationGroupNotFoundFault" in caplog.text, "the reason in the log")
+    assert "REDIS_URL: replication group 'sessions': there is none of this name" in caplog.text
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser)["level"] == 2
+    names.ports = {aws.create_group(): primary.port}
+    wait_for_home(browser)
+
+
+@pytest.mark.parametrize(
+    ("group", "config", "says"),
+    [
+        (
+            {"ClusterMode": "enabled", "NumNodeGroups": 2, "ReplicasPerNodeGroup": 1},
+            {},
+            ("it is in cluster mode (configuration endpoint clustercfg.sessions.", "Redis Cluster is not supported"),
+        ),
+        ({}, {"REDIS_TOKEN": OLD}, ("no encryption in transit", "REDIS_TOKEN", "TransitEncryptionEnabled")),
+    ],
+    ids=["cluster mode", "a token without TLS"],
+)
+def test_a_group_that_can_never_work_is_a_configuration_error(
+    make: Callable[..., Flask], aws: Aws, group: dict[str, Any], config: dict[str, Any], says: tuple[str, ...]
+) -> None:
+    """Said at start, with the setting, as other mistakes are."""
+    aws.create_group(**group)
+    with pytest.raises(ConfigError) as caught:
+        make(**config)
+    [problem] = caught.value.problems
+    assert problem.startswith("LANGPONT_SESSION_REDIS_URL: replication group 'sessions': ")
+    assert all(text in problem for text in says)
+    assert OLD not in problem
+
+
+def test_whoever_uses_nothing_of_aws_pays_nothing(primary: Valkey, tmp_path: Path) -> None:
+    """boto3 is not imported, and no thread asks; not by the start, not by a request, not by the monitor."""
+    program = """
+        import json, sys, threading
+        from flask import Flask, session
+        from flask_langpont_session import LangPontSession
+        from flask_langpont_session.extension import state_of
+        app = Flask("app", instance_path=sys.argv[1])
+        app.testing = True
+        app.config.update(SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=sys.argv[2])
+        LangPontSession(app)
+        app.add_url_rule("/", view_func=lambda: str(session.get("lang")))
+        assert app.test_client().get("/").status_code == 200
+        state_of(app).monitor.tick()
+        print(json.dumps([sorted(name for name in sys.modules if name.startswith(("boto", "moto"))),
+                          sorted(thread.name for thread in threading.enumerate())]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), primary.url],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    modules, threads = json.loads(done.stdout)
+    assert modules == []
+    assert not [name for name in threads if "aws" in name]
+
+
+# -- failover ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Valkey, Valkey]]:
+    folder = tmp_path_factory.mktemp("pair")
+    with Valkey(folder / "first", appendonly=False) as first, Valkey(folder / "second", appendonly=False) as second:
+        yield first, second
+
+
+@pytest.fixture
+def pair(two_servers: tuple[Valkey, Valkey]) -> tuple[Valkey, Valkey]:
+    """A primary and its replica, that may change places."""
+    first, second = two_servers
+    for server in two_servers:
+        server.start()
+        with server.client() as client:
+            client.replicaof("NO", "ONE")
+            client.flushall()
+            client.config_resetstat()
+    with second.client() as client:
+        client.replicaof("127.0.0.1", str(first.port))
+        wait_for(lambda: follows(client), "the replica", 20)
+    return first, second
+
+
+def follows(client: Any) -> bool:
+    """Whether a replica has caught up with its primary."""
+    return bool(client.info("replication").get("master_link_status") == "up")
+
+
+def clients_of(server: Valkey) -> int:
+    """Connections to a server, without replication and the one that asks."""
+    with server.client() as client:
+        return len(client.client_list(_type="normal")) - 1
+
+
+class Load:
+    """Visitors who sign in and read without a pause, each request of each checked.
+
+    :param app: what they visit.
+    :param renew: whether connections are dropped all the time, so that new ones are greeted.
+    """
+
+    def __init__(self, app: Flask, visitors: int = 2, *, renew: bool = False) -> None:
+        self.failed: list[Any] = []
+        self.done: Counter[int] = Counter()
+        self._app = app
+        self._renew = renew
+        self._over = threading.Event()
+        self._users = itertools.count(100)
+        self._threads = [threading.Thread(target=self._visit) for _ in range(visitors)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(10)
+
+    def goes_on(self, requests: int = 30) -> None:
+        """Return when so many more requests were answered."""
+        wanted = self.done.total() + requests
+        wait_for(lambda: self.done.total() >= wanted, f"{requests} more answers", 30)
+
+    def _visit(self) -> None:
+        while not self._over.is_set():
+            user, browser = str(next(self._users)), self._app.test_client()
+            answer = browser.post(f"/login/{user}")
+            if answer.status_code != 200:
+                self.failed.append(("login", answer.status_code))
+                continue
+            for _ in range(3):
+                time.sleep(0.05)  # visitors leave the monitor some of the one processor
+                if self._renew:
+                    parts(self._app).repository.primary.forget_connections()
+                answer = browser.get("/who")
+                seen: Any = answer.json if answer.status_code == 200 else {"user": None, "level": -1}
+                if seen["user"] != user:
+                    self.failed.append(("who", answer.status_code, seen))
+                self.done[seen["level"]] += 1
+
+
+@pytest.mark.parametrize("aws_answers", [True, False], ids=["AWS up", "AWS down"])
+def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged_out(
+    make: Callable[..., Flask],
+    aws: Aws,
+    names: Names,
+    pair: tuple[Valkey, Valkey],
+    with_reader: None,
+    monkeypatch: pytest.MonkeyPatch,
+    aws_answers: bool,
+) -> None:
+    """The old primary lives on as a replica and keeps its connections; DNS follows a moment later.
+
+    No sign-in fails, every connection to the demoted server goes, and AWS is asked once more; it need not answer.
+    """
+    old, heir = pair
+    name = aws.create_group()
+    names.ports = {name: old.port, READER: heir.port}
+    app = make()
+    browser = app.test_client()
+    browser.post("/login/7")
+    if not aws_answers:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    asked = aws.asked["elasticache"]
+    with Load(app) as load:
+        load.goes_on(20)
+        before = load.done.total()
+        with heir.client() as client:
+            client.replicaof("NO", "ONE")
+        with old.client() as client:
+            client.replicaof("127.0.0.1", str(heir.port))
+        load.goes_on(20)
+        assert identity(app) != run_id(heir)
+        names.ports = {name: heir.port, READER: old.port}
+        wait_for(lambda: identity(app) == run_id(heir), "the heir", 20)
+        wait_for_home(browser)
+        load.goes_on(20)
+    assert load.failed == []
+    assert load.done.total() >= before + 40
+    assert load.done[1] > 0, "the demoted server was never noticed"
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    parts(app).repository.redis[REPLICA].forget_connections()
+    wait_for(lambda: clients_of(old) == 0, "the end of all connections to the demoted server")
+    wait_for(lambda: aws.asked["elasticache"] > asked, "the question to AWS")
+    browser.post("/set", json={"lang": "jp"})
+    with heir.client() as client:
+        assert len(client.keys("session:ui:*")) == 1
+        info: Any = client.info("errorstats")
+    with old.client() as client:
+        refused: Any = client.info("errorstats")
+    assert "errorstat_READONLY" not in info
+    assert refused["errorstat_READONLY"]["count"] > 0
+
+
+def test_a_group_that_was_made_anew_is_found_under_its_new_name(
+    make: Callable[..., Flask], aws: Aws, names: Names, pair: tuple[Valkey, Valkey]
+) -> None:
+    """The name that was known leads nowhere any more: the monitor asks AWS, and the file is brought up to date."""
+    first, second = pair
+    with second.client() as client:
+        client.replicaof("NO", "ONE")
+    names.ports = {aws.create_group(): first.port}
+    app = make()
+    browser = app.test_client()
+    browser.post("/login/7")
+    aws.reset()
+    names.ports = {aws.create_group(): second.port}
+    first.kill()
+    wait_for(lambda: bool(who(browser)["user"] == "7") and identity(app) == run_id(second), "the new group", 20)
+    wait_for_home(browser)
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    known = group_of(make()).endpoints
+    assert known is not None
+    assert known.primary is not None
+    assert known.primary.host in names.ports
+
+
+# -- TLS and credentials -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+class Locked:
+    """A server whose default user has tokens.
+
+    :param admin: a connection that was greeted before there were any.
+    """
+
+    def __init__(self, server: Valkey, admin: Any) -> None:
+        self.server = server
+        self._admin = admin
+
+    def accept(self, *tokens: str) -> None:
+        """These from now on, and no others."""
+        self._admin.execute_command("ACL", "SETUSER", "default", "resetpass", *(f">{token}" for token in tokens))
+
+    def add_user(self, name: str) -> None:
+        """One who may greet with anything: the server cannot check what IAM signed."""
+        self._admin.execute_command("ACL", "SETUSER", name, "on", "nopass", "~*", "&*", "+@all")
+
+    @property
+    def refusals(self) -> int:
+        """How many greetings were refused since the test began."""
+        return int(self._admin.info("errorstats").get("errorstat_WRONGPASS", {}).get("count", 0))
+
+    def users(self) -> set[str]:
+        """Who is connected, without the one that asks."""
+        mine = self._admin.client_id()
+        return {one["user"] for one in self._admin.client_list() if int(one["id"]) != mine}
+
+    def open(self) -> None:
+        """Everybody may come in."""
+        self._admin.execute_command("ACL", "SETUSER", "default", "resetpass", "nopass")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("guarded"), appendonly=False) as server:
+        yield server
+
+
+@pytest.fixture
+def locked(guarded: Valkey) -> Iterator[Locked]:
+    """A server that takes no token yet; empty."""
+    with redis.Redis(
+        port=guarded.port, single_connection_client=True, protocol=2, retry=Retry(NoBackoff(), 0), decode_responses=True
+    ) as admin:
+        admin.flushall()
+        admin.config_resetstat()
+        locked = Locked(guarded, admin)
+        locked.accept(secrets.token_hex())
+        yield locked
+        locked.open()
+
+
+@pytest.fixture
+def group(aws: Aws, names: Names, authority: Authority, locked: Locked) -> Iterator[str]:
+    """The locked server as a group with TLS; the name of its primary endpoint."""
+    name = aws.create_group(replicas=0, tls=True)
+    with TlsFront(authority.context([name]), locked.server.port) as front:
+        names.ports = {name: front.port}
+        yield name
+
+
+@pytest.fixture
+def make_tls(make: Callable[..., Flask], authority: Authority) -> Callable[..., Flask]:
+    return lambda **config: make(REDIS_CA_FILE=str(authority.certificate), **config)
+
+
+def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
+    make_tls: Callable[..., Flask], group: str, locked: Locked
+) -> None:
+    """The certificate is of our authority and names the endpoint."""
+    locked.accept(OLD)
+    browser = make_tls(REDIS_TOKEN=OLD).test_client()
+    browser.post("/login/7")
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+
+
+def test_a_certificate_of_another_name_is_refused(
+    make_tls: Callable[..., Flask], aws: Aws, names: Names, authority: Authority, locked: Locked
+) -> None:
+    """Before any token is sent: somebody else's server is not ours, though its authority is."""
+    locked.accept(OLD)
+    name = aws.create_group(replicas=0, tls=True)
+    with TlsFront(authority.context(["master.others.x.apne1.cache.amazonaws.com"]), locked.server.port) as front:
+        names.ports = {name: front.port}
+        app = make_tls(REDIS_TOKEN=OLD)
+        with pytest.raises(StoreError) as caught:
+            parts(app).repository.primary.time_ms(timeout=1)
+        assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+        browser = app.test_client()
+        browser.post("/login/7")
+        assert who(browser) == {"user": "7", "level": 2, "lang": None}
+        assert locked.users() == set()
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is looked at every half second instead of every five minutes."""
+    monkeypatch.setattr(credentials, "SECRET_REST", 0.5)
+
+
+def token_in_use(app: Flask) -> str:
+    provider = parts(app).repository.primary._pool.connection_kwargs["credential_provider"]
+    return str(provider.get_credentials()[-1])
+
+
+def nowhere_in(folder: Path, *tokens: str) -> bool:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return bool(files) and not any(token.encode() in path.read_bytes() for path in files for token in tokens)
+
+
+def test_a_token_is_exchanged_under_load_without_a_failed_request(
+    make_tls: Callable[..., Flask],
+    aws: Aws,
+    group: str,
+    locked: Locked,
+    brisk: None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Old, both, new: as ROTATE and SET of ElastiCache do it, with connections made anew all the time."""
+    caplog.set_level(logging.INFO, "flask_langpont_session")
+    locked.accept(OLD)
+    aws.secrets.create_secret(Name="app/token", SecretString=OLD)
+    app = make_tls(REDIS_TOKEN_SECRET="app/token")
+    with Load(app, renew=True) as load:
+        load.goes_on(15)
+        locked.accept(OLD, NEW)
+        load.goes_on(15)
+        aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
+        wait_for(lambda: token_in_use(app) == NEW, "the new token", 30)
+        load.goes_on(15)
+        locked.accept(NEW)
+        load.goes_on(30)
+    assert load.failed == []
+    assert set(load.done) == {0}
+    assert load.done.total() >= 75
+    assert locked.refusals == 0
+    assert OLD not in caplog.text
+    assert NEW not in caplog.text
+    assert nowhere_in(tmp_path, OLD, NEW)
+
+
+def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
+    make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked, brisk: None
+) -> None:
+    """In the wrong order: the secret is new, the server takes only the old token for a while."""
+    locked.accept(OLD)
+    aws.secrets.create_secret(Name="app/token", SecretString=OLD)
+    app = make_tls(REDIS_TOKEN_SECRET="app/token")
+    with Load(app, renew=True) as load:
+        load.goes_on(15)
+        aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
+        wait_for(lambda: locked.refusals > 0, "the new token, too early", 30)
+        load.goes_on(30)
+        locked.accept(NEW)
+        load.goes_on(30)
+    assert load.failed == []
+    assert set(load.done) == {0}
+
+
+def test_a_server_that_is_ahead_of_the_secret_is_found_again(
+    make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked
+) -> None:
+    """The old token was taken away before anybody heard of the new one: an outage that ends by itself."""
+    locked.accept(OLD)
+    aws.secrets.create_secret(Name="app/token", SecretString=OLD)
+    app = make_tls(REDIS_TOKEN_SECRET="app/token")
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser)["level"] == 0
+    locked.accept(NEW)
+    parts(app).repository.primary.forget_connections()
+    assert [who(browser) for _ in range(2)][-1] == {"user": "7", "level": 2, "lang": None}
+    assert app.test_client().post("/login/8").status_code == 200
+    aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW, VersionStages=["AWSPENDING"])
+    wait_for_home(browser)
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert token_in_use(app) == NEW
+
+
+def test_without_a_token_the_application_starts_and_waits_for_one(
+    make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis is not even greeted; when there is a secret, all is well without a restart. Its JSON may name a user."""
+    locked.add_user("app")
+    app = make_tls(REDIS_TOKEN_SECRET="app/token")
+    browser = app.test_client()
+    assert browser.post("/login/7").status_code == 200
+    assert who(browser)["level"] == 2
+    assert "REDIS_TOKEN_SECRET: the secret: there is none of this name" in caplog.text
+    assert locked.refusals == 0
+    aws.secrets.create_secret(Name="app/token", SecretString=f'{{"username": "app", "password": "{OLD}"}}')
+    wait_for_home(browser)
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert locked.users() == {"app"}
+
+
+def test_iam_greets_with_a_signed_token(
+    make_tls: Callable[..., Flask], group: str, locked: Locked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the user of the setting, signed for the group; connections are made anew before their time is over."""
+    locked.add_user("app-user")
+    moments = iter([True])
+    monkeypatch.setattr(credentials.Recycling, "is_due", lambda self: next(moments, False))
+    app = make_tls(REDIS_IAM_USER="app-user")
+    browser = app.test_client()
+    browser.post("/login/7")
+    assert who(browser) == {"user": "7", "level": 0, "lang": None}
+    assert locked.users() == {"app-user"}
+    token = token_in_use(app)
+    assert token.startswith("sessions/?Action=connect&User=app-user&X-Amz-Algorithm=AWS4-HMAC-SHA256&")
+    assert f"%2F{REGION}%2Felasticache%2Faws4_request" in token
+    wait_for(lambda: next(moments, None) is None, "the recycling")
+    assert who(browser)["level"] == 0

@@ -1,0 +1,381 @@
+"""ActiveSessions: the index that workers keep in Redis, and the number that one of them publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+from redis.cluster import RedisCluster
+
+from example_app.processes import free_port
+from example_app.servers import Valkey
+from flask_langpont_session import events
+from flask_langpont_session.exporters.active import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
+from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, parts
+from .test_outage import wait_for
+
+HOUR = 3_600_000
+
+
+def digest(number: int) -> str:
+    from base64 import urlsafe_b64encode
+
+    return urlsafe_b64encode(sha256(b"%d" % number).digest()).decode().rstrip("=")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Commands:
+    """The store of an application, and what was asked of it."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.prefix = store.prefix
+        self.calls: list[Sequence[tuple[Any, ...]]] = []
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        self.calls.append(commands)
+        found: list[Any] = self._store.run_commands(commands, timeout=timeout)
+        return found
+
+
+class Workers:
+    """Several workers' indexes over one Redis."""
+
+    def __init__(self, app: Flask) -> None:
+        self.redis = Commands(parts(app).repository.primary)
+        self.recorder = Recorder()
+        self.up = True
+        self.clock = Clock()
+
+    def __call__(self, interval: float = 60) -> ActiveSessions:
+        return ActiveSessions(self.redis, self.recorder, is_up=lambda: self.up, interval=interval, clock=self.clock)
+
+
+@pytest.fixture
+def workers(make_app: MakeApp) -> Workers:
+    return Workers(make_app())
+
+
+# -- the index ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_counts_once_whoever_serves_it(workers: Workers, primary: Valkey) -> None:
+    """Two workers, 300 sessions each, 100 of them the same: 500; every key is one of a few, in a slot of its own."""
+    one, two = workers(), workers()
+    for number in range(300):
+        one.served(digest(number), HOUR)
+        two.served(digest(number + 200), HOUR)
+    one.update()
+    assert one.number == 300
+    two.update()
+    assert two.number == 500
+    with primary.client() as redis:
+        keys = set(redis.keys("*active*"))
+        assert keys == {f"session:active:{{{bucket}}}" for bucket in range(BUCKETS)} | {"session:active:lease"}
+        assert all(redis.pttl(key) > 0 for key in keys)
+        members = [member for key in keys if "lease" not in key for member in redis.zrange(key, 0, -1)]
+    assert sorted(members) == sorted(digest(number)[:MEMBER_LENGTH] for number in range(500))
+    for commands in workers.redis.calls:
+        assert len({command[1] for command in commands if len(command) > 1}) == 1  # one slot per round trip
+        assert {command[0] for command in commands} <= {
+            "TIME", "SET", "ZADD", "PEXPIRE", "ZREMRANGEBYSCORE", "ZCOUNT",
+        }  # fmt: skip
+
+
+def test_an_ended_session_does_not_come_back(workers: Workers) -> None:
+    """Another worker served it before, and brings its note after the end was brought; or serves a late request."""
+    one, two = workers(), workers()
+    one.served(digest(1), HOUR)
+    two.served(digest(1), HOUR)
+    one.served(digest(2), HOUR)
+    one.ended(digest(1))
+    one.update()
+    assert one.number == 1
+    two.update()
+    assert two.number == 1
+    two.served(digest(1), HOUR)
+    two.ended(digest(2))
+    two.served(digest(2), HOUR)  # in the same interval
+    two.update()
+    assert two.number == 0
+
+
+def test_a_session_that_is_not_used_runs_out(workers: Workers, primary: Valkey) -> None:
+    """By the clock of Redis; the one who publishes takes it out, ended ones a while later."""
+    worker, other = workers(interval=0.001), workers()
+    worker.served(digest(1), 200)
+    worker.served(digest(2), HOUR)
+    worker.ended(digest(3))
+    worker.update()
+    assert worker.number == 2
+
+    def look() -> int | None:
+        worker.update()
+        return worker.number
+
+    wait_for(lambda: look() == 1, "the first has run out")
+    with primary.client() as redis:
+        wait_for(lambda: look() == 1 and _size(redis) == 2, "it is taken out: the second and the ended one are left")
+    other.update()
+    assert workers.recorder.counters()["sessions_expired"] == 1  # once, and not who was ended
+
+
+def _size(redis: Any) -> int:
+    return sum(redis.zcard(f"session:active:{{{bucket}}}") for bucket in range(BUCKETS))
+
+
+def test_a_note_that_lay_here_for_long_is_not_longer_for_it(workers: Workers) -> None:
+    """While Redis was away the time went on: who ran out meanwhile is not counted."""
+    worker = workers()
+    worker.served(digest(1), 10_000)
+    worker.served(digest(2), HOUR)
+    workers.up = False
+    worker.update()
+    workers.clock.now += 11
+    workers.up = True
+    worker.update()
+    assert worker.number == 1
+
+
+def test_one_worker_publishes(workers: Workers, primary: Valkey) -> None:
+    """Whoever gets the lease, once in an interval; another one takes over when it is free again."""
+    one, two = workers(), workers()
+    one.served(digest(1), HOUR)
+    one.update()
+    two.update()
+    assert (one.number, two.number) == (1, 1)
+    assert (one.take(), two.take()) == (1, None)
+    assert one.take() is None
+    with primary.client() as redis:
+        assert 0 < redis.pttl("session:active:lease") <= 54_000
+        redis.delete("session:active:lease")
+    two.update()
+    one.update()
+    assert (one.take(), two.take()) == (None, 1)
+
+
+def test_nothing_is_said_while_redis_does_not_answer(workers: Workers, primary: Valkey) -> None:
+    """And what was noted meanwhile is brought when it does."""
+    worker = workers(interval=0.001)
+    worker.served(digest(1), HOUR)
+    worker.update()
+    primary.kill()
+    worker.served(digest(2), HOUR)
+    worker.ended(digest(1))
+    worker.update()
+    assert (worker.number, worker.take()) == (None, None)
+    primary.start()
+
+    def look() -> int | None:
+        worker.update()
+        return worker.number
+
+    wait_for(lambda: look() == 1, "the number")
+
+
+# -- notes -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_noted_again_after_a_quarter_of_its_life(workers: Workers) -> None:
+    """In between a request costs a look into a dictionary."""
+    worker = workers()
+    assert worker.is_due(digest(1))
+    worker.served(digest(1), 400_000)
+    workers.clock.now += 99
+    assert not worker.is_due(digest(1))
+    workers.clock.now += 1
+    assert worker.is_due(digest(1))
+    worker.served(digest(1), 400_000)
+    assert not worker.is_due(digest(1))
+    worker.forget_notes()
+    assert worker.is_due(digest(1))
+
+
+def test_notes_are_bounded(workers: Workers) -> None:
+    """A worker that cannot bring them does not grow; whom it leaves out is noted at the next use."""
+    worker = workers()
+    workers.up = False
+    for number in range(MOST_NOTES + 10):
+        worker.served(str(number), HOUR)
+        worker.ended(f"e{number}")
+    worker.update()
+    assert len(worker._served) == len(worker._ended) == MOST_NOTES
+    assert worker.is_due(str(MOST_NOTES + 5))
+    assert len(worker._again) <= MOST_NOTES
+
+
+# -- in a cluster ------------------------------------------------------------------------------------------------------
+
+
+class OnCluster:
+    """Sends each round trip to the node that has its key, as it is: a key of another node is refused."""
+
+    prefix = "session"
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        [key] = {command[1] for command in commands if len(command) > 1}
+        with self._cluster.get_node_from_key(key).redis_connection.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            found: list[Any] = pipeline.execute()
+        return found
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Valkey]]:
+    """Two nodes of a cluster, with half of the slots each."""
+    buses = [free_port(), free_port()]
+    options = [("--cluster-enabled", "yes", "--cluster-port", str(bus)) for bus in buses]
+    with ExitStack() as stack:
+        nodes = [
+            stack.enter_context(Valkey(tmp_path / name, appendonly=False, extra=extra))
+            for name, extra in zip(("one", "two"), options, strict=True)
+        ]
+        one, two = (stack.enter_context(node.client()) for node in nodes)
+        one.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+        two.execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
+        one.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, buses[1])
+
+        def agree() -> bool:
+            return all("cluster_state:ok" in str(node.execute_command("CLUSTER", "INFO")) for node in (one, two))
+
+        wait_for(agree, "the cluster", 30)
+        yield nodes
+
+
+def test_the_index_is_spread_over_a_cluster(nodes: list[Valkey]) -> None:
+    """Every round trip goes to one slot, the sets lie on both nodes, and the sum is right."""
+    with RedisCluster(host="127.0.0.1", port=nodes[0].port) as cluster:
+        one, two = (ActiveSessions(OnCluster(cluster), Recorder(), is_up=lambda: True, interval=60) for _ in range(2))
+        for number in range(300):
+            one.served(digest(number), HOUR)
+            two.served(digest(number + 200), HOUR)
+        two.ended(digest(499))
+        one.update()
+        two.update()
+        assert (one.number, two.number) == (300, 499)
+        assert (one.take(), two.take()) == (300, None)
+    sets = []
+    for node in nodes:
+        with node.client() as client:
+            sets.append({key for key in client.keys("session:active:{*") if client.type(key) == "zset"})
+    assert all(sets) and len(sets[0] | sets[1]) == BUCKETS
+
+
+# -- in an application -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Iterator[Flask]:
+    app = make_app(METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry(), METRICS_INTERVAL=3600)
+    yield app
+    exporting = parts(app).exporting
+    assert exporting is not None
+    exporting.stop()
+
+
+def index(app: Flask) -> ActiveSessions:
+    exporting = parts(app).exporting
+    assert exporting is not None
+    return exporting.active
+
+
+def number(app: Flask) -> int | None:
+    index(app).update()
+    return index(app).number
+
+
+def test_the_number_follows_what_visitors_do(app: Flask) -> None:
+    """A visitor counts from the first write, as one session through sign-in, and no longer after the sign-out."""
+    visitor, user, passer_by = (app.test_client() for _ in range(3))
+    passer_by.get("/who")
+    assert number(app) == 0
+    visitor.post("/set", json={"lang": "jp"})
+    user.post("/set", json={"lang": "jp"})
+    assert number(app) == 2
+    user.post("/login/7")
+    assert number(app) == 2
+    user.get("/who")
+    visitor.get("/all")
+    assert number(app) == 2
+    user.post("/logout")
+    assert number(app) == 2  # the language goes on, in an anonymous session
+    with app.app_context():
+        assert user.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
+
+
+def test_who_is_logged_out_everywhere_does_not_count(app: Flask) -> None:
+    """On all devices at once; others stay."""
+    clients = [app.test_client() for _ in range(3)]
+    for client, user in zip(clients, ("7", "7", "8"), strict=True):
+        client.post(f"/login/{user}")
+    assert number(app) == 3
+    app.session_interface.revoke_user("7", app)  # type: ignore[attr-defined]
+    clients[0].get("/who")
+    assert number(app) == 1
+
+
+def test_a_worker_that_only_reads_notes_too(app: Flask, make_app: MakeApp, primary: Valkey) -> None:
+    """The worker that wrote is gone and the index with it: whoever reads next puts the session back."""
+    clients = [app.test_client() for _ in range(2)]
+    clients[0].post("/set", json={"lang": "jp"})
+    clients[1].post("/login/7")
+    assert number(app) == 2
+    with primary.client() as redis:
+        redis.delete(*redis.keys("session:active*"))
+    index(app).forget_notes()
+    clients[0].get("/get/lang")
+    clients[1].get("/who")
+    assert number(app) == 2
+
+
+def test_after_a_loss_of_data_everybody_is_noted_anew(app: Flask) -> None:
+    """The index went with the rest."""
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp"})
+    index(app).update()
+    [noted] = index(app)._again
+    assert not index(app).is_due(noted)
+    parts(app).repository.emit(events.data_lost, events.DataLost("primary"))
+    assert index(app).is_due(noted)
+
+
+def test_requests_do_not_touch_the_index(app: Flask, primary: Valkey) -> None:
+    """They note; the thread brings it. Before the first interval is over Redis has no index at all."""
+    client = app.test_client()
+    for _ in range(3):
+        client.post("/set", json={"lang": "jp"})
+        client.get("/get/lang")
+    with primary.client() as redis:
+        assert redis.keys("session:active*") == []
+    assert number(app) == 1
+
+
+def test_an_outage_leaves_the_index_in_peace(app: Flask) -> None:
+    """Whoever is served from copies meanwhile is in use all the same."""
+    client = app.test_client()
+    client.post("/login/7")
+    assert number(app) == 1
+    with switched_off(app, "primary"):
+        assert client.get("/who").json["user"] == "7"  # type: ignore[index]
+        assert number(app) is None
+    assert number(app) == 1

@@ -1,0 +1,278 @@
+"""Prometheus: the collectors, the page, and several gunicorn workers that are one site."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from example_app.servers import Valkey
+from flask_langpont_session.exporters.active import Reading
+from flask_langpont_session.exporters.prometheus import SECONDS, Prometheus, collectors_of
+from flask_langpont_session.metrics import BOUNDS, Reader, Recorder
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, parts
+from .exporters_site import Gunicorn, running
+from .test_outage import wait_for
+
+
+class Site:
+    """An exporter with its recorder and registry."""
+
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+        self.registry = CollectorRegistry()
+        self.level = 0
+        self.reading: Reading | None = None
+        self.exporter = self.another_worker()
+
+    def another_worker(self) -> Prometheus:
+        """One more that shows what the same registry has."""
+        reader = Reader(self.recorder, lambda: self.level)
+        return Prometheus(reader, collectors_of(self.registry), lambda: self.reading, lambda: {"primary": 3})
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"langpont_session_{name}", labels)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+# -- collectors --------------------------------------------------------------------------------------------------------
+
+
+def test_operations_have_counts_and_a_histogram(site: Site) -> None:
+    """By operation and backend, in seconds; whole requests beside the questions to stores."""
+    for name, source, outcome, milliseconds in (
+        ("load", "primary", "ok", 0.4),
+        ("load", "primary", "ok", 0.5),
+        ("load", "primary", "unreachable", 200),
+        ("request", "none", "ok", 30),
+        ("unheard of", "somewhere", "somehow", 1),
+    ):
+        site.recorder.observe(name, "all", source, outcome, milliseconds / 1000)
+    site.exporter.publish()
+    site.exporter.publish()
+    load = {"operation": "read", "backend": "primary"}
+    assert site.value("operations_total", **load, outcome="ok") == 2
+    assert site.value("operations_total", **load, outcome="unreachable") == 1
+    assert site.value("operations_total", operation="request", backend="none", outcome="ok") == 1
+    assert site.value("operations_total", operation="other", backend="other", outcome="other") == 1
+    assert site.value("operation_duration_seconds_count", **load) == 3
+    assert site.value("operation_duration_seconds_sum", **load) == pytest.approx(0.2009)
+    buckets = {le: site.value("operation_duration_seconds_bucket", **load, le=le) for le in ("0.0005", "0.1", "0.25")}
+    assert buckets == {"0.0005": 2, "0.1": 2, "0.25": 3}
+
+
+def test_a_rounded_duration_is_in_the_bucket_of_the_exact_one() -> None:
+    """Because every bound of the histogram is one that durations are rounded up to."""
+    assert {round(bound * 1000, 6) for bound in SECONDS} <= set(BOUNDS)
+
+
+def test_states_and_events(site: Site) -> None:
+    """What the recorder's counters mean, each under its name; the highest level; and no number for no answer."""
+    counted = {
+        "StoreLost": 3, "StoreRecovered": 2, "ServerChanged": 1, "DataLost": 1, "level_3": 1,
+        "fallback_replica": 4, "fallback_journal": 1, "fallback_local": 1,
+        "sessions_created": 5, "sessions_regenerated": 1, "sessions_ended": 2, "sessions_expired": 4,
+        "grants_refused": 6, "values_rejected": 7, "metrics_dropped": 8, "alerts_suppressed": 9,
+    }  # fmt: skip
+    for counter, by in counted.items():
+        site.recorder.count(counter, by)
+    site.exporter.publish()
+    assert math.isnan(site.value("active") or 0)
+    site.reading = Reading(12)
+    assert site.value("degradation_level") == 3
+    site.exporter.publish()
+    assert (site.value("degradation_level"), site.value("active")) == (0, 12)
+    for name, labels, expected in (
+        ("circuit_transitions_total", {"to": "open"}, 3),
+        ("circuit_transitions_total", {"to": "closed"}, 2),
+        ("fallback_operations_total", {"backend": "replica"}, 4),
+        ("fallback_operations_total", {"backend": "local"}, 2),
+        ("lifecycle_total", {"event": "created"}, 5),
+        ("lifecycle_total", {"event": "regenerated"}, 1),
+        ("lifecycle_total", {"event": "ended"}, 2),
+        ("lifecycle_total", {"event": "expired"}, 4),
+        ("server_changes_total", {}, 1),
+        ("data_losses_total", {}, 1),
+        ("grants_refused_total", {}, 6),
+        ("values_rejected_total", {}, 7),
+        ("dropped_total", {"sink": "cloudwatch"}, 8),
+        ("dropped_total", {"sink": "alerts"}, 9),
+        ("pool_in_use", {"backend": "primary"}, 3),
+    ):
+        assert site.value(name, **labels) == expected, (name, labels)
+
+
+def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
+    """Not the latest of those that repeat an older one; and that nobody knows is shown as well."""
+    other = site.another_worker()
+    site.reading = Reading(12)
+    site.exporter.publish()
+    site.reading = Reading(15)
+    other.publish()
+    site.reading = None  # no news
+    site.exporter.publish()
+    assert site.value("active") == 15
+    site.reading = Reading(None)
+    site.exporter.publish()
+    assert math.isnan(site.value("active") or 0)
+
+
+def test_sizes_and_waits_are_histograms(site: Site) -> None:
+    """In bytes and seconds."""
+    for size in (100, 300, 70_000):
+        site.recorder.measure("payload", "ui", size)
+    site.recorder.measure("pool_wait", "primary", 40)
+    site.exporter.publish()
+    site.exporter.publish()
+    assert site.value("payload_bytes_count", category="ui") == 3
+    assert site.value("payload_bytes_bucket", category="ui", le="1024.0") == 2
+    assert site.value("payload_bytes_sum", category="ui") == 70_400
+    assert site.value("pool_wait_seconds_sum", backend="primary") == pytest.approx(0.04)
+    assert site.value("pool_wait_seconds_bucket", backend="primary", le="0.025") == 0
+    assert site.value("pool_wait_seconds_bucket", backend="primary", le="0.05") == 1
+
+
+def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
+    """Base units and suffixes; labels are small closed sets, and nobody's id is among them."""
+    site.recorder.observe("load", "all", "primary", "ok", 0.001)
+    site.exporter.publish()
+    families = {family.name: family for family in site.registry.collect()}
+    assert all(re.fullmatch(r"langpont_session_[a-z_]+", name) for name in families)
+    labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
+    assert labels <= {"operation", "backend", "outcome", "category", "le", "to", "event", "sink"}
+
+
+BEGIN, END = "<!-- collectors: begin -->\n", "<!-- collectors: end -->\n"
+
+
+def test_the_documented_table_is_the_code() -> None:
+    """The docs' table is generated: paste the lines of ``table()`` when this fails."""
+    docs = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert docs.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table())
+
+
+def table() -> list[str]:
+    """The collectors as Markdown, one line each."""
+    made = vars(collectors_of(CollectorRegistry())).values()
+    collectors = [one for some in made for one in (some.values() if isinstance(some, dict) else [some])]
+    rows = sorted(
+        [f"`{c._name}{'_total' * (c._type == 'counter')}`", c._type, ", ".join(c._labelnames), c._documentation]
+        for c in collectors
+    )
+    return [f"| {' | '.join(row)} |" for row in [["metric", "type", "labels", "what it is"], ["---"] * 4, *rows]]
+
+
+def test_nothing_is_registered_at_import_and_once_per_registry() -> None:
+    """Two applications in one process share what a registry shows."""
+    registry = CollectorRegistry()
+    assert collectors_of(registry) is collectors_of(registry)
+    assert collectors_of(CollectorRegistry()) is not collectors_of(registry)
+    assert [name for name in REGISTRY._names_to_collectors if name.startswith("langpont")] == []
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_exporting(make_app: MakeApp) -> Iterator[MakeApp]:
+    made: list[Flask] = []
+
+    def make(**config: Any) -> Flask:
+        app = make_app(**{"METRICS": ["prometheus"], "METRICS_REGISTRY": CollectorRegistry(), **config})
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        exporting = parts(app).exporting
+        assert exporting is not None
+        exporting.stop()
+
+
+def test_there_is_a_page_only_where_it_is_wanted(make_exporting: MakeApp) -> None:
+    """What is going on in a site is nobody's business by default."""
+    app = make_exporting()
+    assert [rule.rule for rule in app.url_map.iter_rules() if "metrics" in rule.rule] == []
+    shown = make_exporting(METRICS_URL="/internal/metrics", KEY_PREFIX="two")
+    response = shown.test_client().get("/internal/metrics")
+    assert response.status_code == 200
+    assert response.content_type.startswith("text/plain; version=")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in response.headers
+    assert "langpont_session_degradation_level 0.0" in response.text
+
+
+def test_the_page_shows_what_requests_did(make_exporting: MakeApp) -> None:
+    """A moment later, by the thread: no request waits for it."""
+    app = make_exporting(METRICS_URL="/metrics", METRICS_INTERVAL=1)
+    client = app.test_client()
+    client.post("/set", json={"lang": "jp"})
+    client.post("/login/7")
+    parts(app).repository.local.clear()  # what the database said a moment ago would do
+    with switched_off(app, "primary"):
+        client.get("/who")
+
+    def shows(*lines: str) -> bool:
+        text = app.test_client().get("/metrics").text
+        return all(f"langpont_session_{line}\n" in text for line in lines)
+
+    wait_for(
+        lambda: shows(
+            'lifecycle_total{event="created"} 2.0',
+            'circuit_transitions_total{to="open"} 2.0',
+            'fallback_operations_total{backend="database"} 1.0',
+            "active 1.0",
+        ),
+        "the figures",
+    )
+
+
+# -- gunicorn ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["lazy", "preload"])
+def gunicorn(request: pytest.FixtureRequest, primary: Valkey, tmp_path: Path) -> Iterator[Gunicorn]:
+    config = {"METRICS": '["prometheus"]', "METRICS_URL": "/metrics", "METRICS_INTERVAL": "1"}
+    with running(tmp_path, primary.url, preload=request.param, **config) as site:
+        yield site
+
+
+def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
+    """Whoever is asked shows the sum of all; a worker that is killed takes nothing with it that was shown."""
+    served = gunicorn.visited()
+    total = sum(served.values())
+    created, saves = (
+        'lifecycle_total{event="created"}',
+        'operations_total{backend="primary",operation="write",outcome="ok"}',
+    )
+    wait_for(lambda: gunicorn.figure(created) == total, "the sum of both")
+    assert gunicorn.figure(saves) == total
+    assert gunicorn.figure('operation_duration_seconds_count{backend="primary",operation="write"}') == total
+    assert gunicorn.figure('payload_bytes_count{category="ui"}') == total
+    wait_for(lambda: gunicorn.figure("active") == total, "the number of sessions")
+
+    victim = int(next(iter(served)))
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: victim not in gunicorn.workers and len(gunicorn.workers) == 2, "another worker", 30)
+    wait_for(lambda: gunicorn.figure(created) == total, "the same sum")
+    assert gunicorn.figure("degradation_level") == 0
+    left = {name for name in gunicorn.files() if name.endswith(f"_{victim}.db")}
+    assert left and not [name for name in left if name.startswith("gauge_live")]
+    assert gunicorn.figure("active") == total  # of the new worker, which has not looked yet, nothing is shown
+    assert gunicorn.ask("POST", "/set")
+    wait_for(lambda: gunicorn.figure(created) == total + 1, "one more")
+    wait_for(lambda: gunicorn.figure("active") == total + 1, "one more session")

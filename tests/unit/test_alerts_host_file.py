@@ -1,0 +1,184 @@
+"""The file that the workers of a host share: one at a time, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flask_langpont_session.aws import host_file
+from flask_langpont_session.aws.host_file import HostFile
+
+PLACE = host_file._PLACE
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal-alerts"
+
+
+def put(file: HostFile, contents: bytes) -> bytes:
+    """Replace the contents; the old ones."""
+    return file.update(lambda old: (contents, old))
+
+
+def test_workers_see_what_the_others_wrote(path: Path) -> None:
+    """The last one wrote it; reading changes nothing."""
+    a, b = HostFile(path), HostFile(path)
+    assert a.read() == b""
+    for number in range(5):
+        contents = b"%d" % number * (number + 1)
+        put(a, contents)
+        assert b.read() == a.read() == contents
+        assert put(b, contents + b"!") == contents
+        assert a.read() == contents + b"!"
+
+
+def test_only_the_owner_may_read_it(path: Path) -> None:
+    """As the journal beside it; and its room is taken when it is made."""
+    put(HostFile(path), b"x")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_blocks * 512 >= 2 * PLACE
+
+
+def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+    """Somebody else's file is not overwritten."""
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    path.symlink_to(target)
+    file = HostFile(path)
+    put(file, b"x")
+    assert target.read_bytes() == b"precious"
+    assert file.read() == b"x"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("damage", [0, 3, 5, 12, 16, 20])
+def test_a_write_that_was_cut_short_leaves_the_one_before(path: Path, place: int, damage: int) -> None:
+    """Either place may be the newer one; any byte of it may be wrong."""
+    file = HostFile(path)
+    for number in range(1, 4 + place):
+        put(file, b"contents %d" % number)
+    newest = 3 + place
+    with path.open("r+b") as raw:
+        at = newest % 2 * PLACE + damage
+        raw.seek(at)
+        byte = raw.read(1)
+        raw.seek(at)
+        raw.write(bytes([byte[0] ^ 0xFF]))
+    assert HostFile(path).read() == b"contents %d" % (newest - 1)
+    put(file, b"again")
+    assert HostFile(path).read() == b"again"
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"short", b"SQLite format 3\0" * 10_000, os.urandom(3 * PLACE)])
+def test_a_file_that_is_something_else_is_empty(path: Path, rubbish: bytes) -> None:
+    """And can be used from then on."""
+    path.write_bytes(rubbish)
+    file = HostFile(path)
+    assert file.read() == b""
+    put(file, b"x")
+    assert HostFile(path).read() == b"x"
+
+
+def test_nothing_is_lost_between_processes(path: Path) -> None:
+    """Each adds to what it finds; one of them is killed now and then, in the middle of anything."""
+    worker = """
+        import os, signal, sys, time
+        from pathlib import Path
+        from flask_langpont_session.aws.host_file import HostFile
+        file = HostFile(Path(sys.argv[1]))
+        def add(by):
+            file.update(lambda old: (b"%d" % (int(old or 0) + by) + b" " * (os.getpid() % 5000), None))
+        adding = []
+        for _ in range(2):
+            if (pid := os.fork()) == 0:
+                for _ in range(150):
+                    add(1)
+                os._exit(0)
+            adding.append(pid)
+        for _ in range(6):
+            if (killed := os.fork()) == 0:
+                while True:
+                    add(0)
+            time.sleep(0.02)
+            os.kill(killed, signal.SIGKILL)
+            os.waitpid(killed, 0)
+        sys.exit(sum(os.waitpid(pid, 0)[1] for pid in adding))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(worker), str(path)]
+    assert subprocess.run(command, timeout=30).returncode == 0
+    assert int(HostFile(path).read()) == 300
+
+
+def test_without_a_file_each_process_has_its_own() -> None:
+    """JOURNAL = None."""
+    a, b = HostFile(None), HostFile(None)
+    put(a, b"a")
+    assert (a.read(), b.read()) == (b"a", b"")
+    a.rejoin()
+    assert a.read() == b"a"
+
+
+def test_a_full_disk_does_not_keep_an_alert_from_being_noted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process goes on by itself from what it knew, says so once, and comes back when it has nothing of its own."""
+    file, other = HostFile(path), HostFile(path)
+    put(file, b"known")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        for number in range(3):
+            put(file, b"alone %d" % number)
+    assert file.read() == b"alone 2"
+    assert other.read() == b"known"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    put(file, b"still alone")
+    assert other.read() == b"known"
+    file.rejoin()
+    assert file.read() == b"known"
+    put(file, b"together")
+    assert other.read() == b"together"
+
+
+def test_a_folder_that_is_gone_does_not_raise(tmp_path: Path) -> None:
+    """Whatever the reason is."""
+    file = HostFile(tmp_path / "gone" / "file")
+    assert put(file, b"x") == b""
+    assert file.read() == b"x"
+    file.rejoin()
+    assert file.read() == b"x"
+
+
+def test_a_worker_that_was_stopped_with_the_lock_does_not_stop_the_others(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGSTOP in the wrong moment: after a while the others go on by themselves."""
+    monkeypatch.setattr(host_file, "_PATIENCE", 0.05)
+    file = HostFile(path)
+    put(file, b"x")
+    with path.open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert put(file, b"y") == b"x"
+        assert file.read() == b"y"
+    file.rejoin()
+    assert file.read() == b"x"
+
+
+def test_too_much_is_kept_alone(path: Path) -> None:
+    """The other place is never written over."""
+    file = HostFile(path)
+    put(file, b"x")
+    put(file, b"y" * PLACE)
+    assert HostFile(path).read() == b"x"
+    assert file.read() == b"y" * PLACE

@@ -1,0 +1,158 @@
+"""What goes out: the shape of a message, and that nothing secret or unprintable is in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flask_langpont_session.aws.alert_table import ALERTS, REDIS_CONNECTION_FAILED, TEST, Alert, Severity
+from flask_langpont_session.aws.incidents import Notice, State
+from flask_langpont_session.aws.messages import Message, Sender, compose, safe_text
+
+NOTICE = Notice(
+    serial=1,
+    key="redis-connection-failed",
+    state=State.FIRING,
+    since=1_790_000_000.0,
+    at=1_790_000_005.0,
+    seen=1_790_000_065.25,
+    suppressed=2,
+    firings=3,
+    details={"store": "primary", "cause": "unreachable"},
+)
+SENDER = Sender("production", "LangPont", "web-1", 4711, "https://wiki.example/operations")
+
+
+def parts(message: Message) -> tuple[str, dict[str, Any], dict[str, str]]:
+    return message.subject, json.loads(message.body), dict(message.attributes)
+
+
+def test_an_alarm_reads_like_this() -> None:
+    """Subject for people, attributes for filters, a body for programs."""
+    subject, body, attributes = parts(compose(NOTICE, REDIS_CONNECTION_FAILED, SENDER))
+    assert subject == "[CRITICAL] Redis connection failed (LangPont production)"
+    assert attributes == {
+        "severity": "critical",
+        "state": "firing",
+        "environment": "production",
+        "service": "LangPont",
+        "alert": "redis-connection-failed",
+        "dedup_key": "production/LangPont/redis-connection-failed",
+    }
+    assert body == {
+        "schema_version": 1,
+        "title": "Redis connection failed",
+        **attributes,
+        "since": "2026-09-21T14:13:20+00:00",
+        "at": "2026-09-21T14:13:25+00:00",
+        "host": "web-1",
+        "pid": 4711,
+        "counts": {"suppressed": 2, "fired_lately": 3},
+        "details": {"store": "primary", "cause": "unreachable"},
+        "what_users_see": REDIS_CONNECTION_FAILED.users_see,
+        "what_to_do": REDIS_CONNECTION_FAILED.to_do,
+        "runbook": "https://wiki.example/operations#redis-connection-failed",
+    }
+
+
+def test_a_recovery_says_how_long_it_was() -> None:
+    """It has the key and severity of its alarm, so that it reaches the same people."""
+    recovery = Notice(**{f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__} | {"state": State.RESOLVED})
+    subject, body, attributes = parts(compose(recovery, REDIS_CONNECTION_FAILED, SENDER))
+    assert subject == "[RESOLVED] Redis connection failed (LangPont production)"
+    assert (attributes["state"], attributes["severity"]) == ("resolved", "critical")
+    assert attributes["dedup_key"] == "production/LangPont/redis-connection-failed"
+    assert body["duration_seconds"] == 65.2
+
+
+def test_a_test_message_is_marked() -> None:
+    """In the subject and in the body, and it is an alert of its own."""
+    subject, body, attributes = parts(compose(NOTICE, TEST, SENDER, test=True, severity=Severity.EMERGENCY))
+    assert subject.startswith("[TEST] [EMERGENCY] ")
+    assert body["test"] is True
+    assert (attributes["alert"], attributes["severity"]) == ("test", "emergency")
+
+
+def test_values_are_in_no_key_and_no_subject() -> None:
+    """Two measurements of one incident are one incident for every receiver."""
+    messages = []
+    for limit in (51.7, 99.9):
+        fields = {f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__}
+        messages.append(compose(Notice(**fields | {"details": {"ms": limit}}), REDIS_CONNECTION_FAILED, SENDER))
+    assert messages[0].subject == messages[1].subject
+    assert messages[0].attributes == messages[1].attributes
+    assert messages[0].body != messages[1].body
+
+
+@pytest.mark.parametrize("name", [alert.name for alert in ALERTS])
+def test_every_subject_fits(name: str) -> None:
+    """With the usual names nothing of the title is cut off."""
+    [alert] = [alert for alert in ALERTS if alert.name == name]
+    subject = compose(NOTICE, alert, SENDER, test=True).subject
+    assert alert.title in subject
+    assert subject.endswith("(LangPont production)")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rediss://app:hunter2@cache.example.com:6379/0", "rediss://***@cache.example.com:6379/0"),
+        ("postgresql://u:p%40ss@db/app refused", "postgresql://***@db/app refused"),
+        ("password=hunter2 host=db", "password=*** host=db"),
+        ("AUTH_TOKEN: 'abc'", "AUTH_TOKEN: ***"),
+        ("Authorization: Bearer", "Authorization: ***"),
+        ("sid Zk3abcdefghijklmnopqrstuvwxyz0123456789-_AB gone", "sid *** gone"),
+        ("master.group.abc123.apne1.cache.amazonaws.com:6379", "master.group.abc123.apne1.cache.amazonaws.com:6379"),
+        ("two\r\nlines\x00\x1b[31m", "two\\u000d\\u000alines\\u0000\\u001b[31m"),
+        ("接続失敗", "接続失敗"),
+    ],
+)
+def test_texts_are_made_safe(text: str, shown: str) -> None:
+    """No passwords, tokens, session ids or control characters; host names stay."""
+    assert safe_text(text) == shown
+
+
+TEXTS = st.text(st.characters(), max_size=400)
+DETAILS = st.dictionaries(TEXTS, TEXTS | st.integers() | st.floats(), max_size=30)
+SECRET = "s3cr3tPassw0rd"
+
+
+@settings(max_examples=50)
+@given(
+    TEXTS.filter(bool),
+    TEXTS.filter(bool),
+    TEXTS,
+    DETAILS,
+    st.sampled_from(ALERTS),
+    st.sampled_from(State),
+    st.booleans(),
+)
+def test_whatever_is_in_it_sns_takes_it(
+    environment: str, service: str, host: str, details: dict[str, Any], alert: Alert, state: State, test: bool
+) -> None:
+    """SNS' limits, and plain ASCII: moto and old e-mail programs would let more through."""
+    fields = {f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__}
+    sender = replace(SENDER, environment=environment, service=service, host=host)
+    notice = Notice(**fields | {"details": details, "state": state, "key": alert.name})
+    message = compose(notice, alert, sender, test=test)
+    assert re.fullmatch(r"[!-~][ -~]{0,98}", message.subject)
+    assert re.fullmatch(r"[ -~\n]+", message.body)
+    size = len(message.body) + sum(len(name) + len(text.encode()) for name, text in message.attributes.items())
+    assert size <= 256 * 1024
+    for text in message.attributes.values():
+        assert text
+        assert text.isprintable() or not any(ord(character) < 32 or ord(character) == 127 for character in text)
+    assert len(message.attributes["dedup_key"]) <= 255
+    json.loads(message.body, parse_constant=pytest.fail)
+
+
+@given(st.text("abc:/@ =\n\"'", max_size=20), st.text("abc /@\n", max_size=20))
+def test_a_password_in_a_url_does_not_get_out(before: str, after: str) -> None:
+    """Wherever the URL stands in the text."""
+    assert SECRET not in safe_text(f"{before} redis://user:{SECRET}@host {after}")

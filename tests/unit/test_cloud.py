@@ -1,0 +1,219 @@
+"""What of AWS an application needs: what its settings ask for, what its start waits for, when it is looked after."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_langpont_session import ConfigError
+from flask_langpont_session.aws import cloud, endpoints
+from flask_langpont_session.aws.cloud import Cloud, cloud_of
+from flask_langpont_session.aws.credentials import IamToken, Recycling, SecretToken
+from flask_langpont_session.aws.endpoints import Address, Endpoints, Group, GroupName, Memory
+from flask_langpont_session.config import PREFIX, load_settings
+from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
+
+NAME = GroupName("sessions", "ap-northeast-1")
+SINGLE = Endpoints(Address("master.sessions.x", 6379))
+PAIR = Endpoints(Address("master.sessions.x", 6379), Address("replica.sessions.x", 6379))
+CLUSTER = Endpoints(None, configuration=Address("clustercfg.sessions.x", 6379))
+
+
+class Aws:
+    """Says what it is told to, as soon as it may."""
+
+    def __init__(self) -> None:
+        self.found = PAIR
+        self.asked = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def describe(self, name: GroupName) -> Endpoints:
+        self.asked += 1
+        assert self.may_answer.wait(10)
+        return self.found
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
+    made = Aws()
+    monkeypatch.setattr(endpoints, "describe", made.describe)
+    return made
+
+
+def make_group(folder: Path | None = None) -> Group:
+    memory = Memory(folder / "endpoints" if folder else None, NAME)
+    return Group(NAME, f"{PREFIX}REDIS_URL", needs_tls=None, memory=memory)
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+Make = Callable[..., Cloud]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def made(**config: Any) -> Cloud:
+        app = Flask("app", instance_path=str(tmp_path))
+        places = {"REDIS_URL": "elasticache://sessions?region=eu-west-1", "DATABASE_URL": "postgresql+psycopg://h/db"}
+        app.config.update({PREFIX + name: value for name, value in {**places, **config}.items()})
+        return cloud_of(load_settings(app))
+
+    return made
+
+
+def test_most_settings_ask_for_nothing(make: Make) -> None:
+    """Then the start asks nobody, and neither do the rounds of the monitor."""
+    nothing = make(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")
+    assert (nothing.group, nothing.credentials) == (None, None)
+    nothing.begin()
+    nothing.attend({}, {PRIMARY})
+
+    def introduce(connection: object) -> None: ...
+
+    assert nothing.introducing(introduce) is introduce
+
+
+def test_the_group_is_remembered_beside_the_journal(make: Make, tmp_path: Path) -> None:
+    """Where there is none, nothing is remembered."""
+    for journal, files in ((tmp_path / "j.sqlite3", ["j.sqlite3-endpoints"]), (None, [])):
+        group = make(JOURNAL=journal).group
+        assert group is not None
+        group._memory.note(PAIR)
+        assert [path.name for path in tmp_path.iterdir()] == files
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    "way", [{"REDIS_TOKEN": "t"}, {"REDIS_TOKEN_SECRET": "app/token"}, {"REDIS_IAM_USER": "app-user"}]
+)
+def test_whoever_signs_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -> None:
+    """The start ends where the token could be read, and says by which setting."""
+    aws.found = Endpoints(SINGLE.primary, tls=False)
+    group = make(**way).group
+    assert group is not None
+    group.inquiry.ask()
+    assert group.unusable is not None
+    assert next(iter(way)) in group.unusable
+
+
+def test_a_secret_is_where_the_group_is(make: Make) -> None:
+    """Unless its ARN says another region; without a group boto3 knows."""
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:app/token-AbCdEf"
+    for config, region in (
+        ({"REDIS_TOKEN_SECRET": "app/token"}, "eu-west-1"),
+        ({"REDIS_TOKEN_SECRET": arn}, "us-east-1"),
+        ({"REDIS_TOKEN_SECRET": arn, "REDIS_URL": "rediss://cache.internal"}, "us-east-1"),
+    ):
+        credentials = make(**config).credentials
+        assert isinstance(credentials, SecretToken)
+        assert credentials._region == region
+
+
+def test_a_token_of_iam_is_signed_for_the_group(make: Make) -> None:
+    """In its region, for the user of the setting."""
+    credentials = make(REDIS_IAM_USER="app-user").credentials
+    assert isinstance(credentials, IamToken)
+    assert (credentials._cache_name, credentials._region, credentials._user) == ("sessions", "eu-west-1", "app-user")
+
+
+# -- the start ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_start_has_the_answer_if_it_comes_soon(aws: Aws) -> None:
+    """As it does nearly always: the first request finds Redis."""
+    group = make_group()
+    Cloud(group).begin()
+    assert group.endpoints == PAIR
+
+
+def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on while the question is open, and the answer is taken when it comes."""
+    monkeypatch.setattr(cloud, "START_PATIENCE", 0.05)
+    aws.may_answer.clear()
+    group = make_group()
+    Cloud(group).begin()
+    assert group.inquiry.busy
+    assert not group.known
+    aws.may_answer.set()
+    group.inquiry.wait(10)
+    assert group.known
+
+
+def test_what_is_known_from_before_is_not_waited_for(aws: Aws, tmp_path: Path) -> None:
+    """Nor asked for at start; the monitor does, some time later."""
+    make_group(tmp_path)._memory.note(PAIR)
+    Cloud(make_group(tmp_path)).begin()
+    assert aws.asked == 0
+
+
+def test_a_group_that_can_never_be_used_ends_the_start(aws: Aws) -> None:
+    """With its setting, its name, and the endpoint by which an operator knows what it is."""
+    aws.found = CLUSTER
+    with pytest.raises(ConfigError) as caught:
+        Cloud(make_group()).begin()
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{PREFIX}REDIS_URL: replication group 'sessions': it is in cluster mode")
+    assert "clustercfg.sessions.x" in problem
+
+
+# -- rounds of the monitor ---------------------------------------------------------------------------------------------
+
+
+class Store:
+    """A store, as far as its connections go."""
+
+    def __init__(self) -> None:
+        self.forgot = 0
+
+    def forget_connections(self) -> None:
+        self.forgot += 1
+
+
+@pytest.mark.parametrize(
+    ("found", "lost", "asks"),
+    [
+        (PAIR, set(), False),
+        (PAIR, {PRIMARY}, True),
+        (PAIR, {REPLICA}, True),
+        (PAIR, {DATABASE}, False),
+        (SINGLE, {REPLICA}, False),
+        (SINGLE, {PRIMARY, REPLICA}, True),
+    ],
+)
+def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
+    aws: Aws, found: Endpoints, lost: set[str], asks: bool
+) -> None:
+    """Not for other stores, and not for replicas that AWS has said there are not."""
+    aws.found = found
+    group = make_group()
+    group.inquiry.ask()
+    Cloud(group).attend({PRIMARY: Store(), REPLICA: Store()}, lost)
+    group.inquiry.wait(10)
+    assert aws.asked == 1 + asks
+
+
+@pytest.mark.parametrize("kind", ["iam", "secret"])
+def test_connections_that_end_by_themselves_are_made_anew(kind: str) -> None:
+    """Those that signed in by IAM, and each time once; a token opens connections for good."""
+    moments = iter([False, True, False])
+
+    class Due(Recycling):
+        def is_due(self) -> bool:
+            return next(moments)
+
+    credentials = IamToken("u", "sessions", "X", "eu-west-1") if kind == "iam" else SecretToken("s", "X", "eu-west-1")
+    credentials.look = lambda: None  # type: ignore[method-assign]
+    stores = {PRIMARY: Store(), REPLICA: Store()}
+    attended = Cloud(None, credentials, Due())
+    forgot = []
+    for _ in range(3):
+        attended.attend(stores, set())
+        forgot.append([store.forgot for store in stores.values()])
+    assert forgot == ([[0, 0], [1, 1], [1, 1]] if kind == "iam" else [[0, 0]] * 3)

@@ -1,0 +1,519 @@
+"""``elasticache://``: what a URL may say, what AWS' answers mean, when it is asked, and what is kept of its answers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore import exceptions as aws
+from botocore.parsers import ResponseParserError
+from botocore.stub import Stubber
+from redis import exceptions as driver
+
+from flask_langpont_session.aws import endpoints, inquiry
+from flask_langpont_session.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, Unusable, aws_client, explain
+from flask_langpont_session.aws.endpoints import (
+    Address,
+    Connection,
+    Endpoints,
+    Group,
+    GroupName,
+    Memory,
+    NotDiscoveredYet,
+    UnusableGroup,
+    make_pool,
+    parse,
+    read,
+)
+from flask_langpont_session.aws.inquiry import Inquiry
+from flask_langpont_session.stores.base import ErrorClass
+from flask_langpont_session.stores.redis_errors import classify
+
+NAME = GroupName("sessions", "ap-northeast-1")
+PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
+NOBODY_REMEMBERS = Memory(None, NAME)
+
+
+# -- URLs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("elasticache://sessions", GroupName("sessions")),
+        ("elasticache://Sessions-1/", GroupName("sessions-1")),
+        ("elasticache://s/3", GroupName("s", None, 3)),
+        ("elasticache://s?region=ap-northeast-1&db=2", GroupName("s", "ap-northeast-1", 2)),
+        ("elasticache://s?region=us-gov-west-1", GroupName("s", "us-gov-west-1")),
+        (f"elasticache://{'a' * 40}", GroupName("a" * 40)),
+    ],
+)
+def test_a_url_names_a_group(url: str, name: GroupName) -> None:
+    """Its id in lower case, as AWS keeps it; region and database if they are given."""
+    assert parse(url) == name
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("elasticache://", "id of a replication group"),
+        ("elasticache://1group", "id of a replication group"),
+        ("elasticache://two--hyphens", "id of a replication group"),
+        ("elasticache://group-", "id of a replication group"),
+        ("elasticache://grüppe", "id of a replication group"),
+        (f"elasticache://{'a' * 41}", "id of a replication group"),
+        ("elasticache://group:6379", "id of a replication group"),
+        ("elasticache://master.group.x.apne1.cache.amazonaws.com", "id of a replication group"),
+        ("elasticache://:pa55word@group", "REDIS_TOKEN_SECRET"),
+        ("elasticache://group/zero", "number of a database"),
+        ("elasticache://group?db=", "number of a database"),
+        ("elasticache://group?region=", "name of an AWS region"),
+        ("elasticache://group?region=tokyo", "name of an AWS region"),
+        ("elasticache://group?region=http://evil/", "name of an AWS region"),
+        ("elasticache://group?region=eu-west-1&region=eu-west-2", "each once"),
+        ("elasticache://group?socket_timeout=5", "db, region"),
+        ("elasticache://group#x", "db, region"),
+        ("elasticache://[group", "not a URL"),
+    ],
+)
+def test_a_url_that_names_no_group_is_explained(url: str, says: str) -> None:
+    """Without quoting any of it."""
+    with pytest.raises(ValueError, match=says) as caught:
+        parse(url)
+    assert "pa55word" not in str(caught.value)
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def endpoint(address: Address) -> dict[str, Any]:
+    return {"Address": address.host, "Port": address.port}
+
+
+def described(members: int = 2, **changes: Any) -> dict[str, Any]:
+    """An entry of DescribeReplicationGroups as the API answers it, cluster mode disabled."""
+    nodes = [f"sessions-{number:03}" for number in range(1, members + 1)]
+    shard = {
+        "NodeGroupId": "0001",
+        "PrimaryEndpoint": endpoint(PRIMARY),
+        "ReaderEndpoint": endpoint(READER),
+        "NodeGroupMembers": [
+            {
+                "CacheClusterId": node,
+                "ReadEndpoint": {"Address": f"{node}.sessions.x", "Port": 6379},
+                "CurrentRole": "replica" if number else "primary",
+            }
+            for number, node in enumerate(nodes)
+        ],
+    }
+    whole = {"ReplicationGroupId": "sessions", "MemberClusters": nodes, "NodeGroups": [shard]}
+    return {**whole, "TransitEncryptionEnabled": True, "ClusterEnabled": False, **changes}
+
+
+CLUSTER = {
+    "ReplicationGroupId": "sessions",
+    "ClusterEnabled": True,
+    "TransitEncryptionEnabled": True,
+    "ConfigurationEndpoint": {"Address": "clustercfg.sessions.x", "Port": 6379},
+    "NodeGroups": [{"NodeGroupId": "0001", "Slots": "0-16383", "NodeGroupMembers": []}],
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "found"),
+    [
+        (described(), Endpoints(PRIMARY, READER)),
+        (described(members=1), Endpoints(PRIMARY, None)),
+        (described(TransitEncryptionEnabled=False), Endpoints(PRIMARY, READER, tls=False)),
+        (described(TransitEncryptionMode="preferred"), Endpoints(PRIMARY, READER, tls=True)),
+        (CLUSTER, Endpoints(None, configuration=Address("clustercfg.sessions.x", 6379))),
+    ],
+    ids=["replicas", "single node", "plain", "preferred", "cluster mode"],
+)
+def test_what_aws_says_of_a_group(group: dict[str, Any], found: Endpoints) -> None:
+    """The names that stay through a failover, never those of nodes; no reader where there are no replicas."""
+    assert read(group) == found
+
+
+def test_a_group_that_is_being_created_has_no_endpoint_yet() -> None:
+    """Its nodes are not taken instead."""
+    group = described()
+    del group["NodeGroups"][0]["PrimaryEndpoint"]
+    with pytest.raises(Unusable, match="no primary endpoint"):
+        read(group)
+
+
+def client_error(code: str) -> aws.ClientError:
+    return aws.ClientError({"Error": {"Code": code, "Message": "user arn:aws:iam::1:user/x"}}, "Describe")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (client_error("ReplicationGroupNotFoundFault"), "there is none of this name"),
+        (client_error("AccessDenied"), "not allowed"),
+        (client_error("AccessDeniedException"), "not allowed"),
+        (client_error("Throttling"), "(Throttling)"),
+        (client_error("<script>"), "without a code"),
+        (aws.NoRegionError(), "AWS_DEFAULT_REGION"),
+        (aws.NoCredentialsError(), "no AWS credentials"),
+        (aws.EndpointConnectionError(endpoint_url="https://x"), "EndpointConnectionError"),
+        (ResponseParserError("<html>"), "ResponseParserError"),
+        (Unusable("it is blue"), "it is blue"),
+    ],
+)
+def test_errors_in_words(error: Exception, says: str) -> None:
+    """What an operator can do; not the error's text, which names principals."""
+    assert says in explain(error)
+    assert "arn:" not in explain(error)
+    assert "https://" not in explain(error)
+
+
+def test_a_question_is_tried_once_and_given_up_soon() -> None:
+    """By its own defaults boto3 waits for minutes where nobody answers."""
+    with aws_client("elasticache", "eu-west-1") as client:
+        config = client.meta.config
+    assert config.retries["total_max_attempts"] == 1
+    assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT, READ_TIMEOUT)
+    assert CONNECT_TIMEOUT + READ_TIMEOUT <= 3
+
+
+# -- a group -----------------------------------------------------------------------------------------------------------
+
+
+class Api:
+    """AWS as it answers one question after the other, through botocore's own parameter and answer checks."""
+
+    def __init__(self) -> None:
+        self.client: Any = boto3.session.Session("k", "s", region_name="eu-west-1").client("elasticache")
+        self.stub = Stubber(self.client)
+        self.regions: list[str | None] = []
+
+    @contextmanager
+    def __call__(self, service: str, region: str | None) -> Iterator[Any]:
+        assert service == "elasticache"
+        self.regions.append(region)
+        yield self.client
+
+    def will_say(self, group: dict[str, Any]) -> None:
+        asked = {"ReplicationGroupId": "sessions"}
+        self.stub.add_response("describe_replication_groups", {"ReplicationGroups": [group]}, asked)
+
+    def will_fail(self, code: str) -> None:
+        self.stub.add_client_error("describe_replication_groups", code)
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    made = Api()
+    monkeypatch.setattr(endpoints, "aws_client", made)
+    with made.stub:
+        yield made
+    made.stub.assert_no_pending_responses()
+    made.client.close()
+
+
+def make_group(memory: Memory = NOBODY_REMEMBERS, needs_tls: str | None = None) -> Group:
+    return Group(NAME, "LANGPONT_SESSION_REDIS_URL", needs_tls=needs_tls, memory=memory)
+
+
+def test_before_aws_has_answered_nobody_knows_a_place() -> None:
+    """The store counts as unreachable, and there may be replicas."""
+    group = make_group()
+    with pytest.raises(NotDiscoveredYet) as caught:
+        group.place(is_master=True)
+    assert classify(caught.value) is ErrorClass.UNREACHABLE
+    assert not group.known
+    assert group.may_have_replicas
+
+
+def test_primary_and_reader_are_given_out(api: Api) -> None:
+    """With TLS, in the region that the URL names."""
+    api.will_say(described())
+    group = make_group()
+    group.inquiry.ask()
+    assert group.place(is_master=True) == (PRIMARY, True)
+    assert group.place(is_master=False) == (READER, True)
+    assert api.regions == ["ap-northeast-1"]
+
+
+def test_a_group_without_replicas_has_no_reader(api: Api) -> None:
+    """Nor is the primary taken in its place."""
+    api.will_say(described(members=1))
+    group = make_group()
+    group.inquiry.ask()
+    assert not group.may_have_replicas
+    with pytest.raises(driver.ConnectionError):
+        group.place(is_master=False)
+
+
+def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Through errors of all kinds; each is said once, with the setting, and that it is over."""
+    caplog.set_level(logging.INFO, "flask_langpont_session.aws")
+    api.will_say(described())
+    for code in ("Throttling", "Throttling", "ReplicationGroupNotFoundFault"):
+        api.will_fail(code)
+    api.will_say(described())
+    group = make_group()
+    for _ in range(5):
+        group.inquiry.ask()
+        assert group.place(is_master=True) == (PRIMARY, True)
+    said = [record.getMessage() for record in caplog.records]
+    assert all(line.startswith("LANGPONT_SESSION_REDIS_URL: replication group 'sessions': ") for line in said)
+    assert [line.count("Throttling") for line in said] == [0, 1, 0, 0]
+    assert "there is none of this name" in said[2]
+    assert "answers again" in said[3]
+
+
+@pytest.mark.parametrize(
+    ("group", "needs_tls", "says"),
+    [
+        (CLUSTER, None, "cluster mode (configuration endpoint clustercfg.sessions.x), and Redis Cluster"),
+        (described(TransitEncryptionEnabled=False), "REDIS_TOKEN", "what REDIS_TOKEN gives could be read"),
+    ],
+)
+def test_a_group_that_cannot_be_used_says_why(
+    api: Api, group: dict[str, Any], needs_tls: str | None, says: str
+) -> None:
+    """In the log and, by its class, in the errors of the store; what was good before stays."""
+    for answer in (group, described(), group):
+        api.will_say(answer)
+    asked = make_group(needs_tls=needs_tls)
+    asked.inquiry.ask()
+    assert says in (asked.unusable or "")
+    assert says in (asked.inquiry.problem or "")
+    with pytest.raises(UnusableGroup) as caught:
+        asked.place(is_master=True)
+    assert classify(caught.value) is ErrorClass.UNREACHABLE
+    asked.inquiry.ask()
+    assert asked.unusable is None
+    asked.inquiry.ask()
+    assert asked.place(is_master=True) == (PRIMARY, True)
+
+
+def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
+    """Our time-outs and credentials; certificates are checked against the host."""
+    group = make_group()
+    pool = make_pool(
+        group,
+        is_master=False,
+        waits={"socket_timeout": 0.2},
+        options={"password": "token"},
+        tls_options={"ssl_ca_certs": "/etc/ssl/ca.pem"},
+        max_connections=7,
+        timeout=0.05,
+    )
+    connection = pool.connection_class(**pool.connection_kwargs)
+    assert (pool.max_connections, pool.timeout, pool.connection_class) == (7, 0.05, Connection)
+    assert (connection.socket_timeout, connection.password, connection.db) == (0.2, "token", 0)
+    assert (connection.ca_certs, connection.check_hostname) == ("/etc/ssl/ca.pem", True)
+    assert connection.cert_reqs.name == "CERT_REQUIRED"
+    assert "token" not in repr(connection)
+    with pytest.raises(NotDiscoveredYet):
+        connection.connect()
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Path) -> None:
+    """From a file for nobody else's eyes, without asking."""
+    path = tmp_path / "journal-endpoints"
+    api.will_say(described())
+    make_group(Memory(path, NAME)).inquiry.ask()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    group = make_group(Memory(path, NAME))
+    assert group.known
+    assert group.place(is_master=False) == (READER, True)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_is_known_already_is_not_written_again(tmp_path: Path) -> None:
+    """A file that does not change is not touched; one that does is replaced whole."""
+    path = tmp_path / "endpoints"
+    memory = Memory(path, NAME)
+    memory.note(Endpoints(PRIMARY))
+    os.utime(path, (1, 1))
+    memory.note(Endpoints(PRIMARY))
+    assert path.stat().st_mtime == 1
+    memory.note(Endpoints(PRIMARY, READER, tls=False))
+    assert memory.recall() == Endpoints(PRIMARY, READER, tls=False)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff\x00", b"{", b"[]", b"{}", b'{"group":"sessions"}',
+        b'{"group":"sessions","region":"ap-northeast-1","primary":["h","6379"],"reader":null,"tls":true}',
+        b'{"group":"other","region":"ap-northeast-1","primary":["h",6379],"reader":null,"tls":true}',
+        b'{"group":"sessions","region":"eu-west-1","primary":["h",6379],"reader":null,"tls":true}',
+    ],
+)  # fmt: skip
+def test_a_file_of_others_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    """Damaged, half written, or about another group or region."""
+    path = tmp_path / "endpoints"
+    path.write_bytes(content)
+    assert Memory(path, NAME).recall() is None
+    Memory(path, NAME).note(Endpoints(PRIMARY))
+    assert Memory(path, NAME).recall() == Endpoints(PRIMARY)
+
+
+def test_a_place_that_cannot_be_written_costs_a_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing else."""
+    Memory(tmp_path / "missing" / "endpoints", NAME).note(Endpoints(PRIMARY))
+    assert "cannot be kept" in caplog.text
+
+
+def test_what_is_remembered_must_be_usable_too(tmp_path: Path) -> None:
+    """Credentials came later, and the group had no TLS then."""
+    memory = Memory(tmp_path / "endpoints", NAME)
+    memory.note(Endpoints(PRIMARY, tls=False))
+    assert not make_group(memory, needs_tls="REDIS_IAM_USER").known
+    assert make_group(memory).known
+
+
+# -- when AWS is asked -------------------------------------------------------------------------------------------------
+
+
+class Asked:
+    """A question that counts, by a clock that the test moves."""
+
+    def __init__(self, rest: float = 900.0) -> None:
+        self.now = 1000.0
+        self.times: list[float] = []
+        self.fails = False
+        self.inquiry = Inquiry("it", self._ask, rest=rest, clock=lambda: self.now)
+
+    def _ask(self) -> None:
+        self.times.append(self.now)
+        if self.fails:
+            raise ConnectionError
+
+    def goes_on(self, seconds: float, urgent: bool) -> int:
+        """Look every half second, as the monitor does more often. How often it was asked meanwhile."""
+        before = len(self.times)
+        for _ in range(int(seconds * 2)):
+            self.now += 0.5
+            self.inquiry.look(urgent)
+            self.inquiry.wait(5)
+        return len(self.times) - before
+
+
+def test_while_all_is_well_aws_is_asked_rarely() -> None:
+    """Once soon after the start, then every quarter of an hour, give or take a fifth."""
+    asked = Asked()
+    assert asked.goes_on(10.5, urgent=False) == 1
+    assert asked.goes_on(4 * 900, urgent=False) in (3, 4, 5)
+
+
+def test_a_lost_server_has_aws_asked_at_once_and_then_ever_less_often() -> None:
+    """At most once in two seconds, at least once in half a minute, for as long as it lasts."""
+    asked = Asked()
+    assert asked.goes_on(0.5, urgent=True) == 1
+    asked.goes_on(600, urgent=True)
+    gaps = [late - early for early, late in zip(asked.times, asked.times[1:], strict=False)]
+    assert min(gaps) >= inquiry.SHORTEST_PAUSE / 2
+    assert max(gaps[4:]) <= inquiry.LONGEST_PAUSE + 0.5
+    assert min(gaps[4:]) >= inquiry.LONGEST_PAUSE / 2
+    asked.goes_on(60, urgent=False)
+    assert asked.goes_on(5, urgent=True) >= 1
+
+
+def test_a_question_without_an_answer_is_asked_again_though_nothing_is_urgent() -> None:
+    """Until AWS answers; then rarely as before."""
+    asked = Asked()
+    asked.fails = True
+    assert asked.goes_on(120, urgent=False) >= 5
+    assert asked.inquiry.problem is not None
+    asked.fails = False
+    asked.goes_on(31, urgent=False)
+    assert asked.inquiry.problem is None
+    assert asked.goes_on(600, urgent=False) == 0
+
+
+def test_workers_do_not_ask_in_step() -> None:
+    """Their first questions are spread, and so are all later ones."""
+    workers = [Asked() for _ in range(20)]
+    for worker in workers:
+        worker.goes_on(1100, urgent=False)
+    assert len({worker.times[0] for worker in workers}) > 5
+    assert len({worker.times[1] - worker.times[0] for worker in workers}) > 5
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_workers_that_are_forked_do_not_ask_in_step_either() -> None:
+    """The parent asked before, and its children go on from there."""
+    asked = Asked()
+    asked.goes_on(10.5, urgent=False)
+    times = set()
+    for _ in range(6):
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                asked.goes_on(900, urgent=False)
+                os.write(writing, repr(asked.times[1:2]).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            times.add(pipe.read())
+        os.waitpid(child, 0)
+    assert len(times) > 3
+    assert "[]" not in times
+
+
+def test_one_question_at_a_time_and_nobody_waits_for_it() -> None:
+    """One that hangs is not joined by others, however urgent it is."""
+    started, let_go = threading.Event(), threading.Event()
+    now = [0.0]
+
+    def hang() -> None:
+        started.set()
+        let_go.wait(10)
+
+    hanging = Inquiry("it", hang, rest=900, clock=lambda: now[0])
+    hanging.look(urgent=True)
+    assert started.wait(5)
+    first = hanging._thread
+    now[0] += 10_000
+    hanging.look(urgent=True)
+    assert hanging._thread is first
+    assert hanging.busy
+    hanging.wait(0.01)
+    let_go.set()
+    hanging.wait(5)
+    assert not hanging.busy
+    hanging.look(urgent=True)
+    assert hanging._thread is not first
+    hanging.wait(5)
+
+
+def test_whatever_a_question_raises_the_thread_says_it(caplog: pytest.LogCaptureFixture) -> None:
+    """By its class, since nobody knows what its text quotes."""
+
+    def surprise() -> None:
+        raise KeyError("secret")
+
+    Inquiry("it", surprise, rest=900).ask()
+    assert caplog.messages == ["it: AWS does not answer as it should (KeyError)"]
+
+
+def test_no_thread_to_be_had_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter is ending: the monitor's round goes on."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    asked = Asked()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert asked.goes_on(10, urgent=True) == 0
+    assert asked.goes_on(31, urgent=True) >= 1

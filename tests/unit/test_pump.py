@@ -1,0 +1,115 @@
+"""The thread beside the requests: it outlives surprises, works a last time at the end, and holds nobody up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flask_langpont_session.exporters.pump import Pump, end_all
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+PATIENCE = 10
+LONG = 3600
+
+
+class Work:
+    """What is done, as often as it was; and in which thread."""
+
+    def __init__(self) -> None:
+        self.done = threading.Semaphore(0)
+        self.threads: list[str] = []
+
+    def __call__(self) -> None:
+        self.threads.append(threading.current_thread().name)
+        self.done.release()
+
+
+@pytest.fixture
+def make_pump() -> Iterator[Callable[..., Pump]]:
+    made: list[Pump] = []
+
+    def make(work: Callable[[], None], interval: float = 0.01) -> Pump:
+        made.append(Pump("test", lambda: work, interval))
+        return made[-1]
+
+    yield make
+    end_all(made, PATIENCE)
+
+
+def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callable[..., Pump]) -> None:
+    """In one thread, which only the first call starts."""
+    often, once = Work(), Work()
+    pumps = [make_pump(often), make_pump(once, LONG)]
+    for _ in range(2):
+        for pump in pumps:
+            pump.ensure_started()
+    assert often.done.acquire(timeout=PATIENCE) and often.done.acquire(timeout=PATIENCE)
+    end_all(pumps, PATIENCE)
+    assert once.threads == ["langpont-session-test"]
+    assert set(often.threads) == {"langpont-session-test"}
+    assert not [thread for thread in threading.enumerate() if thread.name == "langpont-session-test"]
+
+
+def test_what_never_started_does_nothing_at_the_end(make_pump: Callable[..., Pump]) -> None:
+    """A process that served nobody has nothing to publish."""
+    work = Work()
+    end_all([make_pump(work)], PATIENCE)
+    assert work.threads == []
+
+
+def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., Pump]) -> None:
+    """Its time is over while the work still goes on; the others are ended all the same."""
+    goes_on, other = threading.Event(), Work()
+    began = threading.Event()
+
+    def hang() -> None:
+        began.set()
+        goes_on.wait(PATIENCE)
+
+    pumps = [make_pump(hang), make_pump(other, LONG)]
+    for pump in pumps:
+        pump.ensure_started()
+    assert began.wait(PATIENCE)
+    end_all(pumps, 0.1)
+    assert not goes_on.is_set()
+    assert other.done.acquire(timeout=PATIENCE)
+    goes_on.set()
+
+
+def test_a_surprise_is_logged_once_until_it_is_over(
+    make_pump: Callable[..., Pump], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread goes on."""
+    fails = iter([True, True, True, False, True, False])
+    over = threading.Event()
+
+    def work() -> None:
+        match next(fails, None):
+            case True:
+                raise RuntimeError("a surprise")
+            case None:
+                over.set()
+
+    with caplog.at_level(logging.ERROR):
+        make_pump(work).ensure_started()
+        assert over.wait(PATIENCE)
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
+
+
+def test_a_forked_child_has_a_thread_of_its_own(make_pump: Callable[..., Pump]) -> None:
+    """The parent's does not exist there; the first request of the child starts one."""
+    work = Work()
+    pump = make_pump(work, LONG)
+    pump.ensure_started()
+    child = os.fork()
+    if child == 0:
+        pump.ensure_started()
+        end_all([pump], PATIENCE)
+        os._exit(0 if work.threads == ["langpont-session-test"] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert work.threads == []
