@@ -1,0 +1,188 @@
+"""Rules on the dashboard: every graph has something to show, and nothing is drawn over something else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from flask_langpont_session.exporters import names
+from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions
+from tests.infra.rules import nodes, rule
+from tests.infra.template import REGION, Deployment
+
+COLUMNS = 24
+SEARCH = re.compile(r"SEARCH\('\{([^}]*)\} MetricName=\"(\w+)\" (.*)', '(\w+)', \d+\)")
+LONGEST_SEARCH = 1024
+
+SHOWN = {
+    *((names.NAMESPACE, metric) for metric in ("FallbackLevel", "Operations", "Errors", "OperationLatency")),
+    *((names.NAMESPACE, metric) for metric in ("ActiveSessions", "FallbackOperations")),
+    *((ELASTICACHE, metric) for metric in ("EngineCPUUtilization", "Evictions", "ReplicationLag", "CurrConnections")),
+    (ELASTICACHE, "DatabaseMemoryUsageCountedForEvictPercentage"),
+}
+"""What an operator looks for first."""
+
+
+class Row(NamedTuple):
+    """One row of a graph. `dimensions`: name → values."""
+
+    title: str
+    namespace: str
+    name: str
+    dimensions: Mapping[str, frozenset[str]]
+    statistic: str
+    axis: str
+
+
+def widgets(deployment: Deployment) -> list[dict[str, Any]]:
+    """The widgets of the dashboard; none if its text is no JSON, which `dashboard_text` reports."""
+    found = []
+    for dashboard in deployment.of_type("AWS::CloudWatch::Dashboard").values():
+        try:
+            found += json.loads(dashboard["DashboardBody"])["widgets"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def rows(deployment: Deployment) -> Iterator[Row]:
+    """The metrics of all graphs, searched ones too; an expression that is not understood has no namespace."""
+    for widget in widgets(deployment):
+        properties = widget["properties"]
+        for entry in properties.get("metrics", []):
+            options = entry[-1] if isinstance(entry[-1], dict) else {}
+            yield _row(entry, options, properties)
+
+
+def _row(entry: list[Any], options: Mapping[str, Any], properties: Mapping[str, Any]) -> Row:
+    title, axis = properties.get("title", ""), options.get("yAxis", "left")
+    if "expression" not in options:
+        parts = [part for part in entry if isinstance(part, str)]
+        pairs = zip(parts[2::2], parts[3::2], strict=False)
+        dimensions = {name: frozenset({value}) for name, value in pairs}
+        return Row(title, parts[0], parts[1], dimensions, options.get("stat", properties.get("stat", "Average")), axis)
+    expression = options["expression"]
+    found = SEARCH.fullmatch(expression)
+    if found is None:
+        return Row(title, "", expression, {}, "", axis)
+    namespace, *dimension_names = found[1].split(",")
+    values: dict[str, set[str]] = {name: set() for name in dimension_names}
+    for name, value in re.findall(r'(\w+)="([^"]*)"', found[3]):
+        values.setdefault(name, set()).add(value)
+    return Row(title, namespace, found[2], {n: frozenset(v) for n, v in values.items()}, found[4], axis)
+
+
+@rule
+def dashboard_text(d: Deployment) -> Iterator[str]:
+    """The text is JSON with widgets once everything is put in."""
+    if not widgets(d):
+        yield "there is no dashboard that CloudWatch would take"
+    for leaf in (str(widget) for widget in widgets(d)):
+        if "${" in leaf:
+            yield f"not filled in: {leaf}"
+
+
+@rule
+def dashboard_layout(d: Deployment) -> Iterator[str]:
+    """Every widget has its place, its region and its kind of view."""
+    places = []
+    for widget in widgets(d):
+        title = widget["properties"].get("title", "a widget")
+        if not all(isinstance(widget.get(key), int) for key in ("x", "y", "width", "height")):
+            yield f"{title} has no place"
+            continue
+        x, y = widget["x"], widget["y"]
+        places.append((title, x, y, x + widget["width"], y + widget["height"]))
+        if x < 0 or x + widget["width"] > COLUMNS:
+            yield f"{title} leaves the page"
+        if widget["type"] != "alarm" and (
+            widget["properties"].get("region") != REGION or "view" not in widget["properties"]
+        ):
+            yield f"{title} has no region or view"
+    for (one, x1, y1, x2, y2), (other, u1, v1, u2, v2) in combinations(places, 2):
+        if x1 < u2 and u1 < x2 and y1 < v2 and v1 < y2:
+            yield f"{one} and {other} overlap"
+
+
+@rule
+def dashboard_rows(d: Deployment) -> Iterator[str]:
+    """Every row is of a published metric, under exactly the dimensions of its publisher."""
+    own = {name: frozenset({value}) for name, value in own_dimensions(d).items()}
+    for row in rows(d):
+        if row.name == names.ERROR_RATE:
+            continue
+        known = KNOWN.get((row.namespace, row.name))
+        if known is None:
+            yield f"{row.title}: nobody publishes {row.namespace} {row.name}"
+        elif frozenset(row.dimensions) not in known.by:
+            yield f"{row.title}: {row.name} is not published by {sorted(row.dimensions)}"
+        elif row.namespace == names.NAMESPACE and not own.items() <= row.dimensions.items():
+            yield f"{row.title}: {row.name} of another environment or service"
+        elif row.namespace == ELASTICACHE and row.dimensions[NODE] != frozenset(nodes(d)):
+            yield f"{row.title}: {sorted(row.dimensions[NODE])} are not the nodes"
+    for widget in widgets(d):
+        for entry in widget["properties"].get("metrics", []):
+            if isinstance(entry[-1], dict) and len(entry[-1].get("expression", "")) > LONGEST_SEARCH:
+                yield f"{widget['properties'].get('title')}: the search is too long"
+
+
+@rule
+def dashboard_statistics(d: Deployment) -> Iterator[str]:
+    """An average hides the slow ones and halves a level."""
+    for row in rows(d):
+        known = KNOWN.get((row.namespace, row.name))
+        if known and row.statistic not in known.statistics:
+            yield f"{row.title}: {row.statistic} of {row.name}"
+
+
+@rule
+def dashboard_axes(d: Deployment) -> Iterator[str]:
+    """One axis, one unit."""
+    units: dict[tuple[str, str], set[str]] = {}
+    for row in rows(d):
+        known = KNOWN.get((row.namespace, row.name))
+        if known or row.name == names.ERROR_RATE:
+            units.setdefault((row.title, row.axis), set()).add(known.unit if known else "Percent")
+    for (title, axis), found in units.items():
+        if len(found) > 1:
+            yield f"{title}: {sorted(found)} on the {axis} axis"
+
+
+@rule
+def dashboard_logs(d: Deployment) -> Iterator[str]:
+    """Queries read the two logs by the fields that these have: a slow log has no level."""
+    queries = [widget["properties"]["query"] for widget in widgets(d) if widget["type"] == "log"]
+    groups = {f"<{name}>" for name in d.of_type("AWS::Logs::LogGroup")}
+    read = set()
+    for query in queries:
+        source = re.match(r"SOURCE '([^']*)' \| ", query)
+        if source is None or source[1] not in groups:
+            yield f"reads no log of ours: {query}"
+            continue
+        read.add(source[1])
+        slow = source[1] == "<SlowLog>"
+        if slow and ("Duration (us)" not in query or "filter" in query):
+            yield f"the slow log has durations and no levels: {query}"
+        if not slow and not re.search(r'filter LogLevel = "(VERBOSE|NOTICE|WARNING)"', query):
+            yield f"the engine's log has the levels VERBOSE, NOTICE and WARNING: {query}"
+    if read != groups and widgets(d):
+        yield f"not shown: {sorted(groups - read)}"
+
+
+@rule
+def dashboard_complete(d: Deployment) -> Iterator[str]:
+    """What an operator looks for first is there, and the state of the alarms above it."""
+    if not widgets(d):
+        return
+    for namespace, name in sorted(SHOWN - {(row.namespace, row.name) for row in rows(d)}):
+        yield f"{namespace} {name} is not shown"
+    declared = {f"<{name}.Arn>" for name in d.of_type("AWS::CloudWatch::Alarm") if not name.startswith("Shard")}
+    shown = {arn for widget in widgets(d) for arn in widget["properties"].get("alarms", [])}
+    if shown != declared:
+        yield f"alarms shown: {sorted(shown ^ declared)} are missing or too many"
+    percentiles = {row.statistic for row in rows(d) if row.name == names.OPERATION_LATENCY.name}
+    if not {"p50", "p95", "p99"} <= percentiles:
+        yield f"of the latency only {sorted(percentiles)}"

@@ -1,0 +1,551 @@
+"""Mistakes that look right: each is one change of the good template, and the rules that must see it.
+
+Many come from a plan that was never deployed; cfn-lint says nothing to most of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Template = dict[str, Any]
+Change = Callable[[Template], object]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One mistake.
+
+    :param what: in words.
+    :param rules: those that must report it, and no other.
+    :param change: makes it.
+    :param parameters: with which it shows, over production's.
+    """
+
+    what: str
+    rules: frozenset[str]
+    change: Change
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ref(name: str) -> dict[str, str]:
+    return {"Ref": name}
+
+
+def props(template: Template, name: str) -> dict[str, Any]:
+    found = template["Resources"][name]["Properties"]
+    assert isinstance(found, dict)
+    return found
+
+
+def put(name: str, **values: Any) -> Change:
+    """Set properties of one resource."""
+    return lambda t: props(t, name).update(values)
+
+
+def drop(name: str, *keys: str) -> Change:
+    """Remove properties of one resource."""
+    return lambda t: [props(t, name).pop(key) for key in keys]
+
+
+def rename(name: str, old: str, new: str) -> Change:
+    """Give a property another name."""
+    return lambda t: props(t, name).update({new: props(t, name).pop(old)})
+
+
+def remove(name: str) -> Change:
+    """Remove a resource."""
+    return lambda t: t["Resources"].pop(name)
+
+
+def add(name: str, type_: str, **values: Any) -> Change:
+    """Add a resource."""
+    return lambda t: t["Resources"].update({name: {"Type": type_, "Properties": values}})
+
+
+def every(metric: str, **values: Any) -> Change:
+    """Set properties of all alarms on one metric."""
+
+    def change(template: Template) -> None:
+        alarms = [r["Properties"] for r in template["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+        hit = [alarm for alarm in alarms if alarm.get("MetricName") == metric]
+        assert hit
+        for alarm in hit:
+            alarm.update(values)
+
+    return change
+
+
+def parameter_group(**values: Any) -> Change:
+    return lambda t: props(t, "CacheParameters")["Properties"].update(
+        {k.replace("_", "-"): v for k, v in values.items()}
+    )
+
+
+def both(*changes: Change) -> Change:
+    return lambda t: [change(t) for change in changes]
+
+
+def dashboard(old: str, new: str) -> Change:
+    """Replace a piece of the dashboard's text, which must be there."""
+
+    def change(template: Template) -> None:
+        body = props(template, "Dashboard")["DashboardBody"]["Fn::Sub"]
+        assert old in body[0], old
+        body[0] = body[0].replace(old, new, 1)
+
+    return change
+
+
+def statement(resource: str, sid: str, **values: Any) -> Change:
+    """Change one statement of a policy; a value of None removes the key."""
+
+    def change(template: Template) -> None:
+        for entry in props(template, resource)["PolicyDocument"]["Statement"]:
+            for candidate in entry.get("Fn::If", [entry]):
+                if isinstance(candidate, dict) and candidate.get("Sid") == sid:
+                    candidate.update(values)
+                    for key in [key for key, value in values.items() if value is None]:
+                        del candidate[key]
+                    return
+        raise AssertionError(sid)
+
+    return change
+
+
+def output(name: str, value: Any) -> Change:
+    return lambda t: t["Outputs"].setdefault(name, {}).update(Value=value)
+
+
+def default(parameter: str, **values: Any) -> Change:
+    return lambda t: t["Parameters"].setdefault(parameter, {"Type": "String"}).update(values)
+
+
+ROWS = '"Environment", "${Environment}", "Service", "${ServiceName}"'
+KEY = "arn:aws:kms:ap-northeast-1:<account>:key/0a1b"
+SHARDED = {"NumShards": 3}
+IAM = {"AuthMode": "iam"}
+
+
+def _bug(what: str, rules: str, change: Change, **parameters: Any) -> Bug:
+    return Bug(what, frozenset(rules.split()), change, parameters)
+
+
+BUGS = [
+    # The document
+    _bug("a block beside Resources", "form", lambda t: t.update(ElastiCacheReplicationGroup={"Engine": "redis"})),
+    _bug("alarms as a list", "form", lambda t: t["Resources"].update(ElastiCacheAlarms=[{"AlarmName": "cpu"}])),
+    _bug("a resource without a type", "form", lambda t: t["Resources"].update(RedisSubnetGroup={"SubnetIds": []})),
+    _bug("a transform", "form", lambda t: t.update(Transform="AWS::LanguageExtensions")),
+    _bug("a loop", "form", lambda t: t["Resources"].update({"Fn::ForEach::Nodes": ["N", ["1"], {}]})),
+    _bug(
+        "a second group",
+        "form retention",
+        add("Second", "AWS::ElastiCache::ReplicationGroup", ReplicationGroupDescription="x"),
+    ),
+    _bug("subnets that nobody declared", "references network", put("CacheSubnets", SubnetIds=[ref("PrivateSubnet1")])),
+    _bug("!Self", "references firewall", put("CacheFromApp", SourceSecurityGroupId={"Fn::Self": ""})),
+    _bug(
+        "a reference to what only IAM mode has",
+        "references authentication",
+        put("Cache", UserGroupIds=[ref("AppUsers")]),
+    ),
+    _bug("Description", "schema", rename("Cache", "ReplicationGroupDescription", "Description")),
+    _bug("NodeType", "schema node_type", rename("Cache", "CacheNodeType", "NodeType")),
+    _bug(
+        "ParameterGroupName",
+        "schema cache_parameters",
+        rename("Cache", "CacheParameterGroupName", "ParameterGroupName"),
+    ),
+    _bug(
+        "a log group in the wrong place",
+        "schema logs",
+        lambda t: props(t, "Cache")["LogDeliveryConfigurations"][0].update(
+            DestinationDetails={"LogGroup": ref("SlowLog")}
+        ),
+    ),
+    _bug("an account id", "literals", put("Heartbeat", AlarmDescription="of 0" + "12345678901")),
+    _bug("a partition and a region", "literals", put("Heartbeat", AlarmDescription="arn:aws:sns:ap-northeast-1::x")),
+    _bug("a parameter that takes anything", "parameters", default("Free")),
+    _bug(
+        "a token as a parameter",
+        "parameters token",
+        both(default("RedisAuthToken", Default="x" * 20), put("Cache", AuthToken=ref("RedisAuthToken"))),
+    ),
+    _bug("a fixed group id", "physical_names", put("Cache", ReplicationGroupId="langpont-session-cluster")),
+    _bug(
+        "a malformed group id",
+        "physical_names",
+        put("Cache", ReplicationGroupId={"Fn::Sub": "${AWS::StackName}--Bad-"}),
+    ),
+    _bug("a fixed security group name", "physical_names", put("CacheSecurityGroup", GroupName="langpont-redis-sg")),
+    _bug(
+        "a fixed subnet group name",
+        "physical_names",
+        put("CacheSubnets", CacheSubnetGroupName="langpont-redis-subnets"),
+    ),
+    _bug("a fixed alarm name", "physical_names", put("Heartbeat", AlarmName="langpont-redis-cpu-high")),
+    _bug("a fixed topic name", "physical_names", put("InfoTopic", TopicName="langpont-info-alerts")),
+    _bug("a group that goes without a snapshot", "retention", lambda t: t["Resources"]["Cache"].pop("DeletionPolicy")),
+    _bug("a secret that goes", "retention", lambda t: t["Resources"]["AuthToken"].update(UpdateReplacePolicy="Delete")),
+    _bug("production without backups", "retention", lambda t: None, SnapshotRetentionDays=0),
+    # The cache
+    _bug("engine version 99", "engine", put("Cache", EngineVersion="99")),
+    _bug("a patch version", "engine", put("Cache", EngineVersion="8.1.0")),
+    _bug("redis 7.4", "engine", put("Cache", Engine="redis", EngineVersion="7.4")),
+    _bug("a family of another engine", "engine", put("CacheParameters", CacheParameterGroupFamily="redis7")),
+    _bug("memcached", "engine", put("Cache", Engine="memcached", EngineVersion="1.6.22")),
+    _bug("a node type that does not exist", "node_type", put("Cache", CacheNodeType="cache.t9.huge")),
+    _bug("an old node type", "node_type", put("Cache", CacheNodeType="cache.t2.micro")),
+    _bug("data tiering without a disk", "node_type", put("Cache", DataTieringEnabled=False)),
+    _bug(
+        "three nodes under the name of cluster mode",
+        "topology",
+        both(drop("Cache", "NumNodeGroups", "ReplicasPerNodeGroup"), put("Cache", NumCacheClusters=3)),
+    ),
+    _bug("NumCacheClusters beside shards", "topology", put("Cache", NumCacheClusters=3)),
+    _bug("a fixed number of replicas", "topology", put("Cache", ReplicasPerNodeGroup=2), ReplicasPerShard=1),
+    _bug("shards without cluster mode", "topology", put("Cache", ClusterMode="disabled"), **SHARDED),
+    _bug("shards and a parameter group without them", "topology", parameter_group(cluster_enabled="no"), **SHARDED),
+    _bug("cluster mode with one shard", "topology", parameter_group(cluster_enabled="yes")),
+    _bug(
+        "a lone node for development",
+        "topology schema",
+        add(
+            "Dev",
+            "AWS::ElastiCache::CacheCluster",
+            CacheNodeType="cache.t3.micro",
+            Engine="redis",
+            NumCacheNodes=1,
+            AuthToken="x",
+            AtRestEncryptionEnabled=False,
+        ),
+    ),
+    _bug(
+        "a lone Valkey node",
+        "topology",
+        add("Dev", "AWS::ElastiCache::CacheCluster", CacheNodeType="cache.t3.micro", Engine="valkey", NumCacheNodes=1),
+    ),
+    _bug(
+        "two nodes of Redis without a group",
+        "topology",
+        add("Dev", "AWS::ElastiCache::CacheCluster", CacheNodeType="cache.t3.micro", Engine="redis", NumCacheNodes=2),
+    ),
+    _bug("failover to nobody", "failover", put("Cache", AutomaticFailoverEnabled=True), ReplicasPerShard=0),
+    _bug("several zones for one node", "failover", put("Cache", MultiAZEnabled=True), ReplicasPerShard=0),
+    _bug("several zones without failover", "failover", put("Cache", AutomaticFailoverEnabled=False)),
+    _bug(
+        "cluster mode without failover",
+        "failover",
+        put("Cache", AutomaticFailoverEnabled=False),
+        ReplicasPerShard=0,
+        **SHARDED,
+    ),
+    _bug("no encryption on the way, with a token", "encryption", put("Cache", TransitEncryptionEnabled=False)),
+    _bug("encryption on the way is not said", "encryption", drop("Cache", "TransitEncryptionEnabled")),
+    _bug("the mode is not said", "encryption", drop("Cache", "TransitEncryptionMode")),
+    _bug("plain connections are taken too", "encryption", put("Cache", TransitEncryptionMode="preferred")),
+    _bug("no encryption at rest", "encryption", put("Cache", AtRestEncryptionEnabled=False)),
+    _bug("token and users", "authentication", put("Cache", UserGroupIds=["users"])),
+    _bug("neither token nor users", "authentication", drop("Cache", "AuthToken")),
+    _bug("no users in IAM mode", "authentication", drop("Cache", "UserGroupIds"), **IAM),
+    _bug("the token in the template", "token", put("Cache", AuthToken="a" * 32)),
+    _bug(
+        "a token of eight characters",
+        "token",
+        put("AuthToken", GenerateSecretString={"PasswordLength": 8, "ExcludePunctuation": True}),
+    ),
+    _bug("a token with any punctuation", "token", put("AuthToken", GenerateSecretString={"PasswordLength": 64})),
+    _bug("a secret that somebody wrote", "token", put("AuthToken", SecretString="hunter2")),
+    _bug("id and name differ", "iam_user", put("AppUser", UserName="app"), **IAM),
+    _bug("a user who may do everything", "iam_user", put("AppUser", AccessString="on ~* +@all"), **IAM),
+    _bug(
+        "a user without its keys",
+        "iam_user",
+        put("AppUser", AccessString="on ~session:* -@all +@read -@dangerous"),
+        KeyPrefix="shop",
+        **IAM,
+    ),
+    _bug(
+        "a user who may not ask the time",
+        "iam_user",
+        put("AppUser", AccessString="on ~session:* -@all +@read +@write +@scripting -@dangerous +info"),
+        **IAM,
+    ),
+    _bug("a user with a password", "iam_user", put("AppUser", AuthenticationMode={"Type": "password"}), **IAM),
+    _bug("a group without the user", "iam_user", put("AppUsers", UserIds=[]), **IAM),
+    _bug("a group of users on Redis OSS", "iam_user", lambda t: None, Engine="redis-7.1", **IAM),
+    _bug("hours without minutes", "windows", put("Cache", SnapshotWindow="3-5")),
+    _bug("a day for a window", "windows", put("Cache", PreferredMaintenanceWindow="sunday")),
+    _bug(
+        "backup and maintenance in Japan's office hours",
+        "windows",
+        put("Cache", SnapshotWindow="03:00-05:00", PreferredMaintenanceWindow="sun:05:00-sun:07:00"),
+    ),
+    _bug("maintenance during the backup", "windows", put("Cache", PreferredMaintenanceWindow="sat:17:30-sat:18:30")),
+    _bug(
+        "a parameter group that nobody declared",
+        "cache_parameters",
+        put("Cache", CacheParameterGroupName="langpont-redis"),
+    ),
+    _bug("eviction of any key", "cache_parameters", parameter_group(maxmemory_policy="allkeys-lru")),
+    _bug("a number for a text", "cache_parameters", parameter_group(tcp_keepalive=60)),
+    _bug("connections that the server closes", "cache_parameters", parameter_group(timeout="300")),
+    _bug(
+        "connections that stay on a demoted primary", "cache_parameters", parameter_group(close_on_replica_write="no")
+    ),
+    _bug("only one log", "logs", lambda t: props(t, "Cache")["LogDeliveryConfigurations"].pop()),
+    _bug("logs for ever", "logs", drop("SlowLog", "RetentionInDays")),
+    # Network
+    _bug("no subnet group", "network", drop("Cache", "CacheSubnetGroupName")),
+    _bug("no security group", "network", drop("Cache", "SecurityGroupIds")),
+    _bug("other subnets", "network", put("CacheSubnets", SubnetIds=["subnet-1"])),
+    _bug(
+        "the cache may call itself",
+        "firewall",
+        add(
+            "Self",
+            "AWS::EC2::SecurityGroupIngress",
+            GroupId={"Fn::GetAtt": ["CacheSecurityGroup", "GroupId"]},
+            IpProtocol="tcp",
+            FromPort=6379,
+            ToPort=6379,
+            SourceSecurityGroupId=ref("CacheSecurityGroup"),
+        ),
+    ),
+    _bug(
+        "everybody may call",
+        "firewall",
+        both(drop("CacheFromApp", "SourceSecurityGroupId"), put("CacheFromApp", CidrIp="0.0.0.0/0")),
+    ),
+    _bug("all ports", "firewall", put("CacheFromApp", FromPort=0, ToPort=65535)),
+    _bug("rules inside the group", "firewall", put("CacheSecurityGroup", SecurityGroupIngress=[])),
+    _bug("the cache may call anybody", "firewall", drop("CacheSecurityGroup", "SecurityGroupEgress")),
+    _bug(
+        "a bastion that is not there",
+        "firewall",
+        lambda t: t["Resources"]["CacheFromBastion"].pop("Condition"),
+        BastionSecurityGroupId="",
+    ),
+    # Alerts and rights
+    _bug("a topic that its policy forgot", "topics", lambda t: props(t, "TopicPolicy")["Topics"].pop()),
+    _bug("no policy of the topics", "topics", remove("TopicPolicy")),
+    _bug("alarms of any account", "topics", statement("TopicPolicy", "Alarms", Condition=None)),
+    _bug("the account is locked out", "topics", statement("TopicPolicy", "Owner", Sid="Other")),
+    _bug("anybody may use the topics", "topics", statement("TopicPolicy", "Owner", Condition=None)),
+    _bug("the key of AWS", "topics", put("CriticalTopic", KmsMasterKeyId="alias/aws/sns")),
+    _bug("no events of ElastiCache", "topics", drop("Cache", "NotificationTopicArn")),
+    _bug("events to an encrypted topic", "topics", put("Cache", NotificationTopicArn=ref("InfoTopic")), KmsKeyArn=KEY),
+    _bug("mail to nobody", "subscriptions", lambda t: t["Resources"]["CriticalEmail"].pop("Condition"), AlertEmail=""),
+    _bug("no mail of emergencies", "subscriptions", remove("EmergencyEmail")),
+    _bug("metrics of any namespace", "policy", statement("AppPolicy", "PublishMetrics", Condition=None)),
+    _bug("alerts to any topic", "policy", statement("AppPolicy", "PublishAlerts", Resource="*")),
+    _bug("everything in ElastiCache", "policy", statement("AppPolicy", "FindEndpoints", Action="elasticache:*")),
+    _bug("all secrets", "policy", statement("AppPolicy", "ReadToken", Resource="*")),
+    _bug(
+        "IAM on the user only",
+        "policy",
+        statement("AppPolicy", "SignIn", Resource={"Fn::GetAtt": ["AppUser", "Arn"]}),
+        **IAM,
+    ),
+    _bug(
+        "a node's name for the primary",
+        "outputs",
+        output("RedisUrl", {"Fn::Sub": "rediss://${Cache}-001.example:6379/0"}),
+    ),
+    _bug(
+        "a plain connection",
+        "outputs",
+        output("RedisUrl", {"Fn::Sub": "redis://${Cache.PrimaryEndPoint.Address}:6379/0"}),
+    ),
+    _bug(
+        "a configuration endpoint without shards",
+        "outputs",
+        lambda t: t["Outputs"]["ConfigurationEndpoint"].pop("Condition"),
+    ),
+    _bug(
+        "a reader without replicas",
+        "outputs",
+        lambda t: t["Outputs"]["ReplicaUrl"].pop("Condition"),
+        ReplicasPerShard=0,
+    ),
+    _bug(
+        "a token among the outputs", "outputs", output("Token", {"Fn::Sub": "{{resolve:secretsmanager:${AuthToken}}}"})
+    ),
+    # Alarms
+    _bug(
+        "the group's id for a node's",
+        "alarm_nodes alarm_coverage",
+        put("Shard1Node1Cpu", Dimensions=[{"Name": "CacheClusterId", "Value": ref("Cache")}]),
+    ),
+    _bug(
+        "node names of the other mode",
+        "alarm_nodes alarm_coverage",
+        put("Shard1Node2Cpu", Dimensions=[{"Name": "CacheClusterId", "Value": {"Fn::Sub": "${Cache}-0001-002"}}]),
+    ),
+    _bug(
+        "an alarm on a replica that is not there",
+        "alarm_nodes",
+        lambda t: t["Resources"]["Shard1Node3Cpu"].pop("Condition"),
+        ReplicasPerShard=1,
+    ),
+    _bug("no dimensions", "alarm_metrics alarm_coverage", drop("Shard1Node1Memory", "Dimensions")),
+    _bug("a lag of 83 minutes", "alarm_thresholds", every("ReplicationLag", Threshold=5000)),
+    _bug(
+        "a lag that a primary would have to have",
+        "alarm_thresholds",
+        every("ReplicationLag", TreatMissingData="breaching"),
+    ),
+    _bug("an averaged lag", "alarm_metrics", every("ReplicationLag", Statistic="Average")),
+    _bug("45 connections", "alarm_thresholds", lambda t: None, ConnectionsLimit=45),
+    _bug("the host's CPU", "alarm_metrics alarm_coverage", every("EngineCPUUtilization", MetricName="CPUUtilization")),
+    _bug(
+        "memory that includes buffers",
+        "alarm_metrics alarm_coverage",
+        every("DatabaseMemoryUsageCountedForEvictPercentage", MetricName="DatabaseMemoryUsagePercentage"),
+    ),
+    _bug("a share for a percentage", "alarm_thresholds", every("EngineCPUUtilization", Threshold=0.8)),
+    _bug("seconds for milliseconds", "alarm_thresholds", put("LatencyWarning", Threshold=0.05)),
+    _bug("no alarm on evictions", "alarm_coverage", remove("Shard1Node2Evictions")),
+    _bug(
+        "credits of a T node are not watched",
+        "alarm_coverage",
+        remove("Shard1Node1Credits"),
+        NodeType="cache.t4g.medium",
+    ),
+    _bug(
+        "failed sign-ins are watched on one node",
+        "alarm_coverage",
+        lambda t: props(t, "AuthFailures")["Metrics"].pop(2),
+    ),
+    _bug(
+        "a node that falls silent",
+        "alarm_coverage",
+        every("EngineCPUUtilization", InsufficientDataActions=[]),
+    ),
+    _bug("one node has another limit", "alarm_coverage", put("Shard1Node2Memory", Threshold=70)),
+    _bug("an alarm that nobody hears", "alarm_actions", put("Heartbeat", AlarmActions=[], OKActions=[])),
+    _bug(
+        "a topic that nobody declared",
+        "alarm_actions references",
+        put("Heartbeat", AlarmActions=[ref("SNSTopicArn")], OKActions=[ref("SNSTopicArn")]),
+    ),
+    _bug("an end that nobody hears", "alarm_actions", drop("Heartbeat", "OKActions")),
+    _bug("actions are off", "alarm_actions", put("Heartbeat", ActionsEnabled=False)),
+    _bug("missing data is not thought of", "alarm_form", drop("ErrorRate", "TreatMissingData")),
+    _bug("more datapoints than periods", "alarm_form", put("ErrorRate", DatapointsToAlarm=6)),
+    _bug("datapoints are not said", "alarm_form", drop("ErrorRate", "DatapointsToAlarm")),
+    _bug("a period of 45 seconds", "alarm_form", put("Heartbeat", Period=45)),
+    _bug("two results", "alarm_form", lambda t: props(t, "ErrorRate")["Metrics"][1].update(ReturnData=True)),
+    _bug(
+        "a search in an alarm",
+        "alarm_form",
+        lambda t: props(t, "AuthFailures")["Metrics"][0].update(
+            Expression="SUM(SEARCH('{AWS/ElastiCache,CacheClusterId} AuthenticationFailures', 'Sum', 300))"
+        ),
+    ),
+    _bug("a metric that nobody publishes", "alarm_metrics alarm_set", put("Heartbeat", MetricName="Alive")),
+    _bug("a dimension is missing", "alarm_metrics", lambda t: props(t, "Heartbeat")["Dimensions"].pop()),
+    _bug(
+        "a dimension too many",
+        "alarm_metrics",
+        lambda t: props(t, "Heartbeat")["Dimensions"].append({"Name": "Host", "Value": "a"}),
+    ),
+    _bug(
+        "production's metrics in staging",
+        "alarm_metrics",
+        lambda t: props(t, "Heartbeat")["Dimensions"][0].update(Value="production"),
+        Environment="staging",
+    ),
+    _bug("an averaged level", "alarm_metrics", put("OnReplica", Statistic="Average")),
+    _bug("silence is health", "alarm_set", put("Heartbeat", TreatMissingData="notBreaching")),
+    _bug(
+        "errors without operations",
+        "alarm_set",
+        lambda t: props(t, "ErrorRate")["Metrics"][0].update(Expression="errors"),
+    ),
+    _bug(
+        "an average of the latency",
+        "alarm_metrics alarm_set",
+        both(drop("LatencyCritical", "ExtendedStatistic"), put("LatencyCritical", Statistic="Average")),
+    ),
+    _bug(
+        "an emergency as a warning",
+        "alarm_set",
+        put("WithoutStores", AlarmActions=[ref("WarningTopic")], OKActions=[ref("WarningTopic")]),
+    ),
+    _bug("level 4 from 0 on", "alarm_thresholds alarm_set", put("WithoutStores", Threshold=0)),
+    _bug("lost data is not watched", "alarm_set references dashboard_complete", remove("DataLoss")),
+    _bug("a heartbeat that alarms", "alarm_thresholds", put("Heartbeat", ComparisonOperator="GreaterThanThreshold")),
+    # Dashboard
+    _bug("no JSON", "dashboard_text", put("Dashboard", DashboardBody="{nope")),
+    _bug("a variable that is left", "dashboard_text", dashboard('"Slowest commands"', '"${!Oops}"')),
+    _bug("one node of three", "dashboard_rows", dashboard("(${Nodes})", 'CacheClusterId=\\"${Cache}-001\\"')),
+    _bug(
+        "a hard-coded node",
+        "dashboard_rows",
+        dashboard("(${Nodes})", 'CacheClusterId=\\"langpont-session-cluster-001\\"'),
+    ),
+    _bug("rows without dimensions", "dashboard_rows", dashboard(f'"FallbackLevel", {ROWS}', '"FallbackLevel"')),
+    _bug(
+        "rows with half the dimensions",
+        "dashboard_rows",
+        dashboard(f'"FallbackLevel", {ROWS}', '"FallbackLevel", "Environment", "${Environment}"'),
+    ),
+    _bug("a misspelt metric", "dashboard_rows dashboard_complete", dashboard('"ActiveSessions"', '"SessionsActive"')),
+    _bug(
+        "an error rate that nobody publishes",
+        "dashboard_rows",
+        dashboard(
+            '[{"expression": "IF(operations > 0, 100 * errors / operations, 0)", "id": "rate",\n'
+            '"label": "Error rate", "yAxis": "right"}]',
+            f'["LangPont/Session", "ErrorRate", {ROWS}]',
+        ),
+    ),
+    _bug(
+        "a search by a dimension that is not published",
+        "dashboard_rows",
+        dashboard("Service,Operation}", "Service,Host}"),
+    ),
+    _bug(
+        "another environment's rows",
+        "dashboard_rows",
+        dashboard(
+            f'"FallbackLevel", {ROWS}', '"FallbackLevel", "Environment", "production", "Service", "${ServiceName}"'
+        ),
+        Environment="staging",
+    ),
+    _bug("counts and percent on one axis", "dashboard_axes", dashboard('"yAxis": "right"', '"yAxis": "left"')),
+    _bug(
+        "an average of the latency in a graph",
+        "dashboard_statistics dashboard_complete",
+        dashboard('"stat": "p99"', '"stat": "Average"'),
+    ),
+    _bug("an average of sessions", "dashboard_statistics", dashboard('{"stat": "Maximum"}', '{"stat": "Average"}')),
+    _bug(
+        "errors in a log that has none",
+        "dashboard_logs",
+        dashboard("| sort `Duration (us)` desc", "| filter @message like /ERROR/"),
+    ),
+    _bug(
+        "a level that the engine has not",
+        "dashboard_logs",
+        dashboard('LogLevel = \\"WARNING\\"', 'LogLevel = \\"ERROR\\"'),
+    ),
+    _bug(
+        "a log that nobody declared", "dashboard_logs", dashboard("'${SlowLog}'", "'/aws/elasticache/langpont-session'")
+    ),
+    _bug("a region in the dashboard", "literals", dashboard("${AWS::Region}", "ap-northeast-1")),
+    _bug("another region", "literals dashboard_layout", dashboard("${AWS::Region}", "us-east-1")),
+    _bug("no layout", "dashboard_layout", dashboard('"x": 0, "y": 3, "width": 8, "height": 6, ', "")),
+    _bug("widgets over each other", "dashboard_layout", dashboard('"x": 8, "y": 3', '"x": 4, "y": 3')),
+    _bug("a widget beyond the page", "dashboard_layout", dashboard('"x": 12, "y": 27', '"x": 20, "y": 27')),
+    _bug(
+        "no view",
+        "dashboard_layout",
+        dashboard('"view": "timeSeries", "period": 60, "stat": "Maximum",', '"period": 60, "stat": "Maximum",'),
+    ),
+    _bug("no latency", "dashboard_complete", dashboard('"stat": "p95"', '"stat": "p99"')),
+    _bug("alarms without the one on latency", "dashboard_complete", dashboard(', "${LatencyCritical.Arn}"', "")),
+]

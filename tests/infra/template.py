@@ -1,0 +1,216 @@
+"""A CloudFormation template as one environment gets it: conditions decided, values put in, resources left symbolic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+INFRA = Path(__file__).parents[2] / "infra"
+TEMPLATE = INFRA / "elasticache.yaml"
+REGION = "ap-northeast-1"
+
+_PSEUDO = {
+    "AWS::Region": REGION,
+    "AWS::Partition": "aws",
+    "AWS::AccountId": "<account>",
+    "AWS::StackName": "<stack>",
+    "AWS::StackId": "arn:aws:cloudformation:region:account:stack/stack/1a2b3c4d-0000-0000-0000-000000000000",
+}
+_ABSENT = object()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the short forms of intrinsic functions."""
+
+
+def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    if suffix == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The document with every intrinsic function in its long form."""
+    document = yaml.load(text, _Loader)
+    assert isinstance(document, dict)
+    return document
+
+
+@cache
+def good_template() -> dict[str, Any]:
+    """The template of this repository. Copy it before changing it."""
+    return parse(TEMPLATE.read_text())
+
+
+@dataclass
+class Deployment:
+    """What a template makes for certain parameters.
+
+    :param template: the document in long form.
+    :param parameters: those given; defaults are added.
+    :param physical: what ``Ref`` (``"Cache"``) and ``GetAtt`` (``"Cache.Arn"``) of resources yield; others stay
+        symbolic, as ``<Cache>`` and ``<Cache.Arn>``.
+    :ivar resources: those whose condition holds, resolved; what has no type is none.
+    :ivar outputs: the same of outputs, their values only.
+    :ivar dangling: references to what is not there, in words.
+    """
+
+    template: Mapping[str, Any]
+    parameters: dict[str, Any]
+    physical: Mapping[str, str] = field(default_factory=dict)
+    resources: dict[str, dict[str, Any]] = field(init=False)
+    outputs: dict[str, Any] = field(init=False)
+    dangling: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        defaults = {n: p["Default"] for n, p in self.template.get("Parameters", {}).items() if "Default" in p}
+        self.parameters = defaults | dict(self.parameters)
+        self.resources = {
+            name: self._resolve(resource, name)
+            for name, resource in self.template.get("Resources", {}).items()
+            if isinstance(resource, dict) and "Type" in resource and self._exists(name)
+        }
+        self.outputs = {
+            name: self._resolve(output["Value"], name)
+            for name, output in self.template.get("Outputs", {}).items()
+            if "Condition" not in output or self.condition(output["Condition"])
+        }
+
+    def of_type(self, type_: str) -> dict[str, dict[str, Any]]:
+        """Properties of the resources of one type, by logical id."""
+        return {n: r.get("Properties", {}) for n, r in self.resources.items() if r["Type"] == type_}
+
+    def condition(self, name: str) -> bool:
+        """Whether a named condition holds."""
+        return self._decide(self.template["Conditions"][name])
+
+    def refusals(self) -> list[str]:
+        """Why CloudFormation would not even begin: values that a parameter does not allow, and failed assertions."""
+        found = [
+            f"{name}={self.parameters.get(name)!r} is not allowed"
+            for name, parameter in self.template["Parameters"].items()
+            if not _allowed(parameter, self.parameters.get(name))
+        ]
+        for rule in self.template.get("Rules", {}).values():
+            if "RuleCondition" not in rule or self._decide(rule["RuleCondition"]):
+                found += [a["AssertDescription"] for a in rule["Assertions"] if not self._decide(a["Assert"])]
+        return found
+
+    def _exists(self, name: str) -> bool:
+        resource = self.template.get("Resources", {}).get(name)
+        return resource is not None and ("Condition" not in resource or self.condition(resource["Condition"]))
+
+    def _decide(self, node: Any) -> bool:
+        [(function, argument)] = node.items()
+        match function:
+            case "Condition":
+                return self.condition(argument)
+            case "Fn::Equals":
+                left, right = (str(self._resolve(side, "Conditions")) for side in argument)
+                return left == right
+            case "Fn::Not":
+                return not self._decide(argument[0])
+            case "Fn::And":
+                return all(self._decide(part) for part in argument)
+            case "Fn::Or":
+                return any(self._decide(part) for part in argument)
+        raise AssertionError(f"not a condition: {function}")
+
+    def _resolve(self, node: Any, where: str) -> Any:
+        if isinstance(node, list):
+            items = (self._resolve(item, where) for item in node)
+            return [item for item in items if item is not _ABSENT]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1:
+            [(function, argument)] = node.items()
+            if function == "Ref" or function.startswith("Fn::"):
+                return self._call(function, argument, where)
+        resolved = {key: self._resolve(value, where) for key, value in node.items()}
+        return {key: value for key, value in resolved.items() if value is not _ABSENT}
+
+    def _call(self, function: str, argument: Any, where: str) -> Any:
+        match function:
+            case "Ref":
+                return self._ref(argument, where)
+            case "Fn::GetAtt":
+                return self._attribute(".".join(argument), where)
+            case "Fn::If":
+                return self._resolve(argument[1] if self.condition(argument[0]) else argument[2], where)
+            case "Fn::FindInMap":
+                top, key, second = self._resolve(argument, where)
+                return self.template["Mappings"][top][key][second]
+            case "Fn::Join":
+                return argument[0].join(self._resolve(argument[1], where))
+            case "Fn::Select":
+                return self._resolve(argument[1], where)[int(argument[0])]
+            case "Fn::Split":
+                return self._resolve(argument[1], where).split(argument[0])
+            case "Fn::Sub":
+                return self._substitute(argument, where)
+        self.dangling.append(f"{where}: {function} is no function that this template may use")
+        return f"<{function}>"
+
+    def _substitute(self, argument: Any, where: str) -> str:
+        text, variables = (argument, {}) if isinstance(argument, str) else argument
+        own = {name: self._resolve(value, where) for name, value in variables.items()}
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1]
+            if name in own:
+                return str(own[name])
+            return str(self._attribute(name, where) if "." in name else self._ref(name, where))
+
+        return re.sub(r"\$\{([^!}][^}]*)\}", value, text).replace("${!", "${")
+
+    def _ref(self, name: str, where: str) -> Any:
+        if name == "AWS::NoValue":
+            return _ABSENT
+        if name in _PSEUDO:
+            return self.physical.get(name, _PSEUDO[name])
+        if name in self.template.get("Parameters", {}):
+            value = self.parameters.get(name, f"<{name}>")
+            return int(value) if self.template["Parameters"][name]["Type"] == "Number" else value
+        return self._attribute(name, where)
+
+    def _attribute(self, name: str, where: str) -> str:
+        if not self._exists(name.split(".")[0]):
+            self.dangling.append(f"{where}: refers to {name}, which is not there")
+        return self.physical.get(name, f"<{name}>")
+
+
+def _allowed(parameter: Mapping[str, Any], value: Any) -> bool:
+    if value is None:
+        return False
+    if "AllowedValues" in parameter and str(value) not in {str(allowed) for allowed in parameter["AllowedValues"]}:
+        return False
+    if "AllowedPattern" in parameter and not re.fullmatch(parameter["AllowedPattern"], str(value)):
+        return False
+    low, high = parameter.get("MinValue", float("-inf")), parameter.get("MaxValue", float("inf"))
+    return parameter["Type"] != "Number" or bool(low <= float(value) <= high)
+
+
+def walk(node: Any) -> Sequence[Any]:
+    """Every scalar in a document, keys included."""
+    if isinstance(node, dict):
+        return [leaf for key, value in node.items() for leaf in (key, *walk(value))]
+    if isinstance(node, list):
+        return [leaf for item in node for leaf in walk(item)]
+    return [node]

@@ -1,0 +1,84 @@
+"""Template and extension speak of the same metrics: names, units, dimensions, and the expression of the error rate."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+from flask_langpont_session.config import Settings
+from flask_langpont_session.exporters import names
+from tests.infra.alarm_rules import alarms
+from tests.infra.dashboard_rules import rows
+from tests.infra.environments import README, parameters
+from tests.infra.metrics import KNOWN, own_dimensions, watched
+from tests.infra.template import Deployment, good_template, walk
+
+PUBLISHED = {metric.name: metric for metric in names.ALL}
+
+
+def production() -> Deployment:
+    return Deployment(good_template(), parameters("production"))
+
+
+def test_every_metric_of_ours_that_the_template_mentions_is_published() -> None:
+    """Alarms and graphs read only what the extension sends, by the dimension sets under which it sends it."""
+    d, base = production(), set(names.DIMENSIONS)
+    mentioned = {
+        (m.name, frozenset(m.dimensions))
+        for a in alarms(d).values()
+        for m in watched(a)
+        if m.namespace == names.NAMESPACE
+    }
+    mentioned |= {(row.name, frozenset(row.dimensions)) for row in rows(d) if row.namespace == names.NAMESPACE}
+    assert len(mentioned) > 10
+    for name, dimensions in mentioned:
+        metric = PUBLISHED[name]
+        assert dimensions == base or dimensions == base | {metric.by}, (name, dimensions)
+
+
+def test_the_namespace_is_written_the_same_everywhere() -> None:
+    """In alarms, graphs and the policy; a metric that is sent to another namespace would be refused."""
+    texts = [str(leaf) for leaf in walk(good_template()["Resources"])]
+    assert sum(names.NAMESPACE in text for text in texts) > 10
+    assert not [text for text in texts if "langpont/session" in text.lower().replace(names.NAMESPACE.lower(), "")]
+
+
+def test_the_error_rate_is_the_one_of_the_extension() -> None:
+    """The same expression in the alarm and in the graph, over sums."""
+    d = production()
+    assert [row.name for row in rows(d) if not row.namespace] == [names.ERROR_RATE]
+    [rate] = [a for a in alarms(d).values() if names.ERRORS.name in {m.name for m in watched(a)}]
+    assert [query["Expression"] for query in rate["Metrics"] if "Expression" in query] == [names.ERROR_RATE]
+    assert {m.statistic for m in watched(rate)} == {"Sum"}
+
+
+def test_defaults_of_the_dimensions_are_the_defaults_of_the_settings() -> None:
+    """Who sets nothing publishes what production's alarms watch."""
+    settings = Settings()
+    assert own_dimensions(production()) == {"Environment": settings.environment, "Service": settings.service}
+    assert good_template()["Parameters"]["KeyPrefix"]["Default"] == settings.key_prefix
+
+
+def test_thresholds_are_in_the_unit_of_the_metric() -> None:
+    """Latency in milliseconds, as it is published; levels without a unit; and the parameter's name says the unit."""
+    assert PUBLISHED["OperationLatency"].unit == "Milliseconds" and PUBLISHED["FallbackLevel"].unit == "None"
+    suffixes = {"Milliseconds": "Ms", "Percent": "Percent", "Seconds": "Seconds"}
+    for name, resource in good_template()["Resources"].items():
+        threshold = resource.get("Properties", {}).get("Threshold")
+        if not isinstance(threshold, dict) or "MetricName" not in resource["Properties"]:
+            continue
+        unit = KNOWN[resource["Properties"]["Namespace"], resource["Properties"]["MetricName"]].unit
+        assert threshold["Ref"].endswith(suffixes.get(unit, ("Limit", "Left"))), name
+
+
+def test_the_table_of_outputs_names_what_there_is() -> None:
+    """Every output in README's table exists, every setting too, and no output that a setting could use is left out."""
+    rows_ = re.findall(r"^\| (.*) \| (.*) \|$", README.read_text(), re.MULTILINE)
+    table = rows_[rows_.index(("output", "setting (`LANGPONT_SESSION_…`)")) + 1 :]
+    outputs = {name for left, _ in table for name in re.findall(r"`([A-Za-z]+)`", left)}
+    settings = {name for _, right in table for name in re.findall(r"`([A-Z_]{3,})", right)}
+    parameters_ = {"Environment", "ServiceName", "KeyPrefix", "AppRoleName"}
+    assert outputs & set(good_template()["Outputs"]) == set(good_template()["Outputs"]) - {"CacheSecurityGroupId"}
+    assert outputs - set(good_template()["Outputs"]) <= parameters_ <= set(good_template()["Parameters"])
+    assert {name.lower() for name in settings} <= {f.name for f in fields(Settings)}
+    assert {"REDIS_URL", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER", "ALERT_TOPICS"} <= settings

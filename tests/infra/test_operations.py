@@ -1,0 +1,68 @@
+"""docs/operations.md has every alert of the application and every alarm of the template, and says what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from flask_langpont_session.aws.alert_table import ALERTS
+from flask_langpont_session.cli import langpont
+from tests.infra.template import INFRA, good_template
+
+DOCS = INFRA.parent / "docs"
+OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
+
+
+def sections(chapter: str) -> dict[str, str]:
+    """The sections of one chapter, by heading."""
+    [text] = re.findall(rf"^## {chapter}\n(.*?)(?=^## )", OPERATIONS, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def alarms() -> Iterator[tuple[str, str]]:
+    """Every alarm, whatever its condition: the name that nodes have in common, and the topic's severity."""
+    for name, resource in good_template()["Resources"].items():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            [action] = resource["Properties"]["AlarmActions"]
+            yield re.sub(r"^Shard\dNode\d", "", name), action["Ref"].removesuffix("Topic").lower()
+
+
+OF_APPLICATION = sections("Alerts of the application")
+OF_CLOUDWATCH = sections("Alarms of CloudWatch")
+SEVERITIES = {alert.name: alert.severity.value for alert in ALERTS} | dict(alarms())
+
+
+def test_every_alert_and_every_alarm_has_a_section() -> None:
+    """And there is none that nothing sends. The heading is the anchor that messages link to."""
+    assert list(OF_APPLICATION) == [alert.name for alert in ALERTS]
+    assert set(OF_CLOUDWATCH) == {name for name, _ in alarms()}
+    assert len(OF_CLOUDWATCH) == 15
+
+
+@pytest.mark.parametrize("name", SEVERITIES)
+def test_a_section_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+    """Its severity is that of the message or of the topic."""
+    section = (OF_APPLICATION | OF_CLOUDWATCH)[name]
+    assert re.search(rf"^(`Shard…Node…{name}`, )?\*{SEVERITIES[name]}\*", section, re.MULTILINE)
+    for label in ("Users see", "Check", "Do", "Over"):
+        assert f"**{label.lower()}**" in section.lower(), label
+
+
+def anchors(text: str) -> set[str]:
+    """What a link can name in a page, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere() -> None:
+    """Nobody has time for a dead link at night."""
+    for page, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", OPERATIONS):
+        text = (DOCS / page).read_text(encoding="utf-8") if page else OPERATIONS
+        assert not anchor or anchor in anchors(text), (page, anchor)
+
+
+def test_the_commands_exist() -> None:
+    """All that begin with ``flask langpont``."""
+    assert set(re.findall(r"flask langpont ([a-z-]+)", OPERATIONS)) == set(langpont.commands)
