@@ -1,8 +1,8 @@
 """How the page reaches the servers' owner: one line of JSON each way, over a Unix socket.
 
 Question: ``{"server": "primary" | "replica" | "database", "action": "stop" | "start" | "freeze" | "thaw"}`` or
-``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}}``, and ``"error"`` with a
-sentence if the action failed.
+``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aws": what AWS heard}``, and
+``"error"`` with a sentence if the action failed.
 """
 
 import json
@@ -24,6 +24,9 @@ class Owner(Protocol):
 
     def state(self) -> Mapping[str, str]:
         """How each server is."""
+
+    def heard(self) -> Mapping[str, Any] | None:
+        """Metrics and messages; None: there is no AWS."""
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
@@ -51,7 +54,7 @@ def _answer(owner: Owner, line: bytes) -> dict[str, Any]:
             _act(owner, question["server"], question["action"])
     except Exception as failed:  # a lab that cannot start a server still answers
         error = f"{type(failed).__name__}: {failed}"
-    return {"servers": dict(owner.state())} | ({"error": error} if error else {})
+    return {"servers": dict(owner.state()), "aws": owner.heard()} | ({"error": error} if error else {})
 
 
 def _act(owner: Owner, server: str, action: str) -> None:

@@ -1,7 +1,7 @@
 """``python -m example_app.lab``: the example application with real servers around it, and switches to break them.
 
-A Valkey primary and its replica, PostgreSQL, and the application under gunicorn, all on 127.0.0.1 and in one temporary
-folder. Whatever ends this process, none of them outlives it.
+A Valkey primary and its replica, PostgreSQL, AWS as moto plays it, and the application under gunicorn, all on 127.0.0.1
+and in one temporary folder. Whatever ends this process, none of them outlives it.
 """
 
 import argparse
@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from example_app.aws import Aws
 from example_app.control import ControlServer
 from example_app.janitor import MARK
 from example_app.processes import is_free, spawn
@@ -37,6 +38,7 @@ class Lab:
     :param preload: load the application before forking the workers.
     :param settings: further configuration of the application, without the prefix ``FLASK_``.
     :param application: where gunicorn finds the application.
+    :param aws: with metrics and alerts, and moto's server that takes them.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Lab:
         preload: bool = False,
         settings: Mapping[str, object] | None = None,
         application: str = APPLICATION,
+        aws: bool = False,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="langpont-lab-"))  # mode 0700
         self.primary = Valkey(self.folder / "primary")
         self.replica = Valkey(self.folder / "replica", replica_of=self.primary)
         self.database = Postgres(self.folder / "database")
+        self.aws = Aws(self.folder / "aws") if aws else None
         self._application = application
         #: Of the application, on every host; without the prefix ``FLASK_``.
         self.configuration = self._own_configuration() | dict(settings or {})
@@ -98,13 +102,16 @@ class Lab:
         """
         folder = self.folder / name
         own = {"LANGPONT_SESSION_JOURNAL": str(folder / "journal.sqlite3"), **(settings or {})}
+        variables = self._environment(self.configuration | own)
+        if self.aws is not None:
+            variables["PROMETHEUS_MULTIPROC_DIR"] = str(_made(folder / "prometheus"))
         web = WebServer(
             folder,
             port=port,
             workers=workers,
             threads=threads,
             preload=preload,
-            env=self._environment(self.configuration | own),
+            env=variables,
             application=self._application,
         )
         self._hosts.append(web)
@@ -124,15 +131,20 @@ class Lab:
             for name, server in self.servers.items()
         }
 
+    def heard(self) -> Mapping[str, Any] | None:
+        """What AWS heard of the application; None without AWS."""
+        return self.aws.heard() if self.aws is not None else None
+
     def _start(self) -> None:
         self._running.callback(shutil.rmtree, self.folder, ignore_errors=True)  # if even the janitor cannot start
         self._running.callback(_end, _janitor(self.folder))
-        for server in self.servers.values():
+        beside: list[Server] = [self.replica, self.database, *([self.aws] if self.aws else [])]
+        for server in (self.primary, *beside):
             self._running.callback(server.stop)
         self._running.callback(self._stop_hosts)
         self.primary.start()
         with ThreadPoolExecutor() as pool:
-            list(pool.map(Server.start, (self.replica, self.database)))
+            list(pool.map(lambda server: server.start(), beside))
         self._create_tables()
         self._running.enter_context(_serving(ControlServer(self._socket, self)))
         self.web.start()
@@ -155,19 +167,26 @@ class Lab:
             "LANGPONT_SESSION_JOURNAL": str(self.folder / "journal.sqlite3"),
             # A worker that gets no requests shall notice an outage, too, while somebody is looking at the panel.
             "LANGPONT_SESSION_HEALTH_INTERVAL": 1,
+            **(self.aws.settings() if self.aws else {}),
         }
 
     def _environment(self, configuration: Mapping[str, object]) -> dict[str, str]:
-        """Of the application: ours without its FLASK_ variables, plus the configuration as JSON."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
+        """Of the application: ours without what is meant for other applications, plus the configuration as JSON."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AWS_"))}
         given = {f"FLASK_{name}": json.dumps(value) for name, value in configuration.items()}
-        return inherited | given | {MARK: str(self.folder)}
+        aws = self.aws.environment() if self.aws else {}
+        return inherited | given | aws | {MARK: str(self.folder)}
 
     def _create_tables(self) -> None:
         log = self.folder / "init-db.log"
         command = [sys.executable, "-m", "flask", "--app", "example_app.app", "langpont", "init-db"]
         if spawn(command, log=log, cwd=PROJECT, env=self._environment(self.configuration)).wait() != 0:
             raise ServerError(f"init-db failed: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
@@ -226,10 +245,13 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
             signal.signal(number, _leave)
     port = options.port or (8000 if is_free(8000) else None)
-    print("Starting Valkey, PostgreSQL and the application ...", flush=True)
-    with Lab(port=port, workers=options.workers, preload=options.preload) as lab:
+    print("Starting Valkey, PostgreSQL, AWS (moto) and the application ...", flush=True)
+    with Lab(port=port, workers=options.workers, preload=options.preload, aws=True) as lab:
         users = " or ".join(f"{name} / {password}" for name, password in DEMO_PASSWORDS.items())
-        print(f"\n  LangPont is at {lab.url}\n  Sign in as {users}.\n\n  Ctrl-C ends it.", flush=True)
+        print(f"\n  LangPont is at {lab.url}\n  Sign in as {users}.", flush=True)
+        if lab.aws is not None:
+            print(f"  Metrics and alerts go to {lab.aws.url}; {lab.url}/metrics is for Prometheus.", flush=True)
+        print("\n  Ctrl-C ends it.", flush=True)
         lab.web.wait()
         raise SystemExit(f"The application ended: {lab.web.log.read_text(errors='replace')[-2000:]}")
 

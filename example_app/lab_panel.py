@@ -1,6 +1,7 @@
-"""The outage lab beside the page: switches for the servers, the level, and what every feature gets."""
+"""The outage lab beside the page: switches for the servers, the level, what every feature gets, and what AWS hears."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,18 @@ def state() -> ResponseReturnValue:
 
 
 def panel() -> dict[str, Any]:
-    """Where things stand: level, servers (None without a lab) and one row per feature, with texts to show."""
+    """Where things stand: level, servers and AWS (None without a lab) and one row per feature, with texts to show."""
     session = live()
     lang = ui_language()
+    answer = _lab()
     return {
         "pid": os.getpid(),
         "level": session.level,
         "level_name": session.level_name,
         "level_text": LEVELS[lang][session.level],
         "logins": logins(),
-        "servers": _servers(lang),
+        "servers": None if answer is None else _servers(answer.get("servers", {}), lang),
+        "aws": None if answer is None else answer.get("aws"),
         "features": [asdict(row) | {"label": FEATURES[lang].get(row.feature)} for row in session.explain()],
     }
 
@@ -58,13 +61,17 @@ def _socket() -> Path | None:
     return Path(path) if path else None
 
 
-def _servers(lang: str) -> list[dict[str, str]] | None:
+def _lab() -> dict[str, Any] | None:
+    """How the servers are and what AWS heard; None without a lab, empty if it does not answer."""
     socket = _socket()
     if socket is None:
         return None
     try:
-        states = ask(socket, {"action": "state"}, timeout=1.0)["servers"]
+        return ask(socket, {"action": "state"}, timeout=1.0)
     except OSError:
-        states = {}
+        return {}
+
+
+def _servers(states: Mapping[str, str], lang: str) -> list[dict[str, str]]:
     known = {name: states.get(name, "unknown") for name in SERVERS}
     return [{"name": name, "state": state, "text": STATES[lang][state]} for name, state in known.items()]

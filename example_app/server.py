@@ -3,6 +3,7 @@
 import signal
 import subprocess
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
@@ -102,3 +103,15 @@ class Server:
 
     def _answers(self) -> bool:
         raise NotImplementedError
+
+
+def answers_http(port: int, path: str) -> bool:
+    """Whether a web server on that port of 127.0.0.1 has the page."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=2.0)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -4,11 +4,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from example_app.processes import children, spawn
-from example_app.server import Server
+from example_app.server import Server, answers_http
 
 #: The root of the checkout, where the package and the application are imported from.
 PROJECT = Path(__file__).parent.parent
@@ -66,11 +65,4 @@ class WebServer(Server):
         return spawn(command, log=self.log, cwd=PROJECT, env=self._env)
 
     def _answers(self) -> bool:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=2.0)
-        try:
-            connection.request("GET", "/healthz/live")
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
+        return answers_http(self.port, "/healthz/live")

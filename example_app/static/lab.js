@@ -13,6 +13,31 @@
     cell.dataset.is = value;
   };
 
+  const make = (name, text, attributes = {}) => {
+    const element = document.createElement(name);
+    element.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+
+  function showMessages(place, messages) {
+    const items = messages.map(({ severity, alert, state }) => {
+      const item = make("li", ` ${alert}: ${state}`);
+      item.prepend(make("span", severity, { class: "pill", "data-is": severity }));
+      return item;
+    });
+    place.replaceChildren(...(items.length ? items : [make("li", place.dataset.none, { class: "hint" })]));
+  }
+
+  function showMetrics(place, metrics) {
+    const rows = metrics.map((metric) => {
+      const row = make("tr", "");
+      row.append(...["name", "statistic", "value"].map((key) => make("td", metric[key])));
+      return row;
+    });
+    place.replaceChildren(...rows);
+  }
+
   function show(panel) {
     lab.dataset.level = panel.level;
     for (const place of lab.querySelectorAll("[data-show]")) setText(place, panel[place.dataset.show]);
@@ -26,6 +51,11 @@
       const row = lab.querySelector(`[data-feature="${feature.feature}"]`);
       row.classList.toggle("disabled", !feature.available);
       for (const name of ["priority", "behaviour", "source"]) setCell(row, name, feature[name]);
+    }
+    const messages = document.getElementById("aws-messages");
+    if (panel.aws && messages) {
+      showMessages(messages, panel.aws.messages);
+      showMetrics(document.getElementById("aws-metrics"), panel.aws.metrics);
     }
   }
 

@@ -114,14 +114,17 @@ def test_the_control_socket_switches_the_servers(tmp_path: Path) -> None:
         def act(server: str, action: str) -> dict[str, object]:
             return ask(socket, {"server": server, "action": action}, timeout=30)
 
+        def are(servers: dict[str, str]) -> dict[str, object]:
+            return {"servers": servers, "aws": None}
+
         everything = {"primary": "running", "replica": "running", "database": "running"}
-        assert ask(socket, {"action": "state"}, timeout=5) == {"servers": everything}
+        assert ask(socket, {"action": "state"}, timeout=5) == are(everything)
         assert lab.folder.stat().st_mode & 0o077 == 0
         for server in everything:
-            assert act(server, "stop") == {"servers": everything | {server: "stopped"}}
-            assert act(server, "start") == {"servers": everything}
-            assert act(server, "freeze") == {"servers": everything | {server: "frozen"}}
-            assert act(server, "thaw") == {"servers": everything}
+            assert act(server, "stop") == are(everything | {server: "stopped"})
+            assert act(server, "start") == are(everything)
+            assert act(server, "freeze") == are(everything | {server: "frozen"})
+            assert act(server, "thaw") == are(everything)
         assert "no such server" in str(act("web", "stop")["error"])
         assert "error" in ask(socket, {"action": "start"}, timeout=5)
     assert not lab.folder.exists()

@@ -1,0 +1,55 @@
+"""The demo's AWS: the application's metrics and alerts arrive at moto's server, and the page shows them."""
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from example_app.aws import Aws
+from example_app.lab import Lab
+from example_app.processes import wait_until
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(workers=1, aws=True) as running:
+        yield running
+
+
+def heard(lab: Lab) -> Mapping[str, list[dict[str, str]]]:
+    """As the page shows it; asking makes traffic, too."""
+    with urllib.request.urlopen(f"{lab.url}/lab/state", timeout=10) as answer:
+        found: Mapping[str, list[dict[str, str]]] = json.load(answer)["aws"]
+    return found
+
+
+def test_metrics_and_alerts_arrive(lab: Lab) -> None:
+    """Within seconds CloudWatch has numbers, and an outage is a message that is called off afterwards."""
+
+    def metrics() -> dict[str, str]:
+        return {metric["name"]: metric["value"] for metric in heard(lab)["metrics"]}
+
+    wait_until(lambda: {"ActiveSessions", "FallbackLevel", "Operations"} <= set(metrics()), "metrics", 30, pause=0.3)
+    assert metrics()["FallbackLevel"] == "0"
+    lab.act("primary", "stop")
+    told = {"severity": "critical", "state": "firing", "alert": "redis-connection-failed"}
+    wait_until(lambda: told in heard(lab)["messages"], "an alert", 30, pause=0.3)
+    lab.act("primary", "start")
+    wait_until(lambda: int(metrics()["FallbackLevel"]) >= 1, "a level in CloudWatch", 30, pause=0.3)
+
+
+def test_prometheus_finds_its_page(lab: Lab) -> None:
+    with urllib.request.urlopen(f"{lab.url}/metrics", timeout=10) as answer:
+        assert b"langpont_session_active" in answer.read()
+
+
+def test_nobody_reaches_a_real_account(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever credentials and profiles the machine has, the application gets none of them."""
+    monkeypatch.setenv("AWS_PROFILE", "company")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", "https://sns.example.com")
+    assert isinstance(lab.aws, Aws)
+    given = {name: value for name, value in lab._environment({}).items() if name.startswith("AWS_")}
+    assert given == lab.aws.environment()
+    assert given["AWS_ENDPOINT_URL"] == lab.aws.url
