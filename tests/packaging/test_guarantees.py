@@ -1,4 +1,7 @@
-"""What docs/guarantees.md numbers is tested under its number: on real servers, and in the model."""
+"""What docs/guarantees.md numbers is tested under its number: on real servers, and on the model.
+
+The model of the stores is tests/protocol; that of the cookies is the search of every schedule of overlapping requests.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cookie_search import PROPERTIES
+from tests.integration.test_cookie_ablations import ABLATIONS as COOKIE_ABLATIONS
+from tests.protocol.schedules import KEPT
+
 TESTS = Path(__file__).parents[1]
 NUMBERS = re.findall(r"^\| ([ISC]\d+) \|", (TESTS.parent / "docs" / "guarantees.md").read_text(), re.MULTILINE)
+
+OF_COOKIES = {"I15", "C1", "C2", "C3", "C4"}
+"""About what the browser is sent: the stores know nothing of that."""
 
 
 def what_tests_say(*folders: str) -> Iterator[str]:
@@ -39,3 +49,17 @@ def test_it_is_tested_on_real_servers(number: str) -> None:
     assert any(
         are_about(test.replace("_", " "), number) for test in what_tests_say("integration", "stories", "browser")
     )
+
+
+@pytest.mark.parametrize("number", [number for number in NUMBERS if number not in OF_COOKIES])
+def test_it_is_tested_on_the_model(number: str) -> None:
+    """By a kept schedule, which the protocol passes, and which breaks this invariant without some part of the protocol,
+    or breaks one without this rule."""
+    assert any(number in (kept.breaks, kept.part) for kept in KEPT)
+
+
+@pytest.mark.parametrize("number", sorted(OF_COOKIES))
+def test_it_is_searched_for_in_all_schedules(number: str) -> None:
+    """Which finds it broken when a rule is taken away."""
+    assert number in PROPERTIES
+    assert any(number in ablation.breaks for ablation in COOKIE_ABLATIONS.values())

@@ -1,0 +1,313 @@
+"""The load-bearing parts of the protocol, each with what it is without that part: one function is replaced.
+
+What the Lua scripts do is replaced where the simulated servers do it (``sim_redis``), under the script's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask_langpont_session import events, leases, outbox, reconciler, repository, verifier, walk
+from flask_langpont_session.records import Loaded, Plan, Verdict
+from flask_langpont_session.stores import base, fence, journal, local, redis_records
+from flask_langpont_session.stores.base import AuthRow, RowState
+
+from . import sim_database, sim_redis
+from .sim_redis import Key, Node
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One part taken away.
+
+    :param name: as in docs/guarantees.md where it has a mark there.
+    :param owner: the module or class that has the function.
+    :param function: its name.
+    :param without: what stands there instead.
+    """
+
+    name: str
+    owner: Any
+    function: str
+    without: Any
+
+
+def _nothing(*arguments: Any, **options: Any) -> None:
+    return None
+
+
+def _lease_for_ever(copy: leases.Copy, life: leases.Life, terms: leases.LeaseTerms) -> bool:
+    return copy.is_current and copy.is_unbroken and copy.is_in_time and not life.is_slide_due(copy.row, copy.now_ms)
+
+
+def _never_another_server(self: fence.Fence, identity: str | None, *, now_ms: int, is_primary: bool) -> fence.Server:
+    self.server = fence.Server(identity, is_primary)
+    return self.server
+
+
+def _trusts_every_connection(self: fence.Fence, server: fence.Server) -> int:
+    return self.trust_since_ms
+
+
+def _stamps_after_the_read(
+    self: verifier.Verifier, row: AuthRow, walk: Any, life: leases.Life, stamp_ms: int
+) -> str | None:
+    after = self._primary.time_ms(timeout=0.2)
+    return _push(self, row, walk, life, after)
+
+
+_push = verifier.Verifier._push
+
+
+def _bury_by_deleting(node: Node, digest: str, version: int, categories: Any) -> None:
+    for name in categories:
+        node.data.pop(Key(name, digest), None)
+
+
+def _update_whatever_the_version(self: sim_database.SimDatabase, digest: str, *, seen: int, **rest: Any) -> Any:
+    row = self.tables.rows.get(digest)
+    return _update(self, digest, seen=row.version if row else seen, **rest)
+
+
+_update = sim_database.SimDatabase.update
+
+
+def _regenerate_whatever_the_version(self: sim_database.SimDatabase, digest: str, *, seen: int, **rest: Any) -> Any:
+    row = self.tables.rows.get(digest)
+    return _regenerate(self, digest, seen=row.version if row else seen, **rest)
+
+
+_regenerate = sim_database.SimDatabase.regenerate
+
+
+def _only_this_id(self: sim_database.SimDatabase, digest: str, timeout: Any = None) -> list[tuple[str, int]]:
+    version = self.kill(digest, timeout)
+    return [] if version is None else [(digest, version)]
+
+
+def _revoked_once(self: journal.Journal, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
+    if self.is_revoked(digest):
+        self.settle_revocation(digest, in_database=in_database, in_redis=in_redis)
+    else:
+        _revoke(self, digest, in_database=in_database, in_redis=in_redis)
+
+
+_revoke = journal.Journal.revoke
+
+
+def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
+    self.forget(digest)
+
+
+def _no_overlay(self: outbox.Outbox, digest: str, *, shadow: bool = False) -> Any:
+    return outbox.NOTHING
+
+
+def _redis_knows_no_use(heard: verifier.Heard) -> int | None:
+    return 0 if heard.by_primary else None
+
+
+def _silence_is_an_answer(heard: verifier.Heard) -> int:
+    row = heard.entry.row if heard.entry else None
+    return row.idle_expires_at if row else 0
+
+
+def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int) -> bool:
+    for row in self._database.changed_since(ms_ago + reconciler.INCIDENT_MARGIN_MS).rows:
+        if row.state is not RowState.VALID:
+            self._redis.bury(row.digest, row.version, self._categories, timeout=2.0)
+    return _settle_changes(self, ms_ago)
+
+
+_settle_changes = reconciler.Reconciler.settle_changes
+
+
+def _new_workers_trust(self: fence.Fence, identity: str | None, known: Any) -> bool:
+    _takes_over(self, identity, known)
+    return True
+
+
+_takes_over = fence.Fence._takes_over
+
+
+def _raises_the_epoch(
+    self: sim_database.SimDatabase, user_id: str, until_ms: int, timeout: Any = None, *, epoch: int = 0, **part: Any
+) -> list[str]:
+    epoch = epoch or self.kill_user(user_id, timeout)
+    return _kill_user_until(self, user_id, until_ms, timeout, epoch=epoch, **part)
+
+
+def _only_the_living(self: sim_database.SimDatabase, user_id: str, *arguments: Any, **part: Any) -> list[str]:
+    living = [digest for digest in self.tables.of_user(user_id) if self.tables.rows[digest].live]
+    return [digest for digest in _kill_user_until(self, user_id, *arguments, **part) if digest in living]
+
+
+_kill_user_until = sim_database.SimDatabase.kill_user_until
+
+
+def _only_smaller_numbers(self: fence.Fence, canary: fence.Canary) -> bool:
+    known = self.canary
+    if known is not None and known.generation != canary.generation and canary.number > 1:
+        self.canary = canary  # somebody else's new generation
+        return False
+    return _saw(self, canary)
+
+
+_saw = fence.Fence.saw
+
+
+def _ignores_the_canary(self: fence.Fence, canary: fence.Canary) -> bool:
+    return False
+
+
+def _busy_is_down(self: verifier.Verifier, copy: leases.Copy, busy: bool) -> bool:
+    return _survives(self, copy, False)
+
+
+_survives = verifier.Verifier._survives
+
+
+def _knows_no_privilege(self: verifier.Verifier, row: AuthRow) -> bool:
+    return False
+
+
+def _no_floor(self: local.LocalCopies, digest: str) -> int:
+    return 0
+
+
+def _never_due(self: leases.Life, row: AuthRow, now_ms: int) -> bool:
+    return False
+
+
+def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
+    return None
+
+
+def _anybody_is_primary(self: verifier.Heard) -> bool:
+    return self.answer is not None
+
+
+def _unverifiable_is_dead(verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
+    return _judged(Verdict.DEAD if verdict is Verdict.UNVERIFIABLE else verdict, now_ms, row, source)
+
+
+_judged = Loaded.judged
+
+
+def _fresh_is_not(
+    self: verifier.Verifier, digest: str, walk: Any, life: Any, heard: Any, *, fresh: bool = False
+) -> Any:
+    return _judge(self, digest, walk, life, heard)
+
+
+_judge = verifier.Verifier.judge
+
+
+def _silence_is_a_yes(self: repository.SessionRepository, digest: str, walk: Any) -> list[tuple[str, int]]:
+    return _revoke_in_database(self, digest, walk) or []
+
+
+_revoke_in_database = repository.SessionRepository._revoke_in_database
+
+
+def _rights_may_wait(self: repository.SessionRepository, plan: Plan, walk: Any) -> AuthRow | None:
+    plan.grants = False
+    return _save_auth(self, plan, walk)
+
+
+_save_auth = repository.SessionRepository._save_auth
+
+
+def _shares_every_question(
+    self: verifier.Verifier, digest: str, walk: Any, life: Any, stamp_ms: int, idle_seen: int | None, alone: bool
+) -> tuple[verifier.Confirmed, bool]:
+    return _question(self, digest, walk, life, stamp_ms, idle_seen, False)
+
+
+_question = verifier.Verifier._question
+
+
+def _whosever_it_is(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
+    named = dict(zip(found[::2], found[1::2], strict=True)).get(b"@d", digest.encode())
+    return _split(found, named.decode())
+
+
+_split = redis_records._split
+
+
+def _waits_for_nothing(self: walk.Walk, error: Any, direction: str, operation: str, took: float) -> None:
+    _failed(self, error, direction, operation, 0.0)
+
+
+_failed = walk.Walk._failed
+
+
+def _claims_what_is_gone(self: journal.Journal, write: Any) -> bool:
+    _claim(self, write)
+    return True
+
+
+_claim = journal.Journal.claim
+
+
+ABLATIONS: tuple[Ablation, ...] = (
+    Ablation("lease", verifier, "is_leased", _lease_for_ever),
+    Ablation("connection identity", fence.Fence, "observe", _never_another_server),
+    Ablation("identity of each connection", fence.Fence, "trust_since", _trusts_every_connection),
+    Ablation("role of the server", verifier.Heard, "by_primary", property(_anybody_is_primary)),
+    Ablation("canary", fence.Fence, "saw", _ignores_the_canary),
+    Ablation("floor", local.LocalCopies, "floor", _no_floor),
+    Ablation("floors that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))),
+    Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
+    Ablation("journal", outbox.Outbox, "revoke", _nothing),
+    Ablation("journal of log out everywhere", outbox.Outbox, "revoke_user", _nothing),
+    Ablation("reconciler", reconciler.Reconciler, "run", _nothing),
+    Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda self, ms_ago: True),
+    Ablation("read repair", verifier.Verifier, "_repair", _nothing),
+    Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
+    Ablation("tombstone instead of DEL", sim_redis, "bury", _bury_by_deleting),
+    Ablation("local tombstone", local.LocalCopies, "kill", _forgets_the_dead),
+    Ablation("guard of writes", sim_redis, "_refusal", _writes_unguarded),
+    Ablation("compare-and-set in Redis", sim_redis, "is_newer", lambda there, row, stamp_ms: False),
+    Ablation("compare-and-set in the database", sim_database.SimDatabase, "update", _update_whatever_the_version),
+    Ablation(
+        "compare-and-set of a change of id",
+        sim_database.SimDatabase,
+        "regenerate",
+        _regenerate_whatever_the_version,
+    ),
+    Ablation("revocations follow a change of id", sim_database.SimDatabase, "revoke", _only_this_id),
+    Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
+    Ablation("what a change of id leaves", redis_records.AuthEntry, "in_database", property(lambda entry: False)),
+    Ablation("a revocation after a change of id", journal.Journal, "revoke", _revoked_once),
+    Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
+    Ablation("unverifiable is not dead", Loaded, "judged", staticmethod(_unverifiable_is_dead)),
+    Ablation("fresh", verifier.Verifier, "judge", _fresh_is_not),
+    Ablation(
+        "durable is what the database has", repository.SessionRepository, "_revoke_in_database", _silence_is_a_yes
+    ),
+    Ablation("epochs", sim_database.Tables, "raise_epoch", lambda self, user_id: self.epoch(user_id) + 1),
+    Ablation("rights do not wait", repository.SessionRepository, "_save_auth", _rights_may_wait),
+    Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
+    Ablation("the own digest", redis_records, "_split", _whosever_it_is),
+    Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),
+    Ablation("budget", walk.Walk, "_failed", _waits_for_nothing),
+    Ablation("what may fail", walk.Walk, "attempt", walk.Walk.ask),
+    Ablation("short digests", events, "short", lambda digest: digest),
+    Ablation("push of what Redis missed", outbox.Outbox, "queue_push", _nothing),
+    Ablation("base of a merge", sim_redis, "may_replace", lambda now, change, version, written: True),
+    Ablation("additions are claimed", journal.Journal, "claim", _claims_what_is_gone),
+    Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
+    Ablation("S2", leases.Life, "is_slide_due", _never_due),
+    Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
+    Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
+    Ablation("S4 of the reconciler", reconciler.Reconciler, "settle_changes", _buries_the_idle),
+    Ablation("S5", fence.Fence, "_takes_over", _new_workers_trust),
+    Ablation("S6", reconciler.Reconciler, "renew_tombstones", _nothing),
+    Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),
+    Ablation("S8", sim_database.SimDatabase, "kill_user_until", _only_the_living),
+    Ablation("S9", fence.Fence, "saw", _only_smaller_numbers),
+    Ablation("S10", verifier.Verifier, "_survives", _busy_is_down),
+    Ablation("S11", outbox.Outbox, "overlay", _no_overlay),
+)

@@ -1,0 +1,547 @@
+"""What can happen, as lines of text: a schedule is a list of them, and any part of a schedule is one too.
+
+A request with a name before it (``a: read w0 s1``) stops at every store and goes on by ``step a``, ``finish a`` or
+``give_up a``; without one it runs to its end at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask_langpont_session.categories import AUTH
+from flask_langpont_session.cookies import SIGNED_IN, SessionId
+from flask_langpont_session.exceptions import GrantRefused
+from flask_langpont_session.health import DATABASE, READ, WRITE
+from flask_langpont_session.reconciler import INCIDENT_MARGIN_MS
+from flask_langpont_session.records import Loaded, Plan, Saved, Verdict
+from flask_langpont_session.serializer import encode
+from flask_langpont_session.stores.base import CategoryChange, RowState
+from flask_langpont_session.walk import Walk
+
+from .sim_redis import Key, Node, is_live
+from .tasks import Command, Path, Task
+from .world import Worker, World
+
+ROLES = {"alice": "user", "root": "admin"}
+
+
+def do(world: World, line: str) -> None:
+    """Let one thing happen, and check all promises.
+
+    :raises Broken: one does not hold.
+    """
+    label, _, rest = line.rpartition(": ")
+    name, *arguments = rest.split()
+    world.promises.census[name] += 1
+    if name in REQUESTS:
+        _begin(world, label, name, arguments)
+    elif name == "tick":
+        _tick(world, arguments[0], label)
+    else:
+        EVENTS[name](world, *arguments)
+    if world.promises.broken:
+        raise world.promises.broken[0]
+
+
+def _begin(world: World, label: str, name: str, arguments: list[str]) -> None:
+    if label in world.under_way:
+        return
+    worker = world.workers[arguments[0]]
+    work = REQUESTS[name]
+    began_ms = world.clock.now_ms
+
+    def serve(task: Task) -> None:
+        try:
+            work(world, task, worker, *arguments[1:])
+        except Exception as error:
+            world.promises.raised(error)
+
+    world.start(label, worker, serve, stepped=bool(label))
+    if not label:
+        world.promises.took(world.clock.now_ms - began_ms)
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+def _look(
+    world: World, task: Task, worker: Worker, sid: SessionId | None, walk: Walk, *, fresh: bool = False
+) -> Loaded:
+    """A request's first look at its session, checked."""
+    if sid is None:
+        return Loaded(Verdict.ANONYMOUS)
+    before = world.promises.before(worker.name, worker.host.name, sid, walk)
+    loaded = worker.repository.load(sid, walk, world.settings.life, fresh=fresh)
+    world.promises.loaded(task, worker.name, sid, before, loaded, walk, fresh)
+    shown = loaded.fields.get(AUTH, {})
+    version = loaded.row.version if loaded.row else 0
+    world.told.append(f"{loaded.verdict} {version} {shown.get('_user_id')!r} {shown.get('user_role')!r}")
+    return loaded
+
+
+def _save(world: World, task: Task, worker: Worker, plan: Plan, walk: Walk) -> Saved | None:
+    """Save, checked. None: it was refused."""
+    could = walk.can(DATABASE, WRITE) and walk.can(DATABASE, READ)
+    try:
+        saved = worker.repository.save(plan, walk)
+        world.told.append(str(saved))
+        return saved
+    except GrantRefused:
+        world.told.append("refused")
+        digest = plan.origin.digest if plan.origin else None
+        world.promises.refused(task, could, walk, digest)
+        return None
+
+
+def read(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A request that only reads."""
+    _look(world, task, worker, world.slots[slot].sid, worker.repository.begin())
+
+
+def read_old(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The same, with the id the browser had before."""
+    _look(world, task, worker, world.slots[slot].old, worker.repository.begin())
+
+
+def fresh(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A request that asks the database, whatever is known."""
+    _look(world, task, worker, world.slots[slot].sid, worker.repository.begin(), fresh=True)
+
+
+def _payload(user: str) -> dict[str, bytes]:
+    return {"_user_id": encode("_user_id", user), "user_role": encode("user_role", ROLES[user])}
+
+
+def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> None:
+    """The session gets a new id; the old one dies if somebody was signed in under it."""
+    browser = world.slots[slot]
+    walk = worker.repository.begin()
+    origin = browser.sid
+    loaded = _look(world, task, worker, origin, walk)
+    if not walk.can(DATABASE, WRITE):
+        return
+    world.tasks.pause("view")
+    target = world.mint(SIGNED_IN)
+    plan = Plan(
+        origin,
+        target,
+        world.settings.life,
+        loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
+        changes={AUTH: CategoryChange(0, sets=_payload(user)), "ui": CategoryChange(0, sets={"theme": b'"dark"'})},
+        grants=True,
+    )
+    task.notes["new"] = target.digest
+    if origin is not None and origin.kind == SIGNED_IN:
+        world.promises.replaces(origin.digest)
+    if _save(world, task, worker, plan, walk):
+        browser.sids.append(target)
+        world.promises.wrote(worker.name, target.digest, 1)
+        if origin is not None and origin.kind == SIGNED_IN:
+            world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
+
+
+def visit(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A visitor without an id gets an anonymous one."""
+    browser = world.slots[slot]
+    if browser.sid is None:
+        target = world.mint("a")
+        walk = worker.repository.begin()
+        changes = {"ui": CategoryChange(0, sets={"theme": b'"light"'})}
+        if _save(world, task, worker, Plan(None, target, world.settings.life, changes=changes), walk):
+            browser.sids.append(target)
+
+
+def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The session ends; the browser goes on sending its id, as a stolen cookie would be sent."""
+    sid = world.slots[slot].sid
+    if sid is None or sid.kind != SIGNED_IN:
+        return
+    walk = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, walk)
+    if loaded.verdict is Verdict.DEAD:
+        return
+    world.tasks.pause("view")
+    world.promises.revokes(sid.digest)
+    world.promises.census[f"revocation at level {walk.level}"] += 1
+    saved = worker.repository.save(Plan(sid, None, world.settings.life, loaded=loaded, ends=True), walk)
+    world.told.append(str(saved))
+    world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
+
+
+def revoke(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """An operator ends the session."""
+    sid = world.slots[slot].sid
+    if sid is not None and sid.kind == SIGNED_IN:
+        _revoke(world, worker, sid)
+
+
+def revoke_first(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The same, under the first id that the browser was given."""
+    sids = [sid for sid in world.slots[slot].sids if sid.kind == SIGNED_IN]
+    if sids:
+        _revoke(world, worker, sids[0])
+
+
+def _revoke(world: World, worker: Worker, sid: SessionId) -> None:
+    walk = worker.repository.begin()
+    world.promises.revokes(sid.digest)
+    world.promises.census[f"revocation at level {walk.level}"] += 1
+    durable = worker.repository.revoke(sid.digest, walk)
+    world.told.append(f"durable {durable}")
+    world.promises.has_revoked(worker.name, worker.host.name, sid.digest, durable)
+
+
+def revoke_user(world: World, task: Task, worker: Worker, user: str) -> None:
+    """A user is logged out everywhere."""
+    world.promises.revokes_user(user)
+    task.notes["user"] = user
+    until_ms = world.clock.now_ms
+    walk = worker.repository.begin()
+    world.promises.census[f"revocation of a user at level {walk.level}"] += 1
+    revoked = worker.repository.revoke_user(user, walk)
+    world.told.append(str(revoked))
+    world.promises.has_revoked_user(worker.name, worker.host.name, user, until_ms, revoked.durable)
+
+
+def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: CategoryChange, *, grants: bool) -> None:
+    sid = world.slots[slot].sid
+    if sid is None or sid.kind != SIGNED_IN:
+        return
+    walk = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, walk)
+    if loaded.verdict is not Verdict.VALID or (grants and not walk.can(DATABASE, WRITE)):
+        return
+    world.tasks.pause("view")
+    task.notes["rights"] = grants
+    plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={AUTH: change}, grants=grants)
+    before = loaded.row.version if loaded.row else 0
+    if _save(world, task, worker, plan, walk) and grants:
+        world.promises.has_committed(worker.host.name, sid.digest, before + 1)
+        if not task.failures:
+            world.promises.has_changed(worker.name, sid.digest, before + 1)
+
+
+def grant(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The user becomes an administrator."""
+    _change_auth(world, task, worker, slot, CategoryChange(0, sets={"user_role": b'"admin"'}), grants=True)
+
+
+def withdraw(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The user is one no more."""
+    _change_auth(world, task, worker, slot, CategoryChange(0, sets={"user_role": b'"user"'}), grants=True)
+
+
+def note(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """An auth key that gives no rights."""
+    value = b"%d" % world.new_value()
+    _change_auth(world, task, worker, slot, CategoryChange(0, sets={"daily_limit": value}), grants=False)
+
+
+def _change_data(
+    world: World, task: Task, worker: Worker, slot: str, category: str, change: CategoryChange, *, looks: bool
+) -> None:
+    sid = world.slots[slot].sid
+    if sid is None:
+        return
+    walk = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, walk) if looks else None
+    world.tasks.pause("view")
+    plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={category: change})
+    values = list(change.sets.values())
+    _save(world, task, worker, plan, walk)
+    world.promises.has_written(values)
+
+
+def write(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """Data of a category that an outage must not lose."""
+    change = CategoryChange(0, sets={"source_lang": b"%d" % world.new_value()})
+    _change_data(world, task, worker, slot, "translation", change, looks=True)
+
+
+def blind(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """Data, written without a look at the session."""
+    change = CategoryChange(0, sets={"theme": b"%d" % world.new_value()})
+    _change_data(world, task, worker, slot, "ui", change, looks=False)
+
+
+def add(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A number is counted up."""
+    sid = world.slots[slot].sid
+    if sid is not None:
+        world.promises.increments[sid.digest] += 1
+        change = CategoryChange(0, increments={"usage_count": 1})
+        _change_data(world, task, worker, slot, "translation", change, looks=True)
+
+
+def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The session goes on under another id."""
+    browser = world.slots[slot]
+    origin = browser.sid
+    if origin is None or origin.kind != SIGNED_IN:
+        return
+    walk = worker.repository.begin()
+    loaded = _look(world, task, worker, origin, walk)
+    if loaded.verdict is not Verdict.VALID or not walk.can(DATABASE, WRITE):
+        return
+    world.tasks.pause("view")
+    target = world.mint(SIGNED_IN)
+    changes = {AUTH: CategoryChange(0, sets=dict(loaded.fields[AUTH]))}
+    plan = Plan(
+        origin,
+        target,
+        world.settings.life,
+        loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
+        changes=changes,
+        renames=loaded.row,
+        grants=True,
+    )
+    task.notes["new"] = target.digest
+    world.promises.replaces(origin.digest)
+    saved = _save(world, task, worker, plan, walk)
+    if saved is not None and not saved.ended:
+        browser.sids.append(target)
+        world.promises.wrote(worker.name, target.digest, 1)
+    if saved is not None:
+        world.promises.census["ended meanwhile"] += saved.ended
+        world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
+
+
+REQUESTS: dict[str, Callable[..., None]] = {
+    request.__name__: request
+    for request in (
+        read, read_old, fresh, visit, sign_in, sign_out, revoke, revoke_first, revoke_user, grant, withdraw, note,
+        write, blind, add, renew,
+    )
+}  # fmt: skip
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+def _tick(world: World, worker: str, label: str) -> None:
+    if worker == "all":
+        world.tick_all()
+    elif label not in world.under_way:
+        world.tick(world.workers[worker], label, stepped=bool(label))
+
+
+def _settle(world: World) -> None:
+    """The monitors have time to find what works again."""
+    for _ in range(4):
+        world.clock.advance(1000)
+        world.tick_all()
+
+
+def _node(world: World, name: str) -> Node:
+    return world.cluster.primary if name == "primary" else world.cluster.replica
+
+
+def _start(world: World, name: str, data: str) -> None:
+    node = _node(world, name)
+    world.promises.census[f"{data} primary started"] += not node.alive and node is world.cluster.primary
+    world.cluster.start(node, {"file": None, "old": node.snapshot, "empty": {}}[data])
+
+
+def _fail_over(world: World) -> None:
+    before = world.cluster.primary
+    world.cluster.fail_over()
+    world.promises.census["another primary"] += world.cluster.primary is not before
+
+
+def _freeze(world: World, name: str) -> None:
+    _node(world, name).frozen = _node(world, name).alive
+
+
+def _thaw(world: World, name: str) -> None:
+    _node(world, name).frozen = False
+
+
+def _full(world: World, name: str, how: str) -> None:
+    _node(world, name).refuses_writes = how == "on"
+
+
+def _lose_data(world: World, data: str) -> None:
+    node = world.cluster.primary
+    noticeable = world.promises.loses(node, node.snapshot if data == "old" else {})
+    losses = world.cluster.losses[node.name]
+    if data == "old":
+        world.cluster.restore(node)
+    else:
+        world.cluster.empty(node)
+    if not noticeable:
+        world.cluster.losses[node.name] = losses
+
+
+def _replicate(world: World, count: str) -> None:
+    node = world.cluster.replica
+    if node.alive and not node.frozen and world.cluster.primary.alive:
+        node.replicate(len(node.inbox) if count == "all" else int(count))
+
+
+def _database(world: World, how: str) -> None:
+    world.promises.census["database fails"] += how != "up"
+    world.database_path = {"up": Path.CLEAR, "down": Path.BROKEN, "hung": Path.SILENT}[how]
+
+
+def _cut(world: World, who: str, server: str) -> None:
+    world.cuts.add((who, server))
+
+
+def _busy(world: World, worker: str, count: str) -> None:
+    world.workers[worker].busy = int(count)
+
+
+def _crash(world: World, name: str) -> None:
+    worker = world.workers[name]
+    world.promises.census["crash with a journal"] += not worker.host.journal.is_empty()
+    world.crash(worker)
+
+
+def _lose(world: World, name: str) -> None:
+    host = world.hosts[name]
+    world.promises.census["loss of a journal"] += not host.journal.is_empty()
+    world.lose(host)
+
+
+def _misplace(world: World, slot: str) -> None:
+    """The record of another session lies under the key of this one, if both live."""
+    sid, primary = world.slots[slot].sid, world.cluster.primary
+    live = {key: record for key, record in primary.data.items() if key.category == AUTH and is_live(primary.own(key))}
+    key = Key(AUTH, sid.digest) if sid else None
+    foreign = [record for other, record in live.items() if other != key]
+    if key in live and foreign:
+        world.promises.forgets(key.digest)
+        primary.misplace(key, foreign[-1])
+
+
+def _rest(world: World) -> bool:
+    """Everything works again, and what waits comes home. Whether it does."""
+    world.restore_everything()
+    for _ in range(60):
+        world.clock.advance(1000)
+        world.tick_all()
+        _replicate(world, "all")
+        if world.is_quiet:
+            # Whoever still has a connection to a server that was replaced finds out at its next canary.
+            world.clock.advance(round(world.settings.health_interval * 1000))
+            for _ in range(2):
+                world.tick_all()
+                _replicate(world, "all")
+            return True
+    world.promises.violate("I6", f"the world does not come to rest: {world.journals()}")
+    return False
+
+
+def _heal(world: World) -> None:
+    """Everything works again: then every worker must agree with the database, and nothing may be lost (I6)."""
+    if not _rest(world):
+        return
+    _check_tombstones(world)
+    _check_commits(world)
+    _check_agreement(world, exact=False)
+    world.clock.advance(world.settings.lease_terms.verify_ms + 2000)
+    world.tick_all()
+    _check_agreement(world, exact=True)
+    _check_revocations(world)
+    _check_sums(world)
+
+
+def _check_tombstones(world: World) -> None:
+    """What ended shortly before another server became the primary was brought to it, without anybody asking for it."""
+    primary, replaced_at = world.cluster.primary, world.cluster.replaced_at
+    for digest, changed_at in world.tables.updated_at.items():
+        recent = replaced_at - INCIDENT_MARGIN_MS + 2000 <= changed_at <= replaced_at
+        if recent and world.tables.is_ended(digest) and is_live(primary.own(Key(AUTH, digest))):
+            world.promises.violate("I6", "a new primary still shows a session that ended before it became one")
+
+
+def _check_commits(world: World) -> None:
+    """Redis has every change of rights of which a request was told, unless it lost data since."""
+    cluster = world.cluster
+    for host in world.promises.hosts.values():
+        for digest, version in host.committed.items() if cluster.is_whole else ():
+            record = cluster.primary.own(Key(AUTH, digest))
+            if is_live(record) and record is not None and record.fields["@v"] < version:
+                world.promises.violate("I6", "a change of rights did not come to Redis, which lost nothing")
+
+
+def _check_agreement(world: World, *, exact: bool) -> None:
+    """Exact: every worker shows every session as the database has it. Else nothing valid is lost."""
+    workers = list(world.workers.values())
+    signed_in = [sid for slot in world.slots.values() for sid in slot.sids if sid.kind == SIGNED_IN]
+    for number, sid in enumerate(signed_in):
+        for worker in workers if exact else [workers[number % len(workers)]]:
+            _check_session(world, worker, sid, exact)
+
+
+def _check_session(world: World, worker: Worker, sid: SessionId, exact: bool) -> None:
+    seen: list[Loaded] = []
+    world.start(
+        "",
+        worker,
+        lambda task: seen.append(_look(world, task, worker, sid, worker.repository.begin())),
+        stepped=False,
+    )
+    row = world.tables.row(sid.digest)
+    assert row is not None
+    [loaded] = seen
+    if row.state is not RowState.VALID:
+        if loaded.verdict is not Verdict.DEAD and exact:
+            world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is {row.state}")
+    elif loaded.row is None:
+        world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is valid")
+    elif loaded.row.version != row.version and exact:
+        world.promises.violate("I6", f"{worker.name} shows version {loaded.row.version} of {row.version}")
+
+
+def _check_revocations(world: World) -> None:
+    for host, view in world.promises.hosts.items():
+        for digest in view.revoked:
+            if not all(map(world.tables.is_ended, world.tables.ids_of(digest))):
+                world.promises.violate("I6", f"the database was never told of a revocation that {host} accepted")
+        for user, until_ms in view.users.items():
+            for digest in world.tables.of_user(user):
+                if world.tables.rows[digest].created_at <= until_ms and not world.tables.is_ended(digest):
+                    world.promises.violate("I6", f"the database was never told that {host} logged a user out")
+
+
+def _check_sums(world: World) -> None:
+    for slot in world.slots.values():
+        for sid in slot.sids:
+            for (category, digest, _), record in world.cluster.primary.data.items():
+                if digest == sid.digest and category == "translation":
+                    total = int(record.fields.get("usage_count", b"0"))
+                    if total > world.promises.increments[digest]:
+                        world.promises.violate("merge", "an addition was made twice")
+
+
+EVENTS: dict[str, Callable[..., object]] = {
+    "step": lambda world, label: world.resume(label, world.tasks.resume),
+    "finish": lambda world, label: world.resume(label, world.tasks.finish),
+    "give_up": lambda world, label: world.resume(label, lambda task: world.tasks.resume(task, Command.GIVE_UP)),
+    "arrive": lambda world, number: world.tasks.arrive(int(number)),
+    "settle": _settle,
+    "pass": lambda world, ms: world.clock.advance(int(ms)),
+    "kill": lambda world, name: world.cluster.kill(_node(world, name)),
+    "start": _start,
+    "freeze": _freeze,
+    "thaw": _thaw,
+    "full": _full,
+    "fail_over": _fail_over,
+    "stale_names": lambda world, host: world.cluster.stale_names([host]),
+    "new_names": lambda world: world.cluster.names.clear(),
+    "demote": lambda world: world.cluster.demote(),
+    "flush": lambda world: _lose_data(world, "none"),
+    "save": lambda world: world.cluster.save(world.cluster.primary),
+    "restore": lambda world: _lose_data(world, "old"),
+    "replicate": _replicate,
+    "misplace": _misplace,
+    "database": _database,
+    "cut": _cut,
+    "join_all": lambda world: world.cuts.clear(),
+    "busy": _busy,
+    "crash": _crash,
+    "lose": _lose,
+    "rest": _rest,
+    "heal": _heal,
+}

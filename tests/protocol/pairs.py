@@ -1,0 +1,482 @@
+"""A simulated store and a real one, told the same by random sequences of operations.
+
+The simulated clock follows the real one before every operation. What is compared exactly is never near a moment at
+which time would decide it; moments themselves may differ by :data:`APART_MS`, since a busy machine takes its time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from flask_langpont_session.categories import AUTH
+from flask_langpont_session.leases import Life
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, StoreError
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.fence import Canary, Fence
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis_records import AuthEntry, MergeField
+from flask_langpont_session.stores.tables import SESSIONS, USERS
+
+from .clock import Clock
+from .sim_database import SimDatabase, Tables
+from .sim_redis import Cluster, Connection, Key, Node, Record, SimRedisStore
+from .tasks import Path, Tasks
+
+APART_MS = 10_000
+HOUR = 3_600_000
+LIVES = (HOUR, 2 * HOUR, 5 * HOUR)
+AGES = tuple(part * HOUR // 10 for part in (-16, 16, 26, 46))
+"""How far from now the expiry of a row is: never where a life of Redis' record, or three quarters of one, ends."""
+
+WAIT = 10.0
+SIGNED_IN = ("u" * 43, "v" * 43)
+ANONYMOUS = ("a" * 43,)
+NAMES = (AUTH, "ui", "translation")
+KEYS = ("source_lang", "theme", "usage_count")
+VALUES = (b'"x"', b"1", b"-7", b"12345678901234567890")
+LIMITS = (256, 65_536)
+"""Fields and bytes, never reached here."""
+
+
+class Nobody:
+    """Watches nothing, and the network is good."""
+
+    host_name = "h0"
+
+    def path_to(self, server: str) -> Path:
+        """See :class:`~.sim_redis.Network`."""
+        return Path.CLEAR
+
+    def database_is_busy(self) -> bool:
+        """See :class:`~.sim_database.Network`."""
+        return False
+
+    def connected(self, store: str, node: Node) -> None:
+        """See :class:`~.sim_redis.Network`."""
+
+    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+        """See :class:`~.sim_redis.Network`."""
+
+    def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
+        """See :class:`~.sim_redis.Network`."""
+
+    def redis_changes(self, node: Node, key: Any, before: Any, after: Any) -> None:
+        """See :class:`~.sim_redis.Watcher`."""
+
+    def row_changes(self, before: AuthRow | None, after: AuthRow) -> None:
+        """See :class:`~.sim_database.Watcher`."""
+
+    def row_goes_on(self, old: AuthRow, new: AuthRow) -> None:
+        """See :class:`~.sim_database.Watcher`."""
+
+    def row_ends(self, row: AuthRow, reason: str) -> None:
+        """See :class:`~.sim_database.Watcher`."""
+
+    def row_ends_by_idleness(self, row: AuthRow, idle_seen: int) -> None:
+        """See :class:`~.sim_database.Watcher`."""
+
+
+class Different(AssertionError):
+    """The two do not say the same."""
+
+
+def now_ms() -> int:
+    """The real time."""
+    return time.time_ns() // 1_000_000
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two answers are equal, moments but for a little."""
+    if is_dataclass(one):
+        return type(one) is type(other) and all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, int) and isinstance(other, int) and one > APART_MS:
+        return abs(one - other) <= APART_MS
+    return bool(one == other)
+
+
+class Pair:
+    """What both kinds of stores have in common.
+
+    :ivar log: what was asked, for whoever looks at a difference.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.clock = Clock()
+        self.tasks = Tasks(self.clock)
+        self.log: list[str] = []
+
+    def catch_up(self) -> None:
+        """Bring the simulated clock up to the real one."""
+        self.clock.wait_until(now_ms())
+
+    def both(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Ask both the same.
+
+        :raises Different: they do not answer the same.
+        """
+        self.catch_up()
+        self.log.append(f"{name}{arguments} {options}")
+        one, other = (self._asked(store, name, arguments, options) for store in self.stores)
+        self.compare(one, other)
+        return one
+
+    def compare(self, one: Any, other: Any) -> None:
+        """Compare what the simulated store says or has (`one`) and what the real one does (`other`).
+
+        :raises Different: they are not the same.
+        """
+        if not same(one, other):
+            raise Different("\n".join([*self.log[-12:], f"simulated: {one}", f"real:      {other}"]))
+
+    @property
+    def stores(self) -> Sequence[Any]:
+        """The simulated one and the real one."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _asked(store: Any, name: str, arguments: Any, options: Any) -> Any:
+        try:
+            return getattr(store, name)(*arguments, **options)
+        except StoreError as error:
+            return error.error_class, error.cause
+
+    def step(self) -> str:
+        """One random operation. Returns its name."""
+        name = self.rng.choice(sorted(self.operations))
+        self.operations[name]()
+        return name
+
+    @property
+    def operations(self) -> Mapping[str, Callable[[], object]]:
+        """What can be asked."""
+        raise NotImplementedError
+
+    def check_state(self) -> None:
+        """Compare all that lies in the two stores.
+
+        :raises Different: it is not the same.
+        """
+        raise NotImplementedError
+
+    def some_row(self, digest: str) -> AuthRow:
+        """A row as a database might have it."""
+        rng, now = self.rng, now_ms()
+        idle = now + rng.choice(AGES)
+        payload = {key: rng.choice(VALUES) for key in KEYS if rng.random() < 0.5}
+        user = rng.choice(("7", None))
+        return AuthRow(digest, user, rng.randint(1, 3), True, payload, 0, now, idle, max(idle, now) + HOUR, now)
+
+
+class RedisPair(Pair):
+    """A simulated server and a real one, which is emptied first."""
+
+    def __init__(self, seed: int, real: RedisStore, server: Any) -> None:
+        super().__init__(seed)
+        self.cluster = Cluster(self.clock, Nobody())
+        self.simulated = SimRedisStore("primary", self.cluster, Nobody(), self.tasks, Fence())
+        self.real = real
+        self.server = server
+        server.flushall()
+        self.canaries: list[Canary | None] = [None, None]
+        self.generations: list[dict[str, int]] = [{}, {}]
+
+    @property
+    def stores(self) -> Sequence[Any]:
+        """See :class:`Pair`."""
+        return self.simulated, self.real
+
+    @property
+    def operations(self) -> Mapping[str, Callable[[], object]]:
+        """See :class:`Pair`."""
+        return {
+            "read": self._read, "write": self._write, "push": self._push, "bury": self._bury, "slide": self._slide,
+            "merge": self._merge, "settle": self._settle, "set_aside": self._set_aside, "remove": self._remove,
+            "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("time_ms", timeout=WAIT),
+            "probe": lambda: self.both("probe", "session:probe", "1", timeout=WAIT),
+            "probe_read": lambda: self.both("probe_read", timeout=WAIT),
+            "empty": self._empty, "misplace": self._misplace, "short": self._short_life,
+            "write_again": self._write, "push_again": self._push,
+        }  # fmt: skip
+
+    def _digest(self) -> str:
+        return self.rng.choice(SIGNED_IN + ANONYMOUS)
+
+    def _change(self) -> CategoryChange:
+        rng = self.rng
+        keys = [key for key in KEYS if rng.random() < 0.5]
+        change = CategoryChange(rng.choice(LIVES), wipe=rng.random() < 0.2)
+        for key in keys:
+            kind = rng.choice(("set", "delete", "add"))
+            if kind == "set":
+                change.sets[key] = rng.choice(VALUES)
+            elif kind == "delete":
+                change.deletes.add(key)
+            else:
+                change.increments[key] = rng.randint(-3, 3)
+        return change
+
+    def _pushed(self, digest: str) -> tuple[AuthRow, int]:
+        return self.some_row(digest), self.rng.choice((10, 20, 30))
+
+    def _read(self) -> None:
+        digest = self._digest()
+        kind = "u" if digest in SIGNED_IN else "a"
+        shadow = kind == "u" and self.rng.random() < 0.2
+        names = [name for name in NAMES if self.rng.random() < 0.7] or ["ui"]
+        lives = {name: self.rng.choice((0, *LIVES)) for name in names}
+        self.both("read", digest, lives, timeout=WAIT, shadow=shadow, kind="a" if shadow else kind)
+
+    def _write(self) -> None:
+        digest = self._digest()
+        changes = {name: self._change() for name in NAMES[1:] if self.rng.random() < 0.7}
+        options: dict[str, Any] = {"guard": "free"}
+        if digest in SIGNED_IN:
+            options["guard"] = self.rng.choice(("alive", "new"))
+            options["shadow"] = self.rng.random() < 0.2
+            if self.rng.random() < 0.3:
+                options |= {"push": self._pushed(digest), "push_life_ms": HOUR, "push_exact": self.rng.random() < 0.5}
+        if changes or "push" in options:
+            self.both("write", digest, changes, limits=LIMITS, timeout=WAIT, **options)
+
+    def _push(self) -> None:
+        row, stamp = self._pushed(self.rng.choice(SIGNED_IN))
+        self.both("push", row, stamp, self.rng.choice(LIVES), timeout=WAIT)
+
+    def _bury(self) -> None:
+        if self.rng.random() < 0.4:
+            self.both("bury", self.rng.choice(SIGNED_IN), self.rng.randint(0, 4), NAMES, timeout=WAIT)
+
+    def _slide(self) -> None:
+        self.both("slide", self.rng.choice(SIGNED_IN), self.rng.choice(LIVES), timeout=WAIT)
+
+    def _merge(self) -> None:
+        digest, rng = self._digest(), self.rng
+        merged = []
+        for key in KEYS:
+            operation = rng.choice(("set", "del", "add"))
+            value: bytes | int = rng.randint(-3, 3) if operation == "add" else rng.choice(VALUES)
+            version, base = rng.choice((None, 1, 2, 3)), rng.choice((None, *VALUES))
+            merged.append(MergeField(operation, key, value, version, base, rng.choice((0, 2 * now_ms()))))
+        is_signed_in = digest in SIGNED_IN
+        self.both(
+            "merge", digest, rng.choice(NAMES[1:]), merged, guard="alive" if is_signed_in else "free",
+            life_ms=rng.choice(LIVES), timeout=WAIT, shadow=is_signed_in and rng.random() < 0.1,
+        )  # fmt: skip
+
+    def _settle(self) -> None:
+        one, other = SIGNED_IN
+        rows = [(self.some_row(one), HOUR)] if self.rng.random() < 0.7 else []
+        dead = [(other, self.rng.randint(0, 3))] if self.rng.random() < 0.2 else []
+        self.both("settle", rows, dead, NAMES, stamp_ms=self.rng.choice((10, 20, 30)), timeout=WAIT)
+
+    def _set_aside(self) -> None:
+        only_foreign = self.rng.random() < 0.5
+        self.both("set_aside", self._digest(), self.rng.choice(NAMES), timeout=WAIT, only_foreign=only_foreign)
+
+    def _remove(self) -> None:
+        self.both("remove", self.rng.choice(ANONYMOUS), NAMES, timeout=WAIT)
+
+    def _empty(self) -> None:
+        if self.rng.random() < 0.2:
+            self.cluster.empty(self.cluster.primary)
+            self.server.flushall()
+
+    def _misplace(self) -> None:
+        """A record of another session lies under the key."""
+        if self.rng.random() < 0.4:
+            key, fields = Key(self.rng.choice(NAMES), self._digest()), {"@d": "f" * 43, "@v": 7, "@live": "1"}
+            self.cluster.primary.misplace(key, Record(fields, None))
+            name = self.real.key(key.category, key.digest)
+            self.server.delete(name)
+            self.server.hset(name, mapping=fields)
+
+    def _short_life(self) -> None:
+        """What expires is gone."""
+        row, stamp = self._pushed(self.rng.choice(SIGNED_IN))
+        self.both("push", row, stamp, 1, timeout=WAIT)
+        time.sleep(0.01)
+        self.clock.advance(10)
+
+    def _look_at_canary(self) -> None:
+        """The names of generations are random: the first that is met is called 0 on both sides, and so on."""
+        forgotten, ahead = self.rng.random() < 0.2, 5 * (self.rng.random() < 0.2)
+        self.catch_up()
+        seen = []
+        for side, store in enumerate(self.stores):
+            known = None if forgotten else self.canaries[side]
+            found = store.look_at_canary(known and known._replace(number=known.number + ahead), timeout=WAIT)
+            names = self.generations[side]
+            seen.append((names.setdefault(found.generation, len(names)), found.number))
+            self.canaries[side] = found
+        self.log.append(f"look_at_canary {forgotten} {ahead}")
+        self.compare(*seen)
+
+    def check_state(self) -> None:
+        """Compare all that lies in the two servers."""
+        self.catch_up()
+        self.compare(self._simulated_state(), self._real_state())
+
+    def _simulated_state(self) -> dict[str, Any]:
+        node = self.cluster.primary
+        state = {}
+        for key in list(node.data):
+            record = node.get(key)
+            if record is not None and key.category not in ("canary", "probe"):
+                digest, _, aside = key.digest.partition(":")
+                name = self.real.key(key.category, digest, key.shadow) + (":aside" if aside else "")
+                values = {k: v if isinstance(v, bytes) else str(v).encode() for k, v in record.fields.items()}
+                left = -1 if record.expires_at is None else record.expires_at - self.clock.now_ms
+                state[name] = ({k: _moment(k, v) for k, v in values.items()}, left)
+        return state
+
+    def _real_state(self) -> dict[str, Any]:
+        state = {}
+        for key in map(bytes.decode, self.server.keys("session:*:{*")):
+            values = {k.decode(): v for k, v in self.server.hgetall(key).items() if k != b"@b"}
+            state[key] = ({k: _moment(k, v) for k, v in values.items()}, self.server.pttl(key))
+        return state
+
+
+def _moment(key: str, value: bytes) -> bytes | int:
+    return int(value) if key in ("@t", "@i", "@at", "@x", "@c") else value
+
+
+class DatabasePair(Pair):
+    """A simulated database and a real one, which is emptied first."""
+
+    digests = tuple(letter * 43 for letter in "abcd")
+
+    def __init__(self, seed: int, real: Database) -> None:
+        super().__init__(seed)
+        self.tables = Tables(self.clock, Nobody())
+        self.simulated = SimDatabase(self.tables, Nobody(), self.tasks, timeout=WAIT)
+        self.real = real
+        self.catch_up()
+        with real.engine.begin() as connection:
+            connection.execute(SESSIONS.delete())
+            connection.execute(USERS.delete())
+
+    @property
+    def stores(self) -> Sequence[Any]:
+        """See :class:`Pair`."""
+        return self.simulated, self.real
+
+    @property
+    def operations(self) -> Mapping[str, Callable[[], object]]:
+        """See :class:`Pair`."""
+        return {
+            "create": self._create, "load": self._load, "update": self._update, "regenerate": self._regenerate,
+            "kill": self._kill, "revoke": self._revoke, "kill_user": self._kill_user,
+            "kill_user_until": self._kill_user_until, "sessions_of": self._sessions_of,
+            "changed_since": self._changed_since,
+            "probe": lambda: self.both("probe", WAIT), "create_again": self._create, "load_again": self._load,
+            "update_again": self._update,
+        }  # fmt: skip
+
+    def _digest(self) -> str:
+        return self.rng.choice(self.digests)
+
+    def _user(self) -> str:
+        return self.rng.choice(("7", "8"))
+
+    def _payload(self) -> dict[str, bytes]:
+        return {key: self.rng.choice(VALUES) for key in KEYS if self.rng.random() < 0.5}
+
+    def _create(self) -> None:
+        rng = self.rng
+        life = Life(rng.choice((-HOUR, HOUR, 2 * HOUR, 2 * HOUR)), rng.choice((-HOUR, 3 * HOUR, 3 * HOUR, 3 * HOUR)))
+        kill = rng.choice((None, self._digest()))
+        self.both(
+            "create", self._digest(), user_id=rng.choice((self._user(), None)), payload=self._payload(),
+            idle_ms=life.idle_ms, absolute_ms=life.absolute_ms, kill=kill,
+        )  # fmt: skip
+
+    def _load(self) -> None:
+        seen = self.rng.choice((None, None, 0, now_ms() - HOUR, now_ms() + HOUR, now_ms() + 5 * HOUR))
+        idle_ms = self.rng.choice((0, HOUR, 2 * HOUR, 5 * HOUR))
+        self.both("load", self._digest(), idle_ms=idle_ms, idle_seen=seen)
+
+    def _update(self) -> None:
+        rng = self.rng
+        self.both(
+            "update", self._digest(), seen=rng.choice((1, 1, 2, 3)), payload=self._payload(), user_id=self._user(),
+            idle_ms=rng.choice((HOUR, 2 * HOUR)), absolute_ms=rng.choice((None, None, 2 * HOUR, 4 * HOUR)),
+        )  # fmt: skip
+
+    def _regenerate(self) -> None:
+        rng = self.rng
+        digest, successor = rng.sample(self.digests, 2)
+        if successor in self.tables.rows and self.tables.successors.get(digest) != successor:
+            return  # ids are random: nobody is given one that was there before
+        self.both(
+            "regenerate", digest, successor=successor, seen=rng.choice((1, 1, 2)), payload=self._payload(),
+            idle_ms=rng.choice((HOUR, 2 * HOUR)), absolute_ms=rng.choice((None, 4 * HOUR)),
+        )  # fmt: skip
+
+    def _kill(self) -> None:
+        if self.rng.random() < 0.5:
+            self.both("kill", self._digest())
+
+    def _revoke(self) -> None:
+        if self.rng.random() < 0.5:
+            self.both("revoke", self._digest())
+
+    def _kill_user(self) -> None:
+        if self.rng.random() < 0.3:
+            self.both("kill_user", self._user())
+
+    def _kill_user_until(self) -> None:
+        rng = self.rng
+        until_ms = now_ms() + rng.choice((-HOUR, -HOUR, HOUR))
+        part = {"epoch": rng.randint(0, 2), "after": rng.choice(("", self._digest())), "limit": rng.choice((1, 2, 500))}
+        self.both("kill_user_until", self._user(), until_ms, **part)
+
+    def _sessions_of(self) -> None:
+        user = self._user()
+        self._compare_rows(f"sessions_of({user})", lambda store: store.sessions_of(user))
+
+    def _changed_since(self) -> None:
+        self._compare_rows("changed_since", _all_changes)
+
+    def _compare_rows(self, what: str, rows_of: Callable[[Any], list[AuthRow]]) -> None:
+        """Of rows made within one millisecond nobody can say which was first."""
+        self.catch_up()
+        self.log.append(what)
+        self.compare(*(sorted(rows_of(store), key=lambda row: row.digest) for store in self.stores))
+
+    def check_state(self) -> None:
+        """Compare all rows, whether they live, and what they are called now."""
+        self.catch_up()
+        with self.real.engine.connect() as connection:
+            found = {row.digest: row for row in connection.execute(sa.select(SESSIONS))}
+            epochs = {row.user_id: row.epoch for row in connection.execute(sa.select(USERS))}
+        columns = ("user_id", "version", "live", "user_epoch", "created_at", "idle_expires_at", "absolute_expires_at")
+        one: dict[str, Any] = {
+            digest: [*(getattr(row, column) for column in columns), self.tables.successors.get(digest)]
+            for digest, row in self.tables.rows.items()
+        }
+        other: dict[str, Any] = {
+            digest: [*(getattr(row, column) for column in columns), row.successor] for digest, row in found.items()
+        }
+        self.compare((one, self.tables.epochs), (other, epochs))
+
+
+def _all_changes(database: Any) -> list[AuthRow]:
+    """In parts."""
+    changes = database.changed_since(HOUR, limit=2)
+    rows = list(changes.rows)
+    while changes.reached is not None:
+        changes = database.changed_since(HOUR, changes.reached, limit=2)
+        rows += changes.rows
+    return rows

@@ -1,0 +1,751 @@
+"""Schedules that random walks would meet too rarely: one for each load-bearing part of the protocol.
+
+The full protocol passes every one; without that part it breaks the invariant that is named with it. ``w0`` and ``w1``
+are the workers of host ``h0``, ``w2`` and ``w3`` those of ``h1``; ``A`` and ``B`` are the Redis servers, ``D`` is the
+database. Settings are those of ``world.PROFILES``: by default VERIFY 10 s, GRACE 30 s, idle time 120 s.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .walker import Schedule, parse
+
+
+class Kept(NamedTuple):
+    """A schedule that is kept.
+
+    :param part: what it is about, see ``ablations.ABLATIONS``.
+    :param breaks: the invariant that does not hold without that part.
+    """
+
+    part: str
+    breaks: str
+    schedule: Schedule
+
+    def __str__(self) -> str:
+        return f"{self.breaks}, {self.part}"
+
+
+def _kept(part: str, breaks: str, text: str) -> Kept:
+    return Kept(part, breaks, parse(text))
+
+
+KEPT = (
+    _kept(
+        "lease",
+        "I3",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        cut h0 A
+        sign_out w0 s0          # the database knows it, Redis was not told
+        pass 12000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "connection identity",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        read w2 s0
+        replicate all
+        sign_out w0 s0          # B does not hear of it
+        kill primary
+        fail_over
+        database down
+        pass 12000
+        read w2 s0              # w2 believed A without a break; this is B
+        """,
+    ),
+    _kept(
+        "identity of each connection",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        read w1 s0              # w1 has a connection to A
+        fail_over               # A goes on and does not know it
+        tick w1                 # a second connection leads to B
+        crash w0                # what comes after it is connected to B only
+        sign_out w0 s0
+        database down
+        pass 12000
+        read w1 s0
+        """,
+    ),
+    _kept(
+        "role of the server",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        stale_names h1
+        fail_over
+        demote
+        read w2 s0              # for h1 the primary is A still, which follows B now
+        pass 2000
+        crash w0
+        fresh w0 s0             # confirmed in B, and by replication in A
+        replicate all
+        sign_out w0 s0          # in B only
+        database down
+        pass 12000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "canary",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        read w2 s0
+        save
+        tick all
+        sign_out w0 s0
+        restore                 # behind all connections
+        pass 6000
+        tick all
+        database down
+        pass 6000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "floor",
+        "I4",
+        """
+        sign_in w0 root s0
+        read w0 s0
+        save
+        withdraw w0 s0
+        restore                 # the old record is within its lease
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "floors that are forgotten",
+        "I4",
+        "\n".join(
+            (
+                "profile narrow",
+                "sign_in w0 root s0",
+                "read w0 s0",
+                "save",
+                "withdraw w0 s0",
+                *("sign_in w0 alice s1", "sign_out w0 s1") * 11,  # there is room for ten floors
+                "restore",
+                "read w0 s0",
+            )
+        ),
+    ),
+    _kept(
+        "stamp before the read",
+        "I3",
+        """
+        profile exact
+        sign_in w0 alice s0
+        cut h0 A
+        a: read w2 s0
+        step a
+        step a
+        step a                  # the database has said that it lives
+        revoke_user w0 alice    # which it does no more, and Redis was not told
+        finish a                # how old is what a pushes?
+        pass 9900
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "journal",
+        "I6",
+        """
+        sign_in w0 alice s0
+        database down
+        sign_out w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "journal of log out everywhere",
+        "I6",
+        """
+        sign_in w2 alice s0
+        database down
+        revoke_user w0 alice    # w0 does not know the session
+        heal
+        """,
+    ),
+    _kept(
+        "reconciler",
+        "I6",
+        """
+        sign_in w0 alice s0
+        database down
+        sign_out w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "rows changed since an incident",
+        "I6",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        replicate all
+        sign_out w0 s0
+        kill primary
+        fail_over               # to a server that shows the session still
+        heal
+        """,
+    ),
+    _kept(
+        "read repair",
+        "I6",
+        """
+        sign_in w0 alice s0
+        database down
+        revoke w2 s0
+        lose h1                 # only the tombstone tells of it now
+        database up
+        settle
+        read w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "dead absorbs",
+        "I7",
+        """
+        sign_in w0 alice s0
+        a: fresh w2 s0
+        step a
+        step a
+        step a
+        step a                  # the database has said that it lives
+        database down
+        sign_out w0 s0
+        finish a                # its push comes after the tombstone
+        """,
+    ),
+    _kept(
+        "tombstone instead of DEL",
+        "S6",
+        """
+        sign_in w0 alice s0
+        cut h0 D
+        sign_out w0 s0          # w2 could learn of it from Redis only
+        tick w0
+        pass 45000
+        tick w0
+        """,
+    ),
+    _kept(
+        "local tombstone",
+        "I5",
+        """
+        sign_in w0 alice s0
+        read w0 s0
+        cut h0 D
+        cut h0 A
+        revoke w0 s0
+        join_all                # neither store knows it yet
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "guard of writes",
+        "I7",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        a: write w2 s0
+        step a
+        step a                  # a slow request has seen that somebody is signed in
+        sign_out w0 s0
+        finish a
+        """,
+    ),
+    _kept(
+        "compare-and-set in Redis",
+        "I4",
+        """
+        sign_in w0 root s0
+        a: fresh w2 s0
+        step a
+        step a
+        step a                  # the database has said that this is an administrator
+        withdraw w0 s0
+        finish a
+        """,
+    ),
+    _kept(
+        "compare-and-set in the database",
+        "I4",
+        """
+        sign_in w0 root s0
+        read w2 s0
+        a: note w2 s0
+        step a
+        step a                  # a has seen an administrator, and will write the whole row
+        withdraw w0 s0
+        finish a
+        """,
+    ),
+    _kept(
+        "compare-and-set of a change of id",
+        "I4",
+        """
+        sign_in w0 root s0
+        read w2 s0
+        cut h0 A
+        withdraw w0 s0          # Redis was not told
+        renew w2 s0
+        """,
+    ),
+    _kept(
+        "revocations follow a change of id",
+        "I6",
+        """
+        sign_in w0 alice s0
+        cut h1 D
+        cut h1 A
+        revoke w2 s0            # only h1 knows it
+        renew w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "log out everywhere follows a change of id",
+        "I6",
+        """
+        sign_in w2 alice s0
+        sign_in w2 alice s1
+        sign_in w2 alice s2
+        renew w2 s2
+        cut h0 D
+        revoke_user w0 alice
+        join_all
+        a: tick w1              # brings it home, a few sessions at a time
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        renew w2 s2             # the last ones are to come; the new id is among the first
+        heal
+        """,
+    ),
+    _kept(
+        "what a change of id leaves",
+        "I6",
+        """
+        sign_in w0 alice s0
+        renew w0 s0
+        database down
+        read_old w2 s0          # finds a tombstone
+        heal
+        """,
+    ),
+    _kept(
+        "a revocation after a change of id",
+        "I6",
+        """
+        profile always
+        sign_in w1 root s0
+        freeze primary
+        a: sign_out w1 s0
+        settle
+        renew w1 s0             # the journal keeps the old id for Redis
+        heal                    # a, whose time is over, leaves it to the journal to tell the database
+        """,
+    ),
+    _kept(
+        "privileged roles",
+        "I3",
+        """
+        sign_in w0 root s0
+        read w2 s0
+        cut h0 A
+        sign_out w0 s0
+        database down
+        pass 32000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "unverifiable is not dead",
+        "I9",
+        """
+        sign_in w0 alice s0
+        database down
+        flush
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "fresh",
+        "I2",
+        """
+        sign_in w0 root s0
+        read w2 s0
+        database down
+        fresh w2 s0
+        """,
+    ),
+    _kept(
+        "durable is what the database has",
+        "I1",
+        """
+        sign_in w0 alice s0
+        database down
+        sign_out w0 s0
+        """,
+    ),
+    _kept(
+        "epochs",
+        "I1",
+        """
+        sign_in w0 alice s0
+        sign_in w0 alice s1
+        revoke_user w2 alice    # more sessions than a request goes through
+        """,
+    ),
+    _kept(
+        "journal of log out everywhere",
+        "S11",
+        """
+        sign_in w0 alice s0
+        sign_in w0 alice s1
+        read w3 s0
+        read w3 s1
+        revoke_user w2 alice    # the rest is left to the monitor
+        read w3 s0
+        read w3 s1
+        """,
+    ),
+    _kept(
+        "revocations follow a change of id",
+        "I1",
+        """
+        sign_in w0 alice s0
+        renew w0 s0
+        renew w2 s0
+        revoke_first w2 s0      # as it was called at first
+        """,
+    ),
+    _kept(
+        "rights do not wait",
+        "I8",
+        """
+        sign_in w0 alice s0
+        read w0 s0
+        a: grant w0 s0
+        step a
+        step a
+        database down
+        finish a
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "an own question",
+        "I2",
+        """
+        sign_in w0 alice s0
+        cut h0 A
+        pass 12000
+        a: read w2 s0
+        step a
+        step a
+        step a                  # the database has said that it lives
+        sign_out w0 s0
+        b: fresh w2 s0
+        step b
+        step b
+        finish a
+        finish b
+        """,
+    ),
+    _kept(
+        "the own digest",
+        "I10",
+        """
+        sign_in w0 alice s0
+        sign_in w0 root s1
+        read w2 s0
+        read w2 s1
+        misplace s0
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "classes of errors",
+        "I11",
+        """
+        sign_in w0 alice s0
+        busy w0 2
+        fresh w0 s0
+        fresh w0 s0
+        """,
+    ),
+    _kept(
+        "budget",
+        "I12",
+        """
+        sign_in w0 alice s0
+        freeze primary
+        freeze replica
+        database hung
+        sign_out w0 s0
+        """,
+    ),
+    _kept(
+        "what may fail",
+        "I13",
+        """
+        sign_in w0 alice s0
+        database down
+        sign_out w0 s0
+        """,
+    ),
+    _kept(
+        "short digests",
+        "I14",
+        """
+        sign_in w0 alice s0
+        sign_out w0 s0
+        """,
+    ),
+    _kept(
+        "push of what Redis missed",
+        "I6",
+        """
+        sign_in w0 root s0
+        tick all
+        full primary on
+        withdraw w0 s0
+        full primary off
+        heal
+        """,
+    ),
+    _kept(
+        "base of a merge",
+        "merge",
+        """
+        sign_in w0 alice s0
+        write w2 s0
+        read w0 s0
+        cut h0 A
+        write w0 s0             # waits in the journal
+        pass 2000
+        write w2 s0
+        join_all
+        settle
+        """,
+    ),
+    _kept(
+        "additions are claimed",
+        "merge",
+        """
+        sign_in w0 alice s0
+        tick all
+        full primary on
+        add w0 s0               # waits in the journal
+        full primary off
+        a: tick w1
+        step a                  # w1 is about to bring it home
+        tick w0
+        finish a
+        heal
+        """,
+    ),
+    _kept(
+        "S1",
+        "I6",
+        """
+        sign_in w0 alice s0
+        read w0 s0
+        database down
+        pass 40000
+        read w0 s0              # moves the idle expiry in Redis from 120 to 160 s
+        pass 90000
+        database up
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "S2",
+        "I6",
+        """
+        sign_in w0 alice s0
+        pass 28000
+        read w0 s0              # confirmed, and too early to move the expiry
+        pass 9000
+        read w0 s0              # within the lease
+        """,
+    ),
+    _kept(
+        "S3",
+        "I6",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        database down
+        pass 40000
+        read w0 s0              # moves the idle expiry in Redis from 120 to 160 s
+        tick w2
+        database up
+        pass 1000
+        tick w2
+        pass 1000
+        tick w2                 # h1 brings the rows that changed to Redis
+        pass 80000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "S4",
+        "I6",
+        """
+        sign_in w0 alice s0
+        read w0 s0
+        database down
+        pass 40000
+        read w0 s0              # moves the idle expiry in Redis from 120 to 160 s
+        pass 90000
+        database up
+        cut h1 A
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "S4 of the reconciler",
+        "I6",
+        """
+        sign_in w0 alice s0
+        read w0 s0
+        database down
+        pass 40000
+        read w0 s0              # moves the idle expiry in Redis from 120 to 160 s
+        tick w2
+        pass 85000
+        database up
+        tick w2
+        pass 1000
+        tick w2
+        pass 1000
+        tick w2                 # h1 brings the rows that changed to Redis
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "S5",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        read w0 s0
+        replicate all
+        sign_out w0 s0
+        kill primary
+        fail_over
+        database down
+        pass 12000
+        read w2 s0              # its first look at Redis at all
+        """,
+    ),
+    _kept(
+        "S6",
+        "S6",
+        """
+        profile long
+        sign_in w0 alice s0
+        database down
+        sign_out w0 s0
+        tick all
+        pass 1800000
+        tick all
+        pass 1900000            # the first tombstone has run out
+        tick all
+        pass 45000
+        tick all
+        """,
+    ),
+    _kept(
+        "S7",
+        "I6",
+        """
+        sign_in w0 alice s0
+        cut h0 D
+        revoke_user w0 alice
+        pass 2000
+        sign_in w2 alice s1     # begins later
+        join_all
+        settle
+        """,
+    ),
+    _kept(
+        "S8",
+        "S11",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        cut h0 A
+        sign_out w0 s0          # dead in the database, alive in Redis
+        revoke_user w2 alice
+        read w3 s0
+        """,
+    ),
+    _kept(
+        "S9",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        read w2 s0
+        save
+        tick all
+        sign_out w0 s0
+        database down
+        restore
+        pass 6000
+        tick all                # w0 is the first to notice
+        pass 6000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "S10",
+        "I3",
+        """
+        profile no grace
+        sign_in w0 alice s0
+        read w2 s0
+        cut h0 A
+        sign_out w0 s0
+        pass 12000
+        busy w2 1
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "S11",
+        "S11",
+        """
+        sign_in w0 alice s0
+        read w1 s0
+        database down
+        cut w0 A
+        sign_out w0 s0          # neither store hears of it
+        read w1 s0              # a worker of the same host
+        """,
+    ),
+)

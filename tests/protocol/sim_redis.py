@@ -1,0 +1,725 @@
+"""Simulated Redis servers: hashes with expiry, asynchronous replication, restarts from old data, failover.
+
+:class:`SimRedisStore` has the methods of :class:`~flask_langpont_session.stores.redis.RedisStore`. What the package's
+Lua scripts do is done here in Python, under their names; that both do the same is shown on a real server by
+``test_real_stores.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from flask_langpont_session.categories import AUTH
+from flask_langpont_session.leases import TOMBSTONE_MS
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server
+from flask_langpont_session.stores.redis import SET_ASIDE_MS
+from flask_langpont_session.stores.redis_records import Answer, AuthEntry, Merged, MergeField, Written, answer
+
+from .clock import Clock, SkewedClock
+from .tasks import Path, Tasks
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 0.2
+
+
+class Key(NamedTuple):
+    """The name of one hash."""
+
+    category: str
+    digest: str
+    shadow: bool = False
+
+
+class Record(NamedTuple):
+    """One hash as it is; a change makes another one, so that copies of a server's data are cheap.
+
+    :param expires_at: true time in ms; None: never.
+    """
+
+    fields: Mapping[str, Any]
+    expires_at: int | None
+
+
+Data = dict[Key, Record]
+
+
+def is_tombstone(record: Record | None) -> bool:
+    """Whether a record says that its session is dead."""
+    return record is not None and record.fields.get("@live") == "0"
+
+
+def is_live(record: Record | None) -> bool:
+    """Whether a record says that its session lives."""
+    return record is not None and record.fields.get("@live") == "1"
+
+
+class Watcher(Protocol):
+    """Who is told what happens in the servers."""
+
+    def redis_changes(self, node: Node, key: Key, before: Record | None, after: Record | None) -> None:
+        """A client changes one hash of a primary."""
+
+
+@dataclass(eq=False)
+class Node:
+    """One server process and its data."""
+
+    name: str
+    clock: SkewedClock
+    true_clock: Clock
+    watcher: Watcher
+    run_id: int = 0
+    is_primary: bool = True
+    history_id: str = ""
+    alive: bool = True
+    frozen: bool = False
+    refuses_writes: bool = False
+    data: Data = field(default_factory=dict)
+    snapshot: Data = field(default_factory=dict)
+    replicas: list[Node] = field(default_factory=list)
+    inbox: list[tuple[Key, Record | None] | None] = field(default_factory=list)
+    """What a replica has not applied yet; None: everything is emptied."""
+
+    losses: int = 0
+
+    @property
+    def lineage(self) -> object:
+        """Another one after whatever may have taken data away."""
+        return self.identity, self.losses
+
+    @property
+    def identity(self) -> str:
+        """As the package makes it of INFO: another one after each start, promotion and demotion."""
+        role = "master" if self.is_primary else "slave"
+        return f"{self.name}{self.run_id}:{role}:{self.history_id}"
+
+    def get(self, key: Key) -> Record | None:
+        """The hash under a key, if it has not expired."""
+        record = self.data.get(key)
+        if record is None or (record.expires_at is not None and record.expires_at <= self.true_clock.now_ms):
+            return None
+        return record
+
+    def own(self, key: Key) -> Record | None:
+        """The same, if it is of the session whose key this is: a foreign record says nothing."""
+        record = self.get(key)
+        return record if record is not None and record.fields.get("@d") == key.digest else None
+
+    def misplace(self, key: Key, record: Record) -> None:
+        """Put a record under the key of another session, which nobody asked for."""
+        self.data[key] = record
+        for replica in self.replicas:
+            replica.inbox.append((key, record))
+
+    def put(self, key: Key, fields: Mapping[str, Any], life_ms: int | None) -> None:
+        """Write one hash. `life_ms` None: never expires."""
+        expires_at = None if life_ms is None else self.true_clock.now_ms + max(1, life_ms)
+        self._set(key, Record(fields, expires_at))
+
+    def touch(self, key: Key, record: Record, life_ms: int) -> None:
+        """Set the life of a hash anew."""
+        self._set(key, record._replace(expires_at=self.true_clock.now_ms + life_ms))
+
+    def delete(self, key: Key) -> None:
+        """Remove one hash."""
+        if self.get(key) is not None:
+            self._set(key, None)
+
+    def _set(self, key: Key, record: Record | None) -> None:
+        self.watcher.redis_changes(self, key, self.own(key), record)
+        if record is None:
+            self.data.pop(key, None)
+        else:
+            self.data[key] = record
+        for replica in self.replicas:
+            replica.inbox.append((key, record))
+
+    def require_writable(self, store: str) -> None:
+        """Raise what a server that takes no writes answers."""
+        if not self.is_primary:
+            raise StoreError(store, ErrorClass.WRITE_REFUSED, "ReadOnlyError")
+        if self.refuses_writes:
+            raise StoreError(store, ErrorClass.WRITE_REFUSED, "OutOfMemoryError")
+
+    def replicate(self, count: int) -> None:
+        """Apply the oldest changes that the primary has sent."""
+        applied, self.inbox = self.inbox[:count], self.inbox[count:]
+        for change in applied:
+            if change is None:
+                self.data = {}
+            elif change[1] is None:
+                self.data.pop(change[0], None)
+            else:
+                self.data[change[0]] = change[1]
+
+
+class Cluster:
+    """A pair of servers, which of them is the primary, and where their names lead.
+
+    :param skews_ms: how far each server's clock is off.
+    """
+
+    def __init__(self, clock: Clock, watcher: Watcher, skews_ms: Sequence[int] = (0, 0)) -> None:
+        self.clock = clock
+        a, b = (Node(name, SkewedClock(clock, skew), clock, watcher) for name, skew in zip("AB", skews_ms, strict=True))
+        self.nodes = {"A": a, "B": b}
+        self.primary, self.replica = a, b
+        self.names: dict[str, dict[str, Node]] = {}
+        """Host → where the names ``primary`` and ``replica`` lead there. A host that is missing knows the truth."""
+        self._histories = 0
+        self._new_history(a)
+        self._follow(b, a)
+        self.losses = {"A": 0, "B": 0}
+        """How often a server lost data without ending its connections, in a way that a canary can show."""
+        self.replaced_at = 0
+        """When another server process became the primary, which may have older data, true time in ms; 0: never, or not
+        since the workers began that could notice it."""
+        self.is_whole = True
+        """Whether no primary can ever have had older data than the one before."""
+
+    def leads_to(self, name: str, host: str) -> Node:
+        """The server that a name leads to on some host."""
+        return self.names.get(host, {"primary": self.primary, "replica": self.replica})[name]
+
+    def _new_history(self, node: Node) -> None:
+        self._histories += 1
+        node.history_id = f"h{self._histories}"
+
+    def _follow(self, replica: Node, primary: Node) -> None:
+        """A full synchronisation."""
+        replica.is_primary, replica.history_id = False, primary.history_id
+        replica.data, replica.inbox = dict(primary.data), []
+        replica.replicas = []
+        if replica not in primary.replicas:
+            primary.replicas.append(replica)
+
+    # -- what can happen to servers ----------------------------------------------------------------------------------
+
+    def kill(self, node: Node) -> None:
+        """The process dies; its disk stays."""
+        node.alive = node.frozen = False
+
+    def start(self, node: Node, data: Data | None = None) -> None:
+        """A dead process starts again: from its append-only file, or with other data. The replica is synchronised."""
+        if node.alive:
+            return
+        node.alive, node.frozen, node.refuses_writes = True, False, False
+        node.run_id += 1
+        if data is not None:
+            node.data = dict(data)
+        if node is not self.primary:
+            if self.primary.alive:
+                self._become_replica(node)
+            return
+        self._new_history(node)
+        self.replaced_at, self.is_whole = self.clock.now_ms, False
+        node.is_primary, node.inbox = True, []
+        if self.replica.alive:
+            self._follow(self.replica, node)
+
+    def _become_replica(self, node: Node) -> None:
+        for other in self.nodes.values():
+            if node in other.replicas:
+                other.replicas.remove(node)
+        self._follow(node, self.primary)
+
+    def fail_over(self) -> None:
+        """The replica becomes the primary, and the names lead there. The old primary does not know it yet."""
+        old, new = self.primary, self.replica
+        if not new.alive or new.is_primary:
+            return
+        if new in old.replicas:
+            old.replicas.remove(new)
+        new.is_primary, new.inbox = True, []
+        self._new_history(new)
+        self.primary, self.replica = new, old
+        self.replaced_at, self.is_whole = self.clock.now_ms, False
+
+    def stale_names(self, hosts: Iterable[str]) -> None:
+        """On these hosts the names go on leading where they lead now, whatever happens."""
+        for host in hosts:
+            self.names.setdefault(host, {"primary": self.primary, "replica": self.replica})
+
+    def demote(self) -> None:
+        """The old primary hears of the failover: it takes over the new one's data. Its connections stay."""
+        node = self.replica
+        if node.alive and self.primary.alive and node.is_primary:
+            self._become_replica(node)
+
+    def empty(self, node: Node) -> None:
+        """FLUSHALL: everything is gone, the connections stay."""
+        if node.alive and node.is_primary:
+            self._lose(node, {})
+
+    def save(self, node: Node) -> None:
+        """A snapshot is taken."""
+        node.snapshot = dict(node.data)
+
+    def restore(self, node: Node) -> None:
+        """The last snapshot is loaded behind kept connections."""
+        if node.alive and node.is_primary:
+            self._lose(node, node.snapshot)
+
+    def _lose(self, node: Node, data: Data) -> None:
+        self.is_whole = False
+        self.losses[node.name] += 1
+        node.losses += 1
+        node.data = dict(data)
+        for replica in node.replicas:
+            replica.inbox.append(None)
+            replica.inbox += data.items()
+
+
+@dataclass(eq=False)
+class Connection:
+    """A connection of one worker to one run of a server.
+
+    :param server: what the package makes of how the server introduced itself.
+    :param identity: how it did.
+    """
+
+    node: Node
+    run_id: int
+    server: Server
+    identity: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the process at the other end still runs."""
+        return self.node.alive and self.node.run_id == self.run_id
+
+
+class Network(Protocol):
+    """How things stand between one worker and the servers."""
+
+    @property
+    def host_name(self) -> str:
+        """Where the worker runs."""
+
+    def path_to(self, server: str) -> Path:
+        """Between the worker and a server by its name."""
+
+    def connected(self, store: str, node: Node) -> None:
+        """The worker made a new connection."""
+
+    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+        """The worker heard what a server has of a session's auth."""
+
+    def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
+        """The worker looked at the canary."""
+
+
+class SimRedisStore:
+    """One Redis endpoint as one worker sees it."""
+
+    def __init__(self, name: str, cluster: Cluster, network: Network, tasks: Tasks, fence: Fence) -> None:
+        self.name = name
+        self.prefix = "session"
+        self.fence = fence
+        self._cluster = cluster
+        self._network = network
+        self._tasks = tasks
+        self._idle: list[Connection] = []
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def _take(self) -> Connection:
+        if self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and self._leads_where_it_should(connection):
+                return connection
+        return self._connect()
+
+    def _put_back(self, connection: Connection) -> None:
+        if self._leads_where_it_should(connection):
+            self._idle.append(connection)
+
+    def _leads_where_it_should(self, connection: Connection) -> bool:
+        return self.fence.trust_since(connection.server) != NEVER_MS
+
+    def _connect(self) -> Connection:
+        node = self._cluster.leads_to(self.name, self._network.host_name)
+        path = self._network.path_to(node.name) if node.alive else Path.BROKEN
+        if path is not Path.CLEAR or node.frozen:
+            self._tasks.ask(self.name, lambda: path if path is Path.BROKEN else Path.SILENT, CONNECT_SECONDS, bool)
+        server = self.fence.observe(node.identity, now_ms=node.clock.now_ms, is_primary=node.is_primary)
+        self._network.connected(self.name, node)
+        return Connection(node, node.run_id, server, node.identity)
+
+    def _path(self, connection: Connection) -> Path:
+        if not connection.is_open:
+            return Path.BROKEN
+        if connection.node.frozen:
+            return Path.SILENT
+        return self._network.path_to(connection.node.name)
+
+    def _ask(
+        self,
+        timeout: float,
+        effect: Callable[[Node], T],
+        *,
+        keep: bool = True,
+        understand: Callable[[T], bool] = lambda reply: True,
+    ) -> tuple[T, Connection]:
+        connection = self._take() if keep else self._connect()
+        node = connection.node
+        try:
+            reply = self._tasks.ask(self.name, lambda: self._path(connection), timeout, lambda: effect(node))
+        except StoreError as error:
+            if keep and error.cause == "OutOfMemoryError":
+                self._put_back(connection)
+            raise
+        if keep and understand(reply):
+            self._put_back(connection)
+        return reply, connection
+
+    def _run(self, timeout: float, effect: Callable[[Node], T]) -> T:
+        def write(node: Node) -> T:
+            node.require_writable(self.name)
+            return effect(node)
+
+        return self._ask(timeout, write)[0]
+
+    def forget_connections(self) -> None:
+        """See the package."""
+        self._idle.clear()
+
+    # -- the methods of RedisStore -----------------------------------------------------------------------------------
+
+    def read(
+        self, digest: str, lives_ms: Mapping[str, int], *, timeout: float, shadow: bool = False, kind: str = "a"
+    ) -> Answer:
+        """See the package."""
+
+        def effect(node: Node) -> Answer:
+            return answer(digest, tuple(lives_ms), kind, read(node, digest, lives_ms, shadow))
+
+        found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
+        if AUTH in lives_ms and kind == "u":
+            self._network.heard(connection, digest, found.auth)
+        trusted = self.fence.trust_since(connection.server)
+        return found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
+
+    def write(
+        self,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        *,
+        guard: str,
+        limits: tuple[int, int],
+        timeout: float,
+        shadow: bool = False,
+        push: tuple[AuthRow, int] | None = None,
+        push_life_ms: int = 0,
+        push_exact: bool = False,
+    ) -> Written:
+        """See the package."""
+
+        def effect(node: Node) -> Written:
+            if push and push_row(node, *push, push_life_ms, exact=push_exact) == "dead":
+                return Written("dead")
+            return write(node, digest, changes, guard, shadow) if changes else Written("written")
+
+        return self._run(timeout, effect)
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        """See the package."""
+        return self._run(timeout, lambda node: push_row(node, row, stamp_ms, life_ms))
+
+    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+        """See the package."""
+        self._run(timeout, lambda node: bury(node, digest, version, categories))
+
+    def settle(
+        self,
+        rows: Sequence[tuple[AuthRow, int]],
+        dead: Sequence[tuple[str, int]],
+        categories: Sequence[str],
+        *,
+        stamp_ms: int,
+        timeout: float,
+    ) -> None:
+        """See the package."""
+
+        def effect(node: Node) -> None:
+            for row, life_ms in rows:
+                push_row(node, row, stamp_ms, life_ms)
+            for digest, version in dead:
+                bury(node, digest, version, categories)
+
+        if rows or dead:
+            self._run(timeout, effect)
+
+    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+        """See the package."""
+        return self._run(timeout, lambda node: slide(node, digest, idle_ms))
+
+    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
+        """See the package."""
+
+        def effect(node: Node) -> Canary:
+            found = look_at_canary(node, known)
+            self._network.looked(node, known, found)
+            return found
+
+        return self._run(timeout, effect)
+
+    def merge(
+        self,
+        digest: str,
+        category: str,
+        fields: Sequence[MergeField],
+        *,
+        guard: str,
+        life_ms: int,
+        timeout: float,
+        shadow: bool = False,
+    ) -> Merged:
+        """See the package."""
+        key = Key(category, digest, shadow)
+        return self._run(timeout, lambda node: merge(node, key, fields, guard, life_ms))
+
+    def set_aside(
+        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
+    ) -> None:
+        """See the package."""
+
+        def effect(node: Node) -> None:
+            key = Key(category, digest, shadow)
+            record = node.get(key)
+            if record is not None and not (only_foreign and record.fields["@d"] == digest):
+                node.delete(key)
+                node.put(Key(category, f"{digest}:aside", shadow), record.fields, SET_ASIDE_MS)
+
+        self._run(timeout, effect)
+
+    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
+        """See the package."""
+
+        def effect(node: Node) -> None:
+            for name in categories:
+                node.delete(Key(name, digest))
+
+        self._run(timeout, effect)
+
+    def time_ms(self, *, timeout: float) -> int:
+        """See the package."""
+        return self._ask(timeout, lambda node: node.clock.now_ms)[0]
+
+    def probe(self, key: str, value: str, *, timeout: float) -> None:
+        """See the package."""
+
+        def effect(node: Node) -> None:
+            node.require_writable(self.name)
+            node.put(Key("probe", key), {"value": value}, 600_000)
+
+        self._ask(timeout, effect, keep=False)
+
+    def probe_read(self, *, timeout: float) -> None:
+        """See the package."""
+        self._ask(timeout, lambda node: None, keep=False)
+
+
+# -- the scripts -------------------------------------------------------------------------------------------------------
+
+
+def read(node: Node, digest: str, lives_ms: Mapping[str, int], shadow: bool) -> list[Any]:
+    """``read.lua``: its reply."""
+    reply: list[Any] = [node.clock.now_ms]
+    for name, life in lives_ms.items():
+        key = Key(name, digest, shadow)
+        record = node.get(key)
+        if record is not None and life > 0:
+            _slide_life(node, key, record, life)
+        fields = {} if record is None else record.fields
+        reply.append([part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))])
+    return reply
+
+
+def _as_bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _slide_life(node: Node, key: Key, record: Record, life: int) -> None:
+    left = None if record.expires_at is None else record.expires_at - node.true_clock.now_ms
+    may_write = node.is_primary and not node.refuses_writes
+    if left is not None and left < life * 0.75 and may_write and not is_tombstone(record):
+        node.touch(key, record, life)
+
+
+def push_row(node: Node, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> str:
+    """``push.lua``."""
+    key = Key(AUTH, row.digest)
+    there = node.own(key)
+    idle, life = row.idle_expires_at, max(1, life_ms)
+    if there is not None:
+        if absorbs(there):
+            return "dead"
+        later = there.fields.get("@i", 0)
+        if is_newer(there, row, stamp_ms):
+            if later and idle > later:
+                node._set(key, there._replace(fields={**there.fields, "@i": idle}))
+            return "older"
+        if later > idle and not exact and keeps_later_use():
+            idle = later
+            life = max(life, later - node.clock.now_ms)
+    fields = {
+        **row.payload,
+        "@d": row.digest, "@v": row.version, "@live": "1", "@at": stamp_ms, "@i": idle,
+        "@x": row.absolute_expires_at, "@c": row.created_at, "@e": row.user_epoch,
+    }  # fmt: skip
+    if row.user_id is not None:
+        fields["@u"] = row.user_id
+    node.put(key, fields, life)
+    return "pushed"
+
+
+def absorbs(there: Record) -> bool:
+    """Part of ``push.lua``: dead is for ever."""
+    return is_tombstone(there)
+
+
+def is_newer(there: Record, row: AuthRow, stamp_ms: int) -> bool:
+    """Part of ``push.lua``: the higher version wins; of the same, the newer stamp."""
+    version: int = there.fields["@v"]
+    stamp: int = there.fields.get("@at", 0)
+    return version > row.version or (version == row.version and stamp > stamp_ms)
+
+
+def keeps_later_use() -> bool:
+    """Part of ``push.lua``: the later idle expiry stays, whatever the version."""
+    return True
+
+
+def bury(node: Node, digest: str, version: int, categories: Sequence[str]) -> None:
+    """``bury.lua``."""
+    for name in categories:
+        if name != AUTH:
+            node.delete(Key(name, digest))
+    node.put(Key(AUTH, digest), {"@d": digest, "@v": version, "@live": "0"}, TOMBSTONE_MS)
+
+
+def slide(node: Node, digest: str, idle_ms: int) -> int:
+    """``slide.lua``."""
+    key = Key(AUTH, digest)
+    record = node.own(key)
+    now = node.clock.now_ms
+    if record is None or not is_live(record) or record.fields["@i"] <= now:
+        return 0
+    idle: int = record.fields["@i"]
+    later: int = min(now + idle_ms, record.fields["@x"])
+    if later <= idle:
+        return idle
+    node.put(key, {**record.fields, "@i": later}, later - now)
+    return later
+
+
+def look_at_canary(node: Node, known: Canary | None) -> Canary:
+    """``canary.lua``. A generation is named by its server and time instead of by chance."""
+    key = Key("canary", "")
+    record = node.get(key)
+    generation = record.fields["generation"] if record else None
+    number = record.fields["number"] if record else 0
+    if generation is None or (known is not None and generation == known.generation and number < known.number):
+        generation, number = f"{node.name}{node.true_clock.now_ms}", 0
+    number += 1
+    node.put(key, {"generation": generation, "number": number}, None)
+    return Canary(generation, number, node.clock.now_ms)
+
+
+def _refusal(node: Node, digest: str, guard: str) -> str | None:
+    auth = node.own(Key(AUTH, digest))
+    live = auth.fields.get("@live") if auth else None
+    if guard != "free" and live == "0":
+        return "dead"
+    if guard == "alive" and live is None:
+        return "gone"
+    return None
+
+
+def write(node: Node, digest: str, changes: Mapping[str, CategoryChange], guard: str, shadow: bool) -> Written:
+    """``write.lua``, without its limits of size."""
+    refusal = _refusal(node, digest, guard)
+    if refusal:
+        return Written(refusal)
+    for name, change in changes.items():
+        before = node.own(Key(name, digest, shadow))
+        held = {} if before is None or change.wipe else before.fields
+        if not all(_is_number(held[key]) for key in change.increments if key in held):
+            return Written("no number", category=name)
+    return Written("written", {name: _apply(node, Key(name, digest, shadow), c) for name, c in changes.items()})
+
+
+def _is_number(value: bytes) -> bool:
+    return len(value) <= 18 and value.lstrip(b"-").isdigit()
+
+
+def _apply(node: Node, key: Key, change: CategoryChange) -> int:
+    record = node.own(key)
+    version = (int(record.fields.get("@v", 0)) if record else 0) + 1
+    fields = {} if record is None or change.wipe else dict(record.fields)
+    if not (fields or change.sets or change.increments):
+        node.delete(key)
+        return 0
+    for name, by in change.increments.items():
+        fields[name] = b"%d" % (int(fields.get(name, b"0")) + by)
+    fields.update(change.sets)
+    for name in change.deletes:
+        fields.pop(name, None)
+    fields.update({"@d": key.digest, "@v": version, "@t": node.clock.now_ms})
+    node.put(key, fields, change.life_ms)
+    return version
+
+
+def merge(node: Node, key: Key, changes: Sequence[MergeField], guard: str, life_ms: int) -> Merged:
+    """``merge.lua``."""
+    if guard != "free":
+        refusal = _refusal(node, key.digest, "alive")
+        if refusal:
+            return Merged(refusal)
+    record = node.own(key)
+    if record is None:
+        node.delete(key)  # a foreign record
+    fields: dict[str, Any] = dict(record.fields) if record else {}
+    version = fields.get("@v") if record else None
+    written = fields.get("@t", 0)
+    applied = conflicts = 0
+    for change in changes:
+        if _merge_one(fields, change, version, written):
+            applied += 1
+        else:
+            conflicts += 1
+    after = int(version or 0)
+    if applied:
+        after += 1
+        fields.update({"@d": key.digest, "@v": after, "@t": node.clock.now_ms})
+        node.put(key, fields, life_ms)
+    return Merged("merged", applied, conflicts, after)
+
+
+def _merge_one(fields: dict[str, Any], change: MergeField, version: int | None, written: int) -> bool:
+    """Apply one field if it may be applied."""
+    now = fields.get(change.name)
+    if change.operation == "add":
+        if now is not None and not _is_number(now):
+            return False
+        fields[change.name] = b"%d" % (int(now or b"0") + int(change.value))
+        return True
+    if not may_replace(now, change, version, written):
+        return False
+    if change.operation == "set":
+        fields[change.name] = change.value
+    else:
+        fields.pop(change.name, None)
+    return True
+
+
+def may_replace(now: bytes | None, change: MergeField, version: int | None, written: int) -> bool:
+    """Part of ``merge.lua``: nobody has written the field since the host saw it, as far as can be known."""
+    if version is None or version == change.base_version or now == change.value:
+        return True
+    return change.at_ms >= written if change.base_version is None else now == change.base

@@ -1,0 +1,47 @@
+"""Every part of the protocol is there for something: without it, an invariant is broken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import flask_langpont_session
+
+from .ablations import ABLATIONS
+from .schedules import KEPT, Kept
+from .walker import broken_by
+
+LOAD_BEARING = {
+    "lease", "floor", "floors that are forgotten", "stamp before the read", "an own question", "privileged roles",
+    "connection identity", "identity of each connection", "role of the server", "canary", "the own digest",
+    "dead absorbs", "tombstone instead of DEL", "local tombstone", "read repair", "epochs", "guard of writes",
+    "compare-and-set in Redis", "compare-and-set in the database", "compare-and-set of a change of id",
+    "journal", "journal of log out everywhere", "reconciler", "rows changed since an incident",
+    "push of what Redis missed", "base of a merge", "additions are claimed", "rights do not wait", "budget",
+}  # fmt: skip
+"""Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=str)
+def test_without_a_part_its_schedule_breaks_an_invariant(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One function is replaced, and that very invariant is broken; with the function back, none is."""
+    [part] = [ablation for ablation in ABLATIONS if ablation.name == kept.part]
+    with monkeypatch.context() as patch:
+        patch.setattr(part.owner, part.function, part.without)
+        broken = broken_by(kept.schedule)
+    assert broken is not None
+    assert broken[0] == kept.breaks
+    assert broken_by(kept.schedule) is None
+
+
+def test_every_part_has_a_schedule() -> None:
+    """Each rule to which the guarantees give a mark, and each load-bearing part without one."""
+    names = [ablation.name for ablation in ABLATIONS]
+    text = (Path(flask_langpont_session.__file__).parents[1] / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    marks = set(re.findall(r"^\| (S\d+) \|", text, re.MULTILINE))
+    assert len(marks) == 11
+    assert marks | LOAD_BEARING <= set(names)
+    assert set(names) == {kept.part for kept in KEPT}
+    assert len(names) == len(set(names))

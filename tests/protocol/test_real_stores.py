@@ -1,0 +1,77 @@
+"""What the simulated stores answer and keep is what the real ones do: on Valkey, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.connection import BlockingConnectionPool
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.engines import make_engine
+from flask_langpont_session.stores.fence import Fence
+from flask_langpont_session.stores.redis import RedisStore
+
+from .pairs import WAIT, DatabasePair, Pair, RedisPair
+
+SEQUENCES, LENGTH = int(os.environ.get("LANGPONT_SEQUENCES", "45")), 40
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("valkey"), appendonly=False) as server:
+        yield server
+
+
+@pytest.fixture
+def store(valkey: Valkey) -> Iterator[RedisStore]:
+    fence = Fence()
+    options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": fence.introduce}
+    pool = BlockingConnectionPool.from_url(valkey.url, **options)
+    yield RedisStore("primary", pool, prefix="session", fence=fence)
+    pool.disconnect()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    folder = tmp_path_factory.mktemp("database")
+    if request.param == "sqlite":
+        yield from made(f"sqlite:///{folder / 'sessions.sqlite3'}")
+    else:
+        with Postgres(folder) as server:
+            yield from made(server.url)
+
+
+def made(url: str) -> Iterator[Database]:
+    database = Database(make_engine(url, WAIT), timeout=WAIT)
+    database.create_tables()
+    yield database
+    database.close()
+
+
+def compare(pair: Pair, counts: Counter[str]) -> None:
+    """One random sequence."""
+    counts.update(pair.step() for _ in range(LENGTH))
+    pair.check_state()
+
+
+def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey, store: RedisStore) -> None:
+    """Equal answers and equal hashes, whatever is asked in whatever order."""
+    counts: Counter[str] = Counter()
+    with redis.Redis.from_url(valkey.url) as client:
+        for seed in range(SEQUENCES):
+            compare(pair := RedisPair(seed, store, client), counts)
+    assert counts.keys() == pair.operations.keys()
+
+
+def test_the_simulated_database_does_what_the_statements_do(database: Database) -> None:
+    """Equal answers and equal rows, whatever is asked in whatever order."""
+    counts: Counter[str] = Counter()
+    for seed in range(SEQUENCES):
+        compare(pair := DatabasePair(seed, database), counts)
+    assert counts.keys() == pair.operations.keys()

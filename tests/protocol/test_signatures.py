@@ -1,0 +1,34 @@
+"""The simulated stores are called as the real ones are: they cannot drift apart unnoticed."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.redis import RedisStore
+
+from .sim_database import SimDatabase
+from .sim_redis import SimRedisStore
+
+NOT_SIMULATED = {"close", "create_tables", "key", "missing_tables", "purge", "run_commands", "take_most_in_use"}
+"""What is called at start, at exit, by operators and by exporters, or knows how keys are spelled."""
+
+
+def methods(store: type) -> dict[str, list[tuple[str, Any, Any]]]:
+    """Name → the parameters' names, kinds and defaults."""
+    found = inspect.getmembers(store, lambda member: inspect.isfunction(member))
+    return {
+        name: [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+        for name, method in found
+        if not name.startswith("_") and name not in NOT_SIMULATED
+    }
+
+
+@pytest.mark.parametrize(("real", "simulated"), [(Database, SimDatabase), (RedisStore, SimRedisStore)])
+def test_a_simulated_store_is_called_like_the_real_one(real: type, simulated: type) -> None:
+    """The same methods with the same parameters and defaults."""
+    assert methods(simulated) == methods(real)
+    assert len(methods(real)) > 9

@@ -1,0 +1,408 @@
+"""The simulated world: two hosts with two workers each, a pair of Redis servers and a database.
+
+Everything in a worker is the package's own code; only the stores, the clocks and chance are replaced. What happens is
+a list of actions, each a line of text (:data:`ACTIONS` in ``actions.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path as FilePath
+from tempfile import gettempdir
+from typing import Any, cast
+from unittest.mock import patch
+
+from flask import Flask
+
+from flask_langpont_session import reconciler, repository
+from flask_langpont_session.config import Settings, load_settings
+from flask_langpont_session.cookies import SessionId
+from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA, Health
+from flask_langpont_session.host_memory import HostMemory
+from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.monitor import Monitor
+from flask_langpont_session.repository import SessionRepository
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.fence import Canary, Fence
+from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis_records import AuthEntry
+
+from .clock import Clock
+from .invariants import Promises
+from .sim_database import SERVER, SimDatabase, Tables
+from .sim_redis import Cluster, Connection, Node, SimRedisStore
+from .tasks import Path, SteppedFlights, Task, Tasks
+
+HOSTS = ("h0", "h1")
+WORKERS = {"w0": "h0", "w1": "h0", "w2": "h1", "w3": "h1"}
+SERVERS = ("A", "B", SERVER)
+USERS = ("alice", "root")
+SLOTS = ("s0", "s1", "s2")
+
+SKEWS_MS = (300, -400)
+"""How far the clocks of the two Redis servers are off."""
+
+TOLERANCE_MS = 1000
+"""How far clocks may be apart (docs/guarantees.md)."""
+
+SHORT = {"VERIFY_INTERVAL": 10, "GRACE": 30, "IDLE_TIMEOUT": 120, "ABSOLUTE_TIMEOUT": 900}
+PROFILES = {
+    "short": SHORT,
+    "long": SHORT | {"IDLE_TIMEOUT": 14_400, "ABSOLUTE_TIMEOUT": 86_400},
+    "always": SHORT | {"VERIFY_INTERVAL": 0},
+    "no grace": SHORT | {"GRACE": 0},
+    "narrow": SHORT | {"LOCAL_CACHE_SIZE": 1},
+    "exact": SHORT,
+}
+"""Settings under which worlds run; small, so that a short schedule meets every limit. A "narrow" worker forgets most
+of what it has seen. With "exact" all clocks agree."""
+
+
+@lru_cache
+def settings_of(profile: str) -> Settings:
+    """The package's settings under a profile."""
+    app = Flask("world", instance_path=str(FilePath(gettempdir()).resolve()))
+    app.testing = True
+    values = {
+        **PROFILES[profile],
+        "HEALTH_INTERVAL": 5,
+        "FAILURE_THRESHOLD": 2,
+        "LOCAL_CACHE_TTL": 60,
+        "JOURNAL": None,
+        "REDIS_URL": "redis://localhost/0",
+        "REPLICA_URL": "redis://localhost/1",
+    }
+    app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in values.items()})
+    return load_settings(app)
+
+
+PARTS: Mapping[Any, Mapping[str, Any]] = {
+    repository: {"_MOST_SETTLED": 1},
+    reconciler: {"_BATCH": 2, "_PIPELINE": 2, "_AT_ONCE": 3},
+}
+"""How much the package does at a time, much smaller than it is: a few sessions are too many for it."""
+
+
+@contextmanager
+def simulated() -> Iterator[None]:
+    """What the package does at a time is small, and what it logs is heard by the worlds only (:class:`Listener`)."""
+    log = logging.getLogger("flask_langpont_session")
+    level = log.level
+    with ExitStack() as stack:
+        for module, small in PARTS.items():
+            stack.enter_context(patch.multiple(module, **small))
+        stack.enter_context(patch.object(log, "propagate", False))
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+class Listener(logging.Handler):
+    """Hears what the package logs while a world runs."""
+
+    def __init__(self, promises: Promises) -> None:
+        super().__init__()
+        self._promises = promises
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Nothing of a session may be in it."""
+        self._promises.said(record.getMessage())
+
+
+class Host:
+    """One host: its journal outlives its workers."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name = name
+        self.journal = Journal(None, clock=world.clock.wall)
+
+
+@dataclass(eq=False)
+class Slot:
+    """One browser: the session ids it was given, the newest last."""
+
+    sids: list[SessionId] = field(default_factory=list)
+
+    @property
+    def sid(self) -> SessionId | None:
+        """What the browser sends."""
+        return self.sids[-1] if self.sids else None
+
+    @property
+    def old(self) -> SessionId | None:
+        """What it sent before its last sign-in; a request under way may still have it."""
+        return self.sids[-2] if len(self.sids) > 1 else self.sid
+
+
+class Worker:
+    """One worker process: the package's parts, on simulated stores. As a network, how it reaches the servers."""
+
+    def __init__(self, name: str, host: Host, world: World) -> None:
+        self.name = name
+        self.host = host
+        self._world = world
+        self.busy = 0
+        clock, settings = world.clock, world.settings
+        self.local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, clock=clock.monotonic)
+        stores = {store: world.redis_store(store, self, self._fence(store)) for store in (PRIMARY, REPLICA)}
+        self.health = Health(
+            [PRIMARY, REPLICA, DATABASE],
+            threshold=settings.failure_threshold,
+            local_ttl=settings.local_cache_ttl,
+            on_lost=lambda store, direction, cause: world.promises.lost(store, cause),
+            on_failure=lambda store: self.monitor.suspect(store),
+            clock=clock.monotonic,
+        )
+        self.repository = SessionRepository(
+            settings,
+            redis=stores,
+            database=world.database(self),
+            local=self.local,
+            journal=host.journal,
+            health=self.health,
+            recorder=world.recorder,
+            emit=lambda signal, event: world.promises.said(repr(event)),
+            clock=clock.monotonic,
+            now_ms=lambda: clock.now_ms,
+            flights=SteppedFlights(world.tasks),
+        )
+        world.births += 1
+        self.monitor = Monitor(
+            self.repository,
+            interval=settings.health_interval,
+            slow=settings.slow_ms / 1000,
+            clock=clock.monotonic,
+            now_ms=lambda: clock.now_ms,
+            rng=random.Random(world.births),
+        )
+
+    def _fence(self, store: str) -> Fence:
+        def incident() -> None:
+            if store == PRIMARY:
+                self.local.forget_categories()
+                self.monitor.note_incident()
+
+        return Fence(incident, HostMemory(self.host.journal, store))
+
+    # -- its network -------------------------------------------------------------------------------------------------
+
+    @property
+    def host_name(self) -> str:
+        """See :class:`~.sim_redis.Network`."""
+        return self.host.name
+
+    def path_to(self, server: str) -> Path:
+        """See :class:`~.sim_redis.Network`."""
+        world = self._world
+        if (self.name, server) in world.cuts or (self.host.name, server) in world.cuts:
+            return world.cut_path
+        return world.database_path if server == SERVER else Path.CLEAR
+
+    def connected(self, store: str, node: Node) -> None:
+        """See :class:`~.sim_redis.Network`."""
+        if store == PRIMARY:
+            self._world.promises.connected(self.name, self.host.name, node)
+
+    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+        """See :class:`~.sim_redis.Network`."""
+        self._world.promises.heard(connection, digest, entry)
+
+    def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
+        """See :class:`~.sim_redis.Network`."""
+        self._world.promises.looked(self.name, self.host.name, node, after)
+
+    def database_is_busy(self) -> bool:
+        """See :class:`~.sim_database.Network`."""
+        if self.busy:
+            self.busy -= 1
+            return True
+        return False
+
+
+class World:
+    """Everything there is.
+
+    :param profile: one of :data:`PROFILES`.
+    :ivar told: what requests were told, one line of text each.
+    :ivar cut_path: how a cut connection looks to who uses it.
+    """
+
+    def __init__(self, profile: str = "short") -> None:
+        self.settings = settings_of(profile)
+        self.clock = Clock()
+        self.tasks = Tasks(self.clock)
+        self.recorder = Recorder()
+        self.told: list[str] = []
+        self.cuts: set[tuple[str, str]] = set()
+        self.cut_path = Path.SILENT
+        self.database_path = Path.CLEAR
+        self._make_servers(*((0, (0, 0)) if profile == "exact" else (TOLERANCE_MS, SKEWS_MS)))
+        self.births = 0
+        self._listener = Listener(self.promises)
+        logging.getLogger("flask_langpont_session").addHandler(self._listener)
+        self.hosts = {name: Host(name, self) for name in HOSTS}
+        self.workers = {name: Worker(name, self.hosts[host], self) for name, host in WORKERS.items()}
+        self.slots = {name: Slot() for name in SLOTS}
+        self.under_way: dict[str, Task] = {}
+        self._minted = 0
+        self._values = 0
+
+    def _make_servers(self, tolerance_ms: int, skews_ms: tuple[int, int]) -> None:
+        self.promises = Promises(self.settings, self.clock, self.tasks, tolerance_ms)
+        self.tables = self.promises.tables = Tables(self.clock, self.promises)
+        self.cluster = self.promises.cluster = Cluster(self.clock, self.promises, skews_ms)
+
+    def redis_store(self, name: str, worker: Worker, fence: Fence) -> RedisStore:
+        """One endpoint as a worker sees it."""
+        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, fence)
+        return cast(RedisStore, store)
+
+    def database(self, worker: Worker) -> Database:
+        """The database as a worker sees it."""
+        database: Any = SimDatabase(self.tables, worker, self.tasks)
+        return cast(Database, database)
+
+    # -- ids and values ----------------------------------------------------------------------------------------------
+
+    def mint(self, kind: str) -> SessionId:
+        """A new session id."""
+        self._minted += 1
+        sid = SessionId(f"sid-{self._minted}", kind, False, self.clock.now_ms // 1000, b"secret")
+        if kind == "u":
+            self.promises.signed_in.add(sid.digest)
+        return sid
+
+    def new_value(self) -> int:
+        """A value that was never used before."""
+        self._values += 1
+        return self._values
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def start(self, label: str, worker: Worker, work: Callable[[Task], None], *, stepped: bool) -> None:
+        """Begin a request or a round of a monitor; with `stepped` it goes on when it is told to."""
+        task = Task(label, worker.name, self.clock.now_ms, stepped)
+        if stepped:
+            self.under_way[label] = task
+        self.tasks.run(task, lambda: work(task))
+        self._forget_finished()
+
+    def _forget_finished(self) -> None:
+        for label in [label for label, task in self.under_way.items() if task.is_over]:
+            del self.under_way[label]
+
+    def resume(self, label: str, how: Callable[[Task], None]) -> None:
+        """Let a request under way go on; nothing if there is none of that name."""
+        task = self.under_way.get(label)
+        if task is not None:
+            how(task)
+            self._forget_finished()
+
+    def finish_all(self) -> None:
+        """Let everything that is under way come to its end."""
+        for label in list(self.under_way):
+            self.resume(label, self.tasks.finish)
+
+    def crash(self, worker: Worker) -> None:
+        """A worker dies, with all it does and knows; another one takes its place."""
+        for label, task in list(self.under_way.items()):
+            if task.worker == worker.name:
+                self.tasks.kill(task)
+                del self.under_way[label]
+        self.promises.workers.pop(worker.name, None)
+        self.cluster.replaced_at = 0  # whoever knew how Redis was before is gone
+        self.workers[worker.name] = Worker(worker.name, self.hosts[worker.host.name], self)
+
+    def lose(self, host: Host) -> None:
+        """A host dies, and its journal with it; another one takes its place."""
+        self.promises.hosts.pop(host.name, None)
+        self.hosts[host.name].journal.close()
+        self.hosts[host.name] = Host(host.name, self)
+        for worker in [w for w in self.workers.values() if w.host.name == host.name]:
+            self.crash(worker)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        logging.getLogger("flask_langpont_session").removeHandler(self._listener)
+        for task in self.under_way.values():
+            self.tasks.kill(task)
+        self.under_way.clear()
+        for host in self.hosts.values():
+            host.journal.close()
+
+    # -- rounds of the monitors --------------------------------------------------------------------------------------
+
+    def tick(self, worker: Worker, label: str = "", *, stepped: bool = False) -> None:
+        """One round of a worker's monitor."""
+        if any(task.worker == worker.name and task.notes.get("tick") for task in self.under_way.values()):
+            return  # one round at a time, as the monitor's lock has it
+
+        def work(task: Task) -> None:
+            task.notes["tick"] = True
+            worker.monitor.tick()
+            self._check_tick(worker, task)
+
+        self.start(label, worker, work, stepped=stepped)
+
+    def _check_tick(self, worker: Worker, task: Task) -> None:
+        redis, _ = reconciler.answering(worker.repository)
+        journal = worker.host.journal
+        waiting = [] if journal.is_empty() else journal.pending_revocations(database=True, redis=False)
+        identity = worker.repository.primary.fence.identity
+        on_primary = redis and identity == self.cluster.primary.identity
+        self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
+
+    def tick_all(self) -> None:
+        """One round of every monitor."""
+        for worker in list(self.workers.values()):
+            self.tick(worker)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every worker uses every store, and nothing waits to be brought to one."""
+        if any(worker.health.open_stores() for worker in self.workers.values()):
+            return False
+        if any(worker.monitor._incident is not None for worker in self.workers.values()):
+            return False
+        waiting = ("writes", "revocations", "user_revocations", "pushes")
+        return not any(host.journal.counts()[kind] for host in self.hosts.values() for kind in waiting)
+
+    def restore_everything(self) -> None:
+        """All that is broken works again, and nothing is under way any more."""
+        self.cuts.clear()
+        self.cluster.names.clear()
+        self.database_path = Path.CLEAR
+        for worker in self.workers.values():
+            worker.busy = 0
+        cluster = self.cluster
+        for node in (cluster.primary, cluster.replica):
+            node.frozen = node.refuses_writes = False
+            cluster.start(node)
+        cluster.demote()
+        self.finish_all()
+        while self.tasks.late:
+            self.tasks.arrive(0)
+        cluster.replica.replicate(len(cluster.replica.inbox))
+
+    @property
+    def census(self) -> Counter[str]:
+        """What happened how often: what the promises saw, and what the package counted."""
+        operations = {
+            f"{op.name} {op.category} {op.source} {op.outcome}": series.count
+            for op, series in self.recorder.series().items()
+        }
+        return self.promises.census + Counter(self.recorder.counters()) + Counter(operations)
+
+    def journals(self) -> dict[str, Mapping[str, int]]:
+        """What waits in the journals, for whoever looks at a failed schedule."""
+        return {name: dict(host.journal.counts()) for name, host in self.hosts.items()}
