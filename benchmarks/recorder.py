@@ -32,12 +32,11 @@ AWS = {
 def calls(recorder: Recorder) -> Mapping[str, Callable[[], object]]:
     """What a request does to be counted."""
     active = ActiveSessions(_Nowhere(), recorder, is_up=lambda: False, interval=60)
-    active.served("a session", 3_600_000)
     return {
         "observe an operation": lambda: recorder.observe("load", "all", "primary", "ok", 0.00042),
         "count an event": lambda: recorder.count("sessions_created"),
         "measure a payload": lambda: recorder.measure("payload", "ui", 120),
-        "is a session due to be noted": lambda: active.is_due("a session"),
+        "note a session in use": lambda: active.served("a session", 3_600_000),
     }
 
 

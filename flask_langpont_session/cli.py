@@ -112,12 +112,15 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
         raise click.UsageError("name either a DIGEST or a --user")
     if digest is not None and not is_digest(digest):
         raise click.UsageError("a digest has 43 characters, as `flask langpont sessions list` prints them")
-    repository = state_of().repository
+    state = state_of()
+    repository = state.repository
     walk = repository.begin(_PATIENCE)
     if digest is not None:
         done = Revoked(durable=repository.revoke(digest, walk), sessions=1)
     else:
         done = repository.revoke_user(user_id or "", walk)
+    if state.exporting is not None:
+        state.exporting.active.update(may_lead=False)  # this process has no thread that would bring it
     where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"
     click.echo(f"{done.sessions} sessions ended: {where}.")
 

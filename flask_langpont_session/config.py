@@ -41,6 +41,9 @@ _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 _LOCAL_REDIS = "redis://localhost:6379/0"
 _TLS_SCHEMES = ("rediss:", "valkeys:", "rediss+sentinel:", "valkeys+sentinel:", f"{endpoints.SCHEME}:")
 
+LONGEST_METRICS_INTERVAL = 60
+"""Seconds. Alarms of ``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
+
 SEVERITIES = ("info", "warning", "critical", "emergency")
 _TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
 
@@ -262,7 +265,7 @@ class Settings:
     environment: str = _setting("production", _dimension)
     service: str = _setting("LangPont", _dimension)
     metrics: Sequence[str] = _setting(list, _some_of("cloudwatch", "prometheus"))
-    metrics_interval: float = _setting(60, _number(1, 3600, _SECONDS))
+    metrics_interval: float = _setting(60, _number(1, LONGEST_METRICS_INTERVAL, _SECONDS))
     metrics_url: str | None = _setting(None, _optional(_page_like("/metrics")))
     metrics_registry: Any = _setting(None, _registry)
     alert_topics: Mapping[str, str] = _setting(dict, _topics)

@@ -231,11 +231,9 @@ def count_level(recorder: Recorder, level: int) -> None:
 class InUse(Protocol):
     """Who wants to know which sessions are in use. Nothing here may wait for anything."""
 
-    def is_due(self, digest: str) -> bool:
-        """Whether it wants to hear of this session (again)."""
-
     def served(self, digest: str, life_ms: int) -> None:
-        """A session was used, and ends unless it is used again within `life_ms` milliseconds."""
+        """A session was used, and ends unless it is used again within `life_ms` milliseconds. Not said of every use:
+        when Redis has prolonged an anonymous one's life, or the database was asked about a signed-in one."""
 
     def ended(self, digest: str) -> None:
         """A session is over."""

@@ -142,6 +142,7 @@ class Reconciler:
         )
         for digest in digests:
             self._repository.local.kill(digest)
+            self._repository.no_longer_in_use(digest)
         return digests
 
     def _bury_all(self, dead: Sequence[tuple[str, int]]) -> None:
@@ -153,6 +154,7 @@ class Reconciler:
         version = int(entry.in_database)
         to_database, to_redis = database and not entry.in_database, redis and not entry.in_redis
         self._repository.local.kill(entry.digest)
+        self._repository.no_longer_in_use(entry.digest)
         if to_database:
             dead = dict(self._database.revoke(entry.digest, timeout=_TIMEOUT))
             version = dead.pop(entry.digest, 0)

@@ -160,7 +160,7 @@ class SessionRepository:
             apply_writes(shown, overlay.writes[AUTH], {})
             loaded.fields[AUTH] = shown
         self._show(loaded, others, sid, walk, heard, overlay)
-        self._count_load(sid.digest, SIGNED_IN, loaded, walk, life)
+        self._count_load(loaded, walk, life)
         return loaded
 
     def load_more(self, sid: SessionId, walk: Walk, life: Life, loaded: Loaded, category: str) -> None:
@@ -177,7 +177,7 @@ class SessionRepository:
         heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
-        self._count_load(sid.digest, ANONYMOUS, loaded, walk, life)
+        self._count_load(loaded, walk, life)
         return loaded
 
     def _read(
@@ -195,6 +195,8 @@ class SessionRepository:
                 answer = self._ask(source, sid.digest, lives, walk, kind, shadow)
             except StoreError:
                 continue
+            if self._in_use and answer.moved_ms and kind == ANONYMOUS and not shadow:
+                self._in_use.served(sid.digest, answer.moved_ms)
             for category in answer.damaged:
                 self._set_aside(sid.digest, category, source, walk, shadow, category in answer.foreign)
             return Heard(answer, source, asked_at)
@@ -313,7 +315,7 @@ class SessionRepository:
             self._settle_revoked(old, 0, walk, in_database=True)
             self.recorder.count("sessions_ended", by=int(not plan.renames))
         elif origin:
-            self._no_longer_in_use(origin.digest)  # its data is left to run out
+            self.no_longer_in_use(origin.digest)  # its data is left to run out
         self._count_save(plan, target)
         self._save_categories(plan, target, walk, row)
         return Saved(stored=True)
@@ -629,7 +631,7 @@ class SessionRepository:
         if origin.kind != SIGNED_IN:
             names = tuple(self.table.categories)
             self._to_primary(walk, "remove", lambda timeout: self.primary.remove(origin.digest, names, timeout=timeout))
-            self._no_longer_in_use(origin.digest)
+            self.no_longer_in_use(origin.digest)
 
     # -- revoking --------------------------------------------------------------------------------------------------
 
@@ -659,7 +661,7 @@ class SessionRepository:
 
     def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
         self.local.kill(digest)
-        self._no_longer_in_use(digest)
+        self.no_longer_in_use(digest)
         in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
         if not (in_database and in_redis):
             self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
@@ -740,7 +742,7 @@ class SessionRepository:
         self.recorder.count("sessions_ended", by=sum(not self.local.is_dead(digest) for digest in digests))
         for digest in digests:
             self.local.kill(digest)
-            self._no_longer_in_use(digest)
+            self.no_longer_in_use(digest)
         in_redis = not digests or bool(self._to_primary(walk, "bury", bury))
         if digests and not in_database:
             self._outbox.revoke(*digests, in_redis=in_redis, in_database=False)
@@ -750,37 +752,41 @@ class SessionRepository:
 
     # -- reporting -------------------------------------------------------------------------------------------------
 
-    def _count_load(self, digest: str, kind: str, loaded: Loaded, walk: Walk, life: Life) -> None:
-        """What stood in for the primary, and whose session is in use."""
+    def _count_load(self, loaded: Loaded, walk: Walk, life: Life) -> None:
+        """What stood in for the primary, and which signed-in session is in use."""
         if walk.level:
             for source in {*loaded.sources.values(), *loaded.exceptions.values()} - {PRIMARY, "none"}:
                 self.recorder.count(f"fallback_{source}")
-        if self._in_use is None or loaded.shadow or not self._in_use.is_due(digest):
+        row = loaded.row
+        if self._in_use is None or row is None:
             return
-        if loaded.row:
-            self._in_use.served(digest, life.left_of(loaded.row))
-        elif kind == ANONYMOUS and (names := [name for name, version in loaded.versions.items() if version]):
-            self._in_use.served(digest, max(self.life_of(name, ANONYMOUS, life) for name in names))
+        # Leases are shared, so all workers together ask the database about a session once in a while.
+        is_due = life.is_slide_due(row, row.read_at)  # still: the database could not note this use, but Redis did
+        if is_due or loaded.sources[AUTH] == DATABASE:
+            ends = row.read_at + life.idle_ms if is_due else row.idle_expires_at
+            self._in_use.served(row.digest, min(ends, row.absolute_expires_at) - row.read_at)
 
     def _count_save(self, plan: Plan, target: SessionId, names: Iterable[str] = ()) -> None:
-        """A session that began or has another id now; it is in use.
+        """A session that began or has another id now, or an anonymous one whose data lives longer for it: it is in use.
 
         :param names: the categories that were saved.
         """
         if plan.is_new:
             keeps_on = plan.renames or (target.kind != SIGNED_IN and plan.origin and not plan.ends)
             self.recorder.count("sessions_regenerated" if keeps_on else "sessions_created")
-        if self._in_use is None or plan.is_for_shadow or not self._in_use.is_due(target.digest):
+        is_signed_in = target.kind == SIGNED_IN
+        if self._in_use is None or plan.is_for_shadow or (is_signed_in and not plan.is_new):
             return
         lives = [self.life_of(name, target.kind, plan.life) for name in names]
-        self._in_use.served(target.digest, plan.life.idle_ms if target.kind == SIGNED_IN else max(lives))
+        self._in_use.served(target.digest, plan.life.idle_ms if is_signed_in else max(lives))
 
     def _count_payload(self, changes: Mapping[str, CategoryChange]) -> None:
         for name, change in changes.items():
             if change.sets:
                 self.recorder.measure("payload", name, sum(map(len, change.sets)) + sum(map(len, change.sets.values())))
 
-    def _no_longer_in_use(self, digest: str) -> None:
+    def no_longer_in_use(self, digest: str) -> None:
+        """Have a session that is over counted no more."""
         if self._in_use is not None:
             self._in_use.ended(digest)
 

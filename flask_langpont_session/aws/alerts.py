@@ -1,4 +1,6 @@
-"""Alerts to SNS: one daemon thread per process looks at the conditions, moves the host's incidents on, and sends.
+"""Alerts to SNS: in each process one daemon thread looks at the conditions and moves the host's incidents on, and
+another one sends what there is to tell. Who looks never waits for a network: others would think that what only this
+process sees is over.
 
 Nothing here runs in a request but what costs a dictionary entry. The workers of a host share their incidents in a file
 beside the journal (``host_file``), so that one of them tells what all of them see, with every store down; a worker that
@@ -20,13 +22,13 @@ import msgspec
 from flask import Flask, request_started
 
 from ..config import Settings
-from ..exporters.pump import Pump, end_all
+from ..exporters.pump import EXIT_WAIT, Pump, end_all
 from ..health import Health
 from ..metrics import Recorder
 from . import client, incidents
 from .alert_table import TEST, Severity
 from .conditions import WITHOUT_STATE, Conditions
-from .host_file import HostFile
+from .host_file import Busy, HostFile
 from .incidents import Host, Notice, Sightings, State, Terms, alert_of
 from .messages import Sender, compose
 from .topics import NotSent, Topics, short_name
@@ -34,7 +36,7 @@ from .topics import NotSent, Topics, short_name
 log = logging.getLogger(__name__)
 
 TICK = 1.0
-"""Seconds between looks."""
+"""Seconds between looks, and between looks for something to send."""
 
 TERMS = Terms()
 """All but the repetition, which is a setting."""
@@ -56,7 +58,7 @@ class Alerts:
 
     :param file: what the workers of this host share.
     :param environment: the setting ENVIRONMENT; `service`: SERVICE; `runbook`: ALERT_RUNBOOK.
-    :param tick: seconds between looks.
+    :param tick: seconds between looks, and between looks for something to send.
     :param clock: seconds since 1970.
     """
 
@@ -84,67 +86,131 @@ class Alerts:
         self._terms = terms
         self._clock = clock
         self._watching_since = clock()
+        self._missed: Sightings = {}
         self._problem: str | None = None
-        self._pump = Pump("alerts", self._begin, tick)
+        self._tried: tuple[Notice, str | None] | None = None
+        self._looking = Pump("alerts", self._begin_to_look, tick)
+        self._sending = Pump("alerts-sender", self._begin_to_send, tick)
 
-    def _begin(self) -> Callable[[], None]:
-        """What the thread does; called in each process anew, when it starts there."""
-        self._watching_since = self._clock()
-        self._problem = None
+    def _begin_to_look(self) -> Callable[[], None]:
+        """What the thread that looks does; called in each process anew, when it starts there."""
+        self._watching_since, self._missed = self._clock(), {}
         return self.look
+
+    def _begin_to_send(self) -> Callable[[], None]:
+        """Likewise for the thread that sends."""
+        self._problem = self._tried = None
+        return self._send_until_the_end
+
+    def _send_until_the_end(self) -> None:
+        if self._sending.is_ending:
+            # What the last look finds is to be sent too.
+            self._looking.wait(EXIT_WAIT)
+        self.send()
 
     def happened(self, sender: object, event: object) -> None:
         """Something happened (a receiver of the package's signals): the next look finds it."""
         self._conditions.happened(event)
-        self._pump.ensure_started()
+        self.ensure_started()
 
     def ensure_started(self, *_: object, **__: Any) -> None:
-        """Start the thread in this process unless it runs (a receiver of Flask's signals)."""
-        self._pump.ensure_started()
+        """Start the threads in this process unless they run (a receiver of Flask's signals)."""
+        self._looking.ensure_started()
+        self._sending.ensure_started()
 
     def stop(self) -> None:
-        """Look a last time, send what is due, and end the thread. For tests and orderly exits; a process that ends
+        """Look a last time, send what is due, and end the threads. For tests and orderly exits; a process that ends
         does it by itself."""
-        end_all([self._pump])
+        end_all([self._looking, self._sending])
+
+    # -- looking ---------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """One round. Public so that tests can drive it without the thread."""
-        sightings = self._conditions.look()
-        if not sightings and _decoded(self._file.read()).is_idle:
-            self._file.rejoin()
+        """Move the incidents on, without any network. Public so that tests can drive it without the thread."""
+        sightings = {**self._missed, **self._conditions.look()}
+        if not sightings and self._is_idle():
             return
-        due, suppressed = self._file.update(lambda data: self._step(data, sightings))
+        now = self._clock()
+        # A clock that is set back must not leave an incident burning until it has caught up.
+        self._watching_since = min(self._watching_since, now)
+        try:
+            suppressed = self._file.update(lambda data: self._step(data, sightings, now))
+        except Busy:
+            # States are looked up again the next time; of what happened nothing else will tell.
+            self._missed = {key: details for key, details in sightings.items() if alert_of(key).happens_once}
+            return
+        self._missed = {}
         if suppressed:
             self._recorder.count("alerts_suppressed", suppressed)
-        for notice in due:
-            self._send(notice)
 
-    def _step(self, data: bytes, sightings: Sightings) -> tuple[bytes, tuple[list[Notice], int]]:
-        host, now = _decoded(data), self._clock()
-        suppressed = incidents.step(host, sightings, now, self._terms, self._watching_since)
-        due = incidents.take(host, now, self._terms)
-        return msgspec.json.encode(host), (due, suppressed)
+    def _is_idle(self) -> bool:
+        """Whether nothing burns or waits. Where that cannot be told it has to be settled, by writing."""
+        host = _read(self._file.read())
+        return host is not None and host.is_idle and not self._file.is_cut_off
 
-    def _send(self, notice: Notice) -> None:
+    def _step(self, data: bytes, sightings: Sightings, now: float) -> tuple[bytes, int]:
+        host = _decoded(data)
+        suppressed = incidents.step(host, sightings, now, self._terms, now - self._watching_since)
+        return msgspec.json.encode(host), suppressed
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self) -> None:
+        """Send what is due, one message at a time. Public as :meth:`look` is."""
+        try:
+            self._settle()
+            while notice := self._take():
+                self._tried = notice, self._publish(notice)
+                self._settle()
+        except Busy:
+            # The next round goes on here: what was sent must not be sent again for want of a note.
+            return
+
+    def _take(self) -> Notice | None:
+        host = _read(self._file.read())
+        if host is None or not host.queue:
+            return None
+        return self._file.update(self._taken)
+
+    def _taken(self, data: bytes) -> tuple[bytes, Notice | None]:
+        host = _decoded(data)
+        notice = incidents.take(host, self._clock(), self._terms)
+        return (msgspec.json.encode(host), notice) if notice else (data, None)
+
+    def _publish(self, notice: Notice) -> str | None:
+        """Try once.
+
+        :return: why it was not sent, in words; None: it was.
+        """
         alert, problem = alert_of(notice.key), None
         try:
             self._topics.publish(self._topics.of(alert.severity), compose(notice, alert, self._sender()))
         except NotSent as error:
             problem = error.problem
         except Exception as error:
-            # Left in the queue it would come back again and again, and keep others from being sent.
+            # It must not come back at once, again and again, nor keep others from being sent.
             log.exception("an alert met an error that is not known")
             problem = type(error).__name__
         self._note(problem)
-        lost = self._file.update(lambda data: self._settle(data, notice.serial, sent=problem is None))
-        if problem is None:
-            self._recorder.count("alerts_sent")
-            log.info("alert %s (%s): %s was sent", notice.key, alert.severity, notice.state)
-        elif lost:
-            self._recorder.count("alerts_failed")
-            log.error("alert %s (%s): %s could not be sent", notice.key, alert.severity, notice.state)
+        return problem
 
-    def _settle(self, data: bytes, serial: int, *, sent: bool) -> tuple[bytes, bool]:
+    def _settle(self) -> None:
+        """Note what became of the message that was tried last."""
+        if self._tried is None:
+            return
+        notice, problem = self._tried
+        lost = self._file.update(lambda data: self._settled(data, notice.serial, sent=problem is None))
+        self._tried = None
+        self._recorder.count("alerts_failed" if problem else "alerts_sent")
+        what = (notice.key, alert_of(notice.key).severity, notice.state)
+        if problem is None:
+            log.info("alert %s (%s): %s was sent", *what)
+        elif lost:
+            log.error("alert %s (%s): %s could not be sent, and is given up", *what)
+        elif notice.attempts == 0:
+            log.error("alert %s (%s): %s could not be sent; it is tried again", *what)
+
+    def _settled(self, data: bytes, serial: int, *, sent: bool) -> tuple[bytes, bool]:
         host = _decoded(data)
         lost = incidents.settle(host, serial, self._clock(), self._terms, sent=sent)
         return msgspec.json.encode(host), lost
@@ -182,7 +248,7 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -
     alerts = Alerts(
         Conditions(health, recorder, time.monotonic),
         Topics(settings.alert_topics),
-        HostFile(_file_beside(settings.journal)),
+        HostFile(_file_beside(settings.journal), joined),
         recorder,
         environment=settings.environment,
         service=settings.service,
@@ -201,10 +267,24 @@ def _file_beside(journal: str | Path | None) -> Path | None:
     return Path(f"{Path(journal).resolve()}-alerts") if journal else None
 
 
-def _decoded(data: bytes) -> Host:
+def joined(shared: bytes, own: bytes) -> bytes:
+    """What the workers of a host know together, with what one of them went through alone."""
+    host = _decoded(shared)
+    incidents.join(host, _decoded(own))
+    return msgspec.json.encode(host)
+
+
+def _read(data: bytes) -> Host | None:
+    """None: nobody can read it."""
     try:
         return msgspec.json.decode(data, type=Host) if data else Host()
     except msgspec.MsgspecError:
+        return None
+
+
+def _decoded(data: bytes) -> Host:
+    host = _read(data)
+    if host is None:
         # Another release wrote it. What burns is seen again soon.
         log.warning("what this host's workers noted of their incidents cannot be read; it is begun anew")
-        return Host()
+    return host or Host()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,62 +29,84 @@ T = TypeVar("T")
 _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"LPA1"
 _PLACE = 131_072
-_PATIENCE = 2.0
-"""Seconds to wait for the lock. Whoever holds it longer was stopped, not busy."""
+_PATIENCE = 0.5
+"""Seconds to wait for the lock at a time. Whoever holds it longer was stopped, or waits for a disk."""
+
+_ALONE_AFTER = (30.0, 60.0)
+"""Seconds, at random between these, without getting the lock, after which a process goes on by itself: not all at once,
+for whoever holds it may go on in between."""
+
+
+class Busy(Exception):
+    """Another process has held the file for too long. Nothing was changed; it is to be tried again soon."""
 
 
 class HostFile:
-    """Shared bytes. While the file cannot be used, and until that is settled, this process goes on by itself.
+    """Shared bytes. While the file cannot be used this process goes on by itself, and tries it again each time.
 
     :param path: the file; None: this process' memory.
+    :param join: (shared contents, those of this process alone) → what is shared when the file can be used again.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, join: Callable[[bytes, bytes], bytes] = lambda shared, own: shared) -> None:
         self._path = path
+        self._join = join
         self._reset()
         renew_in_children(self, HostFile._reset)
 
     def _reset(self) -> None:
         """As new: nobody in a forked child holds the lock, and what was the parent's alone stays the parent's."""
         self._lock = threading.Lock()
-        self._alone = self._path is None
+        self._alone = False
+        self._alone_at: float | None = None
         self._last = b""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether this process goes on by itself, and would like to come back."""
+        return self._alone
 
     def read(self) -> bytes:
         """What is there, without waiting for anybody; empty if there is nothing."""
         with self._lock:
-            if not self._alone:
-                self._last = self._peek()
+            if self._path is not None and not self._alone:
+                self._last = self._peek(self._path)
             return self._last
 
     def update(self, change: Callable[[bytes], tuple[bytes, T]]) -> T:
-        """Replace the contents while nobody else can. Never raises by itself.
+        """Replace the contents while nobody else can.
 
-        :param change: old contents → (new contents, what to return).
+        :param change: old contents → (new contents, what to return). Without effects: it may be called twice.
+        :raises Busy: nothing else is raised by itself.
         """
         with self._lock:
-            if not self._alone:
+            if self._path is not None:
                 try:
-                    with self._locked() as descriptor:
-                        return self._replace(descriptor, change)
+                    with self._locked(self._path) as descriptor:
+                        answer = self._replace(descriptor, change)
+                    self._alone, self._alone_at = False, None
+                    return answer
                 except OSError as error:
+                    if isinstance(error, BlockingIOError) and self._is_patient():
+                        raise Busy from None
+                    if not self._alone:
+                        log.error("alerts of this host's workers cannot be brought together: %s", type(error).__name__)
                     self._alone = True
-                    log.error("alerts of this host's workers cannot be brought together: %s", type(error).__name__)
             self._last, answer = change(self._last)
             return answer
 
-    def rejoin(self) -> None:
-        """Nothing is going on in this process that the others do not know: use the file again if it can be used."""
-        with self._lock:
-            if self._alone and self._path is not None:
-                with suppress(OSError), self._locked() as descriptor:
-                    self._last, self._alone = _newest(descriptor)[1], False
+    def _is_patient(self) -> bool:
+        """Whether to wait on for who holds the lock."""
+        now = time.monotonic()
+        if self._alone_at is None:
+            self._alone_at = now + random.uniform(*_ALONE_AFTER)
+        return not self._alone and now < self._alone_at
 
-    def _peek(self) -> bytes:
+    @staticmethod
+    def _peek(path: Path) -> bytes:
         """A torn read shows by its checksum: then the older place is read, and the next look sees the newer one."""
-        assert self._path is not None
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return b""
         try:
@@ -93,11 +116,11 @@ class HostFile:
         finally:
             os.close(descriptor)
 
+    @staticmethod
     @contextmanager
-    def _locked(self) -> Iterator[int]:
-        assert self._path is not None
+    def _locked(path: Path) -> Iterator[int]:
         # Opened each time: the lock belongs to the open file, and a forked child must not inherit it.
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _take_lock(descriptor)
             if os.fstat(descriptor).st_size < 2 * _PLACE:
@@ -107,14 +130,15 @@ class HostFile:
             os.close(descriptor)
 
     def _replace(self, descriptor: int, change: Callable[[bytes], tuple[bytes, T]]) -> T:
-        serial, self._last = _newest(descriptor)
+        serial, shared = _newest(descriptor)
+        self._last = self._join(shared, self._last) if self._alone else shared
         contents, answer = change(self._last)
-        if contents != self._last:
+        if contents != shared:
             if len(contents) > _PLACE - _HEADER.size:
                 raise OSError("too much for the file")
             header = _HEADER.pack(_MAGIC, serial + 1, len(contents), _checksum(serial + 1, contents))
             _write(descriptor, header + contents, (serial + 1) % 2 * _PLACE)
-            self._last = contents
+        self._last = contents
         return answer
 
 

@@ -5,6 +5,9 @@ An incident is *pending* while its condition holds but not yet for long enough, 
 :class:`Host`. There is no leader: whoever moves an incident on, under the lock, also queues its message. The queue is
 part of the host's state, so that a message survives the worker that was about to send it.
 
+What waits there is only the latest of each key: a recovery takes the place of an alarm that SNS has not taken by then.
+So nothing has to be dropped, however long SNS is away, and nobody is woken for what is over.
+
 Who sees a condition says so again at every step. A worker that is killed just stops saying it.
 """
 
@@ -46,7 +49,10 @@ class Terms:
     :param flap_window: an incident that fired before within this time must be gone for longer to be over: the time
         doubles each time, up to …
     :param longest_heal: this.
-    :param retry: when a message that matters is tried for the second and last time.
+    :param retry: a message that SNS did not take is tried again after this, then after twice as long each time, up
+        to …
+    :param longest_retry: this. An alarm is tried for as long as it burns, …
+    :param keep: a recovery for so long.
     :param lease: who took a message out of the queue and did not report within this time is believed dead.
     """
 
@@ -60,17 +66,13 @@ class Terms:
     flap_window: float = 3600
     longest_heal: float = 900
     retry: float = 30
+    longest_retry: float = 300
+    keep: float = 86_400
     lease: float = 60
 
 
-LONGEST_QUEUE = 50
-"""Messages that wait on a host at most."""
-
 _FOREIGN = 86_400
 """Seconds after which an alert of another release is dropped."""
-
-PORTION = 5
-"""Messages that one worker takes at a time: it must be able to try them all within its lease."""
 
 
 class Bucket(msgspec.Struct):
@@ -121,6 +123,7 @@ class Notice(msgspec.Struct):
     :param suppressed: earlier incidents of this key that the limits held back, and that no message told of yet.
     :param firings: how often this key fired in the flap window.
     :param repeated: told again because it goes on.
+    :param attempts: how often SNS did not take it.
     :param not_before: when it may be tried.
     :param taken_until: until when the worker that took it has time.
     """
@@ -173,21 +176,21 @@ def alert_of(key: str) -> Alert:
     return _BY_NAME[key.partition("/")[0]]
 
 
-def step(host: Host, sightings: Sightings, now: float, terms: Terms, watching_since: float) -> int:
+def step(host: Host, sightings: Sightings, now: float, terms: Terms, watched: float) -> int:
     """Move every incident on; `host` is changed in place.
 
     :param now: seconds since 1970: the workers of a host share no other clock that outlives a process.
-    :param watching_since: when the worker that asks began to look. It cannot know that something is over which it has
-        not watched for long enough itself.
-    :return: how many messages were held back or dropped.
+    :param watched: seconds for which the worker that asks has been looking. It cannot know that something is over
+        which it has not watched for long enough itself.
+    :return: how many messages the limits held back.
     """
     _tidy(host, now)
     for key, details in sightings.items():
         _see(host, key, details, now, terms)
     held_back = 0
     for key in sorted(_known(host.incidents), key=lambda key: -alert_of(key).severity.rank):
-        held_back += _advance(host, key, now, terms, watching_since)
-    return held_back + _shorten_queue(host)
+        held_back += _advance(host, key, now, terms, watched)
+    return held_back
 
 
 def _tidy(host: Host, now: float) -> None:
@@ -208,7 +211,7 @@ def _see(host: Host, key: str, details: Details, now: float, terms: Terms) -> No
     incident.details = dict(details)
 
 
-def _advance(host: Host, key: str, now: float, terms: Terms, watching_since: float) -> bool:
+def _advance(host: Host, key: str, now: float, terms: Terms, watched: float) -> bool:
     """Move one incident on.
 
     :return: whether the limits held its message back, just now.
@@ -218,7 +221,7 @@ def _advance(host: Host, key: str, now: float, terms: Terms, watching_since: flo
         return False
     if incident.fired_at is None:
         _fire(incident, host.past.setdefault(key, Past()), alert_of(key), now, terms)
-    if now - max(incident.seen, watching_since) >= incident.heals_after:
+    if min(now - incident.seen, watched) >= incident.heals_after:
         del host.incidents[key]
         if incident.told_at is not None:
             _tell(host, key, incident, State.RESOLVED, now)
@@ -295,8 +298,13 @@ def _hold_back(incident: Incident, past: Past) -> bool:
 
 
 def _tell(host: Host, key: str, incident: Incident, state: State, now: float, *, repeated: bool = False) -> None:
+    """Queue a message, in place of the one of its key that nobody is sending."""
     past = host.past[key]
-    suppressed, past.suppressed = past.suppressed - incident.suppressed, 0
+    replaced = [notice for notice in host.queue if notice.key == key and notice.taken_until <= now]
+    for notice in replaced:
+        host.queue.remove(notice)
+    suppressed = past.suppressed - incident.suppressed + sum(notice.suppressed for notice in replaced)
+    past.suppressed = 0
     incident.told_at, incident.suppressed = now, False
     host.serial += 1
     host.queue.append(
@@ -315,34 +323,18 @@ def _tell(host: Host, key: str, incident: Incident, state: State, now: float, *,
     )
 
 
-def _shorten_queue(host: Host) -> int:
-    """Drop the least urgent messages of a queue that is too long, the oldest first. Recoveries go last.
+def take(host: Host, now: float, terms: Terms) -> Notice | None:
+    """The message that the caller shall try to send now; nobody else gets it for the length of a lease.
 
-    :return: how many.
+    A key's messages go one after the other: a recovery must not overtake an alarm that is on its way.
     """
-    dropped = max(0, len(host.queue) - LONGEST_QUEUE)
-    for _ in range(dropped):
-        host.queue.remove(min(host.queue, key=_worth))
-    return dropped
-
-
-def _worth(notice: Notice) -> tuple[bool, int]:
-    return notice.state is State.RESOLVED, alert_of(notice.key).severity.rank if is_known(notice.key) else 0
-
-
-def take(host: Host, now: float, terms: Terms) -> list[Notice]:
-    """The messages that the caller shall try to send now, in order; nobody else gets them for the length of a lease.
-
-    A key's messages go one after the other: a recovery must not overtake the alarm.
-    """
-    taken: list[Notice] = []
     for notice in _first_of_each_key(host.queue):
         others = now < notice.taken_until <= now + terms.lease
-        waits = now < notice.not_before <= now + terms.retry
-        if not others and not waits and len(taken) < PORTION:
+        waits = now < notice.not_before <= now + terms.longest_retry
+        if not others and not waits:
             notice.taken_until = now + terms.lease
-            taken.append(notice)
-    return taken
+            return notice
+    return None
 
 
 def _first_of_each_key(queue: Iterable[Notice]) -> Iterator[Notice]:
@@ -356,19 +348,33 @@ def _first_of_each_key(queue: Iterable[Notice]) -> Iterator[Notice]:
 def settle(host: Host, serial: int, now: float, terms: Terms, *, sent: bool) -> bool:
     """Note what became of a message that was taken.
 
-    :return: whether it is lost: not sent, and not to be tried again.
+    :return: whether it is lost: not sent, and neither to be tried again nor replaced.
     """
     notice = next((notice for notice in host.queue if notice.serial == serial), None)
     if notice is None:
         return False
-    notice.attempts += 1
-    if not sent and notice.attempts < _attempts(notice):
-        notice.not_before, notice.taken_until = now + terms.retry, 0.0
-        return False
-    host.queue.remove(notice)
-    return not sent
+    replaced = any(other.key == notice.key and other.serial > serial for other in host.queue)
+    too_old = notice.state is State.RESOLVED and now - notice.at >= terms.keep
+    if sent or replaced or too_old:
+        host.queue.remove(notice)
+        return not sent and not replaced
+    # The exponent ends before the numbers do.
+    notice.not_before = now + min(terms.retry * 2 ** min(notice.attempts, 20), terms.longest_retry)
+    notice.attempts, notice.taken_until = notice.attempts + 1, 0.0
+    return False
 
 
-def _attempts(notice: Notice) -> int:
-    matters = notice.state is State.RESOLVED or alert_of(notice.key).severity.rank >= Severity.CRITICAL.rank
-    return 2 if matters else 1
+def join(host: Host, own: Host) -> None:
+    """Bring in what a worker went through alone, while it could not share it. What the host knows of a key holds.
+
+    :param host: changed in place.
+    """
+    told = {*host.incidents, *(notice.key for notice in host.queue)}
+    for key in own.incidents.keys() - told:
+        host.incidents[key] = own.incidents[key]
+    for key, past in own.past.items():
+        host.past.setdefault(key, past)
+    for notice in own.queue:
+        if notice.key not in told:
+            host.serial += 1
+            host.queue.append(msgspec.structs.replace(notice, serial=host.serial))

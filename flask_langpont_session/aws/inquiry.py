@@ -14,7 +14,9 @@ from .client import explain
 log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 4.0, 30.0
-"""Seconds between two questions of one process while the answer is badly needed; doubled each time, with jitter."""
+"""Seconds between two questions of one process while the answer is badly needed; doubled each time, with jitter. While
+it is not, a question that brought no answer is asked again after pauses that go on doubling: workers whose questions
+AWS throttles would keep each other throttled."""
 
 _SPREAD = 10.0
 """Seconds over which the first questions of workers that start together are spread, if nothing depends on them."""
@@ -42,14 +44,14 @@ class Inquiry:
         self._clock = clock
         self._pause = SHORTEST_PAUSE
         self._thread: threading.Thread | None = None
-        self._soonest = clock()
+        self._soonest = self._retry = clock()
         self._next = self._soonest + random.uniform(0, min(_SPREAD, rest))
         renew_in_children(self, Inquiry._in_child)
 
     def _in_child(self) -> None:
         # The thread did not follow; and children that are forked together must not ask in step.
         self._thread = None
-        self._next = self._clock() + random.uniform(0, self._rest)
+        self._next = self._retry = self._clock() + random.uniform(0, self._rest)
 
     @property
     def busy(self) -> bool:
@@ -61,10 +63,10 @@ class Inquiry:
 
         :param urgent: something does not work until the answer is there.
         """
-        urgent = urgent or self.problem is not None
-        if not urgent:
+        if not urgent and self.problem is None:
             self._pause = SHORTEST_PAUSE
-        if self._clock() >= (self._soonest if urgent else self._next) and not self.busy:
+        due = self._soonest if urgent else self._next if self.problem is None else self._retry
+        if self._clock() >= due and not self.busy:
             self.begin()
 
     def begin(self) -> None:
@@ -94,10 +96,11 @@ class Inquiry:
             self._note(None)
 
     def _schedule(self) -> None:
-        now = self._clock()
-        self._soonest = now + random.uniform(self._pause / 2, self._pause)
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        now, pause = self._clock(), self._pause
+        self._pause = min(self._rest, pause * 2)
+        self._soonest = now + min(LONGEST_PAUSE, pause) * random.uniform(0.5, 1)
         self._next = now + self._rest * random.uniform(0.8, 1.2)
+        self._retry = now + pause * random.uniform(0.5, 1)
 
     def _note(self, problem: str | None) -> None:
         before, self.problem = self.problem, problem

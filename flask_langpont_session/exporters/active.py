@@ -1,10 +1,10 @@
 """How many sessions are in use: an index in Redis that the workers keep up beside the requests.
 
-A request only notes, in this worker's memory, which session it served, and that not again until a quarter of the
-session's life has passed. A thread brings the notes to a few sorted sets, ``{prefix}:active:{<number>}`` (the braces
-around the number are literal: the hash tag that spreads them over a cluster): member is the beginning of a digest,
-score the moment, by the Redis clock in ms, at which the session is over unless it is used again. How many lie in the
-future is the answer; nothing is ever scanned.
+A request only notes, in this worker's memory, of which session a store has just confirmed or prolonged the life. That
+is rarer than requests, and shared: a use that one worker has noted is none for the others. A thread brings the notes to
+a few sorted sets, ``{prefix}:active:{<number>}`` (the braces around the number are literal: the hash tag that spreads
+them over a cluster): member is the beginning of a digest, score the moment, by the Redis clock in ms, at which the
+session is over unless it is used again. How many lie in the future is the answer; nothing is ever scanned.
 
 Who ends a session gives it a score beyond all times, and that stands for a while: another worker's note of an earlier
 use, brought later, cannot bring it back, because scores only ever grow (``ZADD GT``).
@@ -12,6 +12,7 @@ use, brought later, cannot bring it back, because scores only ever grow (``ZADD 
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple, Protocol
 from ..forks import renew_in_children
 from ..metrics import Recorder
 from ..stores.base import StoreError
+
+log = logging.getLogger(__name__)
 
 BUCKETS = 16
 """Sorted sets. A session's is told by the first character of its digest, which has 64."""
@@ -34,9 +37,8 @@ DEAD = 2**52
 which are exact up to 2**53."""
 
 MOST_NOTES = 20_000
-"""Notes that one worker holds, and sessions of which it knows that their note is still good."""
+"""Sessions in use, and as many that have ended, of which one worker holds notes until they are brought."""
 
-_NOTE_AGAIN = 0.25
 _TEND_MS = 7 * 86_400_000
 """The sets go away by themselves when no worker has looked after them for a week."""
 
@@ -99,11 +101,11 @@ class ActiveSessions:
     def _begin(self) -> None:
         """As new: the parent of a forked child brings its notes itself."""
         self._lock = threading.Lock()
-        self._again: dict[str, float] = {}
         self._served: dict[str, float] = {}
         self._ended: set[str] = set()
         self.reading: Reading | None = None
         self._to_publish: int | None = None
+        self._problem: str | None = None
 
     @property
     def number(self) -> int | None:
@@ -112,20 +114,11 @@ class ActiveSessions:
 
     # -- in requests -----------------------------------------------------------------------------------------------
 
-    def is_due(self, digest: str) -> bool:
-        """Whether the last note of a session is older than a quarter of its life, or there is none."""
-        return self._again.get(digest, 0.0) <= self._clock()
-
     def served(self, digest: str, life_ms: int) -> None:
-        """Note that a session was used. When there are too many notes it is left for its next use."""
-        now, life = self._clock(), life_ms / 1000
+        """Note that a session was used. When there are too many notes it is left for the next time."""
         with self._lock:
-            if len(self._served) >= MOST_NOTES:
-                return
-            if len(self._again) >= MOST_NOTES:
-                self._again.clear()  # each of them is noted once more
-            self._again[digest] = now + life * _NOTE_AGAIN
-            self._served[digest] = now + life
+            if len(self._served) < MOST_NOTES:
+                self._served[digest] = self._clock() + life_ms / 1000
 
     def ended(self, digest: str) -> None:
         """Note that a session is over."""
@@ -134,11 +127,6 @@ class ActiveSessions:
             if len(self._ended) < MOST_NOTES:
                 self._ended.add(digest)
 
-    def forget_notes(self) -> None:
-        """The server is another one, or has lost data: what this worker noted there may be gone."""
-        with self._lock:
-            self._again.clear()
-
     # -- in the thread ---------------------------------------------------------------------------------------------
 
     def take(self) -> int | None:
@@ -146,8 +134,11 @@ class ActiveSessions:
         number, self._to_publish = self._to_publish, None
         return number
 
-    def update(self) -> None:
-        """Bring the notes to Redis and count."""
+    def update(self, *, may_lead: bool = True) -> None:
+        """Bring the notes to Redis and count.
+
+        :param may_lead: whether this process may be the one that publishes and clears up.
+        """
         if not self._is_up():
             self._found(None)
             return
@@ -155,14 +146,29 @@ class ActiveSessions:
             served, self._served = self._served, {}
             ended, self._ended = self._ended, set()
         try:
-            now_ms, leads = self._look()
+            now_ms, leads = self._look(may_lead)
             scores = self._scores(served, ended, now_ms)
             number = sum(self._tend(bucket, scores[bucket], now_ms, leads) for bucket in range(BUCKETS))
-        except StoreError:
+        except StoreError as error:
             self._found(None)
             self._keep(served, ended)
+            self._say(str(error))
             return
         self._found(number, leads)
+        self._say(None)
+
+    def _say(self, problem: str | None) -> None:
+        """Log what is wrong when it changes; nobody else hears of it, because the requests do without the index."""
+        before, self._problem = self._problem, problem
+        if problem is not None and problem != before:
+            log.warning(
+                "sessions in use cannot be counted: %s. Redis must be 6.2 or newer, and its user must be allowed SET, "
+                "TIME, PEXPIRE, ZADD, ZCOUNT and ZREMRANGEBYSCORE on %s:*",
+                problem,
+                self._name,
+            )
+        elif problem is None and before is not None:
+            log.warning("sessions in use are counted again")
 
     def _found(self, number: int | None, leads: bool = True) -> None:
         self.reading = Reading(number)
@@ -170,18 +176,21 @@ class ActiveSessions:
             self._to_publish = number
 
     def _keep(self, served: dict[str, float], ended: set[str]) -> None:
-        """For the next time. What was brought already may be brought again."""
+        """For the next time, as many as may be held. What was brought already may be brought again."""
         with self._lock:
             served.update(self._served)
             ended |= self._ended
-            self._served = {digest: ends for digest, ends in served.items() if digest not in ended}
-            self._ended = ended
+            kept = ((digest, ends) for digest, ends in served.items() if digest not in ended)
+            self._served = dict(islice(kept, MOST_NOTES))
+            self._ended = set(islice(ended, MOST_NOTES))
 
-    def _look(self) -> tuple[int, bool]:
+    def _look(self, may_lead: bool) -> tuple[int, bool]:
         """The Redis clock in ms, and whether this worker is to publish and to clear up."""
-        commands = [("TIME",), ("SET", f"{self._name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms)]
-        (seconds, micros), lease = self._redis.run_commands(commands, timeout=_TIMEOUT)
-        return int(seconds) * 1000 + int(micros) // 1000, lease is not None
+        commands: list[tuple[Any, ...]] = [("TIME",)]
+        if may_lead:
+            commands.append(("SET", f"{self._name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
+        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        return int(seconds) * 1000 + int(micros) // 1000, any(lease)
 
     def _scores(self, served: dict[str, float], ended: set[str], now_ms: int) -> list[dict[str, int]]:
         """Of each bucket: member → score."""

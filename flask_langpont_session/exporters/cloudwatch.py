@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from botocore.config import Config
+from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
 
 from ..aws.client import explain, make_session
 from ..metrics import Amounts, Interval, Operation, Reader, Recorder, Series
@@ -35,6 +36,21 @@ _MOST_CHARACTERS = 1024
 
 LARGEST = 2.0**360
 """Of a value, to either side of nought."""
+
+_OF_CREDENTIALS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+"""Codes of AWS for credentials that are not, or not any longer, somebody's."""
 
 _WAIT = 0.8
 """Seconds, for a connection and for the answer: both together end within what an exit may take."""
@@ -187,7 +203,7 @@ class CloudWatch:
                 self._send(request)
                 left -= len(request)
         except Exception as error:  # whatever boto3 makes of answers, addresses and files that are nonsense
-            self._failed(explain(error), left)
+            self._failed(error, left)
         else:
             self._dropped -= dropped
             self._succeeded(dropped)
@@ -197,8 +213,12 @@ class CloudWatch:
             self._client = self._connect()
         self._client.put_metric_data(Namespace=names.NAMESPACE, MetricData=request)
 
-    def _failed(self, cause: str, lost: int) -> None:
-        self._client = None  # the next one looks for credentials anew
+    def _failed(self, error: Exception, lost: int) -> None:
+        if self._client is not None and _is_of_credentials(error):
+            # A new one finds others. It takes a tenth of a second of this process, so only for this.
+            self._client.close()
+            self._client = None
+        cause = explain(error)
         self._dropped += lost
         self._recorder.count("metrics_dropped", lost)
         if not self._is_failing:
@@ -209,6 +229,12 @@ class CloudWatch:
         if self._is_failing:
             log.warning("CloudWatch takes metrics again; %d were dropped", dropped)
         self._is_failing = False
+
+
+def _is_of_credentials(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code") in _OF_CREDENTIALS
+    return isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError))
 
 
 def connect() -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from flask import Blueprint, Flask
 
-from .. import events
 from ..config import Settings
 from ..metrics import Reader, Recorder
 from ..stores.redis import RedisStore
@@ -86,8 +85,6 @@ class Exporting:
     def install(self, app: Flask) -> None:
         """Begin in every process with its first request; show the page, if there is one."""
         app.before_request(self.ensure_started)
-        for signal in (events.data_lost, events.server_changed):
-            signal.connect(self._index_may_be_gone, sender=app)
         if self.page is not None:
             app.register_blueprint(self.page)
 
@@ -95,9 +92,6 @@ class Exporting:
         """Start the threads in this process unless they run."""
         for pump in self.pumps:
             pump.ensure_started()
-
-    def _index_may_be_gone(self, sender: Flask, event: object) -> None:
-        self.active.forget_notes()
 
     def stop(self) -> None:
         """Publish what is left and end. For tests and orderly exits; a process that ends does it by itself."""

@@ -36,6 +36,7 @@ COUNTERS: Mapping[names.Metric, tuple[str, ...]] = {
     names.GRANTS_REFUSED: ("grants_refused",),
     names.VALUES_REJECTED: ("values_rejected",),
     names.ALERTS_SUPPRESSED: ("alerts_suppressed",),
+    names.ALERTS_FAILED: ("alerts_failed",),
 }
 """Metric → the recorder's counters that it adds up."""
 

@@ -63,7 +63,9 @@ SERVER_CHANGES = Metric(
 DATA_LOSSES = Metric("DataLosses", "Count", "Sum", "Times a server had lost data behind its connections.")
 SESSIONS_CREATED = Metric("SessionsCreated", "Count", "Sum", "Sessions that began; a sign-in begins one.")
 SESSIONS_REGENERATED = Metric("SessionsRegenerated", "Count", "Sum", "Sessions that went on under another id.")
-SESSIONS_ENDED = Metric("SessionsEnded", "Count", "Sum", "Signed-in sessions that were ended: sign-outs, revocations.")
+SESSIONS_ENDED = Metric(
+    "SessionsEnded", "Count", "Sum", "Signed-in sessions that requests ended: sign-outs, revocations."
+)
 SESSIONS_EXPIRED = Metric(
     "SessionsExpired", "Count", "Sum", "Sessions that ran out unused, as the index of them tells."
 )
@@ -85,6 +87,9 @@ METRICS_DROPPED = Metric(
     "MetricsDropped", "Count", "Sum", "Data that CloudWatch did not take, said when it takes some."
 )
 ALERTS_SUPPRESSED = Metric("AlertsSuppressed", "Count", "Sum", "Alerts that the rate limit held back.")
+ALERTS_FAILED = Metric(
+    "AlertsFailed", "Count", "Sum", "Attempts to send an alert that SNS did not take; they are made again."
+)
 HEARTBEAT = Metric("Heartbeat", "Count", "Sum", "1 per worker process and interval.")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

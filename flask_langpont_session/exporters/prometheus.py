@@ -1,8 +1,8 @@
 """Figures for Prometheus: collectors of ``prometheus_client``, kept up to date by a thread, so that no request pays.
 
 Under gunicorn each worker writes to files in ``PROMETHEUS_MULTIPROC_DIR`` and whoever is asked adds them up; without it
-each process tells of itself. Nothing is registered at import, and once per registry: two applications in one process
-share the collectors.
+each process tells of itself. Nothing is registered at import, and once per registry: the applications of a process
+share the collectors, which show the worst level and sums.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from ..forks import renew_in_children
 from ..metrics import Amounts, Interval, Operation, Reader, Series
 from ..stores.base import ErrorClass
 from . import figures, names
@@ -52,6 +53,7 @@ _EVENTS = {
     "langpont_session_data_losses": (names.DATA_LOSSES, "Times a server had lost data."),
     "langpont_session_grants_refused": (names.GRANTS_REFUSED, "Sign-ins and changes of rights answered 503."),
     "langpont_session_values_rejected": (names.VALUES_REJECTED, "Changes of a session that could not be stored."),
+    "langpont_session_alerts_failed": (names.ALERTS_FAILED, "Attempts to send an alert that SNS did not take."),
 }
 _LIFECYCLE = {
     "created": names.SESSIONS_CREATED,
@@ -124,12 +126,32 @@ class Collectors:
         self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
         self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
         self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
+        self._begin()
+        renew_in_children(self, Collectors._begin)
+
+    def _begin(self) -> None:
+        """As new: a forked child shows nothing of what its parent is like."""
+        self._lock = threading.Lock()
+        self._states: WeakKeyDictionary[object, tuple[int, Mapping[str, int]]] = WeakKeyDictionary()
+
+    def show(self, publisher: object, level: int, in_use: Mapping[str, int]) -> None:
+        """Show what one application of this process is like now, together with the others.
+
+        :param publisher: whose it is; what it showed before is forgotten.
+        :param level: its degradation level.
+        :param in_use: its connections in use, by store.
+        """
+        with self._lock:
+            self._states[publisher] = level, in_use
+            states = list(self._states.values())
+            self.level.set(max(level for level, _ in states))
+            for store in in_use:
+                self.in_use.labels(store).set(sum(used.get(store, 0) for _, used in states))
 
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
         for operation, series in interval.series.items():
             self._add_operation(operation, series)
-        self.level.set(interval.level)
         for backend, number in figures.fallbacks(interval).items():
             self.fallbacks.labels(backend).inc(number)
         for labelled, counters in ((self.transitions, _TRANSITIONS), (self.dropped, _DROPPED)):
@@ -196,9 +218,9 @@ class Prometheus:
 
     def publish(self) -> None:
         """Bring in what is new."""
-        self._collectors.add(self._reader.take())
-        for store, number in self._in_use().items():
-            self._collectors.in_use.labels(store).set(number)
+        interval = self._reader.take()
+        self._collectors.add(interval)
+        self._collectors.show(self, interval.level, self._in_use())
         reading = self._active()
         if reading is not None and reading is not self._shown:
             self._shown = reading  # each once: the most recent look counts, whichever worker's it was

@@ -64,6 +64,11 @@ class Pump:
         """Have the work done a last time, soon; see :meth:`wait`."""
         self._ends.set()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the work is done for the last time."""
+        return self._ends.is_set()
+
     def wait(self, timeout: float) -> None:
         """Wait for the thread to end."""
         if self._thread is not None:

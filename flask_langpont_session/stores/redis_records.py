@@ -36,6 +36,7 @@ class Answer(NamedTuple):
     :param foreign: those of them that name another session: a reply meant for somebody else, or a moved key.
     :param is_primary: whether the server that answered is a primary.
     :param trust_since_ms: since when that server's stamps count for this worker.
+    :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
     """
 
     now_ms: int
@@ -45,6 +46,7 @@ class Answer(NamedTuple):
     foreign: tuple[str, ...] = ()
     is_primary: bool = True
     trust_since_ms: int = 0
+    moved_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +117,12 @@ class _Foreign(_Damaged):
 
 def is_answer(reply: Any, hashes: int) -> bool:
     """Whether a reply has the form of the read script's."""
-    return isinstance(reply, list) and len(reply) == hashes + 1 and isinstance(reply[0], int)
+    return isinstance(reply, list) and len(reply) == hashes + 2 and all(isinstance(reply[i], int) for i in (0, -1))
 
 
 def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:
     auth, categories, damaged, foreign = None, {}, [], []
-    for name, found in zip(names, reply[1:], strict=True):
+    for name, found in zip(names, reply[1:-1], strict=True):
         try:
             fields, meta = _split(found, digest)
             if name == AUTH and kind == "u":
@@ -132,7 +134,7 @@ def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -
                 foreign.append(name)
             fields, version = {}, 0
         categories[name] = CategoryCopy(version, fields)
-    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign))
+    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1])
 
 
 def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:

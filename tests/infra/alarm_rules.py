@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from flask_langpont_session.config import Settings
+from flask_langpont_session.config import LONGEST_METRICS_INTERVAL, Settings
 from flask_langpont_session.exporters import names
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions, watched
 from tests.infra.rules import TOPICS, nodes, rule
@@ -26,6 +26,16 @@ MONITORING = 4
 
 SHARED = {names.ERRORS.name, names.OPERATIONS.name}
 """Alarms on these are on the share of the one in the other, in percent."""
+
+WATCHED = (
+    names.HEARTBEAT,
+    names.ERRORS,
+    names.FALLBACK_LEVEL,
+    names.OPERATION_LATENCY,
+    names.DATA_LOSSES,
+    names.ALERTS_FAILED,
+)
+"""What the application reports and somebody has to hear of."""
 
 LEVELS = {1: "WarningTopic", 2: "CriticalTopic", 4: "EmergencyTopic"}
 """Which fallback level is how grave."""
@@ -84,6 +94,15 @@ def alarm_metrics(d: Deployment) -> Iterator[str]:
                 own = own_dimensions(d)
                 if any(own.get(key, value) != value for key, value in metric.dimensions.items()):
                     yield f"{name} watches another environment or service: {dict(metric.dimensions)}"
+
+
+@rule
+def alarm_periods(d: Deployment) -> Iterator[str]:
+    """In every period that an alarm counts each process has reported, however rarely it may do so."""
+    for name, alarm in alarms(d).items():
+        for metric in watched(alarm):
+            if metric.namespace == names.NAMESPACE and metric.period < LONGEST_METRICS_INTERVAL:
+                yield f"{name} counts {metric.period} s, and METRICS_INTERVAL may be {LONGEST_METRICS_INTERVAL} s"
 
 
 @rule
@@ -151,14 +170,15 @@ def alarm_thresholds(d: Deployment) -> Iterator[str]:
 
 @rule
 def alarm_set(d: Deployment) -> Iterator[str]:
-    """What the application reports is watched: its life, its errors, its level, its latency, and lost data."""
+    """What the application reports is watched: its life, its errors, its level, its latency, lost data, and whether it
+    can tell anybody."""
     own = {
         metric.name: (name, alarm)
         for name, alarm in alarms(d).items()
         for metric in watched(alarm)
         if metric.namespace == names.NAMESPACE
     }
-    for metric in (names.HEARTBEAT, names.ERRORS, names.FALLBACK_LEVEL, names.OPERATION_LATENCY, names.DATA_LOSSES):
+    for metric in WATCHED:
         if metric.name not in own:
             yield f"nothing watches {metric.name}"
     for name, alarm in alarms(d).items():

@@ -183,6 +183,9 @@ def dashboard_complete(d: Deployment) -> Iterator[str]:
     shown = {arn for widget in widgets(d) for arn in widget["properties"].get("alarms", [])}
     if shown != declared:
         yield f"alarms shown: {sorted(shown ^ declared)} are missing or too many"
-    percentiles = {row.statistic for row in rows(d) if row.name == names.OPERATION_LATENCY.name}
+    latency = [row for row in rows(d) if row.name == names.OPERATION_LATENCY.name]
+    percentiles = {row.statistic for row in latency if len(row.dimensions) == len(names.DIMENSIONS)}
     if not {"p50", "p95", "p99"} <= percentiles:
         yield f"of the latency only {sorted(percentiles)}"
+    if not any(row.statistic == "p99" and names.OPERATION_LATENCY.by in row.dimensions for row in latency):
+        yield "which operation is slow is not shown"

@@ -436,7 +436,7 @@ BUGS = [
     _bug("missing data is not thought of", "alarm_form", drop("ErrorRate", "TreatMissingData")),
     _bug("more datapoints than periods", "alarm_form", put("ErrorRate", DatapointsToAlarm=6)),
     _bug("datapoints are not said", "alarm_form", drop("ErrorRate", "DatapointsToAlarm")),
-    _bug("a period of 45 seconds", "alarm_form", put("Heartbeat", Period=45)),
+    _bug("a period of 45 seconds", "alarm_form alarm_periods", put("Heartbeat", Period=45)),
     _bug("two results", "alarm_form", lambda t: props(t, "ErrorRate")["Metrics"][1].update(ReturnData=True)),
     _bug(
         "a search in an alarm",
@@ -477,6 +477,11 @@ BUGS = [
     ),
     _bug("level 4 from 0 on", "alarm_thresholds alarm_set", put("WithoutStores", Threshold=0)),
     _bug("lost data is not watched", "alarm_set references dashboard_complete", remove("DataLoss")),
+    _bug(
+        "alerts that nobody gets are not watched",
+        "alarm_set references dashboard_complete",
+        remove("AlertsFailed"),
+    ),
     _bug("a heartbeat that alarms", "alarm_thresholds", put("Heartbeat", ComparisonOperator="GreaterThanThreshold")),
     # Dashboard
     _bug("no JSON", "dashboard_text", put("Dashboard", DashboardBody="{nope")),
@@ -506,7 +511,7 @@ BUGS = [
     _bug(
         "a search by a dimension that is not published",
         "dashboard_rows",
-        dashboard("Service,Operation}", "Service,Host}"),
+        dashboard("Service,Backend}", "Service,Host}"),
     ),
     _bug(
         "another environment's rows",
@@ -547,5 +552,12 @@ BUGS = [
         dashboard('"view": "timeSeries", "period": 60, "stat": "Maximum",', '"period": 60, "stat": "Maximum",'),
     ),
     _bug("no latency", "dashboard_complete", dashboard('"stat": "p95"', '"stat": "p99"')),
+    _bug(
+        "no latency by operation",
+        "dashboard_complete",
+        both(
+            dashboard('MetricName=\\"OperationLatency\\"', 'MetricName=\\"Operations\\"'), dashboard("'p99'", "'Sum'")
+        ),
+    ),
     _bug("alarms without the one on latency", "dashboard_complete", dashboard(', "${LatencyCritical.Arn}"', "")),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from flask import Flask, request, session
+from prometheus_client import CollectorRegistry
 
 from example_app.servers import Valkey
 from flask_langpont_session import LangPontSession
@@ -40,6 +41,7 @@ def test_the_extension_is_refused_nothing(valkey: Valkey, tmp_path: Path) -> Non
         LANGPONT_SESSION_DATABASE_URL=f"sqlite:///{tmp_path}/auth.sqlite3",
         LANGPONT_SESSION_SINGLE_HOST=True,
         LANGPONT_SESSION_METRICS=["prometheus"],
+        LANGPONT_SESSION_METRICS_REGISTRY=CollectorRegistry(),
     )
     app.session_interface = LangPontSession(app)
 

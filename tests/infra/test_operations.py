@@ -9,7 +9,10 @@ import pytest
 
 from flask_langpont_session.aws.alert_table import ALERTS
 from flask_langpont_session.cli import langpont
-from tests.infra.template import INFRA, good_template
+from flask_langpont_session.exporters import names
+from tests.infra.dashboard_rules import rows
+from tests.infra.environments import parameters
+from tests.infra.template import INFRA, Deployment, good_template
 
 DOCS = INFRA.parent / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
@@ -38,7 +41,7 @@ def test_every_alert_and_every_alarm_has_a_section() -> None:
     """And there is none that nothing sends. The heading is the anchor that messages link to."""
     assert list(OF_APPLICATION) == [alert.name for alert in ALERTS]
     assert set(OF_CLOUDWATCH) == {name for name, _ in alarms()}
-    assert len(OF_CLOUDWATCH) == 15
+    assert len(OF_CLOUDWATCH) == 16
 
 
 @pytest.mark.parametrize("name", SEVERITIES)
@@ -48,6 +51,16 @@ def test_a_section_says_how_bad_it_is_and_what_to_do(name: str) -> None:
     assert re.search(rf"^(`Shard…Node…{name}`, )?\*{SEVERITIES[name]}\*", section, re.MULTILINE)
     for label in ("Users see", "Check", "Do", "Over"):
         assert f"**{label.lower()}**" in section.lower(), label
+
+
+def test_who_looks_for_the_slow_operation_finds_it() -> None:
+    """The page names the operations as they are published, and the graph that has them."""
+    section = OF_CLOUDWATCH["LatencyWarning"]
+    [title, check] = re.findall(r'\*\*Check\*\* "([^"]+)"(.*?)Then', section, re.DOTALL)[0]
+    assert sorted(re.findall(r"`(\w+)`", check)) == sorted(names.OPERATION_VALUES)
+    [row] = [row for row in rows(Deployment(good_template(), parameters("production"))) if row.title.startswith(title)]
+    assert (row.name, row.statistic) == (names.OPERATION_LATENCY.name, "p99")
+    assert names.OPERATION_LATENCY.by in row.dimensions
 
 
 def anchors(text: str) -> set[str]:

@@ -40,6 +40,8 @@ def create_app() -> Flask:
     app.config.from_prefixed_env()
     LangPontSession(app)
     state_of(app).repository.database.create_tables()
+    if "QUIET" in os.environ:
+        be_quiet(app)
 
     @app.post("/set")
     def set_language() -> str:
@@ -47,6 +49,14 @@ def create_app() -> Flask:
         return str(os.getpid())
 
     return app
+
+
+def be_quiet(app: Flask) -> None:
+    """Have nothing published before the end, unless a test does it: an hour is longer than the longest interval."""
+    exporting = state_of(app).exporting
+    assert exporting is not None
+    for pump in exporting.pumps:
+        pump._interval = 3600
 
 
 class _UnixConnection(HTTPConnection):
@@ -62,10 +72,11 @@ class Gunicorn:
     """The site with two workers, behind a socket in a folder.
 
     :param preload: whether the application is loaded before the workers are forked.
+    :param quiet: whether they publish at their end only.
     :param config: settings of the extension, without the prefix, as JSON.
     """
 
-    def __init__(self, folder: Path, redis: str, *, preload: bool, **config: str) -> None:
+    def __init__(self, folder: Path, redis: str, *, preload: bool, quiet: bool, **config: str) -> None:
         self._socket = folder / "socket"
         self._shared = folder / "prometheus"
         self._shared.mkdir()
@@ -81,6 +92,7 @@ class Gunicorn:
                 **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
                 **{f"FLASK_LANGPONT_SESSION_{name}": value for name, value in settings.items()},
                 "FLASK_SECRET_KEY": "test key of the test suite, 32+ bytes",
+                **({"QUIET": "yes"} if quiet else {}),
                 "FOLDER": str(folder),
                 "PROMETHEUS_MULTIPROC_DIR": str(self._shared),
                 "PYTHONPATH": str(ROOT),
@@ -135,9 +147,9 @@ class Gunicorn:
 
 
 @contextmanager
-def running(folder: Path, redis: str, *, preload: bool, **config: str) -> Iterator[Gunicorn]:
+def running(folder: Path, redis: str, *, preload: bool, quiet: bool, **config: str) -> Iterator[Gunicorn]:
     """The site, while this is open."""
-    site = Gunicorn(folder, redis, preload=preload, **config)
+    site = Gunicorn(folder, redis, preload=preload, quiet=quiet, **config)
     try:
         yield site
     finally:

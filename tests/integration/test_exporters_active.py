@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from redis.cluster import RedisCluster
 
 from example_app.processes import free_port
 from example_app.servers import Valkey
-from flask_langpont_session import events
+from flask_langpont_session.cli import langpont
 from flask_langpont_session.exporters.active import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
 from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
+from .exporters_site import be_quiet
 from .test_outage import wait_for
 
 HOUR = 3_600_000
@@ -192,23 +195,8 @@ def test_nothing_is_said_while_redis_does_not_answer(workers: Workers, primary: 
 # -- notes -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_is_noted_again_after_a_quarter_of_its_life(workers: Workers) -> None:
-    """In between a request costs a look into a dictionary."""
-    worker = workers()
-    assert worker.is_due(digest(1))
-    worker.served(digest(1), 400_000)
-    workers.clock.now += 99
-    assert not worker.is_due(digest(1))
-    workers.clock.now += 1
-    assert worker.is_due(digest(1))
-    worker.served(digest(1), 400_000)
-    assert not worker.is_due(digest(1))
-    worker.forget_notes()
-    assert worker.is_due(digest(1))
-
-
 def test_notes_are_bounded(workers: Workers) -> None:
-    """A worker that cannot bring them does not grow; whom it leaves out is noted at the next use."""
+    """A worker that cannot bring them does not grow."""
     worker = workers()
     workers.up = False
     for number in range(MOST_NOTES + 10):
@@ -216,8 +204,83 @@ def test_notes_are_bounded(workers: Workers) -> None:
         worker.ended(f"e{number}")
     worker.update()
     assert len(worker._served) == len(worker._ended) == MOST_NOTES
-    assert worker.is_due(str(MOST_NOTES + 5))
-    assert len(worker._again) <= MOST_NOTES
+
+
+class Refusing:
+    """A Redis that refuses the notes, while requests go on."""
+
+    prefix = "session"
+
+    def __init__(self) -> None:
+        self.cause = "ResponseError"
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        if commands[0][0] == "TIME":
+            return [(1, 0), None]
+        self.meanwhile()
+        if self.cause:
+            raise StoreError("primary", ErrorClass.IDENTITY_REFUSED, self.cause)
+        return [0] * len(commands)
+
+
+def test_notes_that_come_back_are_bounded_too() -> None:
+    """Those of the requests that were served while the others could not be brought included."""
+    redis = Refusing()
+    worker = ActiveSessions(redis, Recorder(), is_up=lambda: True, interval=60)
+    fresh = iter(range(1_000_000))
+
+    def serve() -> None:
+        for number in islice(fresh, MOST_NOTES):
+            worker.served(f"A{number}", HOUR)
+            worker.ended(f"B{number}")
+
+    redis.meanwhile = serve
+    for _ in range(3):
+        worker.update()
+        assert len(worker._served) == len(worker._ended) == MOST_NOTES
+
+
+def test_a_refusal_is_said_once_per_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """With what the index needs; and that it is over."""
+    redis = Refusing()
+    worker = ActiveSessions(redis, Recorder(), is_up=lambda: True, interval=60)
+    for cause in ("NoPermissionError", "NoPermissionError", "ResponseError", "", ""):
+        redis.cause = cause
+        worker.update()
+    first, second, over = caplog.messages
+    assert "NoPermissionError" in first and "6.2" in first and "ZADD" in first
+    assert "ResponseError" in second
+    assert over == "sessions in use are counted again"
+
+
+def test_a_user_that_may_not_keep_the_index_is_told(
+    workers: Workers, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a real server; the sessions themselves need no sorted sets."""
+    worker = workers()
+    worker.served(digest(1), HOUR)
+    with primary.client() as redis:
+        redis.execute_command("ACL", "SETUSER", "default", "-zadd")
+        try:
+            worker.update()
+        finally:
+            redis.execute_command("ACL", "SETUSER", "default", "+zadd")
+    assert worker.number is None
+    [line] = caplog.messages
+    assert "identity refused (NoPermissionError)" in line
+    worker.update()
+    assert worker.number == 1
+
+
+def test_who_publishes_nothing_does_not_lead(workers: Workers, primary: Valkey) -> None:
+    """It brings its notes, and leaves the rest to those who do."""
+    program, worker = workers(), workers()
+    program.served(digest(1), HOUR)
+    program.update(may_lead=False)
+    assert (program.number, program.take()) == (1, None)
+    worker.update()
+    assert worker.take() == 1
 
 
 # -- in a cluster ------------------------------------------------------------------------------------------------------
@@ -286,7 +349,8 @@ def test_the_index_is_spread_over_a_cluster(nodes: list[Valkey]) -> None:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Iterator[Flask]:
-    app = make_app(METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry(), METRICS_INTERVAL=3600)
+    app = make_app(METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry())
+    be_quiet(app)
     yield app
     exporting = parts(app).exporting
     assert exporting is not None
@@ -334,29 +398,90 @@ def test_who_is_logged_out_everywhere_does_not_count(app: Flask) -> None:
     assert number(app) == 1
 
 
-def test_a_worker_that_only_reads_notes_too(app: Flask, make_app: MakeApp, primary: Valkey) -> None:
-    """The worker that wrote is gone and the index with it: whoever reads next puts the session back."""
-    clients = [app.test_client() for _ in range(2)]
-    clients[0].post("/set", json={"lang": "jp"})
-    clients[1].post("/login/7")
-    assert number(app) == 2
+def forget(app: Flask, primary: Valkey) -> None:
+    """Have the index gone, and nothing that waits to be brought."""
+    index(app).update()
     with primary.client() as redis:
         redis.delete(*redis.keys("session:active*"))
-    index(app).forget_notes()
-    clients[0].get("/get/lang")
-    clients[1].get("/who")
-    assert number(app) == 2
+    assert number(app) == 0
 
 
-def test_after_a_loss_of_data_everybody_is_noted_anew(app: Flask) -> None:
-    """The index went with the rest."""
+def noted(app: Flask) -> int:
+    """How many sessions are to be brought."""
+    return len(index(app)._served)
+
+
+def test_a_read_is_noted_when_it_gives_a_longer_life(app: Flask, primary: Valkey) -> None:
+    """Once in a quarter of it, whichever worker reads; of a visitor Redis decides that."""
     client = app.test_client()
     client.post("/set", json={"lang": "jp"})
+    forget(app, primary)
+    client.get("/get/lang")
+    assert noted(app) == 0
+    with primary.client() as redis:
+        [key] = redis.keys("session:ui:*")
+        life = redis.pttl(key)
+        redis.pexpire(key, life // 2)
+    client.get("/get/lang")
+    assert noted(app) == 1
+    assert number(app) == 1
+    client.get("/get/lang")
+    assert noted(app) == 0
+
+
+def test_of_a_user_it_is_noted_when_the_database_is_asked(app: Flask, primary: Valkey) -> None:
+    """The answer is a lease for all workers, so they ask once in a while; after a loss of data at once."""
+    client = app.test_client()
+    client.post("/login/7")
+    client.get("/who")
     index(app).update()
-    [noted] = index(app)._again
-    assert not index(app).is_due(noted)
-    parts(app).repository.emit(events.data_lost, events.DataLost("primary"))
-    assert index(app).is_due(noted)
+    for _ in range(3):
+        client.get("/who")
+    assert noted(app) == 0
+    with primary.client() as redis:
+        redis.flushall()
+    assert client.get("/who").json["user"] == "7"  # type: ignore[index]
+    assert noted(app) == 1
+    assert number(app) == 1
+
+
+def test_it_counts_until_the_moment_that_the_database_has(app: Flask, primary: Valkey) -> None:
+    """Not longer: the database does not move that at every use."""
+    client = app.test_client()
+    client.post("/login/7")
+    repository = parts(app).repository
+    [row] = repository.sessions_of("7", repository.begin())
+    forget(app, primary)
+    with primary.client() as redis:
+        redis.delete(*redis.keys("session:auth:*"))
+    client.get("/who")
+    assert number(app) == 1
+    with primary.client() as redis:
+        found = [
+            score for key in redis.keys("session:active:{*") for _, score in redis.zrange(key, 0, -1, withscores=True)
+        ]
+    assert found == [pytest.approx(row.idle_expires_at, abs=2000)]
+
+
+def test_memory_does_not_decide_what_is_noted(app: Flask) -> None:
+    """However many sessions there are: a worker remembers none of them once its notes are brought."""
+    client = app.test_client()
+    for number_ in range(5):
+        app.test_client().post(f"/login/{number_}")
+    client.post("/set", json={"lang": "jp"})
+    assert number(app) == 6
+    assert not [name for name, value in vars(index(app)).items() if isinstance(value, (dict, set)) and value]
+
+
+def test_who_is_ended_by_a_command_does_not_count(app: Flask) -> None:
+    """Nor runs out later: the command brings it itself, because no thread of its would."""
+    client = app.test_client()
+    client.post("/login/7")
+    assert number(app) == 1
+    done = app.test_cli_runner().invoke(langpont, ["sessions", "revoke", "--user", "7"])
+    assert done.exit_code == 0, done.output
+    assert not index(app)._ended
+    assert index(app).number == 0
 
 
 def test_requests_do_not_touch_the_index(app: Flask, primary: Valkey) -> None:

@@ -31,7 +31,7 @@ from flask_langpont_session.metrics import Reader, Recorder
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
-from .exporters_site import running
+from .exporters_site import be_quiet, running
 from .test_outage import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +80,9 @@ def make_exporting(make_app: MakeApp, aws: pytest.MonkeyPatch) -> Iterator[MakeA
     made: list[Flask] = []
 
     def make(**config: Any) -> Flask:
-        app = make_app(
-            **{"METRICS": ["cloudwatch"], "METRICS_INTERVAL": 3600, "ENVIRONMENT": "test", "SERVICE": "shop", **config}
-        )
+        app = make_app(**{"METRICS": ["cloudwatch"], "ENVIRONMENT": "test", "SERVICE": "shop", **config})
+        if "METRICS_INTERVAL" not in config:
+            be_quiet(app)
         made.append(app)
         return app
 
@@ -377,6 +377,7 @@ APPLICATION = """
     from flask import Flask, session
     from flask_langpont_session import LangPontSession
     from flask_langpont_session.extension import state_of
+    from tests.integration.exporters_site import be_quiet
 
     folder = Path(sys.argv[1])
     app = Flask("app", instance_path=str(folder))
@@ -390,6 +391,7 @@ APPLICATION = """
     )
     LangPontSession(app)
     state_of(app).repository.database.create_tables()
+    be_quiet(app)
 
     @app.post("/set")
     def set_language():
@@ -460,8 +462,8 @@ def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: 
 @pytest.mark.parametrize("preload", [False, True], ids=["lazy", "preload"])
 def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path, preload: bool) -> None:
     """Each worker its own, whether it has loaded the application or was forked with it; the parent has nothing."""
-    config = {"METRICS": '["cloudwatch"]', "METRICS_INTERVAL": "3600", "ENVIRONMENT": "test", "SERVICE": "shop"}
-    with running(tmp_path, primary.url, preload=preload, **config) as site:
+    config = {"METRICS": '["cloudwatch"]', "ENVIRONMENT": "test", "SERVICE": "shop"}
+    with running(tmp_path, primary.url, preload=preload, quiet=True, **config) as site:
         total = sum(site.visited().values())
         assert statistics(names.HEARTBEAT)["Sum"] == 0
     assert statistics(names.HEARTBEAT)["Sum"] == 2

@@ -87,6 +87,7 @@ def test_states_and_events(site: Site) -> None:
         "fallback_replica": 4, "fallback_journal": 1, "fallback_local": 1,
         "sessions_created": 5, "sessions_regenerated": 1, "sessions_ended": 2, "sessions_expired": 4,
         "grants_refused": 6, "values_rejected": 7, "metrics_dropped": 8, "alerts_suppressed": 9,
+        "alerts_failed": 10,
     }  # fmt: skip
     for counter, by in counted.items():
         site.recorder.count(counter, by)
@@ -111,6 +112,7 @@ def test_states_and_events(site: Site) -> None:
         ("values_rejected_total", {}, 7),
         ("dropped_total", {"sink": "cloudwatch"}, 8),
         ("dropped_total", {"sink": "alerts"}, 9),
+        ("alerts_failed_total", {}, 10),
         ("pool_in_use", {"backend": "primary"}, 3),
     ):
         assert site.value(name, **labels) == expected, (name, labels)
@@ -129,6 +131,23 @@ def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
     site.reading = Reading(None)
     site.exporter.publish()
     assert math.isnan(site.value("active") or 0)
+
+
+def test_applications_of_a_process_are_shown_together(site: Site) -> None:
+    """The worst level and the sum of the connections, whoever published last; not what one is no longer like."""
+    site.level = 4
+    site.exporter.publish()
+    healthy = Prometheus(
+        Reader(Recorder(), lambda: 0), collectors_of(site.registry), lambda: None, lambda: {"primary": 1, "replica": 2}
+    )
+    healthy.publish()
+    assert site.value("degradation_level") == 4
+    assert (site.value("pool_in_use", backend="primary"), site.value("pool_in_use", backend="replica")) == (4, 2)
+    site.level = 0
+    site.exporter.publish()  # the worst since it published before
+    site.exporter.publish()
+    assert site.value("degradation_level") == 0
+    assert site.value("pool_in_use", backend="primary") == 4
 
 
 def test_sizes_and_waits_are_histograms(site: Site) -> None:
@@ -167,7 +186,7 @@ def test_the_documented_table_is_the_code() -> None:
 
 def table() -> list[str]:
     """The collectors as Markdown, one line each."""
-    made = vars(collectors_of(CollectorRegistry())).values()
+    made = [some for name, some in vars(collectors_of(CollectorRegistry())).items() if not name.startswith("_")]
     collectors = [one for some in made for one in (some.values() if isinstance(some, dict) else [some])]
     rows = sorted(
         [f"`{c._name}{'_total' * (c._type == 'counter')}`", c._type, ", ".join(c._labelnames), c._documentation]
@@ -247,7 +266,7 @@ def test_the_page_shows_what_requests_did(make_exporting: MakeApp) -> None:
 @pytest.fixture(params=[False, True], ids=["lazy", "preload"])
 def gunicorn(request: pytest.FixtureRequest, primary: Valkey, tmp_path: Path) -> Iterator[Gunicorn]:
     config = {"METRICS": '["prometheus"]', "METRICS_URL": "/metrics", "METRICS_INTERVAL": "1"}
-    with running(tmp_path, primary.url, preload=request.param, **config) as site:
+    with running(tmp_path, primary.url, preload=request.param, quiet=False, **config) as site:
         yield site
 
 

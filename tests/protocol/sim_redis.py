@@ -530,25 +530,28 @@ class SimRedisStore:
 def read(node: Node, digest: str, lives_ms: Mapping[str, int], shadow: bool) -> list[Any]:
     """``read.lua``: its reply."""
     reply: list[Any] = [node.clock.now_ms]
+    moved = 0
     for name, life in lives_ms.items():
         key = Key(name, digest, shadow)
         record = node.get(key)
-        if record is not None and life > 0:
-            _slide_life(node, key, record, life)
+        if record is not None and life > 0 and _slide_life(node, key, record, life):
+            moved = max(moved, life)
         fields = {} if record is None else record.fields
         reply.append([part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))])
-    return reply
+    return [*reply, moved]
 
 
 def _as_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _slide_life(node: Node, key: Key, record: Record, life: int) -> None:
+def _slide_life(node: Node, key: Key, record: Record, life: int) -> bool:
     left = None if record.expires_at is None else record.expires_at - node.true_clock.now_ms
     may_write = node.is_primary and not node.refuses_writes
-    if left is not None and left < life * 0.75 and may_write and not is_tombstone(record):
+    is_due = left is not None and left < life * 0.75 and may_write and not is_tombstone(record)
+    if is_due:
         node.touch(key, record, life)
+    return is_due
 
 
 def push_row(node: Node, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.aws import host_file
-from flask_langpont_session.aws.host_file import HostFile
+from flask_langpont_session.aws.host_file import Busy, HostFile
 
 PLACE = host_file._PLACE
 
@@ -122,15 +122,15 @@ def test_without_a_file_each_process_has_its_own() -> None:
     a, b = HostFile(None), HostFile(None)
     put(a, b"a")
     assert (a.read(), b.read()) == (b"a", b"")
-    a.rejoin()
-    assert a.read() == b"a"
+    assert put(a, b"more") == b"a"
+    assert not a.is_cut_off
 
 
 def test_a_full_disk_does_not_keep_an_alert_from_being_noted(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The process goes on by itself from what it knew, says so once, and comes back when it has nothing of its own."""
-    file, other = HostFile(path), HostFile(path)
+    """The process goes on by itself from what it knew, says so once, and comes back as soon as it can write."""
+    file, other = HostFile(path, lambda shared, own: shared + b" and " + own), HostFile(path)
     put(file, b"known")
 
     def full(*_: object) -> int:
@@ -140,15 +140,24 @@ def test_a_full_disk_does_not_keep_an_alert_from_being_noted(
         patch.setattr(os, "pwrite", full)
         for number in range(3):
             put(file, b"alone %d" % number)
+    assert file.is_cut_off
     assert file.read() == b"alone 2"
     assert other.read() == b"known"
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    put(file, b"still alone")
-    assert other.read() == b"known"
-    file.rejoin()
-    assert file.read() == b"known"
-    put(file, b"together")
-    assert other.read() == b"together"
+    assert put(file, b"together") == b"known and alone 2"
+    assert not file.is_cut_off
+    assert other.read() == file.read() == b"together"
+    assert put(file, b"again") == b"together"
+
+
+def test_what_is_shared_wins(path: Path, tmp_path: Path) -> None:
+    """Unless somebody knows better, what a process had alone is gone when it comes back."""
+    path = tmp_path / "folder" / "file"
+    file = HostFile(path)
+    assert put(file, b"alone") == b""
+    path.parent.mkdir()
+    put(HostFile(path), b"shared")
+    assert put(file, b"x") == b"shared"
 
 
 def test_a_folder_that_is_gone_does_not_raise(tmp_path: Path) -> None:
@@ -156,23 +165,47 @@ def test_a_folder_that_is_gone_does_not_raise(tmp_path: Path) -> None:
     file = HostFile(tmp_path / "gone" / "file")
     assert put(file, b"x") == b""
     assert file.read() == b"x"
-    file.rejoin()
-    assert file.read() == b"x"
+    assert put(file, b"y") == b"x"
+    assert file.is_cut_off
+
+
+def test_a_lock_that_is_held_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that stalls for some seconds: nothing is changed, nobody goes on alone, and then all is as before."""
+    monkeypatch.setattr(host_file, "_PATIENCE", 0.01)
+    file = HostFile(path)
+    put(file, b"x")
+    with path.open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        for _ in range(3):
+            with pytest.raises(Busy):
+                put(file, b"y")
+        assert file.read() == b"x"
+        assert not file.is_cut_off
+    assert put(file, b"z") == b"x"
+    assert HostFile(path).read() == b"z"
 
 
 def test_a_worker_that_was_stopped_with_the_lock_does_not_stop_the_others(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGSTOP in the wrong moment: after a while the others go on by themselves."""
-    monkeypatch.setattr(host_file, "_PATIENCE", 0.05)
+    """SIGSTOP in the wrong moment: after half a minute or more the others go on by themselves, and try it each time."""
+    assert host_file._ALONE_AFTER == (30, 60)
+    monkeypatch.setattr(host_file, "_ALONE_AFTER", (0.1, 0.2))
+    monkeypatch.setattr(host_file, "_PATIENCE", 0.01)
     file = HostFile(path)
     put(file, b"x")
     with path.open("rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
-        assert put(file, b"y") == b"x"
-        assert file.read() == b"y"
-    file.rejoin()
-    assert file.read() == b"x"
+        waited = 0
+        while not file.is_cut_off:
+            try:
+                assert put(file, b"y") == b"x"
+            except Busy:
+                waited += 1
+        assert waited
+        assert put(file, b"z") == b"y"
+    assert put(file, b"together") == b"x"
+    assert not file.is_cut_off
 
 
 def test_too_much_is_kept_alone(path: Path) -> None:

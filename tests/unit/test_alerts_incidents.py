@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from flask_langpont_session.aws import alert_table as table
 from flask_langpont_session.aws.alert_table import ALERTS, Severity, alert_lines
 from flask_langpont_session.aws.incidents import (
-    LONGEST_QUEUE,
-    PORTION,
     Details,
     Host,
     Notice,
     State,
     Terms,
+    join,
     settle,
     step,
     take,
@@ -36,13 +35,14 @@ TERMS = Terms()
 
 
 class World:
-    """One host, a step per second, and an SNS that takes everything."""
+    """One host, a step per second, and an SNS that takes everything while `sns` says so."""
 
     def __init__(self, terms: Terms = TERMS) -> None:
         self.host = Host()
         self.terms = terms
         self.now = START
-        self.watching_since = START - 10_000
+        self.watched = 10_000
+        self.sns = True
         self.suppressed = 0
         self.notices: list[Notice] = []
 
@@ -51,6 +51,7 @@ class World:
         before = len(self.notices)
         for _ in range(0, seconds, pace):
             self.now += pace
+            self.watched += pace
             self.look(seen, details)
         return [f"{notice.state} {notice.key}" for notice in self.notices[before:]]
 
@@ -58,10 +59,11 @@ class World:
         # As the workers do: through the encoding that they share.
         self.host = msgspec.json.decode(msgspec.json.encode(self.host), type=Host)
         sightings = dict.fromkeys(seen, details or {})
-        self.suppressed += step(self.host, sightings, self.now, self.terms, self.watching_since)
-        for notice in take(self.host, self.now, self.terms):
-            self.notices.append(notice)
-            settle(self.host, notice.serial, self.now, self.terms, sent=True)
+        self.suppressed += step(self.host, sightings, self.now, self.terms, self.watched)
+        while notice := take(self.host, self.now, self.terms):
+            if self.sns:
+                self.notices.append(notice)
+            settle(self.host, notice.serial, self.now, self.terms, sent=self.sns)
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ def test_who_just_began_to_look_does_not_call_anything_off(world: World) -> None
     """All workers died in the outage: the first one of the next day must have looked for long enough itself."""
     world.run(10, REDIS)
     world.now += 86_400
-    world.watching_since = world.now
+    world.watched = 0
     assert world.run(29) == []
     assert world.run(2) == [f"resolved {REDIS}"]
 
@@ -149,7 +151,7 @@ def test_who_just_began_to_look_goes_on_with_it(world: World) -> None:
     """An outage that outlives all workers is one incident."""
     world.run(10, REDIS)
     world.now += 600
-    world.watching_since = world.now
+    world.watched = 0
     assert world.run(3) == []
     assert world.run(60, REDIS) == []
     assert world.run(31) == [f"resolved {REDIS}"]
@@ -158,59 +160,160 @@ def test_who_just_began_to_look_goes_on_with_it(world: World) -> None:
 def test_a_message_whose_sender_died_is_sent_by_another(world: World) -> None:
     """It was taken and not settled: after the lease it is free again, and not before."""
     world.now += 1
-    step(world.host, {DATA_LOST: {}}, world.now, TERMS, world.watching_since)
-    [taken] = take(world.host, world.now, TERMS)
-    assert take(world.host, world.now + TERMS.lease - 1, TERMS) == []
-    assert take(world.host, world.now + TERMS.lease, TERMS) == [taken]
+    step(world.host, {DATA_LOST: {}}, world.now, TERMS, world.watched)
+    taken = take(world.host, world.now, TERMS)
+    assert taken is not None
+    assert take(world.host, world.now + TERMS.lease - 1, TERMS) is None
+    assert take(world.host, world.now + TERMS.lease, TERMS) == taken
+
+
+def test_what_a_worker_went_through_alone_is_called_off_together(world: World) -> None:
+    """It comes back to the others, who have not seen it: what it told, and what it could not tell, is theirs."""
+    alone = World()
+    alone.run(10, REDIS, DATABASE, REPLICA)
+    alone.sns = False
+    alone.run(40, DATABASE, REPLICA)
+    world.run(50, DATABASE)
+    join(world.host, alone.host)
+    told = world.run(100, DATABASE)
+    assert sorted(told) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
+    assert world.run(31) == [f"resolved {DATABASE}"]
+    assert world.host.is_idle
+
+
+def test_what_is_known_together_holds(world: World) -> None:
+    """Joining what is known already changes nothing, and tells nothing again."""
+    world.run(10, REDIS)
+    world.sns = False
+    world.run(10, REDIS, DATABASE)
+    before = msgspec.json.encode(world.host)
+    copy = msgspec.json.decode(before, type=Host)
+    join(world.host, copy)
+    assert msgspec.json.encode(world.host) == before
+
+
+# -- SNS is away -------------------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_gets_through_when_sns_is_back(world: World) -> None:
+    """A network that fails takes Redis and SNS: the alarm is told within a retry, not at the next repetition."""
+    world.sns = False
+    world.run(60, REDIS)
+    world.sns = True
+    assert world.run(60, REDIS) == [f"firing {REDIS}"]
+    assert world.run(10_000, REDIS) == []
+    assert world.run(31) == [f"resolved {REDIS}"]
+
+
+@pytest.mark.parametrize("hours", [1, 23])
+@pytest.mark.parametrize("key", [REDIS, REPLICA, "server-changed/primary"])
+def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: str, hours: int) -> None:
+    """Nothing that was told goes on burning in somebody's pager."""
+    world.run(10, key)
+    world.sns = False
+    world.run(hours * 3600, pace=10)
+    world.sns = True
+    assert world.run(310, pace=10) == [f"resolved {key}"]
+    assert world.host.is_idle
+
+
+def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
+    """And said to be lost, once."""
+    world.run(10, REDIS)
+    world.sns = False
+    world.run(40)
+    [waiting] = world.host.queue
+    assert waiting.state is State.RESOLVED
+    while not settle(world.host, waiting.serial, world.now, TERMS, sent=False):
+        world.now += TERMS.longest_retry
+    assert TERMS.keep <= world.now - waiting.at <= TERMS.keep + TERMS.longest_retry
+    assert world.host.is_idle
+
+
+def test_what_is_over_before_it_could_be_told_wakes_nobody(world: World) -> None:
+    """That it happened is told by its end, which takes the alarm's place."""
+    world.sns = False
+    world.run(100, REDIS)
+    world.run(3000)
+    world.sns = True
+    assert world.run(310) == [f"resolved {REDIS}"]
+    assert world.notices[0].seen - world.notices[0].since == 99
+
+
+def test_a_queue_holds_one_message_per_key(world: World) -> None:
+    """A day of flapping without SNS: there is nothing that would have to be dropped."""
+    world.sns = False
+    for _ in range(24):
+        world.run(600, REDIS, REPLICA, pace=2)
+        world.run(3000, pace=10)
+        assert len({notice.key for notice in world.host.queue}) == len(world.host.queue) <= 2
+    world.sns = True
+    assert sorted(world.run(310, pace=10)) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
+
+
+def test_a_message_says_what_the_one_in_whose_place_it_is_would_have_said(world: World) -> None:
+    """How many were held back is not forgotten with the alarm that nobody got."""
+    world.terms = Terms(burst=1, token_every=1000)
+    for seconds in (10, 20):
+        world.run(seconds, REDIS)
+        world.run(100)
+    world.run(1000)
+    world.sns = False
+    world.run(10, REDIS)
+    world.run(100)
+    world.sns = True
+    assert world.run(310) == [f"resolved {REDIS}"]
+    assert world.notices[-1].suppressed == 1
+
+
+def test_tries_become_rare(world: World) -> None:
+    """At once, after 30 s, then after twice as long each time, up to five minutes; whatever it is."""
+    host = Host(queue=[notice(1, "server-changed/primary", State.FIRING)])
+    now, pauses = START, []
+    terms = Terms(retry=30.0)
+    for _ in range(2000):
+        assert take(host, now, terms) is not None
+        assert not settle(host, 1, now, terms, sent=False)
+        pause = host.queue[0].not_before - now
+        assert take(host, now + pause - 1, terms) is None
+        pauses.append(pause)
+        now += pause
+    assert pauses[:6] == [30, 60, 120, 240, 300, 300]
+    assert set(pauses[5:]) == {300}
 
 
 def test_a_recovery_does_not_overtake_its_alarm(world: World) -> None:
-    """While the alarm waits for its second try, the recovery waits behind it."""
-    for _ in range(10):
+    """While somebody is sending the alarm, the recovery waits behind it; if that fails, it is all that is sent."""
+    for sent in (True, False):
+        world.run(5, REDIS)
         world.now += 1
-        step(world.host, {REDIS: {}}, world.now, TERMS, world.watching_since)
-    [firing] = take(world.host, world.now, TERMS)
-    settle(world.host, firing.serial, world.now, Terms(retry=100), sent=False)
-    for _ in range(40):
-        world.now += 1
-        step(world.host, {}, world.now, Terms(retry=100), world.watching_since)
-    assert [notice.state for notice in world.host.queue] == [State.FIRING, State.RESOLVED]
-    assert take(world.host, world.now, Terms(retry=100)) == []
-    assert world.run(100) == [f"firing {REDIS}", f"resolved {REDIS}"]
+        step(world.host, {REDIS: {}}, world.now, TERMS, world.watched)
+        firing = take(world.host, world.now, TERMS)
+        assert firing is not None and firing.state is State.FIRING
+        for _ in range(40):
+            world.now += 1
+            step(world.host, {}, world.now, TERMS, world.watched)
+        assert [notice.state for notice in world.host.queue] == [State.FIRING, State.RESOLVED]
+        assert take(world.host, world.now, TERMS) is None
+        assert settle(world.host, firing.serial, world.now, TERMS, sent=sent) is False
+        assert world.run(1) == [f"resolved {REDIS}"]
+        world.run(4000, pace=10)
 
 
-@pytest.mark.parametrize(
-    ("key", "state", "attempts"),
-    [
-        (REDIS, State.FIRING, 2),
-        (LEVEL_4, State.FIRING, 2),
-        (REPLICA, State.FIRING, 1),
-        ("server-changed/primary", State.FIRING, 1),
-        (REPLICA, State.RESOLVED, 2),
-        ("server-changed/primary", State.RESOLVED, 2),
-    ],
-)
-def test_what_matters_is_tried_twice(key: str, state: State, attempts: int) -> None:
-    """Critical and worse, and every recovery; the second time later."""
-    notice = Notice(serial=1, key=key, state=state, since=START, at=START, seen=START, suppressed=0, firings=1)
-    host = Host(queue=[notice])
-    now = START
-    for attempt in range(1, attempts + 1):
-        assert take(host, now, TERMS) == [notice]
-        assert settle(host, 1, now, TERMS, sent=False) is (attempt == attempts)
-        assert take(host, now + TERMS.retry - 1, TERMS) == []
-        now += TERMS.retry
-    assert host.queue == []
-    assert settle(host, 1, now, TERMS, sent=False) is False
+# -- the clock ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_clock_that_is_set_back_keeps_nothing_burning(world: World) -> None:
-    """Hosts are corrected; an incident of the future ends as any other."""
+    """Hosts are corrected; an incident of the future ends as any other, and so does a wait of the future."""
     world.run(10, REDIS)
     world.now -= 5000
-    world.watching_since = world.now - 100
     assert world.run(5, REDIS) == []
     assert world.run(31) == [f"resolved {REDIS}"]
+    world.sns = False
+    world.run(600, REDIS)
+    world.sns = True
+    world.now -= 5000
+    assert world.run(1, REDIS) == [f"firing {REDIS}"]
 
 
 # -- too much ----------------------------------------------------------------------------------------------------------
@@ -306,17 +409,6 @@ def test_an_emergency_that_is_about_to_be_told_counts_already(world: World) -> N
     assert world.run(60, REDIS, DATABASE, LEVEL_2, LEVEL_4) == [f"firing {LEVEL_4}"]
 
 
-def test_the_queue_is_bounded_and_recoveries_stay() -> None:
-    """SNS is away for long: the least urgent goes first, and it is counted."""
-    recoveries = [notice(number, REPLICA, State.RESOLVED) for number in range(10)]
-    alarms = [notice(number, f"auth-failed/{number}", State.FIRING) for number in range(10, 10 + LONGEST_QUEUE)]
-    host = Host(queue=[*recoveries, *alarms])
-    assert step(host, {}, START, TERMS, START) == 10
-    assert len(host.queue) == LONGEST_QUEUE
-    assert host.queue[:10] == recoveries
-    assert len(take(host, START, TERMS)) == PORTION
-
-
 def notice(serial: int, key: str, state: State) -> Notice:
     return Notice(serial=serial, key=key, state=state, since=START, at=START, seen=START, suppressed=0, firings=1)
 
@@ -341,6 +433,22 @@ def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[st
         assert (told.key in burning) == (told.state is State.RESOLVED or told.repeated)
         (burning.discard if told.state is State.RESOLVED else burning.add)(told.key)
     assert not burning
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 700), st.booleans()), max_size=8))
+def test_sns_may_come_and_go(phases: list[tuple[set[str], int, bool]]) -> None:
+    """In the end nobody believes that something burns, and nothing is called off twice."""
+    world = World()
+    for seen, seconds, world.sns in phases:
+        world.run(seconds, *seen)
+    world.sns = True
+    world.run(3000, pace=10)
+    assert world.host.is_idle
+    last = {told.key: told for told in world.notices}
+    assert {told.state for told in last.values()} <= {State.RESOLVED}
+    ends = [(told.key, told.since) for told in world.notices if told.state is State.RESOLVED]
+    assert len(set(ends)) == len(ends)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

@@ -352,6 +352,10 @@ class Client:
         self.error: Exception | None = None
         self.sent: list[Datum] = []
         self.attempts = 0
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     def put_metric_data(self, *, Namespace: str, MetricData: list[Datum]) -> None:
         self.attempts += 1
@@ -430,14 +434,23 @@ def test_what_is_not_taken_is_dropped_counted_and_said_once(
     assert published(names.OPERATIONS) == [0, 0]  # those of the outage are gone, not sent late
 
 
-def test_a_client_is_made_once_and_anew_after_a_failure(site: Site) -> None:
-    """Credentials that come later are found; while all is well nothing is looked up again."""
+OF_CREDENTIALS = [NoCredentialsError(), refused("ExpiredToken", 403), refused("InvalidClientTokenId", 403)]
+OTHERS = [
+    refused("Throttling", 400),
+    refused("InternalServiceError", 500),
+    ConnectTimeoutError(endpoint_url="https://x"),
+]
+
+
+@pytest.mark.parametrize(("error", "made"), [*((e, 2) for e in OF_CREDENTIALS), *((e, 1) for e in OTHERS)])
+def test_a_client_is_made_once_and_anew_only_for_other_credentials(site: Site, error: Exception, made: int) -> None:
+    """Those that come later are found. Making one takes long, which a throttled or hanging AWS must not cost."""
     for _ in range(3):
         site.publisher.publish()
     assert site.connected == 1
-    site.client.error = NoCredentialsError()
+    site.client.error = error
     site.publisher.publish()
     site.client.error = None
     site.publisher.publish()
     site.publisher.publish()
-    assert site.connected == 2
+    assert (site.connected, site.client.closed) == (made, made - 1)

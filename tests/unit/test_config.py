@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "ENVIRONMENT": ("", None, 7, " ", "é", "two\nlines", "x" * 1025),
     "SERVICE": ("", None, 7, "  ", "ラングポント"),
     "METRICS": (None, "cloudwatch", 7, ["statsd"], [7]),
-    "METRICS_INTERVAL": (0, 3601, "60", None),
+    "METRICS_INTERVAL": (0, 61, 300, "60", None),
     "METRICS_URL": ("", "metrics", "/", "/metrics/", "/<path:x>", "/a b", 7),
     "METRICS_REGISTRY": (7, "registry", object()),
     "ALERT_TOPICS": (None, [], "arn:aws:sns:eu-west-1:123456789012:t",

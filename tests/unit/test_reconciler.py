@@ -128,6 +128,7 @@ class Host:
         self.journal.open()
         self.recorder = Recorder()
         self.local = LocalCopies(10, 60)
+        self.no_longer_in_use: list[str] = []
         repository: Any = SimpleNamespace(
             journal=self.journal,
             primary=self.stores,
@@ -137,6 +138,7 @@ class Host:
             local=self.local,
             recorder=self.recorder,
             life_of=lambda category, kind, life: 1000,
+            no_longer_in_use=self.no_longer_in_use.append,
         )
         self.reconciler = Reconciler(repository, now_ms=lambda: self.now)
 
@@ -190,6 +192,7 @@ def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
     """The kill counts the row's version; the record in Redis says the same."""
     host.journal.revoke(A)
     assert host.run() == [("kill", A), ("bury", A, 4)]
+    assert host.no_longer_in_use == [A]  # a command may have ended it, which counts nothing itself
 
 
 @pytest.mark.parametrize(
@@ -274,6 +277,7 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
     ]
     assert host.local.is_dead(A)
     assert host.local.is_dead(B)
+    assert host.no_longer_in_use == [A, B]
     assert host.waiting() == {}
 
 

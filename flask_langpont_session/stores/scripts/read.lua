@@ -1,12 +1,13 @@
 -- Reads whole categories of one session, and slides their life when a quarter of it has passed.
 --   KEYS  the categories' hashes
 --   ARGV  for each key the life to slide to, in milliseconds; 0: do not touch
--- Returns {server time in ms, hash or error text, …}.
+-- Returns {server time in ms, hash or error text, …, the longest life that was slid to, or 0}.
 -- The touch comes first, so that a copy tracked by the client is not invalidated right after it was read. It is a
 -- pcall: a server that refuses writes (read-only, out of memory, no replicas) still answers this read. A tombstone
 -- is never touched: it lives for the time it was given.
 local time = redis.call('TIME')
 local reply = {time[1] * 1000 + math.floor(time[2] / 1000)}
+local moved = 0
 for i = 1, #KEYS do
   local life = tonumber(ARGV[i])
   if life > 0 then
@@ -14,7 +15,9 @@ for i = 1, #KEYS do
     if left >= 0 and left < life * 0.75 then
       local live = redis.pcall('HGET', KEYS[i], '@live')
       if live ~= '0' and not (type(live) == 'table' and live.err) then
-        redis.pcall('PEXPIRE', KEYS[i], life)
+        if redis.pcall('PEXPIRE', KEYS[i], life) == 1 then
+          moved = math.max(moved, life)
+        end
       end
     end
   end
@@ -25,4 +28,5 @@ for i = 1, #KEYS do
     reply[i + 1] = hash
   end
 end
+reply[#KEYS + 2] = moved
 return reply
