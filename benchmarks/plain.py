@@ -18,17 +18,19 @@ from flask_langpont_session.stores.redis import READ, WRITE
 from .contestants import Ours
 
 _READ = b"""
-local reply = {0}
+local reply, moved = {0}, 0
 for i = 1, #KEYS do
   local life = tonumber(ARGV[i])
   if life > 0 then
     local left = redis.call('PTTL', KEYS[i])
     if left >= 0 and left < life * 0.75 then
       redis.call('PEXPIRE', KEYS[i], life)
+      moved = life
     end
   end
   reply[i + 1] = redis.call('HGETALL', KEYS[i])
 end
+reply[#KEYS + 2] = moved
 return reply
 """
 
