@@ -290,6 +290,8 @@ class Verifier:
 
     def _is_readable(self, row: AuthRow) -> bool:
         """Damaged auth data is not shown in part: the database has the whole."""
+        if self._local.holds(row):
+            return True
         try:
             for value in row.payload.values():
                 decode(value)

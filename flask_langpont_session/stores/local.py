@@ -112,6 +112,11 @@ class LocalCopies:
             held = _find(self._auth, digest)
         return held[0] if held else None
 
+    def holds(self, row: AuthRow) -> bool:
+        """Whether just these fields of the session are kept: what they mean was looked at then."""
+        held = self.auth(row.digest)
+        return held is not None and held.row.payload == row.payload
+
     def put_auth(self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None) -> None:
         """Keep what the database said, unless something newer is kept or the session is dead.
 
@@ -140,6 +145,8 @@ class LocalCopies:
 
     def floor(self, digest: str) -> int:
         """The highest version of a session's row that this worker has seen; DEAD for one that has ended."""
+        if digest not in self._floors:  # nearly every session has been what it is since its sign-in
+            return 0
         with self._lock:
             return self._floors.get(digest, _NO_FLOOR)[0]
 
