@@ -97,7 +97,7 @@ class Service:
             server.start()
         for sentinel in self.sentinels:
             sentinel.start()
-        wait_until(lambda: all(map(self._is_whole, self.sentinels)), "a service at rest", 20)
+        wait_until(lambda: all(map(self._is_whole, self.sentinels)), "a service at rest", 60)
 
     def _is_whole(self, sentinel: Sentinel) -> bool:
         try:
