@@ -22,15 +22,28 @@ def primary_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]
 
 
 @pytest.fixture(scope="session")
-def replica_server(tmp_path_factory: pytest.TempPathFactory, primary_server: Valkey) -> Iterator[Valkey]:
+def followers() -> list[Valkey]:
+    """The replica, once there is one."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def replica_server(
+    tmp_path_factory: pytest.TempPathFactory, primary_server: Valkey, followers: list[Valkey]
+) -> Iterator[Valkey]:
     with Valkey(tmp_path_factory.mktemp("replica"), replica_of=primary_server) as server:
+        followers.append(server)
         yield server
 
 
 @pytest.fixture
-def primary(primary_server: Valkey) -> Valkey:
+def primary(primary_server: Valkey, followers: list[Valkey]) -> Valkey:
     """The primary, empty and running."""
     primary_server.start()
+    for follower in followers:
+        if follower.running:
+            # After a restart a primary takes another replication id when the first replica comes back: not later.
+            follower.start()
     with primary_server.client() as client:
         client.flushall()
     return primary_server
