@@ -29,8 +29,8 @@ def brief(one_site: Site) -> Iterator[WebServer]:
 
 
 def test_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> None:
-    """For twice the idle time, on every worker; it is noted once per quarter of it, by whichever workers are asked at that
-    moment. Who does not read is signed out."""
+    """For twice the idle time, on every worker; it is noted once per quarter of it, by the workers that are asked at
+    that moment. Who does not read is signed out."""
     reader, idler = signed_in_on(brief, "hanako"), signed_in_on(brief, "taro")
     expiries = set()
     with Watch(reader, brief.doors()) as watch:
