@@ -84,6 +84,10 @@ def sqlite_url(tmp_path: Path) -> str:
 MakeApp = Callable[..., Flask]
 
 
+PATIENT = {"DATABASE_TIMEOUT": 1.0, "REQUEST_BUDGET": 1.5}
+"""A disk that a busy machine lets wait is no fault of the database."""
+
+
 @pytest.fixture
 def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeApp]:
     """Makes applications on the real servers; `config` without the prefix. Ended when the test ends."""
@@ -96,6 +100,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeA
             "REDIS_URL": primary.url,
             "DATABASE_URL": sqlite_url,
             "JOURNAL": str(tmp_path / "journal.sqlite3"),
+            **PATIENT,
             **config,
         }
         app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})
