@@ -377,6 +377,8 @@ class Session(SessionMixin):
         if key not in self._now and self.target is self.origin and self._stored(AUTH).get(key) == encoded:
             return False  # said again is not changed: no transaction, and no refusal in an outage
         if is_right:
+            if self.unverified and not value:
+                return False  # shown as a visitor, who has no rights; to refuse this would refuse every page of theirs
             self._require_verified()
             self._grants = True
         return True

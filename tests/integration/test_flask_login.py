@@ -459,6 +459,21 @@ def test_a_moved_session_without_the_database_is_refused_and_kept(app: Flask) ->
     assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
 
 
+def test_session_protection_does_not_refuse_pages_of_a_session_that_nobody_can_verify(app: Flask) -> None:
+    """Flask-Login sets ``_fresh = False`` for it as for every visitor with data; afterwards it is as it was."""
+    client = signed_in(app)
+    with switched_off(app, "primary", "database"):
+        parts(app).repository.local.clear()  # another worker, which never saw the user
+        client.post("/set", json={"input_text": "meanwhile"})
+        for _ in range(2):
+            response = client.get("/me")
+            assert response.status_code == 200
+            assert response.json == {"user": None, "fresh": False, "level": 4}
+            assert cookie_of(response) is None
+        assert client.post("/set", json={"user_role": "admin"}).status_code == 503
+    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
+
+
 @pytest.mark.parametrize("order", [("_user_id", "_fresh", "_id"), ("_id", "_fresh", "_user_id")])
 def test_strong_protection_holds_without_the_database(
     app: Flask, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
