@@ -377,11 +377,19 @@ class Session(SessionMixin):
         if key not in self._now and self.target is self.origin and self._stored(AUTH).get(key) == encoded:
             return False  # said again is not changed: no transaction, and no refusal in an outage
         if is_right:
-            if self.unverified and not value:
-                return False  # shown as a visitor, who has no rights; to refuse this would refuse every page of theirs
+            if not value and self._shows_no_rights():
+                return False
             self._require_verified()
             self._grants = True
         return True
+
+    def _shows_no_rights(self) -> bool:
+        """Whether this request can only show a visitor: rights are then not withdrawn by saying that there are none.
+
+        Flask-Login says so to every visitor with data, on each page and inside error pages: refused, it were all of them.
+        """
+        is_lost_sign_in = self.target is not self.origin and not self.walk.can(DATABASE, WRITE)
+        return self.is_in_doubt or is_lost_sign_in
 
     def _begin_sign_in(self) -> None:
         """From here on this request speaks for a new id; what may be carried over is taken along."""

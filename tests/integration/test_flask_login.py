@@ -22,6 +22,7 @@ from flask_login import (
 from flask_wtf import CSRFProtect
 
 from example_app.servers import Postgres, Valkey
+from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, cookie_of, parts
@@ -445,6 +446,26 @@ def test_a_remember_cookie_outlives_a_database_that_was_killed(on_postgres: Flas
     assert not later.headers.getlist("Set-Cookie")
     postgres.start()
     wait_for(lambda: client.get("/me").json["user"] == "7", "signed in again")
+
+
+def test_the_page_that_tells_of_a_refused_login_may_ask_who_the_user_is(on_postgres: Flask, postgres: Postgres) -> None:
+    """Flask-Login sets ``_fresh = False`` inside the error page, and that is no second refusal."""
+
+    @on_postgres.errorhandler(GrantRefused)
+    def refused(error: GrantRefused) -> tuple[str, int]:
+        assert current_user.get_id() == "7"  # what this request said; nothing of it lasts
+        return "not now", 503
+
+    visitor = browser(on_postgres)
+    cookie = cookie_of(visitor.post("/set", json={"lang": "jp"}))
+    with parts(on_postgres).monitor.paused():  # it could notice first
+        postgres.kill()
+        response = visitor.post("/login/7")
+    assert (response.status_code, response.text) == (503, "not now")
+    assert not response.headers.getlist("Set-Cookie")
+    postgres.start()
+    wait_for(lambda: parts(on_postgres).health.level == 0, "the database")
+    assert browser(on_postgres, cookie).get("/get/lang").json == {"value": "jp", "present": True}
 
 
 def test_a_moved_session_without_the_database_is_refused_and_kept(app: Flask) -> None:
