@@ -15,8 +15,8 @@ from time import perf_counter_ns
 
 from flask_langpont_session.exporters.active import ActiveSessions
 from flask_langpont_session.exporters.cloudwatch import CloudWatch, connect
-from flask_langpont_session.exporters.pump import Pump, end_all
 from flask_langpont_session.metrics import Reader, Recorder
+from flask_langpont_session.pump import Pump, end_all
 
 TARGET_US = 5.0
 CALLS = 200_000

@@ -22,9 +22,9 @@ import msgspec
 from flask import Flask, request_started
 
 from ..config import Settings
-from ..exporters.pump import EXIT_WAIT, Pump, end_all
 from ..health import Health
 from ..metrics import Recorder
+from ..pump import EXIT_WAIT, Pump, end_all
 from . import client, incidents
 from .alert_table import TEST, Severity
 from .conditions import WITHOUT_STATE, Conditions

@@ -1,1 +1,1 @@
-"""Where the recorder's figures go: CloudWatch and Prometheus. Only `pump` is imported though METRICS names neither."""
+"""Where the recorder's figures go: CloudWatch and Prometheus. Nothing of it is imported unless METRICS names one."""

@@ -8,9 +8,9 @@ from flask import Blueprint, Flask
 
 from ..config import Settings
 from ..metrics import Reader, Recorder
+from ..pump import Pump, end_all
 from ..stores.redis import RedisStore
 from .active import ActiveSessions
-from .pump import Pump, end_all
 
 CLOUDWATCH, PROMETHEUS = "cloudwatch", "prometheus"
 

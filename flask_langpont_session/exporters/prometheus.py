@@ -69,56 +69,63 @@ class Collectors:
     """What one registry shows of this package."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+        self._registry = registry
+        self._measure()
+        self._gauge()
+        self._count()
+        self._begin()
+        renew_in_children(self, Collectors._begin)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
-
-        self.durations = histogram(
+    def _measure(self) -> None:
+        self.durations = self._histogram(
             "langpont_session_operation_duration_seconds",
             "Time of questions to stores, of requests and of their saves; rounded up to two digits.",
             SECONDS,
             "operation",
             "backend",
         )
-        self.waits = histogram(
+        self.waits = self._histogram(
             "langpont_session_pool_wait_seconds",
             "Time until a Redis connection was there, when none lay ready; rounded up to two digits.",
             SECONDS,
             "backend",
         )
-        self.payloads = histogram(
+        self.payloads = self._histogram(
             "langpont_session_payload_bytes",
             "Names and values that a save sent, per category written; rounded up to two digits.",
             BYTES,
             "category",
         )
+
+    def _gauge(self) -> None:
         self.in_use = Gauge(
             "langpont_session_pool_in_use",
             "Redis connections in use at this moment.",
             ("backend",),
             multiprocess_mode="livesum",
-            registry=registry,
-        )
-        self.operations = counter(
-            "langpont_session_operations", "Questions to stores, requests and saves.", "operation", "backend", "outcome"
+            registry=self._registry,
         )
         self.level = Gauge(
             "langpont_session_degradation_level",
             "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.",
             multiprocess_mode="livemax",
-            registry=registry,
+            registry=self._registry,
         )
         self.active = Gauge(
             "langpont_session_active",
             "Sessions in use, of all hosts together; NaN while Redis cannot tell.",
             multiprocess_mode="mostrecent",
-            registry=registry,
+            registry=self._registry,
         )
         if not MULTIPROCESS:
             # Among several processes what nobody has set is not shown; and this would hide what another one has set.
             self.active.set(math.nan)
+
+    def _count(self) -> None:
+        counter = self._counter
+        self.operations = counter(
+            "langpont_session_operations", "Questions to stores, requests and saves.", "operation", "backend", "outcome"
+        )
         self.fallbacks = counter(
             "langpont_session_fallback_operations", "Times something stood in for the primary.", "backend"
         )
@@ -126,8 +133,12 @@ class Collectors:
         self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
         self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
         self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
-        self._begin()
-        renew_in_children(self, Collectors._begin)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
 
     def _begin(self) -> None:
         """As new: a forked child shows nothing of what its parent is like."""

@@ -23,9 +23,9 @@ from flask import Flask
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from example_app.servers import Valkey
-from flask_langpont_session import LangPontSession
+from flask_langpont_session import LangPontSession, pump
 from flask_langpont_session.exceptions import ConfigError
-from flask_langpont_session.exporters import cloudwatch, names, pump
+from flask_langpont_session.exporters import cloudwatch, names
 from flask_langpont_session.exporters.cloudwatch import CloudWatch
 from flask_langpont_session.metrics import Reader, Recorder
 from flask_langpont_session.testing import switched_off

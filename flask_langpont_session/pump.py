@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from weakref import WeakSet
 
-from ..forks import renew_in_children
+from .forks import renew_in_children
 
 log = logging.getLogger(__name__)
 
