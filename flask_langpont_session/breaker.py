@@ -9,19 +9,46 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+WINDOW = 2.0
+"""Seconds over which calls are counted, from the first bad one on."""
+
+LEAST_CALLS = 10
+"""Calls in a window before its share of bad ones means anything."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """Calls since the first bad one. While all is well there is none, and nothing to count.
+
+    :param since: monotonic seconds.
+    """
+
+    since: float
+    good: int = 0
+    failed: int = 0
+    slow: int = 0
+
+    @property
+    def calls(self) -> int:
+        return self.good + self.failed
+
+    def is_bad(self, bad: int) -> bool:
+        return self.calls >= LEAST_CALLS and bad * 2 >= self.calls
+
 
 @dataclass
 class Breaker:
     """One direction (reads or writes) of one store.
 
-    :param threshold: cheap failures in a row that open it. A time-out opens it at once: the next request would
-        have to wait as long again.
+    :param threshold: cheap failures in a row that open it; half of the calls in a window do, too, where answers come in
+        between. A time-out opens it at once: the next request would have to wait as long again.
     """
 
     threshold: int = 3
     opened_at: float | None = None
     cause: str = ""
     _failures: int = 0
+    _window: _Window | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -31,8 +58,23 @@ class Breaker:
 
     def succeeded(self) -> None:
         """A request was answered. Says nothing while the breaker is open: that answer may be an old one."""
+        if self._window is not None:
+            self._window.good += 1  # a lost addition of two threads at once does not matter
         if self._failures and self.opened_at is None:
             self._failures = 0
+
+    def was_slow(self, now: float) -> bool:
+        """A call that succeeded took too long. Whether so many did that somebody should look why.
+
+        :param now: monotonic seconds.
+        """
+        with self._lock:
+            window = self._window_at(now)
+            window.slow += 1
+            if not window.is_bad(window.slow):
+                return False
+            self._window = None  # who looked need not look again at every call
+            return True
 
     def failed(self, now: float, cause: str, *, at_once: bool) -> bool:
         """A request failed. Returns True when this failure opened the breaker.
@@ -43,7 +85,10 @@ class Breaker:
         """
         with self._lock:
             self._failures += 1
-            if self.opened_at is not None or not (at_once or self._failures >= self.threshold):
+            window = self._window_at(now)
+            window.failed += 1
+            bad = at_once or self._failures >= self.threshold or window.is_bad(window.failed)
+            if self.opened_at is not None or not bad:
                 return False
             self.opened_at, self.cause = now, cause
             return True
@@ -55,4 +100,10 @@ class Breaker:
     def close(self) -> None:
         """The monitor found the store healthy, and everything that waited for it has been replayed."""
         with self._lock:
-            self.opened_at, self.cause, self._failures = None, "", 0
+            self.opened_at, self.cause, self._failures, self._window = None, "", 0, None
+
+    def _window_at(self, now: float) -> _Window:
+        window = self._window
+        if window is None or now - window.since > WINDOW:
+            window = self._window = _Window(now)
+        return window

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from blinker import Signal
 from flask import Flask
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from . import events
@@ -33,6 +34,7 @@ from .stores.base import StoreError
 from .stores.database import Database, make_engine
 from .stores.fence import Fence
 from .stores.journal import Journal
+from .stores.journal_file import NewerJournal
 from .stores.local import LocalCopies
 from .stores.redis import RedisStore
 
@@ -57,6 +59,21 @@ class State:
     monitor: Monitor
     alerts: Alerts | None = None
     exporting: Exporting | None = None
+
+    def close(self) -> None:
+        """End the threads that run beside the requests, after they have published and told what is left, and let go of
+        connections and files. For tests and for who ends an application before its process: that ends well by itself.
+        A later request would begin with connections anew, but without these threads.
+        """
+        if self.exporting is not None:
+            self.exporting.stop()
+        if self.alerts is not None:
+            self.alerts.stop()
+        self.monitor.stop()
+        self.repository.database.close()
+        self.repository.journal.close()
+        for store in self.repository.redis.values():
+            store.forget_connections()
 
 
 def build(app: Flask) -> State:
@@ -90,7 +107,7 @@ def build(app: Flask) -> State:
         repository,
         interval=settings.health_interval,
         slow=settings.slow_ms / 1000,
-        attend=lambda lost: cloud.attend(redis, lost),
+        attend=lambda lost: _attend(cloud, redis, lost),
     )
     monitors.append(monitor)
     alerts = _alerts(app, settings, health, recorder)
@@ -128,6 +145,10 @@ def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Mo
         for monitor in monitors:
             monitor.suspect(store)
 
+    def store_is_slow(store: str) -> None:
+        for monitor in monitors:
+            monitor.suspect_slowness(store)
+
     return Health(
         stores,
         threshold=settings.failure_threshold,
@@ -135,6 +156,8 @@ def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Mo
         on_change=level_changed,
         on_lost=store_lost,
         on_failure=store_failed,
+        slow=settings.slow_ms / 1000,
+        on_slow=store_is_slow,
     )
 
 
@@ -186,8 +209,15 @@ def _redis_stores(
                 pool = _pool_of(client, settings, fence)
             else:
                 pool = make_pool(url or "", settings, fence, cloud, is_master=name == PRIMARY)
-            waited = _waits_for(name, recorder)
-            stores[name] = RedisStore(name, pool, prefix=settings.key_prefix, fence=fence, waited=waited)
+            stores[name] = RedisStore(
+                name,
+                pool,
+                prefix=settings.key_prefix,
+                fence=fence,
+                waited=_waits_for(name, recorder),
+                surprised=_surprises_of(name, recorder),
+                connect_timeout=settings.redis_connect_timeout,
+            )
     return stores
 
 
@@ -208,6 +238,21 @@ def _waits_for(store: str, recorder: Recorder) -> Callable[[float], None]:
     return lambda seconds: recorder.measure("pool_wait", store, seconds * 1000)
 
 
+def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
+    def surprised(error: str) -> None:
+        recorder.count("unknown_errors")
+        log.warning("session store %s: an error that nobody knows counts as unreachable: %s", store, error)
+
+    return surprised
+
+
+def _attend(cloud: Cloud, redis: dict[str, RedisStore], lost: Set[str]) -> None:
+    """What may lead to a store that is lost: another place, another token, another address."""
+    cloud.attend(redis, lost)
+    for name, store in redis.items():
+        store.names.look(name in lost)
+
+
 def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
     """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our fence.
 
@@ -218,11 +263,12 @@ def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
     own = pool.connection_class.__module__ == "redis.connection"
     if not (plain and own) or pool.connection_kwargs.get("redis_connect_func"):
         return pool
+    place = {name: value for name, value in pool.connection_kwargs.items() if not name.endswith("_handler")}
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
         connection_class=pool.connection_class,
         max_connections=settings.redis_max_connections,
         timeout=settings.redis_pool_timeout,
-        **{**pool.connection_kwargs, **_waits(settings, fence)},
+        **{**place, **_waits(settings, fence)},
     )
 
 
@@ -235,6 +281,8 @@ def _waits(settings: Settings, fence: Fence) -> dict[str, Any]:
         "retry_on_error": [],
         "decode_responses": False,
         "driver_info": None,
+        # Where the server has none: else every connection asks it for them, looks its name up, and waits longer.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "redis_connect_func": fence.introduce,
     }
 
@@ -277,6 +325,13 @@ def _database(app: Flask, settings: Settings) -> Database:
     return Database(engine, timeout=settings.database_timeout, concurrency=settings.database_concurrency)
 
 
+_REMEDY = "name a file this process may write, or set None to go without (the docs say what is lost then)"
+_REMEDIES: Mapping[type[Exception], str] = {
+    NewerJournal: "upgrade flask-langpont-session again; or name another file: then what waits in this one, such as "
+    "sign-outs of an outage, stays undone",
+}
+
+
 def _journal(settings: Settings) -> Journal:
     path = Path(settings.journal) if settings.journal else None
     journal = Journal(path)
@@ -285,8 +340,7 @@ def _journal(settings: Settings) -> Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         journal.open()
     except (StoreError, OSError) as error:
-        raise ConfigError(
-            [f"LANGPONT_SESSION_JOURNAL: {os.fspath(path) if path else 'memory'} cannot be used ({error}); "
-             "name a file this process may write, or set None to go without (the docs say what is lost then)"]
-        ) from error  # fmt: skip
+        where = os.fspath(path) if path else "memory"
+        problem = f"{where} cannot be used ({error}); {_REMEDIES.get(type(error), _REMEDY)}"
+        raise ConfigError([f"LANGPONT_SESSION_JOURNAL: {problem}"]) from error
     return journal

@@ -22,6 +22,7 @@ from flask import Flask
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import StaticPool
 
 from . import categories, policy
 from .aws import client as aws
@@ -531,7 +532,8 @@ def _redis_url_problems(name: str, url: str | None) -> list[str]:
     if not url.startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):
         found = f"scheme {parts.scheme!r}" if "://" in url and parts.scheme else "a URL without a scheme"
         return [f"{label}: {found} is not supported; use one of {', '.join(f'{s}://' for s in REDIS_SCHEMES)}"]
-    return [f"{label}: {problem}" for problem in _unix_problems(parts) + _tcp_problems(parts) + _option_problems(parts)]
+    problems = _unix_problems(parts) + _tcp_problems(parts) + _option_problems(parts) + _tls_problems(parts)
+    return [f"{label}: {problem}" for problem in problems]
 
 
 def _tcp_problems(parts: SplitResult) -> list[str]:
@@ -539,6 +541,12 @@ def _tcp_problems(parts: SplitResult) -> list[str]:
     if parts.scheme == "unix" or not number or (number.isascii() and number.isdecimal()):
         return []
     return ["the path is the number of a database, as in redis://host:6379/0"]
+
+
+def _tls_problems(parts: SplitResult) -> list[str]:
+    given = sorted(name for name in parse_qs(parts.query) if name.startswith("ssl_"))
+    plain = parts.scheme not in ("rediss", "valkeys")
+    return [f"{', '.join(given)}: for TLS only; use rediss:// or valkeys://"] if given and plain else []
 
 
 def _unix_problems(parts: SplitResult) -> list[str]:
@@ -615,6 +623,9 @@ def _option_problems(parts: SplitResult, known: Set[str] = _URL_OPTIONS) -> list
     problems = []
     if set(options) - known:
         problems.append(f"its options can be {', '.join(sorted(known))}; all else has settings of its own")
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if not all(Path(path).is_file() for path in options.get(name, [])):
+            problems.append(f"{name}: there is no such file")
     if not all(number.isascii() and number.isdecimal() for number in options.get("db", [])):
         problems.append("db is the number of a database, as in redis://host:6379/?db=0")
     return problems
@@ -623,7 +634,12 @@ def _option_problems(parts: SplitResult, known: Set[str] = _URL_OPTIONS) -> list
 def _database_problems(settings: Settings) -> list[str]:
     label = f"{PREFIX}DATABASE_URL"
     if settings.database_engine is not None:
-        url = settings.database_engine.url
+        label, url = f"{PREFIX}DATABASE_ENGINE", settings.database_engine.url
+        if isinstance(settings.database_engine.pool, StaticPool):
+            return [
+                f"{label}: its StaticPool has one connection for everybody, so sessions would be written in the middle "
+                f"of the application's transactions; use another pool, or set {PREFIX}DATABASE_URL instead"
+            ]
     elif settings.database_url:
         try:
             url = make_url(settings.database_url)

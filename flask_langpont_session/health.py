@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -68,6 +69,9 @@ class Health:
     :param on_lost: called with (store, direction, error class) when a breaker opened; must not raise or block.
     :param on_failure: called with the store at every failure that concerns health: somebody should look at it, so
         that an outage is noticed without waiting for more requests to fail; must not raise or block.
+    :param slow: seconds above which a call to a Redis is a slow one.
+    :param on_slow: called with the store when half of its calls were: somebody should look whether it is the store;
+        must not raise or block.
     :param clock: monotonic seconds.
     """
 
@@ -80,6 +84,8 @@ class Health:
         on_change: Callable[[int, int], None] = lambda old, new: None,
         on_lost: Callable[[str, str, str], None] = lambda store, direction, cause: None,
         on_failure: Callable[[str], None] = lambda store: None,
+        slow: float = math.inf,
+        on_slow: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -87,6 +93,8 @@ class Health:
         self._on_change = on_change
         self._on_lost = on_lost
         self._on_failure = on_failure
+        self._slow = slow
+        self._on_slow = on_slow
         self.breakers = {(store, way): Breaker(threshold) for store in stores for way in (READ, WRITE)}
         # With every breaker closed, which is nearly always, all requests share this one value.
         self._all_up = View(frozenset(self.breakers), 0.0, local_ttl)
@@ -113,9 +121,16 @@ class Health:
         """The level now."""
         return self.view().level
 
-    def succeeded(self, store: str, direction: str) -> None:
-        """A store answered a request."""
-        self.breakers[store, direction].succeeded()
+    def succeeded(self, store: str, direction: str, took: float = 0.0) -> None:
+        """A store answered a request.
+
+        :param took: seconds.
+        """
+        breaker = self.breakers[store, direction]
+        breaker.succeeded()
+        # A database may take its time: it writes to a disk.
+        if took > self._slow and store != DATABASE and breaker.was_slow(self._clock()):
+            self._on_slow(store)
 
     def failed(self, error: StoreError, direction: str) -> tuple[str, ...]:
         """Count an error against its store, as far as its class concerns health.

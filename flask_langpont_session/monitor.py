@@ -8,11 +8,12 @@ a thread started before a fork (gunicorn --preload) does not exist in the worker
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +32,13 @@ POLL = 0.2
 GOOD_PROBES = 2
 """Probes in a row that close a breaker: one could be luck in a flapping network."""
 
+SLOW_PROBES = 2
+"""Slow probes in a row that confirm that a store is slow."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_REFUSED_PAUSE = 3.0
+"""Seconds. Who is refused gets in again only when a person or a rotation has changed something."""
+
 _PROBE_TIMEOUT = 0.5
 _BOTH = frozenset({READ, WRITE})
 
@@ -39,7 +46,18 @@ _ANXIOUS = 2.0
 """Seconds between canaries to the remaining stores while one is lost."""
 
 _COPIES_LINGER = 5.0
-"""Seconds after a recovery during which a slower sibling worker may still read the published copies."""
+"""Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
+worker's last announcement that it is in an outage."""
+
+
+def own_lag(seconds: float = 0.01) -> float:
+    """How much later than asked for this process goes on after a pause: what is slow then is not a store.
+
+    :param seconds: of the pause.
+    """
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began - seconds
 
 
 class Monitor:
@@ -92,6 +110,8 @@ class Monitor:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._suspects: set[str] = set()
+        self._slow_suspects: set[str] = set()
+        self._took: dict[str, float] = {}  # seconds that the last probe of a store waited for its answer
         self._lost: set[str] = set()
         self._good: dict[str, int] = {}
         self._pauses: dict[str, float] = {}
@@ -99,6 +119,9 @@ class Monitor:
         self._next_canary = 0.0
         self._rounds = 0
         self._published = False
+        self._next_announcement = 0.0
+        self._announced: Mapping[str, int] = {}
+        self._announced_at = -math.inf
         self._recovered_at = self._clock()
         self._last_good = self._clock()
         self._incident: float | None = None
@@ -143,6 +166,11 @@ class Monitor:
         if threading.current_thread() is not self._thread:
             self._suspects.add(store)
             self._wake.set()
+
+    def suspect_slowness(self, store: str) -> None:
+        """Requests had to wait too long for too many answers: look whether it is the store."""
+        self._slow_suspects.add(store)
+        self._wake.set()
 
     def note_incident(self) -> None:
         """Redis was exchanged for another server, or lost data: what changed lately is brought to it again."""
@@ -193,6 +221,10 @@ class Monitor:
         answers = self._health.view().reader is not None
         if not answers and not self._published:
             self._repository.publish_copies()
+            self._next_announcement = 0.0
+        if not answers and self._clock() >= self._next_announcement:
+            # As long as it lasts: a worker that has recovered takes it back for all of them.
+            self._next_announcement = self._clock() + _ANXIOUS
             self._guarded(lambda: self._journal.announce_outage(PRIMARY))
         was_announced = self._published or (self._rounds == 0 and self._guarded(self._journal.outages))
         if answers and was_announced:  # here, or by a worker that died during the outage
@@ -201,6 +233,14 @@ class Monitor:
 
     def _siblings_are_in_trouble(self) -> bool:
         return bool(self._guarded(self._journal.changed)) and bool(self._guarded(self._journal.outages))
+
+    def _somebody_needs_copies(self) -> bool:
+        """Whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
+        announced = self._guarded(self._journal.outages) or {}
+        if announced and announced != self._announced:
+            self._announced_at = self._clock()
+        self._announced = announced
+        return self._clock() - max(self._announced_at, self._recovered_at) < _COPIES_LINGER
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         """Use the journal; its failure is an alarm of the repository's, not the end of monitoring."""
@@ -219,7 +259,7 @@ class Monitor:
             self._replay(redis, database)
         if redis and not database and self._clock() >= self._next_renewal:
             self._renew_tombstones()
-        if redis and self._clock() - self._recovered_at >= _COPIES_LINGER:
+        if redis and not self._somebody_needs_copies():
             self._guarded(self._journal.clear_copies)
 
     def _replay(self, redis: bool, database: bool) -> bool:
@@ -283,6 +323,23 @@ class Monitor:
         for store in suspects:
             if store not in lost:  # those have probes of their own
                 self._send_canary(store)
+        slow, self._slow_suspects = self._slow_suspects, set()
+        for store in slow - lost:
+            if self._is_slow(store):
+                log.warning("session store %s answers, but takes longer than SLOW_MS", store)
+                self._health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Slow", timed_out=True), READ)
+
+    def _is_slow(self, store: str) -> bool:
+        """Whether several probes find it slow, too, while this process itself is not held up."""
+        for _ in range(SLOW_PROBES):
+            try:
+                self._probes[store]()
+            except StoreError as error:
+                self._health.failed(error, READ)
+                return False
+            if self._took.get(store, 0.0) <= self._slow or own_lag() > self._slow / 2:
+                return False
+        return True
 
     def _send_canary(self, store: str) -> None:
         # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
@@ -311,14 +368,17 @@ class Monitor:
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""
         began = self._clock()
+        self._took.pop(store, None)
         try:
             healthy = self._probes[store]()
         except StoreError:
             healthy = frozenset()
+        took = self._took.get(store, self._clock() - began)
         recovered = healthy & {way for name, way in self._health.open_stores() if name == store}
-        if not recovered or self._clock() - began > self._slow:
+        if not recovered or took > self._slow:
             self._good[store] = 0
-            pause = self._pauses[store] = min(_LONGEST_PAUSE, self._pauses.get(store, _FIRST_PAUSE / 2) * 2)
+            longest = _REFUSED_PAUSE if self._is_refused(store) else _LONGEST_PAUSE
+            pause = self._pauses[store] = min(longest, self._pauses.get(store, _FIRST_PAUSE / 2) * 2)
             # Full jitter: the workers of a fleet must not probe in step.
             self._next_probe[store] = self._clock() + self._rng.uniform(_FIRST_PAUSE / 2, pause)
             return
@@ -326,6 +386,9 @@ class Monitor:
         self._next_probe[store] = self._clock() + _FIRST_PAUSE / 2
         if self._good[store] >= GOOD_PROBES:
             self.recover(store, recovered)
+
+    def _is_refused(self, store: str) -> bool:
+        return self._health.breakers[store, READ].cause == ErrorClass.IDENTITY_REFUSED.name
 
     def recover(self, store: str, directions: Collection[str]) -> None:
         """Replay what waited for a store, then, and only then, let requests use it again.
@@ -338,7 +401,7 @@ class Monitor:
             self._repository.redis[store].forget_connections()
         redis, database = answering(self._repository)
         whole = WRITE in directions
-        redis, database = redis or (store == PRIMARY and whole), database or (store == DATABASE)
+        redis, database = redis or (store == PRIMARY and whole), database or (store == DATABASE and whole)
         if store in (PRIMARY, DATABASE):
             self._incident_since(min(self._opened_at(store, way) for way in directions))
         if not self._replay(redis, database):
@@ -365,7 +428,7 @@ class Monitor:
         store = self._repository.primary
         value = secrets.token_hex(8)
         try:
-            store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)
+            self._took[PRIMARY] = store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)
         except StoreError as error:
             if error.error_class is not ErrorClass.WRITE_REFUSED:
                 raise
@@ -376,9 +439,18 @@ class Monitor:
         return _BOTH
 
     def _probe_replica(self) -> frozenset[str]:
-        self._repository.redis[REPLICA].probe_read(timeout=_PROBE_TIMEOUT)
+        self._took[REPLICA] = self._repository.redis[REPLICA].probe_read(timeout=_PROBE_TIMEOUT)
         return _BOTH
 
     def _probe_database(self) -> frozenset[str]:
-        self._repository.database.probe(_PROBE_TIMEOUT)
+        database = self._repository.database
+        try:
+            database.probe(_PROBE_TIMEOUT)
+        except StoreError as error:
+            if error.error_class is not ErrorClass.WRITE_REFUSED:
+                raise
+            database.probe_read(_PROBE_TIMEOUT)
+            if (DATABASE, WRITE) not in self._health.open_stores():
+                self._health.failed(error, WRITE)
+            return frozenset({READ})
         return _BOTH

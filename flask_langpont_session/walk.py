@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .health import PRIMARY, READ, WRITE, Health, View
 from .metrics import Recorder
-from .stores.base import ErrorClass, StoreError
+from .stores.base import ErrorClass, StoreError, Wait
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Walk:
 
         :param operation: for the recorder.
         :param timeout: the store's own; the wait is cut to what is left of the budget.
-        :param call: gets the seconds it may wait.
+        :param call: gets the seconds it may wait, as a :class:`Wait`.
         :raises StoreError: after health was told, and the store is out for the rest of this walk.
         """
         left, clock = self._left, self._clock
@@ -61,7 +61,7 @@ class Walk:
             raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
         began = clock()
         try:
-            answer = call(allowed)
+            answer = call(Wait(allowed, left))
         except StoreError as error:
             if error.timed_out and allowed < timeout:
                 # It was not given its time: that says nothing about the store, and must not open its breaker.
@@ -70,7 +70,7 @@ class Walk:
             raise error from None
         took = clock() - began
         self._left -= took
-        self._health.succeeded(store, direction)
+        self._health.succeeded(store, direction, took)
         self._recorder.observe(operation, "all", store, "ok", took)
         return answer
 

@@ -20,8 +20,6 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
-from redis.connection import Connection as PlainConnection
-from redis.maint_notifications import MaintNotificationsConfig
 
 from .client import Unusable, aws_client
 from .inquiry import Inquiry
@@ -287,8 +285,9 @@ class Connection(SSLConnection):
         # TLS may be switched on while we run, so it is decided here and not by the class. The host is what the
         # certificate must name.
         (self.host, self.port), tls = self._group.place(is_master=self._is_master)
-        kind = SSLConnection if tls else PlainConnection
-        return kind._connect(self)  # type: ignore[no-untyped-call]
+        if tls:
+            return super()._connect()  # type: ignore[no-untyped-call]
+        return super(SSLConnection, self)._connect()  # type: ignore[no-untyped-call]
 
 
 def make_pool(
@@ -313,7 +312,6 @@ def make_pool(
         is_master=is_master,
         protocol=3,
         db=group.name.db,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
         **waits,
         **tls_options,
         **options,

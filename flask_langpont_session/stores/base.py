@@ -10,12 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ..exceptions import LangPontSessionError
 
 Fields = Mapping[str, bytes]
 """Session key → encoded value (UTF-8 JSON as the serializer writes it)."""
+
+
+class Wait(float):
+    """Seconds that a call may wait for its answer.
+
+    :param whole: seconds for everything, a connection that has to be made first included.
+    """
+
+    __slots__ = ("whole",)
+
+    whole: float
+
+    def __new__(cls, seconds: float, whole: float) -> Self:
+        """Both in seconds."""
+        wait = super().__new__(cls, seconds)
+        wait.whole = whole
+        return wait
 
 
 class ErrorClass(StrEnum):
@@ -143,6 +160,7 @@ class CategoryChange:
 
     :param life_ms: the life its record gets.
     :param wipe: begin from nothing.
+    :param in_doubt: it was sent to Redis, which may have done it, or may do it yet.
     """
 
     life_ms: int
@@ -150,6 +168,7 @@ class CategoryChange:
     deletes: set[str] = field(default_factory=set)
     increments: dict[str, int] = field(default_factory=dict)
     wipe: bool = False
+    in_doubt: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.deletes or self.increments or self.wipe)

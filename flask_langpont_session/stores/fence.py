@@ -9,14 +9,16 @@ number that only grows, under a name that changes with every loss.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from ..forks import renew_in_children
 from .journal_entries import ServerRecord
+
+_PRIMARY_ROLE = "master"
 
 NEVER_MS = 2**63
 """Later than any stamp: what is trusted since then is not trusted."""
@@ -39,8 +41,8 @@ class Canary(NamedTuple):
 class Server:
     """Who answered at the other end of a connection.
 
-    :param identity: run id, role and replication id: new after every start, promotion and resynchronisation. None: it
-        does not say.
+    :param identity: see :func:`identity_of`: new after every start, promotion and resynchronisation. None: it does not
+        say.
     :param is_primary: whether it is the primary of its replication group.
     """
 
@@ -153,8 +155,14 @@ class Fence:
 
     def introduce(self, connection: Any) -> None:
         """redis-py's ``redis_connect_func``: greet, then ask who answers. One round trip per new connection."""
-        connection.on_connect()
-        self.ask(connection)
+        try:
+            connection.on_connect()
+            self.ask(connection)
+        except RedisError:  # the connection is whole, or redis-py closes it
+            raise
+        except BaseException:  # of these redis-py knows nothing: the next command would be answered with what is unread
+            connection.disconnect()
+            raise
 
     def ask(self, connection: Any) -> None:
         """Ask a connected server for its identity, clock and role, and note it on the connection.
@@ -165,12 +173,10 @@ class Fence:
         connection.send_packed_command(commands, check_health=False)
         server, replication = _facts(connection), _facts(connection)
         seconds, micros = connection.read_response(disable_decoding=True)
-        role = replication.get("role", "master")
-        run_id = server.get("run_id")
         connection.langpont_server = self.observe(
-            run_id and f"{run_id}:{role}:{replication.get('master_replid', '')}",
+            identity_of(server, replication),
             now_ms=int(seconds) * 1000 + int(micros) // 1000,
-            is_primary=role == "master",
+            is_primary=_role(replication) == _PRIMARY_ROLE,
         )
 
     def _takes_over(self, identity: str | None, known: ServerRecord | None) -> bool:
@@ -192,6 +198,30 @@ class Fence:
         if self.server.identity is not None:
             canary = self.canary or Canary("", 0, 0)
             self._memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.generation, canary.number))
+
+
+def identity_of(server: Mapping[str, str], replication: Mapping[str, str]) -> str | None:
+    """Who a server is, so that it is another one after whatever may have given it older data.
+
+    A start gives it another run id. A replica has the replication id of its primary: another one, another history. A
+    primary changes its own when it is promoted, but also when its first replica comes, and an hour after its last one
+    has gone: with its data as they were. What tells these apart is the second replication id, that of the history
+    before the promotion: a primary without one was nothing else since its start, or not for an hour, and by then the
+    canary has shown what was lost.
+
+    :param server: of ``INFO server``.
+    :param replication: of ``INFO replication``.
+    :return: None: it does not say.
+    """
+    run_id, role = server.get("run_id"), _role(replication)
+    if not run_id:
+        return None
+    was_always_primary = role == _PRIMARY_ROLE and not replication.get("master_replid2", "?").strip("0")
+    return f"{run_id}:{role}:{'' if was_always_primary else replication.get('master_replid', '')}"
+
+
+def _role(replication: Mapping[str, str]) -> str:
+    return replication.get("role", _PRIMARY_ROLE)
 
 
 def _facts(connection: Any) -> dict[str, str]:

@@ -7,19 +7,20 @@ hash also ``@live``, ``@at``
 stamp (Redis TIME in ms at which the confirming read of the database began), ``@i`` idle and ``@x`` absolute expiry,
 ``@c`` creation, ``@u`` user id, ``@e`` user epoch.
 
-Commands go out through a connection of redis-py's pool directly: one request of a session is one script, and the
-client object's command and pipeline machinery costs more than the script itself.
+Commands go out through a connection directly: one request of a session is one script, and the client object's command
+and pipeline machinery costs more than the script itself. Nothing but :class:`StoreError` comes out of here, whatever a
+server says; and a connection is kept only if every reply over it was one that the question has.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha1
 from importlib import resources
+from time import monotonic
 from typing import Any
 
 from redis import exceptions as driver
@@ -28,45 +29,56 @@ from redis.connection import ConnectionPool
 from ..categories import AUTH
 from ..forks import renew_in_children
 from ..leases import TOMBSTONE_MS
-from .base import AuthRow, CategoryChange, ErrorClass, StoreError
+from . import redis_records as records
+from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait
+from .connections import Pool, bound, connect, doubt
 from .fence import NEVER_MS, Canary, Fence, Server
-from .redis_errors import translate
-from .redis_records import (
-    Answer,
-    Merged,
-    MergeField,
-    Written,
-    answer,
-    change_arguments,
-    is_answer,
-    written,
-)
+from .names import Names
+from .redis_errors import is_known, translate
+from .redis_records import Answer, Merged, MergeField, Written, answer, change_arguments, written
+
+log = logging.getLogger(__name__)
 
 SET_ASIDE_MS = 86_400_000
 """A record that is not ours is kept for a day for an operator to look at."""
 
 
-class Script:
-    """A Lua script shipped with the package."""
+PROBE_MS, PROBE_LIMITS = 600_000, (16, 4096)
+"""Life of what a probe writes, and the fields and bytes it may have."""
 
-    def __init__(self, name: str) -> None:
+_LEAST = 0.005
+"""Seconds. With less left than this nothing is tried a second time."""
+
+
+class Script:
+    """A Lua script shipped with the package.
+
+    :param fits: whether a reply is one that it can give, and with how many keys.
+    """
+
+    def __init__(self, name: str, fits: Callable[[Any, int], bool]) -> None:
         self.text = resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
         # Redis names scripts by their SHA-1; this is an address, not a defence.
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+        self.fits = fits
 
 
-READ, WRITE, PUSH, BURY, MERGE, SLIDE = map(Script, ("read", "write", "push", "bury", "merge", "slide"))
-CANARY, SET_ASIDE = map(Script, ("canary", "set_aside"))
+READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits)
+PUSH, BURY = Script("push", records.push_fits), Script("bury", records.bury_fits)
+MERGE, SLIDE = Script("merge", records.merge_fits), Script("slide", records.number_fits)
+CANARY, SET_ASIDE = Script("canary", records.canary_fits), Script("set_aside", records.number_fits)
 
 
 class RedisStore:
     """One Redis endpoint.
 
     :param name: ``primary`` or ``replica``, for errors and metrics.
-    :param pool: where connections come from; any pool of redis-py, also of a ready client or of fakeredis.
+    :param pool: where to connect to and how; any pool of redis-py, also of a ready client or of fakeredis.
     :param prefix: first part of every key.
     :param fence: told of every server this endpoint connects to.
     :param waited: told the seconds until a connection was there, each time none lay ready.
+    :param surprised: told the name of an error that stands in no table; it counts as unreachable.
+    :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
     """
 
     def __init__(
@@ -77,22 +89,21 @@ class RedisStore:
         prefix: str,
         fence: Fence,
         waited: Callable[[float], None] = lambda seconds: None,
+        surprised: Callable[[str], None] = lambda error: None,
+        connect_timeout: float = 0.2,
     ) -> None:
         self.name = name
         self.prefix = prefix
         self.fence = fence
-        self._pool: Any = pool
-        self._waited = waited
-        self._begin()
+        self.names = Names(self.forget_connections)
+        self.connections = Pool(pool, self.names, usable=self._leads_where_it_should, waited=waited)
+        self._surprised = surprised
+        self._connect_timeout = connect_timeout
+        self._refusal = ""
         renew_in_children(self, RedisStore._begin)  # the parent goes on using its connections
 
     def _begin(self) -> None:
-        self._idle: list[Any] = []
-        # Who waits for the pool, so that a connection is given there and not onto the stack. A set, because adding to a
-        # number from several threads would lose some and never come back to nought.
-        self._waiting: set[int] = set()
-        self._taken: set[Any] = set()
-        self._most_taken = 0
+        self.connections.begin()
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
         """The Redis key of one category of one session."""
@@ -119,9 +130,6 @@ class RedisStore:
         answers: list[Answer] = []
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
-            if not is_answer(replies[0], len(names)):
-                # The connection is out of step with its replies: it is closed, and health need not hear of it.
-                raise StoreError(self.name, ErrorClass.DATA, "CrossedReply")
             found = answer(digest, names, kind, replies[0])
             trusted = self.fence.trust_since(server)
             answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))
@@ -248,66 +256,87 @@ class RedisStore:
 
     def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
         """Delete the records of an anonymous session (signed-in ones are buried instead)."""
-        self._commands([("DEL", *(self.key(name, digest) for name in categories))], timeout)
+        self._commands([("DEL", *(self.key(name, digest) for name in categories))], timeout, _is_count)
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
         """Run plain commands, all on keys of one cluster slot, in one round trip; for what no session depends on."""
-        return self._commands(commands, timeout)
+        return self._commands(commands, timeout, lambda number, reply: not isinstance(reply, Exception))
 
     @property
     def in_use(self) -> int:
         """Connections that are in use at this moment."""
-        return len(self._taken)
+        return self.connections.in_use
 
     def take_most_in_use(self) -> int:
         """The most connections that were in use at a time since this was last asked."""
-        most, self._most_taken = self._most_taken, len(self._taken)
-        return most
+        return self.connections.take_most_in_use()
 
     def time_ms(self, *, timeout: float) -> int:
         """The server's clock, milliseconds since 1970."""
-        [(seconds, micros)] = self._commands([("TIME",)], timeout)
+        [(seconds, micros)] = self._commands([("TIME",)], timeout, _is_time)
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def probe(self, key: str, value: str, *, timeout: float) -> None:
+    def probe(self, key: str, value: str, *, timeout: float) -> float:
         """A real write and read back over a new connection, as the monitor needs to close a breaker.
 
+        :return: seconds between question and answer; connecting does not count.
         :raises StoreError: it failed, or another value came back.
         """
-        connection = self._new_connection()
-        try:
-            with self._translated():
-                connection.connect()
-                if not self._pool.connection_kwargs.get("redis_connect_func"):
-                    self.fence.ask(connection)  # a ready client's connections do not introduce themselves
-                for command in (("SET", key, value, "PX", 600_000), ("GET", key)):
-                    connection.send_command(*command)
-                    reply = connection.read_response(disable_decoding=True, timeout=timeout)
-            if reply != value.encode():
-                raise StoreError(self.name, ErrorClass.DATA, "CanaryMismatch")
-        finally:
-            connection.disconnect()
+        # What requests do, too: a right that only a script needs would open the breaker again at once.
+        change = CategoryChange(PROBE_MS, sets={"probe": value.encode()})
+        arguments = ["free", key, *PROBE_LIMITS, *change_arguments(change)]
+        return self._over_a_new_one(
+            [
+                (("DEL", key), lambda reply: type(reply) is int),
+                (_spelled_out(WRITE, [key, key], arguments), lambda reply: WRITE.fits(reply, 2)),
+                (_spelled_out(READ, [key], [0]), lambda reply: READ.fits(reply, 1)),
+                (("SET", key, value, "PX", PROBE_MS), lambda reply: reply == b"OK"),
+                (("GET", key), lambda reply: reply == value.encode()),
+            ],
+            timeout,
+        )
 
-    def probe_read(self, *, timeout: float) -> None:
-        """A real read over a new connection."""
-        connection = self._new_connection()
-        try:
-            with self._translated():
-                connection.connect()
-                connection.send_command("EXISTS", f"{self.prefix}:canary")
-                connection.read_response(timeout=timeout)
-        finally:
-            connection.disconnect()
+    def probe_read(self, *, timeout: float) -> float:
+        """A real read over a new connection.
 
-    def _new_connection(self) -> Any:
-        """A connection beside the pool, which would keep it for ever in its books."""
-        return self._pool.connection_class(**self._pool.connection_kwargs)
+        :return: seconds between question and answer.
+        :raises StoreError: it failed.
+        """
+        question = ("EXISTS", f"{self.prefix}:canary")
+        return self._over_a_new_one([(question, lambda reply: type(reply) is int)], timeout)
+
+    def _over_a_new_one(self, asked: Sequence[tuple[Any, Callable[[Any], bool]]], timeout: float) -> float:
+        """Ask over a connection that is closed afterwards.
+
+        :param asked: commands, and what their replies have to be like.
+        """
+        connection = None
+        try:
+            connection = self.connections.new()
+            connect(connection, monotonic() + self._to_connect(timeout))
+            if not connection.redis_connect_func:
+                self.fence.ask(connection)  # a ready client's connections do not introduce themselves
+            began = monotonic()
+            bound(connection, began + timeout)
+            connection.send_packed_command(connection.pack_commands([one for one, _ in asked]), check_health=False)
+            replies = [_read_reply(connection) for _ in asked]
+            took = monotonic() - began
+            for error in filter(_is_refusal, replies):
+                raise error
+            if not all(fits(reply) for (_, fits), reply in zip(asked, replies, strict=True)):
+                raise driver.InvalidResponse("not what was written, or no reply to this")
+        except Exception as error:
+            if connection is not None:
+                doubt(connection)
+            raise self._translated(error, sent=False, greeting=True) from None
+        finally:
+            if connection is not None:
+                connection.disconnect()
+        return took
 
     def forget_connections(self) -> None:
         """Drop idle connections, so that the next ones go to the server that answers now."""
-        while self._idle:
-            self._put_back(self._idle.pop(), clean=False)
-        self._pool.disconnect(inuse_connections=False)
+        self.connections.forget()
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
         names = [AUTH, *(name for name in categories if name != AUTH)]
@@ -328,71 +357,88 @@ class RedisStore:
     def _run(self, calls: Sequence[_Call], timeout: float, understand: _Understand | None = None) -> list[Any]:
         """Run scripts in one round trip; a server that does not know one yet is sent its text."""
         commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for script, keys, arguments in calls]
-        replies = self._commands(commands, timeout, understand)
+
+        def fits(number: int, reply: Any) -> bool:
+            script, keys, _ = calls[number]
+            return script.fits(reply, len(keys))
+
+        replies = self._commands(commands, timeout, fits, understand)
         for number, reply in enumerate(replies):
             if isinstance(reply, driver.NoScriptError):
                 script, keys, arguments = calls[number]
-                command = ("EVAL", script.text, len(keys), *keys, *arguments)
-                [replies[number]] = self._commands([command], timeout, understand)
+                command = _spelled_out(script, keys, arguments)
+                known = partial(_fits_alone, script, len(keys))
+                [replies[number]] = again = self._commands([command], timeout, known, understand)
+                if isinstance(again[0], driver.NoScriptError):
+                    raise self._translated(again[0], sent=False)
         return replies
 
     def _commands(
-        self, commands: Sequence[tuple[Any, ...]], timeout: float, understand: _Understand | None = None
+        self,
+        commands: Sequence[tuple[Any, ...]],
+        timeout: float,
+        fits: Callable[[int, Any], bool],
+        understand: _Understand | None = None,
     ) -> list[Any]:
-        """Send commands and read their replies.
+        """Send commands and read their replies. Errors of the server are raised, but for a script it does not know.
 
+        :param fits: whether a reply can be one to the command of that number.
         :param understand: gets good replies, and who sent them, before the connection is used by anybody else; False:
             they belong to another question, so that nothing this connection says can be believed any more.
         """
-        connection, clean, sent = None, False, False
+        began = monotonic()
+        end = began + self._whole(timeout)
+        replies = self._exchange(commands, timeout, end, fits, understand)
+        if _is_demoted(replies):
+            # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
+            self.forget_connections()
+            if end - monotonic() > _LEAST:
+                replies = self._exchange(commands, timeout, end, fits, understand)
+        for reply in replies:
+            if _is_refusal(reply) and not isinstance(reply, driver.NoScriptError):
+                raise self._translated(reply, sent=False)
+        return replies
+
+    def _exchange(
+        self,
+        commands: Sequence[tuple[Any, ...]],
+        timeout: float,
+        end: float,
+        fits: Callable[[int, Any], bool],
+        understand: _Understand | None,
+    ) -> list[Any]:
+        connection, clean = None, False
         try:
-            connection = self._take()
-            sent = True
-            self._taken.add(connection)
-            if len(self._taken) > self._most_taken:
-                self._most_taken = len(self._taken)
+            connection = self.connections.take(min(end, monotonic() + self._to_connect(timeout)))
+            bound(connection, min(end, monotonic() + timeout))
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            replies = [_read_reply(connection, timeout) for _ in commands]
-            understood = True
-            if understand and not any(isinstance(reply, driver.ResponseError) for reply in replies):
+            replies = [_read_reply(connection) for _ in commands]
+            refused = False
+            for number, reply in enumerate(replies):
+                if isinstance(reply, Exception):
+                    refused = True
+                elif not fits(number, reply):
+                    # Of a read it says nothing of the server's health: the connection is out of step with its replies.
+                    crossed = StoreError(self.name, ErrorClass.DATA, "CrossedReply")
+                    raise crossed if understand else driver.InvalidResponse("no reply that this command has")
+            clean = True
+            if understand and not refused:
                 # Ready clients' connections (fakeredis) do not introduce themselves: they stand for the endpoint.
-                understood = understand(replies, getattr(connection, "langpont_server", self.fence.server))
-            clean = understood and not any(isinstance(reply, driver.ReadOnlyError) for reply in replies)
-        except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
-            raise translate(self.name, error, sent=sent) from None
+                clean = understand(replies, getattr(connection, "langpont_server", self.fence.server))
+            elif refused and _is_demoted(replies):
+                clean = False
+                doubt(connection)
+        except StoreError:
+            raise
+        except Exception as error:
+            if connection is not None:
+                doubt(connection)
+            greeting = connection is None
+            raise self._translated(error, sent=not greeting, greeting=greeting, reading=bool(understand)) from None
         finally:
             if connection is not None:
                 self._put_back(connection, clean)
-        for reply in replies:
-            if isinstance(reply, driver.ResponseError) and not isinstance(reply, driver.NoScriptError):
-                raise translate(self.name, reply)
         return replies
-
-    def _take(self) -> Any:
-        """A connection that is ready. An own stack stands before the pool, whose books cost more than a script."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            me = threading.get_ident()
-            self._waiting.add(me)
-            began = time.perf_counter()
-            try:
-                return self._pool.get_connection()
-            finally:
-                self._waiting.discard(me)
-                self._waited(time.perf_counter() - began)
-        try:
-            useless = connection.can_read()  # nothing was asked: there is something to read only at the end
-        except (driver.RedisError, OSError):
-            useless = True
-        if useless or not self._leads_where_it_should(connection):
-            connection.disconnect()
-            try:
-                connection.connect()
-            except BaseException:  # whatever ended it: the pool must have its connection back
-                self._put_back(connection, clean=False)
-                raise
-        return connection
 
     def _put_back(self, connection: Any, clean: bool) -> None:
         """Keep a connection for the next request.
@@ -400,37 +446,76 @@ class RedisStore:
         :param clean: every reply was read. A reply that was not read would answer somebody else's question, and a
             server that has become read-only must be looked up anew.
         """
-        self._taken.discard(connection)
-        if not clean or not self._leads_where_it_should(connection):
-            connection.disconnect()
-            clean = False
-        if clean and not self._waiting:
-            self._idle.append(connection)
+        if clean and self._leads_where_it_should(connection):
+            self.connections.put_back(connection)
         else:
-            self._pool.release(connection)
+            self.connections.drop(connection)
 
     def _leads_where_it_should(self, connection: Any) -> bool:
         """Not so after a failover, for connections to the server that was the primary before."""
         server = getattr(connection, "langpont_server", None)
         return server is None or self.fence.trust_since(server) != NEVER_MS
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except StoreError:
-            raise
-        except (driver.RedisError, driver.RedisClusterException, OSError, UnicodeError) as error:
-            raise translate(self.name, error) from None
+    def _whole(self, timeout: float) -> float:
+        return timeout.whole if isinstance(timeout, Wait) else timeout + self._to_connect(timeout)
+
+    def _to_connect(self, timeout: float) -> float:
+        """Seconds for a new connection, its greeting included. Who is no request has as much time as for an answer."""
+        own = self._connect_timeout
+        return own if isinstance(timeout, Wait) else max(own, timeout)
+
+    def _translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:
+        """The error for the rest of the package; what nobody knows is counted and said.
+
+        :param greeting: no user's data was involved yet, so none can be to blame.
+        :param reading: stored data may be in the reply.
+        """
+        found = translate(self.name, error, sent=sent)
+        own = isinstance(error, driver.MaxConnectionsError)
+        blameless = {ErrorClass.DATA, ErrorClass.LOCAL} if greeting and not own else set()
+        blameless |= set() if reading else {ErrorClass.DATA}
+        if found.error_class in blameless:
+            found = StoreError(self.name, ErrorClass.UNREACHABLE, found.cause, sent=sent)
+        if not is_known(error):
+            self._surprised(found.cause)
+        refusal = found.cause if found.error_class is ErrorClass.IDENTITY_REFUSED else ""
+        if refusal and refusal != self._refusal:
+            log.error("%s", found)
+        self._refusal = refusal or self._refusal
+        return found
 
 
 _Call = tuple[Script, Sequence[str], Sequence[Any]]
 _Understand = Callable[[Sequence[Any], Server], bool]
 
 
-def _read_reply(connection: Any, timeout: float) -> Any:
+def _read_reply(connection: Any) -> Any:
     # An error reply is returned: the replies behind it must be read before anything is raised.
     try:
-        return connection.read_response(disable_decoding=True, timeout=timeout, disconnect_on_error=True)
-    except driver.ResponseError as error:
+        return connection.read_response(disable_decoding=True, disconnect_on_error=False)
+    except (driver.ResponseError, driver.BusyLoadingError) as error:
         return error
+
+
+def _is_refusal(reply: Any) -> bool:
+    return isinstance(reply, Exception)
+
+
+def _is_demoted(replies: Sequence[Any]) -> bool:
+    return driver.ReadOnlyError in map(type, replies)
+
+
+def _spelled_out(script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+    return ("EVAL", script.text, len(keys), *keys, *arguments)
+
+
+def _fits_alone(script: Script, keys: int, number: int, reply: Any) -> bool:
+    return script.fits(reply, keys)
+
+
+def _is_count(number: int, reply: Any) -> bool:
+    return type(reply) is int
+
+
+def _is_time(number: int, reply: Any) -> bool:
+    return type(reply) is list and len(reply) == 2 and all(type(part) is bytes and part.isdigit() for part in reply)

@@ -1,32 +1,35 @@
-"""What a driver error means: one table from redis-py's exceptions and Redis' codes to the classes the rest knows."""
+"""What a driver error means: one table from redis-py's exceptions and Redis' codes to the classes the rest knows.
+
+Errors that nobody has put into a table count as unreachable: a server that says what we do not understand is not used.
+"""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from msgspec import MsgspecError
 from redis import exceptions as driver
 
 from .base import ErrorClass, StoreError
 
-# The first row that matches counts: redis-py's subclasses are not what their names say (AuthenticationError and
-# BusyLoadingError *are* ConnectionErrors), so the special ones stand above the general ones.
+# The first row that matches counts: redis-py's subclasses are not what their names say (AuthenticationError,
+# BusyLoadingError and MaxConnectionsError *are* ConnectionErrors, MasterDownError is a ClusterDownError, and what a
+# cluster client raises is no RedisError), so the special ones stand above the general ones.
 _BY_TYPE: tuple[tuple[tuple[type[Exception], ...], ErrorClass], ...] = (
-    (
-        (driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError),
-        ErrorClass.IDENTITY_REFUSED,
-    ),
+    ((driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError), ErrorClass.IDENTITY_REFUSED),
+    ((driver.AuthenticationWrongNumberOfArgsError, driver.ExternalAuthProviderError), ErrorClass.IDENTITY_REFUSED),
     ((driver.BusyLoadingError, driver.MasterDownError), ErrorClass.BUSY),
-    ((driver.MaxConnectionsError, driver.DataError, UnicodeError), ErrorClass.LOCAL),
     ((driver.ReadOnlyError, driver.OutOfMemoryError), ErrorClass.WRITE_REFUSED),
-    (
-        (driver.MovedError, driver.AskError, driver.TryAgainError, driver.ClusterCrossSlotError),
-        ErrorClass.TOPOLOGY,
-    ),
+    ((driver.AskError, driver.TryAgainError, driver.ClusterCrossSlotError), ErrorClass.TOPOLOGY),
     ((driver.CrossSlotTransactionError,), ErrorClass.TOPOLOGY),
+    ((driver.MaxConnectionsError, driver.DataError, UnicodeEncodeError), ErrorClass.LOCAL),
+    ((UnicodeDecodeError, MsgspecError, RecursionError), ErrorClass.DATA),
+    ((driver.InvalidResponse, driver.ClusterDownError, driver.ClusterError), ErrorClass.UNREACHABLE),
+    ((driver.RedisClusterException, driver.TimeoutError, driver.NoScriptError), ErrorClass.UNREACHABLE),
 )
 
-# Errors the driver has no class for keep their code as the first word of the text.
+# What the driver has no class for keeps its code as the first word of the text; else the code is `status_code`.
 _BY_CODE: Mapping[str, ErrorClass] = {
     "BUSY": ErrorClass.BUSY,
     "LOADING": ErrorClass.BUSY,
@@ -38,34 +41,92 @@ _BY_CODE: Mapping[str, ErrorClass] = {
     "NOAUTH": ErrorClass.IDENTITY_REFUSED,
     "WRONGPASS": ErrorClass.IDENTITY_REFUSED,
     "NOPERM": ErrorClass.IDENTITY_REFUSED,
+    "MOVED": ErrorClass.TOPOLOGY,
+    "ASK": ErrorClass.TOPOLOGY,
+    "TRYAGAIN": ErrorClass.TOPOLOGY,
+    "CROSSSLOT": ErrorClass.TOPOLOGY,
     "WRONGTYPE": ErrorClass.DATA,
+    "CLUSTERDOWN": ErrorClass.UNREACHABLE,
 }
+
+# What remains is told apart by what the text says behind the code.
+_BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
+    ("No connection available", ErrorClass.LOCAL),  # a pool of redis-py's is used up: a plain ConnectionError
+    ("max number of clients reached", ErrorClass.UNREACHABLE),
+)
+
+# TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who somebody
+# is, unless the network garbled something: those are told apart by the second list.
+_TLS_IDENTITY = ("alert", "tls settings", "pem lib", "key values mismatch", "no certificate", "bad end line")
+_TLS_TRANSPORT = ("record mac", "decode error", "internal error", "unexpected message", "protocol version", "notify")
+
+# What a certificate was refused for (OpenSSL's X509_V_ERR_…), for people.
+_CERTIFICATE: Mapping[int, str] = {
+    10: "certificate: expired",
+    62: "certificate: of another host name; see the host in LANGPONT_SESSION_REDIS_URL",
+    64: "certificate: of another address; see the host in LANGPONT_SESSION_REDIS_URL",
+}
+_NOT_TRUSTED = "certificate: not trusted; see LANGPONT_SESSION_REDIS_CA_FILE"
+_OWN_CERTIFICATE = (
+    "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
+)
+
+_PIPELINE = " of pipeline caused error: "
 
 
 def classify(error: Exception) -> ErrorClass:
-    """The error class of a driver error. What nobody knows counts as unreachable: fail closed, and be counted."""
+    """The error class of a driver error. What is not known counts as unreachable."""
+    return _known(error) or ErrorClass.UNREACHABLE
+
+
+def is_known(error: Exception) -> bool:
+    """Whether an error stands in the tables."""
+    return _known(error) is not None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the server has as many clients as it takes."""
+    return "max number of clients reached" in str(error)
+
+
+def _known(error: Exception) -> ErrorClass | None:
     for types, error_class in _BY_TYPE:
         if isinstance(error, types):
             return error_class
-    text = str(error)
+    # A pipeline puts the command, with keys and values, before the text.
+    text = str(error).rpartition(_PIPELINE)[2]
     code = getattr(error, "status_code", None) or text.partition(" ")[0]
-    if code in _BY_CODE:
+    if isinstance(error, driver.RedisError) and code in _BY_CODE:
         return _BY_CODE[code]
-    if code == "ERR" and "script" in text:
-        return ErrorClass.LOCAL  # the server is well; what it was asked to run is not
-    if type(error) is driver.ConnectionError and text.startswith("No connection available"):
-        return ErrorClass.LOCAL
-    if _caused_by_tls(error):
-        return ErrorClass.IDENTITY_REFUSED
-    return ErrorClass.UNREACHABLE
+    if isinstance(error, driver.ResponseError):
+        if text.removeprefix("ERR ").startswith("ACL failure"):  # a right that is missing to a command inside a script
+            return ErrorClass.IDENTITY_REFUSED
+        # The server is well; what it was asked to run is not.
+        return ErrorClass.LOCAL if code == "ERR" and "script" in text else None
+    for says, error_class in _BY_TEXT:
+        if says in text:
+            return error_class
+    if isinstance(error, (driver.ConnectionError, OSError)):
+        return ErrorClass.IDENTITY_REFUSED if _refused_by_tls(error) else ErrorClass.UNREACHABLE
+    return None
 
 
-def _caused_by_tls(error: BaseException | None) -> bool:
+def _refused_by_tls(error: BaseException) -> str | None:
+    """What TLS refused, for people; None: it refused nobody."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _CERTIFICATE.get(getattr(cause, "verify_code", 0), _NOT_TRUSTED)
+        if isinstance(cause, ssl.SSLError):
+            says = f"{getattr(cause, 'reason', None) or ''} {cause}".lower().replace("_", " ")
+            if any(sign in says for sign in _TLS_IDENTITY) and not any(sign in says for sign in _TLS_TRANSPORT):
+                return _OWN_CERTIFICATE
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError:
@@ -74,5 +135,7 @@ def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError
     :param sent: the command had left: unless the server itself refused it, it may have been done.
     """
     timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
-    refused = isinstance(error, driver.ResponseError)
-    return StoreError(store, classify(error), type(error).__name__, timed_out=timed_out, sent=sent and not refused)
+    refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
+    error_class = classify(error)
+    cause = error_class is ErrorClass.IDENTITY_REFUSED and _refused_by_tls(error)
+    return StoreError(store, error_class, cause or type(error).__name__, timed_out=timed_out, sent=sent and not refused)

@@ -115,9 +115,64 @@ class _Foreign(_Damaged):
     """A record of another session."""
 
 
-def is_answer(reply: Any, hashes: int) -> bool:
-    """Whether a reply has the form of the read script's."""
-    return isinstance(reply, list) and len(reply) == hashes + 2 and all(isinstance(reply[i], int) for i in (0, -1))
+# -- forms: what each script can answer. Anything else comes from no server of ours, or is another question's reply. --
+
+
+def read_fits(reply: Any, keys: int) -> bool:
+    """``read.lua``: clock, a hash or an error text for each key, the life that was slid to."""
+    if not (type(reply) is list and len(reply) == keys + 2 and type(reply[0]) is int and type(reply[-1]) is int):
+        return False
+    for found in reply[1:-1]:  # no generator: this is asked of every answer
+        if type(found) is not list:
+            if type(found) is not bytes:
+                return False
+        elif len(found) % 2 or not _BYTES.issuperset(map(type, found)):
+            return False
+    return True
+
+
+_BYTES = frozenset({bytes})
+
+
+def write_fits(reply: Any, keys: int) -> bool:
+    """``write.lua``: the first key is the auth hash, the others are the categories."""
+    return _status_fits(reply, {b"written": keys - 1, b"dead": 0, b"gone": 0, b"large": 1, b"no number": 1}) and not (
+        reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys
+    )
+
+
+def merge_fits(reply: Any, keys: int) -> bool:
+    """``merge.lua``."""
+    return _status_fits(reply, {b"merged": 3, b"dead": 0, b"gone": 0})
+
+
+def canary_fits(reply: Any, keys: int) -> bool:
+    """``canary.lua``."""
+    if not (type(reply) is list and [type(part) for part in reply] == [int, bytes, int]):
+        return False
+    return bool(reply[1].isascii())
+
+
+def push_fits(reply: Any, keys: int) -> bool:
+    """``push.lua``."""
+    return reply in (b"pushed", b"dead", b"older")
+
+
+def bury_fits(reply: Any, keys: int) -> bool:
+    """``bury.lua``."""
+    return bool(reply == b"buried")
+
+
+def number_fits(reply: Any, keys: int) -> bool:
+    """``slide.lua`` and ``set_aside.lua``."""
+    return type(reply) is int
+
+
+def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
+    """A status with as many numbers behind it as it is followed by."""
+    if not (type(reply) is list and reply and type(reply[0]) is bytes):
+        return False
+    return numbers.get(reply[0]) == len(reply) - 1 and all(type(part) is int for part in reply[1:])
 
 
 def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:

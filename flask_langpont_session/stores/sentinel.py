@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from redis import Redis
+from redis import connection as plain
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import (
     MasterNotFoundError,
@@ -25,6 +27,9 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
     SlaveNotFoundError,
 )
+
+from .connections import Bounded, Resolving, bounded, connect
+from .names import Names
 
 T = TypeVar("T")
 Address = tuple[str, int]
@@ -98,33 +103,83 @@ def _address(text: str) -> Address:
     return match[1].strip("[]"), int(match[2] or _PORT)
 
 
-class Directory:
-    """Where the servers of one service are. What redis-py's sentinel-managed connections ask.
+class Sentinel(Protocol):
+    """One that may be asked. Both questions raise what redis-py raises, at the latest at `until` (monotonic s)."""
 
-    :param sentinels: clients of the sentinels, without retries and with short time-outs.
+    def primary_of(self, service: str, names: Names, until: float) -> Address | None:
+        """Where the primary is; None: it does not know."""
+
+    def replicas_of(self, service: str, names: Names, until: float) -> list[Address]:
+        """Where the replicas are that it can reach."""
+
+
+class RealSentinel:
+    """One of the sentinels that a URL names. Each question has a connection of its own: there are few of them.
+
+    :param kind: the class of the connection.
+    :param options: of the connection, as redis-py takes them.
+    """
+
+    def __init__(self, kind: type, options: Mapping[str, Any]) -> None:
+        self.options = options
+        self._kind = bounded(kind)
+
+    def primary_of(self, service: str, names: Names, until: float) -> Address | None:
+        """Where the primary is; None: it does not know."""
+        found = self._ask(names, until, "GET-MASTER-ADDR-BY-NAME", service)
+        return _place(*found) if found else None
+
+    def replicas_of(self, service: str, names: Names, until: float) -> list[Address]:
+        """Where the replicas are that it can reach, always in the same order."""
+        states = [dict(zip(one[::2], one[1::2], strict=True)) for one in self._ask(names, until, "REPLICAS", service)]
+        lost = {"s_down", "o_down", "disconnected"}
+        return sorted(_place(one["ip"], one["port"]) for one in states if not lost & set(one["flags"].split(",")))
+
+    def _ask(self, names: Names, until: float, *question: str) -> Any:
+        connection = self._kind(**self.options)
+        connection.names = names
+        try:
+            connect(connection, until)
+            connection.send_command("SENTINEL", *question)
+            return connection.read_response()
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise driver.InvalidResponse("a sentinel answers what none can") from error
+        finally:
+            connection.disconnect()
+
+
+def _place(host: str, port: str) -> Address:
+    return host, int(port)
+
+
+class Directory:
+    """Where the servers of one service are. What the connections of this module ask.
+
     :param is_master: whether the primary is wanted, or a replica.
+    :param patience: seconds that one sentinel may take.
     """
 
     check_connection = False
 
-    def __init__(self, sentinels: Sequence[Redis], service: str, *, is_master: bool) -> None:
+    def __init__(self, sentinels: Sequence[Sentinel], service: str, *, is_master: bool, patience: float = 0.1) -> None:
         self.service_name = service
         self.is_master = is_master
-        self._sentinels = tuple(sentinels)
+        self.sentinels = tuple(sentinels)
+        self._patience = patience
         self._first = 0
         # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
         self._choice = random.randrange(1 << 16)
 
-    def get_master_address(self) -> Address:
-        """Of the present primary, as the first sentinel that knows one says."""
-        found = self._ask(self._primary_of)
+    def primary(self, names: Names, until: float) -> Address:
+        """Where the present primary is, as the first sentinel that knows one says."""
+        found = self._ask(lambda one, end: one.primary_of(self.service_name, names, end), until)
         if found is None:
             raise MasterNotFoundError("no sentinel names a primary")
         return found
 
-    def rotate_slaves(self) -> Iterator[Address]:
+    def replicas(self, names: Names, until: float) -> Iterator[Address]:
         """The replicas to try, one after the other; never the primary in their place."""
-        found = self._ask(self._replicas_of) or []
+        found = self._ask(lambda one, end: one.replicas_of(self.service_name, names, end), until) or []
         start = self._choice % max(1, len(found))
         yield from found[start:] + found[:start]
         raise SlaveNotFoundError("no sentinel names a replica that answers")
@@ -133,13 +188,13 @@ class Directory:
         """The server that was named could not be used: ask another sentinel first next time."""
         self._first += 1
 
-    def _ask(self, question: Callable[[Redis], T | None]) -> T | None:
+    def _ask(self, question: Callable[[Sentinel, float], T | None], until: float) -> T | None:
         trouble: driver.RedisError | None = None
         first = self._first
-        for turn in range(len(self._sentinels)):
-            number = (first + turn) % len(self._sentinels)
+        for turn in range(len(self.sentinels)):
+            number = (first + turn) % len(self.sentinels)
             try:
-                answer = question(self._sentinels[number])
+                answer = question(self.sentinels[number], min(until, time.monotonic() + self._patience))
             except driver.RedisError as error:  # it is down, or refuses us
                 trouble = error
                 continue
@@ -147,23 +202,15 @@ class Directory:
                 self._first = number
                 return answer
         if trouble is not None:
-            raise trouble
+            raise trouble from trouble.__context__  # it says what TLS refused, and is lost by another error at hand
         return None
 
-    def _primary_of(self, sentinel: Redis) -> Address | None:
-        found: Any = sentinel.sentinel_get_master_addr_by_name(self.service_name)
-        return found or None
 
-    def _replicas_of(self, sentinel: Redis) -> list[Address]:
-        states: Any = sentinel.sentinel_slaves(self.service_name)
-        lost = ("is_sdown", "is_odown", "is_disconnected")
-        return sorted((state["ip"], state["port"]) for state in states if not any(state[flag] for flag in lost))
-
-
-class _Managed:
-    """What redis-py's classes lack: a look at the role, and the doubt."""
+class _Managed(Bounded):
+    """What redis-py's classes lack: a deadline for the questions too, a look at the role, and the doubt."""
 
     connection_pool: Directory
+    names: Names
 
     def connect(self) -> None:
         try:
@@ -171,6 +218,18 @@ class _Managed:
         except (driver.ConnectionError, driver.TimeoutError):
             self.connection_pool.doubt()
             raise
+
+    def _connect_retry(self) -> None:
+        if self._sock:  # type: ignore[attr-defined]
+            return
+        directory, until = self.connection_pool, self.deadline.at
+        if directory.is_master:
+            return self.connect_to(directory.primary(self.names, until))  # type: ignore[attr-defined,no-any-return]
+        for place in directory.replicas(self.names, until):
+            try:
+                return self.connect_to(place)  # type: ignore[attr-defined,no-any-return]
+            except (driver.ConnectionError, driver.TimeoutError):
+                continue
 
     def on_connect(self) -> None:
         super().on_connect()  # type: ignore[misc]
@@ -180,12 +239,16 @@ class _Managed:
         if self.connection_pool.is_master and role not in (b"master", "master"):
             raise driver.ConnectionError("the server that was the primary is a replica now")
 
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        # redis-py's makes another error of READONLY here, one that says nothing of what was refused.
+        return plain.AbstractConnection.read_response(self, *arguments, **options)  # type: ignore[arg-type]
 
-class Connection(_Managed, SentinelManagedConnection):
+
+class Connection(_Managed, SentinelManagedConnection, Resolving):
     """A connection to the primary or to a replica."""
 
 
-class TLSConnection(_Managed, SentinelManagedSSLConnection):
+class TLSConnection(_Managed, SentinelManagedSSLConnection, Resolving):
     """The same with TLS."""
 
 
@@ -210,24 +273,27 @@ def make_pool(
     # All sentinels together may take about as long as one connection may: a request waits for them.
     patience = waits["socket_connect_timeout"] / len(place.sentinels)
     sentinels = [
-        Redis(
-            host=host,
-            port=port,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            protocol=2,
-            driver_info=None,
-            ssl=place.tls,
-            **(tls if place.tls else {}),
-            **place.sentinel_options,
+        RealSentinel(
+            plain.SSLConnection if place.tls else plain.Connection,
+            {
+                "host": host,
+                "port": port,
+                "socket_timeout": patience,
+                "socket_connect_timeout": patience,
+                "retry": Retry(NoBackoff(), 0),
+                "decode_responses": True,
+                "protocol": 2,
+                "driver_info": None,
+                "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+                **(tls if place.tls else {}),
+                **{name.removeprefix("sentinel_"): value for name, value in place.sentinel_options.items()},
+            },
         )
         for host, port in place.sentinels
     ]
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
         connection_class=TLSConnection if place.tls else Connection,
-        connection_pool=Directory(sentinels, place.service, is_master=is_master),
+        connection_pool=Directory(sentinels, place.service, is_master=is_master, patience=patience),
         protocol=3,
         **waits,
         **{**place.options, **(tls if place.tls else {}), **options},

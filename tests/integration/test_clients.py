@@ -247,6 +247,8 @@ FORKING = """
     app = Flask("app", instance_path=folder)
     app.testing, app.secret_key = True, "test key of the test suite, 32+ bytes"
     app.config["LANGPONT_SESSION_REDIS_URL"] = url
+    for name in ("REDIS_TIMEOUT", "REDIS_CONNECT_TIMEOUT", "DATABASE_TIMEOUT", "REQUEST_BUDGET"):
+        app.config[f"LANGPONT_SESSION_{name}"] = 20
     LangPontSession(app)
     state = state_of(app)
     state.repository.database.create_tables()
@@ -268,7 +270,7 @@ FORKING = """
         browser = app.test_client()
         browser.post(f"/login/{name}")
         found = [browser.get("/who").json for _ in range(20)]
-        [connection] = state.repository.primary._pool._connections[:1]
+        [connection] = state.repository.primary.connections.idle[:1]
         same = all(answer == {"user": name, "lang": name, "level": 0} for answer in found)
         return {"right": same, "monitor": monitor_runs(), "port": connection._sock.getsockname()[1]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from redis import Redis
 from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
+from flask_langpont_session.stores.connections import bound
 from flask_langpont_session.stores.redis import READ
 from flask_langpont_session.testing import captured_events, switched_off
 from tests.faults.proxy import STALL_REPLY, FaultProxy
@@ -294,7 +296,7 @@ def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Work
     before, accepted = trust_since(workers.worker), connections(primary)
     with primary.client() as redis:
         assert redis.client_kill_filter(_type="normal", skipme=True) > 0
-    idle = parts(workers.worker).repository.primary._idle
+    idle = parts(workers.worker).repository.primary.connections.idle
     wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here", LONG)
     assert not asks(workers.worker, client)
     assert trust_since(workers.worker) == before
@@ -433,11 +435,12 @@ def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
 def ask_for(app: Flask, digest: str, *categories: str) -> None:
     """Somebody asks for another session over the next connection, and goes away before the reply is there."""
     store = parts(app).repository.primary
-    connection = store._take()
+    connection = store.connections.take(time.monotonic() + LONG)
+    bound(connection, time.monotonic() + LONG)
     keys = [store.key(name, digest) for name in categories]
     command = ("EVALSHA", READ.sha, len(keys), *keys, *[0 for _ in keys])
     connection.send_packed_command(connection.pack_commands([command]), check_health=False)
-    store._put_back(connection, clean=True)
+    store.connections.put_back(connection)
 
 
 def get_with_the_reply_of(app: Flask, proxy: FaultProxy, client: Any, digest: str, *categories: str) -> Any:

@@ -205,7 +205,7 @@ def identity(app: Flask, store: str = PRIMARY) -> str:
 
 
 def group_of(app: Flask) -> endpoints.Group:
-    found: endpoints.Group = parts(app).repository.primary._pool.connection_kwargs["group"]
+    found: endpoints.Group = parts(app).repository.primary.connections.source.connection_kwargs["group"]
     return found
 
 
@@ -705,7 +705,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def token_in_use(app: Flask) -> str:
-    provider = parts(app).repository.primary._pool.connection_kwargs["credential_provider"]
+    provider = parts(app).repository.primary.connections.source.connection_kwargs["credential_provider"]
     return str(provider.get_credentials()[-1])
 
 

@@ -58,8 +58,9 @@ def store(server: Valkey, raw: Any) -> Iterator[RedisStore]:
     pool = BlockingConnectionPool.from_url(
         server.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=0.5, redis_connect_func=fence.introduce
     )
-    yield RedisStore("primary", pool, prefix="session", fence=fence)
-    pool.disconnect()
+    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    yield store
+    store.forget_connections()
 
 
 def key(category: str, shadow: bool = False) -> str:
@@ -636,8 +637,21 @@ def test_the_fence_learns_who_answers(server: Valkey, store: RedisStore, raw: An
     assert store.fence.trust_since_ms == trusted > 0
 
 
+@pytest.mark.parametrize("missing", ["hgetall", "hset"])
+def test_a_probe_needs_the_rights_that_requests_need(store: RedisStore, raw: Any, missing: str) -> None:
+    """Else it would close a breaker that the next request opens again."""
+    raw.execute_command("ACL", "SETUSER", "default", f"-{missing}")
+    try:
+        with pytest.raises(StoreError) as caught:
+            store.probe("session:canary:test", "value", timeout=WAIT)
+        assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", f"+{missing}")
+
+
 def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: Any) -> None:
-    """And leaves none behind; its canary expires by itself."""
+    """And leaves none behind; its canary expires by itself, and whatever lies in its place is no hindrance."""
+    raw.lpush("session:canary:test", "x")
     store.time_ms(timeout=WAIT)
     before = raw.info("clients")["connected_clients"]
     store.probe("session:canary:test", "value", timeout=WAIT)

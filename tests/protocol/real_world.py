@@ -345,8 +345,9 @@ class RealWorld(World):
             "max_connections": 8, "driver_info": None,
         }  # fmt: skip
         pool = BlockingConnectionPool(**options)  # type: ignore[no-untyped-call]
-        self._made[worker.name].append(pool.disconnect)
-        store: Any = Stepped(RedisStore(name, pool, prefix="session", fence=fence), self, path)
+        real = RedisStore(name, pool, prefix="session", fence=fence)
+        self._made[worker.name].append(real.forget_connections)
+        store: Any = Stepped(real, self, path)
         return cast(RedisStore, store)
 
     def database(self, worker: Worker) -> Database:

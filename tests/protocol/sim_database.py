@@ -351,6 +351,10 @@ class SimDatabase:
         """See the package."""
         self._tasks.ask(NAME, lambda: self._network.path_to(SERVER), timeout, lambda: None)
 
+    def probe_read(self, timeout: float) -> None:
+        """See the package."""
+        self.probe(timeout)
+
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
     is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - SLIDE_AFTER)

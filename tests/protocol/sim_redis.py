@@ -510,7 +510,7 @@ class SimRedisStore:
         """See the package."""
         return self._ask(timeout, lambda node: node.clock.now_ms)[0]
 
-    def probe(self, key: str, value: str, *, timeout: float) -> None:
+    def probe(self, key: str, value: str, *, timeout: float) -> float:
         """See the package."""
 
         def effect(node: Node) -> None:
@@ -518,10 +518,12 @@ class SimRedisStore:
             node.put(Key("probe", key), {"value": value}, 600_000)
 
         self._ask(timeout, effect, keep=False)
+        return 0.0
 
-    def probe_read(self, *, timeout: float) -> None:
+    def probe_read(self, *, timeout: float) -> float:
         """See the package."""
         self._ask(timeout, lambda node: None, keep=False)
+        return 0.0
 
 
 # -- the scripts -------------------------------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ def store(valkey: Valkey) -> Iterator[RedisStore]:
     fence = Fence()
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": fence.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    yield RedisStore("primary", pool, prefix="session", fence=fence)
-    pool.disconnect()
+    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    yield store
+    store.forget_connections()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

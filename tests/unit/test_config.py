@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from flask_langpont_session import ConfigError, LangPontSession
 from flask_langpont_session.categories import DEFAULT_CATEGORIES, Priority
 from flask_langpont_session.config import PREFIX, Settings, is_local, load_settings
 from flask_langpont_session.policy import Behaviour
+from flask_langpont_session.stores.journal import Journal
 
 Load = Callable[..., Settings]
 REMOTE = {"REDIS_URL": "redis://cache.internal:6379/0", "DATABASE_URL": "postgresql+psycopg://u@db.internal/app"}
@@ -501,9 +504,9 @@ def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -
     [
         "redis://h", "redis://h:6379", "redis://h:6379/", "redis://h:6379/15", "rediss://u:p%40ss@h:6380/0?db=1",
         "valkey://h", "valkeys://h/0", "unix:///run/valkey.sock", "unix://:pw@/run/valkey.sock?db=2",
-        "rediss://h?ssl_ca_certs=/etc/ssl/ca.pem&client_name=web",
+        f"rediss://h?ssl_ca_certs={__file__}&client_name=web",
         "redis+sentinel://h1:26379,h2:26380,h3/service", "valkey+sentinel://u:p%40ss@h1,[::1]:26379/my-master.1?db=1",
-        "rediss+sentinel://h1/service?ssl_ca_certs=/etc/ssl/ca.pem", "valkeys+sentinel://h1/service",
+        f"rediss+sentinel://h1/service?ssl_ca_certs={__file__}", "valkeys+sentinel://h1/service",
         "redis+sentinel://h1/service?sentinel_username=u&sentinel_password=p",
         "elasticache://group-id?region=ap-northeast-1", "elasticache://group-id/1?region=ap-northeast-1",
     ],
@@ -541,6 +544,8 @@ SECRET = "pa55word"
         (f"redis://:{SECRET}@h/0?socket_timeout=5", "all else has settings of its own"),
         (f"redis://:{SECRET}@h/0?decode_responses=True", "all else has settings of its own"),
         (f"rediss://:{SECRET}@h/0?ssl_check_hostname=False", "all else has settings of its own"),
+        (f"rediss://:{SECRET}@h/0?ssl_certfile=/none.pem", "ssl_certfile: there is no such file"),
+        (f"redis://:{SECRET}@h/0?ssl_certfile={__file__}", "ssl_certfile: for TLS only"),
         (f"redis://:{SECRET}@h?db=x", "db is the number of a database"),
         ("unix://", "whole path"),
         (f"unix://:{SECRET}@run/valkey.sock", "whole path"),
@@ -634,9 +639,19 @@ def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
     file = sqlalchemy.create_engine("sqlite:////var/lib/app/sessions.sqlite3")
     assert load(DATABASE_ENGINE=file).database_engine is file
     [problem] = problems_of(load, DATABASE_ENGINE=memory)
+    assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: ")
     assert "in-memory" in problem
     [problem] = problems_of(load, DATABASE_ENGINE=file, DATABASE_URL="sqlite:////var/lib/app/other.sqlite3")
     assert problem == f"{PREFIX}DATABASE_URL and DATABASE_ENGINE: give one of them"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:////var/lib/app/sessions.sqlite3"])
+def test_an_engine_with_one_connection_for_everybody_is_refused(load: Load, url: str) -> None:
+    """What we commit would commit, and what we roll back would undo, what the application has begun."""
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.StaticPool)
+    [problem] = problems_of(load, DATABASE_ENGINE=engine)
+    assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: its StaticPool ")
+    assert f"{PREFIX}DATABASE_URL" in problem
 
 
 @pytest.mark.parametrize("client", [redis.Redis(), redis.Redis(decode_responses=True), fakeredis.FakeRedis()])
@@ -675,6 +690,27 @@ def test_a_journal_that_is_something_else_is_named_at_start(tmp_path: Path) -> N
     [problem] = caught.value.problems
     assert problem.startswith(f"{PREFIX}JOURNAL: ")
     assert (tmp_path / "notes.txt").read_text().startswith("my notes")
+
+
+def test_a_journal_of_a_newer_release_says_what_it_is(tmp_path: Path) -> None:
+    """After a downgrade: both ways out, with what the second one costs. The file stays as it is."""
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.open()
+    journal.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config[f"{PREFIX}JOURNAL"] = path
+    with pytest.raises(ConfigError) as caught:
+        LangPontSession(app)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{PREFIX}JOURNAL: {path} ")
+    for words in ("a newer release has written it", "upgrade flask-langpont-session", "name another file", "sign-outs"):
+        assert words in problem
+    assert path.read_bytes() == before
 
 
 def test_a_journal_in_a_folder_that_is_not_there_yet_is_fine(load: Load, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.exceptions import NoPermissionError
 
-from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server
+from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server, identity_of
 from flask_langpont_session.stores.journal import ServerRecord
 
 
@@ -256,7 +256,7 @@ TIME = [b"1700000000", b"123456"]
 
 @pytest.mark.parametrize(("role", "is_primary"), [(b"master", True), (b"slave", False)])
 def test_a_new_connection_asks_who_answers(fence: Fence, role: bytes, is_primary: bool) -> None:
-    """Run id, role and replication id in one round trip; the moment by the server's own clock."""
+    """Its run and its replication, in one round trip; the moment by the server's own clock."""
     connection = Connection([SERVER, b"# Replication\r\nrole:" + role + b"\r\nmaster_replid:def\r\n", TIME])
     fence.introduce(connection)
     assert connection.sent == [("INFO", "server"), ("INFO", "replication"), ("TIME",)]
@@ -264,20 +264,45 @@ def test_a_new_connection_asks_who_answers(fence: Fence, role: bytes, is_primary
     assert (fence.trust_since_ms, fence.is_primary) == (1_700_000_000_123, is_primary)
 
 
-def test_restart_promotion_and_resynchronisation_are_other_servers(fence: Fence) -> None:
-    """Each of the three changes the identity."""
-    replies = [
-        (b"run_id:abc\r\n", b"role:master\r\nmaster_replid:def\r\n"),
-        (b"run_id:xyz\r\n", b"role:master\r\nmaster_replid:def\r\n"),
-        (b"run_id:abc\r\n", b"role:slave\r\nmaster_replid:def\r\n"),
-        (b"run_id:abc\r\n", b"role:master\r\nmaster_replid:uvw\r\n"),
-    ]
-    seen = set()
-    for server, replication in replies:
-        fence.introduce(Connection([server, replication, TIME]))
-        seen.add(fence.identity)
-    assert None not in seen
-    assert len(seen) == 4
+OLD, NEW, NONE = "a" * 40, "b" * 40, "0" * 40
+
+
+def identity(run_id: str, role: str, replid: str, before: str | None) -> str | None:
+    """As a server says it. `before`: its second replication id; None: it does not know of one."""
+    facts = {"role": role, "master_replid": replid} | ({} if before is None else {"master_replid2": before})
+    return identity_of({"run_id": run_id}, facts)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "role", "replid", "before"),
+    [
+        ("two", "master", OLD, NONE),  # a restart
+        ("one", "slave", OLD, NONE),  # demoted
+        ("one", "slave", NEW, NONE),  # and synchronised
+        ("one", "master", NEW, OLD),  # promoted
+        ("one", "master", OLD, NEW),  # and once more, after it was a replica again
+        ("one", "master", OLD, None),  # a server that tells of no promotion: every change counts
+        ("one", "master", NEW, None),
+    ],
+)
+def test_what_may_have_older_data_is_another_server(run_id: str, role: str, replid: str, before: str | None) -> None:
+    """Restart, promotion and resynchronisation."""
+    assert identity(run_id, role, replid, before) != identity("one", "master", OLD, NONE)
+
+
+def test_each_promotion_is_another_server() -> None:
+    """Also with the same history before it, at the same place: what was written in between is lost."""
+    assert identity("one", "master", "c" * 40, OLD) != identity("one", "master", "d" * 40, OLD)
+
+
+def test_a_replica_of_another_history_is_another_server() -> None:
+    """A full synchronisation from elsewhere."""
+    assert identity("one", "slave", OLD, NONE) != identity("one", "slave", NEW, NONE)
+
+
+def test_a_primary_whose_first_replica_came_is_the_same_server() -> None:
+    """It takes another replication id and has what it had, also an hour after its last one has gone."""
+    assert identity("one", "master", OLD, NONE) == identity("one", "master", NEW, NONE)
 
 
 def test_a_server_that_refuses_info_has_no_identity(fence: Fence) -> None:

@@ -146,3 +146,82 @@ def test_an_identity_that_is_refused_opens_at_once(health: Health) -> None:
     """A wrong password does not get better by trying."""
     fail(health, PRIMARY, ErrorClass.IDENTITY_REFUSED)
     assert health.level == 1
+
+
+# -- shares of bad calls -----------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_calls_failing_opens_though_never_enough_in_a_row() -> None:
+    """A server that answers every other time: ten calls in two seconds are enough to know."""
+    breaker = Breaker(threshold=3)
+    opened = []
+    for number in range(10):
+        if number % 2:
+            opened.append(breaker.failed(1.0 + number / 100, "U", at_once=False))
+        else:
+            breaker.succeeded()
+    assert opened == [False] * 4 + [False]  # the first good call was before the first bad one, and is not counted
+    breaker.succeeded()
+    assert breaker.failed(1.2, "U", at_once=False)
+
+
+def test_a_share_counts_within_two_seconds_only() -> None:
+    """Rare failures among rare calls never add up."""
+    breaker = Breaker(threshold=3)
+    for number in range(100):
+        breaker.succeeded()
+        assert not breaker.failed(float(number), "U", at_once=False)
+    assert breaker.closed
+
+
+def test_few_failures_among_many_calls_mean_nothing() -> None:
+    """A third is not half."""
+    breaker = Breaker(threshold=3)
+    for _ in range(50):
+        assert not breaker.failed(1.0, "U", at_once=False)
+        for _ in range(2):
+            breaker.succeeded()
+    assert breaker.closed
+
+
+def answers(health: Health, took: float, store: str = PRIMARY, times: int = 1) -> None:
+    for _ in range(times):
+        health.succeeded(store, READ, took)
+
+
+@pytest.fixture
+def slow(clock: Clock) -> tuple[Health, list[str]]:
+    """A health that knows what is slow, and the stores of which it said so."""
+    said: list[str] = []
+    return Health([PRIMARY, DATABASE], slow=0.1, on_slow=said.append, clock=clock), said
+
+
+def test_many_slow_calls_are_a_suspicion_and_open_nothing(slow: tuple[Health, list[str]]) -> None:
+    """Whether it is the store, or this process, only a probe can tell."""
+    health, said = slow
+    answers(health, 0.15, times=9)
+    assert said == []
+    answers(health, 0.15, times=2)
+    assert said == [PRIMARY]
+    assert not health.open_stores()
+
+
+def test_slow_calls_are_counted_within_two_seconds_and_against_all_calls(
+    slow: tuple[Health, list[str]], clock: Clock
+) -> None:
+    """A slow one now and then, and slow ones among many good ones, are nothing."""
+    health, said = slow
+    for _ in range(30):
+        answers(health, 0.15)
+        clock.now += 0.5
+    for _ in range(30):
+        answers(health, 0.15)
+        answers(health, 0.01, times=2)
+    assert said == []
+
+
+def test_a_database_may_take_its_time(slow: tuple[Health, list[str]]) -> None:
+    """It writes to a disk, and has a time-out of its own."""
+    health, said = slow
+    answers(health, 0.2, DATABASE, times=50)
+    assert said == []

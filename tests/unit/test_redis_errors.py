@@ -5,12 +5,13 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+import msgspec
 import pytest
 from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
 from flask_langpont_session.stores.base import HEALTH_CLASSES, ErrorClass, StoreError
-from flask_langpont_session.stores.redis_errors import classify, translate
+from flask_langpont_session.stores.redis_errors import classify, is_full, is_known, translate
 
 U, B, W, A = (
     ErrorClass.UNREACHABLE,
@@ -41,6 +42,14 @@ def caused_by(error: Exception, cause: BaseException, *, explicit: bool = False)
     return error
 
 
+def by_tls(text: str, reason: str | None = None) -> Exception:
+    """As the driver wraps an error of the TLS library."""
+    error = ssl.SSLError(1, text)
+    if reason:
+        error.reason = reason
+    return caused_by(driver.ConnectionError("Error while reading"), error)
+
+
 ERRORS: list[tuple[Exception, ErrorClass]] = [
     # unreachable: network, hang, protocol
     (driver.ConnectionError("Error 111 connecting to h:6379. Connection refused."), U),
@@ -58,6 +67,17 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (driver.SlotNotCoveredError("slot 7 is not covered"), U),
     (driver.ResponseError("ERR something nobody has seen before"), U),
     (caused_by(driver.ConnectionError("closed"), ssl.SSLEOFError("EOF occurred")), U),
+    (with_code(driver.ConnectionError("max number of clients reached"), "ERR"), U),
+    (with_code(driver.ClusterDownError("The cluster is down"), "CLUSTERDOWN"), U),
+    (driver.ConnectionError("Error 2 connecting to unix:/run/redis.sock. No such file or directory."), U),
+    (driver.NoScriptError("No matching script."), U),  # also to the script's text
+    (MemoryError(), U),
+    (AttributeError("'bytes' object has no attribute 'get'"), U),
+    # TLS that the network or a server without TLS broke; half of the time OpenSSL names no reason
+    (by_tls("[SSL] record layer failure (_ssl.c:2580)"), U),
+    (by_tls("[SSL: WRONG_VERSION_NUMBER] wrong version number", "WRONG_VERSION_NUMBER"), U),
+    (by_tls("bad record", "SSLV3_ALERT_BAD_RECORD_MAC"), U),
+    (by_tls("[SYS] unknown error"), U),
     # busy: it is there and will answer later
     (driver.BusyLoadingError("Redis is loading the dataset in memory"), B),
     (with_code(driver.BusyLoadingError("Redis is loading the dataset in memory"), "LOADING"), B),
@@ -87,6 +107,18 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
         ),
         A,
     ),
+    (by_tls("[SSL] tlsv13 alert certificate required (_ssl.c:2580)"), A),
+    (by_tls("alert", "TLSV13_ALERT_CERTIFICATE_REQUIRED"), A),
+    (by_tls("alert", "TLSV1_ALERT_UNKNOWN_CA"), A),
+    (by_tls("alert", "SSLV3_ALERT_HANDSHAKE_FAILURE"), A),
+    (by_tls("a file of the TLS settings cannot be read"), A),
+    (
+        driver.ResponseError(
+            "ERR ACL failure in script: User app has no permissions to run the 'hset' command script: x"
+        ),
+        A,
+    ),
+    (driver.AuthenticationWrongNumberOfArgsError("wrong number of arguments for 'auth' command"), A),
     # where a key lives
     (driver.MovedError("3999 127.0.0.1:6381"), T),
     (driver.AskError("3999 127.0.0.1:6381"), T),
@@ -95,10 +127,14 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (driver.CrossSlotTransactionError("cannot"), T),
     # somebody's data
     (driver.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), D),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), D),
+    (RecursionError("maximum recursion depth exceeded"), D),
+    (msgspec.DecodeError("truncated"), D),
     # our own limits
     (driver.MaxConnectionsError("Too many connections"), L),
     (driver.ConnectionError("No connection available."), L),
     (driver.DataError("Invalid input of type: 'NoneType'"), L),
+    (driver.ResponseError("ERR user_script:1: Script attempted to access a non local key"), L),
     (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), L),
 ]
 
@@ -119,12 +155,31 @@ def test_the_class_of_a_driver_error(error: Exception, expected: ErrorClass) -> 
         (driver.ReadOnlyError("You can't write"), W),
         (with_code(driver.ResponseError("not allowed"), "OOM"), W),
         (driver.MovedError("3999 127.0.0.1:6381"), T),
+        (driver.ResponseError("MISCONF Redis is configured to save RDB snapshots"), W),
+        (driver.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), D),
     ],
     ids=label,
 )
 def test_an_error_out_of_a_pipeline_keeps_its_class(error: Exception, expected: ErrorClass) -> None:
     """The text quotes the command; type and code are still there."""
     assert classify(in_pipeline(error)) is expected
+
+
+def test_what_stands_in_no_table_is_known_to_be_unknown() -> None:
+    """It is unreachable all the same: fail closed, and be counted."""
+    unknown = [error for error, _ in ERRORS if not is_known(error)]
+    assert [type(error) for error in unknown] == [driver.ResponseError, MemoryError, AttributeError]
+    assert {classify(error) for error in unknown} == {U}
+
+
+def test_a_full_server_is_told_from_others() -> None:
+    """No connection more is opened to it."""
+    assert [is_full(error) for error, _ in ERRORS].count(True) == 1
+
+
+def test_a_text_that_quotes_a_code_is_not_taken_for_it() -> None:
+    """What a pipeline quotes is the application's."""
+    assert classify(in_pipeline(driver.ResponseError("ERR NOAUTH is what somebody wrote"))) is U
 
 
 def test_each_class_has_an_example() -> None:
@@ -136,8 +191,11 @@ def test_each_class_has_an_example() -> None:
 def test_a_translated_error_has_no_text_of_the_driver(error: Exception, expected: ErrorClass) -> None:
     """It may quote keys and values; the name of its class is enough to look it up."""
     translated = translate("primary", error)
-    assert (translated.store, translated.error_class, translated.cause) == ("primary", expected, type(error).__name__)
-    assert str(translated) == f"primary: {expected.name.lower().replace('_', ' ')} ({type(error).__name__})"
+    assert (translated.store, translated.error_class) == ("primary", expected)
+    if "certificate" not in translated.cause and "TLS" not in translated.cause:
+        assert translated.cause == type(error).__name__
+    assert str(translated) == f"primary: {expected.name.lower().replace('_', ' ')} ({translated.cause})"
+    assert "secret" not in str(translated)
     assert translated.timed_out == isinstance(error, (driver.TimeoutError, TimeoutError))
 
 

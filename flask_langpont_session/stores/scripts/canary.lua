@@ -6,7 +6,9 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = redis.pcall('HMGET', KEYS[1], 'generation', 'number')
-if found.err then
+if found.err and not string.find(found.err, '^WRONGTYPE') then
+  return found  -- a right that is missing is no loss of data
+elseif found.err then
   redis.call('DEL', KEYS[1])
   found = {}
 end

@@ -9,6 +9,9 @@
 -- Returns {'merged', applied, conflicts, version} or {'dead'} | {'gone'}.
 if ARGV[1] ~= 'free' then
   local auth = redis.pcall('HMGET', KEYS[1], '@live', '@d')
+  if auth.err and not string.find(auth.err, '^WRONGTYPE') then
+    return auth
+  end
   local live = auth[2] == ARGV[2] and auth[1]  -- a foreign record or type under the auth key says nothing of ours
   if live == '0' then
     return {'dead'}
@@ -17,7 +20,11 @@ if ARGV[1] ~= 'free' then
     return {'gone'}
   end
 end
-if redis.pcall('HGET', KEYS[2], '@d') ~= ARGV[2] then
+local own = redis.pcall('HMGET', KEYS[2], '@d')
+if own.err and not string.find(own.err, '^WRONGTYPE') then
+  return own
+end
+if own[1] ~= ARGV[2] then
   redis.call('DEL', KEYS[2])  -- a foreign record or type holds nothing of ours
 end
 local version = redis.call('HGET', KEYS[2], '@v')

@@ -6,6 +6,9 @@
 -- is kept whatever the version: while the database was down it was moved here only.
 -- Returns 'pushed', 'dead' or 'older'.
 local now = redis.pcall('HMGET', KEYS[1], '@live', '@v', '@at', '@i', '@d')
+if now.err and not string.find(now.err, '^WRONGTYPE') then
+  return now
+end
 local idle, life = tonumber(ARGV[4]), tonumber(ARGV[3])
 local kept = nil
 if now[5] == string.match(KEYS[1], '{(.*)}') then  -- a foreign record or type says nothing of ours

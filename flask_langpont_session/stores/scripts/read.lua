@@ -22,7 +22,9 @@ for i = 1, #KEYS do
     end
   end
   local hash = redis.pcall('HGETALL', KEYS[i])
-  if hash.err then
+  if hash.err and not string.find(hash.err, '^WRONGTYPE') then
+    return hash  -- what this server does not let its user do says nothing of the record
+  elseif hash.err then
     reply[i + 1] = hash.err
   else
     reply[i + 1] = hash

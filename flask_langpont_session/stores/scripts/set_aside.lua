@@ -2,7 +2,11 @@
 --   KEYS  the record, where it goes (same slot)
 --   ARGV  how long it is kept there (ms), own digest if only a foreign record is to be moved (else '')
 -- A reply that was read by the wrong reader looks like a foreign record; the record itself is looked at here.
-if ARGV[2] ~= '' and redis.pcall('HGET', KEYS[1], '@d') == ARGV[2] then
+local own = redis.pcall('HMGET', KEYS[1], '@d')
+if own.err and not string.find(own.err, '^WRONGTYPE') then
+  return own
+end
+if ARGV[2] ~= '' and own[1] == ARGV[2] then
   return 0
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then

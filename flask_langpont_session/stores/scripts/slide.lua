@@ -4,6 +4,9 @@
 -- Never past the absolute expiry, never of a tombstone or of what has run out already. Returns the expiry (ms); 0:
 -- nothing there that could be moved.
 local found = redis.pcall('HMGET', KEYS[1], '@live', '@i', '@x', '@d')
+if found.err and not string.find(found.err, '^WRONGTYPE') then
+  return found
+end
 if found[1] ~= '1' or found[4] ~= string.match(KEYS[1], '{(.*)}') then
   return 0
 end

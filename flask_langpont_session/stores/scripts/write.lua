@@ -12,6 +12,9 @@ local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local META = 4  -- @d @v @t @b
 if guard ~= 'free' then
   local auth = redis.pcall('HMGET', KEYS[1], '@live', '@d')
+  if auth.err and not string.find(auth.err, '^WRONGTYPE') then
+    return auth
+  end
   local live = auth[2] == digest and auth[1]  -- a foreign record or type under the auth key says nothing of ours
   if live == '0' then
     return {'dead'}
@@ -78,6 +81,9 @@ for number = 1, #KEYS - 1 do
   at = at + 1
   plan.incs = take(2 * tonumber(ARGV[at - 1]))
   local meta = redis.pcall('HMGET', plan.key, '@d', '@v', '@b')
+  if meta.err and not string.find(meta.err, '^WRONGTYPE') then
+    return meta
+  end
   if meta[1] ~= digest then
     plan.wipe, meta = true, {}  -- there is nothing, or a foreign record or type: it holds nothing of ours
   end

@@ -1,0 +1,64 @@
+"""An application that is ended before its process leaves nothing running."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from example_app.processes import free_port
+from flask_langpont_session.extension import state_of
+
+from .conftest import MakeApp, close
+
+TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:alerts"
+
+
+def threads() -> set[threading.Thread]:
+    """Of this package, whoever started them."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("langpont")}
+
+
+@pytest.fixture
+def busy_app(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """One that exports and alerts, to an AWS that is not there."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+    return make_app(
+        METRICS=["cloudwatch", "prometheus"],
+        METRICS_REGISTRY=CollectorRegistry(),
+        ALERT_TOPICS=dict.fromkeys(("info", "warning", "critical", "emergency"), TOPIC),
+    )
+
+
+def test_what_runs_beside_the_requests_ends_with_the_application(busy_app: Flask) -> None:
+    """Monitor, exporters, alerts and those who wait for the database; other applications keep theirs."""
+    before = threads()
+    assert busy_app.test_client().post("/login/7").status_code == 200
+    started = {thread.name for thread in threads() - before}
+    assert started >= {
+        "langpont-session-monitor",
+        "langpont-session-active",
+        "langpont-session-cloudwatch",
+        "langpont-session-prometheus",
+        "langpont-session-alerts",
+        "langpont-session-alerts-sender",
+        "langpont-database",
+    }
+    close(busy_app)
+    assert threads() <= before
+
+
+def test_an_application_may_be_closed_twice_and_asked_again(make_app: MakeApp) -> None:
+    """Its connections come back with the next request; its threads do not."""
+    app = make_app()
+    assert app.test_client().post("/login/7").status_code == 200
+    before = threads()
+    for _ in range(2):
+        state_of(app).close()
+    assert app.test_client().post("/login/8").status_code == 200
+    assert "langpont-session-monitor" not in {thread.name for thread in threads() - before}

@@ -1,0 +1,248 @@
+"""Whatever a server answers: nothing but StoreError comes out of the store, and that connection is not used again."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis._parsers import _HiredisParser, _RESP3Parser
+from redis.connection import BlockingConnectionPool
+
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.stores.fence import Fence
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis_records import MergeField
+from tests.faults.strange_server import GREETING, StrangeServer, resp
+
+from .conftest import MakeApp, parts
+from .test_outage import wait_for
+
+D = "d" * 43
+ROW = AuthRow(D, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
+UI = CategoryChange(60_000, sets={"lang": b'"jp"'})
+FIELD = MergeField("set", "lang", b'"jp"', None, None, 1)
+WAIT = 0.05
+"""Seconds; short, because part of a reply is waited for as long as this. A good one may take longer."""
+
+Call = Callable[[RedisStore], Any]
+HASH = [b"@d", D.encode(), b"@v", b"3", b"lang", b'"jp"']
+METHODS: dict[str, tuple[Call, Any]] = {
+    "read": (lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT), [1, HASH, [], 0]),
+    "read u": (
+        lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT, kind="u"),
+        [1, HASH, [*HASH, b"@live", b"1"], 0],
+    ),
+    "write": (lambda s: s.write(D, {"ui": UI}, guard="free", limits=(9, 99), timeout=WAIT), [b"written", 4]),
+    "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
+    "bury": (lambda s: s.bury(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
+    "settle": (lambda s: s.settle([(ROW, 1)], [], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
+    "slide": (lambda s: s.slide(D, 1000, timeout=WAIT), 17),
+    "canary": (lambda s: s.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),
+    "merge": (lambda s: s.merge(D, "ui", [FIELD], guard="free", life_ms=9, timeout=WAIT), [b"merged", 1, 0, 5]),
+    "set_aside": (lambda s: s.set_aside(D, "ui", timeout=WAIT), 1),
+    "remove": (lambda s: s.remove(D, ("ui",), timeout=WAIT), 1),
+    "run_commands": (lambda s: s.run_commands([("ZCOUNT", "k", 0, 1)], timeout=WAIT), 3),
+    "time": (lambda s: s.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
+    "probe": (lambda s: s.probe("k", "v", timeout=WAIT), b"v"),
+    "probe_read": (lambda s: s.probe_read(timeout=WAIT), 1),
+}
+"""Name → how a method is called, and a reply it can get."""
+
+BANNERS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+    b"E\x00\x00\x00\x85SFATAL\x00VFATAL\x00C0A000\x00Munsupported frontend protocol\x00\x00",
+    b"\x16\x03\x01\x00\xa5\x01\x00\x00",
+    b"",
+)
+ODD = (
+    b":1\r\n", b":-7\r\n", b"+OK\r\n", b"$-1\r\n", b"_\r\n", b"*0\r\n", b"*-1\r\n", b"#t\r\n", b",1.5\r\n", b",nan\r\n",
+    b"%1\r\n+a\r\n:1\r\n", b"~2\r\n:1\r\n:2\r\n", b"(1234567890123456789012345678901\r\n", b"=7\r\ntxt:abc\r\n",
+    b"$2\r\n\xff\xfe\r\n",
+    b"*1\r\n*1\r\n*1\r\n$-1\r\n", b"*3\r\n:1\r\n$-1\r\n:2\r\n", b"*2\r\n-ERR inside\r\n:1\r\n", b"!9\r\nERR a bad\r\n",
+    b"$99999999999\r\nx\r\n", b"$-7\r\n", b"$x\r\n", b"*x\r\n", b":\r\n", b":1e9\r\n", b"*1000000\r\n:1\r\n",
+    b">3\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n", b">1\r\n:1\r\n", b">0\r\n", b">2\r\n+MOVING\r\n:1\r\n",
+    b"-\r\n", b"-ERR\r\n", b"-ODD something new\r\n", b"-\xff\xfe \xff\r\n", b"-LOADING\r\n", b"-MOVED x y\r\n",
+    b"-MOVED 1 :\r\n", b"-ASK 1 h:1\r\n", b"-NOAUTH x\r\n", b"-WRONGTYPE x\r\n", b"-NOSCRIPT x\r\n", b"-READONLY x\r\n",
+    b"*1\r\n" * 3000,
+)  # fmt: skip
+
+
+def mutated(good: Any, rng: random.Random) -> bytes:
+    """A reply that no server gives to this, or gives in another moment."""
+    whole = resp(good)
+    kind = rng.randrange(7)
+    if kind == 0:
+        return rng.choice(ODD)
+    if kind == 1:
+        return rng.choice(BANNERS)
+    if kind == 2:
+        return whole[: rng.randrange(len(whole))]
+    if kind == 3:
+        at = rng.randrange(len(whole))
+        return whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+    if kind == 4:
+        return rng.randbytes(rng.randrange(40))
+    if kind == 5 and isinstance(good, list):
+        parts = [resp(part) for part in good]
+        parts[rng.randrange(len(parts))] = rng.choice(ODD)
+        return b"*%d\r\n%b" % (len(parts), b"".join(parts))
+    return rng.choice(ODD) + whole
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[StrangeServer]:
+    with StrangeServer() as server:
+        yield server
+
+
+@pytest.fixture(params=[_HiredisParser, _RESP3Parser])
+def store(request: pytest.FixtureRequest, server: StrangeServer) -> Iterator[RedisStore]:
+    server.say(lambda command: None)
+    fence = Fence()
+    pool = BlockingConnectionPool.from_url(
+        server.url(), protocol=3, socket_timeout=WAIT, socket_connect_timeout=1, timeout=0.1, max_connections=2,
+        redis_connect_func=fence.introduce, parser_class=request.param,
+    )  # fmt: skip
+    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    yield store
+    store.forget_connections()
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"probe"}))  # it asks for several things
+def test_a_good_reply_is_understood(store: RedisStore, server: StrangeServer, name: str) -> None:
+    """So that the test below is about the strange ones; the connection is kept, and used again."""
+    call, good = METHODS[name]
+    server.say(
+        lambda command: resp(good) if command not in ("HELLO", "INFO", "SET") and is_asked(name, command) else None
+    )
+    wait_for(lambda: works(store, call), "a good reply")
+    before = server.accepted
+    wait_for(lambda: works(store, call), "another one")
+    assert server.accepted == before or name == "probe_read"
+
+
+def works(store: RedisStore, call: Call) -> bool:
+    try:
+        call(store)
+    except StoreError as error:
+        assert error.timed_out, "a busy machine is all that may come between"
+        return False
+    return True
+
+
+def is_asked(name: str, command: str) -> bool:
+    """Whether a command is what the method asks, and not part of the greeting."""
+    return command != "TIME" or name == "time"
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("where", ["answer", "greeting"])
+def test_nothing_but_a_store_error_comes_out(store: RedisStore, server: StrangeServer, name: str, where: str) -> None:
+    """Random and mutated replies to the question or to the greeting. Replayed by the name of the test alone."""
+    call, good = METHODS[name]
+    rng = random.Random(f"{name} {where}")
+    errors = 0
+    for number in range(20 if where == "answer" else 8):
+        store.forget_connections()
+        victim = rng.choice(sorted(GREETING))
+        odd = mutated(good if where == "answer" else b"x", rng)
+
+        def answer(command: str, victim: str = victim, odd: bytes = odd) -> bytes | None:
+            if where == "greeting":
+                return odd if command == victim else None
+            return odd if command not in GREETING else None
+
+        server.say(answer, and_close=number % 8 > 0)
+        try:
+            call(store)
+        except StoreError as error:
+            errors += 1
+            if error.cause in {
+                "InvalidResponse",
+                "TimeoutError",
+                "ConnectionError",
+                "RecursionError",
+                "AttributeError",
+            }:
+                assert not store.connections.idle, f"kept after {odd[:40]!r}"
+        assert store.in_use == 0
+    assert errors
+
+
+@pytest.mark.parametrize("banner", BANNERS, ids=["http", "ssh", "postgresql", "tls", "nothing"])
+def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: StrangeServer, banner: bytes) -> None:
+    """Row 11: class U, level 2, no page fails, nothing is asked of it any more by requests, and it heals by itself."""
+    server.say(lambda command: banner)
+    app = make_app(REDIS_URL=server.url())
+    browser = app.test_client()
+    for _ in range(4):
+        assert browser.post("/set", json={"lang": "jp"}).status_code == 200
+    wait_for(lambda: parts(app).health.level == 2, "level 2")
+    assert (browser.get("/who").json or {})["level"] == 2
+    assert {(error.outcome) for error in parts(app).recorder.series() if error.source == "primary"} <= {"unreachable"}
+
+
+def test_what_nobody_knows_is_counted_and_fails_closed(server: StrangeServer) -> None:
+    """An error that stands in no table is unreachable, and somebody hears of it."""
+    heard: list[str] = []
+    fence = Fence()
+    pool = BlockingConnectionPool.from_url(server.url(), protocol=3, redis_connect_func=fence.introduce)
+    store = RedisStore("primary", pool, prefix="session", fence=fence, surprised=heard.append)
+    server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
+    with pytest.raises(StoreError) as caught:
+        store.slide(D, 1, timeout=1)
+    assert caught.value.error_class is ErrorClass.UNREACHABLE
+    assert heard == ["ResponseError"]
+    server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
+    store.forget_connections()
+    with pytest.raises(StoreError) as caught:
+        store.slide(D, 1, timeout=1)
+    assert (caught.value.error_class, heard[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
+    assert not caught.value.sent
+
+
+def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
+    store: RedisStore, server: StrangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A greenlet that is killed, a request that a timer ends: the reply that comes later answers nobody."""
+    server.say(lambda command: b":1\r\n" if command == "EVALSHA" else None)
+    store.slide(D, 1, timeout=1)
+    [connection] = store.connections.idle
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "read_response", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.slide(D, 1, timeout=1)
+    assert store.connections.idle == []
+    assert store.in_use == 0
+    assert store.slide(D, 1, timeout=1) == 1
+
+
+def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeServer) -> None:
+    """Class B: it is there, the reply was whole, and a storm of new connections is the last that it needs."""
+    for code in (b"-LOADING Redis is loading\r\n", b"-BUSY running a script\r\n", b"-MASTERDOWN Link is down\r\n"):
+        server.say(lambda command, code=code: code if command == "EVALSHA" else None)  # type: ignore[misc]
+        with pytest.raises(StoreError) as caught:
+            store.slide(D, 1, timeout=1)
+        assert (caught.value.error_class, caught.value.sent) == (ErrorClass.BUSY, False)
+        assert len(store.connections.idle) == 1
+
+
+def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
+    """Nested deeper than Python recurses."""
+    fence = Fence()
+    pool = BlockingConnectionPool.from_url(
+        server.url(), protocol=3, redis_connect_func=fence.introduce, parser_class=_RESP3Parser
+    )
+    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    deep = b"*1\r\n" * (sys.getrecursionlimit() * 2)
+    server.say(lambda command: deep if command == "EVALSHA" else None)
+    with pytest.raises(StoreError):
+        store.read(D, {"ui": 0}, timeout=1)
+    assert store.connections.idle == []

@@ -1,0 +1,116 @@
+"""Who a real server is, on Valkey and on Redis: another one exactly when its data may be older than before."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from example_app.processes import spawn, wait_until
+from example_app.servers import Valkey
+from flask_langpont_session.events import ServerChanged
+from flask_langpont_session.stores.fence import identity_of
+from flask_langpont_session.testing import captured_events
+from tests.programs import required
+
+from .behind import LONG, questions, sign_in
+from .conftest import MakeApp, parts
+
+
+class Redis(Valkey):
+    """The same with Redis' own program."""
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        return spawn([required("redis-server"), *self._options(), *self._extra], log=self.log)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two servers that know nothing of each other yet."""
+
+    one: Valkey
+    other: Valkey
+
+
+# A primary forgets within a second or two that it had a replica, as it otherwise does in an hour.
+FORGETFUL = ("--repl-backlog-ttl", "1")
+
+
+@pytest.fixture(params=[Valkey, Redis])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    folders = tmp_path / "one", tmp_path / "other"
+    for folder in folders:
+        folder.mkdir()
+    one, other = (request.param(folder, appendonly=False, extra=FORGETFUL) for folder in folders)
+    with one, other:
+        yield Pair(one, other)
+
+
+def identity(server: Valkey) -> str:
+    with server.client() as client:
+        sections = (
+            {name: str(value) for name, value in client.info(part).items()} for part in ("server", "replication")
+        )
+        found = identity_of(*sections)
+    assert found is not None
+    return found
+
+
+def follow(server: Valkey, primary: Valkey) -> None:
+    """Become a replica of a server, and have what that has."""
+    with server.client() as client:
+        client.replicaof("127.0.0.1", str(primary.port))
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "synchronisation", LONG)
+
+
+def promote(server: Valkey) -> None:
+    with server.client() as client:
+        client.replicaof("NO", "ONE")
+
+
+def replication_id(server: Valkey) -> str:
+    with server.client() as client:
+        return str(client.info("replication")["master_replid"])
+
+
+def test_replicas_that_come_and_go_make_no_other_server(pair: Pair) -> None:
+    """The primary changes its replication id both times, and its data stay."""
+    before, ids = identity(pair.one), {replication_id(pair.one)}
+    follow(pair.other, pair.one)
+    ids.add(replication_id(pair.one))
+    assert identity(pair.one) == before
+    promote(pair.other)
+    wait_until(lambda: replication_id(pair.one) not in ids, "another replication id", LONG)
+    assert len(ids) == 2
+    assert identity(pair.one) == before
+
+
+def test_who_takes_part_in_a_failover_is_another_server_each_time(pair: Pair) -> None:
+    """Promoted, demoted, and back again: whoever wrote to it in between wrote in vain."""
+    follow(pair.other, pair.one)
+    seen = [identity(pair.one), identity(pair.other)]
+    promote(pair.other)
+    seen.append(identity(pair.other))
+    follow(pair.one, pair.other)
+    seen.append(identity(pair.one))
+    for _ in range(2):
+        promote(pair.one)
+        seen.append(identity(pair.one))
+        follow(pair.one, pair.other)
+    assert len(set(seen)) == len(seen)
+
+
+def test_nobody_is_verified_because_a_replica_came(pair: Pair, make_app: MakeApp) -> None:
+    """New connections find the same server, no alert is sent, and leases hold."""
+    app = make_app(REDIS_URL=pair.one.url)
+    user = sign_in(app)
+    with parts(app).monitor.paused(), captured_events(app) as events:
+        follow(pair.other, pair.one)
+        parts(app).repository.primary.forget_connections()
+        before = questions(app)
+        assert user.get("/who").json["user"] == "7"
+        assert questions(app) == before
+    assert ServerChanged("primary") not in events

@@ -1,0 +1,434 @@
+"""What a request may wait for, and what it never waits for: names, new connections, full servers, dripping replies."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from sqlalchemy.engine import make_url
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session.events import ServerChanged
+from flask_langpont_session.health import PRIMARY, READ, WRITE
+from flask_langpont_session.stores.base import ErrorClass, StoreError, Wait
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.testing import captured_events
+from tests.faults.proxy import FaultProxy, delay
+from tests.faults.strange_server import StrangeServer, resp
+
+from .behind import LONG, emptied
+from .conftest import MakeApp, parts
+from .test_outage import wait_for
+from .tls import Authority, TlsFront
+
+NAME = "redis.test"
+QUICK = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "REQUEST_BUDGET": 0.3, "DATABASE_TIMEOUT": 0.25}
+HANGS = 3.0
+"""Seconds: ten times a request's budget. Only who waits for something without an end needs more."""
+
+
+class Resolver:
+    """In the place of ``socket.getaddrinfo``: knows where :data:`NAME` leads, and who asked.
+
+    :ivar ports: of 127.0.0.1; none: the name is not known.
+    :ivar answering: cleared: it hangs.
+    """
+
+    def __init__(self) -> None:
+        self.real = socket.getaddrinfo
+        self.ports: list[int] = []
+        self.answering = threading.Event()
+        self.answering.set()
+        self.askers: list[str] = []
+
+    def __call__(self, host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        self.askers.append(threading.current_thread().name)
+        if host != NAME:
+            return self.real(host, port, *arguments, **options)
+        self.answering.wait(LONG)
+        if not self.ports:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in self.ports]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch, primary: Valkey) -> Iterator[Resolver]:
+    resolver = Resolver()
+    resolver.ports = [primary.port]
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    yield resolver
+    resolver.answering.set()
+
+
+@pytest.fixture
+def by_name(make_app: MakeApp) -> Callable[..., Flask]:
+    return lambda **config: make_app(REDIS_URL=f"redis://{NAME}:6379/0", SINGLE_HOST=True, **config)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Valkey, Valkey]]:
+    """Two servers that may take each other's place."""
+    with ExitStack() as stack:
+        one, two = (
+            stack.enter_context(Valkey(tmp_path_factory.mktemp(name), appendonly=False)) for name in ("one", "two")
+        )
+        yield one, two
+
+
+def level(browser: Any) -> int:
+    return int(browser.get("/who").json["level"])
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_request_finds_everything_well(by_name: Callable[..., Flask], resolver: Resolver) -> None:
+    """It waits for the resolver's thread, which is quick where DNS is, and asks no resolver itself."""
+    app = by_name()
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
+    for _ in range(3):
+        parts(app).repository.primary.forget_connections()
+        assert level(browser) == 0
+    assert set(resolver.askers) == {"langpont-session-names"}
+    assert len(resolver.askers) == 1
+
+
+def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
+    by_name: Callable[..., Flask], resolver: Resolver
+) -> None:
+    """Row 34: level 2 until there is an answer, and then by itself all is well."""
+    resolver.answering.clear()
+    app = by_name(**QUICK)
+    browser = app.test_client()
+    began = time.monotonic()
+    assert browser.post("/set", json={"lang": "jp"}).status_code == 200
+    assert time.monotonic() - began < HANGS
+    assert not resolver.answering.is_set()
+    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    resolver.answering.set()
+    wait_for(lambda: level(browser) == 0, "level 0", LONG)
+    assert set(resolver.askers) == {"langpont-session-names"}
+
+
+def test_dns_that_fails_takes_no_server_with_it(by_name: Callable[..., Flask], resolver: Resolver) -> None:
+    """Row 34: new connections go where the name led last."""
+    app = by_name()
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    resolver.ports = []
+    asked = len(resolver.askers)
+    names = parts(app).repository.primary.names
+    names._names[NAME, 6379].looked_at = float("-inf")
+    wait_for(lambda: len(resolver.askers) > asked, "another look", LONG)
+    parts(app).repository.primary.forget_connections()
+    assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
+
+
+def test_a_name_that_nobody_knows_is_an_outage_that_heals(by_name: Callable[..., Flask], resolver: Resolver) -> None:
+    """Row 34."""
+    right, resolver.ports = resolver.ports, []
+    browser = by_name().test_client()
+    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    resolver.ports = right
+    wait_for(lambda: level(browser) == 0, "level 0", LONG)
+
+
+def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
+    by_name: Callable[..., Flask], resolver: Resolver
+) -> None:
+    """Every address is tried, by a request as well: the dead one refuses at once."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        resolver.ports.insert(0, nobody.getsockname()[1])
+        browser = by_name().test_client()
+        browser.post("/set", json={"lang": "jp"})
+        assert level(browser) == 0
+
+
+def test_a_name_that_turns_to_another_server_is_followed(
+    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey]
+) -> None:
+    """Row 33, a failover as DNS shows it: the old server is gone. No restart, and the fence sees another server."""
+    one, two = pair
+    one.start()
+    resolver.ports = [one.port]
+    app = by_name()
+    browser = app.test_client()
+    browser.post("/login/7")
+    with captured_events(app) as events:
+        resolver.ports = [two.port]
+        one.stop()
+        wait_for(lambda: level(browser) != 0, "the loss", LONG)
+        wait_for(lambda: level(browser) == 0, "level 0", LONG)
+    assert ServerChanged(PRIMARY) in events
+    assert (browser.get("/who").json or {})["user"] == "7"
+    one.start()
+
+
+@contextmanager
+def following(one: Valkey, two: Valkey) -> Iterator[None]:
+    """One follows the other, as after a failover."""
+    with one.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", two.port)
+        yield
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def test_a_demoted_primary_is_left_within_the_request(
+    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey]
+) -> None:
+    """Rows 16 and 33: READONLY. The connection is made anew to where the name leads by now, and the write is done."""
+    one, two = pair
+    one.start()
+    resolver.ports = [one.port]
+    app = by_name()
+    with parts(app).monitor.paused():  # it would notice it, too, and quicker than a test can ask
+        browser = app.test_client()
+        browser.post("/set", json={"lang": "jp"})
+        resolver.ports = [two.port]
+        parts(app).repository.primary.names._names[NAME, 6379].looked_at = float("-inf")
+        with following(one, two):
+            browser.post("/set", json={"lang": "en"})
+            assert not parts(app).health.open_stores()
+        with two.client() as client:
+            assert client.keys("session:ui:*")
+
+
+def test_tls_checks_the_name_and_not_the_address(
+    make_app: MakeApp, resolver: Resolver, primary: Valkey, tmp_path: Any
+) -> None:
+    """The address is ours, the name is what the certificate has to say."""
+    authority = Authority(tmp_path)
+    for names, expected in (([NAME], 0), (["other.test"], 2)):
+        with TlsFront(authority.context(names), primary.port) as front:
+            resolver.ports = [front.port]
+            app = make_app(
+                REDIS_URL=f"rediss://{NAME}:6380/0", REDIS_CA_FILE=str(authority.certificate), SINGLE_HOST=True,
+                JOURNAL=str(tmp_path / f"{expected}.sqlite3"), REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1,
+            )  # fmt: skip
+            browser = app.test_client()
+            wait_for(lambda browser=browser, expected=expected: level(browser) == expected, str(expected), LONG)  # type: ignore[misc]
+            parts(app).monitor.stop()
+            for store in parts(app).repository.redis.values():
+                store.forget_connections()
+
+
+def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
+    make_app: MakeApp, primary: Valkey, tmp_path: Any
+) -> None:
+    """Row 31: class A, and the setting is named."""
+    certificate = Authority(tmp_path).certificate
+    app = make_app(REDIS_URL=f"rediss://127.0.0.1:{primary.port}/0?ssl_ca_certs={certificate}")
+    certificate.unlink()
+    with pytest.raises(StoreError) as caught:
+        parts(app).repository.primary.time_ms(timeout=1)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    assert "REDIS_CA_FILE" in str(caught.value)
+
+
+# -- new connections ---------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_that_takes_nobody_costs_a_request_no_more_than_its_budget(make_app: MakeApp) -> None:
+    """Row 5: its queue is full, so that connecting neither succeeds nor fails."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        port = listener.getsockname()[1]
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        browser = make_app(REDIS_URL=f"redis://127.0.0.1:{port}/0", **QUICK).test_client()
+        began = time.monotonic()
+        assert browser.post("/set", json={"lang": "jp"}).status_code == 200
+        assert time.monotonic() - began < HANGS
+        wait_for(lambda: level(browser) == 2, "level 2", LONG)
+
+
+@pytest.fixture
+def proxy(primary: Valkey) -> Iterator[FaultProxy]:
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        yield proxy
+
+
+def test_a_new_connection_to_a_slow_server_costs_no_more_than_the_budget(make_app: MakeApp, proxy: FaultProxy) -> None:
+    """Row 3: it takes several round trips, each of which is just quick enough."""
+    browser = make_app(REDIS_URL=proxy.url("redis"), **QUICK).test_client()
+    proxy.impose(delay(0.15))
+    began = time.monotonic()
+    assert browser.post("/set", json={"lang": "jp"}).status_code == 200
+    assert time.monotonic() - began < HANGS
+    assert proxy.hits["delay"]
+    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+
+
+def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: MakeApp) -> None:
+    """A time-out between two bytes would never come; the deadline is one for the whole reply."""
+    app = make_app()
+    store = parts(app).repository.primary
+    store.time_ms(timeout=LONG)
+    [connection] = store.connections.idle
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def drip() -> None:
+        while not over.wait(0.02):
+            theirs.sendall(b"1")
+
+    with ours, theirs:
+        theirs.sendall(b"$1000000\r\n")
+        real, connection._sock = connection._sock, type(connection._sock)(ours, connection.deadline)
+        connection._parser._sock = connection._sock
+        store.connections.idle[:] = []
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        try:
+            connection.deadline.at = began + 0.2
+            with pytest.raises(redis.TimeoutError):
+                connection.read_response()
+            assert time.monotonic() - began < HANGS
+        finally:
+            over.set()
+            thread.join()
+            connection._sock = real
+            store.connections.drop(connection)
+
+
+def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
+    """Row 43: class L, whoever waits; a connection that is given back goes to who waits."""
+    app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=1.5)
+    store = parts(app).repository.primary
+    held = store.connections.take(time.monotonic() + LONG)
+    with pytest.raises(StoreError) as caught:
+        store.time_ms(timeout=Wait(0.01, 0.01))
+    assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.LOCAL, False)
+    threading.Timer(0.05, store.connections.put_back, (held,)).start()
+    assert store.time_ms(timeout=Wait(1.5, 1.5))
+    assert store.in_use == 0
+
+
+def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
+    pair: tuple[Valkey, Valkey], make_app: MakeApp
+) -> None:
+    """Row 30: class U for who met it; then those that are there have to do."""
+    one, _ = pair
+    one.start()
+    app = make_app(REDIS_URL=one.url, REDIS_POOL_TIMEOUT=0.01)
+    store = parts(app).repository.primary
+    with one.client() as admin, parts(app).monitor.paused():
+        store.time_ms(timeout=LONG)
+        allowed = admin.config_get("maxclients")["maxclients"]
+        admin.config_set("maxclients", len(admin.client_list()))
+        try:
+            held = store.connections.take(time.monotonic() + LONG)
+            with pytest.raises(StoreError) as caught:
+                store.time_ms(timeout=LONG)
+            assert caught.value.error_class is ErrorClass.UNREACHABLE
+            refused = admin.info("stats")["rejected_connections"]
+            for _ in range(3):
+                with pytest.raises(StoreError) as caught:
+                    store.time_ms(timeout=LONG)
+                assert caught.value.error_class is ErrorClass.LOCAL
+            assert admin.info("stats")["rejected_connections"] == refused > 0
+            store.connections.put_back(held)
+            assert store.time_ms(timeout=LONG)
+        finally:
+            admin.config_set("maxclients", allowed)
+
+
+def test_a_slow_server_is_left_alone_until_it_is_quick(make_app: MakeApp, proxy: FaultProxy) -> None:
+    """Row 3: no call fails, half of ten take too long, two probes find the same: as if it were not there."""
+    patient = {"REDIS_TIMEOUT": 5, "REDIS_CONNECT_TIMEOUT": 5, "REQUEST_BUDGET": 30, "SLOW_MS": 60}
+    app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, **patient)
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    wait_for(lambda: parts(app).monitor.has_looked, "a first look", LONG)
+    proxy.impose(delay(0.1))
+    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    assert {(PRIMARY, READ), (PRIMARY, WRITE)} <= parts(app).health.open_stores()
+    proxy.heal()
+    wait_for(lambda: level(browser) == 0, "level 0", LONG)
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["url", "client", "protocol 3", "sentinel"])
+def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: Valkey, how: str) -> None:
+    """Bytes, no retries, a deadline, no maintenance notifications: whatever the client was made for."""
+    config: dict[str, Any] = {"REDIS_URL": primary.url}
+    if how == "sentinel":
+        config = {"REDIS_URL": "redis+sentinel://127.0.0.1:1/service", "SINGLE_HOST": True}
+    elif how != "url":
+        client = redis.Redis(port=primary.port, decode_responses=True, protocol=3 if how == "protocol 3" else 2)
+        config = {"REDIS_URL": ..., "REDIS_CLIENT": client}
+    app = make_app(**config, REDIS_POOL_TIMEOUT=0.07)
+    store = parts(app).repository.primary
+    connection = store.connections.new()
+    assert connection.retry.get_retries() == 0
+    assert connection.encoder.decode_responses is False
+    assert connection.deadline
+    assert not connection.maint_notifications_config.enabled
+    assert store.connections._patience == 0.07
+    if how != "sentinel":
+        with primary.client() as admin:
+            admin.config_resetstat()
+            store.time_ms(timeout=LONG)
+            assert not {name for name in admin.info("commandstats") if "maint" in name}
+
+
+def test_a_store_knows_what_each_command_can_answer(make_app: MakeApp) -> None:
+    """A number in the place of a clock is an error of the class of the network, never another exception."""
+    with StrangeServer() as server:
+        store: RedisStore = parts(make_app(REDIS_URL=server.url())).repository.primary
+        store.time_ms(timeout=LONG)
+        server.say(lambda command: resp(7))
+        with pytest.raises(StoreError) as caught:
+            store.time_ms(timeout=LONG)
+        assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "InvalidResponse")
+
+
+def test_connections_that_were_closed_while_they_lay_idle_fail_nobody(make_app: MakeApp, primary: Valkey) -> None:
+    """Row 10: however many there are, each is looked at before it is used."""
+    app = make_app()
+    store = parts(app).repository.primary
+    with parts(app).monitor.paused():
+        held = [store.connections.take(time.monotonic() + LONG) for _ in range(3)]
+        for connection in held:
+            store.connections.put_back(connection)
+        with primary.client() as admin:
+            admin.client_kill_filter(_type="normal", skipme=True)
+        wait_for(lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here", LONG)
+        assert store.time_ms(timeout=LONG)
+        assert (store.in_use, len(store.connections.idle)) == (0, 1)
+
+
+def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
+    make_app: MakeApp, resolver: Resolver, postgres: Postgres
+) -> None:
+    """The driver resolves by itself, in a thread of the bulkhead: the request leaves it there."""
+    url = make_url(emptied(postgres))
+    resolver.ports = [url.port or 5432]
+    app = make_app(DATABASE_URL=url.set(host=NAME).render_as_string(hide_password=False))
+    browser = app.test_client()
+    wait_for(lambda: browser.post("/login/7").status_code == 200, "a sign-in", LONG)
+    parts(app).repository.database.engine.dispose()
+    asked = len(resolver.askers)
+    resolver.answering.clear()
+    began = time.monotonic()
+    assert app.test_client().post("/login/8").status_code == 503
+    assert time.monotonic() - began < 5 * HANGS
+    resolver.answering.set()
+    wait_for(lambda: app.test_client().post("/login/8").status_code == 200, "another sign-in", LONG)
+    assert resolver.askers[asked:]
+    assert threading.current_thread().name not in resolver.askers[asked:]
