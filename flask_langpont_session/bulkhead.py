@@ -91,7 +91,9 @@ class _Job(Generic[T]):
             self._error = None
 
 
-_Inbox = SimpleQueue[_Job[Any]]
+_Inbox = SimpleQueue[_Job[Any] | None]
+"""None: there is nothing more to do."""
+
 _Slots = list[_Inbox | None]
 
 
@@ -137,6 +139,30 @@ class Bulkhead:
             raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
         return monotonic() - began
 
+    def close(self, timeout: float = 1.0) -> None:
+        """Wait for the calls that are under way, at most so many seconds, and end all threads but those of calls that
+        hang even then. A later call starts others."""
+        deadline, taken = monotonic() + timeout, 0
+        while taken < self._size and self._places.acquire(timeout=max(0.0, deadline - monotonic())):
+            taken += 1
+        ending = [thread for thread in map(self._dismiss, range(taken)) if thread]
+        for _ in range(taken):
+            self._places.release()
+        for thread in ending:
+            thread.join(timeout)
+
+    def _dismiss(self, _: int) -> Thread | None:
+        """Have an idle thread end, if this slot has one."""
+        try:
+            inbox = self._free.pop()
+        except IndexError:  # it is just ending by itself
+            return None
+        self._free.insert(0, None)
+        if inbox is None:
+            return None
+        inbox.put(None)
+        return self._threads.get(inbox)
+
     @property
     def busy(self) -> int:
         """Slots that are taken at the moment."""
@@ -148,6 +174,7 @@ class Bulkhead:
         # are on top, so that few threads do all of the work.
         self._free: _Slots = [None] * self._size
         self._places = Semaphore(self._size)
+        self._threads: weakref.WeakKeyDictionary[_Inbox, Thread] = weakref.WeakKeyDictionary()
 
     def _hand_over(self, job: _Job[Any]) -> None:
         try:
@@ -161,11 +188,13 @@ class Bulkhead:
     def _start_thread(self) -> _Inbox:
         inbox: _Inbox = SimpleQueue()
         try:
-            Thread(target=_serve, args=(inbox, self._free, self._places), name=self._name, daemon=True).start()
+            thread = Thread(target=_serve, args=(inbox, self._free, self._places), name=self._name, daemon=True)
+            thread.start()
         except RuntimeError:  # the system gives no more threads, or the interpreter is ending
             self._free.insert(0, None)
             self._places.release()
             raise NoFreeSlot(f"{self._name}: no thread can be started") from None
+        self._threads[inbox] = thread
         return inbox
 
 

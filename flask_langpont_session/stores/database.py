@@ -10,9 +10,11 @@ idempotent: after an unknown outcome, the same call again is safe.
 
 from __future__ import annotations
 
+import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,18 +22,26 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from ..bulkhead import Bulkhead
+from ..bulkhead import Bulkhead, NoFreeSlot, StartedLate
 from . import tables as sql
 from .base import AuthRow, Changes, ErrorClass, Fields, Position, RowState, StoreError
 from .engines import PATIENT_SECONDS, Connections, make_engine
-from .sql_errors import NAME, translated
+from .sql_errors import NAME, OwnTransaction, leads_elsewhere, translated
 
 __all__ = ["Database", "make_engine"]
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+_SILENCE = 60.0
+"""Seconds between two log lines about the same mistake of the application."""
 
 _SLIDE_AFTER = 0.25
 """The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
+
+_OVERDUE = frozenset({NoFreeSlot.__name__, StartedLate.__name__})
+"""Elsewhere a limit of our own; of a probe, which has a slot to itself, they say that the one before hangs."""
 
 _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """What a row may be whose idle expiry still decides something."""
@@ -53,12 +63,13 @@ class Database:
     def __init__(self, engine: Engine, *, timeout: float = 0.25, concurrency: int = 4) -> None:
         self.engine = engine
         self.timeout = timeout
-        self._connections = Connections(engine)
+        self._connections = Connections(engine, timeout)
         self._requests = Bulkhead(concurrency, "langpont-database")
         # Slots of their own: a hung database must not keep the probe from finding out that it answers again.
         self._probes = Bulkhead(1, "langpont-database-probe")
         self._patient = Bulkhead(1, "langpont-database-patient")
         self._was_ill = False
+        self._complained_at = -_SILENCE
 
     # -- for requests --------------------------------------------------------------------------------------------
 
@@ -84,7 +95,7 @@ class Database:
             # After the reading connection is back in the pool: one call never holds two.
             return self._settled(row, idle_ms, idle_seen) if row else None
 
-        return self._in_request(work, timeout)
+        return self._in_request(work, timeout, writing=False)
 
     def create(
         self,
@@ -280,7 +291,7 @@ class Database:
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
-        return self._in_request(lambda: self._list(sql.SELECT_OF_USER, {"user": user_id}), timeout)
+        return self._in_request(lambda: self._list(sql.SELECT_OF_USER, {"user": user_id}), timeout, writing=False)
 
     # -- for the reconciler, the monitor and the operator --------------------------------------------------------
 
@@ -301,7 +312,7 @@ class Database:
             with self._connections.reading() as connection:
                 return sql.changes(connection.execute(statement, values).all(), limit)
 
-        return self._patiently(work)
+        return self._patiently(work, writing=False)
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
         """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
@@ -314,7 +325,7 @@ class Database:
         return self._patiently(work)
 
     def probe(self, timeout: float) -> None:
-        """Whether the database takes writes: one real commit that leaves nothing behind.
+        """Whether the database takes writes: one real commit, in both tables, that leaves nothing behind.
 
         :raises StoreError: it does not; also at once while an earlier probe still hangs.
         """
@@ -322,10 +333,25 @@ class Database:
             # Requests come back only after a probe, so that they never meet an old connection.
             self._was_ill = False
             self._connections.distrust()
+        self._probed(self._commit, timeout, writing=True)
+
+    def probe_read(self, timeout: float) -> None:
+        """Whether the database answers reads, whatever it does with writes.
+
+        :raises StoreError: it does not.
+        """
+        self._probed(self._read, timeout, writing=False)
+
+    def _probed(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
+        def hasty() -> None:
+            # Half of the time: what keeps a write from being done must be told, in time, from no answer at all.
+            with self._connections.patience(timeout / 2):
+                work()
+
         try:
-            self._bounded(self._probes, self._commit, timeout)
+            self._bounded(self._probes, hasty if timeout < self.timeout else work, timeout, writing)
         except StoreError as error:
-            if error.error_class is ErrorClass.LOCAL:  # elsewhere our own limit; here an answer that is overdue
+            if error.cause in _OVERDUE:
                 raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
             raise
 
@@ -342,33 +368,51 @@ class Database:
 
     def missing_tables(self) -> list[str]:
         """Names of the tables that are not there."""
-        return self._patiently(self._missing_tables)
+        return self._patiently(self._missing_tables, writing=False)
 
     def close(self) -> None:
-        """Close idle connections. Later calls open new ones."""
+        """Close idle connections and end idle threads. Later calls begin new ones."""
+        for bulkhead in (self._requests, self._probes, self._patient):
+            bulkhead.close()
         self.engine.dispose()
 
     # -- how a call runs -----------------------------------------------------------------------------------------
 
-    def _in_request(self, work: Callable[[], T], timeout: float | None) -> T:
-        """Who has more time than a request is none, and takes neither its slots nor its time-outs."""
-        if timeout is not None and timeout > self.timeout:
-            return self._patiently(work, timeout)
-        return self._bounded(self._requests, work, self.timeout if timeout is None else timeout)
+    def _in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
+        """Who has more time than a request is none, and takes neither its slots nor its time-outs.
 
-    def _patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS) -> T:
+        :param writing: what the call is for; what a read notes on the way is not that.
+        """
+        if timeout is not None and timeout > self.timeout:
+            return self._patiently(work, timeout, writing=writing)
+        return self._bounded(self._requests, work, self.timeout if timeout is None else timeout, writing)
+
+    def _patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> T:
         def patient() -> T:
             with self._connections.patience(seconds):
                 return work()
 
-        return self._bounded(self._patient, patient, seconds)
+        return self._bounded(self._patient, patient, seconds, writing)
 
-    def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float) -> T:
-        with translated(self._noticed):
-            return bulkhead.call(work, timeout, queue=bulkhead is not self._probes)
+    def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
+        beside = self._connections.beside_the_caller() if writing else nullcontext()
+        with translated(self._noticed, writing=writing):
+            try:
+                with beside:
+                    return bulkhead.call(work, timeout, queue=bulkhead is not self._probes)
+            except OwnTransaction as error:
+                self._complain(error)
+                raise
+
+    def _complain(self, error: OwnTransaction) -> None:
+        """What nobody but the developer can mend is said to the developer, though not by every request."""
+        now = time.monotonic()
+        if now - self._complained_at >= _SILENCE:
+            self._complained_at = now
+            log.error("the session database could not be written: %s. (Said once in %d s.)", error, _SILENCE)
 
     def _noticed(self, error: StoreError) -> None:
-        self._was_ill = self._was_ill or error.concerns_health
+        self._was_ill = self._was_ill or leads_elsewhere(error)
 
     # -- parts of a call -----------------------------------------------------------------------------------------
 
@@ -387,9 +431,16 @@ class Database:
 
     def _commit(self) -> None:
         name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
+        row = {"key": name, "user": None, "fields": "{}", "idle_ms": 0, "absolute_ms": 0}
         with self._connections.writing() as connection:
             connection.execute(sql.FIRST_EPOCH, {"user": name})
+            connection.execute(sql.INSERT, row)
+            connection.execute(sql.DELETE, {"digests": [name]})
             connection.execute(sql.FORGET_USER, {"user": name})
+
+    def _read(self) -> None:
+        with self._connections.reading() as connection:
+            sql.one_row(connection, "@probe")
 
     def _missing_tables(self) -> list[str]:
         with self._connections.reading() as connection:
@@ -398,17 +449,18 @@ class Database:
 
     def _settled(self, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
         """The row after what a read does to it."""
+        stored, row = row.idle_expires_at, _by_later_expiry(row, idle_seen)
         if row.state not in _ENDS_BY_IDLENESS:
             return row
-        stored = row.idle_expires_at
-        row = replace(row, idle_expires_at=max(stored, min(idle_seen or 0, row.absolute_expires_at)))
         # The read has succeeded. That a database which is locked, full or read-only cannot note it is no reason to
         # take the answer back: the next read tries again, and the probe finds out about the database.
         with suppress(SQLAlchemyError):
             if row.state is RowState.VALID:
                 expires_at = _idle_expiry(row, idle_ms)
                 if expires_at > stored:
-                    return self._noted(sql.SLIDE, {"ms": expires_at}, row, replace(row, idle_expires_at=expires_at))
+                    values = {"ms": expires_at, "seen": stored}
+                    noted = self._noted(sql.SLIDE, values, row, replace(row, idle_expires_at=expires_at))
+                    return _by_later_expiry(noted, idle_seen)
             elif idle_seen is not None:
                 return self._noted(
                     sql.KILL_IDLE, {"seen": row.version}, row, replace(row, live=False, version=row.version + 1)
@@ -423,6 +475,13 @@ class Database:
             if connection.execute(statement, {"key": row.digest, **values}).rowcount:
                 return changed
             return sql.one_row(connection, row.digest) or row
+
+
+def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
+    """The row as it is with the later of the idle expiries that the database and Redis have."""
+    if row.state not in _ENDS_BY_IDLENESS:
+        return row
+    return replace(row, idle_expires_at=max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at)))
 
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:

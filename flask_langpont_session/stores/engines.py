@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -10,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from ..bulkhead import raise_if_given_up
 from .private_file import create_private
+from .sql_errors import OwnTransaction, waited_for_a_lock
 
 PATIENT_SECONDS = 10.0
 """What nobody's request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
@@ -28,6 +30,8 @@ OWN_SHARE = 0.8
 
 _WRITES = "langpont_writes"
 _BEGAN = "langpont_began"
+_LENT_TO = "langpont_lent_to"
+_CHANGES = "langpont_changes"
 
 
 def make_engine(url: str, timeout: float) -> Engine:
@@ -48,15 +52,14 @@ def make_engine(url: str, timeout: float) -> Engine:
         pool_use_lifo=True,
     )
     if dialect == "sqlite":
-        _prepare_sqlite(engine, int(timeout * OWN_SHARE * 1000))
+        _prepare_sqlite(engine, _share_of(timeout))
     return engine
 
 
 def _postgresql_arguments(url: URL, timeout: float) -> dict[str, Any]:
     """For libpq. Its statement time-out frees the slot of a slow query; a connection whose other end is gone, without
     a word, ends within seconds."""
-    own_ms = max(1, int(timeout * OWN_SHARE * 1000))
-    bounds = f"-c statement_timeout={own_ms} -c lock_timeout={max(1, own_ms // 2)}"
+    bounds = " ".join(f"-c {setting}={ms}" for setting, ms in _server_limits(_share_of(timeout)).items())
     arguments: dict[str, Any] = {
         "connect_timeout": 2,  # the least that libpq does
         "keepalives": 1,
@@ -68,6 +71,11 @@ def _postgresql_arguments(url: URL, timeout: float) -> dict[str, Any]:
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     return arguments | {"options": f"{bounds} {url.query.get('options', '')}".strip()}
+
+
+def _server_limits(ms: int) -> dict[str, int]:
+    """For PostgreSQL. A lock that is not free is to be told from a statement that takes too long: it must end first."""
+    return {"statement_timeout": ms, "lock_timeout": max(1, ms // 2)}
 
 
 def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
@@ -109,10 +117,14 @@ class Connections:
     """Lends the connections of an engine, for one transaction each. A thread may have one at a time.
 
     May be used in a forked child: that gets connections of its own, the inherited ones are left to the parent.
+
+    :param timeout: seconds that a write may wait for SQLite's lock, for the most part: an engine of the application's
+        waits as long as the application likes.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, timeout: float) -> None:
         self._engine = engine
+        self._request_ms = _share_of(timeout)
         self._dialect = engine.dialect.name
         # A single statement needs no BEGIN and no COMMIT, which are a round trip each. SQLite has no round trips.
         self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -120,13 +132,18 @@ class Connections:
         self._allowed = threading.local()
         self._distrusted_before = 0.0
         event.listen(engine, "connect", _note_beginning)
-        event.listen(engine, "checkout", self._check_age)
+        event.listen(engine, "checkout", self._check)
+        self._lent: dict[int, Any] = {}
+        if self._is_sqlite:
+            event.listen(engine, "checkout", self._note_borrower)
+            event.listen(engine, "checkin", self._note_return)
+            event.listen(engine, "begin", _note_changes)
         _lenders.add(self)
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
-        """Let this thread's statements take so long, which is more than :func:`make_engine` allows a request."""
-        self._allowed.ms = max(1, int(seconds * OWN_SHARE * 1000))
+        """Let this thread's statements take so long, whatever :func:`make_engine` allows a request."""
+        self._allowed.ms = _share_of(seconds)
         try:
             yield
         finally:
@@ -147,7 +164,7 @@ class Connections:
 
         :raises GivenUp: the caller was told that it failed; so it has.
         """
-        waits = _waiting(self._allowed_ms) if self._is_sqlite and self._allowed_ms else nullcontext
+        waits = _waiting(self._allowed_ms or self._request_ms) if self._is_sqlite else nullcontext
         with self._unforked(), self._writer.connect() as connection, waits(connection), connection.begin():
             self._allow_time(connection)
             yield connection
@@ -160,6 +177,39 @@ class Connections:
         with self._unforked(), self._writer.connect() as connection, impatient(connection), connection.begin():
             yield connection
 
+    @contextmanager
+    def beside_the_caller(self) -> Iterator[None]:
+        """For a write that another thread does while this one waits for it. A transaction that this one has open on
+        the same SQLite would keep that thread waiting until nobody waits for it any more.
+
+        :raises OwnTransaction: it has one, which has written; or it has one, and the lock could not be had in time.
+        """
+        own = self._transaction_here()
+        if own is not None and own.total_changes > own.before:
+            raise OwnTransaction
+        try:
+            yield
+        except Exception as error:
+            if own is not None and waited_for_a_lock(error):
+                raise OwnTransaction from None
+            raise
+
+    def _transaction_here(self) -> _Transaction | None:
+        """What the application has open in this thread."""
+        here = threading.get_ident()
+        for record in list(self._lent.values()):
+            driver = record.driver_connection
+            if driver is not None and record.info.get(_LENT_TO) == here and driver.in_transaction:
+                return _Transaction(record.info.get(_CHANGES, 0), driver.total_changes)
+        return None
+
+    def _note_borrower(self, connection: sqlite3.Connection, record: Any, proxy: object) -> None:
+        record.info.update({_LENT_TO: threading.get_ident(), _CHANGES: connection.total_changes})
+        self._lent[id(record)] = record
+
+    def _note_return(self, connection: object, record: Any) -> None:
+        self._lent.pop(id(record), None)
+
     def distrust(self) -> None:
         """Let no connection that is open by now be lent again: nobody knows which server it leads to, if to any."""
         self._distrusted_before = time.monotonic()
@@ -171,8 +221,8 @@ class Connections:
 
     def _allow_time(self, connection: Connection) -> None:
         if self._allowed_ms and self._dialect == "postgresql":
-            for setting in ("statement_timeout", "lock_timeout"):
-                connection.exec_driver_sql(f"SET LOCAL {setting} = {self._allowed_ms}")
+            for setting, ms in _server_limits(self._allowed_ms).items():
+                connection.exec_driver_sql(f"SET LOCAL {setting} = {ms}")
 
     @property
     def _is_sqlite(self) -> bool:
@@ -182,9 +232,9 @@ class Connections:
         # SQLite only: no fork may have to wait for a server that hangs.
         return _gate.passed() if self._is_sqlite else nullcontext()
 
-    def _check_age(self, connection: object, record: Any, proxy: object) -> None:
+    def _check(self, connection: object, record: Any, proxy: object) -> None:
         """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
-        if record.info.get(_BEGAN, 0.0) < self._distrusted_before:
+        if record.info.get(_BEGAN, 0.0) < self._distrusted_before or _has_ended(connection):
             raise DisconnectionError
 
     def _before_fork(self) -> None:
@@ -192,8 +242,40 @@ class Connections:
             self._engine.dispose()
 
     def _after_fork_in_child(self) -> None:
+        self._lent = {}
         # Not closed: that would say goodbye to the server on the parent's connections.
         self._engine.dispose(close=False)
+
+
+class _Transaction(NamedTuple):
+    """One that is open, and the rows that its connection had changed before it, and by now."""
+
+    before: int
+    total_changes: int
+
+
+def _note_changes(connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    connection.info[_CHANGES] = driver.total_changes
+
+
+def _share_of(seconds: float) -> int:
+    """The milliseconds after which the database itself gives up."""
+    return max(1, int(seconds * OWN_SHARE * 1000))
+
+
+def _has_ended(connection: Any) -> bool:
+    """Whether the server closed a connection while it lay in the pool. Costs no round trip: nobody has asked anything,
+    so what there is to read can only be the end, or a notice after which a new connection does no harm either."""
+    fileno = getattr(connection, "fileno", None)  # the drivers of PostgreSQL have it
+    if fileno is None:
+        return False
+    waiting = select.poll()
+    try:
+        waiting.register(fileno(), select.POLLIN)
+    except Exception:  # the driver knows that it is closed, by an error of its own
+        return True
+    return bool(waiting.poll(0))
 
 
 def _note_beginning(connection: object, record: Any) -> None:

@@ -45,6 +45,14 @@ _REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 _REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
+class NewerJournal(StoreError):
+    """The file is in a form that this release does not know: its package was downgraded."""
+
+    def __init__(self, version: int) -> None:
+        cause = f"a newer release has written it: its schema is {version}, and this one knows {SCHEMA_VERSION}"
+        super().__init__("journal", ErrorClass.UNREACHABLE, cause)
+
+
 class Generation:
     """How often the journal was written, in memory that the processes of the host share.
 
@@ -362,7 +370,10 @@ def _prepare(db: sqlite3.Connection) -> None:
         raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
     if _version(db) in MIGRATIONS:
         _migrate(db)
-    if (version := _version(db)) != SCHEMA_VERSION:
+    version = _version(db)
+    if version > SCHEMA_VERSION:
+        raise NewerJournal(version)
+    if version != SCHEMA_VERSION:
         raise StoreError("journal", ErrorClass.UNREACHABLE, f"schema version {version}, not {SCHEMA_VERSION}")
 
 

@@ -14,10 +14,23 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ..bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
+from ..exceptions import LangPontSessionError
 from .base import ErrorClass, StoreError
 
 NAME = "database"
 """What errors call the store."""
+
+
+class OwnTransaction(LangPontSessionError):
+    """The caller waits for a lock that it holds itself: its own transaction, open on the engine that it shares."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this request's own transaction on LANGPONT_SESSION_DATABASE_ENGINE is open, and SQLite lets only one "
+            "connection write; commit it before the session is changed, or give the sessions a file of their own by "
+            "LANGPONT_SESSION_DATABASE_URL"
+        )
+
 
 _U, _B, _W = ErrorClass.UNREACHABLE, ErrorClass.BUSY, ErrorClass.WRITE_REFUSED
 _A, _D, _L = ErrorClass.IDENTITY_REFUSED, ErrorClass.DATA, ErrorClass.LOCAL
@@ -27,6 +40,7 @@ _CLASSES: Mapping[object, ErrorClass] = {
     NoFreeSlot: _L,
     StartedLate: _L,
     PoolTimeout: _L,
+    OwnTransaction: _L,
     DeadlineExceeded: _U,
     # PostgreSQL: SQLSTATE, or its first two characters
     "22": _D,  # data exception
@@ -37,11 +51,18 @@ _CLASSES: Mapping[object, ErrorClass] = {
     "42501": _A,  # insufficient privilege
     "53": _B,  # insufficient resources, too many connections
     "53100": _W,  # disk full
+    "54": _D,  # a value or statement beyond the server's limits
+    "55P03": _W,  # somebody else has the lock, and did not give it back in time
     "57P03": _B,  # starting up
     # SQLite: name of the primary result code
+    "SQLITE_AUTH": _A,
+    "SQLITE_BUSY": _W,  # another connection has the lock of the file
     "SQLITE_CONSTRAINT": _D,
     "SQLITE_FULL": _W,
+    "SQLITE_LOCKED": _W,  # another connection of a shared cache has the lock of the table
     "SQLITE_MISMATCH": _D,
+    "SQLITE_NOMEM": _B,
+    "SQLITE_PERM": _A,
     "SQLITE_READONLY": _W,
     "SQLITE_TOOBIG": _D,
     # classes of SQLAlchemy and of Python
@@ -52,41 +73,67 @@ _CLASSES: Mapping[object, ErrorClass] = {
     Exception: _U,
 }
 """What an error says about the database. The most specific sign counts; what is not here is class U, the careful one:
-a lock that was not free, no connection, a missing table, a bug of a driver."""
+no connection, a statement that took too long, a file that is no database, a missing table, a bug of a driver."""
+
+_WHILE_READING: Mapping[ErrorClass, ErrorClass] = {_W: _B}
+"""What keeps a database from taking writes keeps nobody from reading, as a rule. Who meets it with a read (a file that
+is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads."""
 
 _TIMED_OUT = frozenset({DeadlineExceeded, "57014", "ConnectionTimeout"})
-"""Of those, which mean that the next caller would have to wait as long again."""
+"""Signs that the next caller would have to wait as long again."""
+
+_WAITED_FOR_A_LOCK = frozenset({DeadlineExceeded, "SQLITE_BUSY", "SQLITE_LOCKED"})
+"""How a write ends that waited too long for SQLite's lock, if it waited for nothing else."""
+
+_LEADS_ELSEWHERE = frozenset({_U, _W, _A})
+"""Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: who is busy
+shall not be asked for new connections as well."""
 
 _MISSING_TABLE = re.compile(r"langpont_(?:sessions|users)")
 
 
-def classify(exc: BaseException) -> ErrorClass:
-    """What kind of failure an exception of a driver, of SQLAlchemy or of our own limits is."""
-    return next((_CLASSES[sign] for sign in _signs(exc) if sign in _CLASSES), _U)
+def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
+    """What kind of failure an exception of a driver, of SQLAlchemy or of our own limits is.
+
+    :param writing: whether it was met by a transaction that writes.
+    """
+    error_class = next((_CLASSES[sign] for sign in _signs(exc) if sign in _CLASSES), _U)
+    return error_class if writing else _WHILE_READING.get(error_class, error_class)
+
+
+def leads_elsewhere(error: StoreError) -> bool:
+    """Whether connections that are open now should not be used again."""
+    return error.error_class in _LEADS_ELSEWHERE
+
+
+def waited_for_a_lock(exc: BaseException) -> bool:
+    """Whether this is how a write ends that waited for SQLite's lock."""
+    return any(sign in _WAITED_FOR_A_LOCK for sign in _signs(exc))
 
 
 @contextmanager
-def translated(noticed: Callable[[StoreError], None]) -> Iterator[None]:
+def translated(noticed: Callable[[StoreError], None], *, writing: bool = True) -> Iterator[None]:
     """Whatever comes out of the block becomes a StoreError.
 
     :param noticed: is told each error before it is raised.
+    :param writing: see :func:`classify`.
     """
     try:
         yield
     except Exception as exc:
-        error = exc if isinstance(exc, StoreError) else _store_error(exc)
+        error = exc if isinstance(exc, StoreError) else _store_error(exc, writing)
         noticed(error)
         raise error from None
 
 
-def _store_error(exc: Exception) -> StoreError:
+def _store_error(exc: Exception, writing: bool) -> StoreError:
     timed_out = any(sign in _TIMED_OUT for sign in _signs(exc))
-    return StoreError(NAME, classify(exc), _cause(exc), timed_out=timed_out)
+    return StoreError(NAME, classify(exc, writing=writing), _cause(exc), timed_out=timed_out)
 
 
 def _signs(exc: BaseException) -> Iterator[object]:
     """What the table may know an error by, the most specific first."""
-    origin = getattr(exc, "orig", None)
+    origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
     if state := getattr(origin, "sqlstate", None):
         yield from (state, state[:2])
     if name := getattr(origin, "sqlite_errorname", None):
@@ -98,6 +145,8 @@ def _signs(exc: BaseException) -> Iterator[object]:
 def _cause(exc: Exception) -> str:
     """The name of the error. Of its text, which may quote values, only the name of a table of ours that is missing."""
     origin = exc.orig if isinstance(exc, DBAPIError) else None
+    if isinstance(exc, OwnTransaction):
+        return str(exc)
     if origin is None:
         return type(exc).__name__
     missing = getattr(origin, "sqlstate", None) == "42P01" or "no such table" in str(origin)

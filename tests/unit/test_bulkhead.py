@@ -291,3 +291,23 @@ def test_a_hung_call_does_not_hold_up_the_end_of_the_program() -> None:
         timeout=LONG,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "over\n", "")
+
+
+def test_closed_it_leaves_no_idle_thread_and_works_on() -> None:
+    """What hangs keeps its thread and its slot; a call after that starts another one."""
+    name = "a bulkhead that is closed"
+    bulkhead, held = Bulkhead(3, name), threading.Event()
+
+    def threads() -> int:
+        return sum(thread.name == name for thread in threading.enumerate())
+
+    with pytest.raises(DeadlineExceeded):
+        bulkhead.call(lambda: held.wait(LONG), 0.01)
+    assert bulkhead.call(lambda: 1, LONG) == 1
+    assert threads() == 2
+    bulkhead.close(0.01)
+    assert (threads(), bulkhead.busy) == (1, 1)
+    assert [bulkhead.call(lambda: 1, LONG) for _ in range(3)] == [1, 1, 1]
+    held.set()
+    bulkhead.close(LONG)  # which waits for it
+    assert (threads(), bulkhead.busy) == (0, 0)

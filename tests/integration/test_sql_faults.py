@@ -1,0 +1,464 @@
+"""What can befall the SQL database, row by row: what it is called, whom it stops, what pages show, how it is over.
+
+Each row is caused for real, on SQLite and on PostgreSQL where it exists there, by a lock, a setting, a file, or the
+proxy before the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, after_this_request, request, session
+from flask.wrappers import Response
+
+from example_app.processes import wait_until
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from tests.faults.proxy import HANG, REFUSE, RESET, Fault, FaultProxy, delay
+
+from .behind import LONG, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
+from .conftest import MakeApp, parts
+
+TIMEOUT = 0.5
+"""Seconds that a database has here which does not answer."""
+
+PATIENCE = 1.5
+"""Seconds that one has which says what is wrong: a fifth of it lies between the end of a wait for a lock and ours."""
+
+USER = "sesame-user"
+BOTH = frozenset({"read", "write"})
+WRITES = frozenset({"write"})
+NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fault is to happen.
+
+    :param url: leads to the database, not through the proxy.
+    """
+
+    app: Flask
+    url: str
+    file: Path
+    proxy: FaultProxy | None = None
+
+    @contextmanager
+    def admin(self) -> Iterator[sa.Connection]:
+        """Somebody else's connection; each statement is committed, whatever the server's default is."""
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET default_transaction_read_only = off")
+            yield connection
+
+    def renew_connections(self) -> None:
+        """As when the last ones have been idle for too long."""
+        with parts(self.app).monitor.paused():  # one that it borrowed would come back to nobody
+            parts(self.app).repository.database.engine.dispose()
+
+
+Cause = Callable[[Place], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    :param on: ``sqlite`` or ``postgresql``.
+    :param cause: lasts while it is open.
+    :param error: the class of what a call that meets it is answered, or the monitor that was faster.
+    :param lost: the directions whose breaker opens.
+    """
+
+    name: str
+    on: str
+    cause: Cause
+    error: str
+    lost: frozenset[str]
+
+    @property
+    def timeout(self) -> float:
+        """For the application that meets it."""
+        return TIMEOUT if self.error == "UNREACHABLE" else PATIENCE
+
+
+@contextmanager
+def lock_file(place: Place) -> Iterator[None]:
+    with place.admin() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def lock_table(mode: str) -> Cause:
+    @contextmanager
+    def lock(place: Place) -> Iterator[None]:
+        with place.admin() as connection:
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql(f"LOCK TABLE langpont_sessions IN {mode} MODE")
+            yield
+            connection.exec_driver_sql("ROLLBACK")
+
+    return lock
+
+
+@contextmanager
+def read_only_file(place: Place) -> Iterator[None]:
+    """Connections of this time never write again: only new ones do."""
+    engine = parts(place.app).repository.database.engine
+
+    def refuse(connection: sqlite3.Connection, record: object) -> None:
+        connection.execute("PRAGMA query_only = ON")
+
+    sa.event.listen(engine, "connect", refuse)
+    place.renew_connections()
+    yield
+    sa.event.remove(engine, "connect", refuse)
+
+
+@contextmanager
+def standby(place: Place) -> Iterator[None]:
+    """The name leads to a server that takes no writes; connections to it lead there for ever."""
+    with place.admin() as connection:
+        connection.exec_driver_sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        place.renew_connections()
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql("ALTER DATABASE postgres RESET default_transaction_read_only")
+
+
+@contextmanager
+def hidden_table(place: Place) -> Iterator[None]:
+    def rename(old: str, new: str) -> None:
+        with place.admin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    rename("langpont_sessions", "hidden")
+    yield
+    rename("hidden", "langpont_sessions")
+
+
+@contextmanager
+def damaged_file(place: Place) -> Iterator[None]:
+    """Another file lies there, as after a restore that went wrong."""
+    with place.admin() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    good = place.file.rename(place.file.with_suffix(".good"))
+    place.file.write_bytes(b"no database" * 1000)
+    place.renew_connections()
+    yield
+    good.rename(place.file)
+
+
+@contextmanager
+def slow_statements(place: Place) -> Iterator[None]:
+    with place.admin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END'"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER nap BEFORE INSERT ON langpont_sessions FOR EACH ROW EXECUTE FUNCTION nap()"
+        )
+        yield
+        connection.exec_driver_sql("DROP FUNCTION nap CASCADE")
+
+
+def on_the_way(fault: Fault, *, connected: bool = True) -> Cause:
+    @contextmanager
+    def fail(place: Place) -> Iterator[None]:
+        assert place.proxy is not None
+        if not connected:
+            place.renew_connections()
+        with place.proxy.failing(fault):
+            yield
+        assert place.proxy.hits[fault.name] > 0
+
+    return fail
+
+
+ROWS = [
+    Row("locked", "sqlite", lock_file, "WRITE_REFUSED", WRITES),
+    Row("read-only", "sqlite", read_only_file, "WRITE_REFUSED", WRITES),
+    Row("missing table", "sqlite", hidden_table, "UNREACHABLE", BOTH),
+    Row("corrupt", "sqlite", damaged_file, "UNREACHABLE", BOTH),
+    Row("refused", "postgresql", on_the_way(REFUSE), "UNREACHABLE", BOTH),
+    Row("reset", "postgresql", on_the_way(RESET), "UNREACHABLE", BOTH),
+    Row("slow network", "postgresql", on_the_way(delay(60)), "UNREACHABLE", BOTH),
+    Row("slow statement", "postgresql", slow_statements, "UNREACHABLE", BOTH),
+    Row("black hole, connected", "postgresql", on_the_way(HANG), "UNREACHABLE", BOTH),
+    Row("black hole, connecting", "postgresql", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH),
+    Row("locked against writes", "postgresql", lock_table("EXCLUSIVE"), "WRITE_REFUSED", WRITES),
+    Row("locked against reads", "postgresql", lock_table("ACCESS EXCLUSIVE"), "BUSY", BOTH),
+    Row("read-only after failover", "postgresql", standby, "WRITE_REFUSED", WRITES),
+    Row("missing table", "postgresql", hidden_table, "UNREACHABLE", BOTH),
+]
+
+
+@pytest.fixture
+def place(row: Row, make_app: MakeApp, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """An application on the database that a row is about."""
+
+    def app_on(url: str) -> Flask:
+        return make_app(DATABASE_URL=url, DATABASE_TIMEOUT=row.timeout, REQUEST_BUDGET=2 * row.timeout)
+
+    if row.on == "sqlite":
+        file = tmp_path / "faulty.sqlite3"
+        url = f"sqlite:///{file}"
+        yield Place(app_on(url), url, file)
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = emptied(postgres)
+    assert postgres.port
+    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+        # libpq's own limits are taken away: what ends a wait is ours.
+        way = f"{proxy.instead_of(url)}?connect_timeout=3600&keepalives=0&tcp_user_timeout=0"
+        yield Place(app_on(way), url, tmp_path, proxy)
+
+
+def lost(app: Flask) -> frozenset[str]:
+    """The directions in which requests do not use the database."""
+    return frozenset(way for store, way in parts(app).health.open_stores() if store == "database")
+
+
+def end_lease(app: Flask, primary: Valkey, digest: str) -> None:
+    """The database said so a minute ago, and is to be asked again."""
+    age_entry(primary, digest, 61_000, "@at")
+    parts(app).repository.primary.fence.trust_since_ms -= 61_000
+
+
+def answers(app: Flask) -> bool:
+    return bool(app.test_client().post(f"/login/{USER}").status_code == 200)
+
+
+def visited(app: Flask, primary: Valkey, user: Any) -> frozenset[str]:
+    """What is lost when others have come in vain, and who is signed in has come and noticed nothing."""
+    assert not answers(app)
+    end_lease(app, primary, user.digest)
+    assert user.get("/who").json["user"] == USER
+    return lost(app)
+
+
+def calls_have_ended(app: Flask) -> bool:
+    database = parts(app).repository.database
+    return not (database._requests.busy or database._probes.busy or database._patient.busy)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.on}: {row.name}")
+def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """Who is signed in stays so, who signs in is told to come back, and it is over by itself."""
+    app = place.app
+    caplog.set_level(logging.DEBUG)
+    user = sign_in(app, USER, input_text="sesame-text")
+    with row.cause(place):
+        refused = app.test_client().post(f"/login/{USER}")
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) > 0
+        assert "Set-Cookie" not in refused.headers
+        # A busy machine may lose more for a moment, and finds out.
+        wait_until(lambda: visited(app, primary, user) == row.lost, f"breaker for {row.lost}", LONG)
+        end_lease(app, primary, user.digest)
+        asked = questions(app)
+        assert user.get("/who").json == {"user": USER, "level": 0, "lang": None}
+        assert (questions(app) > asked) == ("read" not in row.lost)
+        assert row.error in {parts(app).health.breakers["database", way].cause for way in row.lost}
+    wait_until_home(app)
+    wait_until(lambda: answers(app), "an answer", LONG)
+    assert user.get("/who").json["user"] == USER
+    assert lost(app) == NONE
+    wait_until(lambda: calls_have_ended(app), "the end of hung calls", LONG)
+    assert "sesame" not in caplog.text
+
+
+def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_path: Path, primary: Valkey) -> None:
+    """What answers then may be a standby: it says who is signed in, and signs nobody in."""
+    file = tmp_path / "faulty.sqlite3"
+    app = make_app(DATABASE_URL=f"sqlite:///{file}")
+    place = Place(app, f"sqlite:///{file}", file)
+    user = sign_in(app, USER)
+    with read_only_file(place):
+        with hidden_table(place):
+            wait_until(lambda: visited(app, primary, user) == BOTH, "breakers", LONG)
+        wait_until(lambda: visited(app, primary, user) == WRITES, "reads", LONG)
+        asked = questions(app)
+        visited(app, primary, user)
+        assert questions(app) > asked
+    wait_until(lambda: answers(app), "an answer", LONG)
+
+
+def test_connections_that_the_server_closed_cost_nobody_anything(make_app: MakeApp, postgres: Postgres) -> None:
+    """As after an hour without visitors, behind a firewall that forgets, or after a restart: no request meets them."""
+    url = emptied(postgres)
+    assert postgres.port
+    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+        app = make_app(DATABASE_URL=proxy.instead_of(url))
+        sign_in(app, USER)
+        with parts(app).monitor.paused():
+            open_before = proxy.connections
+            proxy.drop_connections()
+            assert proxy.connections == 0 < open_before
+            assert answers(app)
+        assert outcomes(app, "database") == {"ok"}
+        assert lost(app) == NONE
+        parts(app).close()
+
+
+# -- the application's own engine ----------------------------------------------------------------------------------
+
+
+SHARED = "LANGPONT_SESSION_DATABASE_ENGINE"
+
+OWN_WORK: dict[str, tuple[str, ...]] = {
+    "has written": ("INSERT INTO notes VALUES ('mine')",),
+    "has the lock": ("BEGIN IMMEDIATE",),
+}
+
+
+@pytest.fixture
+def shared(make_app: MakeApp, tmp_path: Path) -> Flask:
+    """An application that shares its SQLite engine, and whose pages leave a transaction open meanwhile."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'shared.sqlite3'}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (text VARCHAR)")
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine, DATABASE_TIMEOUT=PATIENCE / 2, REQUEST_BUDGET=PATIENCE)
+
+    @app.post("/work/<user>")
+    def work_and_sign_in(user: str) -> str:
+        connection = engine.connect()
+        for statement in request.get_json():
+            connection.exec_driver_sql(statement)
+
+        def finish() -> None:
+            connection.commit()
+            connection.close()
+
+        @after_this_request
+        def keep(response: Response) -> Response:
+            # Later than the save of the session, as an application's own teardown is.
+            response.call_on_close(finish)
+            return response
+
+        session["_user_id"] = user
+        return "worked"
+
+    return app
+
+
+def notes(app: Flask) -> list[str]:
+    with parts(app).repository.database.engine.connect() as connection:
+        return list(connection.exec_driver_sql("SELECT text FROM notes").scalars())
+
+
+@pytest.mark.parametrize("name", OWN_WORK)
+def test_an_own_open_transaction_is_named(shared: Flask, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The request holds the lock that its session waits for: it is told which setting that is about and what to do.
+    The database is not to blame, and the application's work is neither committed nor undone."""
+    with parts(shared).monitor.paused():  # to which it is a lock like any other
+        for _ in range(4):
+            with shared.test_client().post(f"/work/{USER}", json=OWN_WORK[name]) as answer:
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert lost(shared) == NONE
+    assert outcomes(shared, "database") == {"local"}
+    assert notes(shared) == ["mine"] * 4 * (name == "has written")
+    [record] = [record for record in caplog.records if SHARED in record.getMessage()]
+    assert record.levelname == "ERROR"
+    assert "commit it" in record.getMessage()
+    assert "LANGPONT_SESSION_DATABASE_URL" in record.getMessage()
+    assert answers(shared)
+
+
+def test_an_own_transaction_that_has_written_is_named_without_waiting(shared: Flask) -> None:
+    """Nothing is even begun: there is nothing to wait for."""
+    begun: list[object] = []
+    database = parts(shared).repository.database
+    with shared.app_context(), database.engine.connect() as connection:
+        connection.exec_driver_sql("INSERT INTO notes VALUES ('mine')")
+        sa.event.listen(database.engine, "begin", lambda connection: begun.append(connection))
+        with parts(shared).monitor.paused(), pytest.raises(StoreError, match=SHARED) as caught:
+            database.kill("digest")
+    assert begun == []
+    assert caught.value.error_class is ErrorClass.LOCAL
+
+
+UNMINDED = [
+    (),
+    ("SELECT * FROM notes",),
+    ("BEGIN", "SELECT * FROM notes"),
+    ("INSERT INTO notes VALUES ('mine')", "COMMIT"),
+]
+
+
+@pytest.mark.parametrize("work", UNMINDED, ids=lambda work: "; ".join(work) or "nothing")
+def test_an_own_transaction_that_is_in_nobody_s_way_is_not_minded(shared: Flask, work: tuple[str, ...]) -> None:
+    """None was begun, it only reads, or it is over."""
+    with shared.test_client().post(f"/work/{USER}", json=work) as answer:
+        assert answer.status_code == 200
+
+
+def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
+    """It is kept in the journal and brought home when the lock is free."""
+    user = sign_in(shared, USER)
+    with shared.app_context(), parts(shared).repository.database.engine.connect() as connection:
+        connection.exec_driver_sql("INSERT INTO notes VALUES ('mine')")
+        revoked = LangPontSession().revoke(user.digest, shared)
+        connection.rollback()
+    assert not revoked.durable
+    assert user.get("/who").json["user"] is None
+    wait_until_home(shared)
+    row = parts(shared).repository.database.load(user.digest, idle_ms=0)
+    assert row is not None
+    assert not row.live
+
+
+def test_the_transaction_of_another_request_is_a_lock_like_any_other(
+    shared: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends soon, and nobody needs to change the application for it. The wait ends before the caller's."""
+    engine = parts(shared).repository.database.engine
+    held, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("INSERT INTO notes VALUES ('theirs')")
+            held.set()
+            done.wait(LONG)
+
+    other = threading.Thread(target=write)
+    other.start()
+    assert held.wait(LONG)
+    wait_until(lambda: not answers(shared) and lost(shared) == WRITES, "breaker for writes", LONG)
+    assert outcomes(shared, "database") >= {"write_refused"}
+    done.set()
+    other.join(LONG)
+    wait_until(lambda: answers(shared), "an answer", LONG)
+    assert SHARED not in caplog.text
+
+
+def test_a_pool_that_the_application_has_emptied_is_our_own_limit(
+    make_app: MakeApp, database_url: str, primary: Valkey
+) -> None:
+    """A sign-in is refused, who is signed in stays so; no breaker opens, and the next request may have more luck."""
+    engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
+    app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine)
+    with parts(app).monitor.paused():  # it needs a connection, too
+        user = sign_in(app, USER)
+        with engine.connect():
+            for _ in range(4):
+                assert not answers(app)
+                end_lease(app, primary, user.digest)
+                assert user.get("/who").json["user"] == USER
+        assert lost(app) == NONE
+        assert outcomes(app, "database") == {"ok", "local"}
+        assert answers(app)

@@ -1,0 +1,219 @@
+"""What errors of SQL databases mean: the table cell by cell, with the exceptions that drivers really have."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import psycopg.errors
+import pytest
+import sqlalchemy as sa
+
+from flask_langpont_session.bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
+from flask_langpont_session.stores.base import HEALTH_CLASSES, ErrorClass, StoreError
+from flask_langpont_session.stores.sql_errors import (
+    OwnTransaction,
+    classify,
+    leads_elsewhere,
+    translated,
+    waited_for_a_lock,
+)
+
+SECRET = "INSERT INTO langpont_sessions VALUES ('sesame')"
+
+
+class SQLiteError(sqlite3.OperationalError):
+    """What the driver raises."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(SECRET)
+        self.sqlite_errorname = name
+
+
+def wrapped(origin: Exception) -> sa.exc.DBAPIError:
+    """As SQLAlchemy hands it on."""
+    wrap = sa.exc.DBAPIError.instance(SECRET, {}, origin, Exception, dialect=_dialect(origin), ismulti=False)
+    assert isinstance(wrap, sa.exc.DBAPIError)
+    return wrap
+
+
+def _dialect(origin: Exception) -> sa.Dialect:
+    return sa.make_url("sqlite://" if isinstance(origin, sqlite3.Error) else "postgresql+psycopg://").get_dialect()()
+
+
+def of_postgresql(state: str) -> sa.exc.DBAPIError:
+    """What psycopg makes of an SQLSTATE."""
+    return wrapped(psycopg.errors.lookup(state)(SECRET))
+
+
+# What kept a transaction from writing; the class of the same thing met by a read, where that differs.
+POSTGRESQL = {
+    "08006": "U",  # connection failure
+    "22003": "D",  # a number that is too big
+    "22P05": "D",  # a character that cannot be stored
+    "23505": "D",  # duplicate key
+    "25006": "WB",  # read-only: a standby
+    "25P02": "U",  # a transaction that failed before
+    "26000": "U",  # a prepared statement that is not there: a pooler between
+    "28000": "A",
+    "28P01": "A",  # wrong password
+    "3D000": "U",  # no such database
+    "40001": "B",  # serialization failure; a standby that cannot wait for a reader
+    "40P01": "B",  # deadlock
+    "42501": "A",  # no rights
+    "42601": "U",  # syntax error: not this database
+    "42703": "U",  # no such column
+    "42P01": "U",  # no such table
+    "53100": "WB",  # disk full
+    "53200": "B",  # out of memory
+    "53300": "B",  # too many connections
+    "54000": "D",  # too big
+    "55P03": "WB",  # lock not available
+    "57014": "U",  # statement time-out
+    "57P01": "U",  # shut down by the administrator
+    "57P02": "U",  # crashed
+    "57P03": "B",  # starting up
+    "57P05": "U",  # the connection was idle for too long
+    "58030": "U",  # I/O error
+    "XX000": "U",  # internal error
+    "XX001": "U",  # data corrupted
+}
+
+SQLITE = {
+    "SQLITE_AUTH": "A",
+    "SQLITE_BUSY": "WB",
+    "SQLITE_BUSY_SNAPSHOT": "WB",
+    "SQLITE_BUSY_RECOVERY": "WB",
+    "SQLITE_CANTOPEN": "U",
+    "SQLITE_CANTOPEN_ISDIR": "U",
+    "SQLITE_CONSTRAINT_PRIMARYKEY": "D",
+    "SQLITE_CORRUPT": "U",
+    "SQLITE_ERROR": "U",  # no such table, and all that is not said otherwise
+    "SQLITE_FULL": "WB",
+    "SQLITE_INTERRUPT": "U",
+    "SQLITE_IOERR_FSYNC": "U",
+    "SQLITE_LOCKED_SHAREDCACHE": "WB",
+    "SQLITE_MISMATCH": "D",
+    "SQLITE_NOMEM": "B",
+    "SQLITE_NOTADB": "U",
+    "SQLITE_PERM": "A",
+    "SQLITE_PROTOCOL": "U",
+    "SQLITE_READONLY": "WB",
+    "SQLITE_READONLY_DBMOVED": "WB",
+    "SQLITE_SCHEMA": "U",
+    "SQLITE_TOOBIG": "D",
+}
+
+OURS_AND_OTHERS: list[tuple[Exception, str]] = [
+    (NoFreeSlot(), "L"),
+    (StartedLate(), "L"),
+    (OwnTransaction(), "L"),
+    (DeadlineExceeded(), "U"),
+    (sa.exc.TimeoutError(), "L"),  # the pool is exhausted: no DBAPIError, and no time-out of the database
+    (sa.exc.InvalidRequestError(), "U"),
+    (sa.exc.OperationalError("", {}, Exception(SECRET)), "U"),
+    (sa.exc.InterfaceError("", {}, Exception(SECRET)), "U"),
+    (sa.exc.DataError("", {}, Exception(SECRET)), "D"),
+    (sa.exc.IntegrityError("", {}, Exception(SECRET)), "D"),
+    (wrapped(psycopg.errors.ConnectionTimeout(SECRET)), "U"),
+    (wrapped(psycopg.OperationalError(SECRET)), "U"),
+    (OverflowError(), "D"),
+    (UnicodeEncodeError("utf-8", "\ud800", 0, 1, SECRET), "D"),
+    (OSError(), "U"),
+    (ZeroDivisionError(), "U"),
+]
+
+CELLS = [
+    *((of_postgresql(state), classes) for state, classes in POSTGRESQL.items()),
+    *((wrapped(SQLiteError(name)), classes) for name, classes in SQLITE.items()),
+    *OURS_AND_OTHERS,
+]
+NAMES = [*POSTGRESQL, *SQLITE, *(repr(error)[:40] for error, _ in OURS_AND_OTHERS)]
+
+
+@pytest.mark.parametrize(("error", "classes"), CELLS, ids=NAMES)
+def test_an_error_has_a_class(error: Exception, classes: str) -> None:
+    """What it says to a transaction that writes, and to one that reads."""
+    assert classify(error) == classes[0]
+    assert classify(error, writing=False) == classes[-1]
+
+
+def test_who_reads_never_loses_only_writes() -> None:
+    """A read that fails must count against reads, or the next one would fail the same way, for ever."""
+    assert ErrorClass.WRITE_REFUSED not in {classify(error, writing=False) for error, _ in CELLS}
+
+
+def test_every_state_that_psycopg_knows_has_a_class_that_concerns_health_or_one_user() -> None:
+    """Our own limits are never read into what a server says, and topology is nothing that SQL has."""
+    found = (getattr(error, "sqlstate", None) for error in vars(psycopg.errors).values())
+    states = {state for state in found if isinstance(state, str)}
+    assert len(states) > 200
+    classes = {classify(of_postgresql(state)) for state in states}
+    assert classes == HEALTH_CLASSES | {ErrorClass.DATA}
+
+
+def test_every_code_that_sqlite_has_is_known_by_its_primary_one() -> None:
+    """The extended ones mean the same, only more exactly."""
+    names = [name for name in vars(sqlite3) if name.startswith("SQLITE_") and isinstance(getattr(sqlite3, name), int)]
+    extended = [name for name in names if name.count("_") > 1 and "_".join(name.split("_")[:2]) in SQLITE]
+    assert len(extended) > 10
+    for name in extended:
+        assert classify(SQLiteError(name)) == classify(wrapped(SQLiteError(name)))
+        assert classify(wrapped(SQLiteError(name))) == classify(wrapped(SQLiteError("_".join(name.split("_")[:2]))))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "timed_out"),
+    [
+        (DeadlineExceeded(SECRET), "DeadlineExceeded", True),
+        (of_postgresql("57014"), "QueryCanceled", True),
+        (wrapped(psycopg.errors.ConnectionTimeout(SECRET)), "ConnectionTimeout", True),
+        (of_postgresql("55P03"), "LockNotAvailable", False),
+        (wrapped(SQLiteError("SQLITE_BUSY_SNAPSHOT")), "SQLITE_BUSY_SNAPSHOT", False),
+        (wrapped(sqlite3.OperationalError("no such table: langpont_users")), "no table langpont_users, see", False),
+        (sa.exc.TimeoutError(SECRET), "TimeoutError", False),
+        (KeyError(SECRET), "KeyError", False),
+    ],
+    ids=lambda value: repr(getattr(value, "orig", value))[:40],
+)
+def test_an_error_is_told_by_name_and_quotes_nothing(error: Exception, cause: str, timed_out: bool) -> None:
+    """Statements and values stand in the drivers' texts, and nowhere in ours, not even in the chain of causes."""
+    noticed: list[StoreError] = []
+    with pytest.raises(StoreError) as caught, translated(noticed.append):
+        raise error
+    assert noticed == [caught.value]
+    assert caught.value.cause.startswith(cause)
+    assert caught.value.timed_out is timed_out
+    assert "sesame" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
+
+
+def test_an_own_transaction_is_named_with_what_to_do() -> None:
+    """Both ways out: the commit, and a database of its own."""
+    with pytest.raises(StoreError) as caught, translated(lambda error: None):
+        raise OwnTransaction
+    assert "LANGPONT_SESSION_DATABASE_ENGINE" in caught.value.cause
+    assert "LANGPONT_SESSION_DATABASE_URL" in caught.value.cause
+    assert "commit" in caught.value.cause
+    assert not caught.value.concerns_health
+
+
+def test_who_is_busy_is_not_asked_for_new_connections() -> None:
+    """All else that concerns health may mean that a connection leads to the wrong server."""
+    elsewhere = {kind for kind in ErrorClass if leads_elsewhere(StoreError("database", kind, "cause"))}
+    assert elsewhere == HEALTH_CLASSES - {ErrorClass.BUSY}
+
+
+@pytest.mark.parametrize(
+    ("error", "waited"),
+    [
+        (wrapped(SQLiteError("SQLITE_BUSY")), True),
+        (wrapped(SQLiteError("SQLITE_LOCKED_SHAREDCACHE")), True),
+        (DeadlineExceeded(), True),
+        (wrapped(SQLiteError("SQLITE_FULL")), False),
+        (NoFreeSlot(), False),
+    ],
+)
+def test_a_wait_for_the_lock_of_sqlite_is_known(error: Exception, waited: bool) -> None:
+    """By how it ends."""
+    assert waited_for_a_lock(error) is waited
