@@ -66,9 +66,12 @@ class Outbox:
             self._failed(error)
             return NOTHING
 
-    def queue_push(self, digest: str) -> None:
-        """Redis lacks what the database has of this session."""
-        self._do(lambda: self._journal.queue_push(digest))
+    def queue_push(self, digest: str, version: int = 0) -> None:
+        """Redis lacks what the database has of this session.
+
+        :param version: of its row; 0: unknown.
+        """
+        self._do(lambda: self._journal.queue_push(digest, version))
 
     def revoke(self, *digests: str, in_database: bool, in_redis: bool) -> None:
         """Revocations that not every store has heard of."""
@@ -108,7 +111,7 @@ class Outbox:
         increments = {key: by for key, by in change.increments.items() if self._outlives_request(key, kind)}
         if not (writes or increments):
             return False
-        return self._do(lambda: self._write(plan, name, writes, increments, kind, shadow))
+        return self._do(lambda: self._write(plan, name, writes, increments, kind, shadow, in_doubt=change.in_doubt))
 
     def _outlives_request(self, key: str, kind: str) -> bool:
         """Auth that may wait (no rights: those are refused before this) is kept like high."""
@@ -124,6 +127,8 @@ class Outbox:
         increments: Mapping[str, int],
         kind: str,
         shadow: bool,
+        *,
+        in_doubt: bool,
     ) -> None:
         assert plan.target is not None
         digest, loaded = plan.target.digest, plan.loaded
@@ -137,7 +142,8 @@ class Outbox:
                 shadow=shadow,
                 category=name,
                 changes=writes,
-                base={key: before.get(key) for key in writes},
+                # What Redis may have of this very write is no change by somebody else.
+                base=writes if in_doubt else {key: before.get(key) for key in writes},
                 base_version=version,
             )
         for key, by in increments.items():

@@ -18,12 +18,12 @@ from functools import partial
 from itertools import groupby
 
 from .categories import AUTH
-from .cookies import SIGNED_IN
+from .cookies import ANONYMOUS, SIGNED_IN
 from .events import short
 from .health import DATABASE, PRIMARY, READ, WRITE
 from .records import apply_change
 from .repository import SessionRepository
-from .stores.base import AuthRow, CategoryChange, ErrorClass, Position, RowState, StoreError
+from .stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Position, RowState, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
 from .stores.journal_entries import Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis_records import Merged, MergeField
@@ -346,15 +346,33 @@ class Reconciler:
         try:
             merged = self._send(sent)
         except StoreError as error:
-            if not error.sent:  # the server refused or was not reached, so nothing was added
-                self._put_back([write for write in sent if write.is_delta])
+            additions = [write for write in sent if write.is_delta]
+            if error.sent:
+                self._journal.doubt_writes([write for write in sent if not write.is_delta])
+                self._repository.recorder.count("increments_in_doubt", len(additions))
+            else:  # the server refused or was not reached, so nothing was added
+                self._put_back(additions)
             raise
         counted = {"merged_fields": merged.applied, "merge_conflicts": merged.conflicts}
         if merged.status != "merged":
             counted["merge_dropped"] = len(sent)
         for name, number in counted.items():
             self._repository.recorder.count(name, number)
-        self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version)
+        copies = self._note_merged(writes[0]) if merged.version and not writes[0].shadow else []
+        self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version, copies)
+
+    def _note_merged(self, write: PendingWrite) -> list[tuple[str, str, CategoryCopy]]:
+        """Keep the category as it is now, and give it to workers of this host that cannot reach Redis, or do not use it
+        yet: what was merged is laid over reads no more, and to them it would look undone."""
+        local = self._repository.local
+        try:
+            answer = self._redis.read(write.digest, {write.category: 0}, kind=ANONYMOUS, timeout=_TIMEOUT)
+        except StoreError:  # it is merged all the same, and no entry may say that it waits
+            local.forget_category(write.digest, write.category)
+            return []
+        copy = write.digest, write.category, answer.categories[write.category]
+        local.put_category(*copy, is_truth=True)
+        return [copy] if self._journal.outages() else []
 
     def _send(self, writes: Sequence[PendingWrite]) -> Merged:
         if not writes:

@@ -28,6 +28,8 @@ class Loaded:
     """What a session's first touch found.
 
     :param fields: category → session key → encoded value, as this request may see it.
+    :param beneath: category → the same without what the journal and the configured defaults lay over it; only of
+        categories where they do.
     :param versions: category → version Redis counted when last known; 0: nobody who answers has seen it.
     :param sources: category → store that answered.
     :param exceptions: feature → where its data is from instead (``journal``, ``default``).
@@ -38,6 +40,7 @@ class Loaded:
 
     verdict: Verdict
     fields: dict[str, Fields] = field(default_factory=dict)
+    beneath: dict[str, Fields] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     exceptions: dict[str, str] = field(default_factory=dict)
@@ -58,6 +61,8 @@ class Loaded:
         """Put what was loaded before in the place of this, for every category but auth."""
         for name in before.fields.keys() - {AUTH}:
             self.fields[name] = before.fields[name]
+            if name in before.beneath:
+                self.beneath[name] = before.beneath[name]
             self.versions[name] = before.versions.get(name, 0)
             self.sources[name] = before.sources.get(name, "none")
 

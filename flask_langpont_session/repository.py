@@ -147,6 +147,9 @@ class SessionRepository:
             self.local.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
         if self.local.is_dead(sid.digest):
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
+        if overlay.version and walk.can(DATABASE, READ):
+            # Another worker of the host has changed the row, and Redis cannot tell.
+            self.local.raise_floor(sid.digest, overlay.version)
         others = self._others
         heard = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
         loaded = self._verifier.judge(sid.digest, walk, life, heard, fresh=fresh)
@@ -540,6 +543,7 @@ class SessionRepository:
                 dropped = sum(len(change.increments) for change in changes.values())
                 self.recorder.count("increments_in_doubt", dropped)
                 for change in changes.values():
+                    change.in_doubt = True
                     change.increments.clear()
             return None
 
@@ -576,7 +580,7 @@ class SessionRepository:
     ) -> bool:
         """Redis did not take it. Returns whether anything outlives the request all the same."""
         if row:
-            self._outbox.queue_push(row.digest)
+            self._outbox.queue_push(row.digest, row.version)
         if plan.loaded is None and not plan.is_new:
             # Only who knows what was there before can merge without undoing what others write meanwhile.
             plan.loaded = self.load(target, walk, plan.life)

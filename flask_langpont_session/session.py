@@ -386,7 +386,7 @@ class Session(SessionMixin):
     def _shows_no_rights(self) -> bool:
         """Whether this request can only show a visitor: rights are then not withdrawn by saying that there are none.
 
-        Flask-Login says so to every visitor with data, on each page and inside error pages: refused, it were all of them.
+        Flask-Login says so to every visitor with data, on each page and inside error pages. Refused, all would be.
         """
         is_lost_sign_in = self.target is not self.origin and not self.walk.can(DATABASE, WRITE)
         return self.is_in_doubt or is_lost_sign_in

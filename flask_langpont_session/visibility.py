@@ -63,6 +63,7 @@ class Visibility:
         loaded.sources[name] = source
         loaded.fields[name] = answered.fields
         if level or overlay:
+            loaded.beneath[name] = answered.fields
             self._overlay(loaded, name, dict(answered.fields), level, kind, overlay, answered=True)
 
     def show_without_answer(
@@ -72,6 +73,7 @@ class Visibility:
         copy = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
         loaded.versions[name] = copy.version if copy else 0
         loaded.sources[name] = "local"
+        loaded.beneath[name] = copy.fields if copy else NO_FIELDS
         shown = {
             key: value
             for key, value in (copy.fields if copy else NO_FIELDS).items()
@@ -122,7 +124,8 @@ class Visibility:
             if change.wipe or not version:
                 self._local.forget_category(digest, name)
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == version - 1:
-                fields: Fields = apply_change(loaded.fields[name], change)
+                # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
+                fields: Fields = apply_change(loaded.beneath.get(name, loaded.fields[name]), change)
                 self._local.put_category(digest, name, CategoryCopy(version, fields))
             else:
                 self._local.patch_category(digest, name, change.writes, version)

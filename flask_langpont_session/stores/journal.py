@@ -29,6 +29,7 @@ from .journal_entries import (
     copy_row,
     is_revoked,
     oldest_writes,
+    put_push,
     put_revocation,
     put_server,
     put_user_revocation,
@@ -229,11 +230,13 @@ class Journal:
         with self._file.transaction() as db:
             db.execute("DELETE FROM user_revocations WHERE seq = ?", (entry.seq,))
 
-    def queue_push(self, digest: str) -> None:
-        """Note that Redis lacks what the database has for this session."""
+    def queue_push(self, digest: str, version: int = 0) -> None:
+        """Note that Redis lacks what the database has for this session.
+
+        :param version: of its row, for the other workers: what they have of an older one is out of date. 0: unknown.
+        """
         with self._file.transaction() as db:
-            # A new number each time, so that forgetting an older entry does not forget this one.
-            db.execute("INSERT OR REPLACE INTO pushes (digest) VALUES (?)", (digest,))
+            put_push(db, digest, version)
 
     def pending_pushes(self, limit: int = 1000) -> list[PendingPush]:
         """The oldest sessions that wait for a push."""
@@ -341,17 +344,30 @@ class Journal:
         with self._file.transaction() as db:
             return db.execute("DELETE FROM writes WHERE seq = ?", (entry.seq,)).rowcount == 1
 
-    def settle_writes(self, entries: Iterable[PendingWrite], version: int) -> None:
+    def settle_writes(
+        self, entries: Iterable[PendingWrite], version: int, copies: Iterable[tuple[str, str, CategoryCopy]] = ()
+    ) -> None:
         """These are merged. A field that was written again meanwhile stays, and what was merged is its base now.
 
         :param version: of the category after the merge.
+        :param copies: what the entries became part of, for workers that do not see it yet: see
+            :meth:`publish_copies`. There is room for it where the entries were.
         """
         merged = list(entries)
         with self._file.transaction() as db:
+            db.executemany(PUT_COPY, [copy_row(*copy) for copy in copies])
             db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in merged])
             db.executemany(
                 f"UPDATE writes SET base = ?, base_version = ? WHERE {FIELD}",
                 [(e.value, version, e.digest, e.shadow, e.category, e.field) for e in merged],
+            )
+
+    def doubt_writes(self, entries: Iterable[PendingWrite]) -> None:
+        """These were sent to Redis, which did not answer: what it may have of them is no change by somebody else."""
+        with self._file.transaction() as db:
+            db.executemany(
+                f"UPDATE writes SET base = ? WHERE {FIELD}",
+                [(e.value, e.digest, e.shadow, e.category, e.field) for e in entries],
             )
 
     def forget_fields(self, digest: str, category: str, fields: Iterable[str], *, shadow: bool = False) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from .base import CategoryCopy, ErrorClass, StoreError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to somebody else's database."""
@@ -40,6 +40,9 @@ _PARTS_OF_USERS = (
     "ALTER TABLE user_revocations ADD COLUMN in_database INTEGER NOT NULL DEFAULT FALSE",
     "ALTER TABLE user_revocations ADD COLUMN reached TEXT NOT NULL DEFAULT ''",
 )
+
+# Since version 4.
+_VERSIONS_OF_PUSHES = ("ALTER TABLE pushes ADD COLUMN version INTEGER NOT NULL DEFAULT 0",)
 
 _MARK = f"PRAGMA user_version = {SCHEMA_VERSION}"
 
@@ -70,13 +73,15 @@ SCHEMA = (
     ),
     *_USERS_AND_SERVERS,
     *_PARTS_OF_USERS,
+    *_VERSIONS_OF_PUSHES,
     _MARK,
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
-    1: (*_USERS_AND_SERVERS, *_PARTS_OF_USERS, _MARK),
-    2: (*_PARTS_OF_USERS, _MARK),
+    1: (*_USERS_AND_SERVERS, *_PARTS_OF_USERS, *_VERSIONS_OF_PUSHES, _MARK),
+    2: (*_PARTS_OF_USERS, *_VERSIONS_OF_PUSHES, _MARK),
+    3: (*_VERSIONS_OF_PUSHES, _MARK),
 }
 """Schema version of an older release → what makes its file one of this release. Entries are never touched."""
 
@@ -195,6 +200,7 @@ class Overlay:
     :param users: user id → until when, for every user who was logged out everywhere, whoever's session this is: only
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
     :param epochs: user id → the epoch that goes with it.
+    :param version: of the row that Redis is to be told of; 0: of none that is known.
     """
 
     revoked: bool
@@ -203,6 +209,7 @@ class Overlay:
     copies: Mapping[str, CategoryCopy]
     users: Mapping[str, int] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +293,18 @@ def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overla
     copies = {} if shadow else dict(_copies(db, digest))
     ended = db.execute("SELECT user_id, until_ms, epoch FROM user_revocations").fetchall()
     users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
-    return Overlay(is_revoked(db, digest), writes, deltas, copies, users, epochs)
+    return Overlay(is_revoked(db, digest), writes, deltas, copies, users, epochs, _pushed_version(db, digest))
+
+
+def put_push(db: sqlite3.Connection, digest: str, version: int) -> None:
+    """Keep that a session waits for a push, under a new number: forgetting an older entry does not forget this one."""
+    known = max(version, _pushed_version(db, digest))
+    db.execute("INSERT OR REPLACE INTO pushes (digest, version) VALUES (?, ?)", (digest, known))
+
+
+def _pushed_version(db: sqlite3.Connection, digest: str) -> int:
+    row = db.execute("SELECT version FROM pushes WHERE digest = ?", (digest,)).fetchone()
+    return row[0] if row else 0
 
 
 def is_revoked(db: sqlite3.Connection, digest: str) -> bool:

@@ -155,6 +155,11 @@ class LocalCopies:
         """Monotonic seconds. A copy that was confirmed before may be older than a floor that is forgotten."""
         return self._floors.evicted_at
 
+    def raise_floor(self, digest: str, version: int) -> None:
+        """There is a row of this version: what is kept of an older one is out of date."""
+        with self._lock:
+            self._raise_floor(digest, version)
+
     def _raise_floor(self, digest: str, version: int) -> None:
         if self._floors.get(digest, _NO_FLOOR)[0] < version:
             self._floors[digest] = version, self._clock()

@@ -64,7 +64,16 @@ VERSION_2 = f"""
 """
 """What the second release made of it, or at once."""
 
-OLD = {1: VERSION_1, 2: VERSION_2}
+VERSION_3 = f"""
+    {VERSION_2}
+    ALTER TABLE user_revocations ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE user_revocations ADD COLUMN in_database INTEGER NOT NULL DEFAULT FALSE;
+    ALTER TABLE user_revocations ADD COLUMN reached TEXT NOT NULL DEFAULT '';
+    PRAGMA user_version = 3;
+"""
+"""What the third release made of it, or at once."""
+
+OLD = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}
 
 
 @pytest.fixture

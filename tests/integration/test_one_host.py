@@ -1,0 +1,102 @@
+"""The workers of one host agree, also where one of them reaches Redis and another does not (yet)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, session
+
+from example_app.servers import Valkey
+from flask_langpont_session import monitor
+from flask_langpont_session.testing import switched_off
+from tests.faults.proxy import REFUSE, FaultProxy
+
+from .behind import browser, sign_in, wait_until_lost
+from .conftest import MakeApp, parts
+from .test_outage import wait_for
+
+
+@pytest.fixture
+def proxy(primary: Valkey) -> Iterator[FaultProxy]:
+    assert primary.port
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        yield proxy
+
+
+def waiting(app: Flask, what: str = "writes") -> int:
+    return parts(app).repository.journal.counts()[what]
+
+
+def lose_the_primary(app: Flask, proxy: FaultProxy, client: Any) -> None:
+    proxy.impose(REFUSE)
+    client.get("/who")
+    wait_until_lost(app, "primary")
+    wait_for(lambda: waiting(app, "outages") == 1, "its announcement")
+    assert proxy.hits["refuse"]
+
+
+def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
+    monkeypatch.setattr(monitor, "_ANXIOUS", 0.2)
+    monkeypatch.setattr(monitor, "_COPIES_LINGER", 1.0)
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy, input_text="before", source_lang="ja")
+    there = browser(cut_off, here.cookie)
+    assert there.get("/get/input_text").json["value"] == "before"
+    lose_the_primary(cut_off, proxy, there)
+    for text in ("during", "later"):
+        assert there.post("/set", json={"input_text": text}).status_code == 200
+        wait_for(lambda: waiting(cut_off) == 0, "the sibling brought it home")
+        for _ in range(3):
+            assert there.get("/all").json == browser(healthy, here.cookie).get("/all").json
+            assert there.get("/get/input_text").json["value"] == text
+    rounds = parts(healthy).monitor._rounds
+    wait_for(lambda: parts(healthy).monitor._rounds > rounds + 10, "the sibling's monitor cleared up")
+    assert parts(cut_off).health.level == 2
+    assert there.get("/get/input_text").json["value"] == "later"
+    proxy.heal()
+    wait_for(lambda: parts(cut_off).health.level == 0, "the worker reaches Redis again")
+    wait_for(lambda: waiting(cut_off, "copies") == 0, "the copies are cleared")
+    assert there.get("/get/input_text").json["value"] == "later"
+
+
+def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultProxy, primary: Valkey) -> None:
+    """A worker that writes while they wait for the merge does not keep them as part of its own copy."""
+
+    def counting(app: Flask) -> Flask:
+        @app.post("/count")
+        def count() -> str:
+            return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+        return app
+
+    healthy, cut_off = counting(make_app()), counting(make_app(REDIS_URL=proxy.instead_of(primary.url)))
+    client = sign_in(healthy, usage_count=1)
+    here, there = browser(healthy, client.cookie), browser(cut_off, client.cookie)
+    assert there.get("/get/usage_count").json["value"] == 1
+    with parts(healthy).monitor.paused():  # nothing is merged meanwhile
+        lose_the_primary(cut_off, proxy, there)
+        assert [there.post("/count").text for _ in range(2)] == ["2", "3"]
+        assert here.post("/count").text == "4"
+        with switched_off(healthy, "primary"):
+            assert here.get("/get/usage_count").json["value"] == 4
+            assert here.post("/count").text == "5"
+    wait_for(lambda: waiting(healthy) == 0, "the merge")
+    assert here.get("/get/usage_count").json["value"] == 5
+
+
+def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: MakeApp) -> None:
+    """What a worker was told by the database a moment ago does not count when another one has changed it since."""
+    one, other = make_app(), make_app()
+    client = sign_in(one)
+    here, there = browser(one, client.cookie), browser(other, client.cookie)
+    with switched_off(one, "primary"), switched_off(other, "primary"):
+        for limit in range(3):
+            assert here.post("/set", json={"daily_limit": limit}).status_code == 200
+            assert there.get("/get/daily_limit").json["value"] == limit
+        assert there.post("/set", json={"daily_limit": 7}).status_code == 200
+        assert here.get("/get/daily_limit").json["value"] == 7
