@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 _DAY = datetime.timedelta(days=1)
+_MINUTE = datetime.timedelta(minutes=1)
 
 
 class Authority:
@@ -42,24 +43,30 @@ class Authority:
 
     def context(self, names: Sequence[str]) -> ssl.SSLContext:
         """What a server needs that goes by these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(names))
+        return context
+
+    def issue(self, names: Sequence[str], *, expired: bool = False) -> Path:
+        """A file with a new certificate for these names and its key, for a server or a client.
+
+        :param expired: it ran out a minute ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-        certificate = (
-            self._builder(subject, key.public_key())
-            .add_extension(alternatives, critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+        builder = self._builder(subject, key.public_key(), -_MINUTE if expired else _DAY)
+        certificate = builder.add_extension(alternatives, critical=False).sign(self._key, hashes.SHA256())
         pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         path = self._folder / f"{certificate.serial_number}.pem"
         path.write_bytes(pem)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, life: datetime.timedelta = _DAY
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -68,7 +75,7 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_after(now + life)
         )
 
 

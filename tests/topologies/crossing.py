@@ -1,0 +1,108 @@
+"""Sessions that say whose they are, read by readers who are interrupted: has any been given another's data?"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.stores.base import CategoryChange, StoreError
+from flask_langpont_session.stores.redis import RedisStore
+
+PATIENCE = 5.0
+"""Seconds for what shall succeed."""
+
+_LIVES = {"auth": 0, "translation": 0, "ui": 0}
+
+
+class Interruption(BaseException):
+    """Whatever may end a read in the middle and is no error: a signal, a killed greenlet, the end of the process."""
+
+
+def fill(store: RedisStore, count: int, name: str = "") -> list[str]:
+    """Make sessions, each with its own digest for data. Returns the digests."""
+    digests = [digest_of(f"{name}{number}") for number in range(count)]
+    for digest in digests:
+        change = CategoryChange(600_000, sets={"lang": digest.encode()})
+        store.write(digest, {"ui": change}, guard="free", limits=(256, 65_536), timeout=PATIENCE)
+    return digests
+
+
+def read(store: RedisStore, digest: str, timeout: float = PATIENCE) -> bytes | None:
+    """What a request would believe to be in a session."""
+    return store.read(digest, _LIVES, timeout=timeout).categories["ui"].fields.get("lang")
+
+
+class Readers:
+    """Reads of which many are interrupted.
+
+    :ivar seen: ``right``, ``nothing`` (a reply that was not believed), ``wrong``, and the names of what interrupted.
+    """
+
+    def __init__(self, store: RedisStore, digests: list[str], seed: int) -> None:
+        self.seen: Counter[str] = Counter()
+        self._store = store
+        self._digests = digests
+        self._random = random.Random(seed)
+
+    def read(self, timeout: float = PATIENCE) -> None:
+        """One read of one of the sessions; an error is counted and is not an answer."""
+        digest = self._random.choice(self._digests)
+        try:
+            found = read(self._store, digest, timeout)
+        except StoreError as error:
+            self.seen["time-out" if error.timed_out else error.cause] += 1
+        else:
+            self.seen["right" if found == digest.encode() else "nothing" if found is None else "wrong"] += 1
+
+    def interrupt(self, step: int) -> bool:
+        """A read that is interrupted at its `step`-th line. False: it had fewer."""
+        before = self.seen["Interruption"]
+        with suppress(Interruption), Interrupter(step, self._count):
+            self.read()
+        return self.seen["Interruption"] > before
+
+    def _count(self) -> None:
+        self.seen["Interruption"] += 1
+
+
+class Interrupter:
+    """Raises :class:`Interruption` at one line of the store or of the driver.
+
+    :param step: which one, counted from 1 in the order they run.
+    :param told: called when it happens.
+    """
+
+    def __init__(self, step: int, told: Callable[[], None]) -> None:
+        self._left = step
+        self._told = told
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *exc: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "call" and not _is_interruptible(frame):
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self._told()
+                raise Interruption
+        return self._trace
+
+
+def _is_interruptible(frame: FrameType) -> bool:
+    """Not so where Python itself swallows what is raised, in a destructor, whenever that may run."""
+    callers = (frame, frame.f_back)
+    if any(caller is not None and caller.f_code.co_name == "__del__" for caller in callers):
+        return False
+    return str(frame.f_globals.get("__name__")).startswith(("redis.", "flask_langpont_session.stores"))

@@ -1,0 +1,99 @@
+"""A program that lives through an outage, under gevent or in two processes of one fork.
+
+``python -m tests.topologies.life gevent|fork REDIS_URL FOLDER``. Each worker says ``ready`` when somebody is signed in,
+``degraded`` when it serves without Redis, and ``home`` when all is as it was; and stops with another word than these.
+"""
+
+from __future__ import annotations
+
+import sys
+
+UNDER_GEVENT = sys.argv[1:2] == ["gevent"]
+if UNDER_GEVENT:
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import os  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from typing import Any  # noqa: E402
+
+from flask import Flask  # noqa: E402
+
+from flask_langpont_session import LangPontSession  # noqa: E402
+from flask_langpont_session.extension import state_of  # noqa: E402
+from flask_langpont_session.stores import journal_file  # noqa: E402
+from tests.integration.conftest import add_views  # noqa: E402
+from tests.topologies.conftest import PATIENT  # noqa: E402
+
+VISITORS = 8
+
+
+def application(url: str, folder: str) -> Flask:
+    journal_file.BUSY_SECONDS = 30  # all visitors write at once, and a slow disk is not what is tested
+    app = Flask("app", instance_path=folder)
+    app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
+    settings = {"REDIS_URL": url, "SINGLE_HOST": True, **PATIENT}
+    app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
+    LangPontSession(app)
+    state_of(app).repository.database.create_tables()
+    add_views(app)
+    return app
+
+
+def live(app: Flask, name: str) -> None:
+    """One worker, with visitors who do everything at the same time (threads, which gevent makes greenlets)."""
+    visitors = {f"{name}{number}": app.test_client() for number in range(VISITORS)}
+
+    def all_of_them(visit: Callable[[str, Any], bool]) -> bool:
+        with ThreadPoolExecutor(VISITORS) as threads:
+            return all(list(threads.map(visit, visitors, visitors.values())))
+
+    def until(level: int) -> Callable[[str, Any], bool]:
+        def visit(user: str, browser: Any) -> bool:
+            answer = browser.get("/who").json
+            if answer["user"] != user:
+                say(name, f"lost {answer}")
+            return bool(answer["level"] == level)
+
+        return visit
+
+    all_of_them(lambda user, browser: bool(browser.post(f"/login/{user}").status_code == 200))
+    wait(lambda: all_of_them(until(0)))
+    say(name, "ready")
+    wait(lambda: all_of_them(until(2)))
+    all_of_them(lambda user, browser: bool(browser.post("/set", json={"input_text": user}).status_code == 200))
+    say(name, "degraded")
+    wait(lambda: all_of_them(until(0)))
+    wait(lambda: all_of_them(lambda user, browser: bool(browser.get("/get/input_text").json["value"] == user)))
+    say(name, "home")
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    """For as long as whoever started this program has patience."""
+    while not condition():
+        time.sleep(0.02)
+
+
+def say(name: str, word: str) -> None:
+    os.write(1, f"{name} {word}\n".encode())
+
+
+def main(how: str, url: str, folder: str) -> None:
+    """Under gevent one worker; else two that were forked after the application had been used."""
+    app = application(url, folder)
+    if how == "gevent":
+        live(app, "only")
+        return
+    app.test_client().post("/login/before")
+    child = os.fork()
+    live(app, "parent" if child else "child")
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

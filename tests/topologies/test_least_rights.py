@@ -1,0 +1,233 @@
+"""A user of Redis who may do what docs/configuration.md says: it is enough, and nothing of it is too much."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from example_app.servers import Valkey
+from flask_langpont_session.cli import langpont
+from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.exporters.active import ActiveSessions
+from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis_records import MergeField
+from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
+from tests.integration.conftest import parts
+from tests.integration.sentinels import SERVICE, Sentinel
+
+from . import acl
+from .conftest import MakeApp
+from .deployments import ENGINES
+from .redis8 import acl_file
+
+DIGEST, OTHER = digest_of("one"), digest_of("other")
+HOUR = 3_600_000
+LIMITS = (256, 65_536)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    folder = tmp_path_factory.mktemp("guarded")
+    users = acl_file(folder, ["default on nopass ~* &* +@all", acl.user(acl.documented())])
+    with ENGINES[request.param](folder, appendonly=False, extra=users) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Valkey) -> Valkey:
+    """Empty, with no scripts, the documented user and a clean log of what was refused."""
+    with running.client() as client:
+        client.flushall()
+        client.script_flush()
+        client.acl_load()
+        client.acl_log_reset()
+    return running
+
+
+@pytest.fixture
+def app(make_app: MakeApp, server: Valkey) -> Flask:
+    url = server.url.replace("redis://", f"redis://{acl.USER}:{acl.PASSWORD}@")
+    return make_app(REDIS_URL=url, METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry())
+
+
+@pytest.fixture
+def store(app: Flask) -> RedisStore:
+    return parts(app).repository.primary
+
+
+def change(server: Valkey, *rules: str) -> None:
+    """Give the user rights or take them away, with effect on connections that there are."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", acl.USER, *rules)
+
+
+def refused(server: Valkey) -> set[str]:
+    """The commands that the server's log says it refused."""
+    with server.client() as client:
+        return {entry["object"].partition("|")[0] for entry in client.acl_log() if entry["reason"] == "command"}
+
+
+def row() -> AuthRow:
+    return AuthRow(DIGEST, "7", 1, True, {"_user_id": b'"7"'}, 0, 1, HOUR * 10**6, HOUR * 10**6, 1)
+
+
+def changes() -> CategoryChange:
+    return CategoryChange(HOUR, sets={"lang": b'"jp"'}, deletes={"theme"}, increments={"n": 1})
+
+
+def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
+    """Everything that the package ever asks of a store, by the name of the method. The order makes the data."""
+    ui = {"ui": changes()}
+    merged = [MergeField("set", "lang", b'"en"', 1, b'"jp"', 1), MergeField("add", "n", 1, 1, None, 1)]
+    merged.append(MergeField("del", "theme", b"", 1, None, 1))
+    active = ActiveSessions(store, Recorder(), is_up=lambda: True, interval=60)
+    active.served(DIGEST, HOUR)
+    steps: dict[str, Callable[[], object]] = {
+        "push": lambda: store.push(row(), 1, HOUR, timeout=LONG),
+        "write": lambda: [
+            store.write(DIGEST, ui, guard="alive", limits=LIMITS, timeout=LONG) for _ in range(2)
+        ],
+        "read": lambda: store.read(DIGEST, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG, kind="u"),
+        "slide": lambda: store.slide(DIGEST, 2 * HOUR, timeout=LONG),
+        "merge": lambda: [
+            store.merge(DIGEST, "ui", merged, guard="alive", life_ms=HOUR, timeout=LONG),
+            store.write(DIGEST, ui, guard="alive", limits=LIMITS, timeout=LONG),
+        ],
+        "set_aside": lambda: store.set_aside(DIGEST, "ui", timeout=LONG),
+        "settle": lambda: store.settle([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
+        "bury": lambda: store.bury(DIGEST, 2, ["auth", "ui"], timeout=LONG),
+        "remove": lambda: store.remove(OTHER, ["auth", "ui"], timeout=LONG),
+        "look_at_canary": lambda: store.look_at_canary(None, timeout=LONG),
+        "probe": lambda: store.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
+        "probe_read": lambda: store.probe_read(timeout=LONG),
+        "time_ms": lambda: store.time_ms(timeout=LONG),
+        "run_commands": lambda: _count(active),
+    }  # fmt: skip
+    return steps
+
+
+def _count(active: ActiveSessions) -> None:
+    """It keeps its errors to itself, and says what was wrong."""
+    active.update()
+    if active.number is None:
+        raise StoreError("primary", ErrorClass.IDENTITY_REFUSED, active._problem or "")
+
+
+def failing(store: RedisStore) -> dict[str, StoreError]:
+    """What of all that fails, and how; over new connections."""
+    store.forget_connections()
+    errors = {}
+    for name, call in calls(store).items():
+        try:
+            call()
+        except StoreError as error:
+            errors[name] = error
+    return errors
+
+
+def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) -> None:
+    """A method that is added needs its commands in the documentation."""
+    own = {name for name, _ in inspect.getmembers(RedisStore, inspect.isfunction) if not name.startswith("_")}
+    assert own - set(calls(store)) == {"key", "take_most_in_use", "forget_connections"}
+
+
+def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server: Valkey) -> None:
+    """For every script, the canaries, the index of sessions in use, and the operator's commands."""
+    assert failing(store) == {}
+    assert store.fence.identity is not None
+    with server.client() as client:
+        client.flushall()
+    user = sign_in(app, "7", lang="jp")
+    parts(app).monitor.tick()
+    exporting = parts(app).exporting
+    assert exporting is not None
+    exporting.active.update()
+    assert exporting.active.number == 1
+    runner = app.test_cli_runner()
+    for command in (["status"], ["sessions", "list", "7"], ["sessions", "revoke", user.digest]):
+        result = runner.invoke(langpont, command)
+        assert (result.exit_code, result.exception) == (0, None)
+    assert user.get("/who").json["user"] is None
+    assert refused(server) == set()
+
+
+@pytest.mark.parametrize("command", acl.commands())
+def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server: Valkey, command: str) -> None:
+    """Without it something is refused, which is an error of class A that says so and never a wrong answer."""
+    change(server, f"-{command}")
+    errors = failing(store)
+    assert command in refused(server)
+    if command == "info":  # the server then does not say who it is, so that no connection is believed like another
+        assert errors == {}
+        assert store.fence.identity is None
+        return
+    assert errors
+    assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
+
+
+def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) -> None:
+    """Neither may it read those of others, nor would those rights help it."""
+    with server.client() as client:
+        client.set("other", "x")
+    with pytest.raises(StoreError) as caught:
+        store.run_commands([("GET", "other")], timeout=LONG)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    change(server, "resetkeys", "~other*")
+    errors = failing(store)
+    assert {"read", "write", "push", "probe", "look_at_canary"} <= set(errors)
+    assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
+
+
+@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hmget", "hset"])
+def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
+    app: Flask, server: Valkey, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is logged out, no record is taken for damaged, and nothing of it is lost."""
+    user = sign_in(app, "7", lang="jp", input_text="before")
+    with server.client() as client:
+        before = set(client.keys("session:*:{*"))
+        data = {key for key in before if not key.startswith("session:auth:")}  # that comes from the database again
+        change(server, f"-{right}")
+        user.post("/set", json={"input_text": "during"})
+        user.get("/who")
+        wait_until_lost(app, "primary")
+        assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
+        assert user.get("/get/input_text").json["value"] == "during"
+        assert "identity_refused" in caplog.text
+        assert data <= set(client.keys("session:*:{*")) <= before
+        change(server, f"+{right}")
+        wait_until_home(app)
+        assert user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+        assert user.get("/get/input_text").json["value"] == "during"
+        assert set(client.keys("session:*:{*")) == before
+
+
+@pytest.mark.parametrize("missing", [None, *acl.commands(acl.SENTINEL_PASSWORD)])
+def test_sentinels_are_asked_two_questions(
+    make_app: MakeApp, running: Valkey, tmp_path: Path, missing: str | None
+) -> None:
+    """Where the primary is and where the replicas are; without the right to ask, that store is not found."""
+    with Sentinel(tmp_path / "sentinel", running) as sentinel:
+        rules = [rule for rule in acl.documented(acl.SENTINEL_PASSWORD) if rule != f"+{missing}"]
+        with sentinel.client() as client:
+            client.execute_command("ACL", "SETUSER", acl.USER, "on", f">{acl.SENTINEL_PASSWORD}", *rules)
+        url = f"redis+sentinel://{acl.USER}:{acl.PASSWORD}@127.0.0.1:{sentinel.port}/{SERVICE}"
+        url += f"?sentinel_username={acl.USER}&sentinel_password={acl.SENTINEL_PASSWORD}"
+        stores = parts(make_app(REDIS_URL=url)).repository.redis
+        found = {"primary": ErrorClass.IDENTITY_REFUSED, "replica": ErrorClass.UNREACHABLE}  # there is no replica
+        if missing != "sentinel|get-master-addr-by-name":
+            assert stores["primary"].time_ms(timeout=LONG) > 0
+            del found["primary"]
+        if missing == "sentinel|replicas":
+            found["replica"] = ErrorClass.IDENTITY_REFUSED
+        for name, error_class in found.items():
+            with pytest.raises(StoreError) as caught:
+                stores[name].time_ms(timeout=LONG)
+            assert caught.value.error_class is error_class

@@ -1,0 +1,156 @@
+"""Starting: with everything down, before a fork, beside another application, under gevent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from example_app.processes import wait_until
+from example_app.servers import Postgres, Valkey
+from tests.integration.behind import LONG, browser, emptied, sign_in, wait_until_home, wait_until_lost
+from tests.integration.conftest import parts
+
+from .conftest import MakeApp
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("primary")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(primary: Valkey) -> Valkey:
+    primary.start()
+    with primary.client() as client:
+        client.flushall()
+    return primary
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+def test_an_application_starts_while_everything_is_down(
+    make_app: MakeApp, server: Valkey, postgres: Postgres, tmp_path: Path
+) -> None:
+    """It serves at once: nobody is signed in, nobody can be, no cookie is touched. All comes back by itself."""
+    with Valkey(tmp_path / "replica", replica_of=server, appendonly=False) as replica:
+        settings = {"REDIS_URL": server.url, "REPLICA_URL": replica.url, "DATABASE_URL": emptied(postgres)}
+        user = sign_in(make_app(**settings), "7", lang="jp", input_text="before")
+        for each in (server, replica, postgres):
+            each.kill()
+        began = time.monotonic()
+        app = make_app(tables=False, **settings)
+        visitor = browser(app, user.cookie)
+        first = visitor.get("/who")
+        assert time.monotonic() - began < 10, "a start, or a first answer, that waits for what is down"
+        for answer in (first, visitor.get("/who")):
+            assert (answer.status_code, answer.json) == (200, {"user": None, "level": 4, "lang": None})
+            assert "Set-Cookie" not in answer.headers
+        refused = app.test_client().post("/login/8")
+        assert (refused.status_code, "Set-Cookie" in refused.headers) == (503, False)
+        assert int(refused.headers["Retry-After"]) > 0
+        for each in (postgres, server, replica):
+            each.start()
+        wait_until_home(app)
+        assert visitor.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+        assert visitor.get("/get/input_text").json["value"] == "before"
+        assert sign_in(app, "8").get("/who").json["level"] == 0
+
+
+def test_applications_in_one_process_do_not_share_an_outage(make_app: MakeApp, server: Valkey, tmp_path: Path) -> None:
+    """Each has its prefix, its database and its servers: one loses Redis, the other notices nothing."""
+    with Valkey(tmp_path / "other", appendonly=False) as other:
+        one = make_app(REDIS_URL=server.url, KEY_PREFIX="one")
+        two = make_app(REDIS_URL=other.url, KEY_PREFIX="two", DATABASE_URL=f"sqlite:///{tmp_path / 'two.sqlite3'}")
+        here, there = sign_in(one, "7", lang="jp"), sign_in(two, "8", lang="en")
+        server.kill()
+        here.get("/who")
+        wait_until_lost(one, "primary")
+        assert here.get("/who").json == {"user": "7", "level": 2, "lang": None}
+        for _ in range(5):
+            assert there.get("/who").json == {"user": "8", "level": 0, "lang": "en"}
+            parts(two).monitor.tick()
+        assert not parts(two).health.open_stores()
+        server.start()
+        wait_until_home(one)
+        assert here.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+        with server.client() as client, other.client() as second:
+            assert {str(key).split(":")[0] for key in client.keys("*")} == {"one"}
+            assert {str(key).split(":")[0] for key in second.keys("*")} == {"two"}
+
+
+class Program:
+    """``tests.topologies.life``, and what its workers say. A context manager."""
+
+    def __init__(self, how: str, url: str, folder: Path) -> None:
+        command = [sys.executable, "-m", "tests.topologies.life", how, url, str(folder)]
+        self._errors = folder / "errors"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            )
+        self._words: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Program:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, 9)
+        self._process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as words:
+            for word in words:
+                self._words.put(word.strip())
+        self._words.put("the end")
+
+    def says(self, word: str, workers: Sequence[str]) -> None:
+        """Return when all workers have said it. Any other word is none of theirs."""
+        heard = {self._next() for _ in workers}
+        assert heard == {f"{worker} {word}" for worker in workers}, self._errors.read_text()
+
+    def _next(self) -> str:
+        try:
+            return self._words.get(timeout=60)
+        except queue.Empty:
+            return f"nothing within a minute: {self._errors.read_text()}"
+
+    def ends(self) -> None:
+        wait_until(lambda: self._process.poll() is not None, "the end of the program", LONG)
+        assert self._process.returncode == 0, self._errors.read_text()
+
+
+@pytest.mark.parametrize(("how", "workers"), [("fork", ["parent", "child"]), ("gevent", ["only"])])
+def test_workers_live_through_an_outage(server: Valkey, tmp_path: Path, how: str, workers: list[str]) -> None:
+    """Forked after the application was used (``--preload``), or with greenlets in the place of threads: everybody
+    stays signed in, what was written meanwhile is kept, and Redis is used again."""
+    with Program(how, server.url, tmp_path) as program:
+        program.says("ready", workers)
+        server.kill()
+        program.says("degraded", workers)
+        server.start()
+        program.says("home", workers)
+        program.ends()
+    with server.client() as client:
+        saved: Any = [client.hget(key, "input_text") for key in client.keys("session:translation:*")]
+    assert len(saved) == len(set(saved)) == 8 * len(workers)

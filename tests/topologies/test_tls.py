@@ -1,0 +1,250 @@
+"""TLS to a real redis-server: who is believed, who is not, and what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from example_app.processes import wait_until
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from tests.faults.proxy import FaultProxy, flip
+from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
+from tests.integration.conftest import parts
+from tests.integration.tls import Authority
+
+from .conftest import MakeApp
+from .redis8 import Redis8
+
+HOST = "localhost"
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+Servers = Mapping[str, Redis8]
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Servers]:
+    """A good one, one with an expired certificate, one that asks for certificates, one without TLS."""
+    folder = tmp_path_factory.mktemp("servers")
+    good = authority.issue([HOST])
+    options: dict[str, dict[str, Any]] = {
+        "good": {"certificate": good},
+        "expired": {"certificate": authority.issue([HOST], expired=True)},
+        "asking": {"certificate": good, "authority": authority},
+        "plain": {},
+    }
+    with ExitStack() as ends:
+        yield {name: ends.enter_context(Redis8(folder / name, **given)) for name, given in options.items()}
+
+
+@pytest.fixture
+def make(make_app: MakeApp, authority: Authority) -> Callable[..., Flask]:
+    return lambda url, **config: make_app(REDIS_URL=url, **{"REDIS_CA_FILE": str(authority.certificate), **config})
+
+
+def refusal(app: Flask) -> StoreError:
+    """How the server, or this side, refuses a connection."""
+    with pytest.raises(StoreError) as caught:
+        parts(app).repository.primary.time_ms(timeout=1)
+    return caught.value
+
+
+def url_with_certificate(server: Redis8, certificate: Path) -> str:
+    return f"rediss://{HOST}:{server.port}/0?ssl_certfile={certificate}&ssl_keyfile={certificate}"
+
+
+# -- the server's certificate ------------------------------------------------------------------------------------------
+
+
+def test_the_right_host_is_believed(make: Callable[..., Flask], servers: Servers) -> None:
+    """Its certificate is of our authority and has the name that the URL has."""
+    app = make(f"rediss://{HOST}:{servers['good'].port}/0")
+    browser = sign_in(app, "7")
+    assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
+    assert parts(make(f"valkeys://{HOST}:{servers['good'].port}/0")).repository.primary.time_ms(timeout=1) > 0
+
+
+def test_another_host_is_not(make: Callable[..., Flask], servers: Servers) -> None:
+    """The same server by a name that its certificate does not have."""
+    refused = refusal(make(f"rediss://127.0.0.1:{servers['good'].port}/0"))
+    assert refused.error_class is ErrorClass.IDENTITY_REFUSED
+    assert "host" in str(refused)
+
+
+@pytest.mark.parametrize("trusted", ["another authority", "the system's"])
+def test_an_unknown_authority_is_not(
+    make: Callable[..., Flask], servers: Servers, stranger: Authority, trusted: str
+) -> None:
+    """Whoever signed the certificate is not in REDIS_CA_FILE, or there is none and it is not in the system's."""
+    file = str(stranger.certificate) if trusted == "another authority" else None
+    refused = refusal(make(f"rediss://{HOST}:{servers['good'].port}/0", REDIS_CA_FILE=file))
+    assert refused.error_class is ErrorClass.IDENTITY_REFUSED
+    assert "REDIS_CA_FILE" in str(refused)
+
+
+def test_an_expired_certificate_is_not(make: Callable[..., Flask], servers: Servers) -> None:
+    """Even if everything else is right."""
+    refused = refusal(make(f"rediss://{HOST}:{servers['expired'].port}/0"))
+    assert refused.error_class is ErrorClass.IDENTITY_REFUSED
+    assert "expired" in str(refused)
+
+
+def test_whoever_is_not_believed_is_an_outage_that_names_the_setting(
+    make: Callable[..., Flask], servers: Servers, stranger: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Users stay signed in, the log says what to do, and a renewed certificate ends it without a restart."""
+    server = servers["expired"]
+    app = make(f"rediss://{HOST}:{server.port}/0")
+    browser = sign_in(app, "7")
+    wait_until_lost(app, "primary")
+    assert browser.get("/who").json == {"user": "7", "level": 2, "lang": None}
+    assert "expired" in caplog.text
+    before = server.certificate
+    assert before is not None
+    server.renew(servers["good"].certificate or before)
+    wait_until_home(app)
+    assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
+    server.renew(before)
+
+
+def test_a_certificate_is_renewed_without_a_failed_request(
+    make: Callable[..., Flask], servers: Servers, authority: Authority
+) -> None:
+    """Connections from before go on, those from now on see the new one."""
+    server = servers["good"]
+    app = make(f"rediss://{HOST}:{server.port}/0")
+    browser = sign_in(app, "7")
+    for _ in range(5):
+        server.renew(authority.issue([HOST]))
+        assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
+        parts(app).repository.primary.forget_connections()
+        assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
+    assert not parts(app).health.open_stores()
+
+
+# -- the application's certificate -------------------------------------------------------------------------------------
+
+
+def test_who_has_a_certificate_may_come_in(make: Callable[..., Flask], servers: Servers, authority: Authority) -> None:
+    """``ssl_certfile`` and ``ssl_keyfile`` of the URL; the certificate names nobody in particular."""
+    app = make(url_with_certificate(servers["asking"], authority.issue(["application"])))
+    assert sign_in(app, "7").get("/who").json == {"user": "7", "level": 0, "lang": None}
+
+
+@pytest.mark.parametrize("shown", ["nothing", "a stranger's", "an expired one"])
+def test_who_has_none_or_a_bad_one_may_not(
+    make: Callable[..., Flask], servers: Servers, authority: Authority, stranger: Authority, shown: str
+) -> None:
+    """The server says so in an alert; where it ends the connection first, there is nothing to be read."""
+    server = servers["asking"]
+    certificates = {"a stranger's": stranger.issue(["x"]), "an expired one": authority.issue(["x"], expired=True)}
+    certificate = certificates.get(shown)
+    url = url_with_certificate(server, certificate) if certificate else f"rediss://{HOST}:{server.port}/0"
+    app = make(url)
+    classes: set[ErrorClass] = set()
+
+    def told() -> bool:
+        classes.add(refusal(app).error_class)
+        return ErrorClass.IDENTITY_REFUSED in classes
+
+    wait_until(told, "an alert", LONG)
+    assert classes <= {ErrorClass.IDENTITY_REFUSED, ErrorClass.UNREACHABLE}
+
+
+# -- mix-ups and the wire ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "server"), [("redis", "good"), ("rediss", "plain")])
+def test_tls_and_none_do_not_understand_each_other(
+    make: Callable[..., Flask], servers: Servers, scheme: str, server: str
+) -> None:
+    """Class U; a server without TLS waits for the rest of a request, so it is the time-out that ends it."""
+    app = make(f"{scheme}://{HOST}:{servers[server].port}/0", REDIS_CONNECT_TIMEOUT=0.3)
+    refused = refusal(app)
+    assert refused.error_class is ErrorClass.UNREACHABLE
+    browser = sign_in(app, "7")
+    wait_until_lost(app, "primary")
+    assert browser.get("/who").json == {"user": "7", "level": 2, "lang": None}
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 9, 40])
+def test_a_bit_that_was_turned_over_costs_one_command(make: Callable[..., Flask], servers: Servers, at: int) -> None:
+    """It is noticed, whatever it hits, and the next command works."""
+    with FaultProxy("127.0.0.1", servers["good"].port) as proxy:
+        store = parts(make(f"rediss://{HOST}:{proxy.port}/0")).repository.primary
+        store.time_ms(timeout=1)
+        for fresh in (False, True):
+            if fresh:
+                store.forget_connections()
+            before = proxy.hits["flip"]
+            with proxy.failing(flip(at)), pytest.raises(StoreError) as caught:
+                store.time_ms(timeout=1)
+            assert proxy.hits["flip"] > before
+            assert caught.value.error_class is ErrorClass.UNREACHABLE
+            assert store.time_ms(timeout=1) > 0
+
+
+# -- sentinels ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sentinel(tmp_path_factory: pytest.TempPathFactory, servers: Servers, authority: Authority) -> Iterator[Redis8]:
+    """One that speaks TLS only, to clients and to the servers it watches, and tells their names."""
+    folder = tmp_path_factory.mktemp("sentinel")
+    with TlsSentinel(folder, servers["good"], authority) as sentinel:
+        yield sentinel
+
+
+class TlsSentinel(Redis8):
+    """A redis-server as a sentinel with TLS. It rewrites its configuration file, so it has one of its own."""
+
+    def __init__(self, folder: Path, watched: Redis8, authority: Authority) -> None:
+        super().__init__(folder, certificate=watched.certificate)
+        self._configuration = folder / "sentinel.conf"
+        self._configuration.write_text(
+            f"port 0\ntls-port {self.port}\nbind 127.0.0.1\ndir {folder}\nunixsocket {self.socket}\n"
+            f"tls-cert-file {watched.certificate}\ntls-key-file {watched.certificate}\n"
+            f"tls-ca-cert-file {authority.certificate}\ntls-auth-clients no\ntls-replication yes\n"
+            "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+            f"sentinel monitor sessions {HOST} {watched.port} 1\n"
+        )
+
+    def _command(self) -> list[str]:
+        return [str(self._configuration), "--sentinel"]
+
+    def _answers(self) -> bool:
+        with suppress(redis.ConnectionError, redis.TimeoutError), self._over_tls() as client:
+            return bool(client.ping())
+        return False
+
+    def _over_tls(self) -> redis.Redis:
+        retry = Retry(NoBackoff(), 0)
+        return redis.Redis(
+            host=HOST, port=self.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False, retry=retry, protocol=2
+        )
+
+
+def test_sentinels_speak_tls_too(
+    make: Callable[..., Flask], servers: Servers, sentinel: Redis8, stranger: Authority
+) -> None:
+    """``rediss+sentinel://`` asks them and connects to the server with the same trust, and with no other."""
+    url = f"rediss+sentinel://{HOST}:{sentinel.port}/sessions"
+    app = make(url)
+    assert sign_in(app, "7").get("/who").json == {"user": "7", "level": 0, "lang": None}
+    refused = refusal(make(url, REDIS_CA_FILE=str(stranger.certificate)))
+    assert refused.error_class is ErrorClass.IDENTITY_REFUSED
+    refused = refusal(make(url.replace(HOST, "127.0.0.1")))
+    assert refused.error_class is ErrorClass.IDENTITY_REFUSED

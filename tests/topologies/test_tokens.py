@@ -1,0 +1,146 @@
+"""Tokens on a real server: asked for, refused, and exchanged twice under load without a failed request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from flask import Flask
+from redis.credentials import CredentialProvider
+
+from example_app.servers import Valkey
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
+from tests.integration.conftest import parts
+
+from .conftest import MakeApp
+from .deployments import ENGINES
+
+ADMIN = ["ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all"]
+TOKENS = [f"token-number-{number}-of-the-test" for number in range(3)]
+
+
+class Locked:
+    """A server whose default user needs a token."""
+
+    def __init__(self, server: Valkey) -> None:
+        self.server = server
+        self._admin: Any = redis.Redis(port=server.port, username="admin", password="any", decode_responses=True)
+
+    def set(self, *rules: str) -> None:
+        """Change the default user: ``>token`` accepts one more, ``<token`` one less."""
+        self._admin.execute_command("ACL", "SETUSER", "default", *rules)
+
+    def refusals(self) -> int:
+        """How many greetings the server has refused."""
+        return sum(int(entry["count"]) for entry in self._admin.acl_log() if entry["reason"] == "auth")
+
+    def greeted(self) -> int:
+        """How many connections there were."""
+        info: Any = self._admin.info("stats")
+        return int(info["total_connections_received"])
+
+    def close(self) -> None:
+        self._admin.close()
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    with ENGINES[request.param](tmp_path_factory.mktemp("locked"), appendonly=False) as server:
+        with server.client() as client:
+            client.execute_command(*ADMIN)
+        locked = Locked(server)
+        yield locked
+        locked.set("nopass")  # else nobody could ask it whether it has ended
+        locked.close()
+
+
+@pytest.fixture
+def locked(running: Locked) -> Locked:
+    """It takes the first token, and nothing has been refused yet."""
+    running.set("resetpass", f">{TOKENS[0]}")
+    with redis.Redis(port=running.server.port, username="admin", password="any") as admin:
+        admin.acl_log_reset()
+        admin.flushall()
+    return running
+
+
+def address(locked: Locked, token: str | None = None) -> str:
+    return f"redis://{f':{token}@' if token else ''}127.0.0.1:{locked.server.port}/0"
+
+
+@pytest.mark.parametrize("token", [None, TOKENS[1]], ids=["none", "wrong"])
+def test_a_refused_token_is_an_outage_until_it_is_right(
+    make_app: MakeApp, locked: Locked, token: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NOAUTH and WRONGPASS are class A: noticed at once, probed until it is accepted."""
+    app = make_app(REDIS_URL=address(locked), REDIS_TOKEN=token)
+    with pytest.raises(StoreError) as caught:
+        parts(app).repository.primary.time_ms(timeout=LONG)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    user = sign_in(app, "7")
+    wait_until_lost(app, "primary")
+    assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
+    assert not any(token in caplog.text for token in TOKENS)
+    locked.set(f">{token}" if token else "nopass")
+    wait_until_home(app)
+    assert user.get("/who").json == {"user": "7", "level": 0, "lang": None}
+
+
+class TokenFile(CredentialProvider):
+    """Reads its token anew for every connection, as from a secret that is mounted into a container."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get_credentials(self) -> tuple[str]:
+        return (self.path.read_text(),)
+
+
+def visit(app: Flask, number: int) -> tuple[int, Any]:
+    """Somebody signs in and reads over connections that are all new; the status of the sign-in, and what was read."""
+    browser = app.test_client()
+    forget: Callable[[], None] = parts(app).repository.primary.forget_connections
+    forget()
+    status = browser.post(f"/login/{number}").status_code
+    forget()
+    return status, browser.get("/who").json
+
+
+def test_two_rotations_without_a_failed_request(make_app: MakeApp, locked: Locked, tmp_path: Path) -> None:
+    """The server takes both, the file gets the new one, the old one is taken away; and once more."""
+    file = TokenFile(tmp_path / "token")
+    file.path.write_text(TOKENS[0])
+    client = redis.Redis(port=locked.server.port, credential_provider=file)
+    app = make_app(REDIS_CLIENT=client)
+    before = locked.greeted()
+
+    def load(stage: int) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            numbers = range(stage * 100, stage * 100 + 12)
+            seen = dict(zip(numbers, threads.map(lambda number: visit(app, number), numbers), strict=True))
+        assert seen == {n: (200, {"user": str(n), "level": 0, "lang": None}) for n in numbers}
+
+    load(0)
+    for turn, (old, new) in enumerate(pairwise(TOKENS)):
+        locked.set(f">{new}")
+        load(turn * 3 + 1)
+        file.path.write_text(new)
+        load(turn * 3 + 2)
+        locked.set(f"<{old}")
+        load(turn * 3 + 3)
+    assert locked.refusals() == 0
+    assert locked.greeted() - before >= 100
+    assert not parts(app).health.open_stores()
+    client.close()
+
+
+def test_a_token_in_the_url_is_as_good(make_app: MakeApp, locked: Locked) -> None:
+    """And both engines take it from the default user."""
+    assert sign_in(make_app(REDIS_URL=address(locked, TOKENS[0]))).get("/who").json["level"] == 0
+    assert locked.refusals() == 0
