@@ -1,0 +1,71 @@
+"""Servers of the fault matrix: started once, reset for each row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from example_app.servers import Postgres
+from tests.integration.behind import emptied
+
+from .matrix import Row
+from .matrix_servers import Pair
+from .matrix_site import Site, proxies
+
+pytest.register_assert_rewrite("tests.faults.matrix_proof")
+
+
+@pytest.fixture(scope="session")
+def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pair]]:
+    """A primary and a replica of an engine; started when first asked for."""
+    pairs: dict[str, Pair] = {}
+    with ExitStack() as stack:
+
+        def get(engine: str) -> Pair:
+            if engine not in pairs:
+                pairs[engine] = stack.enter_context(Pair.running(engine, tmp_path_factory.mktemp(engine)))
+            pairs[engine].reset()
+            return pairs[engine]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Postgres]]:
+    """An empty PostgreSQL; started when first asked for."""
+    servers: list[Postgres] = []
+    with ExitStack() as stack:
+
+        def get() -> Postgres:
+            if not servers:
+                servers.append(stack.enter_context(Postgres(tmp_path_factory.mktemp("matrix-postgres"))))
+            emptied(servers[0])
+            return servers[0]
+
+        yield get
+
+
+@pytest.fixture
+def site(
+    row: Row,
+    engine: str,
+    database: str,
+    pair_of: Callable[[str], Pair],
+    database_server: Callable[[], Postgres],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Site]:
+    """What a row is run on; everything is well, and a worker serves. All that is logged is captured."""
+    caplog.set_level(logging.DEBUG, "flask_langpont_session")
+    pair, postgres = pair_of(engine), database_server() if database == "postgresql" else None
+    with proxies(pair, postgres) as before_servers:
+        site = Site(pair, before_servers, tmp_path, row.config, postgres)
+        with row.before(site):
+            site.start()
+            site.create_tables()
+            yield site
+            site.stop()

@@ -1,0 +1,639 @@
+"""How the faults of the matrix are caused, and how each one shows that it happened.
+
+A cause is opened with the site and gives its evidence: a function that says how often the fault bit so far, by what the
+servers or the proxy counted, never by what the application says.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from example_app.processes import wait_until
+from example_app.servers import Valkey
+from flask_langpont_session import extension, monitor, repository
+from tests.integration.conftest import parts
+
+from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals
+from .matrix_site import Site
+from .proxy import REFUSE, Fault
+
+Evidence = Callable[[], int]
+Cause = Callable[[Site], AbstractContextManager[Evidence]]
+
+
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+def wire(fault: Fault, *stores: str) -> Cause:
+    """The proxies before these stores fail; they count how often."""
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        proxies = [site.proxies[store] for store in stores]
+        before = [proxy.hits[fault.name] for proxy in proxies]
+        with ExitStack() as stack:
+            for proxy in proxies:
+                stack.enter_context(proxy.failing(fault))
+            yield lambda: min(proxy.hits[fault.name] - seen for proxy, seen in zip(proxies, before, strict=True))
+
+    return cause
+
+
+@contextmanager
+def full_backlog(site: Site) -> Iterator[Evidence]:
+    """Nobody accepts, and the kernel's queue is full: it drops each SYN without a word."""
+    proxy = site.proxies["primary"]
+
+    def silences() -> int:
+        with socket.socket() as caller:
+            caller.settimeout(0.3)
+            try:
+                caller.connect(("127.0.0.1", proxy.port))
+            except TimeoutError:
+                return 1
+        return 0
+
+    with proxy.failing(REFUSE), ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", proxy.port))
+        listener.listen(0)
+        for _ in range(4):
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            with suppress(BlockingIOError):
+                caller.connect(("127.0.0.1", proxy.port))
+        yield silences
+
+
+@contextmanager
+def idle_connections_closed(site: Site) -> Iterator[Evidence]:
+    """By the server, behind the application's back."""
+    closed = cut_off(site.pair.primary) + cut_off(site.pair.replica)
+    _until_closed(site, "primary", "replica")
+    yield lambda: closed
+
+
+def _until_closed(site: Site, *stores: str) -> None:
+    """Return when the application's side knows that the server has closed its connections."""
+    for proxy in (site.proxies[store] for store in stores):
+        wait_until(lambda proxy=proxy: not proxy.connections, "closed connections", LONG)  # type: ignore[misc]
+        proxy.heal()  # what its thread has begun before this, it has done after it
+
+
+@contextmanager
+def blips(site: Site) -> Iterator[Evidence]:
+    """Nobody listens for 0.3 s, again and again."""
+    proxy, over = site.proxies["primary"], threading.Event()
+    before = proxy.hits["refuse"]
+
+    def flap() -> None:
+        while not over.wait(0.3):
+            with proxy.failing(REFUSE):
+                over.wait(0.3)
+
+    thread = threading.Thread(target=flap, name="blips")
+    thread.start()
+    try:
+        yield lambda: proxy.hits["refuse"] - before
+    finally:
+        over.set()
+        thread.join()
+
+
+# -- the server's process ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(site: Site) -> Iterator[Evidence]:
+    """The primary's process stands still (SIGSTOP); its kernel still accepts connections."""
+    server = site.pair.primary
+    server.freeze()
+    try:
+        yield lambda: int(psutil.Process(server.pid).status() == psutil.STATUS_STOPPED)
+    finally:
+        server.thaw()
+
+
+@contextmanager
+def killed(site: Site) -> Iterator[Evidence]:
+    """kill -9; it comes back empty, and its replica follows it."""
+    server, before = site.pair.primary, run_id(site.pair.primary)
+    server.kill()
+    try:
+        yield lambda: int(not server.running)
+    finally:
+        server.start()
+    assert run_id(server) != before
+
+
+@contextmanager
+def restarted(site: Site) -> Iterator[Evidence]:
+    """Killed and started again before anybody noticed; empty."""
+    before = run_id(site.pair.primary)
+    _restart(site)
+    yield lambda: int(run_id(site.pair.primary) != before)
+
+
+@contextmanager
+def restarted_with_old_data(site: Site) -> Iterator[Evidence]:
+    """From a snapshot that was taken before the outage."""
+    with snapshot(site.pair.primary):
+        before = run_id(site.pair.primary)
+        with killed(site) as is_down:
+            yield is_down
+        assert run_id(site.pair.primary) != before
+        with site.pair.primary.client() as client:
+            assert client.dbsize(), "the server came back without the old data"
+    _replica_follows(site)
+
+
+@contextmanager
+def loading(site: Site) -> Iterator[Evidence]:
+    """The primary reads its data back, slowly, and answers LOADING meanwhile."""
+    server = site.pair.primary
+    with server.client() as client, client.pipeline(transaction=False) as pipeline:
+        for number in range(3000):  # more than 1 KB each, so that it answers between any two of them
+            pipeline.set(f"filler:{number}", secrets.token_bytes(1200))
+        pipeline.execute()
+    with snapshot(server):
+        server.kill()
+        _until_closed(site, "primary")
+        slowly = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+        slow = type(server)(server.folder, port=server.port, appendonly=False, extra=slowly)
+        process = slow._launch()
+        try:
+            wait_until(lambda: _is_loading(server), "a server that loads", LONG)
+            yield lambda: refusals(server, "LOADING") if not answers(server) else 0
+        finally:
+            process.kill()
+            process.wait()
+        server.start()
+    with server.client() as client:
+        client.delete(*(f"filler:{number}" for number in range(3000)))
+    _replica_follows(site)
+
+
+def _is_loading(server: Valkey) -> bool:
+    with suppress(redis.ConnectionError, redis.TimeoutError):
+        return bool(info(server, "persistence").get("loading"))
+    return False
+
+
+@contextmanager
+def snapshot(server: Valkey) -> Iterator[None]:
+    """What the server has now is what it starts with while this is open."""
+    with server.client() as client:
+        client.save()
+    try:
+        yield
+    finally:
+        (server.folder / "dump.rdb").unlink()
+
+
+def run_id(server: Valkey) -> str:
+    """Another one after each start."""
+    return str(info(server, "server")["run_id"])
+
+
+def _restart(site: Site) -> None:
+    site.pair.primary.kill()
+    _until_closed(site, "primary")
+    site.pair.primary.start()
+    _replica_follows(site)
+
+
+def _replica_follows(site: Site) -> None:
+    site.pair.replica.start()
+    site.pair.catch_up()
+
+
+# -- what a server refuses ---------------------------------------------------------------------------------------------
+
+
+def refusing(code: str, store: str = "primary", **settings: object) -> Cause:
+    """A server that is configured so that it answers with this code; it counts how often."""
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        server = site.server(store)
+        before = refusals(server, code)
+        with configured(server, **settings):
+            yield lambda: refusals(server, code) - before
+
+    return cause
+
+
+@contextmanager
+def demoted(site: Site) -> Iterator[Evidence]:
+    """The live primary becomes a replica (of nobody who answers), as after a failover that it did not notice."""
+    server = site.pair.primary
+    before = refusals(server, "READONLY")
+    with server.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            yield lambda: refusals(server, "READONLY") - before
+        finally:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+    _replica_follows(site)
+
+
+@contextmanager
+def no_answer_without_primary(site: Site) -> Iterator[Evidence]:
+    """The primary is dead, and its replica gives out no stale data: MASTERDOWN."""
+    replica = site.pair.replica
+    with configured(replica, replica_serve_stale_data="no"):
+        before = refusals(replica, "MASTERDOWN")
+        with killed(site):
+            # INFO is refused, too, but counted.
+            yield lambda: int(_says(replica, redis.exceptions.MasterDownError))
+    _replica_follows(site)
+    assert refusals(replica, "MASTERDOWN") > before + 1
+
+
+@contextmanager
+def snapshot_fails(site: Site) -> Iterator[Evidence]:
+    """The background save cannot write its file: MISCONF. A folder is in its place, which stops root, too."""
+    server = site.pair.primary
+    before, in_the_way = refusals(server, "MISCONF"), server.folder / "dump.rdb"
+    in_the_way.mkdir()
+    with configured(server, save="3600 1"), server.client() as client:
+        client.bgsave()
+        wait_until(lambda: info(server, "persistence")["rdb_last_bgsave_status"] == "err", "a failed save", LONG)
+        try:
+            yield lambda: refusals(server, "MISCONF") - before
+        finally:
+            in_the_way.rmdir()
+            client.save()
+            in_the_way.unlink()
+
+
+@contextmanager
+def app_user(site: Site) -> Iterator[None]:
+    """The application has a user of its own in the primary, with a password."""
+    with site.pair.primary.client() as client:
+        client.acl_setuser(USER, enabled=True, passwords=[f"+{PASSWORDS[0]}"], **_ALL_RIGHTS)
+        try:
+            yield
+        finally:
+            client.acl_deluser(USER)
+
+
+USER = "langpont"
+PASSWORDS = tuple(f"password-{secrets.token_hex(16)}" for _ in range(2))
+_ALL_RIGHTS: Mapping[str, Any] = {"keys": ["*"], "channels": ["*"], "commands": ["+@all"]}
+
+
+def signed_in_url(site: Site) -> str:
+    """Where the application's user goes."""
+    return f"redis://{USER}:{PASSWORDS[0]}@127.0.0.1:{site.proxies['primary'].port}/0"
+
+
+def rotating_client(site: Site) -> redis.Redis:
+    """A client that asks somebody for the password at each connect."""
+    return redis.Redis(port=site.proxies["primary"].port, credential_provider=Rotating())
+
+
+class Rotating(redis.CredentialProvider):
+    """Says the password of the day."""
+
+    today = PASSWORDS[0]
+
+    def get_credentials(self) -> tuple[str, str]:
+        return USER, Rotating.today
+
+
+@contextmanager
+def rotated(site: Site) -> Iterator[Evidence]:
+    """A second password holds, then it alone; what is connected stays, until its connection is closed."""
+    server = site.pair.primary
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", USER, f">{PASSWORDS[1]}")
+        Rotating.today = PASSWORDS[1]
+        client.execute_command("ACL", "SETUSER", USER, f"<{PASSWORDS[0]}")
+        closed = int(client.client_kill_filter(user=USER))
+        _until_closed(site, "primary")
+        try:
+            yield lambda: closed if _is_refused(server, PASSWORDS[0]) else 0
+        finally:
+            Rotating.today = PASSWORDS[0]
+
+
+def _says(server: Valkey, error: type[Exception]) -> bool:
+    with server.client() as client:
+        try:
+            client.ping()
+        except error:
+            return True
+    return False
+
+
+def _is_refused(server: Valkey, password: str) -> bool:
+    with redis.Redis(port=server.port, username=USER, password=password, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            client.ping()
+        except redis.AuthenticationError:
+            return True
+    return False
+
+
+@contextmanager
+def password_changed(site: Site) -> Iterator[Evidence]:
+    """The application's password is refused; its connections are made anew: WRONGPASS."""
+    server = site.pair.primary
+    before = refusals(server, "WRONGPASS")
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", USER, "resetpass", f">{PASSWORDS[1]}")
+        client.client_kill_filter(user=USER)
+        _until_closed(site, "primary")
+        yield lambda: refusals(server, "WRONGPASS") - before
+        client.execute_command("ACL", "SETUSER", USER, "resetpass", f">{PASSWORDS[0]}")
+
+
+@contextmanager
+def password_asked_for(site: Site) -> Iterator[Evidence]:
+    """The server wants a password, the application has none: NOAUTH."""
+    server = site.pair.primary
+    before = refusals(server, "NOAUTH")
+    with server.client() as client:  # connected before, so that it can take the password away again
+        client.config_set("requirepass", PASSWORDS[0])
+        client.client_kill_filter(_type="normal", skipme=True)
+        _until_closed(site, "primary")
+        try:
+            yield lambda: _count(client.info("errorstats"), "NOAUTH") - before
+        finally:
+            client.config_set("requirepass", "")
+
+
+def _count(errors: Any, code: str) -> int:
+    return int(errors.get(f"errorstat_{code}", {}).get("count", 0))
+
+
+@contextmanager
+def without_rights(site: Site) -> Iterator[Evidence]:
+    """The application's user loses all rights: NOPERM."""
+    server = site.pair.primary
+    before = refusals(server, "NOPERM")
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", USER, "-@all")
+        try:
+            yield lambda: refusals(server, "NOPERM") - before
+        finally:
+            client.execute_command("ACL", "SETUSER", USER, "+@all")
+
+
+@contextmanager
+def no_more_clients(site: Site) -> Iterator[Evidence]:
+    """The server has as many connections as it takes, and the application's were closed."""
+    server = site.pair.primary
+    with server.client() as client, ExitStack() as stack:
+        client.ping()
+        before = int(info(server, "stats")["rejected_connections"])
+        client.client_kill_filter(_type="normal", skipme=True)
+        _until_closed(site, "primary")
+        known = client.config_get("maxclients")["maxclients"]
+        client.config_set("maxclients", 2)  # this one and the replica
+        stack.callback(client.config_set, "maxclients", known)
+        yield lambda: int(client.info("stats")["rejected_connections"]) - before
+
+
+@contextmanager
+def endless_script(site: Site) -> Iterator[Evidence]:
+    """Somebody's script does not end, and the server says BUSY to all others."""
+    server = site.pair.primary
+    before = refusals(server, "BUSY")
+
+    def run() -> None:
+        with server.client() as client, suppress(redis.RedisError):
+            client.connection_pool.connection_kwargs["socket_timeout"] = LONG
+            client.execute_command("EVAL", "while true do end", 0)
+
+    with configured(server, busy_reply_threshold=20):
+        thread = threading.Thread(target=run, name="endless-script")
+        thread.start()
+        wait_until(lambda: not answers(server), "a busy server", LONG)
+        try:
+            yield lambda: int(not answers(server))  # INFO is refused, too
+        finally:
+            with server.client() as client:
+                client.script_kill()
+            thread.join(LONG)
+    assert refusals(server, "BUSY") > before + 1
+
+
+@contextmanager
+def paused(site: Site) -> Iterator[Evidence]:
+    """CLIENT PAUSE WRITE: whatever may write is not answered, and that is every script."""
+    server = site.pair.primary
+    with server.client() as client:
+        client.client_pause(60_000, all=False)
+        try:
+            yield lambda: int(_hangs(server))
+        finally:
+            client.client_unpause()
+
+
+def _hangs(server: Valkey) -> bool:
+    with server.client() as client:
+        try:
+            client.set("fault-matrix", "1")
+        except redis.TimeoutError:
+            return True
+    return False
+
+
+# -- what data becomes of ----------------------------------------------------------------------------------------------
+
+
+def lost_data(lose: Callable[[Valkey], object], count: Callable[[Valkey], int]) -> Cause:
+    """Everything in the primary is gone, and nothing else happened.
+
+    :param count: what the server says of how often it happened.
+    """
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        server = site.pair.primary
+        before = count(server)
+        lose(server)
+        assert not keys(server, "session:auth:*")
+        site.pair.catch_up()
+        yield lambda: count(server) - before
+
+    return cause
+
+
+def evictions(server: Valkey) -> int:
+    """Keys that the server gave up for others."""
+    return int(info(server, "stats")["evicted_keys"])
+
+
+def flushes(server: Valkey) -> int:
+    """How often the server was emptied."""
+    return calls(server, "flushall")
+
+
+def evict(server: Valkey) -> None:
+    """What has a time to live gives way to something else, as ElastiCache's default policy has it."""
+    with configured(server, maxmemory=1, maxmemory_policy="volatile-lru"):
+        wait_until(lambda: not keys(server, "session:auth:*"), "evicted sessions", LONG)
+
+
+def flush(server: Valkey) -> None:
+    """FLUSHALL by hand."""
+    with server.client() as client:
+        client.flushall()
+
+
+def keys(server: Valkey, pattern: str = "*") -> Sequence[str]:
+    """The names that are there."""
+    with server.client() as client:
+        found: list[str] = client.keys(pattern)
+    return found
+
+
+def damaged(damage: Callable[[Any, str], object], still_there: Callable[[Any, str], object]) -> Cause:
+    """All records of all sessions are spoilt.
+
+    :param still_there: whether it can be seen on a record, or on what it was set aside as.
+    """
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        server = site.pair.primary
+        spoilt = [key for key in keys(server, "session:*") if "{" in key]
+        with server.client() as client:
+            for key in spoilt:
+                damage(client, key)
+            yield lambda: sum(bool(still_there(client, key)) for key in spoilt)
+
+    return cause
+
+
+def of_another_type(client: Any, key: str) -> None:
+    """A list where a hash was: WRONGTYPE."""
+    client.delete(key)
+    client.lpush(key, "x")
+
+
+def is_set_aside(client: Any, key: str) -> bool:
+    """As it was, beside its place."""
+    return bool(client.type(f"{key}:aside") == "list")
+
+
+def unreadable(client: Any, key: str) -> None:
+    """No text in any of a session's own fields."""
+    for name in client.hkeys(key):
+        if not name.startswith("@"):
+            client.hset(key, name, b"\xff")
+
+
+def is_unreadable(client: Any, key: str) -> bool:
+    """Some value is still no text."""
+    with redis.Redis.from_pool(_bytes_of(client)) as raw:
+        return b"\xff" in raw.hvals(key)
+
+
+def _bytes_of(client: Any) -> redis.ConnectionPool:
+    return redis.ConnectionPool(port=client.connection_pool.connection_kwargs["port"])
+
+
+@contextmanager
+def small_limit(site: Site) -> Iterator[Evidence]:
+    """A value above this closes the connection: to a client that looks like an outage."""
+    server = site.pair.primary
+
+    def cuts() -> int:
+        with server.client() as client:
+            try:
+                client.set("fault-matrix", "x" * 2 * MEGABYTE)
+            except (redis.ConnectionError, redis.ResponseError):
+                return 1
+        return 0
+
+    with configured(server, proto_max_bulk_len=MEGABYTE):
+        yield cuts
+
+
+MEGABYTE = 1_048_576
+
+
+@contextmanager
+def forgotten_scripts(site: Site) -> Iterator[Evidence]:
+    """SCRIPT FLUSH: NOSCRIPT."""
+    server = site.pair.primary
+    before = refusals(server, "NOSCRIPT")
+    with server.client() as client:
+        client.script_flush()
+    yield lambda: refusals(server, "NOSCRIPT") - before
+
+
+# -- this process ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def starved_threads(site: Site) -> Iterator[Evidence]:
+    """Threads that compute: whoever waits for an answer waits for the interpreter, too."""
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(2000))
+
+    def lags() -> int:
+        began = time.monotonic()
+        for _ in range(10):
+            time.sleep(0.0001)
+        return int(time.monotonic() - began > 0.01)
+
+    threads = [threading.Thread(target=compute, name="hog") for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield lags
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def skewed(seconds: float) -> Cause:
+    """This host's clock is wrong by so much; those of Redis and the database are right."""
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        asked: Counter[str] = Counter()
+
+        def shifted(name: str, by: float) -> Callable[[], float]:
+            right: Callable[[], float] = getattr(time, name)
+
+            def clock() -> float:
+                asked[name] += 1
+                return type(right())(right() + by)
+
+            return clock
+
+        wrong = SimpleNamespace(**vars(time))
+        wrong.time, wrong.time_ns = shifted("time", seconds), shifted("time_ns", int(seconds * 1e9))
+        with ExitStack() as stack:
+            for module in (extension, repository, monitor):
+                stack.enter_context(patch.object(module, "time", wrong))
+            stack.enter_context(patch.object(parts(site.app).repository.journal, "_clock", wrong.time))
+            yield lambda: asked.total()
+
+    return cause

@@ -1,0 +1,191 @@
+"""How the database's faults of the matrix are caused, and how each one shows that it happened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import sqlalchemy as sa
+
+from example_app.processes import wait_until
+
+from .matrix_faults import Cause, Evidence, wire
+from .matrix_servers import LONG
+from .matrix_site import Site
+from .proxy import REFUSE
+
+TABLES = ("langpont_sessions", "langpont_users")
+
+
+@contextmanager
+def operator(site: Site) -> Iterator[sa.Connection]:
+    """A connection of nobody's that is in no proxy's way, each statement a transaction."""
+    engine = sa.create_engine(
+        site.direct_database_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+    )
+    with engine.connect() as connection:
+        yield connection
+
+
+def is_live(site: Site, digest: str) -> bool:
+    """What the database says of a session."""
+    with operator(site) as connection:
+        live = connection.execute(sa.text("SELECT live FROM langpont_sessions WHERE digest = :d"), {"d": digest})
+        return bool(live.scalar_one())
+
+
+def _fails(site: Site, statement: str, before: str = "SELECT 1") -> int:
+    """Whether a statement of the operator's own fails."""
+    with operator(site) as connection:
+        connection.exec_driver_sql(before)
+        try:
+            connection.exec_driver_sql(statement)
+        except sa.exc.DBAPIError:
+            return 1
+    return 0
+
+
+@contextmanager
+def cut_once(site: Site) -> Iterator[Evidence]:
+    """All connections are closed, new ones are accepted."""
+    proxy = site.proxies["database"]
+    before = proxy.counters.accepted
+    proxy.drop_connections()
+    yield lambda: proxy.counters.accepted - before  # whoever asks has to connect anew
+
+
+@contextmanager
+def locked(site: Site) -> Iterator[Evidence]:
+    """Somebody else writes and does not come to an end."""
+    if site.postgres is None:
+        with sqlite3.connect(site.database_file, isolation_level=None) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            yield lambda: _fails(site, "BEGIN IMMEDIATE", "PRAGMA busy_timeout = 0")
+            writer.execute("ROLLBACK")
+        writer.close()
+        return
+    with operator(site) as owner, owner.execution_options(isolation_level="READ COMMITTED").begin():
+        owner.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)} IN EXCLUSIVE MODE")
+        yield lambda: _fails(site, f"DELETE FROM {TABLES[0]} WHERE digest = ''", "SET lock_timeout = 20")
+
+
+@contextmanager
+def slow_writes(site: Site) -> Iterator[Evidence]:
+    """Whatever is written takes ten seconds; a sequence, which no rollback sets back, counts."""
+    with operator(site) as connection:
+        connection.exec_driver_sql("CREATE SEQUENCE slow_writes")
+        connection.exec_driver_sql(
+            "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN PERFORM nextval('slow_writes'); PERFORM pg_sleep(10); RETURN NEW; END$$"
+        )
+        for table in TABLES:
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION sleep()"
+            )
+        try:
+            yield lambda: int(
+                connection.exec_driver_sql("SELECT last_value FROM slow_writes WHERE is_called").scalar() or 0
+            )
+        finally:
+            connection.exec_driver_sql("DROP FUNCTION sleep CASCADE")
+            connection.exec_driver_sql("DROP SEQUENCE slow_writes")
+
+
+POOL_SIZE = 3
+
+
+def small_engine(site: Site) -> sa.Engine:
+    """An application's engine with few connections and little patience."""
+    return sa.create_engine(
+        site.database_url,
+        poolclass=sa.QueuePool,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=0.05,
+        hide_parameters=True,
+    )
+
+
+@contextmanager
+def exhausted(site: Site) -> Iterator[Evidence]:
+    """The application has all connections, and keeps them."""
+    engine: sa.Engine = site.app.config["LANGPONT_SESSION_DATABASE_ENGINE"]
+
+    def refuses() -> int:
+        try:
+            engine.connect()
+        except sa.exc.TimeoutError:
+            return 1
+        return 0
+
+    with ExitStack() as stack:
+        for _ in range(POOL_SIZE):
+            stack.enter_context(engine.connect())
+        yield refuses
+
+
+@contextmanager
+def read_only(site: Site) -> Iterator[Evidence]:
+    """As after a failover of the database that its clients did not notice."""
+    with operator(site) as connection:
+        _set_read_only(connection, True)
+        try:
+            yield lambda: _fails(site, f"DELETE FROM {TABLES[0]} WHERE digest = ''")
+        finally:
+            connection.exec_driver_sql("SET default_transaction_read_only = off")
+            _set_read_only(connection, False)
+
+
+def _set_read_only(connection: sa.Connection, value: bool) -> None:
+    setting = "SET default_transaction_read_only = on" if value else "RESET default_transaction_read_only"
+    connection.exec_driver_sql(f"ALTER SYSTEM {setting}")
+    connection.exec_driver_sql("SELECT pg_reload_conf()")
+    # Of a connection that was made since: this one may have a setting of its own.
+    wait_until(lambda: _reads_only(connection.engine) == value, "a reloaded configuration", LONG)
+
+
+def _reads_only(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(connection.exec_driver_sql("SHOW default_transaction_read_only").scalar() == "on")
+
+
+@contextmanager
+def table_missing(site: Site) -> Iterator[Evidence]:
+    """Somebody has renamed it."""
+    with operator(site) as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {TABLES[0]} RENAME TO somewhere_else")
+        try:
+            yield lambda: _fails(site, f"SELECT 1 FROM {TABLES[0]}")
+        finally:
+            connection.exec_driver_sql(f"ALTER TABLE somewhere_else RENAME TO {TABLES[0]}")
+
+
+@contextmanager
+def no_database(site: Site) -> Iterator[Evidence]:
+    """A worker starts and finds something else in the place of SQLite's file."""
+    good = site.database_file.with_suffix(".good")
+    site.stop()
+    with sqlite3.connect(site.database_file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    site.database_file.rename(good)
+    site.database_file.write_bytes(b"this is no database" * 400)
+    try:
+        site.start()
+        yield lambda: _fails(site, "PRAGMA user_version")
+    finally:
+        good.rename(site.database_file)
+
+
+def started_without(*stores: str) -> Cause:
+    """A worker starts while none of these stores answers."""
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        with ExitStack() as stack:
+            evidence = stack.enter_context(wire(REFUSE, *stores)(site))
+            site.start()
+            yield evidence
+
+    return cause
