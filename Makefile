@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FLASK_SDIST := flask-3.1.3
 
-.PHONY: demo test unit check flask-suite lowest bench clean
+.PHONY: demo test unit check flask-suite lowest bench outage-report soak clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -35,6 +35,15 @@ lowest: .venv-lowest/.installed
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks
+
+# The same outages for this package, Flask-Session and Django's cached_db; writes the table in docs/outages.md.
+outage-report: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m benchmarks.outages --write
+
+# Ten minutes of random faults. LANGPONT_SOAK_SEED repeats what another run has drawn.
+soak: $(INSTALLED)
+	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak
 
 clean:
 	rm -rf $(VENV) .venv-flask .venv-lowest dist

@@ -1,0 +1,1 @@
+"""Three ways to keep a session, the same outages for each: what their users get."""

@@ -1,0 +1,99 @@
+"""A browser over real HTTP that keeps cookies, takes the time, and never asks twice."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+FORM = "application/x-www-form-urlencoded"
+
+NO_ANSWER = 0
+"""The status of a request whose connection broke or that was given up."""
+
+PATIENCE = 60.0
+"""Seconds after which a browser gives up: the default of many load balancers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, and when.
+
+    :param status: of HTTP, or :data:`NO_ANSWER`.
+    :param began: when the request was sent, in seconds of :func:`time.monotonic`; `ended` likewise.
+    """
+
+    status: int
+    body: str = ""
+    set_cookies: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    began: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the answer is a promise: what was asked for is done."""
+        return 200 <= self.status < 300
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.began
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Browser:
+    """One cookie jar. Every request has a connection of its own: who dies with a request takes no other with it."""
+
+    url: str
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def twin(self, url: str | None = None) -> Browser:
+        """Another browser with a copy of the cookies as they are now: a thief, or a page that was opened before."""
+        return Browser(url or self.url, dict(self.cookies))
+
+    def get(self, path: str) -> Answer:
+        """Ask for a page."""
+        return self._ask("GET", path, None)
+
+    def send(self, path: str, **form: str) -> Answer:
+        """Post a form."""
+        return self._ask("POST", path, urlencode(form))
+
+    def _ask(self, method: str, path: str, body: str | None) -> Answer:
+        headers = {"Content-Type": FORM} if body is not None else {}
+        if self.cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        began = time.monotonic()
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+        except (OSError, http.client.HTTPException):
+            return Answer(NO_ANSWER, began=began, ended=time.monotonic())
+        finally:
+            connection.close()
+        ended = time.monotonic()
+        set_cookies = tuple(response.headers.get_all("Set-Cookie") or ())
+        for header in set_cookies:
+            self._keep(header)
+        return Answer(response.status, text, set_cookies, dict(response.headers.items()), began, ended)
+
+    def _keep(self, header: str) -> None:
+        pair, *attributes = header.split(";")
+        name, _, value = pair.partition("=")
+        deleted = value in ("", '""') or any(a.strip().lower() == "max-age=0" for a in attributes)
+        if deleted:
+            self.cookies.pop(name, None)
+        else:
+            self.cookies[name] = value

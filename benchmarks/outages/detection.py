@@ -1,0 +1,198 @@
+"""``python -m benchmarks.outages --detection``: how soon this package notices an outage, what that costs, and how soon
+all is well again. One worker with four threads, four browsers that hardly pause."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from tests.faults import proxy
+
+from .apps.langpont import TOOK
+from .apps.pages import LISTS
+from .browser import Answer, Browser
+from .faults import OUTAGES
+from .stage import LANGPONT, THREADS, Stage, staged
+
+BUDGET = 0.3
+"""Seconds: the default of REQUEST_BUDGET."""
+
+DEAR = 0.05
+"""Seconds from which on a request has paid for the outage; a healthy one takes a few milliseconds."""
+
+PAUSE = 0.01
+"""Seconds between two requests of one browser: they shall find the machine idle, not each other."""
+
+_PATIENCE = 30.0
+_RATHER_OFTEN = 10
+"""One request in so many writes, so that there is something to bring home."""
+
+_BY_NAME = {outage.name: outage for outage in OUTAGES}
+_Causing = Callable[[Stage, list[str]], AbstractContextManager[None]]
+
+KINDS: Sequence[tuple[str, _Causing, float]] = (
+    ("connections refused", _BY_NAME["refused"].causing, 0.1),
+    ("connections reset", _BY_NAME["reset"].causing, 0.1),
+    ("something else answers", _BY_NAME["garbage"].causing, 0.1),
+    ("hang (SIGSTOP)", _BY_NAME["hang"].causing, 0.35),
+    ("black hole", lambda stage, proof: stage.proxy.failing(proxy.HANG), 0.35),
+    ("every reply 0.3 s late", _BY_NAME["slow"].causing, 0.35),
+    ("replies are lost", lambda stage, proof: stage.proxy.failing(proxy.SWALLOW_REPLY), 0.35),
+)
+"""Title, cause, and the goal for its detection in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One answer.
+
+    :param took: seconds in the application, session and all; the browser's own time is ``ended - began``.
+    """
+
+    began: float
+    ended: float
+    status: int
+    level: int
+    took: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One outage. Times in seconds.
+
+    :param detected: from its beginning to the first answer of a degraded level.
+    :param paid: how many requests took longer than :data:`DEAR` before that or were on their way then; `dearest`: the
+        longest of all in the application.
+    :param before: 99th percentile of the time in the application, of the requests before the outage. `after`: of those
+        that began after the detection.
+    :param recovered: from its end to the first answer of level 0 after which there was no other.
+    """
+
+    detected: float
+    paid: int
+    dearest: float
+    before: float
+    after: float
+    errors: int
+    recovered: float
+
+
+class Stampede:
+    """A context manager: as many browsers as the worker has threads ask again and again."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.seen: list[Seen] = []
+        self._over = threading.Event()
+
+    def __enter__(self) -> Stampede:
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._asking = [self._pool.submit(self._ask, number) for number in range(THREADS)]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        for asking in self._asking:
+            asking.result()
+
+    def _ask(self, number: int) -> None:
+        browser = Browser(self.url)
+        self._until(lambda: browser.send("/sign-in", user=f"user-{number}").ok, "a sign-in")
+        turn = 0
+        while not self._over.is_set():
+            turn += 1
+            time.sleep(PAUSE)
+            if turn % _RATHER_OFTEN:
+                self._note(browser.get("/read"))
+            else:
+                what = list(LISTS)[1]
+                self._note(browser.send(f"/write/{what}", number=str(turn % 7)))
+
+    def _note(self, answer: Answer) -> None:
+        level = answer.json["level"] if answer.ok else -1
+        self.seen.append(Seen(answer.began, answer.ended, answer.status, level, float(answer.headers.get(TOOK, "nan"))))
+
+    def until(self, condition: Callable[[Seen], bool], what: str) -> None:
+        """Wait for an answer that began after now."""
+        now = time.monotonic()
+        self._until(lambda: any(s.began > now and condition(s) for s in self.seen[-200:]), what)
+
+    @staticmethod
+    def _until(condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {_PATIENCE:g} s: {what}")
+            time.sleep(0.005)
+
+
+def measure(stage: Stage, causing: _Causing, seconds: float) -> Measured:
+    """One outage of so many seconds."""
+    [site] = stage.sites.values()
+    with Stampede(site.url) as stampede:
+        stampede.until(lambda s: s.level == 0, "level 0 before the outage")
+        time.sleep(0.5)
+        began = time.monotonic()
+        with causing(stage, []):
+            stampede.until(lambda s: s.level > 0, "a degraded level")
+            time.sleep(seconds)
+            healing = time.monotonic()
+        stampede.until(lambda s: s.level == 0, "level 0 after the outage")
+        time.sleep(0.5)
+    return summary(stampede.seen, began, healing)
+
+
+def summary(seen: Sequence[Seen], began: float, healing: float) -> Measured:
+    """The figures of one outage."""
+    degraded = [s for s in seen if s.ended > began and s.level > 0]
+    detected = min(s.ended for s in degraded)
+    onset = [s for s in seen if s.ended > began and s.began <= detected]
+    return Measured(
+        detected=detected - began,
+        paid=sum(s.took > DEAR for s in onset),
+        dearest=max(s.took for s in seen if s.ended > began),
+        before=_p99(s.took for s in seen if s.ended < began),
+        after=_p99(s.took for s in seen if detected < s.began < healing),
+        errors=sum(s.status != 200 for s in seen),
+        recovered=max(0.0, max(s.ended for s in degraded) - healing),
+    )
+
+
+def _p99(took: Iterable[float]) -> float:
+    return statistics.quantiles(took, n=100)[98]
+
+
+def report(times: int, seconds: float, say: Callable[[str], None]) -> str:
+    """All kinds of outage, each so often, as a Markdown table: medians, and the worst in brackets."""
+    columns = ["detected, s", "goal", "requests that paid", "dearest, s", "p99 before / after, ms", "level 0 after, s"]
+    lines = [f"| outage | {' | '.join([*columns, '5xx'])} |", "| --- |" + " ---: |" * 7]
+    with staged((LANGPONT,), application="create_timed_app", workers=1) as stage:
+        for title, causing, goal in KINDS:
+            found = []
+            for turn in range(times):
+                say(f"{title}, {turn + 1} of {times}")
+                found.append(measure(stage, causing, seconds))
+            lines.append(_line(title, goal, found))
+    return "\n".join(lines) + "\n"
+
+
+def _line(title: str, goal: float, found: Sequence[Measured]) -> str:
+    def both(values: Sequence[float], digits: int) -> str:
+        return f"{statistics.median(values):.{digits}f} ({max(values):.{digits}f})"
+
+    cells = [
+        both([m.detected for m in found], 3),
+        f"≤ {goal:g}",
+        both([m.paid for m in found], 0),
+        both([m.dearest for m in found], 3),
+        f"{statistics.median(m.before * 1000 for m in found):.1f} / {both([m.after * 1000 for m in found], 1)}",
+        both([m.recovered for m in found], 2),
+        str(sum(m.errors for m in found)),
+    ]
+    return f"| {title} | {' | '.join(cells)} |"
