@@ -4,16 +4,23 @@ A database driver can hang for as long as the other side does: its own time-outs
 hangs keeps none. So the call runs on a thread of ours, and the caller stops waiting. The thread cannot be stopped: it
 stays taken until the call ends. When all are taken, a caller waits for one within its own deadline and no longer.
 
+What can be stopped is the wait on a socket: a call that says which one it waits on (:func:`waiting_on`) has it shut
+down by :meth:`Bulkhead.cut_off`, and ends by the error that its driver makes of that. For a reply that is lost for
+good, on a connection that is well, there is no other end.
+
 Not concurrent.futures: its threads are joined when the interpreter exits, so that one hung call would block a restart.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Lock, Semaphore, Thread, local
+from threading import Lock, RLock, Semaphore, Thread, local
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
@@ -55,20 +62,81 @@ def raise_if_given_up() -> None:
     :raises GivenUp: its caller was told that it did not end in time.
     """
     job = getattr(_here, "job", None)
-    if job is not None and job.given_up:
+    if job is not None and job.given_up_at < math.inf:
         raise GivenUp
 
 
-class _Job(Generic[T]):
-    """One call and how it ended. Whoever gave it away acquires `done`, or sets `given_up`."""
+def is_call() -> bool:
+    """Whether this thread is in the middle of a call of a bulkhead."""
+    return getattr(_here, "job", None) is not None
 
-    __slots__ = ("_error", "_fn", "_result", "done", "given_up")
+
+def waiting_on(owner: object, fd: int) -> None:
+    """To be said by a call before it waits for the other side of a connection. Outside of a bulkhead it says nothing.
+
+    :param owner: the connection. It belongs to this call until :func:`no_longer_waiting_on`, which has to be said
+        before the connection is closed or given to anybody else.
+    :param fd: its socket.
+    """
+    job = getattr(_here, "job", None)
+    if job is not None:
+        job.wait_on(_Wire(owner, fd))
+
+
+def no_longer_waiting_on(owner: object) -> bool:
+    """From when this returns the connection's socket is left alone.
+
+    :return: whether it was shut down: nobody can use the connection any more.
+    """
+    job = getattr(_here, "job", None)
+    return job is not None and job.leave(owner)
+
+
+class _Wire:
+    """The socket of a connection, also after its number may be another one's."""
+
+    __slots__ = ("_fd", "_identity", "is_shut", "owner")
+
+    def __init__(self, owner: object, fd: int) -> None:
+        self.owner = owner
+        self.is_shut = False
+        self._fd = fd
+        self._identity = _identity(fd)
+
+    def shut_down(self) -> None:
+        """Whoever waits on it is told that the connection has ended. Does not block."""
+        # The driver's own object is not safe to use from another thread, and its library closes a broken socket without
+        # a word: the number may be another file's then.
+        with suppress(OSError):
+            duplicate = os.dup(self._fd)
+            if _identity(duplicate) != self._identity:
+                os.close(duplicate)
+                return
+            self.is_shut = True
+            with socket.socket(fileno=duplicate) as connected:
+                connected.shutdown(socket.SHUT_RDWR)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+class _Job(Generic[T]):
+    """One call and how it ended. Whoever gave it away acquires `done`, or sets `given_up_at`
+    (monotonic seconds)."""
+
+    __slots__ = ("_error", "_fn", "_guard", "_result", "_wire", "done", "given_up_at")
 
     def __init__(self, fn: Callable[[], T]) -> None:
         self._fn = fn
         self._result: T | None = None
         self._error: BaseException | None = None
-        self.given_up = False
+        # Held by who shuts the wire down: meanwhile the connection goes to nobody else. Reentrant, because the garbage
+        # collector may give back a connection that was lost, in this thread and at any moment.
+        self._guard = RLock()
+        self._wire: _Wire | None = None
+        self.given_up_at = math.inf
         self.done = Lock()
         self.done.acquire()
 
@@ -80,6 +148,25 @@ class _Job(Generic[T]):
             self._error = error
         finally:
             _here.job = None
+            with self._guard:
+                self._wire = None
+
+    def wait_on(self, wire: _Wire) -> None:
+        with self._guard:
+            self._wire = wire
+
+    def leave(self, owner: object) -> bool:
+        with self._guard:
+            wire = self._wire
+            if wire is None or wire.owner is not owner:
+                return False
+            self._wire = None
+            return wire.is_shut
+
+    def cut_off(self) -> None:
+        with self._guard:
+            if self._wire is not None and not self._wire.is_shut:
+                self._wire.shut_down()
 
     def outcome(self) -> T:
         if self._error is None:
@@ -125,7 +212,7 @@ class Bulkhead:
         self._hand_over(job)
         # A negative time-out would mean "for ever" to the lock.
         if not job.done.acquire(timeout=max(0.0, timeout - waited)):
-            job.given_up = True
+            job.given_up_at = monotonic()
             late = StartedLate if waited > timeout * (1 - FAIR_SHARE) else DeadlineExceeded
             raise late(f"{self._name}: no answer within {timeout:.3f} s")
         return job.outcome()
@@ -138,6 +225,13 @@ class Bulkhead:
         if not self._places.acquire(timeout=max(0.0, timeout)):
             raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
         return monotonic() - began
+
+    def cut_off(self, given_up_before: float) -> None:
+        """End the calls whose callers gave them up before a moment (:func:`time.monotonic`), as far as they wait on a
+        socket. Does not block: each ends soon after."""
+        for job in list(self._running):
+            if job.given_up_at < given_up_before:
+                job.cut_off()
 
     def close(self, timeout: float = 1.0) -> None:
         """Wait for the calls that are under way, at most so many seconds, and end all threads but those of calls that
@@ -174,6 +268,7 @@ class Bulkhead:
         # are on top, so that few threads do all of the work.
         self._free: _Slots = [None] * self._size
         self._places = Semaphore(self._size)
+        self._running: set[_Job[Any]] = set()
         self._threads: weakref.WeakKeyDictionary[_Inbox, Thread] = weakref.WeakKeyDictionary()
 
     def _hand_over(self, job: _Job[Any]) -> None:
@@ -188,7 +283,8 @@ class Bulkhead:
     def _start_thread(self) -> _Inbox:
         inbox: _Inbox = SimpleQueue()
         try:
-            thread = Thread(target=_serve, args=(inbox, self._free, self._places), name=self._name, daemon=True)
+            its_own = (inbox, self._free, self._places, self._running)
+            thread = Thread(target=_serve, args=its_own, name=self._name, daemon=True)
             thread.start()
         except RuntimeError:  # the system gives no more threads, or the interpreter is ending
             self._free.insert(0, None)
@@ -198,10 +294,12 @@ class Bulkhead:
         return inbox
 
 
-def _serve(inbox: _Inbox, free: _Slots, places: Semaphore) -> None:
+def _serve(inbox: _Inbox, free: _Slots, places: Semaphore, running: set[_Job[Any]]) -> None:
     """The life of one thread. It holds no reference to its bulkhead, which may go away."""
     while job := _next_job(inbox, free):
+        running.add(job)
         job.run()
+        running.discard(job)
         # Free before done: a caller that has its answer may call again and must find the slot.
         free.append(inbox)
         places.release()

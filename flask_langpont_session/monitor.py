@@ -203,6 +203,7 @@ class Monitor:
             self._rounds += 1
 
     def _tick(self) -> None:
+        self._repository.database.end_overdue()
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
         self.share_outage()

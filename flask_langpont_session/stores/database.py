@@ -5,7 +5,8 @@ and runs in a :class:`~flask_langpont_session.bulkhead.Bulkhead`: a request wait
 does.
 
 What a caller was told not to have ended in time is rolled back, unless its commit is under way by then. All writes are
-idempotent: after an unknown outcome, the same call again is safe.
+idempotent: after an unknown outcome, the same call again is safe. A call that goes on nevertheless, because its answer
+is lost, is ended by :meth:`Database.end_overdue`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ T = TypeVar("T")
 
 _SILENCE = 60.0
 """Seconds between two log lines about the same mistake of the application."""
+
+_GRACE = 2.0
+"""Seconds for which a call may go on after its caller gave it up: as long as connecting may take. What ends by itself,
+a commit on a busy disk for one, does so in this time and keeps its connection. A commit that is cut off takes effect
+all the same: the server has it by then."""
+
+_PART_SECONDS = 2.0
+"""What a part of a list may take. It is read through an index, in milliseconds; whoever waits for it probes nothing
+meanwhile."""
 
 _SLIDE_AFTER = 0.25
 """The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
@@ -68,6 +78,7 @@ class Database:
         # Slots of their own: a hung database must not keep the probe from finding out that it answers again.
         self._probes = Bulkhead(1, "langpont-database-probe")
         self._patient = Bulkhead(1, "langpont-database-patient")
+        self._bulkheads = (self._requests, self._probes, self._patient)
         self._was_ill = False
         self._complained_at = -_SILENCE
 
@@ -312,7 +323,7 @@ class Database:
             with self._connections.reading() as connection:
                 return sql.changes(connection.execute(statement, values).all(), limit)
 
-        return self._patiently(work, writing=False)
+        return self._patiently(work, _PART_SECONDS, writing=False)
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
         """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
@@ -333,7 +344,10 @@ class Database:
             # Requests come back only after a probe, so that they never meet an old connection.
             self._was_ill = False
             self._connections.distrust()
+        began = time.monotonic()
         self._probed(self._commit, timeout, writing=True)
+        # A commit that was asked for later is done, answer included: for the answers to earlier ones nobody need wait.
+        self._cut_off(began)
 
     def probe_read(self, timeout: float) -> None:
         """Whether the database answers reads, whatever it does with writes.
@@ -370,9 +384,18 @@ class Database:
         """Names of the tables that are not there."""
         return self._patiently(self._missing_tables, writing=False)
 
+    def end_overdue(self) -> None:
+        """End the calls that nobody waits for any more and that do not end by themselves: a reply is lost for good.
+        Does not block; to be called every second or more often, or their slots stay taken."""
+        self._cut_off(time.monotonic() - _GRACE)
+
+    def _cut_off(self, given_up_before: float) -> None:
+        for bulkhead in self._bulkheads:
+            bulkhead.cut_off(given_up_before)
+
     def close(self) -> None:
         """Close idle connections and end idle threads. Later calls begin new ones."""
-        for bulkhead in (self._requests, self._probes, self._patient):
+        for bulkhead in self._bulkheads:
             bulkhead.close()
         self.engine.dispose()
 

@@ -10,6 +10,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError
 
-from ..bulkhead import raise_if_given_up
+from ..bulkhead import is_call, no_longer_waiting_on, raise_if_given_up, waiting_on
 from .private_file import create_private
 from .sql_errors import OwnTransaction, waited_for_a_lock
 
@@ -32,6 +34,15 @@ _WRITES = "langpont_writes"
 _BEGAN = "langpont_began"
 _LENT_TO = "langpont_lent_to"
 _CHANGES = "langpont_changes"
+
+_CONNECT_SECONDS = 2
+"""What making a connection may take. libpq takes no less for a limit."""
+
+_LIMITED = frozenset({"psycopg", "psycopg2", "pymysql", "mysqldb"})
+"""Drivers whose `connect_timeout` is for connecting, and nothing else."""
+
+_FILENO = tuple(map(attrgetter, ("fileno", "_usock.fileno", "_sock.fileno")))
+"""Where drivers have the number of their socket: psycopg and psycopg2; pg8000; PyMySQL."""
 
 
 def make_engine(url: str, timeout: float) -> Engine:
@@ -61,7 +72,7 @@ def _postgresql_arguments(url: URL, timeout: float) -> dict[str, Any]:
     a word, ends within seconds."""
     bounds = " ".join(f"-c {setting}={ms}" for setting, ms in _server_limits(_share_of(timeout)).items())
     arguments: dict[str, Any] = {
-        "connect_timeout": 2,  # the least that libpq does
+        "connect_timeout": _CONNECT_SECONDS,
         "keepalives": 1,
         "keepalives_idle": 2,
         "keepalives_interval": 1,
@@ -138,6 +149,8 @@ class Connections:
             event.listen(engine, "checkout", self._note_borrower)
             event.listen(engine, "checkin", self._note_return)
             event.listen(engine, "begin", _note_changes)
+        else:
+            _note_waits(engine)
         _lenders.add(self)
 
     @contextmanager
@@ -280,6 +293,60 @@ def _has_ended(connection: Any) -> bool:
 
 def _note_beginning(connection: object, record: Any) -> None:
     record.info[_BEGAN] = time.monotonic()
+
+
+def _note_waits(engine: Engine) -> None:
+    """Have every connection of the engine say which call waits on it, from being made, pinged or lent until just before
+    it is closed or back in the pool: the rollback of the pool is waited for, too. Costs the application's own calls a
+    look at a thread-local."""
+    if engine.dialect.driver in _LIMITED:
+        event.listen(engine, "do_connect", _limit_connecting)
+    # First of all listeners: what SQLAlchemy asks a new connection may be what is not answered.
+    event.listen(engine, "connect", _note_wait, insert=True)
+    event.listen(engine, "checkout", _note_wait)
+    event.listen(engine, "checkin", _note_return)
+    event.listen(engine, "close", _note_close)
+    # There is no event before a ping (`pool_pre_ping`).
+    dialect: Any = engine.dialect
+    if not isinstance(dialect.do_ping, partial):  # another store has the same engine
+        dialect.do_ping = partial(_ping, dialect.do_ping)
+
+
+def _limit_connecting(dialect: object, record: object, args: object, params: dict[str, Any]) -> None:
+    """There is no socket to be known yet, and psycopg's own limit is minutes. What the engine says itself is kept."""
+    if is_call():
+        params.setdefault("connect_timeout", _CONNECT_SECONDS)
+
+
+def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:
+    _note_wait(connection)
+    return ping(connection)
+
+
+def _note_wait(connection: Any, *_: object) -> None:
+    fd = _socket_of(connection)
+    if fd is not None:
+        waiting_on(connection, fd)
+
+
+def _note_return(connection: Any, record: Any) -> None:
+    if no_longer_waiting_on(connection):
+        record.invalidate()  # the answer came at the last moment
+
+
+def _note_close(connection: Any, record: object) -> None:
+    no_longer_waiting_on(connection)
+
+
+def _socket_of(connection: Any) -> int | None:
+    """The number of a connection's socket. None: it is closed, or the driver is not known."""
+    for fileno in _FILENO:
+        try:
+            fd = int(fileno(connection)())
+        except Exception:  # another driver has it there, or this one says in its own way that it is closed
+            continue
+        return fd if fd >= 0 else None
+    return None
 
 
 def _waiting(ms: int) -> Callable[[Connection], AbstractContextManager[None]]:

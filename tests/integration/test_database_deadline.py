@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import http.client
+import io
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from example_app.processes import spawn, wait_until
 from example_app.servers import Postgres
+from flask_langpont_session import bulkhead
+from flask_langpont_session.stores import database as module
+from flask_langpont_session.stores import engines
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.engines import make_engine
@@ -231,6 +240,152 @@ def test_a_write_whose_commit_is_not_answered_can_be_repeated(
     assert again[0] == again[1]
     assert state() == written
     direct.close()
+
+
+def swallow(proxy: FaultProxy, *_: object) -> None:
+    """As a listener: from here on replies are lost. `lost_replies` tells whether one was."""
+    proxy.impose(SWALLOW_REPLY)
+
+
+def lost_replies(proxy: FaultProxy) -> int:
+    return proxy.hits["swallow_reply"]
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are overdue as soon as they are given up."""
+    monkeypatch.setattr(module, "_GRACE", 0.0)
+
+
+LANES: dict[str, Callable[[Database], object]] = {
+    "_requests": lambda database: database.load("digest", idle_ms=0),
+    "_probes": lambda database: database.probe(SHORT),
+    "_patient": lambda database: database.load("digest", idle_ms=0, timeout=2 * SHORT),
+}
+
+
+def shared_engine(url: str, **options: Any) -> sa.Engine:
+    """One of an application's, which says nothing of time-outs."""
+    return sa.create_engine(url.partition("?")[0], **options)
+
+
+ENGINES: dict[str, Callable[[str], sa.Engine]] = {
+    "its own": lambda url: make_engine(url, SHORT),
+    "the application's": shared_engine,
+    "pinged": lambda url: shared_engine(url, pool_pre_ping=True),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.usefixtures("no_grace")
+def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engine: str) -> None:
+    """Nothing is wrong with the connection, and nobody ever answers: it is shut down, and others have the slot."""
+    database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
+    warm(database)
+    with proxy.failing(SWALLOW_REPLY):
+        [error] = in_threads(1, lambda: LANES[lane](database))
+        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+    assert isinstance(error, StoreError)
+    assert error.timed_out
+    until_overdue_calls_end(database, lane)
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    database.timeout = LONG
+    assert database.load("digest", idle_ms=0)
+    database.probe(LONG)
+    database.close()
+
+
+def until_overdue_calls_end(database: Database, lane: str) -> None:
+    def has_ended() -> bool:
+        database.end_overdue()
+        return not getattr(database, lane).busy
+
+    wait_until(has_ended, "a free slot", LONG)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.usefixtures("no_grace")
+def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
+    """SQLAlchemy asks the first one of an engine for the server's version, before anybody has it."""
+    database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
+    sa.event.listen(database.engine, "connect", partial(swallow, proxy), insert=True, once=True)
+    [error] = in_threads(1, lambda: database.load("digest", idle_ms=0))
+    assert isinstance(error, StoreError)
+    wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+    proxy.heal()
+    until_overdue_calls_end(database, "_requests")
+    until_it_answers(database)
+    database.close()
+
+
+def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: FaultProxy) -> None:
+    """There is no connection yet that could be shut down."""
+    database = Database(shared_engine(url), timeout=SHORT, concurrency=1)
+    with proxy.failing(SWALLOW_REPLY):
+        in_threads(1, lambda: database.load("digest", idle_ms=0))
+        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+    wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
+    until_it_answers(database)
+    database.close()
+
+
+def test_a_good_probe_ends_at_once_what_was_given_up_before(
+    url: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are answered: there is nothing to be patient for."""
+    monkeypatch.setattr(module, "_GRACE", LONG * 100)
+    database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=1)
+    warm(database)
+    with proxy.failing(SWALLOW_REPLY):
+        in_threads(1, lambda: database.load("digest", idle_ms=0))
+        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+    database.end_overdue()
+    assert database._requests.busy == 1
+    database.probe(LONG)
+    wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
+    database.close()
+
+
+CONNECTIONS: dict[str, Callable[[socket.socket], object]] = {
+    "psycopg, psycopg2": lambda wire: wire,
+    "pg8000": lambda wire: SimpleNamespace(_usock=wire, _sock=io.BytesIO()),
+    "PyMySQL": lambda wire: SimpleNamespace(_sock=wire),
+}
+
+
+@pytest.mark.parametrize("driver", CONNECTIONS)
+def test_the_socket_of_a_connection_is_found(driver: str) -> None:
+    """Where the drivers have it, while it is open."""
+    with socket.socket() as wire:
+        connection = CONNECTIONS[driver](wire)
+        assert engines._socket_of(connection) == wire.fileno()
+    assert engines._socket_of(connection) is None
+
+
+def test_what_has_no_socket_is_left_alone() -> None:
+    """SQLite, a driver that is not known, one of PyMySQL that is closed, and one of psycopg."""
+    with closing(sqlite3.connect(":memory:")) as file:
+        assert engines._socket_of(file) is None
+    assert engines._socket_of(SimpleNamespace(_sock=None)) is None
+    assert engines._socket_of(SimpleNamespace(fileno=lambda: 1 / 0)) is None
+
+
+def test_a_connection_that_was_shut_down_is_nobodys_any_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if its answer came at the last moment, the call ended well, and the driver does not know it either."""
+    monkeypatch.setattr(engines, "_has_ended", lambda _: False)
+    database = Database(make_engine(url, LONG), timeout=LONG, concurrency=1)
+
+    def work() -> int:
+        with database._connections.reading() as connection:
+            number = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            bulkhead._here.job.cut_off()
+            return int(number)
+
+    gone = database._requests.call(work, LONG)
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != gone
+    database.close()
 
 
 PROGRAM = """

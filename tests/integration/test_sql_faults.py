@@ -24,7 +24,8 @@ from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.stores.base import ErrorClass, StoreError
-from tests.faults.proxy import HANG, REFUSE, RESET, Fault, FaultProxy, delay
+from flask_langpont_session.stores.database import Database
+from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
 
 from .behind import LONG, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
 from .conftest import MakeApp, parts
@@ -311,6 +312,47 @@ def test_connections_that_the_server_closed_cost_nobody_anything(make_app: MakeA
             assert answers(app)
         assert outcomes(app, "database") == {"ok"}
         assert lost(app) == NONE
+        parts(app).close()
+
+
+LANES: tuple[Callable[[Database], object], ...] = (
+    lambda database: database.probe(TIMEOUT),  # the first: later ones would trust no connection that is open
+    lambda database: database.load("digest", idle_ms=0, timeout=2 * TIMEOUT),
+    lambda database: database.load("digest", idle_ms=0),
+)
+"""Calls of the probe, of whoever has time, and of requests."""
+
+
+@pytest.mark.parametrize("owner", ["its own", "the application's"])
+def test_lost_replies_are_over_when_replies_come_again(
+    make_app: MakeApp, postgres: Postgres, primary: Valkey, owner: str
+) -> None:
+    """Every lane of calls has lost one, on connections that are well: all slots are free again, and nobody helps."""
+    url = emptied(postgres)
+    assert postgres.port
+    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+        address = proxy.instead_of(url)
+        engine = {"DATABASE_URL": ..., "DATABASE_ENGINE": sa.create_engine(address, pool_pre_ping=True)}
+        app = make_app(**({"DATABASE_URL": address} if owner == "its own" else engine), DATABASE_TIMEOUT=TIMEOUT)
+        database, user = parts(app).repository.database, sign_in(app, USER)
+        with parts(app).monitor.paused():
+            connections = [database.engine.connect() for _ in LANES]
+            for connection in connections:
+                connection.close()
+            proxy.impose(SWALLOW_REPLY)
+            for call in LANES:
+                with pytest.raises(StoreError):
+                    call(database)
+            assert database._requests.busy and database._probes.busy and database._patient.busy
+            assert proxy.hits[SWALLOW_REPLY.name] >= len(LANES)
+        end_lease(app, primary, user.digest)
+        assert user.get("/who").json["user"] == USER
+        wait_until(lambda: lost(app) == BOTH, "breaker", LONG)
+        proxy.heal()
+        wait_until(lambda: lost(app) == NONE and calls_have_ended(app), "all slots", LONG)
+        end_lease(app, primary, user.digest)
+        assert user.get("/who").json == {"user": USER, "level": 0, "lang": None}
+        assert answers(app)
         parts(app).close()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,7 +21,9 @@ from flask_langpont_session.bulkhead import (
     GivenUp,
     NoFreeSlot,
     StartedLate,
+    no_longer_waiting_on,
     raise_if_given_up,
+    waiting_on,
 )
 
 LONG = 30.0
@@ -311,3 +315,180 @@ def test_closed_it_leaves_no_idle_thread_and_works_on() -> None:
     held.set()
     bulkhead.close(LONG)  # which waits for it
     assert (threads(), bulkhead.busy) == (0, 0)
+
+
+class Wire:
+    """A connection to a server that never answers, unless it is told to."""
+
+    def __init__(self) -> None:
+        self.client, self.server = socket.socketpair()
+        self.entered = threading.Event()
+        self.was_shut: list[bool] = []
+
+    def ask(self) -> bytes:
+        """Wait for the answer, as a driver does: for ever."""
+        waiting_on(self, self.client.fileno())
+        self.entered.set()
+        try:
+            return self.client.recv(1)
+        finally:
+            self.was_shut.append(no_longer_waiting_on(self))
+
+    def answer(self) -> None:
+        self.server.sendall(b"!")
+
+    def is_well(self) -> bool:
+        self.answer()
+        return self.client.recv(1) == b"!"
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+def give_up(bulkhead: Bulkhead, call: Callable[[], object]) -> None:
+    with pytest.raises(DeadlineExceeded):
+        bulkhead.call(call, 0.01)
+
+
+def test_a_call_that_was_given_up_can_be_cut_off(wire: Wire) -> None:
+    """Its wait ends and its slot is free, though nobody ever answers; and it knows that the connection is of no use."""
+    bulkhead = Bulkhead(1, "test")
+    began = time.monotonic()
+    give_up(bulkhead, wire.ask)
+    assert wire.entered.wait(LONG)
+    bulkhead.cut_off(began)  # it was given up later than that
+    assert bulkhead.busy == 1
+    for _ in range(2):  # which may be said again and again
+        bulkhead.cut_off(math.inf)
+    wait_until_free(bulkhead)
+    assert wire.was_shut == [True]
+    assert bulkhead.call(lambda: "well", LONG) == "well"
+
+
+def test_who_is_waited_for_is_not_cut_off(wire: Wire) -> None:
+    """However long it takes."""
+    bulkhead, answers = Bulkhead(1, "test"), list[bytes]()
+    caller = threading.Thread(target=lambda: answers.append(bulkhead.call(wire.ask, LONG)))
+    caller.start()
+    assert wire.entered.wait(LONG)
+    bulkhead.cut_off(time.monotonic())
+    wire.answer()
+    caller.join(LONG)
+    assert (answers, wire.was_shut) == ([b"!"], [False])
+
+
+def test_a_connection_that_was_let_go_is_left_alone(wire: Wire, gate: Gate) -> None:
+    """The call goes on with something else, and the connection may be another one's by now."""
+    bulkhead = Bulkhead(1, "test")
+    wire.answer()
+
+    def work() -> None:
+        assert wire.ask() == b"!"
+        gate()
+
+    give_up(bulkhead, work)
+    assert gate._entered.acquire(timeout=LONG)
+    bulkhead.cut_off(math.inf)
+    assert (wire.is_well(), wire.was_shut) == (True, [False])
+
+
+def test_another_connection_let_go_changes_nothing(wire: Wire) -> None:
+    """The garbage collector gives back lost connections in whatever thread it likes."""
+    bulkhead = Bulkhead(1, "test")
+
+    def work() -> bytes:
+        waiting_on(wire, wire.client.fileno())
+        assert not no_longer_waiting_on(object())
+        wire.entered.set()
+        return wire.client.recv(1)
+
+    give_up(bulkhead, work)
+    assert wire.entered.wait(LONG)
+    bulkhead.cut_off(math.inf)
+    wait_until_free(bulkhead)
+
+
+def test_nobody_lets_go_while_a_connection_is_shut_down(
+    wire: Wire, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be shut down in the hands of the next one."""
+    bulkhead = Bulkhead(1, "test")
+    monkeypatch.setattr(module._Wire, "shut_down", lambda _: gate())
+    give_up(bulkhead, wire.ask)
+    assert wire.entered.wait(LONG)
+    cutting = threading.Thread(target=bulkhead.cut_off, args=(math.inf,))
+    cutting.start()
+    assert gate._entered.acquire(timeout=LONG)
+    wire.answer()
+    time.sleep(0.05)
+    assert wire.was_shut == []
+    gate.release()
+    cutting.join(LONG)
+    wait_until_free(bulkhead)
+    assert len(wire.was_shut) == 1
+
+
+def test_another_socket_under_the_same_number_is_left_alone(wire: Wire, gate: Gate) -> None:
+    """A driver's library closes a broken connection without a word."""
+    bulkhead, other = Bulkhead(1, "test"), Wire()
+
+    def work() -> None:
+        waiting_on(wire, wire.client.fileno())
+        os.dup2(other.client.fileno(), wire.client.fileno())
+        gate()
+
+    give_up(bulkhead, work)
+    assert gate._entered.acquire(timeout=LONG)
+    bulkhead.cut_off(math.inf)
+    assert other.is_well()
+    other.close()
+
+
+def test_a_connection_that_is_closed_already_is_no_trouble(wire: Wire, gate: Gate) -> None:
+    """Nor does it keep others from being cut off."""
+    bulkhead, other = Bulkhead(2, "test"), Wire()
+
+    def work() -> None:
+        waiting_on(wire, wire.client.fileno())
+        wire.client.close()
+        gate()
+
+    give_up(bulkhead, work)
+    assert gate._entered.acquire(timeout=LONG)
+    give_up(bulkhead, other.ask)
+    assert other.entered.wait(LONG)
+    bulkhead.cut_off(math.inf)
+    gate.release()
+    wait_until_free(bulkhead)
+    other.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_cuts_off_nothing_of_its_parent(wire: Wire) -> None:
+    """A socket that is shut down is so for both."""
+    bulkhead = Bulkhead(1, "test")
+    give_up(bulkhead, wire.ask)
+    assert wire.entered.wait(LONG)
+    child = os.fork()
+    if not child:
+        bulkhead.cut_off(math.inf)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bulkhead.busy == 1
+    wire.answer()
+    wait_until_free(bulkhead)
+    assert wire.was_shut == [False]
+
+
+def test_outside_of_a_bulkhead_waits_are_nobodys_business(wire: Wire) -> None:
+    """The application's own connections say it, too."""
+    wire.answer()
+    assert (wire.ask(), wire.was_shut) == (b"!", [False])
