@@ -17,6 +17,7 @@ from redis.cluster import RedisCluster
 from example_app.processes import free_port
 from example_app.servers import Valkey
 from flask_langpont_session.cli import langpont
+from flask_langpont_session.exporters import active
 from flask_langpont_session.exporters.active import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.stores.base import ErrorClass, StoreError
@@ -267,7 +268,7 @@ def test_a_user_that_may_not_keep_the_index_is_told(
         finally:
             redis.execute_command("ACL", "SETUSER", "default", "+zadd")
     assert worker.number is None
-    [line] = caplog.messages
+    [line] = [record.getMessage() for record in caplog.records if record.name == active.__name__]
     assert "identity refused (NoPermissionError)" in line
     worker.update()
     assert worker.number == 1
