@@ -21,9 +21,10 @@ _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 
 
 def health_report(state: State) -> dict[str, Any]:
-    """The health of this process' session stores, as JSON-ready values."""
-    view = state.health.view()
-    level = view.level
+    """The health of this process' session stores, as JSON-ready values; of several shards the worst one's level."""
+    health = state.health
+    view = health.view()
+    level, lost = view.level, health.open_stores()
     return {
         "status": _STATUS[level] if state.monitor.has_looked else "starting",
         "level": level,
@@ -35,9 +36,10 @@ def health_report(state: State) -> dict[str, Any]:
             for name in state.settings.table.categories
         },
         "stores": {
-            store: {"read": view.can(store, READ), "write": view.can(store, WRITE)}
-            for store in sorted({store for store, _ in state.health.breakers})
+            store: {"read": (store, READ) not in lost, "write": (store, WRITE) not in lost}
+            for store in sorted({store for store, _ in health.breakers})
         },
+        "shards": {"lost": len(health.lost_shards), "total": len(health.shards)},
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +25,23 @@ from .aws import endpoints
 from .aws.cloud import Cloud, cloud_of
 from .config import Settings, load_settings
 from .exceptions import ConfigError
-from .health import DATABASE, PRIMARY, REPLICA, WRITE, Health
+from .health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
 from .host_memory import HostMemory
 from .metrics import Recorder, count_level
 from .monitor import Monitor
 from .repository import SessionRepository
-from .stores import sentinel
-from .stores.base import StoreError
+from .stores import cluster, connections, sentinel
+from .stores.base import StoreError, role_of, shard_of
+from .stores.cluster import ClusterStore, Directory, Nodes, Redis, ShardStore
+from .stores.connections import Pool
 from .stores.database import Database, make_engine
 from .stores.fence import Fence
 from .stores.journal import Journal
 from .stores.journal_file import NewerJournal
 from .stores.local import LocalCopies
+from .stores.names import Names
 from .stores.redis import RedisStore
+from .stores.slots import Address
 
 if TYPE_CHECKING:
     from .aws.alerts import Alerts
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Emit = Callable[[Signal, object], None]
+MakeFence = Callable[[str], Fence]
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,13 @@ def build(app: Flask) -> State:
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = cloud_of(settings)
     cloud.begin()
-    redis = _redis_stores(settings, emit, local, journal, monitors, cloud, recorder)
-    health = _health(settings, [*redis, DATABASE], emit, monitors, recorder)
+    directory = _directory(settings, cloud)
+    locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
+    make_fence = _fences(local, journal, emit, monitors, locate)
+    redis = _redis_stores(settings, cloud, recorder, make_fence, directory)
+    health = _health(settings, redis, emit, monitors, recorder, locate)
+    if directory is not None:
+        directory.arranged = health.arrange
     active, exporting = _exporting(settings, recorder, health, redis)
     repository = SessionRepository(
         settings,
@@ -107,15 +118,26 @@ def build(app: Flask) -> State:
         repository,
         interval=settings.health_interval,
         slow=settings.slow_ms / 1000,
-        attend=lambda lost: _attend(cloud, redis, lost),
+        attend=lambda lost: _attend(lost, redis, cloud, directory),
     )
     monitors.append(monitor)
     alerts = _alerts(app, settings, health, recorder)
     return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting)
 
 
+def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud, directory: Directory | None) -> None:
+    """What may lead to a store that is lost: another place, another token, another address."""
+    roles = {role_of(store) for store in lost}
+    cloud.attend(redis, roles)
+    if directory is not None:
+        directory.attend(bool(roles - {DATABASE}))
+    for store in redis.values():
+        for name, part in store.stores.items():
+            part.names.look(name in lost)
+
+
 def _exporting(
-    settings: Settings, recorder: Recorder, health: Health, redis: dict[str, RedisStore]
+    settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, Redis]
 ) -> tuple[ActiveSessions | None, Exporting | None]:
     if not settings.metrics:
         return None, None
@@ -128,10 +150,18 @@ def _exporting(
         is_up=lambda: health.view().can(PRIMARY, WRITE),
         interval=settings.metrics_interval,
     )
-    return active, Exporting(settings, recorder, lambda: health.level, active, tuple(redis.values()))
+    stores = tuple(redis.values())
+    return active, Exporting(settings, recorder, lambda: health.level, lambda: len(health.lost_shards), active, stores)
 
 
-def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Monitor], recorder: Recorder) -> Health:
+def _health(
+    settings: Settings,
+    redis: Mapping[str, Redis],
+    emit: Emit,
+    monitors: list[Monitor],
+    recorder: Recorder,
+    locate: Callable[[str], str],
+) -> Health:
     def level_changed(old: int, new: int) -> None:
         count_level(recorder, new)
         log.warning("session stores: level %d -> %d", old, new)
@@ -150,7 +180,8 @@ def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Mo
             monitor.suspect_slowness(store)
 
     return Health(
-        stores,
+        # Which shards have replicas is known when they are found.
+        [*(name for name, store in redis.items() if name == PRIMARY or isinstance(store, RedisStore)), DATABASE],
         threshold=settings.failure_threshold,
         local_ttl=settings.local_cache_ttl,
         on_change=level_changed,
@@ -158,6 +189,7 @@ def _health(settings: Settings, stores: list[str], emit: Emit, monitors: list[Mo
         on_failure=store_failed,
         slow=settings.slow_ms / 1000,
         on_slow=store_is_slow,
+        locate=locate,
     )
 
 
@@ -183,28 +215,67 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
     return emit
 
 
-def _redis_stores(
-    settings: Settings,
-    emit: Emit,
-    local: LocalCopies,
-    journal: Journal,
-    monitors: list[Monitor],
-    cloud: Cloud,
-    recorder: Recorder,
-) -> dict[str, RedisStore]:
-    def primary_is_older() -> None:
-        local.forget_categories()
-        for monitor in monitors:
-            monitor.note_incident()
+def _fences(
+    local: LocalCopies, journal: Journal, emit: Emit, monitors: list[Monitor], locate: Callable[[str], str]
+) -> MakeFence:
+    """Makes the fence of a store by its name."""
 
+    def make(name: str) -> Fence:
+        shard = shard_of(name)
+
+        def primary_is_older() -> None:
+            local.forget_categories(lambda digest: locate(digest) == shard)
+            for monitor in monitors:
+                monitor.note_incident(shard)
+
+        on_incident = primary_is_older if role_of(name) == PRIMARY else lambda: None
+        return Fence(on_incident, HostMemory(journal, name), _changed(name, emit))
+
+    return make
+
+
+def _directory(settings: Settings, cloud: Cloud) -> Directory | None:
+    """Where the shards are, if there may be several."""
+    nodes = _nodes(settings, cloud)
+    if nodes is None:
+        return None
+
+    names = Names()
+
+    def connect(address: Address, timeout: float) -> Any:
+        waits = _waits(settings, cloud.introducing(lambda connection: connection.on_connect()))
+        source = cluster.make_pool(lambda: (address, nodes.tls()), waits=waits, options=nodes.options)
+        connection = Pool(source, names).new()
+        connections.connect(connection, time.monotonic() + timeout)
+        connections.bound(connection, time.monotonic() + timeout)
+        return connection
+
+    return Directory(nodes, connect)
+
+
+def _nodes(settings: Settings, cloud: Cloud) -> Nodes | None:
+    credentials, tls_options = _credentials(settings, cloud), _tls_options(settings)
+    if cloud.group is not None:
+        return cloud.group.nodes({**tls_options, **credentials})
+    if not cluster.is_cluster(settings.redis_url):
+        return None
+    place = cluster.parse(settings.redis_url or "")
+    return Nodes(lambda: place.seeds, lambda: place.tls, {**tls_options, **place.options, **credentials})
+
+
+def _redis_stores(
+    settings: Settings, cloud: Cloud, recorder: Recorder, make_fence: MakeFence, directory: Directory | None
+) -> dict[str, Redis]:
+    if directory is not None:
+        return _shard_stores(settings, cloud, recorder, make_fence, directory)
     places = (
-        (PRIMARY, settings.redis_url, settings.redis_client, primary_is_older),
-        (REPLICA, _replica_url(settings, cloud), settings.replica_client, lambda: None),
+        (PRIMARY, settings.redis_url, settings.redis_client),
+        (REPLICA, _replica_url(settings, cloud), settings.replica_client),
     )
-    stores = {}
-    for name, url, client, on_incident in places:
+    stores: dict[str, Redis] = {}
+    for name, url, client in places:
         if url or client is not None:
-            fence = Fence(on_incident, HostMemory(journal, name), _changed(name, emit))
+            fence = make_fence(name)
             if client is not None:
                 pool = _pool_of(client, settings, fence)
             else:
@@ -219,6 +290,43 @@ def _redis_stores(
                 connect_timeout=settings.redis_connect_timeout,
             )
     return stores
+
+
+def _shard_stores(
+    settings: Settings, cloud: Cloud, recorder: Recorder, make_fence: MakeFence, directory: Directory
+) -> dict[str, Redis]:
+    """A primary and a replica of several shards, which are found when they are needed."""
+
+    def store(role: str) -> ClusterStore:
+        is_master = role == PRIMARY
+        waited = _waits_for(role, recorder)
+
+        def make(number: int) -> ShardStore:
+            fence = make_fence(f"{role}:{number}")
+            introduce = fence.introduce if is_master else cluster.may_read(fence.introduce)
+            pool = cluster.make_pool(
+                cluster.Route(directory, number, is_master=is_master),
+                waits=_waits(settings, cloud.introducing(introduce)),
+                options=directory.nodes.options,
+                **_size(settings),
+            )
+            return ShardStore(
+                f"{role}:{number}",
+                pool,
+                directory=directory,
+                number=number,
+                prefix=settings.key_prefix,
+                fence=fence,
+                waited=waited,
+                surprised=_surprises_of(role, recorder),
+                connect_timeout=settings.redis_connect_timeout,
+            )
+
+        return ClusterStore(
+            role, directory, make, prefix=settings.key_prefix, count=recorder.count, is_master=is_master
+        )
+
+    return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 
 
 def _replica_url(settings: Settings, cloud: Cloud) -> str | None:
@@ -246,13 +354,6 @@ def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
     return surprised
 
 
-def _attend(cloud: Cloud, redis: dict[str, RedisStore], lost: Set[str]) -> None:
-    """What may lead to a store that is lost: another place, another token, another address."""
-    cloud.attend(redis, lost)
-    for name, store in redis.items():
-        store.names.look(name in lost)
-
-
 def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
     """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our fence.
 
@@ -268,11 +369,11 @@ def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
         connection_class=pool.connection_class,
         max_connections=settings.redis_max_connections,
         timeout=settings.redis_pool_timeout,
-        **{**place, **_waits(settings, fence)},
+        **{**place, **_waits(settings, fence.introduce)},
     )
 
 
-def _waits(settings: Settings, fence: Fence) -> dict[str, Any]:
+def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, Any]:
     """What keeps a connection from hanging a request, and from being believed unasked."""
     return {
         "socket_timeout": settings.redis_timeout,
@@ -283,8 +384,23 @@ def _waits(settings: Settings, fence: Fence) -> dict[str, Any]:
         "driver_info": None,
         # Where the server has none: else every connection asks it for them, looks its name up, and waits longer.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "redis_connect_func": fence.introduce,
+        "redis_connect_func": introduce,
     }
+
+
+def _credentials(settings: Settings, cloud: Cloud) -> dict[str, Any]:
+    options: dict[str, Any] = {"password": settings.redis_token} if settings.redis_token else {}
+    if cloud.credentials is not None:
+        options["credential_provider"] = cloud.credentials
+    return options
+
+
+def _tls_options(settings: Settings) -> dict[str, Any]:
+    return {"ssl_ca_certs": str(settings.redis_ca_file)} if settings.redis_ca_file else {}
+
+
+def _size(settings: Settings) -> dict[str, Any]:
+    return {"max_connections": settings.redis_max_connections, "timeout": settings.redis_pool_timeout}
 
 
 def make_pool(url: str, settings: Settings, fence: Fence, cloud: Cloud, *, is_master: bool = True) -> ConnectionPool:
@@ -293,13 +409,8 @@ def make_pool(url: str, settings: Settings, fence: Fence, cloud: Cloud, *, is_ma
     :param cloud: what AWS says, if it is to be asked.
     :param is_master: which server of a service or group is wanted, where somebody knows them all.
     """
-    options: dict[str, Any] = {"password": settings.redis_token} if settings.redis_token else {}
-    if cloud.credentials is not None:
-        options["credential_provider"] = cloud.credentials
-    tls_options = {"ssl_ca_certs": str(settings.redis_ca_file)} if settings.redis_ca_file else {}
-    size: dict[str, Any] = {"max_connections": settings.redis_max_connections, "timeout": settings.redis_pool_timeout}
-    waits = _waits(settings, fence)
-    waits["redis_connect_func"] = cloud.introducing(fence.introduce)
+    options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
+    waits = _waits(settings, cloud.introducing(fence.introduce))
     if cloud.group is not None and endpoints.is_elasticache(url):
         return endpoints.make_pool(
             cloud.group, is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import click
 from flask.cli import AppGroup, with_appcontext
@@ -16,7 +17,8 @@ from .extension import state_of
 from .health import DATABASE, PRIMARY, REPLICA
 from .policy import LEVELS
 from .records import Revoked
-from .stores.base import StoreError
+from .stores.base import StoreError, role_of
+from .stores.cluster import ClusterStore
 from .views import SessionInfo
 
 langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
@@ -44,7 +46,7 @@ def init_db() -> None:
 def status(as_json: bool) -> None:
     """Ask every store now, over new connections, and say what was found. Exit code 1 if one cannot do its work."""
     state = state_of()
-    found = {name: _ask(state, name) for name in (*state.repository.redis, DATABASE)}
+    found = {name: _ask(state, name) for name in _stores(state)}
     if as_json:
         click.echo(json.dumps({name: error or "ok" for name, error in found.items()}))
     else:
@@ -54,17 +56,30 @@ def status(as_json: bool) -> None:
         raise SystemExit(1)
 
 
+def _stores(state: State) -> list[str]:
+    """All stores by name; the shards of a cluster that is found, each with its primary and its replica."""
+    primary = state.repository.primary
+    if isinstance(primary, ClusterStore):
+        with suppress(StoreError):
+            primary.find_shards(_PATIENCE)
+        replica = state.repository.redis[REPLICA]
+        return [*(primary.stores or [PRIMARY]), *replica.stores, DATABASE]
+    return [*state.repository.redis, DATABASE]
+
+
 def _ask(state: State, name: str) -> str | None:
     repository = state.repository
     try:
         if name == DATABASE:
             repository.database.probe(_PATIENCE)
             return _without_tables(repository.database.missing_tables())
-        elif name == PRIMARY:
+        elif role_of(name) == PRIMARY:
+            if isinstance(repository.primary, ClusterStore):
+                repository.primary.find_shards(_PATIENCE)
             key = f"{state.settings.key_prefix}:canary:status"
-            repository.primary.probe(key, "status", timeout=_PATIENCE)
+            repository.store(name).probe(key, "status", timeout=_PATIENCE)
         else:
-            repository.redis[REPLICA].probe_read(timeout=_PATIENCE)
+            repository.store(name).probe_read(timeout=_PATIENCE)
     except LangPontSessionError as error:
         return str(error)
     return None

@@ -32,15 +32,18 @@ from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
 from .policy import Behaviour, Row
 from .serializer import check_key, encode
-from .stores import sentinel
+from .stores import cluster, sentinel
 
 PREFIX = "LANGPONT_SESSION_"
 
-REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", *sentinel.SCHEMES, endpoints.SCHEME)
+REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", *sentinel.SCHEMES, *cluster.SCHEMES, endpoints.SCHEME)
 _URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 _LOCAL_REDIS = "redis://localhost:6379/0"
-_TLS_SCHEMES = ("rediss:", "valkeys:", "rediss+sentinel:", "valkeys+sentinel:", f"{endpoints.SCHEME}:")
+_TLS_SCHEMES = (
+    *(f"{name}{way}:" for name in ("rediss", "valkeys") for way in ("", "+sentinel", "+cluster")),
+    f"{endpoints.SCHEME}:",
+)
 
 LONGEST_METRICS_INTERVAL = 60
 """Seconds. Alarms of ``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
@@ -352,8 +355,10 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
 
 
 def is_local(redis_url: str | None) -> bool:
-    """Whether a Redis URL names this very host. Sentinels may run here, what they watch is on several."""
-    if not redis_url or sentinel.is_sentinel(redis_url) or endpoints.is_elasticache(redis_url):
+    """Whether a Redis URL names this very host. Sentinels and seeds may run here, what they know is on several."""
+    if any(knows(redis_url) for knows in (sentinel.is_sentinel, cluster.is_cluster, endpoints.is_elasticache)):
+        return False
+    if not redis_url:
         return False
     try:
         parts = urlsplit(redis_url)
@@ -405,6 +410,10 @@ def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
             "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
         ),
     ]
+    for name in ("replica_url", "replica_client"):
+        apart = cluster.is_cluster(settings.redis_url) and getattr(settings, name) is not None
+        found = f"{name.upper()}: the replicas of a cluster are found with its primaries; leave this out"
+        rules.append(({"redis_url", name}, apart, found))
     for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
         seconds = getattr(settings, name)
         too_long = seconds > settings.request_budget
@@ -521,6 +530,8 @@ def _redis_url_problems(name: str, url: str | None) -> list[str]:
     label = PREFIX + name.upper()
     if sentinel.is_sentinel(url):
         return [f"{label}: {problem}" for problem in _sentinel_problems(url)]
+    if cluster.is_cluster(url):
+        return [f"{label}: {problem}" for problem in _cluster_problems(name, url)]
     if endpoints.is_elasticache(url):
         return [f"{label}: {problem}" for problem in _elasticache_problems(name, url)]
     try:
@@ -563,6 +574,18 @@ def _sentinel_problems(url: str) -> list[str]:
             sentinel.parse(url)
         except ValueError as error:
             problems = [str(error)]
+    return problems
+
+
+def _cluster_problems(name: str, url: str) -> list[str]:
+    problems = _option_problems(urlsplit("?" + url.partition("?")[2]))
+    if not problems:
+        try:
+            cluster.parse(url)
+        except ValueError as error:
+            problems = [str(error)]
+    if not problems and name == "replica_url":
+        return ["the replicas of a cluster are found with its primaries, by REDIS_URL; leave this out"]
     return problems
 
 

@@ -1,21 +1,30 @@
-"""Which stores answer, and the level that follows. Breakers per store and direction; no I/O."""
+"""Which stores answer, and the level that follows. Breakers per store and direction; no I/O.
+
+A Redis of several shards is several stores: ``primary:1``, ``primary:2`` … What stands behind the name is its *shard*
+(``":2"``; of the only shard of a single primary it is ``""``), and a session sees the stores of its own shard only. So
+a shard that is lost is lost for its own sessions, and for nobody else.
+"""
 
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from . import policy
 from .breaker import Breaker
 from .forks import renew_in_children
-from .stores.base import ErrorClass, StoreError
+from .stores.base import ErrorClass, StoreError, role_of, shard_of
 
 PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
 READ, WRITE = "read", "write"
 Endpoint = tuple[str, str]
 """A store and a direction, for example ``("primary", "write")``."""
+
+ONLY = ""
+"""The shard of a single primary; of a cluster whose shards are not known yet."""
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED})
 
@@ -73,6 +82,7 @@ class Health:
     :param on_slow: called with the store when half of its calls were: somebody should look whether it is the store;
         must not raise or block.
     :param clock: monotonic seconds.
+    :param locate: digest → the shard its session lies on.
     """
 
     def __init__(
@@ -87,46 +97,112 @@ class Health:
         slow: float = math.inf,
         on_slow: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
+        locate: Callable[[str], str] = lambda digest: ONLY,
     ) -> None:
         self._clock = clock
+        self._threshold = threshold
         self._local_ttl = local_ttl
         self._on_change = on_change
         self._on_lost = on_lost
         self._on_failure = on_failure
         self._slow = slow
         self._on_slow = on_slow
-        self.breakers = {(store, way): Breaker(threshold) for store in stores for way in (READ, WRITE)}
-        # With every breaker closed, which is nearly always, all requests share this one value.
-        self._all_up = View(frozenset(self.breakers), 0.0, local_ttl)
+        self.locate = locate
+        self.breakers: Mapping[Endpoint, Breaker] = {}
         self._open = 0
-        self._redis_lost_at: float | None = None
+        self._redis_lost_at: dict[str, float] = {}
         self._level = 0
+        self._lock = threading.Lock()
+        self._arrange(stores)
         self.since = time.time()
         renew_in_children(self, Health._renew_locks)
 
     def _renew_locks(self) -> None:
+        self._lock = threading.Lock()
         for breaker in self.breakers.values():
             breaker.renew_lock()
 
-    def view(self) -> View:
-        """What a request that begins now may believe."""
-        if not self._open:
-            return self._all_up
-        up = frozenset(endpoint for endpoint, breaker in self.breakers.items() if breaker.closed)
-        age = 0.0 if self._redis_lost_at is None else self._clock() - self._redis_lost_at
-        return View(up, age, self._local_ttl)
+    def arrange(self, role: str, shards: Iterable[str]) -> None:
+        """The shards that one role's stores are on were found, or became others.
+
+        A shard that nobody knew is as the whole was while no shard was known: of an outage at the start somebody has
+        to say that it is over.
+        """
+        wanted = {f"{role}{shard}" for shard in shards}
+        with self._lock:
+            before = {store for store, _ in self.breakers}
+            kept = {store for store in before if role_of(store) != role or store in wanted}
+            if before != kept | wanted:
+                self._arrange(kept | wanted)
+        self._changed()
+
+    def _arrange(self, stores: Iterable[str]) -> None:
+        known = self.breakers
+
+        def breaker(store: str, way: str) -> Breaker:
+            whole = known.get((role_of(store), way))
+            new = Breaker(self._threshold)
+            if whole is not None:
+                new.opened_at, new.cause = whole.opened_at, whole.cause
+            return known.get((store, way)) or new
+
+        # Others read while this goes on: each of these is exchanged as a whole.
+        self.breakers = {(store, way): breaker(store, way) for store in sorted(stores) for way in (READ, WRITE)}
+        self.shards = tuple(sorted({shard_of(store) for store in stores if role_of(store) == PRIMARY})) or (ONLY,)
+        # With every breaker closed, which is nearly always, all requests to a shard share one value.
+        self._whole = {shard: View(self._endpoints(shard), 0.0, self._local_ttl) for shard in self.shards}
+        self._open = sum(not breaker.closed for breaker in self.breakers.values())
+
+    def _endpoints(self, shard: str, *, only_closed: bool = False) -> frozenset[Endpoint]:
+        """By role, as a session on that shard sees them."""
+        return frozenset(
+            (role_of(store), way)
+            for (store, way), breaker in self.breakers.items()
+            if (role_of(store) == DATABASE or shard_of(store) == shard) and (breaker.closed or not only_closed)
+        )
+
+    def view(self, shard: str | None = None) -> View:
+        """What a request that begins now may believe.
+
+        :param shard: where its session lies; None: the worst there is.
+        """
+        if shard is None:
+            return max((self.view(each) for each in self.shards), key=lambda view: view.level)
+        if not self._open and shard in self._whole:
+            return self._whole[shard]
+        lost_at = self._redis_lost_at.get(shard)
+        age = 0.0 if lost_at is None else self._clock() - lost_at
+        return View(self._endpoints(shard, only_closed=True), age, self._local_ttl)
+
+    @property
+    def best_shard(self) -> str:
+        """A shard that is as well as any, for a session that lies nowhere yet."""
+        return min(self.shards, key=lambda shard: self.view(shard).level) if self._open else self.shards[0]
 
     @property
     def level(self) -> int:
-        """The level now."""
+        """The level now; of several shards, of the worst."""
         return self.view().level
+
+    @property
+    def lost_shards(self) -> tuple[str, ...]:
+        """The shards whose primary does not take both reads and writes."""
+        if not self._open:
+            return ()
+        return tuple(shard for shard in self.shards if not self.is_whole(f"{PRIMARY}{shard}"))
+
+    def is_whole(self, store: str) -> bool:
+        """Whether requests use a store, in both directions."""
+        return not self.open_stores() & {(store, READ), (store, WRITE)}
 
     def succeeded(self, store: str, direction: str, took: float = 0.0) -> None:
         """A store answered a request.
 
         :param took: seconds.
         """
-        breaker = self.breakers[store, direction]
+        breaker = self.breakers.get((store, direction))
+        if breaker is None:  # its shard was found, or left, meanwhile
+            return
         breaker.succeeded()
         # A database may take its time: it writes to a disk.
         if took > self._slow and store != DATABASE and breaker.was_slow(self._clock()):
@@ -148,13 +224,16 @@ class Health:
 
     def _count(self, error: StoreError, direction: str) -> None:
         at_once = error.timed_out or error.error_class in _AT_ONCE
-        if self.breakers[error.store, direction].failed(self._clock(), error.error_class.name, at_once=at_once):
+        breaker = self.breakers.get((error.store, direction))
+        if breaker and breaker.failed(self._clock(), error.error_class.name, at_once=at_once):
             self._changed()
             self._on_lost(error.store, direction, error.error_class.name.lower())
 
     def close(self, store: str, direction: str) -> None:
         """For the monitor only: the store is healthy again and nothing waits for it."""
-        self.breakers[store, direction].close()
+        breaker = self.breakers.get((store, direction))
+        if breaker is not None:
+            breaker.close()
         self._changed()
 
     def open_stores(self) -> frozenset[Endpoint]:
@@ -169,11 +248,12 @@ class Health:
 
     def _changed(self) -> None:
         self._open = sum(not breaker.closed for breaker in self.breakers.values())
-        view = self.view()
-        if view.reader is not None:
-            self._redis_lost_at = None
-        elif self._redis_lost_at is None:
-            self._redis_lost_at = self._clock()
+        lost_at = {
+            shard: self._redis_lost_at.get(shard, self._redis_lost_at.get(ONLY, self._clock()))
+            for shard in self.shards
+            if self.view(shard).reader is None
+        }
+        self._redis_lost_at = lost_at
         old, self._level = self._level, self.view().level
         if old != self._level:
             self.since = time.time()

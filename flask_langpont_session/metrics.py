@@ -174,23 +174,29 @@ class Interval(NamedTuple):
     :param amounts: what was measured.
     :param counters: of those that moved.
     :param level: the highest degradation level there was.
+    :param lost_shards: shards of Redis that do not take reads and writes at its end.
     """
 
     series: Mapping[Operation, Series]
     amounts: Mapping[Measure, Amounts]
     counters: Mapping[str, int]
     level: int
+    lost_shards: int = 0
 
 
 class Reader:
     """Hands out what was recorded since it was last asked: each exporter has one of its own. For one thread.
 
     :param level: says the degradation level now.
+    :param lost_shards: says how many shards are lost now.
     """
 
-    def __init__(self, recorder: Recorder, level: Callable[[], int]) -> None:
+    def __init__(
+        self, recorder: Recorder, level: Callable[[], int], lost_shards: Callable[[], int] = lambda: 0
+    ) -> None:
         self._recorder = recorder
         self._level = level
+        self._lost_shards = lost_shards
         self._series: Mapping[Operation, Series] = {}
         self._amounts: Mapping[Measure, Amounts] = {}
         self._counters: Mapping[str, int] = {}
@@ -211,6 +217,7 @@ class Reader:
             {what: counts for what, counts in measured.items() if counts},
             moved,
             highest,
+            self._lost_shards(),
         )
 
 

@@ -3,6 +3,8 @@
 Requests may open a breaker, only this thread closes one: two good probes in a row over new connections, then what
 waited is replayed, then requests come back. It probes for ever, with full jitter from 0.1 to 1 s. It starts lazily:
 a thread started before a fork (gunicorn --preload) does not exist in the workers.
+
+Each shard of a Redis that has several is lost, probed and recovered for itself.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import events
 from .forks import renew_in_children
-from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE
-from .reconciler import Reconciler, answering
+from .health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE
+from .reconciler import EVERYWHERE, Reconciler, answering, answering_shards
 from .repository import SessionRepository
-from .stores.base import ErrorClass, StoreError
+from .stores.base import ErrorClass, StoreError, role_of, shard_of
+from .stores.cluster import ClusterStore
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,9 @@ _REFUSED_PAUSE = 3.0
 
 _PROBE_TIMEOUT = 0.5
 _BOTH = frozenset({READ, WRITE})
+
+_SHARE_OF_TIME = 0.1
+"""The most that looking through a journal whose entries wait for a lost shard may take of this thread's time."""
 
 _ANXIOUS = 2.0
 """Seconds between canaries to the remaining stores while one is lost."""
@@ -66,7 +72,7 @@ class Monitor:
     :param interval: seconds between canaries while everything is healthy.
     :param slow: seconds above which a probe is not a good one.
     :param attend: called every round with the names of the stores that are lost: somebody may know another place for
-        them, or another token. Must not block.
+        them, or another token. It may take as long as a probe.
     """
 
     def __init__(
@@ -91,12 +97,11 @@ class Monitor:
         self._rng = rng or random.Random()
         terms = repository.settings.lease_terms
         self._renewal = max(_LONGEST_PAUSE, (terms.verify_ms + terms.grace_ms) / 2000)
-        self._probes: dict[str, Callable[[], frozenset[str]]] = {
+        self._probes: dict[str, Callable[[str], frozenset[str]]] = {
             PRIMARY: self._probe_primary,
+            REPLICA: self._probe_replica,
             DATABASE: self._probe_database,
         }
-        if REPLICA in repository.redis:
-            self._probes[REPLICA] = self._probe_replica
         self._reset()
         renew_in_children(self, Monitor._reset)
 
@@ -113,18 +118,22 @@ class Monitor:
         self._slow_suspects: set[str] = set()
         self._took: dict[str, float] = {}  # seconds that the last probe of a store waited for its answer
         self._lost: set[str] = set()
+        self._known: set[str] = set()
         self._good: dict[str, int] = {}
         self._pauses: dict[str, float] = {}
         self._next_probe: dict[str, float] = {}
         self._next_canary = 0.0
         self._rounds = 0
-        self._published = False
+        self._published: frozenset[str] = frozenset()
         self._next_announcement = 0.0
         self._announced: Mapping[str, int] = {}
         self._announced_at = -math.inf
+        self._next_drain = 0.0
         self._recovered_at = self._clock()
-        self._last_good = self._clock()
-        self._incident: float | None = None
+        # By shard: when all was well there for certain, and since when it may have lost something.
+        self._last_good: dict[str, float] = {}
+        self._began = self._clock()
+        self._incidents: dict[str, float] = {}
         self._next_renewal = 0.0
 
     def ensure_started(self) -> None:
@@ -172,15 +181,15 @@ class Monitor:
         self._slow_suspects.add(store)
         self._wake.set()
 
-    def note_incident(self) -> None:
+    def note_incident(self, shard: str = ONLY) -> None:
         """Redis was exchanged for another server, or lost data: what changed lately is brought to it again."""
-        self._incident_since(self._last_good)
+        self._incident_since(self._last_good.get(shard, self._began), shard)
         if threading.current_thread() is not self._thread:
             self._wake.set()
 
-    def _incident_since(self, moment: float) -> None:
-        known = self._incident
-        self._incident = moment if known is None else min(known, moment)
+    def _incident_since(self, moment: float, *shards: str) -> None:
+        for shard in shards:
+            self._incidents[shard] = min(moment, self._incidents.get(shard, moment))
         self._next_renewal = 0.0
 
     def _run(self) -> None:
@@ -208,10 +217,11 @@ class Monitor:
         lost = {store for store, _ in self._health.open_stores()}
         self.share_outage()
         self._attend(lost)
-        if not lost:
-            self._next_probe.clear()
+        for store in self._next_probe.keys() - lost:
+            del self._next_probe[store]
         self._drain()
-        self._settle_incident(*answering(self._repository))
+        _, database = answering(self._repository)
+        self._settle_incidents(answering_shards(self._repository), database)
         for store in lost:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
@@ -219,18 +229,18 @@ class Monitor:
 
     def share_outage(self) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""
-        answers = self._health.view().reader is not None
-        if not answers and not self._published:
-            self._repository.publish_copies()
+        silent = frozenset(shard for shard in self._health.shards if self._health.view(shard).reader is None)
+        if silent - self._published:
+            self._repository.publish_copies(silent - self._published)
             self._next_announcement = 0.0
-        if not answers and self._clock() >= self._next_announcement:
+        if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + _ANXIOUS
             self._guarded(lambda: self._journal.announce_outage(PRIMARY))
         was_announced = self._published or (self._rounds == 0 and self._guarded(self._journal.outages))
-        if answers and was_announced:  # here, or by a worker that died during the outage
+        if not silent and was_announced:  # here, or by a worker that died during the outage
             self._guarded(lambda: self._journal.outage_over(PRIMARY))
-        self._published = not answers
+        self._published = silent
 
     def _siblings_are_in_trouble(self) -> bool:
         return bool(self._guarded(self._journal.changed)) and bool(self._guarded(self._journal.outages))
@@ -253,21 +263,25 @@ class Monitor:
 
     def _drain(self) -> None:
         """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again."""
-        if self._guarded(self._journal.is_empty) in (True, None):
+        if self._clock() < self._next_drain or self._guarded(self._journal.is_empty) in (True, None):
             return
+        began, lost = self._clock(), self._health.lost_shards
         redis, database = answering(self._repository)
+        shards = answering_shards(self._repository)
         if redis or database:
-            self._replay(redis, database)
+            self._replay(redis, database, shards)
         if redis and not database and self._clock() >= self._next_renewal:
-            self._renew_tombstones()
-        if redis and not self._somebody_needs_copies():
+            self._renew_tombstones(shards)
+        if redis and not lost and not self._somebody_needs_copies():
             self._guarded(self._journal.clear_copies)
+        if redis and lost:
+            self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
 
-    def _replay(self, redis: bool, database: bool) -> bool:
+    def _replay(self, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> bool:
         """Whether the answering stores took what they can take, but for single entries: those wait on, laid over all
         reads of this host, and keep nobody from a store."""
         try:
-            left = self._reconciler.run(redis=redis, database=database)
+            left = self._reconciler.run(redis=redis, database=database, shards=shards)
         except StoreError as error:
             if error.store == "journal":
                 log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
@@ -280,24 +294,24 @@ class Monitor:
             log.info("an entry of the journal could not be brought home and is tried again: %s", left)
         return True
 
-    def _renew_tombstones(self) -> None:
+    def _renew_tombstones(self, shards: Container[str]) -> None:
         """While only this host knows of a revocation, besides Redis, Redis must not forget it."""
         self._next_renewal = self._clock() + self._renewal
-        self._with_stores(self._reconciler.renew_tombstones)
+        self._with_stores(lambda: self._reconciler.renew_tombstones(shards))
 
-    def _settle_incident(self, redis: bool, database: bool) -> bool:
-        """Whether Redis has what changed since the last incident began."""
-        since = self._incident
-        if since is None:
-            return True
-        if not (redis and database):
-            return False
-        self._incident = None  # one that is noticed from here on is another one
-        ms_ago = int((self._clock() - since) * 1000)
-        if self._with_stores(lambda: self._reconciler.settle_changes(ms_ago)):
-            return True
-        self._incident_since(since)
-        return False
+    def _settle_incidents(self, shards: Container[str], database: bool) -> None:
+        """Bring what changed since the last incident to those shards of Redis where there was one."""
+        if not database:
+            return
+        since = {shard: at for shard, at in sorted(self._incidents.items()) if shard in shards}
+        if not since:
+            return
+        for shard in since:
+            del self._incidents[shard]  # one that is noticed from here on is another one
+        ms_ago = int((self._clock() - min(since.values())) * 1000)
+        if not self._with_stores(lambda: self._reconciler.settle_changes(ms_ago, tuple(since))):
+            for shard, moment in since.items():
+                self._incident_since(moment, shard)
 
     def _with_stores(self, work: Callable[[], bool]) -> bool:
         """Whether it is done; a store that failed is looked at, and the work is to be done again."""
@@ -316,9 +330,12 @@ class Monitor:
         due = self._clock() >= self._next_canary
         if due:
             self._next_canary = self._clock() + (min(self._interval, _ANXIOUS) if lost else self._interval)
+        stores = {store for store, _ in self._health.breakers}
+        self._suspects.update(stores - self._known)
+        self._known = stores
         # Where one store is lost the others carry its load: whether they can is worth knowing at once.
         if due or lost - self._lost or self._siblings_are_in_trouble():
-            self._suspects.update(self._probes)
+            self._suspects.update(stores)
         self._lost = lost
         suspects, self._suspects = self._suspects, set()
         for store in suspects:
@@ -334,7 +351,7 @@ class Monitor:
         """Whether several probes find it slow, too, while this process itself is not held up."""
         for _ in range(SLOW_PROBES):
             try:
-                self._probes[store]()
+                self._probes[role_of(store)](store)
             except StoreError as error:
                 self._health.failed(error, READ)
                 return False
@@ -346,32 +363,32 @@ class Monitor:
         # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
         for _ in range(self._repository.settings.failure_threshold):
             try:
-                self._probes[store]()
+                self._probes[role_of(store)](store)
                 break
             except StoreError as error:
                 self._health.failed(error, READ)
-        if store == PRIMARY and not self._health.open_stores() & {(PRIMARY, READ), (PRIMARY, WRITE)}:
-            self._look_for_losses()
+        if role_of(store) == PRIMARY and self._health.is_whole(store):
+            self._look_for_losses(store)
 
-    def _look_for_losses(self) -> None:
+    def _look_for_losses(self, store: str = PRIMARY) -> None:
         """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
-        primary = self._repository.primary
         try:
+            primary = self._repository.store(store)
             canary = primary.look_at_canary(primary.fence.canary, timeout=_PROBE_TIMEOUT)
         except StoreError as error:
             self._health.failed(error, WRITE)
             return
         if primary.fence.saw(canary):
-            log.warning("the primary lost data behind its connections; every signed-in session is verified once")
-            self._repository.emit(events.data_lost, events.DataLost(PRIMARY))
-        self._last_good = self._clock()
+            log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)
+            self._repository.emit(events.data_lost, events.DataLost(store))
+        self._last_good[shard_of(store)] = self._clock()
 
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""
         began = self._clock()
         self._took.pop(store, None)
         try:
-            healthy = self._probes[store]()
+            healthy = self._probes[role_of(store)](store)
         except StoreError:
             healthy = frozenset()
         took = self._took.get(store, self._clock() - began)
@@ -389,7 +406,8 @@ class Monitor:
             self.recover(store, recovered)
 
     def _is_refused(self, store: str) -> bool:
-        return self._health.breakers[store, READ].cause == ErrorClass.IDENTITY_REFUSED.name
+        breaker = self._health.breakers.get((store, READ))
+        return breaker is not None and breaker.cause == ErrorClass.IDENTITY_REFUSED.name
 
     def recover(self, store: str, directions: Collection[str]) -> None:
         """Replay what waited for a store, then, and only then, let requests use it again.
@@ -398,17 +416,23 @@ class Monitor:
         what Redis has from before: leases have run out, and after a loss the fence stands. While the database is kept
         from requests, though, they go by what Redis says.
         """
-        if store in self._repository.redis:
-            self._repository.redis[store].forget_connections()
-        redis, database = answering(self._repository)
-        whole = WRITE in directions
-        redis, database = redis or (store == PRIMARY and whole), database or (store == DATABASE and whole)
-        if store in (PRIMARY, DATABASE):
-            self._incident_since(min(self._opened_at(store, way) for way in directions))
-        if not self._replay(redis, database):
+        role = role_of(store)
+        if role != DATABASE:
+            with suppress(StoreError):  # its shard is none any more
+                self._repository.store(store).forget_connections()
+        _, database = answering(self._repository)
+        database = database or (role == DATABASE and WRITE in directions)
+        shards = answering_shards(self._repository)
+        if role == PRIMARY:
+            # What is in the way of other shards must not keep this one from its sessions.
+            shards = frozenset({shard_of(store)} if WRITE in directions else ())
+        if role in (PRIMARY, DATABASE):
+            opened_at = min(self._opened_at(store, way) for way in directions)
+            self._incident_since(opened_at, *(self._health.shards if role == DATABASE else (shard_of(store),)))
+        if not self._replay(bool(shards), database, shards):
             self._good[store] = 0
             return
-        self._settle_incident(redis, database)
+        self._settle_incidents(shards, database)
         for direction in directions:
             self._close(store, direction)
         self._good[store] = 0
@@ -417,33 +441,37 @@ class Monitor:
         self._recovered_at = self._clock()
 
     def _opened_at(self, store: str, direction: str) -> float:
-        opened_at = self._health.breakers[store, direction].opened_at
-        return self._clock() if opened_at is None else opened_at
+        breaker = self._health.breakers.get((store, direction))
+        return self._clock() if breaker is None or breaker.opened_at is None else breaker.opened_at
 
     def _close(self, store: str, direction: str) -> None:
         seconds = self._clock() - self._opened_at(store, direction)
         self._health.close(store, direction)
         self._repository.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
 
-    def _probe_primary(self) -> frozenset[str]:
-        store = self._repository.primary
+    def _probe_primary(self, name: str) -> frozenset[str]:
+        primary = self._repository.primary
+        if isinstance(primary, ClusterStore) and name == PRIMARY:
+            primary.find_shards(_PROBE_TIMEOUT)  # each has probes of its own from then on
+            return _BOTH
+        store = self._repository.store(name)
         value = secrets.token_hex(8)
         try:
-            self._took[PRIMARY] = store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)
+            self._took[name] = store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)
         except StoreError as error:
             if error.error_class is not ErrorClass.WRITE_REFUSED:
                 raise
             store.probe_read(timeout=_PROBE_TIMEOUT)
-            if (PRIMARY, WRITE) not in self._health.open_stores():
+            if (name, WRITE) not in self._health.open_stores():
                 self._health.failed(error, WRITE)
             return frozenset({READ})
         return _BOTH
 
-    def _probe_replica(self) -> frozenset[str]:
-        self._took[REPLICA] = self._repository.redis[REPLICA].probe_read(timeout=_PROBE_TIMEOUT)
+    def _probe_replica(self, name: str) -> frozenset[str]:
+        self._took[name] = self._repository.store(name).probe_read(timeout=_PROBE_TIMEOUT)
         return _BOTH
 
-    def _probe_database(self) -> frozenset[str]:
+    def _probe_database(self, name: str) -> frozenset[str]:
         database = self._repository.database
         try:
             database.probe(_PROBE_TIMEOUT)

@@ -4,6 +4,8 @@ told of every row that changed while it may have been away.
 Everything here is idempotent (absolute values, versions, compare-and-set), so several workers of a host may run it at
 once and it may be repeated after any failure. The one exception, additions, is never repeated after a time-out: one
 too few is possible, twice is not.
+
+Of a Redis of several shards some may answer and others not: what is for those waits, and nothing else does.
 """
 
 from __future__ import annotations
@@ -11,16 +13,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
+from typing import Protocol, TypeVar
 
 from .categories import AUTH
 from .cookies import ANONYMOUS, SIGNED_IN
 from .events import short
-from .health import DATABASE, PRIMARY, READ, WRITE
+from .health import DATABASE, ONLY, PRIMARY
 from .records import apply_change
 from .repository import SessionRepository
 from .stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Position, RowState, StoreError
@@ -29,6 +32,31 @@ from .stores.journal_entries import Claim, PendingPush, PendingUserRevocation, S
 from .stores.redis_records import Merged, MergeField
 
 log = logging.getLogger(__name__)
+
+
+class _Everything:
+    """All shards, however many there are."""
+
+    def __contains__(self, shard: object) -> bool:
+        return True
+
+
+EVERYWHERE: Container[str] = _Everything()
+"""Every shard that there is."""
+
+_NO_OUTAGE = frozenset({ErrorClass.DATA, ErrorClass.TOPOLOGY})
+"""Classes of errors that say something of an entry, or of a slot that is being moved, and nothing of a store."""
+
+
+class _Entry(Protocol):
+    """An entry of the journal."""
+
+    @property
+    def seq(self) -> int:
+        """Its number; they only grow."""
+
+
+E = TypeVar("E", bound=_Entry)
 
 OLDEST_WRITE_MS = 900_000
 """Data written longer ago than fifteen minutes is dropped: the user has long seen something else."""
@@ -68,70 +96,77 @@ class Reconciler:
         self._journal = repository.journal
         self._redis = repository.primary
         self._database = repository.database
+        self._locate = repository.health.locate
         self._now_ms = now_ms
         self._round: Settlement | None = None
         self._reached: Position | None = None
 
-    def run(self, *, redis: bool, database: bool) -> StoreError | None:
+    def run(self, *, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> StoreError | None:
         """Bring home what the answering stores can take.
 
         :param redis: the primary answers; `database`: the database answers.
+        :param shards: those of the primary that answer.
         :return: why an entry could not be brought home, though the stores took others; None: all is well. Nothing is
             lost, run again.
         :raises StoreError: a store that was said to answer did not. Nothing is lost, run again.
         """
         moved, failed = True, None
         while moved:  # until nothing more can be brought home
-            moved, failed = self._run_once(redis, database)
+            moved, failed = self._run_once(redis, database, shards)
         return failed
 
-    def _run_once(self, redis: bool, database: bool) -> tuple[bool, StoreError | None]:
+    def _run_once(self, redis: bool, database: bool, shards: Container[str]) -> tuple[bool, StoreError | None]:
         """One round. Whether it brought anything home, and why an entry was left."""
         moved, left = False, None
-        for bring_home in self._steps(redis, database):
+        for bring_home in self._steps(redis, database, shards):
             try:
                 moved = bring_home() or moved
             except StoreError as error:
                 # One entry must not keep all others, or a whole host, from the stores; two say that no store answers,
                 # unless it is about their data.
-                known = left is not None and left.error_class is not ErrorClass.DATA
-                if error.store == "journal" or (known and error.error_class is not ErrorClass.DATA):
+                known = left is not None and left.error_class not in _NO_OUTAGE
+                if error.store == "journal" or (known and error.error_class not in _NO_OUTAGE):
                     raise
                 left = left if known else error
         return moved, left
 
-    def _steps(self, redis: bool, database: bool) -> Iterator[Callable[[], bool]]:
+    def _steps(self, redis: bool, database: bool, shards: Container[str]) -> Iterator[Callable[[], bool]]:
         """What is to be done for each entry. Each says whether anything came home by it."""
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
-                yield partial(self._revoke_user, user, redis)
-        for entry in self._journal.pending_revocations(_BATCH, database=database, redis=redis):
-            yield partial(self._revoke, entry, redis, database)
+                yield partial(self._revoke_user, user, redis, shards)
+        revocations = partial(self._journal.pending_revocations, database=database, redis=redis)
+        for entry in _pages(revocations):
+            yield partial(self._revoke, entry, redis and self._locate(entry.digest) in shards, database)
         if redis and database:
-            for push in self._journal.pending_pushes(_BATCH):
-                yield partial(self._settle_push, push)
+            for push in _pages(self._journal.pending_pushes):
+                if self._locate(push.digest) in shards:
+                    yield partial(self._settle_push, push)
         if redis:
-            for category, writes in self._pending_groups(database):
+            for category, writes in self._pending_groups(database, shards):
                 yield partial(self._merge_group, category, writes, database)
 
-    def _revoke_user(self, entry: PendingUserRevocation, redis: bool) -> bool:
+    def _revoke_user(self, entry: PendingUserRevocation, redis: bool, shards: Container[str]) -> bool:
         """Log a user out of what began before that moment; who signed in since then stays."""
         if redis:
-            return self._revoke_user_everywhere(entry)
+            return self._revoke_user_everywhere(entry, shards)
         reached = ""
         while digests := self._kill_some(entry, reached):
             reached = digests[-1]
         self._journal.advance_user_revocation(replace(entry, in_database=True))
         return True
 
-    def _revoke_user_everywhere(self, entry: PendingUserRevocation) -> bool:
+    def _revoke_user_everywhere(self, entry: PendingUserRevocation, shards: Container[str]) -> bool:
         """As many of the rows as are done at once; whoever goes on begins there. Whether those were all."""
         for _ in range(_AT_ONCE):
             digests = self._kill_some(entry, entry.reached)
             if not digests:
                 self._journal.forget_user_revocation(entry)
                 return True
-            self._bury_all([(digest, 1) for digest in digests])
+            lost = [digest for digest in digests if self._locate(digest) not in shards]
+            if lost:
+                self._journal.revoke(*lost, in_database=True)
+            self._bury_all([(digest, 1) for digest in digests], shards)
             entry = replace(entry, reached=digests[-1])
             self._journal.advance_user_revocation(entry)
         return False
@@ -145,9 +180,10 @@ class Reconciler:
             self._repository.no_longer_in_use(digest)
         return digests
 
-    def _bury_all(self, dead: Sequence[tuple[str, int]]) -> None:
-        for begin in range(0, len(dead), _PIPELINE):
-            part = dead[begin : begin + _PIPELINE]
+    def _bury_all(self, dead: Sequence[tuple[str, int]], shards: Container[str]) -> None:
+        reached = [(digest, version) for digest, version in dead if self._locate(digest) in shards]
+        for begin in range(0, len(reached), _PIPELINE):
+            part = reached[begin : begin + _PIPELINE]
             self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
 
     def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> bool:
@@ -199,18 +235,23 @@ class Reconciler:
     def _categories(self) -> tuple[str, ...]:
         return tuple(self._repository.table.categories)
 
-    def settle_changes(self, ms_ago: int) -> bool:
+    def settle_changes(self, ms_ago: int, shards: Sequence[str] = (ONLY,)) -> bool:
         """Bring every row that changed in the last milliseconds to Redis, which may have lost or restored data.
 
         One worker per host does it; for the others it is done when that one is. No tombstone for a row that is only
         idle: Redis may know of a later use.
 
+        :param shards: those of Redis to which it happened.
         :return: whether it is done; False: another worker is at it, or there is more. Call it again, with the same
             moment: it goes on where it was.
         :raises StoreError: one of the two does not answer. Call it again, as before.
         """
-        fence, now_ms = self._redis.fence, self._now_ms()
-        server = f"{fence.identity} {fence.canary.generation if fence.canary else ''}"
+        now_ms = self._now_ms()
+        stores = [self._repository.store(f"{PRIMARY}{shard}") for shard in shards]
+        server = " ".join(
+            f"{fence.identity} {fence.canary.generation if fence.canary else ''}"
+            for fence in (store.fence for store in stores)
+        )
         wanted = Settlement(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
         claim = self._claim(wanted)
         if claim is not Claim.MINE:
@@ -219,7 +260,7 @@ class Reconciler:
             self._round = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=now_ms)
             self._reached = None
         try:
-            is_done = self._settle_rows(wanted, ms_ago + INCIDENT_MARGIN_MS)
+            is_done = self._settle_rows(wanted, ms_ago + INCIDENT_MARGIN_MS, shards)
         except StoreError:
             self._end_settlement(None)
             raise
@@ -243,11 +284,14 @@ class Reconciler:
         except StoreError:  # without a journal every worker does it, which costs more and harms nobody
             return Claim.MINE
 
-    def _settle_rows(self, wanted: Settlement, ms_ago: int) -> bool:
+    def _settle_rows(self, wanted: Settlement, ms_ago: int, shards: Sequence[str]) -> bool:
         """As many of the rows as are done at once, from where it was. Whether those were all."""
+        stores = [self._repository.store(f"{PRIMARY}{shard}") for shard in shards]
         for _ in range(_AT_ONCE):
-            stamp_ms = self._redis.time_ms(timeout=_TIMEOUT)
-            rows, reached = self._database.changed_since(ms_ago, self._reached, _PIPELINE)
+            # Each has its own clock; by the one that is behind, nothing counts as younger than it is.
+            stamp_ms = min(store.time_ms(timeout=_TIMEOUT) for store in stores)
+            changed, reached = self._database.changed_since(ms_ago, self._reached, _PIPELINE)
+            rows = [row for row in changed if self._locate(row.digest) in shards]
             dead = [(row.digest, row.version) for row in rows if row.state in (RowState.DEAD, RowState.EXPIRED)]
             for digest, _ in dead:
                 self._repository.local.kill(digest)
@@ -259,20 +303,22 @@ class Reconciler:
             self._claim(wanted)  # again, which prolongs it
         return False
 
-    def renew_tombstones(self) -> bool:
+    def renew_tombstones(self, shards: Container[str] = EVERYWHERE) -> bool:
         """Write the tombstones again that the database has not heard of: until it has, Redis must not forget them.
 
+        :param shards: those of Redis that answer.
         :raises StoreError: Redis does not answer.
         """
         renewed = 0
         while waiting := self._journal.pending_revocations(_PIPELINE, database=True, redis=False, after=renewed):
-            self._bury_all([(entry.digest, 0) for entry in waiting])
+            self._bury_all([(entry.digest, 0) for entry in waiting], shards)
             renewed = waiting[-1].seq
         return True
 
-    def _pending_groups(self, database: bool) -> Iterator[tuple[str, list[PendingWrite]]]:
+    def _pending_groups(self, database: bool, shards: Container[str]) -> Iterator[tuple[str, list[PendingWrite]]]:
         """What waits, by the category of one session that it is for."""
-        entries = self._journal.pending_writes(_BATCH, signed_in=database)
+        waiting = _pages(partial(self._journal.pending_writes, signed_in=database))
+        entries = list(islice((entry for entry in waiting if self._locate(entry.digest) in shards), _BATCH))
         entries.sort(key=lambda e: (e.digest, e.shadow, e.category, e.seq))
         for (_, _, category), group in groupby(entries, key=lambda e: (e.digest, e.shadow, e.category)):
             yield category, list(group)
@@ -426,10 +472,22 @@ def _as_field(write: PendingWrite) -> MergeField:
     return MergeField(operation, write.field, value, write.base_version, write.base, write.at_ms)
 
 
+def _pages(pending: Callable[..., list[E]]) -> Iterator[E]:
+    """Everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
+    after = 0
+    while page := pending(_BATCH, after=after):
+        yield from page
+        if len(page) < _BATCH:
+            return
+        after = page[-1].seq
+
+
 def answering(repository: SessionRepository) -> tuple[bool, bool]:
-    """Which of (primary, database) requests use at the moment, both directions."""
-    shut = repository.health.open_stores()
-    return (
-        not shut & {(PRIMARY, READ), (PRIMARY, WRITE)},
-        not shut & {(DATABASE, READ), (DATABASE, WRITE)},
-    )
+    """Which of (primary, database) requests use at the moment, both directions. Of several shards one is enough."""
+    return bool(answering_shards(repository)), repository.health.is_whole(DATABASE)
+
+
+def answering_shards(repository: SessionRepository) -> frozenset[str]:
+    """The shards of the primary that requests use at the moment, in both directions."""
+    health = repository.health
+    return frozenset(health.shards) - set(health.lost_shards)

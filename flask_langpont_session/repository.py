@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 from blinker import Signal
 
@@ -26,7 +26,8 @@ from .outbox import NOTHING, Outbox
 from .policy import Behaviour
 from .records import Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
 from .serializer import decode
-from .stores.base import AuthRow, CategoryChange, Fields, RowState, StoreError
+from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, StoreError, role_of
+from .stores.cluster import ClusterStore, Redis
 from .stores.database import Database
 from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
@@ -50,6 +51,9 @@ _MOST_SETTLED = 200
 """Sessions of a user who is logged out everywhere that the request itself brings home: they take no longer than what
 else it asks for."""
 
+_MINT_TRIES = 8
+"""Ids that are thrown away for a shard that answers: of two that is one in 256 requests that does not get one."""
+
 _UPDATE_TRIES = 3
 """A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
 
@@ -68,7 +72,7 @@ class SessionRepository:
         self,
         settings: Settings,
         *,
-        redis: Mapping[str, RedisStore],
+        redis: Mapping[str, Redis],
         database: Database,
         local: LocalCopies,
         journal: Journal,
@@ -82,8 +86,9 @@ class SessionRepository:
     ) -> None:
         self.settings = settings
         self.table = settings.table
-        self.redis = redis
-        self.primary = redis[PRIMARY]
+        # A cluster's store does all that sessions ask of a server's; what concerns one server is asked of `store`.
+        self.redis = cast("Mapping[str, RedisStore]", redis)
+        self.primary = self.redis[PRIMARY]
         self.database = database
         self.local = local
         self.journal = journal
@@ -113,12 +118,37 @@ class SessionRepository:
         self._noted: set[str] = set()
         self._in_use = in_use
 
-    def begin(self, budget: float | None = None) -> Walk:
+    def begin(self, budget: float | None = None, digest: str | None = None) -> Walk:
         """Start one request's walk through the stores.
 
         :param budget: seconds it may wait for stores in all; None: REQUEST_BUDGET.
+        :param digest: of the session that it is about; None: of one that is yet to begin, see :meth:`placed`.
         """
-        return Walk(self.health, self.recorder, budget or self.settings.request_budget, self._clock)
+        shard = self.health.best_shard if digest is None else self.health.locate(digest)
+        return Walk(self.health, self.recorder, budget or self.settings.request_budget, self._clock, shard)
+
+    def placed(self, mint: Callable[[], SessionId]) -> SessionId:
+        """A new session id that lies on a shard that is well, if there is one: nobody has to begin in an outage."""
+        lost = self.health.lost_shards
+        sid = mint()
+        if lost and len(lost) < len(self.health.shards):
+            for _ in range(_MINT_TRIES):
+                if self.health.locate(sid.digest) not in lost:
+                    break
+                sid = mint()
+        return sid
+
+    def store(self, name: str) -> RedisStore:
+        """The Redis behind a name as health has it: a server, or one shard of a cluster.
+
+        :raises StoreError: that shard is not known, or not any more.
+        """
+        store: RedisStore | None = self.redis[role_of(name)]
+        if isinstance(store, ClusterStore):
+            store = store.stores.get(name)
+        if store is None:
+            raise StoreError(name, ErrorClass.TOPOLOGY, "NoSuchShard")
+        return store
 
     def behaviour(self, feature: Feature, kind: str, level: int) -> Behaviour:
         """What a feature of a session of some kind gets at a level."""
@@ -137,6 +167,7 @@ class SessionRepository:
 
         :param fresh: the database is asked about auth whatever is known, and nobody else is believed.
         """
+        walk = walk.to(sid.digest)
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(sid, walk, life, Verdict.ANONYMOUS)
         overlay = self._outbox.overlay(sid.digest)
@@ -168,6 +199,7 @@ class SessionRepository:
 
     def load_more(self, sid: SessionId, walk: Walk, life: Life, loaded: Loaded, category: str) -> None:
         """Add a category that is loaded on demand to `loaded`."""
+        walk = walk.to(sid.digest)
         kind = ANONYMOUS if loaded.shadow else sid.kind
         heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
@@ -466,6 +498,7 @@ class SessionRepository:
 
     def _save_categories(self, plan: Plan, target: SessionId, walk: Walk, row: AuthRow | None) -> bool:
         """Write to Redis what changed, the auth record first; else to the journal what the table keeps."""
+        walk = walk.to(target.digest)
         changes = {name: change for name, change in plan.changes.items() if change}
         if not changes and row is None:
             return False
@@ -633,7 +666,7 @@ class SessionRepository:
     def _leave(self, origin: SessionId, walk: Walk) -> None:
         """Remove the data of an anonymous session that was given another id."""
         if origin.kind != SIGNED_IN:
-            names = tuple(self.table.categories)
+            walk, names = walk.to(origin.digest), tuple(self.table.categories)
             self._to_primary(walk, "remove", lambda timeout: self.primary.remove(origin.digest, names, timeout=timeout))
             self.no_longer_in_use(origin.digest)
 
@@ -736,6 +769,26 @@ class SessionRepository:
 
         :return: whether Redis has them.
         """
+        self.recorder.count("sessions_ended", by=sum(not self.local.is_dead(digest) for digest in digests))
+        for digest in digests:
+            self.local.kill(digest)
+            self.no_longer_in_use(digest)
+        buried = [self._bury_all(group, walk, in_database) for group in self._by_shard(digests)]
+        in_redis = all(buried)
+        if digests and not in_database:
+            self._outbox.revoke(*digests, in_redis=in_redis, in_database=False)
+        for digest in digests:
+            self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
+        return in_redis
+
+    def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:
+        groups: dict[str, list[str]] = {}
+        for digest in digests:
+            groups.setdefault(self.health.locate(digest), []).append(digest)
+        return groups.values()
+
+    def _bury_all(self, digests: Sequence[str], walk: Walk, in_database: bool) -> bool:
+        """Sessions of one shard. Whether it has the tombstones."""
         names = tuple(self.table.categories)
 
         def bury(timeout: float) -> bool:
@@ -743,16 +796,7 @@ class SessionRepository:
             self.primary.settle([], dead, names, stamp_ms=0, timeout=timeout)
             return True
 
-        self.recorder.count("sessions_ended", by=sum(not self.local.is_dead(digest) for digest in digests))
-        for digest in digests:
-            self.local.kill(digest)
-            self.no_longer_in_use(digest)
-        in_redis = not digests or bool(self._to_primary(walk, "bury", bury))
-        if digests and not in_database:
-            self._outbox.revoke(*digests, in_redis=in_redis, in_database=False)
-        for digest in digests:
-            self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
-        return in_redis
+        return bool(self._to_primary(walk.to(digests[0]), "bury", bury))
 
     # -- reporting -------------------------------------------------------------------------------------------------
 
@@ -812,9 +856,10 @@ class SessionRepository:
         self.recorder.count("values_rejected")
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
 
-    def publish_copies(self) -> None:
-        """Put this worker's live local copies where the other workers of the host can read them."""
-        self._outbox.publish(self.local.live_categories())
+    def publish_copies(self, shards: Container[str]) -> None:
+        """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""
+        copies = self.local.live_categories()
+        self._outbox.publish([copy for copy in copies if self.health.locate(copy[0]) in shards])
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
         """The user a payload belongs to: the first of USER_KEYS that is set, as text.

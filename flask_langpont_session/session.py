@@ -161,7 +161,7 @@ class Session(SessionMixin):
         return self._was_stored or self._wants_cookie or signs_in
 
     def _mint(self, kind: str) -> SessionId:
-        self._minted = self._context.mint(kind, self.permanent)
+        self._minted = self._repository.placed(lambda: self._context.mint(kind, self.permanent))
         self._context.on_new_id()
         return self._minted
 
@@ -179,7 +179,7 @@ class Session(SessionMixin):
     def walk(self) -> Walk:
         """This request's way through the stores."""
         if self._walk is None:
-            self._walk = self._repository.begin()
+            self._walk = self._repository.begin(digest=self.origin.digest if self.origin else None)
         return self._walk
 
     @property

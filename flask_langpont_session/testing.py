@@ -13,31 +13,38 @@ from flask import Flask
 
 from . import events
 from .extension import state_of
-from .health import READ, WRITE
-from .stores.base import ErrorClass, StoreError
+from .health import READ, WRITE, Health
+from .stores.base import ErrorClass, StoreError, role_of
 
 
 @contextmanager
 def switched_off(app: Flask, *stores: str) -> Iterator[None]:
     """Requests of `app` find these stores (``primary``, ``replica``, ``database``) down, as if they had timed out.
 
+    Of a cluster, ``primary:2`` is the primary of one shard, and ``primary`` those of all that were found.
+
     The stores themselves are not touched. On leaving, the journal is replayed and requests use them again.
 
     :raises KeyError: the application has no such store.
     """
     state = state_of(app)
-    for store in stores:
-        for way in (READ, WRITE):
-            state.health.breakers[store, way]  # a misspelt store is an error, not a test that sees no outage
     with state.monitor.paused():
-        for store in stores:
-            state.health.failed(StoreError(store, ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
+        names = [name for store in stores for name in _named(store, state.health)]
+        for name in names:
+            state.health.failed(StoreError(name, ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
         try:
             state.monitor.share_outage()
             yield
         finally:
-            for store in stores:
-                state.monitor.recover(store, (READ, WRITE))
+            for name in names:
+                state.monitor.recover(name, (READ, WRITE))
+
+
+def _named(store: str, health: Health) -> list[str]:
+    names = sorted({name for name, _ in health.breakers if store in (name, role_of(name))})
+    if not names:  # a misspelt store is an error, not a test that sees no outage
+        raise KeyError(store)
+    return names
 
 
 @contextmanager

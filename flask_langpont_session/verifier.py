@@ -30,9 +30,9 @@ from .outbox import Outbox
 from .records import Life, Loaded, Verdict
 from .serializer import decode, encode
 from .stores.base import AuthRow, ErrorClass, RowState, StoreError
+from .stores.cluster import Redis
 from .stores.database import Database
 from .stores.local import LocalAuth, LocalCopies
-from .stores.redis import RedisStore
 from .stores.redis_records import Answer, AuthEntry
 from .walk import Walk
 
@@ -89,7 +89,7 @@ class Verifier:
         self,
         settings: Settings,
         *,
-        primary: RedisStore,
+        primary: Redis,
         database: Database,
         local: LocalCopies,
         outbox: Outbox,
@@ -203,7 +203,7 @@ class Verifier:
             self._primary.bury(digest, version, names, timeout=timeout)
             return True
 
-        return bool(walk.attempt(PRIMARY, WRITE, "bury", self._settings.redis_timeout, bury))
+        return bool(walk.to(digest).attempt(PRIMARY, WRITE, "bury", self._settings.redis_timeout, bury))
 
     def _repair(self, digest: str, walk: Walk, *, in_database: bool = False) -> None:
         """Redis has a tombstone: the row must not live on, whoever was to kill it. Once per worker and session.

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .health import PRIMARY, READ, WRITE, Health, View
+from .health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, View
 from .metrics import Recorder
-from .stores.base import ErrorClass, StoreError, Wait
+from .stores.base import ErrorClass, StoreError, Wait, role_of
 
 T = TypeVar("T")
 
@@ -21,21 +21,47 @@ LEAST_WAIT = 0.005
 
 
 class Walk:
-    """The stores as one request sees them.
+    """The stores as one request sees them, for sessions of one shard; see :meth:`to`.
 
     :param budget: seconds this request may wait for stores, all together.
+    :param shard: of the session it is about.
     """
 
-    __slots__ = ("_clock", "_health", "_left", "_recorder", "view")
+    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "view")
 
     def __init__(
-        self, health: Health, recorder: Recorder, budget: float, clock: Callable[[], float] = time.monotonic
+        self,
+        health: Health,
+        recorder: Recorder,
+        budget: float,
+        clock: Callable[[], float] = time.monotonic,
+        shard: str = ONLY,
     ) -> None:
         self._health = health
         self._recorder = recorder
-        self._left = budget
+        self._left = [budget]  # one number for the walks to all shards
         self._clock = clock
-        self.view: View = health.view()
+        self._shard = shard
+        self._others: dict[str, Walk] | None = None  # by shard; most requests have to do with one only
+        self.view: View = health.view(shard)
+
+    def to(self, digest: str) -> Walk:
+        """The same request on its way to a session: its shard's stores, and what is left of the one budget."""
+        shard = self._health.locate(digest)
+        return self if shard == self._shard else self._branch(shard)
+
+    def _branch(self, shard: str) -> Walk:
+        if self._others is None:
+            self._others = {self._shard: self}
+        if shard in self._others:
+            return self._others[shard]
+        other = Walk(self._health, self._recorder, 0.0, self._clock, shard)
+        lost = [way for way in (READ, WRITE) if not self.can(DATABASE, way)]
+        if lost:
+            other.view = other.view.without(DATABASE, *lost)
+        other._left, other._others = self._left, self._others
+        self._others[shard] = other
+        return other
 
     @property
     def level(self) -> int:
@@ -49,12 +75,13 @@ class Walk:
     def ask(self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]) -> T:
         """Ask one store.
 
+        :param store: its role.
         :param operation: for the recorder.
         :param timeout: the store's own; the wait is cut to what is left of the budget.
         :param call: gets the seconds it may wait, as a :class:`Wait`.
         :raises StoreError: after health was told, and the store is out for the rest of this walk.
         """
-        left, clock = self._left, self._clock
+        left, clock = self._left[0], self._clock
         allowed = timeout if timeout < left else left
         if allowed < LEAST_WAIT:
             self.view = self.view.without(store, direction)
@@ -69,8 +96,8 @@ class Walk:
             self._failed(error, direction, operation, clock() - began)
             raise error from None
         took = clock() - began
-        self._left -= took
-        self._health.succeeded(store, direction, took)
+        self._left[0] -= took
+        self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took)
         self._recorder.observe(operation, "all", store, "ok", took)
         return answer
 
@@ -96,8 +123,11 @@ class Walk:
         return self.can(PRIMARY, READ) and self.can(PRIMARY, WRITE)
 
     def _failed(self, error: StoreError, direction: str, operation: str, took: float) -> None:
-        self._left -= took
-        self._recorder.observe(operation, "all", error.store, error.error_class.name.lower(), took)
+        self._left[0] -= took
+        role = role_of(error.store)
+        self._recorder.observe(operation, "all", role, error.error_class.name.lower(), took)
         lost = self._health.failed(error, direction)
         if error.error_class is not ErrorClass.DATA:
-            self.view = self.view.without(error.store, *lost)
+            # The database is the same one for all shards.
+            for walk in self._others.values() if self._others and role == DATABASE else (self,):
+                walk.view = walk.view.without(role, *lost)

@@ -15,7 +15,7 @@ from .. import events
 from ..forks import renew_in_children
 from ..health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from ..metrics import Recorder
-from ..stores.base import ErrorClass
+from ..stores.base import ErrorClass, role_of, shard_of
 from . import alert_table as table
 from .alert_table import LATENCY_WINDOW, SLOW_CRITICAL_MS, SLOW_WARNING_MS
 from .incidents import Details, Sightings
@@ -80,16 +80,21 @@ class Conditions:
             details = {"store": store, "cause": " ".join(sorted(set(causes.values()))).lower()}
             if ErrorClass.IDENTITY_REFUSED.name in causes.values():
                 yield f"{table.AUTH_FAILED.name}/{store}", details
-            elif READ in causes or store != PRIMARY:
-                yield _UNREACHABLE[store].name, details
+            elif READ in causes or role_of(store) != PRIMARY:
+                yield _of(_UNREACHABLE[role_of(store)].name, store), details
             elif WRITE in causes:
-                yield table.REDIS_WRITES_REFUSED.name, details
+                yield _of(table.REDIS_WRITES_REFUSED.name, store), details
 
     def _levels(self) -> Iterator[tuple[str, Details]]:
         level = self._health.level
         for least, alert in _LEVELS:
             if level >= least:
                 yield alert.name, {"level": level}
+
+
+def _of(alert: str, store: str) -> str:
+    """Each shard has an alert of its own."""
+    return f"{alert}/{store}" if shard_of(store) else alert
 
 
 class _Counted(NamedTuple):

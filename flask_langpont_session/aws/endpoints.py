@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
 
+from ..stores.cluster import Nodes
+from ..stores.slots import Address as Address
 from .client import Unusable, aws_client
 from .inquiry import Inquiry
 
@@ -33,16 +35,6 @@ REST = 900.0
 _OPTIONS = frozenset({"region", "db"})
 _GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
-
-
-class Address(NamedTuple):
-    """A name and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Endpoints:
 
     :param primary: leads to whichever server is the primary. None: in cluster mode.
     :param reader: leads to the replicas. None: there are none.
-    :param configuration: of a group in cluster mode.
+    :param configuration: of a group in cluster mode: any of its nodes, to ask for all others.
     :param tls: whether the servers speak TLS (also where they still speak without it).
     """
 
@@ -148,9 +140,10 @@ class _Remembered(msgspec.Struct):
 
     group: str
     region: str | None
-    primary: Address
+    primary: Address | None
     reader: Address | None
     tls: bool
+    configuration: Address | None = None
 
 
 class Memory:
@@ -173,13 +166,14 @@ class Memory:
             return None
         if (kept.group, kept.region) != (self._name.group_id, self._name.region):
             return None
-        return Endpoints(kept.primary, kept.reader, tls=kept.tls)
+        return Endpoints(kept.primary, kept.reader, kept.configuration, tls=kept.tls)
 
     def note(self, found: Endpoints) -> None:
         """Keep it. Never raises: the next process asks AWS then."""
-        if self._path is None or found.primary is None or found == self.recall():
+        if self._path is None or found == self.recall():
             return
-        record = _Remembered(self._name.group_id, self._name.region, found.primary, found.reader, found.tls)
+        name = self._name
+        record = _Remembered(name.group_id, name.region, found.primary, found.reader, found.tls, found.configuration)
         new = self._path.with_name(f"{self._path.name}.{os.getpid()}")  # the workers of a host write whole files
         try:
             new.unlink(missing_ok=True)
@@ -209,6 +203,7 @@ class Group:
         self.inquiry = Inquiry(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
         self._needs_tls = needs_tls
         self._memory = memory
+        self._is_cluster: bool | None = None  # as its connections are made; None: none are yet
         kept = memory.recall()
         if kept is not None and self._problem(kept) is None:
             self.endpoints = kept
@@ -222,6 +217,21 @@ class Group:
     def may_have_replicas(self) -> bool:
         """Not so if AWS has said that there are none."""
         return self.endpoints is None or self.endpoints.reader is not None
+
+    def nodes(self, options: Mapping[str, Any]) -> Nodes | None:
+        """Where to begin in cluster mode; None: the group is in no cluster mode, as far as is known.
+
+        :param options: of the connections.
+        """
+        self._is_cluster = self.endpoints is not None and self.endpoints.primary is None
+        if not self._is_cluster:
+            return None
+
+        def seeds() -> Sequence[Address]:
+            known = self.endpoints
+            return (known.configuration,) if known and known.configuration else ()
+
+        return Nodes(seeds, lambda: self.endpoints is None or self.endpoints.tls, options)
 
     def look(self, lost: bool) -> None:
         """Ask AWS again if it is time.
@@ -250,17 +260,17 @@ class Group:
         if self.unusable is not None:
             raise Unusable(self.unusable)
         if found != self.endpoints:
-            log.info("%s: primary at %s, TLS %s", self.inquiry.subject, found.primary, "on" if found.tls else "off")
+            place = f"primary at {found.primary}" if found.primary else f"cluster at {found.configuration}"
+            log.info("%s: %s, TLS %s", self.inquiry.subject, place, "on" if found.tls else "off")
         self.endpoints = found
         self._memory.note(found)
 
     def _problem(self, found: Endpoints) -> str | None:
-        if found.primary is None:
-            host = found.configuration.host if found.configuration else "unknown"
-            return (
-                f"it is in cluster mode (configuration endpoint {host}), and Redis Cluster is not supported yet; "
-                "use a group with cluster mode disabled"
-            )
+        if found.primary is None and self.name.db:
+            return "it is in cluster mode, where there is one database, number 0; leave the number out"
+        if self._is_cluster is not None and self._is_cluster != (found.primary is None):
+            mode = "with" if found.primary is None else "without"
+            return f"it is {mode} cluster mode, which was not known when the application started; restart it"
         if self._needs_tls and not found.tls:
             return (
                 f"it has no encryption in transit, and what {self._needs_tls} gives could be read on the way; "

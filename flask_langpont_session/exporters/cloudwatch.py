@@ -74,6 +74,7 @@ def data(
     found = [
         _number(names.HEARTBEAT, whole, 1),
         _number(names.FALLBACK_LEVEL, whole, interval.level),
+        _number(names.SHARDS_LOST, whole, interval.lost_shards),
         _number(names.POOL_IN_USE, whole, in_use),
         _number(names.METRICS_DROPPED, whole, dropped),
         *(_number(metric, whole, figures.counted(interval, metric)) for metric in figures.COUNTERS),

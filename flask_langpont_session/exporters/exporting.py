@@ -9,7 +9,7 @@ from flask import Blueprint, Flask
 from ..config import Settings
 from ..metrics import Reader, Recorder
 from ..pump import Pump, end_all
-from ..stores.redis import RedisStore
+from ..stores.cluster import Redis
 from .active import ActiveSessions
 
 CLOUDWATCH, PROMETHEUS = "cloudwatch", "prometheus"
@@ -19,6 +19,7 @@ class Exporting:
     """Everything that runs beside the requests of one application to publish what its recorder has.
 
     :param level: says the degradation level now.
+    :param lost_shards: says how many shards are lost now.
     :param stores: whose connections are counted.
     """
 
@@ -27,14 +28,16 @@ class Exporting:
         settings: Settings,
         recorder: Recorder,
         level: Callable[[], int],
+        lost_shards: Callable[[], int],
         active: ActiveSessions,
-        stores: Sequence[RedisStore],
+        stores: Sequence[Redis],
     ) -> None:
         self.active = active
         self.page: Blueprint | None = None
         self._settings = settings
         self._recorder = recorder
         self._level = level
+        self._lost_shards = lost_shards
         self._stores = stores
         self.pumps = [Pump("active", lambda: active.update, settings.metrics_interval)]
         if CLOUDWATCH in settings.metrics:
@@ -80,7 +83,7 @@ class Exporting:
         return Pump(PROMETHEUS, begin, prometheus.INTERVAL)
 
     def _reader(self) -> Reader:
-        return Reader(self._recorder, self._level)
+        return Reader(self._recorder, self._level, self._lost_shards)
 
     def install(self, app: Flask) -> None:
         """Begin in every process with its first request; show the page, if there is one."""

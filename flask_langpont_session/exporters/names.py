@@ -53,6 +53,12 @@ FALLBACK_LEVEL = Metric(
     "Maximum",
     "The worst degradation level of the interval, however short: 0 normal … 4 minimal.",
 )
+SHARDS_LOST = Metric(
+    "ShardsLost",
+    "Count",
+    "Maximum",
+    "Shards of Redis that do not take reads and writes, as a process sees it; a single primary is one shard.",
+)
 FALLBACK_OPERATIONS = Metric(
     "FallbackOperations", "Count", "Sum", "Times something stood in for the primary.", by="Backend"
 )

@@ -111,6 +111,12 @@ class Collectors:
             multiprocess_mode="livemax",
             registry=self._registry,
         )
+        self.shards_lost = Gauge(
+            "langpont_session_shards_lost",
+            "Shards of Redis that do not take reads and writes; a single primary is one shard.",
+            multiprocess_mode="livemax",
+            registry=self._registry,
+        )
         self.active = Gauge(
             "langpont_session_active",
             "Sessions in use, of all hosts together; NaN while Redis cannot tell.",
@@ -143,21 +149,23 @@ class Collectors:
     def _begin(self) -> None:
         """As new: a forked child shows nothing of what its parent is like."""
         self._lock = threading.Lock()
-        self._states: WeakKeyDictionary[object, tuple[int, Mapping[str, int]]] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[object, tuple[int, int, Mapping[str, int]]] = WeakKeyDictionary()
 
-    def show(self, publisher: object, level: int, in_use: Mapping[str, int]) -> None:
+    def show(self, publisher: object, level: int, in_use: Mapping[str, int], lost_shards: int = 0) -> None:
         """Show what one application of this process is like now, together with the others.
 
         :param publisher: whose it is; what it showed before is forgotten.
         :param level: its degradation level.
         :param in_use: its connections in use, by store.
+        :param lost_shards: how many it finds lost.
         """
         with self._lock:
-            self._states[publisher] = level, in_use
+            self._states[publisher] = level, lost_shards, in_use
             states = list(self._states.values())
-            self.level.set(max(level for level, _ in states))
+            self.level.set(max(level for level, _, _ in states))
+            self.shards_lost.set(max(lost for _, lost, _ in states))
             for store in in_use:
-                self.in_use.labels(store).set(sum(used.get(store, 0) for _, used in states))
+                self.in_use.labels(store).set(sum(used.get(store, 0) for _, _, used in states))
 
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
@@ -231,7 +239,7 @@ class Prometheus:
         """Bring in what is new."""
         interval = self._reader.take()
         self._collectors.add(interval)
-        self._collectors.show(self, interval.level, self._in_use())
+        self._collectors.show(self, interval.level, self._in_use(), interval.lost_shards)
         reading = self._active()
         if reading is not None and reading is not self._shown:
             self._shown = reading  # each once: the most recent look counts, whichever worker's it was

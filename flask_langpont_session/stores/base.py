@@ -53,10 +53,20 @@ HEALTH_CLASSES = frozenset(
 """The classes that feed a breaker. One user's data (D), our own limits (L) and resharding (T) never do."""
 
 
+def role_of(store: str) -> str:
+    """What a store is for: ``primary``, ``replica`` or ``database``."""
+    return store.partition(":")[0]
+
+
+def shard_of(store: str) -> str:
+    """The shard that a store belongs to."""
+    return store[len(role_of(store)) :]
+
+
 class StoreError(LangPontSessionError):
     """A store could not do what it was asked.
 
-    :param store: ``primary``, ``replica``, ``database`` or ``journal``.
+    :param store: ``primary``, ``replica``, ``database`` or ``journal``; of several shards ``primary:1`` …
     :param error_class: what kind of failure.
     :param cause: name of the driver's exception class; its text may quote keys and values, so it is not kept.
     :param timed_out: it did not answer in time.

@@ -27,7 +27,7 @@ NEVER_MS = 2**63
 class Canary(NamedTuple):
     """What lies in a server to show that nothing was lost.
 
-    :param generation: a random name, a new one after each loss.
+    :param generation: a random name, a new one after each loss; before a colon in it, where the canary lies.
     :param number: grows with every look of any worker.
     :param now_ms: the server's clock at that look.
     """
@@ -35,6 +35,11 @@ class Canary(NamedTuple):
     generation: str
     number: int
     now_ms: int
+
+    @property
+    def place(self) -> str:
+        """Where it lies, if it may lie in several places."""
+        return self.generation.rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +146,11 @@ class Fence:
         """The canary was looked at. Whether it says that data was lost.
 
         Any other generation than the one seen last is a loss: whoever noticed it first wrote a new one, and must not
-        hide it from the others.
+        hide it from the others. One that lies elsewhere says nothing of the one before.
         """
         with self._lock:
-            lost = self.canary is not None and self.canary.generation != canary.generation
+            known = self.canary
+            lost = known is not None and known.place == canary.place and known.generation != canary.generation
             self.canary = canary
             if lost:
                 self._begin_anew(canary.now_ms)

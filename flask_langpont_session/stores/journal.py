@@ -238,10 +238,14 @@ class Journal:
         with self._file.transaction() as db:
             put_push(db, digest, version)
 
-    def pending_pushes(self, limit: int = 1000) -> list[PendingPush]:
-        """The oldest sessions that wait for a push."""
+    def pending_pushes(self, limit: int = 1000, *, after: int = 0) -> list[PendingPush]:
+        """The oldest sessions that wait for a push.
+
+        :param after: only those with a higher number (`seq`).
+        """
+        sql = "SELECT seq, digest FROM pushes WHERE seq > ? ORDER BY seq LIMIT ?"
         with self._file.connected() as db:
-            rows = db.execute("SELECT seq, digest FROM pushes ORDER BY seq LIMIT ?", (limit,)).fetchall()
+            rows = db.execute(sql, (after, limit)).fetchall()
         return [PendingPush(*row) for row in rows]
 
     def forget_push(self, entry: PendingPush) -> None:
@@ -323,13 +327,14 @@ class Journal:
         )
         self._put([entry])
 
-    def pending_writes(self, limit: int = 1000, *, signed_in: bool = True) -> list[PendingWrite]:
+    def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
         """The fields that wait, the one that was written longest ago first.
 
+        :param after: only those with a higher number (`seq`).
         :param signed_in: those of signed-in sessions too, for which the database must be asked.
         """
         with self._file.connected() as db:
-            return oldest_writes(db, limit, signed_in)
+            return oldest_writes(db, limit, signed_in, after)
 
     def forget_writes(self, entries: Iterable[PendingWrite]) -> None:
         """These are merged. A field that was written again since it was read from here stays."""

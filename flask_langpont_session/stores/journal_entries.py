@@ -273,10 +273,10 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> None:
     db.execute(_INSERT, _values(entry))
 
 
-def oldest_writes(db: sqlite3.Connection, limit: int, signed_in: bool) -> list[PendingWrite]:
-    """The fields that wait, the one that was written longest ago first."""
-    sql = f"SELECT {_COLUMNS} FROM writes WHERE ? OR kind = 'a' OR shadow ORDER BY seq LIMIT ?"
-    rows = db.execute(sql, (signed_in, limit))
+def oldest_writes(db: sqlite3.Connection, limit: int, signed_in: bool, after: int) -> list[PendingWrite]:
+    """The fields that wait, the one that was written longest ago first, from behind that number."""
+    sql = f"SELECT {_COLUMNS} FROM writes WHERE seq > ? AND (? OR kind = 'a' OR shadow) ORDER BY seq LIMIT ?"
+    rows = db.execute(sql, (after, signed_in, limit))
     return [_pending_write(row) for row in rows]
 
 

@@ -276,10 +276,15 @@ class LocalCopies:
         with self._lock:
             self._copies.pop((digest, category), None)
 
-    def forget_categories(self) -> None:
-        """Another Redis server answers than before: versions may begin anew, and old copies would look newer."""
+    def forget_categories(self, concerns: Callable[[str], bool] = lambda digest: True) -> None:
+        """Another Redis server answers than before: versions may begin anew, and old copies would look newer.
+
+        :param concerns: whether it is the one that has a session, by its digest.
+        """
         with self._lock:
-            self._copies.clear()
+            for digest, category in list(self._copies):
+                if concerns(digest):
+                    self._copies.pop((digest, category), None)
 
     def _keep(self, digest: str, category: str, version: int, fields: Fields) -> None:
         self._names.add(category)

@@ -105,6 +105,21 @@ class RedisStore:
     def _begin(self) -> None:
         self.connections.begin()
 
+    @property
+    def stores(self) -> Mapping[str, RedisStore]:
+        """The stores that have a health of their own, by name: this one."""
+        return {self.name: self}
+
+    @property
+    def canary_key(self) -> str:
+        """Where the canary lies."""
+        return f"{self.prefix}:canary"
+
+    @property
+    def canary_place(self) -> str:
+        """What the names of its generations begin with, where it may have to lie elsewhere some day."""
+        return ""
+
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
         """The Redis key of one category of one session."""
         return f"{self.prefix}:{category}:{{{digest}}}{':anon' if shadow else ''}"
@@ -218,8 +233,8 @@ class RedisStore:
         :raises StoreError: the server did not answer, or refused the write that belongs to it.
         """
         name, number = (known.generation, known.number) if known else ("", 0)
-        key = f"{self.prefix}:canary"
-        [(now_ms, generation, now)] = self._run([(CANARY, [key], [name, number, secrets.token_hex(8)])], timeout)
+        new = f"{self.canary_place}{secrets.token_hex(8)}"
+        [(now_ms, generation, now)] = self._run([(CANARY, [self.canary_key], [name, number, new])], timeout)
         return Canary(str(generation, "ascii"), int(now), now_ms)
 
     def merge(
@@ -302,7 +317,7 @@ class RedisStore:
         :return: seconds between question and answer.
         :raises StoreError: it failed.
         """
-        question = ("EXISTS", f"{self.prefix}:canary")
+        question = ("EXISTS", self.canary_key)
         return self._over_a_new_one([(question, lambda reply: type(reply) is int)], timeout)
 
     def _over_a_new_one(self, asked: Sequence[tuple[Any, Callable[[Any], bool]]], timeout: float) -> float:

@@ -134,8 +134,25 @@ def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError
 
     :param sent: the command had left: unless the server itself refused it, it may have been done.
     """
+    if isinstance(error, driver.AskError):  # MovedError is one, too
+        return Redirected(store, error)
     timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
     refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
     error_class = classify(error)
     cause = error_class is ErrorClass.IDENTITY_REFUSED and _refused_by_tls(error)
     return StoreError(store, error_class, cause or type(error).__name__, timed_out=timed_out, sent=sent and not refused)
+
+
+class Redirected(StoreError):
+    """A node of a cluster sends us to another one. It did not do what it was asked.
+
+    :param slot: of the keys that were asked for.
+    :param address: where to go; with an empty host it is the host that said so.
+    :param for_good: the slot is there from now on (MOVED); else this once only (ASK).
+    """
+
+    def __init__(self, store: str, error: driver.AskError) -> None:
+        super().__init__(store, ErrorClass.TOPOLOGY, type(error).__name__)
+        self.slot = error.slot_id
+        self.address = error.host, error.port
+        self.for_good = isinstance(error, driver.MovedError)

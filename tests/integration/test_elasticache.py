@@ -387,8 +387,8 @@ def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
     [
         (
             {"ClusterMode": "enabled", "NumNodeGroups": 2, "ReplicasPerNodeGroup": 1},
-            {},
-            ("it is in cluster mode (configuration endpoint clustercfg.sessions.", "Redis Cluster is not supported"),
+            {"REDIS_URL": f"{URL}&db=2"},
+            ("it is in cluster mode", "one database, number 0"),
         ),
         ({}, {"REDIS_TOKEN": OLD}, ("no encryption in transit", "REDIS_TOKEN", "TransitEncryptionEnabled")),
     ],

@@ -53,7 +53,8 @@ def _trusts_every_connection(self: fence.Fence, server: fence.Server) -> int:
 def _stamps_after_the_read(
     self: verifier.Verifier, row: AuthRow, walk: Any, life: leases.Life, stamp_ms: int
 ) -> str | None:
-    after = self._primary.time_ms(timeout=0.2)
+    primary: Any = self._primary
+    after = primary.time_ms(timeout=0.2)
     return _push(self, row, walk, life, after)
 
 
@@ -113,11 +114,11 @@ def _silence_is_an_answer(heard: verifier.Heard) -> int:
     return row.idle_expires_at if row else 0
 
 
-def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int) -> bool:
+def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int, shards: Any) -> bool:
     for row in self._database.changed_since(ms_ago + reconciler.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
             self._redis.bury(row.digest, row.version, self._categories, timeout=2.0)
-    return _settle_changes(self, ms_ago)
+    return _settle_changes(self, ms_ago, shards)
 
 
 _settle_changes = reconciler.Reconciler.settle_changes
@@ -263,7 +264,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("journal", outbox.Outbox, "revoke", _nothing),
     Ablation("journal of log out everywhere", outbox.Outbox, "revoke_user", _nothing),
     Ablation("reconciler", reconciler.Reconciler, "run", _nothing),
-    Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda self, ms_ago: True),
+    Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
     Ablation("tombstone instead of DEL", sim_redis, "bury", _bury_by_deleting),

@@ -46,9 +46,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
     return made
 
 
-def make_group(folder: Path | None = None) -> Group:
-    memory = Memory(folder / "endpoints" if folder else None, NAME)
-    return Group(NAME, f"{PREFIX}REDIS_URL", needs_tls=None, memory=memory)
+def make_group(folder: Path | None = None, name: GroupName = NAME) -> Group:
+    memory = Memory(folder / "endpoints" if folder else None, name)
+    return Group(name, f"{PREFIX}REDIS_URL", needs_tls=None, memory=memory)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -154,13 +154,13 @@ def test_what_is_known_from_before_is_not_waited_for(aws: Aws, tmp_path: Path) -
 
 
 def test_a_group_that_can_never_be_used_ends_the_start(aws: Aws) -> None:
-    """With its setting, its name, and the endpoint by which an operator knows what it is."""
+    """With its setting, its name, and what to do."""
     aws.found = CLUSTER
     with pytest.raises(ConfigError) as caught:
-        Cloud(make_group()).begin()
+        Cloud(make_group(name=GroupName("sessions", db=2))).begin()
     [problem] = caught.value.problems
     assert problem.startswith(f"{PREFIX}REDIS_URL: replication group 'sessions': it is in cluster mode")
-    assert "clustercfg.sessions.x" in problem
+    assert "leave the number out" in problem
 
 
 # -- rounds of the monitor ---------------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("group", "needs_tls", "says"),
     [
-        (CLUSTER, None, "cluster mode (configuration endpoint clustercfg.sessions.x), and Redis Cluster"),
+        (CLUSTER, None, "with cluster mode, which was not known when the application started; restart it"),
         (described(TransitEncryptionEnabled=False), "REDIS_TOKEN", "what REDIS_TOKEN gives could be read"),
     ],
 )
@@ -287,6 +287,7 @@ def test_a_group_that_cannot_be_used_says_why(
     for answer in (group, described(), group):
         api.will_say(answer)
     asked = make_group(needs_tls=needs_tls)
+    assert asked.nodes({}) is None
     asked.inquiry.ask()
     assert says in (asked.unusable or "")
     assert says in (asked.inquiry.problem or "")

@@ -140,6 +140,8 @@ class Host:
             recorder=self.recorder,
             life_of=lambda category, kind, life: 1000,
             no_longer_in_use=self.no_longer_in_use.append,
+            health=SimpleNamespace(locate=lambda digest: ""),
+            store=lambda name: self.stores,
         )
         self.reconciler = Reconciler(repository, now_ms=lambda: self.now)
 
@@ -580,7 +582,7 @@ def test_an_addition_is_sent_by_one_worker_only(host: Host, monkeypatch: pytest.
     waiting = host.journal.pending_writes()
     assert [host.journal.claim(write) for write in waiting if write.is_delta] == [True]  # the other worker was faster
     once = iter([waiting])
-    monkeypatch.setattr(host.journal, "pending_writes", lambda limit, signed_in: next(once, []))
+    monkeypatch.setattr(host.journal, "pending_writes", lambda limit, signed_in, after: next(once, []))
     assert host.run()[-1] == ("merge", A, "translation", "alive", ["input_text"])
 
 

@@ -1,0 +1,793 @@
+"""Redis Cluster: each session on the shard that has its slot, each shard an ordinary store with a fence of its own.
+
+The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
+a process may ask one node for it. One that is sent elsewhere (MOVED, ASK) goes there once; a slot whose keys are being
+moved (TRYAGAIN) is asked again twice. What does not work out then is served as in an outage, without being one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+from redis import exceptions as driver
+from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
+from redis.crc import key_slot
+
+from ..forks import renew_in_children
+from ..leases import LONGEST_UNCONFIRMED_MS
+from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, shard_of
+from .fence import Canary, Fence
+from .redis import RedisStore
+from .redis_errors import Redirected, translate
+from .redis_records import Answer, Merged, MergeField, Written
+from .slots import NOBODY, Address, Range, Servers, SlotMap, draw, moved, read_ranges, tag_of
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+SCHEMES = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+
+REST = 30.0
+"""Seconds between two looks at the map while all is well."""
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two looks at the map while a shard does not answer, or requests were sent elsewhere."""
+
+_PATIENCE = 0.5
+"""Seconds for one node to say who has which slot. Requests do not wait for that."""
+
+_LEAST_WAIT = 0.005
+_TRIES_AGAIN = 2
+_PERSISTENT = 1.0
+"""Seconds after which a slot that is between two shards does not get better by waiting for it."""
+
+_AVOIDED = 60.0
+"""Seconds for which no canary is put into a slot that is being moved."""
+
+_LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
+"""Seconds after which nobody believes a record from before a move in any case."""
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_PORT = 6379
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a URL says.
+
+    :param seeds: nodes to ask first; any one that answers knows the others.
+    :param tls: for all nodes.
+    :param options: of the connections, as redis-py takes them.
+    """
+
+    seeds: tuple[Address, ...]
+    tls: bool
+    options: Mapping[str, Any]
+
+
+def is_cluster(url: str | None) -> bool:
+    """Whether this is the URL of a cluster."""
+    return bool(url) and str(url).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def parse(url: str) -> Place:
+    """Read ``redis+cluster://[user:password@]host[:port][,host[:port]…][?option=value…]``.
+
+    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
+    """
+    if "#" in url:
+        raise ValueError("'#' ends a URL; in a password write %23")
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    username, _, password = user.partition(":")
+    if "@" in user or "," in user:
+        raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
+    options: dict[str, Any] = dict(parse_qsl(query))
+    if path not in ("", "0") or options.pop("db", "0") != "0":
+        raise ValueError("a cluster has one database, number 0; leave the number out")
+    credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
+    return Place(
+        tuple(_address(host) for host in hosts.split(",")),
+        scheme.startswith(("rediss", "valkeys")),
+        {**{name: value for name, value in credentials.items() if value}, **options},
+    )
+
+
+def _address(text: str) -> Address:
+    match = _HOST.fullmatch(text)
+    if match is None or not 0 < int(match[2] or _PORT) < 65_536:
+        raise ValueError("the nodes are host or host:port, with commas between them")
+    return Address(match[1].strip("[]"), int(match[2] or _PORT))
+
+
+class Nodes(NamedTuple):
+    """What somebody said of a cluster before it was asked.
+
+    :param seeds: where to ask when nothing else is known.
+    :param tls: whether the nodes speak TLS.
+    :param options: of all connections: credentials, and what TLS needs.
+    """
+
+    seeds: Callable[[], Sequence[Address]]
+    tls: Callable[[], bool]
+    options: Mapping[str, Any]
+
+
+class Directory:
+    """Where everything is in one cluster, as far as this process knows.
+
+    :param connect: connects to a node within some seconds, to ask it for the map.
+    :param clock: monotonic seconds.
+    :ivar map: None: no node has answered yet.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        connect: Callable[[Address, float], Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.map: SlotMap | None = None
+        self.arrived: dict[int, float] = {}
+        """Slot → monotonic seconds since when another shard than before answers for it."""
+        self.nodes = nodes
+        self.arranged: Callable[[str, Sequence[str]], None] = lambda role, shards: None
+        """Told a role and its shards, whenever they are others."""
+        self._connect = connect
+        self._clock = clock
+        self._stores: list[ClusterStore] = []
+        self._epoch = 0
+        self._avoided: dict[int, float] = {}
+        self._silent: set[Address] = set()
+        self._begin()
+        renew_in_children(self, Directory._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._doubtful = False
+        self._next_look = 0.0
+        self._pause = _SHORTEST_PAUSE
+        self._turn = random.randrange(1 << 16)
+
+    def tell(self, store: ClusterStore) -> None:
+        """Have a store follow the map."""
+        self._stores.append(store)
+
+    # -- in requests -----------------------------------------------------------------------------------------------
+
+    def number_of(self, digest: str) -> int:
+        """The shard that has a session; NOBODY: none, or not known yet."""
+        return self.map.number_of(digest) if self.map is not None else NOBODY
+
+    def locate(self, digest: str) -> str:
+        """The shard of a session, as its stores' names end."""
+        number = self.number_of(digest)
+        return f":{number}" if number != NOBODY else ""
+
+    def learn(self, timeout: float) -> SlotMap:
+        """The map; the first who need it ask one node.
+
+        :raises Exception: what the node's connection raised, or ValueError: it does not know.
+        """
+        began = self._clock()
+        if not self._lock.acquire(timeout=timeout):
+            raise driver.TimeoutError("another thread is still asking for the map")
+        try:
+            if self.map is None:
+                seeds = self.nodes.seeds()
+                if not seeds:
+                    raise driver.ConnectionError("no node is known")
+                self._turn += 1
+                left = timeout - (self._clock() - began)
+                self._take_over(*self._ask(seeds[self._turn % len(seeds)], max(left, _LEAST_WAIT)))
+            assert self.map is not None
+            return self.map
+        finally:
+            self._lock.release()
+
+    def host_of(self, store: str) -> str:
+        """Of the primary that stands behind a store of a shard."""
+        number = int(shard_of(store)[1:])
+        return self.map.places[number].primary.host if self.map and number in self.map.places else ""
+
+    def note_moved(self, slot: int, address: Address) -> int:
+        """A node said who has a slot by now. Returns that shard."""
+        with self._lock:
+            assert self.map is not None
+            number = self.map.at(address)
+            if number is None or self.map.places[number].primary != address:
+                corrected, number = self.map.with_primary(address)
+                self._adopt(corrected)
+            if self.map.owners[slot] != number:
+                self.map.owners[slot] = number
+                self.arrived[slot] = self._clock()
+            self._doubtful = True
+            return number
+
+    def note_moving(self, slot: int, address: Address) -> int | None:
+        """A node said that a slot is on its way. Returns the shard that it goes to, if that is known."""
+        self._doubtful = True
+        self.arrived.setdefault(slot, self._clock())
+        return self.map.at(address) if self.map else None
+
+    # -- in the monitor --------------------------------------------------------------------------------------------
+
+    def attend(self, lost: bool) -> None:
+        """Look at the map again if it is time. Waits for nodes that do not answer.
+
+        :param lost: some shard does not answer: it may have another primary by now.
+        """
+        now = self._clock()
+        if not (lost or self._doubtful):
+            self._pause = _SHORTEST_PAUSE
+            if now < self._next_look:
+                return
+        elif now < self._next_look - REST + self._pause:
+            return
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if lost else _SHORTEST_PAUSE
+        self._doubtful = False
+        try:
+            self.refresh(_PATIENCE)
+        except (driver.RedisError, OSError, ValueError):
+            return  # whoever needs a node will see that it does not answer
+        finally:
+            # Workers that lost the same shard must not ask in step.
+            self._next_look = self._clock() + REST - random.uniform(0, self._pause / 2)
+
+    def refresh(self, timeout: float) -> None:
+        """Ask one node after the other, those that are known and then the seeds, until one knows what we know.
+
+        :param timeout: seconds for each.
+        :raises Exception: the last one's error; none answered.
+        """
+        older: tuple[int, list[Range]] | None = None
+        trouble: Exception = driver.ConnectionError("no node is known")
+        for address in self._nodes():
+            try:
+                epoch, ranges = self._ask(address, timeout)
+            except (driver.RedisError, OSError, ValueError) as error:
+                self._silent.add(address)
+                trouble = error
+                continue
+            self._silent.discard(address)
+            if epoch >= self._epoch:
+                break
+            # It missed an election: cut off from the others, it would send us back to the demoted.
+            older = max(older or (epoch, ranges), (epoch, ranges), key=lambda said: said[0])
+        else:
+            if older is None:
+                raise trouble
+            epoch, ranges = older
+        with self._lock:
+            self._take_over(epoch, ranges)
+
+    def canary_slot(self, number: int) -> int:
+        """The first slot of a shard that is not on its way to another one."""
+        now = self._clock()
+        owners = self.map.owners if self.map else ()
+        own = (slot for slot, owner in enumerate(owners) if owner == number)
+        return next((slot for slot in own if self._avoided.get(slot, 0.0) < now), 0)
+
+    def avoid(self, slot: int) -> None:
+        """A canary cannot lie in that slot at the moment."""
+        self._avoided[slot] = self._clock() + _AVOIDED
+        self._doubtful = True
+
+    def _nodes(self) -> Iterator[Address]:
+        known = sorted({address for place in self.map.places.values() for address in place.all} if self.map else ())
+        random.shuffle(known)
+        # Who did not answer last time may keep us waiting for a time-out.
+        yield from sorted(known, key=lambda address: address in self._silent)
+        yield from (address for address in self.nodes.seeds() if address not in known)
+
+    def _ask(self, address: Address, timeout: float) -> tuple[int, list[Range]]:
+        connection = self._connect(address, timeout)
+        try:
+            connection.send_packed_command(
+                connection.pack_commands([("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]), check_health=False
+            )
+            reply = connection.read_response(disable_decoding=True)
+            try:
+                info = connection.read_response(disable_decoding=True)
+            except driver.ResponseError:  # a right that is missing; then no node is more up to date than another
+                info = b""
+        finally:
+            connection.disconnect()
+        epoch = re.search(rb"cluster_current_epoch:([0-9]+)", info)
+        return int(epoch[1]) if epoch else 0, read_ranges(reply, address)
+
+    def _take_over(self, epoch: int, ranges: Iterable[Range]) -> None:
+        self._epoch = epoch
+        before, after = self.map, draw(ranges, self.map)
+        if after == before:
+            return
+        now = self._clock()
+        if before is not None:
+            self.arrived = {slot: at for slot, at in self.arrived.items() if now - at < _LAST_CHECKED}
+            self.arrived.update(dict.fromkeys(moved(before, after), now))
+        self._adopt(after)
+        nodes = {address for place in after.places.values() for address in place.all}
+        log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+
+    def _adopt(self, after: SlotMap) -> None:
+        # In this order nobody is sent to a shard that is not there yet, or not any more.
+        before = self.map.places if self.map else {}
+        for store in self._stores:
+            store.arrange({**before, **after.places})
+        self.map = after
+        for store in self._stores:
+            store.arrange(after.places)
+
+
+class Route:
+    """The way to the server of a shard, which may be another one at the next connection.
+
+    :param is_master: whether to the primary, or to one of the replicas.
+    """
+
+    def __init__(self, directory: Directory, number: int, *, is_master: bool) -> None:
+        self._directory = directory
+        self._number = number
+        self._is_master = is_master
+        # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
+        self._choice = random.randrange(1 << 16)
+
+    def __call__(self) -> tuple[Address, bool]:
+        place = self._directory.map.places.get(self._number) if self._directory.map else None
+        if place is None or not (self._is_master or place.replicas):
+            raise driver.ConnectionError("the cluster has no such server any more")
+        address = place.primary if self._is_master else place.replicas[self._choice % len(place.replicas)]
+        return address, self._directory.nodes.tls()
+
+    def doubt(self) -> None:
+        """That server could not be used."""
+        self._choice += 1
+
+
+class Connection(SSLConnection):
+    """A connection that finds its server when it connects, with TLS or without.
+
+    :param route: says where, and whether with TLS.
+    """
+
+    def __init__(self, *, route: Callable[[], tuple[Address, bool]], **options: Any) -> None:
+        self._route = route
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        (self.host, self.port), tls = self._route()
+        # The host is what the certificate must name. Without TLS, what stands behind the class of TLS connects.
+        return super()._connect() if tls else super(SSLConnection, self)._connect()  # type: ignore[no-untyped-call]
+
+    def connect(self) -> None:
+        try:
+            super().connect()  # type: ignore[no-untyped-call]
+        except (driver.ConnectionError, driver.TimeoutError):
+            if isinstance(self._route, Route):
+                self._route.doubt()
+            raise
+
+
+def make_pool(
+    route: Callable[[], tuple[Address, bool]],
+    *,
+    waits: Mapping[str, Any],
+    options: Mapping[str, Any],
+    **pool_options: Any,
+) -> BlockingConnectionPool:
+    """A pool whose every new connection goes where its route leads by then.
+
+    :param waits: time-outs, retries and what introduces a connection.
+    :param options: credentials, and what TLS needs.
+    :param pool_options: of the pool itself.
+    """
+    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
+        connection_class=Connection,
+        route=route,
+        protocol=3,
+        **waits,
+        **options,
+        **pool_options,
+    )
+
+
+def may_read(introduce: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The same ``redis_connect_func`` for replicas, which else send every reader to their primary."""
+
+    def greet(connection: Any) -> None:
+        introduce(connection)
+        connection.send_command("READONLY")
+        connection.read_response()
+
+    return greet
+
+
+class ShardStore(RedisStore):
+    """The store of one shard. Its canary and its probes lie in a slot that the shard has.
+
+    :param number: of the shard.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pool: ConnectionPool,
+        *,
+        directory: Directory,
+        number: int,
+        prefix: str,
+        fence: Fence,
+        waited: Callable[[float], None] = lambda seconds: None,
+        surprised: Callable[[str], None] = lambda error: None,
+        connect_timeout: float = 0.2,
+    ) -> None:
+        self._more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
+        super().__init__(name, pool, prefix=prefix, fence=fence, **self._more)
+        self._directory = directory
+        self._number = number
+
+    def asking(self) -> RedisStore:
+        """The same store, for keys that are still on their way to it."""
+        return _Asking(self.name, self.connections.source, prefix=self.prefix, fence=self.fence, **self._more)
+
+    @property
+    def _slot(self) -> int:
+        return self._directory.canary_slot(self._number)
+
+    @property
+    def canary_key(self) -> str:
+        """Where the canary lies; elsewhere when that slot has gone to another shard."""
+        return f"{self.prefix}:canary:{{{tag_of(self._slot)}}}"
+
+    @property
+    def canary_place(self) -> str:
+        """Its slot."""
+        return f"{self._slot}:"
+
+    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
+        """See :class:`RedisStore`; of a canary that lay elsewhere nothing is known here."""
+        slot = self._slot
+        if known is not None and known.place != str(slot):
+            known = None
+        return self._in(slot, lambda: super(ShardStore, self).look_at_canary(known, timeout=timeout))
+
+    def probe(self, key: str, value: str, *, timeout: float) -> float:
+        """See :class:`RedisStore`."""
+        slot = self._slot
+        tagged = f"{key}:{{{tag_of(slot)}}}"
+        return self._in(slot, lambda: super(ShardStore, self).probe(tagged, value, timeout=timeout))
+
+    def _in(self, slot: int, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except StoreError as error:
+            if error.error_class is ErrorClass.TOPOLOGY:
+                self._directory.avoid(slot)
+            raise
+
+
+class _Asking(RedisStore):
+    """A store that is asked for keys that are still on their way to it."""
+
+    def _exchange(
+        self,
+        commands: Sequence[tuple[Any, ...]],
+        timeout: float,
+        end: float,
+        fits: Callable[[int, Any], bool],
+        understand: Any,
+    ) -> list[Any]:
+        announced = [part for command in commands for part in (("ASKING",), command)]
+
+        def fit(number: int, reply: Any) -> bool:
+            return fits(number // 2, reply) if number % 2 else bool(reply == b"OK")
+
+        heard = understand and (lambda replies, server: understand(replies[1::2], server))
+        return super()._exchange(announced, timeout, end, fit, heard)[1::2]
+
+
+class ClusterStore:
+    """The stores of all shards, in one role, as one store.
+
+    :param name: ``primary`` or ``replica``.
+    :param make: makes the store of a shard.
+    :param count: counts by name.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Directory,
+        make: Callable[[int], ShardStore],
+        *,
+        prefix: str,
+        count: Callable[[str], None] = lambda name: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        is_master: bool = True,
+    ) -> None:
+        self.name = name
+        self.prefix = prefix
+        self._directory = directory
+        self._make = make
+        self._count = count
+        self._clock = clock
+        self._sleep = sleep
+        self._is_master = is_master
+        self._parts: Mapping[int, ShardStore] = {}
+        self._asking: dict[int, RedisStore] = {}
+        self._between: dict[int, float] = {}
+        directory.tell(self)
+
+    # -- shards ----------------------------------------------------------------------------------------------------
+
+    @property
+    def stores(self) -> Mapping[str, RedisStore]:
+        """The stores of the shards, by name."""
+        return {part.name: part for part in self._parts.values()}
+
+    def arrange(self, places: Mapping[int, Servers]) -> None:
+        """Have a store for each of these shards, as far as there are servers for this role."""
+        wanted = [number for number, place in sorted(places.items()) if self._is_master or place.replicas]
+        if list(self._parts) == wanted:
+            return
+        gone = [part for number, part in self._parts.items() if number not in wanted]
+        self._parts = {number: self._parts.get(number) or self._make(number) for number in wanted}
+        self._asking = {number: store for number, store in self._asking.items() if number in wanted}
+        self._directory.arranged(self.name, [f":{number}" for number in wanted])
+        for part in gone:
+            part.forget_connections()
+
+    def find_shards(self, timeout: float) -> None:
+        """Ask one node after the other, while no shard is known.
+
+        :param timeout: seconds for each.
+        :raises StoreError: no node answers.
+        """
+        if self._directory.map is None:
+            with self._translated():
+                self._directory.refresh(timeout)
+
+    # -- one session -----------------------------------------------------------------------------------------------
+
+    def read(
+        self, digest: str, lives_ms: Mapping[str, int], *, timeout: float, shadow: bool = False, kind: str = "a"
+    ) -> Answer:
+        """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
+        answer = self._route(
+            digest, timeout, lambda store, left: store.read(digest, lives_ms, timeout=left, shadow=shadow, kind=kind)
+        )
+        arrived = self._directory.arrived and self._directory.arrived.get(key_slot(digest.encode()))
+        if not arrived:
+            return answer
+        since_ms = answer.now_ms - int((self._clock() - arrived) * 1000)
+        return answer._replace(trust_since_ms=max(answer.trust_since_ms, since_ms))
+
+    def write(
+        self,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        *,
+        guard: str,
+        limits: tuple[int, int],
+        timeout: float,
+        shadow: bool = False,
+        push: tuple[AuthRow, int] | None = None,
+        push_life_ms: int = 0,
+        push_exact: bool = False,
+    ) -> Written:
+        """See :class:`RedisStore`."""
+
+        def write(store: RedisStore, left: float) -> Written:
+            return store.write(
+                digest,
+                changes,
+                guard=guard,
+                limits=limits,
+                timeout=left,
+                shadow=shadow,
+                push=push,
+                push_life_ms=push_life_ms,
+                push_exact=push_exact,
+            )
+
+        return self._route(digest, timeout, write)
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        """See :class:`RedisStore`."""
+        return self._route(row.digest, timeout, lambda store, left: store.push(row, stamp_ms, life_ms, timeout=left))
+
+    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+        """See :class:`RedisStore`."""
+        self._route(digest, timeout, lambda store, left: store.bury(digest, version, categories, timeout=left))
+
+    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+        """See :class:`RedisStore`."""
+        return self._route(digest, timeout, lambda store, left: store.slide(digest, idle_ms, timeout=left))
+
+    def merge(
+        self,
+        digest: str,
+        category: str,
+        fields: Sequence[MergeField],
+        *,
+        guard: str,
+        life_ms: int,
+        timeout: float,
+        shadow: bool = False,
+    ) -> Merged:
+        """See :class:`RedisStore`."""
+
+        def merge(store: RedisStore, left: float) -> Merged:
+            return store.merge(digest, category, fields, guard=guard, life_ms=life_ms, timeout=left, shadow=shadow)
+
+        return self._route(digest, timeout, merge)
+
+    def set_aside(
+        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
+    ) -> None:
+        """See :class:`RedisStore`."""
+
+        def set_aside(store: RedisStore, left: float) -> None:
+            store.set_aside(digest, category, timeout=left, shadow=shadow, only_foreign=only_foreign)
+
+        self._route(digest, timeout, set_aside)
+
+    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
+        """See :class:`RedisStore`."""
+        self._route(digest, timeout, lambda store, left: store.remove(digest, categories, timeout=left))
+
+    # -- several sessions ------------------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        rows: Sequence[tuple[AuthRow, int]],
+        dead: Sequence[tuple[str, int]],
+        categories: Sequence[str],
+        *,
+        stamp_ms: int,
+        timeout: float,
+    ) -> None:
+        """See :class:`RedisStore`; one round trip per shard.
+
+        :param timeout: seconds for each shard.
+        """
+        number_of = self._directory.number_of
+        for number in sorted({number_of(row.digest) for row, _ in rows} | {number_of(digest) for digest, _ in dead}):
+            own_rows = [(row, life_ms) for row, life_ms in rows if number_of(row.digest) == number]
+            own_dead = [(digest, version) for digest, version in dead if number_of(digest) == number]
+            try:
+                self._part(number).settle(own_rows, own_dead, categories, stamp_ms=stamp_ms, timeout=timeout)
+            except StoreError as error:
+                if error.error_class is not ErrorClass.TOPOLOGY:
+                    raise
+                for row, life_ms in own_rows:  # some of their slots are on their way: each goes its own
+                    self.push(row, stamp_ms, life_ms, timeout=timeout)
+                for digest, version in own_dead:
+                    self.bury(digest, version, categories, timeout=timeout)
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        """Run plain commands, all on keys of one slot, in one round trip. Without a key, on any shard."""
+        key = next((str(command[1]) for command in commands if len(command) > 1), "")
+        return self._route(key, timeout, lambda store, left: store.run_commands(commands, timeout=left))
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    @property
+    def in_use(self) -> int:
+        """Connections to all shards that are in use at this moment."""
+        return sum(part.in_use for part in self._parts.values())
+
+    def take_most_in_use(self) -> int:
+        """The most connections to one shard that were in use at a time since this was last asked."""
+        return max((part.take_most_in_use() for part in self._parts.values()), default=0)
+
+    def forget_connections(self) -> None:
+        """Drop idle connections."""
+        for part in self._parts.values():
+            part.forget_connections()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _route(self, key: str, timeout: float, call: Callable[[RedisStore, float], T]) -> T:
+        """Ask the shard that has a key (of a session its digest), or where it says."""
+        slot = key_slot(key.encode())
+        ends = self._clock() + (timeout.whole if isinstance(timeout, Wait) else timeout)
+        store: RedisStore = self._owner(slot, timeout)
+        redirected, tries = False, 0
+        while True:
+            try:
+                done = call(store, timeout)
+            except Redirected as error:
+                self._count(_COUNTERS[error.cause])
+                if redirected or not self._is_master:
+                    raise
+                redirected = True
+                store = self._follow(store, error)
+            except StoreError as error:
+                if error.cause not in _COUNTERS:
+                    raise
+                self._count(_COUNTERS[error.cause])
+                tries += 1
+                self._wait_for(slot, error, tries, ends)
+            else:
+                if self._between:
+                    self._between.pop(slot, None)
+                return done
+            left = ends - self._clock()
+            timeout = Wait(min(timeout, left), left)
+            if left < _LEAST_WAIT:
+                raise StoreError(store.name, ErrorClass.TOPOLOGY, "NoTimeLeft")
+
+    def _owner(self, slot: int, timeout: float) -> ShardStore:
+        known = self._directory.map
+        if known is None:
+            with self._translated():
+                known = self._directory.learn(timeout)
+        return self._part(known.owners[slot])
+
+    def _part(self, number: int) -> ShardStore:
+        part = self._parts.get(number)
+        if part is None:
+            raise StoreError(self.name, ErrorClass.UNREACHABLE, "SlotNotServed")
+        return part
+
+    def _follow(self, store: RedisStore, error: Redirected) -> RedisStore:
+        address = Address(*error.address)
+        if not address.host:
+            address = Address(self._directory.host_of(store.name), address.port)
+        if error.for_good:
+            return self._part(self._directory.note_moved(error.slot, address))
+        number = self._directory.note_moving(error.slot, address)
+        if number is None:
+            raise error  # the monitor looks for it
+        asking = self._asking.get(number)
+        if asking is None:
+            asking = self._asking[number] = self._part(number).asking()
+        return asking
+
+    def _wait_for(self, slot: int, error: StoreError, tries: int, ends: float) -> None:
+        """Some keys of the slot are here and some there, or are not anywhere yet.
+
+        :raises StoreError: it is not worth it.
+        """
+        now = self._clock()
+        is_persistent = now - self._between.setdefault(slot, now) > _PERSISTENT
+        if is_persistent:
+            raise StoreError(error.store, ErrorClass.WRITE_REFUSED, error.cause)
+        pause = random.uniform(0.025, 0.05)
+        if tries > _TRIES_AGAIN or ends - now - pause < _LEAST_WAIT:
+            raise error
+        self._sleep(pause)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError:  # it answers, but knows of no slots yet
+            raise StoreError(self.name, ErrorClass.UNREACHABLE, "NoSlots") from None
+        except (driver.RedisError, OSError) as error:
+            raise translate(self.name, error) from None
+
+
+_COUNTERS = {
+    "MovedError": "cluster_moved",
+    "AskError": "cluster_ask",
+    "TryAgainError": "cluster_try_again",
+}
+
+Redis = RedisStore | ClusterStore
+"""One store, or the stores of all shards as one."""
