@@ -1,0 +1,205 @@
+"""A cluster of three shards, each a primary and a replica, as six real processes on 127.0.0.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from example_app.processes import free_port, wait_until
+from example_app.servers import Valkey
+
+SHARDS = 3
+SLOTS = 16384
+LONG = 60.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+_SETTINGS = {
+    "cluster-enabled": "yes",
+    "cluster-node-timeout": "1500",
+    "cluster-require-full-coverage": "no",
+    "cluster-allow-replica-migration": "no",  # every replica stays with its shard
+    "cluster-replica-validity-factor": "0",  # a replica is promoted however busy the machine was
+}
+
+
+class Move:
+    """A slot on its way from one node to another."""
+
+    def __init__(self, slot: int, source: Valkey, target: Valkey) -> None:
+        self.slot = slot
+        self._source = source
+        self._target = target
+
+    def begin(self) -> None:
+        """Each of the two knows that it is on its way."""
+        with self._source.client() as source, self._target.client() as target:
+            names = [client.execute_command("CLUSTER", "MYID") for client in (source, target)]
+            target.execute_command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", names[0])
+            source.execute_command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", names[1])
+
+    def keys(self, wanted: Callable[[str], bool] = lambda key: True) -> None:
+        """Move those keys that are still at the source."""
+        with self._source.client() as source:
+            keys: Any = source.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 1000)
+            moved = [key for key in keys if wanted(key)]
+            if moved:
+                source.execute_command("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5000, "KEYS", *moved)
+
+    def end(self) -> None:
+        """It has arrived. The others hear of it from the two."""
+        with self._source.client() as source, self._target.client() as target:
+            name = target.execute_command("CLUSTER", "MYID")
+            for client in (target, source):
+                client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", name)
+
+
+class Cluster:
+    """The six nodes. Shard n is made of node n and node n + 3, whichever of them is its primary."""
+
+    def __init__(self, nodes: Sequence[Valkey], buses: Sequence[int]) -> None:
+        self.nodes = list(nodes)
+        self._buses = list(buses)
+        self._moved: list[int] = []
+
+    @property
+    def url(self) -> str:
+        """As the application is given it: some of the nodes."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[::2])}"
+
+    def pair(self, shard: int) -> list[Valkey]:
+        """The two nodes of a shard."""
+        return [self.nodes[shard], self.nodes[shard + SHARDS]]
+
+    def primary(self, shard: int) -> Valkey:
+        """The node that is the primary by its own word."""
+        [found] = [node for node in self.pair(shard) if node.running and self.says(node, "ROLE")[0] == "master"]
+        return found
+
+    def home(self, slot: int) -> int:
+        """The shard that a slot belongs to while nothing is moved."""
+        return next(shard for shard in range(SHARDS) if slot <= _last(shard))
+
+    @staticmethod
+    def says(node: Valkey, *command: Any) -> Any:
+        """What a node answers."""
+        with node.client() as client:
+            return client.execute_command(*command)
+
+    def keys(self, pattern: str = "session:*") -> dict[int, set[str]]:
+        """Shard → the keys that its primary has."""
+        return {shard: set(self.says(self.primary(shard), "KEYS", pattern)) for shard in range(SHARDS)}
+
+    def form(self) -> None:
+        """Make one cluster of six nodes that know nothing."""
+        for number, node in enumerate(self.nodes, 1):
+            self.says(node, "CLUSTER", "SET-CONFIG-EPOCH", number)
+        for shard in range(SHARDS):
+            first = _last(shard - 1) + 1 if shard else 0
+            self.says(self.nodes[shard], "CLUSTER", "ADDSLOTSRANGE", first, _last(shard))
+        for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
+            self.says(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        wait_until(lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes), "six nodes", LONG)
+        for shard in range(SHARDS):
+            name = self.says(self.nodes[shard], "CLUSTER", "MYID")
+            self.says(self.nodes[shard + SHARDS], "CLUSTER", "REPLICATE", name)
+
+    def reset(self) -> None:
+        """All nodes run, every shard has a primary, a replica that follows it, and its own slots; they are empty."""
+        self.start()
+        for slot in self._moved:
+            self.give(slot, self.home(slot))
+        self._moved.clear()
+        wait_until(self.is_whole, "a cluster at rest", LONG, pause=0.05)
+        for shard in range(SHARDS):
+            self.says(self.primary(shard), "FLUSHALL")
+
+    def start(self, *nodes: Valkey) -> None:
+        """Start what does not run, all at once."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(Valkey.start, nodes or self.nodes))
+
+    def kill(self, *nodes: Valkey) -> None:
+        """SIGKILL, all at once."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(Valkey.kill, nodes or self.nodes))
+
+    def is_whole(self) -> bool:
+        """Whether all nodes agree on who has what, and every replica follows."""
+        try:
+            maps = {str(self._map(node)) for node in self.nodes if all(len(part) == 4 for part in self._map(node))}
+            infos = [self.says(node, "INFO", "replication") for node in self.nodes]
+            ok = all("cluster_state:ok" in str(self.says(node, "CLUSTER", "INFO")) for node in self.nodes)
+        except redis.RedisError:
+            return False
+        if len(maps) != 1:
+            return False
+        following = [info for info in infos if info["role"] == "slave" and info["master_link_status"] == "up"]
+        return ok and len(following) == SHARDS
+
+    # -- moving slots ----------------------------------------------------------------------------------------------
+
+    def begin_move(self, slot: int, to: int) -> Move:
+        """A slot is on its way to another shard; its keys are where they were."""
+        self._moved.append(slot)
+        move = Move(slot, self.primary(self.owner(slot)), self.primary(to))
+        move.begin()
+        return move
+
+    def give(self, slot: int, to: int) -> None:
+        """Move a slot with all its keys."""
+        if self.owner(slot) != to:
+            move = self.begin_move(slot, to)
+            move.keys()
+            move.end()
+        else:
+            self.says(self.primary(to), "CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def owner(self, slot: int) -> int:
+        """The shard that has a slot, by the word of its own primary."""
+        for shard in range(SHARDS):
+            primary = self.primary(shard)
+            for first, last, node, *_ in self._map(primary):
+                if first <= slot <= last and node[1] == primary.port:
+                    return shard
+        raise LookupError(slot)
+
+    def _map(self, node: Valkey) -> list[Any]:
+        with redis.Redis(port=node.port, socket_timeout=1.0) as client:
+            found: Any = client.connection_pool.get_connection()
+            try:
+                found.send_command("CLUSTER", "SLOTS")
+                ranges: list[Any] = found.read_response()
+            finally:
+                client.connection_pool.release(found)
+        return sorted([first, last, *([n[0], n[1]] for n in nodes)] for first, last, *nodes in ranges)
+
+    def _knows(self, node: Valkey) -> int:
+        return str(self.says(node, "CLUSTER", "INFO")).count("cluster_known_nodes:6") and 6
+
+
+def _last(shard: int) -> int:
+    return (shard + 1) * SLOTS // SHARDS - 1
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster at rest; ended with all its processes."""
+    buses = [free_port() for _ in range(2 * SHARDS)]
+    settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
+    nodes = [
+        Valkey(folder / f"node{number}", appendonly=False, extra=(*settings, "--cluster-port", str(bus)))
+        for number, bus in enumerate(buses)
+    ]
+    cluster = Cluster(nodes, buses)
+    with ExitStack() as ends:
+        for node in nodes:
+            ends.callback(node.kill)
+        cluster.start()
+        cluster.form()
+        cluster.reset()
+        yield cluster

@@ -1,0 +1,627 @@
+"""The map of a cluster, the way to a shard, and health by shard; without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+from redis import Redis
+from redis import exceptions as driver
+from redis.crc import key_slot
+
+from flask_langpont_session.config import load_settings
+from flask_langpont_session.exceptions import ConfigError
+from flask_langpont_session.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.leases import LONGEST_UNCONFIRMED_MS
+from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.reconciler import Reconciler
+from flask_langpont_session.stores import cluster as subject
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.stores.cluster import ClusterStore, Directory, Nodes
+from flask_langpont_session.stores.fence import Canary, Fence
+from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.redis_errors import translate
+from flask_langpont_session.stores.redis_records import Answer
+from flask_langpont_session.stores.slots import NOBODY, SLOTS, Address, Servers, draw, moved, read_ranges, tag_of
+from flask_langpont_session.walk import Walk
+
+THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
+
+
+def node(number: int) -> Address:
+    return Address("h", number)
+
+
+def ranges(*shards: tuple[int, ...], slots: Sequence[tuple[int, int]] = THIRDS) -> list[Any]:
+    """As CLUSTER SLOTS answers: each shard its slots, its primary, its replicas."""
+    return [
+        [first, last, *([b"h", port, b"id", []] for port in ports)]
+        for (first, last), ports in zip(slots, shards, strict=True)
+    ]
+
+
+def read(*shards: tuple[int, ...], slots: Sequence[tuple[int, int]] = THIRDS) -> Any:
+    return read_ranges(ranges(*shards, slots=slots), node(1))
+
+
+def on(slot: int) -> str:
+    """A digest whose session is in a slot."""
+    return tag_of(slot)
+
+
+# -- the map -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_slot_has_its_shard() -> None:
+    """Numbered in the order of their slots, however the answer is ordered."""
+    found = draw(reversed(read((1, 4), (2, 5), (3, 6))))
+    assert [found.owners[slot] for slot in (0, 5460, 5461, 10922, 10923, SLOTS - 1)] == [1, 1, 2, 2, 3, 3]
+    assert found.places[2] == Servers(node(2), (node(5),))
+    assert found.number_of(on(5461)) == 2
+    assert [found.at(node(port)) for port in (3, 6, 7)] == [3, 3, None]
+
+
+def test_a_slot_may_have_nobody() -> None:
+    """Some shard was never given its slots, or they were taken from it."""
+    found = draw(read((1,), (2,), slots=((0, 10), (20, 30))))
+    assert (found.owners[10], found.owners[11], found.owners[31]) == (1, NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("after", "numbers"),
+    [
+        ([(4,), (2, 5), (3, 6)], {1: 4, 2: 2, 3: 3}),  # the replica of the first was promoted
+        ([(3, 6), (1, 4), (2, 5)], {3: 3, 1: 1, 2: 2}),  # they exchanged their slots
+        ([(7, 8), (2, 5), (3, 6)], {1: 7, 2: 2, 3: 3}),  # all nodes of the first have other names
+    ],
+    ids=["failover", "slots", "names"],
+)
+def test_a_shard_keeps_its_number(after: list[tuple[int, ...]], numbers: dict[int, int]) -> None:
+    """Whatever happens to its primary or its slots, as long as either is left."""
+    found = draw(read(*after), draw(read((1, 4), (2, 5), (3, 6))))
+    assert {number: place.primary.port for number, place in found.places.items()} == numbers
+
+
+def test_a_new_shard_has_a_new_number() -> None:
+    """Not that of one that went away meanwhile: nobody shall take it for that one."""
+    before = draw(read((1, 4), (2, 5), (3, 6)))
+    halves = ((0, 8191), (8192, SLOTS - 1))
+    two = draw(read((1, 4), (2, 5), slots=halves), before)
+    assert set(two.places) == {1, 2}
+    more = draw(read((1, 4), (2, 5), (9,), slots=((0, 5000), (5001, 10000), (10001, SLOTS - 1))), before)
+    assert more.places[3].primary == node(9), "it has the slots of the third, whose nodes are gone"
+    both = draw(
+        read((1, 4), (2, 5), (3, 6), (9,), slots=((0, 5460), (5461, 10922), (10923, 16000), (16001, SLOTS - 1))), before
+    )
+    assert both.places[4].primary == node(9)
+
+
+def test_what_moved_is_told() -> None:
+    """From one shard to another; not what had nobody."""
+    before = draw(read((1,), (2,), slots=((0, 10), (11, 20))))
+    after = draw(read((1,), (2,), slots=((0, 8), (9, 21))), before)
+    assert moved(before, after) == [9, 10]
+    assert moved(before, draw(read((1,), (2,), slots=((0, 10), (11, 20))), before)) == []
+
+
+def test_a_host_that_is_not_named_is_the_one_that_answered() -> None:
+    """As nodes say it that do not know their own name."""
+    answered = [[0, SLOTS - 1, [None, 1, b"id"], [b"", 2, b"id"], [b"?", 3, b"id"]]]
+    [(_, _, place)] = read_ranges(answered, Address("asked", 9))
+    assert place == Servers(Address("asked", 1), (Address("asked", 2), Address("asked", 3)))
+
+
+@pytest.mark.parametrize("reply", [[], None, [[1]], [[0, SLOTS, [b"h", 1, b"id"]]], [[0, 1, b"h"]], b"PONG"])
+def test_what_is_no_map_is_refused(reply: Any) -> None:
+    """A node that was reset knows no slots; another server knows no such command."""
+    with pytest.raises(ValueError, match=r"slots|SLOTS"):
+        read_ranges(reply, node(1))
+
+
+@pytest.mark.parametrize("slot", [0, 1, 8191, SLOTS - 1])
+def test_a_tag_leads_to_its_slot(slot: int) -> None:
+    """In a key with braces, and as a digest."""
+    assert key_slot(f"session:canary:{{{tag_of(slot)}}}".encode()) == slot == key_slot(tag_of(slot).encode())
+
+
+def test_what_a_url_says() -> None:
+    """Seeds with and without ports, credentials, TLS by the scheme."""
+    place = subject.parse("valkeys+cluster://u:p%40@a,b:7000,[::1]:7001/0?ssl_ca_certs=x")
+    assert place.seeds == (("a", 6379), ("b", 7000), ("::1", 7001))
+    assert place.tls
+    assert place.options == {"username": "u", "password": "p@", "ssl_ca_certs": "x"}
+    assert not subject.parse("redis+cluster://a").tls
+
+
+@pytest.mark.parametrize("name", ["REPLICA_URL", "REPLICA_CLIENT"])
+def test_replicas_of_a_cluster_are_not_named(name: str, tmp_path: Path) -> None:
+    """They are found; another one would never be asked."""
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config["LANGPONT_SESSION_REDIS_URL"] = "redis+cluster://a"
+    app.config["LANGPONT_SESSION_SINGLE_HOST"] = True
+    app.config[f"LANGPONT_SESSION_{name}"] = "redis://b" if name.endswith("URL") else Redis()
+    with pytest.raises(ConfigError) as caught:
+        load_settings(app)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"LANGPONT_SESSION_{name}: the replicas of a cluster are found")
+
+
+# -- the directory -----------------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """Nodes that answer CLUSTER SLOTS and CLUSTER INFO, or do not."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, tuple[int, Any]] = {}
+        self.asked: list[int] = []
+        self.now = 1000.0
+        self.arranged: list[tuple[str, list[str]]] = []
+        self.directory = Directory(
+            Nodes(lambda: [node(1), node(9)], lambda: False, {}), self.connect, clock=lambda: self.now
+        )
+        self.directory.arranged = lambda role, shards: self.arranged.append((role, list(shards)))
+
+    def connect(self, address: Address, timeout: float) -> Any:
+        self.asked.append(address.port)
+        if address.port not in self.answers:
+            raise driver.ConnectionError("refused")
+        epoch, slots = self.answers[address.port]
+        replies = iter([slots, b"cluster_state:ok\r\ncluster_current_epoch:%d\r\n" % epoch])
+        return SimpleNamespace(
+            pack_commands=lambda commands: commands,
+            send_packed_command=lambda commands, check_health: None,
+            read_response=lambda **options: next(replies),
+            disconnect=lambda: None,
+        )
+
+    def primary(self, number: int) -> Address:
+        """Where the directory takes the primary of a shard to be."""
+        assert self.directory.map is not None
+        return self.directory.map.places[number].primary
+
+    def say(self, epoch: int, *shards: tuple[int, ...], by: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> None:
+        self.answers.update(dict.fromkeys(by, (epoch, ranges(*shards))))
+
+
+WHOLE = ((1, 4), (2, 5), (3, 6))
+
+
+@pytest.fixture
+def nodes() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def known(nodes: Cluster) -> Cluster:
+    """With a map that is known."""
+    nodes.say(7, *WHOLE)
+    nodes.directory.refresh(1)
+    nodes.asked.clear()
+    return nodes
+
+
+def test_a_request_asks_one_node_only(nodes: Cluster) -> None:
+    """Another one the next time; the monitor asks them all."""
+    for _ in range(2):
+        with pytest.raises(driver.ConnectionError):
+            nodes.directory.learn(1)
+    assert sorted(nodes.asked) == [1, 9]
+    nodes.asked.clear()
+    with pytest.raises(driver.ConnectionError):
+        nodes.directory.refresh(1)
+    assert nodes.asked == [1, 9]
+    nodes.say(1, *WHOLE, by=[9])
+    nodes.directory.refresh(1)
+    assert nodes.directory.locate(on(5461)) == ":2"
+    nodes.asked.clear()
+    assert nodes.directory.learn(1) is nodes.directory.map
+    assert not nodes.asked
+
+
+def test_every_known_node_is_asked_before_the_seeds(known: Cluster) -> None:
+    """Each of them may be the only one that is left."""
+    known.answers = {5: (7, ranges(*WHOLE))}
+    for _ in range(10):
+        known.directory.refresh(1)
+    assert known.asked.count(5) == 10
+    known.answers = {}
+    known.asked.clear()
+    with pytest.raises(driver.ConnectionError):
+        known.directory.refresh(1)
+    assert sorted(known.asked) == [1, 2, 3, 4, 5, 6, 9]
+
+
+def test_a_node_that_missed_an_election_is_not_believed(known: Cluster) -> None:
+    """It is cut off with the old primary, and still answers. Alone it is better than nobody."""
+    known.say(8, (4,), (2, 5), (3, 6))
+    known.directory.refresh(1)
+    known.answers.clear()
+    known.say(7, *WHOLE, by=[1])
+    known.say(8, (4,), (2, 5), (3, 6), by=[6])
+    for _ in range(10):
+        known.directory.refresh(1)
+        assert known.primary(1) == node(4)
+    del known.answers[6]
+    known.directory.refresh(1)
+    assert known.primary(1) == node(1)
+
+
+def test_the_map_is_looked_at_when_it_is_time(known: Cluster) -> None:
+    """Every half minute; soon and ever more slowly while a shard is lost; soon after a request was sent elsewhere."""
+    look = known.directory.attend
+    look(lost=False)
+    known.asked.clear()
+    look(lost=False)
+    assert not known.asked
+    known.now += 1
+    look(lost=True)
+    look(lost=True)
+    assert len(known.asked) == 1
+    for _ in range(10):
+        known.now += 0.4
+        look(lost=True)
+    assert 3 <= len(known.asked) <= 8
+    known.asked.clear()
+    known.now += 1
+    known.directory.note_moved(0, node(2))
+    look(lost=False)
+    assert len(known.asked) == 1
+    known.now += subject.REST
+    look(lost=False)
+    assert len(known.asked) == 2
+
+
+def test_what_came_from_another_shard_is_remembered_as_long_as_it_matters(known: Cluster) -> None:
+    """A record that was confirmed there may be older than this worker's view of the shard it is on now."""
+    known.directory.note_moved(3, node(2))
+    assert known.directory.locate(on(3)) == ":2"
+    assert set(known.directory.arrived) == {3}
+    known.now += LONGEST_UNCONFIRMED_MS / 1000 + 1
+    known.answers = {1: (9, ranges(*WHOLE))}
+    known.directory.refresh(1)
+    assert set(known.directory.arrived) == {3}, "it went back just now"
+    known.now += LONGEST_UNCONFIRMED_MS / 1000 + 1
+    known.answers = {1: (9, ranges((4,), *WHOLE[1:]))}
+    known.directory.refresh(1)
+    assert known.directory.arrived == {}
+
+
+def test_somebody_unknown_is_a_shard_that_is_new(known: Cluster) -> None:
+    """A promoted replica is not."""
+    assert known.directory.note_moved(1, node(6)) == 3
+    assert known.directory.map is not None
+    assert known.directory.map.places[3] == Servers(node(6), (node(3),))
+    assert known.directory.note_moved(1, node(8)) == 4
+
+
+def test_a_canary_goes_to_a_slot_that_stays(known: Cluster) -> None:
+    """The first one of its shard, unless that one is on its way."""
+    assert known.directory.canary_slot(2) == 5461
+    known.directory.avoid(5461)
+    assert known.directory.canary_slot(2) == 5462
+    known.now += 61
+    assert known.directory.canary_slot(2) == 5461
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+def said(store: str, error: str) -> StoreError:
+    """What a node says, as the store translates it."""
+    kind, _, text = error.partition(" ")
+    made = {"MOVED": driver.MovedError, "ASK": driver.AskError, "TRYAGAIN": driver.TryAgainError}[kind](text)
+    return translate(store, made, sent=True)
+
+
+class Part:
+    """The store of a shard, with what it will say."""
+
+    def __init__(self, number: int, stores: Stores, *, asks: bool = False) -> None:
+        self.name = f"primary:{number}"
+        self.number = number
+        self._stores = stores
+        self._asks = asks
+
+    def read(self, digest: str, lives_ms: Any, *, timeout: float, shadow: bool, kind: str) -> Answer:
+        self._stores.asked.append((self.number, self._asks))
+        self._stores.timeouts.append(timeout)
+        error = self._stores.errors.pop(0) if self._stores.errors else None
+        if error:
+            raise said(self.name, error)
+        return Answer(1_000_000, None, {}, trust_since_ms=5)
+
+    def asking(self) -> Part:
+        return Part(self.number, self._stores, asks=True)
+
+    def forget_connections(self) -> None:
+        self._stores.closed.append(self.number)
+
+
+class Stores:
+    """A cluster store over parts that are told what to say."""
+
+    def __init__(self, known: Cluster) -> None:
+        self.asked: list[tuple[int, bool]] = []
+        self.timeouts: list[float] = []
+        self.errors: list[str | None] = []
+        self.closed: list[int] = []
+        self.counted: list[str] = []
+        self.nodes = known
+        make: Any = lambda number: Part(number, self)  # noqa: E731
+        self.store = ClusterStore(
+            PRIMARY,
+            known.directory,
+            make,
+            prefix="session",
+            count=self.counted.append,
+            clock=lambda: known.now,
+            sleep=self.sleep,
+        )
+
+    def sleep(self, seconds: float) -> None:
+        assert 0.025 <= seconds <= 0.05
+        self.nodes.now += seconds
+
+    def read(self, slot: int = 0, *errors: str, timeout: float = 0.2) -> Answer:
+        self.errors[:] = errors
+        self.asked.clear()
+        return self.store.read(on(slot), {}, timeout=timeout)
+
+
+@pytest.fixture
+def stores(nodes: Cluster) -> Stores:
+    nodes.say(7, *WHOLE)
+    made = Stores(nodes)
+    nodes.directory.refresh(1)
+    return made
+
+
+def test_each_session_goes_to_its_shard(stores: Stores) -> None:
+    """And health hears which ones there are."""
+    for slot, number in ((0, 1), (5461, 2), (SLOTS - 1, 3)):
+        stores.read(slot)
+        assert stores.asked == [(number, False)]
+    assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2", ":3"])
+    assert list(stores.store.stores) == ["primary:1", "primary:2", "primary:3"]
+
+
+def test_a_slot_that_moved_is_asked_for_there_once(stores: Stores) -> None:
+    """The next one goes there at once; what was confirmed before is not trusted."""
+    answer = stores.read(0, "MOVED 0 h:2")
+    assert (stores.asked, stores.counted) == ([(1, False), (2, False)], ["cluster_moved"])
+    assert answer.trust_since_ms == 1_000_000
+    stores.nodes.now += 2
+    answer = stores.read(0)
+    assert stores.asked == [(2, False)]
+    assert answer.trust_since_ms == 998_000
+    with pytest.raises(StoreError) as caught:
+        stores.read(0, "MOVED 0 h:3", "MOVED 0 h:2")
+    assert caught.value.error_class is ErrorClass.TOPOLOGY
+    assert len(stores.asked) == 2
+
+
+def test_a_slot_on_its_way_is_asked_for_with_a_word_before(stores: Stores) -> None:
+    """Once; it stays where it is."""
+    stores.read(0, "ASK 0 h:3")
+    assert stores.asked == [(1, False), (3, True)]
+    stores.read(0)
+    assert stores.asked == [(1, False)]
+    with pytest.raises(StoreError):
+        stores.read(0, "ASK 0 h:77")
+    assert stores.asked == [(1, False)], "nobody knows that node yet"
+
+
+def test_a_slot_between_two_nodes_is_tried_again_twice(stores: Stores) -> None:
+    """No longer than there is time for; after a second of it not at all, and then it counts as writes refused."""
+    stores.read(0, "TRYAGAIN x", "TRYAGAIN x")
+    assert len(stores.asked) == 3
+    with pytest.raises(StoreError) as caught:
+        stores.read(0, *["TRYAGAIN x"] * 3)
+    assert (len(stores.asked), caught.value.error_class) == (3, ErrorClass.TOPOLOGY)
+    with pytest.raises(StoreError) as caught:
+        stores.read(0, *["TRYAGAIN x"] * 3, timeout=0.03)
+    assert len(stores.asked) <= 2
+    stores.nodes.now += 1
+    with pytest.raises(StoreError) as caught:
+        stores.read(0, *["TRYAGAIN x"] * 3)
+    assert (len(stores.asked), caught.value.error_class) == (1, ErrorClass.WRITE_REFUSED)
+    stores.read(0)
+    stores.read(0, "TRYAGAIN x")
+    assert len(stores.asked) == 2, "it was whole in between"
+    assert set(stores.counted) == {"cluster_try_again"}
+
+
+def test_all_waits_of_a_call_come_out_of_its_time(stores: Stores) -> None:
+    """Also those for the node it is sent to."""
+    stores.timeouts.clear()
+    stores.read(0, "TRYAGAIN x", "MOVED 0 h:2", timeout=0.2)
+    first, second, third = stores.timeouts
+    assert first == 0.2
+    assert 0.15 <= second <= 0.175 + 1e-9
+    assert third == second
+
+
+def test_a_slot_of_nobody_has_no_store(stores: Stores) -> None:
+    """Its sessions are served without Redis; no shard is blamed."""
+    assert stores.nodes.directory.map is not None
+    stores.nodes.directory.map.owners[5] = NOBODY
+    with pytest.raises(StoreError) as caught:
+        stores.read(5)
+    assert caught.value.store == PRIMARY
+    assert stores.nodes.directory.locate(on(5)) == ONLY
+
+
+def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
+    """With its connections; health hears of it."""
+    halves = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1)))
+    stores.nodes.answers = {1: (9, halves)}
+    stores.nodes.directory.refresh(1)
+    assert list(stores.store.stores) == ["primary:1", "primary:2"]
+    assert stores.closed == [3]
+    assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2"])
+
+
+def test_an_error_of_the_topology_is_known_by_its_class() -> None:
+    """They say where to go, and never that a server is down."""
+    for text in ("MOVED 3 h:2", "ASK 3 h:2", "TRYAGAIN x"):
+        error = said("primary:1", text)
+        assert (error.error_class, error.concerns_health, error.sent) == (ErrorClass.TOPOLOGY, False, False)
+
+
+def test_a_canary_that_lies_elsewhere_says_nothing_of_the_one_before() -> None:
+    """Its slot went to another shard. In the same place another generation is a loss, as everywhere."""
+    incidents: list[None] = []
+    fence = Fence(lambda: incidents.append(None))
+    fence.observe("x", now_ms=1, is_primary=True)
+    incidents.clear()
+    assert not fence.saw(Canary("5461:aa", 3, 10))
+    assert not fence.saw(Canary("5462:bb", 1, 20))
+    assert (fence.trust_since_ms, incidents) == (1, [])
+    assert fence.saw(Canary("5462:cc", 1, 30))
+    assert fence.trust_since_ms == 30
+
+
+# -- health ------------------------------------------------------------------------------------------------------------
+
+SHARDS = (":1", ":2", ":3")
+ALL = [DATABASE, *(f"{role}{shard}" for role in (PRIMARY, REPLICA) for shard in SHARDS)]
+
+
+def lose(health: Health, *stores: str) -> None:
+    for store in stores:
+        health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), READ)
+
+
+def test_a_shard_is_lost_for_its_own_sessions() -> None:
+    """Level 1 by its replica, then 2, for them; 0 for the others; the worst is what the whole shows."""
+    health = Health(ALL)
+    assert (health.level, len(health.lost_shards)) == (0, 0)
+    lose(health, "primary:2")
+    assert [health.view(shard).level for shard in SHARDS] == [0, 1, 0]
+    lose(health, "replica:2")
+    assert [health.view(shard).level for shard in SHARDS] == [0, 2, 0]
+    assert (health.level, health.lost_shards) == (2, (":2",))
+    assert health.best_shard in (":1", ":3")
+    lose(health, DATABASE)
+    assert [health.view(shard).level for shard in SHARDS] == [0, 4, 0]
+    assert not health.view(":1").can(DATABASE)
+    for way in (READ, WRITE):
+        health.close("primary:2", way)
+    assert health.level == 0
+
+
+def test_each_shard_has_an_outage_of_its_own_age() -> None:
+    """Its local copies age from when it was lost."""
+    now = [0.0]
+    health = Health([DATABASE, "primary:1", "primary:2"], local_ttl=100, clock=lambda: now[0])
+    lose(health, "primary:1")
+    now[0] = 60
+    lose(health, "primary:2")
+    now[0] = 120
+    assert [health.view(shard).level for shard in (":1", ":2")] == [3, 2]
+
+
+def test_shards_that_are_found_take_over_the_outage() -> None:
+    """What waited for the whole waits for each of them; without an outage they begin well."""
+    health = Health([PRIMARY, DATABASE])
+    lose(health, PRIMARY)
+    health.arrange(PRIMARY, SHARDS)
+    assert health.lost_shards == SHARDS
+    assert {store for store, _ in health.breakers} == {DATABASE, *(f"{PRIMARY}{shard}" for shard in SHARDS)}
+    well = Health([PRIMARY, DATABASE])
+    well.arrange(PRIMARY, SHARDS)
+    well.arrange(REPLICA, SHARDS[:1])
+    assert not well.lost_shards
+    lose(well, *(f"{PRIMARY}{shard}" for shard in SHARDS))
+    assert [well.view(shard).level for shard in SHARDS] == [1, 2, 2]
+    well.arrange(PRIMARY, (":1", ":2", ":3", ":4"))
+    assert list(well.lost_shards) == list(SHARDS), "a shard that is new was not lost"
+    well.succeeded("primary:9", READ)
+    lose(well, "primary:9")
+
+
+def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
+    """A sign-in has to do with the old session and the new one."""
+    now = [0.0]
+    health = Health(ALL, locate=lambda digest: f":{digest}", clock=lambda: now[0])
+    walk = Walk(health, Recorder(), 0.3, lambda: now[0], ":1")
+    assert walk.to("1") is walk
+    there = walk.to("2")
+    assert there.to("1") is walk
+    assert walk.to("2") is there
+
+    def fail(timeout: float) -> None:
+        now[0] += timeout
+        raise StoreError("primary:2", ErrorClass.UNREACHABLE, "Test", timed_out=True)
+
+    with pytest.raises(StoreError):
+        there.ask(PRIMARY, READ, "load", 0.2, fail)
+    assert (there.level, walk.level) == (1, 0)
+    waited: list[float] = []
+    walk.ask(PRIMARY, READ, "load", 0.2, waited.append)
+    assert waited == [pytest.approx(0.1)]
+    assert health.lost_shards == (":2",)
+
+    def no_answer(timeout: float) -> None:
+        raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test")
+
+    with pytest.raises(StoreError):
+        walk.ask(DATABASE, READ, "verify", 0.2, no_answer)
+    assert not there.can(DATABASE, READ)
+    assert not walk.to("3").can(DATABASE, READ)
+
+
+# -- what waits --------------------------------------------------------------------------------------------------------
+
+
+class Home:
+    """Stores that take everything, and remember what."""
+
+    def __init__(self) -> None:
+        self.buried: list[str] = []
+        self.merged: list[str] = []
+
+    def bury(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
+        self.buried.append(digest)
+
+    def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+        self.buried += [digest for digest, _ in dead]
+
+    def kill_user_until(self, *arguments: Any, after: str, **options: Any) -> list[str]:
+        return ["1a", "2b"] if not after else []
+
+
+@pytest.mark.parametrize("others", [0, 1200])
+def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, others: int) -> None:
+    """However much it is, and however old: it is left where it is, without asking anybody."""
+    home: Any = Home()
+    journal = Journal(tmp_path / "journal")
+    repository: Any = SimpleNamespace(
+        journal=journal,
+        primary=home,
+        database=home,
+        table=SimpleNamespace(categories=()),
+        local=SimpleNamespace(kill=lambda digest: None),
+        no_longer_in_use=lambda digest: None,
+        health=SimpleNamespace(locate=lambda digest: f":{digest[0]}"),
+    )
+    reconciler = Reconciler(repository)
+    journal.revoke("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
+    assert reconciler.run(redis=True, database=True, shards={":1"}) is None
+    assert home.buried == ["1last"]
+    assert journal.counts()["revocations"] == others + 1
+    journal.revoke_user("u", epoch=3)
+    reconciler.run(redis=True, database=True, shards={":1"})
+    assert home.buried == ["1last", "1a"]
+    assert journal.is_revoked("2b"), "it waits for its shard alone"
+    assert not journal.counts()["user_revocations"]
+    reconciler.run(redis=True, database=True, shards={":1", ":2"})
+    assert len(home.buried) == others + 4
+    assert not journal.counts()["revocations"]
+    journal.close()
