@@ -766,10 +766,9 @@ class ClusterStore:
         """
         now = self._clock()
         is_persistent = now - self._between.setdefault(slot, now) > _PERSISTENT
-        if is_persistent:
-            raise StoreError(error.store, ErrorClass.WRITE_REFUSED, error.cause)
         pause = random.uniform(0.025, 0.05)
-        if tries > _TRIES_AGAIN or ends - now - pause < _LEAST_WAIT:
+        # However long it lasts, it is the matter of one slot: no breaker hears of it, or the whole shard would be lost.
+        if is_persistent or tries > _TRIES_AGAIN or ends - now - pause < _LEAST_WAIT:
             raise error
         self._sleep(pause)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from prometheus_client import CollectorRegistry
 from redis.crc import key_slot
 
 from example_app.processes import free_port, wait_until
@@ -353,7 +354,7 @@ def test_a_group_of_elasticache_in_cluster_mode_is_found(
 
 def test_sessions_in_use_are_counted_over_all_shards(cluster: Cluster, make: Make) -> None:
     """The index is spread, and the sum is right."""
-    app = make(METRICS=["prometheus"])
+    app = make(METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry())
     exporting = parts(app).exporting
     assert exporting is not None
     crowd = Crowd(app, cluster)

@@ -418,7 +418,7 @@ def test_a_slot_on_its_way_is_asked_for_with_a_word_before(stores: Stores) -> No
 
 
 def test_a_slot_between_two_nodes_is_tried_again_twice(stores: Stores) -> None:
-    """No longer than there is time for; after a second of it not at all, and then it counts as writes refused."""
+    """No longer than there is time for; after a second of it not at all. No breaker hears of it: it is one slot."""
     stores.read(0, "TRYAGAIN x", "TRYAGAIN x")
     assert len(stores.asked) == 3
     with pytest.raises(StoreError) as caught:
@@ -430,7 +430,7 @@ def test_a_slot_between_two_nodes_is_tried_again_twice(stores: Stores) -> None:
     stores.nodes.now += 1
     with pytest.raises(StoreError) as caught:
         stores.read(0, *["TRYAGAIN x"] * 3)
-    assert (len(stores.asked), caught.value.error_class) == (1, ErrorClass.WRITE_REFUSED)
+    assert (len(stores.asked), caught.value.error_class) == (1, ErrorClass.TOPOLOGY)
     stores.read(0)
     stores.read(0, "TRYAGAIN x")
     assert len(stores.asked) == 2, "it was whole in between"
