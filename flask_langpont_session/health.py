@@ -35,11 +35,14 @@ class View:
 
     :param up: endpoints whose breaker was closed when the request began, minus those that failed it since.
     :param outage_age: seconds since Redis last answered reads.
+    :param lost_at: since when the primary is kept from requests in a direction, monotonic seconds; infinity: it is not,
+        or this request is among the first to notice.
     """
 
     up: frozenset[Endpoint]
     outage_age: float
     local_ttl: float
+    lost_at: float = math.inf
     reader: str | None = field(init=False)
     """The Redis that answers reads: the primary while it can."""
     level: int = field(init=False)
@@ -65,7 +68,7 @@ class View:
     def without(self, store: str, *directions: str) -> View:
         """The same view after a failure."""
         lost = {(store, direction) for direction in directions}
-        return View(self.up - lost, self.outage_age, self.local_ttl)
+        return View(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
 
 
 class Health:
@@ -172,7 +175,12 @@ class Health:
             return self._whole[shard]
         lost_at = self._redis_lost_at.get(shard)
         age = 0.0 if lost_at is None else self._clock() - lost_at
-        return View(self._endpoints(shard, only_closed=True), age, self._local_ttl)
+        return View(self._endpoints(shard, only_closed=True), age, self._local_ttl, self._primary_lost_at(shard))
+
+    def _primary_lost_at(self, shard: str) -> float:
+        breakers = (self.breakers.get((f"{PRIMARY}{shard}", way)) for way in (READ, WRITE))
+        opened = (breaker.opened_at for breaker in breakers if breaker is not None)
+        return min((at for at in opened if at is not None), default=math.inf)
 
     @property
     def best_shard(self) -> str:

@@ -6,6 +6,7 @@ primary that has become one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -238,10 +239,10 @@ class Verifier:
             trust_since_ms = max(trust_since_ms, answer.now_ms - int((heard.asked_at - evicted_at) * 1000))
         return Copy(row, entry.confirmed_ms, answer.now_ms, trust_since_ms, self._local.floor(row.digest))
 
-    def _held(self, digest: str) -> Copy | None:
-        """This worker's own copy, aged by its own clock."""
+    def _held(self, digest: str, since: float = -math.inf) -> Copy | None:
+        """This worker's own copy, aged by its own clock; only one that was confirmed since then (monotonic seconds)."""
         held = self._local.auth(digest)
-        if held is None:
+        if held is None or held.confirmed_at < since:
             return None
         return Copy(
             held.row,
@@ -252,8 +253,9 @@ class Verifier:
         )
 
     def _just_asked(self, digest: str, walk: Walk) -> Copy | None:
-        """While Redis is not healthy: what the database said a moment ago."""
-        held = None if walk.primary_is_healthy else self._held(digest)
+        """While Redis is not healthy: what the database said a moment ago, and since then. What this worker has from
+        before may be older than what another one has put into Redis."""
+        held = None if walk.primary_is_healthy else self._held(digest, since=walk.view.lost_at)
         return held if held and was_just_asked(held) else None
 
     def _age_ms(self, held: LocalAuth) -> int:

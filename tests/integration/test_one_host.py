@@ -100,3 +100,15 @@ def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: Ma
             assert there.get("/get/daily_limit").json["value"] == limit
         assert there.post("/set", json={"daily_limit": 7}).status_code == 200
         assert here.get("/get/daily_limit").json["value"] == 7
+
+
+def test_what_a_worker_knows_from_before_the_outage_does_not_count(make_app: MakeApp) -> None:
+    """However short ago it was told: another worker may have told Redis of a change since."""
+    one, other = make_app(), make_app()
+    client = sign_in(one)
+    here, there = browser(one, client.cookie), browser(other, client.cookie)
+    for limit in range(3):
+        assert there.get("/who").json["user"] == "7"
+        assert here.post("/set", json={"daily_limit": limit}).status_code == 200
+        with switched_off(other, "primary"):
+            assert there.get("/get/daily_limit").json["value"] == limit
