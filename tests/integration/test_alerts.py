@@ -448,7 +448,7 @@ def test_the_file_of_the_host_lies_beside_the_journal(
 ) -> None:
     """Made at the first incident."""
     client = make_alerting(aws.topics).test_client()
-    client.get("/all")
+    client.post("/set", json={"lang": "jp"})  # a visitor with a session asks Redis, and so notices
     assert not (tmp_path / "journal.sqlite3-alerts").exists()
     primary.kill()
     client.get("/all")
