@@ -207,9 +207,7 @@ class FaultProxy:
                 link.reset()
 
     async def _refuse(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        await self._stop_listening()
         self.hits["refuse"] += len(self._links)
         await self._drop()
         with suppress(ConnectionRefusedError):
@@ -221,9 +219,18 @@ class FaultProxy:
         await asyncio.gather(*(link.end() for link in list(self._links)))
 
     async def _end(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        await self._stop_listening()
         await self._drop()
+
+    async def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        for listening in listener.sockets:
+            self._loop.remove_reader(listening)
+        for _ in range(10):  # asyncio loses whom it has accepted and not yet handed over when it is closed
+            await asyncio.sleep(0)
+        listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(reader, writer)
