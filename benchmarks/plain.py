@@ -13,7 +13,7 @@ from typing import Any
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.outbox import NOTHING
 from flask_langpont_session.records import Loaded, Verdict
-from flask_langpont_session.stores.redis import READ, WRITE
+from flask_langpont_session.stores.redis import READ, WRITE, Script
 
 from .contestants import Ours
 
@@ -62,12 +62,15 @@ return reply
 
 
 class _Script:
-    def __init__(self, text: bytes) -> None:
+    """In the place of a script of the package: its replies have the same form."""
+
+    def __init__(self, text: bytes, stands_for: Script) -> None:
         self.text = text
         self.sha = sha1(text, usedforsecurity=False).hexdigest().encode()
+        self.fits = stands_for.fits
 
 
-_PLAIN = {READ: _Script(_READ), WRITE: _Script(_WRITE)}
+_PLAIN = {READ: _Script(_READ, READ), WRITE: _Script(_WRITE, WRITE)}
 
 
 class WithoutProtocol(Ours):
