@@ -376,7 +376,7 @@ def shared(make_app: MakeApp, tmp_path: Path) -> Flask:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
     app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine, DATABASE_TIMEOUT=PATIENCE / 2, REQUEST_BUDGET=PATIENCE)
 
-    @app.post("/work/<user>")
+    @app.post("/page/<user>")
     def work_and_sign_in(user: str) -> str:
         connection = engine.connect()
         for statement in request.get_json():
@@ -409,7 +409,7 @@ def test_an_own_open_transaction_is_named(shared: Flask, name: str, caplog: pyte
     The database is not to blame, and the application's work is neither committed nor undone."""
     with parts(shared).monitor.paused():  # to which it is a lock like any other
         for _ in range(4):
-            with shared.test_client().post(f"/work/{USER}", json=OWN_WORK[name]) as answer:
+            with shared.test_client().post(f"/page/{USER}", json=OWN_WORK[name]) as answer:
                 assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert lost(shared) == NONE
     assert outcomes(shared, "database") == {"local"}
@@ -445,7 +445,7 @@ UNMINDED = [
 @pytest.mark.parametrize("work", UNMINDED, ids=lambda work: "; ".join(work) or "nothing")
 def test_an_own_transaction_that_is_in_nobody_s_way_is_not_minded(shared: Flask, work: tuple[str, ...]) -> None:
     """None was begun, it only reads, or it is over."""
-    with shared.test_client().post(f"/work/{USER}", json=work) as answer:
+    with shared.test_client().post(f"/page/{USER}", json=work) as answer:
         assert answer.status_code == 200
 
 
