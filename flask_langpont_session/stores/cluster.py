@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, unquote
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
@@ -24,6 +23,7 @@ from redis.crc import key_slot
 
 from ..forks import renew_in_children
 from ..leases import LONGEST_UNCONFIRMED_MS
+from . import many_hosts
 from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, shard_of
 from .fence import Canary, Fence
 from .redis import RedisStore
@@ -57,7 +57,6 @@ _AVOIDED = 60.0
 _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
 """Seconds after which nobody believes a record from before a move in any case."""
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _PORT = 6379
 
 
@@ -85,31 +84,11 @@ def parse(url: str) -> Place:
 
     :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
     """
-    if "#" in url:
-        raise ValueError("'#' ends a URL; in a password write %23")
-    scheme, _, rest = url.partition("://")
-    rest, _, query = rest.partition("?")
-    authority, _, path = rest.partition("/")
-    user, at, hosts = authority.rpartition("@")
-    username, _, password = user.partition(":")
-    if "@" in user or "," in user:
-        raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
-    options: dict[str, Any] = dict(parse_qsl(query))
-    if path not in ("", "0") or options.pop("db", "0") != "0":
+    said = many_hosts.read(url, called="nodes", port=_PORT)
+    options = said.options
+    if said.path not in ("", "0") or options.pop("db", "0") != "0":
         raise ValueError("a cluster has one database, number 0; leave the number out")
-    credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
-    return Place(
-        tuple(_address(host) for host in hosts.split(",")),
-        scheme.startswith(("rediss", "valkeys")),
-        {**{name: value for name, value in credentials.items() if value}, **options},
-    )
-
-
-def _address(text: str) -> Address:
-    match = _HOST.fullmatch(text)
-    if match is None or not 0 < int(match[2] or _PORT) < 65_536:
-        raise ValueError("the nodes are host or host:port, with commas between them")
-    return Address(match[1].strip("[]"), int(match[2] or _PORT))
+    return Place(tuple(Address(*host) for host in said.hosts), said.tls, {**said.credentials, **options})
 
 
 class Nodes(NamedTuple):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qsl, unquote
 
 from redis import connection as plain
 from redis import exceptions as driver
@@ -28,6 +27,7 @@ from redis.sentinel import (
     SlaveNotFoundError,
 )
 
+from . import many_hosts
 from .connections import Bounded, Resolving, bounded, connect
 from .names import Names
 
@@ -38,7 +38,6 @@ SCHEMES = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sent
 OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
 """What a URL may say beyond the options of every other URL: how the sentinels themselves want to be greeted."""
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
 _PORT = 26379
 
@@ -71,36 +70,14 @@ def parse(url: str) -> Place:
 
     :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
     """
-    if "#" in url:
-        raise ValueError("'#' ends a URL; in a password write %23")
-    scheme, _, rest = url.partition("://")
-    rest, _, query = rest.partition("?")
-    authority, _, service = rest.partition("/")
-    user, at, hosts = authority.rpartition("@")
-    username, _, password = user.partition(":")
-    if "@" in user or "," in user:
-        raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
-    if not _SERVICE.fullmatch(service):
+    said = many_hosts.read(url, called="sentinels", port=_PORT)
+    if not _SERVICE.fullmatch(said.path):
         raise ValueError("the path is the name of the service, as in redis+sentinel://host1,host2,host3/mymaster")
-    options: dict[str, Any] = dict(parse_qsl(query))
+    options = said.options
     if "db" in options:
         options["db"] = int(options["db"])
     of_sentinels = {name.removeprefix("sentinel_"): options.pop(name) for name in OPTIONS & options.keys()}
-    credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
-    return Place(
-        tuple(_address(host) for host in hosts.split(",")),
-        service,
-        scheme.startswith(("rediss", "valkeys")),
-        {**{name: value for name, value in credentials.items() if value}, **options},
-        of_sentinels,
-    )
-
-
-def _address(text: str) -> Address:
-    match = _HOST.fullmatch(text)
-    if match is None or not 0 < int(match[2] or _PORT) < 65_536:
-        raise ValueError("the sentinels are host or host:port, with commas between them")
-    return match[1].strip("[]"), int(match[2] or _PORT)
+    return Place(said.hosts, said.path, said.tls, {**said.credentials, **options}, of_sentinels)
 
 
 class Sentinel(Protocol):
