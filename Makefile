@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FLASK_SDIST := flask-3.1.3
 
-.PHONY: demo test unit check flask-suite lowest bench outage-report soak clean
+.PHONY: demo test unit check flask-suite lowest environments bench outage-report soak clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -31,6 +31,9 @@ flask-suite: $(INSTALLED) .venv-flask/.installed
 # The oldest versions that pyproject.toml allows.
 lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/unit tests/integration/test_level0.py tests/integration/test_outage.py
+
+# All that the tests need, so that several can be made at a time: tests do not share the machine with installations.
+environments: $(INSTALLED) .venv-flask/.installed .venv-lowest/.installed
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

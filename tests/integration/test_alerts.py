@@ -224,8 +224,7 @@ def test_a_slow_primary_is_told_and_gets_worse_and_better(
 ) -> None:
     """Above 50 ms a warning, above 100 ms critical; each is called off when answers are quick again."""
     queue = aws.subscribe("all")
-    # Patient: it shall be slow, not lost.
-    client = make_alerting(aws.topics, REDIS_TIMEOUT=5, REQUEST_BUDGET=5).test_client()
+    client = make_alerting(aws.topics).test_client()
     client.post("/set", json={"lang": "ja"})
 
     def ask(times: int, pause_ms: int = 0) -> None:

@@ -29,7 +29,6 @@ class Form(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
 
 
 # A busy machine is not a database fault.
-PATIENT = {"DATABASE_TIMEOUT": 3.0, "REQUEST_BUDGET": 4.0}
 
 
 class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
@@ -84,7 +83,7 @@ MakeFormApp = Callable[..., Flask]
 
 @pytest.fixture
 def make_form_app(make_app: MakeApp) -> MakeFormApp:
-    return lambda **config: with_forms(with_login_manager(make_app(**PATIENT, **config)))
+    return lambda **config: with_forms(with_login_manager(make_app(**config)))
 
 
 @pytest.fixture

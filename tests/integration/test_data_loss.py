@@ -38,7 +38,7 @@ from .behind import (
 )
 from .conftest import MakeApp, cookie_of, parts
 
-PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0, "HEALTH_INTERVAL": 0.05}
+QUICK = {"HEALTH_INTERVAL": 0.05}
 """A busy machine is no outage; a canary with every tick of the monitor."""
 
 
@@ -53,7 +53,7 @@ class Workers(NamedTuple):
 @pytest.fixture
 def workers(make_app: MakeApp, tmp_path: Path) -> Iterator[Workers]:
     other_host = str(tmp_path / "other host.sqlite3")
-    workers = Workers(make_app(**PATIENT), make_app(**PATIENT), make_app(**PATIENT, JOURNAL=other_host))
+    workers = Workers(make_app(**QUICK), make_app(**QUICK), make_app(**QUICK, JOURNAL=other_host))
     with ExitStack() as stack:
         for app in workers:
             stack.enter_context(parts(app).monitor.paused())
@@ -311,7 +311,7 @@ def test_s5_a_new_worker_of_the_host_goes_on_where_the_others_are(
 ) -> None:
     """S5: it takes over their view by the journal: no session is verified because a worker was started."""
     client = sign_in(workers.worker)
-    new = make_app(**PATIENT)
+    new = make_app(**QUICK)
     with parts(new).monitor.paused(), captured_events(new) as events:
         assert not asks(new, client)
         assert trust_since(new) == trust_since(workers.worker) > 0
@@ -324,7 +324,7 @@ def test_s5_a_new_worker_of_another_host_knows_nothing(
     """S5: its first connection is an incident: each session is verified once."""
     client = sign_in(workers.worker)
     began = now_ms(primary)
-    new = make_app(**PATIENT, JOURNAL=str(tmp_path / "third host.sqlite3"))
+    new = make_app(**QUICK, JOURNAL=str(tmp_path / "third host.sqlite3"))
     with parts(new).monitor.paused():
         assert asks(new, client)
         assert trust_since(new) >= began > trust_since(workers.worker)
@@ -339,7 +339,7 @@ def test_s5_an_incident_is_taken_over_too(workers: Workers, make_app: MakeApp, p
         redis.flushall()
     assert DataLost("primary") in looks(workers.worker)
     snapshot.restore()
-    new = make_app(**PATIENT)
+    new = make_app(**QUICK)
     with parts(new).monitor.paused():
         assert asks(new, client)
         assert trust_since(new) == trust_since(workers.worker) > trust_since(workers.sibling)
@@ -353,7 +353,7 @@ def test_s5_what_was_lost_while_no_worker_ran_shows_at_the_first_look(
     with primary.client() as redis:
         redis.flushall()
     began = now_ms(primary)
-    new = make_app(**PATIENT)
+    new = make_app(**QUICK)
     with parts(new).monitor.paused():
         assert DataLost("primary") in looks(new)
         assert trust_since(new) >= began
@@ -367,7 +367,7 @@ def test_s5_a_host_whose_server_was_exchanged_meanwhile_starts_anew(
     primary.kill()
     primary.start()
     began = now_ms(primary)
-    new = make_app(**PATIENT)
+    new = make_app(**QUICK)
     with parts(new).monitor.paused():
         assert asks(new, client)
         assert trust_since(new) >= began
@@ -427,7 +427,7 @@ def proxy(primary: Valkey) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
-    app = make_app(**PATIENT, REDIS_URL=proxy.url("redis"), REDIS_MAX_CONNECTIONS=1)
+    app = make_app(**QUICK, REDIS_URL=proxy.url("redis"), REDIS_MAX_CONNECTIONS=1)
     with parts(app).monitor.paused():
         yield app
 

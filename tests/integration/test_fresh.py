@@ -31,7 +31,6 @@ from .behind import (
 )
 from .conftest import MakeApp, cookie_of, parts
 
-PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 4.0}
 """A busy machine is no outage."""
 
 HOUR = 3_600_000
@@ -48,7 +47,7 @@ def primary_runs_again(primary: Valkey) -> Iterator[None]:
 @pytest.fixture
 def app(make_app: MakeApp) -> Iterator[Flask]:
     """An application on SQLite whose monitor rests, with the views of this module."""
-    app = with_views(make_app(**PATIENT))
+    app = with_views(make_app())
     with parts(app).monitor.paused():
         yield app
 

@@ -44,7 +44,7 @@ ABSOLUTE = 43_200_000
 NOW = 30_000
 """Milliseconds: what counts as "just now" on a busy machine; far less than what these tests move."""
 
-PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0, "HEALTH_INTERVAL": 0.05}
+QUICK = {"HEALTH_INTERVAL": 0.05}
 
 
 class Hosts(NamedTuple):
@@ -56,7 +56,7 @@ class Hosts(NamedTuple):
 
 @pytest.fixture
 def hosts(make_app: MakeApp, tmp_path: Path) -> Iterator[Hosts]:
-    hosts = Hosts(make_app(**PATIENT), make_app(**PATIENT, JOURNAL=str(tmp_path / "other host.sqlite3")))
+    hosts = Hosts(make_app(**QUICK), make_app(**QUICK, JOURNAL=str(tmp_path / "other host.sqlite3")))
     with ExitStack() as stack:
         for app in hosts:
             parts(app).monitor.tick()
@@ -294,7 +294,7 @@ def test_a_session_that_is_not_permanent_any_more_lives_shorter(app: Flask, prim
 @pytest.fixture
 def pg_app(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
     """On a database that can be killed."""
-    yield make_app(**PATIENT, DATABASE_URL=emptied(postgres))
+    yield make_app(**QUICK, DATABASE_URL=emptied(postgres))
     postgres.start()
 
 
@@ -388,7 +388,7 @@ def test_s1_who_is_active_while_the_database_is_read_only_stays(
     make_app: MakeApp, postgres: Postgres, primary: Valkey
 ) -> None:
     """S1, I6: it answers reads and notes nothing: the use is kept in Redis, and is in the row afterwards."""
-    app = make_app(**PATIENT, DATABASE_URL=emptied(postgres))
+    app = make_app(**QUICK, DATABASE_URL=emptied(postgres))
     client = sign_in(app)
     with parts(app).monitor.paused():
         for _ in range(6):  # a quarter of the idle time and more each

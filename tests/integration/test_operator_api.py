@@ -36,7 +36,6 @@ from .behind import (
 )
 from .conftest import MakeApp, cookie_of, parts
 
-PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 4.0}
 """A busy machine is no outage."""
 
 
@@ -66,10 +65,10 @@ class Site:
     """Two workers of one host, which share a journal, and one of another."""
 
     def __init__(self, make_app: MakeApp, tmp_path: Path, **config: Any) -> None:
-        self.worker = make_app(**PATIENT, **config)
-        self.sibling = make_app(**PATIENT, **config)
-        self._make = partial(make_app, **PATIENT, **config)
-        self.elsewhere = make_app(**PATIENT, **config, JOURNAL=str(tmp_path / "other host.sqlite3"))
+        self.worker = make_app(**config)
+        self.sibling = make_app(**config)
+        self._make = partial(make_app, **config)
+        self.elsewhere = make_app(**config, JOURNAL=str(tmp_path / "other host.sqlite3"))
 
     def start_another(self) -> Flask:
         """One more worker of the first host, which has not served anybody yet."""

@@ -14,7 +14,7 @@ from flask_langpont_session import events
 from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Recorder
 from flask_langpont_session.testing import captured_events, switched_off
 
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
 from .test_csrf import browser
 from .test_outage import digest, wait_for, wait_for_level
 
@@ -242,8 +242,9 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
     assert since()[("load", "primary", "ok")] == 1
 
 
-def test_a_frozen_primary_is_one_slow_observation(app: Flask, primary: Valkey) -> None:
+def test_a_frozen_primary_is_one_slow_observation(make_app: MakeApp, primary: Valkey) -> None:
     """The time-out is seen in the durations: it took the store's whole time, once."""
+    app = make_app(**SHORT_WAITS)
     client = signed_in(app)
     with parts(app).monitor.paused():
         primary.freeze()
