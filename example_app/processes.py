@@ -22,6 +22,8 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 # a client while its server is down, and a client that keeps trying a dead port could even connect to itself.
 PORTS = range(15000, 30000)
 
+_reserved: dict[int, socket.socket] = {}
+
 
 def spawn(
     command: Sequence[str | Path],
@@ -103,11 +105,32 @@ def alive(process: psutil.Process) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at the moment."""
+    """A TCP port of 127.0.0.1 that nobody listens on, and that no other process is given while this one lives."""
     for port in random.sample(PORTS, 100):
-        if is_free(port):
-            return port
+        if _reserve(port):
+            if is_free(port):
+                return port
+            release(port)
     raise RuntimeError(f"no free port among 100 of {PORTS}")
+
+
+def release(port: int) -> None:
+    """Others may be given a port of :func:`free_port`. One that was chosen by somebody else is left alone."""
+    if reservation := _reserved.pop(port, None):
+        reservation.close()
+
+
+def _reserve(port: int) -> bool:
+    # Nobody sends datagrams here: a UDP socket of the same number says that the TCP port is somebody's, also before its
+    # server has started and while it is down, and the kernel takes it back when this process ends.
+    reservation = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        reservation.bind(("127.0.0.1", port))
+    except OSError:
+        reservation.close()
+        return False
+    _reserved[port] = reservation
+    return True
 
 
 def is_free(port: int) -> bool:

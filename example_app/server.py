@@ -7,7 +7,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
-from example_app.processes import family, free_port, kill, send, wait_until
+from example_app.processes import family, free_port, kill, release, send, wait_until
 
 
 class ServerError(Exception):
@@ -33,6 +33,7 @@ class Server:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+        release(self.port)
 
     @property
     def log(self) -> Path:

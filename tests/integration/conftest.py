@@ -72,6 +72,7 @@ MakeApp = Callable[..., Flask]
 
 
 PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REDIS_CONNECT_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0}
+SLOW_MS = 2000
 """A busy machine that lets a store wait is no fault of the store: only tests of hangs have short waits of their own."""
 
 SHORT_WAITS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2}
@@ -92,6 +93,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeA
             "DATABASE_URL": sqlite_url,
             "JOURNAL": str(tmp_path / "journal.sqlite3"),
             **{name: min(seconds, budget) for name, seconds in PATIENT.items()},
+            "SLOW_MS": SLOW_MS,
             **config,
         }
         app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})

@@ -1189,7 +1189,7 @@ def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_post
             began = time.monotonic()
             with pytest.raises(StoreError, match="DeadlineExceeded") as caught:
                 on_postgres.load("digest", idle_ms=HOUR)
-            assert SHORT <= time.monotonic() - began < SHORT + 2
+            assert SHORT <= time.monotonic() - began < SHORT + 10
             assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
         with pytest.raises(StoreError, match="NoFreeSlot") as caught:
             on_postgres.load("digest", idle_ms=HOUR)

