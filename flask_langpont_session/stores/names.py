@@ -24,7 +24,10 @@ REST = 30.0
 """Seconds between two look-ups of a name while all is well."""
 
 PAUSE = 0.5
-"""Seconds between two look-ups of a name whose server does not answer."""
+"""Seconds between two look-ups of a name whose server does not answer. Of one whose server answered, but was not the one
+that is wanted, it is twice as much, and doubles with each look up to REST: after a failover a resolver may repeat for a
+while what was true before.
+"""
 
 _FRESH = 0.05
 """Seconds that a new connection waits for the answer that may replace a doubtful one."""
@@ -98,7 +101,7 @@ class Names:
         with self._lock:
             if name.addresses and name.addresses[0] == address:
                 name.addresses = (*name.addresses[1:], address)
-            name.doubtful = True
+            name.doubtful, name.rest = True, PAUSE
         if self._clock() >= name.looked_at + PAUSE:
             self._look_up(name)
 
@@ -133,7 +136,8 @@ class Names:
             if name.answered is not None:
                 return
             answered = name.answered = threading.Event()
-            name.looked_at, name.rest = self._clock(), REST * random.uniform(0.8, 1)
+            # Not in step with all other workers.
+            name.looked_at, name.rest = self._clock(), min(REST, 2 * name.rest) * random.uniform(0.8, 1)
         # A daemon: a resolver that hangs must not keep the interpreter from ending.
         thread = threading.Thread(
             target=self._resolve, args=(name, answered), name="langpont-session-names", daemon=True

@@ -28,9 +28,10 @@ from redis.connection import ConnectionPool
 
 from ..categories import AUTH
 from ..forks import renew_in_children
+from ..health import PRIMARY
 from ..leases import TOMBSTONE_MS
 from . import redis_records as records
-from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait
+from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, role_of
 from .connections import Pool, bound, connect, doubt
 from .fence import NEVER_MS, Canary, Fence, Server
 from .names import Names
@@ -96,7 +97,9 @@ class RedisStore:
         self.prefix = prefix
         self.fence = fence
         self.names = Names(self.forget_connections)
-        self.connections = Pool(pool, self.names, usable=self._leads_where_it_should, waited=waited)
+        self.connections = Pool(
+            pool, self.names, usable=self._leads_where_it_should, made=self._look_at_role, waited=waited
+        )
         self._surprised = surprised
         self._connect_timeout = connect_timeout
         self._refusal = ""
@@ -349,7 +352,7 @@ class RedisStore:
         return took
 
     def forget_connections(self) -> None:
-        """Drop idle connections, so that the next ones go to the server that answers now."""
+        """Drop the connections there are, so that the next ones go to the server that answers now."""
         self.connections.forget()
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
@@ -468,6 +471,13 @@ class RedisStore:
         """Not so after a failover, for connections to the server that was the primary before."""
         server = getattr(connection, "langpont_server", None)
         return server is None or self.fence.trust_since(server) != NEVER_MS
+
+    def _look_at_role(self, connection: Any) -> None:
+        """A primary that says it is a replica was one until a failover, which its name may have followed by now. It may be
+        read meanwhile."""
+        server = getattr(connection, "langpont_server", None)
+        if role_of(self.name) == PRIMARY and server is not None and not server.is_primary:
+            doubt(connection)
 
     def _whole(self, timeout: float) -> float:
         return timeout.whole if isinstance(timeout, Wait) else timeout + self._to_connect(timeout)

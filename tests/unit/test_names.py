@@ -182,6 +182,24 @@ def test_a_doubt_brings_the_new_address_at_once(resolver: Resolver, clock: Clock
     assert ask(names) == at("10.0.0.2")
 
 
+def test_a_doubt_that_the_answer_does_not_settle_is_looked_into_again(resolver: Resolver, clock: Clock) -> None:
+    """After a failover a resolver repeats for a while what was true before. Less and less often: it may be true."""
+    resolver.answers["redis.test"] = ["10.0.0.1"]
+    names = Names(clock=clock)
+    [one] = ask(names)
+    names.doubt("redis.test", 6379, one)
+    assert len(resolver.askers) == 1
+    looks = []
+    for _ in range(120):
+        clock.now += module.PAUSE
+        names.look(lost=False)
+        wait_until(settled(names), "an answer", LONG)
+        looks.append(len(resolver.askers))
+    assert looks[1] == 2
+    assert looks[7] <= 5 <= looks[19]
+    assert looks[-1] <= 9
+
+
 def test_what_is_no_name_at_all_is_an_error_of_the_same_kind() -> None:
     """Python's codec for host names refuses some before any resolver is asked."""
     with pytest.raises(OSError, match="not a host name"):
