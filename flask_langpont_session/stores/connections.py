@@ -313,8 +313,8 @@ class Pool:
         return connection
 
     def put_back(self, connection: Any) -> None:
-        """Keep a connection for the next request, unless it was to be forgotten while it was in use. Every reply to what
-        was asked over it has been read."""
+        """Keep a connection for the next request, unless all were to be forgotten while it was in use. Every reply to
+        what was asked over it has been read."""
         if connection.era != self._era:
             self.drop(connection)
             return
@@ -334,8 +334,8 @@ class Pool:
                 self._free.notify()
 
     def forget(self) -> None:
-        """Drop what lies ready, and what is in use as soon as it is given back, so that the next ones go to the server that
-        answers now."""
+        """Drop what lies ready, and what is in use as soon as it is given back, so that the next ones go to the server
+        that answers now."""
         self._era += 1
         self._full_until, self._limit = 0.0, self.source.max_connections
         while True:

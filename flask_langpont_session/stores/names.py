@@ -24,9 +24,9 @@ REST = 30.0
 """Seconds between two look-ups of a name while all is well."""
 
 PAUSE = 0.5
-"""Seconds between two look-ups of a name whose server does not answer. Of one whose server answered, but was not the one
-that is wanted, it is twice as much, and doubles with each look up to REST: after a failover a resolver may repeat for a
-while what was true before.
+"""Seconds between two look-ups of a name whose server does not answer. Of one whose server answered, but was not the
+one that is wanted, it is twice as much, and doubles with each look-up until it is REST: after a failover a resolver may
+repeat for a while what was true before.
 """
 
 _FRESH = 0.05

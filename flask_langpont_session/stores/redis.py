@@ -473,7 +473,7 @@ class RedisStore:
         return server is None or self.fence.trust_since(server) != NEVER_MS
 
     def _look_at_role(self, connection: Any) -> None:
-        """A primary that says it is a replica was one until a failover, which its name may have followed by now. It may be
+        """A primary that says it is a replica was one until a failover, which its name may have followed by now. It is
         read meanwhile."""
         server = getattr(connection, "langpont_server", None)
         if role_of(self.name) == PRIMARY and server is not None and not server.is_primary:

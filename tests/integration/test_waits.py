@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.health import PRIMARY, READ, WRITE
-from flask_langpont_session.stores import names
+from flask_langpont_session.stores import names as resolving
 from flask_langpont_session.stores.base import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.testing import captured_events
@@ -213,12 +213,12 @@ def test_a_demoted_primary_that_still_answers_is_left_by_who_only_reads(
     monkeypatch: pytest.MonkeyPatch,
     resolver_is_late: bool,
 ) -> None:
-    """Row 33, a planned failover of ElastiCache: connections are closed, and the old primary takes new ones as a replica.
-    Neither a refused write nor time tells that it is the wrong one, but its greeting does."""
+    """Row 33, a planned failover of ElastiCache: connections are closed, and the old primary takes new ones as a
+    replica. Neither a refused write nor time tells that it is the wrong one, but its greeting does."""
     one, two = pair
     one.start()
     resolver.ports = [one.port]
-    monkeypatch.setattr(names, "REST", 3600.0)
+    monkeypatch.setattr(resolving, "REST", 3600.0)
     app = by_name(HEALTH_INTERVAL=3600)
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
