@@ -240,7 +240,12 @@ class Pool:
             used = self._open - len(self.idle)
             if used > self._most:
                 self._most = used
-            if self._is_good(connection):
+            try:
+                good = self._is_good(connection)
+            except BaseException:  # whoever ends this request ends no connection's place with it
+                self.drop(connection)
+                raise
+            if good:
                 return connection
             self.drop(connection)
         return self._wait_or_make(until)  # where no other error is at hand, that would stand behind one from here
@@ -249,7 +254,7 @@ class Pool:
         try:
             # Nothing was asked: there is something to read only at the end.
             return connection.is_connected and not connection.can_read() and self._usable(connection)
-        except (driver.RedisError, OSError):
+        except Exception:  # what came unasked may be anything
             return False
 
     def _wait_or_make(self, until: float) -> Any:

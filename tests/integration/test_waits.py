@@ -267,6 +267,20 @@ def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_a
     assert (store.connections.idle, store.in_use, connection.is_connected) == ([], 0, False)
 
 
+def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
+    pool = parts(make_app()).repository.primary.connections
+    pool.put_back(pool.take(time.monotonic() + LONG))
+
+    def end(connection: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "_usable", end)
+    with pytest.raises(KeyboardInterrupt):
+        pool.take(time.monotonic() + LONG)
+    assert (pool.idle, pool.in_use) == ([], 0)
+
+
 def test_tls_checks_the_name_and_not_the_address(
     make_app: MakeApp, resolver: Resolver, primary: Valkey, tmp_path: Any
 ) -> None:
