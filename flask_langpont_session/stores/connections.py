@@ -182,6 +182,7 @@ class Pool:
         own connections are not used.
     :param names: what is known of names.
     :param usable: asked of each that lies ready whether it is still good.
+    :param made: told each new one, connected.
     :param waited: told the seconds until a connection was there, each time none lay ready.
     """
 
@@ -191,12 +192,14 @@ class Pool:
         names: Names,
         *,
         usable: Callable[[Any], bool] = lambda connection: True,
+        made: Callable[[Any], None] = lambda connection: None,
         waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.source: Any = source
         self.names = names
         self.idle: list[Any] = []
         self._usable = usable
+        self._made = made
         self._waited = waited
         self._patience: float = getattr(source, "timeout", 0.05) or 0.0
         self.begin()
@@ -210,6 +213,7 @@ class Pool:
         self._most = 0
         self._full_until = 0.0
         self._limit = self.source.max_connections
+        self._era = 0  # ends when all that is there is to be forgotten
 
     @property
     def in_use(self) -> int:
@@ -236,7 +240,12 @@ class Pool:
             used = self._open - len(self.idle)
             if used > self._most:
                 self._most = used
-            if self._is_good(connection):
+            try:
+                good = self._is_good(connection)
+            except BaseException:  # whoever ends this request ends no connection's place with it
+                self.drop(connection)
+                raise
+            if good:
                 return connection
             self.drop(connection)
         return self._wait_or_make(until)  # where no other error is at hand, that would stand behind one from here
@@ -245,7 +254,7 @@ class Pool:
         try:
             # Nothing was asked: there is something to read only at the end.
             return connection.is_connected and not connection.can_read() and self._usable(connection)
-        except (driver.RedisError, OSError):
+        except Exception:  # what came unasked may be anything
             return False
 
     def _wait_or_make(self, until: float) -> Any:
@@ -281,10 +290,12 @@ class Pool:
         return int(self._limit)
 
     def _connected(self, until: float) -> Any:
-        connection = None
+        connection, era = None, self._era
         try:
             connection = self.new()
             connect(connection, until)
+            connection.era = era
+            self._made(connection)
         except BaseException as error:  # whatever ended it: another one may be made in its place
             self.drop(connection)
             if isinstance(error, Exception) and is_full(error):
@@ -307,7 +318,11 @@ class Pool:
         return connection
 
     def put_back(self, connection: Any) -> None:
-        """Keep a connection for the next request. Every reply to what was asked over it has been read."""
+        """Keep a connection for the next request, unless all were to be forgotten while it was in use. Every reply to
+        what was asked over it has been read."""
+        if connection.era != self._era:
+            self.drop(connection)
+            return
         self.idle.append(connection)
         if self._waiting:
             with self._free:
@@ -324,7 +339,9 @@ class Pool:
                 self._free.notify()
 
     def forget(self) -> None:
-        """Drop what lies ready, so that the next ones go to the server that answers now."""
+        """Drop what lies ready, and what is in use as soon as it is given back, so that the next ones go to the server
+        that answers now."""
+        self._era += 1
         self._full_until, self._limit = 0.0, self.source.max_connections
         while True:
             try:

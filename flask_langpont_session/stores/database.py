@@ -394,10 +394,11 @@ class Database:
             bulkhead.cut_off(given_up_before)
 
     def close(self) -> None:
-        """Close idle connections and end idle threads. Later calls begin new ones."""
+        """End idle threads, close idle connections, and leave an engine of the application's, with its connections, as
+        it was found. Later calls begin new ones, but none of them is ended when it is overdue."""
         for bulkhead in self._bulkheads:
             bulkhead.close()
-        self.engine.dispose()
+        self._connections.leave()
 
     # -- how a call runs -----------------------------------------------------------------------------------------
 

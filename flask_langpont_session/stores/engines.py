@@ -41,6 +41,12 @@ _CONNECT_SECONDS = 2
 _LIMITED = frozenset({"psycopg", "psycopg2", "pymysql", "mysqldb"})
 """Drivers whose `connect_timeout` is for connecting, and nothing else."""
 
+_OWN = "langpont_own"
+"""Execution option of engines that no application has."""
+
+_Listener = tuple[str, Callable[..., Any]]
+"""Name of an event, and who listens to it."""
+
 _FILENO = tuple(map(attrgetter, ("fileno", "_usock.fileno", "_sock.fileno")))
 """Where drivers have the number of their socket: psycopg and psycopg2; pg8000; PyMySQL."""
 
@@ -57,6 +63,7 @@ def make_engine(url: str, timeout: float) -> Engine:
     engine = sa.create_engine(
         address,
         connect_args=_postgresql_arguments(address, timeout) if dialect == "postgresql" else {},
+        execution_options={_OWN: True},
         hide_parameters=True,
         max_overflow=-1,
         pool_recycle=1800,
@@ -142,16 +149,26 @@ class Connections:
         self._writer = engine.execution_options(**{_WRITES: True})
         self._allowed = threading.local()
         self._distrusted_before = 0.0
-        event.listen(engine, "connect", _note_beginning)
-        event.listen(engine, "checkout", self._check)
         self._lent: dict[int, Any] = {}
+        self._listeners: list[_Listener] = [("checkout", self._check)]
         if self._is_sqlite:
-            event.listen(engine, "checkout", self._note_borrower)
-            event.listen(engine, "checkin", self._note_return)
-            event.listen(engine, "begin", _note_changes)
-        else:
-            _note_waits(engine)
+            self._listeners += [("checkout", self._note_borrower), ("checkin", self._note_return)]
+        for name, listener in self._listeners:
+            event.listen(engine, name, listener)
+        _listen(engine)
         _lenders.add(self)
+
+    def leave(self) -> None:
+        """Listen to the engine no more. One that was made for this alone is through with its connections, too; those of
+        the application's are its own affair."""
+        if self._engine.get_execution_options().get(_OWN):
+            self._engine.dispose()
+        if self in _lenders:
+            _lenders.discard(self)
+            for name, listener in self._listeners:
+                event.remove(self._engine, name, listener)
+            if all(other._engine is not self._engine for other in list(_lenders)):
+                _listen_no_more(self._engine)
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
@@ -295,27 +312,49 @@ def _note_beginning(connection: object, record: Any) -> None:
     record.info[_BEGAN] = time.monotonic()
 
 
-def _note_waits(engine: Engine) -> None:
-    """Have every connection of the engine say which call waits on it, from being made, pinged or lent until just before
-    it is closed or back in the pool: the rollback of the pool is waited for, too. Costs the application's own calls a
-    look at a thread-local."""
+def _shared_listeners(engine: Engine) -> Iterator[_Listener]:
+    """What listens once, however many stores have the same engine.
+
+    But for SQLite every connection says which call waits on it, from being made, pinged or lent until just before it is
+    closed or back in the pool: the rollback of the pool is waited for, too. Costs the application's own calls a look at
+    a thread-local.
+    """
+    yield "connect", _note_beginning
+    if engine.dialect.name == "sqlite":
+        yield "begin", _note_changes
+        return
     if engine.dialect.driver in _LIMITED:
-        event.listen(engine, "do_connect", _limit_connecting)
-    # First of all listeners: what SQLAlchemy asks a new connection may be what is not answered.
-    event.listen(engine, "connect", _note_wait, insert=True)
-    event.listen(engine, "checkout", _note_wait)
-    event.listen(engine, "checkin", _note_return)
-    event.listen(engine, "close", _note_close)
+        yield "do_connect", _limit_connecting
+    yield from (("connect", _note_wait), ("checkout", _note_wait), ("checkin", _note_return), ("close", _note_close))
+
+
+def _listen(engine: Engine) -> None:
+    for name, listener in _shared_listeners(engine):
+        # First of all listeners: what SQLAlchemy asks a new connection may be what is not answered.
+        event.listen(engine, name, listener, insert=listener is _note_wait and name == "connect")
     # There is no event before a ping (`pool_pre_ping`).
     dialect: Any = engine.dialect
-    if not isinstance(dialect.do_ping, partial):  # another store has the same engine
+    if dialect.name != "sqlite" and not isinstance(dialect.do_ping, partial):  # another store has the same engine
         dialect.do_ping = partial(_ping, dialect.do_ping)
+
+
+def _listen_no_more(engine: Engine) -> None:
+    for name, listener in _shared_listeners(engine):
+        event.remove(engine, name, listener)
+    vars(engine.dialect).pop("do_ping", None)
 
 
 def _limit_connecting(dialect: object, record: object, args: object, params: dict[str, Any]) -> None:
     """There is no socket to be known yet, and psycopg's own limit is minutes. What the engine says itself is kept."""
+    # SQLAlchemy 2.0 shows the same dictionary at the next connection, which may be the application's.
+    if type(params.get("connect_timeout")) is _OurLimit:
+        del params["connect_timeout"]
     if is_call():
-        params.setdefault("connect_timeout", _CONNECT_SECONDS)
+        params.setdefault("connect_timeout", _OurLimit(_CONNECT_SECONDS))
+
+
+class _OurLimit(int):
+    """Seconds, known again as ours."""
 
 
 def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:

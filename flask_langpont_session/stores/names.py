@@ -24,7 +24,13 @@ REST = 30.0
 """Seconds between two look-ups of a name while all is well."""
 
 PAUSE = 0.5
-"""Seconds between two look-ups of a name whose server does not answer."""
+"""Seconds between two look-ups of a name whose server does not answer. Of one whose server answered, but was not the
+one that is wanted, it is twice as much, and doubles with each look-up until it is REST: after a failover a resolver may
+repeat for a while what was true before.
+"""
+
+FORGOTTEN = 3600.0
+"""Seconds for which a name that leads nowhere is kept without being asked for: servers come and go under new names."""
 
 _FRESH = 0.05
 """Seconds that a new connection waits for the answer that may replace a doubtful one."""
@@ -46,6 +52,7 @@ class _Name:
         self.addresses: tuple[Address, ...] = ()
         self.problem: OSError | None = None
         self.doubtful = False
+        self.asked_at = 0.0
         self.looked_at = -math.inf
         self.rest = REST
         self.answered: threading.Event | None = None  # there while it is being looked up
@@ -84,6 +91,7 @@ class Names:
         if literal is not None:
             return (literal,)
         name = self._name(host, port)
+        name.asked_at = self._clock()
         if not name.addresses:
             self._wait_for(name, until)
         elif name.doubtful and name.answered is not None:
@@ -98,7 +106,7 @@ class Names:
         with self._lock:
             if name.addresses and name.addresses[0] == address:
                 name.addresses = (*name.addresses[1:], address)
-            name.doubtful = True
+            name.doubtful, name.rest = True, PAUSE
         if self._clock() >= name.looked_at + PAUSE:
             self._look_up(name)
 
@@ -108,8 +116,10 @@ class Names:
         :param lost: the store does not answer: it may be somewhere else by now.
         """
         now = self._clock()
-        for name in list(self._names.values()):
-            if now >= name.looked_at + (PAUSE if lost else name.rest):
+        for key, name in list(self._names.items()):
+            if name.problem is not None and now >= name.asked_at + FORGOTTEN:
+                self._names.pop(key, None)
+            elif now >= name.looked_at + (PAUSE if lost else name.rest):
                 self._look_up(name)
 
     def _name(self, host: str, port: int) -> _Name:
@@ -133,7 +143,8 @@ class Names:
             if name.answered is not None:
                 return
             answered = name.answered = threading.Event()
-            name.looked_at, name.rest = self._clock(), REST * random.uniform(0.8, 1)
+            # Not in step with all other workers.
+            name.looked_at, name.rest = self._clock(), min(REST, 2 * name.rest) * random.uniform(0.8, 1)
         # A daemon: a resolver that hangs must not keep the interpreter from ending.
         thread = threading.Thread(
             target=self._resolve, args=(name, answered), name="langpont-session-names", daemon=True
@@ -147,7 +158,7 @@ class Names:
         before = name.addresses
         try:
             found = socket.getaddrinfo(name.host, name.port, 0, socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # whatever it is: without an end of this the name would never be looked up again
             problem = error if isinstance(error, OSError) else OSError("not a host name")
             if name.problem is None:
                 log.warning(

@@ -21,21 +21,22 @@ from functools import partial
 from hashlib import sha1
 from importlib import resources
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
 
 from ..categories import AUTH
 from ..forks import renew_in_children
+from ..health import PRIMARY
 from ..leases import TOMBSTONE_MS
 from . import redis_records as records
-from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait
+from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, role_of
 from .connections import Pool, bound, connect, doubt
 from .fence import NEVER_MS, Canary, Fence, Server
 from .names import Names
 from .redis_errors import is_known, translate
-from .redis_records import Answer, Merged, MergeField, Written, answer, change_arguments, written
+from .redis_records import Answer, Merged, MergeField, Written, answer, change_arguments, merge_arguments, written
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,9 @@ class RedisStore:
         self.prefix = prefix
         self.fence = fence
         self.names = Names(self.forget_connections)
-        self.connections = Pool(pool, self.names, usable=self._leads_where_it_should, waited=waited)
+        self.connections = Pool(
+            pool, self.names, usable=self._leads_where_it_should, made=self._look_at_role, waited=waited
+        )
         self._surprised = surprised
         self._connect_timeout = connect_timeout
         self._refusal = ""
@@ -249,11 +252,7 @@ class RedisStore:
         shadow: bool = False,
     ) -> Merged:
         """Bring an outage's writes into a category."""
-        arguments: list[Any] = [guard, digest, life_ms]
-        for change in fields:
-            version = "" if change.base_version is None else change.base_version
-            arguments += (change.operation, change.name, change.value, version)
-            arguments += (int(change.base is not None), change.base or b"", change.at_ms)
+        arguments: list[Any] = [guard, digest, life_ms, *merge_arguments(fields)]
         keys = [self.key(AUTH, digest), self.key(category, digest, shadow)]
         [reply] = self._run([(MERGE, keys, arguments)], timeout)
         return Merged(str(reply[0], "ascii"), *reply[1:])
@@ -294,37 +293,39 @@ class RedisStore:
     def probe(self, key: str, value: str, *, timeout: float) -> float:
         """A real write and read back over a new connection, as the monitor needs to close a breaker.
 
+        It runs every command that the scripts of requests do, and asks for them in the same way: a right that only they
+        needed would open the breaker again at once.
+
         :return: seconds between question and answer; connecting does not count.
         :raises StoreError: it failed, or another value came back.
         """
-        # What requests do, too: a right that only a script needs would open the breaker again at once.
-        change = CategoryChange(PROBE_MS, sets={"probe": value.encode()})
-        arguments = ["free", key, *PROBE_LIMITS, *change_arguments(change)]
+        change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
+        write = _scripted(WRITE, [key, key], ["free", key, *PROBE_LIMITS, *change_arguments(change)])
+        merged = merge_arguments([MergeField("set", "probe", value.encode(), 1, None, 0)])
         return self._over_a_new_one(
             [
-                (("DEL", key), lambda reply: type(reply) is int),
-                (_spelled_out(WRITE, [key, key], arguments), lambda reply: WRITE.fits(reply, 2)),
-                (_spelled_out(READ, [key], [0]), lambda reply: READ.fits(reply, 1)),
-                (("SET", key, value, "PX", PROBE_MS), lambda reply: reply == b"OK"),
-                (("GET", key), lambda reply: reply == value.encode()),
+                _Question(("DEL", key), lambda reply: type(reply) is int),
+                write,
+                _scripted(MERGE, [key, key], ["free", key, PROBE_MS, *merged]),
+                write,  # of a record that is there, and was merged, it has more to ask
+                _scripted(READ, [key], [2 * PROBE_MS]),
+                _scripted(SET_ASIDE, [key, f"{key}:aside"], [PROBE_MS, ""]),
+                _Question(("SET", key, value, "PX", PROBE_MS), lambda reply: reply == b"OK"),
+                _Question(("GET", key), lambda reply: reply == value.encode()),
             ],
             timeout,
         )
 
     def probe_read(self, *, timeout: float) -> float:
-        """A real read over a new connection.
+        """A real read over a new connection, as requests read.
 
         :return: seconds between question and answer.
         :raises StoreError: it failed.
         """
-        question = ("EXISTS", self.canary_key)
-        return self._over_a_new_one([(question, lambda reply: type(reply) is int)], timeout)
+        return self._over_a_new_one([_scripted(READ, [self.canary_key], [1])], timeout)
 
-    def _over_a_new_one(self, asked: Sequence[tuple[Any, Callable[[Any], bool]]], timeout: float) -> float:
-        """Ask over a connection that is closed afterwards.
-
-        :param asked: commands, and what their replies have to be like.
-        """
+    def _over_a_new_one(self, asked: Sequence[_Question], timeout: float) -> float:
+        """Ask over a connection that is closed afterwards."""
         connection = None
         try:
             connection = self.connections.new()
@@ -333,12 +334,13 @@ class RedisStore:
                 self.fence.ask(connection)  # a ready client's connections do not introduce themselves
             began = monotonic()
             bound(connection, began + timeout)
-            connection.send_packed_command(connection.pack_commands([one for one, _ in asked]), check_health=False)
-            replies = [_read_reply(connection) for _ in asked]
+            replies = _ask(connection, [one.command for one in asked])
+            if any(isinstance(reply, driver.NoScriptError) for reply in replies):
+                replies = _ask(connection, [one.spelled_out or one.command for one in asked])
             took = monotonic() - began
             for error in filter(_is_refusal, replies):
                 raise error
-            if not all(fits(reply) for (_, fits), reply in zip(asked, replies, strict=True)):
+            if not all(one.fits(reply) for one, reply in zip(asked, replies, strict=True)):
                 raise driver.InvalidResponse("not what was written, or no reply to this")
         except Exception as error:
             if connection is not None:
@@ -350,7 +352,7 @@ class RedisStore:
         return took
 
     def forget_connections(self) -> None:
-        """Drop idle connections, so that the next ones go to the server that answers now."""
+        """Drop the connections there are, so that the next ones go to the server that answers now."""
         self.connections.forget()
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
@@ -371,7 +373,7 @@ class RedisStore:
 
     def _run(self, calls: Sequence[_Call], timeout: float, understand: _Understand | None = None) -> list[Any]:
         """Run scripts in one round trip; a server that does not know one yet is sent its text."""
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *arguments) for script, keys, arguments in calls]
+        commands = [_by_name(*call) for call in calls]
 
         def fits(number: int, reply: Any) -> bool:
             script, keys, _ = calls[number]
@@ -426,8 +428,7 @@ class RedisStore:
         try:
             connection = self.connections.take(min(end, monotonic() + self._to_connect(timeout)))
             bound(connection, min(end, monotonic() + timeout))
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            replies = [_read_reply(connection) for _ in commands]
+            replies = _ask(connection, commands)
             refused = False
             for number, reply in enumerate(replies):
                 if isinstance(reply, Exception):
@@ -471,6 +472,13 @@ class RedisStore:
         server = getattr(connection, "langpont_server", None)
         return server is None or self.fence.trust_since(server) != NEVER_MS
 
+    def _look_at_role(self, connection: Any) -> None:
+        """A primary that says it is a replica was one until a failover, which its name may have followed by now. It is
+        read meanwhile."""
+        server = getattr(connection, "langpont_server", None)
+        if role_of(self.name) == PRIMARY and server is not None and not server.is_primary:
+            doubt(connection)
+
     def _whole(self, timeout: float) -> float:
         return timeout.whole if isinstance(timeout, Wait) else timeout + self._to_connect(timeout)
 
@@ -504,6 +512,32 @@ _Call = tuple[Script, Sequence[str], Sequence[Any]]
 _Understand = Callable[[Sequence[Any], Server], bool]
 
 
+class _Question(NamedTuple):
+    """Something to ask by itself.
+
+    :param fits: whether a reply is one to it.
+    :param spelled_out: how to ask it of a server that does not know the script.
+    """
+
+    command: tuple[Any, ...]
+    fits: Callable[[Any], bool]
+    spelled_out: tuple[Any, ...] | None = None
+
+
+def _scripted(script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> _Question:
+    return _Question(
+        _by_name(script, keys, arguments),
+        lambda reply: script.fits(reply, len(keys)),
+        _spelled_out(script, keys, arguments),
+    )
+
+
+def _ask(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies, errors of the server among them."""
+    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [_read_reply(connection) for _ in commands]
+
+
 def _read_reply(connection: Any) -> Any:
     # An error reply is returned: the replies behind it must be read before anything is raised.
     try:
@@ -518,6 +552,10 @@ def _is_refusal(reply: Any) -> bool:
 
 def _is_demoted(replies: Sequence[Any]) -> bool:
     return driver.ReadOnlyError in map(type, replies)
+
+
+def _by_name(script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+    return ("EVALSHA", script.sha, len(keys), *keys, *arguments)
 
 
 def _spelled_out(script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ Errors that nobody has put into a table count as unreachable: a server that says
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 
@@ -71,6 +72,12 @@ _OWN_CERTIFICATE = (
     "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
 )
 
+# A right that the server missed, of a command sent or of one inside a script. Nothing but the name of a command fits
+# between the quotes.
+_NO_RIGHT = re.compile(r"permissions to run the '([a-z|_.-]{1,64})' command")
+_NO_KEY = re.compile(r"permissions to access a key|can't access at least one of the keys")
+_RIGHTS = "see Rights in Redis in the documentation's page on configuration"
+
 _PIPELINE = " of pipeline caused error: "
 
 
@@ -123,6 +130,16 @@ def _refused_by_tls(error: BaseException) -> str | None:
     return None
 
 
+def _missing_right(error: Exception) -> str | None:
+    """What the user may not do, for people; None: it is not about that."""
+    text = str(error).rpartition(_PIPELINE)[2]
+    if found := _NO_RIGHT.search(text):
+        return f"right: +{found[1]} is missing; {_RIGHTS}"
+    if _NO_KEY.search(text):
+        return f"right: to keys that begin with LANGPONT_SESSION_KEY_PREFIX is missing; {_RIGHTS}"
+    return None
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -139,7 +156,7 @@ def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError
     timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
     refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
     error_class = classify(error)
-    cause = error_class is ErrorClass.IDENTITY_REFUSED and _refused_by_tls(error)
+    cause = error_class is ErrorClass.IDENTITY_REFUSED and (_refused_by_tls(error) or _missing_right(error))
     return StoreError(store, error_class, cause or type(error).__name__, timed_out=timed_out, sent=sent and not refused)
 
 

@@ -107,6 +107,15 @@ def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
     return arguments
 
 
+def merge_arguments(fields: Sequence[MergeField]) -> list[str | bytes | int]:
+    arguments: list[str | bytes | int] = []
+    for change in fields:
+        version = "" if change.base_version is None else change.base_version
+        arguments += (change.operation, change.name, change.value, version)
+        arguments += (int(change.base is not None), change.base or b"", change.at_ms)
+    return arguments
+
+
 class _Damaged(Exception):
     """A record that is not one of ours."""
 

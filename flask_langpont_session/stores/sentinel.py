@@ -103,22 +103,19 @@ class RealSentinel:
 
     def primary_of(self, service: str, names: Names, until: float) -> Address | None:
         """Where the primary is; None: it does not know."""
-        found = self._ask(names, until, "GET-MASTER-ADDR-BY-NAME", service)
-        return _place(*found) if found else None
+        return self._ask(names, until, _place_or_none, "GET-MASTER-ADDR-BY-NAME", service)
 
     def replicas_of(self, service: str, names: Names, until: float) -> list[Address]:
         """Where the replicas are that it can reach, always in the same order."""
-        states = [dict(zip(one[::2], one[1::2], strict=True)) for one in self._ask(names, until, "REPLICAS", service)]
-        lost = {"s_down", "o_down", "disconnected"}
-        return sorted(_place(one["ip"], one["port"]) for one in states if not lost & set(one["flags"].split(",")))
+        return self._ask(names, until, _places, "REPLICAS", service)
 
-    def _ask(self, names: Names, until: float, *question: str) -> Any:
+    def _ask(self, names: Names, until: float, understand: Callable[[Any], T], *question: str) -> T:
         connection = self._kind(**self.options)
         connection.names = names
         try:
             connect(connection, until)
             connection.send_command("SENTINEL", *question)
-            return connection.read_response()
+            return understand(connection.read_response())
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise driver.InvalidResponse("a sentinel answers what none can") from error
         finally:
@@ -127,6 +124,16 @@ class RealSentinel:
 
 def _place(host: str, port: str) -> Address:
     return host, int(port)
+
+
+def _place_or_none(reply: Any) -> Address | None:
+    return _place(*reply) if reply else None
+
+
+def _places(reply: Any) -> list[Address]:
+    states = [dict(zip(one[::2], one[1::2], strict=True)) for one in reply]
+    lost = {"s_down", "o_down", "disconnected"}
+    return sorted(_place(one["ip"], one["port"]) for one in states if not lost & set(one["flags"].split(",")))
 
 
 class Directory:

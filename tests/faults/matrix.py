@@ -154,7 +154,8 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(39, "value that is too big", faults.small_limit, **AS_BEFORE, write=413,
         size=2 * faults.MEGABYTE),
     Row(40, "busy with a script", faults.endless_script, classes=BUSY),
-    Row(41, "writes paused", faults.paused, **WAITED_FOR),
+    Row(41, "writes paused", faults.paused(reads=False), **WAITED_FOR),
+    Row(41, "everything paused", faults.paused(reads=True), **WAITED_FOR),
     Row(42, "scripts forgotten", faults.forgotten_scripts, **AS_BEFORE),
     Row(43, "no free connection", faults.wire(delay(0.15), "primary"), **{**AS_BEFORE, "classes": frozenset({"local"})},
         flickers=True, bites=5, config={"REDIS_MAX_CONNECTIONS": 1}),
@@ -193,6 +194,8 @@ SQL_ROWS: tuple[Row, ...] = (
     Row(53, "read-only", sql.read_only, **NO_DATABASE, classes=REFUSED, config=ASKED, databases=POSTGRESQL),
     Row(54, "table missing", sql.table_missing, **NO_DATABASE, config=ASKED, databases=ANY_SQL),
     Row(54, "file is no database", sql.no_database, **NO_DATABASE, config=ASKED),
+    Row(54, "duplicate key", sql.first_at_the_same_time, **AS_BEFORE, store="database",
+        config={"DATABASE_TIMEOUT": 20, "REQUEST_BUDGET": 30}, databases=POSTGRESQL),
     Row(55, "everything down", faults.wire(REFUSE, *NO_STORE), lost=NO_STORE, level=4, auth="local",
         translation="journal", ui="default", sign_in=503, databases=POSTGRESQL),
 )  # fmt: skip

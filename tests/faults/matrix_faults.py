@@ -436,22 +436,40 @@ def endless_script(site: Site) -> Iterator[Evidence]:
     assert refusals(server, "BUSY") > before + 1
 
 
+def paused(*, reads: bool) -> Cause:
+    """CLIENT PAUSE.
+
+    :param reads: ALL: nothing is answered; else WRITE: whatever may write is not, and that is every script.
+    """
+
+    @contextmanager
+    def cause(site: Site) -> Iterator[Evidence]:
+        server = site.pair.primary
+        with _unpausing(server):
+            with server.client() as client:
+                client.client_pause(int(10 * LONG * 1000), all=reads)
+            yield lambda: int(_hangs(server, "SET", "fault-matrix", "1") and _hangs(server, "GET", "x") == reads)
+
+    return cause
+
+
 @contextmanager
-def paused(site: Site) -> Iterator[Evidence]:
-    """CLIENT PAUSE WRITE: whatever may write is not answered, and that is every script."""
-    server = site.pair.primary
-    with server.client() as client:
-        client.client_pause(60_000, all=False)
+def _unpausing(server: Valkey) -> Iterator[None]:
+    """The pause is over in the end. Whoever is paused cannot say so; a replica never is."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG) as replica:
+        replica.sendall(b"SYNC\r\n")
+        assert replica.recv(1), "a replica gets the data first"
         try:
-            yield lambda: int(_hangs(server))
+            yield
         finally:
-            client.client_unpause()
+            replica.sendall(b"CLIENT UNPAUSE\r\n")
+            wait_until(lambda: answers(server), "a server that goes on", LONG)
 
 
-def _hangs(server: Valkey) -> bool:
+def _hangs(server: Valkey, *command: str) -> bool:
     with server.client() as client:
         try:
-            client.set("fault-matrix", "1")
+            client.execute_command(*command)
         except redis.TimeoutError:
             return True
     return False

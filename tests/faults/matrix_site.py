@@ -101,8 +101,7 @@ class Site:
         }
         app.config.update(SECRET_KEY=SECRET_KEY, TESTING=True, PROPAGATE_EXCEPTIONS=False)
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
-        LangPontSession(app)
-        _add_pages(app)
+        _add_pages(app, LangPontSession(app))
         self._apps.append(app)
         self.events = self._listening.enter_context(captured_events(app))
 
@@ -117,7 +116,7 @@ class Site:
             close(self.app)
 
 
-def _add_pages(app: Flask) -> None:
+def _add_pages(app: Flask, interface: LangPontSession) -> None:
     @app.errorhandler(SessionTooLarge)
     def too_large(error: Exception) -> tuple[str, int]:
         return "too large", 413
@@ -149,6 +148,10 @@ def _add_pages(app: Flask) -> None:
     def sign_out() -> str:
         session.pop("_user_id", None)
         return "bye"
+
+    @app.post("/sign-out-everywhere")
+    def sign_out_everywhere() -> str:
+        return str(interface.revoke_user(session["_user_id"]).durable)
 
 
 @dataclass(frozen=True)

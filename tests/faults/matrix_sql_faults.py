@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,7 +13,7 @@ from example_app.processes import wait_until
 
 from .matrix_faults import Cause, Evidence, wire
 from .matrix_servers import LONG
-from .matrix_site import Site
+from .matrix_site import Answer, Site, Visitor
 from .proxy import REFUSE
 
 TABLES = ("langpont_sessions", "langpont_users")
@@ -159,6 +160,45 @@ def table_missing(site: Site) -> Iterator[Evidence]:
             yield lambda: _fails(site, f"SELECT 1 FROM {TABLES[0]}")
         finally:
             connection.exec_driver_sql(f"ALTER TABLE somewhere_else RENAME TO {TABLES[0]}")
+
+
+@contextmanager
+def first_at_the_same_time(site: Site) -> Iterator[Evidence]:
+    """A user signs out everywhere here while another host, which is quicker, does the same for them: both find no row
+    of the user's and insert one. A sequence, which no rollback sets back, counts who tried."""
+    user = Visitor(site)
+    user.arrive()
+    answers: list[Answer] = []
+    with operator(site) as connection:
+        connection.exec_driver_sql("CREATE SEQUENCE first_epochs")
+        connection.exec_driver_sql(
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN PERFORM nextval('first_epochs'); RETURN NEW; END$$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER note BEFORE INSERT ON langpont_users FOR EACH ROW "
+            "WHEN (NEW.user_id NOT LIKE '@probe-%%') EXECUTE FUNCTION note()"
+        )
+        here = threading.Thread(target=lambda: answers.append(user.send("POST", "/sign-out-everywhere")))
+        with operator(site) as host, host.execution_options(isolation_level="READ COMMITTED").begin():
+            host.execute(sa.text("INSERT INTO langpont_users VALUES (:user, 1)"), {"user": user.values["user"]})
+            here.start()
+            wait_until(lambda: _waiting(connection) == 1, "the second one", LONG)
+        here.join(LONG)
+        assert [answer.text for answer in answers] == ["True"], "the database has heard of it"
+        assert (user.read().shown or {})["auth"] == [None, None]
+        duplicates = "SELECT last_value - (SELECT count(*) FROM langpont_users) FROM first_epochs"
+        try:
+            yield lambda: int(connection.exec_driver_sql(duplicates).scalar_one())
+        finally:
+            connection.exec_driver_sql("DROP FUNCTION note CASCADE")
+            connection.exec_driver_sql("DROP SEQUENCE first_epochs")
+
+
+def _waiting(connection: sa.Connection) -> int:
+    """Those that wait for another transaction."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    return int(connection.exec_driver_sql(waiting).scalar_one())
 
 
 @contextmanager

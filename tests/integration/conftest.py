@@ -117,8 +117,9 @@ def unforced(engine: sqlalchemy.Engine) -> None:
 
 
 def close(app: Flask) -> None:
-    """End what an application runs."""
+    """End what an application runs, and its engine, which may be its own."""
     state_of(app).close()
+    state_of(app).repository.database.engine.dispose()
 
 
 def add_views(app: Flask) -> None:

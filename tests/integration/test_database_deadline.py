@@ -72,6 +72,7 @@ def database(url: str) -> Iterator[Database]:
     # A connection that comes back after the end would be nobody's.
     wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
     database.close()
+    database.engine.dispose()
 
 
 def create(database: Database, digest: str, kill: str | None = None) -> AuthRow:
@@ -199,6 +200,7 @@ def test_who_waited_for_a_slot_says_nothing_about_the_database(url: str, proxy: 
     assert proxy.hits["hang"] == 2
     wait_until(lambda: not database._requests.busy, "the end of hung calls", LONG)
     database.close()
+    database.engine.dispose()
 
 
 WRITES: dict[str, Callable[[Database], object]] = {
@@ -294,6 +296,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
     assert database.load("digest", idle_ms=0)
     database.probe(LONG)
     database.close()
+    database.engine.dispose()
 
 
 def until_overdue_calls_end(database: Database, lane: str) -> None:
@@ -317,6 +320,7 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     until_overdue_calls_end(database, "_requests")
     until_it_answers(database)
     database.close()
+    database.engine.dispose()
 
 
 def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: FaultProxy) -> None:
@@ -328,6 +332,7 @@ def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: 
     wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
     until_it_answers(database)
     database.close()
+    database.engine.dispose()
 
 
 def test_a_good_probe_ends_at_once_what_was_given_up_before(
@@ -345,6 +350,7 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(
     database.probe(LONG)
     wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
     database.close()
+    database.engine.dispose()
 
 
 CONNECTIONS: dict[str, Callable[[socket.socket], object]] = {
@@ -386,6 +392,7 @@ def test_a_connection_that_was_shut_down_is_nobodys_any_more(url: str, monkeypat
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != gone
     database.close()
+    database.engine.dispose()
 
 
 PROGRAM = """

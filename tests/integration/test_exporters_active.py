@@ -269,7 +269,7 @@ def test_a_user_that_may_not_keep_the_index_is_told(
             redis.execute_command("ACL", "SETUSER", "default", "+zadd")
     assert worker.number is None
     [line] = [record.getMessage() for record in caplog.records if record.name == active.__name__]
-    assert "identity refused (NoPermissionError)" in line
+    assert "identity refused (right: +zadd is missing" in line
     worker.update()
     assert worker.number == 1
 

@@ -47,7 +47,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
     "run_commands": (lambda s: s.run_commands([("ZCOUNT", "k", 0, 1)], timeout=WAIT), 3),
     "time": (lambda s: s.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
     "probe": (lambda s: s.probe("k", "v", timeout=WAIT), b"v"),
-    "probe_read": (lambda s: s.probe_read(timeout=WAIT), 1),
+    "probe_read": (lambda s: s.probe_read(timeout=WAIT), [1, HASH, 0]),
 }
 """Name → how a method is called, and a reply it can get."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha1
 from typing import Any
@@ -662,3 +663,99 @@ def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: 
     while raw.info("clients")["connected_clients"] != before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert raw.info("clients")["connected_clients"] == before
+
+
+# -- rights that are missing, memory that is used up -------------------------------------------------------------------
+
+
+@contextmanager
+def without(raw: Any, *rights: str) -> Iterator[None]:
+    """Rights are taken from everybody's user."""
+    raw.execute_command("ACL", "SETUSER", "default", *(f"-{right}" for right in rights))
+    try:
+        yield
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", *(f"+{right}" for right in rights))
+
+
+@contextmanager
+def out_of_memory(raw: Any) -> Iterator[None]:
+    """The server takes no data more, and gives none up for it."""
+    raw.config_set("maxmemory", "1")
+    try:
+        yield
+    finally:
+        raw.config_set("maxmemory", "0")
+
+
+def records(raw: Any) -> dict[str, Any]:
+    """All that is there, but for when it expires."""
+    return {name: raw.hgetall(name) for name in raw.keys("*")}
+
+
+@pytest.mark.parametrize("right", ["hset", "pexpire", "del"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.push(row(2, payload={"_user_id": b'"8"'}), 2, LIFE, timeout=WAIT),
+        lambda store: write(store, ui=change(sets={"b": b"1"}, wipe=True)),
+    ],
+    ids=["push", "write"],
+)
+def test_what_is_refused_costs_no_record(store: RedisStore, raw: Any, call: Callable[[Any], Any], right: str) -> None:
+    """A script is not taken back: what was done before a command was refused stays done."""
+    given(store, "alive")
+    write(store, ui=change(sets={"a": b"1", "n": b"1"}))
+    before = records(raw)
+    with without(raw, right), pytest.raises(StoreError) as caught:
+        call(store)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    assert records(raw) == before
+
+
+@pytest.mark.parametrize("right", ["hset", "hdel", "pexpire"])
+def test_an_addition_that_is_refused_has_not_been_made(store: RedisStore, raw: Any, right: str) -> None:
+    """It is made again later, with everything else that was refused."""
+    write(store, ui=change(sets={"n": b"1", "a": b"1"}))
+    changed = change(sets={"b": b"1"}, deletes={"a"}, increments={"n": 5})
+    with without(raw, right), pytest.raises(StoreError):
+        write(store, ui=changed, other=changed)
+    assert data(raw)["n"] == "1"
+    assert write(store, ui=changed, other=changed) == "written"
+    assert data(raw) == {"n": "6", "b": "1"}
+    assert data(raw, "other") == {"n": "5", "b": "1"}
+
+
+def test_an_addition_that_is_refused_is_no_conflict(store: RedisStore, raw: Any) -> None:
+    """Who brings it would take it for done."""
+    write(store, ui=change(sets={"n": b"1"}))
+    addition = MergeField("add", "n", 1, 1, b"1", NEW)
+    for refused, error_class in (
+        (without(raw, "hincrby"), ErrorClass.IDENTITY_REFUSED),
+        (out_of_memory(raw), ErrorClass.WRITE_REFUSED),
+    ):
+        with refused, pytest.raises(StoreError) as caught:
+            merge(store, addition)
+        assert caught.value.error_class is error_class
+    assert merge(store, addition) == ("merged", 1, 0)
+    assert data(raw) == {"n": "2"}
+
+
+def test_a_server_out_of_memory_takes_what_replaces_or_ends_something_and_nothing_new(
+    store: RedisStore, raw: Any
+) -> None:
+    """Rights that were withdrawn and sessions that have ended are worth more than what is there."""
+    given(store, "alive")
+    with out_of_memory(raw):
+        assert store.push(row(2), 2, LIFE, timeout=WAIT) == "pushed"
+        store.bury(DIGEST, 3, ("auth",), timeout=WAIT)
+        for new in (
+            lambda: store.push(replace(row(), digest="e" * 43), 1, LIFE, timeout=WAIT),
+            lambda: merge(store, MergeField("set", "a", b"1", None, None, NEW)),
+            lambda: write(store, ui=change(sets={"a": b"1"})),
+        ):
+            with pytest.raises(StoreError) as caught:
+                new()
+            assert caught.value.error_class is ErrorClass.WRITE_REFUSED
+    assert raw.keys("*") == [key("auth")]
+    assert (raw.hget(key("auth"), "@live"), raw.hget(key("auth"), "@v")) == ("0", "3")

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.health import PRIMARY, READ, WRITE
+from flask_langpont_session.stores import names as resolving
 from flask_langpont_session.stores.base import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.testing import captured_events
@@ -202,6 +203,82 @@ def test_a_demoted_primary_is_left_within_the_request(
             assert not parts(app).health.open_stores()
         with two.client() as client:
             assert client.keys("session:ui:*")
+
+
+@pytest.mark.parametrize("resolver_is_late", [False, True])
+def test_a_demoted_primary_that_still_answers_is_left_by_who_only_reads(
+    by_name: Callable[..., Flask],
+    resolver: Resolver,
+    pair: tuple[Valkey, Valkey],
+    monkeypatch: pytest.MonkeyPatch,
+    resolver_is_late: bool,
+) -> None:
+    """Row 33, a planned failover of ElastiCache: connections are closed, and the old primary takes new ones as a
+    replica. Neither a refused write nor time tells that it is the wrong one, but its greeting does."""
+    one, two = pair
+    one.start()
+    resolver.ports = [one.port]
+    monkeypatch.setattr(resolving, "REST", 3600.0)
+    app = by_name(HEALTH_INTERVAL=3600)
+    browser = app.test_client()
+    browser.post("/set", json={"lang": "jp"})
+    wait_for(lambda: parts(app).monitor.has_looked, "a monitor that has looked", LONG)
+    two.start()
+    with following(two, one):
+        wait_for(lambda: is_in_step(two), "a replica in step", LONG)
+    with following(one, two), one.client() as client:
+        if not resolver_is_late:
+            resolver.ports = [two.port]
+        client.client_kill_filter(_type="normal", skipme=True)
+        asked = len(resolver.askers)
+        wait_for(lambda: browser.get("/who").status_code == 200 and len(resolver.askers) > asked, "a look-up", LONG)
+        resolver.ports = [two.port]
+        wait_for(lambda: browser.get("/who").status_code == 200 and leads_to(app, two), "the other server", LONG)
+        wait_for(lambda: level(browser) == 0, "level 0", LONG)
+        assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
+        wait_for(lambda: not of_application(client), "connections that are closed", LONG)
+
+
+def leads_to(app: Flask, server: Valkey) -> bool:
+    """Whether all connections that lie ready lead there, and there are some."""
+    idle = list(parts(app).repository.primary.connections.idle)
+    return {connection.address.place[1] for connection in idle} == {server.port}
+
+
+def of_application(client: Any) -> list[Any]:
+    """Connections to a server besides the client's own, and that of its primary."""
+    own = client.client_id()
+    return [one for one in client.client_list(_type="normal") if int(one["id"]) != own]
+
+
+def is_in_step(server: Valkey) -> bool:
+    with server.client() as client:
+        return bool(client.info("replication").get("master_link_status") == "up" and client.keys("session:ui:*"))
+
+
+def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_app: MakeApp) -> None:
+    """It leads to where the others led, too."""
+    store = parts(make_app()).repository.primary
+    store.time_ms(timeout=LONG)
+    [connection] = store.connections.idle
+    assert store.connections.take(time.monotonic() + LONG) is connection
+    store.forget_connections()
+    store.connections.put_back(connection)
+    assert (store.connections.idle, store.in_use, connection.is_connected) == ([], 0, False)
+
+
+def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
+    pool = parts(make_app()).repository.primary.connections
+    pool.put_back(pool.take(time.monotonic() + LONG))
+
+    def end(connection: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "_usable", end)
+    with pytest.raises(KeyboardInterrupt):
+        pool.take(time.monotonic() + LONG)
+    assert (pool.idle, pool.in_use) == ([], 0)
 
 
 def test_tls_checks_the_name_and_not_the_address(

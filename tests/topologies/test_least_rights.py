@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, session
 from prometheus_client import CollectorRegistry
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.exporters.active import ActiveSessions
 from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.monitor import GOOD_PROBES
 from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.stores.redis_records import MergeField
+from flask_langpont_session.testing import captured_events
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
 from tests.integration.sentinels import SERVICE, Sentinel
@@ -30,6 +34,8 @@ from .redis8 import acl_file
 DIGEST, OTHER = digest_of("one"), digest_of("other")
 HOUR = 3_600_000
 LIMITS = (256, 65_536)
+FOR_METRICS = {"zadd", "zcount", "zremrangebyscore"}
+FOR_READING = {"eval", "evalsha", "time", "hgetall"}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -72,6 +78,12 @@ def refused(server: Valkey) -> set[str]:
     """The commands that the server's log says it refused."""
     with server.client() as client:
         return {entry["object"].partition("|")[0] for entry in client.acl_log() if entry["reason"] == "command"}
+
+
+def times_probed(server: Valkey) -> int:
+    """How often the server was sent SET, which is for probes alone."""
+    with server.client() as client:
+        return int(client.info("commandstats")["cmdstat_set"]["calls"])
 
 
 def row() -> AuthRow:
@@ -168,8 +180,11 @@ def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server
         assert errors == {}
         assert store.fence.identity is None
         return
-    assert errors
     assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
+    assert all(f"+{command} is missing" in error.cause for error in errors.values())
+    # What the probe did not need would be missed by the next request: the breaker would open and close for ever.
+    assert "probe" in errors or command in FOR_METRICS
+    assert "probe_read" in errors or command not in FOR_READING
 
 
 def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) -> None:
@@ -185,27 +200,34 @@ def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) 
     assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
 
 
-@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hmget", "hset"])
+@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hincrby", "hmget", "hset"])
 def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
     app: Flask, server: Valkey, right: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody is logged out, no record is taken for damaged, and nothing of it is lost."""
+    app.add_url_rule("/count", view_func=lambda: str(session.increment("usage_count")))  # type: ignore[attr-defined]
     user = sign_in(app, "7", lang="jp", input_text="before")
-    with server.client() as client:
+    assert user.get("/count").text == "1"
+    with captured_events(app) as events, server.client() as client:
         before = set(client.keys("session:*:{*"))
         data = {key for key in before if not key.startswith("session:auth:")}  # that comes from the database again
         change(server, f"-{right}")
         user.post("/set", json={"input_text": "during"})
+        user.get("/count")
         user.get("/who")
         wait_until_lost(app, "primary")
+        probes = times_probed(server)
+        wait_until(lambda: times_probed(server) > probes + GOOD_PROBES, "probes that are refused", LONG)
+        assert StoreRecovered not in map(type, events)
         assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
         assert user.get("/get/input_text").json["value"] == "during"
-        assert "identity_refused" in caplog.text
+        assert "identity_refused" in caplog.text and f"+{right} is missing" in caplog.text
         assert data <= set(client.keys("session:*:{*")) <= before
         change(server, f"+{right}")
         wait_until_home(app)
         assert user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
         assert user.get("/get/input_text").json["value"] == "during"
+        assert user.get("/count").text == "3"
         assert set(client.keys("session:*:{*")) == before
 
 

@@ -182,6 +182,55 @@ def test_a_doubt_brings_the_new_address_at_once(resolver: Resolver, clock: Clock
     assert ask(names) == at("10.0.0.2")
 
 
+def test_a_doubt_that_the_answer_does_not_settle_is_looked_into_again(resolver: Resolver, clock: Clock) -> None:
+    """After a failover a resolver repeats for a while what was true before. Less and less often: it may be true."""
+    resolver.answers["redis.test"] = ["10.0.0.1"]
+    names = Names(clock=clock)
+    [one] = ask(names)
+    names.doubt("redis.test", 6379, one)
+    assert len(resolver.askers) == 1
+    looks = []
+    for _ in range(120):
+        clock.now += module.PAUSE
+        names.look(lost=False)
+        wait_until(settled(names), "an answer", LONG)
+        looks.append(len(resolver.askers))
+    assert looks[1] == 2
+    assert looks[7] <= 5 <= looks[19]
+    assert looks[-1] <= 9
+
+
+def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock: Clock) -> None:
+    """Where servers come and go under new names there would be ever more to look up. One that leads somewhere is kept:
+    connections that last ask for it seldom."""
+    resolver.answers["redis.test"] = ["10.0.0.1"]
+    names = Names(clock=clock)
+    ask(names)
+    clock.now += 2 * module.FORGOTTEN
+    names.look(lost=False)
+    wait_until(settled(names), "an answer", LONG)
+    assert len(names._names) == 1
+    resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
+    clock.now += module.REST
+    names.look(lost=False)
+    wait_until(settled(names), "the failure", LONG)
+    names.look(lost=False)
+    assert names._names == {}
+
+
+def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Whatever it raises."""
+
+    def broken(*arguments: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(socket, "getaddrinfo", broken)
+    names = Names(clock=clock)
+    with pytest.raises(OSError):
+        ask(names)
+    assert settled(names)()
+
+
 def test_what_is_no_name_at_all_is_an_error_of_the_same_kind() -> None:
     """Python's codec for host names refuses some before any resolver is asked."""
     with pytest.raises(OSError, match="not a host name"):

@@ -192,11 +192,28 @@ def test_a_translated_error_has_no_text_of_the_driver(error: Exception, expected
     """It may quote keys and values; the name of its class is enough to look it up."""
     translated = translate("primary", error)
     assert (translated.store, translated.error_class) == ("primary", expected)
-    if "certificate" not in translated.cause and "TLS" not in translated.cause:
+    if not any(sign in translated.cause for sign in ("certificate", "TLS", "right")):
         assert translated.cause == type(error).__name__
     assert str(translated) == f"primary: {expected.name.lower().replace('_', ' ')} ({translated.cause})"
     assert "secret" not in str(translated)
     assert translated.timed_out == isinstance(error, (driver.TimeoutError, TimeoutError))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("User app has no permissions to run the 'config|get' command", "+config|get"),
+        ("ERR ACL failure in script: User secret has no permissions to run the 'hset' command script: secret", "+hset"),
+        ("No permissions to access a key", "LANGPONT_SESSION_KEY_PREFIX"),
+        ("ERR ACL failure in script: User app can't access at least one of the keys", "LANGPONT_SESSION_KEY_PREFIX"),
+        ("User app has no permissions to run the 'secret value' command", "NoPermissionError"),
+    ],
+)
+def test_a_right_that_is_missing_has_its_name(text: str, says: str) -> None:
+    """An administrator can give it; and no more of the server's text is told."""
+    for error in (driver.NoPermissionError(text), in_pipeline(driver.NoPermissionError(text))):
+        cause = translate("primary", error).cause
+        assert says in cause and "secret" not in cause
 
 
 @pytest.mark.parametrize("error_class", ErrorClass)

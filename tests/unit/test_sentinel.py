@@ -6,13 +6,23 @@ import math
 from typing import Any
 
 import pytest
+from redis import connection as plain
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool
 
 from flask_langpont_session.stores.base import ErrorClass
 from flask_langpont_session.stores.names import Names
 from flask_langpont_session.stores.redis_errors import classify
-from flask_langpont_session.stores.sentinel import Connection, Directory, Place, TLSConnection, make_pool, parse
+from flask_langpont_session.stores.sentinel import (
+    Connection,
+    Directory,
+    Place,
+    RealSentinel,
+    TLSConnection,
+    make_pool,
+    parse,
+)
+from tests.faults.strange_server import StrangeServer
 
 NAMES, LATER = Names(), math.inf
 WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
@@ -77,6 +87,20 @@ def test_the_first_sentinel_that_knows_is_believed_and_asked_first_from_then_on(
     asked = directory(down, ignorant, good)
     assert [asked.primary(NAMES, LATER) for _ in range(3)] == [A, A, A]
     assert [down.asked, ignorant.asked, good.asked] == [1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"*3\r\n+a\r\n+1\r\n+2\r\n", b"*2\r\n+a\r\n+b\r\n", b":7\r\n", b"*1\r\n*1\r\n+ip\r\n", b"+\xff\r\n"],
+)
+def test_who_answers_what_no_sentinel_does_is_none(reply: bytes) -> None:
+    """Then the next one is asked."""
+    with StrangeServer(lambda command: reply if command == "SENTINEL" else None) as server:
+        options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}
+        strange, good = RealSentinel(plain.Connection, options), Told(A, replicas=[B])
+        assert Directory([strange, good], "service", is_master=True, patience=LATER).primary(NAMES, LATER) == A
+        asked = Directory([strange, good], "service", is_master=False, patience=LATER)
+        assert next(asked.replicas(NAMES, LATER)) == B
 
 
 def test_after_a_doubt_another_sentinel_is_asked_first() -> None:

@@ -24,7 +24,8 @@ local own = redis.pcall('HMGET', KEYS[2], '@d')
 if own.err and not string.find(own.err, '^WRONGTYPE') then
   return own
 end
-if own[1] ~= ARGV[2] then
+-- A script that has written, were it a DEL of nothing, may go on although the server is out of memory.
+if own[1] ~= ARGV[2] and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('DEL', KEYS[2])  -- a foreign record or type holds nothing of ours
 end
 local version = redis.call('HGET', KEYS[2], '@v')
@@ -38,8 +39,10 @@ for i = 4, #ARGV, 7 do
     local total = redis.pcall('HINCRBY', KEYS[2], field, value)
     if type(total) == 'number' then
       applied = applied + 1
-    else
+    elseif string.find(total.err, 'not an integer') or string.find(total.err, 'overflow') then
       conflicts = conflicts + 1
+    else
+      return total  -- it is not the value that was no good
     end
   elseif not version or version == ARGV[i + 3] or now == value
       or (ARGV[i + 3] ~= '' and now == base) or (ARGV[i + 3] == '' and tonumber(ARGV[i + 6]) >= written) then

@@ -29,8 +29,14 @@ if now[5] == string.match(KEYS[1], '{(.*)}') then  -- a foreign record or type s
     local time = redis.call('TIME')
     life = math.max(life, later - (time[1] * 1000 + math.floor(time[2] / 1000)))
   end
+  -- A script is not taken back: what its user may have no right to is tried on the record as it is, before that goes.
+  -- The expiry first: then a server that is out of memory takes the new record in the place of the old one.
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', life))
+  redis.call('HSET', KEYS[1], '@d', now[5])
 end
-redis.call('DEL', KEYS[1])
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[1])
+end
 for i = 6, #ARGV, 1000 do  -- Lua passes some thousand arguments to one call, not more
   redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
 end

@@ -84,7 +84,8 @@ for number = 1, #KEYS - 1 do
   if meta.err and not string.find(meta.err, '^WRONGTYPE') then
     return meta
   end
-  if meta[1] ~= digest then
+  plan.is_own = meta[1] == digest
+  if not plan.is_own then
     plan.wipe, meta = true, {}  -- there is nothing, or a foreign record or type: it holds nothing of ours
   end
   plan.version = (tonumber(meta[2] or 0) or 0) + 1
@@ -120,17 +121,16 @@ local reply = {'written'}
 for number, plan in ipairs(plans) do
   -- A script that has written, were it a DEL of nothing, may go on although the server is out of memory.
   if plan.wipe and redis.call('EXISTS', plan.key) == 1 then
+    if plan.is_own and #plan.sets + #plan.incs > 0 then
+      -- A script is not taken back: what its user may have no right to is tried on the record as it is.
+      redis.call('PEXPIRE', plan.key, plan.life)
+      redis.call('HSET', plan.key, '@d', digest)
+    end
     redis.call('DEL', plan.key)
   end
   if plan.wipe and #plan.sets + #plan.incs == 0 then
     plan.version = 0
   else
-    for i = 1, #plan.incs, 2 do
-      local field = plan.incs[i]
-      local before = redis.call('HSTRLEN', plan.key, field)
-      redis.call('HINCRBY', plan.key, field, plan.incs[i + 1])
-      plan.bytes = plan.bytes + redis.call('HSTRLEN', plan.key, field) - before
-    end
     local fields = plan.sets
     for _, item in ipairs({'@d', digest, '@v', plan.version, '@t', now, '@b', plan.bytes}) do
       fields[#fields + 1] = item
@@ -140,5 +140,17 @@ for number, plan in ipairs(plans) do
     redis.call('PEXPIRE', plan.key, plan.life)
   end
   reply[number + 1] = plan.version
+end
+-- Last: what was refused half way is written again later, and only additions must not happen twice.
+for _, plan in ipairs(plans) do
+  for i = 1, #plan.incs, 2 do
+    local field = plan.incs[i]
+    local before = redis.call('HSTRLEN', plan.key, field)
+    redis.call('HINCRBY', plan.key, field, plan.incs[i + 1])
+    plan.bytes = plan.bytes + redis.call('HSTRLEN', plan.key, field) - before
+  end
+  if #plan.incs > 0 then
+    redis.call('HSET', plan.key, '@b', plan.bytes)
+  end
 end
 return reply
