@@ -162,6 +162,7 @@ class Connections:
         """Listen to the engine no more. One that was made for this alone is through with its connections, too; those of
         the application's are its own affair."""
         if self._engine.get_execution_options().get(_OWN):
+            event.listen(self._engine, "checkin", _close_returned)
             self._engine.dispose()
         if self in _lenders:
             _lenders.discard(self)
@@ -371,6 +372,11 @@ def _note_wait(connection: Any, *_: object) -> None:
 def _note_return(connection: Any, record: Any) -> None:
     if no_longer_waiting_on(connection):
         record.invalidate()  # the answer came at the last moment
+
+
+def _close_returned(connection: object, record: Any) -> None:
+    """No pool takes back what is returned late, by a call that hung."""
+    record.invalidate()
 
 
 def _note_close(connection: Any, record: object) -> None:

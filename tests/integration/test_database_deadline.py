@@ -31,7 +31,7 @@ from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.engines import make_engine
 from flask_langpont_session.stores.tables import METADATA
-from tests.faults.proxy import HANG, SWALLOW_REPLY, FaultProxy
+from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
 
 HOUR = 3_600_000
 SHORT = 0.25
@@ -351,6 +351,23 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(
     wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
     database.close()
     database.engine.dispose()
+
+
+def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: FaultProxy) -> None:
+    """The pool it came from has ended meanwhile; nobody else would close it."""
+    database = Database(make_engine(url, SHORT), timeout=SHORT)
+    opened, closed = [], []
+    sa.event.listen(database.engine, "connect", lambda connection, _: opened.append(connection))
+    sa.event.listen(database.engine, "close", lambda connection, _: closed.append(connection))
+    database.load("digest", idle_ms=HOUR)
+    proxy.impose(STALL_REPLY)
+    with pytest.raises(StoreError, match="DeadlineExceeded"):
+        database.load("digest", idle_ms=HOUR)
+    database.close()
+    proxy.heal()
+    wait_until(lambda: database._requests.busy == 0, "the end of the hung call", LONG)
+    assert len(opened) == 1
+    assert closed == opened
 
 
 CONNECTIONS: dict[str, Callable[[socket.socket], object]] = {
