@@ -324,11 +324,20 @@ class Route:
         self._choice = random.randrange(1 << 16)
 
     def __call__(self) -> tuple[Address, bool]:
-        place = self._directory.map.places.get(self._number) if self._directory.map else None
-        if place is None or not (self._is_master or place.replicas):
+        servers = self._servers()
+        if not servers:
             raise driver.ConnectionError("the cluster has no such server any more")
-        address = place.primary if self._is_master else place.replicas[self._choice % len(place.replicas)]
-        return address, self._directory.nodes.tls()
+        return servers[self._choice % len(servers)], self._directory.nodes.tls()
+
+    def leads_to(self, host: str, port: int) -> bool:
+        """Whether that server is still at an end of this way."""
+        return (host, port) in self._servers()
+
+    def _servers(self) -> tuple[Address, ...]:
+        place = self._directory.map.places.get(self._number) if self._directory.map else None
+        if place is None:
+            return ()
+        return (place.primary,) if self._is_master else place.replicas
 
     def doubt(self) -> None:
         """That server could not be used."""
@@ -344,6 +353,10 @@ class Connection(SSLConnection):
     def __init__(self, *, route: Callable[[], tuple[Address, bool]], **options: Any) -> None:
         self._route = route
         super().__init__(**options)
+
+    def leads_there(self) -> bool:
+        """Whether its server is one of those that it is to find."""
+        return not isinstance(self._route, Route) or self._route.leads_to(self.host, self.port)
 
     def _connect(self) -> Any:
         (self.host, self.port), tls = self._route()
@@ -412,14 +425,15 @@ class ShardStore(RedisStore):
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
     ) -> None:
-        self._more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
-        super().__init__(name, pool, prefix=prefix, fence=fence, **self._more)
+        more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
+        super().__init__(name, pool, prefix=prefix, fence=fence, **more)
+        self._more = {**more, "prefix": prefix, "fence": fence, "directory": directory, "number": number}
         self._directory = directory
         self._number = number
 
-    def asking(self) -> RedisStore:
+    def asking(self) -> ShardStore:
         """The same store, for keys that are still on their way to it."""
-        return _Asking(self.name, self.connections.source, prefix=self.prefix, fence=self.fence, **self._more)
+        return _Asking(self.name, self.connections.source, **self._more)
 
     @property
     def _slot(self) -> int:
@@ -448,6 +462,10 @@ class ShardStore(RedisStore):
         tagged = f"{key}:{{{tag_of(slot)}}}"
         return self._in(slot, lambda: super(ShardStore, self).probe(tagged, value, timeout=timeout))
 
+    def _leads_where_it_should(self, connection: Any) -> bool:
+        # Who handed over to another primary lives on, and sends everybody there over each connection that there is.
+        return connection.leads_there() and super()._leads_where_it_should(connection)
+
     def _in(self, slot: int, call: Callable[[], T]) -> T:
         try:
             return call()
@@ -457,7 +475,7 @@ class ShardStore(RedisStore):
             raise
 
 
-class _Asking(RedisStore):
+class _Asking(ShardStore):
     """A store that is asked for keys that are still on their way to it."""
 
     def _exchange(

@@ -18,6 +18,12 @@ def documented(password: str = PASSWORD) -> list[str]:
     return str(rules).split()
 
 
+def documented_on_clusters() -> list[str]:
+    """The same, with what a cluster asks for besides."""
+    [more] = re.findall(rf"ACL SETUSER {USER} (\+cluster[^`]+)```", _DOCUMENT.read_text())
+    return [*documented(), *str(more).split()]
+
+
 def commands(password: str = PASSWORD) -> list[str]:
     """The commands among them, without the plus sign."""
     return [rule[1:] for rule in documented(password) if rule.startswith("+")]

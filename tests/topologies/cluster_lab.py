@@ -24,6 +24,7 @@ _SETTINGS = {
     "cluster-require-full-coverage": "no",
     "cluster-allow-replica-migration": "no",  # every replica stays with its shard
     "cluster-replica-validity-factor": "0",  # a replica is promoted however busy the machine was
+    "repl-ping-replica-period": "1",  # Redis does not name a replica that has received nothing yet
 }
 
 
@@ -77,7 +78,8 @@ class Cluster:
 
     def primary(self, shard: int) -> Valkey:
         """The node that is the primary by its own word."""
-        [found] = [node for node in self.pair(shard) if node.running and self.says(node, "ROLE")[0] == "master"]
+        awake = [node for node in self.pair(shard) if node.running and not node.frozen]
+        [found] = [node for node in awake if self.says(node, "ROLE")[0] == "master"]
         return found
 
     def home(self, slot: int) -> int:
@@ -128,6 +130,12 @@ class Cluster:
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(Valkey.kill, nodes or self.nodes))
 
+    def hand_over(self, shard: int) -> None:
+        """Have the replica of a shard become its primary, and the primary its replica, while both are well."""
+        [replica] = [node for node in self.pair(shard) if node is not self.primary(shard)]
+        self.says(replica, "CLUSTER", "FAILOVER")
+        wait_until(lambda: self.says(replica, "ROLE")[0] == "master", "the promotion", LONG)
+
     def is_whole(self) -> bool:
         """Whether all nodes agree on who has what, and every replica follows."""
         try:
@@ -140,6 +148,11 @@ class Cluster:
             return False
         following = [info for info in infos if info["role"] == "slave" and info["master_link_status"] == "up"]
         return ok and len(following) == SHARDS
+
+    def refused(self) -> list[str]:
+        """What the nodes have refused for want of rights, since each was started."""
+        nodes = [node for node in self.nodes if node.running]
+        return [str(entry["object"]) for node in nodes for entry in self.says(node, "ACL", "LOG")]
 
     # -- moving slots ----------------------------------------------------------------------------------------------
 
@@ -187,12 +200,16 @@ def _last(shard: int) -> int:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster at rest; ended with all its processes."""
+def running_cluster(folder: Path, engine: Any = Valkey, extra: Sequence[str] = ()) -> Iterator[Cluster]:
+    """A cluster at rest; ended with all its processes.
+
+    :param engine: what the nodes are.
+    :param extra: further options of each node, as on its command line.
+    """
     buses = [free_port() for _ in range(2 * SHARDS)]
     settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
     nodes = [
-        Valkey(folder / f"node{number}", appendonly=False, extra=(*settings, "--cluster-port", str(bus)))
+        engine(folder / f"node{number}", appendonly=False, extra=(*settings, "--cluster-port", str(bus), *extra))
         for number, bus in enumerate(buses)
     ]
     cluster = Cluster(nodes, buses)
