@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
@@ -34,6 +35,7 @@ from .cluster_crowd import (
 )
 from .cluster_lab import LONG, SHARDS, Cluster, running_cluster
 from .conftest import MakeApp
+from .program import Program
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,38 @@ def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: Ma
     assert visitor.get("/get/input_text").json["value"] == "early"
     wait_until(lambda: healthz(app)["shards"] == {"lost": 0, "total": SHARDS}, "all shards", LONG)
     assert visitor.get("/who").json["user"] == "7"
+
+
+def test_workers_of_a_preloaded_application_have_a_cluster_each(cluster: Cluster, tmp_path: Path) -> None:
+    """Forked after the application was used (``--preload``): no worker has a connection of another one or of its
+    parent, each notices that a node was killed, and each finds the node that was promoted."""
+    workers = ["first", "second"]
+    [replica] = [node for node in cluster.pair(1) if node is not cluster.primary(1)]
+    with Program("preload", cluster.url, tmp_path) as program:
+        program.says("ready", workers)
+        used = sockets(cluster, program.pid)
+        assert len(used) == 1 + len(workers)
+        assert all(used.values())
+        assert sum(map(len, used.values())) == len(set().union(*used.values()))
+        cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "yes")
+        try:
+            cluster.kill(cluster.primary(1))
+            program.says("degraded", workers)
+        finally:
+            cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "no")
+        program.says("home", workers)
+        program.ends()
+    assert cluster.primary(1) is replica
+
+
+def sockets(cluster: Cluster, pid: int) -> dict[int, set[Any]]:
+    """Of a process and its children: process id → its own ends of connections to nodes of the cluster."""
+    ports = {node.port for node in cluster.nodes}
+    parent = psutil.Process(pid)
+    return {
+        process.pid: {one.laddr for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports}
+        for process in (parent, *parent.children())
+    }
 
 
 def test_a_group_of_elasticache_in_cluster_mode_is_found(
