@@ -97,9 +97,10 @@ def build(app: Flask) -> State:
     cloud.begin()
     directory = _directory(settings, cloud)
     locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
+    share = directory.share if directory else lambda shard: 1.0
     make_fence = _fences(local, journal, emit, monitors, locate)
     redis = _redis_stores(settings, cloud, recorder, make_fence, directory)
-    health = _health(settings, redis, emit, monitors, recorder, locate)
+    health = _health(settings, redis, emit, monitors, recorder, locate, share)
     if directory is not None:
         directory.arranged = health.arrange
     active, exporting = _exporting(settings, recorder, health, redis)
@@ -161,6 +162,7 @@ def _health(
     monitors: list[Monitor],
     recorder: Recorder,
     locate: Callable[[str], str],
+    share: Callable[[str], float],
 ) -> Health:
     def level_changed(old: int, new: int) -> None:
         count_level(recorder, new)
@@ -190,6 +192,7 @@ def _health(
         slow=settings.slow_ms / 1000,
         on_slow=store_is_slow,
         locate=locate,
+        share=share,
     )
 
 

@@ -29,7 +29,7 @@ from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
 from .redis_records import Answer, Merged, MergeField, Written
-from .slots import NOBODY, Address, Range, Servers, SlotMap, draw, moved, read_ranges, tag_of
+from .slots import NOBODY, SLOTS, Address, Range, Servers, SlotMap, draw, moved, read_ranges, tag_of
 
 T = TypeVar("T")
 
@@ -152,8 +152,12 @@ class Directory:
 
     def locate(self, digest: str) -> str:
         """The shard of a session, as its stores' names end."""
-        number = self.number_of(digest)
-        return f":{number}" if number != NOBODY else ""
+        return _called(self.number_of(digest))
+
+    def share(self, shard: str) -> float:
+        """The share of all sessions (0–1) that lies on a shard, or on none: named as :meth:`locate` does."""
+        number = int(shard[1:]) if shard else NOBODY
+        return self.map.count_of(number) / SLOTS if self.map is not None else 1.0
 
     def learn(self, timeout: float) -> SlotMap:
         """The map; the first who need it ask one node.
@@ -200,6 +204,10 @@ class Directory:
         self._doubtful = True
         self.arrived.setdefault(slot, self._clock())
         return self.map.at(address) if self.map else None
+
+    def doubt(self) -> None:
+        """Have the monitor look at the map soon."""
+        self._doubtful = True
 
     # -- in the monitor --------------------------------------------------------------------------------------------
 
@@ -302,12 +310,18 @@ class Directory:
 
     def _adopt(self, after: SlotMap) -> None:
         # In this order nobody is sent to a shard that is not there yet, or not any more.
-        before = self.map.places if self.map else {}
+        before = self.map or after
+        holes = [bool(one.count_of(NOBODY)) for one in (before, after)]
         for store in self._stores:
-            store.arrange({**before, **after.places})
+            store.arrange({**before.places, **after.places}, has_hole=any(holes))
         self.map = after
         for store in self._stores:
-            store.arrange(after.places)
+            store.arrange(after.places, has_hole=holes[-1])
+
+
+def _called(number: int) -> str:
+    """A shard as its stores' names end."""
+    return f":{number}" if number != NOBODY else ""
 
 
 class Route:
@@ -525,6 +539,7 @@ class ClusterStore:
         self._sleep = sleep
         self._is_master = is_master
         self._parts: Mapping[int, ShardStore] = {}
+        self._shards: list[str] = []
         self._asking: dict[int, RedisStore] = {}
         self._between: dict[int, float] = {}
         directory.tell(self)
@@ -536,15 +551,20 @@ class ClusterStore:
         """The stores of the shards, by name."""
         return {part.name: part for part in self._parts.values()}
 
-    def arrange(self, places: Mapping[int, Servers]) -> None:
-        """Have a store for each of these shards, as far as there are servers for this role."""
+    def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
+        """Have a store for each of these shards, as far as there are servers for this role.
+
+        :param has_hole: some slots have no shard: their sessions are lost to the primary as a whole.
+        """
         wanted = [number for number, place in sorted(places.items()) if self._is_master or place.replicas]
-        if list(self._parts) == wanted:
+        shards = [_called(number) for number in (*wanted, *([NOBODY] if has_hole and self._is_master else []))]
+        if shards == self._shards:
             return
         gone = [part for number, part in self._parts.items() if number not in wanted]
         self._parts = {number: self._parts.get(number) or self._make(number) for number in wanted}
         self._asking = {number: store for number, store in self._asking.items() if number in wanted}
-        self._directory.arranged(self.name, [f":{number}" for number in wanted])
+        self._shards = shards
+        self._directory.arranged(self.name, shards)
         for part in gone:
             part.forget_connections()
 
@@ -552,11 +572,15 @@ class ClusterStore:
         """Ask one node after the other, while no shard is known.
 
         :param timeout: seconds for each.
-        :raises StoreError: no node answers.
+        :raises StoreError: no node answers, or some slots have no shard.
         """
         if self._directory.map is None:
             with self._translated():
                 self._directory.refresh(timeout)
+        known = self._directory.map
+        lost = known.count_of(NOBODY) if known else SLOTS
+        if lost:
+            raise StoreError(self.name, ErrorClass.UNREACHABLE, f"{lost} of {SLOTS} slots have no shard")
 
     # -- one session -----------------------------------------------------------------------------------------------
 
@@ -716,6 +740,8 @@ class ClusterStore:
                 store = self._follow(store, error)
             except StoreError as error:
                 if error.cause not in _COUNTERS:
+                    if error.error_class is ErrorClass.TOPOLOGY:  # a slot that nobody has, which the map does not know
+                        self._directory.doubt()
                     raise
                 self._count(_COUNTERS[error.cause])
                 tries += 1

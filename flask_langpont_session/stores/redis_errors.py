@@ -71,6 +71,9 @@ _OWN_CERTIFICATE = (
     "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
 )
 
+_UNSERVED = "Hash slot not served"
+"""What a node says of a slot that no shard has. It is well; its code says that it is not."""
+
 _PIPELINE = " of pipeline caused error: "
 
 
@@ -90,6 +93,8 @@ def is_full(error: Exception) -> bool:
 
 
 def _known(error: Exception) -> ErrorClass | None:
+    if isinstance(error, driver.ClusterDownError) and _UNSERVED in str(error):
+        return ErrorClass.TOPOLOGY
     for types, error_class in _BY_TYPE:
         if isinstance(error, types):
             return error_class

@@ -19,7 +19,7 @@ SLOTS = REDIS_CLUSTER_HASH_SLOTS
 """How many there are."""
 
 NOBODY = 0
-"""The number in :attr:`SlotMap.owners` for a slot that no shard has."""
+"""The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are like a shard that is lost."""
 
 
 class Address(NamedTuple):
@@ -63,6 +63,10 @@ class SlotMap:
     def number_of(self, digest: str) -> int:
         """The shard that has a session."""
         return self.owners[key_slot(digest.encode())]
+
+    def count_of(self, number: int) -> int:
+        """How many slots a shard has, or :data:`NOBODY`."""
+        return self.owners.count(number)
 
     def at(self, address: Address) -> int | None:
         """The shard that has a server at an address."""
@@ -147,11 +151,11 @@ def _numbers(
 
 
 def moved(before: SlotMap, after: SlotMap) -> list[int]:
-    """The slots that another shard has than before."""
+    """The slots that another shard has than before, or that nobody had: what lies in them may be old."""
     if before.owners == after.owners:
         return []
     pairs = zip(before.owners, after.owners, strict=True)
-    return [slot for slot, (old, new) in enumerate(pairs) if old != new and NOBODY not in (old, new)]
+    return [slot for slot, (old, new) in enumerate(pairs) if old != new != NOBODY]
 
 
 @lru_cache(maxsize=1024)

@@ -18,10 +18,10 @@ def documented(password: str = PASSWORD) -> list[str]:
     return str(rules).split()
 
 
-def documented_on_clusters() -> list[str]:
-    """The same, with what a cluster asks for besides."""
-    [more] = re.findall(rf"ACL SETUSER {USER} (\+cluster[^`]+)```", _DOCUMENT.read_text())
-    return [*documented(), *str(more).split()]
+def more_on_clusters() -> list[str]:
+    """The rules that a cluster asks for besides."""
+    [rules] = re.findall(rf"ACL SETUSER {USER} (\+cluster[^`]+)```", _DOCUMENT.read_text())
+    return str(rules).split()
 
 
 def commands(password: str = PASSWORD) -> list[str]:

@@ -66,6 +66,7 @@ class Cluster:
         self.nodes = list(nodes)
         self._buses = list(buses)
         self._moved: list[int] = []
+        self._hole = range(0)
 
     @property
     def url(self) -> str:
@@ -113,6 +114,7 @@ class Cluster:
     def reset(self) -> None:
         """All nodes run, every shard has a primary, a replica that follows it, and its own slots; they are empty."""
         self.start()
+        self.give_back(self._hole)
         for slot in self._moved:
             self.give(slot, self.home(slot))
         self._moved.clear()
@@ -149,6 +151,11 @@ class Cluster:
         following = [info for info in infos if info["role"] == "slave" and info["master_link_status"] == "up"]
         return ok and len(following) == SHARDS
 
+    def everywhere(self, *command: Any) -> None:
+        """Tell all nodes."""
+        for node in self.nodes:
+            self.says(node, *command)
+
     def refused(self) -> list[str]:
         """What the nodes have refused for want of rights, since each was started."""
         nodes = [node for node in self.nodes if node.running]
@@ -171,6 +178,31 @@ class Cluster:
             move.end()
         else:
             self.says(self.primary(to), "CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def halves(self, shard: int) -> tuple[range, range]:
+        """The slots of a shard, in two parts."""
+        first, last = _last(shard - 1) + 1, _last(shard)
+        middle = (first + last) // 2
+        return range(first, middle), range(middle, last + 1)
+
+    def give_to_nobody(self, slots: range) -> None:
+        """Take slots from the shard that has them; their keys stay where they are."""
+        self._hole = slots
+        # Each has to be told; and who was not told yet tells the others that the slots are somebody's.
+        owner = self.primary(self.home(slots[0]))
+        wait_until(lambda: all(self._frees(node, slots) for node in (owner, *self.nodes)), "a hole", LONG)
+
+    def _frees(self, node: Valkey, slots: range) -> bool:
+        if not any(first <= slots[0] <= last for first, last, *_ in self._map(node)):
+            return True
+        self.says(node, "CLUSTER", "DELSLOTSRANGE", slots[0], slots[-1])
+        return False
+
+    def give_back(self, slots: range) -> None:
+        """Give slots of nobody to the shard that they belong to while nothing is moved."""
+        if slots:
+            self.says(self.primary(self.home(slots[0])), "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[-1])
+        self._hole = range(0)
 
     def owner(self, slot: int) -> int:
         """The shard that has a slot, by the word of its own primary."""

@@ -14,10 +14,12 @@ from redis.crc import key_slot
 
 from example_app.processes import free_port, wait_until
 from example_app.servers import Valkey
+from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.exporters.active import BUCKETS
-from tests.integration.behind import browser, waiting
+from flask_langpont_session.testing import captured_events
+from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts
 from tests.integration.test_elasticache import Aws, Names, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
@@ -33,9 +35,12 @@ from .cluster_crowd import (
     wait_until_well,
     who,
 )
-from .cluster_lab import LONG, SHARDS, Cluster, running_cluster
+from .cluster_lab import LONG, SHARDS, SLOTS, Cluster, running_cluster
 from .conftest import MakeApp
 from .program import Program
+
+WHOLE = {"lost": 0, "total": SHARDS, "lost_share": 0}
+"""What the health page says of shards while all is well."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,7 @@ def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluste
             other.post("/logout")
             assert browser(app, one.cookie).get("/who").json["user"] is None
             assert cluster.says(cluster.primary(shard), "HGET", f"session:auth:{{{one.digest}}}", "@live") == "0"
-    assert healthz(app)["shards"] == {"lost": 0, "total": SHARDS}
+    assert healthz(app)["shards"] == WHOLE
     assert set(healthz(app)["stores"]) == {f"{role}:{n}" for role in ("primary", "replica") for n in (1, 2, 3)} | {
         "database"
     }
@@ -138,6 +143,48 @@ def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster
     assert browser(app, leaver.cookie).get("/who").json["user"] is None
 
 
+def test_slots_that_nobody_has_are_shown_as_a_lost_shard(app: Flask, cluster: Cluster) -> None:
+    """Half of the slots of a shard are given to nobody: the page, the command and the metric say so, their sessions
+    live on from the database, new ones begin elsewhere; all others, of the same shard too, are at level 0. Given back,
+    with what lay in them, everything is as it was, and a sign-out from meanwhile holds."""
+    lower, hole = cluster.halves(2)
+    neighbour, homeless, leaver = (
+        sign_in_on(app, slots, lang="jp", input_text="first") for slots in (lower, hole, hole)
+    )
+    leaver_there = browser(app, leaver.cookie)
+    everybody = [neighbour, *(sign_in(app, f"{number}") for number in range(10))]
+    everybody = [one for one in everybody if key_slot(one.digest.encode()) not in hole]
+    with captured_events(app) as seen_events:
+        cluster.give_to_nobody(hole)
+        wait_until(lambda: who(homeless)["level"] == 2 and healthz(app)["shards"]["lost"] == 1, "the loss", LONG)
+        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS + 1, "lost_share": round(len(hole) / SLOTS, 4)}
+        wait_until(lambda: healthz(app)["stores"]["primary"] == {"read": False, "write": False}, "both", LONG)
+        status = app.test_cli_runner().invoke(langpont, ["status"])
+        assert status.exit_code == 1
+        lines = dict(line.split(maxsplit=1) for line in status.output.splitlines())
+        assert lines["primary"] == f"primary: unreachable ({len(hole)} of {SLOTS} slots have no shard)"
+        assert [lines[f"primary:{number}"] for number in (1, 2, 3)] == ["ok"] * SHARDS
+        assert len(parts(app).health.lost_shards) == 1, "what the metric shows"
+        assert who(homeless) == {"user": "7", "level": 2, "lang": None}
+        assert homeless.post("/set", json={"input_text": "second"}).status_code == 200
+        assert leaver.post("/logout").status_code == 200
+        newcomers = [sign_in(app, f"new{number}") for number in range(10)]
+        assert all(who(one)["level"] == 0 for one in [*everybody, *newcomers])
+        cluster.give_back(hole)
+        wait_until(lambda: healthz(app)["shards"] == WHOLE and not waiting(app), "a cluster without a hole", LONG)
+    assert {event.store for event in seen_events if isinstance(event, events.StoreLost)} == {"primary"}
+    assert who(homeless) == {"user": "7", "level": 0, "lang": "jp"}
+    assert homeless.get("/get/input_text").json["value"] == "second"
+    assert who(leaver_there)["user"] is None
+
+
+def sign_in_on(app: Flask, slots: range, **data: Any) -> Any:
+    """A browser whose session lies in one of these slots."""
+    while key_slot((user := sign_in(app, **data)).digest.encode()) not in slots:
+        pass
+    return user
+
+
 def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: MakeApp) -> None:
     """No node answers at start: it serves, signs in and keeps what is written, and is well when the nodes are there."""
     cluster.kill()
@@ -147,11 +194,11 @@ def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: Ma
     assert visitor.cookie
     assert visitor.post("/set", json={"input_text": "early"}).status_code == 200
     assert visitor.get("/who").json == {"user": "7", "level": 2, "lang": None}
-    assert healthz(app)["shards"] == {"lost": 1, "total": 1}
+    assert healthz(app)["shards"] == {"lost": 1, "total": 1, "lost_share": 1}
     cluster.start()
     wait_until(lambda: who(visitor)["level"] == 0 and not waiting(app), "level 0", LONG, pause=0.05)
     assert visitor.get("/get/input_text").json["value"] == "early"
-    wait_until(lambda: healthz(app)["shards"] == {"lost": 0, "total": SHARDS}, "all shards", LONG)
+    wait_until(lambda: healthz(app)["shards"] == WHOLE, "all shards", LONG)
     assert visitor.get("/who").json["user"] == "7"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from flask import Flask
@@ -10,6 +11,8 @@ from redis.crc import key_slot
 
 from example_app.processes import wait_until
 from flask_langpont_session import events
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.stores.cluster import ClusterStore
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in
 from tests.integration.conftest import cookie_of, parts
@@ -35,7 +38,7 @@ from .redis8 import acl_file
 @pytest.fixture(scope="module", params=ENGINES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    users = acl_file(folder, ["default on nopass ~* &* +@all", acl.user(acl.documented_on_clusters())])
+    users = acl_file(folder, ["default on nopass ~* &* +@all", acl.user([*acl.documented(), *acl.more_on_clusters()])])
     with running_cluster(folder, ENGINES[request.param], users) as cluster:
         yield cluster
 
@@ -71,7 +74,7 @@ def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cl
     with at_work(crowd) as seen:
         cluster.kill(victim)
         wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss", LONG)
-        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS}
+        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS, "lost_share": 0.3333}
         assert browser(app, leaver.cookie).post("/logout").status_code == 200
         assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
         wait_until_well(crowd)
@@ -167,3 +170,45 @@ def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None
     assert crowd.look(0)[0] == (0, "split")
     assert shard_of(app, one.digest) == shard_of(app, crowd.of[1][0].digest)
     assert {key.split(":")[1] for key in cluster.keys()[1] if one.digest in key} == {"auth", "translation", "ui"}
+
+
+WITHOUT = {
+    "+cluster|slots": [ErrorClass.IDENTITY_REFUSED],
+    "+cluster|info": [],
+    "+readonly": [ErrorClass.IDENTITY_REFUSED],
+    "+asking": [ErrorClass.TOPOLOGY],  # of one slot, for as long as it is moved
+}
+"""Right that is missing → what fails then."""
+
+
+def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
+    app: Flask, make_app: MakeApp, url: str, cluster: Cluster
+) -> None:
+    """Without one, what it is for is refused, which is never a wrong answer."""
+    assert list(WITHOUT) == acl.more_on_clusters()
+    user = sign_in(app, "7")
+    slot = key_slot(user.digest.encode())
+    move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
+    move.keys()
+    for right, errors in WITHOUT.items():
+        cluster.everywhere("ACL", "SETUSER", acl.USER, right.replace("+", "-"))
+        assert failing(make_app(REDIS_URL=url), user.digest) == errors
+        assert set(cluster.refused()) == {right[1:]}
+        cluster.everywhere("ACL", "LOAD")
+        cluster.everywhere("ACL", "LOG", "RESET")
+    assert failing(make_app(REDIS_URL=url), user.digest) == []
+    move.end()
+
+
+def failing(app: Flask, digest: str) -> list[ErrorClass]:
+    """What fails of that which only a cluster is asked for: its map, a session on its way, a replica."""
+    repository = parts(app).repository
+    primary = cast(ClusterStore, repository.primary)
+    with parts(app).monitor.paused():
+        try:
+            primary.find_shards(LONG)
+            primary.remove(digest, ["ui"], timeout=LONG)
+            repository.store("replica:1").probe_read(timeout=LONG)
+        except StoreError as error:
+            return [error.error_class]
+    return []
