@@ -41,7 +41,7 @@ from .stores.journal_file import NewerJournal
 from .stores.local import LocalCopies
 from .stores.names import Names
 from .stores.redis import RedisStore
-from .stores.slots import Address
+from .stores.slots import Address, name_of
 
 if TYPE_CHECKING:
     from .aws.alerts import Alerts
@@ -305,7 +305,8 @@ def _shard_stores(
         waited = _waits_for(role, recorder)
 
         def make(number: int) -> ShardStore:
-            fence = make_fence(f"{role}:{number}")
+            name = f"{role}{name_of(number)}"
+            fence = make_fence(name)
             introduce = fence.introduce if is_master else cluster.may_read(fence.introduce)
             pool = cluster.make_pool(
                 cluster.Route(directory, number, is_master=is_master),
@@ -314,7 +315,7 @@ def _shard_stores(
                 **_size(settings),
             )
             return ShardStore(
-                f"{role}:{number}",
+                name,
                 pool,
                 directory=directory,
                 number=number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import click
 from flask.cli import AppGroup, with_appcontext
@@ -18,6 +19,7 @@ from .policy import LEVELS
 from .records import Revoked
 from .stores.base import StoreError, role_of
 from .stores.cluster import ClusterStore
+from .stores.slots import SLOTS
 from .views import SessionInfo
 
 langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
@@ -56,17 +58,14 @@ def status(as_json: bool) -> None:
 
 
 def _stores(state: State) -> list[str]:
-    """All stores by name; the shards of a cluster that is found, each with its primary and its replica, and the whole
-    if something is wrong with it."""
+    """All stores by name; the shards of a cluster that is found, each with its primary and its replica."""
     primary = state.repository.primary
-    if not isinstance(primary, ClusterStore):
-        return [*state.repository.redis, DATABASE]
-    whole = []
-    try:
-        primary.find_shards(_PATIENCE)
-    except StoreError:
-        whole = [PRIMARY]
-    return [*whole, *primary.stores, *state.repository.redis[REPLICA].stores, DATABASE]
+    if isinstance(primary, ClusterStore):
+        with suppress(StoreError):
+            primary.find_shards(_PATIENCE)
+        replica = state.repository.redis[REPLICA]
+        return [*(primary.stores or [PRIMARY]), *replica.stores, DATABASE]
+    return [*state.repository.redis, DATABASE]
 
 
 def _ask(state: State, name: str) -> str | None:
@@ -75,9 +74,11 @@ def _ask(state: State, name: str) -> str | None:
         if name == DATABASE:
             repository.database.probe(_PATIENCE)
             return _without_tables(repository.database.missing_tables())
-        elif name == PRIMARY and isinstance(repository.primary, ClusterStore):
-            repository.primary.find_shards(_PATIENCE)
         elif role_of(name) == PRIMARY:
+            if isinstance(repository.primary, ClusterStore):
+                repository.primary.find_shards(_PATIENCE)
+                if name == PRIMARY and repository.primary.homeless:
+                    return f"{repository.primary.homeless} of {SLOTS} slots have no shard"
             key = f"{state.settings.key_prefix}:canary:status"
             repository.store(name).probe(key, "status", timeout=_PATIENCE)
         else:

@@ -29,7 +29,7 @@ from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
 from .redis_records import Answer, Merged, MergeField, Written
-from .slots import NOBODY, SLOTS, Address, Range, Servers, SlotMap, draw, moved, read_ranges, tag_of
+from .slots import NOBODY, SLOTS, Address, Range, Servers, SlotMap, draw, moved, name_of, read_ranges, tag_of
 
 T = TypeVar("T")
 
@@ -152,12 +152,11 @@ class Directory:
 
     def locate(self, digest: str) -> str:
         """The shard of a session, as its stores' names end."""
-        return _called(self.number_of(digest))
+        return name_of(self.number_of(digest))
 
     def share(self, shard: str) -> float:
-        """The share of all sessions (0–1) that lies on a shard, or on none: named as :meth:`locate` does."""
-        number = int(shard[1:]) if shard else NOBODY
-        return self.map.count_of(number) / SLOTS if self.map is not None else 1.0
+        """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
+        return self.map.owners.count(int(shard[1:] or NOBODY)) / SLOTS if self.map is not None else 1.0
 
     def learn(self, timeout: float) -> SlotMap:
         """The map; the first who need it ask one node.
@@ -311,17 +310,11 @@ class Directory:
     def _adopt(self, after: SlotMap) -> None:
         # In this order nobody is sent to a shard that is not there yet, or not any more.
         before = self.map or after
-        holes = [bool(one.count_of(NOBODY)) for one in (before, after)]
         for store in self._stores:
-            store.arrange({**before.places, **after.places}, has_hole=any(holes))
+            store.arrange({**before.places, **after.places}, has_hole=bool(before.homeless or after.homeless))
         self.map = after
         for store in self._stores:
-            store.arrange(after.places, has_hole=holes[-1])
-
-
-def _called(number: int) -> str:
-    """A shard as its stores' names end."""
-    return f":{number}" if number != NOBODY else ""
+            store.arrange(after.places, has_hole=bool(after.homeless))
 
 
 class Route:
@@ -539,7 +532,6 @@ class ClusterStore:
         self._sleep = sleep
         self._is_master = is_master
         self._parts: Mapping[int, ShardStore] = {}
-        self._shards: list[str] = []
         self._asking: dict[int, RedisStore] = {}
         self._between: dict[int, float] = {}
         directory.tell(self)
@@ -554,17 +546,17 @@ class ClusterStore:
     def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
         """Have a store for each of these shards, as far as there are servers for this role.
 
-        :param has_hole: some slots have no shard: their sessions are lost to the primary as a whole.
+        :param has_hole: some slots have no shard. Their store finds no server, and is lost.
         """
         wanted = [number for number, place in sorted(places.items()) if self._is_master or place.replicas]
-        shards = [_called(number) for number in (*wanted, *([NOBODY] if has_hole and self._is_master else []))]
-        if shards == self._shards:
+        if has_hole and self._is_master:
+            wanted.insert(0, NOBODY)
+        if list(self._parts) == wanted:
             return
         gone = [part for number, part in self._parts.items() if number not in wanted]
         self._parts = {number: self._parts.get(number) or self._make(number) for number in wanted}
         self._asking = {number: store for number, store in self._asking.items() if number in wanted}
-        self._shards = shards
-        self._directory.arranged(self.name, shards)
+        self._directory.arranged(self.name, [name_of(number) for number in wanted])
         for part in gone:
             part.forget_connections()
 
@@ -572,15 +564,16 @@ class ClusterStore:
         """Ask one node after the other, while no shard is known.
 
         :param timeout: seconds for each.
-        :raises StoreError: no node answers, or some slots have no shard.
+        :raises StoreError: no node answers.
         """
         if self._directory.map is None:
             with self._translated():
                 self._directory.refresh(timeout)
-        known = self._directory.map
-        lost = known.count_of(NOBODY) if known else SLOTS
-        if lost:
-            raise StoreError(self.name, ErrorClass.UNREACHABLE, f"{lost} of {SLOTS} slots have no shard")
+
+    @property
+    def homeless(self) -> int:
+        """How many of the :data:`SLOTS` no shard has, as far as is known."""
+        return self._directory.map.homeless if self._directory.map is not None else 0
 
     # -- one session -----------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ SLOTS = REDIS_CLUSTER_HASH_SLOTS
 """How many there are."""
 
 NOBODY = 0
-"""The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are like a shard that is lost."""
+"""The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are a shard that has no server."""
 
 
 class Address(NamedTuple):
@@ -64,9 +64,10 @@ class SlotMap:
         """The shard that has a session."""
         return self.owners[key_slot(digest.encode())]
 
-    def count_of(self, number: int) -> int:
-        """How many slots a shard has, or :data:`NOBODY`."""
-        return self.owners.count(number)
+    @property
+    def homeless(self) -> int:
+        """How many slots no shard has."""
+        return self.owners.count(NOBODY) if NOBODY not in self.places else 0
 
     def at(self, address: Address) -> int | None:
         """The shard that has a server at an address."""
@@ -82,6 +83,11 @@ class SlotMap:
             known = self.places[number]
             place = Servers(address, tuple(sorted(known.all - {address})))
         return SlotMap(self.owners, {**self.places, number: place}), number
+
+
+def name_of(number: int) -> str:
+    """How the names of a shard's stores end: ``:2``; of the only one, and while none is known, with nothing."""
+    return f":{number}" if number else ""
 
 
 Range = tuple[int, int, Servers]

@@ -458,20 +458,17 @@ def test_a_slot_of_nobody_has_no_store(stores: Stores) -> None:
 
 
 def test_slots_of_nobody_are_a_shard_that_is_lost(stores: Stores) -> None:
-    """Health hears of it when they appear and when they are given to somebody; the monitor finds it as it is."""
-    stores.store.find_shards(1)
+    """Health hears of it when they appear and when they are given to somebody."""
     two = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, 12287)))
     stores.nodes.answers = {1: (9, two)}
     stores.nodes.directory.refresh(1)
-    assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2", ONLY])
+    assert stores.nodes.arranged[-1] == (PRIMARY, [ONLY, ":1", ":2"])
     assert [stores.nodes.directory.share(shard) for shard in (":1", ":2", ONLY)] == [0.5, 0.25, 0.25]
-    with pytest.raises(StoreError, match="4096 of 16384 slots have no shard") as caught:
-        stores.store.find_shards(1)
-    assert (caught.value.store, caught.value.concerns_health) == (PRIMARY, True)
+    assert stores.store.homeless == 4096
     stores.nodes.answers = {1: (9, ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1))))}
     stores.nodes.directory.refresh(1)
     assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2"])
-    stores.store.find_shards(1)
+    assert stores.store.homeless == 0
 
 
 def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
