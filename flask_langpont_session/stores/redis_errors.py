@@ -55,6 +55,9 @@ _BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
     ("max number of clients reached", ErrorClass.UNREACHABLE),
 )
 
+# A node says this of a slot that no shard has. It is well, although its code says that it is not.
+_UNSERVED = "Hash slot not served"
+
 # TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who somebody
 # is, unless the network garbled something: those are told apart by the second list.
 _TLS_IDENTITY = ("alert", "tls settings", "pem lib", "key values mismatch", "no certificate", "bad end line")
@@ -70,9 +73,6 @@ _NOT_TRUSTED = "certificate: not trusted; see LANGPONT_SESSION_REDIS_CA_FILE"
 _OWN_CERTIFICATE = (
     "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
 )
-
-_UNSERVED = "Hash slot not served"
-"""What a node says of a slot that no shard has. It is well; its code says that it is not."""
 
 _PIPELINE = " of pipeline caused error: "
 
