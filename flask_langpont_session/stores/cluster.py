@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
@@ -24,14 +25,16 @@ from redis.crc import key_slot
 from ..forks import renew_in_children
 from ..leases import LONGEST_UNCONFIRMED_MS
 from . import many_hosts
-from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, shard_of
+from .base import AuthRow, ErrorClass, StoreError, Wait, shard_of
 from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
-from .redis_records import Answer, Merged, MergeField, Written
+from .redis_records import Answer
 from .slots import NOBODY, SLOTS, Address, Range, Servers, SlotMap, draw, moved, name_of, read_ranges, tag_of
 
 T = TypeVar("T")
+K = TypeVar("K")
+P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
@@ -502,6 +505,30 @@ class _Asking(ShardStore):
         return super()._exchange(announced, timeout, end, fit, heard)[1::2]
 
 
+def routed(
+    method: Callable[Concatenate[RedisStore, K, P], T], digest_of: Callable[[K], str] = str
+) -> Callable[Concatenate[ClusterStore, K, P], T]:
+    """That method, called on the store of the shard that has the session.
+
+    :param method: takes `timeout` by name: of all stores that are asked, one after the other.
+    :param digest_of: of the first argument: whose session it is about.
+    """
+
+    def route(self: ClusterStore, first: K, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def call(store: RedisStore, left: float) -> T:
+            done: T = getattr(store, method.__name__)(first, *args, **{**kwargs, "timeout": left})
+            return done
+
+        return self._route(digest_of(first), cast(float, kwargs["timeout"]), call)
+
+    return wraps(method)(route)
+
+
+def _key_of(commands: Sequence[tuple[Any, ...]]) -> str:
+    """A key that plain commands are about; they are all in one slot. Without one, any shard will do."""
+    return next((str(command[1]) for command in commands if len(command) > 1), "")
+
+
 class ClusterStore:
     """The stores of all shards, in one role, as one store.
 
@@ -575,94 +602,27 @@ class ClusterStore:
         """How many of the :data:`SLOTS` no shard has, as far as is known."""
         return self._directory.map.homeless if self._directory.map is not None else 0
 
-    # -- one session -----------------------------------------------------------------------------------------------
+    # -- one session: as RedisStore has them -----------------------------------------------------------------------
+
+    write = routed(RedisStore.write)
+    push = routed(RedisStore.push, lambda row: row.digest)
+    bury = routed(RedisStore.bury)
+    slide = routed(RedisStore.slide)
+    merge = routed(RedisStore.merge)
+    set_aside = routed(RedisStore.set_aside)
+    remove = routed(RedisStore.remove)
+    _read = routed(RedisStore.read)
 
     def read(
         self, digest: str, lives_ms: Mapping[str, int], *, timeout: float, shadow: bool = False, kind: str = "a"
     ) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
-        answer = self._route(
-            digest, timeout, lambda store, left: store.read(digest, lives_ms, timeout=left, shadow=shadow, kind=kind)
-        )
+        answer = self._read(digest, lives_ms, timeout=timeout, shadow=shadow, kind=kind)
         arrived = self._directory.arrived and self._directory.arrived.get(key_slot(digest.encode()))
         if not arrived:
             return answer
         since_ms = answer.now_ms - int((self._clock() - arrived) * 1000)
         return answer._replace(trust_since_ms=max(answer.trust_since_ms, since_ms))
-
-    def write(
-        self,
-        digest: str,
-        changes: Mapping[str, CategoryChange],
-        *,
-        guard: str,
-        limits: tuple[int, int],
-        timeout: float,
-        shadow: bool = False,
-        push: tuple[AuthRow, int] | None = None,
-        push_life_ms: int = 0,
-        push_exact: bool = False,
-    ) -> Written:
-        """See :class:`RedisStore`."""
-
-        def write(store: RedisStore, left: float) -> Written:
-            return store.write(
-                digest,
-                changes,
-                guard=guard,
-                limits=limits,
-                timeout=left,
-                shadow=shadow,
-                push=push,
-                push_life_ms=push_life_ms,
-                push_exact=push_exact,
-            )
-
-        return self._route(digest, timeout, write)
-
-    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        """See :class:`RedisStore`."""
-        return self._route(row.digest, timeout, lambda store, left: store.push(row, stamp_ms, life_ms, timeout=left))
-
-    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        """See :class:`RedisStore`."""
-        self._route(digest, timeout, lambda store, left: store.bury(digest, version, categories, timeout=left))
-
-    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
-        """See :class:`RedisStore`."""
-        return self._route(digest, timeout, lambda store, left: store.slide(digest, idle_ms, timeout=left))
-
-    def merge(
-        self,
-        digest: str,
-        category: str,
-        fields: Sequence[MergeField],
-        *,
-        guard: str,
-        life_ms: int,
-        timeout: float,
-        shadow: bool = False,
-    ) -> Merged:
-        """See :class:`RedisStore`."""
-
-        def merge(store: RedisStore, left: float) -> Merged:
-            return store.merge(digest, category, fields, guard=guard, life_ms=life_ms, timeout=left, shadow=shadow)
-
-        return self._route(digest, timeout, merge)
-
-    def set_aside(
-        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
-    ) -> None:
-        """See :class:`RedisStore`."""
-
-        def set_aside(store: RedisStore, left: float) -> None:
-            store.set_aside(digest, category, timeout=left, shadow=shadow, only_foreign=only_foreign)
-
-        self._route(digest, timeout, set_aside)
-
-    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
-        """See :class:`RedisStore`."""
-        self._route(digest, timeout, lambda store, left: store.remove(digest, categories, timeout=left))
 
     # -- several sessions ------------------------------------------------------------------------------------------
 
@@ -693,10 +653,7 @@ class ClusterStore:
                 for digest, version in own_dead:
                     self.bury(digest, version, categories, timeout=timeout)
 
-    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
-        """Run plain commands, all on keys of one slot, in one round trip. Without a key, on any shard."""
-        key = next((str(command[1]) for command in commands if len(command) > 1), "")
-        return self._route(key, timeout, lambda store, left: store.run_commands(commands, timeout=left))
+    run_commands = routed(RedisStore.run_commands, _key_of)
 
     # -- connections -----------------------------------------------------------------------------------------------
 
