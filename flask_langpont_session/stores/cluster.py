@@ -157,10 +157,6 @@ class Directory:
         """The shard of a session, as its stores' names end."""
         return name_of(self.number_of(digest))
 
-    def share(self, shard: str) -> float:
-        """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
-        return self.map.owners.count(int(shard[1:] or NOBODY)) / SLOTS if self.map is not None else 1.0
-
     def learn(self, timeout: float) -> SlotMap:
         """The map; the first who need it ask one node.
 
@@ -186,6 +182,10 @@ class Directory:
         """Of the primary that stands behind a store of a shard."""
         number = int(shard_of(store)[1:])
         return self.map.places[number].primary.host if self.map and number in self.map.places else ""
+
+    def share(self, shard: str) -> float:
+        """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
+        return self.map.owners.count(int(shard[1:] or NOBODY)) / SLOTS if self.map is not None else 1.0
 
     def note_moved(self, slot: int, address: Address) -> int:
         """A node said who has a slot by now. Returns that shard."""
