@@ -39,7 +39,11 @@ def health_report(state: State) -> dict[str, Any]:
             store: {"read": (store, READ) not in lost, "write": (store, WRITE) not in lost}
             for store in sorted({store for store, _ in health.breakers})
         },
-        "shards": {"lost": len(health.lost_shards), "total": len(health.shards)},
+        "shards": {
+            "lost": len(health.lost_shards),
+            "total": len(health.shards),
+            "lost_share": round(health.lost_share, 4),  # of all sessions
+        },
     }
 
 

@@ -41,7 +41,7 @@ from .stores.journal_file import NewerJournal
 from .stores.local import LocalCopies
 from .stores.names import Names
 from .stores.redis import RedisStore
-from .stores.slots import Address
+from .stores.slots import Address, name_of
 
 if TYPE_CHECKING:
     from .aws.alerts import Alerts
@@ -97,9 +97,10 @@ def build(app: Flask) -> State:
     cloud.begin()
     directory = _directory(settings, cloud)
     locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
+    share = directory.share if directory else lambda shard: 1.0
     make_fence = _fences(local, journal, emit, monitors, locate)
     redis = _redis_stores(settings, cloud, recorder, make_fence, directory)
-    health = _health(settings, redis, emit, monitors, recorder, locate)
+    health = _health(settings, redis, emit, monitors, recorder, locate, share)
     if directory is not None:
         directory.arranged = health.arrange
     active, exporting = _exporting(settings, recorder, health, redis)
@@ -161,6 +162,7 @@ def _health(
     monitors: list[Monitor],
     recorder: Recorder,
     locate: Callable[[str], str],
+    share: Callable[[str], float],
 ) -> Health:
     def level_changed(old: int, new: int) -> None:
         count_level(recorder, new)
@@ -190,6 +192,7 @@ def _health(
         slow=settings.slow_ms / 1000,
         on_slow=store_is_slow,
         locate=locate,
+        share=share,
     )
 
 
@@ -302,7 +305,8 @@ def _shard_stores(
         waited = _waits_for(role, recorder)
 
         def make(number: int) -> ShardStore:
-            fence = make_fence(f"{role}:{number}")
+            name = f"{role}{name_of(number)}"
+            fence = make_fence(name)
             introduce = fence.introduce if is_master else cluster.may_read(fence.introduce)
             pool = cluster.make_pool(
                 cluster.Route(directory, number, is_master=is_master),
@@ -311,7 +315,7 @@ def _shard_stores(
                 **_size(settings),
             )
             return ShardStore(
-                f"{role}:{number}",
+                name,
                 pool,
                 directory=directory,
                 number=number,

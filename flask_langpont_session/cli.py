@@ -19,6 +19,7 @@ from .policy import LEVELS
 from .records import Revoked
 from .stores.base import StoreError, role_of
 from .stores.cluster import ClusterStore
+from .stores.slots import SLOTS
 from .views import SessionInfo
 
 langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
@@ -76,6 +77,8 @@ def _ask(state: State, name: str) -> str | None:
         elif role_of(name) == PRIMARY:
             if isinstance(repository.primary, ClusterStore):
                 repository.primary.find_shards(_PATIENCE)
+                if name == PRIMARY and repository.primary.homeless:
+                    return f"{repository.primary.homeless} of {SLOTS} slots have no shard"
             key = f"{state.settings.key_prefix}:canary:status"
             repository.store(name).probe(key, "status", timeout=_PATIENCE)
         else:

@@ -24,7 +24,7 @@ Endpoint = tuple[str, str]
 """A store and a direction, for example ``("primary", "write")``."""
 
 ONLY = ""
-"""The shard of a single primary; of a cluster whose shards are not known yet."""
+"""The shard of a single primary; of a cluster whose shards are not known yet, or the slots of it that have no shard."""
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED})
 
@@ -86,6 +86,7 @@ class Health:
         must not raise or block.
     :param clock: monotonic seconds.
     :param locate: digest → the shard its session lies on.
+    :param share: shard → the share of all sessions (0–1) that lies on it.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Health:
         on_slow: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
         locate: Callable[[str], str] = lambda digest: ONLY,
+        share: Callable[[str], float] = lambda shard: 1.0,
     ) -> None:
         self._clock = clock
         self._threshold = threshold
@@ -111,6 +113,7 @@ class Health:
         self._slow = slow
         self._on_slow = on_slow
         self.locate = locate
+        self._share = share
         self.breakers: Mapping[Endpoint, Breaker] = {}
         self._open = 0
         self._redis_lost_at: dict[str, float] = {}
@@ -198,6 +201,11 @@ class Health:
         if not self._open:
             return ()
         return tuple(shard for shard in self.shards if not self.is_whole(f"{PRIMARY}{shard}"))
+
+    @property
+    def lost_share(self) -> float:
+        """The share of all sessions (0–1) that lies on those."""
+        return sum(map(self._share, self.lost_shards))
 
     def is_whole(self, store: str) -> bool:
         """Whether requests use a store, in both directions."""

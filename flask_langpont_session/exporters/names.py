@@ -57,7 +57,8 @@ SHARDS_LOST = Metric(
     "ShardsLost",
     "Count",
     "Maximum",
-    "Shards of Redis that do not take reads and writes, as a process sees it; a single primary is one shard.",
+    "Shards of Redis that do not take reads and writes, as a process sees it; a single primary is one shard, slots "
+    "that no shard has are one more.",
 )
 FALLBACK_OPERATIONS = Metric(
     "FallbackOperations", "Count", "Sum", "Times something stood in for the primary.", by="Backend"

@@ -113,7 +113,8 @@ class Collectors:
         )
         self.shards_lost = Gauge(
             "langpont_session_shards_lost",
-            "Shards of Redis that do not take reads and writes; a single primary is one shard.",
+            "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard "
+            "has are one more.",
             multiprocess_mode="livemax",
             registry=self._registry,
         )

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
@@ -24,14 +25,16 @@ from redis.crc import key_slot
 from ..forks import renew_in_children
 from ..leases import LONGEST_UNCONFIRMED_MS
 from . import many_hosts
-from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, shard_of
+from .base import AuthRow, ErrorClass, StoreError, Wait, shard_of
 from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
-from .redis_records import Answer, Merged, MergeField, Written
-from .slots import NOBODY, Address, Range, Servers, SlotMap, draw, moved, read_ranges, tag_of
+from .redis_records import Answer
+from .slots import NOBODY, SLOTS, Address, Range, Servers, SlotMap, draw, moved, name_of, read_ranges, tag_of
 
 T = TypeVar("T")
+K = TypeVar("K")
+P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +155,7 @@ class Directory:
 
     def locate(self, digest: str) -> str:
         """The shard of a session, as its stores' names end."""
-        number = self.number_of(digest)
-        return f":{number}" if number != NOBODY else ""
+        return name_of(self.number_of(digest))
 
     def learn(self, timeout: float) -> SlotMap:
         """The map; the first who need it ask one node.
@@ -181,6 +183,10 @@ class Directory:
         number = int(shard_of(store)[1:])
         return self.map.places[number].primary.host if self.map and number in self.map.places else ""
 
+    def share(self, shard: str) -> float:
+        """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
+        return self.map.owners.count(int(shard[1:] or NOBODY)) / SLOTS if self.map is not None else 1.0
+
     def note_moved(self, slot: int, address: Address) -> int:
         """A node said who has a slot by now. Returns that shard."""
         with self._lock:
@@ -200,6 +206,10 @@ class Directory:
         self._doubtful = True
         self.arrived.setdefault(slot, self._clock())
         return self.map.at(address) if self.map else None
+
+    def doubt(self) -> None:
+        """Have the monitor look at the map soon."""
+        self._doubtful = True
 
     # -- in the monitor --------------------------------------------------------------------------------------------
 
@@ -302,12 +312,12 @@ class Directory:
 
     def _adopt(self, after: SlotMap) -> None:
         # In this order nobody is sent to a shard that is not there yet, or not any more.
-        before = self.map.places if self.map else {}
+        before = self.map or after
         for store in self._stores:
-            store.arrange({**before, **after.places})
+            store.arrange({**before.places, **after.places}, has_hole=bool(before.homeless or after.homeless))
         self.map = after
         for store in self._stores:
-            store.arrange(after.places)
+            store.arrange(after.places, has_hole=bool(after.homeless))
 
 
 class Route:
@@ -324,11 +334,20 @@ class Route:
         self._choice = random.randrange(1 << 16)
 
     def __call__(self) -> tuple[Address, bool]:
-        place = self._directory.map.places.get(self._number) if self._directory.map else None
-        if place is None or not (self._is_master or place.replicas):
+        servers = self._servers()
+        if not servers:
             raise driver.ConnectionError("the cluster has no such server any more")
-        address = place.primary if self._is_master else place.replicas[self._choice % len(place.replicas)]
-        return address, self._directory.nodes.tls()
+        return servers[self._choice % len(servers)], self._directory.nodes.tls()
+
+    def leads_to(self, host: str, port: int) -> bool:
+        """Whether that server is still at an end of this way."""
+        return (host, port) in self._servers()
+
+    def _servers(self) -> tuple[Address, ...]:
+        place = self._directory.map.places.get(self._number) if self._directory.map else None
+        if place is None:
+            return ()
+        return (place.primary,) if self._is_master else place.replicas
 
     def doubt(self) -> None:
         """That server could not be used."""
@@ -344,6 +363,10 @@ class Connection(SSLConnection):
     def __init__(self, *, route: Callable[[], tuple[Address, bool]], **options: Any) -> None:
         self._route = route
         super().__init__(**options)
+
+    def leads_there(self) -> bool:
+        """Whether its server is one of those that it is to find."""
+        return not isinstance(self._route, Route) or self._route.leads_to(self.host, self.port)
 
     def _connect(self) -> Any:
         (self.host, self.port), tls = self._route()
@@ -412,14 +435,15 @@ class ShardStore(RedisStore):
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
     ) -> None:
-        self._more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
-        super().__init__(name, pool, prefix=prefix, fence=fence, **self._more)
+        more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
+        super().__init__(name, pool, prefix=prefix, fence=fence, **more)
+        self._more = {**more, "prefix": prefix, "fence": fence, "directory": directory, "number": number}
         self._directory = directory
         self._number = number
 
-    def asking(self) -> RedisStore:
+    def asking(self) -> ShardStore:
         """The same store, for keys that are still on their way to it."""
-        return _Asking(self.name, self.connections.source, prefix=self.prefix, fence=self.fence, **self._more)
+        return _Asking(self.name, self.connections.source, **self._more)
 
     @property
     def _slot(self) -> int:
@@ -448,6 +472,10 @@ class ShardStore(RedisStore):
         tagged = f"{key}:{{{tag_of(slot)}}}"
         return self._in(slot, lambda: super(ShardStore, self).probe(tagged, value, timeout=timeout))
 
+    def _leads_where_it_should(self, connection: Any) -> bool:
+        # Who handed over to another primary lives on, and sends everybody there over each connection that there is.
+        return connection.leads_there() and super()._leads_where_it_should(connection)
+
     def _in(self, slot: int, call: Callable[[], T]) -> T:
         try:
             return call()
@@ -457,7 +485,7 @@ class ShardStore(RedisStore):
             raise
 
 
-class _Asking(RedisStore):
+class _Asking(ShardStore):
     """A store that is asked for keys that are still on their way to it."""
 
     def _exchange(
@@ -475,6 +503,30 @@ class _Asking(RedisStore):
 
         heard = understand and (lambda replies, server: understand(replies[1::2], server))
         return super()._exchange(announced, timeout, end, fit, heard)[1::2]
+
+
+def routed(
+    method: Callable[Concatenate[RedisStore, K, P], T], digest_of: Callable[[K], str] = str
+) -> Callable[Concatenate[ClusterStore, K, P], T]:
+    """That method, called on the store of the shard that has the session.
+
+    :param method: takes `timeout` by name: of all stores that are asked, one after the other.
+    :param digest_of: of the first argument: whose session it is about.
+    """
+
+    def route(self: ClusterStore, first: K, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        def call(store: RedisStore, left: float) -> T:
+            done: T = getattr(store, method.__name__)(first, *args, **{**kwargs, "timeout": left})
+            return done
+
+        return self._route(digest_of(first), cast(float, kwargs["timeout"]), call)
+
+    return wraps(method)(route)
+
+
+def _key_of(commands: Sequence[tuple[Any, ...]]) -> str:
+    """A key that plain commands are about; they are all in one slot. Without one, any shard will do."""
+    return next((str(command[1]) for command in commands if len(command) > 1), "")
 
 
 class ClusterStore:
@@ -518,15 +570,20 @@ class ClusterStore:
         """The stores of the shards, by name."""
         return {part.name: part for part in self._parts.values()}
 
-    def arrange(self, places: Mapping[int, Servers]) -> None:
-        """Have a store for each of these shards, as far as there are servers for this role."""
+    def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
+        """Have a store for each of these shards, as far as there are servers for this role.
+
+        :param has_hole: some slots have no shard. Their store finds no server, and is lost.
+        """
         wanted = [number for number, place in sorted(places.items()) if self._is_master or place.replicas]
+        if has_hole and self._is_master:
+            wanted.insert(0, NOBODY)
         if list(self._parts) == wanted:
             return
         gone = [part for number, part in self._parts.items() if number not in wanted]
         self._parts = {number: self._parts.get(number) or self._make(number) for number in wanted}
         self._asking = {number: store for number, store in self._asking.items() if number in wanted}
-        self._directory.arranged(self.name, [f":{number}" for number in wanted])
+        self._directory.arranged(self.name, [name_of(number) for number in wanted])
         for part in gone:
             part.forget_connections()
 
@@ -540,94 +597,32 @@ class ClusterStore:
             with self._translated():
                 self._directory.refresh(timeout)
 
-    # -- one session -----------------------------------------------------------------------------------------------
+    @property
+    def homeless(self) -> int:
+        """How many of the :data:`SLOTS` no shard has, as far as is known."""
+        return self._directory.map.homeless if self._directory.map is not None else 0
+
+    # -- one session: as RedisStore has them -----------------------------------------------------------------------
+
+    write = routed(RedisStore.write)
+    push = routed(RedisStore.push, lambda row: row.digest)
+    bury = routed(RedisStore.bury)
+    slide = routed(RedisStore.slide)
+    merge = routed(RedisStore.merge)
+    set_aside = routed(RedisStore.set_aside)
+    remove = routed(RedisStore.remove)
+    _read = routed(RedisStore.read)
 
     def read(
         self, digest: str, lives_ms: Mapping[str, int], *, timeout: float, shadow: bool = False, kind: str = "a"
     ) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
-        answer = self._route(
-            digest, timeout, lambda store, left: store.read(digest, lives_ms, timeout=left, shadow=shadow, kind=kind)
-        )
+        answer = self._read(digest, lives_ms, timeout=timeout, shadow=shadow, kind=kind)
         arrived = self._directory.arrived and self._directory.arrived.get(key_slot(digest.encode()))
         if not arrived:
             return answer
         since_ms = answer.now_ms - int((self._clock() - arrived) * 1000)
         return answer._replace(trust_since_ms=max(answer.trust_since_ms, since_ms))
-
-    def write(
-        self,
-        digest: str,
-        changes: Mapping[str, CategoryChange],
-        *,
-        guard: str,
-        limits: tuple[int, int],
-        timeout: float,
-        shadow: bool = False,
-        push: tuple[AuthRow, int] | None = None,
-        push_life_ms: int = 0,
-        push_exact: bool = False,
-    ) -> Written:
-        """See :class:`RedisStore`."""
-
-        def write(store: RedisStore, left: float) -> Written:
-            return store.write(
-                digest,
-                changes,
-                guard=guard,
-                limits=limits,
-                timeout=left,
-                shadow=shadow,
-                push=push,
-                push_life_ms=push_life_ms,
-                push_exact=push_exact,
-            )
-
-        return self._route(digest, timeout, write)
-
-    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        """See :class:`RedisStore`."""
-        return self._route(row.digest, timeout, lambda store, left: store.push(row, stamp_ms, life_ms, timeout=left))
-
-    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        """See :class:`RedisStore`."""
-        self._route(digest, timeout, lambda store, left: store.bury(digest, version, categories, timeout=left))
-
-    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
-        """See :class:`RedisStore`."""
-        return self._route(digest, timeout, lambda store, left: store.slide(digest, idle_ms, timeout=left))
-
-    def merge(
-        self,
-        digest: str,
-        category: str,
-        fields: Sequence[MergeField],
-        *,
-        guard: str,
-        life_ms: int,
-        timeout: float,
-        shadow: bool = False,
-    ) -> Merged:
-        """See :class:`RedisStore`."""
-
-        def merge(store: RedisStore, left: float) -> Merged:
-            return store.merge(digest, category, fields, guard=guard, life_ms=life_ms, timeout=left, shadow=shadow)
-
-        return self._route(digest, timeout, merge)
-
-    def set_aside(
-        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
-    ) -> None:
-        """See :class:`RedisStore`."""
-
-        def set_aside(store: RedisStore, left: float) -> None:
-            store.set_aside(digest, category, timeout=left, shadow=shadow, only_foreign=only_foreign)
-
-        self._route(digest, timeout, set_aside)
-
-    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
-        """See :class:`RedisStore`."""
-        self._route(digest, timeout, lambda store, left: store.remove(digest, categories, timeout=left))
 
     # -- several sessions ------------------------------------------------------------------------------------------
 
@@ -658,10 +653,7 @@ class ClusterStore:
                 for digest, version in own_dead:
                     self.bury(digest, version, categories, timeout=timeout)
 
-    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
-        """Run plain commands, all on keys of one slot, in one round trip. Without a key, on any shard."""
-        key = next((str(command[1]) for command in commands if len(command) > 1), "")
-        return self._route(key, timeout, lambda store, left: store.run_commands(commands, timeout=left))
+    run_commands = routed(RedisStore.run_commands, _key_of)
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -698,6 +690,8 @@ class ClusterStore:
                 store = self._follow(store, error)
             except StoreError as error:
                 if error.cause not in _COUNTERS:
+                    if error.error_class is ErrorClass.TOPOLOGY:  # a slot that nobody has, which the map does not know
+                        self._directory.doubt()
                     raise
                 self._count(_COUNTERS[error.cause])
                 tries += 1

@@ -56,6 +56,9 @@ _BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
     ("max number of clients reached", ErrorClass.UNREACHABLE),
 )
 
+# A node says this of a slot that no shard has. It is well, although its code says that it is not.
+_UNSERVED = "Hash slot not served"
+
 # TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who somebody
 # is, unless the network garbled something: those are told apart by the second list.
 _TLS_IDENTITY = ("alert", "tls settings", "pem lib", "key values mismatch", "no certificate", "bad end line")
@@ -97,6 +100,8 @@ def is_full(error: Exception) -> bool:
 
 
 def _known(error: Exception) -> ErrorClass | None:
+    if isinstance(error, driver.ClusterDownError) and _UNSERVED in str(error):
+        return ErrorClass.TOPOLOGY
     for types, error_class in _BY_TYPE:
         if isinstance(error, types):
             return error_class

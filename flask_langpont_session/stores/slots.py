@@ -19,7 +19,7 @@ SLOTS = REDIS_CLUSTER_HASH_SLOTS
 """How many there are."""
 
 NOBODY = 0
-"""The number in :attr:`SlotMap.owners` for a slot that no shard has."""
+"""The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are a shard that has no server."""
 
 
 class Address(NamedTuple):
@@ -64,6 +64,11 @@ class SlotMap:
         """The shard that has a session."""
         return self.owners[key_slot(digest.encode())]
 
+    @property
+    def homeless(self) -> int:
+        """How many slots no shard has."""
+        return self.owners.count(NOBODY) if NOBODY not in self.places else 0
+
     def at(self, address: Address) -> int | None:
         """The shard that has a server at an address."""
         return next((number for number, place in self.places.items() if address in place.all), None)
@@ -78,6 +83,11 @@ class SlotMap:
             known = self.places[number]
             place = Servers(address, tuple(sorted(known.all - {address})))
         return SlotMap(self.owners, {**self.places, number: place}), number
+
+
+def name_of(number: int) -> str:
+    """How the names of a shard's stores end: ``:2``; of the only one, and while none is known, with nothing."""
+    return f":{number}" if number else ""
 
 
 Range = tuple[int, int, Servers]
@@ -147,11 +157,11 @@ def _numbers(
 
 
 def moved(before: SlotMap, after: SlotMap) -> list[int]:
-    """The slots that another shard has than before."""
+    """The slots that another shard has than before, or that nobody had: what lies in them may be old."""
     if before.owners == after.owners:
         return []
     pairs = zip(before.owners, after.owners, strict=True)
-    return [slot for slot, (old, new) in enumerate(pairs) if old != new and NOBODY not in (old, new)]
+    return [slot for slot, (old, new) in enumerate(pairs) if old != new != NOBODY]
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,12 @@ def documented(password: str = PASSWORD) -> list[str]:
     return str(rules).split()
 
 
+def more_on_clusters() -> list[str]:
+    """The rules that a cluster asks for besides."""
+    [rules] = re.findall(rf"ACL SETUSER {USER} (\+cluster[^`]+)```", _DOCUMENT.read_text())
+    return str(rules).split()
+
+
 def commands(password: str = PASSWORD) -> list[str]:
     """The commands among them, without the plus sign."""
     return [rule[1:] for rule in documented(password) if rule.startswith("+")]

@@ -24,6 +24,7 @@ _SETTINGS = {
     "cluster-require-full-coverage": "no",
     "cluster-allow-replica-migration": "no",  # every replica stays with its shard
     "cluster-replica-validity-factor": "0",  # a replica is promoted however busy the machine was
+    "repl-ping-replica-period": "1",  # Redis does not name a replica that has received nothing yet
 }
 
 
@@ -65,6 +66,7 @@ class Cluster:
         self.nodes = list(nodes)
         self._buses = list(buses)
         self._moved: list[int] = []
+        self._hole = range(0)
 
     @property
     def url(self) -> str:
@@ -77,7 +79,8 @@ class Cluster:
 
     def primary(self, shard: int) -> Valkey:
         """The node that is the primary by its own word."""
-        [found] = [node for node in self.pair(shard) if node.running and self.says(node, "ROLE")[0] == "master"]
+        awake = [node for node in self.pair(shard) if node.running and not node.frozen]
+        [found] = [node for node in awake if self.says(node, "ROLE")[0] == "master"]
         return found
 
     def home(self, slot: int) -> int:
@@ -111,6 +114,7 @@ class Cluster:
     def reset(self) -> None:
         """All nodes run, every shard has a primary, a replica that follows it, and its own slots; they are empty."""
         self.start()
+        self.give_back(self._hole)
         for slot in self._moved:
             self.give(slot, self.home(slot))
         self._moved.clear()
@@ -128,6 +132,12 @@ class Cluster:
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(Valkey.kill, nodes or self.nodes))
 
+    def hand_over(self, shard: int) -> None:
+        """Have the replica of a shard become its primary, and the primary its replica, while both are well."""
+        [replica] = [node for node in self.pair(shard) if node is not self.primary(shard)]
+        self.says(replica, "CLUSTER", "FAILOVER")
+        wait_until(lambda: self.says(replica, "ROLE")[0] == "master", "the promotion", LONG)
+
     def is_whole(self) -> bool:
         """Whether all nodes agree on who has what, and every replica follows."""
         try:
@@ -140,6 +150,16 @@ class Cluster:
             return False
         following = [info for info in infos if info["role"] == "slave" and info["master_link_status"] == "up"]
         return ok and len(following) == SHARDS
+
+    def everywhere(self, *command: Any) -> None:
+        """Tell all nodes."""
+        for node in self.nodes:
+            self.says(node, *command)
+
+    def refused(self) -> list[str]:
+        """What the nodes have refused for want of rights, since each was started."""
+        nodes = [node for node in self.nodes if node.running]
+        return [str(entry["object"]) for node in nodes for entry in self.says(node, "ACL", "LOG")]
 
     # -- moving slots ----------------------------------------------------------------------------------------------
 
@@ -158,6 +178,31 @@ class Cluster:
             move.end()
         else:
             self.says(self.primary(to), "CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def halves(self, shard: int) -> tuple[range, range]:
+        """The slots of a shard, in two parts."""
+        first, last = _last(shard - 1) + 1, _last(shard)
+        middle = (first + last) // 2
+        return range(first, middle), range(middle, last + 1)
+
+    def give_to_nobody(self, slots: range) -> None:
+        """Take slots from the shard that has them; their keys stay where they are."""
+        self._hole = slots
+        # Each has to be told; and who was not told yet tells the others that the slots are somebody's.
+        owner = self.primary(self.home(slots[0]))
+        wait_until(lambda: all(self._frees(node, slots) for node in (owner, *self.nodes)), "a hole", LONG)
+
+    def _frees(self, node: Valkey, slots: range) -> bool:
+        if not any(first <= slots[0] <= last for first, last, *_ in self._map(node)):
+            return True
+        self.says(node, "CLUSTER", "DELSLOTSRANGE", slots[0], slots[-1])
+        return False
+
+    def give_back(self, slots: range) -> None:
+        """Give slots of nobody to the shard that they belong to while nothing is moved."""
+        if slots:
+            self.says(self.primary(self.home(slots[0])), "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[-1])
+        self._hole = range(0)
 
     def owner(self, slot: int) -> int:
         """The shard that has a slot, by the word of its own primary."""
@@ -187,12 +232,16 @@ def _last(shard: int) -> int:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster at rest; ended with all its processes."""
+def running_cluster(folder: Path, engine: Any = Valkey, extra: Sequence[str] = ()) -> Iterator[Cluster]:
+    """A cluster at rest; ended with all its processes.
+
+    :param engine: what the nodes are.
+    :param extra: further options of each node, as on its command line.
+    """
     buses = [free_port() for _ in range(2 * SHARDS)]
     settings = [part for name, value in _SETTINGS.items() for part in (f"--{name}", value)]
     nodes = [
-        Valkey(folder / f"node{number}", appendonly=False, extra=(*settings, "--cluster-port", str(bus)))
+        engine(folder / f"node{number}", appendonly=False, extra=(*settings, "--cluster-port", str(bus), *extra))
         for number, bus in enumerate(buses)
     ]
     cluster = Cluster(nodes, buses)

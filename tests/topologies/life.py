@@ -1,7 +1,8 @@
-"""A program that lives through an outage, under gevent or in two processes of one fork.
+"""A program that lives through an outage: under gevent, in two processes of one fork, or in two that were preloaded.
 
-``python -m tests.topologies.life gevent|fork REDIS_URL FOLDER``. Each worker says ``ready`` when somebody is signed in,
-``degraded`` when it serves without Redis, and ``home`` when all is as it was; and stops with another word than these.
+``python -m tests.topologies.life gevent|fork|preload REDIS_URL FOLDER``. Each worker says ``ready`` when somebody is
+signed in (of a cluster: on each shard), ``degraded`` when it serves them without Redis (of a cluster: some of them
+without their primary), and ``home`` when all is as it was; and stops with another word than these.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from flask import Flask  # noqa: E402
 from flask_langpont_session import LangPontSession  # noqa: E402
 from flask_langpont_session.extension import state_of  # noqa: E402
 from flask_langpont_session.stores import journal_file  # noqa: E402
+from tests.integration.behind import digest  # noqa: E402
 from tests.integration.conftest import add_views  # noqa: E402
 from tests.topologies.conftest import PATIENT  # noqa: E402
 
@@ -45,11 +47,21 @@ def application(url: str, folder: str) -> Flask:
 
 def live(app: Flask, name: str) -> None:
     """One worker, with visitors who do everything at the same time (threads, which gevent makes greenlets)."""
-    visitors = {f"{name}{number}": app.test_client() for number in range(VISITORS)}
+    health = state_of(app).health
+    visitors: dict[str, Any] = {f"{name}{number}": app.test_client() for number in range(VISITORS)}
+
+    def each(visit: Callable[[str, Any], bool]) -> list[bool]:
+        with ThreadPoolExecutor(VISITORS) as threads:
+            return list(threads.map(visit, visitors, visitors.values()))
 
     def all_of_them(visit: Callable[[str, Any], bool]) -> bool:
-        with ThreadPoolExecutor(VISITORS) as threads:
-            return all(list(threads.map(visit, visitors, visitors.values())))
+        return all(each(visit))
+
+    def sign_in(user: str, browser: Any) -> bool:
+        return bool(browser.post(f"/login/{user}").status_code == 200)
+
+    def shards() -> set[str]:
+        return {health.locate(digest(browser.get_cookie("session").value)) for browser in visitors.values()}
 
     def until(level: int) -> Callable[[str, Any], bool]:
         def visit(user: str, browser: Any) -> bool:
@@ -60,10 +72,14 @@ def live(app: Flask, name: str) -> None:
 
         return visit
 
-    all_of_them(lambda user, browser: bool(browser.post(f"/login/{user}").status_code == 200))
+    all_of_them(sign_in)
+    while len(shards()) < len(health.shards):
+        user = f"{name}{len(visitors)}"
+        visitors[user] = app.test_client()
+        sign_in(user, visitors[user])
     wait(lambda: all_of_them(until(0)))
     say(name, "ready")
-    wait(lambda: all_of_them(until(2)))
+    wait(lambda: any(each(until(1))) if len(health.shards) > 1 else all_of_them(until(2)))
     all_of_them(lambda user, browser: bool(browser.post("/set", json={"input_text": user}).status_code == 200))
     say(name, "degraded")
     wait(lambda: all_of_them(until(0)))
@@ -82,17 +98,30 @@ def say(name: str, word: str) -> None:
 
 
 def main(how: str, url: str, folder: str) -> None:
-    """Under gevent one worker; else two that were forked after the application had been used."""
+    """Under gevent one worker; else two, forked after the application had been used: both, or one beside its parent."""
     app = application(url, folder)
     if how == "gevent":
         live(app, "only")
         return
     app.test_client().post("/login/before")
+    # What another thread just uses at a fork stays open in the child, where nobody has it: that hides what is shared.
+    with state_of(app).monitor.paused():
+        children = [born(app, name) for name in (("first", "second") if how == "preload" else ("child",))]
+    if how == "fork":
+        live(app, "parent")
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def born(app: Flask, name: str) -> int:
+    """Fork a worker. Returns its process id, to the parent only."""
     child = os.fork()
-    live(app, "parent" if child else "child")
     if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            live(app, name)
+        finally:
+            os._exit(0)
+    return child
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""Redis Cluster on six real nodes: spread over the shards, each lost and found for itself, slots on their way."""
+"""Redis Cluster on six real nodes: sessions spread over the shards, and how an application finds them."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
@@ -15,25 +14,33 @@ from redis.crc import key_slot
 
 from example_app.processes import free_port, wait_until
 from example_app.servers import Valkey
-from flask_langpont_session import LangPontSession, events
+from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.exporters.active import BUCKETS
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
-from tests.integration.conftest import add_views, close, cookie_of, parts
+from tests.integration.conftest import cookie_of, parts
 from tests.integration.test_elasticache import Aws, Names, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
 
-from .cluster_lab import LONG, SHARDS, Cluster, running_cluster
+from .cluster_crowd import (
+    FINE,
+    Crowd,
+    at_work,
+    given_up,
+    healthz,
+    identities,
+    shard_of,
+    wait_until_well,
+    who,
+)
+from .cluster_lab import LONG, SHARDS, SLOTS, Cluster, running_cluster
+from .conftest import MakeApp
+from .program import Program
 
-PATIENT = {
-    "REDIS_TIMEOUT": 1, "REDIS_CONNECT_TIMEOUT": 1, "REDIS_POOL_TIMEOUT": 1, "DATABASE_TIMEOUT": 2, "REQUEST_BUDGET": 4,
-    "SLOW_MS": 2000,
-}  # fmt: skip
-"""A busy machine is not an outage, and what is killed here refuses connections at once."""
-
-Make = Callable[..., Flask]
+WHOLE = {"lost": 0, "total": SHARDS, "lost_share": 0}
+"""What the health page says of shards while all is well."""
 
 
 @pytest.fixture(scope="module")
@@ -50,136 +57,8 @@ def cluster(running: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def make(running: Cluster, tmp_path: Path) -> Iterator[Make]:
-    """Makes applications on the cluster; `config` without the prefix."""
-    made: list[Flask] = []
-
-    def make(**config: Any) -> Flask:
-        app = Flask("app", instance_path=str(tmp_path))
-        app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
-        settings = {
-            "REDIS_URL": running.url,
-            "DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.sqlite3'}",
-            "SINGLE_HOST": True,
-            **PATIENT,
-            **config,
-        }
-        app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
-        LangPontSession(app)
-        made.append(app)
-        parts(app).repository.database.create_tables()
-        add_views(app)
-        return app
-
-    yield make
-    for app in made:
-        exporting = parts(app).exporting
-        if exporting is not None:
-            exporting.stop()
-        close(app)
-
-
-@pytest.fixture
-def app(cluster: Cluster, make: Make) -> Flask:
-    return make()
-
-
-class Crowd:
-    """Signed-in browsers, some on each shard, and what happened to them."""
-
-    def __init__(self, app: Flask, cluster: Cluster, each: int = 2) -> None:
-        self.app = app
-        self.cluster = cluster
-        self.of: dict[int, list[Any]] = {shard: [] for shard in range(SHARDS)}
-        self.count = 0
-        while any(len(there) < each for there in self.of.values()):
-            one = sign_in(app, str(self.count), lang="jp", input_text="first")
-            shard = cluster.home(key_slot(one.digest.encode()))
-            self.count += 1
-            if len(self.of[shard]) < each:
-                one.user = str(self.count - 1)
-                self.of[shard].append(one)
-
-    def look(self, shard: int) -> list[Any]:
-        """What those of a shard see: user, level, and a text of theirs."""
-        seen = []
-        for one in self.of[shard]:
-            who, text = one.get("/who"), one.get("/get/input_text")
-            assert (who.status_code, text.status_code, who.json["user"]) == (200, 200, one.user)
-            seen.append((who.json["level"], text.json["value"]))
-        return seen
-
-    def levels(self, shard: int) -> set[int]:
-        """At which level they are."""
-        return {level for level, _ in self.look(shard)}
-
-    def is_well(self) -> bool:
-        """Whether everybody is at level 0 and nothing waits."""
-        return all(self.levels(shard) == {0} for shard in range(SHARDS)) and not waiting(self.app)
-
-
-@contextmanager
-def at_work(crowd: Crowd) -> Iterator[dict[int, set[Any]]]:
-    """Everybody reads and writes all the time. Yields shard → (status, user is right, level) that were seen."""
-    seen: dict[int, set[Any]] = {shard: set() for shard in range(SHARDS)}
-    over = threading.Event()
-
-    def work(shard: int) -> None:
-        cookies = [(one.cookie, one.user) for one in crowd.of[shard]]
-        number = 0
-        while not over.is_set():
-            for cookie, user in cookies:
-                mine, number = browser(crowd.app, cookie), number + 1
-                written = mine.post("/set", json={"theme": f"{number}"})
-                answer = mine.get("/who")
-                seen[shard].add((written.status_code, answer.status_code, answer.json["user"] == user))
-                seen[shard].add(answer.json["level"])
-            over.wait(0.02)  # the others want to do something too
-
-    threads = [threading.Thread(target=work, args=(shard,)) for shard in range(SHARDS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-FINE = (200, 200, True)
-
-
-def shard_of(app: Flask, digest: str) -> str:
-    """Which shard the application takes a session to be on."""
-    return parts(app).health.locate(digest)
-
-
-def identities(app: Flask) -> dict[str, str | None]:
-    return {name: store.fence.identity for name, store in parts(app).repository.primary.stores.items()}
-
-
-def counted(app: Flask, name: str) -> int:
-    return parts(app).recorder.counters().get(name, 0)
-
-
-def has_canary(app: Flask, cluster: Cluster, shard: int) -> bool:
-    """Whether the canary of a shard lies on it."""
-    parts(app).monitor._next_canary = 0.0
-    return any(key.count(":") == 2 for key in cluster.keys("session:canary:{*}")[shard])
-
-
-def wait_until_well(crowd: Crowd) -> None:
-    wait_until(crowd.is_well, "level 0 for everybody", LONG, pause=0.05)
-
-
-def who(visitor: Any) -> Any:
-    """Who somebody is, and at which level."""
-    return visitor.get("/who").json
-
-
-def healthz(app: Flask) -> Any:
-    return app.test_client().get("/healthz").json
+def app(cluster: Cluster, make_app: MakeApp) -> Flask:
+    return make_app(REDIS_URL=cluster.url)
 
 
 def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluster) -> None:
@@ -197,7 +76,7 @@ def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluste
             other.post("/logout")
             assert browser(app, one.cookie).get("/who").json["user"] is None
             assert cluster.says(cluster.primary(shard), "HGET", f"session:auth:{{{one.digest}}}", "@live") == "0"
-    assert healthz(app)["shards"] == {"lost": 0, "total": SHARDS}
+    assert healthz(app)["shards"] == WHOLE
     assert set(healthz(app)["stores"]) == {f"{role}:{n}" for role in ("primary", "replica") for n in (1, 2, 3)} | {
         "database"
     }
@@ -211,36 +90,9 @@ def test_status_shows_every_shard(app: Flask, cluster: Cluster) -> None:
     assert lines == dict.fromkeys([f"{r}:{n}" for r in ("primary", "replica") for n in (1, 2, 3)] + ["database"], "ok")
 
 
-def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
-    """Under running requests: the others stay at level 0 behind their fences, nobody is signed out, no answer is 5xx;
-    a logout from meanwhile holds, and a text from meanwhile comes home."""
-    crowd = Crowd(app, cluster, each=3)
-    wait_until_well(crowd)
-    before = identities(app)
-    victim = cluster.primary(1)
-    leaver, writer = crowd.of[1].pop(0), crowd.of[1][0]
-    name = f"primary{shard_of(app, leaver.digest)}"
-    with at_work(crowd) as seen:
-        cluster.kill(victim)
-        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss", LONG)
-        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS}
-        assert browser(app, leaver.cookie).post("/logout").status_code == 200
-        assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
-        wait_until_well(crowd)
-    assert cluster.primary(1) is not victim, "the replica was promoted"
-    assert {part for part in seen[1] if isinstance(part, tuple)} == {FINE}
-    assert max(part for part in seen[1] if isinstance(part, int)) in (1, 2)
-    for shard in (0, 2):
-        assert seen[shard] == {FINE, 0}
-    after = identities(app)
-    assert {store for store in before if before[store] != after[store]} == {name}
-    assert browser(app, leaver.cookie).get("/who").json["user"] is None
-    assert [text for _, text in crowd.look(1)] == ["second", "first"]
-
-
-def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make: Make) -> None:
+def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make_app: MakeApp) -> None:
     """Level 1 for the sessions of that shard: what Redis has is still shown."""
-    app = make(HEALTH_INTERVAL=600)
+    app = make_app(REDIS_URL=cluster.url, HEALTH_INTERVAL=600)
     crowd = Crowd(app, cluster, each=1)
     wait_until_well(crowd)
     [replica] = [node for node in cluster.pair(2) if node is not cluster.primary(2)]
@@ -258,87 +110,135 @@ def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make: M
     wait_until_well(crowd)
 
 
-def test_a_dead_shard_disturbs_nobody_else(app: Flask, cluster: Cluster) -> None:
-    """Both nodes are killed: its sessions live on from the database, new ones begin elsewhere; revived, all is well,
-    and nobody is signed out by what it forgot."""
+def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster) -> None:
+    """SIGSTOP: it takes connections and says nothing, until the others elect its replica. Whoever waits for it does so
+    once; no other shard is doubted. SIGCONT: it takes itself for the primary until it hears of that one, and does what
+    it had been asked: none of that counts, and a host that slept meanwhile finds everything as it is."""
+    app, idle = make_app(REDIS_URL=cluster.url, REDIS_TIMEOUT=1), make_app(REDIS_URL=cluster.url, HEALTH_INTERVAL=600)
     crowd = Crowd(app, cluster, each=3)
     wait_until_well(crowd)
+    elsewhere = Crowd.of_others(crowd, idle)
+    wait_until_well(elsewhere)
     before = identities(app)
-    dead = shard_of(app, crowd.of[0][0].digest)
-    cluster.kill(*cluster.pair(0))
-    wait_until(lambda: crowd.levels(0) == {2}, "level 2", LONG)
-    for _ in range(5):
-        assert crowd.levels(1) == crowd.levels(2) == {0}
-    newcomer = sign_in(app, "newcomer")
-    assert shard_of(app, newcomer.digest) != dead
-    assert newcomer.get("/who").json["level"] == 0
-    assert healthz(app)["level"] == 2
-    crowd.of[0][0].post("/set", json={"input_text": "second"})
-    mover = crowd.of[0].pop()
-    moved_to = cookie_of(mover.post("/login/again"))
-    assert mover.get("/who").json == {"user": "again", "level": 0, "lang": None}
-    assert mover.get("/get/input_text").json["value"] == "first", "carried over from the copy of this host"
-    leaver = crowd.of[0].pop()
-    leaver_cookie = leaver.cookie
-    assert leaver.post("/logout").status_code == 200
-    cluster.start(*cluster.pair(0))
-    wait_until_well(crowd)
-    assert crowd.look(0)[0] == (0, "second")
-    assert browser(app, leaver_cookie).get("/who").json["user"] is None
-    assert browser(app, mover.cookie).get("/who").json["user"] is None
-    assert browser(app, moved_to or "").get("/who").json["user"] == "again"
-    after = identities(app)
-    assert {store for store in before if before[store] != after[store]} == {f"primary{dead}"}
-
-
-def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None:
-    """MOVED, ASK and TRYAGAIN are met; nothing is lost, nobody is signed out, no breaker opens, no canary cries."""
-    crowd = Crowd(app, cluster)
-    wait_until_well(crowd)
-    one = crowd.of[0][0]
-    slot = key_slot(one.digest.encode())
-    with captured_events(app) as seen_events, at_work(crowd) as seen:
-        move = cluster.begin_move(slot, 1)
-        move.keys(lambda key: ":auth:" in key)
-        wait_until(lambda: counted(app, "cluster_try_again") > 2, "TRYAGAIN", LONG)
-        assert browser(app, one.cookie).post("/set", json={"input_text": "split"}).status_code == 200
-        move.keys()
-        wait_until(lambda: counted(app, "cluster_ask") > 2, "ASK", LONG)
-        move.end()
-        wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED", LONG)
-        # The slot in which the canary of the first shard lies goes too.
-        [canary] = (key for key in cluster.keys("session:canary:{*}")[0] if key.count(":") == 2)
-        cluster.give(key_slot(canary.encode()), 2)
+    frozen = cluster.primary(1)
+    leaver, leaver_there = crowd.of[1].pop(0), elsewhere.of[1].pop(0)
+    writer = crowd.of[1][0]
+    name = f"primary{shard_of(app, leaver.digest)}"
+    with at_work(crowd) as seen:
+        frozen.freeze()
+        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss", LONG)
+        assert browser(app, leaver.cookie).post("/logout").status_code == 200
+        assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
         wait_until_well(crowd)
-        wait_until(lambda: has_canary(app, cluster, 0), "another canary", LONG)
-    assert all(one in (FINE, 0, 1, 2) for shard in seen for one in seen[shard])
-    assert FINE in seen[0]
-    assert not [event for event in seen_events if isinstance(event, (events.StoreLost, events.DataLost))]
-    assert crowd.look(0)[0] == (0, "split")
-    assert shard_of(app, one.digest) == shard_of(app, crowd.of[1][0].digest)
-    assert {key.split(":")[1] for key in cluster.keys()[1] if one.digest in key} == {"auth", "translation", "ui"}
+    assert cluster.primary(1) is not frozen, "the replica was promoted"
+    assert 1 <= given_up(app, "primary") <= len(crowd.of[1]) + 1
+    assert {part for part in seen[1] if isinstance(part, tuple)} == {FINE}
+    assert seen[0] == seen[2] == {FINE, 0}
+    assert {store for store, identity in identities(app).items() if before[store] != identity} == {name}
+    frozen.thaw()
+    wait_until(cluster.is_whole, "a cluster at rest", LONG, pause=0.05)
+    assert cluster.primary(1) is not frozen
+    for people in (crowd, elsewhere):
+        wait_until_well(people)
+        assert [text for _, text in people.look(1)] == ["second", "first"]
+    assert leaver_there.get("/who").json["user"] is None
+    assert browser(app, leaver.cookie).get("/who").json["user"] is None
 
 
-def test_an_application_starts_before_its_cluster(cluster: Cluster, make: Make) -> None:
+def test_slots_that_nobody_has_are_shown_as_a_lost_shard(app: Flask, cluster: Cluster) -> None:
+    """Half of the slots of a shard are given to nobody: the page, the command and the metric say so, their sessions
+    live on from the database, new ones begin elsewhere; all others, of the same shard too, are at level 0. Given back,
+    with what lay in them, everything is as it was, and a sign-out from meanwhile holds."""
+    lower, hole = cluster.halves(2)
+    neighbour, homeless, leaver = (
+        sign_in_on(app, slots, lang="jp", input_text="first") for slots in (lower, hole, hole)
+    )
+    leaver_there = browser(app, leaver.cookie)
+    everybody = [neighbour, *(sign_in(app, f"{number}") for number in range(10))]
+    everybody = [one for one in everybody if key_slot(one.digest.encode()) not in hole]
+    with captured_events(app) as seen_events:
+        cluster.give_to_nobody(hole)
+        wait_until(lambda: who(homeless)["level"] == 2 and healthz(app)["shards"]["lost"] == 1, "the loss", LONG)
+        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS + 1, "lost_share": round(len(hole) / SLOTS, 4)}
+        wait_until(lambda: healthz(app)["stores"]["primary"] == {"read": False, "write": False}, "both", LONG)
+        status = app.test_cli_runner().invoke(langpont, ["status"])
+        assert status.exit_code == 1
+        lines = dict(line.split(maxsplit=1) for line in status.output.splitlines())
+        assert lines["primary"] == f"{len(hole)} of {SLOTS} slots have no shard"
+        assert [lines[f"primary:{number}"] for number in (1, 2, 3)] == ["ok"] * SHARDS
+        assert len(parts(app).health.lost_shards) == 1, "what the metric shows"
+        assert who(homeless) == {"user": "7", "level": 2, "lang": None}
+        assert homeless.post("/set", json={"input_text": "second"}).status_code == 200
+        assert leaver.post("/logout").status_code == 200
+        newcomers = [sign_in(app, f"new{number}") for number in range(10)]
+        assert all(who(one)["level"] == 0 for one in [*everybody, *newcomers])
+        cluster.give_back(hole)
+        wait_until(lambda: healthz(app)["shards"] == WHOLE and not waiting(app), "a cluster without a hole", LONG)
+    assert {event.store for event in seen_events if isinstance(event, events.StoreLost)} == {"primary"}
+    assert who(homeless) == {"user": "7", "level": 0, "lang": "jp"}
+    assert homeless.get("/get/input_text").json["value"] == "second"
+    assert who(leaver_there)["user"] is None
+
+
+def sign_in_on(app: Flask, slots: range, **data: Any) -> Any:
+    """A browser whose session lies in one of these slots."""
+    while key_slot((user := sign_in(app, **data)).digest.encode()) not in slots:
+        pass
+    return user
+
+
+def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: MakeApp) -> None:
     """No node answers at start: it serves, signs in and keeps what is written, and is well when the nodes are there."""
     cluster.kill()
-    app = make()
+    app = make_app(REDIS_URL=cluster.url)
     visitor: Any = app.test_client()
     visitor.cookie = cookie_of(visitor.post("/login/7"))
     assert visitor.cookie
     assert visitor.post("/set", json={"input_text": "early"}).status_code == 200
     assert visitor.get("/who").json == {"user": "7", "level": 2, "lang": None}
-    assert healthz(app)["shards"] == {"lost": 1, "total": 1}
+    assert healthz(app)["shards"] == {"lost": 1, "total": 1, "lost_share": 1}
     cluster.start()
     wait_until(lambda: who(visitor)["level"] == 0 and not waiting(app), "level 0", LONG, pause=0.05)
     assert visitor.get("/get/input_text").json["value"] == "early"
-    wait_until(lambda: healthz(app)["shards"] == {"lost": 0, "total": SHARDS}, "all shards", LONG)
+    wait_until(lambda: healthz(app)["shards"] == WHOLE, "all shards", LONG)
     assert visitor.get("/who").json["user"] == "7"
+
+
+def test_workers_of_a_preloaded_application_have_a_cluster_each(cluster: Cluster, tmp_path: Path) -> None:
+    """Forked after the application was used (``--preload``): no worker has a connection of another one or of its
+    parent, each notices that a node was killed, and each finds the node that was promoted."""
+    workers = ["first", "second"]
+    [replica] = [node for node in cluster.pair(1) if node is not cluster.primary(1)]
+    with Program("preload", cluster.url, tmp_path) as program:
+        program.says("ready", workers)
+        used = sockets(cluster, program.pid)
+        assert len(used) == 1 + len(workers)
+        assert all(used.values())
+        assert sum(map(len, used.values())) == len(set().union(*used.values()))
+        cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "yes")
+        try:
+            cluster.kill(cluster.primary(1))
+            program.says("degraded", workers)
+        finally:
+            cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "no")
+        program.says("home", workers)
+        program.ends()
+    assert cluster.primary(1) is replica
+
+
+def sockets(cluster: Cluster, pid: int) -> dict[int, set[Any]]:
+    """Of a process and its children: process id → its own ends of connections to nodes of the cluster."""
+    ports = {node.port for node in cluster.nodes}
+    parent = psutil.Process(pid)
+    return {
+        process.pid: {one.laddr for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports}
+        for process in (parent, *parent.children())
+    }
 
 
 def test_a_group_of_elasticache_in_cluster_mode_is_found(
     cluster: Cluster,
-    make: Make,
+    make_app: MakeApp,
     aws: Aws,  # noqa: F811 - the fixture
     names: Names,  # noqa: F811
 ) -> None:
@@ -346,15 +246,15 @@ def test_a_group_of_elasticache_in_cluster_mode_is_found(
     aws.create_group(ClusterMode="enabled", NumNodeGroups=2, ReplicasPerNodeGroup=1)
     found = aws.elasticache.describe_replication_groups(ReplicationGroupId="sessions")["ReplicationGroups"][0]
     names.ports[found["ConfigurationEndpoint"]["Address"]] = cluster.nodes[4].port
-    app = make(REDIS_URL="elasticache://sessions?region=ap-northeast-1")
+    app = make_app(REDIS_URL="elasticache://sessions?region=ap-northeast-1")
     crowd = Crowd(app, cluster, each=1)
     wait_until_well(crowd)
     assert all(keys for keys in cluster.keys("session:auth:*").values())
 
 
-def test_sessions_in_use_are_counted_over_all_shards(cluster: Cluster, make: Make) -> None:
+def test_sessions_in_use_are_counted_over_all_shards(cluster: Cluster, make_app: MakeApp) -> None:
     """The index is spread, and the sum is right."""
-    app = make(METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry())
+    app = make_app(REDIS_URL=cluster.url, METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry())
     exporting = parts(app).exporting
     assert exporting is not None
     crowd = Crowd(app, cluster)
@@ -372,7 +272,7 @@ def test_sessions_in_use_are_counted_over_all_shards(cluster: Cluster, make: Mak
     assert all(sets.values())
 
 
-def test_nodes_show_certificates_for_the_names_they_announce(make: Make, tmp_path: Path) -> None:
+def test_nodes_show_certificates_for_the_names_they_announce(make_app: MakeApp, tmp_path: Path) -> None:
     """With TLS every node is asked for its certificate, also those that only the map names. One that has none for its
     name is refused, and used again when it is named as its certificate has it."""
     authority = Authority(tmp_path)
@@ -396,12 +296,12 @@ def test_nodes_show_certificates_for_the_names_they_announce(make: Make, tmp_pat
             Cluster.says(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: "cluster_state:ok" in str(Cluster.says(node, "CLUSTER", "INFO")), "a cluster", LONG)
             seed = f"rediss+cluster://localhost:{front.port}"
-            app = make(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
+            app = make_app(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
             visitor = app.test_client()
             visitor.post("/login/7")
             assert visitor.get("/who").json == {"user": "7", "level": 0, "lang": None}
             Cluster.says(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
-            other = make(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
+            other = make_app(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
             stranger = other.test_client()
             stranger.post("/login/8")
             assert stranger.get("/who").json == {"user": "8", "level": 2, "lang": None}

@@ -101,10 +101,10 @@ def test_a_new_shard_has_a_new_number() -> None:
 
 
 def test_what_moved_is_told() -> None:
-    """From one shard to another; not what had nobody."""
+    """From one shard to another, or from nobody: then it may have lain there for long. Not what nobody has by now."""
     before = draw(read((1,), (2,), slots=((0, 10), (11, 20))))
-    after = draw(read((1,), (2,), slots=((0, 8), (9, 21))), before)
-    assert moved(before, after) == [9, 10]
+    after = draw(read((1,), (2,), slots=((1, 8), (9, 21))), before)
+    assert moved(before, after) == [9, 10, 21]
     assert moved(before, draw(read((1,), (2,), slots=((0, 10), (11, 20))), before)) == []
 
 
@@ -457,6 +457,20 @@ def test_a_slot_of_nobody_has_no_store(stores: Stores) -> None:
     assert stores.nodes.directory.locate(on(5)) == ONLY
 
 
+def test_slots_of_nobody_are_a_shard_that_is_lost(stores: Stores) -> None:
+    """Health hears of it when they appear and when they are given to somebody."""
+    two = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, 12287)))
+    stores.nodes.answers = {1: (9, two)}
+    stores.nodes.directory.refresh(1)
+    assert stores.nodes.arranged[-1] == (PRIMARY, [ONLY, ":1", ":2"])
+    assert [stores.nodes.directory.share(shard) for shard in (":1", ":2", ONLY)] == [0.5, 0.25, 0.25]
+    assert stores.store.homeless == 4096
+    stores.nodes.answers = {1: (9, ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1))))}
+    stores.nodes.directory.refresh(1)
+    assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2"])
+    assert stores.store.homeless == 0
+
+
 def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
     """With its connections; health hears of it."""
     halves = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1)))
@@ -514,6 +528,18 @@ def test_a_shard_is_lost_for_its_own_sessions() -> None:
     for way in (READ, WRITE):
         health.close("primary:2", way)
     assert health.level == 0
+
+
+def test_the_share_of_lost_shards_is_the_share_of_the_sessions() -> None:
+    """Of a single primary it is all or nothing."""
+    health = Health(ALL, share={":1": 0.5, ":2": 0.3, ":3": 0.2}.__getitem__)
+    assert health.lost_share == 0
+    lose(health, "primary:1", "replica:2", "primary:3")
+    assert health.lost_share == pytest.approx(0.7)
+    single = Health([PRIMARY, DATABASE])
+    assert single.lost_share == 0
+    lose(single, PRIMARY)
+    assert single.lost_share == 1
 
 
 def test_each_shard_has_an_outage_of_its_own_age() -> None:

@@ -62,6 +62,7 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (MasterNotFoundError("No master found for 'service'"), U),
     (SlaveNotFoundError("No slave found for 'service'"), U),
     (driver.ClusterDownError("CLUSTERDOWN The cluster is down"), U),
+    (driver.ClusterDownError("CLUSTERDOWN Hash slot not served"), T),
     (driver.ClusterError("TTL exhausted."), U),
     (driver.RedisClusterException("Redis Cluster cannot be connected"), U),
     (driver.SlotNotCoveredError("slot 7 is not covered"), U),

@@ -1,0 +1,213 @@
+"""What becomes of a cluster's shards and slots while people use them, on Redis 8 and Valkey 9, with few rights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+from flask import Flask
+from redis.crc import key_slot
+
+from example_app.processes import wait_until
+from flask_langpont_session import events
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.stores.cluster import ClusterStore
+from flask_langpont_session.testing import captured_events
+from tests.integration.behind import browser, sign_in
+from tests.integration.conftest import cookie_of, parts
+
+from . import acl
+from .cluster_crowd import (
+    FINE,
+    Crowd,
+    at_work,
+    counted,
+    has_canary,
+    healthz,
+    identities,
+    shard_of,
+    wait_until_well,
+)
+from .cluster_lab import LONG, SHARDS, Cluster, running_cluster
+from .conftest import MakeApp
+from .deployments import ENGINES
+from .redis8 import acl_file
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    users = acl_file(folder, ["default on nopass ~* &* +@all", acl.user([*acl.documented(), *acl.more_on_clusters()])])
+    with running_cluster(folder, ENGINES[request.param], users) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running: Cluster) -> Iterator[Cluster]:
+    """Whole, at rest and empty. Whatever happens to it, nothing that is asked of it may be refused."""
+    running.reset()
+    yield running
+    assert running.refused() == []
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> str:
+    """For the user who may do what the documentation says and nothing else."""
+    return cluster.url.replace("://", f"://{acl.USER}:{acl.PASSWORD}@")
+
+
+@pytest.fixture
+def app(make_app: MakeApp, url: str) -> Flask:
+    return make_app(REDIS_URL=url)
+
+
+def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
+    """Under running requests: the others stay at level 0 behind their fences, nobody is signed out, no answer is 5xx;
+    a logout from meanwhile holds, and a text from meanwhile comes home."""
+    crowd = Crowd(app, cluster, each=3)
+    wait_until_well(crowd)
+    before = identities(app)
+    victim = cluster.primary(1)
+    leaver, writer = crowd.of[1].pop(0), crowd.of[1][0]
+    name = f"primary{shard_of(app, leaver.digest)}"
+    with at_work(crowd) as seen:
+        cluster.kill(victim)
+        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss", LONG)
+        assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS, "lost_share": 0.3333}
+        assert browser(app, leaver.cookie).post("/logout").status_code == 200
+        assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
+        wait_until_well(crowd)
+    assert cluster.primary(1) is not victim, "the replica was promoted"
+    assert {part for part in seen[1] if isinstance(part, tuple)} == {FINE}
+    assert max(part for part in seen[1] if isinstance(part, int)) in (1, 2)
+    for shard in (0, 2):
+        assert seen[shard] == {FINE, 0}
+    after = identities(app)
+    assert {store for store in before if before[store] != after[store]} == {name}
+    assert browser(app, leaver.cookie).get("/who").json["user"] is None
+    assert [text for _, text in crowd.look(1)] == ["second", "first"]
+
+
+def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: str, cluster: Cluster) -> None:
+    """Nobody is down: what was the primary stays, as a replica, with the connections that there are, and says so over
+    each of them. Each is given up for a new one, whenever a canary would be due."""
+    app, idle = (make_app(REDIS_URL=url, HEALTH_INTERVAL=600) for _ in range(2))
+    crowd = Crowd(app, cluster)
+    wait_until_well(crowd)
+    elsewhere = Crowd.of_others(crowd, idle)
+    wait_until_well(elsewhere)
+    before = cluster.primary(1)
+    with captured_events(app) as seen_events, at_work(crowd) as seen:
+        cluster.hand_over(1)
+        wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED", LONG)
+        wait_until_well(crowd)
+    assert cluster.primary(1) is not before
+    assert [FINE in seen[shard] for shard in range(SHARDS)] == [True] * SHARDS
+    assert seen[0] == seen[2] == {FINE, 0}
+    assert not [event for event in seen_events if isinstance(event, (events.StoreLost, events.DataLost))]
+    wait_until_well(elsewhere)
+
+
+def test_a_dead_shard_disturbs_nobody_else(app: Flask, cluster: Cluster) -> None:
+    """Both nodes are killed: its sessions live on from the database, new ones begin elsewhere; revived, all is well,
+    and nobody is signed out by what it forgot."""
+    crowd = Crowd(app, cluster, each=3)
+    wait_until_well(crowd)
+    before = identities(app)
+    dead = shard_of(app, crowd.of[0][0].digest)
+    cluster.kill(*cluster.pair(0))
+    wait_until(lambda: crowd.levels(0) == {2}, "level 2", LONG)
+    for _ in range(5):
+        assert crowd.levels(1) == crowd.levels(2) == {0}
+    newcomer = sign_in(app, "newcomer")
+    assert shard_of(app, newcomer.digest) != dead
+    assert newcomer.get("/who").json["level"] == 0
+    assert healthz(app)["level"] == 2
+    crowd.of[0][0].post("/set", json={"input_text": "second"})
+    mover = crowd.of[0].pop()
+    moved_to = cookie_of(mover.post("/login/again"))
+    assert mover.get("/who").json == {"user": "again", "level": 0, "lang": None}
+    assert mover.get("/get/input_text").json["value"] == "first", "carried over from the copy of this host"
+    leaver = crowd.of[0].pop()
+    leaver_cookie = leaver.cookie
+    assert leaver.post("/logout").status_code == 200
+    cluster.start(*cluster.pair(0))
+    wait_until_well(crowd)
+    assert crowd.look(0)[0] == (0, "second")
+    assert browser(app, leaver_cookie).get("/who").json["user"] is None
+    assert browser(app, mover.cookie).get("/who").json["user"] is None
+    assert browser(app, moved_to or "").get("/who").json["user"] == "again"
+    after = identities(app)
+    assert {store for store in before if before[store] != after[store]} == {f"primary{dead}"}
+
+
+def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None:
+    """MOVED, ASK and TRYAGAIN are met; nothing is lost, nobody is signed out, no breaker opens, no canary cries."""
+    crowd = Crowd(app, cluster)
+    wait_until_well(crowd)
+    one = crowd.of[0][0]
+    slot = key_slot(one.digest.encode())
+    with captured_events(app) as seen_events, at_work(crowd) as seen:
+        move = cluster.begin_move(slot, 1)
+        move.keys(lambda key: ":auth:" in key)
+        wait_until(lambda: counted(app, "cluster_try_again") > 2, "TRYAGAIN", LONG)
+        assert browser(app, one.cookie).post("/set", json={"input_text": "split"}).status_code == 200
+        move.keys()
+        wait_until(lambda: counted(app, "cluster_ask") > 2, "ASK", LONG)
+        with parts(app).monitor.paused():  # it would look at the map, and be first
+            move.end()
+            wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED", LONG)
+        # The slot in which the canary of the first shard lies goes too.
+        [canary] = (key for key in cluster.keys("session:canary:{*}")[0] if key.count(":") == 2)
+        cluster.give(key_slot(canary.encode()), 2)
+        wait_until_well(crowd)
+        wait_until(lambda: has_canary(app, cluster, 0), "another canary", LONG)
+    assert all(one in (FINE, 0, 1, 2) for shard in seen for one in seen[shard])
+    assert FINE in seen[0]
+    assert not [event for event in seen_events if isinstance(event, (events.StoreLost, events.DataLost))]
+    assert crowd.look(0)[0] == (0, "split")
+    assert shard_of(app, one.digest) == shard_of(app, crowd.of[1][0].digest)
+    assert {key.split(":")[1] for key in cluster.keys()[1] if one.digest in key} == {"auth", "translation", "ui"}
+
+
+WITHOUT = {
+    "+cluster|slots": [ErrorClass.IDENTITY_REFUSED],
+    "+cluster|info": [],
+    "+readonly": [ErrorClass.IDENTITY_REFUSED],
+    "+asking": [ErrorClass.TOPOLOGY],  # of one slot, for as long as it is moved
+}
+"""Right that is missing → what fails then."""
+
+
+def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
+    app: Flask, make_app: MakeApp, url: str, cluster: Cluster
+) -> None:
+    """Without one, what it is for is refused, which is never a wrong answer."""
+    assert list(WITHOUT) == acl.more_on_clusters()
+    user = sign_in(app, "7")
+    slot = key_slot(user.digest.encode())
+    move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
+    move.keys()
+    for right, errors in WITHOUT.items():
+        cluster.everywhere("ACL", "SETUSER", acl.USER, right.replace("+", "-"))
+        assert failing(make_app(REDIS_URL=url), user.digest) == errors
+        assert set(cluster.refused()) == {right[1:]}
+        cluster.everywhere("ACL", "LOAD")
+        cluster.everywhere("ACL", "LOG", "RESET")
+    assert failing(make_app(REDIS_URL=url), user.digest) == []
+    move.end()
+
+
+def failing(app: Flask, digest: str) -> list[ErrorClass]:
+    """What fails of that which only a cluster is asked for: its map, a session on its way, a replica."""
+    repository = parts(app).repository
+    primary = cast(ClusterStore, repository.primary)
+    with parts(app).monitor.paused():
+        try:
+            primary.find_shards(LONG)
+            primary.remove(digest, ["ui"], timeout=LONG)
+            repository.store("replica:1").probe_read(timeout=LONG)
+        except StoreError as error:
+            return [error.error_class]
+    return []
