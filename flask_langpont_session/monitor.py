@@ -451,10 +451,9 @@ class Monitor:
 
     def _probe_primary(self, name: str) -> frozenset[str]:
         primary = self._repository.primary
-        if isinstance(primary, ClusterStore) and name == PRIMARY:
-            primary.find_shards(_PROBE_TIMEOUT)  # each has probes of its own from then on
-            return _BOTH
-        store = self._repository.store(name)
+        if isinstance(primary, ClusterStore):
+            primary.find_shards(_PROBE_TIMEOUT)
+        store = self._repository.store(name)  # none of this name, if shards were found: each has probes of its own
         value = secrets.token_hex(8)
         try:
             self._took[name] = store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)

@@ -29,7 +29,7 @@ from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
 from .redis_records import Answer, Merged, MergeField, Written
-from .slots import NOBODY, Address, Range, Servers, SlotMap, draw, moved, read_ranges, tag_of
+from .slots import NOBODY, SINGLE, Address, Range, Servers, SlotMap, draw, moved, name_of, read_ranges, single, tag_of
 
 T = TypeVar("T")
 
@@ -97,11 +97,13 @@ class Nodes(NamedTuple):
     :param seeds: where to ask when nothing else is known.
     :param tls: whether the nodes speak TLS.
     :param options: of all connections: credentials, and what TLS needs.
+    :param single: the servers, if it is known that they are no cluster; else None.
     """
 
     seeds: Callable[[], Sequence[Address]]
     tls: Callable[[], bool]
     options: Mapping[str, Any]
+    single: Callable[[], Servers | None] = lambda: None
 
 
 class Directory:
@@ -152,8 +154,7 @@ class Directory:
 
     def locate(self, digest: str) -> str:
         """The shard of a session, as its stores' names end."""
-        number = self.number_of(digest)
-        return f":{number}" if number != NOBODY else ""
+        return name_of(self.number_of(digest))
 
     def learn(self, timeout: float) -> SlotMap:
         """The map; the first who need it ask one node.
@@ -164,7 +165,7 @@ class Directory:
         if not self._lock.acquire(timeout=timeout):
             raise driver.TimeoutError("another thread is still asking for the map")
         try:
-            if self.map is None:
+            if self.map is None and not self.adopt_single():
                 seeds = self.nodes.seeds()
                 if not seeds:
                     raise driver.ConnectionError("no node is known")
@@ -178,7 +179,7 @@ class Directory:
 
     def host_of(self, store: str) -> str:
         """Of the primary that stands behind a store of a shard."""
-        number = int(shard_of(store)[1:])
+        number = int(shard_of(store)[1:] or SINGLE)
         return self.map.places[number].primary.host if self.map and number in self.map.places else ""
 
     def note_moved(self, slot: int, address: Address) -> int:
@@ -225,12 +226,24 @@ class Directory:
             # Workers that lost the same shard must not ask in step.
             self._next_look = self._clock() + REST - random.uniform(0, self._pause / 2)
 
+    def adopt_single(self) -> bool:
+        """Whether the servers are known to be no cluster: then the map is that, and nobody has to be asked."""
+        servers = self.nodes.single()
+        if servers is None:
+            return False
+        with self._lock:
+            if self.map is None or self.map.places != {SINGLE: servers}:
+                self._adopt(single(servers))
+        return True
+
     def refresh(self, timeout: float) -> None:
         """Ask one node after the other, those that are known and then the seeds, until one knows what we know.
 
         :param timeout: seconds for each.
         :raises Exception: the last one's error; none answered.
         """
+        if self.adopt_single():
+            return
         older: tuple[int, list[Range]] | None = None
         trouble: Exception = driver.ConnectionError("no node is known")
         for address in self._nodes():
@@ -490,7 +503,7 @@ class ClusterStore:
         self,
         name: str,
         directory: Directory,
-        make: Callable[[int], ShardStore],
+        make: Callable[[int], RedisStore],
         *,
         prefix: str,
         count: Callable[[str], None] = lambda name: None,
@@ -506,7 +519,7 @@ class ClusterStore:
         self._clock = clock
         self._sleep = sleep
         self._is_master = is_master
-        self._parts: Mapping[int, ShardStore] = {}
+        self._parts: Mapping[int, RedisStore] = {}
         self._asking: dict[int, RedisStore] = {}
         self._between: dict[int, float] = {}
         directory.tell(self)
@@ -526,7 +539,7 @@ class ClusterStore:
         gone = [part for number, part in self._parts.items() if number not in wanted]
         self._parts = {number: self._parts.get(number) or self._make(number) for number in wanted}
         self._asking = {number: store for number, store in self._asking.items() if number in wanted}
-        self._directory.arranged(self.name, [f":{number}" for number in wanted])
+        self._directory.arranged(self.name, [name_of(number) for number in wanted])
         for part in gone:
             part.forget_connections()
 
@@ -711,14 +724,14 @@ class ClusterStore:
             if left < _LEAST_WAIT:
                 raise StoreError(store.name, ErrorClass.TOPOLOGY, "NoTimeLeft")
 
-    def _owner(self, slot: int, timeout: float) -> ShardStore:
+    def _owner(self, slot: int, timeout: float) -> RedisStore:
         known = self._directory.map
         if known is None:
             with self._translated():
                 known = self._directory.learn(timeout)
         return self._part(known.owners[slot])
 
-    def _part(self, number: int) -> ShardStore:
+    def _part(self, number: int) -> RedisStore:
         part = self._parts.get(number)
         if part is None:
             raise StoreError(self.name, ErrorClass.UNREACHABLE, "SlotNotServed")

@@ -542,6 +542,8 @@ def test_shards_that_are_found_take_over_the_outage() -> None:
     assert [well.view(shard).level for shard in SHARDS] == [1, 2, 2]
     well.arrange(PRIMARY, (":1", ":2", ":3", ":4"))
     assert list(well.lost_shards) == list(SHARDS), "a shard that is new was not lost"
+    well.arrange(PRIMARY, (ONLY,))
+    assert well.lost_shards == (ONLY,), "what was the cluster is one server now; nobody said yet that it is well"
     well.succeeded("primary:9", READ)
     lose(well, "primary:9")
 
