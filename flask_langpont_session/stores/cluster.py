@@ -3,6 +3,8 @@
 The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
 a process may ask one node for it. One that is sent elsewhere (MOVED, ASK) goes there once; a slot whose keys are being
 moved (TRYAGAIN) is asked again twice. What does not work out then is served as in an outage, without being one.
+
+Where only somebody else knows whether this is a cluster, it may be none: then it is one shard, without a number.
 """
 
 from __future__ import annotations
