@@ -234,8 +234,7 @@ class Directory:
         if servers is None:
             return False
         with self._lock:
-            if self.map is None or self.map.places != {SINGLE: servers}:
-                self._adopt(single(servers))
+            self._change_to(single(servers))
         return True
 
     def refresh(self, timeout: float) -> None:
@@ -304,16 +303,21 @@ class Directory:
 
     def _take_over(self, epoch: int, ranges: Iterable[Range]) -> None:
         self._epoch = epoch
-        before, after = self.map, draw(ranges, self.map)
+        after = draw(ranges, self.map)
+        if self._change_to(after):
+            nodes = {address for place in after.places.values() for address in place.all}
+            log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+
+    def _change_to(self, after: SlotMap) -> bool:
+        before = self.map
         if after == before:
-            return
+            return False
         now = self._clock()
         if before is not None:
             self.arrived = {slot: at for slot, at in self.arrived.items() if now - at < _LAST_CHECKED}
             self.arrived.update(dict.fromkeys(moved(before, after), now))
         self._adopt(after)
-        nodes = {address for place in after.places.values() for address in place.all}
-        log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+        return True
 
     def _adopt(self, after: SlotMap) -> None:
         # In this order nobody is sent to a shard that is not there yet, or not any more.

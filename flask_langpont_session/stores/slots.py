@@ -23,7 +23,7 @@ SLOTS = REDIS_CLUSTER_HASH_SLOTS
 NOBODY = 0
 """The number in :attr:`SlotMap.owners` for a slot that no shard has."""
 
-SINGLE = 0
+SINGLE = -1
 """In the place of a number: the one shard of what is no cluster. No shard of a cluster has it."""
 
 
@@ -93,7 +93,7 @@ class SlotMap:
 
 def name_of(number: int) -> str:
     """How the names of a shard's stores end: ``:2``; of the only one, and while none is known, with nothing."""
-    return f":{number}" if number else ""
+    return f":{number}" if number > NOBODY else ""
 
 
 def single(servers: Servers) -> SlotMap:

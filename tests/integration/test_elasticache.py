@@ -37,6 +37,7 @@ from example_app.servers import Valkey
 from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints, inquiry
+from flask_langpont_session.cli import langpont
 from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 
@@ -258,6 +259,20 @@ def test_a_new_process_starts_while_aws_is_down(
     browser = app.test_client()
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
+
+
+def test_a_lost_server_is_said_by_the_status(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey
+) -> None:
+    """The servers that AWS named are asked, not only AWS."""
+    names.ports = {aws.create_group(): primary.port}
+    app = make()
+    names.ports = dict.fromkeys(names.ports, free_port())
+    result = app.test_cli_runner().invoke(langpont, ["status", "--json"])
+    assert result.exit_code == 1
+    said = json.loads(result.output)
+    assert (set(said), said[DATABASE]) == ({PRIMARY, DATABASE}, "ok")
+    assert "unreachable" in said[PRIMARY]
 
 
 def throttling() -> bytes:

@@ -487,7 +487,7 @@ def test_servers_that_are_no_cluster_are_one_shard_without_a_number(nodes: Clust
     primary, replica = Stores(nodes), Stores(nodes, REPLICA)
     nodes.single = Servers(node(1))
     for slot in (0, SLOTS - 1):
-        primary.read(slot)
+        assert primary.read(slot).trust_since_ms == 5
         assert primary.asked == [(SINGLE, False)]
         assert nodes.directory.locate(on(slot)) == ONLY
     for replicas in ((node(2),), ()):
@@ -499,7 +499,8 @@ def test_servers_that_are_no_cluster_are_one_shard_without_a_number(nodes: Clust
 
 
 def test_what_becomes_a_cluster_has_the_names_of_one(nodes: Cluster) -> None:
-    """As if it had been found as one, also at an address that is known; and it may cease to be one."""
+    """As if it had been found as one, also at an address that is known; and it may cease to be one. What was confirmed
+    before it changed is not trusted."""
     stores = Stores(nodes)
     nodes.single = Servers(node(1), (node(2),))
     assert nodes.directory.adopt_single()
@@ -510,12 +511,14 @@ def test_what_becomes_a_cluster_has_the_names_of_one(nodes: Cluster) -> None:
     nodes.directory.refresh(1)
     assert list(stores.store.stores) == ["primary:1", "primary:2", "primary:3"]
     assert nodes.arranged[-1] == (PRIMARY, [":1", ":2", ":3"])
-    assert nodes.directory.arrived == {}
     assert stores.closed == [SINGLE]
+    assert stores.read(0).trust_since_ms == 1_000_000
+    nodes.now += 1
     nodes.single = Servers(node(9))
     nodes.directory.refresh(1)
     assert nodes.arranged[-1] == (PRIMARY, [ONLY])
     assert stores.closed == [SINGLE, 1, 2, 3]
+    assert stores.read(0).trust_since_ms == 1_000_000
 
 
 def test_an_error_of_the_topology_is_known_by_its_class() -> None:
