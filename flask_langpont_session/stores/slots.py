@@ -23,8 +23,9 @@ SLOTS = REDIS_CLUSTER_HASH_SLOTS
 NOBODY = 0
 """The number in :attr:`SlotMap.owners` for a slot that no shard has."""
 
-SINGLE = -1
-"""In the place of a number: the one shard of what is no cluster. No shard of a cluster has it."""
+SINGLE = NOBODY
+"""In the place of a number: the one shard of what is no cluster. A map that has servers for it is not one of a cluster,
+where it means nobody."""
 
 
 class Address(NamedTuple):
@@ -93,7 +94,7 @@ class SlotMap:
 
 def name_of(number: int) -> str:
     """How the names of a shard's stores end: ``:2``; of the only one, and while none is known, with nothing."""
-    return f":{number}" if number > NOBODY else ""
+    return f":{number}" if number else ""
 
 
 def single(servers: Servers) -> SlotMap:
@@ -170,7 +171,9 @@ def _numbers(
 
 
 def moved(before: SlotMap, after: SlotMap) -> list[int]:
-    """The slots that another shard has than before."""
+    """The slots that another shard has than before; all of them if it was no cluster, or is none any more."""
+    if before.is_cluster != after.is_cluster:
+        return list(range(SLOTS))
     if before.owners == after.owners:
         return []
     pairs = zip(before.owners, after.owners, strict=True)
