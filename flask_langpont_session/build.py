@@ -21,7 +21,6 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from . import events
-from .aws import endpoints
 from .aws.cloud import Cloud, cloud_of
 from .config import Settings, load_settings
 from .exceptions import ConfigError
@@ -41,7 +40,7 @@ from .stores.journal_file import NewerJournal
 from .stores.local import LocalCopies
 from .stores.names import Names
 from .stores.redis import RedisStore
-from .stores.slots import Address, name_of
+from .stores.slots import SINGLE, Address, name_of
 
 if TYPE_CHECKING:
     from .aws.alerts import Alerts
@@ -103,6 +102,7 @@ def build(app: Flask) -> State:
     health = _health(settings, redis, emit, monitors, recorder, locate, share)
     if directory is not None:
         directory.arranged = health.arrange
+        directory.adopt_single()
     active, exporting = _exporting(settings, recorder, health, redis)
     repository = SessionRepository(
         settings,
@@ -238,7 +238,7 @@ def _fences(
 
 
 def _directory(settings: Settings, cloud: Cloud) -> Directory | None:
-    """Where the shards are, if there may be several."""
+    """Where the servers are, if somebody is to be asked for them, who may say that there are several shards."""
     nodes = _nodes(settings, cloud)
     if nodes is None:
         return None
@@ -270,10 +270,10 @@ def _redis_stores(
     settings: Settings, cloud: Cloud, recorder: Recorder, make_fence: MakeFence, directory: Directory | None
 ) -> dict[str, Redis]:
     if directory is not None:
-        return _shard_stores(settings, cloud, recorder, make_fence, directory)
+        return _found_stores(settings, cloud, recorder, make_fence, directory)
     places = (
         (PRIMARY, settings.redis_url, settings.redis_client),
-        (REPLICA, _replica_url(settings, cloud), settings.replica_client),
+        (REPLICA, _replica_url(settings), settings.replica_client),
     )
     stores: dict[str, Redis] = {}
     for name, url, client in places:
@@ -283,48 +283,32 @@ def _redis_stores(
                 pool = _pool_of(client, settings, fence)
             else:
                 pool = make_pool(url or "", settings, fence, cloud, is_master=name == PRIMARY)
-            stores[name] = RedisStore(
-                name,
-                pool,
-                prefix=settings.key_prefix,
-                fence=fence,
-                waited=_waits_for(name, recorder),
-                surprised=_surprises_of(name, recorder),
-                connect_timeout=settings.redis_connect_timeout,
-            )
+            stores[name] = RedisStore(name, pool, **_store_options(name, settings, recorder, fence))
     return stores
 
 
-def _shard_stores(
+def _found_stores(
     settings: Settings, cloud: Cloud, recorder: Recorder, make_fence: MakeFence, directory: Directory
 ) -> dict[str, Redis]:
-    """A primary and a replica of several shards, which are found when they are needed."""
+    """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
 
     def store(role: str) -> ClusterStore:
         is_master = role == PRIMARY
-        waited = _waits_for(role, recorder)
 
-        def make(number: int) -> ShardStore:
-            name = f"{role}{name_of(number)}"
+        def make(number: int) -> RedisStore:
+            name, is_shard = f"{role}{name_of(number)}", number != SINGLE
             fence = make_fence(name)
-            introduce = fence.introduce if is_master else cluster.may_read(fence.introduce)
+            introduce = cluster.may_read(fence.introduce) if is_shard and not is_master else fence.introduce
             pool = cluster.make_pool(
                 cluster.Route(directory, number, is_master=is_master),
                 waits=_waits(settings, cloud.introducing(introduce)),
                 options=directory.nodes.options,
                 **_size(settings),
             )
-            return ShardStore(
-                name,
-                pool,
-                directory=directory,
-                number=number,
-                prefix=settings.key_prefix,
-                fence=fence,
-                waited=waited,
-                surprised=_surprises_of(role, recorder),
-                connect_timeout=settings.redis_connect_timeout,
-            )
+            options = _store_options(role, settings, recorder, fence)
+            if is_shard:
+                return ShardStore(name, pool, directory=directory, number=number, **options)
+            return RedisStore(name, pool, **options)
 
         return ClusterStore(
             role, directory, make, prefix=settings.key_prefix, count=recorder.count, is_master=is_master
@@ -333,12 +317,20 @@ def _shard_stores(
     return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 
 
-def _replica_url(settings: Settings, cloud: Cloud) -> str | None:
-    """Sentinels and AWS know the replicas too, so nobody has to name them."""
+def _store_options(role: str, settings: Settings, recorder: Recorder, fence: Fence) -> dict[str, Any]:
+    return {
+        "prefix": settings.key_prefix,
+        "fence": fence,
+        "waited": _waits_for(role, recorder),
+        "surprised": _surprises_of(role, recorder),
+        "connect_timeout": settings.redis_connect_timeout,
+    }
+
+
+def _replica_url(settings: Settings) -> str | None:
+    """Sentinels know the replicas too, so nobody has to name them."""
     if settings.replica_url or settings.replica_client is not None:
         return settings.replica_url
-    if cloud.group is not None:
-        return settings.redis_url if cloud.group.may_have_replicas else None
     return settings.redis_url if sentinel.is_sentinel(settings.redis_url) else None
 
 
@@ -415,10 +407,6 @@ def make_pool(url: str, settings: Settings, fence: Fence, cloud: Cloud, *, is_ma
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
     waits = _waits(settings, cloud.introducing(fence.introduce))
-    if cloud.group is not None and endpoints.is_elasticache(url):
-        return endpoints.make_pool(
-            cloud.group, is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
-        )
     if sentinel.is_sentinel(url):
         return sentinel.make_pool(
             sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size

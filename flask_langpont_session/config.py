@@ -411,9 +411,10 @@ def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
         ),
     ]
     for name in ("replica_url", "replica_client"):
-        apart = cluster.is_cluster(settings.redis_url) and getattr(settings, name) is not None
-        found = f"{name.upper()}: the replicas of a cluster are found with its primaries; leave this out"
-        rules.append(({"redis_url", name}, apart, found))
+        for knows, what in ((cluster.is_cluster, "cluster"), (endpoints.is_elasticache, "group")):
+            apart = knows(settings.redis_url) and getattr(settings, name) is not None
+            found = f"{name.upper()}: the replicas of a {what} are found with its primaries; leave this out"
+            rules.append(({"redis_url", name}, apart, found))
     for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
         seconds = getattr(settings, name)
         too_long = seconds > settings.request_budget

@@ -131,8 +131,8 @@ class Health:
     def arrange(self, role: str, shards: Iterable[str]) -> None:
         """The shards that one role's stores are on were found, or became others.
 
-        A shard that nobody knew is as the whole was while no shard was known: of an outage at the start somebody has
-        to say that it is over.
+        A shard that nobody knew is as the whole was while no shard was known, and the whole, if there are none any
+        more, as the worst of them: of an outage somebody has to say that it is over.
         """
         wanted = {f"{role}{shard}" for shard in shards}
         with self._lock:
@@ -146,11 +146,13 @@ class Health:
         known = self.breakers
 
         def breaker(store: str, way: str) -> Breaker:
-            whole = known.get((role_of(store), way))
-            new = Breaker(self._threshold)
-            if whole is not None:
-                new.opened_at, new.cause = whole.opened_at, whole.cause
-            return known.get((store, way)) or new
+            if (store, way) in known:
+                return known[store, way]
+            new, role = Breaker(self._threshold), role_of(store)
+            for (other, direction), before in known.items():
+                if not before.closed and direction == way and role == role_of(other) and role in (store, other):
+                    new.opened_at, new.cause = before.opened_at, before.cause
+            return new
 
         # Others read while this goes on: each of these is exchanged as a whole.
         self.breakers = {(store, way): breaker(store, way) for store in sorted(stores) for way in (READ, WRITE)}

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from ..config import PREFIX, Settings
 from ..exceptions import ConfigError
-from ..health import REPLICA
 from . import client, endpoints
 from .credentials import Credentials, IamToken, Recycling, SecretToken
 from .endpoints import Group, Memory
@@ -63,10 +62,7 @@ class Cloud:
         :param lost: names of the stores that do not answer.
         """
         if self.group is not None:
-            missed = set(lost & stores.keys())
-            if not self.group.may_have_replicas:
-                missed.discard(REPLICA)  # AWS has said so, and need not say it again and again
-            self.group.look(bool(missed))
+            self.group.look(bool(lost & stores.keys()))
         if self.credentials is not None:
             self.credentials.look()
         if isinstance(self.credentials, IamToken) and self._recycling.is_due():

@@ -19,10 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from redis import exceptions as driver
-from redis.connection import BlockingConnectionPool, SSLConnection
 
 from ..stores.cluster import Nodes
 from ..stores.slots import Address as Address
+from ..stores.slots import Servers
 from .client import Unusable, aws_client
 from .inquiry import Inquiry
 
@@ -203,7 +203,6 @@ class Group:
         self.inquiry = Inquiry(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
         self._needs_tls = needs_tls
         self._memory = memory
-        self._is_cluster: bool | None = None  # as its connections are made; None: none are yet
         kept = memory.recall()
         if kept is not None and self._problem(kept) is None:
             self.endpoints = kept
@@ -213,25 +212,14 @@ class Group:
         """Whether there is an answer that can be used, from now or from before."""
         return self.endpoints is not None
 
-    @property
-    def may_have_replicas(self) -> bool:
-        """Not so if AWS has said that there are none."""
-        return self.endpoints is None or self.endpoints.reader is not None
+    def nodes(self, options: Mapping[str, Any]) -> Nodes:
+        """How the servers are found: in cluster mode by asking one of them, else AWS has named them.
 
-    def nodes(self, options: Mapping[str, Any]) -> Nodes | None:
-        """Where to begin in cluster mode; None: the group is in no cluster mode, as far as is known.
+        Which of the two it is may be learned, and change, at any time.
 
         :param options: of the connections.
         """
-        self._is_cluster = self.endpoints is not None and self.endpoints.primary is None
-        if not self._is_cluster:
-            return None
-
-        def seeds() -> Sequence[Address]:
-            known = self.endpoints
-            return (known.configuration,) if known and known.configuration else ()
-
-        return Nodes(seeds, lambda: self.endpoints is None or self.endpoints.tls, options)
+        return Nodes(self._seeds, self._tls, {"db": self.name.db, **options}, self._single)
 
     def look(self, lost: bool) -> None:
         """Ask AWS again if it is time.
@@ -240,19 +228,20 @@ class Group:
         """
         self.inquiry.look(lost or not self.known)
 
-    def place(self, *, is_master: bool) -> tuple[Address, bool]:
-        """Where to connect to, and whether with TLS.
-
-        :param is_master: whether the primary is wanted, or a replica.
-        :raises redis.exceptions.ConnectionError: nobody knows.
-        """
+    def _seeds(self) -> Sequence[Address]:
         found = self.endpoints
         if found is None:
             raise UnusableGroup if self.unusable else NotDiscoveredYet
-        address = found.primary if is_master else found.reader
-        if address is None:
-            raise UnusableGroup("the group has no replicas")
-        return address, found.tls
+        return (found.configuration,) if found.configuration else ()
+
+    def _tls(self) -> bool:
+        return self.endpoints is None or self.endpoints.tls
+
+    def _single(self) -> Servers | None:
+        found = self.endpoints
+        if found is None or found.primary is None:
+            return None
+        return Servers(found.primary, (found.reader,) if found.reader else ())
 
     def _ask(self) -> None:
         found = describe(self.name)
@@ -268,62 +257,9 @@ class Group:
     def _problem(self, found: Endpoints) -> str | None:
         if found.primary is None and self.name.db:
             return "it is in cluster mode, where there is one database, number 0; leave the number out"
-        if self._is_cluster is not None and self._is_cluster != (found.primary is None):
-            mode = "with" if found.primary is None else "without"
-            return f"it is {mode} cluster mode, which was not known when the application started; restart it"
         if self._needs_tls and not found.tls:
             return (
                 f"it has no encryption in transit, and what {self._needs_tls} gives could be read on the way; "
                 "turn TransitEncryptionEnabled on"
             )
         return None
-
-
-class Connection(SSLConnection):
-    """A connection to the primary or to a replica of a group: every new one goes where the group is by then.
-
-    :param group: says where.
-    :param is_master: whether the primary is wanted, or a replica.
-    """
-
-    def __init__(self, *, group: Group, is_master: bool, **options: Any) -> None:
-        self._group = group
-        self._is_master = is_master
-        super().__init__(**options)
-
-    def _connect(self) -> Any:
-        # TLS may be switched on while we run, so it is decided here and not by the class. The host is what the
-        # certificate must name.
-        (self.host, self.port), tls = self._group.place(is_master=self._is_master)
-        if tls:
-            return super()._connect()  # type: ignore[no-untyped-call]
-        return super(SSLConnection, self)._connect()  # type: ignore[no-untyped-call]
-
-
-def make_pool(
-    group: Group,
-    *,
-    is_master: bool,
-    waits: Mapping[str, Any],
-    options: Mapping[str, Any],
-    tls_options: Mapping[str, Any],
-    **pool_options: Any,
-) -> BlockingConnectionPool:
-    """A pool whose every new connection goes where the group is by then.
-
-    :param waits: time-outs, retries and what introduces a connection, as for a server whose place is known.
-    :param options: credentials.
-    :param tls_options: where the group speaks TLS.
-    :param pool_options: of the pool itself.
-    """
-    return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=Connection,
-        group=group,
-        is_master=is_master,
-        protocol=3,
-        db=group.name.db,
-        **waits,
-        **tls_options,
-        **options,
-        **pool_options,
-    )

@@ -3,6 +3,8 @@
 The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
 a process may ask one node for it. One that is sent elsewhere (MOVED, ASK) goes there once; a slot whose keys are being
 moved (TRYAGAIN) is asked again twice. What does not work out then is served as in an outage, without being one.
+
+Where only somebody else knows whether this is a cluster, it may be none: then it is one shard, without a number.
 """
 
 from __future__ import annotations
@@ -30,7 +32,21 @@ from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
 from .redis_records import Answer
-from .slots import NOBODY, SLOTS, Address, Range, Servers, SlotMap, draw, moved, name_of, read_ranges, tag_of
+from .slots import (
+    NOBODY,
+    SINGLE,
+    SLOTS,
+    Address,
+    Range,
+    Servers,
+    SlotMap,
+    draw,
+    moved,
+    name_of,
+    read_ranges,
+    single,
+    tag_of,
+)
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -100,11 +116,13 @@ class Nodes(NamedTuple):
     :param seeds: where to ask when nothing else is known.
     :param tls: whether the nodes speak TLS.
     :param options: of all connections: credentials, and what TLS needs.
+    :param single: the servers, if it is known that they are no cluster; else None.
     """
 
     seeds: Callable[[], Sequence[Address]]
     tls: Callable[[], bool]
     options: Mapping[str, Any]
+    single: Callable[[], Servers | None] = lambda: None
 
 
 class Directory:
@@ -166,7 +184,7 @@ class Directory:
         if not self._lock.acquire(timeout=timeout):
             raise driver.TimeoutError("another thread is still asking for the map")
         try:
-            if self.map is None:
+            if self.map is None and not self.adopt_single():
                 seeds = self.nodes.seeds()
                 if not seeds:
                     raise driver.ConnectionError("no node is known")
@@ -180,7 +198,7 @@ class Directory:
 
     def host_of(self, store: str) -> str:
         """Of the primary that stands behind a store of a shard."""
-        number = int(shard_of(store)[1:])
+        number = int(shard_of(store)[1:] or SINGLE)
         return self.map.places[number].primary.host if self.map and number in self.map.places else ""
 
     def share(self, shard: str) -> float:
@@ -235,12 +253,23 @@ class Directory:
             # Workers that lost the same shard must not ask in step.
             self._next_look = self._clock() + REST - random.uniform(0, self._pause / 2)
 
+    def adopt_single(self) -> bool:
+        """Whether the servers are known to be no cluster: then the map is that, and nobody has to be asked."""
+        servers = self.nodes.single()
+        if servers is None:
+            return False
+        with self._lock:
+            self._change_to(single(servers))
+        return True
+
     def refresh(self, timeout: float) -> None:
         """Ask one node after the other, those that are known and then the seeds, until one knows what we know.
 
         :param timeout: seconds for each.
         :raises Exception: the last one's error; none answered.
         """
+        if self.adopt_single():
+            return
         older: tuple[int, list[Range]] | None = None
         trouble: Exception = driver.ConnectionError("no node is known")
         for address in self._nodes():
@@ -299,16 +328,21 @@ class Directory:
 
     def _take_over(self, epoch: int, ranges: Iterable[Range]) -> None:
         self._epoch = epoch
-        before, after = self.map, draw(ranges, self.map)
+        after = draw(ranges, self.map)
+        if self._change_to(after):
+            nodes = {address for place in after.places.values() for address in place.all}
+            log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+
+    def _change_to(self, after: SlotMap) -> bool:
+        before = self.map
         if after == before:
-            return
+            return False
         now = self._clock()
         if before is not None:
             self.arrived = {slot: at for slot, at in self.arrived.items() if now - at < _LAST_CHECKED}
             self.arrived.update(dict.fromkeys(moved(before, after), now))
         self._adopt(after)
-        nodes = {address for place in after.places.values() for address in place.all}
-        log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+        return True
 
     def _adopt(self, after: SlotMap) -> None:
         # In this order nobody is sent to a shard that is not there yet, or not any more.
@@ -542,7 +576,7 @@ class ClusterStore:
         self,
         name: str,
         directory: Directory,
-        make: Callable[[int], ShardStore],
+        make: Callable[[int], RedisStore],
         *,
         prefix: str,
         count: Callable[[str], None] = lambda name: None,
@@ -558,7 +592,7 @@ class ClusterStore:
         self._clock = clock
         self._sleep = sleep
         self._is_master = is_master
-        self._parts: Mapping[int, ShardStore] = {}
+        self._parts: Mapping[int, RedisStore] = {}
         self._asking: dict[int, RedisStore] = {}
         self._between: dict[int, float] = {}
         directory.tell(self)
@@ -705,14 +739,14 @@ class ClusterStore:
             if left < _LEAST_WAIT:
                 raise StoreError(store.name, ErrorClass.TOPOLOGY, "NoTimeLeft")
 
-    def _owner(self, slot: int, timeout: float) -> ShardStore:
+    def _owner(self, slot: int, timeout: float) -> RedisStore:
         known = self._directory.map
         if known is None:
             with self._translated():
                 known = self._directory.learn(timeout)
         return self._part(known.owners[slot])
 
-    def _part(self, number: int) -> ShardStore:
+    def _part(self, number: int) -> RedisStore:
         part = self._parts.get(number)
         if part is None:
             raise StoreError(self.name, ErrorClass.UNREACHABLE, "SlotNotServed")

@@ -113,6 +113,10 @@ class RedisStore:
         """The stores that have a health of their own, by name: this one."""
         return {self.name: self}
 
+    def asking(self) -> RedisStore:
+        """The store to ask for keys that are on their way to this one: to a single server none ever are."""
+        return self
+
     @property
     def canary_key(self) -> str:
         """Where the canary lies."""

@@ -1,5 +1,7 @@
 """Which shard of a cluster has which slot, and where its servers are. Pure: it is told, and asked.
 
+Servers that are no cluster are one shard that has every slot, and no number.
+
 A shard keeps its number for as long as this process lives: breakers, fences and metrics go by it. What makes it the
 same shard is that its primary is one of the servers it had before; if none is, that it has the slots it had.
 """
@@ -20,6 +22,10 @@ SLOTS = REDIS_CLUSTER_HASH_SLOTS
 
 NOBODY = 0
 """The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are a shard that has no server."""
+
+SINGLE = NOBODY
+"""In the place of a number: the one shard of what is no cluster. A map that has servers for it is not one of a cluster,
+where it means nobody."""
 
 
 class Address(NamedTuple):
@@ -54,11 +60,17 @@ class SlotMap:
     """What is known of a cluster.
 
     :param owners: of each slot: the number of its shard, or :data:`NOBODY`. A single entry may be corrected in place.
-    :param places: number → its servers. Numbers begin at 1, in the order of the slots when the map is the first.
+    :param places: number → its servers. Numbers begin at 1, in the order of the slots when the map is the first;
+        :data:`SINGLE` if this is no cluster.
     """
 
     owners: list[int]
     places: Mapping[int, Servers]
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether there are slots to be asked for."""
+        return SINGLE not in self.places
 
     def number_of(self, digest: str) -> int:
         """The shard that has a session."""
@@ -88,6 +100,11 @@ class SlotMap:
 def name_of(number: int) -> str:
     """How the names of a shard's stores end: ``:2``; of the only one, and while none is known, with nothing."""
     return f":{number}" if number else ""
+
+
+def single(servers: Servers) -> SlotMap:
+    """The map of what is no cluster."""
+    return SlotMap([SINGLE] * SLOTS, {SINGLE: servers})
 
 
 Range = tuple[int, int, Servers]
@@ -122,7 +139,9 @@ def _address(node: Sequence[Any], asked: Address) -> Address:
 
 
 def draw(ranges: Iterable[Range], before: SlotMap | None = None) -> SlotMap:
-    """A map of what a node says, with the shards' numbers of the map before."""
+    """A map of what a node says, with the shards' numbers of the map before, if that was one of a cluster."""
+    if before is not None and not before.is_cluster:
+        before = None
     found: dict[Address, tuple[Servers, list[tuple[int, int]]]] = {}
     for first, last, place in sorted(ranges):
         found.setdefault(place.primary, (place, []))[1].append((first, last))
@@ -157,7 +176,10 @@ def _numbers(
 
 
 def moved(before: SlotMap, after: SlotMap) -> list[int]:
-    """The slots that another shard has than before, or that nobody had: what lies in them may be old."""
+    """The slots that another shard has than before, or that nobody had: what lies in them may be old. All of them if it
+    was no cluster, or is none any more."""
+    if before.is_cluster != after.is_cluster:
+        return list(range(SLOTS))
     if before.owners == after.owners:
         return []
     pairs = zip(before.owners, after.owners, strict=True)

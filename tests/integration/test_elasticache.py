@@ -37,7 +37,8 @@ from example_app.servers import Valkey
 from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints, inquiry
-from flask_langpont_session.health import PRIMARY, REPLICA
+from flask_langpont_session.cli import langpont
+from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 
 from .conftest import MakeApp, parts
@@ -201,11 +202,12 @@ def run_id(server: Valkey) -> str:
 
 
 def identity(app: Flask, store: str = PRIMARY) -> str:
-    return (parts(app).repository.redis[store].fence.identity or "").split(":")[0]
+    return (parts(app).repository.store(store).fence.identity or "").split(":")[0]
 
 
 def group_of(app: Flask) -> endpoints.Group:
-    found: endpoints.Group = parts(app).repository.primary.connections.source.connection_kwargs["group"]
+    primary: Any = parts(app).repository.primary
+    found: endpoints.Group = primary._directory.nodes.seeds.__self__
     return found
 
 
@@ -222,7 +224,7 @@ def test_a_session_lives_on_the_primary_that_aws_names(
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     assert identity(app) == run_id(primary)
-    parts(app).repository.redis[REPLICA].probe_read(timeout=1)
+    parts(app).repository.store(REPLICA).probe_read(timeout=1)
     assert identity(app, REPLICA) == run_id(replica)
     parts(app).monitor.stop()
     before = aws.asked["elasticache"]
@@ -239,7 +241,8 @@ def test_where_there_are_no_replicas_there_is_no_replica_store(
 ) -> None:
     """A single node has a reader endpoint in AWS' answer too."""
     names.ports = {aws.create_group(replicas): primary.port}
-    assert (REPLICA in parts(make()).repository.redis) == bool(replicas)
+    stores = {store for store, _ in parts(make()).health.breakers}
+    assert stores == ({PRIMARY, REPLICA, DATABASE} if replicas else {PRIMARY, DATABASE})
 
 
 def test_a_new_process_starts_while_aws_is_down(
@@ -256,6 +259,20 @@ def test_a_new_process_starts_while_aws_is_down(
     browser = app.test_client()
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
+
+
+def test_a_lost_server_is_said_by_the_status(
+    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey
+) -> None:
+    """The servers that AWS named are asked, not only AWS."""
+    names.ports = {aws.create_group(): primary.port}
+    app = make()
+    names.ports = dict.fromkeys(names.ports, free_port())
+    result = app.test_cli_runner().invoke(langpont, ["status", "--json"])
+    assert result.exit_code == 1
+    said = json.loads(result.output)
+    assert (set(said), said[DATABASE]) == ({PRIMARY, DATABASE}, "ok")
+    assert "unreachable" in said[PRIMARY]
 
 
 def throttling() -> bytes:
@@ -335,7 +352,7 @@ def test_an_application_starts_and_serves_without_aws(
         assert browser.post("/login/7").status_code == 200
         assert who(browser) == {"user": "7", "level": 2, "lang": None}
         with pytest.raises(StoreError) as caught:
-            parts(app).repository.primary.time_ms(timeout=1)
+            parts(app).repository.primary.run_commands([("PING",)], timeout=1)
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "NotDiscoveredYet")
         wait_for(lambda: says in caplog.text, "the reason in the log")
         assert "LANGPONT_SESSION_REDIS_URL: replication group 'sessions': " in caplog.text
@@ -690,7 +707,7 @@ def test_a_certificate_of_another_name_is_refused(
         names.ports = {name: front.port}
         app = make_tls(REDIS_TOKEN=OLD)
         with pytest.raises(StoreError) as caught:
-            parts(app).repository.primary.time_ms(timeout=1)
+            parts(app).repository.store(PRIMARY).time_ms(timeout=1)
         assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
         browser = app.test_client()
         browser.post("/login/7")
@@ -705,7 +722,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def token_in_use(app: Flask) -> str:
-    provider = parts(app).repository.primary.connections.source.connection_kwargs["credential_provider"]
+    provider = parts(app).repository.store(PRIMARY).connections.source.connection_kwargs["credential_provider"]
     return str(provider.get_credentials()[-1])
 
 

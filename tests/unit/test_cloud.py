@@ -183,14 +183,13 @@ class Store:
         (PAIR, {PRIMARY}, True),
         (PAIR, {REPLICA}, True),
         (PAIR, {DATABASE}, False),
-        (SINGLE, {REPLICA}, False),
         (SINGLE, {PRIMARY, REPLICA}, True),
     ],
 )
 def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
     aws: Aws, found: Endpoints, lost: set[str], asks: bool
 ) -> None:
-    """Not for other stores, and not for replicas that AWS has said there are not."""
+    """Not for other stores."""
     aws.found = found
     group = make_group()
     group.inquiry.ask()

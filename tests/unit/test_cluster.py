@@ -26,7 +26,18 @@ from flask_langpont_session.stores.fence import Canary, Fence
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.redis_errors import translate
 from flask_langpont_session.stores.redis_records import Answer
-from flask_langpont_session.stores.slots import NOBODY, SLOTS, Address, Servers, draw, moved, read_ranges, tag_of
+from flask_langpont_session.stores.slots import (
+    NOBODY,
+    SINGLE,
+    SLOTS,
+    Address,
+    Servers,
+    draw,
+    moved,
+    name_of,
+    read_ranges,
+    tag_of,
+)
 from flask_langpont_session.walk import Walk
 
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
@@ -162,8 +173,11 @@ class Cluster:
         self.asked: list[int] = []
         self.now = 1000.0
         self.arranged: list[tuple[str, list[str]]] = []
+        self.single: Servers | None = None
         self.directory = Directory(
-            Nodes(lambda: [node(1), node(9)], lambda: False, {}), self.connect, clock=lambda: self.now
+            Nodes(lambda: [node(1), node(9)], lambda: False, {}, lambda: self.single),
+            self.connect,
+            clock=lambda: self.now,
         )
         self.directory.arranged = lambda role, shards: self.arranged.append((role, list(shards)))
 
@@ -323,7 +337,7 @@ class Part:
     """The store of a shard, with what it will say."""
 
     def __init__(self, number: int, stores: Stores, *, asks: bool = False) -> None:
-        self.name = f"primary:{number}"
+        self.name = f"primary{name_of(number)}"
         self.number = number
         self._stores = stores
         self._asks = asks
@@ -346,7 +360,7 @@ class Part:
 class Stores:
     """A cluster store over parts that are told what to say."""
 
-    def __init__(self, known: Cluster) -> None:
+    def __init__(self, known: Cluster, role: str = PRIMARY) -> None:
         self.asked: list[tuple[int, bool]] = []
         self.timeouts: list[float] = []
         self.errors: list[str | None] = []
@@ -355,13 +369,14 @@ class Stores:
         self.nodes = known
         make: Any = lambda number: Part(number, self)  # noqa: E731
         self.store = ClusterStore(
-            PRIMARY,
+            role,
             known.directory,
             make,
             prefix="session",
             count=self.counted.append,
             clock=lambda: known.now,
             sleep=self.sleep,
+            is_master=role == PRIMARY,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -481,6 +496,45 @@ def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
     assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2"])
 
 
+def test_servers_that_are_no_cluster_are_one_shard_without_a_number(nodes: Cluster) -> None:
+    """Nobody is asked for a map, not even by a request; and the replica comes and goes as it is said."""
+    primary, replica = Stores(nodes), Stores(nodes, REPLICA)
+    nodes.single = Servers(node(1))
+    for slot in (0, SLOTS - 1):
+        assert primary.read(slot).trust_since_ms == 5
+        assert primary.asked == [(SINGLE, False)]
+        assert nodes.directory.locate(on(slot)) == ONLY
+    for replicas in ((node(2),), ()):
+        nodes.single = Servers(node(1), replicas)
+        nodes.directory.refresh(1)
+        assert nodes.arranged[-1] == (REPLICA, [ONLY] if replicas else [])
+        assert (list(primary.store.stores), bool(replica.store.stores)) == ([PRIMARY], bool(replicas))
+    assert nodes.asked == []
+
+
+def test_what_becomes_a_cluster_has_the_names_of_one(nodes: Cluster) -> None:
+    """As if it had been found as one, also at an address that is known; and it may cease to be one. What was confirmed
+    before it changed is not trusted."""
+    stores = Stores(nodes)
+    nodes.single = Servers(node(1), (node(2),))
+    assert nodes.directory.adopt_single()
+    nodes.say(7, *WHOLE)
+    nodes.single = None
+    assert not nodes.directory.adopt_single()
+    assert nodes.directory.locate(on(0)) == ONLY, "it is asked first"
+    nodes.directory.refresh(1)
+    assert list(stores.store.stores) == ["primary:1", "primary:2", "primary:3"]
+    assert nodes.arranged[-1] == (PRIMARY, [":1", ":2", ":3"])
+    assert stores.closed == [SINGLE]
+    assert stores.read(0).trust_since_ms == 1_000_000
+    nodes.now += 1
+    nodes.single = Servers(node(9))
+    nodes.directory.refresh(1)
+    assert nodes.arranged[-1] == (PRIMARY, [ONLY])
+    assert stores.closed == [SINGLE, 1, 2, 3]
+    assert stores.read(0).trust_since_ms == 1_000_000
+
+
 def test_an_error_of_the_topology_is_known_by_its_class() -> None:
     """They say where to go, and never that a server is down."""
     for text in ("MOVED 3 h:2", "ASK 3 h:2", "TRYAGAIN x"):
@@ -568,6 +622,8 @@ def test_shards_that_are_found_take_over_the_outage() -> None:
     assert [well.view(shard).level for shard in SHARDS] == [1, 2, 2]
     well.arrange(PRIMARY, (":1", ":2", ":3", ":4"))
     assert list(well.lost_shards) == list(SHARDS), "a shard that is new was not lost"
+    well.arrange(PRIMARY, (ONLY,))
+    assert well.lost_shards == (ONLY,), "what was the cluster is one server now; nobody said yet that it is well"
     well.succeeded("primary:9", READ)
     lose(well, "primary:9")
 

@@ -744,7 +744,6 @@ def no_region(monkeypatch: pytest.MonkeyPatch) -> None:
         {**GROUP, "REDIS_TOKEN": SECRET},
         {**GROUP, "REDIS_TOKEN_SECRET": "app/token"},
         {**GROUP, "REDIS_IAM_USER": "app-user"},
-        {**GROUP, "REDIS_IAM_USER": "app-user", "REPLICA_URL": "rediss://reader.internal:6379/0"},
         {**TLS, "REDIS_TOKEN_SECRET": ARN},
         {**TLS, "REDIS_TOKEN_SECRET": ARN, "REPLICA_URL": "valkeys://reader.internal:6379/0"},
         {**REMOTE, "REDIS_URL": "rediss+sentinel://h1,h2/service", "REDIS_TOKEN_SECRET": ARN},
@@ -762,8 +761,12 @@ def test_ways_to_sign_in_by_aws(load: Load, no_region: None, config: dict[str, s
         ({**REMOTE, "REDIS_URL": "elasticache://sessions"}, "REDIS_URL: no region is known; write elasticache://"),
         ({**REMOTE, "REDIS_URL": f"elasticache://:{SECRET}@sessions"}, "REDIS_URL: no user and no password here"),
         (
-            {**GROUP, "REPLICA_URL": GROUP["REDIS_URL"]},
+            {**TLS, "REPLICA_URL": GROUP["REDIS_URL"]},
             "REPLICA_URL: the replicas of a group are found with its primary",
+        ),
+        (
+            {**GROUP, "REPLICA_URL": "rediss://reader.internal:6379/0"},
+            "REPLICA_URL: the replicas of a group are found with its primaries",
         ),
         ({**TLS, "REDIS_TOKEN_SECRET": "app/token"}, "REDIS_TOKEN_SECRET: no region is known; give the ARN"),
         ({**TLS, "REDIS_TOKEN": SECRET, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN and REDIS_TOKEN_SECRET: give one"),

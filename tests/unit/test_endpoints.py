@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,20 @@ from flask_langpont_session.aws import endpoints, inquiry
 from flask_langpont_session.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, Unusable, aws_client, explain
 from flask_langpont_session.aws.endpoints import (
     Address,
-    Connection,
     Endpoints,
     Group,
     GroupName,
     Memory,
     NotDiscoveredYet,
     UnusableGroup,
-    make_pool,
     parse,
     read,
 )
 from flask_langpont_session.aws.inquiry import Inquiry
 from flask_langpont_session.stores.base import ErrorClass
+from flask_langpont_session.stores.cluster import Connection, Directory, Nodes, Route, make_pool
 from flask_langpont_session.stores.redis_errors import classify
+from flask_langpont_session.stores.slots import SINGLE, Servers
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
@@ -221,38 +222,69 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     made.client.close()
 
 
-def make_group(memory: Memory = NOBODY_REMEMBERS, needs_tls: str | None = None) -> Group:
-    return Group(NAME, "LANGPONT_SESSION_REDIS_URL", needs_tls=needs_tls, memory=memory)
+def make_group(memory: Memory = NOBODY_REMEMBERS, needs_tls: str | None = None, name: GroupName = NAME) -> Group:
+    return Group(name, "LANGPONT_SESSION_REDIS_URL", needs_tls=needs_tls, memory=memory)
+
+
+def nodes_of(group: Group) -> Nodes:
+    return group.nodes({})
 
 
 def test_before_aws_has_answered_nobody_knows_a_place() -> None:
-    """The store counts as unreachable, and there may be replicas."""
+    """The store counts as unreachable, and what the group is like is open."""
     group = make_group()
     with pytest.raises(NotDiscoveredYet) as caught:
-        group.place(is_master=True)
+        nodes_of(group).seeds()
     assert classify(caught.value) is ErrorClass.UNREACHABLE
+    assert nodes_of(group).single() is None
     assert not group.known
-    assert group.may_have_replicas
 
 
-def test_primary_and_reader_are_given_out(api: Api) -> None:
-    """With TLS, in the region that the URL names."""
-    api.will_say(described())
+@pytest.mark.parametrize(
+    ("answer", "single", "seeds", "tls"),
+    [
+        (described(), Servers(PRIMARY, (READER,)), (), True),
+        (described(members=1), Servers(PRIMARY), (), True),
+        (described(TransitEncryptionEnabled=False), Servers(PRIMARY, (READER,)), (), False),
+        (CLUSTER, None, (Address("clustercfg.sessions.x", 6379),), True),
+    ],
+    ids=["replicas", "no replicas", "without TLS", "cluster mode"],
+)
+def test_what_is_found_is_given_out(
+    api: Api, answer: dict[str, Any], single: Servers | None, seeds: Any, tls: bool
+) -> None:
+    """The servers, or in cluster mode where to ask for them; from the region that the URL names."""
+    api.will_say(answer)
     group = make_group()
+    nodes = nodes_of(group)
     group.inquiry.ask()
-    assert group.place(is_master=True) == (PRIMARY, True)
-    assert group.place(is_master=False) == (READER, True)
+    assert (nodes.single(), nodes.seeds(), nodes.tls()) == (single, seeds, tls)
     assert api.regions == ["ap-northeast-1"]
 
 
-def test_a_group_without_replicas_has_no_reader(api: Api) -> None:
-    """Nor is the primary taken in its place."""
-    api.will_say(described(members=1))
-    group = make_group()
-    group.inquiry.ask()
-    assert not group.may_have_replicas
-    with pytest.raises(driver.ConnectionError):
-        group.place(is_master=False)
+def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
+    """By whoever was given the nodes before anybody knew: nothing is decided at the start."""
+    group, asked = make_group(), []
+
+    def connect(address: Address, timeout: float) -> Any:
+        asked.append(address)
+        raise driver.ConnectionError("refused")
+
+    directory = Directory(nodes_of(group), connect)
+    for answer, places, nodes in (
+        (described(), {SINGLE: Servers(PRIMARY, (READER,))}, []),
+        (CLUSTER, {SINGLE: Servers(PRIMARY, (READER,))}, [PRIMARY, READER, ("clustercfg.sessions.x", 6379)]),
+        (described(members=1), {SINGLE: Servers(PRIMARY)}, []),
+    ):
+        asked.clear()
+        api.will_say(answer)
+        group.inquiry.ask()
+        assert group.unusable is None
+        directory.attend(lost=True)
+        assert directory.map is not None
+        assert directory.map.places == places
+        assert sorted(asked) == sorted(nodes)
+        directory._next_look = 0.0
 
 
 def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) -> None:
@@ -265,7 +297,7 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
     group = make_group()
     for _ in range(5):
         group.inquiry.ask()
-        assert group.place(is_master=True) == (PRIMARY, True)
+        assert nodes_of(group).single() == Servers(PRIMARY, (READER,))
     said = [record.getMessage() for record in caplog.records]
     assert all(line.startswith("LANGPONT_SESSION_REDIS_URL: replication group 'sessions': ") for line in said)
     assert [line.count("Throttling") for line in said] == [0, 1, 0, 0]
@@ -274,51 +306,48 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize(
-    ("group", "needs_tls", "says"),
+    ("name", "group", "needs_tls", "says"),
     [
-        (CLUSTER, None, "with cluster mode, which was not known when the application started; restart it"),
-        (described(TransitEncryptionEnabled=False), "REDIS_TOKEN", "what REDIS_TOKEN gives could be read"),
+        (replace(NAME, db=2), CLUSTER, None, "one database, number 0; leave the number out"),
+        (NAME, described(TransitEncryptionEnabled=False), "REDIS_TOKEN", "what REDIS_TOKEN gives could be read"),
     ],
 )
 def test_a_group_that_cannot_be_used_says_why(
-    api: Api, group: dict[str, Any], needs_tls: str | None, says: str
+    api: Api, name: GroupName, group: dict[str, Any], needs_tls: str | None, says: str
 ) -> None:
     """In the log and, by its class, in the errors of the store; what was good before stays."""
     for answer in (group, described(), group):
         api.will_say(answer)
-    asked = make_group(needs_tls=needs_tls)
-    assert asked.nodes({}) is None
+    asked = make_group(needs_tls=needs_tls, name=name)
     asked.inquiry.ask()
     assert says in (asked.unusable or "")
     assert says in (asked.inquiry.problem or "")
     with pytest.raises(UnusableGroup) as caught:
-        asked.place(is_master=True)
+        nodes_of(asked).seeds()
     assert classify(caught.value) is ErrorClass.UNREACHABLE
     asked.inquiry.ask()
     assert asked.unusable is None
     asked.inquiry.ask()
-    assert asked.place(is_master=True) == (PRIMARY, True)
+    assert nodes_of(asked).single() == Servers(PRIMARY, (READER,))
 
 
 def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
-    """Our time-outs and credentials; certificates are checked against the host."""
-    group = make_group()
+    """Our time-outs and credentials, the database of the URL; certificates are checked against the host."""
+    nodes = make_group(name=replace(NAME, db=3)).nodes({"password": "token", "ssl_ca_certs": "/etc/ssl/ca.pem"})
     pool = make_pool(
-        group,
-        is_master=False,
+        Route(Directory(nodes, connect=lambda address, timeout: None), SINGLE, is_master=False),
         waits={"socket_timeout": 0.2},
-        options={"password": "token"},
-        tls_options={"ssl_ca_certs": "/etc/ssl/ca.pem"},
+        options=nodes.options,
         max_connections=7,
         timeout=0.05,
     )
     connection = pool.connection_class(**pool.connection_kwargs)
     assert (pool.max_connections, pool.timeout, pool.connection_class) == (7, 0.05, Connection)
-    assert (connection.socket_timeout, connection.password, connection.db) == (0.2, "token", 0)
+    assert (connection.socket_timeout, connection.password, connection.db) == (0.2, "token", 3)
     assert (connection.ca_certs, connection.check_hostname) == ("/etc/ssl/ca.pem", True)
     assert connection.cert_reqs.name == "CERT_REQUIRED"
     assert "token" not in repr(connection)
-    with pytest.raises(NotDiscoveredYet):
+    with pytest.raises(driver.ConnectionError):
         connection.connect()
 
 
@@ -333,7 +362,7 @@ def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Pa
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     group = make_group(Memory(path, NAME))
     assert group.known
-    assert group.place(is_master=False) == (READER, True)
+    assert nodes_of(group).single() == Servers(PRIMARY, (READER,))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
