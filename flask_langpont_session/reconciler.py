@@ -382,6 +382,7 @@ class Reconciler:
             timeout=_TIMEOUT,
         )
         if updated is not None:
+            self._repository.row_changed(row.digest)
             self._push(row.digest)
         return updated is not None
 

@@ -253,6 +253,18 @@ class Journal:
         with self._file.transaction() as db:
             db.execute("DELETE FROM pushes WHERE seq = ?", (entry.seq,))
 
+    def row_changed(self, digest: str, at: float) -> None:
+        """Let the other workers of the host know that a session has another row in the database. Not an entry: the
+        change waits for nothing. Costs a microsecond.
+
+        :param at: monotonic seconds, after the commit.
+        """
+        self._file.shared_numbers().row_changed(digest, at)
+
+    def row_changed_at(self, digest: str) -> float:
+        """Monotonic seconds at which that was, or later. Long ago: it is not known to have been changed."""
+        return self._file.shared_numbers().row_changed_at(digest)
+
     # -- writes --------------------------------------------------------------------------------------------------
 
     def write(

@@ -24,6 +24,7 @@ import sqlite3
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,10 @@ BUSY_SECONDS = 0.2
 milliseconds."""
 
 _WORD = 8
+_MOMENTS = 1024
+"""Moments that are kept of all sessions. Two sessions that share one cost a question more, and hide nothing."""
+
+_SIZE = _WORD * (1 + _MOMENTS)
 _HALF = 0xFFFF_FFFF
 
 _FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -71,13 +76,16 @@ class Generation:
     Both numbers are one aligned word, which a processor reads in one piece; read one after the other, they could be of
     two moments. They wrap around after four thousand million transactions.
 
+    Behind them lies when a session's row in the database was last changed from this host: see :meth:`row_changed`.
+
     :param path: of the journal; None: it is in this process' memory, and so is this.
     """
 
     def __init__(self, path: Path | None) -> None:
-        memory = memoryview(bytearray(_WORD) if path is None else _shared_memory(path))
-        self._word = memory.cast("Q")
-        self._began_ended = memory.cast("I")
+        memory = memoryview(bytearray(_SIZE) if path is None else _shared_memory(path))
+        self._word = memory[:_WORD].cast("Q")
+        self._began_ended = memory[:_WORD].cast("I")
+        self._moments = memory[_WORD:].cast("d")
 
     def settled(self) -> int | None:
         """Equal to an earlier answer if nobody committed between the two; None: somebody may be about to."""
@@ -96,6 +104,22 @@ class Generation:
         """The transaction is committed or taken back."""
         if self._began_ended[0] == number:
             self._began_ended[1] = number
+
+    def row_changed(self, digest: str, at: float) -> None:
+        """The row of a session was changed; to be called after the commit, before anybody is told.
+
+        :param at: monotonic seconds, which the processes of a host share.
+        """
+        self._moments[_moment_of(digest)] = at
+
+    def row_changed_at(self, digest: str) -> float:
+        """When that was last; of a session whose place is taken by another one, later. 0: never."""
+        at: float = self._moments[_moment_of(digest)]
+        return at
+
+
+def _moment_of(digest: str) -> int:
+    return zlib.crc32(digest.encode()) % _MOMENTS
 
 
 class _Side:
@@ -256,6 +280,14 @@ class JournalFile:
             self.writer.close()
             self.reader.close()
 
+    def shared_numbers(self) -> Generation:
+        """Of a file that is open; else it is opened."""
+        generation = self._generation
+        if generation is not None and self._pid == os.getpid():
+            return generation
+        with self._lent(self.reader):
+            return self._shared_numbers()
+
     def state(self) -> tuple[Generation, int] | None:
         """Equal to an earlier one if nobody has committed since; None: SQLite has to be asked. Takes no lock.
 
@@ -354,9 +386,9 @@ def _shared_memory(path: Path) -> mmap.mmap:
     try:
         # Written, not only made long: on a full disk a hole in the file would end this process at its first use.
         # Appended: of two processes that do this at the same time none sets the other's numbers back.
-        if os.fstat(descriptor).st_size < _WORD and os.write(descriptor, bytes(_WORD)) < _WORD:
+        if os.fstat(descriptor).st_size < _SIZE and os.write(descriptor, bytes(_SIZE)) < _SIZE:
             raise OSError(errno.ENOSPC, "no room for the generation")
-        return mmap.mmap(descriptor, _WORD)
+        return mmap.mmap(descriptor, _SIZE)
     finally:
         os.close(descriptor)
 

@@ -112,3 +112,17 @@ def test_what_a_worker_knows_from_before_the_outage_does_not_count(make_app: Mak
         assert here.post("/set", json={"daily_limit": limit}).status_code == 200
         with switched_off(other, "primary"):
             assert there.get("/get/daily_limit").json["value"] == limit
+
+
+def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_does_not(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey
+) -> None:
+    """Redis has it, so nothing waits in the journal that could tell the other one."""
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy, daily_limit=0)
+    there = browser(cut_off, here.cookie)
+    lose_the_primary(cut_off, proxy, there)
+    for limit in range(1, 4):
+        assert there.get("/get/daily_limit").json["value"] == limit - 1
+        assert here.post("/set", json={"daily_limit": limit}).status_code == 200
+        assert there.get("/get/daily_limit").json["value"] == limit

@@ -934,9 +934,21 @@ def test_the_numbers_are_made_by_several_at_once(path: Path) -> None:
     late = os.open(numbers, os.O_WRONLY | os.O_APPEND)
     os.write(late, bytes(8))
     os.close(late)
-    assert numbers.read_bytes()[:8] == before
+    assert numbers.read_bytes()[: len(before)] == before
     assert not durable.is_empty()
     durable.close()
+
+
+def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process says when, also over a small file of an older release; neither side asks SQLite."""
+    path.with_name(f"{path.name}-gen").write_bytes(bytes(8))
+    asked = questions(durable)
+    assert durable.row_changed_at("d") == 0
+    output(process("journal.row_changed('d', 7.5)", path))
+    assert (durable.row_changed_at("d"), durable.row_changed_at("other")) == (7.5, 0)
+    assert in_fork(lambda: durable.row_changed_at("d")) == "7.5"
+    assert asked == []
+    assert durable.is_empty()
 
 
 def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
