@@ -281,7 +281,10 @@ class Monitor:
         """Whether the answering stores took what they can take, but for single entries: those wait on, laid over all
         reads of this host, and keep nobody from a store."""
         try:
-            left = self._reconciler.run(redis=redis, database=database, shards=shards)
+            with self._journal.alone() as is_alone:
+                if not is_alone:
+                    return False  # a worker of the host is at it
+                left = self._reconciler.run(redis=redis, database=database, shards=shards)
         except StoreError as error:
             if error.store == "journal":
                 log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -102,6 +102,10 @@ class Journal:
         """Let go of the file. Never raises; the next call opens it again. A journal in memory is gone."""
         self._file.close()
         self._looked = None, False
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """For what only one worker of the host may do at a time: whether it is this one. Nobody waits."""
+        return self._file.alone()
 
     # -- questions -----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ Five rules shape this module:
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import sqlite3
@@ -192,6 +193,8 @@ class JournalFile:
         self._generation: Generation | None = None
         self._pid = 0
         self._age = 0
+        self._alone = threading.Lock()
+        self._lock: int | None = None
         _files.add(self)
 
     @contextmanager
@@ -226,6 +229,40 @@ class JournalFile:
         disk, and who asks whether there are entries is not made to look again."""
         with self._lent(self.writer) as (db, deadline), _unforced(db), _begun(db, "IMMEDIATE", deadline):
             yield db
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether this is now the only one of all processes and threads that is in here; nobody waits. Who is killed
+        in here is out of it."""
+        if not self._alone.acquire(blocking=False):
+            yield False
+            return
+        try:
+            yield self.path is None or self._is_locked()
+        finally:
+            self._unlock()
+            self._alone.release()
+
+    def _is_locked(self) -> bool:
+        with self._lent(self.reader):  # which makes the file that is locked
+            assert self.path is not None
+            self._lock = os.open(_generation_path(self.path), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                # Not a lock of the file itself: SQLite has those.
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    def drop_lock(self) -> None:
+        """In a forked child: what it has inherited is its parent's."""
+        self._alone = threading.Lock()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def others_state(self) -> tuple[int, int]:
         """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
@@ -334,6 +371,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     _turns.update(write=threading.RLock(), read=threading.RLock())
     for file in list(_files):
+        file.drop_lock()
         # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
         file.close()
 

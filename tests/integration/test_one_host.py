@@ -126,3 +126,33 @@ def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_doe
         assert there.get("/get/daily_limit").json["value"] == limit - 1
         assert here.post("/set", json={"daily_limit": limit}).status_code == 200
         assert there.get("/get/daily_limit").json["value"] == limit
+
+
+def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_for_a_conflict(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the merge and the note of it, another worker would hold the newer value against what was just merged."""
+    one, other, cut_off = make_app(), make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(one, input_text="before")
+    browser(other, here.cookie).get("/get/input_text")
+    there = browser(cut_off, here.cookie)
+    assert there.get("/get/input_text").json["value"] == "before"
+    reconciler = parts(one).monitor._reconciler
+    note_merged = reconciler._note_merged
+
+    def meanwhile(*arguments: Any) -> Any:
+        assert there.post("/set", json={"input_text": "second"}).status_code == 200
+        parts(other).monitor.tick()
+        return note_merged(*arguments)
+
+    with parts(one).monitor.paused(), parts(other).monitor.paused():
+        lose_the_primary(cut_off, proxy, there)
+        assert there.post("/set", json={"input_text": "first"}).status_code == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(reconciler, "_note_merged", meanwhile)
+            patch.setattr(reconciler, "run", lambda **stores: reconciler._run_once(**stores)[1])
+            parts(one).monitor.tick()
+        parts(other).monitor.tick()
+    assert waiting(other) == 0
+    assert here.get("/get/input_text").json["value"] == "second"
+    assert there.get("/get/input_text").json["value"] == "second"

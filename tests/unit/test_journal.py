@@ -951,6 +951,43 @@ def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path
     assert durable.is_empty()
 
 
+def test_only_one_worker_is_alone(journal: Journal) -> None:
+    """Whoever comes second is told so and does not wait; afterwards the next one is, also after an error."""
+    with journal.alone() as first, journal.alone() as second:
+        assert (first, second) == (True, False)
+    with pytest.raises(StoreError), journal.alone():
+        raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
+    with journal.alone() as again:
+        assert again
+
+
+def test_who_is_killed_or_has_forked_keeps_nobody_out(durable: Journal, sibling: Journal, path: Path) -> None:
+    """Another process is kept out until the one that is alone is killed; a child has no part in its parent's turn."""
+
+    def is_alone(journal: Journal) -> bool:
+        with journal.alone() as alone:
+            return alone
+
+    worker = process("with journal.alone():\n    wait()", path)
+    assert worker.stdout and worker.stdout.readline() == "ready\n"
+    assert not is_alone(durable)
+    worker.kill()
+    worker.wait(timeout=60)
+    assert is_alone(durable)
+    with durable.alone():
+        assert in_fork(lambda: is_alone(durable)) == "False"
+        assert not is_alone(sibling)
+    assert is_alone(sibling)
+    with durable.alone():
+        if (child := os.fork()) == 0:
+            signal.pause()
+    try:
+        assert is_alone(sibling)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
     """Two workers write all the time, and are killed; nobody ever believes what is not so.
 
