@@ -978,12 +978,17 @@ def test_who_is_killed_or_has_forked_keeps_nobody_out(durable: Journal, sibling:
         assert in_fork(lambda: is_alone(durable)) == "False"
         assert not is_alone(sibling)
     assert is_alone(sibling)
+    reader, writer = os.pipe()
     with durable.alone():
         if (child := os.fork()) == 0:
+            os.write(writer, b".")
             signal.pause()
     try:
+        os.read(reader, 1)
         assert is_alone(sibling)
     finally:
+        os.close(reader)
+        os.close(writer)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
