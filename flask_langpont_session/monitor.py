@@ -281,7 +281,10 @@ class Monitor:
         """Whether the answering stores took what they can take, but for single entries: those wait on, laid over all
         reads of this host, and keep nobody from a store."""
         try:
-            left = self._reconciler.run(redis=redis, database=database, shards=shards)
+            with self._journal.alone() as is_alone:
+                if not is_alone:
+                    return False  # a worker of the host is at it
+                left = self._reconciler.run(redis=redis, database=database, shards=shards)
         except StoreError as error:
             if error.store == "journal":
                 log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
@@ -409,12 +412,14 @@ class Monitor:
         breaker = self._health.breakers.get((store, READ))
         return breaker is not None and breaker.cause == ErrorClass.IDENTITY_REFUSED.name
 
-    def recover(self, store: str, directions: Collection[str]) -> None:
+    def recover(self, store: str, directions: Collection[str]) -> bool:
         """Replay what waited for a store, then, and only then, let requests use it again.
 
         What changed meanwhile is brought to Redis as far as that is done at once; the rest follows. Nobody believes
         what Redis has from before: leases have run out, and after a loss the fence stands. While the database is kept
         from requests, though, they go by what Redis says.
+
+        :return: False: not yet; what waited could not be brought home, or another worker of the host is at it.
         """
         role = role_of(store)
         if role != DATABASE:
@@ -431,7 +436,7 @@ class Monitor:
             self._incident_since(opened_at, *(self._health.shards if role == DATABASE else (shard_of(store),)))
         if not self._replay(bool(shards), database, shards):
             self._good[store] = 0
-            return
+            return False
         self._settle_incidents(shards, database)
         for direction in directions:
             self._close(store, direction)
@@ -439,6 +444,7 @@ class Monitor:
         self._pauses.pop(store, None)
         self._next_probe.pop(store, None)
         self._recovered_at = self._clock()
+        return True
 
     def _opened_at(self, store: str, direction: str) -> float:
         breaker = self._health.breakers.get((store, direction))

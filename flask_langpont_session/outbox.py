@@ -7,6 +7,7 @@ the request goes on with what is left.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -84,6 +85,19 @@ class Outbox:
         :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
         self._do(lambda: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch))
+
+    def row_changed(self, digest: str) -> None:
+        """The database has another row of this session: what other workers of this host have of it is out of date."""
+        self._do(lambda: self._journal.row_changed(digest, self._clock()))
+
+    def row_changed_at(self, digest: str) -> float:
+        """When a worker of this host last changed the row, monotonic seconds, or later; infinity: nobody can say."""
+        try:
+            at = self._journal.row_changed_at(digest)
+        except StoreError as error:
+            self._failed(error)
+            return math.inf
+        return at if at <= self._clock() else -math.inf  # one that is yet to come is from before the machine's start
 
     def publish(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
         """Put local copies where the other workers of the host can read them."""

@@ -382,6 +382,7 @@ class Reconciler:
             timeout=_TIMEOUT,
         )
         if updated is not None:
+            self._repository.row_changed(row.digest)
             self._push(row.digest)
         return updated is not None
 
@@ -418,7 +419,7 @@ class Reconciler:
             return []
         copy = write.digest, write.category, answer.categories[write.category]
         local.put_category(*copy, is_truth=True)
-        return [copy] if self._journal.outages() else []
+        return [copy]
 
     def _send(self, writes: Sequence[PendingWrite]) -> Merged:
         if not writes:

@@ -99,7 +99,7 @@ class SessionRepository:
         self._now_ms = now_ms
         self._limits = (settings.max_fields, settings.max_category_bytes)
         self._visibility = Visibility(settings, local)
-        self._outbox = Outbox(journal, self._visibility, recorder, emit)
+        self._outbox = Outbox(journal, self._visibility, recorder, emit, clock=clock)
         self._verifier = Verifier(
             settings,
             primary=self.primary,
@@ -442,6 +442,7 @@ class SessionRepository:
         if updated is None or updated.state is not RowState.VALID:
             self._settle_revoked(row.digest, row.version, walk, in_database=True)
             return None
+        self.row_changed(row.digest)
         self.local.put_auth(updated, began)
         return updated
 
@@ -698,6 +699,7 @@ class SessionRepository:
 
     def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
         self.local.kill(digest)
+        self.row_changed(digest)
         self.no_longer_in_use(digest)
         in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
         if not (in_database and in_redis):
@@ -772,6 +774,7 @@ class SessionRepository:
         self.recorder.count("sessions_ended", by=sum(not self.local.is_dead(digest) for digest in digests))
         for digest in digests:
             self.local.kill(digest)
+            self.row_changed(digest)
             self.no_longer_in_use(digest)
         buried = [self._bury_all(group, walk, in_database) for group in self._by_shard(digests)]
         in_redis = all(buried)
@@ -855,6 +858,10 @@ class SessionRepository:
         log.error("%s was not stored (%s); the old data is kept", what, reason)
         self.recorder.count("values_rejected")
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
+
+    def row_changed(self, digest: str) -> None:
+        """Have no worker of this host believe what it was told of this session before."""
+        self._outbox.row_changed(digest)
 
     def publish_copies(self, shards: Container[str]) -> None:
         """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -15,6 +16,9 @@ from . import events
 from .extension import state_of
 from .health import READ, WRITE, Health
 from .stores.base import ErrorClass, StoreError, role_of
+
+_PATIENCE = 2.0
+"""Seconds; a store that is really out of order is left to the monitor."""
 
 
 @contextmanager
@@ -36,8 +40,10 @@ def switched_off(app: Flask, *stores: str) -> Iterator[None]:
             state.monitor.share_outage()
             yield
         finally:
+            deadline = time.monotonic() + _PATIENCE
             for name in names:
-                state.monitor.recover(name, (READ, WRITE))
+                while not state.monitor.recover(name, (READ, WRITE)) and time.monotonic() < deadline:
+                    time.sleep(0.01)  # another application on the same journal may be at it
 
 
 def _named(store: str, health: Health) -> list[str]:

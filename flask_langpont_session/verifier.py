@@ -253,9 +253,11 @@ class Verifier:
         )
 
     def _just_asked(self, digest: str, walk: Walk) -> Copy | None:
-        """While Redis is not healthy: what the database said a moment ago, and since then. What this worker has from
-        before may be older than what another one has put into Redis."""
-        held = None if walk.primary_is_healthy else self._held(digest, since=walk.view.lost_at)
+        """While Redis is not healthy: what the database said a moment ago. Not from before the outage: it may be older
+        than what another worker has put into Redis; nor from before a change by another worker of this host."""
+        if walk.primary_is_healthy:
+            return None
+        held = self._held(digest, since=max(walk.view.lost_at, self._outbox.row_changed_at(digest)))
         return held if held and was_just_asked(held) else None
 
     def _age_ms(self, held: LocalAuth) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -102,6 +102,10 @@ class Journal:
         """Let go of the file. Never raises; the next call opens it again. A journal in memory is gone."""
         self._file.close()
         self._looked = None, False
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """For what only one worker of the host may do at a time: whether it is this one. Nobody waits."""
+        return self._file.alone()
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -252,6 +256,18 @@ class Journal:
         """The push is done. One that was queued since then stays."""
         with self._file.transaction() as db:
             db.execute("DELETE FROM pushes WHERE seq = ?", (entry.seq,))
+
+    def row_changed(self, digest: str, at: float) -> None:
+        """Let the other workers of the host know that a session has another row in the database. Not an entry: the
+        change waits for nothing. Costs a microsecond.
+
+        :param at: monotonic seconds, after the commit.
+        """
+        self._file.shared_numbers().row_changed(digest, at)
+
+    def row_changed_at(self, digest: str) -> float:
+        """Monotonic seconds at which that was, or later. Long ago: it is not known to have been changed."""
+        return self._file.shared_numbers().row_changed_at(digest)
 
     # -- writes --------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,14 @@ Five rules shape this module:
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import sqlite3
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +39,10 @@ BUSY_SECONDS = 0.2
 milliseconds."""
 
 _WORD = 8
+_MOMENTS = 1024
+"""Moments that are kept of all sessions. Two sessions that share one cost a question more, and hide nothing."""
+
+_SIZE = _WORD * (1 + _MOMENTS)
 _HALF = 0xFFFF_FFFF
 
 _FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -71,13 +77,16 @@ class Generation:
     Both numbers are one aligned word, which a processor reads in one piece; read one after the other, they could be of
     two moments. They wrap around after four thousand million transactions.
 
+    Behind them lies when a session's row in the database was last changed from this host: see :meth:`row_changed`.
+
     :param path: of the journal; None: it is in this process' memory, and so is this.
     """
 
     def __init__(self, path: Path | None) -> None:
-        memory = memoryview(bytearray(_WORD) if path is None else _shared_memory(path))
-        self._word = memory.cast("Q")
-        self._began_ended = memory.cast("I")
+        memory = memoryview(bytearray(_SIZE) if path is None else _shared_memory(path))
+        self._word = memory[:_WORD].cast("Q")
+        self._began_ended = memory[:_WORD].cast("I")
+        self._moments = memory[_WORD:].cast("d")
 
     def settled(self) -> int | None:
         """Equal to an earlier answer if nobody committed between the two; None: somebody may be about to."""
@@ -96,6 +105,22 @@ class Generation:
         """The transaction is committed or taken back."""
         if self._began_ended[0] == number:
             self._began_ended[1] = number
+
+    def row_changed(self, digest: str, at: float) -> None:
+        """The row of a session was changed; to be called after the commit, before anybody is told.
+
+        :param at: monotonic seconds, which the processes of a host share.
+        """
+        self._moments[_moment_of(digest)] = at
+
+    def row_changed_at(self, digest: str) -> float:
+        """When that was last; of a session whose place is taken by another one, later. 0: never."""
+        at: float = self._moments[_moment_of(digest)]
+        return at
+
+
+def _moment_of(digest: str) -> int:
+    return zlib.crc32(digest.encode()) % _MOMENTS
 
 
 class _Side:
@@ -168,6 +193,8 @@ class JournalFile:
         self._generation: Generation | None = None
         self._pid = 0
         self._age = 0
+        self._alone = threading.Lock()
+        self._lock: int | None = None
         _files.add(self)
 
     @contextmanager
@@ -202,6 +229,40 @@ class JournalFile:
         disk, and who asks whether there are entries is not made to look again."""
         with self._lent(self.writer) as (db, deadline), _unforced(db), _begun(db, "IMMEDIATE", deadline):
             yield db
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether this is now the only one of all processes and threads that is in here; nobody waits. Who is killed
+        in here is out of it."""
+        if not self._alone.acquire(blocking=False):
+            yield False
+            return
+        try:
+            yield self.path is None or self._is_locked()
+        finally:
+            self._unlock()
+            self._alone.release()
+
+    def _is_locked(self) -> bool:
+        with self._lent(self.reader):  # which makes the file that is locked
+            assert self.path is not None
+            self._lock = os.open(_generation_path(self.path), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                # Not a lock of the file itself: SQLite has those.
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    def drop_lock(self) -> None:
+        """In a forked child: what it has inherited is its parent's."""
+        self._alone = threading.Lock()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def others_state(self) -> tuple[int, int]:
         """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
@@ -256,6 +317,14 @@ class JournalFile:
             self.writer.close()
             self.reader.close()
 
+    def shared_numbers(self) -> Generation:
+        """Of a file that is open; else it is opened."""
+        generation = self._generation
+        if generation is not None and self._pid == os.getpid():
+            return generation
+        with self._lent(self.reader):
+            return self._shared_numbers()
+
     def state(self) -> tuple[Generation, int] | None:
         """Equal to an earlier one if nobody has committed since; None: SQLite has to be asked. Takes no lock.
 
@@ -302,6 +371,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     _turns.update(write=threading.RLock(), read=threading.RLock())
     for file in list(_files):
+        file.drop_lock()
         # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
         file.close()
 
@@ -354,9 +424,9 @@ def _shared_memory(path: Path) -> mmap.mmap:
     try:
         # Written, not only made long: on a full disk a hole in the file would end this process at its first use.
         # Appended: of two processes that do this at the same time none sets the other's numbers back.
-        if os.fstat(descriptor).st_size < _WORD and os.write(descriptor, bytes(_WORD)) < _WORD:
+        if os.fstat(descriptor).st_size < _SIZE and os.write(descriptor, bytes(_SIZE)) < _SIZE:
             raise OSError(errno.ENOSPC, "no room for the generation")
-        return mmap.mmap(descriptor, _WORD)
+        return mmap.mmap(descriptor, _SIZE)
     finally:
         os.close(descriptor)
 

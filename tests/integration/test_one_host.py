@@ -64,6 +64,24 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
     assert there.get("/get/input_text").json["value"] == "later"
 
 
+def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_outage_back(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever recovers says so for the whole host; who has not is heard again only a little later."""
+    monkeypatch.setattr(monitor, "_ANXIOUS", 600.0)
+    monkeypatch.setattr(monitor, "_COPIES_LINGER", 600.0)
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy, input_text="before")
+    there = browser(cut_off, here.cookie)
+    assert there.get("/get/input_text").json["value"] == "before"
+    lose_the_primary(cut_off, proxy, there)
+    with parts(healthy).monitor.paused():
+        assert there.post("/set", json={"input_text": "during"}).status_code == 200
+        parts(cut_off).repository.journal.outage_over("primary")
+    wait_for(lambda: waiting(cut_off) == 0, "the sibling brought it home")
+    assert there.get("/get/input_text").json["value"] == "during"
+
+
 def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultProxy, primary: Valkey) -> None:
     """A worker that writes while they wait for the merge does not keep them as part of its own copy."""
 
@@ -112,3 +130,46 @@ def test_what_a_worker_knows_from_before_the_outage_does_not_count(make_app: Mak
         assert here.post("/set", json={"daily_limit": limit}).status_code == 200
         with switched_off(other, "primary"):
             assert there.get("/get/daily_limit").json["value"] == limit
+
+
+def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_does_not(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey
+) -> None:
+    """Redis has it, so nothing waits in the journal that could tell the other one."""
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy, daily_limit=0)
+    there = browser(cut_off, here.cookie)
+    lose_the_primary(cut_off, proxy, there)
+    for limit in range(1, 4):
+        assert there.get("/get/daily_limit").json["value"] == limit - 1
+        assert here.post("/set", json={"daily_limit": limit}).status_code == 200
+        assert there.get("/get/daily_limit").json["value"] == limit
+
+
+def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_for_a_conflict(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the merge and the note of it, another worker would hold the newer value against what was just merged."""
+    one, other, cut_off = make_app(), make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(one, input_text="before")
+    browser(other, here.cookie).get("/get/input_text")
+    there = browser(cut_off, here.cookie)
+    assert there.get("/get/input_text").json["value"] == "before"
+    reconciler = parts(one).monitor._reconciler
+    note_merged = reconciler._note_merged
+
+    def meanwhile(*arguments: Any) -> Any:
+        assert there.post("/set", json={"input_text": "second"}).status_code == 200
+        parts(other).monitor.tick()
+        return note_merged(*arguments)
+
+    with parts(one).monitor.paused(), parts(other).monitor.paused():
+        lose_the_primary(cut_off, proxy, there)
+        assert there.post("/set", json={"input_text": "first"}).status_code == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(reconciler, "_note_merged", meanwhile)
+            patch.setattr(reconciler, "run", lambda **stores: reconciler._run_once(**stores)[1])
+            parts(one).monitor.tick()
+    wait_for(lambda: waiting(other) == 0, "everything home")
+    assert here.get("/get/input_text").json["value"] == "second"
+    wait_for(lambda: there.get("/get/input_text").json["value"] == "second", "the same there")

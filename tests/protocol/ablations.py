@@ -244,12 +244,11 @@ def _waits_for_nothing(self: walk.Walk, error: Any, direction: str, operation: s
 _failed = walk.Walk._failed
 
 
-def _claims_what_is_gone(self: journal.Journal, write: Any) -> bool:
-    _claim(self, write)
-    return True
-
-
-_claim = journal.Journal.claim
+def _claims_afterwards(self: reconciler.Reconciler, fresh: Any, writes: Any) -> None:
+    merged = self._send(fresh)
+    for write in fresh:
+        self._journal.claim(write)
+    self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version)
 
 
 ABLATIONS: tuple[Ablation, ...] = (
@@ -298,7 +297,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("short digests", events, "short", lambda digest: digest),
     Ablation("push of what Redis missed", outbox.Outbox, "queue_push", _nothing),
     Ablation("base of a merge", sim_redis, "may_replace", lambda now, change, version, written: True),
-    Ablation("additions are claimed", journal.Journal, "claim", _claims_what_is_gone),
+    Ablation("additions are claimed", reconciler.Reconciler, "_merge", _claims_afterwards),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
     Ablation("S2", leases.Life, "is_slide_due", _never_due),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),

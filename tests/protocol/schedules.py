@@ -561,9 +561,15 @@ KEPT = (
         add w0 s0               # waits in the journal
         full primary off
         a: tick w1
-        step a                  # w1 is about to bring it home
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a                  # w1 has just brought it home
+        crash w1
         tick w0
-        finish a
         heal
         """,
     ),

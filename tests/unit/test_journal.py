@@ -937,9 +937,63 @@ def test_the_numbers_are_made_by_several_at_once(path: Path) -> None:
     late = os.open(numbers, os.O_WRONLY | os.O_APPEND)
     os.write(late, bytes(8))
     os.close(late)
-    assert numbers.read_bytes()[:8] == before
+    assert numbers.read_bytes()[: len(before)] == before
     assert not durable.is_empty()
     durable.close()
+
+
+def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process says when, also over a small file of an older release; neither side asks SQLite."""
+    path.with_name(f"{path.name}-gen").write_bytes(bytes(8))
+    asked = questions(durable)
+    assert durable.row_changed_at("d") == 0
+    output(process("journal.row_changed('d', 7.5)", path))
+    assert (durable.row_changed_at("d"), durable.row_changed_at("other")) == (7.5, 0)
+    assert in_fork(lambda: durable.row_changed_at("d")) == "7.5"
+    assert asked == []
+    assert durable.is_empty()
+
+
+def test_only_one_worker_is_alone(journal: Journal) -> None:
+    """Whoever comes second is told so and does not wait; afterwards the next one is, also after an error."""
+    with journal.alone() as first, journal.alone() as second:
+        assert (first, second) == (True, False)
+    with pytest.raises(StoreError), journal.alone():
+        raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
+    with journal.alone() as again:
+        assert again
+
+
+def test_who_is_killed_or_has_forked_keeps_nobody_out(durable: Journal, sibling: Journal, path: Path) -> None:
+    """Another process is kept out until the one that is alone is killed; a child has no part in its parent's turn."""
+
+    def is_alone(journal: Journal) -> bool:
+        with journal.alone() as alone:
+            return alone
+
+    worker = process("with journal.alone():\n    wait()", path)
+    assert worker.stdout and worker.stdout.readline() == "ready\n"
+    assert not is_alone(durable)
+    worker.kill()
+    worker.wait(timeout=60)
+    assert is_alone(durable)
+    with durable.alone():
+        assert in_fork(lambda: is_alone(durable)) == "False"
+        assert not is_alone(sibling)
+    assert is_alone(sibling)
+    reader, writer = os.pipe()
+    with durable.alone():
+        if (child := os.fork()) == 0:
+            os.write(writer, b".")
+            signal.pause()
+    try:
+        os.read(reader, 1)
+        assert is_alone(sibling)
+    finally:
+        os.close(reader)
+        os.close(writer)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:

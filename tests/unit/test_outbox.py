@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -71,3 +73,20 @@ def test_one_sessions_value_is_no_alarm(refusing: Refusing, caplog: pytest.LogCa
     assert refusing.recorder.counters() == {"journal_rejected": 1}
     assert lines(caplog, logging.CRITICAL) == []
     assert len(lines(caplog, logging.WARNING)) == 1
+
+
+def test_when_a_row_was_changed_is_known_to_all_or_nobody_is_believed(tmp_path: Path) -> None:
+    """Sibling workers say when; a moment from before the machine's start says nothing; no journal: believe nobody."""
+    now = 1_000.0
+    journals = [Journal(tmp_path / "journal"), Journal(tmp_path / "journal"), Journal(tmp_path)]
+    here, there, broken = (Outbox(each, cast(Any, None), Recorder(), clock=lambda: now) for each in journals)
+    assert there.row_changed_at("d") < now
+    here.row_changed("d")
+    assert there.row_changed_at("d") == now
+    assert there.row_changed_at("other") < now
+    journals[0].row_changed("d", now + 1)
+    assert there.row_changed_at("d") == -math.inf
+    broken.row_changed("d")
+    assert broken.row_changed_at("d") == math.inf
+    for journal in journals:
+        journal.close()

@@ -130,6 +130,7 @@ class Host:
         self.recorder = Recorder()
         self.local = LocalCopies(10, 60)
         self.no_longer_in_use: list[str] = []
+        self.changed: list[str] = []
         repository: Any = SimpleNamespace(
             journal=self.journal,
             primary=self.stores,
@@ -140,6 +141,7 @@ class Host:
             recorder=self.recorder,
             life_of=lambda category, kind, life: 1000,
             no_longer_in_use=self.no_longer_in_use.append,
+            row_changed=self.changed.append,
             health=SimpleNamespace(locate=lambda digest: ""),
             store=lambda name: self.stores,
         )
@@ -167,7 +169,8 @@ class Host:
         return [digest for live, _ in told for digest in live], [digest for _, dead in told for digest in dead]
 
     def waiting(self) -> dict[str, int]:
-        return {name: count for name, count in self.journal.counts().items() if count}
+        """For a store; a copy of what came home is for the other workers."""
+        return {name: count for name, count in self.journal.counts().items() if count and name != "copies"}
 
 
 @pytest.fixture
@@ -503,6 +506,7 @@ def test_auth_goes_to_the_database_and_from_there_to_redis(host: Host) -> None:
         ("push", A, 500),
     ]
     assert host.stores.rows[A].version == 4
+    assert host.changed == [A]
     assert host.waiting() == {}
 
 
