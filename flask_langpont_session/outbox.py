@@ -104,11 +104,16 @@ class Outbox:
         self._do(lambda: self._journal.publish_copies(copies))
 
     def taken(self, digest: str, changes: Mapping[str, CategoryChange], *, shadow: bool) -> None:
-        """Redis took newer values of these keys directly: what the journal holds of them is old."""
+        """Redis took newer values of these keys directly: what the journal holds of them is old.
+
+        While it holds anything, a worker of the host may not reach Redis: it shall see them, too, and build on them.
+        """
         if self.overlay(digest, shadow=shadow) is NOTHING:
             return
         for name, change in changes.items():
             self._do(lambda n=name, c=change: self._journal.forget_fields(digest, n, c.writes, shadow=shadow))  # type: ignore[misc]
+        if not shadow and (copies := self._visibility.copies(digest, changes)):
+            self.publish(copies)
 
     def keep(self, plan: Plan, changes: Mapping[str, CategoryChange], *, shadow: bool = False) -> bool:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.

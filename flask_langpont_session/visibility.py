@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .categories import AUTH, Feature, Priority
 from .config import Settings
@@ -123,12 +123,19 @@ class Visibility:
             change, version = changes[name], versions[name]
             if change.wipe or not version:
                 self._local.forget_category(digest, name)
+            elif version == 1:  # nothing was there
+                self._local.put_category(digest, name, CategoryCopy(version, apply_change({}, change)))
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == version - 1:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
                 fields: Fields = apply_change(loaded.beneath.get(name, loaded.fields[name]), change)
                 self._local.put_category(digest, name, CategoryCopy(version, fields))
             else:
                 self._local.patch_category(digest, name, change.writes, version)
+
+    def copies(self, digest: str, names: Iterable[str]) -> list[tuple[str, str, CategoryCopy]]:
+        """What this worker has of a session's categories, as (digest, category, copy)."""
+        found = ((digest, name, self._local.category(digest, name)) for name in names)
+        return [(digest, name, copy) for digest, name, copy in found if copy]
 
 
 def _newer(mine: CategoryCopy | None, hosts: CategoryCopy | None) -> CategoryCopy | None:

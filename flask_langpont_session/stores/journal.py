@@ -52,7 +52,8 @@ __all__ = [
 ]
 
 _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
-    OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies))"""
+    OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies)
+    OR EXISTS (SELECT 1 FROM outages))"""
 
 _ENTRIES = "SELECT entries FROM size"
 
@@ -110,7 +111,8 @@ class Journal:
     # -- questions -----------------------------------------------------------------------------------------------
 
     def is_empty(self) -> bool:
-        """Whether no write, revocation or push waits and no copy is published. Costs less than a microsecond."""
+        """Whether no write, revocation or push waits, no copy is published and no outage announced: nobody on this host
+        has anything to say of any session, or to hear. Costs less than a microsecond."""
         state = self._file.state()
         looked_at, empty = self._looked
         return empty if state is not None and state == looked_at else self._look()

@@ -146,6 +146,28 @@ def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_doe
         assert there.get("/get/daily_limit").json["value"] == limit
 
 
+def test_what_a_worker_that_reaches_redis_writes_is_seen_by_one_that_does_not(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey
+) -> None:
+    """Who cannot reach Redis reads it in the host's copy, and what it writes itself is laid upon that."""
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy)
+    there = browser(cut_off, here.cookie)
+    assert there.get("/get/input_text").json["value"] is None
+    lose_the_primary(cut_off, proxy, there)
+    with parts(healthy).monitor.paused():  # it brings nothing home meanwhile
+        for number in range(3):
+            assert here.post("/set", json={"input_text": f"healthy {number}"}).status_code == 200
+            assert there.get("/get/input_text").json["value"] == f"healthy {number}"
+            assert there.post("/set", json={"input_text": f"cut off {number}"}).status_code == 200
+            assert here.get("/get/input_text").json["value"] == f"cut off {number}"
+    newcomer = sign_in(healthy, input_text="new")
+    assert browser(cut_off, newcomer.cookie).get("/get/input_text").json["value"] == "new"
+    proxy.heal()
+    wait_for(lambda: parts(cut_off).health.level == 0 and waiting(cut_off) == 0, "the worker reaches Redis again")
+    assert here.get("/get/input_text").json["value"] == there.get("/get/input_text").json["value"] == "cut off 2"
+
+
 def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_for_a_conflict(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
