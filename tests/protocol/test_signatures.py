@@ -13,8 +13,10 @@ from flask_langpont_session.stores.redis import RedisStore
 from .sim_database import SimDatabase
 from .sim_redis import SimRedisStore
 
-NOT_SIMULATED = {"close", "create_tables", "key", "missing_tables", "purge", "run_commands", "take_most_in_use"}
-"""What is called at start, at exit, by operators and by exporters, or knows how keys are spelled."""
+NOT_SIMULATED = {
+    "asking", "close", "create_tables", "key", "missing_tables", "purge", "run_commands", "take_most_in_use",
+}  # fmt: skip
+"""What is called at start, at exit, by operators and by exporters, knows how keys are spelled, or is for clusters."""
 
 
 def methods(store: type) -> dict[str, list[tuple[str, Any, Any]]]:

@@ -645,15 +645,17 @@ def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
 
 
 def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
-    """An announcement carries the time of the last one, and does not make the journal non-empty."""
+    """An announcement carries the time of the last one, and all ask the journal for as long as it stands."""
     journal.announce_outage("primary")
     clock.now += 1
     journal.announce_outage("primary")
     journal.announce_outage("database")
     assert journal.outages() == {"primary": 1_001_000, "database": 1_001_000}
-    assert journal.is_empty()
     journal.outage_over("primary")
     assert journal.outages() == {"database": 1_001_000}
+    assert not journal.is_empty()
+    journal.outage_over("database")
+    assert journal.is_empty()
 
 
 def test_a_full_journal_still_takes_revocations(path: Path) -> None:
