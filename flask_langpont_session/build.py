@@ -31,9 +31,10 @@ from .monitor import Monitor
 from .repository import SessionRepository
 from .stores import cluster, connections, sentinel
 from .stores.base import StoreError, role_of, shard_of
-from .stores.cluster import ClusterStore, Directory, Nodes, Redis, ShardStore
+from .stores.cluster import ClusterStore, Redis, ShardStore
 from .stores.connections import Pool
 from .stores.database import Database, make_engine
+from .stores.directory import Directory, Nodes, is_cluster, parse
 from .stores.fence import Fence
 from .stores.journal import Journal
 from .stores.journal_file import NewerJournal
@@ -260,9 +261,9 @@ def _nodes(settings: Settings, cloud: Cloud) -> Nodes | None:
     credentials, tls_options = _credentials(settings, cloud), _tls_options(settings)
     if cloud.group is not None:
         return cloud.group.nodes({**tls_options, **credentials})
-    if not cluster.is_cluster(settings.redis_url):
+    if not is_cluster(settings.redis_url):
         return None
-    place = cluster.parse(settings.redis_url or "")
+    place = parse(settings.redis_url or "")
     return Nodes(lambda: place.seeds, lambda: place.tls, {**tls_options, **place.options, **credentials})
 
 

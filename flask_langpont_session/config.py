@@ -32,11 +32,20 @@ from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
 from .policy import Behaviour, Row
 from .serializer import check_key, encode
-from .stores import cluster, sentinel
+from .stores import directory, sentinel
 
 PREFIX = "LANGPONT_SESSION_"
 
-REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", *sentinel.SCHEMES, *cluster.SCHEMES, endpoints.SCHEME)
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "unix",
+    *sentinel.SCHEMES,
+    *directory.SCHEMES,
+    endpoints.SCHEME,
+)
 _URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 _LOCAL_REDIS = "redis://localhost:6379/0"
@@ -356,7 +365,7 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
 
 def is_local(redis_url: str | None) -> bool:
     """Whether a Redis URL names this very host. Sentinels and seeds may run here, what they know is on several."""
-    if any(knows(redis_url) for knows in (sentinel.is_sentinel, cluster.is_cluster, endpoints.is_elasticache)):
+    if any(knows(redis_url) for knows in (sentinel.is_sentinel, directory.is_cluster, endpoints.is_elasticache)):
         return False
     if not redis_url:
         return False
@@ -411,7 +420,7 @@ def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
         ),
     ]
     for name in ("replica_url", "replica_client"):
-        for knows, what in ((cluster.is_cluster, "cluster"), (endpoints.is_elasticache, "group")):
+        for knows, what in ((directory.is_cluster, "cluster"), (endpoints.is_elasticache, "group")):
             apart = knows(settings.redis_url) and getattr(settings, name) is not None
             found = f"{name.upper()}: the replicas of a {what} are found with its primaries; leave this out"
             rules.append(({"redis_url", name}, apart, found))
@@ -531,7 +540,7 @@ def _redis_url_problems(name: str, url: str | None) -> list[str]:
     label = PREFIX + name.upper()
     if sentinel.is_sentinel(url):
         return [f"{label}: {problem}" for problem in _sentinel_problems(url)]
-    if cluster.is_cluster(url):
+    if directory.is_cluster(url):
         return [f"{label}: {problem}" for problem in _cluster_problems(name, url)]
     if endpoints.is_elasticache(url):
         return [f"{label}: {problem}" for problem in _elasticache_problems(name, url)]
@@ -582,7 +591,7 @@ def _cluster_problems(name: str, url: str) -> list[str]:
     problems = _option_problems(urlsplit("?" + url.partition("?")[2]))
     if not problems:
         try:
-            cluster.parse(url)
+            directory.parse(url)
         except ValueError as error:
             problems = [str(error)]
     if not problems and name == "replica_url":

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from redis import exceptions as driver
 
-from ..stores.cluster import Nodes
+from ..stores.directory import Nodes
 from ..stores.slots import Address as Address
 from ..stores.slots import Servers
 from .client import Unusable, aws_client

@@ -201,14 +201,15 @@ SQL_ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 _CLUSTER, _TLS = "topologies/test_cluster.py", "topologies/test_tls.py"
+_CLUSTER_FAULTS = "topologies/test_cluster_faults.py"
 
 ELSEWHERE: tuple[ProvedElsewhere, ...] = (
-    ProvedElsewhere(19, "slots without a server", (f"{_CLUSTER}::test_a_dead_shard_disturbs_nobody_else",)),
+    ProvedElsewhere(19, "slots without a server", (f"{_CLUSTER_FAULTS}::test_a_dead_shard_disturbs_nobody_else",)),
     ProvedElsewhere(20, "a node of a cluster dies",
-        (f"{_CLUSTER}::test_a_shard_that_fails_over_is_lost_and_found_alone",
+        (f"{_CLUSTER_FAULTS}::test_a_shard_that_fails_over_is_lost_and_found_alone",
          f"{_CLUSTER}::test_while_the_primary_is_away_its_replica_is_read")),
     ProvedElsewhere(21, "start without a cluster", (f"{_CLUSTER}::test_an_application_starts_before_its_cluster",)),
-    ProvedElsewhere(22, "slots that move", (f"{_CLUSTER}::test_slots_move_under_running_requests",)),
+    ProvedElsewhere(22, "slots that move", (f"{_CLUSTER_FAULTS}::test_slots_move_under_running_requests",)),
     ProvedElsewhere(23, "keys of several slots", (f"{_CLUSTER}::test_sessions_are_spread_and_each_is_in_one_slot",)),
     ProvedElsewhere(31, "certificates",
         (f"{_TLS}::test_another_host_is_not", f"{_TLS}::test_an_unknown_authority_is_not",

@@ -95,8 +95,8 @@ def test_time_outs_cross_nothing(wire: Wire, store: RedisStore, digests: list[st
         reader.read()
     seen = sum((reader.seen for reader in readers), Counter[str]())
     assert set(seen) == {"right", "time-out"}
-    assert seen["time-out"] >= 100
-    assert seen["right"] >= 80
+    assert seen["time-out"] >= 50
+    assert seen["right"] >= 40
 
 
 def _in_threads(works: list[Callable[[], None]]) -> None:
@@ -127,7 +127,7 @@ def test_an_interruption_at_any_line_crosses_nothing(
                 reader.read()
             step += stride
     assert set(reader.seen) == {"right", "Interruption"}
-    assert reader.seen["Interruption"] >= 30
+    assert reader.seen["Interruption"] >= 15
 
 
 def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) -> None:
@@ -157,7 +157,7 @@ def test_children_do_not_read_each_others_replies(wire: Wire, store: RedisStore,
     told = [_report(*child) for child in children]
     for seen in (*told, parent.seen):
         assert set(seen) == {"right", "time-out"}
-        assert min(seen.values()) >= 15
+        assert min(seen.values()) >= 5
 
 
 def _fork(store: RedisStore, digests: list[str], seed: int) -> tuple[int, int]:
@@ -192,4 +192,4 @@ def test_killed_greenlets_cross_nothing(wire: Wire, url: str, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     seen: Any = json.loads(done.stdout)
     assert set(seen) == {"right", "Timeout", "GreenletExit"}
-    assert min(seen.values()) >= 20
+    assert min(seen.values()) >= 10

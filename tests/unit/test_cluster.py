@@ -19,9 +19,9 @@ from flask_langpont_session.health import DATABASE, ONLY, PRIMARY, READ, REPLICA
 from flask_langpont_session.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.reconciler import Reconciler
-from flask_langpont_session.stores import cluster as subject
 from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.cluster import ClusterStore, Directory, Nodes
+from flask_langpont_session.stores.cluster import ClusterStore
+from flask_langpont_session.stores.directory import REST, Directory, Nodes, parse
 from flask_langpont_session.stores.fence import Canary, Fence
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.redis_errors import translate
@@ -141,11 +141,11 @@ def test_a_tag_leads_to_its_slot(slot: int) -> None:
 
 def test_what_a_url_says() -> None:
     """Seeds with and without ports, credentials, TLS by the scheme."""
-    place = subject.parse("valkeys+cluster://u:p%40@a,b:7000,[::1]:7001/0?ssl_ca_certs=x")
+    place = parse("valkeys+cluster://u:p%40@a,b:7000,[::1]:7001/0?ssl_ca_certs=x")
     assert place.seeds == (("a", 6379), ("b", 7000), ("::1", 7001))
     assert place.tls
     assert place.options == {"username": "u", "password": "p@", "ssl_ca_certs": "x"}
-    assert not subject.parse("redis+cluster://a").tls
+    assert not parse("redis+cluster://a").tls
 
 
 @pytest.mark.parametrize("name", ["REPLICA_URL", "REPLICA_CLIENT"])
@@ -286,7 +286,7 @@ def test_the_map_is_looked_at_when_it_is_time(known: Cluster) -> None:
     known.directory.note_moved(0, node(2))
     look(lost=False)
     assert len(known.asked) == 1
-    known.now += subject.REST
+    known.now += REST
     look(lost=False)
     assert len(known.asked) == 2
 

@@ -34,7 +34,8 @@ from flask_langpont_session.aws.endpoints import (
 )
 from flask_langpont_session.aws.inquiry import Inquiry
 from flask_langpont_session.stores.base import ErrorClass
-from flask_langpont_session.stores.cluster import Connection, Directory, Nodes, Route, make_pool
+from flask_langpont_session.stores.cluster import Connection, Route, make_pool
+from flask_langpont_session.stores.directory import Directory, Nodes
 from flask_langpont_session.stores.redis_errors import classify
 from flask_langpont_session.stores.slots import SINGLE, Servers
 
