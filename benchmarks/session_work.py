@@ -1,0 +1,132 @@
+"""``python -m benchmarks.session_work``: what the session itself takes, without Flask, before an outage and in it.
+
+One process; a primary without a replica, and SQLite. Timed is the session's own work for a request: opening it, reading
+or writing one key, saving it. Beside it stands how long the disk takes to keep 4 KB for good, which each write to the
+journal and each commit waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flask import Flask, session
+
+from example_app.processes import wait_until
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.extension import state_of
+
+USERS = 20
+
+WORK: Mapping[str, Callable[[Any, int], object]] = {
+    "read": lambda session, number: session.get("translation_context"),
+    "write, `high`": lambda session, number: session.update(translation_context=[number]),
+    "write, `medium`": lambda session, number: session.update(lang=str(number)),
+    "write, auth": lambda session, number: session.update(daily_limit=number),
+}
+
+
+def main() -> None:
+    """Measure and print a table, milliseconds."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--calls", type=int, default=2000, help="of each kind, before the outage and in it")
+    calls = parser.parse_args().calls
+    with (
+        TemporaryDirectory() as folder,
+        Valkey(Path(folder, "valkey")) as server,
+        application(Path(folder), server) as (app, cookies),
+    ):
+        print("| | level | p50, ms | p99, ms |\n| --- | ---: | ---: | ---: |")
+        print(row("4 KB kept by the disk", "", kept_by_the_disk(Path(folder, "file"), calls)))
+        for name, work in WORK.items():
+            print(row(name, "0", list(timed(app, cookies, work, calls))))
+        server.kill()
+        wait_until(lambda: level(app, cookies[0]) == 2, "the outage")
+        for name, work in WORK.items():
+            print(row(name, "2", list(timed(app, cookies, work, calls))))
+        assert level(app, cookies[0]) == 2
+
+
+@contextmanager
+def application(folder: Path, server: Valkey) -> Iterator[tuple[Flask, list[str]]]:
+    """With the defaults, and the cookies of its users."""
+    app = Flask("session_work", instance_path=str(folder))
+    app.config.update(
+        SECRET_KEY="the key of this benchmark, longer than 32 bytes",
+        LANGPONT_SESSION_REDIS_URL=server.url,
+        LANGPONT_SESSION_DATABASE_URL=f"sqlite:///{folder / 'sessions.sqlite3'}",
+        LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
+    )
+    LangPontSession(app)
+    state_of(app).repository.database.create_tables()
+
+    @app.post("/sign-in/<user>")
+    def sign_in(user: str) -> str:
+        session.update(_user_id=user, translation_context=[], daily_limit=0, lang="ja")
+        return "signed in"
+
+    try:
+        yield app, [signed_in(app, str(number)) for number in range(USERS)]
+    finally:
+        state_of(app).close()
+
+
+def signed_in(app: Flask, user: str) -> str:
+    """The cookie of a user."""
+    client = app.test_client()
+    assert client.post(f"/sign-in/{user}").status_code == 200
+    cookie = client.get_cookie("session")
+    assert cookie is not None
+    return cookie.value
+
+
+def level(app: Flask, cookie: str) -> int:
+    """Which one a request is served at."""
+    with app.test_request_context(headers={"Cookie": f"session={cookie}"}):
+        assert session.get("_user_id")
+        return state_of(app).health.level
+
+
+def timed(app: Flask, cookies: Sequence[str], work: Callable[[Any, int], object], calls: int) -> Iterator[float]:
+    """Seconds that the session takes in each of so many requests."""
+    sessions = app.session_interface
+    for number in range(calls):
+        cookie = cookies[number % len(cookies)]
+        context = app.test_request_context(headers={"Cookie": f"session={cookie}"})
+        with app.app_context():
+            request, response = context.request, app.response_class()
+            began = time.perf_counter()
+            opened: Any = sessions.open_session(app, request)
+            work(opened, number)
+            sessions.save_session(app, opened, response)
+            yield time.perf_counter() - began
+
+
+def kept_by_the_disk(path: Path, calls: int) -> list[float]:
+    """Seconds that it takes to write 4 KB and to have them kept."""
+    taken = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(calls):
+            began = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return taken
+
+
+def row(name: str, at_level: str, seconds: Sequence[float]) -> str:
+    """One line of the table."""
+    ordered = sorted(seconds)
+    p50, p99 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.99))
+    return f"| {name} | {at_level} | {p50:.2f} | {p99:.2f} |"
+
+
+if __name__ == "__main__":
+    main()
