@@ -545,8 +545,7 @@ def damaged(damage: Callable[[Any, str], object], still_there: Callable[[Any, st
 
 def of_another_type(client: Any, key: str) -> None:
     """A list where a hash was: WRONGTYPE."""
-    client.delete(key)
-    client.lpush(key, "x")
+    client.pipeline().delete(key).lpush(key, "x").execute()  # with no monitor in between
 
 
 def is_set_aside(client: Any, key: str) -> bool:

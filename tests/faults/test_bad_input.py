@@ -51,8 +51,8 @@ def damages(field: str) -> dict[str, Damage]:
         **{what: own_field(what, value) for what, value in METADATA.items()},
         "no fields of ours": lambda client, name: client.hdel(name, "@d", "@v", "@live", "@at", "@i", "@x", "@c"),
         "a text": lambda client, name: client.set(name, "x"),
-        "a set": lambda client, name: (client.delete(name), client.sadd(name, "x")),
-        "a stream": lambda client, name: (client.delete(name), client.xadd(name, {"a": "b"})),
+        "a set": lambda client, name: client.pipeline().delete(name).sadd(name, "x").execute(),
+        "a stream": lambda client, name: client.pipeline().delete(name).xadd(name, {"a": "b"}).execute(),
         "a name that is no text": lambda client, name: client.hset(name, b"\xff\xfe", b"1"),
     }
 

@@ -470,7 +470,7 @@ def test_what_a_killed_worker_journalled_comes_home_with_the_next(
 # -- damaged data ------------------------------------------------------------------------------------------------------
 
 DAMAGE: dict[str, Callable[[Any, str], object]] = {
-    "another type": lambda redis, key: (redis.delete(key), redis.lpush(key, "x")),
+    "another type": lambda redis, key: redis.pipeline().delete(key).lpush(key, "x").execute(),  # no monitor in between
     "foreign digest": lambda redis, key: redis.hset(key, "@d", "A" * 43),
     "no digest": lambda redis, key: redis.hdel(key, "@d"),
     "version is text": lambda redis, key: redis.hset(key, "@v", "abc"),
