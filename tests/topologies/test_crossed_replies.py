@@ -154,7 +154,7 @@ def test_children_do_not_read_each_others_replies(wire: Wire, store: RedisStore,
         parent = Readers(store, digests, seed=9)
         for number in range(40):
             parent.read(LATE / 4 if number % 2 else PATIENCE)
-    told = [_report(*child) for child in children]
+        told = [_report(*child) for child in children]  # while the fault lasts, however late a child begins
     for seen in (*told, parent.seen):
         assert set(seen) == {"right", "time-out"}
         assert min(seen.values()) >= 5
