@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,9 +64,16 @@ class Readers:
     def interrupt(self, step: int) -> bool:
         """A read that is interrupted at its `step`-th line. False: it had fewer."""
         before = self.seen["Interruption"]
+        reader = threading.Thread(target=self._interrupted, args=(step,))
+        reader.start()
+        reader.join()
+        return self.seen["Interruption"] > before
+
+    def _interrupted(self, step: int) -> None:
+        """In a thread that ends with it: what a trace function raises where an ``except`` is about to be left leaves
+        the error of the ``except`` behind in the thread (CPython 3.11), as context of all that is raised there."""
         with suppress(Interruption), Interrupter(step, self._count):
             self.read()
-        return self.seen["Interruption"] > before
 
     def _count(self) -> None:
         self.seen["Interruption"] += 1
