@@ -170,4 +170,6 @@ def test_the_page_fits_a_phone(visitor: Visitor, theme: str) -> None:
         visitor.page.click("button[value=dark]")
     expect(visitor.page.locator("html")).to_have_attribute("data-theme", theme)
     visitor.translate("お会いできて嬉しいです")
-    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
+    # Asked again where the page is just being replaced and has nothing in it.
+    visitor.page.wait_for_function("document.documentElement?.scrollWidth <= window.innerWidth")
+    assert visitor.page.evaluate("window.innerWidth") == 390

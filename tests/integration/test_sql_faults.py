@@ -80,6 +80,7 @@ class Row:
     :param cause: lasts while it is open.
     :param error: the class of what a call that meets it is answered, or the monitor that was faster.
     :param lost: the directions whose breaker opens.
+    :param hangs: it is noticed by waiting. (All else is noticed however patient the application is.)
     """
 
     name: str
@@ -87,11 +88,12 @@ class Row:
     cause: Cause
     error: str
     lost: frozenset[str]
+    hangs: bool = False
 
     @property
     def timeout(self) -> float:
         """For the application that meets it."""
-        return TIMEOUT if self.error == "UNREACHABLE" else PATIENCE
+        return TIMEOUT if self.hangs else PATIENCE
 
 
 @contextmanager
@@ -196,10 +198,10 @@ ROWS = [
     Row("corrupt", "sqlite", damaged_file, "UNREACHABLE", BOTH),
     Row("refused", "postgresql", on_the_way(REFUSE), "UNREACHABLE", BOTH),
     Row("reset", "postgresql", on_the_way(RESET), "UNREACHABLE", BOTH),
-    Row("slow network", "postgresql", on_the_way(delay(60)), "UNREACHABLE", BOTH),
-    Row("slow statement", "postgresql", slow_statements, "UNREACHABLE", BOTH),
-    Row("black hole, connected", "postgresql", on_the_way(HANG), "UNREACHABLE", BOTH),
-    Row("black hole, connecting", "postgresql", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH),
+    Row("slow network", "postgresql", on_the_way(delay(60)), "UNREACHABLE", BOTH, hangs=True),
+    Row("slow statement", "postgresql", slow_statements, "UNREACHABLE", BOTH, hangs=True),
+    Row("black hole, connected", "postgresql", on_the_way(HANG), "UNREACHABLE", BOTH, hangs=True),
+    Row("black hole, connecting", "postgresql", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH, hangs=True),
     Row("locked against writes", "postgresql", lock_table("EXCLUSIVE"), "WRITE_REFUSED", WRITES),
     Row("locked against reads", "postgresql", lock_table("ACCESS EXCLUSIVE"), "BUSY", BOTH),
     Row("read-only after failover", "postgresql", standby, "WRITE_REFUSED", WRITES),
