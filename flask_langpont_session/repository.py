@@ -47,6 +47,9 @@ _MOST_NOTED = 256
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
 
+_LOOKS = 3
+"""Of a session whose additions are being brought home again and again, one may be missing in what a request sees."""
+
 _MOST_SETTLED = 200
 """Sessions of a user who is logged out everywhere that the request itself brings home: they take no longer than what
 else it asks for."""
@@ -182,7 +185,7 @@ class SessionRepository:
             # Another worker of the host has changed the row, and Redis cannot tell.
             self.local.raise_floor(sid.digest, overlay.version)
         others = self._others
-        heard = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
+        heard, overlay = self._hear(overlay, sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
         loaded = self._verifier.judge(sid.digest, walk, life, heard, fresh=fresh)
         if loaded.row and self.local.is_signed_out(loaded.row):
             loaded = Loaded.judged(Verdict.DEAD, heard.now_ms)
@@ -201,19 +204,44 @@ class SessionRepository:
         """Add a category that is loaded on demand to `loaded`."""
         walk = walk.to(sid.digest)
         kind = ANONYMOUS if loaded.shadow else sid.kind
-        heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
+        heard, overlay = self._hear(overlay, sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         self._show(loaded, (category,), sid, walk, heard, overlay)
 
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
         names = self.table.loaded_together
         overlay = self._outbox.overlay(sid.digest, shadow=shadow)
-        heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
+        heard, overlay = self._hear(overlay, sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
         self._count_load(loaded, walk, life)
         return loaded
+
+    def _hear(
+        self,
+        overlay: Overlay,
+        sid: SessionId,
+        walk: Walk,
+        life: Life,
+        names: tuple[str, ...],
+        *,
+        kind: str,
+        shadow: bool = False,
+    ) -> tuple[Heard, Overlay]:
+        """Ask Redis. Returns its answer, and what is to be laid over it.
+
+        :param overlay: what the journal said just before. Additions that it holds may be brought home while Redis is
+            asked: whether they are part of its answer shows another look, and if need be another question.
+        """
+        for _ in range(_LOOKS):
+            heard = self._read(sid, walk, life, names, kind=kind, shadow=shadow)
+            if not overlay.deltas:
+                break
+            before, overlay = overlay, overlay.followed_by(self._outbox.overlay(sid.digest, shadow=shadow))
+            if before.deltas == overlay.deltas:
+                break
+        return heard, overlay
 
     def _read(
         self, sid: SessionId, walk: Walk, life: Life, names: tuple[str, ...], *, kind: str, shadow: bool = False

@@ -211,6 +211,16 @@ class Overlay:
     epochs: Mapping[str, int] = field(default_factory=dict)
     version: int = 0
 
+    def followed_by(self, later: Overlay) -> Overlay:
+        """What is to be laid over an answer that Redis gave between the two looks.
+
+        A value that was brought home in between may be missing in the answer: it is laid over it, and where it is there
+        nothing changes. An addition may be in it, and would be counted twice: only those count that wait still.
+        """
+        names = self.writes.keys() | later.writes.keys()
+        writes = {name: {**self.writes.get(name, {}), **later.writes.get(name, {})} for name in names}
+        return replace(self, writes=writes, deltas=later.deltas)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingWrite:

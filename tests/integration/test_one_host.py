@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +10,10 @@ from flask import Flask, session
 
 from example_app.servers import Valkey
 from flask_langpont_session import monitor
+from flask_langpont_session.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.health import READ, WRITE
+from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
 
@@ -105,6 +109,54 @@ def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultPro
             assert here.post("/count").text == "5"
     wait_for(lambda: waiting(healthy) == 0, "the merge")
     assert here.get("/get/usage_count").json["value"] == 5
+
+
+@pytest.mark.parametrize("bringing", ["before Redis is asked", "after Redis was asked"])
+@pytest.mark.parametrize("kind", ["signed in", "anonymous", "on demand"])
+def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
+    make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str, bringing: str
+) -> None:
+    """Neither is an addition counted twice, nor is it, or a value, missing in what the request sees."""
+    categories = {
+        name: {"features": {}, **spec, "on_demand": kind == "on demand" and name != "auth"}
+        for name, spec in DEFAULT_CATEGORIES.items()
+    }
+    app = make_app(CATEGORIES=categories)
+    state = parts(app)
+
+    @app.post("/add")
+    def add() -> str:
+        return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+    client = app.test_client()
+    if kind != "anonymous":
+        client.post("/login/7")
+    client.post("/set", json={"usage_count": 1, "input_text": "before"})
+    reconciler = state.monitor._reconciler
+    home: list[None] = []
+    ask = RedisStore.read
+
+    def read(store: RedisStore, digest: str, lives: Mapping[str, int], **options: Any) -> Any:
+        if home or "translation" not in lives:
+            return ask(store, digest, lives, **options)
+        home.append(None)
+        answer = ask(store, digest, lives, **options) if bringing.startswith("after") else None
+        assert reconciler.run(redis=True, database=True) is None
+        assert waiting(app) == 0
+        return answer or ask(store, digest, lives, **options)
+
+    with state.monitor.paused():
+        state.health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
+        assert client.post("/add").text == "2"
+        assert client.post("/set", json={"input_text": "during"}).status_code == 200
+        assert waiting(app) == 2
+        for direction in READ, WRITE:
+            state.health.close("primary", direction)
+        monkeypatch.setattr(RedisStore, "read", read)
+        seen: Any = client.get("/all").json
+    assert home
+    assert seen["usage_count"] == 2
+    assert seen["input_text"] == "during"
 
 
 def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: MakeApp) -> None:
