@@ -239,9 +239,12 @@ class Journal:
     def queue_push(self, digest: str, version: int = 0) -> None:
         """Note that Redis lacks what the database has for this session.
 
+        The database has it for good, so this does not wait for the disk. Where the machine loses its power at once,
+        Redis learns it as from another host: when its copy has to be verified, or was changed around an incident.
+
         :param version: of its row, for the other workers: what they have of an older one is out of date. 0: unknown.
         """
-        with self._file.transaction() as db:
+        with self._file.transaction(forced=False) as db:
             put_push(db, digest, version)
 
     def pending_pushes(self, limit: int = 1000, *, after: int = 0) -> list[PendingPush]:

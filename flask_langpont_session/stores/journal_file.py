@@ -27,7 +27,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from .base import ErrorClass, StoreError
@@ -210,11 +210,18 @@ class JournalFile:
             yield db
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """For what is written whole or not at all."""
+    def transaction(self, *, forced: bool = True) -> Iterator[sqlite3.Connection]:
+        """For what is written whole or not at all.
+
+        :param forced: to the disk. False: nobody waits for it, and it may be lost when the machine loses its power.
+        """
         generation, number = None, 0
         try:
-            with self._lent(self.writer) as (db, deadline), _begun(db, "IMMEDIATE", deadline):
+            with (
+                self._lent(self.writer) as (db, deadline),
+                nullcontext() if forced else _unforced(db),
+                _begun(db, "IMMEDIATE", deadline),
+            ):
                 # Kept here, because a failure lets go of the file.
                 generation = self._shared_numbers()
                 number = generation.begin()
@@ -225,8 +232,8 @@ class JournalFile:
 
     @contextmanager
     def aside(self) -> Iterator[sqlite3.Connection]:
-        """The same, for what is no entry and may be lost when the machine loses its power: it is not forced to the
-        disk, and who asks whether there are entries is not made to look again."""
+        """The same without being forced, for what is no entry: who asks whether there are entries is not made to look
+        again."""
         with self._lent(self.writer) as (db, deadline), _unforced(db), _begun(db, "IMMEDIATE", deadline):
             yield db
 

@@ -592,6 +592,20 @@ def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal) -> No
     assert synchronous(durable) == 2
 
 
+def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(durable: Journal, sibling: Journal) -> None:
+    """The database has it for good; the siblings still hear of it without being told to look."""
+    assert durable.is_empty() and sibling.is_empty()
+    asked = questions(durable)
+    durable.queue_push("d", 7)
+    assert "PRAGMA synchronous = NORMAL" in asked
+    assert not sibling.is_empty()
+    assert sibling.overlay("d").version == 7
+    asked.clear()
+    durable.revoke("d")
+    assert "PRAGMA synchronous = NORMAL" not in asked
+    assert synchronous(durable) == 2
+
+
 def test_after_a_failure_everything_is_forced_again(durable: Journal) -> None:
     """Whatever happens inside an unforced transaction, the next one is forced."""
     with pytest.raises(ZeroDivisionError), durable._file.aside():
