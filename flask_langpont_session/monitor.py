@@ -51,6 +51,10 @@ _SHARE_OF_TIME = 0.1
 _ANXIOUS = 2.0
 """Seconds between canaries to the remaining stores while one is lost."""
 
+_LONGEST_TURN = 1.0
+"""Seconds for which another worker that replays the journal keeps this one from a store. It may have been stopped; what
+waits is laid over all reads of the host until it is brought home."""
+
 _COPIES_LINGER = 5.0
 """Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
 worker's last announcement that it is in an outage."""
@@ -135,6 +139,7 @@ class Monitor:
         self._began = self._clock()
         self._incidents: dict[str, float] = {}
         self._next_renewal = 0.0
+        self._not_alone_since = math.inf
 
     def ensure_started(self) -> None:
         """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
@@ -263,7 +268,10 @@ class Monitor:
 
     def _drain(self) -> None:
         """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again."""
-        if self._clock() < self._next_drain or self._guarded(self._journal.is_empty) in (True, None):
+        if self._guarded(self._journal.is_empty) in (True, None):
+            self._not_alone_since = math.inf
+            return
+        if self._clock() < self._next_drain:
             return
         began, lost = self._clock(), self._health.lost_shards
         redis, database = answering(self._repository)
@@ -278,12 +286,14 @@ class Monitor:
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
 
     def _replay(self, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> bool:
-        """Whether the answering stores took what they can take, but for single entries: those wait on, laid over all
-        reads of this host, and keep nobody from a store."""
+        """Whether the answering stores took what they can take, but for single entries (and what a worker that does not
+        get ahead is at): those wait on, laid over all reads of this host, and keep nobody from a store."""
         try:
             with self._journal.alone() as is_alone:
-                if not is_alone:
-                    return False  # a worker of the host is at it
+                if not is_alone:  # a worker of the host is at it
+                    self._not_alone_since = min(self._not_alone_since, self._clock())
+                    return self._clock() - self._not_alone_since > _LONGEST_TURN
+                self._not_alone_since = math.inf
                 left = self._reconciler.run(redis=redis, database=database, shards=shards)
         except StoreError as error:
             if error.store == "journal":
@@ -419,7 +429,7 @@ class Monitor:
         what Redis has from before: leases have run out, and after a loss the fence stands. While the database is kept
         from requests, though, they go by what Redis says.
 
-        :return: False: not yet; what waited could not be brought home, or another worker of the host is at it.
+        :return: False: not yet; what waited could not be brought home, or another worker of the host is at it just now.
         """
         role = role_of(store)
         if role != DATABASE:

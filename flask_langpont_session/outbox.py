@@ -18,7 +18,7 @@ from .categories import AUTH
 from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Plan
-from .stores.base import CategoryChange, CategoryCopy, ErrorClass, StoreError
+from .stores.base import CategoryChange, ErrorClass, SharedCopy, StoreError
 from .stores.journal import Journal, Overlay
 from .visibility import Visibility
 
@@ -99,7 +99,7 @@ class Outbox:
             return math.inf
         return at if at <= self._clock() else -math.inf  # one that is yet to come is from before the machine's start
 
-    def publish(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
+    def publish(self, copies: Iterable[SharedCopy]) -> None:
         """Put local copies where the other workers of the host can read them."""
         self._do(lambda: self._journal.publish_copies(copies))
 

@@ -26,7 +26,7 @@ from .events import short
 from .health import DATABASE, ONLY, PRIMARY
 from .records import apply_change
 from .repository import SessionRepository
-from .stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Position, RowState, StoreError
+from .stores.base import AuthRow, CategoryChange, ErrorClass, Position, RowState, SharedCopy, StoreError
 from .stores.journal import PendingRevocation, PendingWrite
 from .stores.journal_entries import Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis_records import Merged, MergeField
@@ -102,7 +102,7 @@ class Reconciler:
         self._reached: Position | None = None
 
     def run(self, *, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> StoreError | None:
-        """Bring home what the answering stores can take.
+        """Bring home what the answering stores can take of what waits.
 
         :param redis: the primary answers; `database`: the database answers.
         :param shards: those of the primary that answer.
@@ -110,9 +110,13 @@ class Reconciler:
             lost, run again.
         :raises StoreError: a store that was said to answer did not. Nothing is lost, run again.
         """
-        moved, failed = True, None
-        while moved:  # until nothing more can be brought home
+        waiting, failed = self._journal.counts(), None
+        # As many rounds as that takes, and one for what comes meanwhile: siblings that write on must not keep this
+        # worker at it for ever.
+        for _ in range(2 + (waiting["writes"] + waiting["user_revocations"]) // _BATCH):
             moved, failed = self._run_once(redis, database, shards)
+            if not moved:
+                break
         return failed
 
     def _run_once(self, redis: bool, database: bool, shards: Container[str]) -> tuple[bool, StoreError | None]:
@@ -408,7 +412,7 @@ class Reconciler:
         copies = self._note_merged(writes[0]) if merged.version and not writes[0].shadow else []
         self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version, copies)
 
-    def _note_merged(self, write: PendingWrite) -> list[tuple[str, str, CategoryCopy]]:
+    def _note_merged(self, write: PendingWrite) -> list[SharedCopy]:
         """Keep the category as it is now, and give it to workers of this host that cannot reach Redis, or do not use it
         yet: what was merged is laid over reads no more, and to them it would look undone."""
         local = self._repository.local
@@ -417,9 +421,9 @@ class Reconciler:
         except StoreError:  # it is merged all the same, and no entry may say that it waits
             local.forget_category(write.digest, write.category)
             return []
-        copy = write.digest, write.category, answer.categories[write.category]
-        local.put_category(*copy, is_truth=True)
-        return [copy]
+        copy = answer.categories[write.category]
+        local.put_category(write.digest, write.category, copy, is_truth=True)
+        return [SharedCopy(write.digest, write.category, copy)]
 
     def _send(self, writes: Sequence[PendingWrite]) -> Merged:
         if not writes:

@@ -894,7 +894,7 @@ class SessionRepository:
     def publish_copies(self, shards: Container[str]) -> None:
         """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""
         copies = self.local.live_categories()
-        self._outbox.publish([copy for copy in copies if self.health.locate(copy[0]) in shards])
+        self._outbox.publish([copy for copy in copies if self.health.locate(copy.digest) in shards])
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
         """The user a payload belongs to: the first of USER_KEYS that is set, as text.

@@ -10,7 +10,7 @@ from .cookies import SIGNED_IN
 from .policy import LEVELS, Behaviour
 from .records import NO_FIELDS, Loaded, apply_change, apply_writes
 from .serializer import encode
-from .stores.base import CategoryChange, CategoryCopy, Fields
+from .stores.base import CategoryChange, CategoryCopy, Fields, SharedCopy
 from .stores.journal import Overlay
 from .stores.local import LocalCopies
 
@@ -132,10 +132,10 @@ class Visibility:
             else:
                 self._local.patch_category(digest, name, change.writes, version)
 
-    def copies(self, digest: str, names: Iterable[str]) -> list[tuple[str, str, CategoryCopy]]:
-        """What this worker has of a session's categories, as (digest, category, copy)."""
-        found = ((digest, name, self._local.category(digest, name)) for name in names)
-        return [(digest, name, copy) for digest, name, copy in found if copy]
+    def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
+        """What this worker has just written of a session's categories."""
+        found = ((name, self._local.category(digest, name)) for name in names)
+        return [SharedCopy(digest, name, copy) for name, copy in found if copy]
 
 
 def _newer(mine: CategoryCopy | None, hosts: CategoryCopy | None) -> CategoryCopy | None:

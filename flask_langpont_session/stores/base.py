@@ -164,6 +164,18 @@ class CategoryCopy(NamedTuple):
     fields: Fields
 
 
+class SharedCopy(NamedTuple):
+    """What a worker has of a category, to be shared with the other workers of its host.
+
+    :ivar age: seconds for which it has known this version, or one as new.
+    """
+
+    digest: str
+    category: str
+    copy: CategoryCopy
+    age: float = 0.0
+
+
 @dataclass(slots=True)
 class CategoryChange:
     """What to change in one category. Values are encoded.

@@ -14,10 +14,9 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 
-from .base import CategoryCopy, ErrorClass, StoreError
+from .base import ErrorClass, SharedCopy, StoreError
 from .journal_entries import (
     FIELD,
-    PUT_COPY,
     Claim,
     Overlay,
     PendingPush,
@@ -26,9 +25,9 @@ from .journal_entries import (
     PendingWrite,
     ServerRecord,
     Settlement,
-    copy_row,
     is_revoked,
     oldest_writes,
+    put_copy,
     put_push,
     put_revocation,
     put_server,
@@ -370,18 +369,17 @@ class Journal:
         with self._file.transaction() as db:
             return db.execute("DELETE FROM writes WHERE seq = ?", (entry.seq,)).rowcount == 1
 
-    def settle_writes(
-        self, entries: Iterable[PendingWrite], version: int, copies: Iterable[tuple[str, str, CategoryCopy]] = ()
-    ) -> None:
+    def settle_writes(self, entries: Iterable[PendingWrite], version: int, copies: Iterable[SharedCopy] = ()) -> None:
         """These are merged. A field that was written again meanwhile stays, and what was merged is its base now.
 
         :param version: of the category after the merge.
         :param copies: what the entries became part of, for workers that do not see it yet: see
             :meth:`publish_copies`. There is room for it where the entries were.
         """
-        merged = list(entries)
+        merged, now = list(entries), self._now_ms()
         with self._file.transaction() as db:
-            db.executemany(PUT_COPY, [copy_row(*copy) for copy in copies])
+            for copy in copies:
+                put_copy(db, copy, now)
             db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in merged])
             db.executemany(
                 f"UPDATE writes SET base = ?, base_version = ? WHERE {FIELD}",
@@ -404,16 +402,16 @@ class Journal:
 
     # -- copies --------------------------------------------------------------------------------------------------
 
-    def publish_copies(self, copies: Iterable[tuple[str, str, CategoryCopy]]) -> None:
+    def publish_copies(self, copies: Iterable[SharedCopy]) -> None:
         """Share this worker's copies with the other workers of the host: as many as there is room for.
 
-        :param copies: digest, category, copy. One that is not newer than what is there, or whose session is
-            revoked here, is left out.
+        :param copies: one that is not newer than what is there, or whose session is revoked here, is left out.
         """
-        waiting = iter(copies)
-        while rows := [copy_row(*copy) for copy in islice(waiting, _PORTION)]:
+        now, waiting = self._now_ms(), iter(copies)
+        while portion := list(islice(waiting, _PORTION)):
             with self._adding() as db:
-                db.executemany(PUT_COPY, rows)
+                for copy in portion:
+                    put_copy(db, copy, now - int(copy.age * 1000))
             time.sleep(_LET_OTHERS_IN)
 
     def clear_copies(self) -> None:

@@ -14,7 +14,7 @@ from operator import attrgetter
 
 import msgspec
 
-from .base import CategoryCopy, ErrorClass, StoreError
+from .base import CategoryCopy, ErrorClass, SharedCopy, StoreError
 
 SCHEMA_VERSION = 4
 
@@ -265,11 +265,10 @@ _values = attrgetter(*_NAMES[1:])
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
 
-PUT_COPY = """INSERT INTO copies (digest, category, version, fields)
+_PUT_COPY = """INSERT INTO copies (digest, category, version, fields)
     SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
     ON CONFLICT (digest, category) DO UPDATE SET version = excluded.version, fields = excluded.fields
         WHERE excluded.version > copies.version"""
-"""Publish a copy, unless one as new is there or the session is revoked."""
 
 
 def put_write(db: sqlite3.Connection, entry: PendingWrite) -> None:
@@ -280,7 +279,37 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> None:
         entry = _merged(_pending_write(row), entry)
         # Not INSERT OR REPLACE: of what that deletes no trigger hears, and the entries would be counted wrong.
         db.execute(f"DELETE FROM writes WHERE {FIELD}", place)
-    db.execute(_INSERT, _values(entry))
+    db.execute(_INSERT, _values(_on_what_is_shared(db, entry)))
+
+
+def _on_what_is_shared(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite:
+    """A worker of the host has seen, before this was written, what it is to build on: what it is made from may be
+    older, and what lies between is no change by somebody else *since*."""
+    if entry.shadow or entry.base_version is None:
+        return entry
+    copy = next((copy for category, copy in _copies(db, entry.digest) if category == entry.category), None)
+    if copy is None or copy.version <= entry.base_version:
+        return entry
+    return replace(entry, base=copy.fields.get(entry.field), base_version=copy.version)
+
+
+def put_copy(db: sqlite3.Connection, shared: SharedCopy, since_ms: int) -> None:
+    """Share a copy, unless one as new is there or the session is revoked; what was written on this host after it was
+    known builds on it, whoever wrote it.
+
+    :param since_ms: when it was known, milliseconds since 1970 by the host's clock.
+    """
+    digest, category, copy = shared[:3]
+    db.execute(_PUT_COPY, (digest, category, copy.version, msgspec.msgpack.encode(dict(copy.fields)), digest))
+    waiting = db.execute(
+        """SELECT seq, field FROM writes
+        WHERE digest = ? AND shadow = 0 AND category = ? AND base_version < ? AND at_ms >= ?""",
+        (digest, category, copy.version, since_ms),
+    )
+    db.executemany(
+        "UPDATE writes SET base = ?, base_version = ? WHERE seq = ?",
+        [(copy.fields.get(field), copy.version, seq) for seq, field in waiting.fetchall()],
+    )
 
 
 def oldest_writes(db: sqlite3.Connection, limit: int, signed_in: bool, after: int) -> list[PendingWrite]:
@@ -367,11 +396,6 @@ def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> N
     if record.outdates(read_server(db, endpoint)):
         row = (endpoint, record.identity, record.trust_since_ms, record.generation, record.number)
         db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)", row)
-
-
-def copy_row(digest: str, category: str, copy: CategoryCopy) -> tuple[object, ...]:
-    """What PUT_COPY asks for."""
-    return digest, category, copy.version, msgspec.msgpack.encode(dict(copy.fields)), digest
 
 
 def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:

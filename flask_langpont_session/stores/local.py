@@ -16,7 +16,7 @@ from cachetools import LRUCache, TTLCache
 
 from ..forks import renew_in_children
 from ..leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
-from .base import AuthRow, CategoryCopy, Fields
+from .base import AuthRow, CategoryCopy, Fields, SharedCopy
 
 DEAD = 2**63
 """The floor of a session that is dead: no version reaches it."""
@@ -251,12 +251,13 @@ class LocalCopies:
             until_ms, epoch = self._signed_out.get(row.user_id, _NOT_SIGNED_OUT)
         return row.created_at <= until_ms or row.user_epoch < epoch
 
-    def live_categories(self) -> list[tuple[str, str, CategoryCopy]]:
-        """Every copy that is not too old, as (digest, category, copy): to be shared when an outage begins."""
+    def live_categories(self) -> list[SharedCopy]:
+        """Every copy that is not too old: to be shared when an outage begins."""
         with self._lock:
             self._copies.expire()
             kept = [(key, _find(self._copies, key)) for key in list(self._copies)]
-        return [(digest, category, held[0]) for (digest, category), held in kept if held]
+            now = self._renewal()  # of what is put now; the age of the others follows
+        return [SharedCopy(*key, held[0], now - held[1]) for key, held in kept if held]
 
     def forget(self, digest: str) -> None:
         """Drop the copies of a session; if it is dead, it stays dead."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +18,18 @@ from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
+from tests.unit.journal_process import process
 
-from .behind import browser, sign_in, wait_until_lost
+from .behind import browser, entry, sign_in, wait_until_lost
 from .conftest import MakeApp, parts
 from .test_outage import wait_for
+
+ALONE = """
+while True:
+    with journal.alone() as is_alone:
+        if is_alone:
+            wait()
+"""
 
 
 @pytest.fixture
@@ -84,6 +94,32 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
         parts(cut_off).repository.journal.outage_over("primary")
     wait_for(lambda: waiting(cut_off) == 0, "the sibling brought it home")
     assert there.get("/get/input_text").json["value"] == "during"
+
+
+def test_what_is_made_from_an_older_copy_at_the_beginning_of_an_outage_is_not_lost(
+    make_app: MakeApp, primary: Valkey
+) -> None:
+    """One worker is in it already, and another one, which wrote last, is not: the write in the outage is the later
+    one, and so are all that follow."""
+    one, other = make_app(), make_app()
+    client = sign_in(one, input_text="first")
+    here, there = browser(one, client.cookie), browser(other, client.cookie)
+    assert there.get("/get/input_text").json["value"] == "first"
+    assert here.post("/set", json={"input_text": "second"}).status_code == 200
+    assert field(primary, client, "input_text") == '"second"'
+    with parts(one).monitor.paused(), switched_off(other, "primary"):
+        assert there.get("/get/input_text").json["value"] == "first"
+        assert there.post("/set", json={"input_text": "third"}).status_code == 200
+        with switched_off(one, "primary"):
+            assert here.get("/get/input_text").json["value"] == "third"
+            assert there.post("/set", json={"input_text": "fourth"}).status_code == 200
+        assert field(primary, client, "input_text") == '"fourth"'
+    assert here.get("/get/input_text").json["value"] == "fourth"
+    assert not any(parts(app).repository.recorder.counters().get("merge_conflicts") for app in (one, other))
+
+
+def field(server: Valkey, client: Any, key: str) -> str:
+    return entry(server, client.digest, "translation")[key]
 
 
 def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultProxy, primary: Valkey) -> None:
@@ -157,6 +193,29 @@ def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
     assert home
     assert seen["usage_count"] == 2
     assert seen["input_text"] == "during"
+
+
+def test_a_worker_that_stops_while_it_brings_things_home_keeps_no_other_one_from_redis(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, tmp_path: Path
+) -> None:
+    """What waits is laid over reads meanwhile, and is brought home when the stopped one goes on."""
+    app = make_app(REDIS_URL=proxy.instead_of(primary.url))
+    client = sign_in(app, input_text="before")
+    lose_the_primary(app, proxy, client)
+    assert client.post("/set", json={"input_text": "during"}).status_code == 200
+    with process(ALONE, tmp_path / "journal.sqlite3") as sibling:
+        try:
+            assert sibling.stdout and sibling.stdout.readline() == "ready\n"
+            sibling.send_signal(signal.SIGSTOP)
+            proxy.heal()
+            wait_for(lambda: parts(app).health.level == 0, "level 0")
+            assert waiting(app) == 1
+            assert client.get("/get/input_text").json["value"] == "during"
+            assert field(primary, client, "input_text") == '"before"'
+        finally:
+            sibling.kill()
+    wait_for(lambda: waiting(app) == 0, "everything home")
+    assert field(primary, client, "input_text") == '"during"'
 
 
 def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: MakeApp) -> None:

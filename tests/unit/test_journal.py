@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from flask_langpont_session.stores import journal_file, private_file
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, SharedCopy, StoreError
 from flask_langpont_session.stores.journal import _PORTION, Journal
 from flask_langpont_session.stores.journal_entries import (
     SCHEMA_VERSION,
@@ -156,7 +156,7 @@ def test_a_new_journal_is_empty(journal: Journal) -> None:
         lambda journal: journal.revoke("d"),
         lambda journal: journal.revoke_user("7", until_ms=1),
         lambda journal: journal.queue_push("d"),
-        lambda journal: journal.publish_copies([("d", "ui", CategoryCopy(1, {}))]),
+        lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]),
     ],
 )
 def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[Journal], None]) -> None:
@@ -171,7 +171,7 @@ def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
     copy = CategoryCopy(4, {"lang": b'"jp"'})
     write(journal, text=b'"\xe3\x81\x82"', gone=None)
     increment(journal, 2)
-    journal.publish_copies([("d", "ui", copy), ("other", "ui", copy)])
+    journal.publish_copies([SharedCopy("d", "ui", copy), SharedCopy("other", "ui", copy)])
     write(journal, "other", text=b"1")
     assert journal.overlay("d") == Overlay(
         revoked=False,
@@ -185,7 +185,7 @@ def test_the_shadow_is_apart(journal: Journal) -> None:
     """The anonymous shadow of a session id and the session itself do not see each other's writes."""
     write(journal, a=b"1")
     write_shadow(journal, a=b"2")
-    journal.publish_copies([("d", "ui", CategoryCopy(1, {}))])
+    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))])
     assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
     assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
     assert journal.overlay("d", shadow=True).copies == {}
@@ -314,7 +314,7 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
     """A revocation deletes the session's writes and copies, but not those of its shadow or of others."""
     for digest in ("d", "other"):
         write(journal, digest, a=b"1")
-        journal.publish_copies([(digest, "ui", CategoryCopy(1, {}))])
+        journal.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
     write_shadow(journal, a=b"1")
     journal.revoke("d")
     assert journal.overlay("d") == Overlay(True, {}, {}, {})
@@ -348,7 +348,7 @@ def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
     journal.revoke("d")
     write(journal, a=b"1")
     increment(journal, 1)
-    journal.publish_copies([("d", "ui", CategoryCopy(9, {}))])
+    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
     write_shadow(journal, a=b"2")
     assert journal.overlay("d") == Overlay(True, {}, {}, {})
     assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
@@ -620,17 +620,51 @@ def test_after_a_failure_everything_is_forced_again(durable: Journal) -> None:
 def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
     """Of the copies that workers publish, the highest version stays."""
     for version in (5, 4, 5, 6, 2):
-        journal.publish_copies([("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
+        journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
     assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
+
+
+@pytest.mark.parametrize("written", ["before the sharing", "after the sharing"])
+def test_what_is_written_after_a_sibling_saw_something_newer_builds_on_it(journal: Journal, written: str) -> None:
+    """A worker made it from an older copy. What lies between is no conflict with what came later, on the same host."""
+
+    def write(*keys: str) -> None:
+        changes, base = dict.fromkeys(keys, b"new"), dict.fromkeys(keys, b"5")
+        journal.write("d", kind="a", category="ui", changes=changes, base=base, base_version=5)
+
+    def share() -> None:
+        journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"lang": b"7"}), age=10.0)])
+
+    steps = [lambda: write("lang", "theme"), share]
+    for step in steps if written.startswith("before") else reversed(steps):
+        step()
+    entries = {entry.field: entry for entry in journal.pending_writes()}
+    assert {(entry.base, entry.base_version) for entry in entries.values()} == {(b"7", 7), (None, 7)}
+    assert entries["lang"].base == b"7"
+    assert entries["lang"].value == b"new"
+
+
+def test_what_a_sibling_sees_later_is_a_change_by_somebody_else(journal: Journal, clock: Clock) -> None:
+    """What was written before that stays built on what was there then; so does what never knew, and a shadow's."""
+    for shadow, version in ((False, 5), (True, 5)):
+        journal.write(
+            "d", kind="a", shadow=shadow, category="ui", changes={"lang": b"x"}, base={}, base_version=version
+        )
+    journal.write("e", kind="a", category="ui", changes={"lang": b"x"}, base={}, base_version=None)
+    journal.write("f", kind="a", category="ui", changes={"lang": b"x"}, base={}, base_version=8)
+    clock.now += 1
+    copy = CategoryCopy(7, {"lang": b"7"})
+    journal.publish_copies([SharedCopy("d", "ui", copy), *(SharedCopy(name, "ui", copy, age=9.0) for name in "ef")])
+    assert [entry.base_version for entry in journal.pending_writes()] == [5, 5, None, 8]
 
 
 def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
     """Another worker that has to note a logout meanwhile comes in between, and sees what is there already."""
     seen: list[int] = []
 
-    def copies() -> Iterator[tuple[str, str, CategoryCopy]]:
+    def copies() -> Iterator[SharedCopy]:
         for number in range(3 * _PORTION):
-            yield f"d{number}", "ui", CategoryCopy(1, {})
+            yield SharedCopy(f"d{number}", "ui", CategoryCopy(1, {}))
             if number % _PORTION == 0:
                 sibling.revoke(f"r{number}")
                 seen.append(sibling.counts()["copies"])
@@ -644,7 +678,7 @@ def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
     """The rest of them is refused, and nothing else suffers."""
     journal = Journal(path, max_entries=2 * _PORTION - 1)
     with pytest.raises(StoreError) as caught:
-        journal.publish_copies((f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION))
+        journal.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION))
     assert caught.value.error_class is ErrorClass.LOCAL
     assert journal.counts()["copies"] == _PORTION
     journal.close()
@@ -652,7 +686,7 @@ def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
 
 def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
     """Clearing the copies leaves everything else alone, however many there are."""
-    journal.publish_copies((f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
+    journal.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
     write(journal, a=b"1")
     journal.clear_copies()
     assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
@@ -679,7 +713,7 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     additions: tuple[Callable[[], None], ...] = (
         lambda: write(journal, "e", a=b"1"),
         lambda: increment(journal, 1),
-        lambda: journal.publish_copies([("e", "ui", CategoryCopy(1, {}))]),
+        lambda: journal.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
     )
     for add in additions:
         with pytest.raises(StoreError) as caught:
@@ -1126,7 +1160,7 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
     durable.revoke("gone")
     durable.revoke_user("7", until_ms=5)
     durable.queue_push("pushed")
-    durable.publish_copies([("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
+    durable.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
     durable.remember_server("redis:6379", KNOWN)
 
     def everything() -> list[object]:
@@ -1493,7 +1527,7 @@ def test_a_field_written_during_its_merge_has_the_merged_value_as_base(tmp_path:
     [left] = journal.pending_writes()
     assert (left.value, left.base, left.base_version) == (b"2", b"1", 5)
     assert journal.counts()["copies"] == 0
-    journal.settle_writes([left], 6, [("d", "translation", CategoryCopy(6, {"text": b"2"}))])
+    journal.settle_writes([left], 6, [SharedCopy("d", "translation", CategoryCopy(6, {"text": b"2"}))])
     assert journal.pending_writes() == []
     assert journal.overlay("d").copies == {"translation": CategoryCopy(6, {"text": b"2"})}
     journal.close()

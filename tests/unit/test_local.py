@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.base import AuthRow, CategoryCopy
+from flask_langpont_session.stores.base import AuthRow, CategoryCopy, SharedCopy
 from flask_langpont_session.stores.local import DEAD, LocalAuth, LocalCopies
 
 ROW = AuthRow(
@@ -184,9 +184,11 @@ def test_live_categories_are_those_to_publish(copies: LocalCopies, clock: Clock)
     copies.put_category("dead", "ui", COPY)
     copies.kill("dead")
     clock.now = 1800
-    assert sorted(copies.live_categories(), key=lambda entry: entry[1]) == [
-        ("d", "translation", COPY),
-        ("d", "ui", COPY),
+    copies.put_category("d", "ui", CategoryCopy(COPY.version + 1, COPY.fields))
+    clock.now = 1801
+    assert sorted(copies.live_categories(), key=lambda entry: entry.category) == [
+        SharedCopy("d", "translation", COPY, 801),
+        SharedCopy("d", "ui", CategoryCopy(COPY.version + 1, COPY.fields), 1),
     ]
 
 
@@ -441,7 +443,7 @@ def test_the_least_used_goes_first(clock: Clock) -> None:
     copies.category("a", "ui")
     copies.put_category("c", "ui", COPY)
     assert copies.category("b", "ui") is None
-    assert {digest for digest, _, _ in copies.live_categories()} == {"a", "c"}
+    assert {copy.digest for copy in copies.live_categories()} == {"a", "c"}
 
 
 def test_more_of_the_dead_are_remembered_than_of_the_living(clock: Clock) -> None:

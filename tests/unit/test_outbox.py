@@ -13,7 +13,7 @@ from blinker import Signal
 from flask_langpont_session import events
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.outbox import Outbox
-from flask_langpont_session.stores.base import CategoryCopy
+from flask_langpont_session.stores.base import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.journal import Journal
 
 FULL = events.JournalFailed("more than 0 entries")
@@ -35,7 +35,7 @@ class Refusing:
         )
 
     def publish(self, version: int = 1) -> None:
-        self.outbox.publish([("d", "ui", CategoryCopy(version, {}))])
+        self.outbox.publish([SharedCopy("d", "ui", CategoryCopy(version, {}))])
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -536,6 +537,25 @@ def test_auth_is_merged_again_when_somebody_was_faster(host: Host) -> None:
     host.run()
     assert host.stores.rows[A].payload == {"daily_limit": b"5"}
     assert host.waiting() == {}
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["other fields", "the same field"])
+def test_siblings_that_write_on_keep_nobody_at_it(host: Host, monkeypatch: pytest.MonkeyPatch, anew: bool) -> None:
+    """What waited is home then; what they write meanwhile is for another run, however much that is."""
+    merge, numbers = host.stores.merge, count()
+
+    def meanwhile(*arguments: Any, **options: Any) -> Merged:
+        host.write(A, "input_text" if anew else f"text_{next(numbers)}", b"2")
+        return merge(*arguments, **options)
+
+    for number in range(2 * _BATCH):
+        host.write(A, f"field_{number}")
+    host.write(A, "input_text", b"1")
+    monkeypatch.setattr(host.stores, "merge", meanwhile)
+    host.run()
+    sent = {name for _, _, _, fields in host.told_about("merge") for name in fields}
+    assert sent >= {"input_text", *(f"field_{number}" for number in range(2 * _BATCH))}
+    assert host.waiting() == {"writes": 1}
 
 
 # -- interruptions -----------------------------------------------------------------------------------------------------
