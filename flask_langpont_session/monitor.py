@@ -43,6 +43,9 @@ _REFUSED_PAUSE = 3.0
 """Seconds. Who is refused gets in again only when a person or a rotation has changed something."""
 
 _PROBE_TIMEOUT = 0.5
+"""Seconds for a store that is lost. One that is not is waited for as long as requests wait, if that is longer: what
+they would get an answer from is no outage."""
+
 _BOTH = frozenset({READ, WRITE})
 
 _SHARE_OF_TIME = 0.1
@@ -101,7 +104,12 @@ class Monitor:
         self._rng = rng or random.Random()
         terms = repository.settings.lease_terms
         self._renewal = max(_LONGEST_PAUSE, (terms.verify_ms + terms.grace_ms) / 2000)
-        self._probes: dict[str, Callable[[str], frozenset[str]]] = {
+        self._patience = {
+            PRIMARY: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
+            REPLICA: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
+            DATABASE: max(_PROBE_TIMEOUT, repository.settings.database_timeout),
+        }
+        self._probes: dict[str, Callable[[str, float], frozenset[str]]] = {
             PRIMARY: self._probe_primary,
             REPLICA: self._probe_replica,
             DATABASE: self._probe_database,
@@ -364,7 +372,7 @@ class Monitor:
         """Whether several probes find it slow, too, while this process itself is not held up."""
         for _ in range(SLOW_PROBES):
             try:
-                self._probes[role_of(store)](store)
+                self._look_at(store)
             except StoreError as error:
                 self._health.failed(error, READ)
                 return False
@@ -376,18 +384,24 @@ class Monitor:
         # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
         for _ in range(self._repository.settings.failure_threshold):
             try:
-                self._probes[role_of(store)](store)
+                self._look_at(store)
                 break
             except StoreError as error:
                 self._health.failed(error, READ)
+            if not self._health.is_whole(store):
+                break
         if role_of(store) == PRIMARY and self._health.is_whole(store):
             self._look_for_losses(store)
+
+    def _look_at(self, store: str) -> None:
+        role = role_of(store)
+        self._probes[role](store, self._patience[role])
 
     def _look_for_losses(self, store: str = PRIMARY) -> None:
         """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
         try:
             primary = self._repository.store(store)
-            canary = primary.look_at_canary(primary.fence.canary, timeout=_PROBE_TIMEOUT)
+            canary = primary.look_at_canary(primary.fence.canary, timeout=self._patience[PRIMARY])
         except StoreError as error:
             self._health.failed(error, WRITE)
             return
@@ -401,7 +415,7 @@ class Monitor:
         began = self._clock()
         self._took.pop(store, None)
         try:
-            healthy = self._probes[role_of(store)](store)
+            healthy = self._probes[role_of(store)](store, _PROBE_TIMEOUT)
         except StoreError:
             healthy = frozenset()
         took = self._took.get(store, self._clock() - began)
@@ -465,35 +479,35 @@ class Monitor:
         self._health.close(store, direction)
         self._repository.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
 
-    def _probe_primary(self, name: str) -> frozenset[str]:
+    def _probe_primary(self, name: str, timeout: float) -> frozenset[str]:
         primary = self._repository.primary
         if isinstance(primary, ClusterStore):
-            primary.find_shards(_PROBE_TIMEOUT)
+            primary.find_shards(timeout)
         store = self._repository.store(name)  # none of this name, if shards were found: each has probes of its own
         value = secrets.token_hex(8)
         try:
-            self._took[name] = store.probe(self._canary_key, value, timeout=_PROBE_TIMEOUT)
+            self._took[name] = store.probe(self._canary_key, value, timeout=timeout)
         except StoreError as error:
             if error.error_class is not ErrorClass.WRITE_REFUSED:
                 raise
-            store.probe_read(timeout=_PROBE_TIMEOUT)
+            store.probe_read(timeout=timeout)
             if (name, WRITE) not in self._health.open_stores():
                 self._health.failed(error, WRITE)
             return frozenset({READ})
         return _BOTH
 
-    def _probe_replica(self, name: str) -> frozenset[str]:
-        self._took[name] = self._repository.store(name).probe_read(timeout=_PROBE_TIMEOUT)
+    def _probe_replica(self, name: str, timeout: float) -> frozenset[str]:
+        self._took[name] = self._repository.store(name).probe_read(timeout=timeout)
         return _BOTH
 
-    def _probe_database(self, name: str) -> frozenset[str]:
+    def _probe_database(self, name: str, timeout: float) -> frozenset[str]:
         database = self._repository.database
         try:
-            database.probe(_PROBE_TIMEOUT)
+            database.probe(timeout)
         except StoreError as error:
             if error.error_class is not ErrorClass.WRITE_REFUSED:
                 raise
-            database.probe_read(_PROBE_TIMEOUT)
+            database.probe_read(timeout)
             if (DATABASE, WRITE) not in self._health.open_stores():
                 self._health.failed(error, WRITE)
             return frozenset({READ})

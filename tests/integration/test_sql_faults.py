@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from flask.wrappers import Response
 from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
+from flask_langpont_session.monitor import _PROBE_TIMEOUT
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
@@ -282,6 +284,22 @@ def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog
     assert lost(app) == NONE
     wait_until(lambda: calls_have_ended(app), "the end of hung calls", LONG)
     assert "sesame" not in caplog.text
+
+
+def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: Postgres) -> None:
+    """The monitor's own look takes longer than its time-out for a lost store, and less than DATABASE_TIMEOUT."""
+    url = emptied(postgres)
+    assert postgres.port
+    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+        app = make_app(DATABASE_URL=proxy.instead_of(url), DATABASE_TIMEOUT=LONG, REQUEST_BUDGET=LONG)
+        monitor = parts(app).monitor
+        with monitor.paused(), proxy.failing(delay(_PROBE_TIMEOUT / 4)):  # each of half a dozen round trips
+            monitor._suspects.add("database")
+            began = time.monotonic()
+            monitor.tick()
+            assert time.monotonic() - began > _PROBE_TIMEOUT
+        assert proxy.hits["delay"]
+        assert lost(app) == NONE
 
 
 def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_path: Path, primary: Valkey) -> None:
