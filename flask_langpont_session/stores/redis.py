@@ -356,7 +356,9 @@ class RedisStore:
         return took
 
     def forget_connections(self) -> None:
-        """Drop the connections there are, so that the next ones go to the server that answers now."""
+        """Drop the connections there are, so that the next ones go to the server that answers now. That it refuses us
+        is said, though the one before may have done so, too."""
+        self._refusal = ""
         self.connections.forget()
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:

@@ -169,8 +169,10 @@ class Directory:
         raise SlaveNotFoundError("no sentinel names a replica that answers")
 
     def doubt(self) -> None:
-        """The server that was named could not be used: ask another sentinel first next time."""
+        """The server that was named could not be used: another sentinel is asked first next time, and another replica
+        tried."""
         self._first += 1
+        self._choice += 1
 
     def _ask(self, question: Callable[[Sentinel, float], T | None], until: float) -> T | None:
         trouble: driver.RedisError | None = None
@@ -199,7 +201,7 @@ class _Managed(Bounded):
     def connect(self) -> None:
         try:
             super().connect()  # type: ignore[misc]
-        except (driver.ConnectionError, driver.TimeoutError):
+        except driver.RedisError:  # nonsense is not even a ConnectionError
             self.connection_pool.doubt()
             raise
 

@@ -11,6 +11,7 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool
 
 from flask_langpont_session.stores.base import ErrorClass
+from flask_langpont_session.stores.connections import connect
 from flask_langpont_session.stores.names import Names
 from flask_langpont_session.stores.redis_errors import classify
 from flask_langpont_session.stores.sentinel import (
@@ -140,6 +141,18 @@ def test_a_worker_keeps_to_one_replica() -> None:
     assert {next(rest), next(rest)} == {A, B}
     with pytest.raises(driver.ConnectionError):
         next(rest)
+
+
+def test_a_replica_that_answers_nonsense_is_not_tried_first_again() -> None:
+    """It takes connections: that it is none shows only afterwards."""
+    with StrangeServer(lambda command: b"nonsense\r\n") as server:
+        asked = directory(Told(replicas=[A, ("127.0.0.1", server.port)]), is_master=False)
+        asked._choice = 1
+        connection: Any = Connection(connection_pool=asked)
+        connection.names = NAMES
+        with pytest.raises(driver.RedisError):
+            connect(connection, LATER)
+    assert next(asked.replicas(NAMES, LATER)) == A
 
 
 def test_the_primary_is_never_taken_for_a_replica() -> None:
