@@ -1,5 +1,6 @@
 """Child processes that die with their parent, free ports, bounded waiting. Nothing here knows what a server is."""
 
+import atexit
 import os
 import random
 import shutil
@@ -118,6 +119,12 @@ def release(port: int) -> None:
     """Others may be given a port of :func:`free_port`. One that was chosen by somebody else is left alone."""
     if reservation := _reserved.pop(port, None):
         reservation.close()
+
+
+@atexit.register
+def _release_all() -> None:
+    for port in list(_reserved):
+        release(port)
 
 
 def _reserve(port: int) -> bool:
