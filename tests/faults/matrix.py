@@ -40,7 +40,7 @@ class Row:
     :param level: that is reached.
     :param auth: where the user, `translation` and `ui` come from at that level.
     :param write: status of a page that stores something, `sign_in` and `sign_out` of those.
-    :param pays: failed calls of each thread until it is noticed.
+    :param pays: failed calls of each thread until it is noticed, each time it comes.
     :param loses: of `translation` and `ui`, those whose data from before is gone for good.
     :param flickers: single requests may be a level lower than the site; what they show is the same.
     :param bites: how often the fault happens at least.
