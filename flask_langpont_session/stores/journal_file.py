@@ -34,9 +34,9 @@ from .base import ErrorClass, StoreError
 from .journal_entries import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from .private_file import create_private
 
-BUSY_SECONDS = 0.2
+BUSY_SECONDS = 0.5
 """How long a call waits for its turn, other threads' and other workers' writes together. A write takes a few
-milliseconds."""
+milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
 
 _WORD = 8
 _MOMENTS = 1024

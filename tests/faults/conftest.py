@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from example_app.servers import Postgres
+from flask_langpont_session.stores import journal_file
 from tests.integration.behind import emptied
 
 from .matrix import Row
@@ -17,6 +18,12 @@ from .matrix_servers import Pair
 from .matrix_site import Site, proxies
 
 pytest.register_assert_rewrite("tests.faults.matrix_proof")
+
+
+@pytest.fixture(autouse=True)
+def patient_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is slow on this machine is none of the faults."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
 
 
 @pytest.fixture(scope="session")
