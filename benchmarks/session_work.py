@@ -32,7 +32,11 @@ WORK: Mapping[str, Callable[[Any, int], object]] = {
     "write, `high`": lambda session, number: session.update(translation_context=[number]),
     "write, `medium`": lambda session, number: session.update(lang=str(number)),
     "write, auth": lambda session, number: session.update(daily_limit=number),
+    "a mix of these": lambda session, number: mixed(session, number),
 }
+
+MIX: Sequence[str] = (*["read"] * 15, *["write, `high`"] * 2, *["write, `medium`"] * 2, "write, auth")
+"""One in four changes something, one in twenty what the database has: more of both than on most sites."""
 
 
 def main() -> None:
@@ -88,6 +92,11 @@ def signed_in(app: Flask, user: str) -> str:
     cookie = client.get_cookie("session")
     assert cookie is not None
     return cookie.value
+
+
+def mixed(session: Any, number: int) -> object:
+    """Each in its turn, and each for all users in turn."""
+    return WORK[MIX[(number + number // USERS) % len(MIX)]](session, number)
 
 
 def level(app: Flask, cookie: str) -> int:
