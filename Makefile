@@ -11,10 +11,10 @@ FLASK_SDIST := flask-3.1.3
 demo: $(INSTALLED)
 	@exec $(BIN)/python -m example_app.lab
 
-# Everything that CI runs. Most tests wait for servers: three at a time keep two cores busy. The many small files come
-# last, so that all three end at the same time.
+# Everything that CI runs. Most tests wait for servers: a third at a time would make those late on two cores. The many
+# small files come last, so that both end at the same time.
 test: check flask-suite lowest
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)
