@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -14,7 +15,7 @@ class ServerError(Exception):
     """A server ended while it was being started. The text holds the end of its log."""
 
 
-class Server:
+class Server(ABC):
     """What the servers have in common. A context manager: started on entry, stopped on exit."""
 
     #: The signal that asks for an orderly end.
@@ -99,11 +100,13 @@ class Server:
             raise ServerError(f"{type(self).__name__} ended: {self.log.read_text(errors='replace')[-2000:]}")
         return self._answers()
 
+    @abstractmethod
     def _launch(self) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+        """Start the process, which need not answer yet."""
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Whether it is ready to be used."""
 
 
 def answers_http(port: int, path: str) -> bool:

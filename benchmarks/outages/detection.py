@@ -29,6 +29,9 @@ PAUSE = 0.01
 """Seconds between two requests of one browser: they shall find the machine idle, not each other."""
 
 _PATIENCE = 30.0
+_QUIET = 0.5
+"""Seconds of load before an outage and after its end: what it costs is held against the former."""
+
 _RATHER_OFTEN = 10
 """One request in so many writes, so that there is something to bring home."""
 
@@ -137,14 +140,14 @@ def measure(stage: Stage, causing: _Causing, seconds: float) -> Measured:
     [site] = stage.sites.values()
     with Stampede(site.url) as stampede:
         stampede.until(lambda s: s.level == 0, "level 0 before the outage")
-        time.sleep(0.5)
+        time.sleep(_QUIET)
         began = time.monotonic()
         with causing(stage, []):
             stampede.until(lambda s: s.level > 0, "a degraded level")
             time.sleep(seconds)
             healing = time.monotonic()
         stampede.until(lambda s: s.level == 0, "level 0 after the outage")
-        time.sleep(0.5)
+        time.sleep(_QUIET)
     return summary(stampede.seen, began, healing)
 
 

@@ -15,6 +15,7 @@ import random
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -65,7 +66,7 @@ def region_of(secret_id: str, region: str | None) -> str | None:
     return match[1] if match else region
 
 
-class Credentials(CredentialProvider):
+class Credentials(CredentialProvider, ABC):
     """What both kinds have in common. Objects of redis-py's connections, one for all connections of an application."""
 
     inquiry: Inquiry
@@ -75,24 +76,24 @@ class Credentials(CredentialProvider):
         """``tried``: what the connection that this thread is making was refused with."""
 
     @property
+    @abstractmethod
     def known(self) -> bool:
         """Whether there is anything to greet with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_credentials(self) -> Login:
         """What to greet with now. Never waits.
 
         :raises TokenNotKnownYet: nothing is known.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self) -> None:
         """Ask AWS again if it is time. Called every round of the monitor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refused(self) -> bool:
         """The server refused what this thread was given last. Whether there is something else to greet it with."""
-        raise NotImplementedError
 
     def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
         """The same ``redis_connect_func``, which does not give up while another login is known."""
@@ -186,7 +187,7 @@ class SecretToken(Credentials):
             with aws_client("secretsmanager", self._region) as client:
                 found = [self._version(client, stage) for stage in (_STAGES if in_doubt else _STAGES[:1])]
         except Exception:
-            self._in_doubt |= in_doubt
+            self._in_doubt |= in_doubt  # the next question is the same one
             raise
         if not in_doubt:
             self._refused = {}  # what was refused may have been too new then

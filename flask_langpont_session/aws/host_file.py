@@ -151,7 +151,7 @@ def _take_lock(descriptor: int) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.005)
+            time.sleep(0.005)  # flock() waits for ever or not at all
 
 
 def _write(descriptor: int, data: bytes, at: int) -> None:
