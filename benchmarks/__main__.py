@@ -20,6 +20,7 @@ from example_app.servers import Postgres, Valkey
 
 from . import measure
 from .contestants import Contestant, Ours, without_sql
+from .cores import CORES, settle
 from .measure import BARE, OURS, REFERENCE, Lane
 from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
@@ -40,13 +41,6 @@ class Effort:
 
 FULL = Effort(rounds=41, calls=40, tries=5, sessions=5000)
 QUICK = Effort(rounds=5, calls=8, tries=1, sessions=300)
-
-
-CORES = {
-    "apart": "client and server on a core each",
-    "shared": "client and server on one core",
-    "any": "client and server where the kernel puts them",
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         # What is removed is freed at once, not while the memory of something else is being counted.
         options = ("--lazyfree-lazy-user-flush", "no")
         valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
-        _settle(cores, valkey.pid)
+        settle(cores, valkey.pid)
         urls = {"sqlite": f"sqlite:///{folder / 'sessions.sqlite3'}"}
         if "postgresql" in databases:
             urls["postgresql"] = stack.enter_context(Postgres(folder / "postgres")).url
@@ -90,17 +84,6 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
             stack.callback(contestant.close)
         others = [*without_sql(valkey.url), plain]
         yield Stage(stack.enter_context(redis.Redis.from_url(valkey.url)), others, ours)
-
-
-def _settle(cores: str, server: int | None) -> None:
-    # Left alone, the kernel now and then puts client and server on one core. Waking the other side then costs next to
-    # nothing, a round trip a quarter, and every ratio is another one: one run could not be compared with the next.
-    if cores == "any" or server is None:
-        return
-    available = sorted(os.sched_getaffinity(0))
-    mine, its = (available[0], available[-1]) if cores == "apart" else (available[0], available[0])
-    os.sched_setaffinity(server, {its})
-    os.sched_setaffinity(0, {mine})
 
 
 def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything: bool) -> Results:

@@ -130,8 +130,7 @@ class Database:
         def insert(connection: Connection) -> AuthRow | None:
             if kill is not None:
                 connection.execute(sql.KILL, {"key": kill})
-            connection.execute(sql.INSERT, values)
-            return sql.one_row(connection, digest)
+            return sql.written_row(connection, sql.INSERT, values)
 
         def find(connection: Connection) -> AuthRow | None:
             row = sql.one_row(connection, digest)
@@ -166,8 +165,7 @@ class Database:
 
         def work() -> AuthRow | None:
             with self._connections.writing() as connection:
-                changed = connection.execute(statement, values).rowcount
-                return sql.one_row(connection, digest) if changed else None
+                return sql.written_row(connection, statement, values)
 
         return self._in_request(work, timeout)
 

@@ -30,7 +30,6 @@ PATIENT_SECONDS = 10.0
 OWN_SHARE = 0.8
 """The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""
 
-_WRITES = "langpont_writes"
 _BEGAN = "langpont_began"
 _LENT_TO = "langpont_lent_to"
 _CHANGES = "langpont_changes"
@@ -112,11 +111,6 @@ def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
         # FULL: a logout that was answered survives a power cut. NORMAL may lose the last commits in WAL mode.
         connection.execute("PRAGMA synchronous = FULL")
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if connection.get_execution_options().get(_WRITES):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
 
 def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
     """Readers and the writer do not wait for each other. Turning it on is the one thing SQLite does not wait for."""
@@ -146,12 +140,12 @@ class Connections:
         self._dialect = engine.dialect.name
         # A single statement needs no BEGIN and no COMMIT, which are a round trip each. SQLite has no round trips.
         self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._writer = engine.execution_options(**{_WRITES: True})
+        self._is_own = engine.get_execution_options().get(_OWN, False)
         self._allowed = threading.local()
         self._distrusted_before = 0.0
         self._lent: dict[int, Any] = {}
         self._listeners: list[_Listener] = [("checkout", self._check)]
-        if self._is_sqlite:
+        if self._is_sqlite and not self._is_own:
             self._listeners += [("checkout", self._note_borrower), ("checkin", self._note_return)]
         for name, listener in self._listeners:
             event.listen(engine, name, listener)
@@ -161,7 +155,7 @@ class Connections:
     def leave(self) -> None:
         """Listen to the engine no more. One that was made for this alone is through with its connections, too; those of
         the application's are its own affair."""
-        if self._engine.get_execution_options().get(_OWN):
+        if self._is_own:
             event.listen(self._engine, "checkin", _close_returned)
             self._engine.dispose()
         if self in _lenders:
@@ -195,8 +189,7 @@ class Connections:
 
         :raises GivenUp: the caller was told that it failed; so it has.
         """
-        waits = _waiting(self._allowed_ms or self._request_ms) if self._is_sqlite else nullcontext
-        with self._unforked(), self._writer.connect() as connection, waits(connection), connection.begin():
+        with self._transaction(self._allowed_ms or (None if self._is_own else self._request_ms)) as connection:
             self._allow_time(connection)
             yield connection
             raise_if_given_up()
@@ -204,8 +197,16 @@ class Connections:
     @contextmanager
     def writing_without_waiting(self) -> Iterator[Connection]:
         """For statements that say SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
-        impatient = _waiting(0) if self._is_sqlite else nullcontext
-        with self._unforked(), self._writer.connect() as connection, impatient(connection), connection.begin():
+        with self._transaction(0) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, wait_ms: int | None) -> Iterator[Connection]:
+        """:param wait_ms: how long SQLite's lock is waited for. None: as long as the engine says."""
+        waits = nullcontext if wait_ms is None or not self._is_sqlite else _waiting(wait_ms)
+        with self._unforked(), self._engine.connect() as connection, waits(connection), connection.begin():
+            if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     @contextmanager
@@ -322,7 +323,8 @@ def _shared_listeners(engine: Engine) -> Iterator[_Listener]:
     """
     yield "connect", _note_beginning
     if engine.dialect.name == "sqlite":
-        yield "begin", _note_changes
+        if not engine.get_execution_options().get(_OWN):
+            yield "begin", _note_changes
         return
     if engine.dialect.driver in _LIMITED:
         yield "do_connect", _limit_connecting

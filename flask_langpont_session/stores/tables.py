@@ -6,7 +6,7 @@ repeated after an unknown outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -113,19 +113,26 @@ _idle_ms: ColumnElement[int] = sa.bindparam("idle_ms", type_=sa.BigInteger())
 _absolute_ms: ColumnElement[int] = sa.bindparam("absolute_ms", type_=sa.BigInteger())
 _s = SESSIONS.c
 
-_SELECT = sa.select(
-    _s.digest,
-    _s.user_id,
-    _s.version,
-    # Of an earlier epoch is as dead as revoked.
-    sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0)).label("live"),
-    _s.payload,
-    _s.user_epoch,
-    _s.created_at,
-    _s.idle_expires_at,
-    _s.absolute_expires_at,
-    now_ms().label("read_at"),
-).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
+
+def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
+    """What :func:`auth_row` needs."""
+    return (
+        _s.digest,
+        _s.user_id,
+        _s.version,
+        live.label("live"),
+        _s.payload,
+        _s.user_epoch,
+        _s.created_at,
+        _s.idle_expires_at,
+        _s.absolute_expires_at,
+        now_ms().label("read_at"),
+    )
+
+
+# Of an earlier epoch is as dead as revoked.
+_is_live = sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0))
+_SELECT = sa.select(*_row(_is_live)).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
 SELECT_ONE = _SELECT.where(_s.digest == _digest)
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
 _SELECT_BY_CHANGE = _SELECT.add_columns(_s.updated_at).order_by(_s.updated_at, _s.digest).limit(_most)
@@ -167,6 +174,8 @@ def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
 
 UPDATE = _update_statement(_s.absolute_expires_at)
 UPDATE_LIFE = _update_statement(_s.created_at + _absolute_ms)
+
+_RETURNING = {write: write.returning(*_row(_s.live)) for write in (INSERT, UPDATE, UPDATE_LIFE)}
 
 KILL = (
     SESSIONS.update()
@@ -280,6 +289,16 @@ def one_row(connection: Connection, digest: str) -> AuthRow | None:
     """The row of a session, or None."""
     row = connection.execute(SELECT_ONE, {"key": digest}).first()
     return None if row is None else auth_row(row)
+
+
+def written_row(connection: Connection, statement: sa.Insert | sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
+    """The row after INSERT, UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
+    dialect = connection.dialect
+    if dialect.insert_returning and dialect.update_returning:
+        row = connection.execute(_RETURNING[statement], values).first()
+        return None if row is None else auth_row(row)
+    # MySQL; MariaDB has the one without the other.
+    return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
 
 
 def changes(rows: Sequence[Row[Any]], limit: int) -> Changes:

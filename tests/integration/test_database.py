@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,36 @@ def test_an_update_counts_the_version(database: Database) -> None:
     assert row is not None
     assert (row.version, row.payload, row.user_id) == (2, {"user_id": b"8"}, "8")
     assert row.idle_expires_at - row.read_at == pytest.approx(HOUR, abs=50)
+
+
+def test_who_cannot_say_what_was_written_is_asked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MySQL has no RETURNING: one statement more, and the same rows."""
+    monkeypatch.setattr(database.engine.dialect, "update_returning", False)
+    with statements(database) as sent:
+        created = create(database)
+        updated = update(database, created.version, payload={"user_id": encode("user_id", 7)})
+        assert update(database, created.version) is None
+    assert [word for word in sent if word not in ("BEGIN", "COMMIT")] == [
+        "INSERT",
+        "SELECT",
+        "UPDATE",
+        "SELECT",
+        "UPDATE",
+    ]
+    assert updated is not None and updated == replace(load(database), read_at=updated.read_at)
+    assert updated == replace(
+        created, version=2, payload=updated.payload, read_at=updated.read_at, idle_expires_at=updated.idle_expires_at
+    )
+
+
+def test_what_was_written_is_said_by_who_wrote_it(database: Database) -> None:
+    with statements(database) as sent:
+        created = create(database)
+        updated = update(database, created.version)
+        assert update(database, created.version) is None
+    assert [word for word in sent if word not in ("BEGIN", "COMMIT")] == ["INSERT", "UPDATE", "UPDATE"]
+    assert updated is not None and updated == replace(load(database), read_at=updated.read_at)
+    assert created.live and created.version == 1 and created.payload == PAYLOAD
 
 
 def test_an_update_from_an_older_version_changes_nothing(database: Database) -> None:
