@@ -1,10 +1,9 @@
 """``python -m benchmarks.session_work``: what the session itself takes, without Flask, before an outage and in it.
 
-One process on a core of its own, as a worker has it on a host that is sized by the usual rule; a primary without a
-replica, and SQLite. Timed is the session's own work for a request: opening it, reading
-or writing one key, saving it. Beside it stands how long the disk takes to keep 4 KB for good, which each value that is
-written to the journal waits for, and how long SQLite alone takes for a commit, which each change of auth waits for at
-any level.
+One process on a core of its own; a primary without a replica, and SQLite. Timed is the session's own work for a
+request: opening it, reading or writing one key, saving it. Beside it stands how long the disk takes to keep 4 KB for
+good, which each value that is written to the journal waits for, and how long SQLite alone takes for a commit, which each
+change of auth waits for at any level.
 """
 
 from __future__ import annotations
@@ -54,10 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="before the outage, and in it")
     parser.add_argument("--cores", choices=CORES, default="apart", help="where client and server run")
     options = parser.parse_args()
-    with (
-        TemporaryDirectory() as name,
-        Valkey(Path(name, "valkey")) as server,
-    ):
+    with TemporaryDirectory() as name, Valkey(Path(name, "valkey")) as server:
         settle(options.cores, server.pid)
         folder, calls = Path(name), options.calls
         disk: Kinds = {

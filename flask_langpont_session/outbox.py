@@ -7,7 +7,6 @@ the request goes on with what is left.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -20,6 +19,7 @@ from .policy import Behaviour
 from .records import NO_FIELDS, Plan
 from .stores.base import CategoryChange, ErrorClass, SharedCopy, StoreError
 from .stores.journal import Journal, Overlay
+from .stores.local import LocalAuth
 from .visibility import Visibility
 
 log = logging.getLogger(__name__)
@@ -86,18 +86,36 @@ class Outbox:
         """
         self._do(lambda: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch))
 
-    def row_changed(self, digest: str) -> None:
-        """The database has another row of this session: what other workers of this host have of it is out of date."""
-        self._do(lambda: self._journal.row_changed(digest, self._clock()))
+    def row_changing(self, digest: str) -> int | None:
+        """This worker is about to try a compare-and-set of a session's row.
 
-    def row_changed_at(self, digest: str) -> float:
-        """When a worker of this host last changed the row, monotonic seconds, or later; infinity: nobody can say."""
+        :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
+        """
         try:
-            at = self._journal.row_changed_at(digest)
+            return self._journal.row_changing(digest)
         except StoreError as error:
             self._failed(error)
-            return math.inf
-        return at if at <= self._clock() else -math.inf  # one that is yet to come is from before the machine's start
+            return None
+
+    def row_changed(self, digest: str, number: int | None = None) -> None:
+        """The database has another row of this session: what other workers of this host have of it is out of date.
+
+        :param number: of the try that succeeded, if it was a compare-and-set.
+        """
+        self._do(lambda: self._journal.row_changed(digest, self._clock(), number))
+
+    def is_up_to_date(self, held: LocalAuth) -> bool:
+        """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
+        this worker. False: nobody can say."""
+        digest, number = held.row.digest, held.change
+        try:
+            changed_at = self._journal.row_changed_at(digest)
+            if changed_at <= held.confirmed_at or changed_at > self._clock():
+                return True  # a moment that is yet to come is from before the machine's start
+            return number is not None and self._journal.is_last_change(digest, number)
+        except StoreError as error:
+            self._failed(error)
+            return False
 
     def publish(self, copies: Iterable[SharedCopy]) -> None:
         """Put local copies where the other workers of the host can read them."""

@@ -457,11 +457,15 @@ class SessionRepository:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
-        began = self._clock()
+        began, number = self._clock(), None
+
+        def write(row: AuthRow) -> AuthRow | None:
+            nonlocal number
+            number = self._outbox.row_changing(row.digest)
+            return self._compare_and_set(row, apply_change(row.payload, change), plan, walk)
+
         try:
-            updated = self._compete(
-                row, lambda row: self._compare_and_set(row, apply_change(row.payload, change), plan, walk), walk
-            )
+            updated = self._compete(row, write, walk)
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
@@ -470,8 +474,8 @@ class SessionRepository:
         if updated is None or updated.state is not RowState.VALID:
             self._settle_revoked(row.digest, row.version, walk, in_database=True)
             return None
-        self.row_changed(row.digest)
-        self.local.put_auth(updated, began)
+        self._outbox.row_changed(row.digest, number)
+        self.local.put_auth(updated, began, change=number)
         return updated
 
     def _compete(self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk) -> AuthRow | None:

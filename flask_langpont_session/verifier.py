@@ -6,7 +6,6 @@ primary that has become one.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -239,26 +238,22 @@ class Verifier:
             trust_since_ms = max(trust_since_ms, answer.now_ms - int((heard.asked_at - evicted_at) * 1000))
         return Copy(row, entry.confirmed_ms, answer.now_ms, trust_since_ms, self._local.floor(row.digest))
 
-    def _held(self, digest: str, since: float = -math.inf) -> Copy | None:
-        """This worker's own copy, aged by its own clock; only one that was confirmed since then (monotonic seconds)."""
-        held = self._local.auth(digest)
-        if held is None or held.confirmed_at < since:
-            return None
-        return Copy(
-            held.row,
-            held.row.read_at,
-            held.row.read_at + self._age_ms(held),
-            trust_since_ms=0,
-            floor=self._local.floor(digest),
-        )
+    def _aged(self, held: LocalAuth) -> Copy:
+        """This worker's own copy, aged by its own clock."""
+        row = held.row
+        floor = self._local.floor(row.digest)
+        return Copy(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, floor=floor)
 
     def _just_asked(self, digest: str, walk: Walk) -> Copy | None:
         """While Redis is not healthy: what the database said a moment ago. Not from before the outage: it may be older
         than what another worker has put into Redis; nor from before a change by another worker of this host."""
         if walk.primary_is_healthy:
             return None
-        held = self._held(digest, since=max(walk.view.lost_at, self._outbox.row_changed_at(digest)))
-        return held if held and was_just_asked(held) else None
+        held = self._local.auth(digest)
+        if held is None or held.confirmed_at < walk.view.lost_at or not self._outbox.is_up_to_date(held):
+            return None
+        copy = self._aged(held)
+        return copy if was_just_asked(copy) else None
 
     def _age_ms(self, held: LocalAuth) -> int:
         return int((self._clock() - held.confirmed_at) * 1000)
@@ -274,8 +269,9 @@ class Verifier:
             if life.is_slide_due(copy.row, copy.now_ms):
                 self._slide(digest, walk, life)
             return self._believe(copy, heard)
-        held = self._held(digest)
-        if held and survives_everything_down(held, self._terms, privileged=self.is_privileged(held.row)):
+        held = self._local.auth(digest)
+        privileged = held is not None and self.is_privileged(held.row)
+        if held and survives_everything_down(self._aged(held), self._terms, privileged=privileged):
             return Loaded.judged(Verdict.VALID, heard.now_ms, held.row, "local")
         return Loaded.judged(Verdict.UNVERIFIABLE, heard.now_ms)
 

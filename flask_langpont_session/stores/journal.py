@@ -261,13 +261,25 @@ class Journal:
         with self._file.transaction() as db:
             db.execute("DELETE FROM pushes WHERE seq = ?", (entry.seq,))
 
-    def row_changed(self, digest: str, at: float) -> None:
+    def row_changing(self, digest: str) -> int:
+        """Let the other workers of the host know that this one is about to try a compare-and-set of a session's row.
+
+        :return: the number of this try, for :meth:`row_changed` and :meth:`is_last_change`.
+        """
+        return self._file.shared_numbers().row_changing(digest)
+
+    def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
         """Let the other workers of the host know that a session has another row in the database. Not an entry: the
         change waits for nothing. Costs a microsecond.
 
         :param at: monotonic seconds, after the commit.
+        :param number: of the try that succeeded. None: the change was no compare-and-set.
         """
-        self._file.shared_numbers().row_changed(digest, at)
+        self._file.shared_numbers().row_changed(digest, at, number)
+
+    def is_last_change(self, digest: str, number: int) -> bool:
+        """Whether no worker of this host has changed the row after the try of this number, which succeeded."""
+        return self._file.shared_numbers().is_last_change(digest, number)
 
     def row_changed_at(self, digest: str) -> float:
         """Monotonic seconds at which that was, or later. Long ago: it is not known to have been changed."""

@@ -39,10 +39,10 @@ BUSY_SECONDS = 0.5
 milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
 
 _WORD = 8
-_MOMENTS = 1024
-"""Moments that are kept of all sessions. Two sessions that share one cost a question more, and hide nothing."""
+_PLACES = 1024
+"""For what is known of the rows of all sessions. Two that share a place cost a question more, and hide nothing."""
 
-_SIZE = _WORD * (1 + _MOMENTS)
+_SIZE = _WORD * (1 + 2 * _PLACES)
 _HALF = 0xFFFF_FFFF
 
 _FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -77,7 +77,8 @@ class Generation:
     Both numbers are one aligned word, which a processor reads in one piece; read one after the other, they could be of
     two moments. They wrap around after four thousand million transactions.
 
-    Behind them lies when a session's row in the database was last changed from this host: see :meth:`row_changed`.
+    Behind them lies when a session's row in the database was last changed from this host, and by which change: see
+    :meth:`row_changed` and :meth:`row_changing`.
 
     :param path: of the journal; None: it is in this process' memory, and so is this.
     """
@@ -86,7 +87,8 @@ class Generation:
         memory = memoryview(bytearray(_SIZE) if path is None else _shared_memory(path))
         self._word = memory[:_WORD].cast("Q")
         self._began_ended = memory[:_WORD].cast("I")
-        self._moments = memory[_WORD:].cast("d")
+        self._moments = memory[_WORD : _WORD * (1 + _PLACES)].cast("d")
+        self._changes = memory[_WORD * (1 + _PLACES) : _SIZE].cast("Q")
 
     def settled(self) -> int | None:
         """Equal to an earlier answer if nobody committed between the two; None: somebody may be about to."""
@@ -106,21 +108,41 @@ class Generation:
         if self._began_ended[0] == number:
             self._began_ended[1] = number
 
-    def row_changed(self, digest: str, at: float) -> None:
+    def row_changing(self, digest: str) -> int:
+        """The row of a session is about to be changed by compare-and-set; to be called before each try.
+
+        :return: a number for this change, see :meth:`is_last_change`.
+        """
+        number = self._changes[_place_of(digest)] = int.from_bytes(os.urandom(_WORD))
+        return number
+
+    def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
         """The row of a session was changed; to be called after the commit, before anybody is told.
 
         :param at: monotonic seconds, which the processes of a host share.
+        :param number: of the change. None: it was not by compare-and-set.
         """
-        self._moments[_moment_of(digest)] = at
+        self._moments[_place_of(digest)] = at
+        if number is None:
+            self.row_changing(digest)
+
+    def is_last_change(self, digest: str, number: int) -> bool:
+        """Whether what a change that succeeded made of the row is what there is, as far as this host goes.
+
+        Who changes it further by compare-and-set has read it before, and puts another number here before the try: so
+        no clock has to say which of two commits was the later one.
+        """
+        last: int = self._changes[_place_of(digest)]
+        return last == number
 
     def row_changed_at(self, digest: str) -> float:
         """When that was last; of a session whose place is taken by another one, later. 0: never."""
-        at: float = self._moments[_moment_of(digest)]
+        at: float = self._moments[_place_of(digest)]
         return at
 
 
-def _moment_of(digest: str) -> int:
-    return zlib.crc32(digest.encode()) % _MOMENTS
+def _place_of(digest: str) -> int:
+    return zlib.crc32(digest.encode()) % _PLACES
 
 
 class _Side:

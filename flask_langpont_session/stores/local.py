@@ -49,10 +49,12 @@ class LocalAuth:
 
     :param row: the row; its `read_at` goes with `confirmed_at`.
     :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
+    :param change: the number of the compare-and-set by which this worker made it so; None: it has only read it.
     """
 
     row: AuthRow
     confirmed_at: float
+    change: int | None = None
 
 
 class _Floors(TTLCache[str, tuple[int, float], float]):
@@ -117,13 +119,16 @@ class LocalCopies:
         held = self.auth(row.digest)
         return held is not None and held.row.payload == row.payload
 
-    def put_auth(self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None) -> None:
+    def put_auth(
+        self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None, *, change: int | None = None
+    ) -> None:
         """Keep what the database said, unless something newer is kept or the session is dead.
 
         Newer is the higher version; of the same version, what was confirmed later. The version becomes the floor.
 
         :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
         :param confirmed_ms: the same moment as milliseconds since 1970; None: when the row was read.
+        :param change: the number of this worker's change that made it so.
         """
         with self._lock:
             if row.version > 1:
@@ -131,15 +136,15 @@ class LocalCopies:
             held = _find(self._auth, row.digest)
             if held is None:
                 if not self.is_dead(row.digest):
-                    self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms)
+                    self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms, change)
                 return
             known, renewed_at = held  # what is kept is not dead: kill() takes it away
             if (known.row.version, known.confirmed_at) > (row.version, confirmed_at):
                 return
             if not _says_the_same(known.row, row):
-                self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms)
+                self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms, change)
             elif confirmed_at - known.confirmed_at >= _SAME_MOMENT:
-                self._keep_auth(row, known.row.payload, confirmed_at, confirmed_ms)
+                self._keep_auth(row, known.row.payload, confirmed_at, confirmed_ms, change)
             elif self._clock() >= renewed_at:
                 self._auth[row.digest] = known, self._renewal()
 
@@ -291,10 +296,12 @@ class LocalCopies:
         self._names.add(category)
         self._copies[digest, category] = CategoryCopy(version, _frozen(fields)), self._renewal()
 
-    def _keep_auth(self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None) -> None:
+    def _keep_auth(
+        self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None
+    ) -> None:
         read_at = row.read_at if confirmed_ms is None else confirmed_ms
         kept = replace(row, payload=payload, read_at=read_at)
-        self._auth[row.digest] = LocalAuth(kept, confirmed_at), self._renewal()
+        self._auth[row.digest] = LocalAuth(kept, confirmed_at, change), self._renewal()
 
     def _renewal(self) -> float:
         return self._clock() + self._ttl * _RENEWED_AFTER

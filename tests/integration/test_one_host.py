@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, session
 
 from example_app.servers import Valkey
-from flask_langpont_session import monitor
+from flask_langpont_session import leases, monitor
 from flask_langpont_session.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.health import READ, WRITE
 from flask_langpont_session.stores.base import ErrorClass, StoreError
@@ -231,6 +231,33 @@ def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: Ma
         assert here.get("/get/daily_limit").json["value"] == 7
 
 
+def test_what_a_worker_has_changed_itself_it_need_not_ask_for(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows what it made; once another worker has changed that, it asks."""
+    monkeypatch.setattr(leases, "DEGRADED_VERIFY_MS", 60_000)  # however slow this machine is
+    one, other = make_app(), make_app()
+    client = sign_in(one)
+    here, there = browser(one, client.cookie), browser(other, client.cookie)
+    database, asked = parts(one).repository.database, list[str]()
+    load = database.load
+
+    def noted(digest: str, **how: Any) -> Any:
+        asked.append(digest)
+        return load(digest, **how)
+
+    monkeypatch.setattr(database, "load", noted)
+    with switched_off(one, "primary"), switched_off(other, "primary"):
+        for limit in (1, 3):
+            assert here.post("/set", json={"daily_limit": limit}).status_code == 200
+            asked.clear()
+            assert here.get("/get/daily_limit").json["value"] == limit
+            assert asked == []
+            assert there.post("/set", json={"daily_limit": limit + 1}).status_code == 200
+            assert here.get("/get/daily_limit").json["value"] == limit + 1
+            assert len(asked) == 1
+
+
 def test_what_a_worker_knows_from_before_the_outage_does_not_count(make_app: MakeApp) -> None:
     """However short ago it was told: another worker may have told Redis of a change since."""
     one, other = make_app(), make_app()
@@ -253,8 +280,33 @@ def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_doe
     lose_the_primary(cut_off, proxy, there)
     for limit in range(1, 4):
         assert there.get("/get/daily_limit").json["value"] == limit - 1
+        assert there.post("/set", json={"daily_limit": -limit}).status_code == 200
+        assert there.get("/get/daily_limit").json["value"] == -limit
         assert here.post("/set", json={"daily_limit": limit}).status_code == 200
         assert there.get("/get/daily_limit").json["value"] == limit
+
+
+def test_who_lost_a_race_and_tried_again_is_seen_by_who_won_it(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try was announced before the winner's, the second one after it."""
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy, daily_limit=0)
+    there = browser(cut_off, here.cookie)
+    lose_the_primary(cut_off, proxy, there)
+    database, tries = parts(healthy).repository.database, list[int]()
+    update = database.update
+
+    def late(digest: str, **how: Any) -> Any:
+        tries.append(how["seen"])
+        if len(tries) == 1:
+            assert there.post("/set", json={"daily_limit": 1}).status_code == 200
+        return update(digest, **how)
+
+    monkeypatch.setattr(database, "update", late)
+    assert here.post("/set", json={"daily_limit": 2}).status_code == 200
+    assert tries == [tries[0], tries[0] + 1]
+    assert there.get("/get/daily_limit").json["value"] == 2
 
 
 def test_what_a_worker_that_reaches_redis_writes_is_seen_by_one_that_does_not(

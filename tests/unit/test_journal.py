@@ -1004,6 +1004,19 @@ def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path
     assert durable.is_empty()
 
 
+def test_who_tried_last_to_change_a_row_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process puts its own number in place of this one's; that of another session stays."""
+    asked = questions(durable)
+    numbers = {digest: durable.row_changing(digest) for digest in ("d", "other")}
+    durable.row_changed("d", 7.5, numbers["d"])
+    assert all(durable.is_last_change(digest, number) for digest, number in numbers.items())
+    output(process("journal.row_changing('d')", path))
+    assert not durable.is_last_change("d", numbers["d"])
+    assert durable.is_last_change("other", numbers["other"])
+    assert durable.row_changed_at("d") == 7.5
+    assert asked == []
+
+
 def test_only_one_worker_is_alone(journal: Journal) -> None:
     """Whoever comes second is told so and does not wait; afterwards the next one is, also after an error."""
     with journal.alone() as first, journal.alone() as second:

@@ -67,6 +67,14 @@ def test_what_the_database_said_comes_back(copies: LocalCopies) -> None:
     assert copies.auth("d") == LocalAuth(ROW, 12.5)
 
 
+def test_what_this_worker_made_is_kept_as_such(copies: LocalCopies) -> None:
+    """The number of its change goes with the row; what the database says later is only what it says."""
+    copies.put_auth(ROW, 10.0, change=5)
+    assert copies.auth("d") == LocalAuth(ROW, 10.0, 5)
+    copies.put_auth(ROW, 11.0)
+    assert copies.auth("d") == LocalAuth(ROW, 11.0)
+
+
 @pytest.mark.parametrize(
     ("version", "confirmed_at", "replaced"),
     [(2, 99.0, False), (3, 9.0, False), (3, 11.0, True), (4, 9.0, True)],
