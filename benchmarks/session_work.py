@@ -2,8 +2,8 @@
 
 One process on a core of its own; a primary without a replica, and SQLite. Timed is the session's own work for a
 request: opening it, reading or writing one key, saving it. Beside it stands how long the disk takes to keep 4 KB for
-good, which each value that is written to the journal waits for, and how long SQLite alone takes for a commit, which each
-change of auth waits for at any level.
+good, which each value that is written to the journal waits for, and how long SQLite alone takes for a commit, which
+each change of auth waits for at any level.
 """
 
 from __future__ import annotations
