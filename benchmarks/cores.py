@@ -12,19 +12,20 @@ CORES: Mapping[str, str] = {
 }
 
 
-def settle(cores: str, server: int | None) -> None:
-    """Keep this process, with the threads that it starts from now on, and a server where they belong.
+def settle(cores: str, *servers: int | None) -> None:
+    """Keep this process, with the threads that it starts from now on, and its servers where they belong.
 
     Left alone, the kernel now and then puts both on one core. Waking the other side then costs next to nothing, a round
     trip a quarter, and every ratio is another one: one run could not be compared with the next. The same goes for two
     threads of one process that wait for each other.
 
     :param cores: one of :data:`CORES`.
-    :param server: its process; None: it has none here, and everything stays where it is.
+    :param servers: their processes. None: one that has none here; everything stays where it is.
     """
-    if cores == "any" or server is None or not hasattr(os, "sched_setaffinity"):
+    if cores == "any" or None in servers or not hasattr(os, "sched_setaffinity"):
         return
     available = sorted(os.sched_getaffinity(0))
-    mine, its = (available[0], available[-1]) if cores == "apart" else (available[0], available[0])
-    os.sched_setaffinity(server, {its})
+    mine, theirs = (available[0], available[-1]) if cores == "apart" else (available[0], available[0])
+    for server in filter(None, servers):
+        os.sched_setaffinity(server, {theirs})
     os.sched_setaffinity(0, {mine})

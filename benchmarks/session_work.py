@@ -1,6 +1,6 @@
 """``python -m benchmarks.session_work``: what the session itself takes, without Flask, before an outage and in it.
 
-One process on a core of its own; a primary without a replica, and SQLite. Timed is the session's own work for a
+One process on a core of its own; a primary without a replica. Timed is the session's own work for a
 request: opening it, reading or writing one key, saving it. Beside it stands how long the disk takes to keep 4 KB for
 good, which each value that is written to the journal waits for, and how long SQLite alone takes for a commit, which
 each change of auth waits for at any level.
@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,7 @@ from typing import Any
 from flask import Flask, session
 
 from example_app.processes import wait_until
-from example_app.servers import Valkey
+from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 
@@ -51,24 +51,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--calls", type=int, default=2000, help="of each kind in a round")
     parser.add_argument("--rounds", type=int, default=5, help="before the outage, and in it")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--cores", choices=CORES, default="apart", help="where client and server run")
     options = parser.parse_args()
-    with TemporaryDirectory() as name, Valkey(Path(name, "valkey")) as server:
-        settle(options.cores, server.pid)
-        folder, calls = Path(name), options.calls
+    with ExitStack() as stack:
+        folder, calls = Path(stack.enter_context(TemporaryDirectory())), options.calls
+        server = stack.enter_context(Valkey(folder / "valkey"))
+        if options.database == "sqlite":
+            settle(options.cores, server.pid)
+            database = f"sqlite:///{folder / 'sessions.sqlite3'}"
+        else:
+            postgres = stack.enter_context(Postgres(folder / "postgres"))
+            settle(options.cores, server.pid, postgres.pid)
+            database = postgres.url
         disk: Kinds = {
             "4 KB kept by the disk": lambda: kept_by_the_disk(folder / "file", calls),
             "a commit by SQLite alone": lambda: committed(folder / "alone.sqlite3", calls),
         }
-        with application(folder, server) as (app, cookies):
-            work: Kinds = {name: partial(timed, app, cookies, work, calls) for name, work in WORK.items()}
-            print("| | level | p50, ms | p99, ms |\n| --- | ---: | ---: | ---: |")
-            print_rounds(disk, "", options.rounds)
-            print_rounds(work, "0", options.rounds)
-            server.kill()
-            wait_until(lambda: level(app, cookies[0]) == 2, "the outage")
-            print_rounds(work, "2", options.rounds)
-            assert level(app, cookies[0]) == 2
+        app, cookies = stack.enter_context(application(folder, server, database))
+        work: Kinds = {name: partial(timed, app, cookies, work, calls) for name, work in WORK.items()}
+        print("| | level | p50, ms | p99, ms |\n| --- | ---: | ---: | ---: |")
+        print_rounds(disk, "", options.rounds)
+        print_rounds(work, "0", options.rounds)
+        server.kill()
+        wait_until(lambda: level(app, cookies[0]) == 2, "the outage")
+        print_rounds(work, "2", options.rounds)
+        assert level(app, cookies[0]) == 2
 
 
 def print_rounds(kinds: Kinds, at_level: str, rounds: int) -> None:
@@ -89,13 +97,13 @@ def p50_p99(seconds: Iterable[float]) -> tuple[float, float]:
 
 
 @contextmanager
-def application(folder: Path, server: Valkey) -> Iterator[tuple[Flask, list[str]]]:
+def application(folder: Path, server: Valkey, database: str) -> Iterator[tuple[Flask, list[str]]]:
     """With the defaults, and the cookies of its users."""
     app = Flask("session_work", instance_path=str(folder))
     app.config.update(
         SECRET_KEY="the key of this benchmark, longer than 32 bytes",
         LANGPONT_SESSION_REDIS_URL=server.url,
-        LANGPONT_SESSION_DATABASE_URL=f"sqlite:///{folder / 'sessions.sqlite3'}",
+        LANGPONT_SESSION_DATABASE_URL=database,
         LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
     )
     LangPontSession(app)

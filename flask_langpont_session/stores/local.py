@@ -39,8 +39,8 @@ this much before its time, and never after it.
 """
 
 _SAME_MOMENT = 1.0
-"""Seconds. A confirmation is an estimate over two clocks and a network: nothing is gained by a copy this much younger,
-and nothing is lost, because what is kept instead counts as older than it is."""
+"""Seconds. A confirmation that Redis tells of is an estimate over two clocks and a network: nothing is gained by a copy
+this much younger, and nothing is lost, because what is kept instead counts as older than it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ class LocalCopies:
         Newer is the higher version; of the same version, what was confirmed later. The version becomes the floor.
 
         :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
-        :param confirmed_ms: the same moment as milliseconds since 1970; None: when the row was read.
+        :param confirmed_ms: the same moment as milliseconds since 1970, as Redis tells it; None: when the row was read,
+            by the database's own word.
         :param change: the number of this worker's change that made it so.
         """
         with self._lock:
@@ -143,7 +144,7 @@ class LocalCopies:
                 return
             if not _says_the_same(known.row, row):
                 self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms, change)
-            elif confirmed_at - known.confirmed_at >= _SAME_MOMENT:
+            elif confirmed_ms is None or confirmed_at - known.confirmed_at >= _SAME_MOMENT:
                 self._keep_auth(row, known.row.payload, confirmed_at, confirmed_ms, change)
             elif self._clock() >= renewed_at:
                 self._auth[row.digest] = known, self._renewal()

@@ -71,8 +71,8 @@ def test_what_this_worker_made_is_kept_as_such(copies: LocalCopies) -> None:
     """The number of its change goes with the row; what the database says later is only what it says."""
     copies.put_auth(ROW, 10.0, change=5)
     assert copies.auth("d") == LocalAuth(ROW, 10.0, 5)
-    copies.put_auth(ROW, 11.0)
-    assert copies.auth("d") == LocalAuth(ROW, 11.0)
+    copies.put_auth(ROW, 10.001)
+    assert copies.auth("d") == LocalAuth(ROW, 10.001)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,20 @@ def test_the_newer_row_stays(copies: LocalCopies, version: int, confirmed_at: fl
 
 @pytest.mark.parametrize("later", [0.0, 0.5, 0.999])
 def test_a_moment_later_the_same_row_is_kept_as_it_was(copies: LocalCopies, later: float) -> None:
-    """A row that says nothing new is not stored again for less than a second, and counts as the older one."""
+    """A row of which Redis says nothing new is not stored again for less than a second, and counts as the older one.
+    What the database itself said just now is: it may be asked again because what is kept is a little too old."""
     copies.put_auth(ROW, 10.0)
     kept = copies.auth("d")
-    copies.put_auth(replace(ROW, payload=dict(ROW.payload), read_at=6), 10.0 + later)
+    copies.put_auth(replace(ROW, payload=dict(ROW.payload)), 10.0 + later, 6)
     assert copies.auth("d") is kept
+    copies.put_auth(replace(ROW, read_at=6), 10.0 + later)
+    assert copies.auth("d") == LocalAuth(replace(ROW, read_at=6), 10.0 + later)
 
 
 def test_small_steps_add_up(copies: LocalCopies) -> None:
     """However often a session is confirmed, what is kept is less than a second behind."""
     for step in range(100):
-        copies.put_auth(ROW, 10.0 + step * 0.3)
+        copies.put_auth(ROW, 10.0 + step * 0.3, 6)
         known = copies.auth("d")
         assert known is not None
         assert 10.0 + step * 0.3 - known.confirmed_at < 1
@@ -111,8 +114,8 @@ def test_small_steps_add_up(copies: LocalCopies) -> None:
 def test_a_row_that_says_something_new_is_kept_at_once(copies: LocalCopies, change: dict[str, Any]) -> None:
     """A higher version, other data or another expiry replaces the row, however soon it comes."""
     copies.put_auth(ROW, 10.0)
-    copies.put_auth(replace(ROW, **change), 10.001)
-    assert copies.auth("d") == LocalAuth(replace(ROW, **change), 10.001)
+    copies.put_auth(replace(ROW, **change), 10.001, 6)
+    assert copies.auth("d") == LocalAuth(replace(ROW, read_at=6, **change), 10.001)
 
 
 # Categories
