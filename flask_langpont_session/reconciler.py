@@ -181,6 +181,7 @@ class Reconciler:
         )
         for digest in digests:
             self._repository.local.kill(digest)
+            self._repository.row_changed(digest)
             self._repository.no_longer_in_use(digest)
         return digests
 
@@ -199,6 +200,7 @@ class Reconciler:
             dead = dict(self._database.revoke(entry.digest, timeout=_TIMEOUT))
             version = dead.pop(entry.digest, 0)
             for later in dead:  # the session had been given another id
+                self._repository.row_changed(later)
                 self._journal.revoke(later, in_database=True)
             self._journal.settle_revocation(entry.digest, in_database=True)
         if to_redis:
@@ -222,6 +224,7 @@ class Reconciler:
         answer = self._redis.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=_TIMEOUT)
         if answer.auth and answer.auth.row is None:
             self._database.kill(digest, timeout=_TIMEOUT)
+            self._repository.row_changed(digest)
             return None
         idle_seen = answer.auth.row.idle_expires_at if answer.auth and answer.auth.row else 0
         # Nobody is ended here for being idle: another host may know of a later use.

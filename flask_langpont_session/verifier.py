@@ -217,6 +217,8 @@ class Verifier:
             return True
 
         repaired = walk.attempt(DATABASE, WRITE, "repair", self._settings.database_timeout, kill)
+        if repaired:
+            self._outbox.row_changed(digest)
         if not (repaired or in_database):
             self._outbox.revoke(digest, in_database=False, in_redis=True)
 

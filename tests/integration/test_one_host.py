@@ -286,6 +286,21 @@ def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_doe
         assert there.get("/get/daily_limit").json["value"] == limit
 
 
+def test_who_ends_a_session_that_redis_knows_to_be_dead_tells_who_cannot_reach_redis(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the cut off worker was told a moment ago is over with the row."""
+    monkeypatch.setattr(leases, "DEGRADED_VERIFY_MS", 60_000)
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+    here = sign_in(healthy)
+    there = browser(cut_off, here.cookie)
+    lose_the_primary(cut_off, proxy, there)
+    assert there.get("/who").json["user"] == "7"
+    parts(healthy).repository.primary.bury(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
+    assert here.get("/who").json["user"] is None
+    assert there.get("/who").json["user"] is None
+
+
 def test_who_lost_a_race_and_tried_again_is_seen_by_who_won_it(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

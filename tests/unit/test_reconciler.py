@@ -39,6 +39,7 @@ class Stores:
         self.fence = SimpleNamespace(identity="x", canary=None)
         self.entries: dict[str, AuthEntry] = {}
         self.changed: list[AuthRow] = []
+        self.successors: dict[str, list[str]] = {}
         self.of_user: list[str] = []
         self.lost_races = 0
         self.pushed = "pushed"
@@ -88,7 +89,8 @@ class Stores:
         return 4
 
     def revoke(self, digest: str, *, timeout: float) -> list[tuple[str, int]]:
-        return [(digest, self.kill(digest, timeout=timeout) or 0)]
+        dead = [(digest, self.kill(digest, timeout=timeout) or 0)]
+        return dead + [(successor, 2) for successor in self.successors.get(digest, [])]
 
     def kill_user_until(
         self, user_id: str, until_ms: int, timeout: float, *, epoch: int, after: str, limit: int
@@ -202,6 +204,15 @@ def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
     assert host.no_longer_in_use == [A]  # a command may have ended it, which counts nothing itself
 
 
+def test_a_session_that_had_been_given_another_id_is_revoked_under_that_one_too(host: Host) -> None:
+    """No worker of the host goes on believing what it was told of that one."""
+    host.stores.successors[A] = [B]
+    host.journal.revoke(A)
+    assert host.run() == [("kill", A), ("bury", A, 4), ("bury", B, 1)]
+    assert host.changed == [B]
+    assert host.waiting() == {}
+
+
 @pytest.mark.parametrize(
     ("redis", "database", "first", "then"),
     [
@@ -260,6 +271,7 @@ def test_a_row_that_redis_knows_to_be_dead_is_killed(host: Host) -> None:
     host.stores.entries[A] = AuthEntry(None)
     host.journal.queue_push(A)
     assert host.run() == [("kill", A)]
+    assert host.changed == [A]
 
 
 def test_a_session_without_a_row_is_buried(host: Host) -> None:
@@ -284,7 +296,7 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
     ]
     assert host.local.is_dead(A)
     assert host.local.is_dead(B)
-    assert host.no_longer_in_use == [A, B]
+    assert host.changed == host.no_longer_in_use == [A, B]
     assert host.waiting() == {}
 
 
