@@ -691,6 +691,7 @@ def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, other
         table=SimpleNamespace(categories=()),
         local=SimpleNamespace(kill=lambda digest: None),
         no_longer_in_use=lambda digest: None,
+        row_changed=lambda digest: None,
         health=SimpleNamespace(locate=lambda digest: f":{digest[0]}"),
     )
     reconciler = Reconciler(repository)
