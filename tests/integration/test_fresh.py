@@ -251,7 +251,9 @@ class Outage:
 @pytest.fixture(params=["stopped", "black hole"])
 def outage(request: pytest.FixtureRequest, postgres: Postgres, proxy: FaultProxy, make_app: MakeApp) -> Outage:
     url = proxy.instead_of(postgres.url)
-    app = with_views(make_app(DATABASE_URL=url, DATABASE_TIMEOUT=0.5, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0))
+    # What is stopped refuses at once; only the silence has to be waited for.
+    timeout = 3.0 if request.param == "stopped" else 1.0
+    app = with_views(make_app(DATABASE_URL=url, DATABASE_TIMEOUT=timeout, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0))
     return Outage(app, request.param, postgres, proxy)
 
 
