@@ -32,6 +32,8 @@ class Changes:
         self.assigned: dict[str, bytes] = {}
         self.deleted: set[str] = set()
         self.increments: dict[str, int] = {}
+        self.read: set[str] = set()
+        self.read_all = False
         self._bytes: dict[str, int] = {}
         self._counts: dict[str, int] = {}
 
@@ -120,10 +122,13 @@ class Changes:
         if len(sizes) > self._max_fields:
             raise SessionTooLarge(key, f"category {category!r} would have more than {self._max_fields} fields")
 
-    def by_category(self, stored: Callable[[str], Fields]) -> dict[str, CategoryChange]:
+    def by_category(
+        self, stored: Callable[[str], Fields], is_unknown: Callable[[str], bool]
+    ) -> dict[str, CategoryChange]:
         """Everything that is to be stored, changes inside of values included.
 
         :param stored: the stored fields of a category.
+        :param is_unknown: whether a key's stored value could not be read.
         """
         changes: dict[str, CategoryChange] = {}
 
@@ -138,6 +143,9 @@ class Changes:
             change_of(key).sets[key] = encoded
         for name, change in changes.items():
             self._drop_oversized(name, change)
+            read = {key for key in change.writes if self.read_all or key in self.read}
+            change.unseen = set(filter(is_unknown, read))
+            change.seen = read - change.unseen
         return changes
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:

@@ -22,6 +22,7 @@ record_set_aside = _signals.signal("record-set-aside")
 grant_refused = _signals.signal("grant-refused")
 session_revoked = _signals.signal("session-revoked")
 journal_failed = _signals.signal("journal-failed")
+writes_not_kept = _signals.signal("writes-not-kept")
 
 ALL = tuple(_signals.values())
 """Every signal of the package."""
@@ -105,6 +106,21 @@ class JournalFailed:
     """
 
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class WritesNotKept:
+    """Changes of sessions that an outage cost.
+
+    :param what: ``writes_lost``, ``merge_conflicts``, ``merge_dropped`` or ``request_only_writes``.
+    :param cause: one of a few words, for example ``written since`` or ``session over``.
+    :param count: how many keys that are.
+    """
+
+    what: str
+    cause: str
+    category: str
+    count: int
 
 
 def short(digest: str) -> str:

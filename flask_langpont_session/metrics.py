@@ -92,6 +92,7 @@ class Recorder:
         self._series: dict[tuple[str, str, str, str], Series] = {}
         self._amounts: dict[tuple[str, str], dict[float, int]] = {}
         self._counters: dict[str, int] = {}
+        self._losses: dict[tuple[str, str, str], int] = {}
 
     def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
         """Record one operation."""
@@ -104,6 +105,12 @@ class Recorder:
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter, for example ``bad_cookies`` or ``merge_conflicts``."""
         self._record(self._count, name, by)
+
+    def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
+        """Count changes of sessions that are not kept, see :mod:`~flask_langpont_session.losses`; in all, and by cause
+        and category."""
+        self.count(what, by)
+        self._record(self._count_loss, (what, cause, category), by)
 
     def _record(self, add: Callable[[Any, Any], None], key: Any, amount: Any) -> None:
         # Who holds the lock may have been suspended with it, and then all threads that record would wait for that one,
@@ -141,6 +148,14 @@ class Recorder:
 
     def _count(self, name: str, by: int) -> None:
         self._counters[name] = self._counters.get(name, 0) + by
+
+    def _count_loss(self, key: tuple[str, str, str], by: int) -> None:
+        self._losses[key] = self._losses.get(key, 0) + by
+
+    def losses(self) -> Mapping[tuple[str, str, str], int]:
+        """A copy of what was not kept: what, cause, category → how many changes."""
+        with self._up_to_date():
+            return dict(self._losses)
 
     def series(self) -> Mapping[Operation, Series]:
         """A copy of everything observed so far."""

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from blinker import Signal
 
 from . import events
 from .categories import AUTH
+from .cookies import ANONYMOUS, SIGNED_IN
+from .losses import Loss, Losses
 from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Plan
-from .stores.base import CategoryChange, ErrorClass, SharedCopy, StoreError
-from .stores.journal import Journal, Overlay
+from .stores.base import CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
+from .stores.journal import Carry, Journal, Overlay, PendingWrite
+from .stores.journal_entries import WIPED_FIELD, Basis
 from .stores.local import LocalAuth
+from .stores.redis import new_write_id
 from .visibility import Visibility
 
 log = logging.getLogger(__name__)
@@ -57,6 +62,7 @@ class Outbox:
         self._recorder = recorder
         self._emit = emit
         self._clock = clock
+        self._losses = Losses(recorder, emit)
         self._said: dict[str, float] = {}
 
     def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:
@@ -119,81 +125,115 @@ class Outbox:
 
     def publish(self, copies: Iterable[SharedCopy]) -> None:
         """Put local copies where the other workers of the host can read them."""
-        self._do(lambda: self._journal.publish_copies(copies))
 
-    def taken(self, digest: str, changes: Mapping[str, CategoryChange], *, shadow: bool) -> None:
-        """Redis took newer values of these keys directly: what the journal holds of them is old.
+        def publish() -> None:
+            for category, lost in self._journal.publish_copies(copies).items():
+                self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
 
-        While it holds anything, a worker of the host may not reach Redis: it shall see them, too, and build on them.
+        self._do(publish)
+
+    def has_writes(self, digest: str, names: Iterable[str], *, shadow: bool = False) -> bool:
+        """Whether data of one of these categories waits here. What is written now comes after it, whether Redis answers
+        or not."""
+        overlay = self.overlay(digest, shadow=shadow)
+        return overlay is not NOTHING and any(map(overlay.has_writes, names))
+
+    def written(self, digest: str, names: Iterable[str]) -> None:
+        """Redis has taken changes of these categories directly.
+
+        While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
         """
-        if self.overlay(digest, shadow=shadow) is NOTHING:
-            return
-        for name, change in changes.items():
-            self._do(lambda n=name, c=change: self._journal.forget_fields(digest, n, c.writes, shadow=shadow))  # type: ignore[misc]
-        if not shadow and (copies := self._visibility.copies(digest, changes)):
+        if self.overlay(digest) is not NOTHING and (copies := self._visibility.copies(digest, names)):
             self.publish(copies)
 
-    def keep(self, plan: Plan, changes: Mapping[str, CategoryChange], *, shadow: bool = False) -> bool:
+    def keep(
+        self,
+        plan: Plan,
+        changes: Mapping[str, CategoryChange],
+        level: int,
+        now_us: int,
+        *,
+        shadow: bool = False,
+        doubt: str = "",
+    ) -> bool:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
 
+        :param level: that the request is at; 0: Redis is well, and all of it waits for its turn.
+        :param now_us: the Redis clock, microseconds since 1970.
+        :param doubt: the id of a write by which Redis may have it all the same.
         :return: whether anything was kept.
         """
         assert plan.target is not None
-        kind = "a" if shadow else plan.target.kind
-        kept = [self._keep_category(plan, name, change, kind, shadow) for name, change in changes.items()]
-        return any(kept)
+        kind = ANONYMOUS if shadow else plan.target.kind
+        entries: list[PendingWrite] = []
+        for name, change in changes.items():
+            for entry in self._entries(plan, name, change, now_us, kind, shadow, doubt):
+                if level == 0 or entry.operation is Operation.WIPE or self._outlives_request(entry.field, kind, level):
+                    entries.append(entry)
+                elif name not in plan.carries:
+                    self._losses.note(Loss.REQUEST_ONLY_WRITES, f"level {level}", name)
+        carry = None
+        if plan.carries and plan.origin and not shadow:
+            carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
+        return bool(entries or carry) and self._put(entries, carry)
 
-    def _keep_category(self, plan: Plan, name: str, change: CategoryChange, kind: str, shadow: bool) -> bool:
-        writes = {key: value for key, value in change.writes.items() if self._outlives_request(key, kind)}
-        increments = {key: by for key, by in change.increments.items() if self._outlives_request(key, kind)}
-        if not (writes or increments):
+    def _put(self, entries: Sequence[PendingWrite], carry: Carry | None) -> bool:
+        try:
+            for lost in self._journal.put(entries, carry):
+                self._losses.note(Loss.MERGE_CONFLICTS, "made without reading", lost.category)
+        except StoreError as error:
+            self._failed(error)
+            for entry in entries:
+                self._losses.note(Loss.WRITES_LOST, error.cause, entry.category)
             return False
-        return self._do(lambda: self._write(plan, name, writes, increments, kind, shadow, in_doubt=change.in_doubt))
+        return True
 
-    def _outlives_request(self, key: str, kind: str) -> bool:
-        """Auth that may wait (no rights: those are refused before this) is kept like high."""
+    def carry(self, plan: Plan) -> None:
+        """The target of a plan is to have what its origin had, too, as soon as that can be read."""
+        if plan.carries and plan.origin and plan.target:
+            self._put([], Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries))
+
+    def _outlives_request(self, key: str, kind: str, level: int) -> bool:
+        """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
         feature = self._visibility.table.feature_of(key)
-        behaviour = self._visibility.behaviour(feature, kind, 1)
-        return feature.category == AUTH or behaviour is Behaviour.LOCAL_CACHE_FALLBACK
+        if feature.category == AUTH and kind == SIGNED_IN:
+            return True
+        return self._visibility.behaviour(feature, kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
 
-    def _write(
-        self,
-        plan: Plan,
-        name: str,
-        writes: Mapping[str, bytes | None],
-        increments: Mapping[str, int],
-        kind: str,
-        shadow: bool,
-        *,
-        in_doubt: bool,
-    ) -> None:
+    def _entries(
+        self, plan: Plan, name: str, change: CategoryChange, now_us: int, kind: str, shadow: bool, doubt: str
+    ) -> Iterator[PendingWrite]:
+        """A change of one category as entries of the journal, in the order in which they are to be applied."""
         assert plan.target is not None
-        digest, loaded = plan.target.digest, plan.loaded
-        known = loaded if loaded and not plan.is_new and loaded.shadow == shadow else None
-        before = known.fields.get(name, NO_FIELDS) if known else NO_FIELDS
-        version = (known.versions.get(name) if known else None) or None
-        if writes:
-            self._journal.write(
-                digest,
-                kind=kind,
-                shadow=shadow,
-                category=name,
-                changes=writes,
-                # What Redis may have of this very write is no change by somebody else.
-                base=writes if in_doubt else {key: before.get(key) for key in writes},
-                base_version=version,
-            )
-        for key, by in increments.items():
-            self._journal.increment(
-                digest,
-                kind=kind,
-                shadow=shadow,
-                category=name,
-                field=key,
-                by=by,
-                base=before.get(key),
-                base_version=version,
-            )
+        digest = plan.target.digest
+        doubts = f"{doubt} " if doubt else ""
+
+        def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
+            common = {"digest": digest, "kind": kind, "shadow": shadow, "category": name, "doubts": doubts}
+            return PendingWrite(operation=operation, field=field, **{**common, "moment": now_us, **more})
+
+        if change.wipe:
+            yield entry(Operation.WIPE, WIPED_FIELD)
+        for key, value in change.writes.items():
+            operation = Operation.DELETE if value is None else Operation.SET
+            yield entry(operation, key, value=value, **self._basis(plan, name, change, key, kind, shadow))
+        for key, by in change.increments.items():
+            sent = {"token": doubt, "is_sent": True} if doubt else {"token": new_write_id(), "moment": 0}
+            yield entry(Operation.ADD, key, delta=by, **sent)
+
+    def _basis(
+        self, plan: Plan, name: str, change: CategoryChange, key: str, kind: str, shadow: bool
+    ) -> dict[str, Any]:
+        """What a value was made from, as columns of an entry."""
+        loaded = plan.loaded
+        of_user = name == AUTH and kind == SIGNED_IN
+        if loaded is None or plan.is_new or change.wipe or loaded.shadow != shadow or key in change.unseen:
+            return {"basis": Basis.UNSEEN} if key in change.unseen and not change.wipe else {}
+        if not (of_user or key in change.seen):
+            return {}
+        base = loaded.fields.get(name, NO_FIELDS).get(key)
+        version = loaded.versions.get(name, 0)
+        return {"basis": Basis.SEEN, "moment": version, "base": base, "base_is_known": True}
 
     def _do(self, call: Callable[[], None]) -> bool:
         try:

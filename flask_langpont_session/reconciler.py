@@ -1,9 +1,8 @@
 """After an outage: what this host's journal holds goes home, revocations first, then pushes, then data; and Redis is
 told of every row that changed while it may have been away.
 
-Everything here is idempotent (absolute values, versions, compare-and-set), so several workers of a host may run it at
-once and it may be repeated after any failure. The one exception, additions, is never repeated after a time-out: one
-too few is possible, twice is not.
+Everything here is idempotent (absolute values, versions, compare-and-set, additions with ids that Redis remembers), so
+it may be repeated after any failure.
 
 Of a Redis of several shards some may answer and others not: what is for those waits, and nothing else does.
 """
@@ -13,23 +12,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import groupby, islice
-from typing import Protocol, TypeVar
+from itertools import islice
+from typing import Literal, Protocol, TypeVar
 
 from .categories import AUTH
-from .cookies import ANONYMOUS, SIGNED_IN
+from .cookies import SIGNED_IN
 from .events import short
 from .health import DATABASE, ONLY, PRIMARY
+from .losses import Loss, Losses
 from .records import apply_change
 from .repository import SessionRepository
-from .stores.base import AuthRow, CategoryChange, ErrorClass, Position, RowState, SharedCopy, StoreError
-from .stores.journal import PendingRevocation, PendingWrite
-from .stores.journal_entries import Claim, PendingPush, PendingUserRevocation, Settlement
-from .stores.redis_records import Merged, MergeField
+from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Position, RowState, SharedCopy, StoreError
+from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
+from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
+from .stores.redis import new_write_id
+from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Merge, Merged, MergeStep, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,6 @@ class _Entry(Protocol):
 
 
 E = TypeVar("E", bound=_Entry)
-
-OLDEST_WRITE_MS = 900_000
-"""Data written longer ago than fifteen minutes is dropped: the user has long seen something else."""
 
 INCIDENT_MARGIN_MS = 60_000
 """Rows that changed up to a minute before an incident was noticed are brought to Redis again: no replica lags behind
@@ -98,8 +96,17 @@ class Reconciler:
         self._database = repository.database
         self._locate = repository.health.locate
         self._now_ms = now_ms
+        self._limits = repository.limits
+        self._losses = Losses(repository.recorder, repository.emit)
+        # What waits for longer than copies are shown is dropped: its user has long seen something else.
+        self._oldest_ms = repository.settings.local_cache_ttl * 1000
+        self._as_of_ms = now_ms()
         self._round: Settlement | None = None
         self._reached: Position | None = None
+
+    def recovered(self) -> None:
+        """A store is back: how long something has waited is counted until now, however long it takes to merge it."""
+        self._as_of_ms = self._now_ms()
 
     def run(self, *, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> StoreError | None:
         """Bring home what the answering stores can take of what waits.
@@ -136,6 +143,11 @@ class Reconciler:
 
     def _steps(self, redis: bool, database: bool, shards: Container[str]) -> Iterator[Callable[[], bool]]:
         """What is to be done for each entry. Each says whether anything came home by it."""
+        if redis:
+            # Before the former id is buried, with what it has.
+            for carry in _pages(self._journal.pending_carries):
+                if self._locate(carry.origin) in shards and self._locate(carry.digest) in shards:
+                    yield partial(self._carry, carry)
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
                 yield partial(self._revoke_user, user, redis, shards)
@@ -147,8 +159,9 @@ class Reconciler:
                 if self._locate(push.digest) in shards:
                     yield partial(self._settle_push, push)
         if redis:
-            for category, writes in self._pending_groups(database, shards):
-                yield partial(self._merge_group, category, writes, database)
+            waiting = (entry for entry in _pages(self._journal.pending_writes) if self._locate(entry.digest) in shards)
+            if entries := list(islice(waiting, _BATCH)):
+                yield partial(self._merge_some, entries, database)
 
     def _revoke_user(self, entry: PendingUserRevocation, redis: bool, shards: Container[str]) -> bool:
         """Log a user out of what began before that moment; who signed in since then stays."""
@@ -322,62 +335,142 @@ class Reconciler:
             renewed = waiting[-1].seq
         return True
 
-    def _pending_groups(self, database: bool, shards: Container[str]) -> Iterator[tuple[str, list[PendingWrite]]]:
-        """What waits, by the category of one session that it is for."""
-        waiting = _pages(partial(self._journal.pending_writes, signed_in=database))
-        entries = list(islice((entry for entry in waiting if self._locate(entry.digest) in shards), _BATCH))
-        entries.sort(key=lambda e: (e.digest, e.shadow, e.category, e.seq))
-        for (_, _, category), group in groupby(entries, key=lambda e: (e.digest, e.shadow, e.category)):
-            yield category, list(group)
-
-    def _merge_group(self, category: str, writes: list[PendingWrite], database: bool) -> bool:
-        """Bring home what waits for one category of one session. Whether it was settled, one way or the other."""
-        fresh = [write for write in writes if self._now_ms() - write.at_ms <= OLDEST_WRITE_MS]
-        if not fresh:
-            self._drop(writes, "too old")
-        elif not self._needs_database(fresh[0]):
-            self._merge(fresh, writes)
-        elif database:
-            self._merge_signed_in(category, fresh, writes)
-        else:
-            return False  # without the database nobody can say whether the session lives; its entries stay
+    def _carry(self, entry: PendingCarry) -> bool:
+        """Bring what a session had under a former id to the present one, as far as nothing is there. (Its life is that
+        of a write.)"""
+        found = self._redis.read(entry.origin, dict.fromkeys(entry.categories, 0), timeout=_TIMEOUT)
+        write_id, guard = new_write_id(), "new" if entry.kind == SIGNED_IN else "free"
+        merges = [
+            self._merge_of(entry.digest, name, entry.kind, [_where_absent(*item) for item in fields.items()], guard)
+            for name, (_, fields) in found.categories.items()
+            if fields
+        ]
+        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id):
+            if isinstance(merged, StoreError):
+                raise merged
+        self._journal.forget_carries([entry])
         return True
 
-    @staticmethod
-    def _needs_database(write: PendingWrite) -> bool:
-        return write.kind == SIGNED_IN and not write.shadow
+    def _merge_of(
+        self, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, shadow: bool = False
+    ) -> Merge:
+        life_ms = self._repository.life_of(category, kind, self._repository.settings.life)
+        return Merge(digest, category, steps, guard, life_ms, shadow)
 
-    def _merge_signed_in(self, category: str, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
+    def _merge_some(self, entries: Sequence[PendingWrite], database: bool) -> bool:
+        """Bring a batch of changes home, in the order in which they were made. Whether any of them is settled."""
+        fresh = [entry for entry in entries if self._as_of_ms - entry.at_ms <= self._oldest_ms]
+        settled = set(entries) - set(fresh)
+        self._drop(settled, "too old")
+        of_auth = [entry for entry in fresh if _is_for_database(entry)]
+        groups = _by_category([entry for entry in fresh if not _is_for_database(entry)])
+        for begin in range(0, len(groups), _PIPELINE):
+            settled |= self._merge_groups(groups[begin : begin + _PIPELINE], database)
+        for group in _by_category(of_auth) if database else ():
+            settled |= self._merge_auth(group)
+        return bool(settled)
+
+    def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
+        """Merge what waits for some categories. What is settled, one way or the other."""
+        replies = self._send(groups)
+        gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
+        if gone and database:
+            # Redis lost sessions that SQL may still know.
+            for number in gone:
+                replies[number] = self._merge_again(groups[number])
+        settled: list[PendingWrite] = []
+        for group, reply in zip(groups, replies, strict=True):
+            if isinstance(reply, StoreError):
+                if reply.error_class is not ErrorClass.DATA:
+                    continue
+                self._drop(group, "refused")
+            elif reply.status in ("gone", "late"):
+                continue  # whether the session lives is not known; or it is merged the next time
+            elif reply.status == "dead":
+                self._drop(group, "session over")
+            else:
+                self._count(group, reply.outcomes)
+            settled += group
+        self._journal.forget_writes(settled, self._copies(settled))
+        failed = next((reply for reply in replies if isinstance(reply, StoreError)), None)
+        if failed is not None and failed.error_class is not ErrorClass.DATA:
+            raise failed
+        return set(settled)
+
+    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
+        """Send what waits for some categories, all in one round trip.
+
+        From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
+        knows by it what Redis has, and adds nothing twice.
+        """
+        write_id, now = new_write_id(), time.monotonic()
+        digests = {group[0].digest for group in groups}
+        moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
+        self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
+        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in groups]
+        return self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+
+    def _merge_for(self, group: Sequence[PendingWrite], sent_ms: int) -> Merge:
+        first = group[0]
+        guard = "alive" if first.kind == SIGNED_IN and not first.shadow else "free"
+        steps = [_step(entry, sent_ms) for entry in group]
+        return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
+
+    def _merge_again(self, group: Sequence[PendingWrite]) -> Merged | StoreError:
+        """Of a session that Redis does not know: as the database says."""
         try:
-            row = self._push(fresh[0].digest)
+            row = self._push(group[0].digest)
+        except StoreError as error:
+            return error
+        return Merged("dead") if row is None else self._send([group])[0]
+
+    def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
+        self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
+        for entry, outcome in zip(group, outcomes, strict=True):
+            if outcome is Outcome.CONFLICT:
+                self._losses.note(Loss.MERGE_CONFLICTS, "written since", entry.category)
+            elif outcome is not Outcome.APPLIED:
+                self._losses.note(Loss.MERGE_DROPPED, outcome.name.lower().replace("_", " "), entry.category)
+
+    def _copies(self, settled: Sequence[PendingWrite]) -> list[SharedCopy]:
+        """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
+        not use it yet: what was merged is laid over reads no more, and to them it would look undone."""
+        local, are_needed = self._repository.local, bool(self._journal.outages())
+        merged = {(entry.digest, entry.category) for entry in settled if not entry.shadow}
+        wanted = [place for place in merged if are_needed or local.category(*place) is not None]
+        try:
+            copies = self._redis.copies(wanted, timeout=_TIMEOUT) if wanted else []
+        except StoreError:  # it is merged all the same, and no entry may say that it waits
+            for digest, category in wanted:
+                local.forget_category(digest, category)
+            return []
+        shared = []
+        for (digest, category), copy in zip(wanted, copies, strict=True):
+            local.put_category(digest, category, copy, is_truth=True)
+            shared.append(SharedCopy(digest, category, copy))
+        return shared if are_needed else []
+
+    def _merge_auth(self, group: Sequence[PendingWrite]) -> set[PendingWrite]:
+        """Ordinary auth keys, written while the database was down; rights never wait here. All of them are settled."""
+        try:
+            row = self._push(group[0].digest)
         except StoreError as error:
             if error.error_class is not ErrorClass.DATA:
                 raise
-            self._drop(writes, "its row in the database cannot be read")
-            return
-        if row is None:
-            self._drop(writes, "session over")
-        elif category == AUTH:
-            self._merge_auth(row, fresh, writes)
-        else:
-            self._merge(fresh, writes)
-
-    def _merge_auth(self, row: AuthRow, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
-        """Ordinary auth keys, written while the database was down; rights never wait here."""
-        current: AuthRow | None = row
-        while current is not None:
+            return self._drop(group, "damaged row")
+        while row is not None:
             change = CategoryChange(life_ms=0)
-            for write in fresh:
-                if _may_apply(write, current):
-                    change.put(write.field, write.value)
-            if not change or self._update(current, change):
+            for entry in group:
+                if _may_apply(entry, row):
+                    change.put(entry.field, entry.value)
+            if not change or self._update(row, change):
                 applied = len(change.writes)
                 self._repository.recorder.count("merged_fields", applied)
-                self._repository.recorder.count("merge_conflicts", len(fresh) - applied)
-                self._journal.forget_writes(writes)
-                return
-            current = self._push(row.digest)  # somebody was faster: again, with what is there now
-        self._drop(writes, "session over")
+                self._losses.note(Loss.MERGE_CONFLICTS, "written since", AUTH, len(group) - applied)
+                self._journal.forget_writes(group)
+                return set(group)
+            row = self._push(row.digest)  # another one was faster: again, with what is there now
+        return self._drop(group, "session over")
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
         updated = self._database.update(
@@ -393,91 +486,52 @@ class Reconciler:
             self._push(row.digest)
         return updated is not None
 
-    def _merge(self, fresh: Sequence[PendingWrite], writes: Sequence[PendingWrite]) -> None:
-        # An addition is taken out of the journal before it is sent: two workers that replay at the same time, or one
-        # that is killed in between, must not add it twice.
-        sent = [write for write in fresh if not write.is_delta or self._journal.claim(write)]
-        try:
-            merged = self._send(sent)
-        except StoreError as error:
-            additions = [write for write in sent if write.is_delta]
-            if error.sent:
-                self._journal.doubt_writes([write for write in sent if not write.is_delta])
-                self._repository.recorder.count("increments_in_doubt", len(additions))
-            else:  # the server refused or was not reached, so nothing was added
-                self._put_back(additions)
-            raise
-        counted = {"merged_fields": merged.applied, "merge_conflicts": merged.conflicts}
-        if merged.status != "merged":
-            counted["merge_dropped"] = len(sent)
-        for name, number in counted.items():
-            self._repository.recorder.count(name, number)
-        copies = self._note_merged(writes[0]) if merged.version and not writes[0].shadow else []
-        self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version, copies)
+    def _drop(self, entries: Collection[PendingWrite], why: str) -> set[PendingWrite]:
+        for entry in entries:
+            self._losses.note(Loss.MERGE_DROPPED, why, entry.category)
+        if entries:
+            log.warning("%d changes of sessions that were kept during an outage are dropped: %s", len(entries), why)
+            self._journal.forget_writes(entries)
+        return set(entries)
 
-    def _note_merged(self, write: PendingWrite) -> list[SharedCopy]:
-        """Keep the category as it is now, and give it to workers of this host that cannot reach Redis, or do not use it
-        yet: what was merged is laid over reads no more, and to them it would look undone."""
-        local = self._repository.local
-        try:
-            answer = self._redis.read(write.digest, {write.category: 0}, kind=ANONYMOUS, timeout=_TIMEOUT)
-        except StoreError:  # it is merged all the same, and no entry may say that it waits
-            local.forget_category(write.digest, write.category)
-            return []
-        copy = answer.categories[write.category]
-        local.put_category(write.digest, write.category, copy, is_truth=True)
-        return [SharedCopy(write.digest, write.category, copy)]
 
-    def _send(self, writes: Sequence[PendingWrite]) -> Merged:
-        if not writes:
-            return Merged("merged")
-        first = writes[0]
-        guarded = self._needs_database(first)
-        return self._redis.merge(
-            first.digest,
-            first.category,
-            [_as_field(write) for write in writes],
-            guard="alive" if guarded else "free",
-            life_ms=self._repository.life_of(first.category, "u" if guarded else "a", self._repository.settings.life),
-            timeout=_TIMEOUT,
-            shadow=first.shadow,
-        )
+def _is_for_database(entry: PendingWrite) -> bool:
+    """Auth of a user is what the database says."""
+    return entry.category == AUTH and entry.kind == SIGNED_IN and not entry.shadow
 
-    def _put_back(self, additions: Sequence[PendingWrite]) -> None:
-        for write in additions:
-            self._journal.increment(
-                write.digest,
-                kind=write.kind,
-                user_id=write.user_id,
-                shadow=write.shadow,
-                category=write.category,
-                field=write.field,
-                by=write.delta,
-                base=write.base,
-                base_version=write.base_version,
-            )
 
-    def _drop(self, writes: Sequence[PendingWrite], why: str) -> None:
-        log.info("%d values written during the outage were dropped: %s", len(writes), why)
-        self._repository.recorder.count("merge_dropped", len(writes))
-        self._journal.forget_writes(writes)
+def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
+    """Entries by the category of one session that they are for, each in their order."""
+    groups: dict[tuple[str, bool, str], list[PendingWrite]] = {}
+    for entry in entries:
+        groups.setdefault((entry.digest, entry.shadow, entry.category), []).append(entry)
+    return list(groups.values())
+
+
+def _where_absent(key: str, value: bytes) -> MergeStep:
+    return MergeStep(Operation.SET, key, value, ABSENT)
+
+
+def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
+    if entry.operation is Operation.ADD:
+        moment = entry.moment if entry.is_sent else sent_ms * 1000
+        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment)
+    base: bytes | Literal[False] | None = entry.base
+    if base is None and entry.base_is_known:
+        base = ABSENT_BASE  # the value was made from an absent one
+    mode = ABSENT if entry.basis is Basis.UNSEEN else SINCE
+    return MergeStep(entry.operation, entry.field, entry.value or b"", mode, entry.moment, base, entry.doubts)
 
 
 def _may_apply(write: PendingWrite, row: AuthRow) -> bool:
-    """A field is applied if nobody wrote it since the host saw the row, as the merge script has it for Redis."""
+    """A field is applied unless it was written since the host saw the row, as the merge script has it for Redis."""
     now = row.payload.get(write.field)
-    return row.version == write.base_version or now in (write.base, write.value)
+    return row.version == write.moment or now in (write.base, write.value)
 
 
 def _life_of(row: AuthRow) -> int:
     """How long the record of a valid row may lie in Redis, milliseconds."""
     return min(row.idle_expires_at, row.absolute_expires_at) - row.read_at
-
-
-def _as_field(write: PendingWrite) -> MergeField:
-    operation = "add" if write.is_delta else "del" if write.value is None else "set"
-    value = write.delta if write.is_delta else write.value or b""
-    return MergeField(operation, write.field, value, write.base_version, write.base, write.at_ms)
 
 
 def _pages(pending: Callable[..., list[E]]) -> Iterator[E]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
-from .categories import AUTH
+from .categories import AUTH, Feature
 from .cookies import SessionId
 from .leases import Life as Life
 from .stores.base import AuthRow, CategoryChange, Fields
@@ -23,6 +24,25 @@ class Verdict(StrEnum):
     UNVERIFIABLE = "unverifiable"  # nobody who may say so answers
 
 
+class Gap(NamedTuple):
+    """What of a category could not be read: not shown is not the same as not there.
+
+    :param whole: no store answered and there is no copy.
+    :param hidden: features that the table does not show in this outage.
+    :param kept: keys whose present value waits in the journal.
+    :param guesses: keys whose value there was made without knowing what the stores have.
+    """
+
+    whole: bool
+    hidden: Set[str]
+    kept: Set[str] = frozenset()
+    guesses: Set[str] = frozenset()
+
+    def covers(self, feature: str, key: str) -> bool:
+        """Whether the stores may have another value of a key than the one that is shown."""
+        return key in self.guesses or (key not in self.kept and (self.whole or feature in self.hidden))
+
+
 @dataclass(slots=True)
 class Loaded:
     """What a session's first touch found.
@@ -30,7 +50,8 @@ class Loaded:
     :param fields: category → session key → encoded value, as this request may see it.
     :param beneath: category → the same without what the journal and the configured defaults lay over it; only of
         categories where they do.
-    :param versions: category → version Redis counted when last known; 0: nobody who answers has seen it.
+    :param versions: category → the version of what was read; 0: nothing could be.
+    :param gaps: category → what of it could not be read; only of categories where something could not.
     :param sources: category → store that answered.
     :param exceptions: feature → where its data is from instead (``journal``, ``default``).
     :param defaulted: keys that show a configured default because the table says so; never data.
@@ -42,6 +63,7 @@ class Loaded:
     fields: dict[str, Fields] = field(default_factory=dict)
     beneath: dict[str, Fields] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     exceptions: dict[str, str] = field(default_factory=dict)
     defaulted: set[str] = field(default_factory=set)
@@ -63,8 +85,15 @@ class Loaded:
             self.fields[name] = before.fields[name]
             if name in before.beneath:
                 self.beneath[name] = before.beneath[name]
+            if name in before.gaps:
+                self.gaps[name] = before.gaps[name]
             self.versions[name] = before.versions.get(name, 0)
             self.sources[name] = before.sources.get(name, "none")
+
+    def is_unknown(self, feature: Feature, key: str) -> bool:
+        """Whether the stores may have another value of a key than the one that is shown."""
+        gap = self.gaps.get(feature.category)
+        return gap is not None and gap.covers(feature.name, key)
 
     @property
     def shadow(self) -> bool:
@@ -84,6 +113,8 @@ class Plan:
         which the carried data was read.
     :param grants: an auth change among `changes` needs the arbiter.
     :param permanence_changed: the life of the SQL row is to be set anew.
+    :param carries: categories of the origin that could not be read as a whole: the target is to have their data, too,
+        as soon as it can be read.
     """
 
     origin: SessionId | None
@@ -95,6 +126,7 @@ class Plan:
     renames: AuthRow | None = None
     grants: bool = False
     permanence_changed: bool = False
+    carries: tuple[str, ...] = ()
 
     @property
     def is_new(self) -> bool:

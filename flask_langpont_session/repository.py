@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from blinker import Signal
 
@@ -24,15 +24,15 @@ from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .metrics import InUse, Recorder
 from .outbox import NOTHING, Outbox
 from .policy import Behaviour
-from .records import Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
+from .records import NO_FIELDS, Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
 from .serializer import decode
 from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, StoreError, role_of
 from .stores.cluster import ClusterStore, Redis
 from .stores.database import Database
 from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
-from .stores.redis import RedisStore
-from .stores.redis_records import Answer, Written
+from .stores.redis import RedisStore, new_write_id
+from .stores.redis_records import Answer, Limits, Written
 from .verifier import Confirmed, Heard, Verifier
 from .visibility import Visibility
 from .walk import Walk
@@ -47,9 +47,6 @@ _MOST_NOTED = 256
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
 
-_LOOKS = 3
-"""Of a session whose additions are being brought home again and again, one may be missing in what a request sees."""
-
 _MOST_SETTLED = 200
 """Sessions of a user who is logged out everywhere that the request itself brings home: they take no longer than what
 else it asks for."""
@@ -59,6 +56,17 @@ _MINT_TRIES = 8
 
 _UPDATE_TRIES = 3
 """A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
+
+
+class _Sent(NamedTuple):
+    """A write that was sent to Redis.
+
+    :param written: None: it was not written, as far as is known.
+    :param doubt: then the id of the write, if Redis may have it, or get it yet.
+    """
+
+    written: Written | None
+    doubt: str = ""
 
 
 class SessionRepository:
@@ -100,7 +108,7 @@ class SessionRepository:
         self.emit = emit
         self._clock = clock
         self._now_ms = now_ms
-        self._limits = (settings.max_fields, settings.max_category_bytes)
+        self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
         self._visibility = Visibility(settings, local)
         self._outbox = Outbox(journal, self._visibility, recorder, emit, clock=clock)
         self._verifier = Verifier(
@@ -185,7 +193,7 @@ class SessionRepository:
             # Another worker of the host has changed the row, and Redis cannot tell.
             self.local.raise_floor(sid.digest, overlay.version)
         others = self._others
-        heard, overlay = self._hear(overlay, sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
+        heard = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
         loaded = self._verifier.judge(sid.digest, walk, life, heard, fresh=fresh)
         if loaded.row and self.local.is_signed_out(loaded.row):
             loaded = Loaded.judged(Verdict.DEAD, heard.now_ms)
@@ -205,43 +213,18 @@ class SessionRepository:
         walk = walk.to(sid.digest)
         kind = ANONYMOUS if loaded.shadow else sid.kind
         overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
-        heard, overlay = self._hear(overlay, sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
+        heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         self._show(loaded, (category,), sid, walk, heard, overlay)
 
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
         names = self.table.loaded_together
         overlay = self._outbox.overlay(sid.digest, shadow=shadow)
-        heard, overlay = self._hear(overlay, sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
+        heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
         self._count_load(loaded, walk, life)
         return loaded
-
-    def _hear(
-        self,
-        overlay: Overlay,
-        sid: SessionId,
-        walk: Walk,
-        life: Life,
-        names: tuple[str, ...],
-        *,
-        kind: str,
-        shadow: bool = False,
-    ) -> tuple[Heard, Overlay]:
-        """Ask Redis. Returns its answer, and what is to be laid over it.
-
-        :param overlay: what the journal said just before. Additions that it holds may be brought home while Redis is
-            asked: whether they are part of its answer shows another look, and if need be another question.
-        """
-        for _ in range(_LOOKS):
-            heard = self._read(sid, walk, life, names, kind=kind, shadow=shadow)
-            if not overlay.deltas:
-                break
-            before, overlay = overlay, overlay.followed_by(self._outbox.overlay(sid.digest, shadow=shadow))
-            if before.deltas == overlay.deltas:
-                break
-        return heard, overlay
 
     def _read(
         self, sid: SessionId, walk: Walk, life: Life, names: tuple[str, ...], *, kind: str, shadow: bool = False
@@ -311,14 +294,14 @@ class SessionRepository:
         level = walk.level
         answer, source = heard.answer, heard.source
         for name in names:
-            if answer is None or (source == REPLICA and self._is_behind(sid.digest, name, answer)):
+            if answer is None or (source == REPLICA and self._is_behind(sid.digest, name, answer, overlay)):
                 self._visibility.show_without_answer(loaded, name, sid.digest, level=level, kind=kind, overlay=known)
             else:
                 self._visibility.show_answer(
                     loaded,
                     name,
                     sid.digest,
-                    answer.categories[name],
+                    answer,
                     source=source,
                     remember=source == PRIMARY and not loaded.shadow,
                     level=level,
@@ -326,10 +309,12 @@ class SessionRepository:
                     overlay=known,
                 )
 
-    def _is_behind(self, digest: str, category: str, answer: Answer) -> bool:
-        """Whether a replica has less than this worker has seen already."""
-        held = self.local.category(digest, category)
-        return held is not None and held.version > answer.categories[category].version
+    def _is_behind(self, digest: str, category: str, answer: Answer, overlay: Overlay) -> bool:
+        """Whether a replica has less than this host has seen already. What it does not have at all it may have yet to
+        hear of."""
+        version = answer.categories[category].version
+        held = self.local.category(digest, category), overlay.copies.get(category)
+        return not version or any(copy is not None and copy.version > version for copy in held)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -348,7 +333,7 @@ class SessionRepository:
         durable = True
         if plan.ends and plan.origin:
             durable = self.revoke(plan.origin.digest, walk)
-        if not plan.target or not plan.changes:
+        if not plan.target or not (plan.changes or plan.carries):
             return Saved(stored=False, durable=durable)
         row = self._save_auth(plan, walk) if plan.target.kind == SIGNED_IN else None
         names = tuple(plan.changes)
@@ -356,7 +341,7 @@ class SessionRepository:
         if stored:
             self._count_save(plan, plan.target, names)
         if plan.is_new and plan.origin and not plan.ends:
-            self._leave(plan.origin, walk)
+            self._leave(plan.origin, walk, plan.life)
         has_ended = plan.target.kind == SIGNED_IN and self.local.is_dead(plan.target.digest)
         return Saved(stored, durable, ended=has_ended)
 
@@ -469,7 +454,7 @@ class SessionRepository:
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
-            self._outbox.keep(plan, {AUTH: change})
+            self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest))
             return None
         if updated is None or updated.state is not RowState.VALID:
             self._settle_revoked(row.digest, row.version, walk, in_database=True)
@@ -530,42 +515,63 @@ class SessionRepository:
         )
 
     def _save_categories(self, plan: Plan, target: SessionId, walk: Walk, row: AuthRow | None) -> bool:
-        """Write to Redis what changed, the auth record first; else to the journal what the table keeps."""
+        """Write to Redis what changed, the auth record first; else to the journal what the table keeps.
+
+        What was written earlier and waits in the journal comes first: then the change waits behind it, and so does one
+        that was made without knowing what Redis has.
+        """
         walk = walk.to(target.digest)
         changes = {name: change for name, change in plan.changes.items() if change}
-        if not changes and row is None:
+        if not changes and row is None and not plan.carries:
             return False
         if plan.is_for_shadow:
             return self._write_shadow(plan, target, walk, changes)
         self._give_life(changes, target.kind, plan.life)
-        written = self._write_guarded(plan, target, walk, changes, row)
-        if written is None:
-            return self._keep_for_later(plan, target, walk, changes, row)
-        if written.status == "dead":
+        waits = self._must_wait(target.digest, changes)
+        sent = self._write_guarded(plan, target, walk, {} if waits else changes, row)
+        if sent.written is None:
+            return self._keep_for_later(plan, target, walk, changes, row, sent.doubt)
+        if sent.written.status == "dead":
             self.local.kill(target.digest)
             return not plan.is_new and self._write_shadow(plan, target, walk, changes)
-        return self._was_written(plan, target, changes, written, walk)
+        if waits:
+            return self._keep_for_later(plan, target, walk, changes, None, "") or row is not None
+        if plan.carries:
+            self._outbox.carry(plan)
+        return self._was_written(plan, target, changes, sent.written, walk)
+
+    def _must_wait(self, digest: str, changes: Mapping[str, CategoryChange], *, shadow: bool = False) -> bool:
+        is_unseen = any(change.unseen for change in changes.values())
+        return is_unseen or self._outbox.has_writes(digest, changes, shadow=shadow)
 
     def _write_guarded(
         self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange], row: AuthRow | None
-    ) -> Written | None:
+    ) -> _Sent:
+        if not changes and row is None:
+            return _Sent(Written("written"))
         guard = "free" if target.kind != SIGNED_IN else "new" if plan.is_new else "alive"
-        stamp = plan.loaded.now_ms if plan.loaded else 0
+        stamp = self._stamp_of(row, plan.loaded)
         # A session that is not permanent any more is to live shorter than Redis remembers.
-        written = self._write(target.digest, changes, guard, walk, row, stamp, plan.life, exact=plan.permanence_changed)
-        if written and written.status == "gone":
+        sent = self._write(target.digest, changes, guard, walk, row, stamp, plan.life, exact=plan.permanence_changed)
+        if sent.written and sent.written.status == "gone":
             # Redis lost a session that SQL may still know: push it again and try once more.
             found = self._ask_arbiter(target.digest, walk, plan.life)
             if found is not None and found.shadow:
-                return Written("dead")
+                return _Sent(Written("dead"))
             if found is None or found.row is None:
-                return None  # nobody says that it is dead
+                return _Sent(None)  # that it is dead is not known either
             for _ in range(2):  # a server that was restarted may have to learn the push first
-                written = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
-                if written is None or written.status != "gone":
-                    return written
-            return None
-        return written
+                sent = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
+                if sent.written is None or sent.written.status != "gone":
+                    return sent
+            return _Sent(None)
+        return sent
+
+    def _stamp_of(self, row: AuthRow | None, loaded: Loaded | None) -> int:
+        """The Redis clock before the database said what is to be pushed; 0: unknown, and it is asked again."""
+        known_ms = loaded.now_ms if loaded else 0
+        held = self.local.auth(row.digest) if row and not known_ms else None
+        return self.primary.estimated_ms(held.row.digest, held.confirmed_at) if held else known_ms
 
     def _write(
         self,
@@ -577,41 +583,41 @@ class SessionRepository:
         stamp: int,
         life: Life,
         exact: bool = False,
-    ) -> Written | None:
+    ) -> _Sent:
         return self._send(
             walk,
-            changes,
-            lambda timeout: self.primary.write(
+            lambda timeout, write_id: self.primary.write(
                 digest,
                 changes,
                 guard=guard,
-                limits=self._limits,
+                limits=self.limits,
                 timeout=timeout,
+                write_id=write_id,
                 push=(row, stamp) if row else None,
                 push_life_ms=life.left_of(row) if row else 0,
                 push_exact=exact,
             ),
         )
 
-    def _send(
-        self, walk: Walk, changes: Mapping[str, CategoryChange], write: Callable[[float], Written]
-    ) -> Written | None:
-        """Send a write to the primary; None: it was not written, as far as is known.
-
-        Additions that may have been made all the same are not kept: one too few is possible, twice is not.
-        """
+    def _send(self, walk: Walk, write: Callable[[float, str], Written]) -> _Sent:
+        """Send a write to the primary."""
         if not walk.can(PRIMARY, WRITE):
-            return None
+            return _Sent(None)
+        write_id = new_write_id()
         try:
-            return walk.ask(PRIMARY, WRITE, "save", self.settings.redis_timeout, write)
+            written = walk.ask(
+                PRIMARY, WRITE, "save", self.settings.redis_timeout, lambda timeout: write(timeout, write_id)
+            )
         except StoreError as error:
-            if error.sent:
-                dropped = sum(len(change.increments) for change in changes.values())
-                self.recorder.count("increments_in_doubt", dropped)
-                for change in changes.values():
-                    change.in_doubt = True
-                    change.increments.clear()
-            return None
+            return _Sent(None, write_id if error.sent else "")
+        return _Sent(None if written.status == "late" else written)
+
+    def _now_us(self, digest: str) -> int:
+        """The clock of the Redis that has a session, microseconds since 1970, or a little later: what was read there
+        before is not taken for what was written since."""
+        known_ms = self.primary.estimated_ms(digest, self._clock())
+        slack_ms = int(self.settings.redis_timeout * 1000) if known_ms else 0
+        return ((known_ms or self._now_ms()) + slack_ms) * 1000
 
     def _ask_arbiter(self, digest: str, walk: Walk, life: Life) -> Loaded | None:
         """What the database says of a session; None: it did not answer."""
@@ -626,33 +632,57 @@ class SessionRepository:
     def _write_shadow(self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange]) -> bool:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
         self._give_life(changes, ANONYMOUS, plan.life)
-        written = self._send(
-            walk,
-            changes,
-            lambda timeout: self.primary.write(
-                target.digest, changes, guard="free", limits=self._limits, timeout=timeout, shadow=True
-            ),
-        )
-        if written is None:
-            return self._outbox.keep(plan, changes, shadow=True)
-        return self._was_written(plan, target, changes, written, walk, shadow=True)
+        sent = _Sent(None)
+        if not self._must_wait(target.digest, changes, shadow=True):
+            sent = self._send(
+                walk,
+                lambda timeout, write_id: self.primary.write(
+                    target.digest,
+                    changes,
+                    guard="free",
+                    limits=self.limits,
+                    timeout=timeout,
+                    write_id=write_id,
+                    shadow=True,
+                ),
+            )
+        if sent.written is None:
+            now_us = self._now_us(target.digest)
+            return self._outbox.keep(plan, changes, walk.level, now_us, shadow=True, doubt=sent.doubt)
+        return self._was_written(plan, target, changes, sent.written, walk, shadow=True)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
         for name, change in changes.items():
             change.life_ms = self.life_of(name, kind, life)
 
     def _keep_for_later(
-        self, plan: Plan, target: SessionId, walk: Walk, changes: Mapping[str, CategoryChange], row: AuthRow | None
+        self,
+        plan: Plan,
+        target: SessionId,
+        walk: Walk,
+        changes: Mapping[str, CategoryChange],
+        row: AuthRow | None,
+        doubt: str,
     ) -> bool:
-        """Redis did not take it. Returns whether anything outlives the request all the same."""
+        """Redis did not take it, or not yet. Returns whether anything outlives the request all the same."""
         if row:
             self._outbox.queue_push(row.digest, row.version)
-        if plan.loaded is None and not plan.is_new:
-            # Only who knows what was there before can merge without undoing what others write meanwhile.
-            plan.loaded = self.load(target, walk, plan.life)
-        kept = self._outbox.keep(plan, changes)
+        fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
+        kept = self._outbox.keep(plan, fitting, walk.level, self._now_us(target.digest), doubt=doubt)
         self.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
+
+    def _fits(self, plan: Plan, name: str, change: CategoryChange) -> bool:
+        """Whether a category is within its limits after a change, as far as is known here; else that is said, and the
+        change is not kept."""
+        if plan.loaded is None or plan.is_new:
+            return True
+        after = apply_change(plan.loaded.fields.get(name, NO_FIELDS), change)
+        size = sum(len(key.encode()) + len(value) for key, value in after.items())
+        if not change.sets or (size <= self.limits.bytes and len(after) <= self.limits.fields):
+            return True
+        self.reject(name, max(change.sets, key=lambda key: len(change.sets[key])), f"category {name!r}: large")
+        return False
 
     def _was_written(
         self,
@@ -669,7 +699,7 @@ class SessionRepository:
         self._count_payload(changes)
         if not shadow:
             self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions)
-        self._outbox.taken(target.digest, changes, shadow=shadow)
+            self._outbox.written(target.digest, changes)
         return True
 
     def _write_the_rest(
@@ -696,11 +726,11 @@ class SessionRepository:
     def _to_primary(self, walk: Walk, operation: str, call: Callable[[float], T]) -> T | None:
         return walk.attempt(PRIMARY, WRITE, operation, self.settings.redis_timeout, call)
 
-    def _leave(self, origin: SessionId, walk: Walk) -> None:
-        """Remove the data of an anonymous session that was given another id."""
+    def _leave(self, origin: SessionId, walk: Walk, life: Life) -> None:
+        """Wipe the data of an anonymous session that was given another id."""
         if origin.kind != SIGNED_IN:
-            walk, names = walk.to(origin.digest), tuple(self.table.categories)
-            self._to_primary(walk, "remove", lambda timeout: self.primary.remove(origin.digest, names, timeout=timeout))
+            changes = {name: CategoryChange(0, wipe=True) for name in self.table.categories}
+            self._save_categories(Plan(origin, origin, life, changes=changes), origin, walk, None)
             self.no_longer_in_use(origin.digest)
 
     # -- revoking --------------------------------------------------------------------------------------------------
@@ -860,7 +890,7 @@ class SessionRepository:
         is_signed_in = target.kind == SIGNED_IN
         if self._in_use is None or plan.is_for_shadow or (is_signed_in and not plan.is_new):
             return
-        lives = [self.life_of(name, target.kind, plan.life) for name in names]
+        lives = [self.life_of(name, target.kind, plan.life) for name in names or plan.carries]
         self._in_use.served(target.digest, plan.life.idle_ms if is_signed_in else max(lives))
 
     def _count_payload(self, changes: Mapping[str, CategoryChange]) -> None:

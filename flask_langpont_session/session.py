@@ -98,6 +98,8 @@ class Session(SessionMixin):
         self._grants = False
         # The origin's row, if the minted id is for the same session.
         self._renames: AuthRow | None = None
+        # Categories of the origin that could not be taken along as a whole.
+        self._carries: tuple[str, ...] = ()
         self._forced = False
         self._saved = False
         self._wants_cookie = False
@@ -213,6 +215,10 @@ class Session(SessionMixin):
     def _feature_of(self, key: str) -> Feature:
         return self._repository.table.feature_of(key)
 
+    def _is_unknown(self, key: str) -> bool:
+        """Whether the stores may have a value of a key that this request could not read."""
+        return self._loaded is not None and self._loaded.is_unknown(self._feature_of(key), key)
+
     # -- the mapping: reading --------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
@@ -226,6 +232,7 @@ class Session(SessionMixin):
             return special
         if key in self._now.deleted:
             raise KeyError(key)
+        self._now.read.add(key)
         value = values[key] = self._decode(key)
         return value
 
@@ -297,6 +304,7 @@ class Session(SessionMixin):
 
     def __iter__(self) -> Iterator[str]:
         # A value that cannot be read counts as absent here too: who iterates must be able to look every key up.
+        self._now.read_all = True
         return iter([key for key in self._keys() if key in self._now.values or self._is_readable(key)])
 
     def _is_readable(self, key: str) -> bool:
@@ -396,12 +404,25 @@ class Session(SessionMixin):
         self._require_arbiter()
         self._grants = True
         if self._renames or not (self._minted and self._minted.kind == SIGNED_IN):
-            carried = dict(self._carry(self._repository.settings.carry_on_sign_in))
+            categories = self._repository.settings.carry_on_sign_in
+            carried = dict(self._carry(categories))
+            incomplete = self._incomplete(categories)
             if self._kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
                 # session has is somebody else's.
                 carried.update((k, v) for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH)
             self._restart(SIGNED_IN, carried)
+            self._carries = incomplete
+
+    def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
+        """Of the categories that are taken along to another id, those that this request cannot take along as a whole:
+        in an outage some of it is not shown, or would not be kept."""
+        if self._minted is not None:
+            return self._carries  # nothing is stored under that id yet
+        loaded = self._load()
+        if self.origin is None or loaded.shadow or (self.walk.level == 0 and not loaded.gaps):
+            return ()
+        return tuple(categories)
 
     def _require_arbiter(self) -> None:
         if not self.walk.can(DATABASE, WRITE):
@@ -426,6 +447,7 @@ class Session(SessionMixin):
     def _restart(self, kind: str | None, carried: Carried) -> None:
         """Begin anew under another id (of `kind`), or under none, with the carried data."""
         self._now.restart(carried)
+        self._carries = ()
         verdict = Verdict.DEAD if kind is None and self.is_in_shadow else Verdict.ANONYMOUS
         self._loaded = Loaded(verdict, now_ms=self._loaded.now_ms if self._loaded else 0)
         self._restarted = True
@@ -477,7 +499,7 @@ class Session(SessionMixin):
 
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""
-        self._end(carried={})
+        self._end({})
 
     def _warn_if_saved(self, key: str) -> None:
         if self._saved:
@@ -490,9 +512,10 @@ class Session(SessionMixin):
 
     def sign_out(self) -> None:
         """End the session for ever; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
-        self._end(carried=self._carry(self._repository.settings.carry_on_sign_out))
+        categories = self._repository.settings.carry_on_sign_out
+        self._end(self._carry(categories), self._incomplete(categories))
 
-    def _end(self, carried: Carried) -> None:
+    def _end(self, carried: Carried, incomplete: tuple[str, ...] = ()) -> None:
         was_signed_in = self._minted is not None and self._minted.kind == SIGNED_IN
         origin = self.origin
         if origin and origin.kind == SIGNED_IN:
@@ -501,7 +524,8 @@ class Session(SessionMixin):
             self._pending_end = True
             self._ended = not (self.target is origin and self._load().shadow)
         leaves = self._ended or was_signed_in
-        self._restart(ANONYMOUS if leaves and carried else None, carried)
+        self._restart(ANONYMOUS if leaves and (carried or incomplete) else None, carried)
+        self._carries = incomplete if self._minted else ()
         self._grants = False
         self._forced = True
 
@@ -517,8 +541,10 @@ class Session(SessionMixin):
             self._require_verified()
             self._grants = True
         row = self._load().row if self._minted is None else self._renames
-        self._restart(kind, self._carry(self._repository.table.categories))
-        self._renames = row
+        categories = [name for name in self._repository.table.categories if name != AUTH or kind != SIGNED_IN]
+        carried, incomplete = self._carry(self._repository.table.categories), self._incomplete(categories)
+        self._restart(kind, carried)
+        self._renames, self._carries = row, incomplete
 
     def increment(self, key: str, by: int = 1) -> int:
         """Add to a whole number. The server adds, so that no concurrent increment is lost.
@@ -602,11 +628,18 @@ class Session(SessionMixin):
         return CategoryView(self, table, table.categories[name].name)
 
     def available(self, feature: str) -> bool:
-        """Whether the table lets a feature be used at this level; a page can hide it.
+        """Whether a feature can be used in this request: the table lets it be used at this level, and what this
+        session has of it could be read. Else a page can hide it, and what it writes may not last.
 
         :raises KeyError: there is no such feature.
         """
-        return self._behaviour(self._repository.table.features[feature]) is not Behaviour.DISABLE_FEATURE
+        wanted = self._repository.table.features[feature]
+        behaviour = self._behaviour(wanted)
+        if behaviour is not Behaviour.LOCAL_CACHE_FALLBACK:
+            return behaviour is not Behaviour.DISABLE_FEATURE
+        self._stored(wanted.category)
+        gap = self._load().gaps.get(wanted.category)
+        return gap is None or not (gap.whole or any(self._feature_of(key) is wanted for key in gap.guesses))
 
     def _behaviour(self, feature: Feature) -> Behaviour:
         return self._repository.behaviour(feature, self._kind, self.level)
@@ -711,10 +744,11 @@ class Session(SessionMixin):
             renames=self._renames,
             grants=self._grants,
             permanence_changed=self.permanence_changed,
+            carries=self._carries if self._minted and not self._saved else (),
         )
 
     def _all_changes(self) -> dict[str, CategoryChange]:
-        changes = self._now.by_category(self._stored)
+        changes = self._now.by_category(self._stored, self._is_unknown)
         if AUTH in changes:
             self._decide_about_rights(changes[AUTH])
         if self._pending_wipe and self.target is self.origin and self.origin is not None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from functools import partial
 
 from .categories import AUTH, Feature, Priority
 from .config import Settings
 from .cookies import SIGNED_IN
 from .policy import LEVELS, Behaviour
-from .records import NO_FIELDS, Loaded, apply_change, apply_writes
+from .records import NO_FIELDS, Gap, Loaded, apply_change, apply_writes
 from .serializer import encode
 from .stores.base import CategoryChange, CategoryCopy, Fields, SharedCopy
 from .stores.journal import Overlay
 from .stores.local import LocalCopies
+from .stores.redis_records import Answer, Change
 
 _AS_DEFAULT = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
+_NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 
 
 class Visibility:
@@ -41,7 +44,7 @@ class Visibility:
         loaded: Loaded,
         name: str,
         digest: str,
-        answered: CategoryCopy,
+        answer: Answer,
         *,
         source: str,
         remember: bool,
@@ -54,17 +57,20 @@ class Visibility:
         :param remember: the answer is the primary's, and worth a local copy.
         :param overlay: what the journal knows beyond it; None: nothing.
         """
+        answered = answer.categories[name]
+        version = answered.version or answer.now_ms * 1000
         if remember and name in self.kept_locally:
             if answered.version:
                 self._local.put_category(digest, name, answered, is_truth=True)
             else:
-                self._local.forget_category(digest, name)
-        loaded.versions[name] = answered.version
+                self._local.put_absent(digest, name, version)
+        loaded.versions[name] = version
         loaded.sources[name] = source
         loaded.fields[name] = answered.fields
         if level or overlay:
             loaded.beneath[name] = answered.fields
-            self._overlay(loaded, name, dict(answered.fields), level, kind, overlay, answered=True)
+            counted = answer.additions.get(name, b"")
+            self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True, counted=counted)
 
     def show_without_answer(
         self, loaded: Loaded, name: str, digest: str, *, level: int, kind: str, overlay: Overlay | None
@@ -80,9 +86,9 @@ class Visibility:
             if key in self.table
             and self.behaviour(self.table.feature_of(key), kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
         }
-        self._overlay(loaded, name, shown, level, kind, overlay, answered=False)
+        self._lay_over(loaded, name, shown, level, kind, overlay, answered=False, is_known=copy is not None)
 
-    def _overlay(
+    def _lay_over(
         self,
         loaded: Loaded,
         name: str,
@@ -92,7 +98,13 @@ class Visibility:
         overlay: Overlay | None,
         *,
         answered: bool,
+        is_known: bool = True,
+        counted: bytes = b"",
     ) -> None:
+        """What waits in the journal, over what is shown; what the table gives instead; and what is not known.
+
+        :param counted: ids of additions that are part of it already.
+        """
         defaulting = {
             feature.name
             for feature in self.table.features_in(name)
@@ -100,11 +112,15 @@ class Visibility:
         }
         if not answered:
             loaded.exceptions.update(dict.fromkeys(defaulting, "default"))
-        if overlay:
-            writes, deltas = overlay.writes.get(name, {}), overlay.deltas.get(name, {})
-            apply_writes(shown, writes, deltas)
-            journalled = {self.table.feature_of(key).name for key in (*writes, *deltas) if key in self.table}
-            loaded.exceptions.update(dict.fromkeys(journalled, "journal"))
+        is_wiped = overlay is not None and name in overlay.wiped
+        if is_wiped:
+            shown.clear()
+        kept, guesses = self._journalled(loaded, name, shown, overlay, answered, counted) if overlay else _NOTHING
+        hidden = frozenset() if answered else defaulting
+        if (guesses or hidden or not is_known) and not is_wiped:
+            loaded.gaps[name] = Gap(not is_known, hidden, kept, guesses)
+        else:
+            loaded.gaps.pop(name, None)
         for key, value in self._defaults.items():
             feature = self.table.feature_of(key)
             if feature.category == name and feature.name in defaulting and key not in shown:
@@ -112,30 +128,57 @@ class Visibility:
                 loaded.defaulted.add(key)
         loaded.fields[name] = shown
 
+    def _journalled(
+        self, loaded: Loaded, name: str, shown: dict[str, bytes], overlay: Overlay, answered: bool, counted: bytes
+    ) -> tuple[Set[str], Set[str]]:
+        """Lay what waits of a category over what is shown. Which keys it is certain of, and which it only guesses."""
+        guesses = overlay.guesses.get(name, frozenset())
+        if answered:  # what is there is known now
+            guesses = guesses - shown.keys()
+        writes = {
+            key: value
+            for key, value in overlay.writes.get(name, {}).items()
+            if key in guesses or key not in overlay.guesses.get(name, ())
+        }
+        deltas = {
+            key: sum(by for token, by in additions if token.encode() not in counted)
+            for key, additions in overlay.deltas.get(name, {}).items()
+        }
+        apply_writes(shown, writes, deltas)
+        journalled = {self.table.feature_of(key).name for key in (*writes, *deltas) if key in self.table}
+        loaded.exceptions.update(dict.fromkeys(journalled, "journal"))
+        return writes.keys() - guesses, guesses
+
     def remember_write(
-        self, digest: str, loaded: Loaded | None, changes: Mapping[str, CategoryChange], versions: Mapping[str, int]
+        self,
+        digest: str,
+        loaded: Loaded | None,
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
     ) -> None:
         """Keep the local copies as new as this worker's own writes.
 
-        :param versions: category → version after the write.
+        :param versions: category → its versions before and after the write.
         """
         for name in changes.keys() & self.kept_locally:
-            change, version = changes[name], versions[name]
-            if change.wipe or not version:
-                self._local.forget_category(digest, name)
-            elif version == 1:  # nothing was there
-                self._local.put_category(digest, name, CategoryCopy(version, apply_change({}, change)))
-            elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == version - 1:
+            change, (before, after) = changes[name], versions[name]
+            if change.wipe or not before:  # nothing was there, or is left
+                self._local.put_category(digest, name, CategoryCopy(after, apply_change({}, change)))
+            elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
                 fields: Fields = apply_change(loaded.beneath.get(name, loaded.fields[name]), change)
-                self._local.put_category(digest, name, CategoryCopy(version, fields))
+                self._local.put_category(digest, name, CategoryCopy(after, fields))
             else:
-                self._local.patch_category(digest, name, change.writes, version)
+                self._local.patch_category(digest, name, partial(_changed, change), before, after)
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
         """What this worker has just written of a session's categories."""
         found = ((name, self._local.category(digest, name)) for name in names)
         return [SharedCopy(digest, name, copy) for name, copy in found if copy]
+
+
+def _changed(change: CategoryChange, fields: Fields) -> Fields:
+    return apply_change(fields, change)
 
 
 def _newer(mine: CategoryCopy | None, hosts: CategoryCopy | None) -> CategoryCopy | None:

@@ -158,7 +158,11 @@ class Changes(NamedTuple):
 
 
 class CategoryCopy(NamedTuple):
-    """The data of one category at one version (the version Redis counted; 0: never stored there)."""
+    """The data of one category as of one version.
+
+    :param version: microseconds by the Redis clock: when it was written last, or, of one that was not there, when that
+        was seen. It grows for ever; 0: not known.
+    """
 
     version: int
     fields: Fields
@@ -176,13 +180,23 @@ class SharedCopy(NamedTuple):
     age: float = 0.0
 
 
+class Operation(StrEnum):
+    """What is to be done with one field, or with all fields of a category."""
+
+    SET = "set"
+    DELETE = "del"
+    ADD = "add"
+    WIPE = "wipe"
+
+
 @dataclass(slots=True)
 class CategoryChange:
     """What to change in one category. Values are encoded.
 
     :param life_ms: the life its record gets.
     :param wipe: begin from nothing.
-    :param in_doubt: it was sent to Redis, which may have done it, or may do it yet.
+    :param seen: those of the changed keys that this request has read before: what is stored was made from it.
+    :param unseen: those that it wanted to read and could not: what is stored must not replace what is there.
     """
 
     life_ms: int
@@ -190,7 +204,8 @@ class CategoryChange:
     deletes: set[str] = field(default_factory=set)
     increments: dict[str, int] = field(default_factory=dict)
     wipe: bool = False
-    in_doubt: bool = False
+    seen: set[str] = field(default_factory=set)
+    unseen: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.deletes or self.increments or self.wipe)

@@ -18,12 +18,12 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
 from redis.crc import key_slot
 
-from .base import AuthRow, ErrorClass, StoreError, Wait
+from .base import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
 from .directory import LEAST_WAIT, Directory
 from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
-from .redis_records import Answer
+from .redis_records import Answer, Limits, Merge, Merged
 from .slots import NOBODY, Address, Servers, name_of, tag_of
 
 T = TypeVar("T")
@@ -323,9 +323,8 @@ class ClusterStore:
     push = routed(RedisStore.push, lambda row: row.digest)
     bury = routed(RedisStore.bury)
     slide = routed(RedisStore.slide)
-    merge = routed(RedisStore.merge)
+    merge = routed(RedisStore.merge, lambda merge: merge.digest)
     set_aside = routed(RedisStore.set_aside)
-    remove = routed(RedisStore.remove)
     _read = routed(RedisStore.read)
 
     def read(
@@ -367,6 +366,49 @@ class ClusterStore:
                     self.push(row, stamp_ms, life_ms, timeout=timeout)
                 for digest, version in own_dead:
                     self.bury(digest, version, categories, timeout=timeout)
+
+    def merge_all(
+        self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str
+    ) -> list[Merged | StoreError]:
+        """See :class:`RedisStore`; one round trip per shard.
+
+        :param timeout: seconds for each shard.
+        """
+        done: dict[int, Merged | StoreError] = {}
+        numbers = [self._directory.number_of(merge.digest) for merge in merges]
+        for number in sorted(set(numbers)):
+            places = [place for place, its_number in enumerate(numbers) if its_number == number]
+            own = [merges[place] for place in places]
+            replies = self._part(number).merge_all(own, limits=limits, timeout=timeout, write_id=write_id)
+            for place, merge, reply in zip(places, own, replies, strict=True):
+                if isinstance(reply, StoreError) and reply.error_class is ErrorClass.TOPOLOGY:
+                    reply = self._merge_alone(merge, limits, timeout, write_id)  # its slot is on its way
+                done[place] = reply
+        return [done[place] for place in range(len(merges))]
+
+    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
+        """See :class:`RedisStore`; one round trip per shard.
+
+        :param timeout: seconds for each shard.
+        """
+        done: dict[tuple[str, str], CategoryCopy] = {}
+        number_of = self._directory.number_of
+        for number in sorted({number_of(digest) for digest, _ in wanted}):
+            own = [place for place in wanted if number_of(place[0]) == number]
+            done.update(zip(own, self._part(number).copies(own, timeout=timeout), strict=True))
+        return [done[place] for place in wanted]
+
+    def _merge_alone(self, merge: Merge, limits: Limits, timeout: float, write_id: str) -> Merged | StoreError:
+        try:
+            return self.merge(merge, limits=limits, timeout=timeout, write_id=write_id)
+        except StoreError as error:
+            return error
+
+    def estimated_ms(self, digest: str, at: float) -> int:
+        """See :class:`RedisStore`."""
+        known = self._directory.map
+        part = self._parts.get(known.owners[key_slot(digest.encode())]) if known else None
+        return part.estimated_ms(digest, at) if part else 0
 
     run_commands = routed(RedisStore.run_commands, _key_of)
 

@@ -9,6 +9,7 @@ number that only grows, under a name that changes with every loss.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -98,6 +99,7 @@ class Fence:
         self._on_incident = on_incident
         self._on_other_server = on_other_server
         self._lock = threading.Lock()
+        self._clock: tuple[Server, float] | None = None  # of which server, and how far it is ahead of this one (ms)
         renew_in_children(self, Fence._renew)
 
     @property
@@ -116,6 +118,22 @@ class Fence:
         A connection to another server than the one seen last may be to one that was demoted: it is never trusted.
         """
         return self.trust_since_ms if server.identity == self.server.identity else NEVER_MS
+
+    def note_clock(self, server: Server, now_ms: int) -> None:
+        """A server has just said how late it is.
+
+        :param now_ms: when it answered or before, milliseconds by its own clock.
+        """
+        self._clock = server, now_ms - time.monotonic() * 1000
+
+    def estimated_ms(self, at: float) -> int:
+        """The clock of the server seen last, milliseconds since 1970: at that moment, or as much before it as its
+        answer took. 0: it has not said how late it is.
+
+        :param at: monotonic seconds.
+        """
+        clock = self._clock
+        return int(at * 1000 + clock[1]) if clock is not None and clock[0] is self.server else 0
 
     def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
         """A server introduced itself. Returns what to believe of the connection.
@@ -179,11 +197,10 @@ class Fence:
         connection.send_packed_command(commands, check_health=False)
         server, replication = _facts(connection), _facts(connection)
         seconds, micros = connection.read_response(disable_decoding=True)
-        connection.langpont_server = self.observe(
-            identity_of(server, replication),
-            now_ms=int(seconds) * 1000 + int(micros) // 1000,
-            is_primary=_role(replication) == _PRIMARY_ROLE,
-        )
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        role = _role(replication) == _PRIMARY_ROLE
+        connection.langpont_server = self.observe(identity_of(server, replication), now_ms=now_ms, is_primary=role)
+        self.note_clock(connection.langpont_server, now_ms)
 
     def _takes_over(self, identity: str | None, known: ServerRecord | None) -> bool:
         """A new worker goes on where the others of its host are, if they know this server."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from .base import ErrorClass, SharedCopy, StoreError
 from .journal_entries import (
-    FIELD,
     Claim,
     Overlay,
+    PendingCarry,
     PendingPush,
     PendingRevocation,
     PendingUserRevocation,
@@ -26,7 +29,9 @@ from .journal_entries import (
     ServerRecord,
     Settlement,
     is_revoked,
+    oldest_carries,
     oldest_writes,
+    put_carry,
     put_copy,
     put_push,
     put_revocation,
@@ -42,6 +47,7 @@ from .journal_file import Generation, JournalFile, one
 __all__ = [
     "Journal",
     "Overlay",
+    "PendingCarry",
     "PendingPush",
     "PendingRevocation",
     "PendingUserRevocation",
@@ -52,7 +58,7 @@ __all__ = [
 
 _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
     OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies)
-    OR EXISTS (SELECT 1 FROM outages))"""
+    OR EXISTS (SELECT 1 FROM outages) OR EXISTS (SELECT 1 FROM carries))"""
 
 _ENTRIES = "SELECT entries FROM size"
 
@@ -61,6 +67,19 @@ _PORTION = 200
 
 _LET_OTHERS_IN = 0.003
 """Seconds between two portions. Who waits for the file looks once in a millisecond whether it is free."""
+
+
+class Carry(NamedTuple):
+    """Data of some categories that a session had under a former id and is to have under the present one.
+
+    :param origin: the digest of the former id.
+    :param digest: of the present one, whose kind it is.
+    """
+
+    origin: str
+    digest: str
+    kind: str
+    categories: Sequence[str]
 
 
 class Journal:
@@ -143,8 +162,9 @@ class Journal:
             return read_overlay(db, digest, shadow=shadow)
 
     def counts(self) -> Mapping[str, int]:
-        """How many ``writes``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages`` there are."""
-        tables = ("writes", "revocations", "user_revocations", "pushes", "copies", "outages")
+        """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``
+        there are."""
+        tables = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies", "outages")
         with self._file.snapshot() as db:
             return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
 
@@ -287,80 +307,28 @@ class Journal:
 
     # -- writes --------------------------------------------------------------------------------------------------
 
-    def write(
-        self,
-        digest: str,
-        *,
-        kind: str,
-        user_id: str | None = None,
-        shadow: bool = False,
-        category: str,
-        changes: Mapping[str, bytes | None],
-        base: Mapping[str, bytes | None],
-        base_version: int | None,
-    ) -> None:
-        """Keep changed fields of a session until Redis takes them. The last value of a field wins.
+    def put(self, entries: Sequence[PendingWrite], carry: Carry | None = None) -> list[PendingWrite]:
+        """Keep changes of a session until Redis takes them, all or none, in this order.
 
-        A session that is revoked here absorbs the write; its shadow does not.
+        A session that is revoked here absorbs them; its shadow does not.
 
-        :param changes: key → encoded value, None for a deleted key.
-        :param base: key → the encoded value Redis had when last known. The first one is kept as long as the
-            field waits: it describes Redis before the outage.
-        :param base_version: the category's version that goes with ``base``; None: not known.
+        :param carry: data under a former id that is to be brought to the session as well.
+        :return: those that were not kept because they were made without knowing what is there, and something is.
+        :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
         now = self._now_ms()
-        self._put(
-            PendingWrite(
-                digest=digest,
-                kind=kind,
-                shadow=shadow,
-                user_id=user_id,
-                category=category,
-                field=field,
-                value=value,
-                base=base.get(field),
-                base_version=base_version,
-                at_ms=now,
-            )
-            for field, value in changes.items()
-        )
-
-    def increment(
-        self,
-        digest: str,
-        *,
-        kind: str,
-        user_id: str | None = None,
-        shadow: bool = False,
-        category: str,
-        field: str,
-        by: int,
-        base: bytes | None = None,
-        base_version: int | None = None,
-    ) -> None:
-        """Keep an increment of a field until Redis takes it. Increments add up.
-
-        Over a value that waits itself, the value is changed instead (a deleted key counts as 0).
-
-        :raises StoreError: of class DATA, when that value is not an integer.
-        """
-        entry = PendingWrite(
-            digest=digest,
-            kind=kind,
-            shadow=shadow,
-            user_id=user_id,
-            category=category,
-            field=field,
-            delta=by,
-            is_delta=True,
-            base=base,
-            base_version=base_version,
-            at_ms=self._now_ms(),
-        )
-        self._put([entry])
+        with self._adding() as db:
+            left_out = [
+                entry
+                for entry in entries
+                if (entry.shadow or not is_revoked(db, entry.digest)) and not put_write(db, replace(entry, at_ms=now))
+            ]
+            if carry is not None:
+                put_carry(db, carry.origin, carry.digest, carry.kind, carry.categories, now)
+        return left_out
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
-        """The fields that wait, the one that was written longest ago first.
+        """The changes that wait, the one that was made longest ago first.
 
         :param after: only those with a higher number (`seq`).
         :param signed_in: those of signed-in sessions too, for which the database must be asked.
@@ -368,63 +336,59 @@ class Journal:
         with self._file.connected() as db:
             return oldest_writes(db, limit, signed_in, after)
 
-    def forget_writes(self, entries: Iterable[PendingWrite]) -> None:
-        """These are merged. A field that was written again since it was read from here stays."""
+    def mark_sent(self, entries: Iterable[PendingWrite], write_id: str, moments_ms: Mapping[str, int]) -> None:
+        """These are about to be sent to Redis: from here on it may have them. Not forced to the disk.
+
+        :param write_id: the id of that write.
+        :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
+        """
+        with self._file.transaction(forced=False) as db:
+            db.executemany(
+                """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
+                ELSE moment END, is_sent = token <> '' WHERE seq = ?""",
+                [(f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq) for entry in entries],
+            )
+
+    def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> None:
+        """These are settled, one way or the other. A field that was written again since it was read from here stays.
+
+        :param copies: what they became part of, for workers that do not see it yet: see :meth:`publish_copies`. There
+            is room for it where the entries were.
+        """
         with self._file.transaction() as db:
             db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in entries])
-
-    def claim(self, entry: PendingWrite) -> bool:
-        """Take an entry out, if it is still as it was read. Of several workers that try, one gets True.
-
-        For additions, which must not be sent twice: what is claimed and then not sent is lost.
-        """
-        with self._file.transaction() as db:
-            return db.execute("DELETE FROM writes WHERE seq = ?", (entry.seq,)).rowcount == 1
-
-    def settle_writes(self, entries: Iterable[PendingWrite], version: int, copies: Iterable[SharedCopy] = ()) -> None:
-        """These are merged. A field that was written again meanwhile stays, and what was merged is its base now.
-
-        :param version: of the category after the merge.
-        :param copies: what the entries became part of, for workers that do not see it yet: see
-            :meth:`publish_copies`. There is room for it where the entries were.
-        """
-        merged, now = list(entries), self._now_ms()
-        with self._file.transaction() as db:
             for copy in copies:
-                put_copy(db, copy, now)
-            db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in merged])
-            db.executemany(
-                f"UPDATE writes SET base = ?, base_version = ? WHERE {FIELD}",
-                [(e.value, version, e.digest, e.shadow, e.category, e.field) for e in merged],
-            )
+                put_copy(db, copy)
 
-    def doubt_writes(self, entries: Iterable[PendingWrite]) -> None:
-        """These were sent to Redis, which did not answer: what it may have of them is no change by somebody else."""
-        with self._file.transaction() as db:
-            db.executemany(
-                f"UPDATE writes SET base = ? WHERE {FIELD}",
-                [(e.value, e.digest, e.shadow, e.category, e.field) for e in entries],
-            )
+    def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
+        """The data under former ids that waits to be brought to present ones, the oldest first.
 
-    def forget_fields(self, digest: str, category: str, fields: Iterable[str], *, shadow: bool = False) -> None:
-        """Redis has taken newer values of these fields directly."""
-        places = [(digest, shadow, category, field) for field in fields]
+        :param after: only those with a higher number (`seq`).
+        """
+        with self._file.connected() as db:
+            return oldest_carries(db, limit, after)
+
+    def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
+        """These are done."""
         with self._file.transaction() as db:
-            db.executemany(f"DELETE FROM writes WHERE {FIELD}", places)
+            db.executemany("DELETE FROM carries WHERE seq = ?", [(entry.seq,) for entry in entries])
 
     # -- copies --------------------------------------------------------------------------------------------------
 
-    def publish_copies(self, copies: Iterable[SharedCopy]) -> None:
+    def publish_copies(self, copies: Iterable[SharedCopy]) -> Mapping[str, int]:
         """Share this worker's copies with the other workers of the host: as many as there is room for.
 
         :param copies: one that is not newer than what is there, or whose session is revoked here, is left out.
+        :return: category → how many values that waited here they outdate, see :func:`~.journal_entries.put_copy`.
         """
-        now, waiting = self._now_ms(), iter(copies)
+        lost: Counter[str] = Counter()
+        waiting = iter(copies)
         while portion := list(islice(waiting, _PORTION)):
             with self._adding() as db:
                 for copy in portion:
-                    put_copy(db, copy, now - int(copy.age * 1000))
+                    lost[copy.category] += put_copy(db, copy)
             time.sleep(_LET_OTHERS_IN)
+        return lost
 
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
@@ -514,12 +478,6 @@ class Journal:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
-
-    def _put(self, entries: Iterable[PendingWrite]) -> None:
-        with self._adding() as db:
-            for entry in entries:
-                if entry.shadow or not is_revoked(db, entry.digest):
-                    put_write(db, entry)
 
     @contextmanager
     def _adding(self) -> Iterator[sqlite3.Connection]:

@@ -1,63 +1,44 @@
 """What the journal keeps: its tables, and their rows as values.
 
-A field that waits for Redis is one row however often it is written; :func:`put_write` says what remains of it.
+A field that waits for Redis is one row however often it is written; an addition that was sent, whose outcome is
+unknown, stays a row of its own. :func:`put_write` says what remains of what waits when more is written.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
-from .base import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from .base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 APPLICATION_ID = 0x4C50534A
-"""Marks the file as a journal, so that no tables are ever added to somebody else's database."""
-
-# Since version 2.
-_USERS_AND_SERVERS = (
-    """CREATE TABLE user_revocations (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL)""",
-    """CREATE TABLE servers (
-        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
-        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
-    """CREATE TABLE settlement (
-        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
-        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
-    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
-)
-
-# Since version 3.
-_PARTS_OF_USERS = (
-    "ALTER TABLE user_revocations ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE user_revocations ADD COLUMN in_database INTEGER NOT NULL DEFAULT FALSE",
-    "ALTER TABLE user_revocations ADD COLUMN reached TEXT NOT NULL DEFAULT ''",
-)
-
-# Since version 4.
-_VERSIONS_OF_PUSHES = ("ALTER TABLE pushes ADD COLUMN version INTEGER NOT NULL DEFAULT 0",)
-
-_MARK = f"PRAGMA user_version = {SCHEMA_VERSION}"
+"""Marks the file as a journal, so that no tables are ever added to another program's database."""
 
 SCHEMA = (
     # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
     """CREATE TABLE writes (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL,
-        shadow INTEGER NOT NULL, user_id TEXT, category TEXT NOT NULL, field TEXT NOT NULL, value BLOB,
-        delta INTEGER NOT NULL, is_delta INTEGER NOT NULL, base BLOB, base_version INTEGER,
-        at_ms INTEGER NOT NULL,
-        UNIQUE (digest, shadow, category, field))""",
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
+        category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
+        basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, base_is_known INTEGER NOT NULL, doubts TEXT NOT NULL,
+        token TEXT NOT NULL, is_sent INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        UNIQUE (digest, shadow, category, field, token))""",
+    """CREATE TABLE carries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
+        categories TEXT NOT NULL, at_ms INTEGER NOT NULL)""",
     """CREATE TABLE revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
         in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
-    "CREATE TABLE pushes (seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE)",
+    """CREATE TABLE pushes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
         digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
         PRIMARY KEY (digest, category))""",
@@ -71,19 +52,20 @@ SCHEMA = (
         for table in ("writes", "copies")
         for event, step in (("INSERT", "+ 1"), ("DELETE", "- 1"))
     ),
-    *_USERS_AND_SERVERS,
-    *_PARTS_OF_USERS,
-    *_VERSIONS_OF_PUSHES,
-    _MARK,
+    """CREATE TABLE user_revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 0, in_database INTEGER NOT NULL DEFAULT FALSE,
+        reached TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE servers (
+        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
+        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
+    """CREATE TABLE settlement (
+        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
+    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {
-    1: (*_USERS_AND_SERVERS, *_PARTS_OF_USERS, *_VERSIONS_OF_PUSHES, _MARK),
-    2: (*_PARTS_OF_USERS, *_VERSIONS_OF_PUSHES, _MARK),
-    3: (*_VERSIONS_OF_PUSHES, _MARK),
-}
-"""Schema version of an older release → what makes its file one of this release. Entries are never touched."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
@@ -190,12 +172,30 @@ class Claim(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PendingCarry:
+    """Data that a session had under another id, which could not be read when it was given this one.
+
+    :param origin: the digest of the former id.
+    :param kind: of the present one.
+    :param categories: whose fields are to be there as well, where it has none of that name.
+    """
+
+    seq: int
+    origin: str
+    digest: str
+    kind: str
+    categories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Overlay:
     """Everything this host knows about one session and the stores may not.
 
     :param revoked: the session is dead.
     :param writes: category → key → encoded value, None for a deleted key.
-    :param deltas: category → key → what is to be added to the value in Redis.
+    :param deltas: category → key → additions to the value in Redis: the id of each, and how much.
+    :param wiped: categories of which nothing but this is left.
+    :param guesses: category → those keys of `writes` whose value was made without knowing what the stores have.
     :param copies: category → the newest copy that a worker of this host published.
     :param users: user id → until when, for every user who was logged out everywhere, whoever's session this is: only
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
@@ -205,55 +205,67 @@ class Overlay:
 
     revoked: bool
     writes: Mapping[str, Mapping[str, bytes | None]]
-    deltas: Mapping[str, Mapping[str, int]]
+    deltas: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]
     copies: Mapping[str, CategoryCopy]
+    wiped: frozenset[str] = frozenset()
+    guesses: Mapping[str, Set[str]] = field(default_factory=dict)
     users: Mapping[str, int] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     version: int = 0
 
-    def followed_by(self, later: Overlay) -> Overlay:
-        """What is to be laid over an answer that Redis gave between the two looks.
+    def has_writes(self, category: str) -> bool:
+        """Whether data of a category waits here: what is written after it must not reach Redis before it."""
+        return category in self.writes or category in self.deltas or category in self.wiped
 
-        A value that was brought home in between may be missing in the answer: it is laid over it, and where it is there
-        nothing changes. An addition may be in it, and would be counted twice: only those count that wait still.
-        """
-        names = self.writes.keys() | later.writes.keys()
-        writes = {name: {**self.writes.get(name, {}), **later.writes.get(name, {})} for name in names}
-        return replace(self, writes=writes, deltas=later.deltas)
+
+class Basis(StrEnum):
+    """What a value that waits was made from."""
+
+    BLIND = "blind"  # nothing: the key was not read. The last write wins, by its time
+    SEEN = "seen"  # the value that was there at a known version. It wins unless the field was written since
+    UNSEEN = "unseen"  # the key could not be read: it is put only where there is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingWrite:
-    """One field of a session that waits to be merged into Redis. The columns of ``writes`` are named like this.
+    """One change of a session that waits to be merged into Redis. The columns of ``writes`` are named like this.
 
     :param seq: given anew at each write of the field, never twice, always higher. 0: not kept yet.
     :param digest: the session.
     :param kind: ``a`` anonymous, ``u`` signed in.
     :param shadow: belongs to the anonymous shadow of a dead session id.
-    :param user_id: the user of a session of kind u.
     :param category: the category the field belongs to.
-    :param field: the session key.
-    :param value: the encoded value; None: the key was deleted, or this is an increment.
-    :param delta: what is to be added, when ``is_delta``; else 0.
-    :param is_delta: this is an increment, not a value.
-    :param base: the encoded value that Redis had when last known; None: absent or not known.
-    :param base_version: the version the category had in Redis when last known; None: not known.
+    :param operation: what is to be done.
+    :param field: the session key; of a wipe ``@``, which no key begins with.
+    :param value: the encoded value to be set.
+    :param delta: what is to be added.
+    :param basis: what a value was made from.
+    :param moment: microseconds by the Redis clock: the version of a value that was seen, else when it was written; of
+        an addition that was sent, when that was. Of auth of a signed-in session: the version of its row.
+    :param base: the encoded value that was seen; None: the field was absent, or `base_is_known` is False.
+    :param doubts: ids of the writes by which Redis may have it already, each with a blank behind it.
+    :param token: of an addition its id; else empty.
+    :param is_sent: an addition that Redis may have: it is not changed any more.
     :param at_ms: when the field was last written, milliseconds since 1970 by the host's clock.
     """
 
     seq: int = 0
     digest: str
     kind: str
-    shadow: bool
-    user_id: str | None
+    shadow: bool = False
     category: str
+    operation: Operation
     field: str
     value: bytes | None = None
     delta: int = 0
-    is_delta: bool = False
-    base: bytes | None
-    base_version: int | None
-    at_ms: int
+    basis: Basis = Basis.BLIND
+    moment: int = 0
+    base: bytes | None = None
+    base_is_known: bool = False
+    doubts: str = ""
+    token: str = ""
+    is_sent: bool = False
+    at_ms: int = 0
 
 
 _NAMES = tuple(column.name for column in fields(PendingWrite))
@@ -261,6 +273,9 @@ _COLUMNS = ", ".join(_NAMES)
 # SQLite gives the number.
 _INSERT = f"INSERT INTO writes ({', '.join(_NAMES[1:])}) VALUES ({', '.join('?' * len(_NAMES[1:]))})"
 _values = attrgetter(*_NAMES[1:])
+
+WIPED_FIELD = "@"
+"""Stands for all fields of a category."""
 
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
@@ -271,45 +286,83 @@ _PUT_COPY = """INSERT INTO copies (digest, category, version, fields)
         WHERE excluded.version > copies.version"""
 
 
-def put_write(db: sqlite3.Connection, entry: PendingWrite) -> None:
-    """Keep a field, merged with what waits of it already, under a new number."""
-    place = (entry.digest, entry.shadow, entry.category, entry.field)
-    row = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD}", place).fetchone()
-    if row is not None:
-        entry = _merged(_pending_write(row), entry)
+def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
+    """Keep a change, merged with what waits of its field already, under a new number.
+
+    :return: False: it was not kept, because it was made without knowing what is there, and something is there: an
+        addition that waits.
+    """
+    place = (entry.digest, entry.shadow, entry.category)
+    if entry.operation is Operation.WIPE:
+        db.execute("DELETE FROM writes WHERE digest = ? AND shadow = ? AND category = ?", place)
+        db.execute(_INSERT, _values(entry))
+        return True
+    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
+    if rows:
+        waiting = [_pending_write(row) for row in rows]
+        if entry.operation is Operation.ADD:
+            replaced, entry = _with_addition(waiting, entry)
+        elif entry.basis is Basis.UNSEEN and any(row.operation is Operation.ADD for row in waiting):
+            return False
+        else:
+            replaced, entry = waiting, _in_place_of(waiting, entry)
         # Not INSERT OR REPLACE: of what that deletes no trigger hears, and the entries would be counted wrong.
-        db.execute(f"DELETE FROM writes WHERE {FIELD}", place)
-    db.execute(_INSERT, _values(_on_what_is_shared(db, entry)))
+        db.executemany("DELETE FROM writes WHERE seq = ?", [(row.seq,) for row in replaced])
+    if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
+        db.execute(_INSERT, _values(entry))
+    return True
 
 
-def _on_what_is_shared(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite:
-    """A worker of the host has seen, before this was written, what it is to build on: what it is made from may be
-    older, and what lies between is no change by somebody else *since*."""
-    if entry.shadow or entry.base_version is None:
-        return entry
-    copy = next((copy for category, copy in _copies(db, entry.digest) if category == entry.category), None)
-    if copy is None or copy.version <= entry.base_version:
-        return entry
-    return replace(entry, base=copy.fields.get(entry.field), base_version=copy.version)
+def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingWrite:
+    """What is to be kept when a field that waits is set or deleted."""
+    value = next((row for row in waiting if row.operation is not Operation.ADD), None)
+    doubts = new.doubts + "".join(row.doubts for row in waiting if row.doubts not in new.doubts)
+    if value is None or new.basis is Basis.BLIND:
+        return replace(new, doubts=doubts)
+    # What is made from a value that waits knows no more of Redis than that value did.
+    return replace(
+        new, basis=value.basis, moment=value.moment, base=value.base, base_is_known=value.base_is_known, doubts=doubts
+    )
 
 
-def put_copy(db: sqlite3.Connection, shared: SharedCopy, since_ms: int) -> None:
-    """Share a copy, unless one as new is there or the session is revoked; what was written on this host after it was
-    known builds on it, whoever wrote it.
+def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[list[PendingWrite], PendingWrite]:
+    """What an addition takes the place of, and what is to be kept then.
 
-    :param since_ms: when it was known, milliseconds since 1970 by the host's clock.
+    :raises StoreError: of class DATA: what waits is no whole number.
+    """
+    for row in waiting:
+        if row.operation is Operation.ADD:
+            if not row.is_sent and not new.is_sent:
+                return [row], replace(row, delta=row.delta + new.delta, at_ms=new.at_ms)
+        elif row.basis is not Basis.UNSEEN and not new.is_sent:
+            return [row], replace(row, operation=Operation.SET, value=_added(row.value, new.delta), at_ms=new.at_ms)
+    return [], new
+
+
+def put_copy(db: sqlite3.Connection, shared: SharedCopy) -> int:
+    """Share a copy, unless one as new is there or the session is revoked. Values that wait, were made from an older
+    version, and differ from what they were made from now, have lost: they go.
+
+    :return: how many values that were.
     """
     digest, category, copy = shared[:3]
-    db.execute(_PUT_COPY, (digest, category, copy.version, msgspec.msgpack.encode(dict(copy.fields)), digest))
+    put = db.execute(_PUT_COPY, (digest, category, copy.version, msgspec.msgpack.encode(dict(copy.fields)), digest))
+    if not put.rowcount:
+        return 0
     waiting = db.execute(
-        """SELECT seq, field FROM writes
-        WHERE digest = ? AND shadow = 0 AND category = ? AND base_version < ? AND at_ms >= ?""",
-        (digest, category, copy.version, since_ms),
-    )
-    db.executemany(
-        "UPDATE writes SET base = ?, base_version = ? WHERE seq = ?",
-        [(copy.fields.get(field), copy.version, seq) for seq, field in waiting.fetchall()],
-    )
+        """SELECT seq, field, value, base, doubts FROM writes
+        WHERE digest = ? AND shadow = 0 AND category = ? AND basis = ? AND moment < ?""",
+        (digest, category, Basis.SEEN, copy.version),
+    ).fetchall()
+    lost = []
+    for seq, name, value, base, doubts in waiting:
+        now = copy.fields.get(name)
+        if now in (base, value):
+            db.execute("UPDATE writes SET moment = ?, base = ? WHERE seq = ?", (copy.version, now, seq))
+        elif not doubts:  # else it may be this host's own: the merge finds out
+            lost.append((seq,))
+    db.executemany("DELETE FROM writes WHERE seq = ?", lost)
+    return len(lost)
 
 
 def oldest_writes(db: sqlite3.Connection, limit: int, signed_in: bool, after: int) -> list[PendingWrite]:
@@ -321,18 +374,43 @@ def oldest_writes(db: sqlite3.Connection, limit: int, signed_in: bool, after: in
 
 def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overlay:
     """All of one session, or of its anonymous shadow; copies are never published of one."""
-    sql = "SELECT category, field, value, delta, is_delta FROM writes WHERE digest = ? AND shadow = ?"
+    sql = f"SELECT {_COLUMNS} FROM writes WHERE digest = ? AND shadow = ? ORDER BY seq"
     writes: dict[str, dict[str, bytes | None]] = {}
-    deltas: dict[str, dict[str, int]] = {}
-    for category, key, value, delta, is_delta in db.execute(sql, (digest, shadow)):
-        if is_delta:
-            deltas.setdefault(category, {})[key] = delta
+    deltas: dict[str, dict[str, list[tuple[str, int]]]] = {}
+    guesses: dict[str, set[str]] = {}
+    wiped = set()
+    for entry in map(_pending_write, db.execute(sql, (digest, shadow))):
+        if entry.operation is Operation.WIPE:
+            wiped.add(entry.category)
+        elif entry.operation is Operation.ADD:
+            deltas.setdefault(entry.category, {}).setdefault(entry.field, []).append((entry.token, entry.delta))
         else:
-            writes.setdefault(category, {})[key] = value
+            writes.setdefault(entry.category, {})[entry.field] = entry.value
+            if entry.basis is Basis.UNSEEN and entry.category not in wiped:
+                guesses.setdefault(entry.category, set()).add(entry.field)
     copies = {} if shadow else dict(_copies(db, digest))
     ended = db.execute("SELECT user_id, until_ms, epoch FROM user_revocations").fetchall()
     users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
-    return Overlay(is_revoked(db, digest), writes, deltas, copies, users, epochs, _pushed_version(db, digest))
+    version = _pushed_version(db, digest)
+    revoked = is_revoked(db, digest)
+    return Overlay(revoked, writes, deltas, copies, frozenset(wiped), guesses, users, epochs, version)
+
+
+def put_carry(
+    db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Iterable[str], now_ms: int
+) -> None:
+    """Keep that a session has data under a former id that is to be brought to the present one."""
+    row = (origin, digest, kind, "\n".join(categories), now_ms)
+    db.execute("INSERT INTO carries (origin, digest, kind, categories, at_ms) VALUES (?, ?, ?, ?, ?)", row)
+
+
+def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> list[PendingCarry]:
+    """The oldest first, from behind that number."""
+    sql = "SELECT seq, origin, digest, kind, categories FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
+    rows = db.execute(sql, (after, limit))
+    return [
+        PendingCarry(seq, origin, digest, kind, tuple(names.split("\n"))) for seq, origin, digest, kind, names in rows
+    ]
 
 
 def put_push(db: sqlite3.Connection, digest: str, version: int) -> None:
@@ -404,19 +482,16 @@ def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, Category
         yield category, CategoryCopy(version, msgspec.msgpack.decode(blob, type=dict[str, bytes]))
 
 
-def _pending_write(row: tuple[object, ...]) -> PendingWrite:
-    entry = PendingWrite(**dict(zip(_NAMES, row, strict=True)))  # type: ignore[arg-type]
-    return replace(entry, shadow=bool(entry.shadow), is_delta=bool(entry.is_delta))
-
-
-def _merged(waiting: PendingWrite, new: PendingWrite) -> PendingWrite:
-    """What is to be kept when a field that waits is written again."""
-    new = replace(new, base=waiting.base, base_version=waiting.base_version)
-    if not new.is_delta:
-        return new
-    if waiting.is_delta:
-        return replace(new, delta=waiting.delta + new.delta)
-    return replace(new, value=_added(waiting.value, new.delta), delta=0, is_delta=False)
+def _pending_write(row: tuple[Any, ...]) -> PendingWrite:
+    entry = PendingWrite(**dict(zip(_NAMES, row, strict=True)))
+    return replace(
+        entry,
+        shadow=bool(entry.shadow),
+        operation=Operation(entry.operation),
+        basis=Basis(entry.basis),
+        base_is_known=bool(entry.base_is_known),
+        is_sent=bool(entry.is_sent),
+    )
 
 
 def _added(value: bytes | None, by: int) -> bytes:

@@ -31,7 +31,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from .base import ErrorClass, StoreError
-from .journal_entries import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from .journal_entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from .private_file import create_private
 
 BUSY_SECONDS = 0.5
@@ -467,8 +467,6 @@ def _prepare(db: sqlite3.Connection) -> None:
         _create_schema(db)
     if one(db, "PRAGMA application_id") != APPLICATION_ID:
         raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
-    if _version(db) in MIGRATIONS:
-        _migrate(db)
     version = _version(db)
     if version > SCHEMA_VERSION:
         raise NewerJournal(version)
@@ -490,13 +488,6 @@ def _create_schema(db: sqlite3.Connection) -> None:
         if _is_blank(db):
             for statement in SCHEMA:
                 db.execute(statement)
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Take over the file of an older release, with everything that waits in it."""
-    with _begun(db, "IMMEDIATE"):
-        for statement in MIGRATIONS.get(_version(db), ()):
-            db.execute(statement)
 
 
 @contextmanager

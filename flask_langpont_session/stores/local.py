@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -197,23 +197,33 @@ class LocalCopies:
             elif self._clock() >= renewed_at:
                 self._copies[key] = known, self._renewal()
 
-    def patch_category(self, digest: str, category: str, changes: Mapping[str, bytes | None], version: int) -> None:
-        """Apply a write to the copy that is kept; without one, nothing is stored.
+    def put_absent(self, digest: str, category: str, version: int) -> None:
+        """The primary said just now that nothing is there. That is kept, too: it is not the same as not to know.
 
-        The copy takes the new version only if it is the next one. Otherwise other writes came between that
-        this worker has not seen; the copy keeps its number, so that another worker's complete copy counts as
-        newer. A copy that has this version already contains the write.
-
-        :param changes: key → encoded value, None for a deleted key.
-        :param version: the version that the write gave the category.
+        :param version: the moment of that, as a version.
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
-            if held is not None and (known := held[0]).version < version:
-                merged = {**known.fields, **changes}
-                fields = {key: value for key, value in merged.items() if value is not None}
-                is_next = version == known.version + 1
-                self._keep(digest, category, version if is_next else known.version, fields)
+            if (held is None or held[0].fields) and not self.is_dead(digest):
+                self._keep(digest, category, version, {})
+
+    def patch_category(
+        self, digest: str, category: str, apply: Callable[[Fields], Fields], before: int, after: int
+    ) -> None:
+        """Apply a write to the copy that is kept; without one, nothing is stored.
+
+        The copy takes the new version only if it was the one before the write. Otherwise other writes came between that
+        this worker has not seen; the copy keeps its version, so that another worker's complete copy counts as
+        newer. A copy that is as new as the write already contains it.
+
+        :param apply: what the write does to the fields.
+        :param before: the version that the write found; `after`: the one that it made.
+        """
+        with self._lock:
+            held = _find(self._copies, (digest, category))
+            if held is not None and (known := held[0]).version < after:
+                version = after if known.version == before else known.version
+                self._keep(digest, category, version, apply(known.fields))
 
     def kill(self, digest: str) -> None:
         """The session is dead: forget it, and let nothing of it be kept again."""

@@ -2,10 +2,12 @@
 
 Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
 shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
-are ours: ``@d`` own digest, ``@v`` version, ``@t`` time of the last write, ``@b`` bytes of all fields; in the auth
-hash also ``@live``, ``@at``
-stamp (Redis TIME in ms at which the confirming read of the database began), ``@i`` idle and ``@x`` absolute expiry,
-``@c`` creation, ``@u`` user id, ``@e`` user epoch.
+are ours: ``@m`` describes the record of a category (``scripts/record.lua``); the auth hash of a signed-in session has
+``@d`` own digest, ``@v`` version of the row, ``@live``, ``@at`` stamp (Redis TIME in ms at which the confirming read of
+the database began), ``@i`` idle and ``@x`` absolute expiry, ``@c`` creation, ``@u`` user id, ``@e`` user epoch.
+
+The version of a category is a stamp: microseconds by the server's clock, and more than any version before. It never
+begins anew, so that of two copies of a category the older one is always known.
 
 Commands go out through a connection directly: one request of a session is one script, and the client object's command
 and pipeline machinery costs more than the script itself. Nothing but :class:`StoreError` comes out of here, whatever a
@@ -15,6 +17,7 @@ server says; and a connection is kept only if every reply over it was one that t
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -31,12 +34,25 @@ from ..forks import renew_in_children
 from ..health import PRIMARY
 from ..leases import TOMBSTONE_MS
 from . import redis_records as records
-from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, role_of
+from .base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Operation, StoreError, Wait, role_of
 from .connections import Pool, bound, connect, doubt
 from .fence import NEVER_MS, Canary, Fence, Server
 from .names import Names
 from .redis_errors import is_known, translate
-from .redis_records import Answer, Merged, MergeField, Written, answer, change_arguments, merge_arguments, written
+from .redis_records import (
+    ABSENT,
+    Answer,
+    Limits,
+    Merge,
+    Merged,
+    MergeStep,
+    Written,
+    answer,
+    change_arguments,
+    merge_arguments,
+    merged,
+    written,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,22 +67,32 @@ _LEAST = 0.005
 """Seconds. With less left than this nothing is tried a second time."""
 
 
+def _text(name: str) -> bytes:
+    return resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+
+
+def new_write_id() -> str:
+    """Seven characters by which a record remembers one write: whether it was done can be seen there afterwards."""
+    return f"{random.getrandbits(28):07x}"
+
+
 class Script:
     """A Lua script shipped with the package.
 
     :param fits: whether a reply is one that it can give, and with how many keys.
+    :param preface: the name of a text that stands before it.
     """
 
-    def __init__(self, name: str, fits: Callable[[Any, int], bool]) -> None:
-        self.text = resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+    def __init__(self, name: str, fits: Callable[[Any, int], bool], preface: str | None = None) -> None:
+        self.text = (_text(preface) if preface else b"") + _text(name)
         # Redis names scripts by their SHA-1; this is an address, not a defence.
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
         self.fits = fits
 
 
-READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits)
+READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, "record")
 PUSH, BURY = Script("push", records.push_fits), Script("bury", records.bury_fits)
-MERGE, SLIDE = Script("merge", records.merge_fits), Script("slide", records.number_fits)
+MERGE, SLIDE = Script("merge", records.merge_fits, "record"), Script("slide", records.number_fits)
 CANARY, SET_ASIDE = Script("canary", records.canary_fits), Script("set_aside", records.number_fits)
 
 
@@ -153,6 +179,7 @@ class RedisStore:
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             found = answer(digest, names, kind, replies[0])
+            self.fence.note_clock(server, found.now_ms)
             trusted = self.fence.trust_since(server)
             answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))
             return not found.foreign
@@ -166,8 +193,9 @@ class RedisStore:
         changes: Mapping[str, CategoryChange],
         *,
         guard: str,
-        limits: tuple[int, int],
+        limits: Limits,
         timeout: float,
+        write_id: str,
         shadow: bool = False,
         push: tuple[AuthRow, int] | None = None,
         push_life_ms: int = 0,
@@ -175,25 +203,29 @@ class RedisStore:
     ) -> Written:
         """Write changed fields, and before them the auth record if there is one to push: one round trip.
 
-        :param guard: ``free``, ``alive`` or ``new``, see ``write.lua``.
-        :param limits: fields and bytes allowed per category.
+        What arrives at the server after `timeout` does nothing, as far as its clock is known here.
+
+        :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
+        :param write_id: see :func:`new_write_id`.
         :param push: the row the database confirmed, and the stamp (Redis clock, ms) of that confirmation.
         :param push_exact: the row's idle expiry counts even if an earlier one was later.
         :raises StoreError: the server did not answer (outcome unknown) or refused to write.
         """
-        calls: list[_Call] = []
-        if push:
-            calls.append(self._push_call(*push, push_life_ms, exact=push_exact))
-        if changes:
-            keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
-            arguments: list[Any] = [guard, digest, *limits]
-            for change in changes.values():
-                arguments += change_arguments(change)
-            calls.append((WRITE, keys, arguments))
-        replies = self._run(calls, timeout)
+        before = [self._push_call(*push, push_life_ms, exact=push_exact)] if push else []
+        if not changes:
+            [reply] = self._run(before, timeout)
+            return Written("dead" if reply == b"dead" else "written")
+        keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
+        rest = [argument for change in changes.values() for argument in change_arguments(change)]
+
+        def calls(deadline_ms: int) -> list[_Call]:
+            arguments = [guard, digest, limits.fields, limits.bytes, deadline_ms, write_id, limits.empty_ms, *rest]
+            return [*before, (WRITE, keys, arguments)]
+
+        replies = self._run_in_time(calls, timeout)
         if push and replies[0] == b"dead":
             return Written("dead")
-        return written(replies[-1], tuple(changes)) if changes else Written("written")
+        return written(replies[-1], tuple(changes))
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Returns ``pushed``, ``dead`` or ``older``."""
@@ -244,22 +276,57 @@ class RedisStore:
         [(now_ms, generation, now)] = self._run([(CANARY, [self.canary_key], [name, number, new])], timeout)
         return Canary(str(generation, "ascii"), int(now), now_ms)
 
-    def merge(
-        self,
-        digest: str,
-        category: str,
-        fields: Sequence[MergeField],
-        *,
-        guard: str,
-        life_ms: int,
-        timeout: float,
-        shadow: bool = False,
-    ) -> Merged:
-        """Bring an outage's writes into a category."""
-        arguments: list[Any] = [guard, digest, life_ms, *merge_arguments(fields)]
-        keys = [self.key(AUTH, digest), self.key(category, digest, shadow)]
-        [reply] = self._run([(MERGE, keys, arguments)], timeout)
-        return Merged(str(reply[0], "ascii"), *reply[1:])
+    def merge(self, merge: Merge, *, limits: Limits, timeout: float, write_id: str) -> Merged:
+        """Bring what a host kept for one category of one session into it, see :meth:`merge_all`."""
+        [merged] = self.merge_all([merge], limits=limits, timeout=timeout, write_id=write_id)
+        if isinstance(merged, StoreError):
+            raise merged
+        return merged
+
+    def merge_all(
+        self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str
+    ) -> list[Merged | StoreError]:
+        """Bring what a host kept into its categories, all in one round trip. What arrives at the server after
+        `timeout` does nothing, as far as its clock is known here.
+
+        :param write_id: see :func:`new_write_id`.
+        :return: what became of each; of one that the server refused, why. Additions among what was refused were not
+            made.
+        :raises StoreError: the server did not answer: what became of any is unknown.
+        """
+
+        def calls(deadline_ms: int) -> list[_Call]:
+            return [self._merge_call(merge, limits, deadline_ms, write_id) for merge in merges]
+
+        replies = self._run_in_time(calls, timeout, refusals=True) if merges else []
+        return [self._translated(reply, sent=False) if _is_refusal(reply) else merged(reply) for reply in replies]
+
+    def _merge_call(self, merge: Merge, limits: Limits, deadline_ms: int, write_id: str) -> _Call:
+        keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, merge.shadow)]
+        arguments = [merge.guard, merge.digest, merge.life_ms, limits.fields, limits.bytes]
+        arguments += [deadline_ms, write_id, limits.empty_ms, *merge_arguments(merge.steps)]
+        return (MERGE, keys, arguments)
+
+    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
+        """Categories as they are, all in one round trip. One that is not there is empty as of now.
+
+        :param wanted: digest and category of each.
+        """
+        calls: list[_Call] = [(READ, [self.key(name, digest)], [0]) for digest, name in wanted]
+        found = []
+        for (digest, name), reply in zip(wanted, self._run(calls, timeout), strict=True):
+            said = answer(digest, (name,), "a", reply)
+            copy = said.categories[name]
+            found.append(copy if copy.version else CategoryCopy(said.now_ms * 1000, {}))
+        return found
+
+    def estimated_ms(self, digest: str, at: float) -> int:
+        """The clock of the server that has a session, milliseconds since 1970, as far as it is known without asking: at
+        that moment or a little before. 0: it is not known.
+
+        :param at: monotonic seconds.
+        """
+        return self.fence.estimated_ms(at)
 
     def set_aside(
         self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
@@ -271,10 +338,6 @@ class RedisStore:
         key = self.key(category, digest, shadow)
         arguments = [SET_ASIDE_MS, digest if only_foreign else ""]
         self._run([(SET_ASIDE, [key, f"{key}:aside"], arguments)], timeout)
-
-    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
-        """Delete the records of an anonymous session (signed-in ones are buried instead)."""
-        self._commands([("DEL", *(self.key(name, digest) for name in categories))], timeout, _is_count)
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
         """Run plain commands, all on keys of one cluster slot, in one round trip; for what no session depends on."""
@@ -304,13 +367,15 @@ class RedisStore:
         :raises StoreError: it failed, or another value came back.
         """
         change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
-        write = _scripted(WRITE, [key, key], ["free", key, *PROBE_LIMITS, *change_arguments(change)])
-        merged = merge_arguments([MergeField("set", "probe", value.encode(), 1, None, 0)])
+        write_id = new_write_id()
+        common: list[Any] = [*PROBE_LIMITS, 0, write_id, PROBE_MS]
+        write = _scripted(WRITE, [key, key], ["free", key, *common, *change_arguments(change)])
+        merged = merge_arguments([MergeStep(Operation.SET, "probe", value.encode(), ABSENT, doubts=write_id)])
         return self._over_a_new_one(
             [
                 _Question(("DEL", key), lambda reply: type(reply) is int),
                 write,
-                _scripted(MERGE, [key, key], ["free", key, PROBE_MS, *merged]),
+                _scripted(MERGE, [key, key], ["free", key, PROBE_MS, *common, *merged]),
                 write,  # of a record that is there, and was merged, it has more to ask
                 _scripted(READ, [key], [2 * PROBE_MS]),
                 _scripted(SET_ASIDE, [key, f"{key}:aside"], [PROBE_MS, ""]),
@@ -377,21 +442,51 @@ class RedisStore:
             arguments += (name, value)
         return (PUSH, [self.key(AUTH, row.digest)], arguments)
 
-    def _run(self, calls: Sequence[_Call], timeout: float, understand: _Understand | None = None) -> list[Any]:
-        """Run scripts in one round trip; a server that does not know one yet is sent its text."""
+    def _run_in_time(self, calls: Callable[[int], list[_Call]], timeout: float, *, refusals: bool = False) -> list[Any]:
+        """Run scripts that do nothing after a deadline, see ``record.lua``.
+
+        :param calls: gets the deadline, milliseconds by the server's clock; 0: its clock is not known here.
+        :param refusals: return what the server refused among the replies.
+        """
+        began = monotonic()
+        end = began + self._whole(timeout)
+        by_now = self.fence.estimated_ms(began)
+        replies = self._run(calls(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals)
+        late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
+        if late is None:
+            return replies
+        # It is in time all the same: the server's clock was set, and nothing was written.
+        self.fence.note_clock(self.fence.server, late[1])
+        left = min(timeout, end - monotonic())
+        if left < _LEAST:
+            raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
+        return self._run(calls(late[1] + int(left * 1000)), left, refusals=refusals)
+
+    def _run(
+        self,
+        calls: Sequence[_Call],
+        timeout: float,
+        understand: _Understand | None = None,
+        *,
+        refusals: bool = False,
+    ) -> list[Any]:
+        """Run scripts in one round trip; a server that does not know one yet is sent its text.
+
+        :param refusals: return what the server refused among the replies.
+        """
         commands = [_by_name(*call) for call in calls]
 
         def fits(number: int, reply: Any) -> bool:
             script, keys, _ = calls[number]
             return script.fits(reply, len(keys))
 
-        replies = self._commands(commands, timeout, fits, understand)
+        replies = self._commands(commands, timeout, fits, understand, refusals=refusals)
         for number, reply in enumerate(replies):
             if isinstance(reply, driver.NoScriptError):
                 script, keys, arguments = calls[number]
                 command = _spelled_out(script, keys, arguments)
                 known = partial(_fits_alone, script, len(keys))
-                [replies[number]] = again = self._commands([command], timeout, known, understand)
+                [replies[number]] = again = self._commands([command], timeout, known, understand, refusals=refusals)
                 if isinstance(again[0], driver.NoScriptError):
                     raise self._translated(again[0], sent=False)
         return replies
@@ -402,6 +497,8 @@ class RedisStore:
         timeout: float,
         fits: Callable[[int, Any], bool],
         understand: _Understand | None = None,
+        *,
+        refusals: bool = False,
     ) -> list[Any]:
         """Send commands and read their replies. Errors of the server are raised, but for a script it does not know.
 
@@ -418,7 +515,7 @@ class RedisStore:
             if end - monotonic() > _LEAST:
                 replies = self._exchange(commands, timeout, end, fits, understand)
         for reply in replies:
-            if _is_refusal(reply) and not isinstance(reply, driver.NoScriptError):
+            if _is_refusal(reply) and not isinstance(reply, driver.NoScriptError) and not refusals:
                 raise self._translated(reply, sent=False)
         return replies
 

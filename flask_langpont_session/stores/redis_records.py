@@ -5,12 +5,13 @@ Fields that begin with ``@`` are ours; ``stores/redis.py`` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple
 
 from ..categories import AUTH
-from .base import AuthRow, CategoryChange, CategoryCopy, Fields
+from .base import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
 
 
 class AuthEntry(NamedTuple):
@@ -37,6 +38,7 @@ class Answer(NamedTuple):
     :param is_primary: whether the server that answered is a primary.
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
+    :param additions: the ids of the latest additions to those categories that had some, one after the other.
     """
 
     now_ms: int
@@ -47,54 +49,108 @@ class Answer(NamedTuple):
     is_primary: bool = True
     trust_since_ms: int = 0
     moved_ms: int = 0
+    additions: Mapping[str, bytes] = {}
+
+
+class Change(NamedTuple):
+    """The versions of a category around a write.
+
+    :param before: 0: nothing was there.
+    :param after: the present one.
+    """
+
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a write did.
 
-    :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``large`` or
-        ``no number`` (nothing was written; `category` names the culprit).
-    :param versions: category → its new version.
+    :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``late`` (it arrived
+        after its sender had given up), ``large`` or ``no number`` (nothing was written; `category` names the culprit).
+    :param versions: category → its versions.
     """
 
     status: str
-    versions: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, Change] = field(default_factory=dict)
     category: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MergeField:
-    """One field that was written during an outage.
+SINCE, ABSENT = "since", "absent"
+"""When a kept change may be applied, see ``merge.lua``."""
 
-    :param operation: ``set``, ``del`` or ``add``.
+ABSENT_BASE: Literal[False] = False
+"""As a base: the field is known to have been absent."""
+
+
+class MergeStep(NamedTuple):
+    """One change that was kept during an outage, see ``merge.lua``.
+
     :param value: the encoded value, or the number to add.
-    :param base_version: the category's version when this host last saw it; None: it never did.
-    :param base: the field's value then; None: absent.
-    :param at_ms: when it was written, by the host's clock.
+    :param mode: :data:`SINCE` or :data:`ABSENT`; of an addition, its id.
+    :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
+        of an addition, when it was sent first (0: never).
+    :param base: the field's value at that version; :data:`ABSENT_BASE`; None: not known.
+    :param doubts: ids of writes by which the server may have it already.
     """
 
-    operation: str
-    name: str
-    value: bytes | int
-    base_version: int | None
-    base: bytes | None
-    at_ms: int
+    operation: Operation
+    name: str = ""
+    value: bytes | int = b""
+    mode: str = SINCE
+    moment: int = 0
+    base: bytes | Literal[False] | None = None
+    doubts: str = ""
+
+
+class Outcome(IntEnum):
+    """What became of one step."""
+
+    CONFLICT = 0
+    APPLIED = 1
+    LARGE = 2
+    IN_DOUBT = 3
+    NO_NUMBER = 4
+
+
+class Limits(NamedTuple):
+    """What a category may hold.
+
+    :param empty_ms: how long a record is kept that has no fields any more. It tells that older copies are older.
+    """
+
+    fields: int
+    bytes: int
+    empty_ms: int
+
+
+class Merge(NamedTuple):
+    """What a host kept for one category of one session.
+
+    :param steps: in the order in which they were acknowledged.
+    :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
+    """
+
+    digest: str
+    category: str
+    steps: Sequence[MergeStep]
+    guard: str
+    life_ms: int
+    shadow: bool = False
 
 
 class Merged(NamedTuple):
     """What a merge did.
 
-    :param status: ``merged``, ``dead`` or ``gone``.
-    :param applied: fields that were applied.
-    :param conflicts: fields that somebody else wrote since; theirs stayed.
+    :param status: ``merged``, ``dead``, ``gone`` or ``late``.
     :param version: of the category afterwards.
+    :param outcomes: of each step.
     """
 
     status: str
-    applied: int = 0
-    conflicts: int = 0
     version: int = 0
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
@@ -107,12 +163,20 @@ def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
     return arguments
 
 
-def merge_arguments(fields: Sequence[MergeField]) -> list[str | bytes | int]:
+def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
     arguments: list[str | bytes | int] = []
-    for change in fields:
-        version = "" if change.base_version is None else change.base_version
-        arguments += (change.operation, change.name, change.value, version)
-        arguments += (int(change.base is not None), change.base or b"", change.at_ms)
+    for step in steps:
+        known = 0 if step.base is None else 2 if step.base is ABSENT_BASE else 1
+        arguments += (
+            step.operation,
+            step.name,
+            step.value,
+            step.mode,
+            step.moment,
+            known,
+            step.base or b"",
+            step.doubts,
+        )
     return arguments
 
 
@@ -145,14 +209,16 @@ _BYTES = frozenset({bytes})
 
 def write_fits(reply: Any, keys: int) -> bool:
     """``write.lua``: the first key is the auth hash, the others are the categories."""
-    return _status_fits(reply, {b"written": keys - 1, b"dead": 0, b"gone": 0, b"large": 1, b"no number": 1}) and not (
-        reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys
-    )
+    numbers = {b"written": 2 * (keys - 1), b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1}
+    return _status_fits(reply, numbers) and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
 
 
 def merge_fits(reply: Any, keys: int) -> bool:
-    """``merge.lua``."""
-    return _status_fits(reply, {b"merged": 3, b"dead": 0, b"gone": 0})
+    """``merge.lua``, however many steps it was given."""
+    if type(reply) is list and reply and reply[0] == b"merged":
+        known = len(reply) > 1 and all(type(part) is int for part in reply[1:])
+        return known and all(0 <= outcome < len(Outcome) for outcome in reply[2:])
+    return _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1})
 
 
 def canary_fits(reply: Any, keys: int) -> bool:
@@ -185,20 +251,24 @@ def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
 
 
 def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:
-    auth, categories, damaged, foreign = None, {}, [], []
+    auth, categories, additions, damaged, foreign = None, {}, {}, [], []
     for name, found in zip(names, reply[1:-1], strict=True):
         try:
-            fields, meta = _split(found, digest)
             if name == AUTH and kind == "u":
+                fields, meta = _split(found, digest)
                 auth = _auth_entry(digest, fields, meta, reply[0])
-            version = int(meta.get(b"@v", 0))
+                version = int(meta.get(b"@v", 0))
+            else:
+                fields, version, added = _category(found, digest)
+                if added:
+                    additions[name] = added
         except (_Damaged, ValueError) as error:
             damaged.append(name)
             if isinstance(error, _Foreign):
                 foreign.append(name)
             fields, version = {}, 0
         categories[name] = CategoryCopy(version, fields)
-    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1])
+    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1], additions=additions)
 
 
 def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
@@ -216,6 +286,27 @@ def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes
     if found and meta.get(b"@d") != digest.encode():
         raise _Foreign if b"@d" in meta else _Damaged
     return fields, meta
+
+
+_OWN, _STAMP, _ADDITIONS, _META, _ADDITION = 11, 27, 62, 63, 20
+"""Where parts of ``@m`` end, and the length of an addition there: see ``record.lua``."""
+
+
+def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, bytes]:
+    """The fields of a category, its version (0: nothing is there), and its latest additions."""
+    if not found:
+        return {}, 0, b""
+    if isinstance(found, bytes):  # an error text: not a hash
+        raise _Damaged
+    flat = iter(found)
+    fields = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
+    meta = fields.pop("@m", b"")
+    if len(meta) < _META:
+        raise _Damaged
+    if meta[:_OWN] != digest[:_OWN].encode():
+        raise _Foreign
+    added = meta[_META : _META + _ADDITION * _natural(meta[_ADDITIONS:_META])]
+    return fields, _natural(meta[_OWN:_STAMP]), added
 
 
 def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:
@@ -254,5 +345,12 @@ def _natural(value: bytes) -> int:
 def written(reply: Sequence[Any], names: Sequence[str]) -> Written:
     status = str(reply[0], "ascii")
     if status == "written":
-        return Written(status, dict(zip(names, reply[1:], strict=True)))
-    return Written(status, category=names[reply[1] - 1] if len(reply) > 1 else None)
+        return Written(status, dict(zip(names, map(Change, reply[1::2], reply[2::2]), strict=True)))
+    return Written(status, category=names[reply[1] - 1] if status in ("large", "no number") else None)
+
+
+def merged(reply: Sequence[Any]) -> Merged:
+    status = str(reply[0], "ascii")
+    if status != "merged":
+        return Merged(status)
+    return Merged(status, reply[1], tuple(map(Outcome, reply[2:])))

@@ -1,68 +1,120 @@
--- Brings what a host wrote during an outage into one category, without undoing what others wrote since.
+-- Brings what a host kept during an outage into one category, without undoing what was written since. record.lua stands
+-- before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  guard ('free' or 'alive'), digest, life (ms), then for each field:
---         operation ('set', 'del', 'add'), field, value or delta, base version ('' unknown), base value known (1/0),
---         base value, time of the write by the host's clock (ms)
--- A field is applied when the category is as the host last saw it (same version, or lost with everything else), or
--- when the field itself still has the value it had then. A host that never saw the category cannot know either: its
--- field is applied when it is younger than the category's last write. Additions always apply.
--- Returns {'merged', applied, conflicts, version} or {'dead'} | {'gone'}.
-if ARGV[1] ~= 'free' then
-  local auth = redis.pcall('HMGET', KEYS[1], '@live', '@d')
-  if auth.err and not string.find(auth.err, '^WRONGTYPE') then
-    return auth
-  end
-  local live = auth[2] == ARGV[2] and auth[1]  -- a foreign record or type under the auth key says nothing of ours
-  if live == '0' then
-    return {'dead'}
-  end
-  if not live then
-    return {'gone'}
-  end
+--   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
+--         life of a record without fields (ms), then for each operation, in the order in which they were acknowledged:
+--         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment (microseconds by this server's clock),
+--         base value known (1: it is this; 2: the field was absent; 0: not known), base value, ids of writes whose outcome is unknown
+-- mode 'since': it is applied unless the field was written after the moment (the stamp of the record that the value was
+-- made from, or the time of the write if it was made from nothing); then only over the base value. 'absent': the value was made
+-- without knowing what is there: it is applied only where the field is absent, and was not deleted lately.
+-- Of an addition, 'mode' is its id; what a record remembers of that id is not added again. Its moment is when it was sent
+-- first, 0: never before.
+-- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is not known
+-- whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
+local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
+local digest, id = ARGV[2], ARGV[7]
+local max_fields, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
+local refused = refusal(KEYS[1], digest, ARGV[1], tonumber(ARGV[6]))
+if refused then
+  return refused
 end
-local own = redis.pcall('HMGET', KEYS[2], '@d')
-if own.err and not string.find(own.err, '^WRONGTYPE') then
-  return own
+
+local names = {}
+for i = 9, #ARGV, 8 do
+  if ARGV[i] == 'wipe' then
+    names = nil
+    break
+  end
+  names[#names + 1] = ARGV[i + 1]
 end
--- A script that has written, were it a DEL of nothing, may go on although the server is out of memory.
-if own[1] ~= ARGV[2] and redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('DEL', KEYS[2])  -- a foreign record or type holds nothing of ours
+local record = open_record(KEYS[2], digest, names)
+if record.refusal then
+  return record.refusal
 end
-local version = redis.call('HGET', KEYS[2], '@v')
-local written = tonumber(redis.call('HGET', KEYS[2], '@t') or 0) or 0
-local applied, conflicts = 0, 0
-for i = 4, #ARGV, 7 do
-  local operation, field, value = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local now = redis.call('HGET', KEYS[2], field)
-  local base = ARGV[i + 4] == '1' and ARGV[i + 5]
+
+-- Was the field written after a moment, by another write than these and this one? nil: that is not known.
+local horizon, horizon_author = record.horizon, record.author  -- without what is wiped here
+local function written_since(name, moment, doubtful)
+  local author, stamp = written_lately(record, name)
+  if stamp then
+    return stamp > moment and author ~= id and not string.find(doubtful, author, 1, true)
+  end
+  if horizon <= moment or string.find(doubtful, horizon_author, 1, true) then
+    return false
+  end
+  return not record.old[name] and horizon_author == WIPED or nil
+end
+
+local function fits(name, value)
+  local old = record.old[name]
+  local bytes = record.bytes + #name + #value - (old and #name + #old or 0)
+  return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
+end
+
+local function may_replace(name, mode, moment, is_known, base, doubtful)
+  local now_there = record.old[name]
+  local since = written_since(name, moment, doubtful)
+  if mode == 'absent' then
+    local author = written_lately(record, name)
+    local is_ours = string.find(doubtful, author or (now_there and horizon_author) or '?', 1, true)
+    return is_ours or not (now_there or author or since)
+  end
+  local is_as_it_was = (is_known == '1' and now_there == base) or (is_known == '2' and not now_there)
+  return since == false or is_as_it_was or (since == nil and not now_there)
+end
+
+local changes = false
+local function apply(operation, name, value, mode, moment, is_known, base, doubtful)
+  if operation == 'wipe' then
+    for field in pairs(record.old) do
+      if record.old[field] and written_since(field, moment, doubtful) == false then
+        put(record, field, false, id)
+        forget_lately(record, field)
+      end
+    end
+    record.is_own, record.horizon, record.author = true, next_stamp(record), WIPED
+    changes = true
+    return APPLIED
+  end
   if operation == 'add' then
-    local total = redis.pcall('HINCRBY', KEYS[2], field, value)
-    if type(total) == 'number' then
-      applied = applied + 1
-    elseif string.find(total.err, 'not an integer') or string.find(total.err, 'overflow') then
-      conflicts = conflicts + 1
-    else
-      return total  -- it is not the value that was no good
+    if string.find(record.additions, mode, 1, true) then
+      return APPLIED
     end
-  elseif not version or version == ARGV[i + 3] or now == value
-      or (ARGV[i + 3] ~= '' and now == base) or (ARGV[i + 3] == '' and tonumber(ARGV[i + 6]) >= written) then
-    if operation == 'set' then
-      redis.call('HSET', KEYS[2], field, value)
-    else
-      redis.call('HDEL', KEYS[2], field)
+    local is_full = #record.additions == 20 * ADDITIONS
+    if is_full and moment > 0 and tonumber(string.sub(record.additions, 8, 20)) * 1000 >= moment then
+      return IN_DOUBT
     end
-    applied = applied + 1
-  else
-    conflicts = conflicts + 1
+    if not add(record, name, value, id) then
+      return NO_NUMBER
+    end
+    note_addition(record, mode)
+    changes = true
+    return APPLIED
   end
+  local new = operation == 'set' and value
+  if (record.old[name] or false) == new then
+    return APPLIED
+  end
+  if not may_replace(name, mode, moment, is_known, base, doubtful) then
+    return CONFLICT
+  end
+  if new and not fits(name, value) then
+    return LARGE
+  end
+  put(record, name, new, id)
+  changes = true
+  return APPLIED
 end
-local after = (tonumber(version or 0) or 0)
-if applied > 0 then
-  after = after + 1
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('HDEL', KEYS[2], '@b')  -- the next write counts the bytes anew
-  redis.call('HSET', KEYS[2], '@d', ARGV[2], '@v', after, '@t', string.format('%.0f', now))
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+
+local reply = {'merged', 0}
+for i = 9, #ARGV, 8 do
+  reply[#reply + 1] = apply(
+    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+  )
 end
-return {'merged', applied, conflicts, after}
+reply[2] = record.stamp
+if changes then
+  reply[2] = save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)
+end
+return reply

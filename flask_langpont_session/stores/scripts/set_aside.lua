@@ -2,11 +2,12 @@
 --   KEYS  the record, where it goes (same slot)
 --   ARGV  how long it is kept there (ms), own digest if only a foreign record is to be moved (else '')
 -- A reply that was read by the wrong reader looks like a foreign record; the record itself is looked at here.
-local own = redis.pcall('HMGET', KEYS[1], '@d')
+local own = redis.pcall('HMGET', KEYS[1], '@d', '@m')
 if own.err and not string.find(own.err, '^WRONGTYPE') then
   return own
 end
-if ARGV[2] ~= '' and own[1] == ARGV[2] then
+local short = string.sub(ARGV[2], 1, 11)  -- as in '@m', see record.lua
+if ARGV[2] ~= '' and (own[1] == ARGV[2] or (own[2] and string.sub(own[2], 1, 11) == short)) then
   return 0
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then

@@ -1,0 +1,233 @@
+-- A category's record, for the scripts that change one: this text stands before theirs.
+--
+-- The field '@m' describes the record:
+--   1–11   the first characters of the digest: whose record it is
+--   12–27  stamp: when it was written last, in microseconds by this server's clock, and more than any stamp before
+--   28–43  horizon: a field that is not named behind was written at this stamp or before
+--   44–50  author: the id of the write that began the record, WIPED, or TRIMMED
+--   51–58  bytes of the fields, names included;  59–62  number of fields;  63  number of additions that follow
+--   then   the latest additions, each with the id of its write (7) and the server's clock (13, milliseconds)
+--   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16)
+-- A wipe leaves '@m' behind, so that stamps never begin anew and an older copy elsewhere is known to be older.
+local WIPED, TRIMMED = '*wiped*', '-------'
+local LATELY_BYTES = 400            -- enough for ten fields or so; what is dropped raises the horizon
+local LATELY_US = 1200 * 1000000    -- twenty minutes: nothing that a host has kept for longer is ever merged
+local ADDITIONS = 6
+
+local clock = redis.call('TIME')
+local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now = clock[1] * 1000000 + clock[2]
+
+-- What a script has to answer instead of writing: the time for it is over, or the session is not what it must be.
+-- guard 'free': kind a, or data that nobody else can have an id for; 'alive': the auth hash must exist and live;
+-- 'new': it must not be a tombstone. deadline: milliseconds by this server's clock, 0: none. A command that was stuck in
+-- a socket while its sender gave up must not undo what was written since.
+local function refusal(auth_key, digest, guard, deadline)
+  if deadline > 0 and now_ms > deadline then
+    return {'late', now_ms}
+  end
+  if guard == 'free' then
+    return nil
+  end
+  local auth = redis.pcall('HMGET', auth_key, '@live', '@d')
+  if auth.err and not string.find(auth.err, '^WRONGTYPE') then
+    return auth
+  end
+  local live = auth[2] == digest and auth[1]  -- a foreign record or type under the auth key says nothing of ours
+  if live == '0' then
+    return {'dead'}
+  end
+  if guard == 'alive' and not live then
+    return {'gone'}
+  end
+end
+
+-- names: the fields that are to be looked at; nil: all of them.
+local function open_record(key, digest, names)
+  local record = {
+    key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, author = '',
+    bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {},
+  }
+  local meta = false
+  if names then
+    for first = 1, math.max(1, #names), 1000 do  -- Lua passes some thousand arguments to one call, not more
+      local found = redis.pcall('HMGET', key, '@m', unpack(names, first, math.min(first + 999, #names)))
+      if found.err then
+        record.refusal = not string.find(found.err, '^WRONGTYPE') and found or nil
+        return record
+      end
+      meta = found[1]
+      for i = 2, #found do
+        record.old[names[first + i - 2]] = found[i]
+      end
+    end
+  else
+    local found = redis.pcall('HGETALL', key)
+    if found.err then
+      record.refusal = not string.find(found.err, '^WRONGTYPE') and found or nil
+      return record
+    end
+    for i = 1, #found, 2 do
+      if found[i] == '@m' then
+        meta = found[i + 1]
+      else
+        record.old[found[i]] = found[i + 1]
+      end
+    end
+  end
+  if not meta or string.sub(meta, 1, 11) ~= record.digest then
+    record.old = {}  -- there is nothing, or a foreign record, which holds nothing of ours
+    return record
+  end
+  local many = tonumber(string.sub(meta, 63, 63))
+  record.is_own = true
+  record.stamp, record.horizon = tonumber(string.sub(meta, 12, 27)), tonumber(string.sub(meta, 28, 43))
+  record.author = string.sub(meta, 44, 50)
+  record.bytes, record.count = tonumber(string.sub(meta, 51, 58)), tonumber(string.sub(meta, 59, 62))
+  record.additions, record.lately = string.sub(meta, 64, 63 + 20 * many), string.sub(meta, 64 + 20 * many)
+  return record
+end
+
+local function next_stamp(record)
+  return math.max(record.stamp + 1, now)
+end
+
+-- The id and the stamp of a field's last write, and where that is noted; nil: it is not noted.
+local function written_lately(record, name)
+  local from, to = string.find(record.lately, '\1' .. name .. '\1', 1, true)
+  if from then
+    return string.sub(record.lately, to + 1, to + 7), tonumber(string.sub(record.lately, to + 8, to + 23)), from, to + 23
+  end
+end
+
+local function forget_lately(record, name)
+  local _, _, from, to = written_lately(record, name)
+  if from then
+    record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 1)
+  end
+end
+
+-- Has a field this value from now on (false: none).
+local function put(record, name, value, id)
+  local old = record.old[name]
+  if old then
+    record.bytes, record.count = record.bytes - #name - #old, record.count - 1
+  end
+  if value then
+    record.bytes, record.count = record.bytes + #name + #value, record.count + 1
+  end
+  record.old[name] = value
+  if record.changed[name] == nil then
+    record.order[#record.order + 1] = name
+  end
+  record.changed[name] = value
+  if record.is_own then  -- of a record that begins now, the horizon says it of all fields
+    forget_lately(record, name)
+    record.lately = record.lately .. '\1' .. name .. '\1' .. id .. string.format('%016.0f', next_stamp(record))
+  end
+end
+
+-- All fields are gone, but for those that are put from here on.
+local function wipe(record)
+  record.had_own, record.is_own, record.is_wiped = record.is_own, true, true
+  record.bytes, record.count, record.old, record.lately = 0, 0, {}, ''
+  record.horizon, record.author = next_stamp(record), WIPED
+end
+
+-- The sum of two whole numbers as text; nil: one is none, or it has more than 18 digits. Lua's numbers have 15.
+local function halves(text)
+  local sign, digits = string.match(text, '^(-?)(%d+)$')
+  if not digits or #digits > 18 then
+    return nil
+  end
+  local unit = sign == '-' and -1 or 1
+  return unit * (tonumber(string.sub(digits, 1, -10)) or 0), unit * tonumber(string.sub(digits, -9))
+end
+
+local function sum(a, b)
+  local a_high, a_low = halves(a)
+  local b_high, b_low = halves(b)
+  if not a_high or not b_high then
+    return nil
+  end
+  local carry = math.floor((a_low + b_low) / 1000000000)
+  local high, low, sign = a_high + b_high + carry, a_low + b_low - carry * 1000000000, ''
+  if high < 0 then
+    high, low, sign = -high, -low, '-'
+    if low < 0 then
+      high, low = high - 1, low + 1000000000
+    end
+  end
+  if high > 999999999 then
+    return nil
+  end
+  return sign .. (high > 0 and string.format('%.0f%09.0f', high, low) or string.format('%.0f', low))
+end
+
+-- Add to a field. Whether it could be done.
+local function add(record, name, by, id)
+  local total = sum(record.old[name] or '0', by)
+  if total then
+    put(record, name, total, id)
+  end
+  return total ~= nil
+end
+
+local function note_addition(record, id)
+  record.additions = string.sub(record.additions .. id .. string.format('%013.0f', now_ms), -20 * ADDITIONS)
+end
+
+local function trim_lately(record)
+  while record.lately ~= '' do
+    local name_ends = string.find(record.lately, '\1', 2, true)
+    local stamp = tonumber(string.sub(record.lately, name_ends + 8, name_ends + 23))
+    if #record.lately <= LATELY_BYTES and stamp > now - LATELY_US then
+      return
+    end
+    record.horizon, record.author = math.max(record.horizon, stamp), TRIMMED
+    record.lately = string.sub(record.lately, name_ends + 24)
+  end
+end
+
+-- Lua passes some thousand arguments to one call, not more.
+local function in_parts(command, key, list)
+  for i = 1, #list, 1000 do
+    redis.call(command, key, unpack(list, i, math.min(i + 999, #list)))
+  end
+end
+
+-- Write what was put. Returns the new stamp.
+local function save_record(record, life, id)
+  local stamp = next_stamp(record)
+  if record.author == '' then
+    record.horizon, record.author = stamp, id
+  end
+  trim_lately(record)
+  local meta = record.digest .. string.format('%016.0f%016.0f', stamp, record.horizon) .. record.author
+    .. string.format('%08.0f%04.0f%.0f', record.bytes, record.count, #record.additions / 20) .. record.additions .. record.lately
+  local sets, dels = {'@m', meta}, {}
+  for _, name in ipairs(record.order) do
+    local value = record.changed[name]
+    if value then
+      sets[#sets + 1], sets[#sets + 2] = name, value
+    else
+      dels[#dels + 1] = name
+    end
+  end
+  local begins = record.is_wiped or record.stamp == 0
+  if begins and redis.call('EXISTS', record.key) == 1 then
+    if record.had_own then
+      -- A script is not taken back: what its user may have no right to is tried on the record as it is. A script that has
+      -- written, were it a DEL of nothing, may go on although the server is out of memory.
+      redis.call('PEXPIRE', record.key, life)
+      redis.call('HSET', record.key, '@m', meta)
+    end
+    redis.call('DEL', record.key)
+  end
+  in_parts('HSET', record.key, sets)
+  if not begins then
+    in_parts('HDEL', record.key, dels)
+  end
+  redis.call('PEXPIRE', record.key, life)
+  return stamp
+end
