@@ -7,7 +7,7 @@ answer" is always an exception. Those are two different answers everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -157,6 +157,17 @@ class Changes(NamedTuple):
     reached: Position | None
 
 
+class Found(NamedTuple):
+    """What the database has of many sessions.
+
+    :param rows: digest → row, of those that have one.
+    :param damaged: digests of those that have one which cannot be read: nothing follows from it.
+    """
+
+    rows: Mapping[str, AuthRow]
+    damaged: Set[str]
+
+
 class CategoryCopy(NamedTuple):
     """The data of one category as of one version.
 
@@ -172,12 +183,15 @@ class SharedCopy(NamedTuple):
     """What a worker has of a category, to be shared with the other workers of its host.
 
     :ivar age: seconds for which it has known this version, or one as new.
+    :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there; then it
+        says nothing that could be given back to Redis.
     """
 
     digest: str
     category: str
     copy: CategoryCopy
     age: float = 0.0
+    kind: str = ""
 
 
 class Operation(StrEnum):

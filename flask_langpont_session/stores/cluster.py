@@ -18,6 +18,8 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
 from redis.crc import key_slot
 
+from ..categories import AUTH
+from ..cookies import SIGNED_IN
 from .base import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
 from .directory import LEAST_WAIT, Directory
 from .fence import Canary, Fence
@@ -397,6 +399,24 @@ class ClusterStore:
             own = [place for place in wanted if number_of(place[0]) == number]
             done.update(zip(own, self._part(number).copies(own, timeout=timeout), strict=True))
         return [done[place] for place in wanted]
+
+    def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
+        """See :class:`RedisStore`; one round trip per shard.
+
+        :param timeout: seconds for each shard.
+        """
+        done: dict[str, Answer] = {}
+        number_of = self._directory.number_of
+        for number in sorted(set(map(number_of, digests))):
+            own = [digest for digest in digests if number_of(digest) == number]
+            try:
+                done.update(zip(own, self._part(number).auths(own, timeout=timeout), strict=True))
+            except StoreError as error:
+                if error.error_class is not ErrorClass.TOPOLOGY:
+                    raise
+                for digest in own:  # some of their slots are on their way: each goes its own
+                    done[digest] = self.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=timeout)
+        return [done[digest] for digest in digests]
 
     def _merge_alone(self, merge: Merge, limits: Limits, timeout: float, write_id: str) -> Merged | StoreError:
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ..bulkhead import Bulkhead, NoFreeSlot, StartedLate
 from . import tables as sql
-from .base import AuthRow, Changes, ErrorClass, Fields, Position, RowState, StoreError
+from .base import AuthRow, Changes, ErrorClass, Fields, Found, Position, RowState, StoreError
 from .engines import PATIENT_SECONDS, Connections, make_engine
 from .sql_errors import NAME, OwnTransaction, leads_elsewhere, translated
 
@@ -235,6 +235,26 @@ class Database:
 
         return self._in_request(work, timeout)
 
+    def revoke_many(self, digests: Sequence[str], timeout: float | None = None) -> dict[str, int]:
+        """End sessions for ever, under whatever digests they go on, in one transaction; see :meth:`revoke`.
+
+        :return: digest → version of each row that is dead now. One that has no row is not among them.
+        """
+
+        def work() -> dict[str, int]:
+            dead: dict[str, int] = {}
+            following = set(digests)
+            with self._connections.writing() as connection:
+                while following:
+                    rows = connection.execute(sql.LOCK_THESE, {"digests": sorted(following)}).all()
+                    if rows:
+                        connection.execute(sql.KILL_THESE, {"digests": [row.digest for row in rows]})
+                    dead.update((row.digest, row.version + bool(row.live)) for row in rows)
+                    following = {row.successor for row in rows}.difference(dead, [None])
+            return dead
+
+        return self._in_request(work, timeout)
+
     def kill_user(self, user_id: str, timeout: float | None = None) -> int:
         """End all sessions of a user, also those being created just now, however many there are. Their rows stay as
         they are: :meth:`kill_user_until` goes through them.
@@ -303,6 +323,18 @@ class Database:
         return self._in_request(lambda: self._list(sql.SELECT_OF_USER, {"user": user_id}), timeout, writing=False)
 
     # -- for the reconciler, the monitor and the operator --------------------------------------------------------
+
+    def load_many(self, digests: Sequence[str], timeout: float) -> Found:
+        """The rows of many sessions as they are, with one question; nothing is noted or ended.
+
+        :param timeout: seconds.
+        """
+
+        def work() -> Found:
+            with self._connections.reading() as connection:
+                return sql.found(connection.execute(sql.SELECT_THESE, {"digests": list(digests)}).all())
+
+        return self._patiently(work, timeout, writing=False)
 
     def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
         """Rows changed in the last milliseconds, in the order of the change; a part of them at a time. A moved idle

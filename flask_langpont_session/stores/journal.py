@@ -185,10 +185,11 @@ class Journal:
                 put_revocation(db, digest, now, in_database)
                 settle(db, digest, in_database, in_redis)
 
-    def settle_revocation(self, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
-        """Note which stores have the revocation now. The entry disappears when both have."""
+    def settle_revocation(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
+        """Note which stores have these revocations now. An entry disappears when both have it."""
         with self._file.transaction() as db:
-            settle(db, digest, in_database, in_redis)
+            for digest in digests:
+                settle(db, digest, in_database, in_redis)
 
     def is_revoked(self, digest: str) -> bool:
         """Whether a revocation of this session waits here."""
@@ -276,10 +277,10 @@ class Journal:
             rows = db.execute(sql, (after, limit)).fetchall()
         return [PendingPush(*row) for row in rows]
 
-    def forget_push(self, entry: PendingPush) -> None:
-        """The push is done. One that was queued since then stays."""
+    def forget_push(self, *entries: PendingPush) -> None:
+        """These pushes are done. One that was queued since then stays."""
         with self._file.transaction() as db:
-            db.execute("DELETE FROM pushes WHERE seq = ?", (entry.seq,))
+            db.executemany("DELETE FROM pushes WHERE seq = ?", [(entry.seq,) for entry in entries])
 
     def row_changing(self, digest: str) -> int:
         """Let the other workers of the host know that this one is about to try a compare-and-set of a session's row.

@@ -18,7 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from .base import AuthRow, Changes, ErrorClass, Fields, StoreError
+from .base import AuthRow, Changes, ErrorClass, Fields, Found, StoreError
 from .sql_errors import NAME
 
 
@@ -134,6 +134,7 @@ def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
 _is_live = sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0))
 _SELECT = sa.select(*_row(_is_live)).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
 SELECT_ONE = _SELECT.where(_s.digest == _digest)
+SELECT_THESE = _SELECT.where(_s.digest.in_(_digests))
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
 _SELECT_BY_CHANGE = _SELECT.add_columns(_s.updated_at).order_by(_s.updated_at, _s.digest).limit(_most)
 SELECT_CHANGED = _SELECT_BY_CHANGE.where(_s.updated_at >= now_ms() - _ms)
@@ -230,7 +231,7 @@ FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
 SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
 
 # Who takes many rows takes them in one order, or two of them would wait for each other for ever.
-_LOCK = sa.select(_s.digest, _s.successor).order_by(_s.digest).with_for_update()
+_LOCK = sa.select(_s.digest, _s.successor, _s.version, _s.live).order_by(_s.digest).with_for_update()
 _is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < sa.bindparam("epoch", type_=sa.BigInteger()))
 LOCK_UNTIL = _LOCK.where(_s.user_id == _user, _is_over, _s.digest > _after).limit(_most)
 LOCK_THESE = _LOCK.where(_s.digest.in_(_digests))
@@ -283,6 +284,18 @@ def readable(rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:
     for row in rows:
         with suppress(StoreError):
             yield auth_row(row)
+
+
+def found(rows: Iterable[Row[Any]]) -> Found:
+    """The rows as values, and which of them cannot be read."""
+    read: dict[str, AuthRow] = {}
+    damaged = set()
+    for row in rows:
+        try:
+            read[row.digest] = auth_row(row)
+        except StoreError:
+            damaged.add(row.digest)
+    return Found(read, frozenset(damaged))
 
 
 def one_row(connection: Connection, digest: str) -> AuthRow | None:
