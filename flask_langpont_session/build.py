@@ -98,7 +98,7 @@ def build(app: Flask) -> State:
     directory = _directory(settings, cloud)
     locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
     share = directory.share if directory else lambda shard: 1.0
-    make_fence = _fences(local, journal, emit, monitors, locate)
+    make_fence = _fences(journal, emit, monitors)
     redis = _redis_stores(settings, cloud, recorder, make_fence, directory)
     health = _health(settings, redis, emit, monitors, recorder, locate, share)
     if directory is not None:
@@ -123,6 +123,7 @@ def build(app: Flask) -> State:
         attend=lambda lost: _attend(lost, redis, cloud, directory),
     )
     monitors.append(monitor)
+    local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
     return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting)
 
@@ -219,16 +220,13 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
     return emit
 
 
-def _fences(
-    local: LocalCopies, journal: Journal, emit: Emit, monitors: list[Monitor], locate: Callable[[str], str]
-) -> MakeFence:
+def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeFence:
     """Makes the fence of a store by its name."""
 
     def make(name: str) -> Fence:
         shard = shard_of(name)
 
         def primary_is_older() -> None:
-            local.forget_categories(lambda digest: locate(digest) == shard)
             for monitor in monitors:
                 monitor.note_incident(shard)
 

@@ -1,8 +1,9 @@
-"""The one thread per process that probes stores, replays the journal and closes breakers.
+"""The one thread per process that probes stores and closes breakers.
 
-Requests may open a breaker, only this thread closes one: two good probes in a row over new connections, then what
-waited is replayed, then requests come back. It probes for ever, with full jitter from 0.1 to 1 s. It starts lazily:
-a thread started before a fork (gunicorn --preload) does not exist in the workers.
+Requests may open a breaker, only this thread closes one: two good probes in a row over new connections, and requests
+come back. What waited for the store is brought home beside that, by :mod:`.replay`, which says why it is safe. This
+thread probes for ever, with full jitter from 0.1 to 1 s. It starts lazily: a thread started before a fork (gunicorn
+--preload) does not exist in the workers.
 
 Each shard of a Redis that has several is lost, probed and recovered for itself.
 """
@@ -10,19 +11,18 @@ Each shard of a Redis that has several is lost, probed and recovered for itself.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import events
 from .forks import renew_in_children
 from .health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE
-from .reconciler import EVERYWHERE, Reconciler, answering, answering_shards
+from .replay import Replay
 from .repository import SessionRepository
 from .stores.base import ErrorClass, StoreError, role_of, shard_of
 from .stores.cluster import ClusterStore
@@ -48,19 +48,8 @@ they would get an answer from is no outage."""
 
 _BOTH = frozenset({READ, WRITE})
 
-_SHARE_OF_TIME = 0.1
-"""The most that looking through a journal whose entries wait for a lost shard may take of this thread's time."""
-
 _ANXIOUS = 2.0
 """Seconds between canaries to the remaining stores while one is lost."""
-
-_LONGEST_TURN = 1.0
-"""Seconds for which another worker that replays the journal keeps this one from a store. It may have been stopped; what
-waits is laid over all reads of the host until it is brought home."""
-
-_COPIES_LINGER = 5.0
-"""Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
-worker's last announcement that it is in an outage."""
 
 
 def own_lag(seconds: float = 0.01) -> float:
@@ -76,6 +65,7 @@ def own_lag(seconds: float = 0.01) -> float:
 class Monitor:
     """Probes the stores of one repository.
 
+    :ivar replay: brings home what outages left behind.
     :param interval: seconds between canaries while everything is healthy.
     :param slow: seconds above which a probe is not a good one.
     :param attend: called every round with the names of the stores that are lost: somebody may know another place for
@@ -96,8 +86,6 @@ class Monitor:
         self._repository = repository
         self._health = repository.health
         self._journal = repository.journal
-        self._reconciler = Reconciler(repository, now_ms)
-        self._reconciler.copies_are_needed = self._somebody_needs_copies
         self._interval = interval
         self._slow = slow
         self._attend = attend
@@ -105,6 +93,7 @@ class Monitor:
         self._rng = rng or random.Random()
         terms = repository.settings.lease_terms
         self._renewal = max(_LONGEST_PAUSE, (terms.verify_ms + terms.grace_ms) / 2000)
+        self.replay = Replay(repository, renewal=self._renewal, suspect=self.suspect, clock=clock, now_ms=now_ms)
         self._patience = {
             PRIMARY: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
             REPLICA: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
@@ -139,16 +128,9 @@ class Monitor:
         self._rounds = 0
         self._published: frozenset[str] = frozenset()
         self._next_announcement = 0.0
-        self._announced: Mapping[str, int] = {}
-        self._announced_at = -math.inf
-        self._next_drain = 0.0
-        self._recovered_at = self._clock()
         # By shard: when all was well there for certain, and since when it may have lost something.
         self._last_good: dict[str, float] = {}
         self._began = self._clock()
-        self._incidents: dict[str, float] = {}
-        self._next_renewal = 0.0
-        self._not_alone_since = math.inf
 
     def ensure_started(self) -> None:
         """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
@@ -172,16 +154,17 @@ class Monitor:
         return self._rounds > 0
 
     def stop(self) -> None:
-        """End the thread and wait for it. For tests and orderly exits; the thread is a daemon."""
+        """End the thread and that of the replay, and wait for them. For tests and orderly exits; they are daemons."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        self.replay.stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """No ticks while this is open; for tests that switch stores off by hand."""
-        with self._ticking:
+        """Nothing happens beside requests while this is open; for tests that switch stores off by hand."""
+        with self._ticking, self.replay.paused():
             yield
 
     def suspect(self, store: str) -> None:
@@ -196,20 +179,16 @@ class Monitor:
         self._wake.set()
 
     def note_incident(self, shard: str = ONLY) -> None:
-        """Redis was exchanged for another server, or lost data: what changed lately is brought to it again."""
-        self._incident_since(self._last_good.get(shard, self._began), shard)
-        if threading.current_thread() is not self._thread:
-            self._wake.set()
-
-    def _incident_since(self, moment: float, *shards: str) -> None:
-        for shard in shards:
-            self._incidents[shard] = min(moment, self._incidents.get(shard, moment))
-        self._next_renewal = 0.0
+        """Redis was exchanged for another server, or lost data: what changed lately is brought to it again, and what
+        this worker holds."""
+        self.replay.incident_since(self._last_good.get(shard, self._began), [shard])
+        self.replay.may_have_lost(shard)
 
     def _run(self) -> None:
         while not self._stopping:
             try:
-                self.tick()
+                self.watch()
+                self.replay.ensure_started()
             except Exception:
                 # The thread must outlive any surprise: without it no breaker would ever close again.
                 log.exception("the session monitor met an error it does not know; it goes on")
@@ -220,12 +199,18 @@ class Monitor:
         return max(0.01, min(self._next_probe.values()) - self._clock())
 
     def tick(self) -> None:
-        """One round. Public so that tests can drive it without the thread."""
+        """One round of everything: :meth:`watch`, and a slice of the replay. For tests that drive it without the
+        threads; a store that comes back has by then what waited for it, if that is not much."""
+        self.watch()
+        self.replay.run_once()
+
+    def watch(self) -> None:
+        """One round: look at stores, and close the breakers of those that answer again."""
         with self._ticking:
-            self._tick()
+            self._watch()
             self._rounds += 1
 
-    def _tick(self) -> None:
+    def _watch(self) -> None:
         self._repository.database.end_overdue()
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
@@ -233,9 +218,6 @@ class Monitor:
         self._attend(lost)
         for store in self._next_probe.keys() - lost:
             del self._next_probe[store]
-        self._drain()
-        _, database = answering(self._repository)
-        self._settle_incidents(answering_shards(self._repository), database)
         for store in lost:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
@@ -259,14 +241,6 @@ class Monitor:
     def _siblings_are_in_trouble(self) -> bool:
         return bool(self._guarded(self._journal.changed)) and bool(self._guarded(self._journal.outages))
 
-    def _somebody_needs_copies(self) -> bool:
-        """Whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
-        announced = self._guarded(self._journal.outages) or {}
-        if announced and announced != self._announced:
-            self._announced_at = self._clock()
-        self._announced = announced
-        return self._clock() - max(self._announced_at, self._recovered_at) < _COPIES_LINGER
-
     def _guarded(self, call: Callable[[], Any]) -> Any:
         """Use the journal; its failure is an alarm of the repository's, not the end of monitoring."""
         try:
@@ -274,77 +248,6 @@ class Monitor:
         except StoreError as error:
             log.warning("the monitor cannot use the journal: %s", error)
             return None
-
-    def _drain(self) -> None:
-        """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again."""
-        if self._guarded(self._journal.is_empty) in (True, None):
-            self._not_alone_since = math.inf
-            return
-        if self._clock() < self._next_drain:
-            return
-        began, lost = self._clock(), self._health.lost_shards
-        redis, database = answering(self._repository)
-        shards = answering_shards(self._repository)
-        if redis or database:
-            self._replay(redis, database, shards)
-        if redis and not database and self._clock() >= self._next_renewal:
-            self._renew_tombstones(shards)
-        if redis and not lost and not self._somebody_needs_copies():
-            self._guarded(self._journal.clear_copies)
-        if redis and lost:
-            self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
-
-    def _replay(self, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> bool:
-        """Whether the answering stores took what they can take, but for single entries (and what a worker that does not
-        get ahead is at): those wait on, laid over all reads of this host, and keep nobody from a store."""
-        try:
-            with self._journal.alone() as is_alone:
-                if not is_alone:  # a worker of the host is at it
-                    self._not_alone_since = min(self._not_alone_since, self._clock())
-                    return self._clock() - self._not_alone_since > _LONGEST_TURN
-                self._not_alone_since = math.inf
-                left = self._reconciler.run(redis=redis, database=database, shards=shards)
-        except StoreError as error:
-            if error.store == "journal":
-                log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
-                return True  # requests go on without it, so nothing is gained by keeping a store from them
-            self._health.failed(error, WRITE)
-            log.info("replaying the journal was interrupted and will be repeated: %s", error)
-            return False
-        if left is not None:
-            self._suspects.add(left.store)
-            log.info("an entry of the journal could not be brought home and is tried again: %s", left)
-        return True
-
-    def _renew_tombstones(self, shards: Container[str]) -> None:
-        """While only this host knows of a revocation, besides Redis, Redis must not forget it."""
-        self._next_renewal = self._clock() + self._renewal
-        self._with_stores(lambda: self._reconciler.renew_tombstones(shards))
-
-    def _settle_incidents(self, shards: Container[str], database: bool) -> None:
-        """Bring what changed since the last incident to those shards of Redis where there was one."""
-        if not database:
-            return
-        since = {shard: at for shard, at in sorted(self._incidents.items()) if shard in shards}
-        if not since:
-            return
-        for shard in since:
-            del self._incidents[shard]  # one that is noticed from here on is another one
-        ms_ago = int((self._clock() - min(since.values())) * 1000)
-        if not self._with_stores(lambda: self._reconciler.settle_changes(ms_ago, tuple(since))):
-            for shard, moment in since.items():
-                self._incident_since(moment, shard)
-
-    def _with_stores(self, work: Callable[[], bool]) -> bool:
-        """Whether it is done; a store that failed is looked at, and the work is to be done again."""
-        try:
-            return work()
-        except StoreError as error:
-            if error.store != "journal":
-                # Much work that fails says little of what requests ask for: a canary does.
-                self._suspects.add(error.store)
-            log.info("what an outage left behind could not be settled and will be repeated: %s", error)
-            return False
 
     def _look_at_suspects(self) -> None:
         """Canaries: to all stores now and then, at once to those that failed somebody here or on this host."""
@@ -400,16 +303,21 @@ class Monitor:
 
     def _look_for_losses(self, store: str = PRIMARY) -> None:
         """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
+        began = self._clock()
         try:
             primary = self._repository.store(store)
             canary = primary.look_at_canary(primary.fence.canary, timeout=self._patience[PRIMARY])
         except StoreError as error:
             self._health.failed(error, WRITE)
             return
+        shard = shard_of(store)
         if primary.fence.saw(canary):
             log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)
             self._repository.emit(events.data_lost, events.DataLost(store))
-        self._last_good[shard_of(store)] = self._clock()
+        elif not self.replay.gives_back:
+            locate = self._health.locate
+            self._repository.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
+        self._last_good[shard] = self._clock()
 
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""
@@ -437,39 +345,21 @@ class Monitor:
         breaker = self._health.breakers.get((store, READ))
         return breaker is not None and breaker.cause == ErrorClass.IDENTITY_REFUSED.name
 
-    def recover(self, store: str, directions: Collection[str]) -> bool:
-        """Replay what waited for a store, then, and only then, let requests use it again.
-
-        What changed meanwhile is brought to Redis as far as that is done at once; the rest follows. Nobody believes
-        what Redis has from before: leases have run out, and after a loss the fence stands. While the database is kept
-        from requests, though, they go by what Redis says.
-
-        :return: False: not yet; what waited could not be brought home, or another worker of the host is at it just now.
-        """
+    def recover(self, store: str, directions: Collection[str]) -> None:
+        """Let requests use a store again; what waited for it, and what it was not told meanwhile, follows."""
         role = role_of(store)
         if role != DATABASE:
             with suppress(StoreError):  # its shard is none any more
                 self._repository.store(store).forget_connections()
-        _, database = answering(self._repository)
-        database = database or (role == DATABASE and WRITE in directions)
-        shards = answering_shards(self._repository)
-        if role == PRIMARY:
-            # What is in the way of other shards must not keep this one from its sessions.
-            shards = frozenset({shard_of(store)} if WRITE in directions else ())
         if role in (PRIMARY, DATABASE):
             opened_at = min(self._opened_at(store, way) for way in directions)
-            self._incident_since(opened_at, *(self._health.shards if role == DATABASE else (shard_of(store),)))
-        if not self._replay(bool(shards), database, shards):
-            self._good[store] = 0
-            return False
-        self._settle_incidents(shards, database)
+            self.replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])
+        self.replay.recovered()
         for direction in directions:
             self._close(store, direction)
         self._good[store] = 0
         self._pauses.pop(store, None)
         self._next_probe.pop(store, None)
-        self._recovered_at = self._clock()
-        return True
 
     def _opened_at(self, store: str, direction: str) -> float:
         breaker = self._health.breakers.get((store, direction))

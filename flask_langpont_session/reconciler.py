@@ -16,8 +16,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from .categories import AUTH
 from .cookies import SIGNED_IN
@@ -26,11 +25,21 @@ from .health import DATABASE, ONLY, PRIMARY
 from .losses import Loss, Losses
 from .records import apply_change
 from .repository import SessionRepository
-from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Position, RowState, SharedCopy, StoreError
+from .stores.base import (
+    AuthRow,
+    CategoryChange,
+    ErrorClass,
+    Found,
+    Operation,
+    Position,
+    RowState,
+    SharedCopy,
+    StoreError,
+)
 from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
 from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis import new_write_id
-from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Merge, Merged, MergeStep, Outcome
+from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Answer, Merge, Merged, MergeStep, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -80,15 +89,46 @@ _HOLD_MS = 6_000
 _PIPELINE = 200
 """Rows per round trip."""
 
+CARRIED = "carried"
+"""The id of the writes that bring data from a former id to the present one."""
+
+
+class Progress(NamedTuple):
+    """What one run did.
+
+    :param moved: whether anything was brought home.
+    :param is_through: whether all that waits was looked at; else it goes on there at the next run.
+    :param left: why an entry could not be brought home, though the stores took others; None: all is well.
+    """
+
+    moved: bool
+    is_through: bool
+    left: StoreError | None = None
+
+
+class _Step(NamedTuple):
+    """Entries that are brought home together.
+
+    :param is_ordered: what comes after them must not be brought home before them.
+    """
+
+    bring_home: Callable[[Sequence[Any]], bool]
+    entries: Sequence[Any]
+    is_ordered: bool = False
+
 
 class Reconciler:
-    """Replays the journal.
+    """Replays the journal, many sessions at a time.
 
     :param now_ms: wall clock in milliseconds; ages of journal entries only.
+    :param clock: monotonic seconds.
     """
 
     def __init__(
-        self, repository: SessionRepository, now_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+        self,
+        repository: SessionRepository,
+        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._repository = repository
         self._journal = repository.journal
@@ -96,76 +136,115 @@ class Reconciler:
         self._database = repository.database
         self._locate = repository.health.locate
         self._now_ms = now_ms
+        self._clock = clock
         self._limits = repository.limits
         self._losses = Losses(repository.recorder, repository.emit)
         # What waits for longer than copies are shown is dropped: its user has long seen something else.
         self._oldest_ms = repository.settings.local_cache_ttl * 1000
         self._as_of_ms = now_ms()
+        self.is_home = True  # nothing has waited since a store came back
         self.copies_are_needed: Callable[[], bool] = lambda: True  # by workers of this host that are in an outage
         self._round: Settlement | None = None
         self._reached: Position | None = None
+        self._after = 0  # the number of the change that was looked at last; 0: none of this pass
 
     def recovered(self) -> None:
-        """A store is back: how long something has waited is counted until now, however long it takes to merge it."""
-        self._as_of_ms = self._now_ms()
+        """A store is back: how long something has waited is counted until now, however long it takes to merge it, and
+        whatever fails meanwhile."""
+        if self.is_home:
+            self._as_of_ms, self.is_home = self._now_ms(), False
 
-    def run(self, *, redis: bool, database: bool, shards: Container[str] = EVERYWHERE) -> StoreError | None:
-        """Bring home what the answering stores can take of what waits.
+    def run(
+        self,
+        *,
+        redis: bool,
+        database: bool,
+        shards: Container[str] = EVERYWHERE,
+        data: bool = True,
+        seconds: float = _PATIENCE,
+    ) -> Progress:
+        """Bring home what the answering stores can take of what waits: revocations before data, the oldest first.
 
         :param redis: the primary answers; `database`: the database answers.
         :param shards: those of the primary that answer.
-        :return: why an entry could not be brought home, though the stores took others; None: all is well. Nothing is
-            lost, run again.
+        :param data: changes of sessions too.
+        :param seconds: after these nothing more is begun.
         :raises StoreError: a store that was said to answer did not. Nothing is lost, run again.
         """
-        waiting, failed = self._journal.counts(), None
-        # As many rounds as that takes, and one for what comes meanwhile: siblings that write on must not keep this
-        # worker at it for ever.
-        for _ in range(2 + (waiting["writes"] + waiting["user_revocations"]) // _BATCH):
-            moved, failed = self._run_once(redis, database, shards)
-            if not moved:
-                break
-        return failed
+        end, moved = self._clock() + seconds, False
+        while True:
+            done = self._run_once(redis, database, shards, data, end)
+            moved = moved or done.moved
+            if not (done.moved and done.is_through) or self._clock() >= end:
+                return done._replace(moved=moved)
 
-    def _run_once(self, redis: bool, database: bool, shards: Container[str]) -> tuple[bool, StoreError | None]:
-        """One round. Whether it brought anything home, and why an entry was left."""
+    def _run_once(self, redis: bool, database: bool, shards: Container[str], data: bool, end: float) -> Progress:
+        """Once through all that waits."""
         moved, left = False, None
-        for bring_home in self._steps(redis, database, shards):
+        for step in self._steps(redis, database, shards, data):
             try:
-                moved = bring_home() or moved
+                moved = step.bring_home(step.entries) or moved
             except StoreError as error:
-                # One entry must not keep all others, or a whole host, from the stores; two say that no store answers,
-                # unless it is about their data.
-                known = left is not None and left.error_class not in _NO_OUTAGE
-                if error.store == "journal" or (known and error.error_class not in _NO_OUTAGE):
+                if error.store == "journal" or step.is_ordered:
+                    self._after = 0
                     raise
-                left = left if known else error
+                moved_some, left = self._one_by_one(step, error, left)
+                moved = moved or moved_some
+            if self._clock() >= end:
+                return Progress(moved, False, left)
+        return Progress(moved, True, left)
+
+    def _one_by_one(self, step: _Step, error: StoreError, left: StoreError | None) -> tuple[bool, StoreError | None]:
+        """Bring entries home one by one that could not be brought home together.
+
+        :param left: why an entry was left before.
+        :return: whether any came home, and why one was left.
+        """
+        moved = False
+        for entry in step.entries:
+            failed: StoreError | None = error
+            if len(step.entries) > 1:
+                try:
+                    moved, failed = step.bring_home([entry]) or moved, None
+                except StoreError as again:
+                    failed = again
+            if failed is not None:
+                left = _worse(left, failed)
         return moved, left
 
-    def _steps(self, redis: bool, database: bool, shards: Container[str]) -> Iterator[Callable[[], bool]]:
-        """What is to be done for each entry. Each says whether anything came home by it."""
+    def _steps(self, redis: bool, database: bool, shards: Container[str], data: bool) -> Iterator[_Step]:
+        """What is to be done, a batch at a time."""
         if redis:
             # Before the former id is buried, with what it has.
-            for carry in _pages(self._journal.pending_carries):
-                if self._locate(carry.origin) in shards and self._locate(carry.digest) in shards:
-                    yield partial(self._carry, carry)
+            for carries in _pages(self._journal.pending_carries):
+                reached = [c for c in carries if self._locate(c.origin) in shards and self._locate(c.digest) in shards]
+                yield from (_Step(self._carry, some) for some in _unchained(reached))
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
-                yield partial(self._revoke_user, user, redis, shards)
-        revocations = partial(self._journal.pending_revocations, database=database, redis=redis)
-        for entry in _pages(revocations):
-            yield partial(self._revoke, entry, redis and self._locate(entry.digest) in shards, database)
+                yield _Step(partial(self._revoke_user, redis=redis, shards=shards), [user])
+        for revocations in _pages(partial(self._journal.pending_revocations, database=database, redis=redis)):
+            yield _Step(partial(self._revoke, redis=redis, database=database, shards=shards), revocations)
         if redis and database:
-            for push in _pages(self._journal.pending_pushes):
-                if self._locate(push.digest) in shards:
-                    yield partial(self._settle_push, push)
-        if redis:
-            waiting = (entry for entry in _pages(self._journal.pending_writes) if self._locate(entry.digest) in shards)
-            if entries := list(islice(waiting, _BATCH)):
-                yield partial(self._merge_some, entries, database)
+            for pushes in _pages(self._journal.pending_pushes):
+                yield _Step(self._settle_pushes, [push for push in pushes if self._locate(push.digest) in shards])
+        if redis and data:
+            yield from self._changes(database, shards)
 
-    def _revoke_user(self, entry: PendingUserRevocation, redis: bool, shards: Container[str]) -> bool:
+    def _changes(self, database: bool, shards: Container[str]) -> Iterator[_Step]:
+        """The changes that wait, from where the last run was interrupted."""
+        while waiting := self._journal.pending_writes(_BATCH, after=self._after):
+            reached = [entry for entry in waiting if self._locate(entry.digest) in shards]
+            self._after = waiting[-1].seq
+            if reached:
+                yield _Step(partial(self._merge_some, database=database), reached, is_ordered=True)
+            if len(waiting) < _BATCH:
+                break
+        self.is_home = self.is_home or not (waiting or self._after)
+        self._after = 0
+
+    def _revoke_user(self, entries: Sequence[PendingUserRevocation], redis: bool, shards: Container[str]) -> bool:
         """Log a user out of what began before that moment; who signed in since then stays."""
+        [entry] = entries
         if redis:
             return self._revoke_user_everywhere(entry, shards)
         reached = ""
@@ -205,52 +284,79 @@ class Reconciler:
             part = reached[begin : begin + _PIPELINE]
             self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
 
-    def _revoke(self, entry: PendingRevocation, redis: bool, database: bool) -> bool:
-        version = int(entry.in_database)
-        to_database, to_redis = database and not entry.in_database, redis and not entry.in_redis
-        self._repository.local.kill(entry.digest)
-        self._repository.no_longer_in_use(entry.digest)
+    def _revoke(
+        self, entries: Sequence[PendingRevocation], redis: bool, database: bool, shards: Container[str]
+    ) -> bool:
+        for entry in entries:
+            self._repository.local.kill(entry.digest)
+            self._repository.no_longer_in_use(entry.digest)
+        to_database = [entry.digest for entry in entries if database and not entry.in_database]
+        versions = {entry.digest: int(entry.in_database) for entry in entries}
         if to_database:
-            dead = dict(self._database.revoke(entry.digest, timeout=_TIMEOUT))
-            version = dead.pop(entry.digest, 0)
-            for later in dead:  # the session had been given another id
-                self._repository.row_changed(later)
-                self._journal.revoke(later, in_database=True)
-            self._journal.settle_revocation(entry.digest, in_database=True)
+            dead = self._database.revoke_many(to_database, timeout=_TIMEOUT)
+            versions.update(dict.fromkeys(to_database, 0) | dead)
+            later = dead.keys() - set(to_database)  # the session had been given another id
+            for digest in later:
+                self._repository.row_changed(digest)
+            if later:
+                self._journal.revoke(*sorted(later), in_database=True)
+            self._journal.settle_revocation(*to_database, in_database=True)
+        to_redis = [e.digest for e in entries if redis and not e.in_redis and self._locate(e.digest) in shards]
         if to_redis:
-            self._redis.bury(entry.digest, version, self._categories, timeout=_TIMEOUT)
-            self._journal.settle_revocation(entry.digest, in_redis=True)
-        return to_database or to_redis
+            tombstones = [(digest, versions[digest]) for digest in to_redis]
+            self._redis.settle([], tombstones, self._categories, stamp_ms=0, timeout=_TIMEOUT)
+            self._journal.settle_revocation(*to_redis, in_redis=True)
+        return bool(to_database or to_redis)
 
-    def _settle_push(self, entry: PendingPush) -> bool:
-        try:
-            self._push(entry.digest)
-        except StoreError as error:
-            if error.error_class is not ErrorClass.DATA:
-                raise
-            # One row that cannot be read must not keep a whole host from its stores.
-            log.error("the session %s… cannot be pushed to Redis: %s", short(entry.digest), error)
-        self._journal.forget_push(entry)
-        return True
+    def _settle_pushes(self, entries: Sequence[PendingPush]) -> bool:
+        self.push([entry.digest for entry in entries])
+        self._journal.forget_push(*entries)
+        return bool(entries)
 
     def _push(self, digest: str) -> AuthRow | None:
         """Bring one session's auth record in Redis up to what the database says. Returns the row if it is valid."""
-        answer = self._redis.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=_TIMEOUT)
-        if answer.auth and answer.auth.row is None:
+        pushed = self.push([digest])
+        if digest in pushed.damaged:
+            raise StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
+        return pushed.rows.get(digest)
+
+    def push(self, digests: Sequence[str]) -> Found:
+        """Bring the auth records of sessions in Redis up to what the database says.
+
+        :return: the rows that are valid, and whose rows cannot be read.
+        :raises StoreError: one of the two does not answer.
+        """
+        answers = dict(zip(digests, self._redis.auths(digests, timeout=_TIMEOUT), strict=True)) if digests else {}
+        dead_there = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row is None}
+        for digest in dead_there:
             self._database.kill(digest, timeout=_TIMEOUT)
             self._repository.row_changed(digest)
-            return None
-        idle_seen = answer.auth.row.idle_expires_at if answer.auth and answer.auth.row else 0
+        asked = [digest for digest in answers if digest not in dead_there]
+        if not asked:
+            return Found({}, frozenset())
+        found = self._database.load_many(asked, timeout=_TIMEOUT)
+        for digest in found.damaged:  # one row that cannot be read must not keep a whole host from its stores
+            log.error("the session %s… cannot be pushed to Redis: its row is damaged", short(digest))
+        rows = {digest: self._used_later(row, answers[digest]) for digest, row in found.rows.items()}
+        live = {digest: row for digest, row in rows.items() if row.state is RowState.VALID}
         # Nobody is ended here for being idle: another host may know of a later use.
-        known = idle_seen if idle_seen > answer.now_ms else None
-        row = self._database.load(digest, idle_ms=0, idle_seen=known, timeout=_TIMEOUT)
-        if row is not None and row.state is RowState.IDLE_EXPIRED:
-            return None
-        if row is not None and row.state is RowState.VALID:
-            pushed = self._redis.push(row, answer.now_ms, _life_of(row), timeout=_TIMEOUT)
-            return row if pushed != "dead" else None
-        self._redis.bury(digest, row.version if row else 0, self._categories, timeout=_TIMEOUT)
-        return None
+        over = {digest: row.version for digest, row in rows.items() if row.state in (RowState.DEAD, RowState.EXPIRED)}
+        over |= {digest: 0 for digest in asked if digest not in rows and digest not in found.damaged}
+        self._redis.settle(
+            [(row, _life_of(row)) for row in live.values()],
+            list(over.items()),
+            self._categories,
+            stamp_ms=min(answers[digest].now_ms for digest in asked),
+            timeout=_TIMEOUT,
+        )
+        return Found(live, found.damaged)
+
+    def _used_later(self, row: AuthRow, answer: Answer) -> AuthRow:
+        """The row, with the use that only Redis knows of noted in the database."""
+        seen = answer.auth.row.idle_expires_at if answer.auth and answer.auth.row else 0
+        if seen <= max(answer.now_ms, row.idle_expires_at) or row.state not in (RowState.VALID, RowState.IDLE_EXPIRED):
+            return row
+        return self._database.load(row.digest, idle_ms=0, idle_seen=seen, timeout=_TIMEOUT) or row
 
     @property
     def _categories(self) -> tuple[str, ...]:
@@ -336,20 +442,23 @@ class Reconciler:
             renewed = waiting[-1].seq
         return True
 
-    def _carry(self, entry: PendingCarry) -> bool:
-        """Bring what a session had under a former id to the present one, as far as nothing is there. (Its life is that
-        of a write.)"""
-        found = self._redis.read(entry.origin, dict.fromkeys(entry.categories, 0), timeout=_TIMEOUT)
-        write_id, guard = new_write_id(), "new" if entry.kind == SIGNED_IN else "free"
-        merges = [
-            self._merge_of(entry.digest, name, entry.kind, [_where_absent(*item) for item in fields.items()], guard)
-            for name, (_, fields) in found.categories.items()
-            if fields
-        ]
-        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id):
+    def _carry(self, entries: Sequence[PendingCarry]) -> bool:
+        """Bring what sessions had under former ids to the present ones, as far as nothing is there."""
+        wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
+        copies = dict(zip(wanted, self._redis.copies(wanted, timeout=_TIMEOUT), strict=True))
+        merges = []
+        for entry in entries:
+            guard = "new" if entry.kind == SIGNED_IN else "free"
+            for name in entry.categories:
+                steps = [_where_absent(*item) for item in copies[entry.origin, name].fields.items()]
+                if steps:
+                    merges.append(self._merge_of(entry.digest, name, entry.kind, steps, guard))
+        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=CARRIED):
             if isinstance(merged, StoreError):
                 raise merged
-        self._journal.forget_carries([entry])
+            if merged.status == "late":
+                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+        self._journal.forget_carries(entries)
         return True
 
     def _merge_of(
@@ -377,25 +486,30 @@ class Reconciler:
         gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
         if gone and database:
             # Redis lost sessions that SQL may still know.
-            for number in gone:
-                replies[number] = self._merge_again(groups[number])
+            again = self._merge_again([groups[number] for number in gone])
+            for number, reply in zip(gone, again, strict=True):
+                replies[number] = reply
         settled: list[PendingWrite] = []
+        late: StoreError | None = None
         for group, reply in zip(groups, replies, strict=True):
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
                     continue
                 self._drop(group, "refused")
-            elif reply.status in ("gone", "late"):
-                continue  # whether the session lives is not known; or it is merged the next time
+            elif reply.status == "gone":
+                continue  # whether the session lives is not known
+            elif reply.status == "late":
+                late = StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+                continue  # and what comes after it must not be merged before it
             elif reply.status == "dead":
                 self._drop(group, "session over")
             else:
                 self._count(group, reply.outcomes)
             settled += group
         self._journal.forget_writes(settled, self._copies(settled))
-        failed = next((reply for reply in replies if isinstance(reply, StoreError)), None)
-        if failed is not None and failed.error_class is not ErrorClass.DATA:
-            raise failed
+        failed = next((r for r in replies if isinstance(r, StoreError) and r.error_class is not ErrorClass.DATA), None)
+        if (error := failed or late) is not None:
+            raise error
         return set(settled)
 
     def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
@@ -417,13 +531,20 @@ class Reconciler:
         steps = [_step(entry, sent_ms) for entry in group]
         return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
 
-    def _merge_again(self, group: Sequence[PendingWrite]) -> Merged | StoreError:
-        """Of a session that Redis does not know: as the database says."""
-        try:
-            row = self._push(group[0].digest)
-        except StoreError as error:
-            return error
-        return Merged("dead") if row is None else self._send([group])[0]
+    def _merge_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
+        """Of sessions that Redis does not know: as the database says."""
+        known = self.push(sorted({group[0].digest for group in groups}))
+        lives = [group for group in groups if group[0].digest in known.rows]
+        replies = iter(self._send(lives))
+        damaged = StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
+        return [
+            next(replies)
+            if group[0].digest in known.rows
+            else damaged
+            if group[0].digest in known.damaged
+            else Merged("dead")
+            for group in groups
+        ]
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -437,7 +558,7 @@ class Reconciler:
         """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
         not use it yet: what was merged is laid over reads no more, and to them it would look undone."""
         local, are_needed = self._repository.local, self.copies_are_needed()
-        merged = {(entry.digest, entry.category) for entry in settled if not entry.shadow}
+        merged = {(entry.digest, entry.category): entry.kind for entry in settled if not entry.shadow}
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
         try:
             copies = self._redis.copies(wanted, timeout=_TIMEOUT) if wanted else []
@@ -447,8 +568,9 @@ class Reconciler:
             return []
         shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
-            local.put_category(digest, category, copy, is_truth=True)
-            shared.append(SharedCopy(digest, category, copy))
+            kind = merged[digest, category]
+            local.put_category(digest, category, copy, kind=kind, is_truth=True)
+            shared.append(SharedCopy(digest, category, copy, kind=kind))
         return shared if are_needed else []
 
     def _merge_auth(self, group: Sequence[PendingWrite]) -> set[PendingWrite]:
@@ -509,6 +631,17 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
     return list(groups.values())
 
 
+def _worse(left: StoreError | None, failed: StoreError) -> StoreError:
+    """Why entries were left. One of them must not keep all others, or a whole host, from the stores.
+
+    :raises StoreError: two say that no store answers, unless it is about their data.
+    """
+    known = left is not None and left.error_class not in _NO_OUTAGE
+    if failed.store == "journal" or (known and failed.error_class not in _NO_OUTAGE):
+        raise failed
+    return left if left is not None and known else failed
+
+
 def _where_absent(key: str, value: bytes) -> MergeStep:
     return MergeStep(Operation.SET, key, value, ABSENT)
 
@@ -521,7 +654,9 @@ def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
     if base is None and entry.base_is_known:
         base = ABSENT_BASE  # the value was made from an absent one
     mode = ABSENT if entry.basis is Basis.UNSEEN else SINCE
-    return MergeStep(entry.operation, entry.field, entry.value or b"", mode, entry.moment, base, entry.doubts)
+    # What was brought from a former id is older than what was written under this one.
+    doubts = entry.doubts if mode == ABSENT else f"{entry.doubts}{CARRIED} "
+    return MergeStep(entry.operation, entry.field, entry.value or b"", mode, entry.moment, base, doubts)
 
 
 def _may_apply(write: PendingWrite, row: AuthRow) -> bool:
@@ -535,14 +670,26 @@ def _life_of(row: AuthRow) -> int:
     return min(row.idle_expires_at, row.absolute_expires_at) - row.read_at
 
 
-def _pages(pending: Callable[..., list[E]]) -> Iterator[E]:
+def _pages(pending: Callable[..., list[E]]) -> Iterator[list[E]]:
     """Everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
     after = 0
-    while page := pending(_BATCH, after=after):
-        yield from page
-        if len(page) < _BATCH:
+    while page := pending(_PIPELINE, after=after):
+        yield page
+        if len(page) < _PIPELINE:
             return
         after = page[-1].seq
+
+
+def _unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:
+    """Carries in their order, those that can be done together in one list: none is from where another one goes."""
+    together: list[PendingCarry] = []
+    for carry in carries:
+        if any(carry.origin == before.digest for before in together):
+            yield together
+            together = []
+        together.append(carry)
+    if together:
+        yield together
 
 
 def answering(repository: SessionRepository) -> tuple[bool, bool]:

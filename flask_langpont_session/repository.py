@@ -442,6 +442,11 @@ class SessionRepository:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
+        waits = self._outbox.has_writes(row.digest, [AUTH])
+        if waits and not plan.grants:
+            # What waits for the database goes first; rights never wait.
+            self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest))
+            return None
         began, number = self._clock(), None
 
         def write(row: AuthRow) -> AuthRow | None:
@@ -461,7 +466,16 @@ class SessionRepository:
             return None
         self._outbox.row_changed(row.digest, number)
         self.local.put_auth(updated, began, change=number)
+        if waits and (ordinary := self._without_rights(change)):
+            self._outbox.keep(
+                plan, {AUTH: ordinary}, walk.level, self._now_us(row.digest)
+            )  # in the place of what waits
         return updated
+
+    def _without_rights(self, change: CategoryChange) -> CategoryChange:
+        rights = {*self.settings.user_keys, *self.settings.privilege_keys}
+        sets = {key: value for key, value in change.sets.items() if key not in rights}
+        return CategoryChange(change.life_ms, sets=sets, deletes=change.deletes - rights, seen=change.seen)
 
     def _compete(self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk) -> AuthRow | None:
         """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
@@ -696,7 +710,7 @@ class SessionRepository:
             return self._write_the_rest(plan, target, changes, written, walk, shadow)
         self._count_payload(changes)
         if not shadow:
-            self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions)
+            self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions, target.kind)
             self._outbox.written(target.digest, changes)
         return True
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from flask import Flask
 
 from . import events
-from .extension import state_of
+from .extension import State, state_of
 from .health import READ, WRITE, Health
 from .stores.base import ErrorClass, StoreError, role_of
 
@@ -42,8 +42,16 @@ def switched_off(app: Flask, *stores: str) -> Iterator[None]:
         finally:
             deadline = time.monotonic() + _PATIENCE
             for name in names:
-                while not state.monitor.recover(name, (READ, WRITE)) and time.monotonic() < deadline:
-                    time.sleep(0.01)  # another application on the same journal may be at it
+                state.monitor.recover(name, (READ, WRITE))
+            while not _is_home(state) and time.monotonic() < deadline:
+                time.sleep(0.01)  # another application on the same journal may be at it
+
+
+def _is_home(state: State) -> bool:
+    """Whether nothing waits any more, after another slice of the replay."""
+    state.monitor.replay.run_once()
+    counts = state.repository.journal.counts()
+    return not any(counts[kind] for kind in ("writes", "carries", "revocations", "user_revocations", "pushes"))
 
 
 def _named(store: str, health: Health) -> list[str]:

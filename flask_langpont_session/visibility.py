@@ -61,7 +61,7 @@ class Visibility:
         version = answered.version or answer.now_ms * 1000
         if remember and name in self.kept_locally:
             if answered.version:
-                self._local.put_category(digest, name, answered, is_truth=True)
+                self._local.put_category(digest, name, answered, kind=kind, is_truth=True)
             else:
                 self._local.put_absent(digest, name, version)
         loaded.versions[name] = version
@@ -71,6 +71,10 @@ class Visibility:
             loaded.beneath[name] = answered.fields
             counted = answer.additions.get(name, b"")
             self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True, counted=counted)
+            if overlay and name in overlay.carried:
+                # What is there stays; what is not may be brought from the former id yet.
+                gap = loaded.gaps.get(name, Gap(True, frozenset()))
+                loaded.gaps[name] = gap._replace(whole=True, kept=gap.kept | answered.fields.keys())
 
     def show_without_answer(
         self, loaded: Loaded, name: str, digest: str, *, level: int, kind: str, overlay: Overlay | None
@@ -155,26 +159,27 @@ class Visibility:
         loaded: Loaded | None,
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
+        kind: str,
     ) -> None:
         """Keep the local copies as new as this worker's own writes.
 
+        :param kind: of the session.
         :param versions: category → its versions before and after the write.
         """
         for name in changes.keys() & self.kept_locally:
             change, (before, after) = changes[name], versions[name]
             if change.wipe or not before:  # nothing was there, or is left
-                self._local.put_category(digest, name, CategoryCopy(after, apply_change({}, change)))
+                self._local.put_category(digest, name, CategoryCopy(after, apply_change({}, change)), kind=kind)
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
                 fields: Fields = apply_change(loaded.beneath.get(name, loaded.fields[name]), change)
-                self._local.put_category(digest, name, CategoryCopy(after, fields))
+                self._local.put_category(digest, name, CategoryCopy(after, fields), kind=kind)
             else:
-                self._local.patch_category(digest, name, partial(_changed, change), before, after)
+                self._local.patch_category(digest, name, partial(_changed, change), before, after, kind)
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
         """What this worker has just written of a session's categories."""
-        found = ((name, self._local.category(digest, name)) for name in names)
-        return [SharedCopy(digest, name, copy) for name, copy in found if copy]
+        return [copy for name in names if (copy := self._local.shared(digest, name))]
 
 
 def _changed(change: CategoryChange, fields: Fields) -> Fields:

@@ -183,8 +183,8 @@ class SharedCopy(NamedTuple):
     """What a worker has of a category, to be shared with the other workers of its host.
 
     :ivar age: seconds for which it has known this version, or one as new.
-    :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there; then it
-        says nothing that could be given back to Redis.
+    :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there. Then
+        there is nothing that could be given back to Redis.
     """
 
     digest: str

@@ -25,7 +25,7 @@ from .directory import LEAST_WAIT, Directory
 from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate
-from .redis_records import Answer, Limits, Merge, Merged
+from .redis_records import Answer, Limits, Merge, Merged, Restore
 from .slots import NOBODY, Address, Servers, name_of, tag_of
 
 T = TypeVar("T")
@@ -370,7 +370,7 @@ class ClusterStore:
                     self.bury(digest, version, categories, timeout=timeout)
 
     def merge_all(
-        self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str
+        self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
     ) -> list[Merged | StoreError]:
         """See :class:`RedisStore`; one round trip per shard.
 
@@ -418,7 +418,9 @@ class ClusterStore:
                     done[digest] = self.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=timeout)
         return [done[digest] for digest in digests]
 
-    def _merge_alone(self, merge: Merge, limits: Limits, timeout: float, write_id: str) -> Merged | StoreError:
+    def _merge_alone(
+        self, merge: Merge | Restore, limits: Limits, timeout: float, write_id: str
+    ) -> Merged | StoreError:
         try:
             return self.merge(merge, limits=limits, timeout=timeout, write_id=write_id)
         except StoreError as error:

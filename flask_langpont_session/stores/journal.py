@@ -41,6 +41,7 @@ from .journal_entries import (
     read_overlay,
     read_server,
     settle,
+    shared_copies,
 )
 from .journal_file import Generation, JournalFile, one
 
@@ -390,6 +391,14 @@ class Journal:
                     lost[copy.category] += put_copy(db, copy)
             time.sleep(_LET_OTHERS_IN)
         return lost
+
+    def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:
+        """What the workers of this host have published, by number.
+
+        :param after: only those with a higher number.
+        """
+        with self._file.connected() as db:
+            return shared_copies(db, limit, after)
 
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""

@@ -34,6 +34,7 @@ SCHEMA = (
     """CREATE TABLE carries (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
         categories TEXT NOT NULL, at_ms INTEGER NOT NULL)""",
+    "CREATE INDEX carries_by_digest ON carries (digest)",
     """CREATE TABLE revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
         in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
@@ -41,7 +42,7 @@ SCHEMA = (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
         digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
-        PRIMARY KEY (digest, category))""",
+        kind TEXT NOT NULL, PRIMARY KEY (digest, category))""",
     "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
     # Kept, not counted: counting 100,000 rows at every write would cost more than the write itself.
     "CREATE TABLE size (entries INTEGER NOT NULL)",
@@ -201,6 +202,7 @@ class Overlay:
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
     :param epochs: user id → the epoch that goes with it.
     :param version: of the row that Redis is to be told of; 0: of none that is known.
+    :param carried: categories to which data of a former id is still to be brought.
     """
 
     revoked: bool
@@ -212,10 +214,11 @@ class Overlay:
     users: Mapping[str, int] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
     version: int = 0
+    carried: frozenset[str] = frozenset()
 
     def has_writes(self, category: str) -> bool:
         """Whether data of a category waits here: what is written after it must not reach Redis before it."""
-        return category in self.writes or category in self.deltas or category in self.wiped
+        return any(category in waiting for waiting in (self.writes, self.deltas, self.wiped, self.carried))
 
 
 class Basis(StrEnum):
@@ -280,9 +283,10 @@ WIPED_FIELD = "@"
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
 
-_PUT_COPY = """INSERT INTO copies (digest, category, version, fields)
-    SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
-    ON CONFLICT (digest, category) DO UPDATE SET version = excluded.version, fields = excluded.fields
+_PUT_COPY = """INSERT INTO copies (digest, category, version, fields, kind)
+    SELECT ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
+    ON CONFLICT (digest, category)
+        DO UPDATE SET version = excluded.version, fields = excluded.fields, kind = excluded.kind
         WHERE excluded.version > copies.version"""
 
 
@@ -346,7 +350,8 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy) -> int:
     :return: how many values that were.
     """
     digest, category, copy = shared[:3]
-    put = db.execute(_PUT_COPY, (digest, category, copy.version, msgspec.msgpack.encode(dict(copy.fields)), digest))
+    fields = msgspec.msgpack.encode(dict(copy.fields))
+    put = db.execute(_PUT_COPY, (digest, category, copy.version, fields, shared.kind, digest))
     if not put.rowcount:
         return 0
     waiting = db.execute(
@@ -393,7 +398,13 @@ def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overla
     users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
     version = _pushed_version(db, digest)
     revoked = is_revoked(db, digest)
-    return Overlay(revoked, writes, deltas, copies, frozenset(wiped), guesses, users, epochs, version)
+    carried = frozenset() if shadow else _carried(db, digest)
+    return Overlay(revoked, writes, deltas, copies, frozenset(wiped), guesses, users, epochs, version, carried)
+
+
+def _carried(db: sqlite3.Connection, digest: str) -> frozenset[str]:
+    rows = db.execute("SELECT categories FROM carries WHERE digest = ?", (digest,))
+    return frozenset(name for (names,) in rows for name in names.split("\n"))
 
 
 def put_carry(
@@ -479,7 +490,20 @@ def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> N
 def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:
     sql = "SELECT category, version, fields FROM copies WHERE digest = ?"
     for category, version, blob in db.execute(sql, (digest,)):
-        yield category, CategoryCopy(version, msgspec.msgpack.decode(blob, type=dict[str, bytes]))
+        yield category, CategoryCopy(version, _fields(blob))
+
+
+def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, SharedCopy]:
+    """Those that are published, by number."""
+    sql = "SELECT rowid, digest, category, version, fields, kind FROM copies WHERE rowid > ? ORDER BY rowid LIMIT ?"
+    return {
+        number: SharedCopy(digest, category, CategoryCopy(version, _fields(blob)), kind=kind)
+        for number, digest, category, version, blob, kind in db.execute(sql, (after, limit))
+    }
+
+
+def _fields(blob: bytes) -> dict[str, bytes]:
+    return msgspec.msgpack.decode(blob, type=dict[str, bytes])
 
 
 def _pending_write(row: tuple[Any, ...]) -> PendingWrite:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
@@ -57,6 +57,18 @@ class LocalAuth:
     change: int | None = None
 
 
+class _Held(NamedTuple):
+    """A category that is kept.
+
+    :param renewed_at: when its life is to be renewed, monotonic seconds.
+    :param kind: of the session; empty: not known, or nothing was there.
+    """
+
+    copy: CategoryCopy
+    renewed_at: float
+    kind: str
+
+
 class _Floors(TTLCache[str, tuple[int, float], float]):
     """Digest → highest version seen, and when (monotonic seconds). Bounded: what must go before its time leaves a mark.
 
@@ -81,9 +93,12 @@ class LocalCopies:
     :param size: how many auth copies, and as many category copies, are kept.
     :param ttl: seconds a copy is kept.
     :param clock: monotonic seconds.
+    :ivar on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
+        raise or block.
     """
 
     def __init__(self, size: int, ttl: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.on_missing: Callable[[str], None] = lambda digest: None
         self._size = size
         self._ttl = ttl
         self._clock = clock
@@ -95,7 +110,9 @@ class LocalCopies:
         self._lock = threading.RLock()
         # Each with the moment at which its life is to be renewed: the maps do not tell the age of an entry.
         self._auth: TTLCache[str, tuple[LocalAuth, float], float] = TTLCache(self._size, self._ttl, self._clock)
-        self._copies: TTLCache[tuple[str, str], tuple[CategoryCopy, float], float] = TTLCache(
+        self._copies: TTLCache[tuple[str, str], _Held, float] = TTLCache(self._size, self._ttl, self._clock)
+        # What the primary does not have any more, as it seems: until it is known whether it lost data.
+        self._missed: TTLCache[tuple[str, str], tuple[SharedCopy, float], float] = TTLCache(
             self._size, self._ttl, self._clock
         )
         # As long as a copy can live plus as long as one in Redis is believed: nothing that could revive the session,
@@ -174,11 +191,20 @@ class LocalCopies:
         """The category as this worker last saw it; None: nothing known here, or the session is dead."""
         with self._lock:
             held = _find(self._copies, (digest, category))
-        return held[0] if held else None
+        return held.copy if held else None
 
-    def put_category(self, digest: str, category: str, copy: CategoryCopy, *, is_truth: bool = False) -> None:
+    def shared(self, digest: str, category: str) -> SharedCopy | None:
+        """The same, to be shared with the other workers of the host."""
+        with self._lock:
+            held = _find(self._copies, (digest, category))
+            return SharedCopy(digest, category, held.copy, kind=held.kind) if held else None
+
+    def put_category(
+        self, digest: str, category: str, copy: CategoryCopy, *, kind: str = "", is_truth: bool = False
+    ) -> None:
         """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
 
+        :param kind: of the session; empty: it is not known.
         :param is_truth: the primary said so just now: its version counts even if it is lower, because a category that
             was cleared begins anew.
         """
@@ -187,15 +213,15 @@ class LocalCopies:
             held = _find(self._copies, key)
             if held is None:
                 if not self.is_dead(digest):
-                    self._keep(digest, category, copy.version, copy.fields)
+                    self._keep(digest, category, copy, kind)
                 return
-            known, renewed_at = held  # what is kept is not dead: kill() takes it away
+            known = held.copy  # what is kept is not dead: kill() takes it away
             if known.version > copy.version and not is_truth:
                 return
-            if known.version != copy.version or known.fields != copy.fields:
-                self._keep(digest, category, copy.version, copy.fields)
-            elif self._clock() >= renewed_at:
-                self._copies[key] = known, self._renewal()
+            if known.version != copy.version or known.fields != copy.fields or (kind and not held.kind):
+                self._keep(digest, category, copy, kind or held.kind)
+            elif self._clock() >= held.renewed_at:
+                self._copies[key] = held._replace(renewed_at=self._renewal())
 
     def put_absent(self, digest: str, category: str, version: int) -> None:
         """The primary said just now that nothing is there. That is kept, too: it is not the same as not to know.
@@ -204,11 +230,18 @@ class LocalCopies:
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
-            if (held is None or held[0].fields) and not self.is_dead(digest):
-                self._keep(digest, category, version, {})
+            if (held is not None and not held.copy.fields) or self.is_dead(digest):
+                return
+            is_missing = held is not None and bool(held.kind)
+            if held is not None and is_missing:
+                age = self._renewal() - held.renewed_at
+                self._missed[digest, category] = SharedCopy(digest, category, held.copy, age, held.kind), self._clock()
+            self._keep(digest, category, CategoryCopy(version, {}), "")
+        if is_missing:
+            self.on_missing(digest)
 
     def patch_category(
-        self, digest: str, category: str, apply: Callable[[Fields], Fields], before: int, after: int
+        self, digest: str, category: str, apply: Callable[[Fields], Fields], before: int, after: int, kind: str = ""
     ) -> None:
         """Apply a write to the copy that is kept; without one, nothing is stored.
 
@@ -221,9 +254,9 @@ class LocalCopies:
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
-            if held is not None and (known := held[0]).version < after:
+            if held is not None and (known := held.copy).version < after:
                 version = after if known.version == before else known.version
-                self._keep(digest, category, version, apply(known.fields))
+                self._keep(digest, category, CategoryCopy(version, apply(known.fields)), kind or held.kind)
 
     def kill(self, digest: str) -> None:
         """The session is dead: forget it, and let nothing of it be kept again."""
@@ -273,7 +306,26 @@ class LocalCopies:
             self._copies.expire()
             kept = [(key, _find(self._copies, key)) for key in list(self._copies)]
             now = self._renewal()  # of what is put now; the age of the others follows
-        return [SharedCopy(*key, held[0], now - held[1]) for key, held in kept if held]
+        return [SharedCopy(*key, held.copy, now - held.renewed_at, held.kind) for key, held in kept if held]
+
+    def held(self) -> list[SharedCopy]:
+        """Every copy of what was really there, or was wiped: to be given back to a primary that lost it."""
+        with self._lock:
+            self._missed.expire()
+            missed = [entry[0] for key in list(self._missed) if (entry := _find(self._missed, key))]
+        return [*missed, *(copy for copy in self.live_categories() if copy.kind)]
+
+    def nothing_was_lost(self, before: float, concerns: Callable[[str], bool]) -> None:
+        """What the primary did not have any more was really over.
+
+        :param before: monotonic seconds; what was missed later may be lost all the same.
+        :param concerns: whether it is the one that has a session, by its digest.
+        """
+        if self._missed:
+            with self._lock:
+                for key, (copy, missed_at) in list(self._missed.items()):
+                    if missed_at < before and concerns(copy.digest):
+                        self._missed.pop(key, None)
 
     def forget(self, digest: str) -> None:
         """Drop the copies of a session; if it is dead, it stays dead."""
@@ -281,31 +333,24 @@ class LocalCopies:
             self._auth.pop(digest, None)
             for category in self._names:
                 self._copies.pop((digest, category), None)
+                self._missed.pop((digest, category), None)
 
     def clear(self) -> None:
         """Drop all copies. The dead stay dead."""
         with self._lock:
             self._auth.clear()
             self._copies.clear()
+            self._missed.clear()
 
     def forget_category(self, digest: str, category: str) -> None:
         """The category was cleared, or is not there any more."""
         with self._lock:
             self._copies.pop((digest, category), None)
 
-    def forget_categories(self, concerns: Callable[[str], bool] = lambda digest: True) -> None:
-        """Another Redis server answers than before: versions may begin anew, and old copies would look newer.
-
-        :param concerns: whether it is the one that has a session, by its digest.
-        """
-        with self._lock:
-            for digest, category in list(self._copies):
-                if concerns(digest):
-                    self._copies.pop((digest, category), None)
-
-    def _keep(self, digest: str, category: str, version: int, fields: Fields) -> None:
+    def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str) -> None:
         self._names.add(category)
-        self._copies[digest, category] = CategoryCopy(version, _frozen(fields)), self._renewal()
+        kept = CategoryCopy(copy.version, _frozen(copy.fields))
+        self._copies[digest, category] = _Held(kept, self._renewal(), kind)
 
     def _keep_auth(
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None

@@ -47,6 +47,7 @@ from .redis_records import (
     Merge,
     Merged,
     MergeStep,
+    Restore,
     Written,
     answer,
     change_arguments,
@@ -94,6 +95,7 @@ class Script:
 READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, "record")
 PUSH, BURY = Script("push", records.push_fits), Script("bury", records.bury_fits)
 MERGE, SLIDE = Script("merge", records.merge_fits, "record"), Script("slide", records.number_fits)
+RESTORE = Script("restore", records.merge_fits, "record")
 CANARY, SET_ASIDE = Script("canary", records.canary_fits), Script("set_aside", records.number_fits)
 
 
@@ -278,7 +280,7 @@ class RedisStore:
         [(now_ms, generation, now)] = self._run([(CANARY, [self.canary_key], [name, number, new])], timeout)
         return Canary(str(generation, "ascii"), int(now), now_ms)
 
-    def merge(self, merge: Merge, *, limits: Limits, timeout: float, write_id: str) -> Merged:
+    def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
         """Bring what a host kept for one category of one session into it, see :meth:`merge_all`."""
         [merged] = self.merge_all([merge], limits=limits, timeout=timeout, write_id=write_id)
         if isinstance(merged, StoreError):
@@ -286,7 +288,7 @@ class RedisStore:
         return merged
 
     def merge_all(
-        self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str
+        self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
     ) -> list[Merged | StoreError]:
         """Bring what a host kept into its categories, all in one round trip. What arrives at the server after
         `timeout` does nothing, as far as its clock is known here.
@@ -303,11 +305,15 @@ class RedisStore:
         replies = self._run_in_time(calls, timeout, refusals=True) if merges else []
         return [self._translated(reply, sent=False) if _is_refusal(reply) else merged(reply) for reply in replies]
 
-    def _merge_call(self, merge: Merge, limits: Limits, deadline_ms: int, write_id: str) -> _Call:
-        keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, merge.shadow)]
-        arguments = [merge.guard, merge.digest, merge.life_ms, limits.fields, limits.bytes]
-        arguments += [deadline_ms, write_id, limits.empty_ms, *merge_arguments(merge.steps)]
-        return (MERGE, keys, arguments)
+    def _merge_call(self, merge: Merge | Restore, limits: Limits, deadline_ms: int, write_id: str) -> _Call:
+        shadow = isinstance(merge, Merge) and merge.shadow
+        keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
+        arguments: list[Any] = [merge.guard, merge.digest, merge.life_ms, limits.fields, limits.bytes]
+        arguments += [deadline_ms, write_id, limits.empty_ms]
+        if isinstance(merge, Merge):
+            return (MERGE, keys, [*arguments, *merge_arguments(merge.steps)])
+        fields = [part for item in merge.copy.fields.items() for part in item]
+        return (RESTORE, keys, [*arguments, merge.copy.version, *fields])
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
         """Categories as they are, all in one round trip. One that is not there is empty as of now.

@@ -140,6 +140,20 @@ class Merge(NamedTuple):
     shadow: bool = False
 
 
+class Restore(NamedTuple):
+    """What a host has of one category of one session, to be given back to a server that may have lost it.
+
+    :param copy: as of its version.
+    :param guard: ``free`` or ``alive``, see ``record.lua``.
+    """
+
+    digest: str
+    category: str
+    copy: CategoryCopy
+    guard: str
+    life_ms: int
+
+
 class Merged(NamedTuple):
     """What a merge did.
 

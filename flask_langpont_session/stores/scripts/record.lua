@@ -4,12 +4,13 @@
 --   1–11   the first characters of the digest: whose record it is
 --   12–27  stamp: when it was written last, in microseconds by this server's clock, and more than any stamp before
 --   28–43  horizon: a field that is not named behind was written at this stamp or before
---   44–50  author: the id of the write that began the record, WIPED, or TRIMMED
+--   44–50  author: the id of the write that began the record from nothing, BEGUN (the same, but later writes were dropped
+--          from the end of this), WIPED, RESTORED (from a copy as of the horizon), or TRIMMED (one of these two, likewise)
 --   51–58  bytes of the fields, names included;  59–62  number of fields;  63  number of additions that follow
 --   then   the latest additions, each with the id of its write (7) and the server's clock (13, milliseconds)
 --   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16)
 -- A wipe leaves '@m' behind, so that stamps never begin anew and an older copy elsewhere is known to be older.
-local WIPED, TRIMMED = '*wiped*', '-------'
+local WIPED, RESTORED, BEGUN, TRIMMED = '*wiped*', '*copied', '*begun*', '-------'
 local LATELY_BYTES = 400            -- enough for ten fields or so; what is dropped raises the horizon
 local LATELY_US = 1200 * 1000000    -- twenty minutes: nothing that a host has kept for longer is ever merged
 local ADDITIONS = 6
@@ -184,7 +185,8 @@ local function trim_lately(record)
     if #record.lately <= LATELY_BYTES and stamp > now - LATELY_US then
       return
     end
-    record.horizon, record.author = math.max(record.horizon, stamp), TRIMMED
+    local knows_of_older = record.author == WIPED or record.author == RESTORED or record.author == TRIMMED
+    record.horizon, record.author = math.max(record.horizon, stamp), knows_of_older and TRIMMED or BEGUN
     record.lately = string.sub(record.lately, name_ends + 24)
   end
 end

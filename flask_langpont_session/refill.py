@@ -1,0 +1,167 @@
+"""Gives Redis back what this host has of sessions, after it lost data: a restart without its file, FLUSHALL.
+
+Each worker gives what it has itself, and what the host shares of other workers' copies. The order does not matter: a
+copy says as of when it is, and of two the newer one wins, see ``restore.lua``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from itertools import chain, islice
+
+from .cookies import SIGNED_IN
+from .health import PRIMARY
+from .repository import SessionRepository
+from .stores.base import ErrorClass, Found, SharedCopy, StoreError
+from .stores.redis import new_write_id
+from .stores.redis_records import Restore
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+"""Copies per round trip."""
+
+_TIMEOUT = 2.0
+"""Seconds per call. Nobody waits for this."""
+
+_MOST_FAILURES = 10
+"""Times that some copies are tried before they are left: what refuses them must not keep all others waiting."""
+
+
+class Refill:
+    """What one worker gives back.
+
+    :param push: brings the auth records of sessions to Redis as the database has them.
+    """
+
+    def __init__(
+        self,
+        repository: SessionRepository,
+        push: Callable[[Sequence[str]], Found],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._repository = repository
+        self._push = push
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with nothing."""
+        self._lock = threading.Lock()
+        self._wanted: set[str] = set()
+        self._unverified: set[str] = set()
+        self._waiting: Iterator[SharedCopy] | None = None
+        self._failures = 0
+        self._given = 0
+
+    def ask_for(self, shard: str) -> None:
+        """A shard may have lost something."""
+        with self._lock:
+            self._wanted.add(shard)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything is still to be given back; what is put aside meanwhile may be part of it."""
+        return bool(self._wanted or self._unverified or self._waiting)
+
+    def is_due(self, shards: Collection[str], database: bool = False) -> bool:
+        """Whether anything can be given back now.
+
+        :param shards: those of Redis that answer; `database`: it answers.
+        """
+        wanted = self._wanted | (self._unverified if database else set())
+        return self._waiting is not None or not wanted.isdisjoint(shards)
+
+    def run(self, shards: Set[str], database: bool, end: float) -> bool:
+        """Give back as much as there is time for; what was in use lately comes first.
+
+        :param end: monotonic seconds; after these nothing more is begun.
+        :return: whether that was all.
+        :raises StoreError: Redis or the database does not answer. Run it again.
+        """
+        self._begin(shards, database)
+        while self._waiting is not None:
+            batch = list(islice(self._waiting, _BATCH))
+            if not batch:
+                self._waiting = None
+                log.info("%d categories of sessions were given back to Redis, or were there", self._given)
+                break
+            self._try(batch, database)
+            if self._clock() >= end:
+                return False
+        return True
+
+    def _begin(self, shards: Set[str], database: bool) -> None:
+        with self._lock:
+            begun = {shard for shard in self._wanted | (self._unverified if database else set()) if shard in shards}
+            self._wanted -= begun
+            self._unverified -= begun
+        if begun:
+            self._given = 0
+            self._waiting = chain(self._waiting or (), self._copies(begun))
+
+    def _try(self, batch: Sequence[SharedCopy], database: bool) -> None:
+        try:
+            self._give_back(batch, database)
+            self._failures = 0
+        except StoreError:
+            self._failures += 1
+            if self._failures < _MOST_FAILURES:
+                self._waiting = chain(batch, self._waiting or ())
+            else:
+                self._failures = 0
+                log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
+            raise
+
+    def _copies(self, shards: Set[str]) -> Iterator[SharedCopy]:
+        """This worker's, those that were used lately first; then what only others had."""
+        local, locate = self._repository.local, self._repository.health.locate
+        own = [copy for copy in local.held() if locate(copy.digest) in shards]
+        yield from sorted(own, key=lambda copy: copy.age)
+        after = 0
+        while page := self._repository.journal.shared_copies(_BATCH, after=after):
+            for copy in page.values():
+                if copy.kind and locate(copy.digest) in shards and local.category(copy.digest, copy.category) is None:
+                    yield copy
+            after = max(page)
+
+    def _give_back(self, batch: Sequence[SharedCopy], database: bool) -> None:
+        living = self._living({copy.digest for copy in batch if copy.kind == SIGNED_IN}, database)
+        wanted = []
+        for copy in batch:
+            if copy.kind == SIGNED_IN and copy.digest not in living:
+                continue
+            life_ms = self._life_of(copy)
+            if life_ms > 0:
+                guard = "alive" if copy.kind == SIGNED_IN else "free"
+                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms))
+        limits, write_id = self._repository.limits, new_write_id()
+        for reply in self._repository.primary.merge_all(wanted, limits=limits, timeout=_TIMEOUT, write_id=write_id):
+            if isinstance(reply, StoreError):
+                if reply.error_class is not ErrorClass.DATA:
+                    raise reply
+            elif reply.status == "late":
+                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+            else:
+                self._given += reply.status == "merged"
+
+    def _life_of(self, copy: SharedCopy) -> int:
+        """What is left of its life, milliseconds: it was in use when it was last seen, or later."""
+        repository = self._repository
+        return repository.life_of(copy.category, copy.kind, repository.settings.life) - int(copy.age * 1000)
+
+    def _living(self, digests: Set[str], database: bool) -> set[str]:
+        """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were
+        lost."""
+        asked = sorted(digests)
+        answers = dict(zip(asked, self._repository.primary.auths(asked, timeout=_TIMEOUT), strict=True))
+        living = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row}
+        unknown = [digest for digest, answer in answers.items() if answer.auth is None]
+        if unknown and database:
+            living |= self._push(unknown).rows.keys()
+        elif unknown:  # when it answers: again
+            self._unverified.update(map(self._repository.health.locate, unknown))
+        return living

@@ -1,0 +1,80 @@
+-- Gives one category back what a host has of it, after this server may have lost it. record.lua stands before this.
+--   KEYS  the auth hash, the category's hash
+--   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
+--         life of a record without fields (ms), version of the copy, then field, value, …
+-- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
+-- what the newest copy says remains. A copy without fields is one of a category that was wiped.
+-- What a record knows of a field that is not there and was not written lately depends on what it began from: RESTORED or WIPED,
+-- that it was not there at the horizon; nothing (an id, BEGUN), nothing of older times; TRIMMED: it may have been deleted.
+-- Returns {'merged', stamp} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
+local digest, id = ARGV[2], ARGV[7]
+local max_fields, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
+local refused = refusal(KEYS[1], digest, ARGV[1], tonumber(ARGV[6]))
+if refused then
+  return refused
+end
+local record = open_record(KEYS[2], digest)
+if record.refusal then
+  return record.refusal
+end
+
+local version, copy, names = tonumber(ARGV[9]), {}, {}
+for i = 10, #ARGV, 2 do
+  copy[ARGV[i]] = ARGV[i + 1]
+  names[#names + 1] = ARGV[i]
+end
+for name in pairs(record.old) do
+  if not copy[name] then
+    names[#names + 1] = name
+  end
+end
+local is_newer = record.horizon <= version
+local author = record.author
+local began_from_nothing = not is_newer and author ~= WIPED and author ~= TRIMMED and author ~= RESTORED
+
+-- Fields that the record began with were written at its horizon: what comes now is older.
+if began_from_nothing and author ~= BEGUN then
+  local began = {}
+  for _, name in ipairs(names) do
+    if record.old[name] and not written_lately(record, name) then
+      began[#began + 1] = '\1' .. name .. '\1' .. author .. string.format('%016.0f', record.horizon)
+    end
+  end
+  local lately = table.concat(began) .. record.lately
+  if #lately <= LATELY_BYTES then
+    record.lately, record.horizon, record.author = lately, version, RESTORED
+  end
+end
+
+local function stays(name)
+  local _, stamp = written_lately(record, name)
+  if stamp then
+    return stamp > version
+  end
+  return not is_newer and (record.old[name] or not began_from_nothing)
+end
+
+local function fits(name, value)
+  local old = record.old[name]
+  local bytes = record.bytes + #name + #value - (old and #name + #old or 0)
+  return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
+end
+
+local changes = record.stamp < version
+for _, name in ipairs(names) do
+  local value = copy[name] or false
+  if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(name, value)) then
+    put(record, name, value, id)
+    forget_lately(record, name)
+    changes = true
+  end
+end
+if not changes then
+  return {'merged', record.stamp}
+end
+if is_newer then
+  record.horizon, record.author = version, RESTORED
+elseif record.author == BEGUN and #ARGV < 10 then
+  record.author = TRIMMED  -- it was wiped: nothing older may come back
+end
+return {'merged', save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)}
