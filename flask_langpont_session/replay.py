@@ -6,11 +6,11 @@ is known to this host by the store alone:
 - **Reads.** Every worker of the host lays over each answer what the journal holds of that session: a revocation makes
   it dead, a newer row raises the version that is believed, changes are shown, and a category to which data is still to
   be brought counts as not known. (Without a file each worker does so for what it keeps itself.)
-- **Writes.** What is written of a category, or of auth, while changes of it wait goes behind them into the journal: what
-  this host acknowledged reaches the stores in that order.
-- **Other hosts** did not wait for this host's breakers before, and do not now: they believe a lease for VERIFY_INTERVAL,
-  and their own journals. How soon they hear of a revocation depends on how soon it is brought home, hence the order:
-  it comes before all data, and the database is told before Redis is.
+- **Writes.** What is written of a category, or of auth, while changes of it wait goes behind them into the journal:
+  what this host acknowledged reaches the stores in that order.
+- **Other hosts** never wait for this host's breakers: they believe a lease for VERIFY_INTERVAL, and their own journals.
+  How soon they hear of a revocation depends on how soon it is brought home, hence the order: it comes before all data,
+  and the database is told before Redis is.
 - **A Redis that lost data** is not believed by the fence, whichever breaker is closed. What Redis was not told while
   this worker could not see it is brought to it as soon as it is in use; until then a lease counts no longer than any.
 
