@@ -467,15 +467,16 @@ class SessionRepository:
         self._outbox.row_changed(row.digest, number)
         self.local.put_auth(updated, began, change=number)
         if waits and (ordinary := self._without_rights(change)):
-            self._outbox.keep(
-                plan, {AUTH: ordinary}, walk.level, self._now_us(row.digest)
-            )  # in the place of what waits
+            # In the place of what waits, which would else undo it.
+            self._outbox.keep(plan, {AUTH: ordinary}, walk.level, self._now_us(row.digest))
         return updated
 
     def _without_rights(self, change: CategoryChange) -> CategoryChange:
-        rights = {*self.settings.user_keys, *self.settings.privilege_keys}
-        sets = {key: value for key, value in change.sets.items() if key not in rights}
-        return CategoryChange(change.life_ms, sets=sets, deletes=change.deletes - rights, seen=change.seen)
+        rest = CategoryChange(change.life_ms, seen=change.seen)
+        for key, value in change.writes.items():
+            if key not in self.settings.user_keys and key not in self.settings.privilege_key_patterns:
+                rest.put(key, value)
+        return rest
 
     def _compete(self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk) -> AuthRow | None:
         """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from flask import Flask, session
 
 from example_app.servers import Valkey
-from flask_langpont_session import leases, monitor
+from flask_langpont_session import leases, monitor, replay
 from flask_langpont_session.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.health import READ, WRITE
+from flask_langpont_session.reconciler import Progress
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.testing import switched_off
@@ -56,7 +58,7 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
 ) -> None:
     """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
     monkeypatch.setattr(monitor, "_ANXIOUS", 0.2)
-    monkeypatch.setattr(monitor, "_COPIES_LINGER", 1.0)
+    monkeypatch.setattr(replay, "_COPIES_LINGER", 1.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before", source_lang="ja")
     there = browser(cut_off, here.cookie)
@@ -83,7 +85,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
 ) -> None:
     """Whoever recovers says so for the whole host; who has not is heard again only a little later."""
     monkeypatch.setattr(monitor, "_ANXIOUS", 600.0)
-    monkeypatch.setattr(monitor, "_COPIES_LINGER", 600.0)
+    monkeypatch.setattr(replay, "_COPIES_LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before")
     there = browser(cut_off, here.cookie)
@@ -168,7 +170,7 @@ def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
     if kind != "anonymous":
         client.post("/login/7")
     client.post("/set", json={"usage_count": 1, "input_text": "before"})
-    reconciler = state.monitor._reconciler
+    reconciler = state.monitor.replay.reconciler
     home: list[None] = []
     ask = RedisStore.read
 
@@ -177,7 +179,7 @@ def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
             return ask(store, digest, lives, **options)
         home.append(None)
         answer = ask(store, digest, lives, **options) if bringing.startswith("after") else None
-        assert reconciler.run(redis=True, database=True) is None
+        assert reconciler.run(redis=True, database=True).left is None
         assert waiting(app) == 0
         return answer or ask(store, digest, lives, **options)
 
@@ -355,8 +357,11 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     browser(other, here.cookie).get("/get/input_text")
     there = browser(cut_off, here.cookie)
     assert there.get("/get/input_text").json["value"] == "before"
-    reconciler = parts(one).monitor._reconciler
+    reconciler = parts(one).monitor.replay.reconciler
     copies = reconciler._copies
+
+    def once(redis: bool, database: bool, shards: Container[str]) -> Progress:
+        return reconciler._run_once(redis, database, shards, True, math.inf)
 
     def meanwhile(*arguments: Any) -> Any:
         assert there.post("/set", json={"input_text": "second"}).status_code == 200
@@ -368,7 +373,7 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
         assert there.post("/set", json={"input_text": "first"}).status_code == 200
         with monkeypatch.context() as patch:
             patch.setattr(reconciler, "_copies", meanwhile)
-            patch.setattr(reconciler, "run", lambda **stores: reconciler._run_once(**stores)[1])
+            patch.setattr(reconciler, "run", lambda redis, database, shards, **rest: once(redis, database, shards))
             parts(one).monitor.tick()
     wait_for(lambda: waiting(other) == 0, "everything home")
     assert here.get("/get/input_text").json["value"] == "second"

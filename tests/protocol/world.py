@@ -372,7 +372,7 @@ class World:
         """Whether every worker uses every store, and nothing waits to be brought to one."""
         if any(worker.health.open_stores() for worker in self.workers.values()):
             return False
-        if any(worker.monitor._incidents for worker in self.workers.values()):
+        if any(worker.monitor.replay.has_incidents for worker in self.workers.values()):
             return False
         waiting = ("writes", "revocations", "user_revocations", "pushes")
         return not any(host.journal.counts()[kind] for host in self.hosts.values() for kind in waiting)

@@ -1,0 +1,192 @@
+"""How fast a journal is brought home, and whether a store that comes back waits for it.
+
+``python -m benchmarks.replay --entries 100000`` fills a journal through sessions of an application whose primary is
+switched off, switches it on again and waits until nothing is left, on a real Valkey. Meanwhile the database is away
+for a second, once. ``--database postgresql`` has signed-in sessions in PostgreSQL, ``sqlite`` in SQLite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flask import Flask
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.cookies import SessionId
+from flask_langpont_session.extension import State, state_of
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.records import Loaded, Plan, Verdict
+from flask_langpont_session.stores.base import CategoryChange, ErrorClass, StoreError
+
+AWAY = 1.0
+"""Seconds for which the database does not answer."""
+
+KEYS = ("input_text", "partner_message", "context_info", "translation_context")
+"""What is written of each session; an entry each."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run found.
+
+    :param seconds: until all was home.
+    :param primary_back: seconds until requests used the primary again, since it answered.
+    :param database_back: the same of the database, during the replay; None: the replay was over before.
+    :param left_then: how many entries were left by then.
+    """
+
+    entries: int
+    sessions: int
+    seconds: float
+    per_second: float
+    primary_back: float
+    database_back: float | None
+    left_then: int
+
+
+def application(folder: Path, primary: Valkey, database_url: str, entries: int) -> State:
+    """The parts of an application on these servers."""
+    app = Flask("benchmark", instance_path=str(folder))
+    app.config.update(
+        SECRET_KEY="a key of the benchmarks, 32 bytes or more",
+        LANGPONT_SESSION_REDIS_URL=primary.url,
+        LANGPONT_SESSION_DATABASE_URL=database_url,
+        LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
+        LANGPONT_SESSION_LOCAL_CACHE_SIZE=1000,
+    )
+    LangPontSession(app)
+    state = state_of(app)
+    state.repository.database.create_tables()
+    state.repository.journal._max_entries = 2 * entries
+    state.monitor.tick()
+    return state
+
+
+def sessions(state: State, count: int, signed_in: float) -> Iterator[SessionId]:
+    """New sessions, a part of them signed in; those have their row, and their record in Redis."""
+    for number in range(count):
+        kind = "u" if number % 100 < signed_in * 100 else "a"
+        sid = SessionId(f"{number:043}", kind, False, int(time.time()), b"secret")
+        if kind == "u":
+            life = state.settings.life
+            state.repository.database.create(
+                sid.digest,
+                user_id=str(number),
+                payload={"_user_id": b'"%d"' % number},
+                idle_ms=life.idle_ms,
+                absolute_ms=life.absolute_ms,
+                timeout=5,
+            )
+        yield sid
+
+
+def fill(state: State, entries: int, signed_in: float) -> int:
+    """Put that many changes into the journal, as requests do while the primary is away. Returns how many are there."""
+    repository = state.repository
+    known = list(sessions(state, -(-entries // len(KEYS)), signed_in))
+    for begin in range(0, len(known), 1000):  # Redis knows those who signed in before the outage
+        state.monitor.replay.reconciler.push([sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"])
+    for shard in repository.health.shards:
+        repository.health.failed(StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ)
+    for sid in known:
+        sets = {key: b'"a text of that session"' for key in KEYS}
+        changes = {"translation": CategoryChange(0, sets=sets)}
+        plan = Plan(sid, sid, state.settings.life, Loaded(Verdict.ANONYMOUS), changes=changes)
+        repository.save(plan, repository.begin(digest=sid.digest))
+    return repository.journal.counts()["writes"]
+
+
+def left(state: State) -> int:
+    """How many changes wait."""
+    return state.repository.journal.counts()["writes"]
+
+
+@contextmanager
+def away(state: State) -> Iterator[None]:
+    """The database does not answer while this is open."""
+    database = state.repository.database
+    execute, down = database._bounded, True
+
+    def bounded(*arguments: object, **more: object) -> object:
+        if down:
+            raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "Away")
+        return execute(*arguments, **more)  # type: ignore[arg-type]
+
+    database._bounded = bounded  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        down = False
+
+
+def wait_for_use(state: State, store: str) -> float:
+    """Seconds until requests use a store again."""
+    began = time.monotonic()
+    while any(name.startswith(store) for name, _ in state.health.open_stores()):
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def measure(state: State, entries: int, signed_in: float) -> Result:
+    """One run."""
+    with state.monitor.paused():
+        waiting = fill(state, entries, signed_in)
+    state.monitor.ensure_started()
+    began = time.monotonic()
+    primary_back = wait_for_use(state, PRIMARY)
+    found: list[tuple[float, int]] = []
+
+    def lose_the_database() -> None:
+        with away(state):
+            state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Away", timed_out=True), WRITE)
+            time.sleep(AWAY)
+        found.append((wait_for_use(state, DATABASE), left(state)))
+
+    meanwhile = threading.Thread(target=lose_the_database)
+    meanwhile.start()
+    while left(state):
+        time.sleep(0.02)
+    seconds = time.monotonic() - began
+    meanwhile.join()
+    [(database_back, remained)] = found
+    return Result(
+        waiting,
+        -(-entries // len(KEYS)),
+        round(seconds, 2),
+        round(waiting / seconds, 1),
+        round(primary_back, 2),
+        round(database_back, 2) if remained else None,
+        remained,
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Run it, and print what was found as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--signed-in", type=float, default=0.5, help="the part of the sessions that is signed in")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    wanted = parser.parse_args(arguments)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="benchmarks-")))
+        primary = stack.enter_context(Valkey(folder / "valkey", appendonly=False))
+        url = f"sqlite:///{folder / 'sessions.sqlite3'}"
+        if wanted.database == "postgresql":
+            url = stack.enter_context(Postgres(folder / "postgres")).url
+        state = application(folder, primary, url, wanted.entries)
+        stack.callback(state.close)
+        print(json.dumps(asdict(measure(state, wanted.entries, wanted.signed_in)), indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
