@@ -32,7 +32,9 @@ local is_newer = record.horizon <= version
 local author = record.author
 local began_from_nothing = not is_newer and author ~= WIPED and author ~= TRIMMED and author ~= RESTORED
 
--- Fields that the record began with were written at its horizon: what comes now is older.
+local changes = record.stamp < version
+
+-- From here on the record knows what the copy knows. The fields it began with were written at its horizon, after that.
 if began_from_nothing and author ~= BEGUN then
   local began = {}
   for _, name in ipairs(names) do
@@ -43,7 +45,11 @@ if began_from_nothing and author ~= BEGUN then
   local lately = table.concat(began) .. record.lately
   if #lately <= LATELY_BYTES then
     record.lately, record.horizon, record.author = lately, version, RESTORED
+    changes = true
   end
+elseif began_from_nothing and #ARGV < 10 then
+  record.author = TRIMMED  -- it was wiped: nothing older may come back
+  changes = true
 end
 
 local function stays(name)
@@ -60,7 +66,6 @@ local function fits(name, value)
   return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
 end
 
-local changes = record.stamp < version
 for _, name in ipairs(names) do
   local value = copy[name] or false
   if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(name, value)) then
@@ -74,7 +79,5 @@ if not changes then
 end
 if is_newer then
   record.horizon, record.author = version, RESTORED
-elseif record.author == BEGUN and #ARGV < 10 then
-  record.author = TRIMMED  -- it was wiped: nothing older may come back
 end
 return {'merged', save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)}
