@@ -1,4 +1,4 @@
-"""Redis gets back what hosts hold of a category: in any order, without undoing what was written since. A real server."""
+"""Redis gets back what hosts hold of a category, in any order, without undoing what was written since. Real servers."""
 
 from __future__ import annotations
 
@@ -189,12 +189,9 @@ def test_what_waited_is_merged_into_what_came_back(server: Server, late: bool) -
     """A value that was made from the copy, or from an older one whose field is the same; one made from another value
     is a conflict."""
     version = server.write(lang="ja", usage="4")
-    if late:
-        version_of_copy = server.write(theme="dark")
-    else:
-        version_of_copy = version
+    copied = server.write(theme="dark") if late else version
     server.empty()
-    server.restore(version_of_copy, lang="ja", usage="4", theme="dark")
+    server.restore(copied, lang="ja", usage="4", theme="dark")
     steps = [
         MergeStep(Operation.SET, "lang", b"en", moment=version, base=b"ja"),
         MergeStep(Operation.ADD, "usage", 1, "token01"),

@@ -35,7 +35,7 @@ local began_from_nothing = not is_newer and author ~= WIPED and author ~= TRIMME
 local changes = record.stamp < version
 
 -- From here on the record knows what the copy knows. The fields it began with were written at its horizon, after that.
-if began_from_nothing and author ~= BEGUN then
+if began_from_nothing then
   local began = {}
   for _, name in ipairs(names) do
     if record.old[name] and not written_lately(record, name) then
@@ -43,13 +43,13 @@ if began_from_nothing and author ~= BEGUN then
     end
   end
   local lately = table.concat(began) .. record.lately
-  if #lately <= LATELY_BYTES then
+  if author ~= BEGUN and #lately <= LATELY_BYTES then
     record.lately, record.horizon, record.author = lately, version, RESTORED
     changes = true
+  elseif #ARGV < 10 then
+    record.author = TRIMMED  -- it was wiped: nothing older may come back
+    changes = true
   end
-elseif began_from_nothing and #ARGV < 10 then
-  record.author = TRIMMED  -- it was wiped: nothing older may come back
-  changes = true
 end
 
 local function stays(name)
