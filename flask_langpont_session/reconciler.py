@@ -214,16 +214,18 @@ class Reconciler:
 
     def _steps(self, redis: bool, database: bool, shards: Container[str], data: bool) -> Iterator[_Step]:
         """What is to be done, a batch at a time."""
-        if redis:
-            # Before the former id is buried, with what it has.
+        if redis and data:
             for carries in _pages(self._journal.pending_carries):
                 reached = [c for c in carries if self._locate(c.origin) in shards and self._locate(c.digest) in shards]
                 yield from (_Step(self._carry, some) for some in _unchained(reached))
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
                 yield _Step(partial(self._revoke_user, redis=redis, shards=shards), [user])
+        # What is still to be carried from a former id goes when that is buried.
+        needed = {carry.origin for carries in _pages(self._journal.pending_carries) for carry in carries}
         for revocations in _pages(partial(self._journal.pending_revocations, database=database, redis=redis)):
-            yield _Step(partial(self._revoke, redis=redis, database=database, shards=shards), revocations)
+            revoke = partial(self._revoke, redis=redis, database=database, shards=shards, needed=needed)
+            yield _Step(revoke, revocations)
         if redis and database:
             for pushes in _pages(self._journal.pending_pushes):
                 yield _Step(self._settle_pushes, [push for push in pushes if self._locate(push.digest) in shards])
@@ -285,7 +287,12 @@ class Reconciler:
             self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
 
     def _revoke(
-        self, entries: Sequence[PendingRevocation], redis: bool, database: bool, shards: Container[str]
+        self,
+        entries: Sequence[PendingRevocation],
+        redis: bool,
+        database: bool,
+        shards: Container[str],
+        needed: Container[str],
     ) -> bool:
         for entry in entries:
             self._repository.local.kill(entry.digest)
@@ -301,7 +308,8 @@ class Reconciler:
             if later:
                 self._journal.revoke(*sorted(later), in_database=True)
             self._journal.settle_revocation(*to_database, in_database=True)
-        to_redis = [e.digest for e in entries if redis and not e.in_redis and self._locate(e.digest) in shards]
+        lacking = [entry.digest for entry in entries if redis and not entry.in_redis and entry.digest not in needed]
+        to_redis = [digest for digest in lacking if self._locate(digest) in shards]
         if to_redis:
             tombstones = [(digest, versions[digest]) for digest in to_redis]
             self._redis.settle([], tombstones, self._categories, stamp_ms=0, timeout=_TIMEOUT)

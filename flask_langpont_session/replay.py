@@ -156,13 +156,16 @@ class Replay:
         with self._turn:
             redis, database = answering(self._repository)
             shards = answering_shards(self._repository)
-            is_drained = self._drain(redis, database, shards, seconds)
+            is_given = self._give_back(shards, database, seconds)
+            # Additions are made to what Redis is given back, not to nothing.
+            is_drained = self._drain(redis, database, shards, seconds, data=is_given)
             self._settle_incidents(shards, database)
-            return self._give_back(shards, database, seconds) and is_drained
+            return is_given and is_drained
 
-    def _drain(self, redis: bool, database: bool, shards: frozenset[str], seconds: float) -> bool:
+    def _drain(self, redis: bool, database: bool, shards: frozenset[str], seconds: float, *, data: bool) -> bool:
         """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again.
 
+        :param data: changes of sessions too.
         :return: whether nothing more can be done at once.
         """
         is_empty = self._guarded(self._journal.is_empty)
@@ -171,19 +174,19 @@ class Replay:
         began, lost = self._clock(), self._health.lost_shards
         if is_empty in (True, None) or began < self._next_drain:
             return True
-        progress = self._replay(redis, database, shards, seconds) if redis or database else None
+        progress = self._replay(redis, database, shards, seconds, data) if redis or database else None
         if redis and not database and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
-        if redis and not lost and not self._refill.is_due(shards) and not self._somebody_needs_copies():
+        if redis and not lost and data and not self._somebody_needs_copies():
             self._guarded(self._journal.clear_copies)
         if redis and lost and not (progress and progress.moved):
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
         return progress is None or progress.is_through
 
-    def _replay(self, redis: bool, database: bool, shards: frozenset[str], seconds: float) -> Progress | None:
+    def _replay(
+        self, redis: bool, database: bool, shards: frozenset[str], seconds: float, data: bool
+    ) -> Progress | None:
         """What was brought home; None: another worker of the host is at it, or it was interrupted."""
-        # Additions are made to what Redis is given back, not to nothing.
-        data = not self._refill.is_due(shards)
         try:
             with self._journal.alone() as is_alone:
                 if not is_alone:

@@ -635,7 +635,7 @@ class Session(SessionMixin):
         """
         wanted = self._repository.table.features[feature]
         behaviour = self._behaviour(wanted)
-        if behaviour is not Behaviour.LOCAL_CACHE_FALLBACK:
+        if behaviour not in (Behaviour.LOCAL_CACHE_FALLBACK, Behaviour.PRIMARY):
             return behaviour is not Behaviour.DISABLE_FEATURE
         self._stored(wanted.category)
         gap = self._load().gaps.get(wanted.category)

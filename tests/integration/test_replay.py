@@ -1,0 +1,399 @@
+"""I22: no store that is back waits for what is brought home; what is brought home keeps its order. Real servers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from flask import session
+
+from example_app.processes import wait_until
+from example_app.servers import Valkey
+from flask_langpont_session.cookies import SIGNED_IN
+from flask_langpont_session.extension import State
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.reconciler import _PIPELINE
+from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.journal import Carry, PendingWrite
+from flask_langpont_session.stores.redis import RedisStore
+
+from .behind import LONG, browser, entry, row, sign_in, wait_until_home
+from .conftest import MakeApp, cookie_of, parts
+
+BOTH = (READ, WRITE)
+
+
+def name(number: int) -> str:
+    """A digest."""
+    return f"{number:043}"
+
+
+def write(digest: str, key: str, value: str, **more: Any) -> PendingWrite:
+    about: dict[str, Any] = {"kind": "a", "category": "translation", "operation": Operation.SET, **more}
+    return PendingWrite(digest=digest, field=key, value=f'"{value}"'.encode(), moment=1, **about)
+
+
+def lose(state: State, *stores: str) -> None:
+    for store in stores:
+        for way in BOTH:
+            state.health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), way)
+
+
+@contextmanager
+def slowed(store: type, method: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """That method takes longer. When it was called, monotonic seconds."""
+    called: list[float] = []
+    real = getattr(store, method)
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        called.append(time.monotonic())
+        time.sleep(seconds)
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, method, slow)
+        yield called
+
+
+# -- beside recovery ---------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the replay takes: here far longer than the database was away."""
+    app = make_app()
+    state = parts(app)
+    with state.monitor.paused():
+        lose(state, PRIMARY)
+        state.repository.journal.put([write(name(number), "input_text", "x") for number in range(5000)])
+        monkeypatch.setattr("flask_langpont_session.reconciler._BATCH", 20)
+    with slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
+        state.monitor.ensure_started()
+        wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay", LONG)
+        lose(state, DATABASE)
+        time.sleep(1.0)
+        began = time.monotonic()
+        wait_until(lambda: not state.health.open_stores(), "the database in use", LONG)
+        assert time.monotonic() - began < 5
+        assert app.test_client().post("/login/7").status_code == 200
+        assert state.repository.journal.counts()["writes"] > 1000
+    wait_until_home(app)
+
+
+def test_a_journal_that_cannot_be_brought_home_keeps_no_store_from_requests(
+    make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is shown all the same, and what is written goes behind it."""
+    app = make_app()
+    state, client = parts(app), sign_in(app, input_text="before")
+    with state.monitor.paused():
+        lose(state, PRIMARY)
+        assert client.post("/set", json={"input_text": "during"}).status_code == 200
+
+        def fails(*arguments: Any, **more: Any) -> Any:
+            raise StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RedisStore, "merge_all", fails)
+            state.monitor.recover(PRIMARY, BOTH)
+            state.monitor.tick()
+            assert not state.health.open_stores()
+            assert client.get("/get/input_text").json["value"] == "during"
+            assert client.post("/set", json={"partner_message": "after"}).status_code == 200
+            assert entry(primary, client.digest, "translation")["input_text"] == '"before"'
+            assert "partner_message" not in entry(primary, client.digest, "translation")
+        state.monitor.tick()
+        stored = entry(primary, client.digest, "translation")
+        assert (stored["input_text"], stored["partner_message"]) == ('"during"', '"after"')
+
+
+def test_a_sign_out_in_an_outage_holds_before_any_store_has_heard_of_it(make_app: MakeApp) -> None:
+    """I5, I8: on every worker of the host, although both stores are in use and say that it lives."""
+    app, sibling = make_app(), make_app()
+    client = sign_in(app)
+    assert browser(sibling, client.cookie).get("/who").json["user"] == "7"
+    with parts(app).monitor.paused(), parts(sibling).monitor.paused():
+        for worker in (app, sibling):
+            lose(parts(worker), PRIMARY, DATABASE)
+        assert browser(app, client.cookie).post("/logout").status_code == 200
+        for worker in (app, sibling):
+            for store in (PRIMARY, DATABASE):
+                parts(worker).monitor.recover(store, BOTH)
+        assert row(app, client.digest)["live"]
+        for worker in (app, sibling):
+            assert browser(worker, client.cookie).get("/who").json["user"] is None
+        parts(sibling).monitor.tick()
+        assert not row(app, client.digest)["live"]
+
+
+def test_auth_that_is_written_after_an_outage_is_not_undone_by_what_waits(make_app: MakeApp) -> None:
+    """I18: also if it is what it was before the outage."""
+    app = make_app()
+    state, client = parts(app), sign_in(app)
+    client.post("/set", json={"daily_limit": 1})
+    with state.monitor.paused():
+        lose(state, DATABASE)
+        assert client.post("/set", json={"daily_limit": 2}).status_code == 200
+        state.monitor.recover(DATABASE, BOTH)
+        assert client.get("/get/daily_limit").json["value"] == 2
+        assert client.post("/set", json={"daily_limit": 1}).status_code == 200
+        assert client.get("/get/daily_limit").json["value"] == 1
+        state.monitor.tick()
+        assert client.get("/get/daily_limit").json["value"] == 1
+
+
+def test_a_right_that_is_granted_while_other_auth_waits_takes_it_along(make_app: MakeApp) -> None:
+    """Rights never wait; what is written with them takes the place of what does."""
+    app = make_app()
+    state, client = parts(app), sign_in(app)
+    client.post("/set", json={"daily_limit": 1})
+    with state.monitor.paused():
+        lose(state, DATABASE)
+        assert client.post("/set", json={"daily_limit": 2}).status_code == 200
+        state.monitor.recover(DATABASE, BOTH)
+        assert client.post("/set", json={"daily_limit": 1, "user_role": "editor"}).status_code == 200
+        state.monitor.tick()
+        assert client.get("/get/daily_limit").json["value"] == 1
+        assert client.get("/get/user_role").json["value"] == "editor"
+
+
+# -- data under former ids ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_still_to_be_carried_is_not_known(make_app: MakeApp, primary: Valkey) -> None:
+    """I16: a list that is made of nothing meanwhile does not replace the one that comes."""
+    app = make_app()
+
+    @app.get("/available")
+    def available() -> str:
+        return str(session.available("translation_state"))  # type: ignore[attr-defined]
+
+    state = parts(app)
+    client: Any = app.test_client()
+    cookie = cookie_of(client.post("/set", json={"input_text": "old", "context_info": "old"}))
+    old = browser(app, cookie or "")
+    with state.monitor.paused():
+        state.repository.local.clear()
+        lose(state, PRIMARY)
+        new = cookie_of(old.post("/login/7"))
+        assert state.repository.journal.counts()["carries"] == 1
+        state.monitor.recover(PRIMARY, BOTH)
+        now = browser(app, new or "")
+        assert now.get("/available").text == "False"
+        assert now.post("/set", json={"partner_message": "new"}).status_code == 200
+        assert now.get("/get/partner_message").json["value"] == "new"
+        state.monitor.tick()
+        shown = now.get("/all").json
+        assert now.get("/available").text == "True"
+    assert (shown["input_text"], shown["context_info"], shown["partner_message"]) == ("old", "old", "new")
+
+
+def test_what_was_written_under_the_new_id_is_newer_than_what_is_carried(make_app: MakeApp) -> None:
+    """A write without a look at it, and an addition; carried over two changes of id."""
+    app = make_app()
+    state = parts(app)
+    journal = state.repository.journal
+    first, second, third = name(1), name(2), name(3)
+    with state.monitor.paused():
+        lose(state, PRIMARY)
+        journal.put([write(first, "input_text", "old"), write(first, "context_info", "old")])
+        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.tick()
+        lose(state, PRIMARY)
+        journal.put([], Carry(first, second, "a", ["translation"]))
+        journal.put([write(third, "input_text", "new")], Carry(second, third, "a", ["translation"]))
+        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.tick()
+        [copy] = state.repository.primary.copies([(third, "translation")], timeout=5)
+    assert copy.fields == {"input_text": b'"new"', "context_info": b'"old"'}
+    assert not journal.counts()["carries"] + journal.counts()["writes"]
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------
+
+
+def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And pushes: a transaction, a question and a round trip for each few hundred of them."""
+    app = make_app()
+    state = parts(app)
+    database, life = state.repository.database, state.settings.life
+    for number in range(3 * _PIPELINE):
+        database.create(
+            name(number), user_id="7", payload={"_user_id": b'"7"'}, idle_ms=life.idle_ms, absolute_ms=life.absolute_ms
+        )
+    dead, alive = [[name(number) for number in range(3 * _PIPELINE) if number % 2 == odd] for odd in (0, 1)]
+    with state.monitor.paused():
+        state.monitor.tick()
+        lose(state, PRIMARY)
+        state.repository.journal.revoke(*dead)
+        for digest in alive:
+            state.repository.journal.queue_push(digest)
+        state.monitor.recover(PRIMARY, BOTH)
+        with (
+            slowed(RedisStore, "_run", 0, monkeypatch) as asked,
+            slowed(Database, "_bounded", 0, monkeypatch) as questions,
+        ):
+            while state.repository.journal.counts()["revocations"] + state.repository.journal.counts()["pushes"]:
+                state.monitor.replay.run_once()
+    assert len(asked) <= 20
+    assert len(questions) <= 20
+    answers = state.repository.primary.auths([name(number) for number in range(3 * _PIPELINE)], timeout=5)
+    lives = [bool(answer.auth and answer.auth.row) for answer in answers]
+    assert lives == [number % 2 == 1 for number in range(3 * _PIPELINE)]
+
+
+def test_one_that_cannot_be_brought_home_keeps_no_other_one_waiting(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails together is tried one by one."""
+    app = make_app()
+    state = parts(app)
+    real = Database.revoke_many
+
+    def fails(database: Database, digests: Any, timeout: float | None = None) -> Any:
+        if name(7) in digests:
+            raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "LockTimeout", timed_out=True)
+        return real(database, digests, timeout)
+
+    with state.monitor.paused():
+        state.repository.journal.revoke(*(name(number) for number in range(20)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "revoke_many", fails)
+            state.monitor.replay.run_once()
+            assert [left.digest for left in state.repository.journal.pending_revocations()] == [name(7)]
+        state.monitor.replay.run_once()
+        assert state.repository.journal.counts()["revocations"] == 0
+
+
+def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice ends after its time, and the next one begins with them; data goes on where it was."""
+    app = make_app()
+    state = parts(app)
+    journal = state.repository.journal
+    monkeypatch.setattr("flask_langpont_session.reconciler._BATCH", 10)
+    with state.monitor.paused(), slowed(RedisStore, "merge_all", 0.03, monkeypatch):
+        journal.put([write(name(number), "input_text", "x") for number in range(200)])
+        assert not state.monitor.replay.run_once(0.1)
+        left = journal.counts()["writes"]
+        assert 0 < left < 200
+        journal.revoke(name(300))
+        assert not state.monitor.replay.run_once(0.01)
+        assert journal.counts()["revocations"] == 0
+        assert journal.counts()["writes"] in (left, left - 10)
+        while not state.monitor.replay.run_once():
+            pass
+        assert journal.counts()["writes"] == 0
+
+
+def test_nothing_is_dropped_for_its_age_while_it_is_brought_home(make_app: MakeApp) -> None:
+    """A second outage during the replay counts for nothing either; what waited too long before is dropped."""
+    app = make_app()
+    state = parts(app)
+    journal, reconciler = state.repository.journal, state.monitor.replay.reconciler
+    now = [time.time()]
+    journal._clock = lambda: now[0]
+    reconciler._now_ms = lambda: int(now[0] * 1000)
+    patience = state.settings.local_cache_ttl
+    with state.monitor.paused():
+        state.monitor.tick()
+        lose(state, PRIMARY)
+        journal.put([write(name(1), "input_text", "young")])
+        now[0] += patience - 1
+        state.monitor.recover(PRIMARY, BOTH)
+        now[0] += patience
+        lose(state, DATABASE)
+        state.monitor.recover(DATABASE, BOTH)
+        state.monitor.replay.run_once()
+        lose(state, PRIMARY)
+        journal.put([write(name(2), "input_text", "old")])
+        now[0] += patience + 1
+        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.replay.run_once()
+        copies = state.repository.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
+    assert [bool(copy.fields) for copy in copies] == [True, False]
+    assert journal.counts()["writes"] == 0
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+def test_both_threads_outlive_any_surprise(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The monitor goes on probing and the replay goes on replaying after an error that nobody knows."""
+    app = make_app()
+    state, left = parts(app), {"watch": 3, "run_once": 3}
+
+    def surprise(part: Any, what: str) -> None:
+        real = getattr(part, what)
+
+        def surprised(*arguments: Any) -> Any:
+            left[what] -= 1
+            if left[what] >= 0:
+                raise RuntimeError("a surprise")
+            return real(*arguments)
+
+        monkeypatch.setattr(part, what, surprised)
+
+    surprise(state.monitor, "watch")
+    surprise(state.monitor.replay, "run_once")
+    lose(state, PRIMARY)
+    state.repository.journal.put([write(name(1), "input_text", "x")])
+    state.monitor.ensure_started()
+    wait_until_home(app)
+    assert max(left.values()) < 0
+    assert "a surprise" in caplog.text
+
+
+def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
+    """With threads of its own; its parent's are not there."""
+    app = make_app()
+    state = parts(app)
+    state.monitor.ensure_started()
+    wait_until(lambda: state.monitor.replay._pump._thread is not None, "the replay's thread", LONG)
+    state.repository.journal.put([write(name(1), "input_text", "x")])
+    with state.monitor.paused():
+        child = os.fork()
+        if not child:
+            state.monitor.ensure_started()
+            deadline = time.monotonic() + LONG
+            while state.repository.journal.counts()["writes"] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os._exit(int(state.repository.journal.counts()["writes"]))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a large journal; what is left waits."""
+    app = make_app()
+    state = parts(app)
+    monkeypatch.setattr("flask_langpont_session.reconciler._BATCH", 10)
+    with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
+        with state.monitor.paused():
+            state.repository.journal.put([write(name(number), "input_text", "x") for number in range(3000)])
+        state.monitor.ensure_started()
+        wait_until(lambda: bool(merged), "the replay", LONG)
+        state.monitor.stop()
+        assert not [thread for thread in threading.enumerate() if thread is state.monitor.replay._pump._thread]
+    assert state.repository.journal.counts()["writes"] > 0
+
+
+def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
+    """What other workers published can be given back too."""
+    app = make_app()
+    client = sign_in(app, input_text="mine")
+    with parts(app).monitor.paused():
+        client.get("/get/input_text")
+        parts(app).repository.publish_copies([""])
+        shared = parts(app).repository.journal.shared_copies().values()
+        assert {(copy.digest, copy.category, copy.kind) for copy in shared} >= {
+            (client.digest, "translation", SIGNED_IN)
+        }
+        assert all(isinstance(copy.copy, CategoryCopy) for copy in shared)
