@@ -62,7 +62,7 @@ def test_d7_strangers_cannot_crowd_out_users(host: HostMaker) -> None:
         look(browser, sibling, 0)
         with still_cut(*a.workers):
             notes = {f"note{number}": "x" for number in range(150)}
-            answers = here.many([None] * 700, "/set", notes)
+            answers = here.many([None] * 700, "/set", notes) + here.many([None] * 200, "/set", {"note": "x"})
             assert {status for status, _, _ in answers} == {200}
             send(browser, here, "/append", 2, entry="6")
             send(browser, here, "/set", 2, input_text="during")
@@ -85,8 +85,7 @@ def still_cut(*workers: Worker) -> Iterator[None]:
 
 def test_d8_writers_that_wait_for_a_slow_disk_lose_nothing(stage: Stage) -> None:
     """64 requests at once write to the journal through four workers, and keeping takes 6 ms each time."""
-    settings = {"HEALTH_INTERVAL": 0.2, "DATABASE_TIMEOUT": 2.0}  # the budget is the default
-    with stage.host("a", 4, slow_commit=0.006, **settings) as a:
+    with stage.host("a", 4, slow_commit=0.006, HEALTH_INTERVAL=0.2) as a:  # the budget is the default
         with cut(*a.workers), ThreadPoolExecutor(len(a.workers)) as pool:
             asked = [
                 pool.submit(worker.many, [None] * 160, "/set", {"input_text": "during"}, threads=16)
@@ -102,18 +101,21 @@ def test_d8_writers_that_wait_for_a_slow_disk_lose_nothing(stage: Stage) -> None
         assert lost <= len(answers) / 20  # on a machine that does nothing else: none
 
 
-def test_d9_a_journal_that_another_process_holds_is_waited_for_within_the_budget(stage: Stage, tmp_path: Path) -> None:
-    """A request waits 0.3 s for all stores together. What could not be kept is counted."""
-    with stage.host("a", 1, HEALTH_INTERVAL=0.2, DATABASE_TIMEOUT=2.0) as a:
+def test_d9_a_journal_that_another_process_holds_is_waited_for_within_the_budget(stage: Stage) -> None:
+    """A request waits 0.3 s for all stores together; the quickest of several shows it. What is not kept is counted."""
+    with stage.host("a", 1, HEALTH_INTERVAL=0.2) as a:
         [worker] = a.workers
-        browser = session_of("visitor", worker)
+        visitor = session_of("visitor", worker)
+        users = [session_of("user", worker, user=str(number)) for number in range(4)]
         with cut(worker):
-            send(browser, worker, "/set", 2, input_text="during")
+            send(visitor, worker, "/set", 2, input_text="during")
             with held(worker.journal):
-                took = [browser.send("/set", input_text=f"held {number}").seconds for number in range(5)]
-            shown = look(browser, worker, 2)["text"]
-        assert min(took) < 0.8, took
-        assert shown == "held 4" or reported(worker) >= 1
+                writes = [visitor.send("/set", input_text=f"held {number}").seconds for number in range(8)]
+                ends = [user.send("/sign-out").seconds for user in users]
+            shown = look(visitor, worker)["text"]
+        assert shown == "held 7" or reported(worker) >= 1
+        assert min(writes) < 0.47, writes
+        assert min(ends) < 0.75, ends
 
 
 @contextmanager

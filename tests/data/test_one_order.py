@@ -19,12 +19,12 @@ def test_d3_what_was_carried_to_a_new_id_is_there_for_a_sibling_that_reaches_red
         look(browser, lost, 0)
         with cut(lost):
             send(browser, lost, f"/{change}", 2, **({"user": "7"} if change == "sign-in" else {}))
-            assert send(browser, healthy, "/append", 0, entry="6")["user"] == "7"
+            assert send(browser, healthy, "/set", 0, source_lang="next")["user"] == "7"
             assert send(browser, healthy, "/count", 0)["count"] == COUNTED + 1
         for worker in a.workers:
             shown = look(browser, worker, 0)
-            assert (shown["list"], shown["count"]) == ([*FIVE, 6], COUNTED + 1)
-            assert (shown["user"], shown["text"]) == ("7", "before")
+            assert (shown["list"], shown["count"]) == (FIVE, COUNTED + 1)
+            assert (shown["user"], shown["text"], shown["blind"]) == ("7", "before", "next")
 
 
 def test_i18_writes_of_two_workers_of_one_host_are_in_the_order_in_which_they_were_acknowledged(

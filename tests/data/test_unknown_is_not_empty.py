@@ -11,7 +11,7 @@ from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import Worker
 
 from .conftest import HostMaker
-from .support import FIVE, KINDS, at_level, cut, look, send, session_of
+from .support import FIVE, KINDS, at_level, cut, home, look, send, session_of
 
 Way = Callable[[HostMaker, str], AbstractContextManager[tuple[Worker, Browser]]]
 
@@ -54,7 +54,22 @@ def evicted(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
 
 @contextmanager
 def restarted(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
-    """The worker was started while Redis could not be reached."""
+    """The worker was killed, and no request for the session came before Redis was lost."""
+    with host(workers=1) as a:
+        [worker] = a.workers
+        browser = session_of(kind, worker)
+        worker.kill()
+        assert not worker.running
+        worker.start()
+        home(worker)
+        with cut(worker):
+            yield worker, browser
+        assert_kept(browser, worker)
+
+
+@contextmanager
+def restarted_in_the_outage(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
+    """What the worker shared with its host before it was killed is all that there is."""
     with host(workers=1) as a:
         [worker] = a.workers
         browser = session_of(kind, worker)
@@ -79,7 +94,7 @@ def new_here(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", [evicted, restarted, new_here])
+@pytest.mark.parametrize("way", [evicted, restarted, restarted_in_the_outage, new_here])
 def test_d5_a_session_of_which_there_is_no_copy_is_not_empty(host: HostMaker, way: Way, kind: str) -> None:
     """A page hears that the feature is not available; a list made of nothing does not replace the real one."""
     with way(host, kind) as (worker, browser):
