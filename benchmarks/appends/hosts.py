@@ -197,7 +197,9 @@ class Stage:
             for number in range(workers):
                 own = dict(settings) | dict(each[number] if number < len(each) else {})
                 folder = self.folder / f"{name}{number + 1}"
-                worker = Worker(self, folder, self.folder / f"{name}.sqlite3", own, slow_commit=slow_commit, direct=direct)
+                worker = Worker(
+                    self, folder, self.folder / f"{name}.sqlite3", own, slow_commit=slow_commit, direct=direct
+                )
                 ends.callback(worker.close)
                 made.append(worker)
             with ThreadPoolExecutor(workers) as pool:
