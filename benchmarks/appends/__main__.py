@@ -1,4 +1,4 @@
-"""``python -m benchmarks.appends``: list-append over several hosts while everything fails; exit status 1: data was lost."""
+"""``python -m benchmarks.appends``: list-append over several hosts while everything fails. Status 1: data was lost."""
 
 from __future__ import annotations
 

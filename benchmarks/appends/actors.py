@@ -179,9 +179,7 @@ class Actor:
         old = self.browser.copy()
         answer = self._ask("sign-in", user=str(self.user))
         if answer.ok and self.browser.cookie != old.cookie:
-            self.signed_in = True
-            if old.cookie:
-                self.graves.append(old)
+            self.signed_in = True  # what the visitor had is carried, and left under the old id to run out
         elif answer.status == 503:
             time.sleep(PAUSE)
         else:

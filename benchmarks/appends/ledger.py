@@ -1,13 +1,14 @@
 """What was acknowledged about one list and what else was read, and what the end says of it. Pure: no I/O, no clock.
 
-As Jepsen's checkers for list-append do it: every number is appended once, so an entry that is missing, doubled or out of
-order can be named. A session is used by one request at a time: each read began after all that was acknowledged before.
+As Jepsen's checkers for list-append do it: every number is appended once, so an entry that is missing, doubled or out
+of order can be named. One request at a time uses a session: each read began after all that was acknowledged before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 
@@ -91,7 +92,7 @@ class Life:
             destroyed=len(missing & self.read_back),
             foreign=len(set(entries) - self.entries),
             twice=len(entries) - len(set(entries)),
-            disordered=sum(later < earlier for earlier, later in zip(entries, entries[1:], strict=False)),
+            disordered=sum(later < earlier for earlier, later in pairwise(entries)),
             increments_lost=max(0, self.counted - shown["count"]),
             increments_twice=max(0, shown["count"] - self.counted - self.perhaps_counted),
             texts_lost=int(shown["blind"] not in self.texts),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from example_app.processes import wait_until
 from tests.faults.proxy import REFUSE
@@ -17,10 +18,10 @@ from .verdict import Verdict, look_in_a_last_outage, verdict
 
 VERIFY_INTERVAL = 1
 
-SETTINGS = {"HEALTH_INTERVAL": 0.5, "VERIFY_INTERVAL": VERIFY_INTERVAL, "GRACE": 3}
+SETTINGS: dict[str, Any] = {"HEALTH_INTERVAL": 0.5, "VERIFY_INTERVAL": VERIFY_INTERVAL, "GRACE": 3}
 """Of all workers; what is not named has its default."""
 
-PATIENT = {
+PATIENT: dict[str, Any] = {
     "REDIS_TIMEOUT": 3.0,
     "REDIS_CONNECT_TIMEOUT": 3.0,
     "DATABASE_TIMEOUT": 3.0,
@@ -32,7 +33,7 @@ PATIENT = {
 SMALL = {"LOCAL_CACHE_SIZE": 5}
 """Of the first worker of each host: it serves more sessions than it keeps copies of."""
 
-AGING = {"LOCAL_CACHE_TTL": 3}
+AGING: dict[str, Any] = {"LOCAL_CACHE_TTL": 3}
 """Of the second host: an outage of three seconds is one of level 3 there."""
 
 SETTLING = 120.0

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from benchmarks.appends.hosts import Stage
+from benchmarks.appends.hosts import LONG, Stage
 from example_app.processes import wait_until
 
 from .conftest import HostMaker
@@ -40,9 +40,10 @@ def test_i25_redis_was_killed_and_comes_back_empty(stage: Stage, host: HostMaker
             )
 
 
+@pytest.mark.parametrize("reading", [False, True], ids=["unseen", "read meanwhile"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: str) -> None:
-    """As soon as that is noticed, without an outage."""
+def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: str, reading: bool) -> None:
+    """As soon as that is noticed, without an outage; also if one worker has seen before that nothing is there."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of(kind, here)
@@ -50,6 +51,9 @@ def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: st
         with stage.redis.client() as client:
             client.flushall()
             assert not list(client.scan_iter(match="session:translation:*"))
+        if reading:
+            look(browser, here)
+        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed", LONG)
         for worker in a.workers:
             wait_until(
                 lambda worker=worker: whole(look(browser, worker)) == (FIVE, COUNTED, "before"),  # type: ignore[misc]

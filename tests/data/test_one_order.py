@@ -1,4 +1,4 @@
-"""D3, D4, I17, I18: what waits in the journal is neither passed by later writes of its host, nor lost to other fields."""
+"""D3, D4, I17, I18: what waits in the journal is neither passed by its host, nor lost to another field."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, cut, look, reported, send, session_of
 
-NOTHING = {"list": [], "text": None, "count": 0, "theme": None, "blind": None, "user": None}
+NOTHING: dict[str, object] = {"list": [], "text": None, "count": 0, "theme": None, "blind": None, "user": None}
 
 
 @pytest.mark.parametrize("reached", ["no worker", "the sibling"])
@@ -54,7 +54,7 @@ def test_d10_the_limit_of_a_category_is_kept_by_the_merge(host: HostMaker) -> No
         browser = b.browser()
         send(browser, elsewhere, "/set", 0, input_text="x" * size)
         with cut(lost):
-            for key in ("partner_message", "context_info", "language_pair"):
+            for key in ("partner_message", "context_info"):
                 send(browser, lost, "/set", 2, **{key: "y" * (size // 2)})
         assert look(browser, elsewhere, 0)["text"] == "x" * size
         assert reported(lost) >= 1
@@ -64,7 +64,7 @@ def test_d10_the_limit_of_a_category_is_kept_by_the_merge(host: HostMaker) -> No
 
 @pytest.mark.parametrize("change", ["sign-in", "regenerate"])
 def test_d11_what_the_table_hides_in_an_outage_is_carried_to_a_new_id(host: HostMaker, change: str) -> None:
-    """Language and theme were chosen before; at level 2 they are neither shown nor written, and there again at level 0."""
+    """Language and theme were chosen before; at level 2 they are not shown, and at level 0 they are there again."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of("visitor" if change == "sign-in" else "user", here)
