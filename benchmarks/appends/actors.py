@@ -97,7 +97,7 @@ class Actor:
         self.browser = Browser(host.workers[0].url)
         self.signed_in = False
         #: A grant was refused: it may have been made all the same.
-        self._in_doubt = False
+        self.in_doubt = False
         self.life = Life()
         self.clears: list[Clear] = []
         #: Browsers with the cookies of sessions that ended.
@@ -171,7 +171,7 @@ class Actor:
         if answer.ok and self.browser.cookie != old.cookie and old.cookie:
             self.graves.append(old)
         elif answer.status == 503:
-            self._in_doubt = True
+            self.in_doubt = True
         elif not answer.ok:
             self._abandon()
 
@@ -193,7 +193,7 @@ class Actor:
         if self.browser.cookie == old.cookie:
             self.browser.cookies.pop(COOKIE, None)
         self.graves.append(old)
-        self.signed_in, self._in_doubt = False, False
+        self.signed_in, self.in_doubt = False, False
         self.life = Life()
         self.life.themes.update({None, *self._themes_of(self.browser)})
 
@@ -229,7 +229,7 @@ class Actor:
         if shown["user"] not in (None, self.expected):
             self._crowd.errors.append(f"{self.user} is shown as {shown['user']}")
         if self.signed_in and shown["user"] is None and not shown["unverified"]:
-            if self._in_doubt:
+            if self.in_doubt:
                 self._abandon()
             else:
                 self._crowd.strangers += 1
@@ -238,7 +238,7 @@ class Actor:
         """It is not known under which id the session goes on, if at all."""
         self._crowd.abandoned += 1
         self.browser.cookies.clear()
-        self.signed_in, self._in_doubt = False, False
+        self.signed_in, self.in_doubt = False, False
         self.life = Life()
 
     def look_for_cleared(self, entries: Sequence[int]) -> None:

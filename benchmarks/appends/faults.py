@@ -77,14 +77,14 @@ class Play:
     stage: Stage
     crowd: Crowd
     workers: Sequence[Worker]
-    #: (lane, kind) → how often it was in force.
-    happened: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: "lane kind" → how often it was in force and, of those on the network, met anything.
+    bites: Counter[str] = field(default_factory=Counter)
     diary: list[str] = field(default_factory=list)
 
     def run(self, plan: dict[str, Sequence[Episode]]) -> None:
         """Return when all is over; everything runs again then."""
         began = time.monotonic()
-        lanes: dict[str, Callable[[Episode], None]] = {
+        lanes: dict[str, Callable[[Episode], bool]] = {
             "redis": self._redis,
             "server": self._server,
             "database": self._database,
@@ -95,12 +95,11 @@ class Play:
             for each in playing:
                 each.result()
 
-    def _play(self, began: float, lane: Callable[[Episode], None], episodes: Sequence[Episode], name: str) -> None:
+    def _play(self, began: float, lane: Callable[[Episode], bool], episodes: Sequence[Episode], name: str) -> None:
         for episode in episodes:
             time.sleep(max(0.0, began + episode.at - time.monotonic()))
             start = time.monotonic() - began
-            lane(episode)
-            self.happened[name, episode.kind] += 1
+            self.bites[f"{name} {episode.kind}"] += lane(episode)
             self.diary.append(f"{start:6.2f}–{time.monotonic() - began:6.2f} {name} {episode.kind}")
 
     # -- the ways ----------------------------------------------------------------------------------------------------
@@ -115,16 +114,18 @@ class Play:
             return [worker for worker in self.workers if worker.journal == one.journal]
         return [one]
 
-    def _redis(self, episode: Episode) -> None:
+    def _redis(self, episode: Episode) -> bool:
         fault = next(way for way in WAYS if way.name == episode.kind)
-        self._fail([worker.redis for worker in self._met(episode)], fault, episode.seconds)
+        return self._fail([worker.redis for worker in self._met(episode)], fault, episode.seconds)
 
-    def _database(self, episode: Episode) -> None:
+    def _database(self, episode: Episode) -> bool:
         fault = next(way for way in DATABASE_WAYS if way.name == episode.kind)
-        self._fail([worker.database for worker in self._met(episode)], fault, episode.seconds)
+        return self._fail([worker.database for worker in self._met(episode)], fault, episode.seconds)
 
     @staticmethod
-    def _fail(proxies: Sequence[LateProxy], fault: Fault, seconds: float) -> None:
+    def _fail(proxies: Sequence[LateProxy], fault: Fault, seconds: float) -> bool:
+        """Whether it met anything."""
+        before = [proxy.hits[fault.name] for proxy in proxies]
         try:
             for proxy in proxies:
                 proxy.impose(fault)
@@ -132,10 +133,11 @@ class Play:
         finally:
             for proxy in proxies:
                 proxy.heal()
+        return [proxy.hits[fault.name] for proxy in proxies] != before
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def _server(self, episode: Episode) -> None:
+    def _server(self, episode: Episode) -> bool:
         redis = self.stage.redis
         if episode.kind == "freeze":
             redis.freeze()
@@ -145,10 +147,12 @@ class Play:
             redis.kill()
             time.sleep(episode.seconds)
             redis.start()
+        return True
 
-    def _worker(self, episode: Episode) -> None:
+    def _worker(self, episode: Episode) -> bool:
         worker = self.workers[int(episode.whom[1] * len(self.workers))]
         getattr(self, f"_{episode.kind}")(worker, episode.seconds)
+        return True
 
     def _kill(self, worker: Worker, seconds: float) -> None:
         self.crowd.down.add(worker)

@@ -81,7 +81,7 @@ def run(
             crowd.errors.append(f"not settled within {SETTLING:g} s: {waiting}")
         say(f"settled after {settled} s; answers: {dict(crowd.answers)}")
         time.sleep(1.5 * VERIFY_INTERVAL)
-        made_verdict = verdict(crowd, everybody)
+        made_verdict = verdict(crowd, everybody, play.bites)
         showing = _last_outage(crowd, everybody)
         if showing:
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")

@@ -30,3 +30,5 @@ def test_every_acknowledged_append_is_there_at_the_end_or_reported(
     assert not found.wrong, "\n".join([found.table(), *diary])
     assert found.acknowledged["append"] > 2 * SECONDS, "hardly anything was acknowledged: that proves nothing"
     assert {0, 2} <= found.levels.keys()
+    lanes = {name.split()[0] for name, number in found.faults.items() if number}
+    assert lanes >= {"redis", "server", "database", "worker"}, found.faults
