@@ -24,9 +24,9 @@ PAUSE = 0.12
 GRANTS = frozenset({"sign-in", "regenerate"})
 """What may be refused with 503 while the database does not answer; nothing else may."""
 
-SIGNED_IN = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 3, "regenerate": 3, "sign-out": 2}
+SIGNED_IN = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "sign-out": 1}
 SIGNED_OUT = {"append": 40, "look": 10, "count": 10, "text": 5, "sign-in": 30}
-VISITOR = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 3, "regenerate": 3, "clear": 5}
+VISITOR = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "clear": 5}
 """What an actor does next, by weight."""
 
 
@@ -99,6 +99,8 @@ class Actor:
         #: A grant was refused: it may have been made all the same.
         self.in_doubt = False
         self.life = Life()
+        #: This one and those before it.
+        self.lives = [self.life]
         self.clears: list[Clear] = []
         #: Browsers with the cookies of sessions that ended.
         self.graves: list[Browser] = []
@@ -163,7 +165,7 @@ class Actor:
             self.life.is_uncertain()
             return
         self.clears.append(Clear(frozenset(self.life.entries)))
-        self.life = Life()
+        self._begin()
 
     def _do_regenerate(self) -> None:
         old = self.browser.copy()
@@ -194,7 +196,7 @@ class Actor:
             self.browser.cookies.pop(COOKIE, None)
         self.graves.append(old)
         self.signed_in, self.in_doubt = False, False
-        self.life = Life()
+        self._begin()
         self.life.themes.update({None, *self._themes_of(self.browser)})
 
     def _themes_of(self, browser: Browser) -> set[str | None]:
@@ -239,7 +241,12 @@ class Actor:
         self._crowd.abandoned += 1
         self.browser.cookies.clear()
         self.signed_in, self.in_doubt = False, False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Another list from here on."""
         self.life = Life()
+        self.lives.append(self.life)
 
     def look_for_cleared(self, entries: Sequence[int]) -> None:
         """Whether anything comes back that was cleared."""

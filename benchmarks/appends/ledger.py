@@ -20,12 +20,14 @@ class Life:
     :ivar firm: of those, the ones acknowledged at level 0.
     :ivar read_back: entries that a later answer has shown.
     :ivar possible: entries without such an answer: they may be there or not.
+    :ivar older: how often an answer that called the feature available lacked what an earlier one had shown.
     """
 
     acknowledged: list[int] = field(default_factory=list)
     firm: set[int] = field(default_factory=set)
     read_back: set[int] = field(default_factory=set)
     possible: set[int] = field(default_factory=set)
+    older: int = 0
     counted: int = 0
     perhaps_counted: int = 0
     #: The texts that the blind key may have; None: none.
@@ -50,6 +52,7 @@ class Life:
 
     def saw(self, entries: Sequence[int]) -> None:
         """A list was shown by an answer that called the feature available."""
+        self.older += bool(self.read_back.difference(entries))
         self.read_back |= self.entries.intersection(entries)
 
     def added(self, shown: Mapping[str, Any] | None) -> None:

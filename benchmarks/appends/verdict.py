@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,9 @@ from .ledger import Judgement
 
 WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
 """Counters of the package that cover a write which is not there."""
+
+_ASKING = 4
+"""Questions at once."""
 
 INCREMENTS = (*WRITES, "increments_in_doubt")
 """And an addition."""
@@ -42,6 +46,7 @@ class Verdict:
     strangers: int
     abandoned: int
     faults: Mapping[str, int]
+    older: int
     wrong: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, str]]:
@@ -51,6 +56,7 @@ class Verdict:
         yield "appends acknowledged", str(self.acknowledged["append"])
         yield "… lost", f"{found.lost + found.firm_lost} ({found.firm_lost} of them acknowledged at level 0)"
         yield "older entries destroyed", f"{found.destroyed}, in {self.lists_damaged} lists"
+        yield "answers that lacked older entries", str(self.older)
         yield "entries twice / out of order / foreign", f"{found.twice} / {found.disordered} / {found.foreign}"
         yield "blind writes lost / themes lost", f"{found.texts_lost} / {found.themes_lost}"
         yield "increments acknowledged", str(self.acknowledged["count"])
@@ -82,8 +88,9 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         judged = _judge(actor, workers, wrong)
         found += judged
         damaged += judged.destroyed > 0
-    graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
-    showing = sum(_shows_anything(grave, workers) for _, grave in graves)
+    graves = [grave for actor in crowd.actors for grave in actor.graves]
+    with ThreadPoolExecutor(_ASKING) as pool:
+        showing = sum(pool.map(lambda grave: _shows_anything(grave, workers), graves))
     clears = [clear for actor in crowd.actors for clear in actor.clears]
     made = Verdict(
         seed=crowd.seed,
@@ -99,6 +106,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         strangers=crowd.strangers,
         abandoned=crowd.abandoned,
         faults=faults,
+        older=sum(life.older for actor in crowd.actors for life in actor.lives),
         wrong=wrong,
     )
     wrong += _wrong(made)

@@ -19,7 +19,7 @@ from tests.faults.proxy import REFUSE
 from .conftest import HostMaker
 from .support import cut, look, reported, send, session_of
 
-ENTRIES = 3000
+ENTRIES = 5000
 """Of the journal that is replayed."""
 
 AGAIN = 4.0
