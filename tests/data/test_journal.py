@@ -19,7 +19,7 @@ from tests.faults.proxy import REFUSE
 from .conftest import HostMaker
 from .support import cut, look, reported, send, session_of
 
-ENTRIES = 5000
+ENTRIES = 4000
 """Of the journal that is replayed."""
 
 AGAIN = 4.0
@@ -88,7 +88,7 @@ def test_d8_writers_that_wait_for_a_slow_disk_lose_nothing(stage: Stage) -> None
     with stage.host("a", 4, slow_commit=0.006, HEALTH_INTERVAL=0.2) as a:  # the budget is the default
         with cut(*a.workers), ThreadPoolExecutor(len(a.workers)) as pool:
             asked = [
-                pool.submit(worker.many, [None] * 160, "/set", {"input_text": "during"}, threads=16)
+                pool.submit(worker.many, [None] * 120, "/set", {"input_text": "during"}, threads=16)
                 for worker in a.workers
             ]
             answers = [answer for one in asked for answer in one.result()]
@@ -102,20 +102,28 @@ def test_d8_writers_that_wait_for_a_slow_disk_lose_nothing(stage: Stage) -> None
 
 
 def test_d9_a_journal_that_another_process_holds_is_waited_for_within_the_budget(stage: Stage) -> None:
-    """A request waits 0.3 s for all stores together; the quickest of several shows it. What is not kept is counted."""
+    """A request waits 0.3 s for all stores together; the quickest of several shows it."""
     with stage.host("a", 1, HEALTH_INTERVAL=0.2) as a:
         [worker] = a.workers
         visitor = session_of("visitor", worker)
-        users = [session_of("user", worker, user=str(number)) for number in range(4)]
-        with cut(worker):
-            send(visitor, worker, "/set", 2, input_text="during")
-            with held(worker.journal):
-                writes = [visitor.send("/set", input_text=f"held {number}").seconds for number in range(8)]
-                ends = [user.send("/sign-out").seconds for user in users]
-            shown = look(visitor, worker)["text"]
-        assert shown == "held 7" or reported(worker) >= 1
+        users = [session_of("user", worker, user=str(number)) for number in range(3)]
+        with cut(worker), held(worker.journal):
+            writes = [visitor.send("/set", input_text=f"held {number}").seconds for number in range(6)]
+            ends = [user.send("/sign-out").seconds for user in users]
         assert min(writes) < 0.47, writes
         assert min(ends) < 0.75, ends
+
+
+def test_i19_what_a_held_journal_could_not_keep_is_counted(stage: Stage) -> None:
+    """The request was answered all the same."""
+    with stage.host("a", 1, HEALTH_INTERVAL=0.2) as a:
+        [worker] = a.workers
+        visitor = session_of("visitor", worker)
+        with cut(worker):
+            with held(worker.journal):
+                send(visitor, worker, "/set", input_text="held")
+            shown = look(visitor, worker)["text"]
+        assert shown == "held" or reported(worker) >= 1
 
 
 @contextmanager
