@@ -196,13 +196,9 @@ class Actor:
             self.browser.cookies.pop(COOKIE, None)
         self.graves.append(old)
         self.signed_in, self.in_doubt = False, False
+        themes = self.life.themes
         self._begin()
-        self.life.themes.update({None, *self._themes_of(self.browser)})
-
-    def _themes_of(self, browser: Browser) -> set[str | None]:
-        """What is carried over a sign-out is looked at once, and not held against any promise."""
-        answer = browser.at(self._worker().url).get("/look") if browser.cookie else None
-        return {answer.json["theme"]} if answer is not None and answer.ok else set()
+        self.life.themes |= themes  # carried to an anonymous session, which has nothing else of it
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
