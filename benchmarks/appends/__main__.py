@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .faults import LANES
 from .run import run
 
 
@@ -19,7 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="repeat what another run has drawn")
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="of each host")
-    parser.add_argument("--no-faults", action="store_true", help="nothing fails: nothing may be lost")
+    parser.add_argument("--only", metavar="LANES", help=f"what fails, of {','.join(LANES)}; '': nothing, patiently")
     parser.add_argument("--verbose", action="store_true", help="every fault, and how often what was answered how")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
     options = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> int:
             seed=seed,
             hosts=options.hosts,
             workers=options.workers,
-            faults=not options.no_faults,
+            lanes=LANES if options.only is None else [lane for lane in options.only.split(",") if lane],
             say=(lambda text: print(text, file=sys.stderr)) if options.verbose else lambda text: None,
         )
     print(found.table())

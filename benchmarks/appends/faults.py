@@ -24,6 +24,9 @@ WAYS = (REFUSE, RESET, HANG, delay(0.3), STALL_REPLY, SWALLOW_REPLY, hold_reques
 
 DATABASE_WAYS = (REFUSE, RESET, HANG)
 
+LANES = ("redis", "server", "database", "worker")
+"""The ways to Redis, its server, the ways to the database, the workers."""
+
 COMPUTING = 6
 """Requests at once that keep a worker busy."""
 
@@ -91,7 +94,7 @@ class Play:
             "worker": self._worker,
         }
         with ThreadPoolExecutor(len(lanes)) as pool:
-            playing = [pool.submit(self._play, began, lane, plan[name], name) for name, lane in lanes.items()]
+            playing = [pool.submit(self._play, began, lanes[name], plan[name], name) for name in plan]
             for each in playing:
                 each.result()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from example_app.processes import wait_until
 from tests.faults.proxy import REFUSE
 
 from .actors import Crowd
-from .faults import Play, plan
+from .faults import LANES, Play, plan
 from .hosts import LONG, Host, Stage, Worker, staged
 from .verdict import Verdict, look_in_a_last_outage, verdict
 
@@ -58,22 +58,21 @@ def run(
     seed: int,
     hosts: int = 2,
     workers: int = 2,
-    faults: bool = True,
+    lanes: Collection[str] = LANES,
     say: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
     """What is there after so many seconds of random faults.
 
-    :param faults: False: nothing fails, as a proof that the rest of it is right.
+    :param lanes: what may fail; nothing: the stores have time, and nothing may be lost.
     :param say: is told what goes on.
     """
-    with running(folder, hosts, workers, patient=not faults) as (stage, made):
+    with running(folder, hosts, workers, patient=not lanes) as (stage, made):
         everybody = [worker for host in made for worker in host.workers]
         with Crowd(made, seed) as crowd:
             play = Play(stage, crowd, everybody)
-            if faults:
-                play.run(plan(seed, seconds))
-            else:
-                time.sleep(seconds)
+            began = time.monotonic()
+            play.run({lane: episodes for lane, episodes in plan(seed, seconds).items() if lane in lanes})
+            time.sleep(max(0.0, began + seconds - time.monotonic()))
         settled = _settle(stage, everybody)
         say("\n".join(sorted(play.diary)))
         if settled is None:

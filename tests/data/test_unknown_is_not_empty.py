@@ -11,7 +11,7 @@ from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import Worker
 
 from .conftest import HostMaker
-from .support import FIVE, KINDS, at_level, cut, home, look, send, session_of
+from .support import COUNTED, FIVE, KINDS, at_level, cut, home, look, send, session_of
 
 Way = Callable[[HostMaker, str], AbstractContextManager[tuple[Worker, Browser]]]
 
@@ -30,6 +30,21 @@ def test_d1_what_is_written_where_nothing_can_be_read_replaces_nothing(host: Hos
                 assert not send(browser, worker, "/append", level, entry=str(entry))["available"]
         for worker in a.workers:
             assert_kept(browser, worker)
+
+
+@pytest.mark.parametrize("level", [3, 4])
+def test_i19_what_is_written_at_levels_3_and_4_is_for_the_request_only_and_counted(host: HostMaker, level: int) -> None:
+    """A blind write and an addition, too: the answer said that the feature is not available."""
+    aged = {"LOCAL_CACHE_TTL": 1} if level == 3 else {}
+    with host(workers=1, **aged) as a:
+        [worker] = a.workers
+        browser = session_of("user", worker)
+        with cut(worker, database=level == 4, level=level):
+            assert not send(browser, worker, "/set", level, input_text="during")["available"]
+            assert not send(browser, worker, "/count", level)["available"]
+        shown = look(browser, worker, 0)
+        assert (shown["text"], shown["count"]) == ("before", COUNTED)
+        assert worker.counters().get("request_only_writes", 0) >= 2
 
 
 def assert_kept(browser: Browser, worker: Worker) -> None:

@@ -17,6 +17,13 @@ from benchmarks.appends.run import SETTLING, run
 SECONDS = float(os.environ.get("LANGPONT_SOAK_SECONDS", "20"))
 
 
+def test_where_nothing_fails_nothing_is_found(tmp_path: Path) -> None:
+    """The checker does not cry wolf."""
+    found = run(tmp_path, seconds=4.0, seed=1, lanes=())
+    assert not found.wrong, found.table()
+    assert found.levels.keys() == {0} and found.acknowledged["append"] > 0
+
+
 @pytest.mark.timeout(SECONDS * 2 + SETTLING + 240)
 def test_every_acknowledged_append_is_there_at_the_end_or_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
