@@ -130,8 +130,9 @@ def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> Judgeme
     cleared = set[int]().union(*(clear.entries for clear in actor.clears))
     entries = [entry for entry in first["list"] if entry not in cleared]
     judged = actor.life.judge({**first, "list": entries})
-    if entries != first["list"]:
-        judged.increments_twice = 0  # they came back with what was cleared, which is noted already
+    if judged.increments_twice and actor.clears:
+        actor.clears[-1].undone = True  # the counter came back, as the list may have done
+        judged.increments_twice = 0
     return judged
 
 
