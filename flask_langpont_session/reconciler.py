@@ -69,6 +69,9 @@ _TIMEOUT = 2.0
 _PATIENCE = 10.0
 """Seconds for a batch of rows."""
 
+_LONG_AGO = 1
+"""Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""
+
 _BATCH = 500
 
 _AT_ONCE = 10
@@ -391,16 +394,14 @@ class Reconciler:
 
     def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is settled, one way or the other."""
-        replies = self._send(groups)
-        gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
-        if gone and database:
-            # Redis lost sessions that SQL may still know.
-            for number in gone:
-                replies[number] = self._merge_again(groups[number])
         settled: list[PendingWrite] = []
-        for group, reply in zip(groups, replies, strict=True):
+        failed: StoreError | None = None
+        for group, reply in self._send(groups):
+            if database and isinstance(reply, Merged) and reply.status == "gone":
+                reply = self._merge_again(group)  # Redis lost a session that SQL may still know
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
+                    failed = reply
                     continue
                 self._drop(group, "refused")
             elif reply.status in ("gone", "late"):
@@ -411,13 +412,14 @@ class Reconciler:
                 self._count(group, reply.outcomes)
             settled += group
         self._journal.forget_writes(settled, self._copies(settled))
-        failed = next((reply for reply in replies if isinstance(reply, StoreError)), None)
-        if failed is not None and failed.error_class is not ErrorClass.DATA:
+        if failed is not None:
             raise failed
         return set(settled)
 
-    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
-        """Send what waits for some categories, all in one round trip.
+    def _send(
+        self, groups: Sequence[Sequence[PendingWrite]]
+    ) -> list[tuple[Sequence[PendingWrite], Merged | StoreError]]:
+        """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice.
@@ -425,9 +427,11 @@ class Reconciler:
         write_id, now = new_write_id(), time.monotonic()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
-        self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
-        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in groups]
-        return self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        marked = self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
+        sent = _by_category(marked)
+        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in sent]
+        replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        return list(zip(sent, replies, strict=True))
 
     def _merge_for(self, group: Sequence[PendingWrite], sent_ms: int) -> Merge:
         first = group[0]
@@ -441,7 +445,10 @@ class Reconciler:
             row = self._push(group[0].digest)
         except StoreError as error:
             return error
-        return Merged("dead") if row is None else self._send([group])[0]
+        if row is None:
+            return Merged("dead")
+        again = self._send([group])
+        return again[0][1] if again and len(again[0][0]) == len(group) else Merged("late")
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -528,7 +535,7 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
 
 
 def _where_absent(key: str, value: bytes) -> MergeStep:
-    return MergeStep(Operation.SET, key, value, ABSENT)
+    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=_LONG_AGO)
 
 
 def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:

@@ -143,6 +143,7 @@ class SimMerge:
         self.limits = limits
         self.id = write_id
         self.changes = False
+        record.notes = True
         self._horizon, self._lag, self._author = record.horizon, record.lag, record.author
 
     def outcomes(self, steps: Iterable[MergeStep]) -> tuple[Outcome, ...]:
@@ -187,7 +188,7 @@ class SimMerge:
             if self.written_since(name, step.moment, step.doubts, by_time=True) is False:
                 record.put(name, None, self.id)
                 record.lately.pop(name, None)
-        record.notes, record.horizon, record.author = True, record.stamp, WIPED
+        record.horizon, record.author = record.stamp, WIPED
         record.lag = record.lag_of(step.moment)
         self.changes = True
         return Outcome.APPLIED

@@ -49,8 +49,8 @@ end
 -- names: the fields that are to be looked at; nil: all of them.
 local function open_record(key, digest, names)
   local record = {
-    key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, lag = 0,
-    author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {},
+    key = key, digest = string.sub(digest, 1, 11), is_own = false, notes = false, is_wiped = false, stamp = 0, horizon
+    = 0, lag = 0, author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {},
   }
   local meta = false
   if names then
@@ -83,7 +83,7 @@ local function open_record(key, digest, names)
     record.old = {}  -- there is nothing, or a foreign record, which holds nothing of ours
     return record
   end
-  record.is_own = true
+  record.is_own, record.notes = true, true
   record.stamp = tonumber(string.sub(meta, 12, 27))
   record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
   record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
@@ -119,6 +119,7 @@ local function forget_lately(record, name)
 end
 
 -- Has a field this value from now on (false: none). acknowledged: when its user was told so, 0: just now.
+-- It is noted, but for a record that a direct write begins: there the horizon says it of all fields.
 local function put(record, name, value, id, acknowledged)
   local old = record.old[name]
   if old then
@@ -132,7 +133,7 @@ local function put(record, name, value, id, acknowledged)
     record.order[#record.order + 1] = name
   end
   record.changed[name] = value
-  if record.is_own then  -- of a record that begins now, the horizon says it of all fields
+  if record.notes then
     forget_lately(record, name)
     local stamp = next_stamp(record)
     local noted = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
@@ -142,7 +143,7 @@ end
 
 -- All fields are gone, but for those that are put from here on.
 local function wipe(record)
-  record.had_own, record.is_own, record.is_wiped = record.is_own, true, true
+  record.notes, record.is_wiped = true, true
   record.bytes, record.count, record.old, record.lately = 0, 0, {}, ''
   record.horizon, record.lag, record.author = next_stamp(record), 0, WIPED
 end
@@ -232,7 +233,7 @@ local function save_record(record, life, id)
   end
   local begins = record.is_wiped or record.stamp == 0
   if begins and redis.call('EXISTS', record.key) == 1 then
-    if record.had_own then
+    if record.is_own then
       -- A script is not taken back: what its user may have no right to is tried on the record as it is. A script that
       -- has written, were it a DEL of nothing, may go on although the server is out of memory.
       redis.call('PEXPIRE', record.key, life)
