@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .categories import AUTH
 from .cookies import SIGNED_IN
@@ -39,7 +39,7 @@ from .stores.base import (
 from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
 from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis import new_write_id
-from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Answer, Merge, Merged, MergeStep, Outcome
+from .stores.redis_records import ABSENT, SINCE, TIME, Answer, Merge, Merged, MergeStep, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ class _Entry(Protocol):
 
 E = TypeVar("E", bound=_Entry)
 
+_Sent = tuple[Sequence[PendingWrite], Merged | StoreError]
+
 INCIDENT_MARGIN_MS = 60_000
 """Rows that changed up to a minute before an incident was noticed are brought to Redis again: no replica lags behind
 for longer, and no clock is off by more."""
@@ -89,8 +91,8 @@ _HOLD_MS = 6_000
 _PIPELINE = 200
 """Rows per round trip."""
 
-CARRIED = "carried"
-"""The id of the writes that bring data from a former id to the present one."""
+_LONG_AGO = 1
+"""Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""
 
 
 class Progress(NamedTuple):
@@ -217,7 +219,7 @@ class Reconciler:
         if redis and data:
             for carries in _pages(self._journal.pending_carries):
                 reached = [c for c in carries if self._locate(c.origin) in shards and self._locate(c.digest) in shards]
-                yield from (_Step(self._carry, some) for some in _unchained(reached))
+                yield from (_Step(partial(self._carry, database=database), some) for some in _unchained(reached))
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
                 yield _Step(partial(self._revoke_user, redis=redis, shards=shards), [user])
@@ -450,24 +452,49 @@ class Reconciler:
             renewed = waiting[-1].seq
         return True
 
-    def _carry(self, entries: Sequence[PendingCarry]) -> bool:
-        """Bring what sessions had under former ids to the present ones, as far as nothing is there."""
+    def _carry(self, entries: Sequence[PendingCarry], database: bool) -> bool:
+        """Bring what sessions had under former ids to the present ones, where nothing is there. Whether any is done."""
         wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=_TIMEOUT), strict=True))
-        merges = []
+        merges = {
+            entry: [
+                self._merge_of(entry.digest, name, entry.kind, [_where_absent(*item) for item in fields.items()], guard)
+                for name in entry.categories
+                if (fields := copies[entry.origin, name].fields)
+            ]
+            for entry in entries
+            if (guard := "alive" if entry.kind == SIGNED_IN else "free")
+        }
+        statuses = self._carried(merges)
+        gone = [entry for entry in entries if "gone" in statuses[entry]]
+        if gone and database:
+            known = self.push([entry.digest for entry in gone])
+            statuses |= {entry: {"dead"} for entry in gone if entry.digest not in known.rows}
+            statuses |= self._carried({entry: merges[entry] for entry in gone if entry.digest in known.rows})
         for entry in entries:
-            guard = "new" if entry.kind == SIGNED_IN else "free"
-            for name in entry.categories:
-                steps = [_where_absent(*item) for item in copies[entry.origin, name].fields.items()]
-                if steps:
-                    merges.append(self._merge_of(entry.digest, name, entry.kind, steps, guard))
-        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=CARRIED):
-            if isinstance(merged, StoreError):
-                raise merged
-            if merged.status == "late":
-                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
-        self._journal.forget_carries(entries)
-        return True
+            if "dead" in statuses[entry]:
+                for name in entry.categories:
+                    self._losses.note(Loss.MERGE_DROPPED, "session over", name)
+        done = [entry for entry in entries if not statuses[entry] & {"gone", "late"}]
+        self._journal.forget_carries(done)
+        return bool(done)
+
+    def _carried(self, merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, set[str]]:
+        """How the merges of each ended.
+
+        :raises StoreError: one of them failed.
+        """
+        every = [merge for some in merges.values() for merge in some]
+        replies = iter(self._redis.merge_all(every, limits=self._limits, timeout=_TIMEOUT, write_id=new_write_id()))
+        statuses: dict[PendingCarry, set[str]] = {}
+        for entry, some in merges.items():
+            statuses[entry] = set()
+            for _ in some:
+                reply = next(replies)
+                if isinstance(reply, StoreError):
+                    raise reply
+                statuses[entry].add(reply.status)
+        return statuses
 
     def _merge_of(
         self, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, shadow: bool = False
@@ -490,38 +517,35 @@ class Reconciler:
 
     def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is settled, one way or the other."""
-        replies = self._send(groups)
-        gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
-        if gone and database:
-            # Redis lost sessions that SQL may still know.
-            again = self._merge_again([groups[number] for number in gone])
-            for number, reply in zip(gone, again, strict=True):
-                replies[number] = reply
+        sent = self._send(groups)
+        gone = [group for group, reply in sent if _is_gone(reply)]
+        if gone and database:  # Redis lost sessions that SQL may still know
+            sent = [one for one in sent if not _is_gone(one[1])] + self._send_again(gone)
         settled: list[PendingWrite] = []
-        late: StoreError | None = None
-        for group, reply in zip(groups, replies, strict=True):
+        failed: StoreError | None = None
+        for group, reply in sent:
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
+                    failed = reply
                     continue
                 self._drop(group, "refused")
-            elif reply.status == "gone":
+            elif _is_gone(reply):
                 continue  # whether the session lives is not known
             elif reply.status == "late":
-                late = StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
-                continue  # and what comes after it must not be merged before it
+                failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+                continue
             elif reply.status == "dead":
                 self._drop(group, "session over")
             else:
                 self._count(group, reply.outcomes)
             settled += group
         self._journal.forget_writes(settled, self._copies(settled))
-        failed = next((r for r in replies if isinstance(r, StoreError) and r.error_class is not ErrorClass.DATA), None)
-        if (error := failed or late) is not None:
-            raise error
+        if failed is not None:  # what comes after it must not be merged before it
+            raise failed
         return set(settled)
 
-    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
-        """Send what waits for some categories, all in one round trip.
+    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+        """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice.
@@ -529,9 +553,11 @@ class Reconciler:
         write_id, now = new_write_id(), time.monotonic()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
-        self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
-        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in groups]
-        return self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        marked = self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
+        sent = _by_category(marked)
+        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in sent]
+        replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        return list(zip(sent, replies, strict=True))
 
     def _merge_for(self, group: Sequence[PendingWrite], sent_ms: int) -> Merge:
         first = group[0]
@@ -539,20 +565,17 @@ class Reconciler:
         steps = [_step(entry, sent_ms) for entry in group]
         return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
 
-    def _merge_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
-        """Of sessions that Redis does not know: as the database says."""
+    def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+        """Changes of sessions that Redis does not know: as the database says."""
         known = self.push(sorted({group[0].digest for group in groups}))
-        lives = [group for group in groups if group[0].digest in known.rows]
-        replies = iter(self._send(lives))
         damaged = StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
-        return [
-            next(replies)
-            if group[0].digest in known.rows
-            else damaged
-            if group[0].digest in known.damaged
-            else Merged("dead")
-            for group in groups
-        ]
+        sent = self._send([group for group in groups if group[0].digest in known.rows])
+        for group in groups:
+            if group[0].digest in known.damaged:
+                sent.append((group, damaged))
+            elif group[0].digest not in known.rows:
+                sent.append((group, Merged("dead")))
+        return sent
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -626,6 +649,10 @@ class Reconciler:
         return set(entries)
 
 
+def _is_gone(reply: Merged | StoreError) -> bool:
+    return isinstance(reply, Merged) and reply.status == "gone"
+
+
 def _is_for_database(entry: PendingWrite) -> bool:
     """Auth of a user is what the database says."""
     return entry.category == AUTH and entry.kind == SIGNED_IN and not entry.shadow
@@ -651,20 +678,26 @@ def _worse(left: StoreError | None, failed: StoreError) -> StoreError:
 
 
 def _where_absent(key: str, value: bytes) -> MergeStep:
-    return MergeStep(Operation.SET, key, value, ABSENT)
+    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=_LONG_AGO)
 
 
 def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
     if entry.operation is Operation.ADD:
         moment = entry.moment if entry.is_sent else sent_ms * 1000
-        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment)
-    base: bytes | Literal[False] | None = entry.base
-    if base is None and entry.base_is_known:
-        base = ABSENT_BASE  # the value was made from an absent one
-    mode = ABSENT if entry.basis is Basis.UNSEEN else SINCE
-    # What was brought from a former id is older than what was written under this one.
-    doubts = entry.doubts if mode == ABSENT else f"{entry.doubts}{CARRIED} "
-    return MergeStep(entry.operation, entry.field, entry.value or b"", mode, entry.moment, base, doubts)
+        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
+    return MergeStep(
+        entry.operation,
+        entry.field,
+        entry.value or b"",
+        _MODES[entry.basis],
+        entry.moment,
+        entry.base,
+        entry.doubts,
+        entry.acknowledged,
+    )
+
+
+_MODES = {Basis.BLIND: TIME, Basis.SEEN: SINCE, Basis.UNSEEN: ABSENT}
 
 
 def _may_apply(write: PendingWrite, row: AuthRow) -> bool:

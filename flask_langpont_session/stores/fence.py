@@ -137,7 +137,9 @@ class Fence:
             last answer took.
         """
         clock = self._clock
-        return int(at * 1000 + clock[2 if latest else 1]) if clock is not None and clock[0] is self.server else 0
+        if clock is None or clock[0] is not self.server:
+            return 0
+        return int(at * 1000 + (clock[2] if latest else clock[1]))
 
     def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
         """A server introduced itself. Returns what to believe of the connection.

@@ -36,7 +36,7 @@ def name(number: int) -> str:
 
 def write(digest: str, key: str, value: str, **more: Any) -> PendingWrite:
     about: dict[str, Any] = {"kind": "a", "category": "translation", "operation": Operation.SET, **more}
-    return PendingWrite(digest=digest, field=key, value=f'"{value}"'.encode(), moment=1, **about)
+    return PendingWrite(digest=digest, field=key, value=f'"{value}"'.encode(), moment=time.time_ns() // 1000, **about)
 
 
 def lose(state: State, *stores: str) -> None:

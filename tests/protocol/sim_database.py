@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from flask_langpont_session.leases import SLIDE_AFTER
-from flask_langpont_session.stores.base import AuthRow, Changes, ErrorClass, Fields, Position, RowState, StoreError
+from flask_langpont_session.stores.base import AuthRow, Changes, ErrorClass, Fields, Found, Position, RowState, StoreError
 from flask_langpont_session.stores.engines import PATIENT_SECONDS
 
 from .clock import Clock
@@ -292,6 +292,16 @@ class SimDatabase:
 
         return self._ask(timeout, effect)
 
+    def revoke_many(self, digests: Sequence[str], timeout: float | None = None) -> dict[str, int]:
+        """See the package."""
+
+        def effect() -> dict[str, int]:
+            ended = sorted({following for digest in digests for following in self.tables.ids_of(digest)})
+            dead = {digest: self.tables.kill(digest) for digest in ended}
+            return {digest: version for digest, version in dead.items() if version is not None}
+
+        return self._ask(timeout, effect)
+
     def kill(self, digest: str, timeout: float | None = None) -> int | None:
         """See the package."""
         return self._ask(timeout, lambda: self.tables.kill(digest))
@@ -332,6 +342,10 @@ class SimDatabase:
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """See the package."""
         return self._ask(timeout, lambda: self._rows(self.tables.of_user(user_id)))
+
+    def load_many(self, digests: Sequence[str], timeout: float) -> Found:
+        """See the package."""
+        return self._ask(timeout, lambda: Found({row.digest: row for row in self._rows(list(digests))}, frozenset()))
 
     def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
         """See the package."""

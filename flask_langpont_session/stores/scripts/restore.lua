@@ -39,12 +39,12 @@ if began_from_nothing then
   local began = {}
   for _, name in ipairs(names) do
     if record.old[name] and not written_lately(record, name) then
-      began[#began + 1] = '\1' .. name .. '\1' .. author .. string.format('%016.0f', record.horizon)
+      began[#began + 1] = '\1' .. name .. '\1' .. author .. string.format('%016.0f%06x', record.horizon, record.lag)
     end
   end
   local lately = table.concat(began) .. record.lately
   if author ~= BEGUN and #lately <= LATELY_BYTES then
-    record.lately, record.horizon, record.author = lately, version, RESTORED
+    record.lately, record.horizon, record.lag, record.author = lately, version, 0, RESTORED
     changes = true
   elseif #ARGV < 10 then
     record.author = TRIMMED  -- it was wiped: nothing older may come back
@@ -69,7 +69,7 @@ end
 for _, name in ipairs(names) do
   local value = copy[name] or false
   if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(name, value)) then
-    put(record, name, value, id)
+    put(record, name, value, id, 0)
     forget_lately(record, name)
     changes = true
   end
@@ -78,6 +78,7 @@ if not changes then
   return {'merged', record.stamp}
 end
 if is_newer then
-  record.horizon, record.author = version, RESTORED
+  record.horizon, record.lag, record.author = version, 0, RESTORED
+  record.stamp = record.stamp > 0 and math.max(record.stamp, version) or 0
 end
 return {'merged', save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)}
