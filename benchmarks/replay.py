@@ -99,7 +99,7 @@ def fill(state: State, entries: int, signed_in: float) -> int:
     for shard in repository.health.shards:
         repository.health.failed(StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ)
     for sid in known:
-        sets = {key: b'"a text of that session"' for key in KEYS}
+        sets = dict.fromkeys(KEYS, b'"a text of that session"')
         changes = {"translation": CategoryChange(0, sets=sets)}
         plan = Plan(sid, sid, state.settings.life, Loaded(Verdict.ANONYMOUS), changes=changes)
         repository.save(plan, repository.begin(digest=sid.digest))

@@ -29,10 +29,17 @@ class Server:
         """The server's clock, as a version."""
         return self.store.time_ms(timeout=5) * 1000
 
-    def write(self, wipe: bool = False, delete: str = "", **sets: str) -> int:
+    def write(self, delete: str | None = None, **sets: str) -> int:
         """A request's write. The version that it made."""
         encoded = {key: value.encode() for key, value in sets.items()}
-        change = CategoryChange(LIFE_MS, sets=encoded, deletes={delete} if delete else set(), wipe=wipe)
+        return self._write(CategoryChange(LIFE_MS, sets=encoded, deletes={delete} if delete else set()))
+
+    def wipe(self, **sets: str) -> int:
+        """The same, from nothing."""
+        encoded = {key: value.encode() for key, value in sets.items()}
+        return self._write(CategoryChange(LIFE_MS, sets=encoded, wipe=True))
+
+    def _write(self, change: CategoryChange) -> int:
         written = self.store.write(SID, {"ui": change}, guard="free", limits=LIMITS, timeout=5, write_id=new_write_id())
         return written.versions["ui"].after
 
@@ -99,7 +106,7 @@ def test_the_newest_copy_wins_in_any_order(server: Server, order: tuple[int, ...
 def test_a_wipe_that_a_host_knows_of_is_not_undone(server: Server, order: tuple[int, int]) -> None:
     """The copy that has it is newer than the one that does not."""
     before = server.write(lang="ja")
-    wiped = server.write(wipe=True)
+    wiped = server.wipe()
     copies = [(before, {"lang": "ja"}), (wiped, {})]
     server.empty()
     for number in order:
@@ -112,11 +119,14 @@ def test_a_wipe_that_a_host_knows_of_is_not_undone(server: Server, order: tuple[
 def test_a_wipe_is_not_undone_in_what_was_begun_after_the_loss(server: Server, order: tuple[int, int]) -> None:
     """What was written after the loss stays."""
     before = server.write(lang="ja", theme="dark")
-    wiped = server.write(wipe=True)
+    wiped = server.wipe()
     server.empty()
     server.write(more="1")
     for number in order:
-        server.restore(*[(before, "free"), (wiped, "free")][number], **[{"lang": "ja", "theme": "dark"}, {}][number])
+        if number:
+            server.restore(wiped)
+        else:
+            server.restore(before, lang="ja", theme="dark")
     assert server.fields == {"more": b"1"}
 
 
@@ -124,7 +134,7 @@ def test_a_wipe_after_the_loss_stands(server: Server) -> None:
     """No copy from before puts anything in its place."""
     before = server.write(lang="ja", theme="dark")
     server.empty()
-    server.write(wipe=True, lang="en")
+    server.wipe(lang="en")
     server.restore(before, lang="ja", theme="dark")
     assert server.fields == {"lang": b"en"}
 
@@ -144,7 +154,7 @@ def test_much_that_was_written_after_the_loss_keeps_nothing_from_coming_back(ser
     before = server.write(lang="ja")
     server.empty()
     for number in range(30):
-        server.write(**{f"a_key_with_a_long_name_{number}": "1"})
+        server.write(None, **{f"a_key_with_a_long_name_{number}": "1"})
     server.restore(before, lang="ja")
     server.restore(before + 1, lang="ja", more="1")
     assert len(server.fields) == 32

@@ -10,7 +10,16 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from flask_langpont_session.leases import SLIDE_AFTER
-from flask_langpont_session.stores.base import AuthRow, Changes, ErrorClass, Fields, Found, Position, RowState, StoreError
+from flask_langpont_session.stores.base import (
+    AuthRow,
+    Changes,
+    ErrorClass,
+    Fields,
+    Found,
+    Position,
+    RowState,
+    StoreError,
+)
 from flask_langpont_session.stores.engines import PATIENT_SECONDS
 
 from .clock import Clock

@@ -507,11 +507,10 @@ class SimRedisStore:
         def effect(node: Node) -> list[Merged]:
             if is_late(node, deadline_ms):
                 return [Merged("late") for _ in merges]
-            done = []
-            for one in merges:
-                is_merge = isinstance(one, Merge)
-                done.append(merge(node, one, limits, write_id) if is_merge else restore(node, one, limits, write_id))
-            return done
+            return [
+                merge(node, one, limits, write_id) if isinstance(one, Merge) else restore(node, one, limits, write_id)
+                for one in merges
+            ]
 
         return self._run(timeout, effect) if merges else []
 
