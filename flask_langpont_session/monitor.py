@@ -130,6 +130,7 @@ class Monitor:
         self._next_announcement = 0.0
         # By shard: when all was well there for certain, and since when it may have lost something.
         self._last_good: dict[str, float] = {}
+        self._well_until_ms: dict[str, int] = {}  # the same by its own clock
         self._began = self._clock()
 
     def ensure_started(self) -> None:
@@ -182,7 +183,7 @@ class Monitor:
         """Redis was exchanged for another server, or lost data: what changed lately is brought to it again, and what
         this worker holds."""
         self.replay.incident_since(self._last_good.get(shard, self._began), [shard])
-        self.replay.may_have_lost(shard)
+        self.replay.may_have_lost(shard, self._well_until_ms.get(shard, 0))
 
     def _run(self) -> None:
         while not self._stopping:
@@ -317,7 +318,7 @@ class Monitor:
         elif not self.replay.gives_back:
             locate = self._health.locate
             self._repository.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
-        self._last_good[shard] = self._clock()
+        self._last_good[shard], self._well_until_ms[shard] = self._clock(), canary.now_ms
 
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""

@@ -600,7 +600,7 @@ class Reconciler:
         shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
             kind = merged[digest, category]
-            local.put_category(digest, category, copy, kind=kind, is_truth=True)
+            local.put_category(digest, category, copy, kind=kind, began=copy.version, is_truth=True)
             shared.append(SharedCopy(digest, category, copy, kind=kind))
         return shared if are_needed else []
 

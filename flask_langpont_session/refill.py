@@ -27,6 +27,9 @@ _BATCH = 200
 _TIMEOUT = 2.0
 """Seconds per call. Nobody waits for this."""
 
+_CLOCKS_APART_US = 1_000_000
+"""Microseconds by which the clock of a server may be behind that of the one before."""
+
 _MOST_FAILURES = 10
 """Times that some copies are tried before they are left: what refuses them must not keep all others waiting."""
 
@@ -52,14 +55,22 @@ class Refill:
         """Begin with nothing."""
         self._lock = threading.Lock()
         self._wanted: set[str] = set()
+        self._well_until_us: dict[str, int] = {}
         self._unverified: set[str] = set()
         self._waiting: Iterator[SharedCopy] | None = None
         self._failures = 0
         self._given = 0
 
-    def ask_for(self, shard: str) -> None:
-        """A shard may have lost something."""
+    def ask_for(self, shard: str, well_until_ms: int) -> None:
+        """A shard may have lost something.
+
+        :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
+        """
+        well_us = max(0, well_until_ms * 1000 - _CLOCKS_APART_US)
         with self._lock:
+            if shard in self._wanted or shard in self._unverified or self._waiting is not None:
+                well_us = min(well_us, self._well_until_us.get(shard, well_us))
+            self._well_until_us[shard] = well_us
             self._wanted.add(shard)
 
     @property
@@ -137,7 +148,9 @@ class Refill:
             life_ms = self._life_of(copy)
             if life_ms > 0:
                 guard = "alive" if copy.kind == SIGNED_IN else "free"
-                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms))
+                # What began before the loss knows all that there was.
+                is_partial = copy.began > self._well_until_us.get(self._repository.health.locate(copy.digest), 0)
+                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms, is_partial))
         limits, write_id = self._repository.limits, new_write_id()
         for reply in self._repository.primary.merge_all(wanted, limits=limits, timeout=_TIMEOUT, write_id=write_id):
             if isinstance(reply, StoreError):

@@ -121,9 +121,12 @@ class Replay:
                 self._incidents[shard] = min(moment, self._incidents.get(shard, moment))
         self._next_renewal = 0.0
 
-    def may_have_lost(self, shard: str) -> None:
-        """A shard of Redis was exchanged for another server, or lost data: it gets back what this host holds."""
-        self._refill.ask_for(shard)
+    def may_have_lost(self, shard: str, well_until_ms: int) -> None:
+        """A shard of Redis was exchanged for another server, or lost data: it gets back what this host holds.
+
+        :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
+        """
+        self._refill.ask_for(shard, well_until_ms)
 
     def recovered(self) -> None:
         """A store is in use again."""

@@ -61,7 +61,8 @@ class Visibility:
         version = answered.version or answer.now_ms * 1000
         if remember and name in self.kept_locally:
             if answered.version:
-                self._local.put_category(digest, name, answered, kind=kind, is_truth=True)
+                began = answer.begun.get(name, 0)
+                self._local.put_category(digest, name, answered, kind=kind, began=began, is_truth=True)
             else:
                 self._local.put_absent(digest, name, version)
         loaded.versions[name] = version
@@ -169,7 +170,8 @@ class Visibility:
         for name in changes.keys() & self.kept_locally:
             change, (before, after) = changes[name], versions[name]
             if change.wipe or not before:  # nothing was there, or is left
-                self._local.put_category(digest, name, CategoryCopy(after, apply_change({}, change)), kind=kind)
+                copy = CategoryCopy(after, apply_change({}, change))
+                self._local.put_category(digest, name, copy, kind=kind, began=0 if change.wipe else after)
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
                 fields: Fields = apply_change(loaded.beneath.get(name, loaded.fields[name]), change)

@@ -185,6 +185,7 @@ class SharedCopy(NamedTuple):
     :ivar age: seconds for which it has known this version, or one as new.
     :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there. Then
         there is nothing that could be given back to Redis.
+    :ivar began: if the category began from nothing, as of when at the latest, as a version; 0: it did not.
     """
 
     digest: str
@@ -192,6 +193,7 @@ class SharedCopy(NamedTuple):
     copy: CategoryCopy
     age: float = 0.0
     kind: str = ""
+    began: int = 0
 
 
 class Operation(StrEnum):

@@ -502,7 +502,7 @@ def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, S
     """Those that are published, by number."""
     sql = "SELECT rowid, digest, category, version, fields, kind FROM copies WHERE rowid > ? ORDER BY rowid LIMIT ?"
     return {
-        number: SharedCopy(digest, category, CategoryCopy(version, _fields(blob)), kind=kind)
+        number: SharedCopy(digest, category, CategoryCopy(version, _fields(blob)), kind=kind, began=version)
         for number, digest, category, version, blob, kind in db.execute(sql, (after, limit))
     }
 

@@ -62,11 +62,13 @@ class _Held(NamedTuple):
 
     :param renewed_at: when its life is to be renewed, monotonic seconds.
     :param kind: of the session; empty: not known, or nothing was there.
+    :param began: see :class:`SharedCopy`.
     """
 
     copy: CategoryCopy
     renewed_at: float
     kind: str
+    began: int
 
 
 class _Floors(TTLCache[str, tuple[int, float], float]):
@@ -197,14 +199,23 @@ class LocalCopies:
         """The same, to be shared with the other workers of the host."""
         with self._lock:
             held = _find(self._copies, (digest, category))
-            return SharedCopy(digest, category, held.copy, kind=held.kind) if held else None
+            return SharedCopy(digest, category, held.copy, kind=held.kind, began=held.began) if held else None
 
     def put_category(
-        self, digest: str, category: str, copy: CategoryCopy, *, kind: str = "", is_truth: bool = False
+        self,
+        digest: str,
+        category: str,
+        copy: CategoryCopy,
+        *,
+        kind: str = "",
+        began: int | None = None,
+        is_truth: bool = False,
     ) -> None:
         """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
 
         :param kind: of the session; empty: it is not known.
+        :param began: if it began from nothing, as of when at the latest; 0: it did not. None: as what is kept; nothing
+            is: perhaps not before this version.
         :param is_truth: the primary said so just now: its version counts even if it is lower, because a category that
             was cleared begins anew.
         """
@@ -213,13 +224,13 @@ class LocalCopies:
             held = _find(self._copies, key)
             if held is None:
                 if not self.is_dead(digest):
-                    self._keep(digest, category, copy, kind)
+                    self._keep(digest, category, copy, kind, copy.version if began is None else began)
                 return
             known = held.copy  # what is kept is not dead: kill() takes it away
             if known.version > copy.version and not is_truth:
                 return
             if known.version != copy.version or known.fields != copy.fields or (kind and not held.kind):
-                self._keep(digest, category, copy, kind or held.kind)
+                self._keep(digest, category, copy, kind or held.kind, held.began if began is None else began)
             elif self._clock() >= held.renewed_at:
                 self._copies[key] = held._replace(renewed_at=self._renewal())
 
@@ -235,8 +246,9 @@ class LocalCopies:
             is_missing = held is not None and bool(held.kind)
             if held is not None and is_missing:
                 age = self._renewal() - held.renewed_at
-                self._missed[digest, category] = SharedCopy(digest, category, held.copy, age, held.kind), self._clock()
-            self._keep(digest, category, CategoryCopy(version, {}), "")
+                missed = SharedCopy(digest, category, held.copy, age, held.kind, held.began)
+                self._missed[digest, category] = missed, self._clock()
+            self._keep(digest, category, CategoryCopy(version, {}), "", version)
         if is_missing:
             self.on_missing(digest)
 
@@ -256,7 +268,8 @@ class LocalCopies:
             held = _find(self._copies, (digest, category))
             if held is not None and (known := held.copy).version < after:
                 version = after if known.version == before else known.version
-                self._keep(digest, category, CategoryCopy(version, apply(known.fields)), kind or held.kind)
+                copy = CategoryCopy(version, apply(known.fields))
+                self._keep(digest, category, copy, kind or held.kind, held.began)
 
     def kill(self, digest: str) -> None:
         """The session is dead: forget it, and let nothing of it be kept again."""
@@ -306,7 +319,7 @@ class LocalCopies:
             self._copies.expire()
             kept = [(key, _find(self._copies, key)) for key in list(self._copies)]
             now = self._renewal()  # of what is put now; the age of the others follows
-        return [SharedCopy(*key, held.copy, now - held.renewed_at, held.kind) for key, held in kept if held]
+        return [SharedCopy(*key, held.copy, now - held.renewed_at, held.kind, held.began) for key, held in kept if held]
 
     def held(self) -> list[SharedCopy]:
         """Every copy of what was really there, or was wiped: to be given back to a primary that lost it."""
@@ -347,10 +360,10 @@ class LocalCopies:
         with self._lock:
             self._copies.pop((digest, category), None)
 
-    def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str) -> None:
+    def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str, began: int) -> None:
         self._names.add(category)
         kept = CategoryCopy(copy.version, _frozen(copy.fields))
-        self._copies[digest, category] = _Held(kept, self._renewal(), kind)
+        self._copies[digest, category] = _Held(kept, self._renewal(), kind, began)
 
     def _keep_auth(
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None

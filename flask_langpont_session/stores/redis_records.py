@@ -39,6 +39,7 @@ class Answer(NamedTuple):
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
     :param additions: the ids of the latest additions to those categories that had some, one after the other.
+    :param begun: of those categories that began from nothing, as of when at the latest; as their versions.
     """
 
     now_ms: int
@@ -50,6 +51,7 @@ class Answer(NamedTuple):
     trust_since_ms: int = 0
     moved_ms: int = 0
     additions: Mapping[str, bytes] = {}
+    begun: Mapping[str, int] = {}
 
 
 class Change(NamedTuple):
@@ -144,6 +146,7 @@ class Restore(NamedTuple):
 
     :param copy: as of its version.
     :param guard: ``free`` or ``alive``, see ``record.lua``.
+    :param is_partial: it may have begun from nothing after the loss, and says nothing of what was there before.
     """
 
     digest: str
@@ -151,6 +154,7 @@ class Restore(NamedTuple):
     copy: CategoryCopy
     guard: str
     life_ms: int
+    is_partial: bool = False
 
 
 class Merged(NamedTuple):
@@ -255,7 +259,7 @@ def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
 
 
 def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:
-    auth, categories, additions, damaged, foreign = None, {}, {}, [], []
+    auth, categories, additions, begun, damaged, foreign = None, {}, {}, {}, [], []
     for name, found in zip(names, reply[1:-1], strict=True):
         try:
             if name == AUTH and kind == "u":
@@ -263,7 +267,9 @@ def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -
                 auth = _auth_entry(digest, fields, meta, reply[0])
                 version = int(meta.get(b"@v", 0))
             else:
-                fields, version, added = _category(found, digest)
+                fields, version, began, added = _category(found, digest)
+                if began:
+                    begun[name] = began
                 if added:
                     additions[name] = added
         except (_Damaged, ValueError) as error:
@@ -272,7 +278,16 @@ def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -
                 foreign.append(name)
             fields, version = {}, 0
         categories[name] = CategoryCopy(version, fields)
-    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1], additions=additions)
+    return Answer(
+        reply[0],
+        auth,
+        categories,
+        tuple(damaged),
+        tuple(foreign),
+        moved_ms=reply[-1],
+        additions=additions,
+        begun=begun,
+    )
 
 
 def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
@@ -292,14 +307,18 @@ def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes
     return fields, meta
 
 
-_OWN, _STAMP, _META = 11, 27, 64
+_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 11, 27, 40, 46, 53, 64
 """Where parts of ``@m`` end: see ``record.lua``."""
 
+_FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
+"""Authors of a horizon that are no write which began a record from nothing."""
 
-def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, bytes]:
-    """The fields of a category, its version (0: nothing is there), and its latest additions."""
+
+def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, int, bytes]:
+    """The fields of a category, its version (0: nothing is there), when it began from nothing (0: it did not), and its
+    latest additions."""
     if not found:
-        return {}, 0, b""
+        return {}, 0, 0, b""
     if isinstance(found, bytes):  # an error text: not a hash
         raise _Damaged
     flat = iter(found)
@@ -309,7 +328,9 @@ def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, bytes]:
         raise _Damaged
     if meta[:_OWN] != digest[:_OWN].encode():
         raise _Foreign
-    return fields, _natural(meta[_OWN:_STAMP]), meta[_META:].partition(b"\1")[0]
+    version = _natural(meta[_OWN:_STAMP])
+    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else version - int(meta[_STAMP:_HORIZON])
+    return fields, version, began, meta[_META:].partition(b"\1")[0]
 
 
 def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:

@@ -43,6 +43,12 @@ class Server:
         written = self.store.write(SID, {"ui": change}, guard="free", limits=LIMITS, timeout=5, write_id=new_write_id())
         return written.versions["ui"].after
 
+    def add(self, version: int, **fields: str) -> None:
+        """The same, of what may have begun after the loss."""
+        copy = CategoryCopy(version, {key: value.encode() for key, value in fields.items()})
+        restore = Restore(SID, "ui", copy, "free", LIFE_MS, is_partial=True)
+        self.store.merge_all([restore], limits=LIMITS, timeout=5, write_id=new_write_id())
+
     def restore(self, version: int, guard: str = "free", **fields: str) -> Merged | StoreError:
         """A host gives back what it has."""
         copy = CategoryCopy(version, {key: value.encode() for key, value in fields.items()})
@@ -128,6 +134,24 @@ def test_a_wipe_is_not_undone_in_what_was_begun_after_the_loss(server: Server, o
         else:
             server.restore(before, lang="ja", theme="dark")
     assert server.fields == {"more": b"1"}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_what_began_after_the_loss_knows_nothing_of_before(server: Server, order: tuple[int, ...]) -> None:
+    """The copy of a worker that has only seen what was written then takes nothing away, and its own fields win."""
+    first = server.write(lang="ja", theme="dark", gone="1")
+    second = server.write(delete="gone")
+    server.empty()
+    third = server.write(theme="light", more="1")
+    server.empty()
+    for number in order:
+        if number == 0:
+            server.restore(first, lang="ja", theme="dark", gone="1")
+        elif number == 1:
+            server.restore(second, lang="ja", theme="dark")
+        else:
+            server.add(third, theme="light", more="1")
+    assert server.fields == {"lang": b"ja", "theme": b"light", "more": b"1"}
 
 
 def test_a_wipe_after_the_loss_stands(server: Server) -> None:

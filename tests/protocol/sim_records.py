@@ -141,11 +141,12 @@ def changed(record: SimRecord, change: CategoryChange, limits: Limits, write_id:
     return "written" if record.fits(limits) else "large"
 
 
-def restored(record: SimRecord, copy: CategoryCopy, limits: Limits, write_id: str) -> bool:
+def restored(record: SimRecord, copy: CategoryCopy, is_partial: bool, limits: Limits, write_id: str) -> bool:
     """What ``restore.lua`` does to one record. Whether anything changes."""
-    version, is_newer, changes = copy.version, record.horizon <= copy.version, record.meta.stamp < copy.version
+    version, is_newer = copy.version, record.horizon <= copy.version
+    changes = record.meta.stamp < copy.version and not is_partial
     from_nothing = not is_newer and record.author not in KNOWS_OF_OLDER
-    if from_nothing:
+    if from_nothing and not is_partial:
         note = record.author, record.horizon, record.lag
         lately = {name: note for name in record.old if name not in record.lately} | record.lately
         if record.author != BEGUN and size_of_lately(lately) <= LATELY_BYTES:
@@ -153,7 +154,8 @@ def restored(record: SimRecord, copy: CategoryCopy, limits: Limits, write_id: st
             changes = True
         elif not copy.fields:
             record.author, changes = TRIMMED, True
-    for name in [*copy.fields, *(name for name in record.old if name not in copy.fields)]:
+    others = [] if is_partial else [name for name in record.old if name not in copy.fields]
+    for name in [*copy.fields, *others]:
         value, now = copy.fields.get(name), record.old.get(name)
         if name in record.lately:
             stays = record.lately[name][1] > version
@@ -164,9 +166,12 @@ def restored(record: SimRecord, copy: CategoryCopy, limits: Limits, write_id: st
         if not stays and now != value and (value is None or fits):
             record.put(name, value, write_id)
             record.lately.pop(name, None)
+            if is_partial and record.is_own and is_newer:
+                record.lately[name] = write_id, version, 0
             changes = True
     if changes and is_newer:
-        record.horizon, record.lag, record.author = version, 0, RESTORED
+        if not (is_partial and record.is_own):
+            record.horizon, record.lag, record.author = version, 0, write_id if is_partial else RESTORED
         if record.meta.stamp:
             record.stamp = max(record.stamp, version + 1)
     return changes

@@ -740,7 +740,7 @@ def restore(node: Node, kept: Restore, limits: Limits, write_id: str) -> Merged:
     if refused:
         return Merged(refused)
     record = _opened(node, key)
-    if not restored(record, kept.copy, limits, write_id):
+    if not restored(record, kept.copy, kept.is_partial, limits, write_id):
         return Merged("merged", record.meta.stamp)
     life = kept.life_ms if record.old else limits.empty_ms
     return Merged("merged", _save(node, key, record, life, write_id))

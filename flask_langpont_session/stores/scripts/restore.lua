@@ -1,7 +1,8 @@
 -- Gives one category back what a host has of it, after this server may have lost it. record.lua stands before this.
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
---         life of a record without fields (ms), version of the copy, then field, value, …
+--         life of a record without fields (ms), version of the copy, 1: it is of a record that began from nothing when this
+--         server may have lost data already, and says nothing of what was there before; then field, value, …
 -- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
 -- what the newest copy says remains. A copy without fields is one of a category that was wiped.
 -- What a record knows of a field that is not there and was not written lately depends on what it began from: RESTORED or WIPED,
@@ -18,13 +19,13 @@ if record.refusal then
   return record.refusal
 end
 
-local version, copy, names = tonumber(ARGV[9]), {}, {}
-for i = 10, #ARGV, 2 do
+local version, is_partial, copy, names = tonumber(ARGV[9]), ARGV[10] == '1', {}, {}
+for i = 11, #ARGV, 2 do
   copy[ARGV[i]] = ARGV[i + 1]
   names[#names + 1] = ARGV[i]
 end
 for name in pairs(record.old) do
-  if not copy[name] then
+  if not copy[name] and not is_partial then
     names[#names + 1] = name
   end
 end
@@ -32,10 +33,10 @@ local is_newer = record.horizon <= version
 local author = record.author
 local began_from_nothing = not is_newer and author ~= WIPED and author ~= TRIMMED and author ~= RESTORED
 
-local changes = record.stamp < version
+local changes = record.stamp < version and not is_partial
 
 -- From here on the record knows what the copy knows. The fields it began with were written at its horizon, after that.
-if began_from_nothing then
+if began_from_nothing and not is_partial then
   local began = {}
   for _, name in ipairs(names) do
     if record.old[name] and not written_lately(record, name) then
@@ -46,7 +47,7 @@ if began_from_nothing then
   if author ~= BEGUN and #lately <= LATELY_BYTES then
     record.lately, record.horizon, record.lag, record.author = lately, version, 0, RESTORED
     changes = true
-  elseif #ARGV < 10 then
+  elseif #ARGV < 11 then
     record.author = TRIMMED  -- it was wiped: nothing older may come back
     changes = true
   end
@@ -71,6 +72,9 @@ for _, name in ipairs(names) do
   if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(name, value)) then
     put(record, name, value, id, 0)
     forget_lately(record, name)
+    if is_partial and record.is_own and is_newer then
+      record.lately = record.lately .. '\1' .. name .. '\1' .. id .. string.format('%016.0f000000', version)
+    end
     changes = true
   end
 end
@@ -78,7 +82,11 @@ if not changes then
   return {'merged', record.stamp}
 end
 if is_newer then
-  record.horizon, record.lag, record.author = version, 0, RESTORED
+  if not is_partial then
+    record.horizon, record.lag, record.author = version, 0, RESTORED
+  elseif not record.is_own then
+    record.horizon, record.lag, record.author = version, 0, id
+  end
   record.stamp = record.stamp > 0 and math.max(record.stamp, version) or 0
 end
 return {'merged', save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)}
