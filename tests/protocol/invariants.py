@@ -295,7 +295,7 @@ class Promises:
         self.written[digest] |= now
         merges = self.tasks.current is not None and self.tasks.current.notes.get("tick")
         gone = was - now - self.cleared.get(digest, set())
-        if merges and gone and self.is_calm:
+        if merges and gone and self.is_calm and self.cluster.is_whole:
             self.violate("I16", f"a merge has destroyed {len(gone)} entries of a list")
 
     def has_appended(self, task: Task, digest: str, known: Iterable[int], number: int) -> None:
