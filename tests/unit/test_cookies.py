@@ -127,7 +127,7 @@ def test_only_so_many_good_cookies_are_remembered(signer: CookieSigner, monkeypa
     monkeypatch.setattr(cookies, "_MOST_VERIFIED", 3)
     values = [signer.dump(mint(signer)) for _ in range(10)]
     for value in values:
-        assert signer.load([value, "bad", value[:-2]]) is signer.load([value])
+        assert signer.load(["bad", value[:-1], value]) is signer.load([value])
         assert 1 <= len(signer._verified) <= 3
         assert set(signer._verified) <= set(values)
     assert [signer.load([value + "x"]) for value in values] == [None] * 10
