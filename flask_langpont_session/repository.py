@@ -194,7 +194,7 @@ class SessionRepository:
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
         if loaded.row and AUTH in overlay.writes:
             shown = dict(loaded.fields[AUTH])
-            apply_writes(shown, overlay.writes[AUTH], {})
+            apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
             loaded.fields[AUTH] = shown
         self._show(loaded, others, sid, walk, heard, overlay)
         self._count_load(loaded, walk, life)
@@ -207,6 +207,8 @@ class SessionRepository:
         overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
         heard, overlay = self._hear(overlay, sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         self._show(loaded, (category,), sid, walk, heard, overlay)
+        if kind != SIGNED_IN:
+            self._withhold_identity(loaded)
 
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
@@ -215,8 +217,19 @@ class SessionRepository:
         heard, overlay = self._hear(overlay, sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
+        self._withhold_identity(loaded)
         self._count_load(loaded, walk, life)
         return loaded
+
+    def _withhold_identity(self, loaded: Loaded) -> None:
+        """Without a row in the database there is neither user nor right, whatever a record, copy or journal says."""
+        if fields := loaded.fields.get(AUTH):
+            loaded.fields[AUTH] = self._ordinary(fields)
+
+    def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
+        """Auth data without users and rights: what may be stored elsewhere than in a row."""
+        users, rights = self.settings.user_key_patterns, self.settings.privilege_key_patterns
+        return {key: value for key, value in fields.items() if key not in users and key not in rights}
 
     def _hear(
         self,

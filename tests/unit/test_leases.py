@@ -46,6 +46,17 @@ def test_a_lease_is_young_and_younger_than_the_last_incident(age: int, trusted_f
     assert is_leased(copy(age, trusted_for=trusted_for), LIFE, TERMS) is leased
 
 
+@pytest.mark.parametrize(("ahead", "believed"), [(0, True), (1_000, True), (1_001, False), (10**12, False)])
+def test_a_stamp_of_the_future_is_no_confirmation(ahead: int, believed: bool) -> None:
+    """It would never run out. Clocks may be a second apart, not more; and by no rule."""
+    found = copy(-ahead)
+    assert is_leased(found, LIFE, TERMS) is believed
+    assert survives_database_outage(found, TERMS, only_grace=False) is believed
+    assert survives_database_outage(found, TERMS, only_grace=True) is believed
+    assert survives_everything_down(found, TERMS, privileged=False) is believed
+    assert was_just_asked(found) is believed
+
+
 def test_verify_interval_zero_asks_every_time() -> None:
     """0 means: never believe without asking, not even within the same millisecond."""
     assert not is_leased(copy(0), LIFE, LeaseTerms(verify_ms=0, grace_ms=0))
