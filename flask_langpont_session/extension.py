@@ -227,6 +227,8 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
     changes = dict(plan.changes)
     saved = repository.save(plan, session.walk)
     session.saved(changes, stored=saved.stored)
+    if session.permanence_changed and not plan.permanence_changed:
+        session.keep_permanence()
     if saved.ended:
         session.came_too_late()
     return saved

@@ -483,6 +483,7 @@ class SessionRepository:
             if plan.grants:
                 raise self.refused() from None
             self._outbox.keep(plan, {AUTH: change})
+            plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
         if updated is None or updated.state is not RowState.VALID:
             self._settle_revoked(row.digest, row.version, walk, in_database=True)

@@ -793,6 +793,10 @@ class Session(SessionMixin):
         self._pending_end = self._pending_wipe = False
         self._renames = None
 
+    def keep_permanence(self) -> None:
+        """The database did not hear of the permanent flag: it stays what the cookie says, for another request to change."""
+        self._permanent = None
+
     def came_too_late(self) -> None:
         """The session ended before this request could save: it is what it would be now."""
         self._minted = None
