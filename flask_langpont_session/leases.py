@@ -18,10 +18,15 @@ DEGRADED_VERIFY_MS = 2_000
 """While Redis is unhealthy this worker asks the database at most every two seconds for one session."""
 
 TOMBSTONE_MS = 3_600_000
-"""How long a tombstone is kept in Redis: VERIFY + GRACE + the longest request, generously."""
+"""How long a tombstone is kept in Redis at least (one hour); see :attr:`LeaseTerms.tombstone_ms`."""
+
+LONGEST_REQUEST_MS = 1_800_000
+"""How long a request may go on with what it has read (half an hour): it may try to write so much later."""
 
 CLOCK_TOLERANCE_MS = 1_000
 """How far clocks may be apart. A confirmation that lies further in the future is none."""
+
+_SHORTEST_RENEWAL_MS = 1_000
 
 SLIDE_AFTER = 0.25
 """The share of the idle time that passes before its expiry is moved: one write instead of one per read."""
@@ -37,6 +42,17 @@ class LeaseTerms:
 
     verify_ms: int
     grace_ms: int
+
+    @property
+    def tombstone_ms(self) -> int:
+        """How long the end of a session is remembered in Redis, and beyond the life of copies in a worker: as long as
+        anything may believe, or write, what was true before."""
+        return max(TOMBSTONE_MS, self.verify_ms + self.grace_ms + LONGEST_REQUEST_MS)
+
+    @property
+    def renewal_ms(self) -> int:
+        """How often a tombstone is written again of which the database has not heard: several times in its life."""
+        return max(_SHORTEST_RENEWAL_MS, min((self.verify_ms + self.grace_ms) // 2, self.tombstone_ms // 4))
 
 
 @dataclass(frozen=True, slots=True)

@@ -794,7 +794,7 @@ class Session(SessionMixin):
         self._renames = None
 
     def keep_permanence(self) -> None:
-        """The database did not hear of the permanent flag: it stays what the cookie says, for another request to change."""
+        """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
         self._permanent = None
 
     def came_too_late(self) -> None:

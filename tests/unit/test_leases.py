@@ -8,7 +8,9 @@ import pytest
 
 from flask_langpont_session.leases import (
     DEGRADED_VERIFY_MS,
+    LONGEST_REQUEST_MS,
     LONGEST_UNCONFIRMED_MS,
+    TOMBSTONE_MS,
     Copy,
     LeaseTerms,
     Life,
@@ -124,6 +126,22 @@ def test_a_database_outage_is_survived_as_long_as_the_view_is_unbroken(
 def test_with_everything_down_only_grace_and_no_privileges(age: int, privileged: bool, survives: bool) -> None:
     """Level 4 shows a user for GRACE and an administrator never."""
     assert survives_everything_down(copy(age), TERMS, privileged=privileged) is survives
+
+
+@pytest.mark.parametrize(
+    ("verify", "grace", "life", "renewal"),
+    [
+        (60_000, 300_000, TOMBSTONE_MS, 180_000),
+        (0, 0, TOMBSTONE_MS, 1_000),
+        (3_600_000, 3_600_000, 7_200_000 + LONGEST_REQUEST_MS, 2_250_000),
+        (86_400_000, 0, 86_400_000 + LONGEST_REQUEST_MS, 22_050_000),
+    ],
+)
+def test_a_tombstone_outlives_what_may_be_believed(verify: int, grace: int, life: int, renewal: int) -> None:
+    """VERIFY_INTERVAL, GRACE and the longest request, an hour at least; written again four times or more in that."""
+    terms = LeaseTerms(verify_ms=verify, grace_ms=grace)
+    assert (terms.tombstone_ms, terms.renewal_ms) == (life, renewal)
+    assert 4 * terms.renewal_ms <= terms.tombstone_ms
 
 
 @pytest.mark.parametrize(("age", "believed"), [(DEGRADED_VERIFY_MS, True), (DEGRADED_VERIFY_MS + 1, False)])
