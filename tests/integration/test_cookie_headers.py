@@ -138,15 +138,19 @@ def test_a_view_that_knows_better_is_left_alone(app: Flask) -> None:
 
 @pytest.mark.parametrize("handled", [False, True])
 def test_a_refusal_is_kept_by_no_cache(make_app: MakeApp, handled: bool) -> None:
-    """503 where a right is set, and where it turns out at the save; no cookie goes with either."""
+    """503 where a right is set, and where it turns out at the save; no cookie goes with either. At the save that holds
+    for the application's own page, too, whatever it says."""
     app = with_pages(make_app())
     if handled:
-        app.register_error_handler(GrantRefused, lambda error: ("later", 503, error.get_headers()))
+        app.register_error_handler(GrantRefused, lambda error: ("later", 503, {"Cache-Control": "public"}))
     known, stranger = user(app), visitor(app)
-    known.post("/set", json={"user_role": "user"})
+    assert known.post("/do/grow").status_code == 200
     with switched_off(app, "database"):
-        for response in (stranger.post("/login/8"), known.post("/login/8"), known.post("/do/grow")):
+        at_save = known.post("/do/grow")
+        for response in (at_save, stranger.post("/login/8"), known.post("/login/8")):
             assert (response.status_code, set_cookies(response)) == (503, [])
-            assert response.headers["Retry-After"]
             assert response.text == "later" if handled else "Signing in" in response.text
-            assert_not_cached(response)
+            assert "cookie" in response.vary
+            if response is at_save or not handled:
+                assert_not_cached(response)
+        assert handled or at_save.headers["Retry-After"]
