@@ -168,9 +168,9 @@ def test_i5_logout_user_ends_a_session_that_has_another_id_by_now(app: Flask) ->
 def test_logout_user_of_a_visitor_ends_nothing(app: Flask) -> None:
     """There is nothing to end, and the visitor's data stays."""
     client: Any = app.test_client()
-    client.post("/set", json={"lang": "jp"})
+    client.post("/set", json={"lang": "jp", "input_text": "typed"})
     assert client.post("/leave").headers.getlist("Set-Cookie") == []
-    assert client.get("/all").json == {"lang": "jp"}
+    assert client.get("/all").json == {"lang": "jp", "input_text": "typed"}
 
 
 def test_keys_that_only_the_catch_all_claims_are_said_once_and_up_to_a_bound(
