@@ -470,6 +470,7 @@ class SessionRepository:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
+        is_confirmed = plan.loaded is not None and plan.loaded.sources.get(AUTH) == DATABASE
         began, number = self._clock(), None
 
         def write(row: AuthRow) -> AuthRow | None:
@@ -478,7 +479,7 @@ class SessionRepository:
             return self._compare_and_set(row, apply_change(row.payload, change), plan, walk)
 
         try:
-            updated = self._compete(row, write, walk)
+            updated = self._compete(row, write, walk, is_confirmed=is_confirmed)
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
@@ -492,23 +493,32 @@ class SessionRepository:
         self.local.put_auth(updated, began, change=number)
         return updated
 
-    def _compete(self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk) -> AuthRow | None:
+    def _compete(
+        self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk, *, is_confirmed: bool = False
+    ) -> AuthRow | None:
         """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
 
         :param write: writes the row that follows from one; None: that one is not the present one.
+        :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
+            but nothing that lasts is made of it.
         :raises StoreError: the database did not answer, or others were faster every time.
         """
+        current: AuthRow | None = row if is_confirmed else self._present(row, walk)
         for _ in range(_UPDATE_TRIES):
-            updated = write(row)
-            if updated is not None:
-                return updated
-            current = self._reload(row.digest, walk)
-            if current is not None and current.state is RowState.IDLE_EXPIRED:
-                current = self._reload_in_use(current, row.idle_expires_at, walk)
             if current is None or current.state is not RowState.VALID:
                 return None
-            row = current
+            updated = write(current)
+            if updated is not None:
+                return updated
+            current = self._present(current, walk)
         raise walk.gave_up(DATABASE, "TooManyConflicts")
+
+    def _present(self, row: AuthRow, walk: Walk) -> AuthRow | None:
+        """What the database says of a row now, with the later of the idle expiries."""
+        current = self._reload(row.digest, walk)
+        if current is not None and current.state is RowState.IDLE_EXPIRED:
+            current = self._reload_in_use(current, row.idle_expires_at, walk)
+        return current
 
     def _reload(self, digest: str, walk: Walk, idle_seen: int | None = None) -> AuthRow | None:
         return walk.ask(

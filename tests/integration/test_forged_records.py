@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, session
 
 from example_app.servers import Valkey
 from flask_langpont_session.stores.base import CategoryCopy, SharedCopy
 from flask_langpont_session.testing import switched_off
 
-from .behind import age_entry, browser, digest, elsewhere, entry, key, questions, sign_in
+from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts
 
 FORGED = {
@@ -111,29 +113,91 @@ def test_i8_the_journal_gives_a_user_no_right(app: Flask) -> None:
     assert shown == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
 
 
+def test_what_write_access_to_redis_can_do_and_what_it_cannot(
+    make_app: MakeApp, primary: Valkey, tmp_path: Any
+) -> None:
+    """As docs/guarantees.md says: with the cookie of an ended session it shows a user on a worker that did not see it
+    end; not on one that did, never to a fresh read, and no longer than a lease."""
+    here, there = (make_app(HEALTH_INTERVAL=3600, JOURNAL=str(tmp_path / name)) for name in ("a", "b"))
+
+    @there.get("/fresh")
+    def fresh() -> Any:
+        return {"fresh": session.fresh("auth"), "user": session.get("_user_id")}  # type: ignore[attr-defined]
+
+    client, other = sign_in(here), sign_in(here)
+    with primary.client() as redis, parts(here).monitor.paused(), parts(there).monitor.paused():
+        record = redis.hgetall(key(client.digest))
+        assert browser(there, client.cookie).get("/who").json["user"] == "7"
+        client.post("/logout")
+        parts(there).repository.primary.fence.trust_since_ms -= 60_000
+
+        def forge() -> None:
+            redis.delete(key(client.digest))
+            forged = {**record, "@v": "99", "@at": str(now_ms(primary)), "_user_id": '"1"', "user_role": '"admin"'}
+            redis.hset(key(client.digest), mapping=forged)
+
+        forge()
+        assert browser(here, client.cookie).get("/who").json["user"] is None
+        assert browser(there, client.cookie).get("/who").json["user"] == "1"
+        age_entry(primary, client.digest, 61_000, "@at")
+        assert browser(there, client.cookie).get("/who").json["user"] is None
+        forge()
+        assert browser(there, client.cookie).get("/who").json["user"] is None  # it has seen that by now
+        assert browser(there, other.cookie).get("/who").json["user"] == "7"
+        redis.hset(key(other.digest), mapping={"_user_id": '"1"', "user_role": '"admin"', "@at": str(now_ms(primary))})
+        assert browser(there, other.cookie).get("/who").json["user"] == "1"
+        assert browser(there, other.cookie).get("/fresh").json == {"fresh": True, "user": "7"}
+        redis.hset(key(other.digest), "@live", "0")
+        assert browser(there, other.cookie).get("/who").json["user"] is None
+        assert not row(here, other.digest)["live"]
+
+
+@pytest.mark.parametrize("url", ["/set", "/new-id"])
+def test_i3_what_redis_claims_of_a_session_does_not_reach_the_database(app: Flask, primary: Valkey, url: str) -> None:
+    """A lease is believed for its time; a change is made of what the database has, and so is another id."""
+
+    @app.post("/new-id")
+    def new_id() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        session["daily_limit"] = 4
+        return ""
+
+    client = sign_in(app)
+    parts(app).repository.primary.fence.trust_since_ms -= 60_000
+    with primary.client() as redis:
+        redis.hset(key(client.digest), mapping={"_user_id": '"1"', "user_role": '"admin"', "@u": "1"})
+        redis.hdel(key(client.digest), "_fresh")
+    cookie = cookie_of(client.post(url, json=ORDINARY_VALUES)) or client.cookie
+    found = row(app, digest(cookie))
+    assert (found["user_id"], found["live"]) == ("7", True)
+    assert json.loads(found["payload"]) == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
+    assert client.get("/all").json == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
+
+
 def test_i3_a_stamp_of_the_future_is_no_lease(app: Flask, primary: Valkey) -> None:
     """D13: confirmed in a year, says Redis: the database is asked, sees a sign-out elsewhere, and mends the stamp."""
     client = sign_in(app)
-    age_entry(primary, client.digest, -365 * 24 * HOUR, "@at")
-    before = questions(app)
-    assert client.get("/who").json["user"] == "7"
-    assert questions(app) == before + 1
-    assert client.get("/who").json["user"] == "7"
-    assert questions(app) == before + 1
-    age_entry(primary, client.digest, -365 * 24 * HOUR, "@at")
-    database = elsewhere(app)
-    database.kill(client.digest)
-    database.close()
-    assert client.get("/who").json["user"] is None
-    assert entry(primary, client.digest)["@live"] == "0"
+    with parts(app).monitor.paused():  # it might mend the stamp first
+        age_entry(primary, client.digest, -365 * 24 * HOUR, "@at")
+        before = questions(app)
+        for _ in range(3):  # the first one mends it; the moment at which this worker began to trust Redis is over then
+            assert client.get("/who").json["user"] == "7"
+            time.sleep(0.01)
+        assert before < questions(app) < before + 3
+        age_entry(primary, client.digest, -365 * 24 * HOUR, "@at")
+        database = elsewhere(app)
+        database.kill(client.digest)
+        database.close()
+        assert client.get("/who").json["user"] is None
+        assert entry(primary, client.digest)["@live"] == "0"
 
 
 def test_i3_with_the_database_down_a_stamp_of_the_future_is_no_confirmation(app: Flask, primary: Valkey) -> None:
     """D13: a worker that has not seen the session itself goes by what Redis says, and that is not said yet."""
     client = sign_in(app)
-    age_entry(primary, client.digest, -2 * HOUR, "@at")
-    parts(app).repository.local.forget(client.digest)
     with parts(app).monitor.paused(), switched_off(app, "database"):
+        age_entry(primary, client.digest, -2 * HOUR, "@at")
+        parts(app).repository.local.forget(client.digest)
         response = client.get("/who")
         assert response.json["user"] is None
         assert cookie_of(response) is None
