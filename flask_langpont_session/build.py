@@ -90,7 +90,8 @@ def build(app: Flask) -> State:
     settings = load_settings(app)
     recorder = Recorder()
     emit = _emitter(app, recorder)
-    local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl)
+    tombstone_ms = settings.lease_terms.tombstone_ms
+    local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, tombstone_ms=tombstone_ms)
     journal = _journal(settings)
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = cloud_of(settings)
@@ -325,6 +326,7 @@ def _store_options(role: str, settings: Settings, recorder: Recorder, fence: Fen
         "waited": _waits_for(role, recorder),
         "surprised": _surprises_of(role, recorder),
         "connect_timeout": settings.redis_connect_timeout,
+        "tombstone_ms": settings.lease_terms.tombstone_ms,
     }
 
 

@@ -103,8 +103,7 @@ class Monitor:
         self._attend = attend
         self._clock = clock
         self._rng = rng or random.Random()
-        terms = repository.settings.lease_terms
-        self._renewal = max(_LONGEST_PAUSE, (terms.verify_ms + terms.grace_ms) / 2000)
+        self._renewal = repository.settings.lease_terms.renewal_ms / 1000
         self._patience = {
             PRIMARY: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
             REPLICA: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
@@ -287,7 +286,7 @@ class Monitor:
         shards = answering_shards(self._repository)
         if redis or database:
             self._replay(redis, database, shards)
-        if redis and not database and self._clock() >= self._next_renewal:
+        if redis and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
         if redis and not lost and not self._somebody_needs_copies():
             self._guarded(self._journal.clear_copies)

@@ -106,6 +106,7 @@ class RedisStore:
     :param waited: told the seconds until a connection was there, each time none lay ready.
     :param surprised: told the name of an error that stands in no table; it counts as unreachable.
     :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
+    :param tombstone_ms: the life of a tombstone.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class RedisStore:
         waited: Callable[[float], None] = lambda seconds: None,
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
+        tombstone_ms: int = TOMBSTONE_MS,
     ) -> None:
         self.name = name
         self.prefix = prefix
@@ -128,6 +130,7 @@ class RedisStore:
         )
         self._surprised = surprised
         self._connect_timeout = connect_timeout
+        self._tombstone_ms = tombstone_ms
         self._refusal = ""
         renew_in_children(self, RedisStore._begin)  # the parent goes on using its connections
 
@@ -425,7 +428,7 @@ class RedisStore:
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
         names = [AUTH, *(name for name in categories if name != AUTH)]
-        return (BURY, [self.key(n, digest) for n in names], [digest, version, TOMBSTONE_MS])
+        return (BURY, [self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])
 
     def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> _Call:
         meta = (
