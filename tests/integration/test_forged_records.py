@@ -11,11 +11,13 @@ import pytest
 from flask import Flask, session
 
 from example_app.servers import Valkey
-from flask_langpont_session.stores.base import CategoryCopy, SharedCopy
+from flask_langpont_session.stores.base import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.stores.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 
 from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts
+from .test_outage import wait_for
 
 FORGED = {
     "_user_id": '"1"', "user_id": "1", "username": '"root"', "user_role": '"admin"', "logged_in": "true",
@@ -50,16 +52,18 @@ def ended(app: Flask) -> Any:
 
 def in_redis(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
     with server.client() as redis:
-        redis.hset(key(client.digest) + (":anon" if shadow else ""), mapping=FORGED)
+        name = key(client.digest) + (":anon" if shadow else "")
+        described = {} if redis.exists(name) else {"@m": f"{client.digest[:11]}{time.time_ns() // 1000:016}{'0' * 37}"}
+        redis.hset(name, mapping=FORGED | described)
 
 
 def in_this_worker(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
-    copy = CategoryCopy(10**15, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
+    copy = CategoryCopy(10**16, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
     parts(app).repository.local.put_category(client.digest, "auth", copy)
 
 
 def in_this_host(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
-    copy = CategoryCopy(10**15, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
+    copy = CategoryCopy(10**16, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
     parts(app).repository.journal.publish_copies([SharedCopy(client.digest, "auth", copy)])
 
 
@@ -68,9 +72,13 @@ def in_the_journal(app: Flask, server: Valkey, client: Any, shadow: bool) -> Non
 
 
 def keep(app: Flask, name: str, changes: Mapping[str, bytes], *, kind: str, shadow: bool = False) -> None:
-    parts(app).repository.journal.write(
-        name, kind=kind, shadow=shadow, category="auth", changes=changes, base={}, base_version=None
-    )
+    entries = [
+        PendingWrite(
+            digest=name, kind=kind, shadow=shadow, category="auth", operation=Operation.SET, field=key, value=value
+        )
+        for key, value in changes.items()
+    ]
+    parts(app).repository.journal.put(entries)
 
 
 Forge = Callable[[Flask, Valkey, Any, bool], None]
@@ -111,6 +119,8 @@ def test_i8_the_journal_gives_a_user_no_right(app: Flask) -> None:
         keep(app, client.digest, {"user_role": b'"admin"', "_user_id": b'"1"', "daily_limit": b"4"}, kind="u")
         shown = client.get("/all").json
     assert shown == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
+    wait_for(parts(app).repository.journal.is_empty, "what waits is merged")
+    assert client.get("/all").json["user_role"] == "user"
 
 
 def test_what_write_access_to_redis_can_do_and_what_it_cannot(
