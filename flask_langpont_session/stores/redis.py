@@ -29,6 +29,7 @@ from redis.connection import ConnectionPool
 from ..categories import AUTH
 from ..forks import renew_in_children
 from ..health import PRIMARY
+from ..lag import PROCESS, Deadline
 from ..leases import TOMBSTONE_MS
 from . import redis_records as records
 from .base import AuthRow, CategoryChange, ErrorClass, StoreError, Wait, role_of
@@ -333,15 +334,16 @@ class RedisStore:
         connection = None
         try:
             connection = self.connections.new()
-            connect(connection, monotonic() + self._to_connect(timeout))
+            # A late process, which waits longer by itself, shall not wait five times as long for this as for an answer.
+            connect(connection, monotonic() + (timeout if PROCESS.is_behind else self._to_connect(timeout)))
             if not connection.redis_connect_func:
                 self.fence.ask(connection)  # a ready client's connections do not introduce themselves
-            began = monotonic()
-            bound(connection, began + timeout)
+            began = PROCESS.passed()
+            bound(connection, monotonic() + timeout)
             replies = _ask(connection, [one.command for one in asked])
             if any(isinstance(reply, driver.NoScriptError) for reply in replies):
                 replies = _ask(connection, [one.spelled_out or one.command for one in asked])
-            took = monotonic() - began
+            took = PROCESS.passed() - began
             for error in filter(_is_refusal, replies):
                 raise error
             if not all(one.fits(reply) for one, reply in zip(asked, replies, strict=True)):
@@ -409,13 +411,12 @@ class RedisStore:
         :param understand: gets good replies, and who sent them, before the connection is used by anybody else; False:
             they belong to another question, so that nothing this connection says can be believed any more.
         """
-        began = monotonic()
-        end = began + self._whole(timeout)
+        end = Deadline.after(self._whole(timeout))
         replies = self._exchange(commands, timeout, end, fits, understand)
         if _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
-            if end - monotonic() > _LEAST:
+            if end.left() > _LEAST:
                 replies = self._exchange(commands, timeout, end, fits, understand)
         for reply in replies:
             if _is_refusal(reply) and not isinstance(reply, driver.NoScriptError):
@@ -426,14 +427,14 @@ class RedisStore:
         self,
         commands: Sequence[tuple[Any, ...]],
         timeout: float,
-        end: float,
+        end: Deadline,
         fits: Callable[[int, Any], bool],
         understand: _Understand | None,
     ) -> list[Any]:
         connection, clean = None, False
         try:
-            connection = self.connections.take(min(end, monotonic() + self._to_connect(timeout)))
-            bound(connection, min(end, monotonic() + timeout))
+            connection = self.connections.take(monotonic() + min(end.left(), self._to_connect(timeout)))
+            bound(connection, monotonic() + min(end.left(), timeout))
             replies = _ask(connection, commands)
             refused = False
             for number, reply in enumerate(replies):
