@@ -171,9 +171,11 @@ def _health(
         log.warning("session stores: level %d -> %d", old, new)
         emit(events.level_changed, events.LevelChanged(old, new))
 
-    def store_lost(store: str, direction: str, cause: str) -> None:
-        log.warning("session store %s does not take %ss: %s", store, direction, cause)
-        emit(events.store_lost, events.StoreLost(store, direction, cause))
+    def store_lost(error: StoreError, direction: str) -> None:
+        log.warning(
+            "session store %s is not used for %ss until it is well again: %s", error.store, direction, error.why
+        )
+        emit(events.store_lost, events.StoreLost(error.store, direction, error.error_class.name.lower()))
 
     def store_failed(store: str) -> None:
         for monitor in monitors:

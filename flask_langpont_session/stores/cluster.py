@@ -18,6 +18,7 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
 from redis.crc import key_slot
 
+from ..lag import Deadline
 from ..leases import TOMBSTONE_MS
 from .base import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
 from .directory import LEAST_WAIT, Directory
@@ -210,7 +211,7 @@ class _Asking(ShardStore):
         self,
         commands: Sequence[tuple[Any, ...]],
         timeout: float,
-        end: float,
+        end: Deadline,
         fits: Callable[[int, Any], bool],
         understand: Any,
     ) -> list[Any]:
