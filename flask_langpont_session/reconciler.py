@@ -615,7 +615,7 @@ class Reconciler:
         while row is not None:
             change = CategoryChange(life_ms=0)
             for entry in group:
-                if _may_apply(entry, row):
+                if not self._is_right(entry.field) and _may_apply(entry, row):
                     change.put(entry.field, entry.value)
             if not change or self._update(row, change):
                 applied = len(change.writes)
@@ -625,6 +625,11 @@ class Reconciler:
                 return set(group)
             row = self._push(row.digest)  # another one was faster: again, with what is there now
         return self._drop(group, "session over")
+
+    def _is_right(self, key: str) -> bool:
+        """Users and rights never wait here: where one does, it was not put there by this package."""
+        settings = self._repository.settings
+        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
         updated = self._database.update(

@@ -178,7 +178,7 @@ class Replay:
         if is_empty in (True, None) or began < self._next_drain:
             return True
         progress = self._replay(redis, database, shards, seconds, data) if redis or database else None
-        if redis and not database and self._clock() >= self._next_renewal:
+        if redis and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
         if redis and not lost and data and not self._somebody_needs_copies():
             self._guarded(self._journal.clear_copies)
