@@ -669,9 +669,6 @@ class Home:
         self.buried: list[str] = []
         self.merged: list[str] = []
 
-    def bury(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
-        self.buried.append(digest)
-
     def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         self.buried += [digest for digest, _ in dead]
 
@@ -693,10 +690,14 @@ def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, other
         no_longer_in_use=lambda digest: None,
         row_changed=lambda digest: None,
         health=SimpleNamespace(locate=lambda digest: f":{digest[0]}"),
+        limits=None,
+        recorder=None,
+        emit=None,
+        settings=SimpleNamespace(local_cache_ttl=60),
     )
     reconciler = Reconciler(repository)
     journal.revoke("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
-    assert reconciler.run(redis=True, database=True, shards={":1"}) is None
+    assert reconciler.run(redis=True, database=True, shards={":1"}).left is None
     assert home.buried == ["1last"]
     assert journal.counts()["revocations"] == others + 1
     journal.revoke_user("u", epoch=3)
