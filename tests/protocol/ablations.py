@@ -82,11 +82,6 @@ def _regenerate_whatever_the_version(self: sim_database.SimDatabase, digest: str
 _regenerate = sim_database.SimDatabase.regenerate
 
 
-def _only_this_id(self: sim_database.SimDatabase, digest: str, timeout: Any = None) -> list[tuple[str, int]]:
-    version = self.kill(digest, timeout)
-    return [] if version is None else [(digest, version)]
-
-
 def _revoked_once(self: journal.Journal, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
     if self.is_revoked(digest):
         self.settle_revocation(digest, in_database=in_database, in_redis=in_redis)
@@ -112,6 +107,10 @@ def _redis_knows_no_use(heard: verifier.Heard) -> int | None:
 def _silence_is_an_answer(heard: verifier.Heard) -> int:
     row = heard.entry.row if heard.entry else None
     return row.idle_expires_at if row else 0
+
+
+def _replays_nothing(*arguments: Any, **more: Any) -> reconciler.Progress:
+    return reconciler.Progress(moved=False, is_through=True)
 
 
 def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int, shards: Any) -> bool:
@@ -256,7 +255,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
     Ablation("journal", outbox.Outbox, "revoke", _nothing),
     Ablation("journal of log out everywhere", outbox.Outbox, "revoke_user", _nothing),
-    Ablation("reconciler", reconciler.Reconciler, "run", _nothing),
+    Ablation("reconciler", reconciler.Reconciler, "run", _replays_nothing),
     Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
@@ -271,7 +270,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         "regenerate",
         _regenerate_whatever_the_version,
     ),
-    Ablation("revocations follow a change of id", sim_database.SimDatabase, "revoke", _only_this_id),
+    Ablation("revocations follow a change of id", sim_database.Tables, "ids_of", lambda self, digest: [digest]),
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
     Ablation("what a change of id leaves", redis_records.AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", journal.Journal, "revoke", _revoked_once),

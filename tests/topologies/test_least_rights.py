@@ -19,9 +19,9 @@ from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.exporters.active import ActiveSessions
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.monitor import GOOD_PROBES
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis import RedisStore, new_write_id
-from flask_langpont_session.stores.redis_records import Limits, Merge, MergeStep
+from flask_langpont_session.stores.redis_records import Limits, Merge, MergeStep, Restore
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
@@ -115,7 +115,11 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
             store.merge(merge, **options),
             store.write(DIGEST, ui, guard="alive", **options),
         ],
-        "merge_all": lambda: store.merge_all([merge, wipe], **options),
+        "merge_all": lambda: [
+            store.merge_all([merge, wipe], **options),
+            store.merge_all([Restore(DIGEST, "ui", CategoryCopy(2**52, {"lang": b'"jp"'}), "alive", HOUR)], **options),
+        ],
+        "auths": lambda: store.auths([DIGEST], timeout=LONG),
         "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
         "set_aside": lambda: store.set_aside(DIGEST, "ui", timeout=LONG),
         "settle": lambda: store.settle([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
