@@ -270,7 +270,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         "regenerate",
         _regenerate_whatever_the_version,
     ),
-    Ablation("revocations follow a change of id", sim_database.Tables, "ids_of", lambda self, digest: [digest]),
+    Ablation("revocations follow a change of id", sim_database.SimDatabase, "_ids_of", lambda self, name: [name]),
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
     Ablation("what a change of id leaves", redis_records.AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", journal.Journal, "revoke", _revoked_once),

@@ -292,11 +292,15 @@ class SimDatabase:
 
         return self._ask(timeout, effect)
 
+    def _ids_of(self, digest: str) -> list[str]:
+        """Under which digests a session ends."""
+        return self.tables.ids_of(digest)
+
     def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
         """See the package."""
 
         def effect() -> list[tuple[str, int]]:
-            dead = [(following, self.tables.kill(following)) for following in self.tables.ids_of(digest)]
+            dead = [(following, self.tables.kill(following)) for following in self._ids_of(digest)]
             return [(following, version) for following, version in dead if version is not None]
 
         return self._ask(timeout, effect)
@@ -305,7 +309,7 @@ class SimDatabase:
         """See the package."""
 
         def effect() -> dict[str, int]:
-            ended = sorted({following for digest in digests for following in self.tables.ids_of(digest)})
+            ended = sorted({following for digest in digests for following in self._ids_of(digest)})
             dead = {digest: self.tables.kill(digest) for digest in ended}
             return {digest: version for digest, version in dead.items() if version is not None}
 
