@@ -161,7 +161,8 @@ class Replay:
             shards = answering_shards(self._repository)
             is_given = self._give_back(shards, database, seconds)
             # Additions are made to what Redis is given back, not to nothing.
-            is_drained = self._drain(redis, database, shards, seconds, data=is_given)
+            data = not self._refill.is_due(shards, database)
+            is_drained = self._drain(redis, database, shards, seconds, data=data)
             self._settle_incidents(shards, database)
             return is_given and is_drained
 
