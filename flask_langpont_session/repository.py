@@ -109,7 +109,7 @@ class SessionRepository:
         self._clock = clock
         self._now_ms = now_ms
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
-        self._visibility = Visibility(settings, local)
+        self._visibility = Visibility(settings, local, journal)
         self._outbox = Outbox(journal, self._visibility, recorder, emit, clock=clock)
         self._verifier = Verifier(
             settings,

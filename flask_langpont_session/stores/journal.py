@@ -43,6 +43,7 @@ from .journal_entries import (
     settle,
 )
 from .journal_file import Generation, JournalFile, one
+from .latest_versions import LatestVersions
 
 __all__ = [
     "Journal",
@@ -104,6 +105,7 @@ class Journal:
         # One value, so that no thread sees half of it: when the file was last looked at, and whether it was empty.
         self._looked: tuple[tuple[Generation, int] | None, bool] = (None, False)
         self._seen: object = None
+        self._versions = LatestVersions(path)
 
     def open(self) -> None:
         """Create the file if need be and make sure that it can be written. Meant for the start of an
@@ -120,6 +122,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again. A journal in memory is gone."""
         self._file.close()
+        self._versions.close()
         self._looked = None, False
 
     def alone(self) -> AbstractContextManager[bool]:
@@ -383,6 +386,18 @@ class Journal:
         with self._file.transaction() as db:
             db.executemany("DELETE FROM carries WHERE seq = ?", [(entry.seq,) for entry in entries])
 
+    # -- versions ------------------------------------------------------------------------------------------------
+
+    def note_version(self, digest: str, category: str, version: int) -> None:
+        """Let the other workers of the host know that this version of a category is what there is. Not an entry."""
+        with _translated():
+            self._versions.note(digest, category, version)
+
+    def is_outdated(self, digest: str, category: str, version: int) -> bool:
+        """Whether a worker of this host has seen a later version of a category."""
+        with _translated():
+            return self._versions.is_outdated(digest, category, version)
+
     # -- copies --------------------------------------------------------------------------------------------------
 
     def publish_copies(self, copies: Iterable[SharedCopy]) -> Mapping[str, int]:
@@ -499,3 +514,11 @@ class Journal:
             after = one(db, _ENTRIES)
             if after > before and after > self._max_entries:
                 raise StoreError("journal", ErrorClass.LOCAL, f"more than {self._max_entries} entries")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error

@@ -405,6 +405,8 @@ def put_carry(
     db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Iterable[str], now_ms: int
 ) -> None:
     """Keep that a session has data under a former id that is to be brought to the present one."""
+    # What is on its way to the former id goes on to this one: that one is over.
+    db.execute("UPDATE carries SET digest = ?, kind = ? WHERE digest = ?", (digest, kind, origin))
     row = (origin, digest, kind, "\n".join(categories), now_ms)
     db.execute("INSERT INTO carries (origin, digest, kind, categories, at_ms) VALUES (?, ?, ?, ?, ?)", row)
 
