@@ -16,7 +16,7 @@ from blinker import Signal
 from . import events
 from .categories import AUTH
 from .cookies import ANONYMOUS, SIGNED_IN
-from .losses import Loss, Losses
+from .losses import Cause, Loss, Losses
 from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Plan
@@ -128,7 +128,7 @@ class Outbox:
 
         def publish() -> None:
             for category, lost in self._journal.publish_copies(copies).items():
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
 
         self._do(publish)
 
@@ -171,7 +171,7 @@ class Outbox:
                 if level == 0 or entry.operation is Operation.WIPE or self._outlives_request(entry.field, kind, level):
                     entries.append(entry)
                 elif name not in plan.carries:
-                    self._losses.note(Loss.REQUEST_ONLY_WRITES, f"level {level}", name)
+                    self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
         carry = None
         if plan.carries and plan.origin and not shadow:
             carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
@@ -180,11 +180,11 @@ class Outbox:
     def _put(self, entries: Sequence[PendingWrite], carry: Carry | None) -> bool:
         try:
             for lost in self._journal.put(entries, carry):
-                self._losses.note(Loss.MERGE_CONFLICTS, "made without reading", lost.category)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._failed(error)
-            for entry in entries:
-                self._losses.note(Loss.WRITES_LOST, error.cause, entry.category)
+            for category in [*(entry.category for entry in entries), *(carry.categories if carry else ())]:
+                self._losses.note(Loss.WRITES_LOST, Cause.of(error), category)
             return False
         return True
 

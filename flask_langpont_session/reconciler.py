@@ -23,7 +23,7 @@ from .categories import AUTH
 from .cookies import SIGNED_IN
 from .events import short
 from .health import DATABASE, ONLY, PRIMARY
-from .losses import Loss, Losses
+from .losses import Cause, Loss, Losses
 from .records import apply_change
 from .repository import SessionRepository
 from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Position, RowState, SharedCopy, StoreError
@@ -361,7 +361,7 @@ class Reconciler:
         """Bring a batch of changes home, in the order in which they were made. Whether any of them is settled."""
         fresh = [entry for entry in entries if self._as_of_ms - entry.at_ms <= self._oldest_ms]
         settled = set(entries) - set(fresh)
-        self._drop(settled, "too old")
+        self._drop(settled, Cause.TOO_OLD)
         of_auth = [entry for entry in fresh if _is_for_database(entry)]
         groups = _by_category([entry for entry in fresh if not _is_for_database(entry)])
         for begin in range(0, len(groups), _PIPELINE):
@@ -383,11 +383,11 @@ class Reconciler:
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
                     continue
-                self._drop(group, "refused")
+                self._drop(group, Cause.REFUSED)
             elif reply.status in ("gone", "late"):
                 continue  # whether the session lives is not known; or it is merged the next time
             elif reply.status == "dead":
-                self._drop(group, "session over")
+                self._drop(group, Cause.SESSION_OVER)
             else:
                 self._count(group, reply.outcomes)
             settled += group
@@ -428,9 +428,9 @@ class Reconciler:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
         for entry, outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", entry.category)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, entry.category)
             elif outcome is not Outcome.APPLIED:
-                self._losses.note(Loss.MERGE_DROPPED, outcome.name.lower().replace("_", " "), entry.category)
+                self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
 
     def _copies(self, settled: Sequence[PendingWrite]) -> list[SharedCopy]:
         """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
@@ -457,7 +457,7 @@ class Reconciler:
         except StoreError as error:
             if error.error_class is not ErrorClass.DATA:
                 raise
-            return self._drop(group, "damaged row")
+            return self._drop(group, Cause.DAMAGED_ROW)
         while row is not None:
             change = CategoryChange(life_ms=0)
             for entry in group:
@@ -466,11 +466,11 @@ class Reconciler:
             if not change or self._update(row, change):
                 applied = len(change.writes)
                 self._repository.recorder.count("merged_fields", applied)
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", AUTH, len(group) - applied)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
                 self._journal.forget_writes(group)
                 return set(group)
             row = self._push(row.digest)  # another one was faster: again, with what is there now
-        return self._drop(group, "session over")
+        return self._drop(group, Cause.SESSION_OVER)
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
         updated = self._database.update(
@@ -486,7 +486,7 @@ class Reconciler:
             self._push(row.digest)
         return updated is not None
 
-    def _drop(self, entries: Collection[PendingWrite], why: str) -> set[PendingWrite]:
+    def _drop(self, entries: Collection[PendingWrite], why: Cause) -> set[PendingWrite]:
         for entry in entries:
             self._losses.note(Loss.MERGE_DROPPED, why, entry.category)
         if entries:
