@@ -27,8 +27,9 @@ from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_ho
 _FILLERS = (
     "INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, 1, 0, 1)",
     "INSERT INTO user_revocations (user_id, until_ms) VALUES (?, 1)",
-    """INSERT INTO writes (digest, kind, shadow, category, field, delta, is_delta, at_ms)
-        VALUES (?, 'u', 0, 'ui', 'a', 0, 0, 1)""",
+    """INSERT INTO writes (digest, kind, shadow, category, operation, field, delta, basis, moment, base_is_known,
+            doubts, token, is_sent, at_ms)
+        VALUES (?, 'u', 0, 'ui', 'set', 'a', 0, 'blind', 0, 0, '', '', 0, 1)""",
 )
 """What waits for the database, so that no room is made while it is down."""
 
