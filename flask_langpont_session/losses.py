@@ -75,7 +75,7 @@ CAUSES: Mapping[Loss, tuple[Cause, ...]] = {
 
 
 class Losses:
-    """Tells the recorder and whoever listens.
+    """Tells the recorder and the listeners of the event.
 
     :param emit: called with a signal and an event; must not raise.
     """

@@ -137,7 +137,7 @@ def test_a_category_is_where_its_worst_part_is(app: Flask, client: Any, primary:
 
 @pytest.mark.parametrize("down", [("primary",), ("primary", "database")], ids=["level 3", "level 4"])
 def test_levels_3_and_4_keep_nothing(make_app: MakeApp, down: tuple[str, ...]) -> None:
-    """Nor does the end of the request: it is counted once."""
+    """I19: nor does the end of the request. It is counted once."""
     app = with_views(make_app(LOCAL_CACHE_TTL=1))
     client = app.test_client()
     client.post("/set", json={"input_text": "before"})
@@ -149,7 +149,7 @@ def test_levels_3_and_4_keep_nothing(make_app: MakeApp, down: tuple[str, ...]) -
 
 
 def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> None:
-    """It is counted once, not again at the end of the request; with room again the next one is kept."""
+    """I19: it is counted once, not again at the end of the request; with room again the next one is kept."""
     disk = Disk(app)
     primary.kill()
     client.get("/all")
