@@ -20,7 +20,7 @@ from .losses import Cause, Loss, Losses
 from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Kept, Plan
-from .stores.base import CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
+from .stores.base import CategoryChange, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from .stores.journal import Carry, Journal, Overlay, PendingWrite
 from .stores.journal_entries import WIPED_FIELD, Basis
 from .stores.local import LocalAuth
@@ -176,12 +176,22 @@ class Outbox:
         carry = None
         if plan.carries and plan.origin and not shadow:
             carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
-        return bool(entries or carry) and self._put(plan, entries, carry)
+        copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
+        return bool(entries or carry) and self._put(plan, entries, carry, copies)
 
-    def _put(self, plan: Plan, entries: Sequence[PendingWrite], carry: Carry | None) -> bool:
+    def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
+        """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
+        assert plan.target is not None
+        of_user = {AUTH} if kind == SIGNED_IN else set()
+        names = self._visibility.kept_locally - of_user - set(plan.carries)
+        return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
+
+    def _put(
+        self, plan: Plan, entries: Sequence[PendingWrite], carry: Carry | None, copies: Sequence[SharedCopy] = ()
+    ) -> bool:
         names = [*(entry.category for entry in entries), *(carry.categories if carry else ())]
         try:
-            for lost in self._journal.put(entries, carry):
+            for lost in self._journal.put(entries, carry, copies):
                 plan.note_kept([lost.category], Kept.NOWHERE)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
@@ -214,7 +224,14 @@ class Outbox:
         doubts = f"{doubt} " if doubt else ""
 
         def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
-            common = {"digest": digest, "kind": kind, "shadow": shadow, "category": name, "doubts": doubts}
+            common = {
+                "digest": digest,
+                "kind": kind,
+                "shadow": shadow,
+                "category": name,
+                "doubts": doubts,
+                "acknowledged": now_us,
+            }
             return PendingWrite(operation=operation, field=field, **{**common, "moment": now_us, **more})
 
         if change.wipe:
@@ -238,7 +255,7 @@ class Outbox:
             return {}
         base = loaded.fields.get(name, NO_FIELDS).get(key)
         version = loaded.versions.get(name, 0)
-        return {"basis": Basis.SEEN, "moment": version, "base": base, "base_is_known": True}
+        return {"basis": Basis.SEEN, "moment": version, "base": base}
 
     def _do(self, call: Callable[[], None]) -> bool:
         try:

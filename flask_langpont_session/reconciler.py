@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from .categories import AUTH
 from .cookies import SIGNED_IN
@@ -30,7 +30,7 @@ from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Positio
 from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
 from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis import new_write_id
-from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Merge, Merged, MergeStep, Outcome
+from .stores.redis_records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,9 @@ _TIMEOUT = 2.0
 _PATIENCE = 10.0
 """Seconds for a batch of rows."""
 
+_LONG_AGO = 1
+"""Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""
+
 _BATCH = 500
 
 _AT_ONCE = 10
@@ -101,6 +104,7 @@ class Reconciler:
         # What waits for longer than copies are shown is dropped: its user has long seen something else.
         self._oldest_ms = repository.settings.local_cache_ttl * 1000
         self._as_of_ms = now_ms()
+        self.copies_are_needed: Callable[[], bool] = lambda: True  # by workers of this host that are in an outage
         self._round: Settlement | None = None
         self._reached: Position | None = None
 
@@ -147,7 +151,7 @@ class Reconciler:
             # Before the former id is buried, with what it has.
             for carry in _pages(self._journal.pending_carries):
                 if self._locate(carry.origin) in shards and self._locate(carry.digest) in shards:
-                    yield partial(self._carry, carry)
+                    yield partial(self._carry, carry, database)
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
                 yield partial(self._revoke_user, user, redis, shards)
@@ -335,21 +339,39 @@ class Reconciler:
             renewed = waiting[-1].seq
         return True
 
-    def _carry(self, entry: PendingCarry) -> bool:
-        """Bring what a session had under a former id to the present one, as far as nothing is there. (Its life is that
-        of a write.)"""
+    def _carry(self, entry: PendingCarry, database: bool) -> bool:
+        """Bring what a session had under a former id to the present one, where nothing is there. Whether it is done."""
         found = self._redis.read(entry.origin, dict.fromkeys(entry.categories, 0), timeout=_TIMEOUT)
-        write_id, guard = new_write_id(), "new" if entry.kind == SIGNED_IN else "free"
+        guard = "alive" if entry.kind == SIGNED_IN else "free"
         merges = [
             self._merge_of(entry.digest, name, entry.kind, [_where_absent(*item) for item in fields.items()], guard)
             for name, (_, fields) in found.categories.items()
             if fields
         ]
-        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id):
-            if isinstance(merged, StoreError):
-                raise merged
+        statuses = self._merge_all(merges)
+        if "gone" in statuses:
+            if not database:
+                return False
+            statuses = self._merge_all(merges) if self._push(entry.digest) else {"dead"}
+        if "dead" in statuses:
+            for name in entry.categories:
+                self._losses.note(Loss.MERGE_DROPPED, Cause.SESSION_OVER, name)
+        if statuses & {"gone", "late"}:
+            return False
         self._journal.forget_carries([entry])
         return True
+
+    def _merge_all(self, merges: Sequence[Merge]) -> set[str]:
+        """How the merges ended.
+
+        :raises StoreError: one of them failed.
+        """
+        statuses = set()
+        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=new_write_id()):
+            if isinstance(merged, StoreError):
+                raise merged
+            statuses.add(merged.status)
+        return statuses
 
     def _merge_of(
         self, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, shadow: bool = False
@@ -372,16 +394,14 @@ class Reconciler:
 
     def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is settled, one way or the other."""
-        replies = self._send(groups)
-        gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
-        if gone and database:
-            # Redis lost sessions that SQL may still know.
-            for number in gone:
-                replies[number] = self._merge_again(groups[number])
         settled: list[PendingWrite] = []
-        for group, reply in zip(groups, replies, strict=True):
+        failed: StoreError | None = None
+        for group, reply in self._send(groups):
+            if database and isinstance(reply, Merged) and reply.status == "gone":
+                reply = self._merge_again(group)  # Redis lost a session that SQL may still know
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
+                    failed = reply
                     continue
                 self._drop(group, Cause.REFUSED)
             elif reply.status in ("gone", "late"):
@@ -392,13 +412,14 @@ class Reconciler:
                 self._count(group, reply.outcomes)
             settled += group
         self._journal.forget_writes(settled, self._copies(settled))
-        failed = next((reply for reply in replies if isinstance(reply, StoreError)), None)
-        if failed is not None and failed.error_class is not ErrorClass.DATA:
+        if failed is not None:
             raise failed
         return set(settled)
 
-    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
-        """Send what waits for some categories, all in one round trip.
+    def _send(
+        self, groups: Sequence[Sequence[PendingWrite]]
+    ) -> list[tuple[Sequence[PendingWrite], Merged | StoreError]]:
+        """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice.
@@ -406,9 +427,11 @@ class Reconciler:
         write_id, now = new_write_id(), time.monotonic()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
-        self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
-        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in groups]
-        return self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        marked = self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
+        sent = _by_category(marked)
+        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in sent]
+        replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        return list(zip(sent, replies, strict=True))
 
     def _merge_for(self, group: Sequence[PendingWrite], sent_ms: int) -> Merge:
         first = group[0]
@@ -422,7 +445,10 @@ class Reconciler:
             row = self._push(group[0].digest)
         except StoreError as error:
             return error
-        return Merged("dead") if row is None else self._send([group])[0]
+        if row is None:
+            return Merged("dead")
+        again = self._send([group])
+        return again[0][1] if again and len(again[0][0]) == len(group) else Merged("late")
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -435,7 +461,7 @@ class Reconciler:
     def _copies(self, settled: Sequence[PendingWrite]) -> list[SharedCopy]:
         """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
         not use it yet: what was merged is laid over reads no more, and to them it would look undone."""
-        local, are_needed = self._repository.local, bool(self._journal.outages())
+        local, are_needed = self._repository.local, self.copies_are_needed()
         merged = {(entry.digest, entry.category) for entry in settled if not entry.shadow}
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
         try:
@@ -461,7 +487,7 @@ class Reconciler:
         while row is not None:
             change = CategoryChange(life_ms=0)
             for entry in group:
-                if _may_apply(entry, row):
+                if not self._is_right(entry.field) and _may_apply(entry, row):
                     change.put(entry.field, entry.value)
             if not change or self._update(row, change):
                 applied = len(change.writes)
@@ -471,6 +497,11 @@ class Reconciler:
                 return set(group)
             row = self._push(row.digest)  # another one was faster: again, with what is there now
         return self._drop(group, Cause.SESSION_OVER)
+
+    def _is_right(self, key: str) -> bool:
+        """Users and rights never wait here: where one does, it was not put there by this package."""
+        settings = self._repository.settings
+        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
         updated = self._database.update(
@@ -509,18 +540,26 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
 
 
 def _where_absent(key: str, value: bytes) -> MergeStep:
-    return MergeStep(Operation.SET, key, value, ABSENT)
+    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=_LONG_AGO)
 
 
 def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
     if entry.operation is Operation.ADD:
         moment = entry.moment if entry.is_sent else sent_ms * 1000
-        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment)
-    base: bytes | Literal[False] | None = entry.base
-    if base is None and entry.base_is_known:
-        base = ABSENT_BASE  # the value was made from an absent one
-    mode = ABSENT if entry.basis is Basis.UNSEEN else SINCE
-    return MergeStep(entry.operation, entry.field, entry.value or b"", mode, entry.moment, base, entry.doubts)
+        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
+    return MergeStep(
+        entry.operation,
+        entry.field,
+        entry.value or b"",
+        _MODES[entry.basis],
+        entry.moment,
+        entry.base,
+        entry.doubts,
+        entry.acknowledged,
+    )
+
+
+_MODES = {Basis.BLIND: TIME, Basis.SEEN: SINCE, Basis.UNSEEN: ABSENT}
 
 
 def _may_apply(write: PendingWrite, row: AuthRow) -> bool:

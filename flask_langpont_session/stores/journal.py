@@ -331,17 +331,22 @@ class Journal:
 
     # -- writes --------------------------------------------------------------------------------------------------
 
-    def put(self, entries: Sequence[PendingWrite], carry: Carry | None = None) -> list[PendingWrite]:
+    def put(
+        self, entries: Sequence[PendingWrite], carry: Carry | None = None, copies: Iterable[SharedCopy] = ()
+    ) -> list[PendingWrite]:
         """Keep changes of a session until Redis takes them, all or none, in this order.
 
         A session that is revoked here absorbs them; its shadow does not.
 
         :param carry: data under a former id that is to be brought to the session as well.
+        :param copies: what is known of the session before these changes, see :meth:`publish_copies`.
         :return: those that were not kept because they were made without knowing what is there, and something is.
         :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
         now = self._now_ms()
         with self._adding() as db:
+            for copy in copies:
+                put_copy(db, copy)
             left_out = [
                 entry
                 for entry in entries
@@ -360,18 +365,23 @@ class Journal:
         with self._file.connected() as db:
             return oldest_writes(db, limit, signed_in, after)
 
-    def mark_sent(self, entries: Iterable[PendingWrite], write_id: str, moments_ms: Mapping[str, int]) -> None:
+    def mark_sent(
+        self, entries: Iterable[PendingWrite], write_id: str, moments_ms: Mapping[str, int]
+    ) -> list[PendingWrite]:
         """These are about to be sent to Redis: from here on it may have them. Not forced to the disk.
 
         :param write_id: the id of that write.
         :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
+        :return: those that are as they were read from here; no others may be sent.
         """
+        sql = """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
+            ELSE moment END, is_sent = token <> '' WHERE seq = ?"""
         with self._file.transaction(forced=False) as db:
-            db.executemany(
-                """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
-                ELSE moment END, is_sent = token <> '' WHERE seq = ?""",
-                [(f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq) for entry in entries],
-            )
+            return [
+                entry
+                for entry in entries
+                if db.execute(sql, (f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq)).rowcount
+            ]
 
     def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> None:
         """These are settled, one way or the other. A field that was written again since it was read from here stays.

@@ -23,7 +23,7 @@ from flask import Flask
 from flask_langpont_session import reconciler, repository
 from flask_langpont_session.config import Settings, load_settings
 from flask_langpont_session.cookies import SessionId
-from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA, Health
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, Health
 from flask_langpont_session.host_memory import HostMemory
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.monitor import Monitor
@@ -34,6 +34,7 @@ from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.stores.redis_records import AuthEntry
+from flask_langpont_session.walk import FIRST_ANSWERS
 
 from .clock import Clock
 from .invariants import Promises
@@ -159,10 +160,12 @@ class Worker:
             [PRIMARY, REPLICA, DATABASE],
             threshold=settings.failure_threshold,
             local_ttl=settings.local_cache_ttl,
-            on_lost=lambda store, direction, cause: world.promises.lost(store, cause),
+            on_lost=lambda error, direction: world.promises.lost(error.store, error.error_class.name.lower()),
             on_failure=lambda store: self.monitor.suspect(store),
             clock=clock.monotonic,
         )
+        for _ in range(FIRST_ANSWERS):  # it has been up for a while
+            self.health.succeeded(DATABASE, READ)
         self.repository = SessionRepository(
             settings,
             redis=stores,
@@ -293,6 +296,7 @@ class World:
         """Begin a request or a round of a monitor; with `stepped` it goes on when it is told to."""
         task = Task(label, worker.name, self.clock.now_ms, stepped)
         if stepped:
+            self.promises.is_calm = False
             self.under_way[label] = task
         self.tasks.run(task, lambda: work(task))
         self._forget_finished()
@@ -325,6 +329,7 @@ class World:
 
     def lose(self, host: Host) -> None:
         """A host dies, and its journal with it; another one takes its place."""
+        self.promises.is_calm = False
         self.promises.hosts.pop(host.name, None)
         self.hosts[host.name].journal.close()
         self.hosts[host.name] = Host(host.name, self)
@@ -374,7 +379,7 @@ class World:
             return False
         if any(worker.monitor._incidents for worker in self.workers.values()):
             return False
-        waiting = ("writes", "revocations", "user_revocations", "pushes")
+        waiting = ("writes", "carries", "revocations", "user_revocations", "pushes")
         return not any(host.journal.counts()[kind] for host in self.hosts.values() for kind in waiting)
 
     def restore_everything(self) -> None:

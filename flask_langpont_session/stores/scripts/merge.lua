@@ -3,15 +3,16 @@
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
 --         life of a record without fields (ms), then for each operation, in the order in which they were acknowledged:
---         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment (microseconds by this server's clock),
---         base value known (1: it is this; 2: the field was absent; 0: not known), base value, ids of writes whose outcome is unknown
--- mode 'since': it is applied unless the field was written after the moment (the stamp of the record that the value was
--- made from, or the time of the write if it was made from nothing); then only over the base value. 'absent': the value was made
--- without knowing what is there: it is applied only where the field is absent, and was not deleted lately.
--- Of an addition, 'mode' is its id; what a record remembers of that id is not added again. Its moment is when it was sent
--- first, 0: never before.
--- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is not known
--- whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
+--         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment, has a base value (1/0), base value,
+--         ids of writes whose outcome is unknown, when it was acknowledged
+-- Moments are microseconds by this server's clock.
+-- mode 'since': the value was made from the version that the moment is. It is applied unless the field was written
+-- since; then only over the base value. 'time': it was made from nothing at that moment, and is applied unless the
+-- field was written later. 'absent': it was made without knowing what is there: it is applied only where the field is
+-- absent, and was not deleted lately. Of an addition, 'mode' is its id; what a record remembers of that id is not
+-- added again. Its moment is when it was sent first, 0: never before.
+-- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is
+-- not known whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
 local digest, id = ARGV[2], ARGV[7]
 local max_fields, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -21,7 +22,7 @@ if refused then
 end
 
 local names = {}
-for i = 9, #ARGV, 8 do
+for i = 9, #ARGV, 9 do
   if ARGV[i] == 'wipe' then
     names = nil
     break
@@ -32,15 +33,19 @@ local record = open_record(KEYS[2], digest, names)
 if record.refusal then
   return record.refusal
 end
+record.notes = true  -- of each field, when it was acknowledged
 
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
-local horizon, horizon_author = record.horizon, record.author  -- without what is wiped here
-local function written_since(name, moment, doubtful)
-  local author, stamp = written_lately(record, name)
+-- by_time: acknowledged after it, else merged.
+local horizon, horizon_lag, horizon_author = record.horizon, record.lag, record.author  -- without what is wiped here
+local function written_since(name, moment, by_time, doubtful)
+  local author, stamp, lag = written_lately(record, name)
   if stamp then
-    return stamp > moment and author ~= id and not string.find(doubtful, author, 1, true)
+    local at = by_time and stamp - lag * 1000 or stamp
+    return at > moment and author ~= id and not string.find(doubtful, author, 1, true)
   end
-  if horizon <= moment or string.find(doubtful, horizon_author, 1, true) then
+  local until_then = by_time and horizon - horizon_lag * 1000 or horizon
+  if until_then <= moment or string.find(doubtful, horizon_author, 1, true) then
     return false
   end
   return not record.old[name] and horizon_author == WIPED or nil
@@ -52,28 +57,28 @@ local function fits(name, value)
   return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
 end
 
-local function may_replace(name, mode, moment, is_known, base, doubtful)
+local function may_replace(name, mode, moment, base, doubtful)
   local now_there = record.old[name]
-  local since = written_since(name, moment, doubtful)
+  local since = written_since(name, moment, mode ~= 'since', doubtful)
   if mode == 'absent' then
     local author = written_lately(record, name)
     local is_ours = string.find(doubtful, author or (now_there and horizon_author) or '?', 1, true)
     return is_ours or not (now_there or author or since)
   end
-  local is_as_it_was = (is_known == '1' and now_there == base) or (is_known == '2' and not now_there)
-  return since == false or is_as_it_was or (since == nil and not now_there)
+  return since == false or (base and now_there == base) or (since == nil and not now_there)
 end
 
 local changes = false
-local function apply(operation, name, value, mode, moment, is_known, base, doubtful)
+local function apply(operation, name, value, mode, moment, base, doubtful, acknowledged)
   if operation == 'wipe' then
     for field in pairs(record.old) do
-      if record.old[field] and written_since(field, moment, doubtful) == false then
-        put(record, field, false, id)
+      if record.old[field] and written_since(field, moment, true, doubtful) == false then
+        put(record, field, false, id, 0)
         forget_lately(record, field)
       end
     end
-    record.is_own, record.horizon, record.author = true, next_stamp(record), WIPED
+    local stamp = next_stamp(record)
+    record.horizon, record.lag, record.author = stamp, lag_of(moment, stamp), WIPED
     changes = true
     return APPLIED
   end
@@ -85,7 +90,7 @@ local function apply(operation, name, value, mode, moment, is_known, base, doubt
     if is_full and moment > 0 and tonumber(string.sub(record.additions, 8, 20)) * 1000 >= moment then
       return IN_DOUBT
     end
-    if not add(record, name, value, id) then
+    if not add(record, name, value, id, acknowledged) then
       return NO_NUMBER
     end
     note_addition(record, mode)
@@ -96,21 +101,22 @@ local function apply(operation, name, value, mode, moment, is_known, base, doubt
   if (record.old[name] or false) == new then
     return APPLIED
   end
-  if not may_replace(name, mode, moment, is_known, base, doubtful) then
+  if not may_replace(name, mode, moment, base, doubtful) then
     return CONFLICT
   end
   if new and not fits(name, value) then
     return LARGE
   end
-  put(record, name, new, id)
+  put(record, name, new, id, acknowledged)
   changes = true
   return APPLIED
 end
 
 local reply = {'merged', 0}
-for i = 9, #ARGV, 8 do
+for i = 9, #ARGV, 9 do
   reply[#reply + 1] = apply(
-    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]),
+    ARGV[i + 5] == '1' and ARGV[i + 6], ARGV[i + 7], tonumber(ARGV[i + 8])
   )
 end
 reply[2] = record.stamp
