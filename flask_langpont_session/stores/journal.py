@@ -43,6 +43,7 @@ from .journal_entries import (
     settle,
 )
 from .journal_file import Generation, JournalFile, one
+from .journal_summary import Summary, Waiting, read_summary, read_waiting
 from .latest_versions import LatestVersions
 
 __all__ = [
@@ -55,6 +56,8 @@ __all__ = [
     "PendingWrite",
     "ServerRecord",
     "Settlement",
+    "Summary",
+    "Waiting",
 ]
 
 _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
@@ -170,6 +173,27 @@ class Journal:
         tables = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies", "outages")
         with self._file.snapshot() as db:
             return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None: it is in this process' memory."""
+        return self._file.path
+
+    def waiting(self) -> Waiting:
+        """How much waits for a store, and since when."""
+        with self._file.snapshot() as db:
+            return read_waiting(db)
+
+    def summary(self) -> Summary:
+        """The same by kind, with how many sessions it is for and how large the file is."""
+        with self._file.snapshot() as db:
+            return read_summary(db, self._bytes(db))
+
+    def _bytes(self, db: sqlite3.Connection) -> int:
+        if self._file.path is None:
+            return one(db, "PRAGMA page_count") * one(db, "PRAGMA page_size")
+        files = (self._file.path, Path(f"{self._file.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
     # -- revocations and pushes ----------------------------------------------------------------------------------
 
