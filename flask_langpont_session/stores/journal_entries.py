@@ -15,36 +15,12 @@ from operator import attrgetter
 import msgspec
 
 from .base import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from .journal_limits import SIZE_SCHEMA
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to somebody else's database."""
-
-# Since version 2.
-_USERS_AND_SERVERS = (
-    """CREATE TABLE user_revocations (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL)""",
-    """CREATE TABLE servers (
-        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
-        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
-    """CREATE TABLE settlement (
-        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
-        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
-    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
-)
-
-# Since version 3.
-_PARTS_OF_USERS = (
-    "ALTER TABLE user_revocations ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE user_revocations ADD COLUMN in_database INTEGER NOT NULL DEFAULT FALSE",
-    "ALTER TABLE user_revocations ADD COLUMN reached TEXT NOT NULL DEFAULT ''",
-)
-
-# Since version 4.
-_VERSIONS_OF_PUSHES = ("ALTER TABLE pushes ADD COLUMN version INTEGER NOT NULL DEFAULT 0",)
-
-_MARK = f"PRAGMA user_version = {SCHEMA_VERSION}"
 
 SCHEMA = (
     # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
@@ -57,33 +33,27 @@ SCHEMA = (
     """CREATE TABLE revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
         in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
-    "CREATE TABLE pushes (seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE)",
+    """CREATE TABLE pushes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
         digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
         PRIMARY KEY (digest, category))""",
     "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
-    # Kept, not counted: counting 100,000 rows at every write would cost more than the write itself.
-    "CREATE TABLE size (entries INTEGER NOT NULL)",
-    "INSERT INTO size VALUES (0)",
-    *(
-        f"""CREATE TRIGGER {table}_{event} AFTER {event} ON {table}
-        BEGIN UPDATE size SET entries = entries {step}; END"""
-        for table in ("writes", "copies")
-        for event, step in (("INSERT", "+ 1"), ("DELETE", "- 1"))
-    ),
-    *_USERS_AND_SERVERS,
-    *_PARTS_OF_USERS,
-    *_VERSIONS_OF_PUSHES,
-    _MARK,
+    *SIZE_SCHEMA,
+    """CREATE TABLE user_revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 0, in_database INTEGER NOT NULL DEFAULT FALSE,
+        reached TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE servers (
+        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
+        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
+    """CREATE TABLE settlement (
+        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
+    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {
-    1: (*_USERS_AND_SERVERS, *_PARTS_OF_USERS, *_VERSIONS_OF_PUSHES, _MARK),
-    2: (*_PARTS_OF_USERS, *_VERSIONS_OF_PUSHES, _MARK),
-    3: (*_VERSIONS_OF_PUSHES, _MARK),
-}
-"""Schema version of an older release → what makes its file one of this release. Entries are never touched."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
