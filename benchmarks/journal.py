@@ -84,8 +84,8 @@ def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, f
     done = sorted(one for one in took if one >= 0)
     p50, p99 = (1000 * done[int(len(done) * part)] for part in (0.5, 0.99))
     return (
-        f"{len(done) / seconds:8,.0f} writes/s   p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   longest {1000 * done[-1]:6.1f} ms"
-        f"   lost {len(took) - len(done)} of {len(took)}   files {size:.0f} MB"
+        f"{len(done) / seconds:8,.0f} writes/s   p50 {p50:6.1f} ms   p99 {p99:6.1f} ms"
+        f"   longest {1000 * done[-1]:6.1f} ms   lost {len(took) - len(done)} of {len(took)}   files {size:.0f} MB"
     )
 
 

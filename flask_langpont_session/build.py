@@ -434,8 +434,8 @@ _REMEDY = "name a file this process may write, or set None to go without (the do
 _REMEDIES: Mapping[type[Exception], str] = {
     NewerJournal: "upgrade flask-langpont-session again; or name another file: then what waits in this one, such as "
     "sign-outs of an outage, stays undone",
-    OlderJournal: "run the older release until nothing waits in the file, and remove it then; or name another file: then "
-    "what waits in this one, such as sign-outs of an outage, stays undone",
+    OlderJournal: "run the older release until nothing waits in the file, and remove it then; or name another file: "
+    "then what waits in this one, such as sign-outs of an outage, stays undone",
 }
 
 

@@ -33,6 +33,11 @@ _IDLE = 5.0
 """Seconds after which the thread ends if there is nothing to do. The next task starts another one."""
 
 
+def busy() -> StoreError:
+    """Time was up before anything was done."""
+    return StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+
+
 class Task(Generic[T]):
     """Something to be written, and the thread that waits for it.
 
@@ -72,7 +77,7 @@ class Task(Generic[T]):
             if given_up:
                 self._work = None
         if given_up:
-            raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+            raise busy()
         # What came a moment late is an answer all the same.
         if not (is_done or self._done.acquire(blocking=False)):
             raise StoreError("journal", ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 from .base import ErrorClass, StoreError
 from .generation import Generation, OwnGeneration, generation_path
-from .group_commit import Task, Work, Writer
+from .group_commit import Task, Work, Writer, busy
 from .host_lock import HostLock
 from .journal_opening import (
     FAILURES,
@@ -71,6 +71,7 @@ class _Side:
         self._turn = turn
         self._age = 0
         self._pid = 0
+        self._patience = 0
 
     @contextmanager
     def taken(self, until: float) -> Iterator[None]:
@@ -81,7 +82,7 @@ class _Side:
         """
         turn = _turns[self._turn]
         if not turn.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+            raise busy()
         try:
             yield
         finally:
@@ -93,10 +94,19 @@ class _Side:
             self.close()
         if self.connection is None:
             connection = open_database(self._path, until)
-            self._age, self._pid, self.opened = age, os.getpid(), self.opened + 1
+            self._age, self._pid, self.opened, self._patience = age, os.getpid(), self.opened + 1, 0
             # Threads on the other side ask whether it is inherited: it comes last.
             self.connection = connection
         return self.connection
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Let SQLite wait for another process, for at most so long: it may recover the file, or be the last to leave
+        it, which keeps readers out, too. To be called with :meth:`taken` and connected."""
+        assert self.connection is not None
+        milliseconds = max(0, int(seconds * 1000))
+        if not self._patience <= milliseconds <= 2 * self._patience:  # else it is near enough
+            self.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._patience = milliseconds
 
     def close(self) -> None:
         """Never raises. To be called with :meth:`taken`, or where there are no other threads."""
@@ -144,8 +154,7 @@ class JournalFile:
         """The connection for who reads, for this thread alone."""
         until = _deadline(wait)
         with self._lent(self.reader, until) as db:
-            # While a process recovers the file after a crash, or the last one leaves it, readers have to wait, too.
-            db.execute(f"PRAGMA busy_timeout = {int(1000 * max(0.0, until - time.monotonic()))}")
+            self.reader.wait_for_others(until - time.monotonic())
             yield db
 
     @contextmanager
@@ -198,7 +207,9 @@ class JournalFile:
             with self._lent(self.writer, task.until):
                 pass
             with self._turn_of_host(task.until) as is_ours:
-                tasks += self._writers.more() if is_ours else []
+                if not is_ours:
+                    raise busy()
+                tasks += self._writers.more()
                 written = self._execute(tasks)
         except Exception as error:
             _fail(tasks, error if isinstance(error, StoreError) else store_error(error))
@@ -226,7 +237,7 @@ class JournalFile:
         alone is raised."""
         with self._lent(self.writer, max(task.until for task in tasks)) as db:
             if not begun(db, "BEGIN IMMEDIATE", lambda: any(task.is_waited_for for task in tasks)):
-                raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+                raise busy()
             taken = [task for task in tasks if task.take_up()]
             numbered = self._numbered() if any(task.is_entry for task in taken) else nullcontext()
             with numbered, completed(db):

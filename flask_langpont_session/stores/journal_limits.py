@@ -76,6 +76,10 @@ class Size(NamedTuple):
     entries: int
     bytes: int
 
+    def has_grown(self, before: Size) -> bool:
+        """In either way."""
+        return self.entries > before.entries or self.bytes > before.bytes
+
 
 @dataclass(frozen=True, slots=True)
 class JournalLimits:
@@ -90,7 +94,7 @@ class JournalLimits:
 
     entries: int = 100_000
     bytes: int = 268_435_456
-    session_entries: int = 1_000
+    session_entries: int = 4_000
     session_bytes: int = 1_048_576
     visitor_share: float = 0.5
 
@@ -106,24 +110,25 @@ class JournalLimits:
         def add(db: sqlite3.Connection) -> T:
             before = _sizes(db)
             result = work(db)
-            self._check(before, _sizes(db))
-            if session is not None:
+            after = _sizes(db)
+            self._check(before, after)
+            if session is not None and _sum(after).has_grown(_sum(before)):
                 self._check_session(db, *session)
             return result
 
         return add
 
     def _check(self, before: Mapping[str, Size], after: Mapping[str, Size]) -> None:
-        self._compare(_sum(before), _sum(after), 1, "MAX")
-        self._compare(before[_VISITORS], after[_VISITORS], self.visitor_share, "VISITOR_SHARE")
-        self._compare(before[_COPIES], after[_COPIES], _COPIES_SHARE, "MAX")
+        self._compare(before[_VISITORS], after[_VISITORS], self.visitor_share, "VISITOR_SHARE", "VISITOR_SHARE")
+        self._compare(before[_COPIES], after[_COPIES], _COPIES_SHARE, "MAX_ENTRIES", "MAX_BYTES")
+        self._compare(_sum(before), _sum(after), 1, "MAX_ENTRIES", "MAX_BYTES")
 
-    def _compare(self, before: Size, after: Size, share: float, name: str) -> None:
+    def _compare(self, before: Size, after: Size, share: float, entries: str, bytes: str) -> None:
         """What adds nothing, such as a field that is written again, goes on in a full journal."""
         if after.entries > max(before.entries, share * self.entries):
-            raise _reached("MAX_ENTRIES" if name == "MAX" else name)
+            raise _reached(entries)
         if after.bytes > max(before.bytes, share * self.bytes):
-            raise _reached("MAX_BYTES" if name == "MAX" else name)
+            raise _reached(bytes)
 
     def _check_session(self, db: sqlite3.Connection, digest: str, shadow: bool) -> None:
         size = Size(*db.execute(_OF_SESSION, (digest, shadow)).fetchone())

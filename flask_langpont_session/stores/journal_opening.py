@@ -151,11 +151,9 @@ def _make_place(path: Path) -> None:
 def _prepare(connection: sqlite3.Connection, until: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
-    is_blank = _is_blank(connection)
-    connection.execute("PRAGMA busy_timeout = 0")
-    if is_blank:
+    if _is_blank(connection):
         # Before all else, or it has no effect: free pages can be given back later, some at a time.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        _patiently(connection, "PRAGMA auto_vacuum = INCREMENTAL", until)
         _patiently(connection, "PRAGMA journal_mode = WAL", until)
         _create_schema(connection, until)
     if one(connection, "PRAGMA application_id") != APPLICATION_ID:
@@ -163,6 +161,7 @@ def _prepare(connection: sqlite3.Connection, until: float) -> None:
     version = one(connection, "PRAGMA user_version")
     if version != SCHEMA_VERSION:
         raise NewerJournal(version) if version > SCHEMA_VERSION else OlderJournal(version)
+    connection.execute("PRAGMA busy_timeout = 0")
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:
