@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import BuiltinFunctionType
 
@@ -22,56 +22,48 @@ class HostLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = None
+        self._descriptors: set[int] = set()
 
-    def take(self) -> bool:
-        """Whether the lock was free; then it is held until :meth:`release`."""
-        descriptor = open_private(self._path)
-        if not _takes(descriptor):
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
-
-    def wait(self, goes_on: Callable[[], bool]) -> bool:
-        """Wait for it in the system's queue, in which all processes have their turn.
+    @contextmanager
+    def waited(self, goes_on: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for it in the system's queue, in which all processes have their turn, and hold it until the end.
 
         :param goes_on: asked, where the system's queue cannot be used, about once in a millisecond.
         :return: whether it is held; False: it does not go on.
         """
-        descriptor = self._descriptor = open_private(self._path)
-        if _threads_are_native():
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return True
-        while not _takes(descriptor):
-            if not goes_on():
-                self.release()
-                return False
-            time.sleep(0.001)
-        return True
-
-    def release(self) -> None:
-        """Let go of it, if it is held."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            try:
-                # Not by closing it alone: a child that was forked just now may have it open, too.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            finally:
-                os.close(descriptor)
+        with self._opened() as descriptor:
+            if _threads_are_native():
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield True
+                return
+            while not (is_held := _takes(descriptor)) and goes_on():
+                time.sleep(0.001)
+            yield is_held
 
     @contextmanager
-    def waited(self, goes_on: Callable[[], bool]) -> Iterator[bool]:
-        """:meth:`wait`, and :meth:`release` at the end."""
+    def taken(self) -> Iterator[bool]:
+        """Whether it was free; then it is held until the end."""
+        with self._opened() as descriptor:
+            yield _takes(descriptor)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = open_private(self._path)
+        self._descriptors.add(descriptor)
         try:
-            yield self.wait(goes_on)
+            yield descriptor
         finally:
-            self.release()
+            if descriptor in self._descriptors:  # else this is a forked child, which has forgotten it
+                self._descriptors.discard(descriptor)
+                # Not by closing it alone: a child that was forked just now may have it open, too.
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
 
     def forget(self) -> None:
-        """In a forked child: the parent goes on holding it."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
+        """In a forked child: its parent goes on holding it."""
+        descriptors, self._descriptors = self._descriptors, set()
+        for descriptor in descriptors:
             os.close(descriptor)
 
 

@@ -298,17 +298,16 @@ class JournalFile:
             yield False
             return
         try:
-            yield self._is_alone_on_host()
+            with self._sole_on_host() as is_alone:
+                yield is_alone
         finally:
-            if self._sole:
-                self._sole.release()
             self._alone.release()
 
-    def _is_alone_on_host(self) -> bool:
+    def _sole_on_host(self) -> AbstractContextManager[bool]:
         if self._sole is None:
-            return True
+            return nullcontext(True)
         with self._lent(self.reader, _deadline(None)):  # which makes the file that is locked
-            return self._sole.take()
+            return self._sole.taken()
 
     def renew(self) -> None:
         """In a forked child: what it has inherited is its parent's."""

@@ -465,7 +465,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(journal: Jo
     threads = Threads()
     with lock.waited(lambda: True):
         threads.call(journal.revoke, "patient")
-        until(lambda: journal._file._queue is not None and journal._file._queue._descriptor is not None)
+        until(lambda: bool(journal._file._queue and journal._file._queue._descriptors))
         if (child := os.fork()) == 0:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
