@@ -41,9 +41,9 @@ from .journal_opening import (
     lock_path,
     log_path,
     one,
-    open_database,
     store_error,
 )
+from .journal_side import TURNS, Side
 
 T = TypeVar("T")
 
@@ -58,71 +58,6 @@ _SLACK = 256
 """Free pages that are not worth it."""
 
 
-class _Side:
-    """One connection, for all threads of this process, one at a time; opened when it is needed.
-
-    :ivar opened: how often; what was learned from one connection says nothing about the next.
-    """
-
-    def __init__(self, path: Path | None, turn: str) -> None:
-        self.connection: sqlite3.Connection | None = None
-        self.opened = 0
-        self._path = path
-        self._turn = turn
-        self._age = 0
-        self._pid = 0
-        self._patience = 0
-
-    @contextmanager
-    def taken(self, until: float) -> Iterator[None]:
-        """Alone on this side.
-
-        :param until: monotonic seconds.
-        :raises StoreError: the other threads took all the time there is.
-        """
-        turn = _turns[self._turn]
-        if not turn.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise busy()
-        try:
-            yield
-        finally:
-            turn.release()
-
-    def connect(self, age: int, until: float) -> sqlite3.Connection:
-        """The connection; another one if the file was let go of since (`age` is another one)."""
-        if self.connection is not None and self._age != age:
-            self.close()
-        if self.connection is None:
-            connection = open_database(self._path, until)
-            self._age, self._pid, self.opened, self._patience = age, os.getpid(), self.opened + 1, 0
-            # Threads on the other side ask whether it is inherited: it comes last.
-            self.connection = connection
-        return self.connection
-
-    def wait_for_others(self, seconds: float) -> None:
-        """Let SQLite wait for another process, for at most so long: it may recover the file, or be the last to leave
-        it, which keeps readers out, too. To be called with :meth:`taken` and connected."""
-        assert self.connection is not None
-        milliseconds = max(0, int(seconds * 1000))
-        if not self._patience <= milliseconds <= 2 * self._patience:  # else it is near enough
-            self.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
-            self._patience = milliseconds
-
-    def close(self) -> None:
-        """Never raises. To be called with :meth:`taken`, or where there are no other threads."""
-        if self._path is not None and self.is_inherited():
-            # Closing it here could remove the log that the parent writes to.
-            return
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
-
-    def is_inherited(self) -> bool:
-        """Whether the connection was opened by a process that this one was forked from."""
-        return self.connection is not None and self._pid != os.getpid()
-
-
 class JournalFile:
     """The connections of this process to the file: one for who writes, one for who reads. Errors are StoreErrors.
 
@@ -135,9 +70,9 @@ class JournalFile:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path.absolute() if path is not None else None
-        self.writer = _Side(self.path, "write")
+        self.writer = Side(self.path, "write")
         # What is in memory has one connection only; no other process can keep that waiting.
-        self.reader = self.writer if path is None else _Side(self.path, "read")
+        self.reader = self.writer if path is None else Side(self.path, "read")
         self._writers = Writer(self._serve)
         self._generation: Generation | None = None
         self._pid = 0
@@ -320,22 +255,27 @@ class JournalFile:
         self.close()
 
     def shrink(self) -> bool:
-        """Give a portion of free pages back to the system, if most of the file is free. Meant to be called again and
-        again by a thread that may wait for the disk: others write in between.
+        """Give a portion of free pages back to the system, if most of the file is free and no process writes just now.
+        Meant to be called again and again by a thread that may wait for the disk: others write in between.
 
         :return: whether there may be more.
         """
-        with self.connected() as db:
-            if not _is_mostly_free(db):
-                return False
-        until = _deadline(None)
-        with self._turn_of_host(until) as is_ours:
+        if self._queue is None or not self._is_mostly_free():
+            return False
+        with self._queue.taken() as is_ours, self._lent(self.writer, _deadline(None)) as db:
             if is_ours:
-                with self._lent(self.writer, until) as db:
-                    # executescript() takes all steps; by execute() it would be one page.
-                    db.executescript(f"PRAGMA incremental_vacuum({_PORTION})")
-                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                # executescript() takes all steps; by execute() it would be one page.
+                db.executescript(f"PRAGMA incremental_vacuum({_PORTION})")
+                # The file itself is cut off when what was committed is copied to it.
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
+
+    def _is_mostly_free(self) -> bool:
+        assert self.path is not None
+        with self.connected() as db:
+            used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
+            free = self.path.stat().st_size // one(db, "PRAGMA page_size") - used
+        return free > max(_SLACK, used)
 
     def _turn_of_host(self, until: float) -> AbstractContextManager[bool]:
         """Whether it is this process' turn to write. For fairness only: SQLite has locks of its own, but none that is
@@ -392,7 +332,7 @@ class JournalFile:
     # -- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _lent(self, side: _Side, until: float) -> Iterator[sqlite3.Connection]:
+    def _lent(self, side: Side, until: float) -> Iterator[sqlite3.Connection]:
         """A connection, for this thread alone."""
         with side.taken(until):
             try:
@@ -431,7 +371,7 @@ class JournalFile:
 
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again."""
-        with _turns["write"], _turns["read"]:
+        with TURNS["write"], TURNS["read"]:
             self._let_go()
             self.writer.close()
             self.reader.close()
@@ -466,21 +406,13 @@ def _is_done(db: sqlite3.Connection, task: Task[Any]) -> bool:
     return True
 
 
-def _is_mostly_free(db: sqlite3.Connection) -> bool:
-    free = one(db, "PRAGMA freelist_count")
-    return free > _SLACK and 2 * free > one(db, "PRAGMA page_count")
-
-
 _to_disk = getattr(os, "fdatasync", os.fsync)
 
-# Two locks for all journals of this process, usually one: a fork has to stop and close every one of them. Whoever takes
-# both takes the first one first. Reentrant, because a signal handler may fork.
-_turns = {"write": threading.RLock(), "read": threading.RLock()}
 _files: weakref.WeakSet[JournalFile] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    for turn in _turns.values():
+    for turn in TURNS.values():
         turn.acquire()
     for file in list(_files):
         if file.path is not None:
@@ -488,12 +420,12 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    for turn in _turns.values():
+    for turn in TURNS.values():
         turn.release()
 
 
 def _after_fork_in_child() -> None:
-    _turns.update(write=threading.RLock(), read=threading.RLock())
+    TURNS.update(write=threading.RLock(), read=threading.RLock())
     for file in list(_files):
         file.renew()
 
