@@ -14,8 +14,8 @@ from .group_commit import busy
 from .journal_opening import open_database
 
 TURNS = {"write": threading.RLock(), "read": threading.RLock()}
-"""Two locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread that
-takes both takes the first one first. Reentrant, because a signal handler may fork."""
+"""Two locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread
+that takes both takes the first one first. Reentrant, because a signal handler may fork."""
 
 
 class Side:
