@@ -58,6 +58,9 @@ _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 
     OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies)
     OR EXISTS (SELECT 1 FROM outages))"""
 
+_REPLAY_WAIT = 5.0
+"""Seconds for what no request waits for: giving up there means to do again what the stores have done already."""
+
 _PORTION = 200
 """Copies that are written or deleted at a time: nobody who has to note a logout meanwhile may wait for all of them."""
 
@@ -71,7 +74,8 @@ class Journal:
 
     Wherever there is a `wait`, it is the seconds that the call may take for all that it waits for: other threads, other
     processes and the disk together. When they are over it raises UNREACHABLE; ``timed_out``, too, if the write was
-    under way by then. None: :data:`~.journal_file.BUSY_SECONDS`. Reading waits for no writer.
+    under way by then. None: :data:`~.journal_file.BUSY_SECONDS`; what only the replay calls is more patient. Reading
+    waits for no writer.
 
     :param path: the file; its folder is created if only that one is missing. None: kept in this process'
         memory, for as long as the process lives.
@@ -182,7 +186,7 @@ class Journal:
 
     def settle_revocation(self, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have the revocation now. The entry disappears when both have."""
-        self._file.transaction(lambda db: settle(db, digest, in_database, in_redis))
+        self._file.transaction(lambda db: settle(db, digest, in_database, in_redis), _REPLAY_WAIT)
 
     def is_revoked(self, digest: str, *, wait: float | None = None) -> bool:
         """Whether a revocation of this session waits here."""
@@ -238,11 +242,11 @@ class Journal:
         """Note how far it is. One that was noted again since then begins anew. What is lost of this when the machine
         loses its power is done twice."""
         sql = "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?"
-        self._file.aside(lambda db: db.execute(sql, (entry.in_database, entry.reached, entry.seq)))
+        self._file.aside(lambda db: db.execute(sql, (entry.in_database, entry.reached, entry.seq)), _REPLAY_WAIT)
 
     def forget_user_revocation(self, entry: PendingUserRevocation) -> None:
         """All that follows from it is done. One that was noted again since then stays."""
-        self._file.transaction(lambda db: db.execute("DELETE FROM user_revocations WHERE seq = ?", (entry.seq,)))
+        self._delete("user_revocations", [entry.seq])
 
     def queue_push(self, digest: str, version: int = 0, *, wait: float | None = None) -> None:
         """Note that Redis lacks what the database has for this session.
@@ -266,7 +270,7 @@ class Journal:
 
     def forget_push(self, entry: PendingPush) -> None:
         """The push is done. One that was queued since then stays."""
-        self._file.transaction(lambda db: db.execute("DELETE FROM pushes WHERE seq = ?", (entry.seq,)))
+        self._delete("pushes", [entry.seq])
 
     def row_changing(self, digest: str) -> int:
         """Let the other workers of the host know that this one is about to try a compare-and-set of a session's row.
@@ -380,17 +384,14 @@ class Journal:
 
     def forget_writes(self, entries: Iterable[PendingWrite]) -> None:
         """These are merged. A field that was written again since it was read from here stays."""
-        numbers = [(entry.seq,) for entry in entries]
-        self._file.transaction(lambda db: db.executemany("DELETE FROM writes WHERE seq = ?", numbers))
+        self._delete("writes", [entry.seq for entry in entries])
 
     def claim(self, entry: PendingWrite) -> bool:
         """Take an entry out, if it is still as it was read. Of several workers that try, one gets True.
 
         For additions, which must not be sent twice: what is claimed and then not sent is lost.
         """
-        return self._file.transaction(
-            lambda db: db.execute("DELETE FROM writes WHERE seq = ?", (entry.seq,)).rowcount == 1
-        )
+        return self._delete("writes", [entry.seq]) == 1
 
     def settle_writes(self, entries: Iterable[PendingWrite], version: int, copies: Iterable[SharedCopy] = ()) -> None:
         """These are merged. A field that was written again meanwhile stays, and what was merged is its base now.
@@ -410,12 +411,14 @@ class Journal:
                 [(e.value, version, e.digest, e.shadow, e.category, e.field) for e in merged],
             )
 
-        self._file.transaction(end)
+        self._file.transaction(end, _REPLAY_WAIT)
 
     def doubt_writes(self, entries: Iterable[PendingWrite]) -> None:
         """These were sent to Redis, which did not answer: what it may have of them is no change by somebody else."""
         sent = [(e.value, e.digest, e.shadow, e.category, e.field) for e in entries]
-        self._file.transaction(lambda db: db.executemany(f"UPDATE writes SET base = ? WHERE {FIELD}", sent))
+        self._file.transaction(
+            lambda db: db.executemany(f"UPDATE writes SET base = ? WHERE {FIELD}", sent), _REPLAY_WAIT
+        )
 
     def forget_fields(
         self, digest: str, category: str, fields: Iterable[str], *, shadow: bool = False, wait: float | None = None
@@ -439,7 +442,7 @@ class Journal:
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
         sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
-        while self._file.transaction(lambda db: db.execute(sql, (_PORTION,)).rowcount):
+        while self._file.transaction(lambda db: db.execute(sql, (_PORTION,)).rowcount, _REPLAY_WAIT):
             pass
 
     # -- settlements ---------------------------------------------------------------------------------------------
@@ -462,7 +465,7 @@ class Journal:
             db.execute("UPDATE settlement SET claimant = ?, claimed_until_ms = ?", (claimant, now + hold_ms))
             return Claim.MINE
 
-        return self._file.aside(claim)
+        return self._file.aside(claim, _REPLAY_WAIT)
 
     def end_settlement(self, claimant: str, done: Settlement | None) -> None:
         """Give the claim back.
@@ -478,7 +481,7 @@ class Journal:
                     (done.server, done.since_ms, done.began_ms),
                 )
 
-        self._file.aside(end)
+        self._file.aside(end, _REPLAY_WAIT)
 
     # -- outages -------------------------------------------------------------------------------------------------
 
@@ -524,6 +527,11 @@ class Journal:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+    def _delete(self, table: str, numbers: Sequence[int]) -> int:
+        """Rows by number, for the replay. How many there were."""
+        sql, rows = f"DELETE FROM {table} WHERE seq = ?", [(number,) for number in numbers]
+        return self._file.transaction(lambda db: db.executemany(sql, rows).rowcount, _REPLAY_WAIT)
 
     def _put(self, entries: Sequence[PendingWrite], wait: float | None) -> None:
         if entries:
