@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from .base import ErrorClass, StoreError
 
 T = TypeVar("T")
-
-_USERS, _VISITORS, _COPIES = "users", "visitors", "copies"
 
 _COPIES_SHARE = 0.25
 """Of everything. Copies show what was; what waits to be merged comes first."""
@@ -32,27 +30,24 @@ def _room(row: str, *columns: str) -> str:
     return f"min(2 * ({content}), {content} + 6000) + 200"
 
 
-def _owner(table: str, row: str) -> str:
-    if table == "copies":
-        return f"'{_COPIES}'"
-    return f"CASE WHEN {row}.shadow OR {row}.kind = 'a' THEN '{_VISITORS}' ELSE '{_USERS}' END"
-
-
 def _trigger(table: str, event: str, *steps: tuple[str, str]) -> str:
-    updates = "".join(
-        f"""UPDATE size SET entries = entries {sign} 1,
-                bytes = bytes {sign} ({_room(row, *(_COPY if table == "copies" else _WRITE))})
-            WHERE owner = {_owner(table, row)};"""
-        for row, sign in steps
-    )
+    """Kept, not counted: counting 100,000 rows at every write would cost more than the write itself. (Of what INSERT OR
+    REPLACE deletes no trigger hears.)"""
+    updates = ""
+    for row, sign in steps:
+        part = ("copy", "TRUE") if table == "copies" else ("visitor", f"({row}.shadow OR {row}.kind = 'a')")
+        room = f"({_room(row, *(_COPY if table == 'copies' else _WRITE))})"
+        updates += f"""UPDATE size SET entries = entries {sign} 1, bytes = bytes {sign} {room},
+            {part[0]}_entries = {part[0]}_entries {sign} {part[1]},
+            {part[0]}_bytes = {part[0]}_bytes {sign} {part[1]} * {room};"""
     return f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {updates} END"
 
 
 SIZE_SCHEMA = (
-    "CREATE TABLE size (owner TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID",
-    f"INSERT INTO size VALUES ('{_USERS}', 0, 0), ('{_VISITORS}', 0, 0), ('{_COPIES}', 0, 0)",
-    # Kept, not counted: counting 100,000 rows at every write would cost more than the write itself. (Of what INSERT OR
-    # REPLACE deletes no trigger hears.)
+    """CREATE TABLE size (
+        entries INTEGER NOT NULL, bytes INTEGER NOT NULL, visitor_entries INTEGER NOT NULL,
+        visitor_bytes INTEGER NOT NULL, copy_entries INTEGER NOT NULL, copy_bytes INTEGER NOT NULL)""",
+    "INSERT INTO size VALUES (0, 0, 0, 0, 0, 0)",
     *(
         _trigger(table, event, *steps)
         for table in ("writes", "copies")
@@ -63,20 +58,27 @@ SIZE_SCHEMA = (
         )
     ),
 )
-"""Of each owner: how many rows of ``writes`` and ``copies`` there are, and what they take of the file at most."""
+"""How many rows of ``writes`` and ``copies`` there are, and what they take of the file at most: in all, those of
+visitors, and copies."""
 
-_SIZES = "SELECT owner, entries, bytes FROM size"
 _OF_SESSION = f"""SELECT count(*), coalesce(sum({_bytes("writes", *_WRITE[2:])}), 0)
     FROM writes WHERE digest = ? AND shadow = ?"""
 
 
-class Size(NamedTuple):
-    """How much there is of something."""
+_NAMES = ("MAX_ENTRIES", "MAX_BYTES", "VISITOR_SHARE", "VISITOR_SHARE", "MAX_ENTRIES", "MAX_BYTES")
+
+
+class Sizes(NamedTuple):
+    """The columns of ``size``."""
 
     entries: int
     bytes: int
+    visitor_entries: int
+    visitor_bytes: int
+    copy_entries: int
+    copy_bytes: int
 
-    def has_grown(self, before: Size) -> bool:
+    def has_grown(self, before: Sizes) -> bool:
         """In either way."""
         return self.entries > before.entries or self.bytes > before.bytes
 
@@ -111,39 +113,39 @@ class JournalLimits:
             before = _sizes(db)
             result = work(db)
             after = _sizes(db)
-            if after != before:
-                self._check(before, after, _in_use(db))
-            if session is not None and _sum(after).has_grown(_sum(before)):
-                self._check_session(db, *session)
+            self._check(before, after)
+            if after.has_grown(before):
+                self._check_file(db, after)
+                if session is not None:
+                    self._check_session(db, *session)
             return result
 
         return add
 
-    def _check(self, before: Mapping[str, Size], after: Mapping[str, Size], in_use: int) -> None:
+    def _check(self, before: Sizes, after: Sizes) -> None:
         """What adds nothing, such as a field that is written again, goes on in a full journal."""
-        self._compare(before[_VISITORS], after[_VISITORS], self.visitor_share, "VISITOR_SHARE", "VISITOR_SHARE")
-        self._compare(before[_COPIES], after[_COPIES], _COPIES_SHARE, "MAX_ENTRIES", "MAX_BYTES")
-        self._compare(_sum(before), _sum(after), 1, "MAX_ENTRIES", "MAX_BYTES")
-        # Where much was taken out again pages may be filled worse than reckoned.
-        if in_use > self.bytes and _sum(after).has_grown(_sum(before)):
+        all_of_it = self.entries, self.bytes
+        of_visitors = self.visitor_share * self.entries, self.visitor_share * self.bytes
+        of_copies = _COPIES_SHARE * self.entries, _COPIES_SHARE * self.bytes
+        for now, then, most, name in zip(after, before, (*all_of_it, *of_visitors, *of_copies), _NAMES, strict=True):
+            if now > most and now > then:
+                raise _reached(name)
+
+    def _check_file(self, db: sqlite3.Connection, after: Sizes) -> None:
+        """Where much was taken out again pages may be filled worse than reckoned, but hardly by half."""
+        if 2 * after.bytes > self.bytes and _in_use(db) > self.bytes:
             raise _reached("MAX_BYTES")
 
-    def _compare(self, before: Size, after: Size, share: float, entries: str, bytes: str) -> None:
-        if after.entries > max(before.entries, share * self.entries):
-            raise _reached(entries)
-        if after.bytes > max(before.bytes, share * self.bytes):
-            raise _reached(bytes)
-
     def _check_session(self, db: sqlite3.Connection, digest: str, shadow: bool) -> None:
-        size = Size(*db.execute(_OF_SESSION, (digest, shadow)).fetchone())
-        if size.entries > self.session_entries:
+        entries, taken = db.execute(_OF_SESSION, (digest, shadow)).fetchone()
+        if entries > self.session_entries:
             raise _reached("SESSION_ENTRIES")
-        if size.bytes > self.session_bytes:
+        if taken > self.session_bytes:
             raise _reached("SESSION_BYTES")
 
 
-def _sizes(db: sqlite3.Connection) -> dict[str, Size]:
-    return {owner: Size(entries, taken) for owner, entries, taken in db.execute(_SIZES)}
+def _sizes(db: sqlite3.Connection) -> Sizes:
+    return Sizes(*db.execute("SELECT * FROM size").fetchone())
 
 
 def _in_use(db: sqlite3.Connection) -> int:
@@ -151,10 +153,6 @@ def _in_use(db: sqlite3.Connection) -> int:
         db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
-
-
-def _sum(sizes: Mapping[str, Size]) -> Size:
-    return Size(sum(size.entries for size in sizes.values()), sum(size.bytes for size in sizes.values()))
 
 
 def _reached(name: str) -> StoreError:

@@ -19,6 +19,7 @@ from .journal_process import end_all, output, process
 
 MEGABYTE = 1_048_576
 PLENTY = 10**9
+NOTHING = ", ".join(f"{part}{unit} = 0" for part in ("", "visitor_", "copy_") for unit in ("entries", "bytes"))
 
 
 @pytest.fixture
@@ -186,12 +187,10 @@ def test_what_is_counted_is_what_is_there(make: Callable[..., Journal], path: Pa
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
         kept = file.execute("SELECT * FROM size").fetchall()
         file.execute("BEGIN")
-        file.execute("UPDATE size SET entries = 0, bytes = 0")
         for table in ("writes", "copies"):
-            columns = ", ".join(row[1] for row in file.execute(f"PRAGMA table_info({table})"))
             file.execute(f"CREATE TEMP TABLE saved_{table} AS SELECT * FROM {table}")
             file.execute(f"DELETE FROM {table}")
-            file.execute("UPDATE size SET entries = 0, bytes = 0")
+        file.execute(f"UPDATE size SET {NOTHING}")
         for table in ("writes", "copies"):
             columns = ", ".join(row[1] for row in file.execute(f"PRAGMA table_info({table})"))
             file.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM saved_{table}")
