@@ -47,6 +47,12 @@ def work(path: Path, threads: int, writes: int) -> None:
             except StoreError:
                 took.append(-1.0)
 
+    def tend() -> None:
+        while True:  # as an application's monitor does
+            time.sleep(0.2)
+            journal.shrink()
+
+    threading.Thread(target=tend, daemon=True).start()
     clients = [threading.Thread(target=client, args=(number,)) for number in range(threads)]
     print("ready", flush=True)
     sys.stdin.readline()

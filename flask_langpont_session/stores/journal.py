@@ -110,8 +110,8 @@ class Journal:
         self._looked = None, False
 
     def shrink(self) -> bool:
-        """Give room in the file that has become free back to the system, a portion at a time. Waits for the disk: not
-        for requests, but for a thread that calls it now and then.
+        """Keep the files small, which costs requests nothing if it is done often: copy what SQLite's log has gathered
+        to the file, and give room that has become free back to the system, a portion at a time. Waits for the disk.
 
         :return: whether there may be more; next time, after others were let in.
         """

@@ -57,9 +57,12 @@ _PORTION = 512
 _SLACK = 256
 """Free pages that are not worth it."""
 
+_LARGE_LOG = 4_194_304
+"""Bytes of SQLite's -wal from which on it is worth copying what it holds to the file."""
+
 
 class JournalFile:
-    """The connections of this process to the file: one for who writes, one for who reads. Errors are StoreErrors.
+    """The connections of this process to the file: for who writes, who reads, who shrinks it. Errors are StoreErrors.
 
     Wherever there is a `wait`, it is the seconds that all waits of the call take together at most; None:
     :data:`BUSY_SECONDS`.
@@ -73,6 +76,8 @@ class JournalFile:
         self.writer = Side(self.path, "write")
         # What is in memory has one connection only; no other process can keep that waiting.
         self.reader = self.writer if path is None else Side(self.path, "read")
+        self._shrinker = self.writer if path is None else Side(self.path, "shrink")
+        self._sides = (self.writer, self.reader, self._shrinker)
         self._writers = Writer(self._serve)
         self._generation: Generation | None = None
         self._pid = 0
@@ -255,27 +260,29 @@ class JournalFile:
         self.close()
 
     def shrink(self) -> bool:
-        """Give a portion of free pages back to the system, if most of the file is free and no process writes just now.
-        Meant to be called again and again by a thread that may wait for the disk: others write in between.
+        """Keep the files small: copy what is committed from the log to the file, and if most of the file is free, give
+        a portion of it back to the system. Meant to be called again and again by a thread that may wait for the disk:
+        others write meanwhile, or in between.
 
         :return: whether there may be more.
         """
-        if self._queue is None or not self._is_mostly_free():
+        if self.path is None or self._queue is None:
             return False
-        with self._queue.taken() as is_ours, self._lent(self.writer, _deadline(None)) as db:
-            if is_ours:
+        with self._lent(self._shrinker, _deadline(None)) as db:
+            if _size(log_path(self.path)) > _LARGE_LOG:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
+            free = _size(self.path) // one(db, "PRAGMA page_size") - used
+        if free <= max(_SLACK, used):
+            return False
+        with self._queue.taken() as is_ours, self._lent(self._shrinker, _deadline(None)) as db:
+            if is_ours and begun(db, "BEGIN IMMEDIATE", lambda: False):
+                db.execute("ROLLBACK")  # no other program has it
                 # executescript() takes all steps; by execute() it would be one page.
                 db.executescript(f"PRAGMA incremental_vacuum({_PORTION})")
                 # The file itself is cut off when what was committed is copied to it.
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
-
-    def _is_mostly_free(self) -> bool:
-        assert self.path is not None
-        with self.connected() as db:
-            used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
-            free = self.path.stat().st_size // one(db, "PRAGMA page_size") - used
-        return free > max(_SLACK, used)
 
     def _turn_of_host(self, until: float) -> AbstractContextManager[bool]:
         """Whether it is this process' turn to write. For fairness only: SQLite has locks of its own, but none that is
@@ -352,7 +359,7 @@ class JournalFile:
         """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
         process would write where nobody looks. (After Journal.open() nothing is open, so that a server which forks like
         this works all the same.)"""
-        if self.writer.is_inherited() or self.reader.is_inherited():
+        if any(side.is_inherited() for side in self._sides):
             raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
 
     def _shared_numbers(self) -> Generation:
@@ -371,10 +378,17 @@ class JournalFile:
 
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again."""
-        with TURNS["write"], TURNS["read"]:
+        with TURNS["write"], TURNS["read"], TURNS["shrink"]:
             self._let_go()
-            self.writer.close()
-            self.reader.close()
+            for side in self._sides:
+                side.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _deadline(wait: float | None) -> float:
@@ -425,7 +439,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    TURNS.update(write=threading.RLock(), read=threading.RLock())
+    TURNS.update({side: threading.RLock() for side in TURNS})
     for file in list(_files):
         file.renew()
 

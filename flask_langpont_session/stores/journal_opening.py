@@ -22,6 +22,10 @@ FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
 _REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 _REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
+_PAGES_OF_LOG = 4_000
+"""Pages of 4 KB in SQLite's -wal after which who commits has to copy them to the file, while all others wait. It should
+not come to that: see :meth:`JournalFile.shrink`."""
+
 _LARGEST_LOG = 8_388_608
 """Bytes to which SQLite cuts its -wal off when it begins it anew."""
 
@@ -151,6 +155,7 @@ def _make_place(path: Path) -> None:
 def _prepare(connection: sqlite3.Connection, until: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_OF_LOG}")
     if _is_blank(connection):
         # Before all else, or it has no effect: free pages can be given back later, some at a time.
         _patiently(connection, "PRAGMA auto_vacuum = INCREMENTAL", until)

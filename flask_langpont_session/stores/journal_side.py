@@ -13,9 +13,9 @@ from pathlib import Path
 from .group_commit import busy
 from .journal_opening import open_database
 
-TURNS = {"write": threading.RLock(), "read": threading.RLock()}
-"""Two locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread
-that takes both takes the first one first. Reentrant, because a signal handler may fork."""
+TURNS = {side: threading.RLock() for side in ("write", "read", "shrink")}
+"""Locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread that
+takes several takes them in this order. Reentrant, because a signal handler may fork."""
 
 
 class Side:
