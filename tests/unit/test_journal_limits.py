@@ -231,6 +231,19 @@ def test_an_emptied_file_shrinks(make: Callable[..., Journal], path: Path) -> No
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_a_small_file_shrinks_too(make: Callable[..., Journal], path: Path) -> None:
+    """Although its log is short."""
+    journal = make()
+    for number in range(20):
+        write(journal, f"d{number}", text=b"x" * 100_000)
+    journal.forget_writes(journal.pending_writes())
+    calls = 0
+    while journal.shrink():
+        calls += 1
+        assert calls < 10
+    assert path.stat().st_size < MEGABYTE
+
+
 def test_a_file_that_is_in_use_is_not_made_smaller(make: Callable[..., Journal], path: Path) -> None:
     """Only free pages that outnumber the others are worth it; asking costs no writing."""
     journal = make()

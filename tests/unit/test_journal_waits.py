@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -196,17 +198,22 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) ->
     until(lambda: waiting(journal) == 1)
     threads.call(journal.increment, "d", field="n", by=1, **place)
     until(lambda: waiting(journal) == 2)
-    threads.call(journal.increment, "d", field="m", by=2**63, **place)
+
+    def half(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO pushes (digest) VALUES ('half')")
+        raise ZeroDivisionError
+
+    threads.call(journal._file.transaction, half)
     until(lambda: waiting(journal) == 3)
     threads.call(journal.revoke, "after")
     until(lambda: waiting(journal) == 4)
     disk.goes_on.set()
     threads.join()
     ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
-    assert ends == [None, None, ErrorClass.DATA, ErrorClass.DATA, None]
+    assert [*ends[:3], type(ends[3]), ends[4]] == [None, None, ErrorClass.DATA, ZeroDivisionError, None]
     assert revoked(journal) == {"first", "before", "after"}
     assert journal.overlay("d").writes == {"ui": {"n": b'"x"'}}
-    assert journal.overlay("d").deltas == {}
+    assert journal.pending_pushes() == []
 
 
 def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk) -> None:
@@ -404,11 +411,13 @@ def test_an_idle_writing_thread_ends_and_comes_back(journal: Journal, monkeypatc
         until(lambda: not runs())
 
 
-def test_where_greenlets_are_threads_the_file_is_not_waited_for_in_the_system(
-    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("are_native", [True, False])
+def test_processes_queue_for_the_file(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, are_native: bool
 ) -> None:
-    """One that waits there would keep all others from running."""
-    monkeypatch.setattr(host_lock, "_threads_are_native", lambda: False)
+    """In the system's queue, or, where greenlets are in the place of threads and one that waits there would keep all
+    others from running, by looking again and again."""
+    monkeypatch.setattr(host_lock, "_threads_are_native", lambda: are_native)
     lock = host_lock.HostLock(Path(f"{path}-lock"))
     threads = Threads()
     with lock.waited(lambda: True) as is_held:
@@ -419,7 +428,44 @@ def test_where_greenlets_are_threads_the_file_is_not_waited_for_in_the_system(
     assert (threads.ends, revoked(journal)) == ([None], {"patient"})
 
 
+def test_reading_waits_for_a_recovery_no_longer_than_it_may(journal: Journal) -> None:
+    """SQLite is told each time, unless it was told nearly the same."""
+    told: list[int] = []
+    for wait in (3.0, 2.9, SHORT, LONG):
+        journal.overlay("d", wait=wait)
+        connection = journal._file.reader.connection
+        assert connection is not None
+        [milliseconds] = connection.execute("PRAGMA busy_timeout").fetchone()
+        assert wait * 400 < milliseconds <= wait * 1000
+        told.append(milliseconds)
+    journal.overlay("d", wait=1.5 * LONG)
+    assert connection.execute("PRAGMA busy_timeout").fetchone() == (told[-1],)
+
+
+def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
+    """Its other threads let the writing one go on soon, and only while it writes."""
+    before = sys.getswitchinterval()
+    assert journal._file.transaction(lambda db: sys.getswitchinterval()) < before / 10
+    until(lambda: sys.getswitchinterval() == before)
+
+
 # Signals and forks
+
+
+def test_a_child_that_was_forked_by_c_code_keeps_no_lock(path: Path) -> None:
+    """Not when its parent has let go of it."""
+    lock = host_lock.HostLock(path)
+    with lock.waited(lambda: True):
+        if (child := ctypes.PyDLL(None).fork()) == 0:
+            signal.pause()
+        with lock.taken() as is_held:
+            assert not is_held
+    try:
+        with lock.taken() as is_held:
+            assert is_held
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_signal_handler_may_write(path: Path) -> None:
