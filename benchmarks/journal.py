@@ -24,8 +24,8 @@ SLOW_MS = 6.0
 
 
 def work(path: Path, threads: int, writes: int) -> None:
-    """One worker: say ready, wait for the word, write, and print how long each write took, -1 for one that was not
-    acknowledged."""
+    """One worker: say ready, wait for the word, write, and print when it began and ended, and how long each write
+    took, -1 for one that was not acknowledged."""
     journal = Journal(path)
     journal.is_empty()
     took: list[float] = []
@@ -56,11 +56,12 @@ def work(path: Path, threads: int, writes: int) -> None:
     clients = [threading.Thread(target=client, args=(number,)) for number in range(threads)]
     print("ready", flush=True)
     sys.stdin.readline()
+    began = time.monotonic()
     for thread in clients:
         thread.start()
     for thread in clients:
         thread.join()
-    print(*took)
+    print(began, time.monotonic(), *took)
 
 
 def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, folder: Path) -> str:
@@ -79,13 +80,13 @@ def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, f
         for worker in workers:
             assert worker.stdout is not None
             worker.stdout.readline()
-        began = time.perf_counter()
         for worker in workers:
             assert worker.stdin is not None
             worker.stdin.write("go\n")
             worker.stdin.flush()
-        took = [float(word) for worker in workers for word in worker.communicate()[0].split()]
-        seconds = time.perf_counter() - began
+        said = [[float(word) for word in worker.communicate()[0].split()] for worker in workers]
+        seconds = max(ended for _, ended, *_ in said) - min(began for began, *_ in said)
+        took = [each for _, _, *each_of_all in said for each in each_of_all]
         size = sum(file.stat().st_size for file in Path(place).iterdir()) / 1e6
     done = sorted(one for one in took if one >= 0)
     p50, p99 = (1000 * done[int(len(done) * part)] for part in (0.5, 0.99))
