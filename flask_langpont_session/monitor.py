@@ -249,6 +249,7 @@ class Monitor:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
         self._health.refresh()
+        self._guarded(self._journal.shrink)
 
     def share_outage(self) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""

@@ -273,8 +273,9 @@ def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
     """Not even reading works: requests are answered by the stores that are left, and the alarm says why."""
     postgres.kill()
     journal = parts(app).repository.journal
-    journal.close()
-    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+    with parts(app).monitor.paused():  # which opens it again
+        journal.close()
+        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
     assert user.get("/who").json["user"] == "7"
     assert user.post("/set", json={"input_text": "during"}).status_code == 200
     assert user.post("/logout").status_code == 200
