@@ -15,7 +15,7 @@ from .serializer import encode
 from .stores.base import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
 from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
-from .stores.redis_records import Answer, Change
+from .stores.redis_records import Answer, Change, empty_as_of
 
 _AS_DEFAULT = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
@@ -60,7 +60,7 @@ class Visibility:
         :param overlay: what the journal knows beyond it; None: nothing.
         """
         answered = answer.categories[name]
-        version = answered.version or answer.now_ms * 1000
+        version = answered.version or empty_as_of(answer.now_ms)
         if remember and name in self.kept_locally:
             held = self._local.category(digest, name)
             if answered.version:

@@ -322,7 +322,7 @@ class RedisStore:
         for (digest, name), reply in zip(wanted, self._run(calls, timeout), strict=True):
             said = answer(digest, (name,), "a", reply)
             copy = said.categories[name]
-            found.append(copy if copy.version else CategoryCopy(said.now_ms * 1000, {}))
+            found.append(copy if copy.version else CategoryCopy(records.empty_as_of(said.now_ms), {}))
         return found
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
