@@ -63,11 +63,11 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
         LANGPONT_SESSION_DATABASE_URL=database_url,
         LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
         LANGPONT_SESSION_LOCAL_CACHE_SIZE=1000,
+        LANGPONT_SESSION_JOURNAL_MAX_ENTRIES=2 * entries + 1,
     )
     LangPontSession(app)
     state = state_of(app)
     state.repository.database.create_tables()
-    state.repository.journal._max_entries = 2 * entries
     state.monitor.tick()
     return state
 

@@ -27,8 +27,11 @@ from .replay import Replay
 from .repository import SessionRepository
 from .stores.base import ErrorClass, StoreError, role_of, shard_of
 from .stores.cluster import ClusterStore
+from .stores.journal import Waiting
 
 log = logging.getLogger(__name__)
+
+NOTHING_WAITS = Waiting(0, None)
 
 POLL = 0.2
 """Seconds between looks at the host's journal: how soon a sibling worker's outage is noticed here."""
@@ -55,6 +58,9 @@ they would get an answer from is no outage."""
 
 _BOTH = frozenset({READ, WRITE})
 
+_LOOK_AT_JOURNAL = 1.0
+"""Seconds between two looks at how much waits there."""
+
 _ANXIOUS = 2.0
 """Seconds between canaries to the remaining stores while one is lost."""
 
@@ -67,6 +73,7 @@ class Monitor:
     :param slow: seconds above which a probe is not a good one.
     :param attend: called every round with the names of the stores that are lost: somebody may know another place for
         them, or another token. It may take as long as a probe.
+    :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
     """
 
     def __init__(
@@ -127,6 +134,8 @@ class Monitor:
         self._rounds = 0
         self._published: frozenset[str] = frozenset()
         self._next_announcement = 0.0
+        self._next_look = 0.0
+        self.waiting: Waiting | None = NOTHING_WAITS
         # By shard: when all was well there for certain, and since when it may have lost something.
         self._last_good: dict[str, float] = {}
         self._well_until_ms: dict[str, int] = {}  # the same by its own clock
@@ -215,6 +224,7 @@ class Monitor:
         self._repository.recorder.measure("process_lag", "process", self._lag.longest * 1000)
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
+        self._note_waiting(self._guarded(self._journal.is_empty))
         self.share_outage()
         self._attend(lost)
         for store in self._next_probe.keys() - lost:
@@ -223,6 +233,7 @@ class Monitor:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
         self._health.refresh()
+        self._guarded(self._journal.shrink)
 
     def share_outage(self) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""
@@ -249,6 +260,14 @@ class Monitor:
         except StoreError as error:
             log.warning("the monitor cannot use the journal: %s", error)
             return None
+
+    def _note_waiting(self, is_empty: bool | None) -> None:
+        """So that a health page can say it without asking the file."""
+        if is_empty is not False:
+            self.waiting, self._next_look = NOTHING_WAITS if is_empty else None, 0.0
+        elif self._clock() >= self._next_look:
+            self._next_look = self._clock() + _LOOK_AT_JOURNAL
+            self.waiting = self._guarded(self._journal.waiting)
 
     def _look_at_suspects(self) -> None:
         """Canaries: to all stores now and then, at once to those that failed somebody here or on this host."""

@@ -9,23 +9,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from blinker import Signal
 
 from . import events
 from .categories import AUTH
 from .cookies import ANONYMOUS, SIGNED_IN
-from .losses import Loss, Losses
+from .losses import Cause, Loss, Losses
 from .metrics import Recorder
 from .policy import Behaviour
-from .records import NO_FIELDS, Plan
+from .records import NO_FIELDS, Kept, Plan
 from .stores.base import CategoryChange, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from .stores.journal import Carry, Journal, Overlay, PendingWrite
 from .stores.journal_entries import WIPED_FIELD, Basis
 from .stores.local import LocalAuth
 from .stores.redis import new_write_id
 from .visibility import Visibility
+from .walk import LEAST_FOR_JOURNAL, Walk
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -65,32 +68,39 @@ class Outbox:
         self._losses = Losses(recorder, emit)
         self._said: dict[str, float] = {}
 
-    def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:
-        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always."""
+    def overlay(self, digest: str, walk: Walk | None = None, *, shadow: bool = False) -> Overlay:
+        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always.
+
+        :param walk: of the request, out of whose budget the wait comes.
+        """
         try:
-            return NOTHING if self._journal.is_empty() else self._journal.overlay(digest, shadow=shadow)
+            if self._journal.is_empty(_wait(walk)):
+                return NOTHING
+            return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait))
         except StoreError as error:
             self._failed(error)
             return NOTHING
 
-    def queue_push(self, digest: str, version: int = 0) -> None:
+    def queue_push(self, digest: str, version: int = 0, *, walk: Walk | None = None) -> None:
         """Redis lacks what the database has of this session.
 
         :param version: of its row; 0: unknown.
         """
-        self._do(lambda: self._journal.queue_push(digest, version))
+        self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), walk)
 
-    def revoke(self, *digests: str, in_database: bool, in_redis: bool) -> None:
-        """Revocations that not every store has heard of."""
-        self._do(lambda: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis))
+    def revoke(self, *digests: str, in_database: bool, in_redis: bool, walk: Walk | None = None) -> bool:
+        """Revocations that not every store has heard of. Whether the journal has them."""
+        return self._do(
+            lambda wait: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis, wait=wait), walk
+        )
 
-    def revoke_user(self, user_id: str, until_ms: int = 0, *, epoch: int = 0) -> None:
+    def revoke_user(self, user_id: str, until_ms: int = 0, *, epoch: int = 0, walk: Walk | None = None) -> None:
         """A user was logged out everywhere, of which not every store has heard.
 
         :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
         :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
-        self._do(lambda: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch))
+        self._do(lambda wait: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), walk)
 
     def row_changing(self, digest: str) -> int | None:
         """This worker is about to try a compare-and-set of a session's row.
@@ -108,7 +118,7 @@ class Outbox:
 
         :param number: of the try that succeeded, if it was a compare-and-set.
         """
-        self._do(lambda: self._journal.row_changed(digest, self._clock(), number))
+        self._do(lambda _: self._journal.row_changed(digest, self._clock(), number))
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
         """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
@@ -123,28 +133,28 @@ class Outbox:
             self._failed(error)
             return False
 
-    def publish(self, copies: Iterable[SharedCopy]) -> None:
+    def publish(self, copies: Iterable[SharedCopy], walk: Walk | None = None) -> None:
         """Put local copies where the other workers of the host can read them."""
 
-        def publish() -> None:
-            for category, lost in self._journal.publish_copies(copies).items():
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
+        def publish(wait: float | None) -> None:
+            for category, lost in self._journal.publish_copies(copies, wait=wait).items():
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
 
-        self._do(publish)
+        self._do(publish, walk)
 
-    def has_writes(self, digest: str, names: Iterable[str], *, shadow: bool = False) -> bool:
+    def has_writes(self, digest: str, names: Iterable[str], walk: Walk | None = None, *, shadow: bool = False) -> bool:
         """Whether data of one of these categories waits here. What is written now comes after it, whether Redis answers
         or not."""
-        overlay = self.overlay(digest, shadow=shadow)
+        overlay = self.overlay(digest, walk, shadow=shadow)
         return overlay is not NOTHING and any(map(overlay.has_writes, names))
 
-    def written(self, digest: str, names: Iterable[str]) -> None:
+    def written(self, digest: str, names: Iterable[str], walk: Walk | None = None) -> None:
         """Redis has taken changes of these categories directly.
 
         While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
         """
-        if self.overlay(digest) is not NOTHING and (copies := self._visibility.copies(digest, names)):
-            self.publish(copies)
+        if self.overlay(digest, walk) is not NOTHING and (copies := self._visibility.copies(digest, names)):
+            self.publish(copies, walk)
 
     def keep(
         self,
@@ -155,6 +165,7 @@ class Outbox:
         *,
         shadow: bool = False,
         doubt: str = "",
+        walk: Walk | None = None,
     ) -> bool:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
 
@@ -171,12 +182,13 @@ class Outbox:
                 if level == 0 or entry.operation is Operation.WIPE or self._outlives_request(entry.field, kind, level):
                     entries.append(entry)
                 elif name not in plan.carries:
-                    self._losses.note(Loss.REQUEST_ONLY_WRITES, f"level {level}", name)
+                    plan.note_kept([name], Kept.NOWHERE)
+                    self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
         carry = None
         if plan.carries and plan.origin and not shadow:
             carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
         copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
-        return bool(entries or carry) and self._put(entries, carry, copies)
+        return bool(entries or carry) and self._put(plan, entries, carry, copies, walk)
 
     def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
         """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
@@ -185,21 +197,33 @@ class Outbox:
         names = self._visibility.kept_locally - of_user - set(plan.carries)
         return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
 
-    def _put(self, entries: Sequence[PendingWrite], carry: Carry | None, copies: Sequence[SharedCopy] = ()) -> bool:
+    def _put(
+        self,
+        plan: Plan,
+        entries: Sequence[PendingWrite],
+        carry: Carry | None,
+        copies: Sequence[SharedCopy] = (),
+        walk: Walk | None = None,
+    ) -> bool:
+        names = [*(entry.category for entry in entries), *(carry.categories if carry else ())]
         try:
-            for lost in self._journal.put(entries, carry, copies):
-                self._losses.note(Loss.MERGE_CONFLICTS, "made without reading", lost.category)
+            for lost in _noted(walk, lambda wait: self._journal.put(entries, carry, copies, wait=wait)):
+                plan.note_kept([lost.category], Kept.NOWHERE)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._failed(error)
-            for entry in entries:
-                self._losses.note(Loss.WRITES_LOST, error.cause, entry.category)
+            plan.note_kept(names, Kept.NOWHERE)
+            for name in names:
+                self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
             return False
+        plan.note_kept(names, Kept.JOURNAL)
         return True
 
-    def carry(self, plan: Plan) -> None:
+    def carry(self, plan: Plan, walk: Walk | None = None) -> None:
         """The target of a plan is to have what its origin had, too, as soon as that can be read."""
         if plan.carries and plan.origin and plan.target:
-            self._put([], Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries))
+            carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries)
+            self._put(plan, [], carry, walk=walk)
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
@@ -250,9 +274,9 @@ class Outbox:
         version = loaded.versions.get(name, 0)
         return {"basis": Basis.SEEN, "moment": version, "base": base}
 
-    def _do(self, call: Callable[[], None]) -> bool:
+    def _do(self, call: Callable[[float | None], object], walk: Walk | None = None) -> bool:
         try:
-            call()
+            _noted(walk, call)
         except StoreError as error:
             self._failed(error)
             return False
@@ -273,3 +297,12 @@ class Outbox:
                 "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
                 "(Said once in %d s; the counter journal_errors has all.)", error, _SILENCE
             )  # fmt: skip
+
+
+def _noted(walk: Walk | None, call: Callable[[float | None], T]) -> T:
+    """Use the journal, within the budget of a request if it is for one."""
+    return call(None) if walk is None else walk.note(call)
+
+
+def _wait(walk: Walk | None) -> float | None:
+    return None if walk is None else LEAST_FOR_JOURNAL

@@ -24,7 +24,19 @@ from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .metrics import InUse, Recorder
 from .outbox import NOTHING, Outbox
 from .policy import Behaviour
-from .records import NO_FIELDS, Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
+from .records import (
+    NO_FIELDS,
+    Kept,
+    Life,
+    Loaded,
+    Plan,
+    Revoked,
+    Saved,
+    Verdict,
+    apply_change,
+    apply_writes,
+    difference,
+)
 from .serializer import decode
 from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, StoreError, role_of
 from .stores.cluster import ClusterStore, Redis
@@ -109,7 +121,7 @@ class SessionRepository:
         self._clock = clock
         self._now_ms = now_ms
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
-        self._visibility = Visibility(settings, local)
+        self._visibility = Visibility(settings, local, journal)
         self._outbox = Outbox(journal, self._visibility, recorder, emit, clock=clock)
         self._verifier = Verifier(
             settings,
@@ -181,7 +193,7 @@ class SessionRepository:
         walk = walk.to(sid.digest)
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(sid, walk, life, Verdict.ANONYMOUS)
-        overlay = self._outbox.overlay(sid.digest)
+        overlay = self._outbox.overlay(sid.digest, walk)
         if overlay.revoked:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
             self.local.kill(sid.digest)
@@ -212,7 +224,7 @@ class SessionRepository:
         """Add a category that is loaded on demand to `loaded`."""
         walk = walk.to(sid.digest)
         kind = ANONYMOUS if loaded.shadow else sid.kind
-        overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
+        overlay = self._outbox.overlay(sid.digest, walk, shadow=loaded.shadow)
         heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         self._show(loaded, (category,), sid, walk, heard, overlay)
         if kind != SIGNED_IN:
@@ -221,7 +233,7 @@ class SessionRepository:
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
         names = self.table.loaded_together
-        overlay = self._outbox.overlay(sid.digest, shadow=shadow)
+        overlay = self._outbox.overlay(sid.digest, walk, shadow=shadow)
         heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
@@ -345,7 +357,9 @@ class SessionRepository:
                     self.revoke(plan.origin.digest, walk)
         durable = True
         if plan.ends and plan.origin:
-            durable = self.revoke(plan.origin.digest, walk)
+            place = self._revoke(plan.origin.digest, walk)
+            plan.note_kept([AUTH], place)
+            durable = place is Kept.DATABASE
         if not plan.target or not (plan.changes or plan.carries):
             return Saved(stored=False, durable=durable)
         row = self._save_auth(plan, walk) if plan.target.kind == SIGNED_IN else None
@@ -372,6 +386,7 @@ class SessionRepository:
         if row is None or row.state is not RowState.VALID:
             return self._came_too_late(plan, old, walk)
         self.local.put_auth(row, began)
+        plan.note_kept([AUTH], Kept.DATABASE)
         if old:
             self._settle_revoked(old, 0, walk, in_database=True)
             self.recorder.count("sessions_ended", by=int(not plan.renames))
@@ -473,7 +488,7 @@ class SessionRepository:
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
-            self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest))
+            self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest), walk=walk)
             plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
         if updated is None or updated.state is not RowState.VALID:
@@ -481,6 +496,7 @@ class SessionRepository:
             return None
         self._outbox.row_changed(row.digest, number)
         self.local.put_auth(updated, began, change=number)
+        plan.note_kept([AUTH], Kept.DATABASE)
         if waits and (ordinary := self._without_rights(change)):
             # In the place of what waits, which would else undo it.
             self._outbox.keep(plan, {AUTH: ordinary}, walk.level, self._now_us(row.digest))
@@ -566,7 +582,7 @@ class SessionRepository:
         if plan.is_for_shadow:
             return self._write_shadow(plan, target, walk, changes)
         self._give_life(changes, target.kind, plan.life)
-        waits = self._must_wait(target.digest, changes)
+        waits = self._must_wait(target.digest, changes, walk)
         sent = self._write_guarded(plan, target, walk, {} if waits else changes, row)
         if sent.written is None:
             return self._keep_for_later(plan, target, walk, changes, row, sent.doubt)
@@ -576,12 +592,14 @@ class SessionRepository:
         if waits:
             return self._keep_for_later(plan, target, walk, changes, None, "") or row is not None
         if plan.carries:
-            self._outbox.carry(plan)
+            self._outbox.carry(plan, walk)
         return self._was_written(plan, target, changes, sent.written, walk)
 
-    def _must_wait(self, digest: str, changes: Mapping[str, CategoryChange], *, shadow: bool = False) -> bool:
+    def _must_wait(
+        self, digest: str, changes: Mapping[str, CategoryChange], walk: Walk, *, shadow: bool = False
+    ) -> bool:
         is_unseen = any(change.unseen for change in changes.values())
-        return is_unseen or self._outbox.has_writes(digest, changes, shadow=shadow)
+        return is_unseen or self._outbox.has_writes(digest, changes, walk, shadow=shadow)
 
     def _write_guarded(
         self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange], row: AuthRow | None
@@ -670,7 +688,7 @@ class SessionRepository:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
         self._give_life(changes, ANONYMOUS, plan.life)
         sent = _Sent(None)
-        if not self._must_wait(target.digest, changes, shadow=True):
+        if not self._must_wait(target.digest, changes, walk, shadow=True):
             sent = self._send(
                 walk,
                 lambda timeout, write_id: self.primary.write(
@@ -685,7 +703,7 @@ class SessionRepository:
             )
         if sent.written is None:
             now_us = self._now_us(target.digest)
-            return self._outbox.keep(plan, changes, walk.level, now_us, shadow=True, doubt=sent.doubt)
+            return self._outbox.keep(plan, changes, walk.level, now_us, shadow=True, doubt=sent.doubt, walk=walk)
         return self._was_written(plan, target, changes, sent.written, walk, shadow=True)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
@@ -703,9 +721,9 @@ class SessionRepository:
     ) -> bool:
         """Redis did not take it, or not yet. Returns whether anything outlives the request all the same."""
         if row:
-            self._outbox.queue_push(row.digest, row.version)
+            self._outbox.queue_push(row.digest, row.version, walk=walk)
         fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
-        kept = self._outbox.keep(plan, fitting, walk.level, self._now_us(target.digest), doubt=doubt)
+        kept = self._outbox.keep(plan, fitting, walk.level, self._now_us(target.digest), doubt=doubt, walk=walk)
         self.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
 
@@ -734,9 +752,10 @@ class SessionRepository:
         if written.status != "written":
             return self._write_the_rest(plan, target, changes, written, walk, shadow)
         self._count_payload(changes)
+        plan.note_kept(changes, Kept.REDIS)
         if not shadow:
             self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions, target.kind)
-            self._outbox.written(target.digest, changes)
+            self._outbox.written(target.digest, changes, walk)
         return True
 
     def _write_the_rest(
@@ -777,14 +796,17 @@ class SessionRepository:
 
         :return: whether the database knows it already.
         """
+        return self._revoke(digest, walk) is Kept.DATABASE
+
+    def _revoke(self, digest: str, walk: Walk) -> Kept:
         self.recorder.count("sessions_ended", by=int(not self.local.is_dead(digest)))
         self.local.kill(digest)
         dead = self._revoke_in_database(digest, walk)
-        in_database = dead is not None
+        in_database, places = dead is not None, []
         for name, version in dead or [(digest, 0)]:
-            self._settle_revoked(name, version, walk, in_database=in_database)
+            places.append(self._settle_revoked(name, version, walk, in_database=in_database))
             self.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
-        return in_database
+        return places[0]
 
     def _revoke_in_database(self, digest: str, walk: Walk) -> list[tuple[str, int]] | None:
         """Digest and version of what is dead now; None: the database does not answer."""
@@ -796,13 +818,17 @@ class SessionRepository:
             lambda timeout: self.database.revoke(digest, timeout=timeout),
         )
 
-    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
+    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> Kept:
         self.local.kill(digest)
         self.row_changed(digest)
         self.no_longer_in_use(digest)
         in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
-        if not (in_database and in_redis):
-            self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
+        waits = not (in_database and in_redis) and self._outbox.revoke(
+            digest, in_database=in_database, in_redis=in_redis, walk=walk
+        )
+        if in_database:
+            return Kept.DATABASE
+        return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
 
     def sessions_of(self, user_id: str, walk: Walk) -> list[AuthRow]:
         """The valid sessions of a user, without those that this host knows to be dead.
@@ -853,13 +879,13 @@ class SessionRepository:
         in_redis = self._settle_all(digests or [], walk, in_database=True)
         self.local.sign_out_user(user_id, 0, epoch)
         if not in_redis or digests is None or len(digests) >= _MOST_SETTLED:
-            self._outbox.revoke_user(user_id, epoch=epoch)
+            self._outbox.revoke_user(user_id, epoch=epoch, walk=walk)
         return Revoked(durable=True, sessions=len(digests or []))
 
     def _revoke_user_later(self, user_id: str, walk: Walk) -> Revoked:
         until_ms = self._now_ms()
         # The journal first: from then on every worker of the host knows.
-        self._outbox.revoke_user(user_id, until_ms)
+        self._outbox.revoke_user(user_id, until_ms, walk=walk)
         digests = self.local.sign_out_user(user_id, until_ms)
         self.recorder.count("sessions_ended", by=len(digests))
         self._settle_all(digests, walk, in_database=False)
@@ -878,7 +904,7 @@ class SessionRepository:
         buried = [self._bury_all(group, walk, in_database) for group in self._by_shard(digests)]
         in_redis = all(buried)
         if digests and not in_database:
-            self._outbox.revoke(*digests, in_redis=in_redis, in_database=False)
+            self._outbox.revoke(*digests, in_redis=in_redis, in_database=False, walk=walk)
         for digest in digests:
             self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
         return in_redis

@@ -220,7 +220,7 @@ class Verifier:
         if repaired:
             self._outbox.row_changed(digest)
         if not (repaired or in_database):
-            self._outbox.revoke(digest, in_database=False, in_redis=True)
+            self._outbox.revoke(digest, in_database=False, in_redis=True, walk=walk)
 
     def _push(self, row: AuthRow, walk: Walk, life: Life, stamp_ms: int) -> str | None:
         return walk.attempt(
@@ -288,7 +288,7 @@ class Verifier:
             return self._primary.slide(digest, life.idle_ms, timeout=timeout)
 
         if walk.attempt(PRIMARY, WRITE, "slide", self._settings.redis_timeout, slide):
-            self._outbox.queue_push(digest)
+            self._outbox.queue_push(digest, walk=walk)
 
     def _is_readable(self, row: AuthRow) -> bool:
         """Damaged auth data is not shown in part: the database has the whole."""

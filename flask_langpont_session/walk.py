@@ -22,6 +22,9 @@ T = TypeVar("T")
 LEAST_WAIT = 0.005
 """Seconds. With less left than this no store is asked any more: it could not answer in time."""
 
+LEAST_FOR_JOURNAL = 0.05
+"""Seconds that the host's journal is waited for at least: it is for what no store took, after they were waited for."""
+
 FIRST, FIRST_ANSWERS = 0.75, 50
 """Seconds at least, beside the budget, for about so many answers of the database that are a process's first.
 Connections have to be made for them, and a Redis that is away may have used up what there was to be waited."""
@@ -121,6 +124,17 @@ class Walk:
             return self.ask(store, direction, operation, timeout, call)
         except StoreError:
             return None
+
+    def note(self, call: Callable[[float], T]) -> T:
+        """Use the host's journal. It has what is left of the budget, and what it takes comes out of that.
+
+        :param call: gets the seconds it may wait.
+        """
+        began, late = self._clock(), self._lag.late()
+        try:
+            return call(max(LEAST_FOR_JOURNAL, self._left[0]))
+        finally:
+            self._left[0] = max(0.0, self._left[0] - self._took(began, late))
 
     @staticmethod
     def gave_up(store: str, why: str) -> StoreError:

@@ -13,7 +13,7 @@ _OPERATIONS = {
     "sign_in": "regenerate",
     "slide": "touch",
     **dict.fromkeys(("save", "push"), "write"),
-    **dict.fromkeys(("revoke", "bury", "remove", "repair", "set_aside"), "delete"),
+    **dict.fromkeys(("revoke", "bury", "repair", "set_aside"), "delete"),
 }
 
 _FALLBACKS = {
@@ -74,6 +74,20 @@ def fallbacks(interval: Interval) -> dict[str, int]:
     for counter, backend in _FALLBACKS.items():
         if counter in interval.counters:
             found[backend] = found.get(backend, 0) + interval.counters[counter]
+    return found
+
+
+def not_kept(interval: Interval, metric: names.Metric) -> dict[tuple[str, str], int]:
+    """Of changes of sessions that were not kept: cause and category → how many."""
+    loss = names.LOSSES[metric]
+    return {(key.cause, key.category): number for key, number in interval.losses.items() if key.what == loss}
+
+
+def by_cause(interval: Interval, metric: names.Metric) -> dict[str, int]:
+    """The same by cause alone."""
+    found: dict[str, int] = {}
+    for (cause, _), number in not_kept(interval, metric).items():
+        found[cause] = found.get(cause, 0) + number
     return found
 
 

@@ -214,7 +214,7 @@ class LocalCopies:
         kind: str = "",
         began: int | None = None,
         is_truth: bool = False,
-    ) -> None:
+    ) -> bool:
         """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
 
         :param kind: of the session; empty: it is not known.
@@ -222,6 +222,7 @@ class LocalCopies:
             is: perhaps not before this version.
         :param is_truth: the primary said so just now: its version counts even if it is lower, because a category that
             was cleared begins anew.
+        :return: whether this is news here.
         """
         key = digest, category
         with self._lock:
@@ -229,24 +230,27 @@ class LocalCopies:
             if held is None:
                 if not self.is_dead(digest):
                     self._keep(digest, category, copy, kind, copy.version if began is None else began)
-                return
+                return True
             known = held.copy  # what is kept is not dead: kill() takes it away
             if known.version > copy.version and not is_truth:
-                return
-            if known.version != copy.version or known.fields != copy.fields or (kind and not held.kind):
+                return False
+            is_news = known.version != copy.version or known.fields != copy.fields
+            if is_news or (kind and not held.kind):
                 self._keep(digest, category, copy, kind or held.kind, held.began if began is None else began)
             elif self._clock() >= held.renewed_at:
                 self._copies[key] = held._replace(renewed_at=self._renewal())
+        return is_news
 
-    def put_absent(self, digest: str, category: str, version: int) -> None:
+    def put_absent(self, digest: str, category: str, version: int) -> bool:
         """The primary said just now that nothing is there. That is kept, too: it is not the same as not to know.
 
         :param version: the moment of that, as a version.
+        :return: whether this is news here, and not perhaps a loss of data.
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
             if (held is not None and not held.copy.fields) or self.is_dead(digest):
-                return
+                return False
             is_missing = held is not None and bool(held.kind)
             if held is not None and is_missing:
                 age = self._renewal() - held.renewed_at
@@ -255,6 +259,7 @@ class LocalCopies:
             self._keep(digest, category, CategoryCopy(version, {}), "", version)
         if is_missing:
             self.on_missing(digest)
+        return not is_missing
 
     def patch_category(
         self, digest: str, category: str, apply: Callable[[Fields], Fields], before: int, after: int, kind: str = ""

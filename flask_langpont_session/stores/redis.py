@@ -327,7 +327,7 @@ class RedisStore:
         found = []
         for (_, name), said in zip(wanted, self._answers(wanted, "a", timeout), strict=True):
             copy = said.categories[name]
-            found.append(copy if copy.version else CategoryCopy(said.now_ms * 1000, {}))
+            found.append(copy if copy.version else CategoryCopy(records.empty_as_of(said.now_ms), {}))
         return found
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..categories import AUTH
+from ..leases import CLOCK_TOLERANCE_MS
 from .base import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
 
 
@@ -168,6 +169,12 @@ class Merged(NamedTuple):
     status: str
     version: int = 0
     outcomes: tuple[Outcome, ...] = ()
+
+
+def empty_as_of(now_ms: int) -> int:
+    """The version of a category that was not there at a moment by the server's clock. It is dated back: another server
+    may be the primary next, with a clock that is behind, and what is written there then is later all the same."""
+    return (now_ms - CLOCK_TOLERANCE_MS) * 1000
 
 
 def change_arguments(change: CategoryChange) -> list[str | bytes | int]:

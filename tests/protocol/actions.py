@@ -25,6 +25,9 @@ from .world import Worker, World
 
 ROLES = {"alice": "user", "root": "admin"}
 
+SHORTEST_LIFE_MS = 40_000
+"""Copies are kept for a minute in these worlds, and data for half an hour."""
+
 CARRIED = ("translation", "ui")
 """Categories that are taken along to another id."""
 
@@ -370,6 +373,12 @@ def _tick(world: World, worker: str, label: str) -> None:
         world.tick(world.workers[worker], label, stepped=bool(label))
 
 
+def _pass(world: World, ms: int) -> None:
+    world.clock.advance(ms)
+    if ms >= SHORTEST_LIFE_MS:
+        world.promises.is_calm = False  # what lay unused for so long has run out
+
+
 def _settle(world: World) -> None:
     """The monitors have time to find what works again."""
     for _ in range(4):
@@ -586,7 +595,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "give_up": lambda world, label: world.resume(label, lambda task: world.tasks.resume(task, Command.GIVE_UP)),
     "arrive": lambda world, number: world.tasks.arrive(int(number)),
     "settle": _settle,
-    "pass": lambda world, ms: world.clock.advance(int(ms)),
+    "pass": lambda world, ms: _pass(world, int(ms)),
     "kill": lambda world, name: world.cluster.kill(_node(world, name)),
     "start": _start,
     "freeze": _freeze,

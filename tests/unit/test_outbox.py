@@ -16,11 +16,12 @@ from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.outbox import Outbox
 from flask_langpont_session.stores.base import AuthRow, CategoryCopy, SharedCopy
 from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.journal_limits import JournalLimits
 from flask_langpont_session.stores.local import LocalAuth
 
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
-FULL = events.JournalFailed("more than 0 entries")
+FULL = events.JournalFailed("JOURNAL_MAX_ENTRIES is reached")
 
 
 class Refusing:
@@ -31,7 +32,7 @@ class Refusing:
         self.recorder = Recorder()
         self.sent: list[tuple[Signal, object]] = []
         self.outbox = Outbox(
-            Journal(None, max_entries=0),
+            Journal(None, limits=JournalLimits(entries=0)),
             cast(Any, None),  # asked for written changes only
             self.recorder,
             lambda signal, event: self.sent.append((signal, event)),
