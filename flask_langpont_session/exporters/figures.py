@@ -13,7 +13,7 @@ _OPERATIONS = {
     "sign_in": "regenerate",
     "slide": "touch",
     **dict.fromkeys(("save", "push"), "write"),
-    **dict.fromkeys(("revoke", "bury", "remove", "repair", "set_aside"), "delete"),
+    **dict.fromkeys(("revoke", "bury", "repair", "set_aside"), "delete"),
 }
 
 _FALLBACKS = {

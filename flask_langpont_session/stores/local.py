@@ -204,7 +204,10 @@ class LocalCopies:
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
-            if (held is None or held[0].fields) and not self.is_dead(digest):
+            if held is not None and not held[0].fields:
+                if self._clock() >= held[1]:
+                    self._copies[digest, category] = held[0], self._renewal()
+            elif not self.is_dead(digest):
                 self._keep(digest, category, version, {})
 
     def patch_category(
