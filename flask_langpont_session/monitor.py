@@ -97,6 +97,7 @@ class Monitor:
         self._health = repository.health
         self._journal = repository.journal
         self._reconciler = Reconciler(repository, now_ms)
+        self._reconciler.copies_are_needed = self._somebody_needs_copies
         self._interval = interval
         self._slow = slow
         self._attend = attend

@@ -101,6 +101,7 @@ class Reconciler:
         # What waits for longer than copies are shown is dropped: its user has long seen something else.
         self._oldest_ms = repository.settings.local_cache_ttl * 1000
         self._as_of_ms = now_ms()
+        self.copies_are_needed: Callable[[], bool] = lambda: True  # by workers of this host that are in an outage
         self._round: Settlement | None = None
         self._reached: Position | None = None
 
@@ -435,7 +436,7 @@ class Reconciler:
     def _copies(self, settled: Sequence[PendingWrite]) -> list[SharedCopy]:
         """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
         not use it yet: what was merged is laid over reads no more, and to them it would look undone."""
-        local, are_needed = self._repository.local, bool(self._journal.outages())
+        local, are_needed = self._repository.local, self.copies_are_needed()
         merged = {(entry.digest, entry.category) for entry in settled if not entry.shadow}
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
         try:

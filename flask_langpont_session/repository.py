@@ -613,11 +613,9 @@ class SessionRepository:
         return _Sent(None if written.status == "late" else written)
 
     def _now_us(self, digest: str) -> int:
-        """The clock of the Redis that has a session, microseconds since 1970, or a little later: what was read there
-        before is not taken for what was written since."""
-        known_ms = self.primary.estimated_ms(digest, self._clock())
-        slack_ms = int(self.settings.redis_timeout * 1000) if known_ms else 0
-        return ((known_ms or self._now_ms()) + slack_ms) * 1000
+        """The clock of the Redis that has a session, microseconds since 1970, or a little later: what this worker wrote
+        there before is not taken for what was written since."""
+        return (self.primary.estimated_ms(digest, self._clock(), latest=True) or self._now_ms()) * 1000
 
     def _ask_arbiter(self, digest: str, walk: Walk, life: Life) -> Loaded | None:
         """What the database says of a session; None: it did not answer."""

@@ -524,7 +524,7 @@ class Session(SessionMixin):
             self._pending_end = True
             self._ended = not (self.target is origin and self._load().shadow)
         leaves = self._ended or was_signed_in
-        self._restart(ANONYMOUS if leaves and (carried or incomplete) else None, carried)
+        self._restart(ANONYMOUS if leaves and carried else None, carried)
         self._carries = incomplete if self._minted else ()
         self._grants = False
         self._forced = True

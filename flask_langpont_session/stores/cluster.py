@@ -404,11 +404,11 @@ class ClusterStore:
         except StoreError as error:
             return error
 
-    def estimated_ms(self, digest: str, at: float) -> int:
+    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """See :class:`RedisStore`."""
         known = self._directory.map
         part = self._parts.get(known.owners[key_slot(digest.encode())]) if known else None
-        return part.estimated_ms(digest, at) if part else 0
+        return part.estimated_ms(digest, at, latest=latest) if part else 0
 
     run_commands = routed(RedisStore.run_commands, _key_of)
 

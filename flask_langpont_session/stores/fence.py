@@ -99,7 +99,8 @@ class Fence:
         self._on_incident = on_incident
         self._on_other_server = on_other_server
         self._lock = threading.Lock()
-        self._clock: tuple[Server, float] | None = None  # of which server, and how far it is ahead of this one (ms)
+        # Of which server, and how far it is ahead of this one at least and at most, in milliseconds.
+        self._clock: tuple[Server, float, float] | None = None
         renew_in_children(self, Fence._renew)
 
     @property
@@ -119,21 +120,26 @@ class Fence:
         """
         return self.trust_since_ms if server.identity == self.server.identity else NEVER_MS
 
-    def note_clock(self, server: Server, now_ms: int) -> None:
+    def note_clock(self, server: Server, now_ms: int, asked_at: float) -> None:
         """A server has just said how late it is.
 
-        :param now_ms: when it answered or before, milliseconds by its own clock.
+        :param now_ms: milliseconds by its own clock.
+        :param asked_at: monotonic seconds, before it was asked.
         """
-        self._clock = server, now_ms - time.monotonic() * 1000
+        self._clock = server, now_ms - time.monotonic() * 1000, now_ms + 1 - asked_at * 1000
 
-    def estimated_ms(self, at: float) -> int:
-        """The clock of the server seen last, milliseconds since 1970: at that moment, or as much before it as its
-        answer took. 0: it has not said how late it is.
+    def estimated_ms(self, at: float, *, latest: bool = False) -> int:
+        """The clock of the server seen last at some moment, milliseconds since 1970, without asking it. 0: it has not
+        said how late it is.
 
         :param at: monotonic seconds.
+        :param latest: it was that late or earlier; else that late or later. Between the two lies as much time as its
+            last answer took.
         """
         clock = self._clock
-        return int(at * 1000 + clock[1]) if clock is not None and clock[0] is self.server else 0
+        if clock is None or clock[0] is not self.server:
+            return 0
+        return int(at * 1000 + (clock[2] if latest else clock[1]))
 
     def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
         """A server introduced itself. Returns what to believe of the connection.
@@ -193,6 +199,7 @@ class Fence:
 
         A server may refuse INFO (an ACL without ``+info``): see `identity` of :meth:`observe`.
         """
+        asked_at = time.monotonic()
         commands = connection.pack_commands([("INFO", "server"), ("INFO", "replication"), ("TIME",)])
         connection.send_packed_command(commands, check_health=False)
         server, replication = _facts(connection), _facts(connection)
@@ -200,7 +207,7 @@ class Fence:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         role = _role(replication) == _PRIMARY_ROLE
         connection.langpont_server = self.observe(identity_of(server, replication), now_ms=now_ms, is_primary=role)
-        self.note_clock(connection.langpont_server, now_ms)
+        self.note_clock(connection.langpont_server, now_ms, asked_at)
 
     def _takes_over(self, identity: str | None, known: ServerRecord | None) -> bool:
         """A new worker goes on where the others of its host are, if they know this server."""

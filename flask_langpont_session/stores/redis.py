@@ -176,10 +176,11 @@ class RedisStore:
         names = tuple(lives_ms)
         keys = [self.key(name, digest, shadow) for name in names]
         answers: list[Answer] = []
+        asked_at = monotonic()
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             found = answer(digest, names, kind, replies[0])
-            self.fence.note_clock(server, found.now_ms)
+            self.fence.note_clock(server, found.now_ms, asked_at)
             trusted = self.fence.trust_since(server)
             answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))
             return not found.foreign
@@ -320,13 +321,9 @@ class RedisStore:
             found.append(copy if copy.version else CategoryCopy(said.now_ms * 1000, {}))
         return found
 
-    def estimated_ms(self, digest: str, at: float) -> int:
-        """The clock of the server that has a session, milliseconds since 1970, as far as it is known without asking: at
-        that moment or a little before. 0: it is not known.
-
-        :param at: monotonic seconds.
-        """
-        return self.fence.estimated_ms(at)
+    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
+        """The clock of the server that has a session, see :meth:`Fence.estimated_ms`."""
+        return self.fence.estimated_ms(at, latest=latest)
 
     def set_aside(
         self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
@@ -456,7 +453,7 @@ class RedisStore:
         if late is None:
             return replies
         # It is in time all the same: the server's clock was set, and nothing was written.
-        self.fence.note_clock(self.fence.server, late[1])
+        self.fence.note_clock(self.fence.server, late[1], began)
         left = min(timeout, end - monotonic())
         if left < _LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")

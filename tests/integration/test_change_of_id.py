@@ -7,6 +7,8 @@ from typing import Any
 
 from flask import Flask, session
 
+from flask_langpont_session.stores.redis_records import Written
+
 from .conftest import MakeApp, parts
 
 
@@ -33,7 +35,7 @@ def test_i4_a_right_that_was_withdrawn_meanwhile_does_not_come_back(make_app: Ma
     assert browser.get("/get/user_role").json == {"value": "admin", "present": True}
     primary: Any = parts(other).repository.primary
     with parts(other).monitor.paused():
-        primary.write, write = lambda *_, **__: None, primary.write  # Redis does not hear of it
+        primary.write, write = lambda *_, **__: Written("late"), primary.write  # Redis does not hear of it
         assert elsewhere.post("/set", json={"user_role": "user"}).status_code == 200
         primary.write = write
         assert browser.post("/regenerate").text == "admin"

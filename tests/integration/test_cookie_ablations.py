@@ -61,8 +61,8 @@ def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
 def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
     """Without C4: also when somebody else has ended the session before."""
 
-    def end_and_delete(self: Any, carried: Any) -> None:
-        end(self, carried)
+    def end_and_delete(self: Any, *carried: Any) -> None:
+        end(self, *carried)
         self._ended = True
 
     return end_and_delete

@@ -356,18 +356,18 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     there = browser(cut_off, here.cookie)
     assert there.get("/get/input_text").json["value"] == "before"
     reconciler = parts(one).monitor._reconciler
-    note_merged = reconciler._note_merged
+    copies = reconciler._copies
 
     def meanwhile(*arguments: Any) -> Any:
         assert there.post("/set", json={"input_text": "second"}).status_code == 200
         parts(other).monitor.tick()
-        return note_merged(*arguments)
+        return copies(*arguments)
 
     with parts(one).monitor.paused(), parts(other).monitor.paused():
         lose_the_primary(cut_off, proxy, there)
         assert there.post("/set", json={"input_text": "first"}).status_code == 200
         with monkeypatch.context() as patch:
-            patch.setattr(reconciler, "_note_merged", meanwhile)
+            patch.setattr(reconciler, "_copies", meanwhile)
             patch.setattr(reconciler, "run", lambda **stores: reconciler._run_once(**stores)[1])
             parts(one).monitor.tick()
     wait_for(lambda: waiting(other) == 0, "everything home")

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 from flask import Flask, session
-from redis import Redis
+from redis import ConnectionPool, Redis
 
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.extension import State
+from flask_langpont_session.stores.base import CategoryChange, Operation
+from flask_langpont_session.stores.fence import Fence
+from flask_langpont_session.stores.journal import PendingWrite
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis_records import Limits
 from flask_langpont_session.testing import switched_off
 
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts
@@ -142,9 +147,16 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
     state = parts(app)
     with state.monitor.paused():
         primary.start()
-        key = f"session:translation:{{{digest(user.cookie)}}}"
-        with primary.client() as redis:
-            redis.hset(key, mapping={"input_text": '"newer"', "@v": 99})
+        changes = {"translation": CategoryChange(60_000, sets={"input_text": b'"newer"'})}
+        elsewhere = RedisStore("primary", ConnectionPool.from_url(primary.url), prefix="session", fence=Fence())
+        elsewhere.write(
+            digest(user.cookie),
+            changes,
+            guard="free",
+            limits=Limits(256, 65_536, 60_000),
+            timeout=5,
+            write_id="another",
+        )
     wait_until_home(app)
     assert stored(primary, "translation", user.cookie)["input_text"] == '"newer"'
     assert stored(primary, "translation", user.cookie)["source_lang"] == '"ja"'
@@ -474,6 +486,10 @@ def test_what_a_killed_worker_journalled_comes_home_with_the_next(
 DAMAGE: dict[str, Callable[[Any, str], object]] = {
     "another type": lambda redis, key: redis.pipeline().delete(key).lpush(key, "x").execute(),  # no monitor in between
     "foreign digest": lambda redis, key: redis.hset(key, "@d", "A" * 43),
+    "foreign description": lambda redis, key: redis.hset(key, "@m", "A" * 63),
+    "no description": lambda redis, key: redis.hdel(key, "@m"),
+    "half a description": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:40]),
+    "stamp is text": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:11] + "a" * 52),
     "no digest": lambda redis, key: redis.hdel(key, "@d"),
     "version is text": lambda redis, key: redis.hset(key, "@v", "abc"),
     "version is negative": lambda redis, key: redis.hset(key, "@v", "-1"),
@@ -487,7 +503,10 @@ DAMAGE: dict[str, Callable[[Any, str], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+OF_CATEGORIES = ["another type", "foreign description", "no description", "half a description", "stamp is text"]
+
+
+@pytest.mark.parametrize("damage", [damage for damage in DAMAGE if damage not in OF_CATEGORIES[1:]])
 def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
     """I10, I11: the record is set aside or overwritten, nobody is logged out, the level does not move."""
     key = f"session:auth:{{{digest(user.cookie)}}}"
@@ -500,7 +519,7 @@ def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primar
     assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
 
 
-@pytest.mark.parametrize("damage", ["another type", "foreign digest", "no digest", "version is text"])
+@pytest.mark.parametrize("damage", OF_CATEGORIES)
 def test_a_damaged_category_is_set_aside(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
     """It reads as empty, the next write begins anew, the old record lies beside for an operator."""
     key = f"session:ui:{{{digest(user.cookie)}}}"
@@ -605,9 +624,10 @@ def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primar
     replica.kill()
     wait_for(lambda: ("replica", "read") in parts(app).health.open_stores(), "the replica is lost")
     digest_ = digest(client.get_cookie("session").value)
-    parts(app).repository.journal.write(
-        digest_, kind="a", category="translation", changes={"input_text": b'"x"'}, base={}, base_version=None
+    entry = PendingWrite(
+        digest=digest_, kind="a", category="translation", operation=Operation.SET, field="input_text", value=b'"x"'
     )
+    parts(app).repository.journal.put([entry])
     wait_for(lambda: parts(app).repository.journal.is_empty(), "the journal is empty")
     assert ("replica", "read") in parts(app).health.open_stores()
     replica.start()

@@ -13,7 +13,7 @@ from flask_langpont_session.records import Loaded, Plan, Verdict
 from flask_langpont_session.stores import base, fence, journal, local, redis_records
 from flask_langpont_session.stores.base import AuthRow, RowState
 
-from . import sim_database, sim_redis
+from . import sim_database, sim_records, sim_redis
 from .sim_redis import Key, Node
 
 
@@ -244,13 +244,6 @@ def _waits_for_nothing(self: walk.Walk, error: Any, direction: str, operation: s
 _failed = walk.Walk._failed
 
 
-def _claims_afterwards(self: reconciler.Reconciler, fresh: Any, writes: Any) -> None:
-    merged = self._send(fresh)
-    for write in fresh:
-        self._journal.claim(write)
-    self._journal.settle_writes([write for write in writes if not write.is_delta], merged.version)
-
-
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", fence.Fence, "observe", _never_another_server),
@@ -296,8 +289,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what may fail", walk.Walk, "attempt", walk.Walk.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
     Ablation("push of what Redis missed", outbox.Outbox, "queue_push", _nothing),
-    Ablation("base of a merge", sim_redis, "may_replace", lambda now, change, version, written: True),
-    Ablation("additions are claimed", reconciler.Reconciler, "_merge", _claims_afterwards),
+    Ablation("what was written since a value was made", sim_records, "may_replace", lambda merge, step: True),
+    Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
+    Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
     Ablation("S2", leases.Life, "is_slide_due", _never_due),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),

@@ -7,6 +7,7 @@ which time would decide it; moments themselves may differ by :data:`APART_MS`, s
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -16,11 +17,19 @@ import sqlalchemy as sa
 
 from flask_langpont_session.categories import AUTH
 from flask_langpont_session.leases import Life
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, StoreError
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, Operation, StoreError
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.fence import Canary, Fence
 from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import AuthEntry, MergeField
+from flask_langpont_session.stores.redis_records import (
+    ABSENT,
+    ABSENT_BASE,
+    SINCE,
+    AuthEntry,
+    Limits,
+    Merge,
+    MergeStep,
+)
 from flask_langpont_session.stores.tables import SESSIONS, USERS
 
 from .clock import Clock
@@ -29,6 +38,9 @@ from .sim_redis import Cluster, Connection, Key, Node, Record, SimRedisStore
 from .tasks import Path, Tasks
 
 APART_MS = 10_000
+IN_MICROSECONDS = 10**15
+"""From here on a number is a moment in microseconds."""
+
 HOUR = 3_600_000
 LIVES = (HOUR, 2 * HOUR, 5 * HOUR)
 AGES = tuple(part * HOUR // 10 for part in (-16, 16, 26, 46))
@@ -40,8 +52,8 @@ ANONYMOUS = ("a" * 43,)
 NAMES = (AUTH, "ui", "translation")
 KEYS = ("source_lang", "theme", "usage_count")
 VALUES = (b'"x"', b"1", b"-7", b"12345678901234567890")
-LIMITS = (256, 65_536)
-"""Fields and bytes, never reached here."""
+LIMITS = Limits(3, 60, HOUR)
+"""Small enough to be reached."""
 
 
 class Nobody:
@@ -100,10 +112,20 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, tuple | list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, int) and isinstance(other, int) and one > APART_MS:
-        return abs(one - other) <= APART_MS
+        return abs(one - other) <= APART_MS * (1000 if one > IN_MICROSECONDS else 1)
     if isinstance(one, float) and isinstance(other, float):
         return True  # how long something took
+    if isinstance(one, bytes) and ADDITIONS.fullmatch(one):
+        return isinstance(other, bytes) and _ids(one) == _ids(other)
     return bool(one == other)
+
+
+ADDITIONS = re.compile(rb"([a-z]\w{6}\d{13})+")
+"""As a record remembers them: ids and moments."""
+
+
+def _ids(additions: bytes) -> list[bytes]:
+    return [additions[at : at + 7] for at in range(0, len(additions), 20)]
 
 
 class Pair:
@@ -190,6 +212,7 @@ class RedisPair(Pair):
         self.real = real
         self.server = server
         server.flushall()
+        self.ids: list[str] = []
         self.canaries: list[Canary | None] = [None, None]
         self.generations: list[dict[str, int]] = [{}, {}]
 
@@ -203,7 +226,8 @@ class RedisPair(Pair):
         """See :class:`Pair`."""
         return {
             "read": self._read, "write": self._write, "push": self._push, "bury": self._bury, "slide": self._slide,
-            "merge": self._merge, "settle": self._settle, "set_aside": self._set_aside, "remove": self._remove,
+            "merge": self._merge, "settle": self._settle, "set_aside": self._set_aside,
+            "copies": self._copies, "merge_again": self._merge,
             "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("time_ms", timeout=WAIT),
             "probe": lambda: self.both("probe", "session:probe", "1", timeout=WAIT),
             "probe_read": lambda: self.both("probe_read", timeout=WAIT),
@@ -242,7 +266,7 @@ class RedisPair(Pair):
     def _write(self) -> None:
         digest = self._digest()
         changes = {name: self._change() for name in NAMES[1:] if self.rng.random() < 0.7}
-        options: dict[str, Any] = {"guard": "free"}
+        options: dict[str, Any] = {"guard": "free", "write_id": self._write_id()}
         if digest in SIGNED_IN:
             options["guard"] = self.rng.choice(("alive", "new"))
             options["shadow"] = self.rng.random() < 0.2
@@ -250,6 +274,10 @@ class RedisPair(Pair):
                 options |= {"push": self._pushed(digest), "push_life_ms": HOUR, "push_exact": self.rng.random() < 0.5}
         if changes or "push" in options:
             self.both("write", digest, changes, limits=LIMITS, timeout=WAIT, **options)
+
+    def _write_id(self) -> str:
+        self.ids.append(f"w{len(self.ids):06}")
+        return self.ids[-1]
 
     def _push(self) -> None:
         row, stamp = self._pushed(self.rng.choice(SIGNED_IN))
@@ -263,18 +291,40 @@ class RedisPair(Pair):
         self.both("slide", self.rng.choice(SIGNED_IN), self.rng.choice(LIVES), timeout=WAIT)
 
     def _merge(self) -> None:
+        """The versions that are told are those of each side."""
         digest, rng = self._digest(), self.rng
-        merged = []
-        for key in KEYS:
-            operation = rng.choice(("set", "del", "add"))
-            value: bytes | int = rng.randint(-3, 3) if operation == "add" else rng.choice(VALUES)
-            version, base = rng.choice((None, 1, 2, 3)), rng.choice((None, *VALUES))
-            merged.append(MergeField(operation, key, value, version, base, rng.choice((0, 2 * now_ms()))))
-        is_signed_in = digest in SIGNED_IN
-        self.both(
-            "merge", digest, rng.choice(NAMES[1:]), merged, guard="alive" if is_signed_in else "free",
-            life_ms=rng.choice(LIVES), timeout=WAIT, shadow=is_signed_in and rng.random() < 0.1,
-        )  # fmt: skip
+        category, is_signed_in = rng.choice(NAMES[1:]), digest in SIGNED_IN
+        shadow = is_signed_in and rng.random() < 0.1
+        self.catch_up()
+        seen = [store.read(digest, {category: 0}, timeout=WAIT, shadow=shadow).categories for store in self.stores]
+        moments = rng.choice(((0, 0), tuple(found[category].version for found in seen), (2 * now_ms() * 1000,) * 2))
+        choices = [self._choices(key) for key in rng.sample(KEYS, rng.randint(1, 3))]
+        if rng.random() < 0.2:
+            choices.insert(0, (Operation.WIPE, "@", b"", SINCE, None, ""))
+        write_id, life = self._write_id(), rng.choice(LIVES)
+        guard = rng.choice(("alive", "new")) if is_signed_in else "free"
+        self.log.append(f"merge {digest} {category} {shadow} {choices} {moments} {guard} {write_id}")
+        found = []
+        for store, moment in zip(self.stores, moments, strict=True):
+            steps = [MergeStep(*choice[:4], moment, *choice[4:]) for choice in choices]
+            merge = Merge(digest, category, steps, guard, life, shadow)
+            found.append(store.merge(merge, limits=LIMITS, timeout=WAIT, write_id=write_id))
+        self.compare(*found)
+
+    def _choices(self, key: str) -> tuple[Any, ...]:
+        """All of a step but its moment."""
+        rng = self.rng
+        known = [*self.ids[-4:], "never00"]
+        operation = rng.choice((Operation.SET, Operation.SET, Operation.DELETE, Operation.ADD))
+        if operation is Operation.ADD:
+            return operation, key, rng.randint(-3, 3), rng.choice(known), None, ""
+        base = rng.choice((None, ABSENT_BASE, *VALUES))
+        doubts = "".join(f"{write_id} " for write_id in known if rng.random() < 0.2)
+        return operation, key, rng.choice(VALUES), rng.choice((SINCE, SINCE, ABSENT)), base, doubts
+
+    def _copies(self) -> None:
+        wanted = [(self._digest(), self.rng.choice(NAMES[1:])) for _ in range(2)]
+        self.both("copies", wanted, timeout=WAIT)
 
     def _settle(self) -> None:
         one, other = SIGNED_IN
@@ -285,9 +335,6 @@ class RedisPair(Pair):
     def _set_aside(self) -> None:
         only_foreign = self.rng.random() < 0.5
         self.both("set_aside", self._digest(), self.rng.choice(NAMES), timeout=WAIT, only_foreign=only_foreign)
-
-    def _remove(self) -> None:
-        self.both("remove", self.rng.choice(ANONYMOUS), NAMES, timeout=WAIT)
 
     def _empty(self) -> None:
         if self.rng.random() < 0.2:
@@ -345,13 +392,29 @@ class RedisPair(Pair):
     def _real_state(self) -> dict[str, Any]:
         state = {}
         for key in map(bytes.decode, self.server.keys("session:*:{*")):
-            values = {k.decode(): v for k, v in self.server.hgetall(key).items() if k != b"@b"}
+            values = {k.decode(): v for k, v in self.server.hgetall(key).items()}
             state[key] = ({k: _moment(k, v) for k, v in values.items()}, self.server.pttl(key))
         return state
 
 
-def _moment(key: str, value: bytes) -> bytes | int:
-    return int(value) if key in ("@t", "@i", "@at", "@x", "@c") else value
+def _moment(key: str, value: bytes) -> Any:
+    if key == "@m":
+        return _described(value.decode())
+    return int(value) if key in ("@i", "@at", "@x", "@c") else value
+
+
+def _described(meta: str) -> tuple[Any, ...]:
+    """What ``@m`` says, its moments as numbers, and how they follow each other."""
+    stamp, horizon, many = int(meta[11:27]), int(meta[27:43]), int(meta[62])
+    additions = [meta[63 + 20 * number : 83 + 20 * number] for number in range(many)]
+    lately = meta[63 + 20 * many :].split("\1")[1:]
+    names, noted = lately[::2], [(each[:7], int(each[7:])) for each in lately[1::2]]
+    order = [sorted({stamp, horizon, *(at for _, at in noted)}).index(at) for at in (stamp, horizon)]
+    return (
+        meta[:11], stamp // 1000, horizon // 1000, order, meta[43:62],
+        [(each[:7], int(each[7:])) for each in additions],
+        [(name, author, at // 1000) for name, (author, at) in zip(names, noted, strict=True)],
+    )  # fmt: skip
 
 
 class DatabasePair(Pair):

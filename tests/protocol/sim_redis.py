@@ -13,12 +13,22 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from flask_langpont_session.categories import AUTH
 from flask_langpont_session.leases import TOMBSTONE_MS
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
 from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server
 from flask_langpont_session.stores.redis import SET_ASIDE_MS
-from flask_langpont_session.stores.redis_records import Answer, AuthEntry, Merged, MergeField, Written, answer
+from flask_langpont_session.stores.redis_records import (
+    Answer,
+    AuthEntry,
+    Change,
+    Limits,
+    Merge,
+    Merged,
+    Written,
+    answer,
+)
 
 from .clock import Clock, SkewedClock
+from .sim_records import Meta, SimMerge, SimRecord, changed
 from .tasks import Path, Tasks
 
 T = TypeVar("T")
@@ -107,7 +117,11 @@ class Node:
     def own(self, key: Key) -> Record | None:
         """The same, if it is of the session whose key this is: a foreign record says nothing."""
         record = self.get(key)
-        return record if record is not None and record.fields.get("@d") == key.digest else None
+        if record is None:
+            return None
+        meta = record.fields.get("@m")
+        is_own = meta.digest == key.digest[:11] if isinstance(meta, Meta) else record.fields.get("@d") == key.digest
+        return record if is_own else None
 
     def misplace(self, key: Key, record: Record) -> None:
         """Put a record under the key of another session, which nobody asked for."""
@@ -410,21 +424,31 @@ class SimRedisStore:
         changes: Mapping[str, CategoryChange],
         *,
         guard: str,
-        limits: tuple[int, int],
+        limits: Limits,
         timeout: float,
+        write_id: str,
         shadow: bool = False,
         push: tuple[AuthRow, int] | None = None,
         push_life_ms: int = 0,
         push_exact: bool = False,
     ) -> Written:
         """See the package."""
+        deadline_ms = self._deadline_ms(timeout)
 
         def effect(node: Node) -> Written:
             if push and push_row(node, *push, push_life_ms, exact=push_exact) == "dead":
                 return Written("dead")
-            return write(node, digest, changes, guard, shadow) if changes else Written("written")
+            if not changes:
+                return Written("written")
+            if is_late(node, deadline_ms):
+                return Written("late")
+            return write(node, digest, changes, guard, shadow, limits, write_id)
 
         return self._run(timeout, effect)
+
+    def _deadline_ms(self, timeout: float) -> int:
+        """By the true clock: whoever knows a server's clock knows how far it is off."""
+        return self._cluster.clock.now_ms + int(timeout * 1000)
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """See the package."""
@@ -468,20 +492,35 @@ class SimRedisStore:
 
         return self._run(timeout, effect)
 
-    def merge(
-        self,
-        digest: str,
-        category: str,
-        fields: Sequence[MergeField],
-        *,
-        guard: str,
-        life_ms: int,
-        timeout: float,
-        shadow: bool = False,
-    ) -> Merged:
+    def merge(self, merge: Merge, *, limits: Limits, timeout: float, write_id: str) -> Merged:
         """See the package."""
-        key = Key(category, digest, shadow)
-        return self._run(timeout, lambda node: merge(node, key, fields, guard, life_ms))
+        [merged] = self.merge_all([merge], limits=limits, timeout=timeout, write_id=write_id)
+        return merged
+
+    def merge_all(self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str) -> list[Merged]:
+        """See the package."""
+        deadline_ms = self._deadline_ms(timeout)
+
+        def effect(node: Node) -> list[Merged]:
+            if is_late(node, deadline_ms):
+                return [Merged("late") for _ in merges]
+            return [merge(node, one, limits, write_id) for one in merges]
+
+        return self._run(timeout, effect) if merges else []
+
+    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
+        """See the package."""
+
+        def effect(node: Node) -> list[CategoryCopy]:
+            answers = [answer(digest, (name,), "a", read(node, digest, {name: 0}, False)) for digest, name in wanted]
+            found = [(said, said.categories[name]) for said, (_, name) in zip(answers, wanted, strict=True)]
+            return [copy if copy.version else CategoryCopy(said.now_ms * 1000, {}) for said, copy in found]
+
+        return self._ask(timeout, effect)[0]
+
+    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
+        """See the package: the clock of the server that the name leads to, as it is."""
+        return self._cluster.leads_to(self.name, self._network.host_name).clock.now_ms + latest
 
     def set_aside(
         self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
@@ -491,18 +530,9 @@ class SimRedisStore:
         def effect(node: Node) -> None:
             key = Key(category, digest, shadow)
             record = node.get(key)
-            if record is not None and not (only_foreign and record.fields["@d"] == digest):
+            if record is not None and not (only_foreign and node.own(key)):
                 node.delete(key)
                 node.put(Key(category, f"{digest}:aside", shadow), record.fields, SET_ASIDE_MS)
-
-        self._run(timeout, effect)
-
-    def remove(self, digest: str, categories: Sequence[str], *, timeout: float) -> None:
-        """See the package."""
-
-        def effect(node: Node) -> None:
-            for name in categories:
-                node.delete(Key(name, digest))
 
         self._run(timeout, effect)
 
@@ -646,85 +676,59 @@ def _refusal(node: Node, digest: str, guard: str) -> str | None:
     return None
 
 
-def write(node: Node, digest: str, changes: Mapping[str, CategoryChange], guard: str, shadow: bool) -> Written:
-    """``write.lua``, without its limits of size."""
-    refusal = _refusal(node, digest, guard)
-    if refusal:
-        return Written(refusal)
+def is_late(node: Node, deadline_ms: int) -> bool:
+    """Part of ``record.lua``: what was stuck while its sender gave up does nothing."""
+    return node.true_clock.now_ms > deadline_ms
+
+
+def write(
+    node: Node,
+    digest: str,
+    changes: Mapping[str, CategoryChange],
+    guard: str,
+    shadow: bool,
+    limits: Limits,
+    write_id: str,
+) -> Written:
+    """``write.lua``."""
+    refused = _refusal(node, digest, guard)
+    if refused:
+        return Written(refused)
+    records = {}
     for name, change in changes.items():
-        before = node.own(Key(name, digest, shadow))
-        held = {} if before is None or change.wipe else before.fields
-        if not all(_is_number(held[key]) for key in change.increments if key in held):
-            return Written("no number", category=name)
-    return Written("written", {name: _apply(node, Key(name, digest, shadow), c) for name, c in changes.items()})
+        records[name] = record = _opened(node, Key(name, digest, shadow))
+        status = changed(record, change, limits, write_id)
+        if status != "written":
+            return Written(status, category=name)
+    versions = {}
+    for name, record in records.items():
+        life = changes[name].life_ms if record.old else limits.empty_ms
+        versions[name] = Change(record.meta.stamp, _save(node, Key(name, digest, shadow), record, life, write_id))
+    return Written("written", versions)
 
 
-def _is_number(value: bytes) -> bool:
-    return len(value) <= 18 and value.lstrip(b"-").isdigit()
+def _opened(node: Node, key: Key) -> SimRecord:
+    own = node.own(key)
+    return SimRecord(key.digest, own.fields if own else None, node.clock.now_ms)
 
 
-def _apply(node: Node, key: Key, change: CategoryChange) -> int:
-    record = node.own(key)
-    version = (int(record.fields.get("@v", 0)) if record else 0) + 1
-    fields = {} if record is None or change.wipe else dict(record.fields)
-    if not (fields or change.sets or change.increments):
-        node.delete(key)
-        return 0
-    for name, by in change.increments.items():
-        fields[name] = b"%d" % (int(fields.get(name, b"0")) + by)
-    fields.update(change.sets)
-    for name in change.deletes:
-        fields.pop(name, None)
-    fields.update({"@d": key.digest, "@v": version, "@t": node.clock.now_ms})
-    node.put(key, fields, change.life_ms)
-    return version
+def _save(node: Node, key: Key, record: SimRecord, life_ms: int, write_id: str) -> int:
+    fields = record.save(write_id)
+    node.put(key, fields, life_ms)
+    stamp: int = fields["@m"].stamp
+    return stamp
 
 
-def merge(node: Node, key: Key, changes: Sequence[MergeField], guard: str, life_ms: int) -> Merged:
+def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
     """``merge.lua``."""
-    if guard != "free":
-        refusal = _refusal(node, key.digest, "alive")
-        if refusal:
-            return Merged(refusal)
-    record = node.own(key)
-    if record is None:
-        node.delete(key)  # a foreign record
-    fields: dict[str, Any] = dict(record.fields) if record else {}
-    version = fields.get("@v") if record else None
-    written = fields.get("@t", 0)
-    applied = conflicts = 0
-    for change in changes:
-        if _merge_one(fields, change, version, written):
-            applied += 1
-        else:
-            conflicts += 1
-    after = int(version or 0)
-    if applied:
-        after += 1
-        fields.update({"@d": key.digest, "@v": after, "@t": node.clock.now_ms})
-        node.put(key, fields, life_ms)
-    return Merged("merged", applied, conflicts, after)
-
-
-def _merge_one(fields: dict[str, Any], change: MergeField, version: int | None, written: int) -> bool:
-    """Apply one field if it may be applied."""
-    now = fields.get(change.name)
-    if change.operation == "add":
-        if now is not None and not _is_number(now):
-            return False
-        fields[change.name] = b"%d" % (int(now or b"0") + int(change.value))
-        return True
-    if not may_replace(now, change, version, written):
-        return False
-    if change.operation == "set":
-        fields[change.name] = change.value
-    else:
-        fields.pop(change.name, None)
-    return True
-
-
-def may_replace(now: bytes | None, change: MergeField, version: int | None, written: int) -> bool:
-    """Part of ``merge.lua``: nobody has written the field since the host saw it, as far as can be known."""
-    if version is None or version == change.base_version or now == change.value:
-        return True
-    return change.at_ms >= written if change.base_version is None else now == change.base
+    key = Key(kept.category, kept.digest, kept.shadow)
+    refused = _refusal(node, kept.digest, kept.guard)
+    if refused:
+        return Merged(refused)
+    record = _opened(node, key)
+    work = SimMerge(record, limits, write_id)
+    outcomes = work.outcomes(kept.steps)
+    if not work.changes:
+        return Merged("merged", record.meta.stamp, outcomes)
+    life = kept.life_ms if record.old else limits.empty_ms
+    return Merged("merged", _save(node, key, record, life, write_id), outcomes)

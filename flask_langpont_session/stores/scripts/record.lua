@@ -11,7 +11,7 @@
 -- A wipe leaves '@m' behind, so that stamps never begin anew and an older copy elsewhere is known to be older.
 local WIPED, TRIMMED = '*wiped*', '-------'
 local LATELY_BYTES = 400            -- enough for ten fields or so; what is dropped raises the horizon
-local LATELY_US = 1200 * 1000000    -- twenty minutes: nothing that a host has kept for longer is ever merged
+local LATELY_US = 3600 * 1000000    -- an hour: what a host has kept for longer is merged with less precision
 local ADDITIONS = 6
 
 local clock = redis.call('TIME')

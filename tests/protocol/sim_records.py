@@ -1,0 +1,218 @@
+"""Records of categories as ``record.lua`` has them, in Python.
+
+That both do the same is shown by ``test_real_stores.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask_langpont_session.stores.base import CategoryChange, Operation
+from flask_langpont_session.stores.redis_records import ABSENT, ABSENT_BASE, Change, Limits, MergeStep, Outcome
+
+WIPED, TRIMMED = "*wiped*", "-------"
+LATELY_BYTES, LATELY_MS, ADDITIONS = 400, 3_600_000, 6
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What ``@m`` says.
+
+    :param additions: id and time in ms of the latest ones.
+    :param lately: field → id and stamp of its last write, the oldest first.
+    """
+
+    digest: str
+    stamp: int = 0
+    horizon: int = 0
+    author: str = ""
+    bytes: int = 0
+    count: int = 0
+    additions: tuple[tuple[str, int], ...] = ()
+    lately: tuple[tuple[str, tuple[str, int]], ...] = ()
+
+    def __str__(self) -> str:
+        additions = "".join(f"{token}{ms:013}" for token, ms in self.additions)
+        lately = "".join(f"\1{name}\1{author}{stamp:016}" for name, (author, stamp) in self.lately)
+        head = f"{self.digest}{self.stamp:016}{self.horizon:016}{self.author}{self.bytes:08}{self.count:04}"
+        return f"{head}{len(self.additions)}{additions}{lately}"
+
+
+def size_of(name: str, value: bytes) -> int:
+    """What a field counts for the limit."""
+    return len(name.encode()) + len(value)
+
+
+class SimRecord:
+    """One record while it is changed."""
+
+    def __init__(self, digest: str, fields: Mapping[str, Any] | None, now_ms: int) -> None:
+        meta = fields.get("@m") if fields else None
+        self.is_own = isinstance(meta, Meta) and meta.digest == digest[:11]
+        self.meta: Meta = meta if self.is_own and isinstance(meta, Meta) else Meta(digest[:11])
+        self.old = {k: v for k, v in fields.items() if k != "@m"} if fields and self.is_own else {}
+        self.stamp = max(self.meta.stamp + 1, now_ms * 1000)
+        self.now_ms = now_ms
+        self.horizon, self.author = self.meta.horizon, self.meta.author
+        self.additions = list(self.meta.additions)
+        self.lately = dict(self.meta.lately)
+        self.notes = self.is_own
+
+    def put(self, name: str, value: bytes | None, write_id: str) -> None:
+        """Has a field this value from now on."""
+        self.old.pop(name, None)
+        if value is not None:
+            self.old[name] = value
+        if self.notes:
+            self.lately.pop(name, None)
+            self.lately[name] = write_id, self.stamp
+
+    def wipe(self) -> None:
+        """All fields are gone."""
+        self.notes, self.old, self.lately = True, {}, {}
+        self.horizon, self.author = self.stamp, WIPED
+
+    def add(self, name: str, by: int, write_id: str) -> bool:
+        """Add to a field. Whether it could be done."""
+        now = self.old.get(name, b"0")
+        if len(now.lstrip(b"-")) > 18 or not now.lstrip(b"-").isdigit() or len(str(int(now) + by).lstrip("-")) > 18:
+            return False
+        self.put(name, b"%d" % (int(now) + by), write_id)
+        return True
+
+    def note_addition(self, token: str) -> None:
+        """An addition was made."""
+        self.additions = [*self.additions, (token, self.now_ms)][-ADDITIONS:]
+
+    @property
+    def bytes(self) -> int:
+        """Of all fields."""
+        return sum(size_of(*item) for item in self.old.items())
+
+    def fits(self, limits: Limits) -> bool:
+        """Whether it is within them."""
+        return len(self.old) <= limits.fields and self.bytes <= limits.bytes
+
+    def save(self, write_id: str) -> dict[str, Any]:
+        """The fields as they are to be stored."""
+        if not self.author:
+            self.horizon, self.author = self.stamp, write_id
+        while self.lately:
+            name, (_, stamp) = next(iter(self.lately.items()))
+            size = sum(len(n.encode()) + 2 + 23 for n in self.lately)
+            if size <= LATELY_BYTES and stamp > (self.now_ms - LATELY_MS) * 1000:
+                break
+            self.horizon, self.author = max(self.horizon, stamp), TRIMMED
+            del self.lately[name]
+        meta = Meta(
+            self.meta.digest, self.stamp, self.horizon, self.author, self.bytes, len(self.old),
+            tuple(self.additions), tuple(self.lately.items()),
+        )  # fmt: skip
+        return {**self.old, "@m": meta}
+
+
+def changed(record: SimRecord, change: CategoryChange, limits: Limits, write_id: str) -> str:
+    """What ``write.lua`` does to one record. Its status."""
+    if change.wipe:
+        record.wipe()
+    for key, value in change.sets.items():
+        record.put(key, value, write_id)
+    for key in change.deletes:
+        record.put(key, None, write_id)
+    for key, by in change.increments.items():
+        if not record.add(key, by, write_id):
+            return "no number"
+    if change.increments:
+        record.note_addition(write_id)
+    return "written" if record.fits(limits) else "large"
+
+
+class SimMerge:
+    """``merge.lua`` for one record."""
+
+    def __init__(self, record: SimRecord, limits: Limits, write_id: str) -> None:
+        self.record = record
+        self.limits = limits
+        self.id = write_id
+        self.changes = False
+        self._horizon, self._author = record.horizon, record.author
+
+    def outcomes(self, steps: Iterable[MergeStep]) -> tuple[Outcome, ...]:
+        """What becomes of each step."""
+        return tuple(map(self._apply, steps))
+
+    def written_since(self, name: str, moment: int, doubts: str) -> bool | None:
+        """None: that is not known."""
+        if name in self.record.lately:
+            author, stamp = self.record.lately[name]
+            return stamp > moment and author != self.id and author not in doubts
+        if self._horizon <= moment or self._author in doubts:
+            return False
+        return True if name not in self.record.old and self._author == WIPED else None
+
+    def _apply(self, step: MergeStep) -> Outcome:
+        if step.operation is Operation.WIPE:
+            return self._wipe(step)
+        if step.operation is Operation.ADD:
+            return self._add(step)
+        assert isinstance(step.value, bytes)
+        new = step.value if step.operation is Operation.SET else None
+        if self.record.old.get(step.name) == new:
+            return Outcome.APPLIED
+        if not may_replace(self, step):
+            return Outcome.CONFLICT
+        if new is not None and not self._fits(step.name, new):
+            return Outcome.LARGE
+        self.record.put(step.name, new, self.id)
+        self.changes = True
+        return Outcome.APPLIED
+
+    def _fits(self, name: str, value: bytes) -> bool:
+        after = {**self.record.old, name: value}
+        return len(after) <= self.limits.fields and sum(map(size_of, after, after.values())) <= self.limits.bytes
+
+    def _wipe(self, step: MergeStep) -> Outcome:
+        record = self.record
+        for name in list(record.old):
+            if self.written_since(name, step.moment, step.doubts) is False:
+                record.put(name, None, self.id)
+                record.lately.pop(name, None)
+        record.notes, record.horizon, record.author = True, record.stamp, WIPED
+        self.changes = True
+        return Outcome.APPLIED
+
+    def _add(self, step: MergeStep) -> Outcome:
+        record, known = self.record, dict(self.record.additions)
+        if counts_once() and step.mode in known:
+            return Outcome.APPLIED
+        if len(known) == ADDITIONS and 0 < step.moment <= record.additions[0][1] * 1000:
+            return Outcome.IN_DOUBT
+        assert isinstance(step.value, int)
+        if not record.add(step.name, step.value, self.id):
+            return Outcome.NO_NUMBER
+        record.note_addition(step.mode)
+        self.changes = True
+        return Outcome.APPLIED
+
+
+def counts_once() -> bool:
+    """Part of ``merge.lua``: an addition that the record remembers is not made again."""
+    return True
+
+
+def may_replace(merge: SimMerge, step: MergeStep) -> bool:
+    """Part of ``merge.lua``: whether a value may take the place of what is there."""
+    there, noted = merge.record.old.get(step.name), merge.record.lately.get(step.name)
+    since = merge.written_since(step.name, step.moment, step.doubts)
+    if step.mode == ABSENT:
+        author = noted[0] if noted else merge._author if there is not None else "?"
+        return author in step.doubts or not (there is not None or noted or since)
+    as_it_was = there is None if step.base is ABSENT_BASE else step.base is not None and there == step.base
+    return since is False or as_it_was or (since is None and there is None)
+
+
+def before_and_after(record: SimRecord, fields: Mapping[str, Any]) -> Change:
+    """The versions around a write."""
+    return Change(record.meta.stamp, fields["@m"].stamp)
