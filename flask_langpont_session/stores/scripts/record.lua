@@ -7,7 +7,8 @@
 --   44–50  author: the id of the write that began the record, WIPED, or TRIMMED
 --   51–58  bytes of the fields, names included;  59–62  number of fields;  63  number of additions that follow
 --   then   the latest additions, each with the id of its write (7) and the server's clock (13, milliseconds)
---   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16)
+--   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16);
+--          a \1 in a name stands there as \2
 -- A wipe leaves '@m' behind, so that stamps never begin anew and an older copy elsewhere is known to be older.
 local WIPED, TRIMMED = '*wiped*', '-------'
 local LATELY_BYTES = 400            -- enough for ten fields or so; what is dropped raises the horizon
@@ -46,7 +47,7 @@ end
 local function open_record(key, digest, names)
   local record = {
     key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, author = '',
-    bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {},
+    bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {}, noted = {},
   }
   local meta = false
   if names then
@@ -80,7 +81,7 @@ local function open_record(key, digest, names)
     return record
   end
   local many = tonumber(string.sub(meta, 63, 63))
-  record.is_own = true
+  record.is_own, record.meta = true, meta
   record.stamp, record.horizon = tonumber(string.sub(meta, 12, 27)), tonumber(string.sub(meta, 28, 43))
   record.author = string.sub(meta, 44, 50)
   record.bytes, record.count = tonumber(string.sub(meta, 51, 58)), tonumber(string.sub(meta, 59, 62))
@@ -92,15 +93,23 @@ local function next_stamp(record)
   return math.max(record.stamp + 1, now)
 end
 
--- The id and the stamp of a field's last write, and where that is noted; nil: it is not noted.
+local function as_noted(name)
+  return '\1' .. string.gsub(name, '\1', '\2') .. '\1'
+end
+
+-- The id and the stamp of a field's last write; nil: it is not noted. And where that is, unless it was just now.
 local function written_lately(record, name)
-  local from, to = string.find(record.lately, '\1' .. name .. '\1', 1, true)
+  if record.noted[name] then
+    return record.noted[name], next_stamp(record)
+  end
+  local from, to = string.find(record.lately, as_noted(name), 1, true)
   if from then
     return string.sub(record.lately, to + 1, to + 7), tonumber(string.sub(record.lately, to + 8, to + 23)), from, to + 23
   end
 end
 
 local function forget_lately(record, name)
+  record.noted[name] = nil
   local _, _, from, to = written_lately(record, name)
   if from then
     record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 1)
@@ -123,13 +132,13 @@ local function put(record, name, value, id)
   record.changed[name] = value
   if record.is_own then  -- of a record that begins now, the horizon says it of all fields
     forget_lately(record, name)
-    record.lately = record.lately .. '\1' .. name .. '\1' .. id .. string.format('%016.0f', next_stamp(record))
+    record.noted[name] = id
   end
 end
 
 -- All fields are gone, but for those that are put from here on.
 local function wipe(record)
-  record.had_own, record.is_own, record.is_wiped = record.is_own, true, true
+  record.is_own, record.is_wiped = true, true
   record.bytes, record.count, record.old, record.lately = 0, 0, {}, ''
   record.horizon, record.author = next_stamp(record), WIPED
 end
@@ -169,24 +178,44 @@ local function add(record, name, by, id)
   local total = sum(record.old[name] or '0', by)
   if total then
     put(record, name, total, id)
+    record.adds = true
   end
   return total ~= nil
+end
+
+-- Whether an addition of this id is among these.
+local function is_counted(additions, id)
+  for i = 1, #additions, 20 do
+    if string.sub(additions, i, i + 6) == id then
+      return true
+    end
+  end
+  return false
 end
 
 local function note_addition(record, id)
   record.additions = string.sub(record.additions .. id .. string.format('%013.0f', now_ms), -20 * ADDITIONS)
 end
 
-local function trim_lately(record)
-  while record.lately ~= '' do
-    local name_ends = string.find(record.lately, '\1', 2, true)
-    local stamp = tonumber(string.sub(record.lately, name_ends + 8, name_ends + 23))
-    if #record.lately <= LATELY_BYTES and stamp > now - LATELY_US then
-      return
+-- Note what was put as written lately, and drop what is too much or too old.
+local function note_lately(record)
+  local parts, at = {record.lately}, 1
+  for _, name in ipairs(record.order) do
+    if record.noted[name] then
+      parts[#parts + 1] = as_noted(name) .. record.noted[name] .. string.format('%016.0f', next_stamp(record))
+    end
+  end
+  local lately = table.concat(parts)
+  while at <= #lately do
+    local name_ends = string.find(lately, '\1', at + 1, true)
+    local stamp = tonumber(string.sub(lately, name_ends + 8, name_ends + 23))
+    if #lately - at < LATELY_BYTES and stamp > now - LATELY_US then
+      break
     end
     record.horizon, record.author = math.max(record.horizon, stamp), TRIMMED
-    record.lately = string.sub(record.lately, name_ends + 24)
+    at = name_ends + 24
   end
+  record.lately = string.sub(lately, at)
 end
 
 -- Lua passes some thousand arguments to one call, not more.
@@ -196,13 +225,33 @@ local function in_parts(command, key, list)
   end
 end
 
+-- A script is not taken back. What its user may have no right to is tried on the record as it is, before anything is done
+-- that must be done as a whole or not at all. HSET first: a script that has written, were it a DEL of nothing, may go on
+-- although the server is out of memory.
+local function try_rights(record, life)
+  if not record.meta then
+    return
+  end
+  local deletes = false
+  for _, name in ipairs(record.order) do
+    deletes = deletes or not record.changed[name]
+  end
+  if deletes or record.is_wiped or record.adds then
+    redis.call('HSET', record.key, '@m', record.meta)
+    redis.call('PEXPIRE', record.key, life)
+  end
+  if deletes and not record.is_wiped then
+    redis.call('HDEL', record.key, '@')  -- which no field is called
+  end
+end
+
 -- Write what was put. Returns the new stamp.
 local function save_record(record, life, id)
   local stamp = next_stamp(record)
   if record.author == '' then
     record.horizon, record.author = stamp, id
   end
-  trim_lately(record)
+  note_lately(record)
   local meta = record.digest .. string.format('%016.0f%016.0f', stamp, record.horizon) .. record.author
     .. string.format('%08.0f%04.0f%.0f', record.bytes, record.count, #record.additions / 20) .. record.additions .. record.lately
   local sets, dels = {'@m', meta}, {}
@@ -216,17 +265,14 @@ local function save_record(record, life, id)
   end
   local begins = record.is_wiped or record.stamp == 0
   if begins and redis.call('EXISTS', record.key) == 1 then
-    if record.had_own then
-      -- A script is not taken back: what its user may have no right to is tried on the record as it is. A script that has
-      -- written, were it a DEL of nothing, may go on although the server is out of memory.
-      redis.call('PEXPIRE', record.key, life)
-      redis.call('HSET', record.key, '@m', meta)
-    end
     redis.call('DEL', record.key)
   end
   in_parts('HSET', record.key, sets)
   if not begins then
     in_parts('HDEL', record.key, dels)
+  end
+  if record.stamp == 0 and type(redis.pcall('PEXPIRE', record.key, life)) == 'table' then
+    redis.call('DEL', record.key)  -- it is refused: nothing of ours lies here for ever
   end
   redis.call('PEXPIRE', record.key, life)
   return stamp
