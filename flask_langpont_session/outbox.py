@@ -209,7 +209,14 @@ class Outbox:
         doubts = f"{doubt} " if doubt else ""
 
         def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
-            common = {"digest": digest, "kind": kind, "shadow": shadow, "category": name, "doubts": doubts}
+            common = {
+                "digest": digest,
+                "kind": kind,
+                "shadow": shadow,
+                "category": name,
+                "doubts": doubts,
+                "acknowledged": now_us,
+            }
             return PendingWrite(operation=operation, field=field, **{**common, "moment": now_us, **more})
 
         if change.wipe:

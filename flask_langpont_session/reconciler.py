@@ -30,7 +30,7 @@ from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Positio
 from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
 from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis import new_write_id
-from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Merge, Merged, MergeStep, Outcome
+from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, TIME, Merge, Merged, MergeStep, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Reconciler:
             # Before the former id is buried, with what it has.
             for carry in _pages(self._journal.pending_carries):
                 if self._locate(carry.origin) in shards and self._locate(carry.digest) in shards:
-                    yield partial(self._carry, carry)
+                    yield partial(self._carry, carry, database)
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
                 yield partial(self._revoke_user, user, redis, shards)
@@ -336,21 +336,39 @@ class Reconciler:
             renewed = waiting[-1].seq
         return True
 
-    def _carry(self, entry: PendingCarry) -> bool:
-        """Bring what a session had under a former id to the present one, as far as nothing is there. (Its life is that
-        of a write.)"""
+    def _carry(self, entry: PendingCarry, database: bool) -> bool:
+        """Bring what a session had under a former id to the present one, where nothing is there. Whether it is done."""
         found = self._redis.read(entry.origin, dict.fromkeys(entry.categories, 0), timeout=_TIMEOUT)
-        write_id, guard = new_write_id(), "new" if entry.kind == SIGNED_IN else "free"
+        guard = "alive" if entry.kind == SIGNED_IN else "free"
         merges = [
             self._merge_of(entry.digest, name, entry.kind, [_where_absent(*item) for item in fields.items()], guard)
             for name, (_, fields) in found.categories.items()
             if fields
         ]
-        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id):
-            if isinstance(merged, StoreError):
-                raise merged
+        statuses = self._merge_all(merges)
+        if "gone" in statuses:
+            if not database:
+                return False
+            statuses = self._merge_all(merges) if self._push(entry.digest) else {"dead"}
+        if "dead" in statuses:
+            for name in entry.categories:
+                self._losses.note(Loss.MERGE_DROPPED, "session over", name)
+        if statuses & {"gone", "late"}:
+            return False
         self._journal.forget_carries([entry])
         return True
+
+    def _merge_all(self, merges: Sequence[Merge]) -> set[str]:
+        """How the merges ended.
+
+        :raises StoreError: one of them failed.
+        """
+        statuses = set()
+        for merged in self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=new_write_id()):
+            if isinstance(merged, StoreError):
+                raise merged
+            statuses.add(merged.status)
+        return statuses
 
     def _merge_of(
         self, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, shadow: bool = False
@@ -516,12 +534,23 @@ def _where_absent(key: str, value: bytes) -> MergeStep:
 def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
     if entry.operation is Operation.ADD:
         moment = entry.moment if entry.is_sent else sent_ms * 1000
-        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment)
+        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
     base: bytes | Literal[False] | None = entry.base
     if base is None and entry.base_is_known:
         base = ABSENT_BASE  # the value was made from an absent one
-    mode = ABSENT if entry.basis is Basis.UNSEEN else SINCE
-    return MergeStep(entry.operation, entry.field, entry.value or b"", mode, entry.moment, base, entry.doubts)
+    return MergeStep(
+        entry.operation,
+        entry.field,
+        entry.value or b"",
+        _MODES[entry.basis],
+        entry.moment,
+        base,
+        entry.doubts,
+        entry.acknowledged,
+    )
+
+
+_MODES = {Basis.BLIND: TIME, Basis.SEEN: SINCE, Basis.UNSEEN: ABSENT}
 
 
 def _may_apply(write: PendingWrite, row: AuthRow) -> bool:

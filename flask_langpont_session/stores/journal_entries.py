@@ -29,7 +29,7 @@ SCHEMA = (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
         category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
         basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, base_is_known INTEGER NOT NULL, doubts TEXT NOT NULL,
-        token TEXT NOT NULL, is_sent INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
         UNIQUE (digest, shadow, category, field, token))""",
     """CREATE TABLE carries (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
@@ -246,6 +246,7 @@ class PendingWrite:
     :param doubts: ids of the writes by which Redis may have it already, each with a blank behind it.
     :param token: of an addition its id; else empty.
     :param is_sent: an addition that Redis may have: it is not changed any more.
+    :param acknowledged: when it was last written, microseconds by the Redis clock.
     :param at_ms: when the field was last written, milliseconds since 1970 by the host's clock.
     """
 
@@ -265,6 +266,7 @@ class PendingWrite:
     doubts: str = ""
     token: str = ""
     is_sent: bool = False
+    acknowledged: int = 0
     at_ms: int = 0
 
 
@@ -333,9 +335,15 @@ def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[
     for row in waiting:
         if row.operation is Operation.ADD:
             if not row.is_sent and not new.is_sent:
-                return [row], replace(row, delta=row.delta + new.delta, at_ms=new.at_ms)
+                return [row], replace(row, delta=row.delta + new.delta, acknowledged=new.acknowledged, at_ms=new.at_ms)
         elif row.basis is not Basis.UNSEEN and not new.is_sent:
-            return [row], replace(row, operation=Operation.SET, value=_added(row.value, new.delta), at_ms=new.at_ms)
+            return [row], replace(
+                row,
+                operation=Operation.SET,
+                value=_added(row.value, new.delta),
+                acknowledged=new.acknowledged,
+                at_ms=new.at_ms,
+            )
     return [], new
 
 

@@ -77,7 +77,7 @@ class Written:
     category: str | None = None
 
 
-SINCE, ABSENT = "since", "absent"
+SINCE, TIME, ABSENT = "since", "time", "absent"
 """When a kept change may be applied, see ``merge.lua``."""
 
 ABSENT_BASE: Literal[False] = False
@@ -88,11 +88,12 @@ class MergeStep(NamedTuple):
     """One change that was kept during an outage, see ``merge.lua``.
 
     :param value: the encoded value, or the number to add.
-    :param mode: :data:`SINCE` or :data:`ABSENT`; of an addition, its id.
+    :param mode: :data:`SINCE`, :data:`TIME` or :data:`ABSENT`; of an addition, its id.
     :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
         of an addition, when it was sent first (0: never).
     :param base: the field's value at that version; :data:`ABSENT_BASE`; None: not known.
     :param doubts: ids of writes by which the server may have it already.
+    :param acknowledged: when its user was told that it is kept, microseconds by the server's clock; 0: just now.
     """
 
     operation: Operation
@@ -102,6 +103,7 @@ class MergeStep(NamedTuple):
     moment: int = 0
     base: bytes | Literal[False] | None = None
     doubts: str = ""
+    acknowledged: int = 0
 
 
 class Outcome(IntEnum):
@@ -167,16 +169,8 @@ def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
     arguments: list[str | bytes | int] = []
     for step in steps:
         known = 0 if step.base is None else 2 if step.base is ABSENT_BASE else 1
-        arguments += (
-            step.operation,
-            step.name,
-            step.value,
-            step.mode,
-            step.moment,
-            known,
-            step.base or b"",
-            step.doubts,
-        )
+        arguments += (step.operation, step.name, step.value, step.mode, step.moment)
+        arguments += (known, step.base or b"", step.doubts, step.acknowledged)
     return arguments
 
 
@@ -288,8 +282,8 @@ def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes
     return fields, meta
 
 
-_OWN, _STAMP, _ADDITIONS, _META, _ADDITION = 11, 27, 62, 63, 20
-"""Where parts of ``@m`` end, and the length of an addition there: see ``record.lua``."""
+_OWN, _STAMP, _META = 11, 27, 64
+"""Where parts of ``@m`` end: see ``record.lua``."""
 
 
 def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, bytes]:
@@ -305,8 +299,7 @@ def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, bytes]:
         raise _Damaged
     if meta[:_OWN] != digest[:_OWN].encode():
         raise _Foreign
-    added = meta[_META : _META + _ADDITION * _natural(meta[_ADDITIONS:_META])]
-    return fields, _natural(meta[_OWN:_STAMP]), added
+    return fields, _natural(meta[_OWN:_STAMP]), meta[_META:].partition(b"\1")[0]
 
 
 def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:

@@ -24,6 +24,7 @@ from flask_langpont_session.stores.redis_records import (
     ABSENT,
     ABSENT_BASE,
     SINCE,
+    TIME,
     Limits,
     Merge,
     Merged,
@@ -95,24 +96,27 @@ class Meta:
     author: str
     bytes: int
     count: int
-    additions: tuple[tuple[str, int], ...]
-    lately: tuple[tuple[str, str, int], ...]
+    additions: tuple[tuple[str, int], ...] = ()
+    lately: tuple[tuple[str, str, int, int], ...] = ()
+    lag: int = 0
 
     @classmethod
     def of(cls, text: str) -> Meta:
-        many = int(text[62])
-        parts = [text[63 + 20 * n : 83 + 20 * n] for n in range(many)]
-        names = text[63 + 20 * many :].split("\1")[1:]
-        ring = tuple((name, rest[:7], int(rest[7:])) for name, rest in zip(names[::2], names[1::2], strict=True))
-        numbers = int(text[11:27]), int(text[27:43])
-        additions = tuple((part[:7], int(part[7:])) for part in parts)
-        return cls(text[:11], *numbers, text[43:50], int(text[50:58]), int(text[58:62]), additions, ring)
+        stamp, distance = int(text[11:27]), int(text[27:40])
+        head, *names = text[64:].split("\1")
+        additions = tuple((head[at : at + 7], int(head[at + 7 : at + 20])) for at in range(0, len(head), 20))
+        ring = tuple(
+            (name, note[:7], int(note[7:23]), int(note[23:], 16))
+            for name, note in zip(names[::2], names[1::2], strict=True)
+        )
+        sizes = int(text[53:60], 16), int(text[60:64], 16)
+        return cls(text[:11], stamp, stamp - distance, text[46:53], *sizes, additions, ring, int(text[40:46], 16))
 
     def text(self) -> str:
-        head = f"{self.digest}{self.stamp:016}{self.horizon:016}{self.author}{self.bytes:08}{self.count:04}"
+        head = f"{self.digest}{self.stamp:016}{self.stamp - self.horizon:013}{self.lag:06x}{self.author}"
         additions = "".join(f"{token}{at_ms:013}" for token, at_ms in self.additions)
-        ring = "".join(f"\1{name}\1{author}{stamp:016}" for name, author, stamp in self.lately)
-        return f"{head}{len(self.additions)}{additions}{ring}"
+        ring = "".join(f"\1{name}\1{author}{stamp:016}{lag:06x}" for name, author, stamp, lag in self.lately)
+        return f"{head}{self.bytes:07x}{self.count:04x}{additions}{ring}"
 
     def earlier(self, by: int) -> Meta:
         """The same, so many microseconds ago."""
@@ -121,7 +125,7 @@ class Meta:
             stamp=self.stamp - by,
             horizon=self.horizon - by,
             additions=tuple((token, at_ms - by // 1000) for token, at_ms in self.additions),
-            lately=tuple((name, author, stamp - by) for name, author, stamp in self.lately),
+            lately=tuple((name, author, stamp - by, lag) for name, author, stamp, lag in self.lately),
         )
 
 
@@ -170,11 +174,22 @@ def outcomes(store: RedisStore, *steps: MergeStep, **more: Any) -> list[Outcome]
 
 
 def put(
-    name: str, value: bytes | None, moment: int, base: Any = None, mode: str = SINCE, doubts: str = ""
+    name: str,
+    value: bytes | None,
+    moment: int,
+    base: Any = None,
+    mode: str = SINCE,
+    doubts: str = "",
+    acknowledged: int = 0,
 ) -> MergeStep:
     """Set a field; None: delete it."""
     operation = Operation.DELETE if value is None else Operation.SET
-    return MergeStep(operation, name, value or b"", mode, moment, base, doubts)
+    return MergeStep(operation, name, value or b"", mode, moment, base, doubts, acknowledged)
+
+
+def blind(name: str, value: bytes | None, moment: int, doubts: str = "") -> MergeStep:
+    """What was made from nothing and acknowledged at that moment."""
+    return put(name, value, moment, None, TIME, doubts, moment)
 
 
 def add(name: str, by: int, token: str = "added.1", sent_at: int = 0) -> MergeStep:
@@ -255,9 +270,7 @@ def test_a_merge_of_nothing_into_nothing_leaves_nothing(store: RedisStore, clien
 def test_a_record_begins_with_the_write_that_made_it(store: RedisStore, client: Any) -> None:
     """Of all its fields it says this once, however many they are."""
     first = stamp(store, "write.1", sets={f"field{number}": b"1" for number in range(50)}, increments={"n": 1})
-    assert replace(meta(client), bytes=0, count=0, additions=()) == Meta(
-        DIGEST[:11], first, first, "write.1", 0, 0, (), ()
-    )
+    assert replace(meta(client), bytes=0, count=0, additions=()) == Meta(DIGEST[:11], first, first, "write.1", 0, 0)
 
 
 def test_each_later_write_of_a_field_is_noted(store: RedisStore, client: Any) -> None:
@@ -268,7 +281,7 @@ def test_each_later_write_of_a_field_is_noted(store: RedisStore, client: Any) ->
     fourth = merge(store, put("a", b"3", third), write_id="merge.1").version
     found = meta(client)
     assert (found.stamp, found.horizon, found.author) == (fourth, first, "write.1")
-    assert found.lately == (("b", "write.2", second), ("n", "write.3", third), ("a", "merge.1", fourth))
+    assert found.lately == (("b", "write.2", second, 0), ("n", "write.3", third, 0), ("a", "merge.1", fourth, 0))
 
 
 def test_a_wipe_is_what_is_known_of_all_fields(store: RedisStore, client: Any) -> None:
@@ -277,7 +290,7 @@ def test_a_wipe_is_what_is_known_of_all_fields(store: RedisStore, client: Any) -
     stamp(store, "write.2", sets={"b": b"1"})
     wiped = stamp(store, "write.3", wipe=True, sets={"a": b"2"})
     found = meta(client)
-    assert (found.horizon, found.author, found.lately) == (wiped, WIPED, (("a", "write.3", wiped),))
+    assert (found.horizon, found.author, found.lately) == (wiped, WIPED, (("a", "write.3", wiped, 0),))
 
 
 @pytest.mark.parametrize("length", [1, 30, 100, 350, 450])
@@ -288,9 +301,9 @@ def test_what_was_written_lately_takes_no_more_room_the_more_it_is(store: RedisS
     stamps = [stamp(store, "write.2", sets={name: b"1"}) for name in names]
     found = meta(client)
     kept = [name for name, *_ in found.lately]
-    assert sum(len(name) + 25 for name in kept) <= 400
+    assert sum(len(name) + 31 for name in kept) <= 400
     assert kept == names[len(names) - len(kept) :]
-    assert len(kept) == 400 // (max(length, 2) + 25)
+    assert len(kept) == 400 // (max(length, 2) + 31)
     dropped = len(names) - len(kept)
     assert (found.horizon, found.author) == ((stamps[dropped - 1], TRIMMED) if dropped else (first, "write.1"))
     assert_counted(client)
@@ -302,10 +315,8 @@ def test_one_write_of_many_fields_is_noted_as_far_as_there_is_room(store: RedisS
     second = stamp(store, "write.2", sets={f"field{number:02}": b"1" for number in range(100)}, deletes={"a"})
     found = meta(client)
     assert (found.horizon, found.author) == (second, TRIMMED)
-    assert found.lately == tuple((f"field{number:02}", "write.2", second) for number in range(90, 100)) or found.lately[
-        -1
-    ] == ("a", "write.2", second)
-    assert 10 <= len(found.lately) <= 13
+    names = [f"field{number:02}" for number in range(91, 100)] + ["a"]
+    assert found.lately == tuple((name, "write.2", second, 0) for name in names)
 
 
 def test_after_an_hour_a_field_is_not_noted_any_more(store: RedisStore, client: Any) -> None:
@@ -340,7 +351,7 @@ def assert_counted_bytes(store: RedisStore, client: Any) -> None:
     fields = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields
     size = sum(len(name.encode()) + len(value) for name, value in fields.items())
     found = client.hget(key("ui"), "@m")
-    assert (int(found[50:58]), int(found[58:62])) == (size, len(fields))
+    assert (int(found[53:60], 16), int(found[60:64], 16)) == (size, len(fields))
 
 
 # -- the rules of a merge ----------------------------------------------------------------------------------------------
@@ -545,7 +556,7 @@ def foreign(client: Any, what: str) -> None:
             pytest.skip("its scripts cannot look at the text of an error")
         client.rpush(key("ui"), "x")
     elif what == "another session's":
-        other = Meta("e" * 11, 5, 5, "write.1", 4, 2, (("added.1", 5),), ())
+        other = Meta("e" * 11, 5, 5, "write.1", 4, 2, (("added.1", 5),))
         client.hset(key("ui"), mapping={"@m": other.text(), "a": "1", "n": "5", "z": "1"})
     elif what != "nothing":
         client.hset(key("ui"), mapping={"a": "1", "n": "no number", "z": "1"})
@@ -563,6 +574,57 @@ def test_several_steps_are_judged_one_by_one(store: RedisStore, client: Any) -> 
         add("c", 4, "added.2"),
     ) == [CONFLICT, APPLIED, APPLIED, APPLIED, APPLIED]
     assert data(client) == {"a": "2", "d": "9", "n": "1", "c": "7"}
+
+
+# -- what was acknowledged before it was merged ------------------------------------------------------------------------
+
+
+def merged_late(store: RedisStore) -> tuple[int, int, int]:
+    """A field that was acknowledged ten seconds before it was merged. The version before, both moments."""
+    before = stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
+    acknowledged = before - 10 * SECOND
+    merged = merge(store, put("a", b"2", before, b"1", acknowledged=acknowledged), write_id="merge.0")
+    assert merged.outcomes == (APPLIED,)
+    return before, acknowledged, merged.version
+
+
+def test_when_a_kept_value_was_acknowledged_is_noted(store: RedisStore, client: Any) -> None:
+    """Beside the stamp of its merge, to the millisecond."""
+    _, acknowledged, version = merged_late(store)
+    [(name, author, noted, lag)] = meta(client).lately
+    assert (name, author, noted) == ("a", "merge.0", version)
+    assert 0 <= noted - lag * 1000 - acknowledged < 1000
+
+
+@pytest.mark.parametrize(
+    ("mode", "since_acknowledged", "outcome"),
+    [(TIME, 1, APPLIED), (TIME, -1, CONFLICT), (SINCE, 1, CONFLICT), (SINCE, -1, CONFLICT), (ABSENT, 1, CONFLICT)],
+)
+def test_of_two_values_made_from_nothing_the_one_that_was_acknowledged_later_wins(
+    store: RedisStore, client: Any, mode: str, since_acknowledged: int, outcome: Outcome
+) -> None:
+    """Whichever host merges first. What was made from a version has to know what came to the record since."""
+    _, acknowledged, _ = merged_late(store)
+    moment = acknowledged + since_acknowledged * SECOND
+    assert outcomes(store, put("a", b"9", moment, b"1", mode)) == [outcome]
+    assert data(client)["a"] == ("9" if outcome is APPLIED else "2")
+
+
+@pytest.mark.parametrize("since_acknowledged", [1, -1])
+def test_a_wipe_takes_what_was_acknowledged_before_it(store: RedisStore, client: Any, since_acknowledged: int) -> None:
+    """Though it was merged after it."""
+    _, acknowledged, _ = merged_late(store)
+    assert outcomes(store, wipe(acknowledged + since_acknowledged * SECOND)) == [APPLIED]
+    assert ("a" in data(client)) == (since_acknowledged < 0)
+    assert_counted(client)
+
+
+def test_a_sum_has_the_moment_of_its_last_addition(store: RedisStore, client: Any) -> None:
+    """A wipe that was acknowledged later takes it."""
+    before = stamp(store, "write.1", sets={"a": b"1"})
+    assert outcomes(store, add("n", 1)._replace(acknowledged=before - 10 * SECOND)) == [APPLIED]
+    assert outcomes(store, wipe(before - 5 * SECOND), write_id="merge.2") == [APPLIED]
+    assert data(client) == {"a": "1"}
 
 
 # -- wipes in a merge --------------------------------------------------------------------------------------------------
@@ -587,7 +649,7 @@ def test_what_follows_a_wipe_is_applied(store: RedisStore, client: Any) -> None:
     merged = merge(
         store,
         wipe(moment),
-        put("a", b"9", moment),
+        blind("a", b"9", moment),
         put("b", b"9", 5, ABSENT_BASE),
         put("c", b"9", 5, mode=ABSENT),
         add("n", 2),
@@ -602,7 +664,7 @@ def test_what_another_host_wrote_since_is_in_the_way_of_what_follows_a_wipe(stor
     """It was kept by the wipe, so there is something."""
     first = stamp(store, "write.1", sets={"a": b"1"})
     stamp(store, "write.2", sets={"a": b"2"})
-    assert outcomes(store, wipe(first), put("a", b"9", first, ABSENT_BASE), put("b", b"9", first)) == [
+    assert outcomes(store, wipe(first), put("a", b"9", first, ABSENT_BASE), blind("b", b"9", first)) == [
         APPLIED, CONFLICT, APPLIED,
     ]  # fmt: skip
     assert data(client) == {"a": "2", "b": "9"}
@@ -614,11 +676,20 @@ def test_what_was_written_after_a_wipe_and_is_merged_after_it_is_applied(store: 
     moment = store.time_ms(timeout=WAIT) * 1000 + 999
     time.sleep(0.02)
     assert outcomes(store, wipe(moment), write_id="merge.1") == [APPLIED]
-    assert outcomes(store, put("a", b"9", moment + 1000), put("b", b"9", moment), write_id="merge.2") == [
-        APPLIED, APPLIED,
-    ]  # fmt: skip
-    assert outcomes(store, put("c", b"9", moment - 1000, b"1")) == [CONFLICT]
-    assert data(client) == {"a": "9", "b": "9"}
+    assert (
+        outcomes(
+            store,
+            blind("a", b"9", moment + 1000),
+            blind("b", b"9", moment + 1000),
+            put("c", b"9", moment - HOUR, ABSENT_BASE),
+            put("d", b"9", moment + 1000, mode=ABSENT),
+            add("n", 1),
+            write_id="merge.2",
+        )
+        == [APPLIED] * 5
+    )
+    assert outcomes(store, blind("z", b"9", moment - 2000), put("z", b"9", moment - 2000, b"1")) == [CONFLICT, CONFLICT]
+    assert data(client) == {"a": "9", "b": "9", "c": "9", "d": "9", "n": "1"}
 
 
 @pytest.mark.parametrize("again", ["the next run", "the same run"])
@@ -627,7 +698,7 @@ def test_a_wipe_whose_reply_was_lost_is_merged_once_more(store: RedisStore, clie
     stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
     moment = stamp(store, "write.2", sets={"b": b"2"}) + 50_000  # as far as the host knows the server's clock
     doubts = "merge.1 " if again == "the next run" else ""
-    steps = [wipe(moment, doubts), put("a", b"9", moment, doubts=doubts), add("n", 3)]
+    steps = [wipe(moment, doubts), blind("a", b"9", moment, doubts), add("n", 3)]
     for write_id in ("merge.1", "merge.2" if doubts else "merge.1"):
         assert outcomes(store, *steps, write_id=write_id) == [APPLIED, APPLIED, APPLIED]
         assert data(client) == {"a": "9", "n": "3"}
@@ -643,7 +714,7 @@ def test_a_write_that_wiped_and_whose_reply_was_lost_is_no_loss(store: RedisStor
     stamp(store, "write.1", sets={"a": b"1", "n": b"7"})
     wiped = stamp(store, "write.2", wipe=True, sets={"a": b"2"}, increments={"n": 3})
     moment, doubts = wiped + 250_000, "write.2 "
-    steps = [wipe(moment, doubts), put("a", b"2", moment, doubts=doubts), add("n", 3, "write.2", moment)]
+    steps = [wipe(moment, doubts), blind("a", b"2", moment, doubts), add("n", 3, "write.2", moment)]
     assert outcomes(store, *steps) == [APPLIED, APPLIED, APPLIED]
     assert data(client) == {"a": "2", "n": "3"}
 
@@ -923,7 +994,7 @@ def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
         real.thaw()
     client.ping()
     assert data(client) == {"a": "1"}
-    assert [author for _, author, _ in meta(client).lately] == []
+    assert [author for _, author, *_ in meta(client).lately] == []
     assert outcomes(store, *steps) == [APPLIED, APPLIED]
     assert data(client) == {"a": "2", "n": "1"}
 

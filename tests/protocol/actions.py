@@ -18,11 +18,15 @@ from flask_langpont_session.serializer import encode
 from flask_langpont_session.stores.base import CategoryChange, RowState
 from flask_langpont_session.walk import Walk
 
+from .invariants import LIST, as_list
 from .sim_redis import Key, Node, is_live
 from .tasks import Command, Path, Task
 from .world import Worker, World
 
 ROLES = {"alice": "user", "root": "admin"}
+
+CARRIED = ("translation", "ui")
+"""Categories that are taken along to another id."""
 
 
 def do(world: World, line: str) -> None:
@@ -129,8 +133,11 @@ def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> N
         loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
         changes={AUTH: CategoryChange(0, sets=_payload(user)), "ui": CategoryChange(0, sets={"theme": b'"dark"'})},
         grants=True,
+        carries=CARRIED if origin and origin.kind != SIGNED_IN and walk.level else (),
     )
     task.notes["new"] = target.digest
+    if origin is not None:
+        world.promises.increments[target.digest] += world.promises.increments[origin.digest]
     if origin is not None and origin.kind == SIGNED_IN:
         world.promises.replaces(origin.digest)
     if _save(world, task, worker, plan, walk):
@@ -258,6 +265,39 @@ def write(world: World, task: Task, worker: Worker, slot: str) -> None:
     _change_data(world, task, worker, slot, "translation", change, looks=True)
 
 
+def append(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A number is put at the end of a list that an outage must not lose, as Jepsen's checkers do it."""
+    sid = world.slots[slot].sid
+    if sid is None:
+        return
+    walk = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, walk)
+    digest = sid.digest
+    is_unknown = loaded.is_unknown(worker.repository.table.feature_of(LIST), LIST)
+    known = as_list(loaded.fields.get("translation", {}).get(LIST))
+    number = world.new_value()
+    world.tasks.pause("view")
+    change = CategoryChange(0, sets={LIST: b"[%s]" % b",".join(b"%d" % n for n in (*known, number))})
+    (change.unseen if is_unknown else change.seen).add(LIST)
+    plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={"translation": change})
+    saved = _save(world, task, worker, plan, walk)
+    if saved is not None and saved.stored and not is_unknown and not loaded.shadow and not worker.local.is_dead(digest):
+        world.promises.has_appended(task, digest, known, number)
+
+
+def clear(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A visitor forgets everything."""
+    sid = world.slots[slot].sid
+    if sid is None or sid.kind == SIGNED_IN:
+        return
+    walk = worker.repository.begin()
+    changes = {name: CategoryChange(0, wipe=True) for name in worker.repository.table.categories}
+    world.promises.clears(sid.digest)
+    saved = _save(world, task, worker, Plan(sid, sid, world.settings.life, changes=changes), walk)
+    if saved is not None and saved.stored:
+        world.promises.has_cleared(task, sid.digest)
+
+
 def blind(world: World, task: Task, worker: Worker, slot: str) -> None:
     """Data, written without a look at the session."""
     change = CategoryChange(0, sets={"theme": b"%d" % world.new_value()})
@@ -286,6 +326,9 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
     world.tasks.pause("view")
     target = world.mint(SIGNED_IN)
     changes = {AUTH: CategoryChange(0, sets=dict(loaded.fields[AUTH]))}
+    for name in CARRIED:
+        if shown := loaded.fields.get(name):
+            changes[name] = CategoryChange(0, sets=dict(shown))
     plan = Plan(
         origin,
         target,
@@ -294,8 +337,10 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
         changes=changes,
         renames=loaded.row,
         grants=True,
+        carries=CARRIED if walk.level or loaded.gaps else (),
     )
     task.notes["new"] = target.digest
+    world.promises.increments[target.digest] += world.promises.increments[origin.digest]
     world.promises.replaces(origin.digest)
     saved = _save(world, task, worker, plan, walk)
     if saved is not None and not saved.ended:
@@ -310,7 +355,7 @@ REQUESTS: dict[str, Callable[..., None]] = {
     request.__name__: request
     for request in (
         read, read_old, fresh, visit, sign_in, sign_out, revoke, revoke_first, revoke_user, grant, withdraw, note,
-        write, blind, add, renew,
+        write, append, clear, blind, add, renew,
     )
 }  # fmt: skip
 
@@ -444,6 +489,7 @@ def _heal(world: World) -> None:
     _check_agreement(world, exact=True)
     _check_revocations(world)
     _check_sums(world)
+    _check_data(world)
 
 
 def _check_tombstones(world: World) -> None:
@@ -513,6 +559,25 @@ def _check_sums(world: World) -> None:
                     total = int(record.fields.get("usage_count", b"0"))
                     if total > world.promises.increments[digest]:
                         world.promises.violate("merge", "an addition was made twice")
+
+
+def _check_data(world: World) -> None:
+    """What was acknowledged as lasting is there, or the package has said that it is not (I16 to I20)."""
+    promises, primary = world.promises, world.cluster.primary
+    reported = sum(world.recorder.losses().values())
+    for slot in world.slots.values():
+        for sid in slot.sids:
+            record = primary.own(Key("translation", sid.digest))
+            there = as_list(record.fields.get(LIST)) if record else []
+            cleared = promises.cleared.get(sid.digest, set())
+            if cleared & set(there) and world.cluster.is_whole:
+                promises.violate("I20", "what a visitor had cleared is there again")
+            row = world.tables.row(sid.digest)
+            if sid is not slot.sid or (row is not None and row.state is not RowState.VALID):
+                continue
+            missing = promises.appended.get(sid.digest, set()) - set(there) - cleared
+            if missing and not reported and promises.is_calm and world.cluster.is_whole:
+                promises.violate("I17", f"{len(missing)} acknowledged entries are not there, and none is reported")
 
 
 EVENTS: dict[str, Callable[..., object]] = {

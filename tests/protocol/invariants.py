@@ -38,6 +38,15 @@ SMALL_MS = 50
 WRITTEN_ONCE = {"source_lang", "theme"}
 """Keys whose values are never used twice, but for those of new sessions."""
 
+LIST = "input_text"
+"""The key of a list to which requests append numbers that were never used before."""
+
+
+def as_list(value: bytes | None) -> list[int]:
+    """The numbers of such a list."""
+    return [int(number) for number in re.findall(rb"\d+", value or b"")]
+
+
 DIGEST = re.compile(r"[\w-]{43}")
 SECRETS = ("sid-", "secret", "alice", "root", "admin", "dark", "light")
 """Parts of session ids, users and values in these worlds."""
@@ -137,6 +146,15 @@ class Promises:
         """Ids that somebody began to replace by other ones."""
         self.users_revoked: dict[str, int] = {}
         self.increments: dict[str, int] = defaultdict(int)
+        self.appended: dict[str, set[int]] = defaultdict(set)
+        """Session → what requests were told is kept."""
+        self.cleared: dict[str, set[int]] = {}
+        """Session → what was there when a visitor cleared it."""
+        self.written: dict[str, set[int]] = defaultdict(set)
+        """Session → every number that a request tried to append, or that any server ever had."""
+        self.is_calm = True
+        """Whether no two requests have overlapped so far, and no worker or host was lost: then nothing may be
+        missing."""
         self.told: set[str] = set()
         """Sessions for which a Redis server was given a tombstone."""
         self.over_at: dict[bytes, int] = {}
@@ -244,6 +262,8 @@ class Promises:
             self.violate("I7", "a tombstone was " + ("removed" if after is None else "overwritten"))
         if key.category in ("translation", "ui") and after is not None:
             self._stores(before.fields if before else {}, after.fields)
+        if key.category == "translation" and not key.shadow:
+            self._keeps_entries(key.digest, before, after)
         is_touch = before is not None and after is not None and before.fields == after.fields
         if key.category in (AUTH, "canary", "probe") or key.shadow or after is None or is_touch:
             return
@@ -265,6 +285,32 @@ class Promises:
             if merges and replaced != value and is_older and self.cluster.is_whole:
                 self.violate("merge", f"{name}: a value replaced one that was written later")
             self.stored_at.setdefault(value, self.clock.now_ms)
+
+    def _keeps_entries(self, digest: str, before: Record | None, after: Record | None) -> None:
+        """What is merged after an outage replaces no list by one with fewer entries (I16, I17)."""
+        was = set(as_list(before.fields.get(LIST))) if before else set()
+        if after is None:
+            return  # the session is over
+        now = set(as_list(after.fields.get(LIST)))
+        self.written[digest] |= now
+        merges = self.tasks.current is not None and self.tasks.current.notes.get("tick")
+        gone = was - now - self.cleared.get(digest, set())
+        if merges and gone and self.is_calm:
+            self.violate("I16", f"a merge has destroyed {len(gone)} entries of a list")
+
+    def has_appended(self, task: Task, digest: str, known: Iterable[int], number: int) -> None:
+        """A request was told that its entry is kept."""
+        self.appended[digest].add(number)
+        self.written[digest] |= {*known, number}
+
+    def clears(self, digest: str) -> None:
+        """A visitor begins to clear its session."""
+        self.cleared.setdefault(digest, set())
+
+    def has_cleared(self, task: Task, digest: str) -> None:
+        """A visitor was told that everything is gone."""
+        if self.is_calm:
+            self.cleared[digest] |= self.written[digest]
 
     def _keep(self, digest: str, until: int, data: object) -> None:
         known = self.kept.get(digest)

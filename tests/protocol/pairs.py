@@ -25,6 +25,7 @@ from flask_langpont_session.stores.redis_records import (
     ABSENT,
     ABSENT_BASE,
     SINCE,
+    TIME,
     AuthEntry,
     Limits,
     Merge,
@@ -320,7 +321,8 @@ class RedisPair(Pair):
             return operation, key, rng.randint(-3, 3), rng.choice(known), None, ""
         base = rng.choice((None, ABSENT_BASE, *VALUES))
         doubts = "".join(f"{write_id} " for write_id in known if rng.random() < 0.2)
-        return operation, key, rng.choice(VALUES), rng.choice((SINCE, SINCE, ABSENT)), base, doubts
+        acknowledged = rng.choice((0, now_ms() * 1000 - HOUR * 1000 - HOUR * 500))
+        return operation, key, rng.choice(VALUES), rng.choice((SINCE, TIME, ABSENT)), base, doubts, acknowledged
 
     def _copies(self) -> None:
         wanted = [(self._digest(), self.rng.choice(NAMES[1:])) for _ in range(2)]
@@ -405,15 +407,15 @@ def _moment(key: str, value: bytes) -> Any:
 
 def _described(meta: str) -> tuple[Any, ...]:
     """What ``@m`` says, its moments as numbers, and how they follow each other."""
-    stamp, horizon, many = int(meta[11:27]), int(meta[27:43]), int(meta[62])
-    additions = [meta[63 + 20 * number : 83 + 20 * number] for number in range(many)]
-    lately = meta[63 + 20 * many :].split("\1")[1:]
-    names, noted = lately[::2], [(each[:7], int(each[7:])) for each in lately[1::2]]
-    order = [sorted({stamp, horizon, *(at for _, at in noted)}).index(at) for at in (stamp, horizon)]
+    stamp, horizon = int(meta[11:27]), int(meta[11:27]) - int(meta[27:40])
+    added, *lately = meta[64:].split("\1")
+    additions = [added[at : at + 20] for at in range(0, len(added), 20)]
+    names, noted = lately[::2], [(each[:7], int(each[7:23]), int(each[23:], 16)) for each in lately[1::2]]
+    order = [sorted({stamp, horizon, *(at for _, at, _ in noted)}).index(at) for at in (stamp, horizon)]
     return (
-        meta[:11], stamp // 1000, horizon // 1000, order, meta[43:62],
+        meta[:11], stamp, horizon, order, int(meta[40:46], 16) // 100_000, meta[46:64],
         [(each[:7], int(each[7:])) for each in additions],
-        [(name, author, at // 1000) for name, (author, at) in zip(names, noted, strict=True)],
+        [(name, author, at, lag // 100_000) for name, (author, at, lag) in zip(names, noted, strict=True)],
     )  # fmt: skip
 
 

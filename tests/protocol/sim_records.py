@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask_langpont_session.stores.base import CategoryChange, Operation
-from flask_langpont_session.stores.redis_records import ABSENT, ABSENT_BASE, Change, Limits, MergeStep, Outcome
+from flask_langpont_session.stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Change, Limits, MergeStep, Outcome
 
 WIPED, TRIMMED = "*wiped*", "-------"
 LATELY_BYTES, LATELY_MS, ADDITIONS = 400, 3_600_000, 6
@@ -21,23 +21,24 @@ class Meta:
     """What ``@m`` says.
 
     :param additions: id and time in ms of the latest ones.
-    :param lately: field → id and stamp of its last write, the oldest first.
+    :param lately: field → id, stamp and lag of its last write, the oldest first.
     """
 
     digest: str
     stamp: int = 0
     horizon: int = 0
+    lag: int = 0
     author: str = ""
     bytes: int = 0
     count: int = 0
     additions: tuple[tuple[str, int], ...] = ()
-    lately: tuple[tuple[str, tuple[str, int]], ...] = ()
+    lately: tuple[tuple[str, tuple[str, int, int]], ...] = ()
 
     def __str__(self) -> str:
         additions = "".join(f"{token}{ms:013}" for token, ms in self.additions)
-        lately = "".join(f"\1{name}\1{author}{stamp:016}" for name, (author, stamp) in self.lately)
-        head = f"{self.digest}{self.stamp:016}{self.horizon:016}{self.author}{self.bytes:08}{self.count:04}"
-        return f"{head}{len(self.additions)}{additions}{lately}"
+        lately = "".join(f"\1{name}\1{author}{stamp:016}{lag:06x}" for name, (author, stamp, lag) in self.lately)
+        head = f"{self.digest}{self.stamp:016}{self.stamp - self.horizon:013}{self.lag:06x}"
+        return f"{head}{self.author}{self.bytes:07x}{self.count:04x}{additions}{lately}"
 
 
 def size_of(name: str, value: bytes) -> int:
@@ -55,31 +56,35 @@ class SimRecord:
         self.old = {k: v for k, v in fields.items() if k != "@m"} if fields and self.is_own else {}
         self.stamp = max(self.meta.stamp + 1, now_ms * 1000)
         self.now_ms = now_ms
-        self.horizon, self.author = self.meta.horizon, self.meta.author
+        self.horizon, self.lag, self.author = self.meta.horizon, self.meta.lag, self.meta.author
         self.additions = list(self.meta.additions)
         self.lately = dict(self.meta.lately)
         self.notes = self.is_own
 
-    def put(self, name: str, value: bytes | None, write_id: str) -> None:
+    def lag_of(self, acknowledged: int) -> int:
+        """Milliseconds since something was acknowledged; 0: just now."""
+        return max(0, (self.stamp - acknowledged) // 1000) if acknowledged else 0
+
+    def put(self, name: str, value: bytes | None, write_id: str, acknowledged: int = 0) -> None:
         """Has a field this value from now on."""
         self.old.pop(name, None)
         if value is not None:
             self.old[name] = value
         if self.notes:
             self.lately.pop(name, None)
-            self.lately[name] = write_id, self.stamp
+            self.lately[name] = write_id, self.stamp, self.lag_of(acknowledged)
 
     def wipe(self) -> None:
         """All fields are gone."""
         self.notes, self.old, self.lately = True, {}, {}
-        self.horizon, self.author = self.stamp, WIPED
+        self.horizon, self.lag, self.author = self.stamp, 0, WIPED
 
-    def add(self, name: str, by: int, write_id: str) -> bool:
+    def add(self, name: str, by: int, write_id: str, acknowledged: int = 0) -> bool:
         """Add to a field. Whether it could be done."""
         now = self.old.get(name, b"0")
         if len(now.lstrip(b"-")) > 18 or not now.lstrip(b"-").isdigit() or len(str(int(now) + by).lstrip("-")) > 18:
             return False
-        self.put(name, b"%d" % (int(now) + by), write_id)
+        self.put(name, b"%d" % (int(now) + by), write_id, acknowledged)
         return True
 
     def note_addition(self, token: str) -> None:
@@ -100,14 +105,15 @@ class SimRecord:
         if not self.author:
             self.horizon, self.author = self.stamp, write_id
         while self.lately:
-            name, (_, stamp) = next(iter(self.lately.items()))
-            size = sum(len(n.encode()) + 2 + 23 for n in self.lately)
+            name, (_, stamp, _) = next(iter(self.lately.items()))
+            size = sum(len(n.encode()) + 2 + 29 for n in self.lately)
             if size <= LATELY_BYTES and stamp > (self.now_ms - LATELY_MS) * 1000:
                 break
-            self.horizon, self.author = max(self.horizon, stamp), TRIMMED
+            if stamp > self.horizon:
+                self.horizon, self.lag, self.author = stamp, 0, TRIMMED
             del self.lately[name]
         meta = Meta(
-            self.meta.digest, self.stamp, self.horizon, self.author, self.bytes, len(self.old),
+            self.meta.digest, self.stamp, self.horizon, self.lag, self.author, self.bytes, len(self.old),
             tuple(self.additions), tuple(self.lately.items()),
         )  # fmt: skip
         return {**self.old, "@m": meta}
@@ -137,18 +143,20 @@ class SimMerge:
         self.limits = limits
         self.id = write_id
         self.changes = False
-        self._horizon, self._author = record.horizon, record.author
+        self._horizon, self._lag, self._author = record.horizon, record.lag, record.author
 
     def outcomes(self, steps: Iterable[MergeStep]) -> tuple[Outcome, ...]:
         """What becomes of each step."""
         return tuple(map(self._apply, steps))
 
-    def written_since(self, name: str, moment: int, doubts: str) -> bool | None:
+    def written_since(self, name: str, moment: int, doubts: str, *, by_time: bool) -> bool | None:
         """None: that is not known."""
         if name in self.record.lately:
-            author, stamp = self.record.lately[name]
-            return stamp > moment and author != self.id and author not in doubts
-        if self._horizon <= moment or self._author in doubts:
+            author, stamp, lag = self.record.lately[name]
+            at = stamp - lag * 1000 if by_time else stamp
+            return at > moment and author != self.id and author not in doubts
+        horizon = self._horizon - self._lag * 1000 if by_time else self._horizon
+        if horizon <= moment or self._author in doubts:
             return False
         return True if name not in self.record.old and self._author == WIPED else None
 
@@ -165,7 +173,7 @@ class SimMerge:
             return Outcome.CONFLICT
         if new is not None and not self._fits(step.name, new):
             return Outcome.LARGE
-        self.record.put(step.name, new, self.id)
+        self.record.put(step.name, new, self.id, step.acknowledged)
         self.changes = True
         return Outcome.APPLIED
 
@@ -176,10 +184,11 @@ class SimMerge:
     def _wipe(self, step: MergeStep) -> Outcome:
         record = self.record
         for name in list(record.old):
-            if self.written_since(name, step.moment, step.doubts) is False:
+            if self.written_since(name, step.moment, step.doubts, by_time=True) is False:
                 record.put(name, None, self.id)
                 record.lately.pop(name, None)
         record.notes, record.horizon, record.author = True, record.stamp, WIPED
+        record.lag = record.lag_of(step.moment)
         self.changes = True
         return Outcome.APPLIED
 
@@ -190,7 +199,7 @@ class SimMerge:
         if len(known) == ADDITIONS and 0 < step.moment <= record.additions[0][1] * 1000:
             return Outcome.IN_DOUBT
         assert isinstance(step.value, int)
-        if not record.add(step.name, step.value, self.id):
+        if not record.add(step.name, step.value, self.id, step.acknowledged):
             return Outcome.NO_NUMBER
         record.note_addition(step.mode)
         self.changes = True
@@ -205,7 +214,7 @@ def counts_once() -> bool:
 def may_replace(merge: SimMerge, step: MergeStep) -> bool:
     """Part of ``merge.lua``: whether a value may take the place of what is there."""
     there, noted = merge.record.old.get(step.name), merge.record.lately.get(step.name)
-    since = merge.written_since(step.name, step.moment, step.doubts)
+    since = merge.written_since(step.name, step.moment, step.doubts, by_time=step.mode != SINCE)
     if step.mode == ABSENT:
         author = noted[0] if noted else merge._author if there is not None else "?"
         return author in step.doubts or not (there is not None or noted or since)

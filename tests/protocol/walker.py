@@ -85,6 +85,8 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
     (3, _request("withdraw", _worker, _slot)),
     (2, _request("note", _worker, _slot)),
     (2, _request("write", _worker, _slot)),
+    (6, _request("append", _worker, _slot)),
+    (1, _request("clear", _worker, _slot)),
     (1, _request("blind", _worker, _slot)),
     (1, _request("add", _worker, _slot)),
     (3, _request("renew", _worker, _slot)),
@@ -157,17 +159,23 @@ def parse(text: str) -> Schedule:
     return Schedule(profile, tuple(lines))
 
 
+def _alone(choice: Choice) -> Choice:
+    return lambda dice: choice(dice).rpartition(": ")[2]
+
+
 def generate(seed: int, length: int = 80) -> Schedule:
     """The schedule of a seed."""
     rng = random.Random(seed)
     moods = rng.sample(sorted(FAULTS), rng.choice((1, 2, 2, 3, 4)))
     # Some of what can always happen does not, each time something else: the rest meets more often.
     usual = [choice for number, choice in enumerate(ALWAYS) if number in _NEEDED or rng.random() < 0.6]
+    if rng.random() < 0.4:  # no request overlaps another one: then every entry of a list must be accounted for
+        usual = [(weight, _alone(choice)) for weight, choice in usual]
     choices = [*usual, *(choice for mood in moods for choice in FAULTS[mood])]
     dice = Dice(rng, tuple(rng.sample(list(WORKERS), rng.choice((2, 2, 3, 4)))), SLOTS[: rng.choice((1, 1, 2))])
     profile = rng.choices(list(PROFILES), (4, 3, 1, 1, 1, 3))[0]
     picked = rng.choices([line for _, line in choices], [weight for weight, _ in choices], k=length)
-    first = f"sign_in {_worker(dice)} {_user(dice)} s0"
+    first = f"sign_in {_worker(dice)} {_user(dice)} s0" if rng.random() < 0.7 else f"visit {_worker(dice)} s0"
     lines = "; ".join([first, *(line(dice) for line in picked), "heal"])
     return Schedule(profile, tuple(lines.split("; ")))
 

@@ -293,6 +293,7 @@ class World:
         """Begin a request or a round of a monitor; with `stepped` it goes on when it is told to."""
         task = Task(label, worker.name, self.clock.now_ms, stepped)
         if stepped:
+            self.promises.is_calm = False
             self.under_way[label] = task
         self.tasks.run(task, lambda: work(task))
         self._forget_finished()
@@ -325,6 +326,7 @@ class World:
 
     def lose(self, host: Host) -> None:
         """A host dies, and its journal with it; another one takes its place."""
+        self.promises.is_calm = False
         self.promises.hosts.pop(host.name, None)
         self.hosts[host.name].journal.close()
         self.hosts[host.name] = Host(host.name, self)
@@ -374,7 +376,7 @@ class World:
             return False
         if any(worker.monitor._incidents for worker in self.workers.values()):
             return False
-        waiting = ("writes", "revocations", "user_revocations", "pushes")
+        waiting = ("writes", "carries", "revocations", "user_revocations", "pushes")
         return not any(host.journal.counts()[kind] for host in self.hosts.values() for kind in waiting)
 
     def restore_everything(self) -> None:

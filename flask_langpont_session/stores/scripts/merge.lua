@@ -3,15 +3,16 @@
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
 --         life of a record without fields (ms), then for each operation, in the order in which they were acknowledged:
---         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment (microseconds by this server's clock),
---         base value known (1: it is this; 2: the field was absent; 0: not known), base value, ids of writes whose outcome is unknown
--- mode 'since': it is applied unless the field was written after the moment (the stamp of the record that the value was
--- made from, or the time of the write if it was made from nothing); then only over the base value. 'absent': the value was made
--- without knowing what is there: it is applied only where the field is absent, and was not deleted lately.
--- Of an addition, 'mode' is its id; what a record remembers of that id is not added again. Its moment is when it was sent
--- first, 0: never before.
--- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is not known
--- whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
+--         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment, base value known (1: it is this; 2: the
+--         field was absent; 0: not known), base value, ids of writes whose outcome is unknown, when it was acknowledged
+-- Moments are microseconds by this server's clock.
+-- mode 'since': the value was made from the version that the moment is. It is applied unless the field was written
+-- since; then only over the base value. 'time': it was made from nothing at that moment, and is applied unless the
+-- field was written later. 'absent': it was made without knowing what is there: it is applied only where the field is
+-- absent, and was not deleted lately. Of an addition, 'mode' is its id; what a record remembers of that id is not
+-- added again. Its moment is when it was sent first, 0: never before.
+-- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is
+-- not known whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
 local digest, id = ARGV[2], ARGV[7]
 local max_fields, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -21,7 +22,7 @@ if refused then
 end
 
 local names = {}
-for i = 9, #ARGV, 8 do
+for i = 9, #ARGV, 9 do
   if ARGV[i] == 'wipe' then
     names = nil
     break
@@ -34,14 +35,17 @@ if record.refusal then
 end
 
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
-local horizon, horizon_author = record.horizon, record.author  -- without what is wiped here
+-- by_time: acknowledged after it, else merged.
+local horizon, horizon_lag, horizon_author = record.horizon, record.lag, record.author  -- without what is wiped here
 local counted = record.additions  -- without what is added here: one request may have made several under its id
-local function written_since(name, moment, doubtful)
-  local author, stamp = written_lately(record, name)
+local function written_since(name, moment, by_time, doubtful)
+  local author, stamp, lag = written_lately(record, name)
   if stamp then
-    return stamp > moment and author ~= id and not string.find(doubtful, author, 1, true)
+    local at = by_time and stamp - lag * 1000 or stamp
+    return at > moment and author ~= id and not string.find(doubtful, author, 1, true)
   end
-  if horizon <= moment or string.find(doubtful, horizon_author, 1, true) then
+  local until_then = by_time and horizon - horizon_lag * 1000 or horizon
+  if until_then <= moment or string.find(doubtful, horizon_author, 1, true) then
     return false
   end
   return not record.old[name] and horizon_author == WIPED or nil
@@ -55,7 +59,7 @@ end
 
 local function may_replace(name, mode, moment, is_known, base, doubtful)
   local now_there = record.old[name]
-  local since = written_since(name, moment, doubtful)
+  local since = written_since(name, moment, mode ~= 'since', doubtful)
   if mode == 'absent' then
     local author = written_lately(record, name)
     local is_ours = string.find(doubtful, author or (now_there and horizon_author) or '?', 1, true)
@@ -66,21 +70,19 @@ local function may_replace(name, mode, moment, is_known, base, doubtful)
 end
 
 local changes = false
-local function apply(operation, name, value, mode, moment, is_known, base, doubtful)
+local function apply(operation, name, value, mode, moment, is_known, base, doubtful, acknowledged)
   if operation == 'wipe' then
     for field in pairs(record.old) do
       local author = written_lately(record, field)
       -- What this wipe's own merge has put behind it stays, should that have been done before, and its reply been lost.
       local is_ours = author and (author == id or string.find(doubtful, author, 1, true))
-      if record.old[field] and not is_ours and written_since(field, moment, doubtful) == false then
-        put(record, field, false, id)
+      if record.old[field] and not is_ours and written_since(field, moment, true, doubtful) == false then
+        put(record, field, false, id, 0)
         forget_lately(record, field)
       end
     end
-    record.is_own = true
-    if moment >= record.horizon then  -- not as of now: what was written after it may be merged after it, too
-      record.horizon, record.author = moment, WIPED
-    end
+    local stamp = next_stamp(record)
+    record.is_own, record.horizon, record.lag, record.author = true, stamp, lag_of(moment, stamp), WIPED
     changes = true
     return APPLIED
   end
@@ -99,7 +101,7 @@ local function apply(operation, name, value, mode, moment, is_known, base, doubt
     if not fits(name, total) then
       return LARGE
     end
-    add(record, name, value, id)
+    add(record, name, value, id, acknowledged)
     if not is_counted(record.additions, mode) then
       note_addition(record, mode)
     end
@@ -116,15 +118,16 @@ local function apply(operation, name, value, mode, moment, is_known, base, doubt
   if new and not fits(name, value) then
     return LARGE
   end
-  put(record, name, new, id)
+  put(record, name, new, id, acknowledged)
   changes = true
   return APPLIED
 end
 
 local reply = {'merged', 0}
-for i = 9, #ARGV, 8 do
+for i = 9, #ARGV, 9 do
   reply[#reply + 1] = apply(
-    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], ARGV[i + 7],
+    tonumber(ARGV[i + 8])
   )
 end
 reply[2] = record.stamp

@@ -3,12 +3,16 @@
 -- The field '@m' describes the record:
 --   1–11   the first characters of the digest: whose record it is
 --   12–27  stamp: when it was written last, in microseconds by this server's clock, and more than any stamp before
---   28–43  horizon: a field that is not named behind was written at this stamp or before
---   44–50  author: the id of the write that began the record, WIPED, or TRIMMED
---   51–58  bytes of the fields, names included;  59–62  number of fields;  63  number of additions that follow
+--   28–40  horizon, as the distance from the stamp: a field that is not named behind was written at it or before
+--   41–46  lag of the horizon, see below
+--   47–53  author: the id of the write that began the record, WIPED, or TRIMMED
+--   54–60  bytes of the fields, names included, and 61–64 their number, both hexadecimal
 --   then   the latest additions, each with the id of its write (7) and the server's clock (13, milliseconds)
---   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16);
+--   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16) lag (6);
 --          a \1 in a name stands there as \2
+-- What a host kept during an outage has a stamp of when it was merged; its lag (milliseconds, hexadecimal) says how
+-- much earlier it was acknowledged. A value that was made from a version has to know all that came to the record
+-- since; a wipe, or a value that was made from nothing, is held against what was acknowledged later.
 -- A wipe leaves '@m' behind, so that stamps never begin anew and an older copy elsewhere is known to be older.
 local WIPED, TRIMMED = '*wiped*', '-------'
 local LATELY_BYTES = 400            -- enough for ten fields or so; what is dropped raises the horizon
@@ -21,8 +25,8 @@ local now = clock[1] * 1000000 + clock[2]
 
 -- What a script has to answer instead of writing: the time for it is over, or the session is not what it must be.
 -- guard 'free': kind a, or data that nobody else can have an id for; 'alive': the auth hash must exist and live;
--- 'new': it must not be a tombstone. deadline: milliseconds by this server's clock, 0: none. A command that was stuck in
--- a socket while its sender gave up must not undo what was written since.
+-- 'new': it must not be a tombstone. deadline: milliseconds by this server's clock, 0: none. A command that was stuck
+-- in a socket while its sender gave up must not undo what was written since.
 local function refusal(auth_key, digest, guard, deadline)
   if deadline > 0 and now_ms > deadline then
     return {'late', now_ms}
@@ -46,8 +50,8 @@ end
 -- names: the fields that are to be looked at; nil: all of them.
 local function open_record(key, digest, names)
   local record = {
-    key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, author = '',
-    bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {}, noted = {},
+    key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, lag = 0,
+    author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {}, noted = {},
   }
   local meta = false
   if names then
@@ -80,12 +84,13 @@ local function open_record(key, digest, names)
     record.old = {}  -- there is nothing, or a foreign record, which holds nothing of ours
     return record
   end
-  local many = tonumber(string.sub(meta, 63, 63))
   record.is_own, record.meta = true, meta
-  record.stamp, record.horizon = tonumber(string.sub(meta, 12, 27)), tonumber(string.sub(meta, 28, 43))
-  record.author = string.sub(meta, 44, 50)
-  record.bytes, record.count = tonumber(string.sub(meta, 51, 58)), tonumber(string.sub(meta, 59, 62))
-  record.additions, record.lately = string.sub(meta, 64, 63 + 20 * many), string.sub(meta, 64 + 20 * many)
+  record.stamp = tonumber(string.sub(meta, 12, 27))
+  record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
+  record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
+  record.bytes, record.count = tonumber(string.sub(meta, 54, 60), 16), tonumber(string.sub(meta, 61, 64), 16)
+  record.additions = string.match(meta, '^[^\1]*', 65)
+  record.lately = string.sub(meta, 65 + #record.additions)
   return record
 end
 
@@ -93,31 +98,38 @@ local function next_stamp(record)
   return math.max(record.stamp + 1, now)
 end
 
+-- The lag of what was acknowledged at a moment (0: just now) and has this stamp.
+local function lag_of(acknowledged, stamp)
+  return acknowledged > 0 and math.max(0, math.min(16777215, math.floor((stamp - acknowledged) / 1000))) or 0
+end
+
 local function as_noted(name)
   return '\1' .. string.gsub(name, '\1', '\2') .. '\1'
 end
 
--- The id and the stamp of a field's last write; nil: it is not noted. And where that is, unless it was just now.
+-- The id, stamp and lag of a field's last write; nil: it is not noted. And where that is, unless it was in this script.
 local function written_lately(record, name)
-  if record.noted[name] then
-    return record.noted[name], next_stamp(record)
+  local note, from, to = record.noted[name], nil, nil
+  if not note then
+    from, to = string.find(record.lately, as_noted(name), 1, true)
+    if not from then
+      return nil
+    end
+    note = string.sub(record.lately, to + 1, to + 29)
   end
-  local from, to = string.find(record.lately, as_noted(name), 1, true)
-  if from then
-    return string.sub(record.lately, to + 1, to + 7), tonumber(string.sub(record.lately, to + 8, to + 23)), from, to + 23
-  end
+  return string.sub(note, 1, 7), tonumber(string.sub(note, 8, 23)), tonumber(string.sub(note, 24), 16), from, to
 end
 
 local function forget_lately(record, name)
   record.noted[name] = nil
-  local _, _, from, to = written_lately(record, name)
+  local _, _, _, from, to = written_lately(record, name)
   if from then
-    record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 1)
+    record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 30)
   end
 end
 
--- Has a field this value from now on (false: none).
-local function put(record, name, value, id)
+-- Has a field this value from now on (false: none). acknowledged: when its user was told so, 0: just now.
+local function put(record, name, value, id, acknowledged)
   local old = record.old[name]
   if old then
     record.bytes, record.count = record.bytes - #name - #old, record.count - 1
@@ -132,7 +144,8 @@ local function put(record, name, value, id)
   record.changed[name] = value
   if record.is_own then  -- of a record that begins now, the horizon says it of all fields
     forget_lately(record, name)
-    record.noted[name] = id
+    local stamp = next_stamp(record)
+    record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
   end
 end
 
@@ -140,7 +153,7 @@ end
 local function wipe(record)
   record.is_own, record.is_wiped = true, true
   record.bytes, record.count, record.old, record.lately = 0, 0, {}, ''
-  record.horizon, record.author = next_stamp(record), WIPED
+  record.horizon, record.lag, record.author = next_stamp(record), 0, WIPED
 end
 
 -- The sum of two whole numbers as text; nil: one is none, or it has more than 18 digits. Lua's numbers have 15.
@@ -174,10 +187,10 @@ local function sum(a, b)
 end
 
 -- Add to a field. Whether it could be done.
-local function add(record, name, by, id)
+local function add(record, name, by, id, acknowledged)
   local total = sum(record.old[name] or '0', by)
   if total then
-    put(record, name, total, id)
+    put(record, name, total, id, acknowledged)
     record.adds = true
   end
   return total ~= nil
@@ -202,7 +215,7 @@ local function note_lately(record)
   local parts, at = {record.lately}, 1
   for _, name in ipairs(record.order) do
     if record.noted[name] then
-      parts[#parts + 1] = as_noted(name) .. record.noted[name] .. string.format('%016.0f', next_stamp(record))
+      parts[#parts + 1] = as_noted(name) .. record.noted[name]
     end
   end
   local lately = table.concat(parts)
@@ -212,8 +225,10 @@ local function note_lately(record)
     if #lately - at < LATELY_BYTES and stamp > now - LATELY_US then
       break
     end
-    record.horizon, record.author = math.max(record.horizon, stamp), TRIMMED
-    at = name_ends + 24
+    if stamp > record.horizon then
+      record.horizon, record.lag, record.author = stamp, 0, TRIMMED
+    end
+    at = name_ends + 30
   end
   record.lately = string.sub(lately, at)
 end
@@ -225,9 +240,9 @@ local function in_parts(command, key, list)
   end
 end
 
--- A script is not taken back. What its user may have no right to is tried on the record as it is, before anything is done
--- that must be done as a whole or not at all. HSET first: a script that has written, were it a DEL of nothing, may go on
--- although the server is out of memory.
+-- A script is not taken back. What its user may have no right to is tried on the record as it is, before anything is
+-- done that must be done as a whole or not at all. HSET first: a script that has written, were it a DEL of nothing, may
+-- go on although the server is out of memory.
 local function try_rights(record, life)
   if not record.meta then
     return
@@ -252,8 +267,9 @@ local function save_record(record, life, id)
     record.horizon, record.author = stamp, id
   end
   note_lately(record)
-  local meta = record.digest .. string.format('%016.0f%016.0f', stamp, record.horizon) .. record.author
-    .. string.format('%08.0f%04.0f%.0f', record.bytes, record.count, #record.additions / 20) .. record.additions .. record.lately
+  local distance = math.min(stamp - record.horizon, 9999999999999)
+  local meta = record.digest .. string.format('%016.0f%013.0f%06x', stamp, distance, record.lag) .. record.author
+    .. string.format('%07x%04x', record.bytes, record.count) .. record.additions .. record.lately
   local sets, dels = {'@m', meta}, {}
   for _, name in ipairs(record.order) do
     local value = record.changed[name]

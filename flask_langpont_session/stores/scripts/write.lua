@@ -1,11 +1,11 @@
 -- Writes the changed fields of a session's categories, all of them or none. record.lua stands before this.
 --   KEYS  the auth hash (only its liveness is read here), then one hash per category written
---   ARGV  guard, digest, fields allowed per category, bytes allowed per category, deadline, id of this write (7 characters),
---         life of a record without fields (ms), then for each category:
+--   ARGV  guard, digest, fields allowed per category, bytes allowed per category, deadline, id of this write (7
+--   characters),       life of a record without fields (ms), then for each category:
 --         life (ms), wipe (1: begin from nothing), number of sets, field, value, …,
 --         number of deletions, field, …, number of increments, field, delta, …
--- Returns {'written', stamp before (0: nothing was there), stamp, …} or {'dead'} | {'gone'} | {'late', server's clock (ms)} |
--- {'large', category number} | {'no number', category number}.
+-- Returns {'written', stamp before (0: nothing was there), stamp, …} or {'dead'} | {'gone'} | {'late', server's clock
+-- (ms)} | {'large', category number} | {'no number', category number}.
 local digest, id = ARGV[2], ARGV[6]
 local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local refused = refusal(KEYS[1], digest, ARGV[1], tonumber(ARGV[5]))
@@ -52,13 +52,13 @@ for number = 1, #KEYS - 1 do
     wipe(record)
   end
   for i = 1, #sets, 2 do
-    put(record, sets[i], sets[i + 1], id)
+    put(record, sets[i], sets[i + 1], id, 0)
   end
   for _, name in ipairs(dels) do
-    put(record, name, false, id)
+    put(record, name, false, id, 0)
   end
   for i = 1, #incs, 2 do
-    if not add(record, incs[i], incs[i + 1], id) then
+    if not add(record, incs[i], incs[i + 1], id, 0) then
       return {'no number', number}
     end
   end
