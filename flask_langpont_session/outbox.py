@@ -240,7 +240,7 @@ class Outbox:
             return {}
         base = loaded.fields.get(name, NO_FIELDS).get(key)
         version = loaded.versions.get(name, 0)
-        return {"basis": Basis.SEEN, "moment": version, "base": base, "base_is_known": True}
+        return {"basis": Basis.SEEN, "moment": version, "base": base}
 
     def _do(self, call: Callable[[], None]) -> bool:
         try:

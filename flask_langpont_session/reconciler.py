@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from .categories import AUTH
 from .cookies import SIGNED_IN
@@ -30,7 +30,7 @@ from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Positio
 from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
 from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis import new_write_id
-from .stores.redis_records import ABSENT, ABSENT_BASE, SINCE, TIME, Merge, Merged, MergeStep, Outcome
+from .stores.redis_records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -535,16 +535,13 @@ def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
     if entry.operation is Operation.ADD:
         moment = entry.moment if entry.is_sent else sent_ms * 1000
         return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
-    base: bytes | Literal[False] | None = entry.base
-    if base is None and entry.base_is_known:
-        base = ABSENT_BASE  # the value was made from an absent one
     return MergeStep(
         entry.operation,
         entry.field,
         entry.value or b"",
         _MODES[entry.basis],
         entry.moment,
-        base,
+        entry.base,
         entry.doubts,
         entry.acknowledged,
     )

@@ -28,7 +28,7 @@ SCHEMA = (
     """CREATE TABLE writes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
         category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
-        basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, base_is_known INTEGER NOT NULL, doubts TEXT NOT NULL,
+        basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, doubts TEXT NOT NULL,
         token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
         UNIQUE (digest, shadow, category, field, token))""",
     """CREATE TABLE carries (
@@ -242,7 +242,7 @@ class PendingWrite:
     :param basis: what a value was made from.
     :param moment: microseconds by the Redis clock: the version of a value that was seen, else when it was written; of
         an addition that was sent, when that was. Of auth of a signed-in session: the version of its row.
-    :param base: the encoded value that was seen; None: the field was absent, or `base_is_known` is False.
+    :param base: the encoded value that was seen; None: the field was absent, or not seen.
     :param doubts: ids of the writes by which Redis may have it already, each with a blank behind it.
     :param token: of an addition its id; else empty.
     :param is_sent: an addition that Redis may have: it is not changed any more.
@@ -262,7 +262,6 @@ class PendingWrite:
     basis: Basis = Basis.BLIND
     moment: int = 0
     base: bytes | None = None
-    base_is_known: bool = False
     doubts: str = ""
     token: str = ""
     is_sent: bool = False
@@ -322,9 +321,7 @@ def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingW
     if value is None or new.basis is Basis.BLIND:
         return replace(new, doubts=doubts)
     # What is made from a value that waits knows no more of Redis than that value did.
-    return replace(
-        new, basis=value.basis, moment=value.moment, base=value.base, base_is_known=value.base_is_known, doubts=doubts
-    )
+    return replace(new, basis=value.basis, moment=value.moment, base=value.base, doubts=doubts)
 
 
 def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[list[PendingWrite], PendingWrite]:
@@ -497,7 +494,6 @@ def _pending_write(row: tuple[Any, ...]) -> PendingWrite:
         shadow=bool(entry.shadow),
         operation=Operation(entry.operation),
         basis=Basis(entry.basis),
-        base_is_known=bool(entry.base_is_known),
         is_sent=bool(entry.is_sent),
     )
 

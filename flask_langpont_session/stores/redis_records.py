@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..categories import AUTH
 from .base import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
@@ -80,9 +80,6 @@ class Written:
 SINCE, TIME, ABSENT = "since", "time", "absent"
 """When a kept change may be applied, see ``merge.lua``."""
 
-ABSENT_BASE: Literal[False] = False
-"""As a base: the field is known to have been absent."""
-
 
 class MergeStep(NamedTuple):
     """One change that was kept during an outage, see ``merge.lua``.
@@ -91,7 +88,7 @@ class MergeStep(NamedTuple):
     :param mode: :data:`SINCE`, :data:`TIME` or :data:`ABSENT`; of an addition, its id.
     :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
         of an addition, when it was sent first (0: never).
-    :param base: the field's value at that version; :data:`ABSENT_BASE`; None: not known.
+    :param base: the field's value at that version; None: there was none, or it is not known.
     :param doubts: ids of writes by which the server may have it already.
     :param acknowledged: when its user was told that it is kept, microseconds by the server's clock; 0: just now.
     """
@@ -101,7 +98,7 @@ class MergeStep(NamedTuple):
     value: bytes | int = b""
     mode: str = SINCE
     moment: int = 0
-    base: bytes | Literal[False] | None = None
+    base: bytes | None = None
     doubts: str = ""
     acknowledged: int = 0
 
@@ -168,9 +165,8 @@ def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
 def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
     arguments: list[str | bytes | int] = []
     for step in steps:
-        known = 0 if step.base is None else 2 if step.base is ABSENT_BASE else 1
         arguments += (step.operation, step.name, step.value, step.mode, step.moment)
-        arguments += (known, step.base or b"", step.doubts, step.acknowledged)
+        arguments += (int(step.base is not None), step.base or b"", step.doubts, step.acknowledged)
     return arguments
 
 

@@ -23,7 +23,6 @@ from flask_langpont_session.stores.fence import Canary, Fence
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.stores.redis_records import (
     ABSENT,
-    ABSENT_BASE,
     SINCE,
     TIME,
     AuthEntry,
@@ -319,7 +318,7 @@ class RedisPair(Pair):
         operation = rng.choice((Operation.SET, Operation.SET, Operation.DELETE, Operation.ADD))
         if operation is Operation.ADD:
             return operation, key, rng.randint(-3, 3), rng.choice(known), None, ""
-        base = rng.choice((None, ABSENT_BASE, *VALUES))
+        base = rng.choice((None, *VALUES))
         doubts = "".join(f"{write_id} " for write_id in known if rng.random() < 0.2)
         acknowledged = rng.choice((0, now_ms() * 1000 - HOUR * 1000 - HOUR * 500))
         return operation, key, rng.choice(VALUES), rng.choice((SINCE, TIME, ABSENT)), base, doubts, acknowledged

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask_langpont_session.stores.base import CategoryChange, Operation
-from flask_langpont_session.stores.redis_records import ABSENT, ABSENT_BASE, SINCE, Change, Limits, MergeStep, Outcome
+from flask_langpont_session.stores.redis_records import ABSENT, SINCE, Change, Limits, MergeStep, Outcome
 
 WIPED, TRIMMED = "*wiped*", "-------"
 LATELY_BYTES, LATELY_MS, ADDITIONS = 400, 3_600_000, 6
@@ -218,8 +218,7 @@ def may_replace(merge: SimMerge, step: MergeStep) -> bool:
     if step.mode == ABSENT:
         author = noted[0] if noted else merge._author if there is not None else "?"
         return author in step.doubts or not (there is not None or noted or since)
-    as_it_was = there is None if step.base is ABSENT_BASE else step.base is not None and there == step.base
-    return since is False or as_it_was or (since is None and there is None)
+    return since is False or (step.base is not None and there == step.base) or (since is None and there is None)
 
 
 def before_and_after(record: SimRecord, fields: Mapping[str, Any]) -> Change:

@@ -3,8 +3,8 @@
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
 --         life of a record without fields (ms), then for each operation, in the order in which they were acknowledged:
---         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment, base value known (1: it is this; 2: the
---         field was absent; 0: not known), base value, ids of writes whose outcome is unknown, when it was acknowledged
+--         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment, has a base value (1/0), base value,
+--         ids of writes whose outcome is unknown, when it was acknowledged
 -- Moments are microseconds by this server's clock.
 -- mode 'since': the value was made from the version that the moment is. It is applied unless the field was written
 -- since; then only over the base value. 'time': it was made from nothing at that moment, and is applied unless the
@@ -57,7 +57,7 @@ local function fits(name, value)
   return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
 end
 
-local function may_replace(name, mode, moment, is_known, base, doubtful)
+local function may_replace(name, mode, moment, base, doubtful)
   local now_there = record.old[name]
   local since = written_since(name, moment, mode ~= 'since', doubtful)
   if mode == 'absent' then
@@ -65,12 +65,11 @@ local function may_replace(name, mode, moment, is_known, base, doubtful)
     local is_ours = string.find(doubtful, author or (now_there and horizon_author) or '?', 1, true)
     return is_ours or not (now_there or author or since)
   end
-  local is_as_it_was = (is_known == '1' and now_there == base) or (is_known == '2' and not now_there)
-  return since == false or is_as_it_was or (since == nil and not now_there)
+  return since == false or (base and now_there == base) or (since == nil and not now_there)
 end
 
 local changes = false
-local function apply(operation, name, value, mode, moment, is_known, base, doubtful, acknowledged)
+local function apply(operation, name, value, mode, moment, base, doubtful, acknowledged)
   if operation == 'wipe' then
     for field in pairs(record.old) do
       local author = written_lately(record, field)
@@ -112,7 +111,7 @@ local function apply(operation, name, value, mode, moment, is_known, base, doubt
   if (record.old[name] or false) == new then
     return APPLIED
   end
-  if not may_replace(name, mode, moment, is_known, base, doubtful) then
+  if not may_replace(name, mode, moment, base, doubtful) then
     return CONFLICT
   end
   if new and not fits(name, value) then
@@ -126,8 +125,8 @@ end
 local reply = {'merged', 0}
 for i = 9, #ARGV, 9 do
   reply[#reply + 1] = apply(
-    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], ARGV[i + 7],
-    tonumber(ARGV[i + 8])
+    ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]),
+    ARGV[i + 5] == '1' and ARGV[i + 6], ARGV[i + 7], tonumber(ARGV[i + 8])
   )
 end
 reply[2] = record.stamp

@@ -1,0 +1,251 @@
+"""Users and visitors, each sticky to one host and at either worker of it: they append, count, clear, come and go."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from .application import COOKIE
+from .browser import Answer, Browser
+from .hosts import Host, Worker
+from .ledger import Life
+
+USERS, VISITORS = 12, 4
+
+PAUSE = 0.12
+"""Seconds between two requests of one actor, on average."""
+
+GRANTS = frozenset({"sign-in", "regenerate"})
+"""What may be refused with 503 while the database does not answer; nothing else may."""
+
+SIGNED_IN = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "sign-out": 1}
+SIGNED_OUT = {"append": 40, "look": 10, "count": 10, "text": 5, "sign-in": 30}
+VISITOR = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "clear": 5}
+"""What an actor does next, by weight."""
+
+
+@dataclass(eq=False)
+class Clear:
+    """What a visitor cleared, and whether any of it was seen again."""
+
+    entries: frozenset[int]
+    undone: bool = False
+
+
+@dataclass
+class Crowd:
+    """A context manager: the actors act while it is open, and what they do follows from the seed."""
+
+    hosts: Sequence[Host]
+    seed: int
+    down: set[Worker] = field(default_factory=set)
+    #: (path, status) → how often.
+    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    #: Level → how often an answer was given at it.
+    levels: Counter[int] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
+    #: Answers that showed a user as a stranger, but for those that said that it could not be verified.
+    strangers: int = 0
+    #: Sessions of which it is not known under which id they go on, or whether.
+    abandoned: int = 0
+    actors: list[Actor] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Self:
+        for number in range(USERS + VISITORS):
+            user = f"user-{number}" if number < USERS else None
+            host = self.hosts[number % len(self.hosts)]
+            self.actors.append(Actor(self, user, host, random.Random(f"{self.seed}-{number}")))
+        self._pool = ThreadPoolExecutor(len(self.actors))
+        self._acting = [self._pool.submit(actor.live, self._over) for actor in self.actors]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        for acting in self._acting:
+            acting.result()  # raises what went wrong in a thread
+
+    def note(self, path: str, answer: Answer) -> None:
+        """Look at what every answer must be like."""
+        with self._lock:
+            self.answers[path, answer.status] += 1
+            if answer.ok:
+                self.levels[answer.json["level"]] += 1
+            elif answer.status != 0 and not (answer.status == 503 and path in GRANTS):
+                self.errors.append(f"{path} was answered {answer.status}")
+
+
+class Actor:
+    """One browser.
+
+    :param user: who signs in with it; None: a visitor.
+    """
+
+    def __init__(self, crowd: Crowd, user: str | None, host: Host, chance: random.Random) -> None:
+        self._crowd = crowd
+        self.user = user
+        self.host = host
+        self._chance = chance
+        self.browser = Browser(host.workers[0].url)
+        self.signed_in = False
+        #: A grant was refused: it may have been made all the same.
+        self.in_doubt = False
+        self.life = Life()
+        #: This one and those before it.
+        self.lives = [self.life]
+        self.clears: list[Clear] = []
+        #: Browsers with the cookies of sessions that ended.
+        self.graves: list[Browser] = []
+        self.acknowledged = Counter[str]()
+        self._entries = 0
+
+    @property
+    def expected(self) -> str | None:
+        """The user that every answer shows."""
+        return self.user if self.signed_in else None
+
+    def live(self, over: threading.Event) -> None:
+        """Do one thing after another."""
+        while not over.is_set():
+            weights = VISITOR if self.user is None else SIGNED_IN if self.signed_in else SIGNED_OUT
+            deed = self._chance.choices(list(weights), list(weights.values()))[0]
+            getattr(self, f"_do_{deed.replace('-', '_')}")()
+            time.sleep(self._chance.uniform(0, 2 * PAUSE))
+
+    # -- deeds -------------------------------------------------------------------------------------------------------
+
+    def _do_append(self) -> None:
+        self._entries += 1
+        entry, life = self._entries, self.life
+        shown = self._lasting(self._ask("append", entry=str(entry)))
+        if self.life is life:
+            life.appended(entry, shown)
+        if shown is not None:
+            self.acknowledged["append"] += 1
+            self.look_for_cleared(shown["list"])
+
+    def _do_look(self) -> None:
+        shown = self._lasting(self._ask("look"))
+        if shown is not None:
+            self.life.saw(shown["list"])
+            if shown["level"] == 0:
+                self.life.saw_theme(shown["theme"])
+            self.look_for_cleared(shown["list"])
+
+    def _do_count(self) -> None:
+        life = self.life
+        shown = self._lasting(self._ask("count"))
+        if self.life is life:
+            life.added(shown)
+        self.acknowledged["count"] += shown is not None
+
+    def _do_text(self) -> None:
+        self._entries += 1
+        life, text = self.life, f"text {self._entries}"
+        shown = self._lasting(self._ask("set", source_lang=text))
+        if self.life is life:
+            life.set_text(text, shown)
+
+    def _do_theme(self) -> None:
+        self._entries += 1
+        self.life.set_theme(f"theme {self._entries}")
+        self._ask("set", theme=f"theme {self._entries}")
+
+    def _do_clear(self) -> None:
+        answer = self._ask("clear")
+        if not answer.ok:
+            self.life.is_uncertain()
+            return
+        self.clears.append(Clear(frozenset(self.life.entries)))
+        self._begin()
+
+    def _do_regenerate(self) -> None:
+        old = self.browser.copy()
+        answer = self._ask("regenerate")
+        if answer.ok and self.browser.cookie != old.cookie and old.cookie:
+            self.graves.append(old)
+        elif answer.status == 503:
+            self.in_doubt = True
+        elif not answer.ok:
+            self._abandon()
+
+    def _do_sign_in(self) -> None:
+        old = self.browser.copy()
+        answer = self._ask("sign-in", user=str(self.user))
+        if answer.ok and self.browser.cookie != old.cookie:
+            self.signed_in = True  # what the visitor had is carried, and left under the old id to run out
+        elif answer.status == 503:
+            time.sleep(PAUSE)
+        else:
+            self._abandon()
+
+    def _do_sign_out(self) -> None:
+        old = self.browser.copy()
+        if not self._ask("sign-out").ok:
+            self._abandon()
+            return
+        if self.browser.cookie == old.cookie:
+            self.browser.cookies.pop(COOKIE, None)
+        self.graves.append(old)
+        self.signed_in, self.in_doubt = False, False
+        themes = self.life.themes
+        self._begin()
+        self.life.themes |= themes  # carried to an anonymous session, which has nothing else of it
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _worker(self) -> Worker:
+        up = [worker for worker in self.host.workers if worker not in self._crowd.down]
+        return self._chance.choice(up or self.host.workers)
+
+    def _ask(self, path: str, **form: str) -> Answer:
+        browser, had_cookie = self.browser.at(self._worker().url), self.browser.cookie is not None
+        answer = browser.get(f"/{path}") if path == "look" else browser.send(f"/{path}", **form)
+        self._crowd.note(path, answer)
+        if answer.status == 0 and not had_cookie and path != "look":
+            self._abandon()  # nothing leads to what it may have written
+        if answer.ok and path != "sign-in":
+            self._compare_user(answer.json)
+        return answer
+
+    def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
+        """What was answered, if the answer promises that what was written lasts, or that what it shows is stored."""
+        if not answer.ok:
+            return None
+        shown: Mapping[str, Any] = answer.json
+        return shown if shown["available"] and shown["user"] == self.expected else None
+
+    def _compare_user(self, shown: Mapping[str, Any]) -> None:
+        if shown["user"] not in (None, self.expected):
+            self._crowd.errors.append(f"{self.user} is shown as {shown['user']}")
+        if self.signed_in and shown["user"] is None and not shown["unverified"]:
+            if self.in_doubt:
+                self._abandon()
+            else:
+                self._crowd.strangers += 1
+
+    def _abandon(self) -> None:
+        """It is not known under which id the session goes on, if at all."""
+        self._crowd.abandoned += 1
+        self.browser.cookies.clear()
+        self.signed_in, self.in_doubt = False, False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Another list from here on."""
+        self.life = Life()
+        self.lives.append(self.life)
+
+    def look_for_cleared(self, entries: Sequence[int]) -> None:
+        """Whether anything comes back that was cleared."""
+        for clear in self.clears:
+            if clear.entries.intersection(entries):
+                clear.undone = True

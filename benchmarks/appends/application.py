@@ -1,0 +1,262 @@
+"""One worker process: pages that read, append, count and clear, and what this worker counted, in a file.
+
+``python -m benchmarks.appends.application`` serves until it is ended. It sees no more of the package than any
+application does; :func:`waiting` and :func:`counters` are the two exceptions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Flask, current_app, request
+from flask.typing import ResponseReturnValue
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from flask_langpont_session import LangPontSession, session
+from flask_langpont_session.extension import state_of
+
+CONFIG, COUNTERS, PORT, SLOW_COMMIT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT", "APPENDS_SLOW_COMMIT"
+"""Environment variables: the configuration as JSON, the file for the counters, the port, and seconds that each commit
+to the journal takes."""
+
+COOKIE = "session"
+USER = "_user_id"
+LIST, BLIND, TEXT, COUNT, LOOK = "translation_context", "source_lang", "input_text", "usage_count", "theme"
+"""Keys of the default table: all but the last are of priority ``high`` and in one category; the last is ``medium``."""
+
+FEATURE = "translation_state"
+"""To which the list and the texts belong."""
+
+_TICK = 0.1
+"""Seconds between two looks at the counters while no request comes: a thread of the package counts, too."""
+
+pages = Blueprint("appends", __name__)
+
+
+def create_app(config: Mapping[str, Any]) -> Flask:
+    """An application with this configuration."""
+    app = Flask("appends")
+    app.config.update(config)
+    LangPontSession(app)
+    app.register_blueprint(pages)
+    return app
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def _about() -> dict[str, Any]:
+    """What every page answers: where this request stands."""
+    return {
+        "pid": os.getpid(),
+        "level": session.level,
+        "user": session.get(USER),
+        "unverified": session.unverified,
+        "available": session.available(FEATURE),
+    }
+
+
+@pages.get("/look")
+def look() -> ResponseReturnValue:
+    """Everything that this worker shows of the session."""
+    shown = {
+        "list": session.get(LIST, []),
+        "blind": session.get(BLIND),
+        "text": session.get(TEXT),
+        "count": session.get(COUNT, 0),
+        "theme": session.get(LOOK),
+    }
+    return shown | _about()
+
+
+@pages.post("/append")
+def append() -> ResponseReturnValue:
+    """Read the list, and write it with one number more."""
+    entries = [*session.get(LIST, []), int(request.form["entry"])]
+    about = _about()  # what the page knows when it decides to write
+    session[LIST] = entries
+    return about | {"list": entries}
+
+
+@pages.post("/set")
+def set_blindly() -> ResponseReturnValue:
+    """Set keys without having read them."""
+    for key, value in request.form.items():
+        session[key] = value
+    return _about()
+
+
+@pages.post("/count")
+def count() -> ResponseReturnValue:
+    """Add one."""
+    return {"count": session.increment(COUNT)} | _about()
+
+
+@pages.post("/clear")
+def clear() -> ResponseReturnValue:
+    """Forget everything."""
+    about = _about()
+    session.clear()
+    return about
+
+
+@pages.post("/regenerate")
+def regenerate() -> ResponseReturnValue:
+    """The same session under a new id."""
+    session.regenerate()
+    return _about()
+
+
+@pages.post("/sign-in")
+def sign_in() -> ResponseReturnValue:
+    """Sign in as ``user``."""
+    session[USER] = request.form["user"]
+    return _about()
+
+
+@pages.post("/sign-out")
+def sign_out() -> ResponseReturnValue:
+    """Sign out."""
+    about = _about()
+    session.pop(USER, None)
+    return about
+
+
+@pages.post("/compute")
+def compute() -> ResponseReturnValue:
+    """Keep this process busy for ``seconds``; say where the session stands then."""
+    until = time.thread_time() + float(request.form["seconds"])
+    while time.thread_time() < until:
+        sum(range(1000))
+    return _about()
+
+
+@pages.get("/state")
+def state() -> ResponseReturnValue:
+    """What this worker says of itself. No session is looked at."""
+    status = _langpont().status()
+    return {"pid": os.getpid(), "status": status, "waiting": waiting(current_app), "counters": counters(current_app)}
+
+
+def _langpont() -> LangPontSession:
+    interface = current_app.session_interface
+    assert isinstance(interface, LangPontSession)
+    return interface
+
+
+# -- by the hundred ----------------------------------------------------------------------------------------------------
+
+
+@pages.post("/many")
+def many() -> ResponseReturnValue:
+    """Many requests inside this worker, of ``threads`` at once, each with a cookie (None: a visitor without one).
+
+    JSON: ``cookies``, ``threads``, ``path`` and, for posts, ``form``. Answers a list of [status, body, cookie].
+    """
+    asked = request.get_json()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(asked.get("threads", 4)) as pool:
+        return list(pool.map(lambda cookie: _one(app, asked, cookie), asked["cookies"]))
+
+
+def _one(app: Flask, asked: Mapping[str, Any], cookie: str | None) -> tuple[int, Any, str | None]:
+    client = app.test_client()
+    if cookie:
+        client.set_cookie(COOKIE, cookie)
+    form = asked.get("form")
+    answer = client.get(asked["path"]) if form is None else client.post(asked["path"], data=form)
+    kept = client.get_cookie(COOKIE)
+    return answer.status_code, answer.get_json(silent=True), kept.value if kept else None
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def waiting(app: Flask) -> int:
+    """Entries in the host's journal that a store does not have yet; -1: the journal does not answer."""
+    try:
+        counts = state_of(app).repository.journal.counts()
+    except Exception:
+        return -1
+    return sum(number for name, number in counts.items() if name not in ("copies", "outages"))
+
+
+def counters(app: Flask) -> Mapping[str, int]:
+    """What this worker's recorder has counted, by name."""
+    return dict(state_of(app).recorder.counters())
+
+
+def publish_counters(app: Flask, path: Path) -> None:
+    """Write the counters after every request and ten times a second: what a killed worker has counted is kept."""
+    lock = threading.Lock()
+    written: dict[str, int] = {}
+
+    def write() -> None:
+        with lock:
+            now = counters(app)
+            if now != written:
+                aside = path.with_suffix(".new")
+                aside.write_text(json.dumps(now))
+                aside.replace(path)
+                written.clear()
+                written.update(now)
+
+    def tick() -> None:
+        while True:
+            time.sleep(_TICK)
+            write()
+
+    whole = app.wsgi_app
+
+    def wsgi_app(environ: Any, start_response: Any) -> Any:
+        # Before the first byte of the answer leaves: what it acknowledges may be covered by what is counted.
+        answer = whole(environ, start_response)
+        write()
+        return answer
+
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]
+    threading.Thread(target=tick, name="counters", daemon=True).start()
+
+
+def slow_commits(journal: str, seconds: float) -> None:
+    """Let each commit to this SQLite file take so long: as on a disk that keeps things slowly."""
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def on_statement(statement: str) -> None:
+        if statement.upper().startswith(("COMMIT", "END")):
+            time.sleep(seconds)
+
+    def connect_slowly(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(database, *args, **options)
+        if Path(journal).name in str(database):
+            connection.set_trace_callback(on_statement)
+        return connection
+
+    sqlite3.connect = connect_slowly  # type: ignore[assignment]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+def main() -> None:
+    """Serve until this process is ended."""
+    config = json.loads(os.environ[CONFIG])
+    if slow := float(os.environ.get(SLOW_COMMIT, "0")):
+        slow_commits(config["LANGPONT_SESSION_JOURNAL"], slow)
+    app = create_app(config)
+    publish_counters(app, Path(os.environ[COUNTERS]))
+    make_server("127.0.0.1", int(os.environ[PORT]), app, threaded=True, request_handler=_Quiet).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""A browser that can go from one worker to another with the same cookies."""
+
+from __future__ import annotations
+
+from benchmarks.outages.browser import Answer as Answer
+from benchmarks.outages.browser import Browser as OneBrowser
+
+from .application import COOKIE
+
+
+class Browser(OneBrowser):
+    """One cookie jar."""
+
+    def at(self, url: str) -> Browser:
+        """The same browser, with the same cookie jar, at another address."""
+        return Browser(url, self.cookies)
+
+    def copy(self) -> Browser:
+        """Another browser with the cookies as they are now."""
+        return Browser(self.url, dict(self.cookies))
+
+    @property
+    def cookie(self) -> str | None:
+        """The session cookie's value."""
+        return self.cookies.get(COOKIE)

@@ -1,0 +1,187 @@
+"""When what fails in which way: a function of the seed; and what makes it fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from tests.faults.proxy import HANG, REFUSE, RESET, STALL_REPLY, SWALLOW_REPLY, Fault, delay
+
+from .actors import Crowd
+from .browser import Browser
+from .hosts import Stage, Worker
+from .late import LateProxy, hold_request
+
+WAYS = (REFUSE, RESET, HANG, delay(0.3), STALL_REPLY, SWALLOW_REPLY, hold_request(0.5))
+"""What happens between a worker and Redis. ``hang`` loses what is asked, ``swallow_reply`` what is answered."""
+
+DATABASE_WAYS = (REFUSE, RESET, HANG)
+
+LANES = ("redis", "server", "database", "worker")
+"""The ways to Redis, its server, the ways to the database, the workers."""
+
+COMPUTING = 6
+"""Requests at once that keep a worker busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One fault.
+
+    :param at: when it begins, in seconds since the first one may; `seconds`: how long it lasts.
+    :param whom: drawn numbers, by which the workers are chosen that it meets.
+    """
+
+    at: float
+    seconds: float
+    kind: str
+    whom: tuple[float, float]
+
+
+def plan(seed: int, seconds: float) -> dict[str, Sequence[Episode]]:
+    """What → its faults in their order. The lanes are independent of each other."""
+    return {
+        "redis": list(_lane(seed, "redis", seconds, [way.name for way in WAYS], (0.3, 1.5), (0.4, 2.5))),
+        "server": list(_lane(seed, "server", seconds, ["freeze", "restart"], (4.0, 8.0), (0.4, 1.5))),
+        "database": list(_lane(seed, "database", seconds, [w.name for w in DATABASE_WAYS], (3.0, 6.0), (0.4, 1.5))),
+        "worker": list(_lane(seed, "worker", seconds, ["kill", "stop", "compute"], (1.5, 4.0), (0.3, 2.0))),
+    }
+
+
+def _lane(
+    seed: int, name: str, seconds: float, kinds: Sequence[str], pause: tuple[float, float], lasts: tuple[float, float]
+) -> Iterator[Episode]:
+    chance, at, left = random.Random(f"{seed}-{name}"), 0.0, list[str]()
+    while True:
+        at += chance.uniform(*pause)
+        long = name == "redis" and chance.random() < 0.1
+        length = chance.uniform(4.0, 5.0) if long else chance.uniform(*lasts)
+        if at + length > seconds:
+            return
+        left = left or chance.sample(list(kinds), len(kinds))  # each kind comes before any comes again
+        yield Episode(at, length, left.pop(), (chance.random(), chance.random()))
+        at += length
+
+
+@dataclass
+class Play:
+    """Lets a plan happen.
+
+    :param crowd: hears which workers are down.
+    """
+
+    stage: Stage
+    crowd: Crowd
+    workers: Sequence[Worker]
+    #: "lane kind" → how often it was in force and, of those on the network, met anything.
+    bites: Counter[str] = field(default_factory=Counter)
+    diary: list[str] = field(default_factory=list)
+
+    def run(self, plan: dict[str, Sequence[Episode]]) -> None:
+        """Return when all is over; everything runs again then."""
+        began = time.monotonic()
+        lanes: dict[str, Callable[[Episode], bool]] = {
+            "redis": self._redis,
+            "server": self._server,
+            "database": self._database,
+            "worker": self._worker,
+        }
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            playing = [pool.submit(self._play, began, lanes[name], plan[name], name) for name in plan]
+            for each in playing:
+                each.result()
+
+    def _play(self, began: float, lane: Callable[[Episode], bool], episodes: Sequence[Episode], name: str) -> None:
+        for episode in episodes:
+            time.sleep(max(0.0, began + episode.at - time.monotonic()))
+            start = time.monotonic() - began
+            self.bites[f"{name} {episode.kind}"] += lane(episode)
+            self.diary.append(f"{start:6.2f}–{time.monotonic() - began:6.2f} {name} {episode.kind}")
+
+    # -- the ways ----------------------------------------------------------------------------------------------------
+
+    def _met(self, episode: Episode) -> Sequence[Worker]:
+        """All workers, those of one host, or one worker."""
+        which, who = episode.whom
+        one = self.workers[int(who * len(self.workers))]
+        if which < 0.45:
+            return self.workers
+        if which < 0.6:
+            return [worker for worker in self.workers if worker.journal == one.journal]
+        return [one]
+
+    def _redis(self, episode: Episode) -> bool:
+        fault = next(way for way in WAYS if way.name == episode.kind)
+        return self._fail([worker.redis for worker in self._met(episode)], fault, episode.seconds)
+
+    def _database(self, episode: Episode) -> bool:
+        fault = next(way for way in DATABASE_WAYS if way.name == episode.kind)
+        return self._fail([worker.database for worker in self._met(episode)], fault, episode.seconds)
+
+    @staticmethod
+    def _fail(proxies: Sequence[LateProxy], fault: Fault, seconds: float) -> bool:
+        """Whether it met anything."""
+        before = [proxy.hits[fault.name] for proxy in proxies]
+        try:
+            for proxy in proxies:
+                proxy.impose(fault)
+            time.sleep(seconds)
+        finally:
+            for proxy in proxies:
+                proxy.heal()
+        return [proxy.hits[fault.name] for proxy in proxies] != before
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _server(self, episode: Episode) -> bool:
+        redis = self.stage.redis
+        if episode.kind == "freeze":
+            redis.freeze()
+            time.sleep(episode.seconds)
+            redis.thaw()
+        else:
+            redis.kill()
+            time.sleep(episode.seconds)
+            redis.start()
+        return True
+
+    def _worker(self, episode: Episode) -> bool:
+        worker = self.workers[int(episode.whom[1] * len(self.workers))]
+        getattr(self, f"_{episode.kind}")(worker, episode.seconds)
+        return True
+
+    def _kill(self, worker: Worker, seconds: float) -> None:
+        self.crowd.down.add(worker)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        time.sleep(seconds / 2)
+        worker.start()
+        self.crowd.down.discard(worker)
+
+    @staticmethod
+    def _stop(worker: Worker, seconds: float) -> None:
+        worker.freeze()
+        time.sleep(seconds)
+        worker.thaw()
+
+    @staticmethod
+    def _compute(worker: Worker, seconds: float) -> None:
+        until = time.monotonic() + seconds
+
+        def compute() -> None:
+            while time.monotonic() < until:
+                Browser(worker.url).send("/compute", seconds="0.1")
+
+        threads = [threading.Thread(target=compute) for _ in range(COMPUTING)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,229 @@
+"""Hosts of worker processes: each worker with a way to Redis and one to the database that can be cut for it alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from example_app.processes import spawn, wait_until
+from example_app.server import Server, answers_http
+from example_app.servers import Postgres, Valkey
+from example_app.web import PROJECT
+from flask_langpont_session.stores.tables import METADATA
+
+from . import application
+from .browser import Browser
+from .late import LateProxy
+
+LONG = 60.0
+"""Seconds until something that has to happen counts as not happening: the machine may be busy."""
+
+
+class Worker(Server):
+    """One process of a host.
+
+    :param stage: its stores.
+    :param journal: of its host.
+    :param settings: of the package, without the prefix.
+    :param slow_commit: seconds that each commit to the journal takes.
+    :param direct: it goes round the proxies, which take time of their own on a busy machine.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        folder: Path,
+        journal: Path,
+        settings: Mapping[str, Any],
+        *,
+        slow_commit: float = 0.0,
+        direct: bool = False,
+    ) -> None:
+        super().__init__(folder)
+        self.name = folder.name
+        self.journal = journal
+        self._stage = stage
+        self._settings = dict(settings)
+        self._slow_commit = slow_commit
+        self._direct = direct
+        self._lives = 0
+        self._proxies = ExitStack()
+        self.redis = self._proxies.enter_context(LateProxy("127.0.0.1", stage.redis.port))
+        self.database = self._proxies.enter_context(LateProxy("127.0.0.1", stage.database.port))
+
+    @property
+    def url(self) -> str:
+        """Address for browsers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Return when it answers, however busy the machine is."""
+        if not self.running:
+            self._process = self._launch()
+            self._frozen = False
+        self.thaw()
+        wait_until(self._started, f"worker {self.name}", LONG, pause=0.02)
+
+    def close(self) -> None:
+        """End the process and its proxies."""
+        self.thaw()
+        self.kill()
+        for proxy in (self.redis, self.database):
+            wait_until(lambda proxy=proxy: not proxy.connections, "closed connections", LONG)  # type: ignore[misc]
+            proxy.heal()
+        self._proxies.close()
+
+    def state(self) -> Any:
+        """What it says of itself, see :func:`benchmarks.appends.application.state`."""
+        answer = Browser(self.url).get("/state")
+        assert answer.ok, answer.body
+        return answer.json
+
+    @property
+    def level(self) -> int:
+        """At which level it is by its own word."""
+        return int(self.state()["status"]["level"])
+
+    @property
+    def waiting(self) -> int:
+        """Entries in its host's journal; -1: the journal does not answer."""
+        return int(self.state()["waiting"])
+
+    def many(
+        self, cookies: Sequence[str | None], path: str, form: Mapping[str, str] | None = None, threads: int = 8
+    ) -> list[tuple[int, Any, str | None]]:
+        """Many requests inside this worker: status, body and cookie of each, see the page of this name."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2 * LONG)
+        body = {"cookies": list(cookies), "threads": threads, "path": path, "form": form}
+        try:
+            connection.request("POST", "/many", json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        assert response.status == 200, text
+        return [(status, answer, cookie) for status, answer, cookie in json.loads(text)]
+
+    def counters(self) -> dict[str, int]:
+        """What this worker's processes have counted, those that were killed included."""
+        summed: dict[str, int] = {}
+        for path in self.folder.glob("counters-*.json"):
+            for name, number in json.loads(path.read_text()).items():
+                summed[name] = summed.get(name, 0) + number
+        return summed
+
+    def is_well(self) -> bool:
+        """Whether it is at level 0, can sign in, and nothing waits in its host's journal."""
+        state = self.state()
+        status = state["status"]
+        return bool(status["status"] == "ok" and status["logins"] and state["waiting"] == 0)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self._lives += 1
+        stage = self._stage
+        redis, database = stage.redis.url, stage.database.url
+        settings = {
+            "REDIS_URL": redis if self._direct else self.redis.instead_of(redis),
+            "DATABASE_URL": database if self._direct else self.database.instead_of(database),
+            "JOURNAL": str(self.journal),
+            **self._settings,
+        }
+        config = {"SECRET_KEY": stage.secret} | {f"LANGPONT_SESSION_{name}": v for name, v in settings.items()}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AWS_"))}
+        env = inherited | {
+            application.CONFIG: json.dumps(config),
+            application.COUNTERS: str(self.folder / f"counters-{self._lives}.json"),
+            application.PORT: str(self.port),
+            application.SLOW_COMMIT: str(self._slow_commit),
+        }
+        command = [sys.executable, "-m", application.__name__]
+        return spawn(command, log=self.log, cwd=PROJECT, env=env)
+
+    def _answers(self) -> bool:
+        return answers_http(self.port, "/healthz/live")
+
+
+@dataclass
+class Host:
+    """Workers that share a journal."""
+
+    name: str
+    workers: list[Worker]
+
+    def browser(self, number: int = 0) -> Browser:
+        """A browser without cookies at one of the workers."""
+        return Browser(self.workers[number].url)
+
+
+@dataclass
+class Stage:
+    """The stores, and the hosts on them."""
+
+    folder: Path
+    redis: Valkey
+    database: Postgres
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    @contextmanager
+    def host(
+        self,
+        name: str,
+        workers: int = 2,
+        *,
+        each: Sequence[Mapping[str, Any]] = (),
+        slow_commit: float = 0.0,
+        direct: bool = False,
+        **settings: Any,
+    ) -> Iterator[Host]:
+        """A host whose workers are all well. More parameters: see :class:`Worker`.
+
+        :param each: what is different at a worker, in their order.
+        :param settings: of the package, without the prefix.
+        """
+        with ExitStack() as ends:
+            made = []
+            for number in range(workers):
+                own = dict(settings) | dict(each[number] if number < len(each) else {})
+                folder = self.folder / f"{name}{number + 1}"
+                worker = Worker(
+                    self, folder, self.folder / f"{name}.sqlite3", own, slow_commit=slow_commit, direct=direct
+                )
+                ends.callback(worker.close)
+                made.append(worker)
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(Worker.start, made))
+            wait_until(lambda: all(worker.is_well() for worker in made), "workers that are well", LONG, pause=0.02)
+            yield Host(name, made)
+
+    def empty(self) -> None:
+        """Everything runs, and nothing is in it."""
+        self.redis.start()
+        with self.redis.client() as client:
+            client.flushall()
+        engine = sa.create_engine(self.database.url)
+        try:
+            METADATA.drop_all(engine)
+            METADATA.create_all(engine)
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
+    """The stores run, and are empty."""
+    with Valkey(folder / "redis") as redis, Postgres(folder / "database") as database:
+        stage = Stage(folder, redis, database)
+        stage.empty()
+        yield stage

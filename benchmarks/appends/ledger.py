@@ -1,0 +1,130 @@
+"""What was acknowledged about one list and what else was read, and what the end says of it. Pure: no I/O, no clock.
+
+As Jepsen's checkers for list-append do it: every number is appended once, so an entry that is missing, doubled or out
+of order can be named. One request at a time uses a session: each read began after all that was acknowledged before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+
+@dataclass
+class Life:
+    """One list with its counter and texts: from its beginning until it is cleared, or its session ends.
+
+    :ivar acknowledged: entries whose answer said that the feature was available.
+    :ivar firm: of those, the ones acknowledged at level 0.
+    :ivar read_back: entries that a later answer has shown.
+    :ivar possible: entries without such an answer: they may be there or not.
+    :ivar older: how often an answer that called the feature available lacked what an earlier one had shown.
+    """
+
+    acknowledged: list[int] = field(default_factory=list)
+    firm: set[int] = field(default_factory=set)
+    read_back: set[int] = field(default_factory=set)
+    possible: set[int] = field(default_factory=set)
+    older: int = 0
+    counted: int = 0
+    perhaps_counted: int = 0
+    #: The texts that the blind key may have; None: none.
+    texts: set[str | None] = field(default_factory=lambda: {None})
+    #: Likewise of the key of priority medium.
+    themes: set[str | None] = field(default_factory=lambda: {None})
+
+    @property
+    def entries(self) -> set[int]:
+        """Every number that was ever sent."""
+        return {*self.acknowledged, *self.possible}
+
+    def appended(self, entry: int, shown: Mapping[str, Any] | None) -> None:
+        """An append was answered; None: not, or not as one that lasts."""
+        if shown is None:
+            self.possible.add(entry)
+            return
+        self.acknowledged.append(entry)
+        if shown["level"] == 0:
+            self.firm.add(entry)
+        self.saw(shown["list"][:-1])
+
+    def saw(self, entries: Sequence[int]) -> None:
+        """A list was shown by an answer that called the feature available."""
+        self.older += bool(self.read_back.difference(entries))
+        self.read_back |= self.entries.intersection(entries)
+
+    def added(self, shown: Mapping[str, Any] | None) -> None:
+        """An increment was answered; None: not, or not as one that lasts."""
+        if shown is None:
+            self.perhaps_counted += 1
+        else:
+            self.counted += 1
+
+    def set_text(self, text: str, shown: Mapping[str, Any] | None) -> None:
+        """A blind write was answered; None: not, or not as one that lasts."""
+        self.texts = {*self.texts, text} if shown is None else {text}
+
+    def set_theme(self, theme: str) -> None:
+        """A key of priority medium was set; it lasts if a later answer at level 0 shows it."""
+        self.themes.add(theme)
+
+    def saw_theme(self, theme: str | None) -> None:
+        """It was shown at level 0."""
+        if theme in self.themes:
+            self.themes = {theme}
+
+    def is_uncertain(self) -> None:
+        """A wipe had no answer: all that there was may be there or not."""
+        self.possible |= set(self.acknowledged)
+        self.acknowledged, self.firm, self.read_back = [], set(), set()
+        self.perhaps_counted += self.counted
+        self.counted = 0
+        self.texts = {*self.texts, None}
+        self.themes = {*self.themes, None}
+
+    def judge(self, shown: Mapping[str, Any]) -> Judgement:
+        """What is wrong with what a worker shows at the end, at level 0."""
+        entries: list[int] = shown["list"]
+        missing = set(self.acknowledged) | self.read_back
+        missing -= set(entries)
+        return Judgement(
+            lost=len(missing - self.read_back - self.firm),
+            firm_lost=len(missing & self.firm - self.read_back),
+            destroyed=len(missing & self.read_back),
+            foreign=len(set(entries) - self.entries),
+            twice=len(entries) - len(set(entries)),
+            disordered=sum(later < earlier for earlier, later in pairwise(entries)),
+            increments_lost=max(0, self.counted - shown["count"]),
+            increments_twice=max(0, shown["count"] - self.counted - self.perhaps_counted),
+            texts_lost=int(shown["blind"] not in self.texts),
+            themes_lost=int(shown["theme"] not in self.themes),
+        )
+
+
+@dataclass
+class Judgement:
+    """How much of what is wrong; of one list, or of all.
+
+    :ivar lost: acknowledged entries that are not there and that no answer had shown.
+    :ivar firm_lost: the same, acknowledged at level 0.
+    :ivar destroyed: entries that are not there and had been shown.
+    :ivar foreign: entries of another list.
+    """
+
+    lost: int = 0
+    firm_lost: int = 0
+    destroyed: int = 0
+    foreign: int = 0
+    twice: int = 0
+    disordered: int = 0
+    increments_lost: int = 0
+    increments_twice: int = 0
+    texts_lost: int = 0
+    themes_lost: int = 0
+
+    def __iadd__(self, other: Judgement) -> Judgement:
+        for name, number in vars(other).items():
+            setattr(self, name, getattr(self, name) + number)
+        return self

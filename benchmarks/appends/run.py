@@ -1,0 +1,118 @@
+"""One run: hosts, a crowd and faults; then all is healed, and the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from example_app.processes import wait_until
+from tests.faults.proxy import REFUSE
+
+from .actors import Crowd
+from .faults import LANES, Play, plan
+from .hosts import LONG, Host, Stage, Worker, staged
+from .verdict import Verdict, look_in_a_last_outage, verdict
+
+VERIFY_INTERVAL = 1
+
+SETTINGS: dict[str, Any] = {"HEALTH_INTERVAL": 0.5, "VERIFY_INTERVAL": VERIFY_INTERVAL, "GRACE": 3}
+"""Of all workers; what is not named has its default."""
+
+PATIENT: dict[str, Any] = {
+    "REDIS_TIMEOUT": 3.0,
+    "REDIS_CONNECT_TIMEOUT": 3.0,
+    "DATABASE_TIMEOUT": 3.0,
+    "REQUEST_BUDGET": 6.0,
+    "SLOW_MS": 3000,
+}
+"""Where nothing shall fail: a busy machine that lets a store wait is no fault."""
+
+SMALL = {"LOCAL_CACHE_SIZE": 5}
+"""Of the first worker of each host: it serves more sessions than it keeps copies of."""
+
+AGING: dict[str, Any] = {"LOCAL_CACHE_TTL": 3}
+"""Of the second host: an outage of three seconds is one of level 3 there."""
+
+SETTLING = 120.0
+"""Seconds from the end of all faults within which every worker must be well and every journal empty."""
+
+
+@contextmanager
+def running(folder: Path, hosts: int, workers: int, *, patient: bool = False) -> Iterator[tuple[Stage, list[Host]]]:
+    """The stores and the hosts, all well."""
+    with staged(folder) as stage, ExitStack() as ends:
+        made = []
+        for number in range(hosts):
+            settings = SETTINGS | (AGING if number == 1 else {}) | (PATIENT if patient else {})
+            made.append(ends.enter_context(stage.host("abcdefgh"[number], workers, each=[SMALL], **settings)))
+        yield stage, made
+
+
+def run(
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    hosts: int = 2,
+    workers: int = 2,
+    lanes: Collection[str] = LANES,
+    say: Callable[[str], None] = lambda text: None,
+) -> Verdict:
+    """What is there after so many seconds of random faults.
+
+    :param lanes: what may fail; nothing: the stores have time, and nothing may be lost.
+    :param say: is told what goes on.
+    """
+    with running(folder, hosts, workers, patient=not lanes) as (stage, made):
+        everybody = [worker for host in made for worker in host.workers]
+        with Crowd(made, seed) as crowd:
+            play = Play(stage, crowd, everybody)
+            began = time.monotonic()
+            play.run({lane: episodes for lane, episodes in plan(seed, seconds).items() if lane in lanes})
+            time.sleep(max(0.0, began + seconds - time.monotonic()))
+        settled = _settle(stage, everybody)
+        say("\n".join(sorted(play.diary)))
+        if settled is None:
+            waiting = [(worker.name, worker.level, worker.waiting) for worker in everybody]
+            crowd.errors.append(f"not settled within {SETTLING:g} s: {waiting}")
+        say(f"settled after {settled} s; answers: {dict(crowd.answers)}")
+        time.sleep(1.5 * VERIFY_INTERVAL)
+        made_verdict = verdict(crowd, everybody, play.bites)
+        showing = _last_outage(crowd, everybody)
+        if showing:
+            made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
+        _count_clears_again(made_verdict, crowd)
+        return made_verdict
+
+
+def _settle(stage: Stage, workers: Sequence[Worker]) -> float | None:
+    """Everything runs. Seconds until all is well; None: not in time."""
+    began = time.monotonic()
+    stage.redis.start()
+    for worker in workers:
+        worker.redis.heal()
+        worker.database.heal()
+        worker.start()
+    try:
+        wait_until(lambda: all(worker.is_well() for worker in workers), "all well", SETTLING, pause=0.05)
+    except TimeoutError:
+        return None
+    return round(time.monotonic() - began, 2)
+
+
+def _last_outage(crowd: Crowd, workers: Sequence[Worker]) -> int:
+    """What the workers show of what was cleared and ended, when Redis is away once more."""
+    for worker in workers:
+        worker.redis.impose(REFUSE)
+    wait_until(lambda: all(worker.level >= 2 for worker in workers), "an outage", LONG, pause=0.02)
+    return look_in_a_last_outage(crowd, workers)
+
+
+def _count_clears_again(made: Verdict, crowd: Crowd) -> None:
+    undone = sum(clear.undone for actor in crowd.actors for clear in actor.clears)
+    if undone > made.undone:
+        made.wrong.append(f"{undone - made.undone} clears were undone in the next outage")
+        made.undone = undone

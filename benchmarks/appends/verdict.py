@@ -1,0 +1,198 @@
+"""All is healed: what is there, held against what was acknowledged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from example_app.processes import wait_until
+
+from .actors import Actor, Crowd
+from .application import LIST
+from .browser import Browser
+from .hosts import LONG, Worker
+from .ledger import Judgement
+
+WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
+"""Counters of the package that cover a write which is not there."""
+
+_ASKING = 4
+"""Questions at once."""
+
+INCREMENTS = (*WRITES, "increments_in_doubt")
+"""And an addition."""
+
+
+@dataclass
+class Verdict:
+    """What a run has shown.
+
+    :ivar wrong: sentences; none: everything that was promised was kept.
+    """
+
+    seed: int
+    acknowledged: Counter[str]
+    found: Judgement
+    lists_damaged: int
+    clears: int
+    undone: int
+    ended: int
+    showing: int
+    reported: Mapping[str, int]
+    levels: Mapping[int, int]
+    strangers: int
+    abandoned: int
+    faults: Mapping[str, int]
+    older: int
+    wrong: list[str] = field(default_factory=list)
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The table."""
+        found = self.found
+        yield "seed", str(self.seed)
+        yield "appends acknowledged", str(self.acknowledged["append"])
+        yield "… lost", f"{found.lost + found.firm_lost} ({found.firm_lost} of them acknowledged at level 0)"
+        yield "older entries destroyed", f"{found.destroyed}, in {self.lists_damaged} lists"
+        yield "answers that lacked older entries", str(self.older)
+        yield "entries twice / out of order / foreign", f"{found.twice} / {found.disordered} / {found.foreign}"
+        yield "blind writes lost / themes lost", f"{found.texts_lost} / {found.themes_lost}"
+        yield "increments acknowledged", str(self.acknowledged["count"])
+        yield "… lost / counted twice", f"{found.increments_lost} / {found.increments_twice}"
+        yield "clears undone", f"{self.undone} of {self.clears}"
+        yield "ended ids that show data", f"{self.showing} of {self.ended}"
+        yield "reported", ", ".join(f"{name} {self.reported[name]}" for name in INCREMENTS)
+        yield "faults", ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items()))
+        yield "answers by level", ", ".join(f"{level}: {number}" for level, number in sorted(self.levels.items()))
+        yield "users shown as strangers / sessions given up", f"{self.strangers} / {self.abandoned}"
+
+    def table(self) -> str:
+        """For people."""
+        lines = [f"{name:<46}{value}" for name, value in self.rows()]
+        return "\n".join([*lines, *(f"WRONG: {text}" for text in self.wrong)])
+
+    def figures(self) -> dict[str, Any]:
+        """For programs."""
+        return {**vars(self), "found": vars(self.found)}
+
+
+def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) -> Verdict:
+    """Ask every worker about every list, and about every id that ended. All of them are at level 0.
+
+    :param faults: what happened, how often.
+    """
+    found, damaged, wrong = Judgement(), 0, list(crowd.errors)
+    for actor in crowd.actors:
+        judged = _judge(actor, workers, wrong)
+        found += judged
+        damaged += judged.destroyed > 0
+    graves = [grave for actor in crowd.actors for grave in actor.graves]
+    with ThreadPoolExecutor(_ASKING) as pool:
+        showing = sum(pool.map(lambda grave: _shows_anything(grave, workers), graves))
+    clears = [clear for actor in crowd.actors for clear in actor.clears]
+    made = Verdict(
+        seed=crowd.seed,
+        acknowledged=sum((actor.acknowledged for actor in crowd.actors), Counter()),
+        found=found,
+        lists_damaged=damaged,
+        clears=len(clears),
+        undone=sum(clear.undone for clear in clears),
+        ended=len(graves),
+        showing=showing,
+        reported=_reported(workers),
+        levels=crowd.levels,
+        strangers=crowd.strangers,
+        abandoned=crowd.abandoned,
+        faults=faults,
+        older=sum(life.older for actor in crowd.actors for life in actor.lives),
+        wrong=wrong,
+    )
+    wrong += _wrong(made)
+    return made
+
+
+def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> Judgement:
+    if actor.browser.cookie is None:
+        return Judgement()
+    shown = [_look(actor.browser, worker) for worker in workers]
+    for each in shown:
+        actor.look_for_cleared(each["list"])
+    first = shown[0]
+    if first["user"] != actor.expected:
+        if not actor.in_doubt or first["user"] is not None:
+            wrong.append(f"{actor.expected} is shown as {first['user']} at the end")
+        return Judgement()
+    keys = ("user", "list", "count", "blind", "theme")
+    if any(each[key] != first[key] for each in shown for key in keys):
+        wrong.append(f"the workers disagree about {actor.user or 'a visitor'}")
+    cleared = set[int]().union(*(clear.entries for clear in actor.clears))
+    entries = [entry for entry in first["list"] if entry not in cleared]
+    judged = actor.life.judge({**first, "list": entries})
+    if judged.increments_twice and actor.clears:
+        actor.clears[-1].undone = True  # the counter came back, as the list may have done
+        judged.increments_twice = 0
+    return judged
+
+
+def _look(browser: Browser, worker: Worker) -> Any:
+    """What a worker shows at level 0. On a busy machine it may leave that for a moment."""
+    shown: list[Any] = []
+
+    def is_at_level_0() -> bool:
+        answer = browser.at(worker.url).get("/look")
+        shown[:] = [answer.json] if answer.ok else []
+        return answer.ok and answer.json["level"] == 0
+
+    wait_until(is_at_level_0, "an answer at level 0", LONG, pause=0.05)
+    return shown[0]
+
+
+def _shows_anything(grave: Browser, workers: Sequence[Worker]) -> bool:
+    shown = [_look(grave.copy(), worker) for worker in workers]
+    return any(each["list"] or each["count"] or each["blind"] or each["theme"] or each["user"] for each in shown)
+
+
+def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
+    """Once more without Redis: ended ids that show data then. Cleared entries that come back are noted."""
+    showing = 0
+    for actor in crowd.actors:
+        for worker in (worker for worker in actor.host.workers if worker in at_level_2):
+            answer = actor.browser.at(worker.url).get("/look")
+            if answer.ok:
+                actor.look_for_cleared(answer.json["list"])
+            for grave in actor.graves[-5:]:
+                answer = grave.copy().at(worker.url).get("/look")
+                showing += bool(answer.ok and (answer.json["list"] or answer.json["count"] or answer.json["user"]))
+    return showing
+
+
+def _reported(workers: Sequence[Worker]) -> Mapping[str, int]:
+    counted = Counter[str]()
+    for worker in workers:
+        counted.update(worker.counters())
+    return {name: counted[name] for name in INCREMENTS}
+
+
+def _wrong(made: Verdict) -> Iterator[str]:
+    """What was reported covers entries that no answer had shown; for all others there is no excuse."""
+    found = made.found
+    covered = sum(made.reported[name] for name in WRITES)
+    if (more := found.lost + found.firm_lost + found.texts_lost - covered) > 0:
+        yield f"{more} acknowledged writes are neither there nor reported"
+    if found.destroyed:
+        yield f"{found.destroyed} entries of {LIST} were shown before and are gone"
+    if (more := found.increments_lost - sum(made.reported[name] for name in INCREMENTS)) > 0:
+        yield f"{more} acknowledged increments are neither counted nor reported"
+    for number, what in (
+        (found.increments_twice, "increments were counted twice"),
+        (found.twice, "entries are there twice"),
+        (found.disordered, "entries are out of order"),
+        (found.foreign, "entries were never appended to this list"),
+        (found.themes_lost, "texts of priority medium that were stored are gone"),
+        (made.undone, "clears were undone"),
+        (made.showing, "ended ids show data"),
+    ):
+        if number:
+            yield f"{number} {what}"

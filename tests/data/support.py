@@ -1,0 +1,85 @@
+"""What the tests share: sessions with something in them, ways that are cut for one worker only, and the way home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.appends.browser import Answer, Browser
+from benchmarks.appends.hosts import LONG, Worker
+from example_app.processes import wait_until
+from tests.faults.proxy import REFUSE
+
+FIVE = [1, 2, 3, 4, 5]
+COUNTED = 3
+
+KINDS = ("visitor", "user")
+
+
+def send(browser: Browser, worker: Worker, path: str, level: int | None = None, **form: str) -> Any:
+    """Post to a worker; what it answers. The request must have been at this level."""
+    return _shown(browser.at(worker.url).send(path, **form), level)
+
+
+def look(browser: Browser, worker: Worker, level: int | None = None) -> Any:
+    """What a worker shows of the session. The request must have been at this level."""
+    return _shown(browser.at(worker.url).get("/look"), level)
+
+
+def _shown(answer: Answer, level: int | None) -> Any:
+    assert answer.ok, (answer.status, answer.body)
+    shown = answer.json
+    assert level is None or shown["level"] == level, shown
+    return shown
+
+
+def session_of(kind: str, worker: Worker, *, user: str = "7") -> Browser:
+    """A session with five entries, three additions, two texts and a theme, all stored at level 0."""
+    browser = Browser(worker.url)
+    if kind == "user":
+        send(browser, worker, "/sign-in", 0, user=user)
+    for entry in FIVE:
+        send(browser, worker, "/append", 0, entry=str(entry))
+    for _ in range(COUNTED):
+        send(browser, worker, "/count", 0)
+    send(browser, worker, "/set", 0, theme="dark", lang="ja", input_text="before")
+    assert look(browser, worker, 0)["list"] == FIVE
+    return browser
+
+
+@contextmanager
+def cut(*workers: Worker, database: bool = False, level: int = 2) -> Iterator[None]:
+    """These workers, and no others, cannot reach Redis (nor the database) while this is open, and know it.
+
+    Everything is well again afterwards, and what waited in the journals has been merged.
+    """
+    proxies = [worker.redis for worker in workers] + [worker.database for worker in workers if database]
+    before = [proxy.hits["refuse"] for proxy in proxies]
+    for proxy in proxies:
+        proxy.impose(REFUSE)
+    try:
+        at_level(level, *workers)
+        yield
+        assert all(proxy.hits["refuse"] > number for proxy, number in zip(proxies, before, strict=True))
+        assert all(worker.level >= level for worker in workers)
+    finally:
+        for proxy in proxies:
+            proxy.heal()
+    home(*workers)
+
+
+def at_level(level: int, *workers: Worker) -> None:
+    """Wait until the workers know that they are at this level."""
+    wait_until(lambda: all(worker.level == level for worker in workers), f"level {level}", LONG, pause=0.02)
+
+
+def home(*workers: Worker) -> None:
+    """Wait until the workers are at level 0 and their journals are empty."""
+    wait_until(lambda: all(worker.is_well() for worker in workers), "all well, journals empty", LONG, pause=0.02)
+
+
+def reported(*workers: Worker) -> int:
+    """How many writes the package says that it could not keep."""
+    names = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
+    return sum(worker.counters().get(name, 0) for worker in workers for name in names)

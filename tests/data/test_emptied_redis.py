@@ -1,0 +1,69 @@
+"""I25: a Redis that lost its data gets back what the hosts hold of the sessions in use."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from benchmarks.appends.hosts import LONG, Stage
+from example_app.processes import wait_until
+
+from .conftest import HostMaker
+from .support import COUNTED, FIVE, KINDS, at_level, home, look, send, session_of
+
+FOUND = 15.0
+"""Seconds within which everything is back; a canary is sent five times a second."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_i25_redis_was_killed_and_comes_back_empty(stage: Stage, host: HostMaker, kind: str) -> None:
+    """What users saw in the outage, from copies and the journal, is there after it."""
+    with host(workers=2) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        look(browser, sibling, 0)
+        stage.redis.kill()
+        try:
+            at_level(2, *a.workers)
+            assert send(browser, here, "/append", 2, entry="6")["list"] == [*FIVE, 6]
+            assert look(browser, sibling, 2)["text"] == "before"
+            shutil.rmtree(stage.redis.folder / "appendonlydir")
+        finally:
+            stage.redis.start()
+        home(*a.workers)
+        for worker in a.workers:
+            wait_until(
+                lambda worker=worker: whole(look(browser, worker)) == ([*FIVE, 6], COUNTED, "before"),  # type: ignore[misc]
+                "what was acknowledged before the outage and in it",
+                FOUND,
+            )
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["unseen", "read meanwhile"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: str, reading: bool) -> None:
+    """As soon as that is noticed, without an outage; also if one worker has seen before that nothing is there."""
+    with host(workers=2) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        look(browser, sibling, 0)
+        with stage.redis.client() as client:
+            client.flushall()
+            assert not list(client.scan_iter(match="session:translation:*"))
+        if reading:
+            look(browser, here)
+        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed", LONG)
+        for worker in a.workers:
+            wait_until(
+                lambda worker=worker: whole(look(browser, worker)) == (FIVE, COUNTED, "before"),  # type: ignore[misc]
+                "what was acknowledged before",
+                FOUND,
+            )
+        send(browser, sibling, "/append", 0, entry="6")
+        assert look(browser, here, 0)["list"] == [*FIVE, 6]
+
+
+def whole(shown: dict[str, object]) -> tuple[object, ...]:
+    """What is of priority ``high``."""
+    return shown["list"], shown["count"], shown["text"]

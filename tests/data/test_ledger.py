@@ -1,0 +1,110 @@
+"""The list-append checker's own eyes: every loss that is planted is found, and what is allowed is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from benchmarks.appends.faults import DATABASE_WAYS, WAYS, plan
+from benchmarks.appends.ledger import Judgement, Life
+
+
+def shown(entries: Sequence[int] = (), *, level: int = 0, **differently: Any) -> dict[str, Any]:
+    """What a worker answers."""
+    return {"level": level, "list": list(entries), "count": 0, "blind": None, "theme": None} | differently
+
+
+@pytest.fixture
+def life() -> Life:
+    """1 was appended at level 0 and shown, 2 at level 0, 3 at level 2; 4 had no answer."""
+    life = Life()
+    life.appended(1, shown([1]))
+    life.saw([1])
+    life.appended(2, shown([1, 2]))
+    life.read_back = {1}
+    life.appended(3, None)
+    life.possible, life.acknowledged = {4}, [1, 2, 3]
+    return life
+
+
+@pytest.mark.parametrize("entries", [[1, 2, 3], [1, 2, 3, 4]])
+def test_what_was_acknowledged_is_there_and_what_was_not_may_be(life: Life, entries: list[int]) -> None:
+    """Nothing is wrong."""
+    assert life.judge(shown(entries)) == Judgement()
+
+
+@pytest.mark.parametrize(
+    ("entries", "wrong"),
+    [
+        ([1, 2], {"lost": 1}),
+        ([1, 3], {"firm_lost": 1}),
+        ([2, 3], {"destroyed": 1}),
+        ([], {"lost": 1, "firm_lost": 1, "destroyed": 1}),
+        ([1, 2, 3, 9], {"foreign": 1}),
+        ([1, 2, 3, 3], {"twice": 1}),
+        ([1, 3, 2], {"disordered": 1}),
+    ],
+)
+def test_a_list_that_is_wrong(life: Life, entries: list[int], wrong: dict[str, int]) -> None:
+    """Each kind is told from the others."""
+    assert life.judge(shown(entries)) == Judgement(**wrong)
+
+
+def test_an_entry_without_an_answer_that_was_shown_must_stay(life: Life) -> None:
+    """From then on somebody has seen it."""
+    life.saw([1, 2, 3, 4])
+    assert life.judge(shown([1, 2, 3])) == Judgement(destroyed=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong"), [(1, {"increments_lost": 1}), (2, {}), (3, {}), (4, {"increments_twice": 1})]
+)
+def test_additions_lie_between_those_acknowledged_and_those_tried(count: int, wrong: dict[str, int]) -> None:
+    """Two were acknowledged, and a third one had no answer."""
+    life = Life()
+    for answer in (shown(), shown(), None):
+        life.added(answer)
+    assert life.judge(shown(count=count)) == Judgement(**wrong)
+
+
+def test_the_last_text_that_was_acknowledged_or_a_later_one_without_an_answer_is_there() -> None:
+    """An earlier one is not."""
+    life = Life()
+    for text, answer in (("a", shown()), ("b", None), ("c", shown()), ("d", None)):
+        life.set_text(text, answer)
+    verdicts = {text: life.judge(shown(blind=text)).texts_lost for text in ("a", "b", "c", "d", None)}
+    assert verdicts == {"a": 1, "b": 1, "c": 0, "d": 0, None: 1}
+
+
+def test_a_theme_that_was_shown_at_level_0_stays() -> None:
+    """Before that it lasts for its request only, if that was in an outage."""
+    life = Life()
+    life.set_theme("dark")
+    assert [life.judge(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [0, 0]
+    life.saw_theme("dark")
+    assert [life.judge(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [1, 0]
+
+
+def test_after_a_wipe_without_an_answer_anything_may_be_there(life: Life) -> None:
+    """But nothing twice, and nothing of another list."""
+    life.is_uncertain()
+    for entries in ([], [1, 2], [1, 2, 3, 4]):
+        assert life.judge(shown(entries)) == Judgement()
+    assert life.judge(shown([1, 1])) == Judgement(twice=1)
+
+
+def test_a_plan_has_every_fault_in_it_and_follows_from_its_seed() -> None:
+    """In order, and within the time."""
+    for seed in range(5):
+        lanes = plan(seed, 60)
+        assert lanes == plan(seed, 60) != plan(seed + 1, 60)
+        assert {episode.kind for episode in lanes["redis"]} == {way.name for way in WAYS}
+        assert {episode.kind for episode in lanes["database"]} == {way.name for way in DATABASE_WAYS}
+        assert {episode.kind for episode in lanes["server"]} == {"freeze", "restart"}
+        assert {episode.kind for episode in lanes["worker"]} == {"kill", "stop", "compute"}
+        for episodes in lanes.values():
+            ends = [episode.at + episode.seconds for episode in episodes]
+            assert all(end <= later.at for end, later in zip(ends, episodes[1:], strict=False))
+            assert ends[-1] <= 60

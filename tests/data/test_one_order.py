@@ -1,0 +1,74 @@
+"""D3, D4, I17, I18: what waits in the journal is neither passed by its host, nor lost to another field."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import HostMaker
+from .support import COUNTED, FIVE, KINDS, cut, look, send, session_of
+
+
+@pytest.mark.parametrize("change", ["sign-in", "regenerate"])
+def test_d3_what_was_carried_to_a_new_id_is_there_for_a_sibling_that_reaches_redis(
+    host: HostMaker, change: str
+) -> None:
+    """The new id was given by a worker that cannot reach Redis; the next request writes on one that can."""
+    with host(workers=2) as a:
+        lost, healthy = a.workers
+        browser = session_of("visitor" if change == "sign-in" else "user", healthy)
+        look(browser, lost, 0)
+        with cut(lost):
+            send(browser, lost, f"/{change}", 2, **({"user": "7"} if change == "sign-in" else {}))
+            assert send(browser, healthy, "/set", 0, source_lang="next")["user"] == "7"
+            assert send(browser, healthy, "/count", 0)["count"] == COUNTED + 1
+        for worker in a.workers:
+            shown = look(browser, worker, 0)
+            assert (shown["list"], shown["count"]) == (FIVE, COUNTED + 1)
+            assert (shown["user"], shown["text"], shown["blind"]) == ("7", "before", "next")
+
+
+def test_i18_writes_of_two_workers_of_one_host_are_in_the_order_in_which_they_were_acknowledged(
+    host: HostMaker,
+) -> None:
+    """One of them reaches Redis, the other one does not; requests go to them in turn."""
+    with host(workers=2) as a:
+        lost, healthy = a.workers
+        browser = session_of("user", healthy)
+        look(browser, lost, 0)
+        with cut(lost):
+            for entry in range(6, 16):
+                worker, level = (lost, 2) if entry % 2 == 0 else (healthy, 0)
+                assert send(browser, worker, "/append", level, entry=str(entry))["available"]
+                send(browser, worker, "/count", level)
+                send(browser, worker, "/set", level, source_lang=f"text {entry}")
+        for worker in a.workers:
+            shown = look(browser, worker, 0)
+            assert shown["list"] == list(range(1, 16))
+            assert shown["count"] == COUNTED + 10
+            assert shown["blind"] == "text 15"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_d4_a_blind_write_is_not_lost_to_another_key_of_its_category(host: HostMaker, kind: str) -> None:
+    """A worker that has never seen the session sets a key without reading it; another host sets another one later."""
+    with host("a", workers=1) as a, host("b", workers=1) as b:
+        [lost], [elsewhere] = a.workers, b.workers
+        browser = session_of(kind, elsewhere)
+        with cut(lost):
+            send(browser, lost, "/set", 2, source_lang="blind")
+            send(browser, elsewhere, "/set", 0, input_text="after")
+        for worker in (lost, elsewhere):
+            shown = look(browser, worker, 0)
+            assert (shown["blind"], shown["text"], shown["list"]) == ("blind", "after", FIVE)
+
+
+def test_d4_the_later_of_two_blind_writes_to_one_key_stays(host: HostMaker) -> None:
+    """The journal brings the earlier one to Redis afterwards: it is a conflict, and counted."""
+    with host("a", workers=1) as a, host("b", workers=1) as b:
+        [lost], [elsewhere] = a.workers, b.workers
+        browser = session_of("user", elsewhere)
+        with cut(lost):
+            send(browser, lost, "/set", 2, source_lang="earlier")
+            send(browser, elsewhere, "/set", 0, source_lang="later")
+        assert look(browser, elsewhere, 0)["blind"] == "later"
+        assert lost.counters().get("merge_conflicts", 0) >= 1
