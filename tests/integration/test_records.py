@@ -22,7 +22,6 @@ from flask_langpont_session.stores.fence import Fence
 from flask_langpont_session.stores.redis import MERGE, WRITE, RedisStore
 from flask_langpont_session.stores.redis_records import (
     ABSENT,
-    ABSENT_BASE,
     SINCE,
     TIME,
     Limits,
@@ -374,7 +373,6 @@ def given(store: RedisStore) -> dict[str, int]:
         # the field was written since: only over the value that was seen
         ("a", FIRST, b"1", "", CONFLICT),
         ("a", FIRST, b"2", "", APPLIED),
-        ("a", FIRST, ABSENT_BASE, "", CONFLICT),
         ("a", FIRST, None, "", CONFLICT),
         ("a", BEFORE, None, "", CONFLICT),
         ("a", "between", b"1", "", CONFLICT),
@@ -394,7 +392,6 @@ def given(store: RedisStore) -> dict[str, int]:
         # whether this one was is not known: only over the value that was seen
         ("d", BEFORE, b"1", "", APPLIED),
         ("d", BEFORE, b"7", "", CONFLICT),
-        ("d", BEFORE, ABSENT_BASE, "", CONFLICT),
         ("d", BEFORE, None, "", CONFLICT),
         ("d", BEFORE, None, "write.1 ", APPLIED),
         ("d", BEFORE, None, "write.2 ", CONFLICT),
@@ -420,12 +417,10 @@ def test_a_kept_value_wins_unless_its_field_was_written_since(
         # deleted since
         ("b", FIRST, b"1", "", SINCE, CONFLICT),
         ("b", FIRST, None, "", SINCE, CONFLICT),
-        ("b", FIRST, ABSENT_BASE, "", SINCE, APPLIED),
         ("b", FIRST, b"1", "write.2 ", SINCE, APPLIED),
         ("b", SECOND_WRITE, b"1", "", SINCE, APPLIED),
         # never there
         ("c", BEFORE, None, "", SINCE, APPLIED),
-        ("c", BEFORE, ABSENT_BASE, "", SINCE, APPLIED),
         ("c", BEFORE, b"7", "", SINCE, APPLIED),
         ("c", FIRST, b"7", "", SINCE, APPLIED),
         # made without reading: only where nothing is, and nothing was lately
@@ -468,7 +463,6 @@ def test_what_is_there_already_is_applied(store: RedisStore, client: Any, name: 
     [
         ("gone", -1, b"1", SINCE, CONFLICT),
         ("gone", -1, None, SINCE, CONFLICT),
-        ("gone", -1, ABSENT_BASE, SINCE, APPLIED),
         ("gone", 0, b"1", SINCE, APPLIED),
         ("gone", 1, None, SINCE, APPLIED),
         ("gone", -1, None, ABSENT, CONFLICT),
@@ -650,7 +644,7 @@ def test_what_follows_a_wipe_is_applied(store: RedisStore, client: Any) -> None:
         store,
         wipe(moment),
         blind("a", b"9", moment),
-        put("b", b"9", 5, ABSENT_BASE),
+        put("b", b"9", 5),
         put("c", b"9", 5, mode=ABSENT),
         add("n", 2),
     )
@@ -664,7 +658,7 @@ def test_what_another_host_wrote_since_is_in_the_way_of_what_follows_a_wipe(stor
     """It was kept by the wipe, so there is something."""
     first = stamp(store, "write.1", sets={"a": b"1"})
     stamp(store, "write.2", sets={"a": b"2"})
-    assert outcomes(store, wipe(first), put("a", b"9", first, ABSENT_BASE), blind("b", b"9", first)) == [
+    assert outcomes(store, wipe(first), put("a", b"9", first), blind("b", b"9", first)) == [
         APPLIED, CONFLICT, APPLIED,
     ]  # fmt: skip
     assert data(client) == {"a": "2", "b": "9"}
@@ -681,15 +675,14 @@ def test_what_was_written_after_a_wipe_and_is_merged_after_it_is_applied(store: 
             store,
             blind("a", b"9", moment + 1000),
             blind("b", b"9", moment + 1000),
-            put("c", b"9", moment - HOUR, ABSENT_BASE),
             put("d", b"9", moment + 1000, mode=ABSENT),
             add("n", 1),
             write_id="merge.2",
         )
-        == [APPLIED] * 5
+        == [APPLIED] * 4
     )
     assert outcomes(store, blind("z", b"9", moment - 2000), put("z", b"9", moment - 2000, b"1")) == [CONFLICT, CONFLICT]
-    assert data(client) == {"a": "9", "b": "9", "c": "9", "d": "9", "n": "1"}
+    assert data(client) == {"a": "9", "b": "9", "d": "9", "n": "1"}
 
 
 @pytest.mark.parametrize("again", ["the next run", "the same run"])

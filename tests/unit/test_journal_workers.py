@@ -54,7 +54,7 @@ def test_kill_9_of_one_worker_loses_nothing_of_any(path: Path, journal: Journal)
         while True:
             try:
                 name = f"{me}.{number}"
-                journal.put([value(name, "a", basis=Basis.SEEN, moment=4, base=b"0", base_is_known=True)])
+                journal.put([value(name, "a", basis=Basis.SEEN, moment=4, base=b"0")])
                 journal.put([addition("d", f"n{me}")])
                 journal.revoke(f"r{name}")
                 journal.revoke_user(f"u{name}", until_ms=number)

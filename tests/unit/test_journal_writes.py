@@ -53,7 +53,7 @@ def value(text: bytes | None, basis: Basis = BLIND, **more: Any) -> PendingWrite
 
 def seen(text: bytes | None, base: bytes | None, version: int, **more: Any) -> PendingWrite:
     """What was made from a value that was read."""
-    return value(text, SEEN, moment=version, base=base, base_is_known=True, **more)
+    return value(text, SEEN, moment=version, base=base, **more)
 
 
 def addition(by: int, token: str = "added.1", **more: Any) -> PendingWrite:

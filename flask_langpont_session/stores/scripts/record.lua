@@ -51,7 +51,7 @@ end
 local function open_record(key, digest, names)
   local record = {
     key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, lag = 0,
-    author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {}, noted = {},
+    author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {}, noted = {}, notes = {}, place = {},
   }
   local meta = false
   if names then
@@ -146,6 +146,8 @@ local function put(record, name, value, id, acknowledged)
     forget_lately(record, name)
     local stamp = next_stamp(record)
     record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
+    record.notes[#record.notes + 1] = name
+    record.place[name] = #record.notes
   end
 end
 
@@ -213,8 +215,8 @@ end
 -- Note what was put as written lately, and drop what is too much or too old.
 local function note_lately(record)
   local parts, at = {record.lately}, 1
-  for _, name in ipairs(record.order) do
-    if record.noted[name] then
+  for i, name in ipairs(record.notes) do
+    if record.noted[name] and record.place[name] == i then
       parts[#parts + 1] = as_noted(name) .. record.noted[name]
     end
   end
