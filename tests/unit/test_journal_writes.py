@@ -261,6 +261,15 @@ def test_a_guess_over_additions_is_not_kept(journal: Journal, operation: Operati
     assert kept(journal) == [addition(2), value(b"1", field="m")]
 
 
+def test_what_is_added_after_an_addition_that_may_have_been_made_is_behind_it_too(journal: Journal) -> None:
+    """Part of the value before it, it would have that value stand behind the addition, and undo it."""
+    journal.put([value(b"1")])
+    journal.put([addition(2, "request", is_sent=True, moment=8)])
+    journal.put([addition(4, "added.3")])
+    journal.put([addition(5, "added.4")])
+    assert kept(journal) == [value(b"1"), addition(2, "request", is_sent=True, moment=8), addition(9, "added.3")]
+
+
 # -- wipes -------------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +291,26 @@ def test_what_is_written_after_a_wipe_waits_behind_it(journal: Journal) -> None:
     journal.put([value(b"2"), addition(1, "added.2", field="m")])
     assert [entry.operation for entry in kept(journal)] == [WIPE, SET, ADD]
     assert kept(journal)[1:] == [value(b"2"), addition(3, field="m")]
+
+
+@pytest.mark.parametrize("basis", [SEEN, UNSEEN])
+def test_what_is_made_after_a_wipe_is_made_from_nothing(journal: Journal, basis: Basis) -> None:
+    """Whatever version was read then: the wipe was acknowledged, so the value counts by its own time, as if its key
+    had not been read. A record that was wiped since that version, by this very wipe, is not in its way."""
+    new = value(b"1", basis, moment=5, acknowledged=8)
+    blind = value(b"1", moment=8, acknowledged=8)
+    journal.put([wipe(acknowledged=7), new])
+    journal.put([replace(new, field="m", base=None), replace(new, field="o", category="x")])
+    assert kept(journal)[1:] == [blind, replace(blind, field="m"), replace(new, field="o", category="x")]
+    journal.put([replace(new, value=b"2", acknowledged=9)])
+    assert kept(journal)[-1] == replace(blind, value=b"2", moment=9, acknowledged=9)
+
+
+def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:
+    """It may be from before the wipe, which is not in Redis yet."""
+    journal.put([wipe(), seen(b"1", None, 5, acknowledged=8)])
+    assert not journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))]).get("ui")
+    assert [entry.value for entry in kept(journal)] == [None, b"1"]
 
 
 # -- what a session is shown -------------------------------------------------------------------------------------------
