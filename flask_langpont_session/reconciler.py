@@ -160,7 +160,11 @@ class Reconciler:
                 if self._locate(push.digest) in shards:
                     yield partial(self._settle_push, push)
         if redis:
-            waiting = (entry for entry in _pages(self._journal.pending_writes) if self._locate(entry.digest) in shards)
+            waiting = (
+                entry
+                for entry in _pages(self._journal.pending_writes)
+                if self._locate(entry.digest) in shards and (database or not _is_for_database(entry))
+            )
             if entries := list(islice(waiting, _BATCH)):
                 yield partial(self._merge_some, entries, database)
 
@@ -389,14 +393,14 @@ class Reconciler:
             settled |= self._merge_auth(group)
         return bool(settled)
 
-    def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
+    def _merge_groups(self, waiting: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is settled, one way or the other."""
-        replies = self._send(groups)
+        groups, replies = self._send([entry for group in waiting for entry in group])
         gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
         if gone and database:
             # Redis lost sessions that SQL may still know.
             for number in gone:
-                replies[number] = self._merge_again(groups[number])
+                groups[number], replies[number] = self._merge_again(groups[number])
         settled: list[PendingWrite] = []
         for group, reply in zip(groups, replies, strict=True):
             if isinstance(reply, StoreError):
@@ -410,38 +414,41 @@ class Reconciler:
             else:
                 self._count(group, reply.outcomes)
             settled += group
-        self._journal.forget_writes(settled, self._copies(settled))
+        for category, lost in self._journal.forget_writes(settled, self._copies(settled)).items():
+            self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
         failed = next((reply for reply in replies if isinstance(reply, StoreError)), None)
         if failed is not None and failed.error_class is not ErrorClass.DATA:
             raise failed
         return set(settled)
 
-    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[Merged | StoreError]:
-        """Send what waits for some categories, all in one round trip.
+    def _send(self, entries: Iterable[PendingWrite]) -> tuple[list[list[PendingWrite]], list[Merged | StoreError]]:
+        """Send what waits, all in one round trip: what was sent, by category, and what became of each.
 
         From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
-        knows by it what Redis has, and adds nothing twice.
+        knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
         """
-        write_id, now = new_write_id(), time.monotonic()
-        digests = {group[0].digest for group in groups}
-        moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
-        self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
-        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in groups]
-        return self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        write_id, now, waiting = new_write_id(), time.monotonic(), list(entries)
+        moments_ms = {entry.digest: self._redis.estimated_ms(entry.digest, now) for entry in waiting}
+        groups = _by_category(self._journal.mark_sent(waiting, write_id, moments_ms))
+        merges = [self._merge_for(group) for group in groups]
+        return groups, self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
 
-    def _merge_for(self, group: Sequence[PendingWrite], sent_ms: int) -> Merge:
+    def _merge_for(self, group: Sequence[PendingWrite]) -> Merge:
         first = group[0]
         guard = "alive" if first.kind == SIGNED_IN and not first.shadow else "free"
-        steps = [_step(entry, sent_ms) for entry in group]
+        steps = [_step(entry) for entry in group]
         return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
 
-    def _merge_again(self, group: Sequence[PendingWrite]) -> Merged | StoreError:
-        """Of a session that Redis does not know: as the database says."""
+    def _merge_again(self, group: list[PendingWrite]) -> tuple[list[PendingWrite], Merged | StoreError]:
+        """Of a session that Redis does not know: as the database says. What was sent, and what became of it."""
         try:
             row = self._push(group[0].digest)
         except StoreError as error:
-            return error
-        return Merged("dead") if row is None else self._send([group])[0]
+            return group, error
+        if row is None:
+            return group, Merged("dead")
+        groups, replies = self._send(group)
+        return (groups[0], replies[0]) if groups else ([], Merged("late"))
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -528,12 +535,13 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
 
 
 def _where_absent(key: str, value: bytes) -> MergeStep:
-    return MergeStep(Operation.SET, key, value, ABSENT)
+    # Acknowledged long ago: whatever was written under the present id is later, though it may be merged later, too.
+    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=1)
 
 
-def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
+def _step(entry: PendingWrite) -> MergeStep:
     if entry.operation is Operation.ADD:
-        moment = entry.moment if entry.is_sent else sent_ms * 1000
+        moment = max(entry.moment, 1) if entry.is_sent else 0  # what was never sent cannot be in doubt
         return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
     return MergeStep(
         entry.operation,

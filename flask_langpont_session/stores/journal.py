@@ -336,29 +336,38 @@ class Journal:
         with self._file.connected() as db:
             return oldest_writes(db, limit, signed_in, after)
 
-    def mark_sent(self, entries: Iterable[PendingWrite], write_id: str, moments_ms: Mapping[str, int]) -> None:
+    def mark_sent(
+        self, entries: Iterable[PendingWrite], write_id: str, moments_ms: Mapping[str, int]
+    ) -> list[PendingWrite]:
         """These are about to be sent to Redis: from here on it may have them. Not forced to the disk.
 
         :param write_id: the id of that write.
         :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
+        :return: those that may be sent. What was written again since it was read from here may not: its old value would
+            look like somebody else's newer one, and an addition that has grown would be taken for made.
         """
+        sql = """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
+            ELSE moment END, is_sent = token <> '' WHERE seq = ?"""
         with self._file.transaction(forced=False) as db:
-            db.executemany(
-                """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
-                ELSE moment END, is_sent = token <> '' WHERE seq = ?""",
-                [(f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq) for entry in entries],
-            )
+            return [
+                entry
+                for entry in entries
+                if db.execute(sql, (f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq)).rowcount
+            ]
 
-    def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> None:
+    def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> Mapping[str, int]:
         """These are settled, one way or the other. A field that was written again since it was read from here stays.
 
         :param copies: what they became part of, for workers that do not see it yet: see :meth:`publish_copies`. There
             is room for it where the entries were.
+        :return: as of :meth:`publish_copies`.
         """
+        lost: Counter[str] = Counter()
         with self._file.transaction() as db:
             db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in entries])
             for copy in copies:
-                put_copy(db, copy)
+                lost[copy.category] += put_copy(db, copy)
+        return lost
 
     def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
         """The data under former ids that waits to be brought to present ones, the oldest first.

@@ -283,7 +283,7 @@ def test_an_increment_of_what_is_no_number_writes_nothing(store: RedisStore, raw
     """Not in this category, and not in the other one of the same request."""
     write(store, ui=change(sets={"n": stored.encode()}))
     changes = {"translation": change(sets={"input_text": b"1"}), "ui": change(sets={"a": b"1"}, increments={"n": 1})}
-    refused = written(store, **changes)
+    refused = written(store, "free", **changes)  # type: ignore[arg-type]
     assert (refused.status, refused.category) == ("no number", "ui")
     assert data(raw) == {"n": stored}
     assert not raw.exists(key("translation"))

@@ -655,7 +655,7 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
     journal = Journal(path, max_entries=2)
     write(journal, a=b"1", b=b"1")
-    additions: tuple[Callable[[], None], ...] = (
+    additions: tuple[Callable[[], object], ...] = (
         lambda: write(journal, "e", a=b"1"),
         lambda: increment(journal, 1),
         lambda: journal.put([replace(entry("@", digest="e"), operation=Operation.WIPE)]),
