@@ -605,6 +605,21 @@ def test_of_two_values_made_from_nothing_the_one_that_was_acknowledged_later_win
 
 
 @pytest.mark.parametrize("since_acknowledged", [1, -1])
+def test_a_record_that_a_merge_begins_is_as_old_as_the_latest_that_it_brings(
+    store: RedisStore, client: Any, since_acknowledged: int
+) -> None:
+    """Redis had lost it, or it is carried to a new id: what was acknowledged after that and comes later wins."""
+    acknowledged = store.time_ms(timeout=WAIT) * 1000 - 10 * SECOND
+    before = acknowledged - 5 * SECOND
+    steps = [put("a", b"1", before, acknowledged=before), put("b", b"1", before, acknowledged=acknowledged)]
+    assert outcomes(store, *steps, write_id="merge.0") == [APPLIED, APPLIED]
+    outcome = APPLIED if since_acknowledged > 0 else CONFLICT
+    moment = acknowledged + since_acknowledged * SECOND
+    assert outcomes(store, blind("a", b"9", moment), blind("b", None, moment)) == [outcome, outcome]
+    assert data(client) == ({"a": "9"} if outcome is APPLIED else {"a": "1", "b": "1"})
+
+
+@pytest.mark.parametrize("since_acknowledged", [1, -1])
 def test_a_wipe_takes_what_was_acknowledged_before_it(store: RedisStore, client: Any, since_acknowledged: int) -> None:
     """Though it was merged after it."""
     _, acknowledged, _ = merged_late(store)
@@ -957,8 +972,11 @@ def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, clien
     stamp(store, sets={"a": b"1"})
     now_ms = store.time_ms(timeout=WAIT)
     store.fence.note_clock(store.fence.server, now_ms - 3_600_000, time.monotonic())
-    replies = iter([[[b"late", now_ms]]])
-    store._run = lambda *_, **__: next(replies)  # type: ignore[method-assign]
+
+    def late(*arguments: Any, **options: Any) -> list[Any]:
+        return [[b"late", now_ms]]
+
+    store._run = late  # type: ignore[method-assign]
     with pytest.raises(StoreError) as caught:
         change = {"ui": CategoryChange(LIFE, sets={"a": b"2"})}
         store.write(DIGEST, change, guard="free", limits=LIMITS, timeout=0.004, write_id="write.2")

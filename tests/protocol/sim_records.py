@@ -60,6 +60,7 @@ class SimRecord:
         self.additions = list(self.meta.additions)
         self.lately = dict(self.meta.lately)
         self.notes = self.is_own
+        self._begun = False
 
     def lag_of(self, acknowledged: int) -> int:
         """Milliseconds since something was acknowledged; 0: just now."""
@@ -70,9 +71,13 @@ class SimRecord:
         self.old.pop(name, None)
         if value is not None:
             self.old[name] = value
+        lag = self.lag_of(acknowledged)
         if self.notes:
             self.lately.pop(name, None)
-            self.lately[name] = write_id, self.stamp, self.lag_of(acknowledged)
+            self.lately[name] = write_id, self.stamp, lag
+        else:
+            self.lag = min(self.lag, lag) if self._begun else lag
+            self._begun = True
 
     def wipe(self) -> None:
         """All fields are gone."""

@@ -142,10 +142,14 @@ local function put(record, name, value, id, acknowledged)
     record.order[#record.order + 1] = name
   end
   record.changed[name] = value
-  if record.is_own then  -- of a record that begins now, the horizon says it of all fields
+  local stamp = next_stamp(record)
+  local lag = lag_of(acknowledged, stamp)
+  if not record.is_own then  -- of a record that begins now, the horizon says it of all fields
+    record.lag = math.min(record.begun and record.lag or lag, lag)
+    record.begun = true
+  else
     forget_lately(record, name)
-    local stamp = next_stamp(record)
-    record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
+    record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag)
     record.notes[#record.notes + 1] = name
     record.place[name] = #record.notes
   end
