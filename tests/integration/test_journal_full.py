@@ -25,12 +25,12 @@ from .conftest import MakeApp, cookie_of, parts
 from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_home
 
 _FILLERS = (
-    "INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, 1, 0, 1)",
-    "INSERT INTO user_revocations (user_id, until_ms) VALUES (?, 1)",
-    """INSERT INTO writes (digest, kind, shadow, category, field, delta, is_delta, at_ms)
-        VALUES (?, 'u', 0, 'ui', 'a', 0, 0, 1)""",
+    "INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, 1, {in_database}, NOT {in_database})",
+    "INSERT INTO user_revocations (user_id, until_ms, in_database) VALUES (?, 1, {in_database})",
+    """INSERT INTO writes (digest, kind, shadow, category, operation, field, delta, basis, moment, doubts, token,
+        is_sent, acknowledged, at_ms) VALUES (?, 'u', 0, 'ui', 'set', 'a', 0, 'blind', 1, '', '', 0, 1, 1)""",
 )
-"""What waits for the database, so that no room is made while it is down."""
+"""What waits for the database, or for Redis, so that no room is made while it is down."""
 
 
 class Disk:
@@ -41,8 +41,11 @@ class Disk:
         self._monitor = parts(app).monitor
         assert self._journal.is_empty()
 
-    def fill(self) -> None:
-        """Leave no room for anything."""
+    def fill(self, *, redis: bool = False) -> None:
+        """Leave no room for anything.
+
+        :param redis: what is there waits for Redis, else for the database.
+        """
         path = self._journal._file.path
         assert path is not None
         with self._monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as filler:
@@ -52,7 +55,7 @@ class Disk:
             for insert in _FILLERS:
                 with suppress(sqlite3.OperationalError):
                     for number in count():
-                        filler.execute(insert, (str(number),))
+                        filler.execute(insert.format(in_database=int(redis)), (str(number),))
 
     def make_room(self) -> None:
         """As when somebody tidies the disk."""
@@ -99,6 +102,15 @@ def with_cookie(app: Flask, cookie: str | None) -> Any:
     return client
 
 
+def lose(app: Flask, user: Any, postgres: Postgres, primary: Valkey, level: int) -> None:
+    """Redis is away, and at level 4 the database as well."""
+    if level == 4:
+        postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, level)
+
+
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged for an operator to act on at once."""
     return [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
@@ -139,16 +151,21 @@ def test_log_out_everywhere_without_database_and_disk_is_answered(
     assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
 
 
-@pytest.mark.parametrize("what", ["daily_limit", "input_text", "usage_count"])
+@pytest.mark.parametrize(("what", "level"), [("daily_limit", 4), ("input_text", 2), ("usage_count", 2)])
 def test_data_that_cannot_be_kept_is_no_reason_to_fail(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, what: str, caplog: pytest.LogCaptureFixture
+    app: Flask,
+    user: Any,
+    disk: Disk,
+    postgres: Postgres,
+    primary: Valkey,
+    what: str,
+    level: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With all stores down and the disk full a request that writes is answered, and the next one that reads too."""
-    postgres.kill()
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 4)
-    disk.fill()
+    """With stores down and the disk full a request that writes is answered, and the next one that reads too. What is
+    lost by it is counted."""
+    lose(app, user, postgres, primary, level)
+    disk.fill(redis=level == 2)
     before = journal_errors(app)
     if what == "usage_count":
         assert user.post("/count").text == "1"
@@ -156,8 +173,25 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
         assert user.post("/set", json={what: "during"}).status_code == 200
     assert journal_errors(app) > before
     assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
+    category = "auth" if what == "daily_limit" else "translation"
+    assert parts(app).recorder.losses() == {("writes_lost", "SQLITE_FULL", category): 1}
     assert user.get("/all").status_code == 200
     assert user.get("/who").json["user"] == "7"
+
+
+def test_what_lasts_for_the_request_only_asks_for_no_room(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At level 4 data is for the request: that is counted, and the disk has no part in it."""
+    lose(app, user, postgres, primary, 4)
+    disk.fill()
+    before = journal_errors(app)
+    assert user.post("/set", json={"input_text": "during"}).status_code == 200
+    assert user.post("/count").text == "1"
+    assert journal_errors(app) == before
+    assert parts(app).recorder.losses() == {("request_only_writes", "level 4", "translation"): 2}
+    assert "input_text" not in user.get("/all").json
+    assert alarms(caplog) == []
 
 
 def test_a_logout_with_nothing_left_but_this_worker_holds_here(
@@ -184,18 +218,14 @@ def test_what_was_kept_before_the_disk_filled_up_counts_on(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
 ) -> None:
     """A full journal can be read: what it holds is overlaid, and is brought home when there is room again."""
-    postgres.kill()
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 4)
+    lose(app, user, postgres, primary, 2)
     user.post("/set", json={"input_text": "kept"})
-    disk.fill()
+    disk.fill(redis=True)
     user.post("/set", json={"source_lang": "ja"})
     assert journal_errors(app) > 0
     assert user.get("/all").json["input_text"] == "kept"
     disk.make_room()
     primary.start()
-    postgres.start()
     wait_until_home(app)
     assert stored(primary, "translation", user.cookie)["input_text"] == '"kept"'
 
@@ -222,11 +252,8 @@ def test_many_failures_are_said_once_and_counted_all(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log is not flooded by an outage: the counter and the events have every failure."""
-    postgres.kill()
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 4)
-    disk.fill()
+    lose(app, user, postgres, primary, 2)
+    disk.fill(redis=True)
     before = journal_errors(app)
     caplog.clear()
     with captured_events(app) as seen:
