@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, jsonify, request
 
 from .health import DATABASE, READ, WRITE
+from .lag import PROCESS
 from .policy import LEVELS
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def health_report(state: State) -> dict[str, Any]:
         "level_name": LEVELS[level],
         "since": datetime.fromtimestamp(state.health.since, UTC).isoformat(timespec="seconds"),
         "logins": view.can(DATABASE, WRITE),
+        "process_lag_ms": round(PROCESS.longest * 1000),
         "categories": {
             name: {f.name: state.settings.behaviour(f.priority, level) for f in state.settings.table.features_in(name)}
             for name in state.settings.table.categories

@@ -42,11 +42,13 @@ class Breaker:
 
     :param threshold: cheap failures in a row that open it; half of the calls in a window do, too, where answers come in
         between. A time-out opens it at once: the next request would have to wait as long again.
+    :param answers: that requests had, about: whether there was one shows in its growth.
     """
 
     threshold: int = 3
     opened_at: float | None = None
     cause: str = ""
+    answers: int = 0
     _failures: int = 0
     _window: _Window | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -58,8 +60,9 @@ class Breaker:
 
     def succeeded(self) -> None:
         """A request was answered. Says nothing while the breaker is open: that answer may be an old one."""
+        self.answers += 1  # a lost addition of two threads at once does not matter
         if self._window is not None:
-            self._window.good += 1  # a lost addition of two threads at once does not matter
+            self._window.good += 1
         if self._failures and self.opened_at is None:
             self._failures = 0
 

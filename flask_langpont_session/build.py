@@ -90,7 +90,8 @@ def build(app: Flask) -> State:
     settings = load_settings(app)
     recorder = Recorder()
     emit = _emitter(app, recorder)
-    local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl)
+    tombstone_ms = settings.lease_terms.tombstone_ms
+    local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, tombstone_ms=tombstone_ms)
     journal = _journal(settings)
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = cloud_of(settings)
@@ -170,9 +171,11 @@ def _health(
         log.warning("session stores: level %d -> %d", old, new)
         emit(events.level_changed, events.LevelChanged(old, new))
 
-    def store_lost(store: str, direction: str, cause: str) -> None:
-        log.warning("session store %s does not take %ss: %s", store, direction, cause)
-        emit(events.store_lost, events.StoreLost(store, direction, cause))
+    def store_lost(error: StoreError, direction: str) -> None:
+        log.warning(
+            "session store %s is not used for %ss until it is well again: %s", error.store, direction, error.why
+        )
+        emit(events.store_lost, events.StoreLost(error.store, direction, error.error_class.name.lower()))
 
     def store_failed(store: str) -> None:
         for monitor in monitors:
@@ -325,6 +328,7 @@ def _store_options(role: str, settings: Settings, recorder: Recorder, fence: Fen
         "waited": _waits_for(role, recorder),
         "surprised": _surprises_of(role, recorder),
         "connect_timeout": settings.redis_connect_timeout,
+        "tombstone_ms": settings.lease_terms.tombstone_ms,
     }
 
 

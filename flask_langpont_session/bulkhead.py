@@ -25,6 +25,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from .exceptions import LangPontSessionError
+from .lag import PROCESS, Deadline, no_answer
 
 T = TypeVar("T")
 
@@ -32,8 +33,8 @@ IDLE_SECONDS = 60.0
 """A thread that nobody needed for so long ends. Applications that come and go, as in tests, leave none behind."""
 
 FAIR_SHARE = 0.8
-"""The share of its time that a call must have had, after it waited for a slot, for its lateness to be its own. In less
-time a store that gives up by itself (the database's statement time-out) could not have said so."""
+"""The share of its time that a call must have had on its thread for its lateness to be its own. In less time a store
+that gives up by itself (the database's statement time-out) could not have said so."""
 
 
 class NoFreeSlot(LangPontSessionError):
@@ -46,7 +47,7 @@ class DeadlineExceeded(LangPontSessionError):
 
 
 class StartedLate(DeadlineExceeded):
-    """The same, but too much time went by before the call had a slot: it says nothing about what it waits for."""
+    """The same, but too much time went by before the call began: it says nothing about what it waits for."""
 
 
 class GivenUp(LangPontSessionError):
@@ -123,10 +124,12 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 class _Job(Generic[T]):
-    """One call and how it ended. Whoever gave it away acquires `done`, or sets `given_up_at`
-    (monotonic seconds)."""
+    """One call and how it ended. Whoever gave it away acquires `done`, or sets `given_up_at` (monotonic seconds).
 
-    __slots__ = ("_error", "_fn", "_guard", "_result", "_wire", "done", "given_up_at")
+    :ivar began: when its thread began with it, by :meth:`Lag.passed`; infinity: not yet.
+    """
+
+    __slots__ = ("_error", "_fn", "_guard", "_result", "_wire", "began", "done", "given_up_at")
 
     def __init__(self, fn: Callable[[], T]) -> None:
         self._fn = fn
@@ -136,12 +139,13 @@ class _Job(Generic[T]):
         # collector may give back a connection that was lost, in this thread and at any moment.
         self._guard = RLock()
         self._wire: _Wire | None = None
-        self.given_up_at = math.inf
+        self.began = self.given_up_at = math.inf
         self.done = Lock()
         self.done.acquire()
 
     def run(self) -> None:
         _here.job = self
+        self.began = PROCESS.passed()
         try:
             self._result = self._fn()
         except BaseException as error:
@@ -207,24 +211,17 @@ class Bulkhead:
         :raises NoFreeSlot: no slot became free in that time; `fn` was not called.
         :raises DeadlineExceeded: `fn` still runs; what it returns or raises later is dropped.
         """
-        job = _Job(fn)
-        waited = self._take_place(timeout if queue else 0.0)
-        self._hand_over(job)
-        # A negative time-out would mean "for ever" to the lock.
-        if not job.done.acquire(timeout=max(0.0, timeout - waited)):
-            job.given_up_at = monotonic()
-            late = StartedLate if waited > timeout * (1 - FAIR_SHARE) else DeadlineExceeded
-            raise late(f"{self._name}: no answer within {timeout:.3f} s")
-        return job.outcome()
-
-    def _take_place(self, timeout: float) -> float:
-        """Seconds that it took to have a slot."""
-        if self._places.acquire(blocking=False):
-            return 0.0
-        began = monotonic()
-        if not self._places.acquire(timeout=max(0.0, timeout)):
+        job, deadline = _Job(fn), Deadline.after(timeout)
+        if not self._places.acquire(blocking=False) and not (
+            queue and deadline.wait(lambda seconds: self._places.acquire(timeout=seconds))
+        ):
             raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
-        return monotonic() - began
+        self._hand_over(job)
+        if not deadline.wait(lambda seconds: job.done.acquire(timeout=seconds)):
+            job.given_up_at = monotonic()
+            late = StartedLate if PROCESS.passed() - job.began < timeout * FAIR_SHARE else DeadlineExceeded
+            raise late(f"{self._name}: {no_answer(timeout, deadline.late)}")
+        return job.outcome()
 
     def cut_off(self, given_up_before: float) -> None:
         """End the calls whose callers gave them up before a moment (:func:`time.monotonic`), as far as they wait on a

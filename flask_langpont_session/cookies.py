@@ -1,7 +1,7 @@
-"""The signed cookie: session id, kind, permanent flag and time of issue, in and out.
+"""The signed cookie: session id, kind, permanent flag, time of issue and the key of its CSRF token, in and out.
 
 The cookie is all the browser ever holds. A forged one costs a signature check and nothing else: no store is asked
-about an id that we did not sign. The value is ``<sid>.<kind><p>.<time>.<signature>``, 99 characters.
+about an id that we did not sign. The value is ``<sid>.<kind><p>.<time>.<key>.<signature>``, 106 characters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ANONYMOUS, SIGNED_IN = "a", "u"
 SID_BYTES = 32
 """256 random bits: ASVS 7.2.3 asks for 128, and nobody guesses or collides with 256."""
 
-_SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{43}", re.ASCII)
+_SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", re.ASCII)
 """What does not look like this is not ours, and its signature is not even checked."""
 
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -32,6 +32,7 @@ _MOST_VERIFIED = 4096
 _SALT = "flask-langpont-session.cookie"
 _DIGEST_PREFIX = b"flask-langpont-session\0"
 _CSRF = b"csrf"
+_KEY_NAME, _KEY_NAME_LENGTH = b"flask-langpont-session.key", 6
 
 
 def digest_of(sid: str) -> str:
@@ -55,7 +56,8 @@ class SessionId:
     :param kind: ``a`` anonymous or ``u`` signed in; never changes for a sid.
     :param permanent: whether the browser keeps the cookie when it is closed.
     :param issued_at: seconds since 1970, by the clock of the host that signed it.
-    :param secret: the secret key that signed it, from which the CSRF token is derived.
+    :param secret: the secret key from which the CSRF token is derived: the newest one of when the id was made. Another
+        may have signed the cookie since.
     """
 
     sid: str = field(repr=False)
@@ -83,6 +85,7 @@ class CookieSigner:
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._verified: dict[str, SessionId] = {}
         self._signers = [(want_bytes(key), _make_signer(key)) for key in keys]
+        self._named = {_name_of(key): key for key, _ in self._signers}
 
     def mint(self, kind: str, *, permanent: bool, now: float) -> SessionId:
         """A new session id of one kind."""
@@ -90,9 +93,10 @@ class CookieSigner:
         return SessionId(sid, kind, permanent, int(now), self._signers[0][0])
 
     def dump(self, session_id: SessionId) -> str:
-        """The value to send."""
+        """The value to send, signed by the newest key. The CSRF token stays what it is, whichever key that was."""
         flags = session_id.kind + ("p" if session_id.permanent else "s")
-        return self._signers[0][1].sign(f"{session_id.sid}.{flags}.{session_id.issued_at:08x}").decode("ascii")
+        payload = f"{session_id.sid}.{flags}.{session_id.issued_at:08x}.{_name_of(session_id.secret)}"
+        return self._signers[0][1].sign(payload).decode("ascii")
 
     def load(self, values: Iterable[str]) -> SessionId | None:
         """The first value with a good signature; None when there is none. Never raises."""
@@ -114,8 +118,9 @@ class CookieSigner:
         for key, signer in self._signers:
             payload, _, signature = value.rpartition(".")
             if signer.verify_signature(payload.encode("ascii"), signature):
-                sid, flags, issued = payload.split(".")
-                return SessionId(sid, flags[0], flags[1] == "p", int(issued, 16), key)
+                sid, flags, issued, name = payload.split(".")
+                # Where the key of the token is gone, the one that signed the cookie is known for as long as the cookie.
+                return SessionId(sid, flags[0], flags[1] == "p", int(issued, 16), self._named.get(name, key))
         return None
 
 
@@ -123,6 +128,11 @@ def _make_signer(key: str | bytes) -> Signer:
     """A signer whose key is derived here, once, instead of at every signature."""
     derived = Signer(key, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256).derive_key()
     return Signer(derived, salt=_SALT, key_derivation="none", digest_method=hashlib.sha256)
+
+
+def _name_of(key: bytes) -> str:
+    """By what a cookie names a key. It tells no more of the key than the signature does."""
+    return _base64(hmac.new(key, _KEY_NAME, hashlib.sha256).digest())[:_KEY_NAME_LENGTH]
 
 
 def _base64(raw: bytes) -> str:

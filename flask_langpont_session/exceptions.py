@@ -6,6 +6,7 @@ No message carries a session id, a token or a session value: they name keys, typ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -78,3 +79,7 @@ class GrantRefused(LangPontSessionError, ServiceUnavailable):
         description: str = "Signing in is not possible right now. Please try again in a few seconds.",
     ) -> None:
         ServiceUnavailable.__init__(self, description=description, retry_after=retry_after)
+
+    def get_headers(self, *arguments: Any, **options: Any) -> list[tuple[str, str]]:
+        """As of any HTTPException; no cache keeps the page."""
+        return [*super().get_headers(*arguments, **options), ("Cache-Control", "no-store")]

@@ -99,8 +99,8 @@ class LangPontSession(SessionInterface):
         finally:
             session.close()
         self._send_cookie(app, session, response, modified or saved is not None)
-        if session.showed_auth and "Cache-Control" not in response.headers:
-            response.headers["Cache-Control"] = "no-store"  # ASVS 14.3.2; a view that knows better sets its own
+        if session.showed_auth:
+            _store_nowhere(response)
         if saved is not None:
             outcome = "ok" if saved.durable else "not_durable"
             state.recorder.observe("request_save", "all", "none", outcome, time.perf_counter() - began)
@@ -155,11 +155,11 @@ class LangPontSession(SessionInterface):
             expires=self.get_expiration_time(app, session),
             **self._attributes(app),
         )
-        _vary_on_cookie(response)
+        _keep_out_of_caches(response)
 
     def _delete_cookie(self, app: Flask, response: Response) -> None:
         response.delete_cookie(self.get_cookie_name(app), **self._attributes(app))
-        _vary_on_cookie(response)
+        _keep_out_of_caches(response)
 
     def _attributes(self, app: Flask) -> dict[str, Any]:
         """The same on setting and on deleting: a browser ignores a deletion without them."""
@@ -227,6 +227,8 @@ def _store(session: Session, repository: SessionRepository) -> Saved | None:
     changes = dict(plan.changes)
     saved = repository.save(plan, session.walk)
     session.saved(changes, stored=saved.stored)
+    if session.permanence_changed and not plan.permanence_changed:
+        session.keep_permanence()
     if saved.ended:
         session.came_too_late()
     return saved
@@ -253,6 +255,18 @@ def _vary_on_cookie(response: Response) -> None:
         response.vary.add("Cookie")
     else:
         response.headers["Vary"] = "Cookie"  # nearly always, and a fifth of what taking a set of headers apart costs
+
+
+def _store_nowhere(response: Response) -> None:
+    """ASVS 14.3.2; a view that knows better sets its own."""
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"
+
+
+def _keep_out_of_caches(response: Response) -> None:
+    """A cookie that a cache gave to others, or gave back later, would be somebody else's session, or an old one."""
+    _vary_on_cookie(response)
+    _store_nowhere(response)
 
 
 def _refusal(app: Flask, refused: GrantRefused) -> Response:

@@ -11,12 +11,20 @@ from typing import Generic, TypeVar, cast
 
 from .exceptions import LangPontSessionError
 from .forks import renew_in_children
+from .lag import Deadline
 
 T = TypeVar("T")
+
+LEAST = 0.005
+"""Seconds. With less left than this nothing is asked any more."""
 
 
 class FlightLate(LangPontSessionError):
     """The answer of the one who asked first did not come in time."""
+
+
+class GivenUp(FlightLate):
+    """Who asked was interrupted, or had less time: that says nothing to who waits."""
 
 
 class _Flight(Generic[T]):
@@ -39,21 +47,32 @@ class Flights(Generic[T]):
         self._lock = threading.Lock()
         self._under_way: dict[str, _Flight[T]] = {}
 
-    def ask(self, key: str, question: Callable[[], T], timeout: float) -> tuple[T, bool]:
+    def ask(self, key: str, question: Callable[[float], T], timeout: float) -> tuple[T, bool]:
         """The answer, and whether it is somebody else's, whose question began before this one.
 
-        :param question: called unless it is under way for that key. What it raises is raised for all who wait.
-        :param timeout: seconds to wait for somebody else's answer.
-        :raises FlightLate: it did not come in time.
+        :param question: called, with the seconds that it may take, unless it is under way for that key. What it raises
+            is raised for all who wait, but if it was given up: then one of them asks anew.
+        :param timeout: seconds to wait for the answer.
+        :raises FlightLate: somebody else's did not come in time.
         """
-        with self._lock:
-            flight = self._under_way.get(key)
+        deadline, seconds = Deadline.after(timeout), timeout
+        while True:
+            with self._lock:
+                flight = self._under_way.get(key)
+                if flight is None:
+                    mine = self._under_way[key] = _Flight[T]()
             if flight is None:
-                mine = self._under_way[key] = _Flight[T]()
-        if flight is not None:
-            return self._wait(flight, timeout), True
+                return self._asked(key, mine, question, seconds), False
+            try:
+                return self._wait(flight, seconds), True
+            except GivenUp:
+                seconds = deadline.left()
+                if seconds < LEAST:
+                    raise
+
+    def _asked(self, key: str, mine: _Flight[T], question: Callable[[float], T], seconds: float) -> T:
         try:
-            answer = mine.answer = question()
+            answer = mine.answer = question(seconds)
         except BaseException as error:
             mine.error = error
             raise
@@ -61,14 +80,13 @@ class Flights(Generic[T]):
             with self._lock:
                 self._under_way.pop(key, None)
             mine.landed.set()
-        return answer, False
+        return answer
 
-    def _wait(self, flight: _Flight[T], timeout: float) -> T:
-        if not flight.landed.wait(timeout):
+    def _wait(self, flight: _Flight[T], seconds: float) -> T:
+        if not Deadline.after(seconds).wait(flight.landed.wait):
             raise FlightLate("somebody else's question is still under way")
         if flight.error is None:
             return cast(T, flight.answer)
         if not isinstance(flight.error, Exception) or getattr(flight.error, "timed_out", False):
-            # Who asked was interrupted, or had less time: that says nothing to who waits.
-            raise FlightLate("somebody else's question was given up")
+            raise GivenUp("somebody else's question was given up")
         raise flight.error

@@ -78,7 +78,7 @@ class Health:
     :param threshold: cheap failures in a row that open a breaker.
     :param local_ttl: seconds a local copy may be used; the age of an outage at which level 2 becomes 3.
     :param on_change: called with (old level, new level) after the level changed; must not raise or block.
-    :param on_lost: called with (store, direction, error class) when a breaker opened; must not raise or block.
+    :param on_lost: called with (the last error, direction) when a breaker opened; must not raise or block.
     :param on_failure: called with the store at every failure that concerns health: somebody should look at it, so
         that an outage is noticed without waiting for more requests to fail; must not raise or block.
     :param slow: seconds above which a call to a Redis is a slow one.
@@ -96,7 +96,7 @@ class Health:
         threshold: int = 3,
         local_ttl: float = 1800,
         on_change: Callable[[int, int], None] = lambda old, new: None,
-        on_lost: Callable[[str, str, str], None] = lambda store, direction, cause: None,
+        on_lost: Callable[[StoreError, str], None] = lambda error, direction: None,
         on_failure: Callable[[str], None] = lambda store: None,
         slow: float = math.inf,
         on_slow: Callable[[str], None] = lambda store: None,
@@ -240,12 +240,22 @@ class Health:
             self._on_failure(error.store)
         return ways
 
+    def answers(self, store: str) -> int:
+        """How many requests a store has answered, about: whether it grows says whether it answers."""
+        breakers = (self.breakers.get((store, way)) for way in (READ, WRITE))
+        return sum(breaker.answers for breaker in breakers if breaker is not None)
+
+    def doubted(self, store: str) -> None:
+        """A store did not answer a process that was late itself: the monitor has to say whose fault it is."""
+        if (store, READ) in self.breakers:
+            self._on_failure(store)
+
     def _count(self, error: StoreError, direction: str) -> None:
         at_once = error.timed_out or error.error_class in _AT_ONCE
         breaker = self.breakers.get((error.store, direction))
         if breaker and breaker.failed(self._clock(), error.error_class.name, at_once=at_once):
             self._changed()
-            self._on_lost(error.store, direction, error.error_class.name.lower())
+            self._on_lost(error, direction)
 
     def close(self, store: str, direction: str) -> None:
         """For the monitor only: the store is healthy again and nothing waits for it."""

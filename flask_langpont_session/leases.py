@@ -18,7 +18,15 @@ DEGRADED_VERIFY_MS = 2_000
 """While Redis is unhealthy this worker asks the database at most every two seconds for one session."""
 
 TOMBSTONE_MS = 3_600_000
-"""How long a tombstone is kept in Redis: VERIFY + GRACE + the longest request, generously."""
+"""How long a tombstone is kept in Redis at least (one hour); see :attr:`LeaseTerms.tombstone_ms`."""
+
+LONGEST_REQUEST_MS = 1_800_000
+"""How long a request may go on with what it has read (half an hour): it may try to write so much later."""
+
+CLOCK_TOLERANCE_MS = 1_000
+"""How far clocks may be apart. A confirmation that lies further in the future is none."""
+
+_SHORTEST_RENEWAL_MS = 1_000
 
 SLIDE_AFTER = 0.25
 """The share of the idle time that passes before its expiry is moved: one write instead of one per read."""
@@ -34,6 +42,17 @@ class LeaseTerms:
 
     verify_ms: int
     grace_ms: int
+
+    @property
+    def tombstone_ms(self) -> int:
+        """How long the end of a session is remembered in Redis, and beyond the life of copies in a worker: as long as
+        anything may believe, or write, what was true before."""
+        return max(TOMBSTONE_MS, self.verify_ms + self.grace_ms + LONGEST_REQUEST_MS)
+
+    @property
+    def renewal_ms(self) -> int:
+        """How often a tombstone is written again of which the database has not heard: several times in its life."""
+        return max(_SHORTEST_RENEWAL_MS, min((self.verify_ms + self.grace_ms) // 2, self.tombstone_ms // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +107,10 @@ class Copy(NamedTuple):
         """Whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
         return self.row.version >= self.floor
 
+    def is_younger_than(self, ms: int) -> bool:
+        """Whether it was confirmed at most so long ago, and not in the future: that would never run out."""
+        return -CLOCK_TOLERANCE_MS <= self.age_ms <= ms
+
     @property
     def is_in_time(self) -> bool:
         """Whether neither expiry has passed."""
@@ -102,7 +125,8 @@ def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
     return (
         copy.is_current
         and copy.is_unbroken
-        and copy.age_ms <= terms.verify_ms > 0
+        and terms.verify_ms > 0
+        and copy.is_younger_than(terms.verify_ms)
         and copy.is_in_time
         and not life.is_slide_due(copy.row, copy.now_ms)
     )
@@ -116,14 +140,14 @@ def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool)
     :param only_grace: GRACE counts in any case: a privileged role, or a database that is only busy.
     """
     bound = LONGEST_UNCONFIRMED_MS if copy.is_unbroken and not only_grace else terms.grace_ms
-    return copy.is_current and copy.is_in_time and copy.age_ms <= bound
+    return copy.is_current and copy.is_in_time and copy.is_younger_than(bound)
 
 
 def survives_everything_down(copy: Copy, terms: LeaseTerms, *, privileged: bool) -> bool:
     """Whether this worker's own copy may be used although neither Redis nor the database answers."""
-    return not privileged and copy.is_current and copy.is_in_time and copy.age_ms <= terms.grace_ms
+    return not privileged and copy.is_current and copy.is_in_time and copy.is_younger_than(terms.grace_ms)
 
 
 def was_just_asked(copy: Copy) -> bool:
     """While Redis is unhealthy: whether this worker asked the database so recently that it need not do so again."""
-    return copy.is_current and copy.is_in_time and copy.age_ms <= DEGRADED_VERIFY_MS
+    return copy.is_current and copy.is_in_time and copy.is_younger_than(DEGRADED_VERIFY_MS)

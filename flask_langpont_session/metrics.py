@@ -70,8 +70,8 @@ class Measure(NamedTuple):
     """What is measured that is no operation.
 
     :param name: ``payload`` (bytes of the changed fields of a category), ``pool_wait`` (milliseconds until a connection
-        was there, when none lay ready).
-    :param of: the session category, or the store.
+        was there, when none lay ready), ``process_lag`` (milliseconds, see :attr:`.lag.Lag.longest`).
+    :param of: the session category, the store, or ``process``.
     """
 
     name: str

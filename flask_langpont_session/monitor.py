@@ -22,6 +22,7 @@ from typing import Any
 from . import events
 from .forks import renew_in_children
 from .health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE
+from .lag import PROCESS, Lag
 from .reconciler import EVERYWHERE, Reconciler, answering, answering_shards
 from .repository import SessionRepository
 from .stores.base import ErrorClass, StoreError, role_of, shard_of
@@ -37,6 +38,12 @@ GOOD_PROBES = 2
 
 SLOW_PROBES = 2
 """Slow probes in a row that confirm that a store is slow."""
+
+LATE_PROBES = 3
+"""Probes without an answer in a row that tell a late process more than the answers that its requests had meanwhile."""
+
+_LEAST_PACE = 0.2
+"""The share of the patience with a Redis that a late process has at least."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _REFUSED_PAUSE = 3.0
@@ -63,16 +70,6 @@ _COPIES_LINGER = 5.0
 worker's last announcement that it is in an outage."""
 
 
-def own_lag(seconds: float = 0.01) -> float:
-    """How much later than asked for this process goes on after a pause: what is slow then is not a store.
-
-    :param seconds: of the pause.
-    """
-    began = time.monotonic()
-    time.sleep(seconds)
-    return time.monotonic() - began - seconds
-
-
 class Monitor:
     """Probes the stores of one repository.
 
@@ -92,7 +89,9 @@ class Monitor:
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
+        lag: Lag = PROCESS,
     ) -> None:
+        self._lag = lag
         self._repository = repository
         self._health = repository.health
         self._journal = repository.journal
@@ -103,8 +102,7 @@ class Monitor:
         self._attend = attend
         self._clock = clock
         self._rng = rng or random.Random()
-        terms = repository.settings.lease_terms
-        self._renewal = max(_LONGEST_PAUSE, (terms.verify_ms + terms.grace_ms) / 2000)
+        self._renewal = repository.settings.lease_terms.renewal_ms / 1000
         self._patience = {
             PRIMARY: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
             REPLICA: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
@@ -136,6 +134,7 @@ class Monitor:
         self._pauses: dict[str, float] = {}
         self._next_probe: dict[str, float] = {}
         self._next_canary = 0.0
+        self._overtimes = self._lag.overtimes
         self._rounds = 0
         self._published: frozenset[str] = frozenset()
         self._next_announcement = 0.0
@@ -227,6 +226,7 @@ class Monitor:
 
     def _tick(self) -> None:
         self._repository.database.end_overdue()
+        self._repository.recorder.measure("process_lag", "process", self._lag.longest * 1000)
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
         self.share_outage()
@@ -287,7 +287,7 @@ class Monitor:
         shards = answering_shards(self._repository)
         if redis or database:
             self._replay(redis, database, shards)
-        if redis and not database and self._clock() >= self._next_renewal:
+        if redis and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
         if redis and not lost and not self._somebody_needs_copies():
             self._guarded(self._journal.clear_copies)
@@ -356,11 +356,12 @@ class Monitor:
         self._suspects.update(stores - self._known)
         self._known = stores
         # Where one store is lost the others carry its load: whether they can is worth knowing at once.
-        if due or lost - self._lost or self._siblings_are_in_trouble():
+        overtimes, self._overtimes = self._overtimes, self._lag.overtimes
+        if due or lost - self._lost or overtimes != self._overtimes or self._siblings_are_in_trouble():
             self._suspects.update(stores)
         self._lost = lost
         suspects, self._suspects = self._suspects, set()
-        for store in suspects:
+        for store in sorted(suspects, key=lambda store: role_of(store) == DATABASE):  # which may take its time
             if store not in lost:  # those have probes of their own
                 self._send_canary(store)
         slow, self._slow_suspects = self._slow_suspects, set()
@@ -372,14 +373,22 @@ class Monitor:
     def _is_slow(self, store: str) -> bool:
         """Whether several probes find it slow, too, while this process itself is not held up."""
         for _ in range(SLOW_PROBES):
+            late = self._lag.late()
             try:
                 self._look_at(store)
             except StoreError as error:
                 self._health.failed(error, READ)
                 return False
-            if self._took.get(store, 0.0) <= self._slow or own_lag() > self._slow / 2:
+            if not self._took_too_long(self._took.get(store, 0.0), late):
                 return False
         return True
+
+    def _took_too_long(self, took: float, late: float) -> bool:
+        """Whether it was the store that took a probe so many seconds.
+
+        :param late: what this process had been late before it, see :meth:`Lag.late`.
+        """
+        return took > self._slow and not self._lag.is_late(took, late)
 
     def _send_canary(self, store: str) -> None:
         # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
@@ -389,14 +398,33 @@ class Monitor:
                 break
             except StoreError as error:
                 self._health.failed(error, READ)
+                if error.error_class is ErrorClass.LOCAL:
+                    self._suspects.add(store)
             if not self._health.is_whole(store):
                 break
         if role_of(store) == PRIMARY and self._health.is_whole(store):
             self._look_for_losses(store)
 
     def _look_at(self, store: str) -> None:
-        role = role_of(store)
-        self._probes[role](store, self._patience[role])
+        """One probe. A late process repeats one that it had no answer to while requests had theirs.
+
+        :raises StoreError: the store's, or of class L: this process has not found out.
+        """
+        for number in range(LATE_PROBES, 0, -1):
+            answers, late = self._health.answers(store), self._lag.late()
+            patience = self._patience_with(role_of(store))
+            try:
+                self._probes[role_of(store)](store, patience)
+                return
+            except StoreError as error:
+                is_clear = self._health.answers(store) == answers or not self._lag.is_late(patience, late)
+                if number == 1 or is_clear or not error.timed_out:
+                    raise
+
+    def _patience_with(self, role: str) -> float:
+        """Seconds. A late process waits longer by itself, and shall know soon all the same; but a call of the database
+        has to wait for its turn again and again."""
+        return self._patience[role] * (1.0 if role == DATABASE else max(_LEAST_PACE, self._lag.pace))
 
     def _look_for_losses(self, store: str = PRIMARY) -> None:
         """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
@@ -413,7 +441,7 @@ class Monitor:
 
     def _probe(self, store: str) -> None:
         """One probe of a store that requests do not use."""
-        began = self._clock()
+        began, late = self._clock(), self._lag.late()
         self._took.pop(store, None)
         try:
             healthy = self._probes[role_of(store)](store, _PROBE_TIMEOUT)
@@ -421,7 +449,7 @@ class Monitor:
             healthy = frozenset()
         took = self._took.get(store, self._clock() - began)
         recovered = healthy & {way for name, way in self._health.open_stores() if name == store}
-        if not recovered or took > self._slow:
+        if not recovered or self._took_too_long(took, late):
             self._good[store] = 0
             longest = _REFUSED_PAUSE if self._is_refused(store) else _LONGEST_PAUSE
             pause = self._pauses[store] = min(longest, self._pauses.get(store, _FIRST_PAUSE / 2) * 2)

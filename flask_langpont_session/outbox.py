@@ -20,7 +20,7 @@ from .losses import Loss, Losses
 from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Plan
-from .stores.base import CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
+from .stores.base import CategoryChange, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from .stores.journal import Carry, Journal, Overlay, PendingWrite
 from .stores.journal_entries import WIPED_FIELD, Basis
 from .stores.local import LocalAuth
@@ -175,11 +175,19 @@ class Outbox:
         carry = None
         if plan.carries and plan.origin and not shadow:
             carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
-        return bool(entries or carry) and self._put(entries, carry)
+        copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
+        return bool(entries or carry) and self._put(entries, carry, copies)
 
-    def _put(self, entries: Sequence[PendingWrite], carry: Carry | None) -> bool:
+    def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
+        """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
+        assert plan.target is not None
+        of_user = {AUTH} if kind == SIGNED_IN else set()
+        names = self._visibility.kept_locally - of_user - set(plan.carries)
+        return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
+
+    def _put(self, entries: Sequence[PendingWrite], carry: Carry | None, copies: Sequence[SharedCopy] = ()) -> bool:
         try:
-            for lost in self._journal.put(entries, carry):
+            for lost in self._journal.put(entries, carry, copies):
                 self._losses.note(Loss.MERGE_CONFLICTS, "made without reading", lost.category)
         except StoreError as error:
             self._failed(error)

@@ -69,6 +69,9 @@ _TIMEOUT = 2.0
 _PATIENCE = 10.0
 """Seconds for a batch of rows."""
 
+_LONG_AGO = 1
+"""Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""
+
 _BATCH = 500
 
 _AT_ONCE = 10
@@ -393,18 +396,16 @@ class Reconciler:
             settled |= self._merge_auth(group)
         return bool(settled)
 
-    def _merge_groups(self, waiting: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
+    def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is settled, one way or the other."""
-        groups, replies = self._send([entry for group in waiting for entry in group])
-        gone = [number for number, reply in enumerate(replies) if isinstance(reply, Merged) and reply.status == "gone"]
-        if gone and database:
-            # Redis lost sessions that SQL may still know.
-            for number in gone:
-                groups[number], replies[number] = self._merge_again(groups[number])
         settled: list[PendingWrite] = []
-        for group, reply in zip(groups, replies, strict=True):
+        failed: StoreError | None = None
+        for group, reply in self._send(groups):
+            if database and isinstance(reply, Merged) and reply.status == "gone":
+                reply = self._merge_again(group)  # Redis lost a session that SQL may still know
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
+                    failed = reply
                     continue
                 self._drop(group, "refused")
             elif reply.status in ("gone", "late"):
@@ -416,22 +417,26 @@ class Reconciler:
             settled += group
         for category, lost in self._journal.forget_writes(settled, self._copies(settled)).items():
             self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
-        failed = next((reply for reply in replies if isinstance(reply, StoreError)), None)
-        if failed is not None and failed.error_class is not ErrorClass.DATA:
+        if failed is not None:
             raise failed
         return set(settled)
 
-    def _send(self, entries: Iterable[PendingWrite]) -> tuple[list[list[PendingWrite]], list[Merged | StoreError]]:
-        """Send what waits, all in one round trip: what was sent, by category, and what became of each.
+    def _send(
+        self, groups: Sequence[Sequence[PendingWrite]]
+    ) -> list[tuple[Sequence[PendingWrite], Merged | StoreError]]:
+        """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
         """
-        write_id, now, waiting = new_write_id(), time.monotonic(), list(entries)
-        moments_ms = {entry.digest: self._redis.estimated_ms(entry.digest, now) for entry in waiting}
-        groups = _by_category(self._journal.mark_sent(waiting, write_id, moments_ms))
-        merges = [self._merge_for(group) for group in groups]
-        return groups, self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        write_id, now = new_write_id(), time.monotonic()
+        digests = {group[0].digest for group in groups}
+        moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
+        marked = self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
+        sent = _by_category(marked)
+        merges = [self._merge_for(group) for group in sent]
+        replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
+        return list(zip(sent, replies, strict=True))
 
     def _merge_for(self, group: Sequence[PendingWrite]) -> Merge:
         first = group[0]
@@ -439,16 +444,16 @@ class Reconciler:
         steps = [_step(entry) for entry in group]
         return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
 
-    def _merge_again(self, group: list[PendingWrite]) -> tuple[list[PendingWrite], Merged | StoreError]:
-        """Of a session that Redis does not know: as the database says. What was sent, and what became of it."""
+    def _merge_again(self, group: Sequence[PendingWrite]) -> Merged | StoreError:
+        """Of a session that Redis does not know: as the database says."""
         try:
             row = self._push(group[0].digest)
         except StoreError as error:
-            return group, error
+            return error
         if row is None:
-            return group, Merged("dead")
-        groups, replies = self._send(group)
-        return (groups[0], replies[0]) if groups else ([], Merged("late"))
+            return Merged("dead")
+        again = self._send([group])
+        return again[0][1] if again and len(again[0][0]) == len(group) else Merged("late")
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -487,7 +492,7 @@ class Reconciler:
         while row is not None:
             change = CategoryChange(life_ms=0)
             for entry in group:
-                if _may_apply(entry, row):
+                if not self._is_right(entry.field) and _may_apply(entry, row):
                     change.put(entry.field, entry.value)
             if not change or self._update(row, change):
                 applied = len(change.writes)
@@ -497,6 +502,11 @@ class Reconciler:
                 return set(group)
             row = self._push(row.digest)  # another one was faster: again, with what is there now
         return self._drop(group, "session over")
+
+    def _is_right(self, key: str) -> bool:
+        """Users and rights never wait here: where one does, it was not put there by this package."""
+        settings = self._repository.settings
+        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
         updated = self._database.update(
@@ -535,8 +545,7 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
 
 
 def _where_absent(key: str, value: bytes) -> MergeStep:
-    # Acknowledged long ago: whatever was written under the present id is later, though it may be merged later, too.
-    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=1)
+    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=_LONG_AGO)
 
 
 def _step(entry: PendingWrite) -> MergeStep:

@@ -202,7 +202,7 @@ class SessionRepository:
             return self._load_anonymous(sid, walk, life, Verdict.DEAD)
         if loaded.row and AUTH in overlay.writes:
             shown = dict(loaded.fields[AUTH])
-            apply_writes(shown, overlay.writes[AUTH], {})
+            apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
             loaded.fields[AUTH] = shown
         self._show(loaded, others, sid, walk, heard, overlay)
         self._count_load(loaded, walk, life)
@@ -215,6 +215,8 @@ class SessionRepository:
         overlay = self._outbox.overlay(sid.digest, shadow=loaded.shadow)
         heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
         self._show(loaded, (category,), sid, walk, heard, overlay)
+        if kind != SIGNED_IN:
+            self._withhold_identity(loaded)
 
     def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
@@ -223,8 +225,19 @@ class SessionRepository:
         heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
         self._show(loaded, names, sid, walk, heard, overlay)
+        self._withhold_identity(loaded)
         self._count_load(loaded, walk, life)
         return loaded
+
+    def _withhold_identity(self, loaded: Loaded) -> None:
+        """Without a row in the database there is neither user nor right, whatever a record, copy or journal says."""
+        if fields := loaded.fields.get(AUTH):
+            loaded.fields[AUTH] = self._ordinary(fields)
+
+    def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
+        """Auth data without users and rights: what may be stored elsewhere than in a row."""
+        users, rights = self.settings.user_key_patterns, self.settings.privilege_key_patterns
+        return {key: value for key, value in fields.items() if key not in users and key not in rights}
 
     def _read(
         self, sid: SessionId, walk: Walk, life: Life, names: tuple[str, ...], *, kind: str, shadow: bool = False
@@ -442,6 +455,7 @@ class SessionRepository:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
+        is_confirmed = plan.loaded is not None and plan.loaded.sources.get(AUTH) == DATABASE
         began, number = self._clock(), None
 
         def write(row: AuthRow) -> AuthRow | None:
@@ -450,11 +464,12 @@ class SessionRepository:
             return self._compare_and_set(row, apply_change(row.payload, change), plan, walk)
 
         try:
-            updated = self._compete(row, write, walk)
+            updated = self._compete(row, write, walk, is_confirmed=is_confirmed)
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
             self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest))
+            plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
         if updated is None or updated.state is not RowState.VALID:
             self._settle_revoked(row.digest, row.version, walk, in_database=True)
@@ -463,23 +478,32 @@ class SessionRepository:
         self.local.put_auth(updated, began, change=number)
         return updated
 
-    def _compete(self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk) -> AuthRow | None:
+    def _compete(
+        self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk, *, is_confirmed: bool = False
+    ) -> AuthRow | None:
         """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
 
         :param write: writes the row that follows from one; None: that one is not the present one.
+        :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
+            but nothing that lasts is made of it.
         :raises StoreError: the database did not answer, or others were faster every time.
         """
+        current: AuthRow | None = row if is_confirmed else self._present(row, walk)
         for _ in range(_UPDATE_TRIES):
-            updated = write(row)
-            if updated is not None:
-                return updated
-            current = self._reload(row.digest, walk)
-            if current is not None and current.state is RowState.IDLE_EXPIRED:
-                current = self._reload_in_use(current, row.idle_expires_at, walk)
             if current is None or current.state is not RowState.VALID:
                 return None
-            row = current
+            updated = write(current)
+            if updated is not None:
+                return updated
+            current = self._present(current, walk)
         raise walk.gave_up(DATABASE, "TooManyConflicts")
+
+    def _present(self, row: AuthRow, walk: Walk) -> AuthRow | None:
+        """What the database says of a row now, with the later of the idle expiries."""
+        current = self._reload(row.digest, walk)
+        if current is not None and current.state is RowState.IDLE_EXPIRED:
+            current = self._reload_in_use(current, row.idle_expires_at, walk)
+        return current
 
     def _reload(self, digest: str, walk: Walk, idle_seen: int | None = None) -> AuthRow | None:
         return walk.ask(

@@ -100,6 +100,8 @@ class Session(SessionMixin):
         self._renames: AuthRow | None = None
         # Categories of the origin that could not be taken along as a whole.
         self._carries: tuple[str, ...] = ()
+        # At a sign-in: the users of the session before, and what was carried over from it.
+        self._taken_from: tuple[Mapping[str, str], Carried] = {}, {}
         self._forced = False
         self._saved = False
         self._wants_cookie = False
@@ -374,7 +376,7 @@ class Session(SessionMixin):
                 raise UnsupportedValue(key, f"a user id is one value, not a {type(value).__name__}")
             if len(str(value)) > LONGEST_USER_ID or "\0" in str(value):
                 raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
-            self._begin_sign_in()
+            self._begin_sign_in(key, str(value))
             return True
         is_right = key in settings.privilege_key_patterns
         if self._kind != SIGNED_IN:
@@ -399,20 +401,31 @@ class Session(SessionMixin):
         is_lost_sign_in = self.target is not self.origin and not self.walk.can(DATABASE, WRITE)
         return self.is_in_doubt or is_lost_sign_in
 
-    def _begin_sign_in(self) -> None:
-        """From here on this request speaks for a new id; what may be carried over is taken along."""
+    def _begin_sign_in(self, user_key: str = "", user: str = "") -> None:
+        """From here on this request speaks for a new id; what may be carried over is taken along.
+
+        Of a session of another user, or of one that nobody can verify, that is what outlives a sign-out.
+
+        :param user_key: the key that is set; empty: it is a right.
+        """
         self._require_arbiter()
         self._grants = True
         if self._renames or not (self._minted and self._minted.kind == SIGNED_IN):
-            categories = self._repository.settings.carry_on_sign_in
-            carried = dict(self._carry(categories))
-            incomplete = self._incomplete(categories)
+            users, settings = self._users(), self._repository.settings
+            is_anothers = self.unverified or (bool(users) and users.get(user_key) != user)
+            categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
+            carried, incomplete = dict(self._carry(categories)), self._incomplete(categories)
+            self._taken_from = users, {} if is_anothers else dict(carried)
+            if is_anothers:
+                self._permanent = bool(self._permanent)  # that the other one is to be remembered says nothing of this
             if self._kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
                 # session has is somebody else's.
                 carried.update((k, v) for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH)
             self._restart(SIGNED_IN, carried)
             self._carries = incomplete
+        elif self._taken_from[0].get(user_key, user) != user:
+            self._give_back()
 
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
         """Of the categories that are taken along to another id, those that this request cannot take along as a whole:
@@ -423,6 +436,22 @@ class Session(SessionMixin):
         if self.origin is None or loaded.shadow or (self.walk.level == 0 and not loaded.gaps):
             return ()
         return tuple(categories)
+
+    def _users(self) -> Mapping[str, str]:
+        """The user keys that are set, as text."""
+        shown = {key: self.get(key) for key in self._repository.settings.user_keys}
+        return {key: str(value) for key, value in shown.items() if value is not None}
+
+    def _give_back(self) -> None:
+        """A later user key says that the session was another user's after all: what was taken from it goes again."""
+        _, taken = self._taken_from
+        stays = self._repository.settings.carry_on_sign_out
+        for key, encoded in taken.items():
+            if self._feature_of(key).category not in stays and self._now.assigned.get(key) == encoded:
+                self._now.delete(key, stored=False)
+        self._carries = tuple(name for name in self._carries if name in stays)
+        self._permanent = bool(self._permanent)
+        self._taken_from = {}, {}
 
     def _require_arbiter(self) -> None:
         if not self.walk.can(DATABASE, WRITE):
@@ -797,6 +826,10 @@ class Session(SessionMixin):
         self._now.settled()
         self._pending_end = self._pending_wipe = False
         self._renames = None
+
+    def keep_permanence(self) -> None:
+        """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
+        self._permanent = None
 
     def came_too_late(self) -> None:
         """The session ended before this request could save: it is what it would be now."""

@@ -185,7 +185,7 @@ class Verifier:
             if alone:
                 return load(timeout), False
             try:
-                return self._flights.ask(digest, lambda: load(timeout), timeout)
+                return self._flights.ask(digest, load, timeout)
             except FlightLate:
                 raise StoreError(DATABASE, ErrorClass.LOCAL, "SharedQueryLate", timed_out=True) from None
 

@@ -1,7 +1,8 @@
 """One request's way through the stores: which ones it may still ask, and how long it may still wait.
 
 The view is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
-to health, and the same walk goes on without it. All waits of the walk come out of one budget.
+to health, and the same walk goes on without it. All waits of the walk come out of one budget, in which the time that
+this process is late does not count.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from . import lag
 from .health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, View
+from .lag import no_answer
 from .metrics import Recorder
 from .stores.base import ErrorClass, StoreError, Wait, role_of
 
@@ -19,15 +22,20 @@ T = TypeVar("T")
 LEAST_WAIT = 0.005
 """Seconds. With less left than this no store is asked any more: it could not answer in time."""
 
+FIRST, FIRST_ANSWERS = 0.75, 50
+"""Seconds at least, beside the budget, for about so many answers of the database that are a process's first.
+Connections have to be made for them, and a Redis that is away may have used up what there was to be waited."""
+
 
 class Walk:
     """The stores as one request sees them, for sessions of one shard; see :meth:`to`.
 
     :param budget: seconds this request may wait for stores, all together.
+    :param clock: monotonic seconds.
     :param shard: of the session it is about.
     """
 
-    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "view")
+    __slots__ = ("_clock", "_health", "_lag", "_left", "_others", "_recorder", "_shard", "view")
 
     def __init__(
         self,
@@ -41,6 +49,7 @@ class Walk:
         self._recorder = recorder
         self._left = [budget]  # one number for the walks to all shards
         self._clock = clock
+        self._lag = lag.of(clock)
         self._shard = shard
         self._others: dict[str, Walk] | None = None  # by shard; most requests have to do with one only
         self.view: View = health.view(shard)
@@ -82,21 +91,22 @@ class Walk:
         :raises StoreError: after health was told, and the store is out for the rest of this walk.
         """
         left, clock = self._left[0], self._clock
-        allowed = timeout if timeout < left else left
+        is_first = store == DATABASE and self._health.answers(store) < FIRST_ANSWERS
+        allowed = max(FIRST, timeout) if is_first else timeout if timeout < left else left
         if allowed < LEAST_WAIT:
             self.view = self.view.without(store, direction)
             raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
-        began = clock()
+        began, late = clock(), self._lag.late()
         try:
-            answer = call(Wait(allowed, left))
+            answer = call(Wait(allowed, max(allowed, left)))
         except StoreError as error:
-            if error.timed_out and allowed < timeout:
-                # It was not given its time: that says nothing about the store, and must not open its breaker.
-                error = StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent", timed_out=True, sent=error.sent)
-            self._failed(error, direction, operation, clock() - began)
+            if error.timed_out:
+                error = self._judged(error, allowed, timeout, late)
+            self._failed(error, direction, operation, self._took(began, late))
             raise error from None
-        took = clock() - began
-        self._left[0] -= took
+        took = self._took(began, late)
+        if not is_first:
+            self._left[0] -= min(allowed, took)
         self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took)
         self._recorder.observe(operation, "all", store, "ok", took)
         return answer
@@ -122,8 +132,27 @@ class Walk:
         """Whether the primary takes reads and writes."""
         return self.can(PRIMARY, READ) and self.can(PRIMARY, WRITE)
 
+    def _took(self, began: float, late: float) -> float:
+        """Seconds that have passed for this process."""
+        return max(0.0, self._clock() - began - (self._lag.late() - late))
+
+    def _judged(self, error: StoreError, allowed: float, timeout: float, late: float) -> StoreError:
+        """What a time-out says. Of a store that was not given its time it says nothing, and must not open a breaker.
+
+        :param late: what :meth:`.lag.Lag.late` said before.
+        """
+        error_class, cause = error.error_class, no_answer(allowed, self._lag.late() - late)
+        if not error.concerns_health:
+            return error
+        if allowed < timeout:
+            error_class, cause = ErrorClass.LOCAL, "RequestBudgetSpent"
+        elif self._lag.is_late(allowed, late):
+            error_class, cause = ErrorClass.LOCAL, f"ProcessLate: {cause}"
+            self._health.doubted(error.store)
+        return StoreError(error.store, error_class, cause, timed_out=True, sent=error.sent)
+
     def _failed(self, error: StoreError, direction: str, operation: str, took: float) -> None:
-        self._left[0] -= took
+        self._left[0] = max(0.0, self._left[0] - took)
         role = role_of(error.store)
         self._recorder.observe(operation, "all", role, error.error_class.name.lower(), took)
         lost = self._health.failed(error, direction)

@@ -277,7 +277,7 @@ def joined(shared: bytes, own: bytes) -> bytes:
 def _read(data: bytes) -> Host | None:
     """None: nobody can read it."""
     try:
-        return msgspec.json.decode(data, type=Host) if data else Host()
+        return incidents.decode_host(data) if data else Host()
     except msgspec.MsgspecError:
         return None
 

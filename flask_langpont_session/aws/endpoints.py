@@ -146,6 +146,10 @@ class _Remembered(msgspec.Struct):
     configuration: Address | None = None
 
 
+_decode = msgspec.json.Decoder(_Remembered).decode
+"""Made at import, as :data:`.incidents.decode_host` is, and for the same reason."""
+
+
 class Memory:
     """The last good answer in a small file, so that a new process starts while AWS does not answer.
 
@@ -161,7 +165,7 @@ class Memory:
         if self._path is None:
             return None
         try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Remembered)
+            kept = _decode(self._path.read_bytes())
         except (OSError, msgspec.MsgspecError):
             return None
         if (kept.group, kept.region) != (self._name.group_id, self._name.region):

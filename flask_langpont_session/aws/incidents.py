@@ -158,6 +158,11 @@ class Host(msgspec.Struct):
         return not self.incidents and not self.queue
 
 
+decode_host = msgspec.json.Decoder(Host).decode
+"""Bytes → :class:`Host`. Made at import: the first time that msgspec looks at a type, a second thread at the same type
+can end the process. Raises :class:`msgspec.MsgspecError`."""
+
+
 _BY_NAME = {alert.name: alert for alert in ALERTS}
 
 

@@ -96,6 +96,7 @@ def data(
     for category, sizes in payloads.items():
         found += _distribution(names.PAYLOAD_BYTES, whole | {"Category": _ascii(category)}, sizes)
     found += _distribution(names.POOL_WAIT_TIME, whole, _together(figures.measured(interval, "pool_wait").values()))
+    found += _distribution(names.PROCESS_LAG, whole, _together(figures.measured(interval, "process_lag").values()))
     return found
 
 

@@ -90,6 +90,13 @@ POOL_WAIT_TIME = Metric(
     "p99",
     "Time until a connection was there, when none lay ready: waiting for the pool, connecting.",
 )
+PROCESS_LAG = Metric(
+    "ProcessLag",
+    "Milliseconds",
+    "p99",
+    "How late a worker went on when it wanted to: another thread held the interpreter's lock, or another process the "
+    "processor.",
+)
 METRICS_DROPPED = Metric(
     "MetricsDropped", "Count", "Sum", "Data that CloudWatch did not take, said when it takes some."
 )

@@ -118,6 +118,13 @@ class Collectors:
             multiprocess_mode="livemax",
             registry=self._registry,
         )
+        self.process_lag = Gauge(
+            "langpont_session_process_lag_seconds",
+            "How late a worker went on when it wanted to, at the most in the last second or two; rounded up to two "
+            "digits.",
+            multiprocess_mode="livemax",
+            registry=self._registry,
+        )
         self.active = Gauge(
             "langpont_session_active",
             "Sessions in use, of all hosts together; NaN while Redis cannot tell.",
@@ -180,6 +187,8 @@ class Collectors:
         for histogram, name in ((self.waits, "pool_wait"), (self.payloads, "payload")):
             for label, amounts in figures.measured(interval, name).items():
                 _observe(histogram.labels(label), amounts, unit=0.001 if histogram is self.waits else 1)
+        for amounts in figures.measured(interval, "process_lag").values():
+            self.process_lag.set(max(amounts) * 0.001)
         for event, metric in _LIFECYCLE.items():
             self.lifecycle.labels(event).inc(figures.counted(interval, metric))
         for name, (metric, _) in _EVENTS.items():

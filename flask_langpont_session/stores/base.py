@@ -87,7 +87,12 @@ class StoreError(LangPontSessionError):
         self.cause = cause
         self.timed_out = timed_out
         self.sent = timed_out if sent is None else sent
-        super().__init__(f"{store}: {error_class.name.lower().replace('_', ' ')} ({cause})")
+        super().__init__(f"{store}: {self.why}")
+
+    @property
+    def why(self) -> str:
+        """What happened, for people."""
+        return f"{self.error_class.name.lower().replace('_', ' ')} ({self.cause})"
 
     @property
     def concerns_health(self) -> bool:

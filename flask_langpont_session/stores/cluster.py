@@ -18,6 +18,8 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
 from redis.crc import key_slot
 
+from ..lag import Deadline
+from ..leases import TOMBSTONE_MS
 from .base import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
 from .directory import LEAST_WAIT, Directory
 from .fence import Canary, Fence
@@ -149,8 +151,10 @@ class ShardStore(RedisStore):
         waited: Callable[[float], None] = lambda seconds: None,
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
+        tombstone_ms: int = TOMBSTONE_MS,
     ) -> None:
         more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
+        more["tombstone_ms"] = tombstone_ms
         super().__init__(name, pool, prefix=prefix, fence=fence, **more)
         self._more = {**more, "prefix": prefix, "fence": fence, "directory": directory, "number": number}
         self._directory = directory
@@ -207,7 +211,7 @@ class _Asking(ShardStore):
         self,
         commands: Sequence[tuple[Any, ...]],
         timeout: float,
-        end: float,
+        end: Deadline,
         fits: Callable[[int, Any], bool],
         understand: Any,
     ) -> list[Any]:

@@ -23,6 +23,7 @@ from redis.connection import AbstractConnection, ConnectionPool
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from ..lag import Deadline
 from .names import Address, Names
 from .redis_errors import is_full
 
@@ -35,16 +36,10 @@ _FOR_EVER = 1e6
 _SOON = 0.001
 """Seconds by which a wait may end late: that saves a system call for nearly every reply."""
 
+_NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
+"""How a socket says that there is nothing to read, after a wait and at a look."""
+
 _PUSHED = ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler")
-
-
-class Deadline:
-    """When every wait of a connection ends, in monotonic seconds."""
-
-    __slots__ = ("at",)
-
-    def __init__(self) -> None:
-        self.at = math.inf
 
 
 class _Wire:
@@ -68,31 +63,40 @@ class _Wire:
         self._at_once = seconds == 0
 
     def sendall(self, data: bytes) -> None:
-        self._arm()
+        left = 0.0 if self._at_once else self._deadline.left()
+        if left < 0:
+            raise TimeoutError("the time for this is over")
+        self._arm(left)
         self._send(data)
 
     def recv(self, *arguments: Any) -> bytes:
-        self._arm()
-        received: bytes = self._socket.recv(*arguments)
+        received: bytes = self._take(self._socket.recv, *arguments)
         return received
 
     def recv_into(self, buffer: Any) -> int:
-        self._arm()
-        count: int = self._receive(buffer)
+        count: int = self._take(self._receive, buffer)
         return count
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
-    def _arm(self) -> None:
+    def _take(self, receive: Callable[..., Any], *arguments: Any) -> Any:
+        """What has arrived, also after the deadline: it may have come while this process was late."""
         if self._at_once:
-            self._armed = 0.0
-            self._socket.settimeout(0.0)
-            return
-        left = self._deadline.at - monotonic()
-        if left <= 0:
-            raise TimeoutError("the time for this is over")
-        if not 0 <= self._armed - left < _SOON:
+            self._arm(0.0)
+            return receive(*arguments)
+        left = max(0.0, self._deadline.at - monotonic())
+        while True:
+            self._arm(left)
+            try:
+                return receive(*arguments)
+            except _NOT_YET:
+                is_over, left = left == 0, max(0.0, self._deadline.left())
+                if is_over and left == 0:
+                    raise TimeoutError("the time for this is over") from None
+
+    def _arm(self, left: float) -> None:
+        if left == 0 or not 0 <= self._armed - left < _SOON:
             self._armed = left
             self._socket.settimeout(None if left > _FOR_EVER else left)
 
@@ -105,7 +109,7 @@ class Bounded:
     """Stands before a connection class of redis-py: it connects, greets, asks and listens until its deadline."""
 
     def __init__(self, **options: Any) -> None:
-        self.deadline = Deadline()
+        self.deadline = Deadline(math.inf)
         super().__init__(**options)
 
     def _connect(self) -> Any:
@@ -127,12 +131,12 @@ class Resolving(driver_connection.Connection):
     address: Address | None = None
 
     def _connect(self) -> socket.socket:
-        until = min(self.deadline.at, monotonic() + (self.socket_connect_timeout or math.inf))
-        addresses = self.names.addresses(self.host, self.port, until)
+        deadline = Deadline.after(min(self.deadline.left(), self.socket_connect_timeout or math.inf))
+        addresses = self.names.addresses(self.host, self.port, deadline.at)
         trouble: OSError = OSError("the name has no address")
         for number, address in enumerate(addresses):
             # None may use up the time of those behind it.
-            left = (until - monotonic()) / (len(addresses) - number)
+            left = deadline.left() / (len(addresses) - number)
             if left <= 0:
                 raise TimeoutError("the time to connect is over")
             try:
@@ -141,7 +145,7 @@ class Resolving(driver_connection.Connection):
                 trouble = error
                 continue
             self.address = address
-            left = max(_SOON, until - monotonic())
+            left = max(_SOON, deadline.left())
             connected.settimeout(None if left > _FOR_EVER else left)  # for TLS
             return connected
         raise trouble
@@ -258,13 +262,14 @@ class Pool:
             return False
 
     def _wait_or_make(self, until: float) -> Any:
-        began = monotonic()
+        began, deadline = monotonic(), Deadline(until)
         try:
-            return self._wait_for_one(min(until, began + self._patience)) or self._connected(until)
+            waiting = Deadline(min(until, began + self._patience))
+            return self._wait_for_one(waiting) or self._connected(monotonic() + deadline.left())
         finally:
             self._waited(monotonic() - began)
 
-    def _wait_for_one(self, until: float) -> Any:
+    def _wait_for_one(self, deadline: Deadline) -> Any:
         """A connection that somebody gave back just now; None: one may be made, and is counted already."""
         with self._free:
             self._waiting += 1
@@ -276,11 +281,9 @@ class Pool:
                         self._open += 1
                         self._most = max(self._most, self._open)
                         return None
-                    left = until - monotonic()
-                    if left <= 0 or not self._free.wait(left):
-                        if self.idle:
-                            continue
+                    if (left := deadline.left()) <= 0:
                         raise driver.MaxConnectionsError("no connection became free in time")
+                    self._free.wait(left)  # and look: one may have become free while this process was late
             finally:
                 self._waiting -= 1
 
@@ -368,7 +371,7 @@ def bound(connection: Any, until: float) -> None:
     """Have every wait of a connection end at a moment (monotonic seconds)."""
     deadline = getattr(connection, "deadline", None)
     if deadline is not None:
-        deadline.at = until
+        deadline.renew(until)
 
 
 def doubt(connection: Any) -> None:

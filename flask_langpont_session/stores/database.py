@@ -23,11 +23,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from ..bulkhead import Bulkhead, NoFreeSlot, StartedLate
+from ..bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
+from ..lag import PROCESS
 from . import tables as sql
-from .base import AuthRow, Changes, ErrorClass, Fields, Position, RowState, StoreError
-from .engines import PATIENT_SECONDS, Connections, make_engine
-from .sql_errors import NAME, OwnTransaction, leads_elsewhere, translated
+from .base import AuthRow, Changes, ErrorClass, Fields, Position, RowState, StoreError, Wait
+from .engines import OWN_SHARE, PATIENT_SECONDS, Connections, make_engine
+from .sql_errors import NAME, OwnTransaction, leads_elsewhere, translated, waited_for_a_lock
 
 __all__ = ["Database", "make_engine"]
 
@@ -49,9 +50,6 @@ meanwhile."""
 
 _SLIDE_AFTER = 0.25
 """The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
-
-_OVERDUE = frozenset({NoFreeSlot.__name__, StartedLate.__name__})
-"""Elsewhere a limit of our own; of a probe, which has a slot to itself, they say that the one before hangs."""
 
 _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """What a row may be whose idle expiry still decides something."""
@@ -363,7 +361,8 @@ class Database:
         try:
             self._bounded(self._probes, hasty if timeout < self.timeout else work, timeout, writing)
         except StoreError as error:
-            if error.cause in _OVERDUE:
+            if error.cause == NoFreeSlot.__name__:
+                # Elsewhere a limit of our own. A probe has a slot to itself: the one before hangs.
                 raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
             raise
 
@@ -401,11 +400,11 @@ class Database:
     # -- how a call runs -----------------------------------------------------------------------------------------
 
     def _in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
-        """Who has more time than a request is none, and takes neither its slots nor its time-outs.
+        """Who has more time than a request, without being one, takes neither its slots nor its time-outs.
 
         :param writing: what the call is for; what a read notes on the way is not that.
         """
-        if timeout is not None and timeout > self.timeout:
+        if timeout is not None and timeout > self.timeout and not isinstance(timeout, Wait):
             return self._patiently(work, timeout, writing=writing)
         return self._bounded(self._requests, work, self.timeout if timeout is None else timeout, writing)
 
@@ -418,10 +417,12 @@ class Database:
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
         beside = self._connections.beside_the_caller() if writing else nullcontext()
+        # A probe that hangs is not waited for by the next one, unless it may be this process that is late.
+        queue = bulkhead is not self._probes or PROCESS.is_behind
         with translated(self._noticed, writing=writing):
             try:
                 with beside:
-                    return bulkhead.call(work, timeout, queue=bulkhead is not self._probes)
+                    return bulkhead.call(lambda: _insisting(work, timeout), timeout, queue=queue)
             except OwnTransaction as error:
                 self._complain(error)
                 raise
@@ -497,6 +498,19 @@ class Database:
             if connection.execute(statement, {"key": row.digest, **values}).rowcount:
                 return changed
             return sql.one_row(connection, row.digest) or row
+
+
+def _insisting(work: Callable[[], T], timeout: float) -> T:
+    """Try again when a lock was not free in time, if this process is late: then so is its thread that has the lock."""
+    began = PROCESS.passed()
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            has_time = PROCESS.is_behind and PROCESS.passed() - began < timeout * OWN_SHARE
+            if not (has_time and waited_for_a_lock(error)):
+                raise
+        raise_if_given_up()
 
 
 def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:

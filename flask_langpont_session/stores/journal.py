@@ -307,17 +307,22 @@ class Journal:
 
     # -- writes --------------------------------------------------------------------------------------------------
 
-    def put(self, entries: Sequence[PendingWrite], carry: Carry | None = None) -> list[PendingWrite]:
+    def put(
+        self, entries: Sequence[PendingWrite], carry: Carry | None = None, copies: Iterable[SharedCopy] = ()
+    ) -> list[PendingWrite]:
         """Keep changes of a session until Redis takes them, all or none, in this order.
 
         A session that is revoked here absorbs them; its shadow does not.
 
         :param carry: data under a former id that is to be brought to the session as well.
+        :param copies: what is known of the session before these changes, see :meth:`publish_copies`.
         :return: those that were not kept because they were made without knowing what is there, and something is.
         :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
         now = self._now_ms()
         with self._adding() as db:
+            for copy in copies:
+                put_copy(db, copy)
             left_out = [
                 entry
                 for entry in entries

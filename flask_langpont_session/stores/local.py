@@ -80,12 +80,16 @@ class LocalCopies:
 
     :param size: how many auth copies, and as many category copies, are kept.
     :param ttl: seconds a copy is kept.
+    :param tombstone_ms: for how long after that the end of a session is remembered.
     :param clock: monotonic seconds.
     """
 
-    def __init__(self, size: int, ttl: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, size: int, ttl: float, *, tombstone_ms: int = TOMBSTONE_MS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._size = size
         self._ttl = ttl
+        self._tombstone_ms = tombstone_ms
         self._clock = clock
         self._begin()
         # Another thread may hold the lock, with a map half changed, at the moment of a fork.
@@ -100,7 +104,7 @@ class LocalCopies:
         )
         # As long as a copy can live plus as long as one in Redis is believed: nothing that could revive the session,
         # or what it had before, is left by then.
-        longest = self._ttl + max(TOMBSTONE_MS, LONGEST_UNCONFIRMED_MS) / 1000
+        longest = self._ttl + max(self._tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000
         self._floors = _Floors(10 * self._size, longest, self._clock)
         # Nearly every worker has seen nobody sign out yet, or is asked about somebody else.
         self._anyone_died = False

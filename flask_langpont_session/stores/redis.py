@@ -32,6 +32,7 @@ from redis.connection import ConnectionPool
 from ..categories import AUTH
 from ..forks import renew_in_children
 from ..health import PRIMARY
+from ..lag import PROCESS, Deadline
 from ..leases import TOMBSTONE_MS
 from . import redis_records as records
 from .base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Operation, StoreError, Wait, role_of
@@ -106,6 +107,7 @@ class RedisStore:
     :param waited: told the seconds until a connection was there, each time none lay ready.
     :param surprised: told the name of an error that stands in no table; it counts as unreachable.
     :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
+    :param tombstone_ms: the life of a tombstone.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class RedisStore:
         waited: Callable[[float], None] = lambda seconds: None,
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
+        tombstone_ms: int = TOMBSTONE_MS,
     ) -> None:
         self.name = name
         self.prefix = prefix
@@ -128,6 +131,7 @@ class RedisStore:
         )
         self._surprised = surprised
         self._connect_timeout = connect_timeout
+        self._tombstone_ms = tombstone_ms
         self._refusal = ""
         renew_in_children(self, RedisStore._begin)  # the parent goes on using its connections
 
@@ -395,15 +399,16 @@ class RedisStore:
         connection = None
         try:
             connection = self.connections.new()
-            connect(connection, monotonic() + self._to_connect(timeout))
+            # A late process, which waits longer by itself, shall not wait five times as long for this as for an answer.
+            connect(connection, monotonic() + (timeout if PROCESS.is_behind else self._to_connect(timeout)))
             if not connection.redis_connect_func:
                 self.fence.ask(connection)  # a ready client's connections do not introduce themselves
-            began = monotonic()
-            bound(connection, began + timeout)
+            began = PROCESS.passed()
+            bound(connection, monotonic() + timeout)
             replies = _ask(connection, [one.command for one in asked])
             if any(isinstance(reply, driver.NoScriptError) for reply in replies):
                 replies = _ask(connection, [one.spelled_out or one.command for one in asked])
-            took = monotonic() - began
+            took = PROCESS.passed() - began
             for error in filter(_is_refusal, replies):
                 raise error
             if not all(one.fits(reply) for one, reply in zip(asked, replies, strict=True)):
@@ -425,7 +430,7 @@ class RedisStore:
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
         names = [AUTH, *(name for name in categories if name != AUTH)]
-        return (BURY, [self.key(n, digest) for n in names], [digest, version, TOMBSTONE_MS])
+        return (BURY, [self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])
 
     def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> _Call:
         meta = (
@@ -446,15 +451,15 @@ class RedisStore:
         :param refusals: return what the server refused among the replies.
         """
         began = monotonic()
-        end = began + self._whole(timeout)
+        end = Deadline.after(self._whole(timeout))
         by_now = self.fence.estimated_ms(began)
         replies = self._run(calls(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals)
         late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
         if late is None:
             return replies
-        # It is in time all the same: the server's clock was set, and nothing was written.
+        # It is in time all the same: the server's clock was set, or this process was late; nothing was written.
         self.fence.note_clock(self.fence.server, late[1], began)
-        left = min(timeout, end - monotonic())
+        left = min(timeout, end.left())
         if left < _LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
         return self._run(calls(late[1] + int(left * 1000)), left, refusals=refusals)
@@ -503,13 +508,12 @@ class RedisStore:
         :param understand: gets good replies, and who sent them, before the connection is used by anybody else; False:
             they belong to another question, so that nothing this connection says can be believed any more.
         """
-        began = monotonic()
-        end = began + self._whole(timeout)
+        end = Deadline.after(self._whole(timeout))
         replies = self._exchange(commands, timeout, end, fits, understand)
         if _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
-            if end - monotonic() > _LEAST:
+            if end.left() > _LEAST:
                 replies = self._exchange(commands, timeout, end, fits, understand)
         for reply in replies:
             if _is_refusal(reply) and not isinstance(reply, driver.NoScriptError) and not refusals:
@@ -520,14 +524,14 @@ class RedisStore:
         self,
         commands: Sequence[tuple[Any, ...]],
         timeout: float,
-        end: float,
+        end: Deadline,
         fits: Callable[[int, Any], bool],
         understand: _Understand | None,
     ) -> list[Any]:
         connection, clean = None, False
         try:
-            connection = self.connections.take(min(end, monotonic() + self._to_connect(timeout)))
-            bound(connection, min(end, monotonic() + timeout))
+            connection = self.connections.take(monotonic() + min(end.left(), self._to_connect(timeout)))
+            bound(connection, monotonic() + min(end.left(), timeout))
             replies = _ask(connection, commands)
             refused = False
             for number, reply in enumerate(replies):

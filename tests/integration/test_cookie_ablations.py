@@ -28,7 +28,7 @@ Function = Callable[..., Any]
 
 def the_dead_cannot_sign_in(sign_in: Function) -> Function:
     """Without C1: setting a user key is plain data for whoever comes with a dead id."""
-    return lambda self: None if self._load().shadow else sign_in(self)
+    return lambda self, *user: None if self._load().shadow else sign_in(self, *user)
 
 
 def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
@@ -88,8 +88,13 @@ def writes_are_not_guarded(write: Function) -> Function:
 
 
 def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:
-    """Setting it gives nobody a new id."""
-    return lambda self, key, value, encoded: True
+    """Setting it gives nobody a new id, and what is read of it is not looked at either."""
+
+    def store(self: Any, key: str, value: Any, encoded: bytes) -> bool:
+        self._repository._withhold_identity = lambda loaded: None
+        return True
+
+    return store
 
 
 def a_token_outlives_its_session(csrf_token: Function) -> Function:

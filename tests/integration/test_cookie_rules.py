@@ -151,12 +151,12 @@ def test_nothing_worth_keeping_is_worth_no_cookie(app: Flask, primary: Valkey) -
 
 
 def test_the_cookie_holds_an_id_a_kind_and_a_flag(app: Flask) -> None:
-    """99 characters, nothing of the session in it; the kind never changes for an id."""
+    """106 characters, nothing of the session in it; the kind never changes for an id."""
     client = visitor(app)
-    assert re.fullmatch(r"[\w-]{43}\.as\.[0-9a-f]{8}\.[\w-]{43}", client.cookie)
-    assert re.fullmatch(r"[\w-]{43}\.us\.[0-9a-f]{8}\.[\w-]{43}", signed_in(app).cookie)
+    assert re.fullmatch(r"[\w-]{43}\.as\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", client.cookie)
+    assert re.fullmatch(r"[\w-]{43}\.us\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", signed_in(app).cookie)
     permanent = cookie_of(client.post("/permanent/1")) or ""
-    assert re.fullmatch(r"[\w-]{43}\.ap\.[0-9a-f]{8}\.[\w-]{43}", permanent)
+    assert re.fullmatch(r"[\w-]{43}\.ap\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", permanent)
     assert permanent.split(".")[0] == client.cookie.split(".")[0]
 
 
@@ -543,7 +543,7 @@ def test_flask_s_cookie_settings_are_read_live(app: Flask) -> None:
 def test_the_first_cookie_with_a_good_signature_counts(app: Flask) -> None:
     """Cookie tossing: bad ones in front are passed over, good ones behind are not looked at; it is counted."""
     mine, other = visitor(app).cookie, signed_in(app, "8").cookie
-    forged = f"{'A' * 43}.us.aaaaaa.{'A' * 43}"
+    forged = f"{'A' * 43}.us.aaaaaaaa.AAAAAA.{'A' * 43}"
     before = parts(app).recorder.counters().get("duplicate_cookies", 0)
     assert send(app, f"session={forged}; session=; session={mine}; session={other}").json == {"lang": "jp"}
     assert send(app, f"session={other}; session={mine}").json["_user_id"] == "8"
@@ -572,7 +572,7 @@ def _other_key() -> str:
 
 def bad_values(good: str) -> dict[str, str]:
     """Cookie values that are not ours, most of them made from one that is."""
-    sid, flags, stamp, signature = good.split(".")
+    sid, flags, stamp, key, signature = good.split(".")
     return {
         "empty": "",
         "space": " ",
@@ -591,21 +591,23 @@ def bad_values(good: str) -> dict[str, str]:
         "emoji": "😀".encode().decode("latin-1") * 20,
         "a key of ours": f"session:auth:{{{digest_of(sid)}}}",
         "the digest": digest_of(sid),
-        "the digest as id": f"{digest_of(sid)}.{flags}.{stamp}.{signature}",
+        "the digest as id": f"{digest_of(sid)}.{flags}.{stamp}.{key}.{signature}",
         "id only": sid,
-        "no signature": f"{sid}.{flags}.{stamp}",
+        "no signature": f"{sid}.{flags}.{stamp}.{key}",
         "signature only": f".{signature}",
-        "another signature": f"{sid}.{flags}.{stamp}.{'A' * 43}",
+        "another signature": f"{sid}.{flags}.{stamp}.{key}.{'A' * 43}",
         "short": good[:-1],
         "long": good + "A",
         "padded": good + "=",
         "upper": good.upper(),
         "lower": good.lower(),
         "swapped case": good.swapcase(),
-        "another kind": f"{sid}.{'as' if flags == 'us' else 'us'}.{stamp}.{signature}",
-        "permanent": f"{sid}.{flags[0]}p.{stamp}.{signature}",
-        "another time": f"{sid}.{flags}.aaaaaa.{signature}",
-        "another id": f"{'A' * 43}.{flags}.{stamp}.{signature}",
+        "another kind": f"{sid}.{'as' if flags == 'us' else 'us'}.{stamp}.{key}.{signature}",
+        "permanent": f"{sid}.{flags[0]}p.{stamp}.{key}.{signature}",
+        "another time": f"{sid}.{flags}.aaaaaaaa.{key}.{signature}",
+        "another key's name": f"{sid}.{flags}.{stamp}.AAAAAA.{signature}",
+        "no key's name": f"{sid}.{flags}.{stamp}.{signature}",
+        "another id": f"{'A' * 43}.{flags}.{stamp}.{key}.{signature}",
         "two of them": good + good,
         "two with a dot": f"{good}.{good}",
         "another key": _other_key(),
@@ -613,7 +615,7 @@ def bad_values(good: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("what", bad_values(f"{'A' * 43}.us.aaaaaa.{'A' * 43}"))
+@pytest.mark.parametrize("what", bad_values(f"{'A' * 43}.us.aaaaaaaa.AAAAAA.{'A' * 43}"))
 def test_a_bad_cookie_is_a_visitor_without_one(app: Flask, primary: Valkey, what: str) -> None:
     """200, anonymous, no store asked, no Set-Cookie, one count; the next good request is as before."""
     good = signed_in(app).cookie

@@ -413,6 +413,15 @@ def test_a_push_is_a_compare_and_set(store: RedisStore, raw: Any, there: Any, ne
         assert after == before
 
 
+@pytest.mark.parametrize(("ahead", "result"), [(-60_000, "older"), (500, "older"), (60_000, "pushed")])
+def test_a_stamp_of_the_future_keeps_nothing_out(store: RedisStore, raw: Any, ahead: int, result: str) -> None:
+    """Readers believe none that lies further ahead than clocks may be apart: the next confirmation replaces it."""
+    now = store.time_ms(timeout=WAIT)
+    store.push(row(3), now + ahead, LIFE, timeout=WAIT)
+    assert store.push(row(3), now - 120_000, LIFE, timeout=WAIT) == result
+    assert store.push(row(2), now, LIFE, timeout=WAIT) == "older"  # the version counts all the same
+
+
 def test_what_was_pushed_is_read_back_exactly(store: RedisStore) -> None:
     """Row and stamp; a session without a user has none afterwards either."""
     for pushed in (row(), row(2, user_id=None, payload={"early_access": b"true"}), row(3, user_id="利用者")):

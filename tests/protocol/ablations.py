@@ -214,6 +214,7 @@ _revoke_in_database = repository.SessionRepository._revoke_in_database
 
 def _rights_may_wait(self: repository.SessionRepository, plan: Plan, walk: Any) -> AuthRow | None:
     plan.grants = False
+    self._ordinary = dict  # type: ignore[assignment]  # what lies over a read is filtered, too: both are off
     return _save_auth(self, plan, walk)
 
 

@@ -320,7 +320,7 @@ class RedisPair(Pair):
             return operation, key, rng.randint(-3, 3), rng.choice(known), None, ""
         base = rng.choice((None, *VALUES))
         doubts = "".join(f"{write_id} " for write_id in known if rng.random() < 0.2)
-        acknowledged = rng.choice((0, now_ms() * 1000 - HOUR * 1000 - HOUR * 500))
+        acknowledged = rng.choice((0, now_ms() * 1000 - HOUR * 1510))
         return operation, key, rng.choice(VALUES), rng.choice((SINCE, TIME, ABSENT)), base, doubts, acknowledged
 
     def _copies(self) -> None:

@@ -290,7 +290,9 @@ KEPT = (
         read w2 s0
         a: note w2 s0
         step a
-        step a                  # a has seen an administrator, and will write the whole row
+        step a
+        step a
+        step a                  # a has seen an administrator in the database, and will write the whole row
         withdraw w0 s0
         finish a
         """,
@@ -301,9 +303,13 @@ KEPT = (
         """
         sign_in w0 root s0
         read w2 s0
-        cut h0 A
-        withdraw w0 s0          # Redis was not told
-        renew w2 s0
+        a: renew w2 s0
+        step a
+        step a
+        step a
+        step a                  # a has seen an administrator in the database, and will write the whole row
+        withdraw w0 s0
+        finish a
         """,
     ),
     _kept(

@@ -60,7 +60,6 @@ class SimRecord:
         self.additions = list(self.meta.additions)
         self.lately = dict(self.meta.lately)
         self.notes = self.is_own
-        self._begun = False
 
     def lag_of(self, acknowledged: int) -> int:
         """Milliseconds since something was acknowledged; 0: just now."""
@@ -71,13 +70,9 @@ class SimRecord:
         self.old.pop(name, None)
         if value is not None:
             self.old[name] = value
-        lag = self.lag_of(acknowledged)
         if self.notes:
             self.lately.pop(name, None)
-            self.lately[name] = write_id, self.stamp, lag
-        else:
-            self.lag = min(self.lag, lag) if self._begun else lag
-            self._begun = True
+            self.lately[name] = write_id, self.stamp, self.lag_of(acknowledged)
 
     def wipe(self) -> None:
         """All fields are gone."""
@@ -155,6 +150,7 @@ class SimMerge:
         self.id = write_id
         self.changes = False
         self._counted = dict(record.additions)
+        record.notes = True
         self._horizon, self._lag, self._author = record.horizon, record.lag, record.author
 
     def outcomes(self, steps: Iterable[MergeStep]) -> tuple[Outcome, ...]:
@@ -201,7 +197,7 @@ class SimMerge:
             if not is_ours and self.written_since(name, step.moment, step.doubts, by_time=True) is False:
                 record.put(name, None, self.id)
                 record.lately.pop(name, None)
-        record.notes, record.horizon, record.author = True, record.stamp, WIPED
+        record.horizon, record.author = record.stamp, WIPED
         record.lag = record.lag_of(step.moment)
         self.changes = True
         return Outcome.APPLIED

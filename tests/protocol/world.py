@@ -23,7 +23,7 @@ from flask import Flask
 from flask_langpont_session import reconciler, repository
 from flask_langpont_session.config import Settings, load_settings
 from flask_langpont_session.cookies import SessionId
-from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA, Health
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, Health
 from flask_langpont_session.host_memory import HostMemory
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.monitor import Monitor
@@ -34,6 +34,7 @@ from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.stores.redis_records import AuthEntry
+from flask_langpont_session.walk import FIRST_ANSWERS
 
 from .clock import Clock
 from .invariants import Promises
@@ -159,10 +160,12 @@ class Worker:
             [PRIMARY, REPLICA, DATABASE],
             threshold=settings.failure_threshold,
             local_ttl=settings.local_cache_ttl,
-            on_lost=lambda store, direction, cause: world.promises.lost(store, cause),
+            on_lost=lambda error, direction: world.promises.lost(error.store, error.error_class.name.lower()),
             on_failure=lambda store: self.monitor.suspect(store),
             clock=clock.monotonic,
         )
+        for _ in range(FIRST_ANSWERS):  # it has been up for a while
+            self.health.succeeded(DATABASE, READ)
         self.repository = SessionRepository(
             settings,
             redis=stores,

@@ -206,7 +206,7 @@ def failing(app: Flask, digest: str) -> list[ErrorClass]:
     with parts(app).monitor.paused():
         try:
             primary.find_shards(LONG)
-            primary.remove(digest, ["ui"], timeout=LONG)
+            primary.set_aside(digest, "ui", timeout=LONG, only_foreign=True)
             repository.store("replica:1").probe_read(timeout=LONG)
         except StoreError as error:
             return [error.error_class]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, session
@@ -18,9 +19,9 @@ from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.exporters.active import ActiveSessions
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.monitor import GOOD_PROBES
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, StoreError
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import MergeField
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis import RedisStore, new_write_id
+from flask_langpont_session.stores.redis_records import Limits, Merge, MergeStep
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
@@ -97,32 +98,35 @@ def changes() -> CategoryChange:
 def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
     """Everything that the package ever asks of a store, by the name of the method. The order makes the data."""
     ui = {"ui": changes()}
-    merged = [MergeField("set", "lang", b'"en"', 1, b'"jp"', 1), MergeField("add", "n", 1, 1, None, 1)]
-    merged.append(MergeField("del", "theme", b"", 1, None, 1))
+    steps = [MergeStep(Operation.SET, "lang", b'"en"'), MergeStep(Operation.ADD, "n", 1, new_write_id())]
+    merge = Merge(DIGEST, "ui", [*steps, MergeStep(Operation.DELETE, "theme")], "alive", HOUR)
+    wipe = Merge(DIGEST, "ui", [MergeStep(Operation.WIPE)], "alive", HOUR)
+    options: dict[str, Any] = {"limits": Limits(256, 65_536, HOUR), "timeout": LONG, "write_id": new_write_id()}
     active = ActiveSessions(store, Recorder(), is_up=lambda: True, interval=60)
     active.served(DIGEST, HOUR)
-    steps: dict[str, Callable[[], object]] = {
+    asked: dict[str, Callable[[], object]] = {
         "push": lambda: store.push(row(), 1, HOUR, timeout=LONG),
         "write": lambda: [
-            store.write(DIGEST, ui, guard="alive", limits=LIMITS, timeout=LONG) for _ in range(2)
+            store.write(DIGEST, ui, guard="alive", **options) for _ in range(2)
         ],
         "read": lambda: store.read(DIGEST, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG, kind="u"),
         "slide": lambda: store.slide(DIGEST, 2 * HOUR, timeout=LONG),
         "merge": lambda: [
-            store.merge(DIGEST, "ui", merged, guard="alive", life_ms=HOUR, timeout=LONG),
-            store.write(DIGEST, ui, guard="alive", limits=LIMITS, timeout=LONG),
+            store.merge(merge, **options),
+            store.write(DIGEST, ui, guard="alive", **options),
         ],
+        "merge_all": lambda: store.merge_all([merge, wipe], **options),
+        "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
         "set_aside": lambda: store.set_aside(DIGEST, "ui", timeout=LONG),
         "settle": lambda: store.settle([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
         "bury": lambda: store.bury(DIGEST, 2, ["auth", "ui"], timeout=LONG),
-        "remove": lambda: store.remove(OTHER, ["auth", "ui"], timeout=LONG),
         "look_at_canary": lambda: store.look_at_canary(None, timeout=LONG),
         "probe": lambda: store.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
         "probe_read": lambda: store.probe_read(timeout=LONG),
         "time_ms": lambda: store.time_ms(timeout=LONG),
         "run_commands": lambda: _count(active),
     }  # fmt: skip
-    return steps
+    return asked
 
 
 def _count(active: ActiveSessions) -> None:
@@ -147,7 +151,7 @@ def failing(store: RedisStore) -> dict[str, StoreError]:
 def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) -> None:
     """A method that is added needs its commands in the documentation."""
     own = {name for name, _ in inspect.getmembers(RedisStore, inspect.isfunction) if not name.startswith("_")}
-    assert own - set(calls(store)) == {"key", "asking", "take_most_in_use", "forget_connections"}
+    assert own - set(calls(store)) == {"key", "asking", "estimated_ms", "take_most_in_use", "forget_connections"}
 
 
 def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server: Valkey) -> None:
@@ -200,7 +204,7 @@ def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) 
     assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
 
 
-@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hincrby", "hmget", "hset"])
+@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hmget", "hset", "pexpire"])
 def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
     app: Flask, server: Valkey, right: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,7 @@ from flask_langpont_session.bulkhead import (
     raise_if_given_up,
     waiting_on,
 )
+from flask_langpont_session.lag import Deadline, Lag
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -102,17 +103,50 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
     assert bulkhead.busy == 1
 
 
-@pytest.mark.parametrize(("waited", "error"), [(0.0, DeadlineExceeded), (0.019, DeadlineExceeded), (0.03, StartedLate)])
+@pytest.mark.parametrize(("begins_late", "error"), [(0.0, DeadlineExceeded), (0.3, StartedLate)])
 def test_who_had_too_little_time_left_says_so(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch, waited: float, error: type[Exception]
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, begins_late: float, error: type[Exception]
 ) -> None:
-    """Of a tenth of a second, so much went by before there was a slot: who is slow then is not the call."""
+    """Of a second, so much went by before its thread began: who is slow then is not the call."""
     bulkhead = Bulkhead(1, "test")
-    take = bulkhead._take_place
-    monkeypatch.setattr(bulkhead, "_take_place", lambda timeout: take(timeout) + waited)
+    run = module._Job.run
+
+    def late(job: module._Job[str]) -> None:
+        time.sleep(begins_late)
+        run(job)
+
+    monkeypatch.setattr(module._Job, "run", late)
     with pytest.raises(DeadlineExceeded) as caught:
-        bulkhead.call(gate, 0.1)
+        bulkhead.call(gate, 1.0)
     assert caught.type is error
+
+
+def test_a_call_that_is_done_is_taken_although_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I21: who comes late for an answer has it."""
+    bulkhead = Bulkhead(1, "test")
+
+    def come_late(self: Deadline, attempt: Callable[[float], bool]) -> bool:
+        time.sleep(0.2)
+        return wait(self, attempt)
+
+    wait = Deadline.wait
+    monkeypatch.setattr(Deadline, "wait", come_late)
+    assert bulkhead.call(lambda: "answer", 0.05) == "answer"
+
+
+def test_a_slot_that_is_free_is_taken_although_the_time_is_over(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for one goes on while this process is late."""
+    bulkhead = Bulkhead(1, "test")
+    gate.occupy(bulkhead, 1)
+    monkeypatch.setattr(Lag, "is_behind", True)
+    threading.Timer(0.3, gate.release).start()
+    assert bulkhead.call(lambda: "answer", 0.2) == "answer"
+
+
+def test_what_is_said_names_the_wait(gate: Gate) -> None:
+    """And the lateness of this process, if there was some."""
+    with pytest.raises(DeadlineExceeded, match="test: no answer within 50 ms"):
+        Bulkhead(1, "test").call(gate, 0.05)
 
 
 def test_a_call_can_ask_whether_anybody_waits_for_it(gate: Gate) -> None:

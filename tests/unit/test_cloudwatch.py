@@ -121,11 +121,13 @@ def test_sizes_and_waits_are_distributions() -> None:
         recorder.measure("payload", of, size)
     recorder.measure("pool_wait", "primary", 0.5)
     recorder.measure("pool_wait", "replica", 50)
+    recorder.measure("process_lag", "process", 180)
     figures_ = found(recorder, in_use=3)
     assert distribution(figures_, names.PAYLOAD_BYTES) == {120: 1, 130: 1, 70_000: 1}
     assert distribution(figures_, names.PAYLOAD_BYTES, Category="ui") == {120: 1, 130: 1}
     assert distribution(figures_, names.PAYLOAD_BYTES, Category=r"\xfcbersetzung") == {70_000: 1}
     assert distribution(figures_, names.POOL_WAIT_TIME) == {0.5: 1, 50: 1}
+    assert distribution(figures_, names.PROCESS_LAG) == {180: 1}
     assert value(figures_, names.POOL_IN_USE) == 3
 
 
@@ -156,6 +158,7 @@ def test_every_metric_of_the_contract_can_be_published() -> None:
     recorder.observe("load", "all", "primary", "ok", 0.001)
     recorder.measure("payload", "ui", 100)
     recorder.measure("pool_wait", "primary", 1)
+    recorder.measure("process_lag", "process", 1)
     units = {datum["MetricName"]: datum["Unit"] for datum in found(recorder, active=1)}
     assert units == {metric.name: metric.unit for metric in names.ALL}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
 
@@ -64,9 +66,77 @@ def test_the_csrf_token_outlives_a_rotation_and_belongs_to_one_session(signer: C
     assert made.csrf_token(shadow=True) != made.csrf_token()
 
 
+def test_a_renewed_cookie_keeps_its_csrf_token() -> None:
+    """Derived from the key of its beginning, whichever key signs; when that is gone, from the one that signed it."""
+    made = mint(CookieSigner([OLD_KEY]))
+    renewed = CookieSigner([KEY, OLD_KEY]).dump(made)
+    for keys in ([KEY, OLD_KEY], [OLD_KEY, KEY], ["newest" * 8, KEY, OLD_KEY]):
+        found = CookieSigner(keys).load([renewed])
+        assert found is not None
+        assert found.csrf_token() == made.csrf_token()
+        assert CookieSigner(keys).dump(found).split(".")[3] == renewed.split(".")[3]
+    for keys in ([KEY], ["newest" * 8, KEY]):
+        found = CookieSigner(keys).load([renewed])
+        assert found is not None
+        assert found.secret == KEY.encode()
+    assert CookieSigner([OLD_KEY]).load([renewed]) is None
+
+
+SID = "c2Vzc2lvbi1pZC1vZi10aGUta25vd24tYW5zd2VycyE"
+KNOWN = SessionId(SID, "u", True, NOW, KEY.encode())
+
+
+def test_known_answers() -> None:
+    """What is derived from an id and a key is the same for ever: a release that changed it would end every session."""
+    value = CookieSigner([KEY, OLD_KEY]).dump(KNOWN)
+    assert value == f"{SID}.up.6b49d200.H1DhJ7.7mDZUBRr82iWYSEFt-ZtbWwxwU13fba3RVAB1MLwOLE"
+    assert KNOWN.digest == "D9B2WUgcHRirEbXtMXTTiw_28Mt4oWeKd3Deq9WmCiQ"
+    assert KNOWN.csrf_token() == "6fd1f9c305c86b89346fc31dcff0a6b3d76a8104d4bfd232fa5fcbfba9c2a8f4"
+    assert KNOWN.csrf_token(shadow=True) == "92f8bcdecb6d30ae8d6deb212b7df035ab6bf69567fabfc59b38459be5e2e275"
+    assert CookieSigner([OLD_KEY]).load([value]) is None  # the newest key signed it
+
+
+def test_known_answers_are_what_the_words_say() -> None:
+    """HMAC-SHA-256 by a key derived with the salt; SHA-256 of prefix and id; HMAC-SHA-256 of a word and the id."""
+
+    def mac(key: bytes, text: str) -> bytes:
+        return hmac.new(key, text.encode(), hashlib.sha256).digest()
+
+    def text(raw: bytes) -> str:
+        return urlsafe_b64encode(raw).decode().rstrip("=")
+
+    name = text(mac(KEY.encode(), "flask-langpont-session.key"))[:6]
+    payload = f"{SID}.up.6b49d200.{name}"
+    signature = text(mac(mac(KEY.encode(), "flask-langpont-session.cookie"), payload))
+    assert CookieSigner([KEY, OLD_KEY]).dump(KNOWN) == f"{payload}.{signature}"
+    assert KNOWN.digest == text(hashlib.sha256(b"flask-langpont-session\0" + SID.encode()).digest())
+    assert KNOWN.csrf_token() == mac(KEY.encode(), f"csrf{SID}").hex()
+    assert KNOWN.csrf_token(shadow=True) == mac(KEY.encode(), f"csrf-shadow{SID}").hex()
+
+
+def test_the_newest_key_makes_what_is_new() -> None:
+    """Signature and token of a new id; an older key only verifies."""
+    signer = CookieSigner([KEY, OLD_KEY])
+    made = mint(signer)
+    assert made.secret == KEY.encode()
+    assert CookieSigner([KEY]).load([signer.dump(made)]) == made
+
+
+def test_only_so_many_good_cookies_are_remembered(signer: CookieSigner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser's cookie is verified once, those of very many do not fill the memory, and bad ones take no room."""
+    monkeypatch.setattr(cookies, "_MOST_VERIFIED", 3)
+    values = [signer.dump(mint(signer)) for _ in range(10)]
+    for value in values:
+        assert signer.load(["bad", value[:-1], value]) is signer.load([value])
+        assert 1 <= len(signer._verified) <= 3
+        assert set(signer._verified) <= set(values)
+    assert [signer.load([value + "x"]) for value in values] == [None] * 10
+    assert len(signer._verified) <= 3
+
+
 def forged(signer: CookieSigner) -> list[str]:
     good = signer.dump(mint(signer))
-    sid, flags, time, signature = good.split(".")
+    sid, flags, time, key, signature = good.split(".")
     return [
         "",
         "x",
@@ -80,11 +150,13 @@ def forged(signer: CookieSigner) -> list[str]:
         "." + signature,
         sid,
         good + good,
-        f"{sid}.us.{time}.{signature}"[::-1],
-        f"{sid}.as.{time}.{signature}",
-        f"{sid}.up.{time}.{signature}",
-        f"{'-' if sid[0] != '-' else 'A'}{sid[1:]}.{flags}.{time}.{signature}",
-        f"{sid}.{flags}.AAAAAA.{signature}",
+        f"{sid}.us.{time}.{key}.{signature}"[::-1],
+        f"{sid}.as.{time}.{key}.{signature}",
+        f"{sid}.up.{time}.{key}.{signature}",
+        f"{'-' if sid[0] != '-' else 'A'}{sid[1:]}.{flags}.{time}.{key}.{signature}",
+        f"{sid}.{flags}.AAAAAA.{key}.{signature}",
+        f"{sid}.{flags}.{time}.{signature}",
+        f"{sid}.{flags}.{time}.AAAAAA.{signature}",
         "a\0\r\nb",
         "*",
         "[a-z]*?",

@@ -8,7 +8,9 @@ import pytest
 
 from flask_langpont_session.leases import (
     DEGRADED_VERIFY_MS,
+    LONGEST_REQUEST_MS,
     LONGEST_UNCONFIRMED_MS,
+    TOMBSTONE_MS,
     Copy,
     LeaseTerms,
     Life,
@@ -44,6 +46,17 @@ def copy(age: int = 0, *, trusted_for: int = NOW, floor: int = 0, **row: int) ->
 def test_a_lease_is_young_and_younger_than_the_last_incident(age: int, trusted_for: int, leased: bool) -> None:
     """The stamp must lie after the incident and within VERIFY_INTERVAL."""
     assert is_leased(copy(age, trusted_for=trusted_for), LIFE, TERMS) is leased
+
+
+@pytest.mark.parametrize(("ahead", "believed"), [(0, True), (1_000, True), (1_001, False), (10**12, False)])
+def test_a_stamp_of_the_future_is_no_confirmation(ahead: int, believed: bool) -> None:
+    """It would never run out. Clocks may be a second apart, not more; and by no rule."""
+    found = copy(-ahead)
+    assert is_leased(found, LIFE, TERMS) is believed
+    assert survives_database_outage(found, TERMS, only_grace=False) is believed
+    assert survives_database_outage(found, TERMS, only_grace=True) is believed
+    assert survives_everything_down(found, TERMS, privileged=False) is believed
+    assert was_just_asked(found) is believed
 
 
 def test_verify_interval_zero_asks_every_time() -> None:
@@ -113,6 +126,22 @@ def test_a_database_outage_is_survived_as_long_as_the_view_is_unbroken(
 def test_with_everything_down_only_grace_and_no_privileges(age: int, privileged: bool, survives: bool) -> None:
     """Level 4 shows a user for GRACE and an administrator never."""
     assert survives_everything_down(copy(age), TERMS, privileged=privileged) is survives
+
+
+@pytest.mark.parametrize(
+    ("verify", "grace", "life", "renewal"),
+    [
+        (60_000, 300_000, TOMBSTONE_MS, 180_000),
+        (0, 0, TOMBSTONE_MS, 1_000),
+        (3_600_000, 3_600_000, 7_200_000 + LONGEST_REQUEST_MS, 2_250_000),
+        (86_400_000, 0, 86_400_000 + LONGEST_REQUEST_MS, 22_050_000),
+    ],
+)
+def test_a_tombstone_outlives_what_may_be_believed(verify: int, grace: int, life: int, renewal: int) -> None:
+    """VERIFY_INTERVAL, GRACE and the longest request, an hour at least; written again four times or more in that."""
+    terms = LeaseTerms(verify_ms=verify, grace_ms=grace)
+    assert (terms.tombstone_ms, terms.renewal_ms) == (life, renewal)
+    assert 4 * terms.renewal_ms <= terms.tombstone_ms
 
 
 @pytest.mark.parametrize(("age", "believed"), [(DEGRADED_VERIFY_MS, True), (DEGRADED_VERIFY_MS + 1, False)])

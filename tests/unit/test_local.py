@@ -296,6 +296,18 @@ def test_a_tombstone_outlives_every_copy(copies: LocalCopies, clock: Clock) -> N
     assert copies.auth("d") is None
 
 
+def test_a_tombstone_lives_as_long_as_the_settings_need(clock: Clock) -> None:
+    """Where copies are believed for longer, the dead and the versions that were seen are remembered for longer."""
+    copies = LocalCopies(100, 1800, tombstone_ms=7_200_000, clock=clock)
+    copies.kill("d")
+    copies.raise_floor("e", 4)
+    clock.now = 1800 + 7199
+    assert copies.is_dead("d")
+    assert copies.floor("e") == 4
+    clock.now = 1800 + 7201
+    assert not copies.is_dead("d")
+
+
 def test_forgetting_and_clearing_spare_tombstones(copies: LocalCopies) -> None:
     """Forgetting drops copies; who is dead stays dead."""
     copies.put_auth(ROW, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,15 +10,15 @@ import pytest
 from flask import Flask
 
 from flask_langpont_session import LangPontSession
-from flask_langpont_session import monitor as module
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.health import PRIMARY, READ, WRITE
+from flask_langpont_session.lag import Lag
 from flask_langpont_session.monitor import Monitor
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 
 
 @pytest.fixture
-def monitor(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Monitor:
+def monitor(tmp_path: Any) -> Monitor:
     """One that is driven by hand, on a fake Redis; how long its probes take is said by the test."""
     import fakeredis
 
@@ -28,8 +29,9 @@ def monitor(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Monitor:
     )  # fmt: skip
     LangPontSession(app)
     state_of(app).repository.database.create_tables()
-    monkeypatch.setattr(module, "own_lag", lambda: 0.0)
-    return state_of(app).monitor
+    monitor = state_of(app).monitor
+    monitor._lag = Lag()  # which rests: this process is on time
+    return monitor
 
 
 def probing(monitor: Monitor, *seconds: float | StoreError) -> Callable[..., float]:
@@ -77,10 +79,94 @@ def test_a_process_that_lags_accuses_nobody(monitor: Monitor, monkeypatch: pytes
     """Row 45: with the processor taken away everything looks slow."""
     monitor.tick()
     probing(monitor, 0.15)
-    monkeypatch.setattr(module, "own_lag", lambda: 0.2)
+    monkeypatch.setattr(Lag, "is_behind", True)
     monitor.suspect_slowness(PRIMARY)
     monitor.tick()
     assert not lost(monitor)
+
+
+def silent() -> StoreError:
+    return StoreError(PRIMARY, ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)
+
+
+def test_a_probe_without_an_answer_opens_a_breaker(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a late process, whose probe has waited long enough, if nobody else has had an answer meanwhile."""
+    for behind in (False, True):
+        monkeypatch.setattr(Lag, "is_behind", behind)
+        monitor.tick()
+        probing(monitor, silent())
+        monitor.suspect(PRIMARY)
+        monitor.tick()
+        assert lost(monitor) == {(PRIMARY, READ), (PRIMARY, WRITE)}
+        probing(monitor, 0.01)
+        for _ in range(2):
+            monitor._next_probe.clear()
+            monitor.tick()
+        assert not lost(monitor)
+
+
+@pytest.mark.parametrize(("silences", "is_lost"), [(2, False), (3, True)])
+def test_a_late_process_believes_its_requests_more_than_a_probe(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch, silences: int, is_lost: bool
+) -> None:
+    """A probe that had no answer while requests had theirs is repeated; but not for ever."""
+    monitor.tick()
+    monkeypatch.setattr(Lag, "is_behind", True)
+    seconds: list[float | StoreError] = [*(silent() for _ in range(silences)), 0.01]
+    answer = probing(monitor, *seconds)
+
+    def while_requests_are_answered(*arguments: Any, **options: Any) -> float:
+        monitor._health.succeeded(PRIMARY, READ)
+        return answer(*arguments, **options)
+
+    monitor._repository.primary.probe = while_requests_are_answered  # type: ignore[method-assign]
+    monitor.suspect(PRIMARY)
+    monitor.tick()
+    assert bool(lost(monitor)) is is_lost
+
+
+def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
+    """Those requests may have asked over connections to another server."""
+    monitor.tick()
+
+    def silence(*arguments: Any, **options: Any) -> float:
+        monitor._health.succeeded(PRIMARY, READ)
+        raise silent()
+
+    monitor._repository.primary.probe = silence  # type: ignore[method-assign]
+    monitor.suspect(PRIMARY)
+    monitor.tick()
+    assert lost(monitor)
+
+
+def test_a_wait_that_goes_on_is_reason_to_look(monitor: Monitor) -> None:
+    """Before the requests of a late process have waited in vain."""
+    monitor.tick()
+    probing(monitor, silent())
+    monitor.tick()
+    assert not lost(monitor)
+    monitor._lag.overtimes += 1
+    monitor.tick()
+    assert lost(monitor)
+
+
+def test_the_monitor_survives_an_exception_of_a_round(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its thread no breaker would ever close again."""
+    rounds, done = [0], threading.Event()
+
+    def tick() -> None:
+        rounds[0] += 1
+        if rounds[0] == 1:
+            raise ZeroDivisionError
+        done.set()
+
+    monkeypatch.setattr(monitor, "tick", tick)
+    monitor.ensure_started()
+    assert done.wait(30)
+    assert "it goes on" in caplog.text
+    monitor.stop()
 
 
 def test_who_is_refused_probes_less_often(monitor: Monitor) -> None:

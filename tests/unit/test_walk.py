@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from flask_langpont_session import lag
 from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.lag import Lag
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.walk import LEAST_WAIT, Walk
+from flask_langpont_session.walk import FIRST, FIRST_ANSWERS, LEAST_WAIT, Walk
 
 
 class Clock:
@@ -19,12 +21,19 @@ class Clock:
         return self.now
 
 
+def warm_up(health: Health) -> None:
+    """Let the database have answered many requests."""
+    for _ in range(FIRST_ANSWERS):
+        health.succeeded(DATABASE, READ)
+
+
 class Request:
     """A walk with the parts around it, and stores that take the time they are told to."""
 
     def __init__(self, budget: float = 0.3) -> None:
         self.clock = Clock()
         self.health = Health([PRIMARY, REPLICA, DATABASE], threshold=3, clock=self.clock)
+        warm_up(self.health)
         self.recorder = Recorder()
         self.walk = Walk(self.health, self.recorder, budget, self.clock)
         self.waits: list[float] = []
@@ -77,7 +86,7 @@ def test_failures_cost_as_well(request_: Request) -> None:
 
 def test_with_nothing_left_no_store_is_asked(request_: Request) -> None:
     """It could not answer in time. That is our own limit and no failure of the store."""
-    request_.ask(takes=0.3 - LEAST_WAIT / 2)
+    request_.ask(timeout=0.3, takes=0.3 - LEAST_WAIT / 2)
     with pytest.raises(StoreError) as caught:
         request_.ask(DATABASE)
     assert len(request_.waits) == 1
@@ -162,6 +171,134 @@ def test_everything_asked_is_recorded(request_: Request) -> None:
         request_.ask(takes=0.02, fails=ErrorClass.WRITE_REFUSED)
     series = {(o.source, o.outcome): round(s.seconds, 6) for o, s in request_.recorder.series().items()}
     assert series == {("primary", "ok"): 0.01, ("primary", "write_refused"): 0.02}
+
+
+class LateProcess(Lag):
+    """One that is late by as much as the test says."""
+
+    was_late = 0.0
+    behind = False
+
+    def late(self, now: float | None = None) -> float:
+        return self.was_late
+
+    @property
+    def is_behind(self) -> bool:
+        return self.behind
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> LateProcess:
+    """The process of the requests that begin from now on."""
+    process = LateProcess()
+    monkeypatch.setattr(lag, "of", lambda clock: process)
+    return process
+
+
+def time_out(request: Request, late: LateProcess, seconds: float, *, budget: float = 0.3) -> StoreError:
+    """A time-out after 0.25 s of the database, in which the process was late by so much."""
+    walk = Walk(request.health, request.recorder, budget, request.clock)
+
+    def answer(allowed: float) -> str:
+        request.clock.now += 0.25
+        late.was_late += seconds
+        raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
+
+    with pytest.raises(StoreError) as caught:
+        walk.ask(DATABASE, READ, "verify", 0.25, answer)
+    return caught.value
+
+
+def test_a_time_out_of_a_late_process_is_not_charged_to_the_store(late: LateProcess) -> None:
+    """I21: the monitor is asked to look, and the log can say what happened."""
+    request, looked = Request(), list[str]()
+    request.health = Health([PRIMARY, DATABASE], clock=request.clock, on_failure=looked.append)
+    warm_up(request.health)
+    error = time_out(request, late, 0.18)
+    assert (error.error_class, error.timed_out, error.sent) == (ErrorClass.LOCAL, True, True)
+    assert "no answer within 250 ms (this process was late by 180 ms)" in str(error)
+    assert not request.health.open_stores()
+    assert looked == [DATABASE]
+
+
+@pytest.mark.parametrize(("seconds", "behind", "is_lost"), [(0.0, False, 1), (0.04, False, 1), (0.0, True, 0)])
+def test_a_time_out_of_a_process_that_is_on_time_is_the_stores(
+    request_: Request, late: LateProcess, seconds: float, behind: bool, is_lost: int
+) -> None:
+    """At once, and with what was waited; unless the last second was such that it may be the process all the same."""
+    late.behind = behind
+    error = time_out(request_, late, seconds)
+    assert "no answer within 250 ms" in str(error)
+    assert bool(request_.health.open_stores()) == is_lost
+
+
+def test_a_call_cut_short_by_the_budget_opens_no_breaker(request_: Request, late: LateProcess) -> None:
+    """The store was not given its time, and nobody has to look."""
+    looked = list[str]()
+    request_.health = Health([PRIMARY, DATABASE], clock=request_.clock, on_failure=looked.append)
+    warm_up(request_.health)
+    error = time_out(request_, late, 0.0, budget=0.2)
+    assert (error.error_class, error.cause) == (ErrorClass.LOCAL, "RequestBudgetSpent")
+    assert (request_.health.open_stores(), looked) == (frozenset(), [])
+
+
+def test_failures_that_are_no_time_outs_count_however_late_the_process_is(request_: Request, late: LateProcess) -> None:
+    """Who is refused knows it."""
+    late.behind = True
+    for _ in range(3):
+        walk = Walk(request_.health, request_.recorder, 0.3, request_.clock)
+        with pytest.raises(StoreError):
+            walk.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
+    assert request_.health.open_stores()
+
+
+def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateProcess) -> None:
+    """Nor does it make a store a slow one; and no call uses up more than it was given."""
+    walk, waits = Walk(request_.health, request_.recorder, 0.3, request_.clock), list[float]()
+
+    def answer(allowed: float) -> None:
+        waits.append(round(allowed, 6))
+        request_.clock.now += 1.0
+        late.was_late += 0.9
+
+    def answer_late(allowed: float) -> None:
+        waits.append(round(allowed, 6))
+        request_.clock.now += 1.0
+
+    walk.ask(PRIMARY, READ, "load", 0.2, answer)
+    walk.ask(DATABASE, READ, "verify", 0.05, answer_late)
+    walk.ask(PRIMARY, READ, "load", 0.2, answer)
+    assert waits == [0.2, 0.05, 0.15]
+    series = {o.source: round(s.seconds, 6) for o, s in request_.recorder.series().items()}
+    assert series == {"primary": 0.2, "database": 1.0}
+
+
+@pytest.fixture
+def fresh() -> Request:
+    """A request of a process whose database has not answered yet."""
+    request = Request()
+    request.health = Health([PRIMARY, REPLICA, DATABASE], clock=request.clock)
+    request.walk = Walk(request.health, request.recorder, 0.3, request.clock)
+    return request
+
+
+def test_the_first_answers_of_the_database_are_waited_for(fresh: Request) -> None:
+    """D18: however long a Redis that is away was waited for. It does not come out of the budget; later ones do."""
+    with pytest.raises(StoreError):
+        fresh.ask(takes=0.3, fails=ErrorClass.UNREACHABLE, timed_out=True, timeout=0.3)
+    for _ in range(FIRST_ANSWERS):
+        fresh.ask(DATABASE, timeout=0.25, takes=0.5)
+    with pytest.raises(StoreError, match="RequestBudgetSpent"):
+        fresh.ask(DATABASE, WRITE, timeout=0.25)
+    assert fresh.waits == [0.3, *[FIRST] * FIRST_ANSWERS]
+    assert fresh.walk.can(DATABASE, READ)
+
+
+def test_a_first_answer_that_does_not_come_is_a_failure(fresh: Request) -> None:
+    """It was given more than its time."""
+    with pytest.raises(StoreError):
+        fresh.ask(DATABASE, timeout=0.25, takes=FIRST, fails=ErrorClass.UNREACHABLE, timed_out=True)
+    assert fresh.health.open_stores() == {(DATABASE, READ), (DATABASE, WRITE)}
 
 
 def test_giving_up_is_an_error_of_ours() -> None:

@@ -33,6 +33,7 @@ local record = open_record(KEYS[2], digest, names)
 if record.refusal then
   return record.refusal
 end
+record.notes = true  -- of each field, when it was acknowledged
 
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
 -- by_time: acknowledged after it, else merged.
@@ -81,7 +82,7 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
       end
     end
     local stamp = next_stamp(record)
-    record.is_own, record.horizon, record.lag, record.author = true, stamp, lag_of(moment, stamp), WIPED
+    record.horizon, record.lag, record.author = stamp, lag_of(moment, stamp), WIPED
     changes = true
     return APPLIED
   end

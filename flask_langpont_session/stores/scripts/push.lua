@@ -2,14 +2,18 @@
 --   KEYS[1]  the auth hash
 --   ARGV     version, stamp (ms), life (ms), idle expiry (ms), exact (1: that idle expiry counts even if an earlier one
 --            was later), then field, value, field, value, …
--- A tombstone absorbs everything; else the higher version wins; same version: the newer stamp. The later idle expiry
--- is kept whatever the version: while the database was down it was moved here only.
+-- A tombstone absorbs everything; else the higher version wins; same version: the newer stamp, unless it lies in the
+-- future by more than the tolerance for clocks: readers believe none that does. The later idle expiry is kept whatever
+-- the version: while the database was down it was moved here only.
 -- Returns 'pushed', 'dead' or 'older'.
 local now = redis.pcall('HMGET', KEYS[1], '@live', '@v', '@at', '@i', '@d')
 if now.err and not string.find(now.err, '^WRONGTYPE') then
   return now
 end
 local idle, life = tonumber(ARGV[4]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local clock = time[1] * 1000 + math.floor(time[2] / 1000)
+local TOLERANCE = 1000
 local kept = nil
 if now[5] == string.match(KEYS[1], '{(.*)}') then  -- a foreign record or type says nothing of ours
   if now[1] == '0' then
@@ -18,7 +22,8 @@ if now[5] == string.match(KEYS[1], '{(.*)}') then  -- a foreign record or type s
   local version, stamp = tonumber(now[2]), tonumber(now[3]) or 0
   local new = tonumber(ARGV[1])
   local later = tonumber(now[4])
-  if version and (version > new or (version == new and stamp > tonumber(ARGV[2]))) then
+  local is_newer = stamp > tonumber(ARGV[2]) and stamp <= clock + TOLERANCE
+  if version and (version > new or (version == new and is_newer)) then
     if later and idle > later then
       redis.call('HSET', KEYS[1], '@i', ARGV[4])
     end
@@ -26,8 +31,7 @@ if now[5] == string.match(KEYS[1], '{(.*)}') then  -- a foreign record or type s
   end
   if ARGV[5] ~= '1' and later and later > idle then
     kept = now[4]
-    local time = redis.call('TIME')
-    life = math.max(life, later - (time[1] * 1000 + math.floor(time[2] / 1000)))
+    life = math.max(life, later - clock)
   end
   -- A script is not taken back: what its user may have no right to is tried on the record as it is, before that goes.
   -- The expiry first: then a server that is out of memory takes the new record in the place of the old one.

@@ -13,8 +13,8 @@ for i = 1, #KEYS do
   if life > 0 then
     local left = redis.call('PTTL', KEYS[i])
     if left >= 0 and left < life * 0.75 then
-      local live = redis.pcall('HGET', KEYS[i], '@live')
-      if live ~= '0' and not (type(live) == 'table' and live.err) then
+      local live = redis.pcall('HMGET', KEYS[i], '@live')
+      if not live.err and live[1] ~= '0' then
         if redis.pcall('PEXPIRE', KEYS[i], life) == 1 then
           moved = math.max(moved, life)
         end

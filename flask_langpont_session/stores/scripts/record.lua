@@ -50,8 +50,9 @@ end
 -- names: the fields that are to be looked at; nil: all of them.
 local function open_record(key, digest, names)
   local record = {
-    key = key, digest = string.sub(digest, 1, 11), is_own = false, is_wiped = false, stamp = 0, horizon = 0, lag = 0,
-    author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {}, noted = {}, notes = {}, place = {},
+    key = key, digest = string.sub(digest, 1, 11), is_own = false, notes = false, is_wiped = false, stamp = 0,
+    horizon = 0, lag = 0, author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {},
+    order = {}, noted = {}, note_order = {}, note_at = {},
   }
   local meta = false
   if names then
@@ -84,7 +85,7 @@ local function open_record(key, digest, names)
     record.old = {}  -- there is nothing, or a foreign record, which holds nothing of ours
     return record
   end
-  record.is_own, record.meta = true, meta
+  record.is_own, record.notes, record.meta = true, true, meta
   record.stamp = tonumber(string.sub(meta, 12, 27))
   record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
   record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
@@ -129,6 +130,7 @@ local function forget_lately(record, name)
 end
 
 -- Has a field this value from now on (false: none). acknowledged: when its user was told so, 0: just now.
+-- It is noted, but for a record that a direct write begins: there the horizon says it of all fields.
 local function put(record, name, value, id, acknowledged)
   local old = record.old[name]
   if old then
@@ -142,22 +144,18 @@ local function put(record, name, value, id, acknowledged)
     record.order[#record.order + 1] = name
   end
   record.changed[name] = value
-  local stamp = next_stamp(record)
-  local lag = lag_of(acknowledged, stamp)
-  if not record.is_own then  -- of a record that begins now, the horizon says it of all fields
-    record.lag = math.min(record.begun and record.lag or lag, lag)
-    record.begun = true
-  else
+  if record.notes then
     forget_lately(record, name)
-    record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag)
-    record.notes[#record.notes + 1] = name
-    record.place[name] = #record.notes
+    local stamp = next_stamp(record)
+    record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
+    record.note_order[#record.note_order + 1] = name
+    record.note_at[name] = #record.note_order
   end
 end
 
 -- All fields are gone, but for those that are put from here on.
 local function wipe(record)
-  record.is_own, record.is_wiped = true, true
+  record.notes, record.is_wiped = true, true
   record.bytes, record.count, record.old, record.lately = 0, 0, {}, ''
   record.horizon, record.lag, record.author = next_stamp(record), 0, WIPED
 end
@@ -219,8 +217,8 @@ end
 -- Note what was put as written lately, and drop what is too much or too old.
 local function note_lately(record)
   local parts, at = {record.lately}, 1
-  for i, name in ipairs(record.notes) do
-    if record.noted[name] and record.place[name] == i then
+  for i, name in ipairs(record.note_order) do
+    if record.noted[name] and record.note_at[name] == i then
       parts[#parts + 1] = as_noted(name) .. record.noted[name]
     end
   end

@@ -1,0 +1,234 @@
+"""How late this process is: the time in which it wanted to go on and had no turn, because another thread held the
+interpreter's lock or another process the processor.
+
+A store that answers at once looks slow to a process that does not come to read the answer. So all waits for stores end
+by a :class:`Deadline`, which moves on when this process was late, and their time is taken net of its lateness. That is
+measured by a thread that sleeps for a moment again and again and notes how late it wakes. There is one per process; it
+rests while nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from .forks import renew_in_children
+
+TICK = 0.01
+"""Seconds that the measuring thread sleeps at a time."""
+
+REST = 1.0
+"""Seconds without any wait after which it rests; also how long a figure is remembered for :attr:`Lag.longest`."""
+
+LATE = 0.2
+"""A process is late that missed more than this share of the time in question: what it waited for may be well."""
+
+MORE, TIMES = 1.0, 5
+"""By how much a wait of a late process goes on, once: at most so many seconds, and so many times what it was given. It
+is more than it was late: a thread may have to wait for its turn longer than the one that measures; and often the whole
+host is late, on which what is waited for has to run, too."""
+
+
+class Lag:
+    """The lateness of one process. Usable from any thread; a forked child begins at nought, with a thread of its own.
+
+    :param clock: monotonic seconds.
+    :param sleep: what the thread sleeps with.
+    :ivar overtimes: waits that went on after their time because this process was late. The monitor looks at the stores
+        then, instead of waiting for them to end.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.clock = clock
+        self._sleep = sleep
+        self._begin()
+        renew_in_children(self, Lag._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_wanted = False
+        self.overtimes = 0
+        # Seconds late until the last tick, and when the next one is due (infinity: the thread rests). One tuple, so
+        # that a reader never sees the one without the other.
+        self._state = 0.0, math.inf
+        self._longest = 0.0, 0.0  # of the period before, and of this one
+        self._began = (0.0, 0.0), (0.0, 0.0)  # when they began, and the seconds late by then
+
+    def attend(self) -> None:
+        """Measure from now on, for a while. Called by everything that begins to wait; costs two look-ups as a rule."""
+        self._is_wanted = True
+        if self._state[1] == math.inf:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._state[1] < math.inf:
+                return
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="langpont-session-lag", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread is to be had now: the next wait tries again
+                    return
+                self._thread = thread
+            now, late = self.clock(), self._state[0]
+            self._longest, self._began = (0.0, 0.0), ((now, late), (now, late))
+            self._state = late, now + TICK
+            self._wake.set()
+
+    def late(self, now: float | None = None) -> float:
+        """Seconds that this process has been late since it began. Only the difference between two looks means
+        something: it is what of the time between them did not count.
+
+        :param now: of :attr:`clock`, if it is at hand.
+        """
+        late, due = self._state
+        return late + max(0.0, (self.clock() if now is None else now) - due)
+
+    def passed(self) -> float:
+        """The time of this process: seconds that do not pass while it is late. Only differences mean something."""
+        now = self.clock()
+        return now - self.late(now)
+
+    @property
+    def longest(self) -> float:
+        """Seconds: the longest lateness of the last one or two seconds. 0 while nothing is waited for."""
+        due = self._state[1]
+        return max(*self._longest, self.clock() - due if due < math.inf else 0.0)
+
+    def is_late(self, seconds: float, since: float) -> bool:
+        """Whether this process, and not what it waited for, may be the reason why a wait was in vain. One thread may
+        wait for its turn much longer than another: what the last second or two were like counts, too.
+
+        :param seconds: that were waited.
+        :param since: what :meth:`late` said before that.
+        """
+        return self.late() - since > seconds * LATE or self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether this process was late in the last second or two."""
+        return self.pace < 1 - LATE
+
+    @property
+    def pace(self) -> float:
+        """The share of the last one or two seconds that passed for this process: 1 while it is never late."""
+        now, (began, late) = self.clock(), self._began[0]
+        if self._state[1] == math.inf or now - began < TICK:
+            return 1.0
+        return 1 - max(0.0, self.late(now) - late) / (now - began)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self.tick():
+                pass
+
+    def tick(self) -> bool:
+        """Sleep for a moment and note how late this is. Public so that tests can drive it.
+
+        :return: False: the thread may rest.
+        """
+        late, due = self._state
+        self._sleep(max(0.0, due - self.clock()))
+        now = self.clock()
+        self._longest = self._longest[0], max(self._longest[1], now - due)
+        self._state = late + max(0.0, now - due), now + TICK
+        return now < self._began[1][0] + REST or self._next_period(now)
+
+    def _next_period(self, now: float) -> bool:
+        self._longest = self._longest[1], 0.0
+        self._began = self._began[1], (now, self._state[0])
+        if self._is_wanted:
+            self._is_wanted = False
+            return True
+        self._state = self._state[0], math.inf
+        if self._is_wanted:  # said just before that: it was not seen that the thread rests
+            self._start()
+        return False
+
+
+PROCESS = Lag()
+"""Of this process."""
+
+NEVER = Lag()
+"""Of one that is never late, for clocks that are told the time: nothing waits by it."""
+
+
+def of(clock: Callable[[], float]) -> Lag:
+    """The lag that goes with a clock."""
+    return PROCESS if clock is PROCESS.clock else NEVER
+
+
+class Deadline:
+    """The end of a wait. It moves on, once, if this process was late meanwhile.
+
+    :param at: when the wait ends if this process is not late, by :attr:`Lag.clock`.
+    :ivar at: when it ends, as far as is known.
+    """
+
+    __slots__ = ("_began", "_is_extended", "_lag", "_late", "at")
+
+    def __init__(self, at: float, lag: Lag | None = None) -> None:
+        self._lag = PROCESS if lag is None else lag
+        self.renew(at)
+
+    def renew(self, at: float) -> None:
+        """Another wait begins."""
+        self._lag.attend()
+        self.at = at
+        self._began = self._lag.clock()
+        self._late = self._lag.late(self._began)
+        self._is_extended = False
+
+    @classmethod
+    def after(cls, seconds: float, lag: Lag | None = None) -> Deadline:
+        """The end of a wait that begins now."""
+        return cls((PROCESS if lag is None else lag).clock() + seconds, lag)
+
+    @property
+    def late(self) -> float:
+        """Seconds that this process was late since the wait began."""
+        return max(0.0, self._lag.late() - self._late)
+
+    def left(self) -> float:
+        """Seconds that are left, at least; not more than 0: it is over."""
+        now = self._lag.clock()
+        left = self.at - now
+        if left > 0 or self._is_extended or not self._lag.is_late(now - self._began, self._late):
+            return left
+        self._is_extended = True
+        self._lag.overtimes += 1
+        more = min(MORE, TIMES * max(0.0, self.at - self._began))
+        self.at = now + more
+        return more
+
+    def wait(self, attempt: Callable[[float], bool]) -> bool:
+        """Wait for something, and look once more when the time is over: it may have come while this process was late.
+
+        :param attempt: waits so many seconds, and says whether what is waited for has come; with 0 it only looks.
+        :return: whether it has come.
+        """
+        if attempt(max(0.0, self.at - self._lag.clock())):
+            return True
+        while (left := self.left()) > 0:
+            if attempt(left):
+                return True
+        return attempt(0.0)
+
+
+def no_answer(seconds: float, late: float) -> str:
+    """What happened, for people.
+
+    :param seconds: that were waited for an answer, as it was meant.
+    :param late: seconds that this process was late meanwhile.
+    """
+    said = f"no answer within {seconds * 1000:.0f} ms"
+    return f"{said} (this process was late by {late * 1000:.0f} ms)" if late >= 0.001 else said

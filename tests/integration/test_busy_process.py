@@ -1,0 +1,184 @@
+"""I21: a process that computes makes no outage of it, and still notices one (D2)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session.events import StoreLost
+from flask_langpont_session.health import DATABASE, PRIMARY, READ
+from flask_langpont_session.lag import PROCESS, Lag
+from flask_langpont_session.stores.base import StoreError
+from flask_langpont_session.testing import captured_events
+
+from .behind import LONG, emptied
+from .conftest import MakeApp, parts
+from .test_outage import wait_for
+
+DEFAULTS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.3}
+COMPUTING, USERS = 4, 4
+SECONDS = 4.0
+
+
+@contextmanager
+def computing(threads: int) -> Iterator[None]:
+    """So many threads of this process compute all the time, in pure Python."""
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            sum(range(1000))
+
+    started = [threading.Thread(target=compute) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in started:
+            thread.join(LONG)
+
+
+class Users:
+    """Signed-in users who read and write all the time, each from a browser of its own.
+
+    :ivar seen: (whether the user was known, level) → answers.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._over = threading.Event()
+        self._browsers = {str(number): app.test_client() for number in range(USERS)}
+        self.seen: Counter[tuple[bool, int]] = Counter()
+        for user, browser in self._browsers.items():
+            assert browser.post(f"/login/{user}").status_code == 200
+
+    def _surf(self, user: str, browser: Any) -> None:
+        while not self._over.is_set():
+            browser.post("/set", json={"lang": "jp"})
+            answer = browser.get("/who").json
+            self.seen[answer["user"] == user, answer["level"]] += 1
+            time.sleep(0.01)
+
+    @contextmanager
+    def surfing(self) -> Iterator[None]:
+        """Meanwhile they do."""
+        threads = [threading.Thread(target=self._surf, args=each) for each in self._browsers.items()]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join(LONG)
+
+
+def lost_at(app: Flask, store: str) -> float:
+    """When reads of it were given up, monotonic seconds."""
+    return parts(app).health.breakers[store, READ].opened_at or 0.0
+
+
+@pytest.fixture
+def make_busy(make_app: MakeApp) -> Callable[..., Flask]:
+    """Applications with the waits that are the defaults."""
+    return lambda **config: make_app(**{**DEFAULTS, "SLOW_MS": 100, **config})
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Settings for each engine in turn."""
+    if request.param == "sqlite":
+        return {}
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return {"DATABASE_URL": emptied(postgres)}
+
+
+def test_a_process_that_computes_loses_no_store_and_no_user(
+    make_busy: Callable[..., Flask], database: dict[str, str]
+) -> None:
+    """Each answer is at level 0 and to the user who asked."""
+    app = make_busy(VERIFY_INTERVAL=0.5, **database)
+    users = Users(app)
+    with captured_events(app) as events, computing(COMPUTING), users.surfing():
+        time.sleep(SECONDS)
+    assert set(users.seen) == {(True, 0)}
+    assert not [event for event in events if isinstance(event, StoreLost)]
+
+
+@pytest.mark.parametrize("threads", [0, COMPUTING])
+def test_a_redis_that_hangs_is_noticed(
+    make_busy: Callable[..., Flask], primary: Valkey, threads: int, record_property: Callable[[str, object], None]
+) -> None:
+    """Also by a process that is late all the time; and no user becomes a stranger for it."""
+    app = make_busy()
+    users = Users(app)
+    with computing(threads), users.surfing():
+        time.sleep(1.5)
+        assert (PRIMARY, READ) not in parts(app).health.open_stores()
+        began = time.monotonic()
+        os.kill(primary.pid or 0, signal.SIGSTOP)  # at once; what follows takes a busy process a while
+        primary.freeze()
+        try:
+            wait_for(lambda: (PRIMARY, READ) in parts(app).health.open_stores(), "the loss", LONG)
+            took = max(0.0, lost_at(app, PRIMARY) - began)
+            wait_for(lambda: users.seen[True, 2] > USERS, "answers at level 2", LONG)
+        finally:
+            primary.thaw()
+    record_property("noticed after, seconds", took)
+    assert took < 5
+    assert not any(number for (known, _), number in users.seen.items() if not known)
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_lock_that_a_late_process_waits_for_is_tried_again(
+    make_busy: Callable[..., Flask], sqlite_url: str, monkeypatch: pytest.MonkeyPatch, is_behind: bool
+) -> None:
+    """A thread of the same process may have it, and be late as well; one that is on time is told at once."""
+    app = make_busy()
+    database = parts(app).repository.database
+    monkeypatch.setattr(Lag, "is_behind", is_behind)
+    monkeypatch.setattr(PROCESS, "passed", lambda: 0.0)
+    with parts(app).monitor.paused(), closing(sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None,
+                                                              check_same_thread=False)) as other:  # fmt: skip
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.5, other.execute, ("ROLLBACK",)).start()
+        if is_behind:
+            assert database.kill("x" * 43) is None
+        else:
+            with pytest.raises(StoreError, match="SQLITE_BUSY"):
+                database.kill("x" * 43)
+            time.sleep(0.6)
+
+
+def test_a_database_that_hangs_is_noticed_by_a_late_process(
+    make_busy: Callable[..., Flask], postgres: Postgres, record_property: Callable[[str, object], None]
+) -> None:
+    """A little later than by one that is on time."""
+    app = make_busy(DATABASE_URL=emptied(postgres), VERIFY_INTERVAL=0.5)
+    users = Users(app)
+    with computing(COMPUTING), users.surfing():
+        time.sleep(1.5)
+        began = time.monotonic()
+        postgres.freeze()
+        try:
+            wait_for(lambda: (DATABASE, READ) in parts(app).health.open_stores(), "the loss", LONG)
+            took = max(0.0, lost_at(app, DATABASE) - began)
+        finally:
+            postgres.thaw()
+        record_property("noticed after, seconds", took)
+        wait_for(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery", LONG)
+    assert took < LONG
+    assert not any(number for (known, _), number in users.seen.items() if not known)

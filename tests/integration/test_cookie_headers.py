@@ -1,0 +1,156 @@
+"""No cache keeps an answer that sets or deletes the session cookie, nor the refusal of a sign-in."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from flask import Flask, Response, jsonify, render_template_string, session
+
+from flask_langpont_session.exceptions import GrantRefused
+from flask_langpont_session.testing import switched_off
+
+from .conftest import MakeApp, cookie_of, parts
+from .test_cookie_rules import set_cookies
+
+LIFE = 1000
+
+
+def with_pages(app: Flask) -> Flask:
+    @app.post("/do/<what>")
+    def do(what: str) -> Any:
+        if what == "regenerate":
+            session.regenerate()  # type: ignore[attr-defined]
+        elif what == "clear":
+            session.clear()
+        elif what == "permanent":
+            session.permanent = True
+        elif what == "token":
+            return render_template_string("{{ session['csrf_token'] }}")
+        elif what == "own":
+            session.regenerate()  # type: ignore[attr-defined]
+            return "", {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        elif what == "grow":
+            session.setdefault("identity.provides", []).append("editor")
+        return jsonify(session.get("lang"))
+
+    return app
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return with_pages(make_app(PERMANENT_SESSION_LIFETIME=LIFE))
+
+
+def user(app: Flask, **data: Any) -> Any:
+    client: Any = app.test_client()
+    client.post("/login/7")
+    client.post("/set", json=data)
+    return client
+
+
+def visitor(app: Flask, **data: Any) -> Any:
+    client: Any = app.test_client()
+    if data:
+        client.post("/set", json=data)
+    return client
+
+
+def assert_not_cached(response: Any) -> None:
+    assert "cookie" in response.vary
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("who", "data", "url", "deletes"),
+    [
+        (visitor, {}, "/set", False),
+        (visitor, {}, "/do/token", False),
+        (visitor, {}, "/login/7", False),
+        (visitor, {"lang": "jp"}, "/do/permanent", False),
+        (visitor, {"lang": "jp"}, "/do/regenerate", False),
+        (user, {}, "/login/8", False),
+        (user, {}, "/do/regenerate", False),
+        (user, {}, "/do/permanent", False),
+        (user, {}, "/logout", True),
+        (user, {"lang": "jp"}, "/logout", False),
+        (user, {"lang": "jp"}, "/do/clear", True),
+    ],
+)
+def test_an_answer_with_a_cookie_is_kept_by_no_cache(
+    app: Flask, who: Any, data: dict[str, Any], url: str, deletes: bool
+) -> None:
+    """Set or deleted, of a visitor or a user: ``Vary: Cookie`` and ``no-store``."""
+    response = who(app, **data).post(url, json={"theme": "dark"})
+    assert response.status_code == 200
+    assert (cookie_of(response) == "") is deletes
+    assert len(set_cookies(response)) == 1
+    assert_not_cached(response)
+
+
+def test_a_cookie_that_is_renewed_is_kept_by_no_cache(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor's permanent one, after a tenth of its life; the pages in between may be cached."""
+    client = visitor(app, lang="jp")
+    client.post("/do/permanent")
+    assert "Cache-Control" not in client.get("/all").headers
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LIFE / 5)
+    response = client.get("/all")
+    assert cookie_of(response)
+    assert_not_cached(response)
+
+
+def test_as_flask_does_it(make_app: MakeApp) -> None:
+    """COOKIE_RESEND = "flask": a permanent cookie goes with pages that do not look at the session, and an emptied
+    session takes it away."""
+    app = with_pages(make_app(COOKIE_RESEND="flask"))
+    client = visitor(app, lang="jp")
+    client.post("/do/permanent")
+    response = client.get("/untouched")
+    assert cookie_of(response)
+    assert_not_cached(response)
+    response = client.post("/do/clear")
+    assert cookie_of(response) == ""
+    assert_not_cached(response)
+
+
+@pytest.mark.parametrize("method", ["_set_cookie", "_delete_cookie"])
+def test_whatever_sends_the_cookie(app: Flask, method: str) -> None:
+    """It does not depend on whether a view looked at the session before."""
+    with app.test_request_context():
+        opened = app.session_interface.open_session(app, app.test_request_context().request)
+        assert opened is not None
+        response = Response()
+        target = [parts(app).repository.placed(lambda: app.extensions["langpont_session_context"].mint("a", False))]
+        arguments = [app, opened, response, *target] if method == "_set_cookie" else [app, response]
+        getattr(app.session_interface, method)(*arguments)
+    assert_not_cached(response)
+
+
+def test_a_view_that_knows_better_is_left_alone(app: Flask) -> None:
+    """Its own Cache-Control stays, and Cookie is added to what it says in Vary."""
+    response = user(app).post("/do/own")
+    assert cookie_of(response)
+    assert response.headers["Cache-Control"] == "private, no-cache"
+    assert response.vary.as_set() == {"accept-encoding", "cookie"}
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_refusal_is_kept_by_no_cache(make_app: MakeApp, handled: bool) -> None:
+    """503 where a right is set, and where it turns out at the save; no cookie goes with either. At the save that holds
+    for the application's own page, too, whatever it says."""
+    app = with_pages(make_app())
+    if handled:
+        app.register_error_handler(GrantRefused, lambda error: ("later", 503, {"Cache-Control": "public"}))
+    known, stranger = user(app), visitor(app)
+    assert known.post("/do/grow").status_code == 200
+    with switched_off(app, "database"):
+        at_save = known.post("/do/grow")
+        for response in (at_save, stranger.post("/login/8"), known.post("/login/8")):
+            assert (response.status_code, set_cookies(response)) == (503, [])
+            assert response.text == "later" if handled else "Signing in" in response.text
+            assert "cookie" in response.vary
+            if response is at_save or not handled:
+                assert_not_cached(response)
+        assert handled or at_save.headers["Retry-After"]

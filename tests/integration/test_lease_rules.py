@@ -1,0 +1,198 @@
+"""What a worker believes of auth, where a slip would show only under load or in an outage. Real servers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, session
+from flask_login import logout_user
+
+from example_app.servers import Valkey
+from flask_langpont_session.stores.base import AuthRow
+from flask_langpont_session.testing import switched_off
+from flask_langpont_session.verifier import Confirmed
+
+from .behind import browser, digest, elsewhere, questions, row, sign_in
+from .conftest import MakeApp, cookie_of, parts
+from .test_csrf import refusing_writes, with_login_manager
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = with_login_manager(make_app(HEALTH_INTERVAL=3600))
+
+    @app.post("/leave")
+    def leave() -> str:
+        logout_user()
+        return ""
+
+    @app.post("/new-id")
+    def new_id() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return ""
+
+    @app.post("/repr")
+    def show() -> str:
+        shown = [repr(session)]
+        session["theme"] = "a secret look"
+        shown += [repr(session), str(session), f"{session.category('ui')!r}"]  # type: ignore[attr-defined]
+        dict(session)
+        return "\n".join([*shown, repr(session)])
+
+    return app
+
+
+class Clock:
+    """Monotonic seconds that stand still until a store was asked."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic() + 100
+
+    def __call__(self) -> float:
+        return self.now
+
+    def slow(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, which takes five seconds."""
+
+        def called(*arguments: Any, **options: Any) -> Any:
+            found = call(*arguments, **options)
+            self.now += 5
+            return found
+
+        return called
+
+
+@pytest.mark.parametrize("method", ["load", "create", "update"])
+def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A revocation during the query must not hide behind a younger moment: it is taken before the database is asked."""
+    client, clock = sign_in(app), Clock()
+    repository, began = parts(app).repository, clock.now
+    monkeypatch.setattr(repository, "_clock", clock)
+    monkeypatch.setattr(repository._verifier, "_clock", clock)
+    monkeypatch.setattr(repository.database, method, clock.slow(getattr(repository.database, method)))
+    with parts(app).monitor.paused():
+        if method == "load":
+            repository.load(_sid(app, client), repository.begin(60), parts(app).settings.life, fresh=True)
+        elif method == "update":
+            client.post("/set", json={"daily_limit": 4})
+        else:
+            client.digest = digest(cookie_of(client.post("/login/8")))
+    held = repository.local.auth(client.digest)
+    assert held is not None
+    assert clock.now > began
+    assert held.confirmed_at == began
+
+
+def _sid(app: Flask, client: Any) -> Any:
+    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
+        return session.origin  # type: ignore[attr-defined]
+
+
+def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began before this worker saw the right withdrawn: the worker asks for itself."""
+    client = sign_in(app)
+    repository = parts(app).repository
+    database = elsewhere(app)
+    old = database.load(client.digest, idle_ms=0)
+    assert isinstance(old, AuthRow)
+    payload = {**old.payload, "user_role": b'"guest"'}
+    assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
+    database.close()
+    repository.local.raise_floor(client.digest, 2)
+    before, shared = questions(app), Confirmed(old, 0, time.monotonic())
+    asked: list[str] = []
+
+    def ask(digest: str, *_: Any) -> tuple[Confirmed, bool]:
+        asked.append(digest)
+        return shared, True
+
+    monkeypatch.setattr(repository._verifier._flights, "ask", ask)
+    assert client.get("/get/user_role").json["value"] == "guest"
+    assert asked == [client.digest]
+    assert questions(app) == before + 2
+
+
+def test_a_shared_answer_that_is_current_is_taken(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the floor it says what this worker knows: one question for all."""
+    client = sign_in(app)
+    repository = parts(app).repository
+    known = repository.database.load(client.digest, idle_ms=0)
+    repository.local.raise_floor(client.digest, 1)
+    monkeypatch.setattr(repository._verifier._flights, "ask", lambda *_: (Confirmed(known, 0, time.monotonic()), True))
+    parts(app).repository.primary.fence.trust_since_ms = 10**15  # no lease counts
+    before = questions(app)
+    assert client.get("/who").json["user"] == "7"
+    assert questions(app) == before + 1
+
+
+def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask, primary: Valkey) -> None:
+    """No revocation reaches it: the database decides, as while it is down."""
+    client = sign_in(app)
+    database = elsewhere(app)
+    with refusing_writes(app, primary):
+        assert client.get("/who").json == {"user": "7", "level": 1, "lang": None}
+        assert {series.source for series in parts(app).recorder.series() if series.name == "verify"} == {"database"}
+        database.kill(client.digest)
+        parts(app).repository.local.forget(client.digest)  # no answer of the last two seconds either
+        assert client.get("/who").json["user"] is None
+    database.close()
+    assert client.get("/who").json["user"] is None
+
+
+@pytest.mark.parametrize("stores", [("primary", "database")])
+def test_i5_logout_user_ends_a_session_that_cannot_be_verified(app: Flask, stores: tuple[str, ...]) -> None:
+    """Flask-Login sees none of its keys there and removes nothing; the session ends all the same."""
+    client = sign_in(app)
+    client.post("/set", json={"user_role": "admin"})  # who is never shown at level 4
+    with switched_off(app, *stores):
+        assert client.get("/who").json == {"user": None, "level": 4, "lang": None}
+        assert client.post("/leave").status_code == 200
+    assert browser(app, client.cookie).get("/who").json["user"] is None
+    assert not row(app, client.digest)["live"]
+
+
+def test_i5_logout_user_ends_a_session_that_has_another_id_by_now(app: Flask) -> None:
+    """The late request shows no user; the session that goes on under the new id is over."""
+    client = sign_in(app)
+    late = browser(app, client.cookie)
+    client.post("/new-id")
+    assert client.get("/who").json["user"] == "7"
+    assert late.post("/leave").status_code == 200
+    assert client.get("/who").json["user"] is None
+
+
+def test_logout_user_of_a_visitor_ends_nothing(app: Flask) -> None:
+    """There is nothing to end, and the visitor's data stays."""
+    client: Any = app.test_client()
+    client.post("/set", json={"lang": "jp", "input_text": "typed"})
+    assert client.post("/leave").headers.getlist("Set-Cookie") == []
+    assert client.get("/all").json == {"lang": "jp", "input_text": "typed"}
+
+
+def test_keys_that_only_the_catch_all_claims_are_said_once_and_up_to_a_bound(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that makes up keys fills neither memory nor logs."""
+    repository = parts(app).repository
+    with caplog.at_level(logging.INFO, "flask_langpont_session"):
+        for number in range(300):
+            for _ in range(2):
+                repository.note_unclaimed(f"made-up-{number}")
+        repository.note_unclaimed("theme")
+    said = [record.args[0] for record in caplog.records if "catch-all" in record.message and record.args]  # type: ignore[index]
+    assert said == [f"made-up-{number}" for number in range(256)]
+    assert len(repository._noted) == 256
+
+
+def test_i14_a_repr_has_no_values(app: Flask) -> None:
+    """Of a session that was read, changed or neither: it ends up in logs and error pages."""
+    client = sign_in(app, input_text="a secret text")
+    shown = client.post("/repr").text
+    assert "secret" not in shown
+    assert client.digest not in shown
+    assert shown.startswith("<Session not loaded, 0 keys set>\n<Session not loaded, 1 keys set>")
+    assert shown.endswith("<Session valid, 1 keys set>")

@@ -1,0 +1,173 @@
+"""The small scripts, each by what it must not do: to records that are not ours, and without a right. A real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.connection import BlockingConnectionPool
+
+from example_app.servers import Valkey
+from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.stores.fence import Canary, Fence
+from flask_langpont_session.stores.redis import RedisStore
+
+DIGEST, OTHER = "d" * 43, "e" * 43
+KEY = f"session:auth:{{{DIGEST}}}"
+CANARY = "session:canary"
+WAIT = 3.0
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def store(primary: Valkey) -> Iterator[RedisStore]:
+    fence = Fence()
+    pool = BlockingConnectionPool.from_url(
+        primary.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=WAIT,
+        redis_connect_func=fence.introduce,
+    )  # fmt: skip
+    yield RedisStore("primary", pool, prefix="session", fence=fence)
+    pool.disconnect()
+
+
+@pytest.fixture
+def raw(primary: Valkey) -> Iterator[Any]:
+    with primary.client() as client:
+        yield client
+
+
+@contextmanager
+def without(raw: Any, right: str) -> Iterator[None]:
+    raw.execute_command("ACL", "SETUSER", "default", f"-{right}")
+    try:
+        yield
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", f"+{right}")
+
+
+def a_row(now: int, **changes: Any) -> AuthRow:
+    made = AuthRow(DIGEST, "7", 1, True, {"_user_id": b'"7"'}, 0, now, now + HOUR, now + 10 * HOUR, now)
+    return replace(made, **changes)
+
+
+# -- slide.lua ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
+    """And the record's life with it; never back, and never past the end of the session's life in all."""
+    now = store.time_ms(timeout=WAIT)
+    store.push(a_row(now), now, HOUR, timeout=WAIT)
+    moved = store.slide(DIGEST, 2 * HOUR, timeout=WAIT)
+    assert 0 <= moved - now - 2 * HOUR < 60_000
+    assert raw.hget(KEY, "@i") == str(moved)
+    assert 2 * HOUR - 60_000 < raw.pttl(KEY) <= 2 * HOUR
+    assert store.slide(DIGEST, HOUR, timeout=WAIT) == moved
+    assert store.slide(DIGEST, 100 * HOUR, timeout=WAIT) == now + 10 * HOUR
+    assert 10 * HOUR - 60_000 < raw.pttl(KEY) <= 10 * HOUR
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"@d": OTHER},  # another session's record
+        {"@d": None},
+        {"@live": "0"},
+        {"@live": None},
+        {"@i": "1"},  # has run out
+        {"@i": None},
+        {"@x": None},
+        {"@i": "x"},
+    ],
+    ids=str,
+)
+def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, str | None]) -> None:
+    """What is not the living record of this very session is left as it is, its life too."""
+    now = store.time_ms(timeout=WAIT)
+    store.push(a_row(now), now, HOUR, timeout=WAIT)
+    for name, value in changed.items():
+        raw.hdel(KEY, name) if value is None else raw.hset(KEY, name, value)
+    before = raw.hgetall(KEY)
+    assert store.slide(DIGEST, 2 * HOUR, timeout=WAIT) == 0
+    assert raw.hgetall(KEY) == before
+    assert raw.pttl(KEY) <= HOUR
+
+
+@pytest.mark.parametrize("kind", ["nothing", "a list"])
+def test_a_slide_of_what_is_no_record(store: RedisStore, raw: Any, kind: str) -> None:
+    """It makes none, and mends none."""
+    if kind == "a list":
+        raw.lpush(KEY, "x")
+    before = raw.type(KEY)
+    assert store.slide(DIGEST, HOUR, timeout=WAIT) == 0
+    assert raw.type(KEY) == before
+
+
+# -- push.lua and set_aside.lua ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "there", [{"@d": OTHER, "@live": "0"}, {"@live": "0"}, {"@d": OTHER, "@v": "99", "@live": "1"}]
+)
+def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, there: dict[str, str]) -> None:
+    """Neither its tombstone nor its version nor its idle expiry says anything of ours."""
+    now = store.time_ms(timeout=WAIT)
+    raw.hset(KEY, mapping={**there, "@at": str(now), "@i": str(now + 9 * HOUR), "user_role": '"admin"'})
+    assert store.push(a_row(now), now, HOUR, timeout=WAIT) == "pushed"
+    after = raw.hgetall(KEY)
+    assert (after["@d"], after["@v"], after["@i"]) == (DIGEST, "1", str(now + HOUR))
+    assert "user_role" not in after
+
+
+def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStore, raw: Any) -> None:
+    """A reply that was read by the wrong reader looks like one."""
+    now = store.time_ms(timeout=WAIT)
+    store.push(a_row(now), now, HOUR, timeout=WAIT)
+    store.set_aside(DIGEST, "auth", timeout=WAIT, only_foreign=True)
+    assert raw.exists(KEY)
+    raw.hset(KEY, "@d", OTHER)
+    store.set_aside(DIGEST, "auth", timeout=WAIT, only_foreign=True)
+    assert not raw.exists(KEY)
+    assert raw.hget(f"{KEY}:aside", "@d") == OTHER
+    assert 0 < raw.pttl(f"{KEY}:aside") <= 24 * HOUR
+
+
+# -- canary.lua --------------------------------------------------------------------------------------------------------
+
+
+def look(store: RedisStore, known: Canary | None) -> Canary:
+    return store.look_at_canary(known, timeout=WAIT)
+
+
+def test_a_canary_counts_on_and_begins_anew_after_a_loss(store: RedisStore, raw: Any) -> None:
+    """The same generation and the next number; another generation when it is gone, smaller, or no canary at all."""
+    first = look(store, None)
+    second = look(store, first)
+    assert (second.generation, second.number) == (first.generation, first.number + 1)
+    assert look(store, Canary("another worker's", 10**9, 0)).generation == first.generation
+    for lose in (
+        lambda: raw.delete(CANARY),
+        lambda: raw.hset(CANARY, "number", 0),
+        lambda: (raw.delete(CANARY), raw.lpush(CANARY, "x")),
+    ):
+        known = look(store, look(store, None))
+        lose()
+        assert look(store, known).generation != known.generation
+        assert raw.hget(CANARY, "number") == "1"
+
+
+@pytest.mark.parametrize("right", ["hmget", "hset", "evalsha"])
+def test_a_right_that_is_missing_at_the_canary_is_no_loss(store: RedisStore, raw: Any, right: str) -> None:
+    """The error is told as what it is, the canary stays, and the look after it finds nothing lost."""
+    known = look(store, look(store, None))
+    store.fence.saw(known)
+    before = raw.hgetall(CANARY)
+    with without(raw, right), pytest.raises(StoreError) as caught:
+        look(store, known)
+    assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
+    assert raw.hgetall(CANARY) == before
+    found = look(store, known)
+    assert found.generation == known.generation
+    assert not store.fence.saw(found)
