@@ -280,7 +280,7 @@ class Promises:
         merges = self.tasks.current is not None and self.tasks.current.notes.get("tick")
         for name in WRITTEN_ONCE & after.keys():
             value, replaced = after[name], before.get(name, b"")
-            since = self.stored_at.get(replaced, 0)
+            since = self.over_at.get(replaced, self.stored_at.get(replaced, 0))
             is_older = self.over_at.get(value, self.clock.now_ms) + self.skew_ms < since
             if merges and replaced != value and is_older and self.cluster.is_whole:
                 self.violate("merge", f"{name}: a value replaced one that was written later")
