@@ -570,6 +570,15 @@ def test_several_steps_are_judged_one_by_one(store: RedisStore, client: Any) -> 
     assert data(client) == {"a": "2", "d": "9", "n": "1", "c": "7"}
 
 
+@pytest.mark.parametrize("mode", [SINCE, TIME])
+def test_what_this_merge_has_just_written_is_no_write_by_another(store: RedisStore, client: Any, mode: str) -> None:
+    """Two steps for one field are applied one after the other."""
+    first = stamp(store, "write.1", sets={"a": b"1"})
+    assert outcomes(store, put("a", b"2", first, mode=mode), put("a", b"3", first, mode=mode)) == [APPLIED, APPLIED]
+    assert data(client) == {"a": "3"}
+    assert [name for name, *_ in meta(client).lately] == ["a"]
+
+
 # -- what was acknowledged before it was merged ------------------------------------------------------------------------
 
 
