@@ -14,7 +14,7 @@ from .exceptions import (
 )
 from .extension import LangPontSession
 from .guards import requires_fresh
-from .records import Revoked
+from .records import Kept, Revoked
 from .session import Session
 from .views import FeatureReport, SessionInfo
 
@@ -25,6 +25,7 @@ __all__ = [
     "ConfigError",
     "FeatureReport",
     "GrantRefused",
+    "Kept",
     "LangPontSession",
     "LangPontSessionError",
     "Revoked",

@@ -6,6 +6,7 @@ once. ``?fail_at=4`` (or HEALTH_FAIL_LEVEL) makes it 503 from that level on, for
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ def health_report(state: State) -> dict[str, Any]:
     health = state.health
     view = health.view()
     level, lost = view.level, health.open_stores()
+    waiting = state.monitor.waiting
     return {
         "status": _STATUS[level] if state.monitor.has_looked else "starting",
         "level": level,
@@ -45,6 +47,10 @@ def health_report(state: State) -> dict[str, Any]:
             "lost": len(health.lost_shards),
             "total": len(health.shards),
             "lost_share": round(health.lost_share, 4),  # of all sessions
+        },
+        "journal": {  # of this host, as the monitor saw it last; null: it cannot be read, or nothing waits
+            "waiting": waiting.entries if waiting else None,
+            "oldest_seconds": waiting.oldest_seconds(time.time()) if waiting else None,
         },
     }
 

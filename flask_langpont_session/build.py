@@ -37,7 +37,8 @@ from .stores.database import Database, make_engine
 from .stores.directory import Directory, Nodes, is_cluster, parse
 from .stores.fence import Fence
 from .stores.journal import Journal
-from .stores.journal_file import NewerJournal
+from .stores.journal_limits import JournalLimits
+from .stores.journal_opening import NewerJournal, OlderJournal
 from .stores.local import LocalCopies
 from .stores.names import Names
 from .stores.redis import RedisStore
@@ -437,12 +438,21 @@ _REMEDY = "name a file this process may write, or set None to go without (the do
 _REMEDIES: Mapping[type[Exception], str] = {
     NewerJournal: "upgrade flask-langpont-session again; or name another file: then what waits in this one, such as "
     "sign-outs of an outage, stays undone",
+    OlderJournal: "run the older release until nothing waits in the file, and remove it then; or name another file: "
+    "then what waits in this one, such as sign-outs of an outage, stays undone",
 }
 
 
 def _journal(settings: Settings) -> Journal:
     path = Path(settings.journal) if settings.journal else None
-    journal = Journal(path)
+    limits = JournalLimits(
+        entries=settings.journal_max_entries,
+        bytes=settings.journal_max_bytes,
+        session_entries=settings.journal_session_entries,
+        session_bytes=settings.journal_session_bytes,
+        visitor_share=settings.journal_visitor_share,
+    )
+    journal = Journal(path, limits=limits)
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

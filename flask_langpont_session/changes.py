@@ -32,6 +32,7 @@ class Changes:
         self.assigned: dict[str, bytes] = {}
         self.deleted: set[str] = set()
         self.increments: dict[str, int] = {}
+        self.saved: dict[str, bytes] = {}
         self.read: set[str] = set()
         self.read_all = False
         self._bytes: dict[str, int] = {}
@@ -60,7 +61,7 @@ class Changes:
 
     def delete(self, key: str, *, stored: bool) -> None:
         """The key is gone from now on; if it is stored, there too."""
-        for changed in (self.values, self.assigned, self.increments):
+        for changed in (self.values, self.assigned, self.increments, self.saved):
             changed.pop(key, None)
         if stored:
             self.deleted.add(key)
@@ -74,7 +75,7 @@ class Changes:
         """Forget everything but what is carried over, all of which is to be stored."""
         self.values = {key: value for key, value in self.values.items() if key in carried}
         self.assigned = dict(carried)
-        self.deleted, self.increments = set(), {}
+        self.deleted, self.increments, self.saved = set(), {}, {}
         self._bytes, self._counts = {}, {}
 
     def forget_read(self, category: str | None, stored: Callable[[str], Fields]) -> None:
@@ -87,9 +88,16 @@ class Changes:
         for key in list(self.values):
             if key not in self and (category is None or self._table.feature_of(key).category == category):
                 del self.values[key]
+                self.saved.pop(key, None)
 
-    def settled(self) -> None:
-        """All of it is stored."""
+    def settled(self, changes: Mapping[str, CategoryChange]) -> None:
+        """All of it is saved, as well as could be: none of it is to be stored again.
+
+        :param changes: what :meth:`by_category` made of it.
+        """
+        self.saved |= self.assigned
+        for change in changes.values():
+            self.saved |= change.sets
         self.assigned.clear()
         self.deleted.clear()
         self.increments.clear()
@@ -170,7 +178,7 @@ class Changes:
     def _encode_again(self, key: str, value: Any, stored: Callable[[str], Fields]) -> bytes | None:
         """The encoding of a value that may have changed; None: it did not, or it cannot be stored any more."""
         category = self._table.feature_of(key).category
-        before = self.assigned.get(key) or stored(category).get(key)
+        before = self.assigned.get(key) or self.saved.get(key) or stored(category).get(key)
         try:
             encoded = self.encode(key, value)
         except SessionValueError as error:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
 
 import click
-from flask.cli import AppGroup, with_appcontext
+from flask import Flask
+from flask.cli import AppGroup, ScriptInfo, with_appcontext
 
 from .build import State
 from .categories import Priority
 from .config import SEVERITIES
 from .cookies import is_digest
-from .exceptions import LangPontSessionError
+from .exceptions import ConfigError, LangPontSessionError
 from .extension import state_of
 from .health import DATABASE, PRIMARY, REPLICA
 from .policy import LEVELS
 from .records import Revoked
 from .stores.base import StoreError, role_of
 from .stores.cluster import ClusterStore
+from .stores.journal import Summary, Waiting
+from .stores.journal_summary import together
 from .stores.slots import SLOTS
 from .views import SessionInfo
 
 langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
+
+JOURNAL = "journal"
 
 _PATIENCE = 2.0
 """Seconds a command waits for a store; nobody's request hangs on it."""
@@ -45,16 +54,40 @@ def init_db() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_appcontext
 def status(as_json: bool) -> None:
-    """Ask every store now, over new connections, and say what was found. Exit code 1 if one cannot do its work."""
+    """Ask every store now, over new connections, and say what was found, and what waits in the journal of this host.
+    Exit code 1 if one cannot do its work."""
     state = state_of()
     found = {name: _ask(state, name) for name in _stores(state)}
+    waiting: Waiting | None = None
+    if state.repository.journal.path is not None:
+        try:
+            waiting, found[JOURNAL] = state.repository.journal.waiting(), None
+        except StoreError as error:
+            found[JOURNAL] = str(error)
     if as_json:
-        click.echo(json.dumps({name: error or "ok" for name, error in found.items()}))
+        told: dict[str, Any] = {name: problem or "ok" for name, problem in found.items()}
+        click.echo(json.dumps(told | ({"waiting": _as_json(waiting)} if waiting else {})))
     else:
-        for name, error in found.items():
-            click.echo(f"{name:10} {error or 'ok'}")
+        for name, problem in found.items():
+            more = f", {_sentence(waiting)}" if name == JOURNAL and waiting else ""
+            click.echo(f"{name:10} {problem or 'ok'}{more}")
     if any(found.values()):
         raise SystemExit(1)
+
+
+def _as_json(waiting: Waiting) -> dict[str, Any]:
+    return {"entries": waiting.entries, "oldest_seconds": waiting.oldest_seconds(time.time())}
+
+
+def _sentence(waiting: Waiting) -> str:
+    if not waiting.entries:
+        return "nothing waits"
+    return f"{waiting.entries} wait{_age(waiting)}"
+
+
+def _age(waiting: Waiting) -> str:
+    seconds = waiting.oldest_seconds(time.time())
+    return "" if seconds is None else f", the oldest for {timedelta(seconds=int(seconds))}"
 
 
 def _stores(state: State) -> list[str]:
@@ -141,6 +174,61 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
         state.exporting.active.update(may_lead=False)  # this process has no thread that would bring it
     where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"
     click.echo(f"{done.sessions} sessions ended: {where}.")
+
+
+# Not with_appcontext: an application does not start with a journal that it cannot use, and it is this command that is
+# run then.
+@langpont.command("journal", with_appcontext=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+def journal(context: click.Context, as_json: bool) -> None:
+    """Say what waits in this host's journal, since when, for how many sessions. Exit code 1 if it cannot be read."""
+    with _application(context) as app:
+        file = state_of(app).repository.journal
+        if file.path is None:
+            raise click.ClickException(
+                "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
+            )
+        try:
+            summary = file.summary()
+        except StoreError as error:
+            raise click.ClickException(f"{file.path} cannot be read: {error}") from None
+        if as_json:
+            click.echo(json.dumps(_summary_as_json(summary)))
+        else:
+            for line in _summary_lines(summary):
+                click.echo(line)
+            click.echo(f"{'file':20}{summary.bytes} bytes, {file.path}")
+
+
+@contextmanager
+def _application(context: click.Context) -> Iterator[Flask]:
+    try:
+        app = context.ensure_object(ScriptInfo).load_app()
+    except ConfigError as error:
+        raise click.ClickException("; ".join(error.problems)) from None
+    with app.app_context():
+        yield app
+
+
+def _all_waiting(summary: Summary) -> Waiting:
+    return together(waiting for kind, waiting in summary.kinds.items() if kind != "copies")
+
+
+def _summary_as_json(summary: Summary) -> dict[str, Any]:
+    return {
+        **{kind: _as_json(waiting) for kind, waiting in summary.kinds.items()},
+        "waiting": _as_json(_all_waiting(summary)),
+        "sessions": {"signed_in": summary.signed_in, "visitors": summary.visitors},
+        "bytes": summary.bytes,
+    }
+
+
+def _summary_lines(summary: Summary) -> Iterator[str]:
+    for kind, waiting in summary.kinds.items():
+        yield f"{kind.replace('_', ' '):20}{waiting.entries}{_age(waiting)}"
+    yield f"{'sessions':20}{summary.signed_in} signed in, {summary.visitors} visitors"
+    yield f"{'all':20}{_sentence(_all_waiting(summary))}"
 
 
 @langpont.command("purge")

@@ -248,6 +248,11 @@ class Settings:
     local_cache_size: int = _setting(1000, _integer(1, 10_000_000, "entries"))
     local_cache_ttl: int = _setting(1800, _integer(1, 86_400, _SECONDS))
     journal: str | Path | None = _setting("", _optional(_path))  # "": in the instance folder; None: in memory only
+    journal_max_entries: int = _setting(100_000, _integer(1, 100_000_000, "entries"))
+    journal_max_bytes: int = _setting(268_435_456, _integer(1_048_576, 1_099_511_627_776, "bytes"))
+    journal_session_entries: int = _setting(4_000, _integer(1, 100_000_000, "entries"))
+    journal_session_bytes: int = _setting(1_048_576, _integer(64, 1_099_511_627_776, "bytes"))
+    journal_visitor_share: float = _setting(0.5, _number(0, 0.5, "a share"))
     categories: Mapping[str, Any] = _setting(lambda: categories.DEFAULT_CATEGORIES, _category_specs)
     feature_priorities: Mapping[str, str] = _setting(dict, _mapping)
     defaults: Mapping[str, Any] = _setting(dict, _mapping)

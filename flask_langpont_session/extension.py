@@ -23,8 +23,7 @@ from .config import Settings
 from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
 from .exceptions import GrantRefused
 from .metrics import Recorder, install_hooks
-from .records import Life, Revoked, Saved
-from .repository import SessionRepository
+from .records import Life, Revoked
 from .session import Session, SessionContext
 from .views import SessionInfo
 
@@ -91,7 +90,7 @@ class LangPontSession(SessionInterface):
         began = time.perf_counter()
         modified = session.modified
         try:
-            saved = _store(session, state.repository)
+            saved = session.save()
         except GrantRefused as refused:
             _replace_response(response, _refusal(app, refused))
             state.recorder.observe("request_save", "all", "none", "refused", time.perf_counter() - began)
@@ -218,20 +217,6 @@ def state_of(app: Flask | None = None) -> State:
     except KeyError:
         raise RuntimeError("LangPontSession is not set up for this application; call init_app(app)") from None
     return state
-
-
-def _store(session: Session, repository: SessionRepository) -> Saved | None:
-    plan = session.plan()
-    if plan is None:
-        return None
-    changes = dict(plan.changes)
-    saved = repository.save(plan, session.walk)
-    session.saved(changes, stored=saved.stored)
-    if session.permanence_changed and not plan.permanence_changed:
-        session.keep_permanence()
-    if saved.ended:
-        session.came_too_late()
-    return saved
 
 
 def _listen_to_flask_login(app: Flask) -> None:

@@ -78,6 +78,18 @@ class Measure(NamedTuple):
     of: str
 
 
+class NotKept(NamedTuple):
+    """Changes of sessions that were not kept, see :mod:`~flask_langpont_session.losses`.
+
+    :param what: one of the words of ``Loss``.
+    :param cause: one of the words of ``Cause``.
+    """
+
+    what: str
+    cause: str
+    category: str
+
+
 class Recorder:
     """Counts and durations per operation, measured amounts, and plain counters. A forked child begins at nought."""
 
@@ -152,10 +164,10 @@ class Recorder:
     def _count_loss(self, key: tuple[str, str, str], by: int) -> None:
         self._losses[key] = self._losses.get(key, 0) + by
 
-    def losses(self) -> Mapping[tuple[str, str, str], int]:
-        """A copy of what was not kept: what, cause, category → how many changes."""
+    def losses(self) -> Mapping[NotKept, int]:
+        """A copy of what was not kept, and how many changes that were."""
         with self._up_to_date():
-            return dict(self._losses)
+            return {NotKept(*key): number for key, number in self._losses.items()}
 
     def series(self) -> Mapping[Operation, Series]:
         """A copy of everything observed so far."""
@@ -190,6 +202,7 @@ class Interval(NamedTuple):
     :param counters: of those that moved.
     :param level: the highest degradation level there was.
     :param lost_shards: shards of Redis that do not take reads and writes at its end.
+    :param losses: changes of sessions that were not kept.
     """
 
     series: Mapping[Operation, Series]
@@ -197,6 +210,7 @@ class Interval(NamedTuple):
     counters: Mapping[str, int]
     level: int
     lost_shards: int = 0
+    losses: Mapping[NotKept, int] = {}
 
 
 class Reader:
@@ -215,6 +229,7 @@ class Reader:
         self._series: Mapping[Operation, Series] = {}
         self._amounts: Mapping[Measure, Amounts] = {}
         self._counters: Mapping[str, int] = {}
+        self._losses: Mapping[NotKept, int] = {}
         self._last_level = 0
 
     def take(self) -> Interval:
@@ -223,6 +238,8 @@ class Reader:
         done = {operation: s.since(self._series.get(operation, _NOTHING)) for operation, s in series.items()}
         measured = {what: _added(counts, self._amounts.get(what, {})) for what, counts in amounts.items()}
         moved = _added(counters, self._counters)
+        losses = self._recorder.losses()
+        lost, self._losses = _added(losses, self._losses), losses
         level = self._level()
         passed = [number for name, number in _LEVELS.items() if name in moved]
         highest = max(level, self._last_level, *passed)
@@ -233,6 +250,7 @@ class Reader:
             moved,
             highest,
             self._lost_shards(),
+            lost,
         )
 
 

@@ -27,8 +27,11 @@ from .reconciler import EVERYWHERE, Reconciler, answering, answering_shards
 from .repository import SessionRepository
 from .stores.base import ErrorClass, StoreError, role_of, shard_of
 from .stores.cluster import ClusterStore
+from .stores.journal import Waiting
 
 log = logging.getLogger(__name__)
+
+NOTHING_WAITS = Waiting(0, None)
 
 POLL = 0.2
 """Seconds between looks at the host's journal: how soon a sibling worker's outage is noticed here."""
@@ -55,6 +58,9 @@ they would get an answer from is no outage."""
 
 _BOTH = frozenset({READ, WRITE})
 
+_LOOK_AT_JOURNAL = 1.0
+"""Seconds between two looks at how much waits there."""
+
 _SHARE_OF_TIME = 0.1
 """The most that looking through a journal whose entries wait for a lost shard may take of this thread's time."""
 
@@ -77,6 +83,7 @@ class Monitor:
     :param slow: seconds above which a probe is not a good one.
     :param attend: called every round with the names of the stores that are lost: somebody may know another place for
         them, or another token. It may take as long as a probe.
+    :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
     """
 
     def __init__(
@@ -141,6 +148,8 @@ class Monitor:
         self._announced: Mapping[str, int] = {}
         self._announced_at = -math.inf
         self._next_drain = 0.0
+        self._next_look = 0.0
+        self.waiting: Waiting | None = NOTHING_WAITS
         self._recovered_at = self._clock()
         # By shard: when all was well there for certain, and since when it may have lost something.
         self._last_good: dict[str, float] = {}
@@ -240,6 +249,7 @@ class Monitor:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
         self._health.refresh()
+        self._guarded(self._journal.shrink)
 
     def share_outage(self) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""
@@ -275,9 +285,19 @@ class Monitor:
             log.warning("the monitor cannot use the journal: %s", error)
             return None
 
+    def _note_waiting(self, is_empty: bool | None) -> None:
+        """So that a health page can say it without asking the file."""
+        if is_empty is not False:
+            self.waiting, self._next_look = NOTHING_WAITS if is_empty else None, 0.0
+        elif self._clock() >= self._next_look:
+            self._next_look = self._clock() + _LOOK_AT_JOURNAL
+            self.waiting = self._guarded(self._journal.waiting)
+
     def _drain(self) -> None:
         """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again."""
-        if self._guarded(self._journal.is_empty) in (True, None):
+        is_empty = self._guarded(self._journal.is_empty)
+        self._note_waiting(is_empty)
+        if is_empty in (True, None):
             self._not_alone_since = math.inf
             return
         if self._clock() < self._next_drain:

@@ -16,10 +16,10 @@ from blinker import Signal
 from . import events
 from .categories import AUTH
 from .cookies import ANONYMOUS, SIGNED_IN
-from .losses import Loss, Losses
+from .losses import Cause, Loss, Losses
 from .metrics import Recorder
 from .policy import Behaviour
-from .records import NO_FIELDS, Plan
+from .records import NO_FIELDS, Kept, Plan
 from .stores.base import CategoryChange, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from .stores.journal import Carry, Journal, Overlay, PendingWrite
 from .stores.journal_entries import WIPED_FIELD, Basis
@@ -80,9 +80,9 @@ class Outbox:
         """
         self._do(lambda: self._journal.queue_push(digest, version))
 
-    def revoke(self, *digests: str, in_database: bool, in_redis: bool) -> None:
-        """Revocations that not every store has heard of."""
-        self._do(lambda: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis))
+    def revoke(self, *digests: str, in_database: bool, in_redis: bool) -> bool:
+        """Revocations that not every store has heard of. Whether the journal has them."""
+        return self._do(lambda: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis))
 
     def revoke_user(self, user_id: str, until_ms: int = 0, *, epoch: int = 0) -> None:
         """A user was logged out everywhere, of which not every store has heard.
@@ -128,7 +128,7 @@ class Outbox:
 
         def publish() -> None:
             for category, lost in self._journal.publish_copies(copies).items():
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
 
         self._do(publish)
 
@@ -171,12 +171,13 @@ class Outbox:
                 if level == 0 or entry.operation is Operation.WIPE or self._outlives_request(entry.field, kind, level):
                     entries.append(entry)
                 elif name not in plan.carries:
-                    self._losses.note(Loss.REQUEST_ONLY_WRITES, f"level {level}", name)
+                    plan.note_kept([name], Kept.NOWHERE)
+                    self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
         carry = None
         if plan.carries and plan.origin and not shadow:
             carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
         copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
-        return bool(entries or carry) and self._put(entries, carry, copies)
+        return bool(entries or carry) and self._put(plan, entries, carry, copies)
 
     def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
         """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
@@ -185,21 +186,27 @@ class Outbox:
         names = self._visibility.kept_locally - of_user - set(plan.carries)
         return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
 
-    def _put(self, entries: Sequence[PendingWrite], carry: Carry | None, copies: Sequence[SharedCopy] = ()) -> bool:
+    def _put(
+        self, plan: Plan, entries: Sequence[PendingWrite], carry: Carry | None, copies: Sequence[SharedCopy] = ()
+    ) -> bool:
+        names = [*(entry.category for entry in entries), *(carry.categories if carry else ())]
         try:
             for lost in self._journal.put(entries, carry, copies):
-                self._losses.note(Loss.MERGE_CONFLICTS, "made without reading", lost.category)
+                plan.note_kept([lost.category], Kept.NOWHERE)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._failed(error)
-            for entry in entries:
-                self._losses.note(Loss.WRITES_LOST, error.cause, entry.category)
+            plan.note_kept(names, Kept.NOWHERE)
+            for name in names:
+                self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
             return False
+        plan.note_kept(names, Kept.JOURNAL)
         return True
 
     def carry(self, plan: Plan) -> None:
         """The target of a plan is to have what its origin had, too, as soon as that can be read."""
         if plan.carries and plan.origin and plan.target:
-            self._put([], Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries))
+            self._put(plan, [], Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""

@@ -23,7 +23,7 @@ from .categories import AUTH
 from .cookies import SIGNED_IN
 from .events import short
 from .health import DATABASE, ONLY, PRIMARY
-from .losses import Loss, Losses
+from .losses import Cause, Loss, Losses
 from .records import apply_change
 from .repository import SessionRepository
 from .stores.base import AuthRow, CategoryChange, ErrorClass, Operation, Position, RowState, SharedCopy, StoreError
@@ -359,7 +359,7 @@ class Reconciler:
             statuses = self._merge_all(merges) if self._push(entry.digest) else {"dead"}
         if "dead" in statuses:
             for name in entry.categories:
-                self._losses.note(Loss.MERGE_DROPPED, "session over", name)
+                self._losses.note(Loss.MERGE_DROPPED, Cause.SESSION_OVER, name)
         if statuses & {"gone", "late"}:
             return False
         self._journal.forget_carries([entry])
@@ -387,7 +387,7 @@ class Reconciler:
         """Bring a batch of changes home, in the order in which they were made. Whether any of them is settled."""
         fresh = [entry for entry in entries if self._as_of_ms - entry.at_ms <= self._oldest_ms]
         settled = set(entries) - set(fresh)
-        self._drop(settled, "too old")
+        self._drop(settled, Cause.TOO_OLD)
         of_auth = [entry for entry in fresh if _is_for_database(entry)]
         groups = _by_category([entry for entry in fresh if not _is_for_database(entry)])
         for begin in range(0, len(groups), _PIPELINE):
@@ -407,16 +407,16 @@ class Reconciler:
                 if reply.error_class is not ErrorClass.DATA:
                     failed = reply
                     continue
-                self._drop(group, "refused")
+                self._drop(group, Cause.REFUSED)
             elif reply.status in ("gone", "late"):
                 continue  # whether the session lives is not known; or it is merged the next time
             elif reply.status == "dead":
-                self._drop(group, "session over")
+                self._drop(group, Cause.SESSION_OVER)
             else:
                 self._count(group, reply.outcomes)
             settled += group
         for category, lost in self._journal.forget_writes(settled, self._copies(settled)).items():
-            self._losses.note(Loss.MERGE_CONFLICTS, "written since", category, lost)
+            self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
         if failed is not None:
             raise failed
         return set(settled)
@@ -459,9 +459,9 @@ class Reconciler:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
         for entry, outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", entry.category)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, entry.category)
             elif outcome is not Outcome.APPLIED:
-                self._losses.note(Loss.MERGE_DROPPED, outcome.name.lower().replace("_", " "), entry.category)
+                self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
 
     def _copies(self, settled: Sequence[PendingWrite]) -> list[SharedCopy]:
         """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
@@ -488,7 +488,7 @@ class Reconciler:
         except StoreError as error:
             if error.error_class is not ErrorClass.DATA:
                 raise
-            return self._drop(group, "damaged row")
+            return self._drop(group, Cause.DAMAGED_ROW)
         while row is not None:
             change = CategoryChange(life_ms=0)
             for entry in group:
@@ -497,11 +497,11 @@ class Reconciler:
             if not change or self._update(row, change):
                 applied = len(change.writes)
                 self._repository.recorder.count("merged_fields", applied)
-                self._losses.note(Loss.MERGE_CONFLICTS, "written since", AUTH, len(group) - applied)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
                 self._journal.forget_writes(group)
                 return set(group)
             row = self._push(row.digest)  # another one was faster: again, with what is there now
-        return self._drop(group, "session over")
+        return self._drop(group, Cause.SESSION_OVER)
 
     def _is_right(self, key: str) -> bool:
         """Users and rights never wait here: where one does, it was not put there by this package."""
@@ -522,7 +522,7 @@ class Reconciler:
             self._push(row.digest)
         return updated is not None
 
-    def _drop(self, entries: Collection[PendingWrite], why: str) -> set[PendingWrite]:
+    def _drop(self, entries: Collection[PendingWrite], why: Cause) -> set[PendingWrite]:
         for entry in entries:
             self._losses.note(Loss.MERGE_DROPPED, why, entry.category)
         if entries:

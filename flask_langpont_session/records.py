@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -22,6 +22,20 @@ class Verdict(StrEnum):
     VALID = "valid"
     DEAD = "dead"
     UNVERIFIABLE = "unverifiable"  # nobody who may say so answers
+
+
+class Kept(StrEnum):
+    """Where saved data is. The later, the worse."""
+
+    DATABASE = "database"  # for good
+    REDIS = "redis"  # where it belongs; as durable as that server
+    JOURNAL = "journal"  # on this host's disk, until Redis takes it: see docs/guarantees.md
+    NOWHERE = "nowhere"  # it ends with this request
+
+    @classmethod
+    def worst(cls, places: Iterable[Kept]) -> Kept | None:
+        """None: there are none."""
+        return max(places, key=tuple(cls).index, default=None)
 
 
 class Gap(NamedTuple):
@@ -115,6 +129,8 @@ class Plan:
     :param permanence_changed: the life of the SQL row is to be set anew.
     :param carries: categories of the origin that could not be read as a whole: the target is to have their data, too,
         as soon as it can be read.
+    :param kept: category → where what was to be saved of it is, as far as the save has come; what is not in it is
+        nowhere.
     """
 
     origin: SessionId | None
@@ -127,6 +143,12 @@ class Plan:
     grants: bool = False
     permanence_changed: bool = False
     carries: tuple[str, ...] = ()
+    kept: dict[str, Kept] = field(default_factory=dict)
+
+    def note_kept(self, names: Iterable[str], place: Kept) -> None:
+        """Data of some categories is there now. Where parts of one are in several places, the worst counts."""
+        for name in names:
+            self.kept[name] = Kept.worst([place, self.kept.get(name, place)]) or place
 
     @property
     def is_new(self) -> bool:

@@ -24,7 +24,19 @@ from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .metrics import InUse, Recorder
 from .outbox import NOTHING, Outbox
 from .policy import Behaviour
-from .records import NO_FIELDS, Life, Loaded, Plan, Revoked, Saved, Verdict, apply_change, apply_writes, difference
+from .records import (
+    NO_FIELDS,
+    Kept,
+    Life,
+    Loaded,
+    Plan,
+    Revoked,
+    Saved,
+    Verdict,
+    apply_change,
+    apply_writes,
+    difference,
+)
 from .serializer import decode
 from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, StoreError, role_of
 from .stores.cluster import ClusterStore, Redis
@@ -109,7 +121,7 @@ class SessionRepository:
         self._clock = clock
         self._now_ms = now_ms
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
-        self._visibility = Visibility(settings, local)
+        self._visibility = Visibility(settings, local, journal)
         self._outbox = Outbox(journal, self._visibility, recorder, emit, clock=clock)
         self._verifier = Verifier(
             settings,
@@ -345,7 +357,9 @@ class SessionRepository:
                     self.revoke(plan.origin.digest, walk)
         durable = True
         if plan.ends and plan.origin:
-            durable = self.revoke(plan.origin.digest, walk)
+            place = self._revoke(plan.origin.digest, walk)
+            plan.note_kept([AUTH], place)
+            durable = place is Kept.DATABASE
         if not plan.target or not (plan.changes or plan.carries):
             return Saved(stored=False, durable=durable)
         row = self._save_auth(plan, walk) if plan.target.kind == SIGNED_IN else None
@@ -372,6 +386,7 @@ class SessionRepository:
         if row is None or row.state is not RowState.VALID:
             return self._came_too_late(plan, old, walk)
         self.local.put_auth(row, began)
+        plan.note_kept([AUTH], Kept.DATABASE)
         if old:
             self._settle_revoked(old, 0, walk, in_database=True)
             self.recorder.count("sessions_ended", by=int(not plan.renames))
@@ -476,6 +491,7 @@ class SessionRepository:
             return None
         self._outbox.row_changed(row.digest, number)
         self.local.put_auth(updated, began, change=number)
+        plan.note_kept([AUTH], Kept.DATABASE)
         return updated
 
     def _compete(
@@ -719,6 +735,7 @@ class SessionRepository:
         if written.status != "written":
             return self._write_the_rest(plan, target, changes, written, walk, shadow)
         self._count_payload(changes)
+        plan.note_kept(changes, Kept.REDIS)
         if not shadow:
             self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions)
             self._outbox.written(target.digest, changes)
@@ -762,14 +779,17 @@ class SessionRepository:
 
         :return: whether the database knows it already.
         """
+        return self._revoke(digest, walk) is Kept.DATABASE
+
+    def _revoke(self, digest: str, walk: Walk) -> Kept:
         self.recorder.count("sessions_ended", by=int(not self.local.is_dead(digest)))
         self.local.kill(digest)
         dead = self._revoke_in_database(digest, walk)
-        in_database = dead is not None
+        in_database, places = dead is not None, []
         for name, version in dead or [(digest, 0)]:
-            self._settle_revoked(name, version, walk, in_database=in_database)
+            places.append(self._settle_revoked(name, version, walk, in_database=in_database))
             self.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
-        return in_database
+        return places[0]
 
     def _revoke_in_database(self, digest: str, walk: Walk) -> list[tuple[str, int]] | None:
         """Digest and version of what is dead now; None: the database does not answer."""
@@ -781,13 +801,17 @@ class SessionRepository:
             lambda timeout: self.database.revoke(digest, timeout=timeout),
         )
 
-    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> None:
+    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> Kept:
         self.local.kill(digest)
         self.row_changed(digest)
         self.no_longer_in_use(digest)
         in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
-        if not (in_database and in_redis):
-            self._outbox.revoke(digest, in_database=in_database, in_redis=in_redis)
+        waits = not (in_database and in_redis) and self._outbox.revoke(
+            digest, in_database=in_database, in_redis=in_redis
+        )
+        if in_database:
+            return Kept.DATABASE
+        return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
 
     def sessions_of(self, user_id: str, walk: Walk) -> list[AuthRow]:
         """The valid sessions of a user, without those that this host knows to be dead.

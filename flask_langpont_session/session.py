@@ -19,10 +19,10 @@ from flask.sessions import SessionMixin
 from .categories import AUTH, CSRF_FEATURE, Feature
 from .changes import Carried, Changes
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
-from .exceptions import UnreadableValue, UnsupportedValue
+from .exceptions import GrantRefused, UnreadableValue, UnsupportedValue
 from .health import DATABASE, PRIMARY, WRITE
 from .policy import LEVELS, Behaviour
-from .records import NO_FIELDS, Life, Loaded, Plan, Verdict, apply_change
+from .records import NO_FIELDS, Kept, Life, Loaded, Plan, Saved, Verdict, apply_change
 from .repository import SessionRepository
 from .serializer import check_key, decode
 from .stores.base import AuthRow, CategoryChange, Fields
@@ -66,7 +66,8 @@ class Session(SessionMixin):
     """One request's session.
 
     A mapping as Flask's own session is; beyond that it says where it stands (:attr:`level`, :attr:`fallback_mode`,
-    :attr:`emergency_mode`, :attr:`unverified`) and can :meth:`increment`, :meth:`regenerate` and :meth:`sign_out`.
+    :attr:`emergency_mode`, :attr:`unverified`) and can :meth:`increment`, :meth:`flush`, :meth:`regenerate` and
+    :meth:`sign_out`.
 
     :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
     :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
@@ -104,6 +105,14 @@ class Session(SessionMixin):
         self._taken_from: tuple[Mapping[str, str], Carried] = {}, {}
         self._forced = False
         self._saved = False
+        # Once a save has stored this session under another id than the one that came: that one, whether the session was
+        # signed out before, what of it has been read, and the permanent flag as it was saved.
+        self._has_moved = False
+        self._came_with: SessionId | None = None
+        self._was_ended = False
+        self._before: Loaded | None = None
+        self._saved_permanent: bool | None = None
+        self._places: Mapping[str, Kept] = {}
         self._wants_cookie = False
         self._was_stored = False
 
@@ -111,7 +120,8 @@ class Session(SessionMixin):
 
     @property
     def origin(self) -> SessionId | None:
-        """The session id that came with the request, if its signature is good."""
+        """The session id whose records this request works with: the one that came with it, if its signature is good;
+        after a save under another id, that one."""
         if self._origin is _MISSING:
             self._origin = self._cookie()
         return self._origin
@@ -124,7 +134,7 @@ class Session(SessionMixin):
     @property
     def minted(self) -> SessionId | None:
         """The session id made in this request, if one was."""
-        return self._minted
+        return self._minted or (self._origin if self._has_moved else None)
 
     @property
     def target(self) -> SessionId | None:
@@ -134,12 +144,17 @@ class Session(SessionMixin):
     @property
     def new(self) -> bool:  # type: ignore[override]
         """Whether no session id came with the request."""
-        return self.origin is None
+        return self._cookies_id is None
+
+    @property
+    def _cookies_id(self) -> SessionId | None:
+        """The session id that came with the request."""
+        return self._came_with if self._has_moved else self.origin
 
     @property
     def ended(self) -> bool:
         """Whether this request signed the session out."""
-        return self._ended
+        return self._ended or self._was_ended
 
     @property
     def is_in_shadow(self) -> bool:
@@ -155,13 +170,13 @@ class Session(SessionMixin):
     @property
     def showed_auth(self) -> bool:
         """Whether this response may show what only the signed-in user should see."""
-        signed_in_now = self._minted is not None and self._minted.kind == SIGNED_IN
+        signed_in_now = self.minted is not None and self.minted.kind == SIGNED_IN
         return signed_in_now or bool(self._renames or (self._loaded and self._loaded.row))
 
     @property
     def is_worth_a_cookie(self) -> bool:
         """Whether the minted id leads anywhere: to stored data, to a user, or to a CSRF token that was given out."""
-        signs_in = self._minted is not None and self._minted.kind == SIGNED_IN
+        signs_in = self.minted is not None and self.minted.kind == SIGNED_IN
         return self._was_stored or self._wants_cookie or signs_in
 
     def _mint(self, kind: str) -> SessionId:
@@ -205,6 +220,9 @@ class Session(SessionMixin):
             origin = None if self._restarted or self._ended else self.origin
             known = origin and self._repository.load(origin, self.walk, self.life)
             self._loaded = known or Loaded(Verdict.ANONYMOUS)
+            before, self._before = self._before, None
+            if before is not None and not self._loaded.shadow:
+                self._loaded.keep_from(before)
         return self._loaded
 
     def _stored(self, category: str) -> Fields:
@@ -320,6 +338,7 @@ class Session(SessionMixin):
         keys = {key: None for name in self._repository.table.categories for key in self._stored(name)}
         keys.update(dict.fromkeys(self._now.increments))
         keys.update(dict.fromkeys(self._now.assigned))
+        keys.update(dict.fromkeys(self._now.saved))
         return [key for key in keys if key not in self._now.deleted and key in self._repository.table]
 
     def __len__(self) -> int:
@@ -501,6 +520,7 @@ class Session(SessionMixin):
         stored = key not in self._now.deleted and key in self._stored(category)
         if key not in self._now and not stored:
             del self._now.values[key]  # a right that a visitor does not have; KeyError for all other keys
+            self._now.saved.pop(key, None)  # or what was saved nowhere
             return
         self._warn_if_saved(key)
         if category == AUTH and self._kind == SIGNED_IN and self._is_sign_out(key):
@@ -599,6 +619,31 @@ class Session(SessionMixin):
             self._now.add(key, by, now + by)
         return now + by
 
+    def flush(self) -> Kept | None:
+        """Save now instead of at the end of the request, and say where the data is: for a view that must know before it
+        goes on. What is changed afterwards is saved as ever; so may this be called again. Cookies are sent at the end.
+
+        >>> if session.flush() == "nowhere": abort(503)      # doctest: +SKIP
+
+        :return: where what this call saved is, of several categories the worst (:attr:`kept` has each): ``database``,
+            ``redis``, ``journal`` (on this host, until the stores take it), or ``nowhere``: it ends with this request.
+            None: there was nothing to save. A sign-out counts as a change of ``auth``.
+        :raises GrantRefused: a sign-in or change of rights, and the database does not answer. What was to be saved is
+            taken back: the session is again what is stored.
+        """
+        self._places = {}
+        try:
+            saved = self.save()
+        except GrantRefused:
+            self._take_back()
+            raise
+        return None if saved is None else Kept.worst(self._places.values())
+
+    @property
+    def kept(self) -> Mapping[str, Kept]:
+        """Category → where the data is that the last :meth:`flush` saved of it."""
+        return dict(self._places)
+
     def fresh(self, category: str = AUTH) -> bool:
         """Ask again, whatever was read before: from here on this request sees what the arbiter says now.
 
@@ -639,7 +684,7 @@ class Session(SessionMixin):
 
     def _still_lives(self) -> bool:
         """Of a session that this request gave another id: what the database says of the one it has still."""
-        before = self._id_before()
+        before = self.origin
         loaded = self._repository.load(before, self.walk, self.life, fresh=True) if before else None
         if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
             raise self._repository.refused()
@@ -732,7 +777,16 @@ class Session(SessionMixin):
     @property
     def permanence_changed(self) -> bool:
         """Whether this request made the session permanent, or not permanent any more."""
-        return self._permanent is not None and self._permanent != bool(self.origin and self.origin.permanent)
+        if self._permanent is None:
+            return False
+        came_with = self._cookies_id
+        return self._permanent != bool(came_with and came_with.permanent)
+
+    @property
+    def _must_save_permanence(self) -> bool:
+        if self._saved_permanent is None:
+            return self.permanence_changed
+        return self.permanent != self._saved_permanent
 
     @property
     def permanent(self) -> bool:
@@ -752,12 +806,12 @@ class Session(SessionMixin):
 
         A visitor without an id gets one here if there is something to keep.
         """
-        if self._changes is None and not self._pending_end and not self.permanence_changed:
+        if self._changes is None and not self._pending_end and not self._must_save_permanence:
             return None
         changes = self._all_changes()
         if self.target is None and any(changes.values()):
             self._mint(ANONYMOUS)
-        origin, target = self._id_before(), self.target
+        origin, target = self.origin, self.target
         if self._must_update_row(target):
             changes.setdefault(AUTH, CategoryChange(0))
         replaced = origin is not None and target is not None and target is not origin
@@ -772,8 +826,8 @@ class Session(SessionMixin):
             ends=self._pending_end,
             renames=self._renames,
             grants=self._grants,
-            permanence_changed=self.permanence_changed,
-            carries=self._carries if self._minted and not self._saved else (),
+            permanence_changed=self._must_save_permanence,
+            carries=self._carries if self._minted else (),
         )
 
     def _all_changes(self) -> dict[str, CategoryChange]:
@@ -798,14 +852,10 @@ class Session(SessionMixin):
                 del change.sets[key]
                 self._repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
 
-    def _id_before(self) -> SessionId | None:
-        """The id whose records exist: after a first save that is the minted one."""
-        return self._minted if self._saved and self._minted else self.origin
-
     def _must_update_row(self, target: SessionId | None) -> bool:
         """A signed-in session that becomes permanent (or ceases to be) lives by another clock from now on."""
         return bool(
-            self.permanence_changed and target is not None and target is self.origin and target.kind == SIGNED_IN
+            self._must_save_permanence and target is not None and target is self.origin and target.kind == SIGNED_IN
         )
 
     def _needed_for(self, target: SessionId | None, changes: Mapping[str, CategoryChange]) -> Loaded | None:
@@ -813,31 +863,68 @@ class Session(SessionMixin):
         needs_row = target is self.origin and target is not None and target.kind == SIGNED_IN and AUTH in changes
         return self._load() if needs_row else self._loaded
 
-    def saved(self, changes: Mapping[str, CategoryChange], *, stored: bool) -> None:
-        """The save is done: `changes` are part of what this request sees, and are not to be stored again.
+    def save(self) -> Saved | None:
+        """Store what changed since the last save; None: there was nothing to do.
 
-        :param stored: a later request can find something of it, so the cookie is worth sending.
+        :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
-        self._was_stored = self._was_stored or stored
+        plan = self.plan()
+        if plan is None:
+            return None
+        changes, changes_permanence = dict(plan.changes), plan.permanence_changed
+        saved = self._repository.save(plan, self.walk)
+        self._places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
+        self._settle(changes, saved)
+        if changes_permanence and not plan.permanence_changed:
+            self._keep_permanence()
+        if saved.ended:
+            self.came_too_late()
+        return saved
+
+    def _settle(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
+        """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
+        self._was_stored = self._was_stored or saved.stored
         if self._loaded is not None:
             for name, change in changes.items():
                 self._loaded.fields[name] = apply_change(self._loaded.fields.get(name, NO_FIELDS), change)
         self._forced = True  # "modified" stays true for whoever asks after the save
-        self._now.settled()
-        self._pending_end = self._pending_wipe = False
-        self._renames = None
+        self._now.settled(changes)
+        self._pending_end = self._pending_wipe = self._grants = False
+        self._renames, self._carries = None, ()
+        self._saved_permanent = self.permanent
+        has_moved = self._minted is not None and saved.stored and not saved.ended
+        if has_moved or (self._ended and self._minted is None):
+            self._go_on_as(self._minted)
 
-    def keep_permanence(self) -> None:
+    def _go_on_as(self, sid: SessionId | None) -> None:
+        """From here on it is as if the request had come with this id, but for the cookie, which is still to be sent."""
+        if not self._has_moved:
+            self._came_with, self._has_moved = self.origin, True
+        self._was_ended = self.ended
+        self._origin, self._minted, self._ended, self._restarted = sid, None, False, False
+        if sid is not None and sid.kind == SIGNED_IN:
+            self._before, self._loaded = self._loaded, None  # a further change of auth needs its row
+
+    def _take_back(self) -> None:
+        """A grant was refused: what was to be saved with it is gone, and what is stored is read again."""
+        self._minted = self._loaded = self._renames = None
+        self._carries = ()
+        self._pending_end = self._pending_wipe = self._grants = self._restarted = False
+        self._now.restart({})
+        self._context.on_new_id()
+
+    def _keep_permanence(self) -> None:
         """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
-        self._permanent = None
+        self._permanent = self._saved_permanent = None
 
     def came_too_late(self) -> None:
         """The session ended before this request could save: it is what it would be now."""
         self._minted = None
+        self._has_moved, self._came_with = False, None
         self._loaded = Loaded(Verdict.DEAD)
         self._now.restart({})
         self._context.on_new_id()
 
     def close(self) -> None:
-        """The response is on its way; what is changed from here on is lost unless the save runs again."""
+        """The response is on its way; what is changed from here on is lost unless a save runs again."""
         self._saved = True

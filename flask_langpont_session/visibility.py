@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
 from functools import partial
 
 from .categories import AUTH, Feature, Priority
@@ -11,8 +12,8 @@ from .cookies import SIGNED_IN
 from .policy import LEVELS, Behaviour
 from .records import NO_FIELDS, Gap, Loaded, apply_change, apply_writes
 from .serializer import encode
-from .stores.base import CategoryChange, CategoryCopy, Fields, SharedCopy
-from .stores.journal import Overlay
+from .stores.base import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
+from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
 from .stores.redis_records import Answer, Change
 
@@ -23,8 +24,9 @@ _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 class Visibility:
     """The decision table applied to data, and the local copies it needs."""
 
-    def __init__(self, settings: Settings, local: LocalCopies) -> None:
+    def __init__(self, settings: Settings, local: LocalCopies, journal: Journal) -> None:
         self.table = settings.table
+        self._journal = journal
         self._settings = settings
         self._local = local
         self._defaults = {key: encode(key, value) for key, value in settings.defaults.items()}
@@ -60,10 +62,13 @@ class Visibility:
         answered = answer.categories[name]
         version = answered.version or answer.now_ms * 1000
         if remember and name in self.kept_locally:
+            held = self._local.category(digest, name)
             if answered.version:
-                self._local.put_category(digest, name, answered, is_truth=True)
+                is_news = self._local.put_category(digest, name, answered, is_truth=True)
             else:
-                self._local.put_absent(digest, name, version)
+                is_news = self._local.put_absent(digest, name, version) and held is not None
+            if is_news:
+                self._note_version(digest, name, version)
         loaded.versions[name] = version
         loaded.sources[name] = source
         loaded.fields[name] = answered.fields
@@ -77,6 +82,8 @@ class Visibility:
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         copy = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
+        if copy and self._is_outdated(digest, name, copy.version):
+            copy = None  # a worker of this host has seen more, and has not said yet what
         loaded.versions[name] = copy.version if copy else 0
         loaded.sources[name] = "local"
         loaded.beneath[name] = copy.fields if copy else NO_FIELDS
@@ -162,6 +169,7 @@ class Visibility:
         """
         for name in changes.keys() & self.kept_locally:
             change, (before, after) = changes[name], versions[name]
+            self._note_version(digest, name, after)
             if change.wipe or not before:  # nothing was there, or is left
                 self._local.put_category(digest, name, CategoryCopy(after, apply_change({}, change)))
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
@@ -170,6 +178,15 @@ class Visibility:
                 self._local.put_category(digest, name, CategoryCopy(after, fields))
             else:
                 self._local.patch_category(digest, name, partial(_changed, change), before, after)
+
+    def _note_version(self, digest: str, name: str, version: int) -> None:
+        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
+            self._journal.note_version(digest, name, version)
+
+    def _is_outdated(self, digest: str, name: str, version: int) -> bool:
+        with suppress(StoreError):
+            return self._journal.is_outdated(digest, name, version)
+        return False
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
         """What this worker has just written of a session's categories."""

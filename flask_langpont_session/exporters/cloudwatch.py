@@ -87,6 +87,10 @@ def data(
         _number(names.FALLBACK_OPERATIONS, whole | {"Backend": backend}, number)
         for backend, number in fallbacks.items()
     ]
+    for metric in names.LOSSES:
+        causes = figures.by_cause(interval, metric)
+        found.append(_number(metric, whole, sum(causes.values())))
+        found += [_number(metric, whole | {"Cause": cause}, number) for cause, number in causes.items()]
     operations = figures.by_operation(interval)
     found += _operations(whole, [observed for group in operations.values() for observed in group])
     for word, group in operations.items():

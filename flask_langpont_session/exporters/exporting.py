@@ -78,6 +78,7 @@ class Exporting:
                 return {store.name: store.in_use for store in self._stores}
 
             reader = self._reader()
+            collectors.expect(self._settings.table.categories)
             return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, in_use).publish
 
         return Pump(PROMETHEUS, begin, prometheus.INTERVAL)

@@ -77,6 +77,20 @@ def fallbacks(interval: Interval) -> dict[str, int]:
     return found
 
 
+def not_kept(interval: Interval, metric: names.Metric) -> dict[tuple[str, str], int]:
+    """Of changes of sessions that were not kept: cause and category → how many."""
+    loss = names.LOSSES[metric]
+    return {(key.cause, key.category): number for key, number in interval.losses.items() if key.what == loss}
+
+
+def by_cause(interval: Interval, metric: names.Metric) -> dict[str, int]:
+    """The same by cause alone."""
+    found: dict[str, int] = {}
+    for (cause, _), number in not_kept(interval, metric).items():
+        found[cause] = found.get(cause, 0) + number
+    return found
+
+
 def counted(interval: Interval, metric: names.Metric) -> int:
     """What the recorder's counters say of a metric."""
     return sum(interval.counters.get(counter, 0) for counter in COUNTERS[metric])

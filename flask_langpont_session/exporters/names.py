@@ -7,7 +7,10 @@ closed sets, never a host, a process, a user or an error text: each combination 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from ..losses import CAUSES, Loss
 
 NAMESPACE = "LangPont/Session"
 
@@ -80,6 +83,34 @@ GRANTS_REFUSED = Metric(
     "GrantsRefused", "Count", "Sum", "Sign-ins and changes of rights answered 503: the database did not answer."
 )
 VALUES_REJECTED = Metric("ValuesRejected", "Count", "Sum", "Changes of a session that could not be stored.")
+WRITES_LOST = Metric(
+    "WritesLost",
+    "Count",
+    "Sum",
+    "Changes of sessions that should have outlived an outage and could not be kept: the journal refused them.",
+    by="Cause",
+)
+MERGE_CONFLICTS = Metric(
+    "MergeConflicts",
+    "Count",
+    "Sum",
+    "Changes of an outage that gave way to a newer value of the same key.",
+    by="Cause",
+)
+MERGE_DROPPED = Metric(
+    "MergeDropped",
+    "Count",
+    "Sum",
+    "Changes of an outage that were kept and could not be brought to Redis afterwards.",
+    by="Cause",
+)
+REQUEST_ONLY_WRITES = Metric(
+    "RequestOnlyWrites",
+    "Count",
+    "Sum",
+    "Changes in an outage that lasted for their request only, as the table has it.",
+    by="Cause",
+)
 PAYLOAD_BYTES = Metric(
     "PayloadBytes", "Bytes", "p99", "Names and values that a save sent, per category written.", by="Category"
 )
@@ -117,6 +148,19 @@ OPERATION_VALUES = ("read", "write", "delete", "touch", "regenerate", "verify", 
 BACKEND_VALUES = ("replica", "local", "database", "default")
 """Values of the dimension Backend: what stood in for the primary. ``local`` is this host's copies and journal,
 ``default`` what the configuration or the code says when nobody knows."""
+
+LOSSES: Mapping[Metric, Loss] = {
+    WRITES_LOST: Loss.WRITES_LOST,
+    MERGE_CONFLICTS: Loss.MERGE_CONFLICTS,
+    MERGE_DROPPED: Loss.MERGE_DROPPED,
+    REQUEST_ONLY_WRITES: Loss.REQUEST_ONLY_WRITES,
+}
+"""The metrics of what was not kept. Values of the dimension Cause are those that each may have: see
+:data:`~flask_langpont_session.losses.CAUSES`. Their categories are Prometheus' and the events' business: here each
+would multiply what is paid for."""
+
+CAUSE_VALUES: Mapping[Metric, tuple[str, ...]] = {metric: CAUSES[loss] for metric, loss in LOSSES.items()}
+"""Values of the dimension Cause, by metric."""
 
 ERROR_RATE = "IF(operations > 0, 100 * errors / operations, 0)"
 """ErrorRate in percent, by metric math over the sums of :data:`ERRORS` and :data:`OPERATIONS`: a share cannot be added

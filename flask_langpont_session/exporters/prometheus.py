@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -54,6 +54,12 @@ _EVENTS = {
     "langpont_session_grants_refused": (names.GRANTS_REFUSED, "Sign-ins and changes of rights answered 503."),
     "langpont_session_values_rejected": (names.VALUES_REJECTED, "Changes of a session that could not be stored."),
     "langpont_session_alerts_failed": (names.ALERTS_FAILED, "Attempts to send an alert that SNS did not take."),
+}
+_LOSSES = {
+    "langpont_session_writes_lost": names.WRITES_LOST,
+    "langpont_session_merge_conflicts": names.MERGE_CONFLICTS,
+    "langpont_session_merge_dropped": names.MERGE_DROPPED,
+    "langpont_session_request_only_writes": names.REQUEST_ONLY_WRITES,
 }
 _LIFECYCLE = {
     "created": names.SESSIONS_CREATED,
@@ -147,6 +153,15 @@ class Collectors:
         self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
         self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
         self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
+        self.losses = {name: counter(name, of.meaning, "cause", "category") for name, of in _LOSSES.items()}
+
+    def expect(self, categories: Iterable[str]) -> None:
+        """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
+        see that one."""
+        for category in categories:
+            for name, metric in _LOSSES.items():
+                for cause in names.CAUSE_VALUES[metric]:
+                    self.losses[name].labels(cause, category)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self._registry)
@@ -193,6 +208,9 @@ class Collectors:
             self.lifecycle.labels(event).inc(figures.counted(interval, metric))
         for name, (metric, _) in _EVENTS.items():
             self.events[name].inc(figures.counted(interval, metric))
+        for name, metric in _LOSSES.items():
+            for labels, number in figures.not_kept(interval, metric).items():
+                self.losses[name].labels(*labels).inc(number)
 
     def _add_operation(self, operation: Operation, series: Series) -> None:
         name = operation.name if operation.name in _REQUESTS else figures.operation_word(operation.name)

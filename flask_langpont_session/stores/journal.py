@@ -11,13 +11,15 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from .base import ErrorClass, SharedCopy, StoreError
+from .generation import Generation
 from .journal_entries import (
     Claim,
     Overlay,
@@ -42,7 +44,11 @@ from .journal_entries import (
     read_server,
     settle,
 )
-from .journal_file import Generation, JournalFile, one
+from .journal_file import JournalFile
+from .journal_limits import JournalLimits
+from .journal_opening import one
+from .journal_summary import Summary, Waiting, read_summary, read_waiting
+from .latest_versions import LatestVersions
 
 __all__ = [
     "Journal",
@@ -54,19 +60,19 @@ __all__ = [
     "PendingWrite",
     "ServerRecord",
     "Settlement",
+    "Summary",
+    "Waiting",
 ]
 
 _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
     OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies)
     OR EXISTS (SELECT 1 FROM outages) OR EXISTS (SELECT 1 FROM carries))"""
 
-_ENTRIES = "SELECT entries FROM size"
+_REPLAY_WAIT = 5.0
+"""Seconds for what no request waits for: giving up there means to do again what the stores have done already."""
 
 _PORTION = 200
 """Copies that are written or deleted at a time: nobody who has to note a logout meanwhile may wait for all of them."""
-
-_LET_OTHERS_IN = 0.003
-"""Seconds between two portions. Who waits for the file looks once in a millisecond whether it is free."""
 
 
 class Carry(NamedTuple):
@@ -86,24 +92,30 @@ class Journal:
     """The journal. Every method may be called from any thread, and every one but :meth:`close` raises
     :class:`StoreError` with store ``journal``: WRITE_REFUSED when the disk is full or read-only, LOCAL when a
     limit of this package is reached, DATA for a value that cannot be kept (a number beyond 64 bits),
-    UNREACHABLE for all else. What raised was not written.
+    UNREACHABLE for all else. What raised was not written and will not be; unless the error's ``sent`` is true: then it
+    may be, or is and may get lost with the machine.
+
+    Wherever there is a `wait`, it is the seconds that the call may take for all that it waits for: other threads, other
+    processes and the disk together. When they are over it raises UNREACHABLE; ``timed_out``, too, if the write was
+    under way by then. None: :data:`~.journal_file.BUSY_SECONDS`; what only the replay calls is more patient. Reading
+    waits for no writer.
 
     :param path: the file; its folder is created if only that one is missing. None: kept in this process'
         memory, for as long as the process lives.
     :param clock: seconds since 1970.
-    :param max_entries: how many written fields and published copies are kept at most. Revocations and pushes
-        are not limited.
+    :param limits: how much is kept at most.
     """
 
     def __init__(
-        self, path: Path | None, *, clock: Callable[[], float] = time.time, max_entries: int = 100_000
+        self, path: Path | None, *, clock: Callable[[], float] = time.time, limits: JournalLimits | None = None
     ) -> None:
         self._file = JournalFile(path)
         self._clock = clock
-        self._max_entries = max_entries
+        self._limits = limits or JournalLimits()
         # One value, so that no thread sees half of it: when the file was last looked at, and whether it was empty.
-        self._looked: tuple[tuple[Generation, int] | None, bool] = (None, False)
+        self._looked: tuple[tuple[Generation, bytes] | None, bool] = (None, False)
         self._seen: object = None
+        self._versions = LatestVersions(path)
 
     def open(self) -> None:
         """Create the file if need be and make sure that it can be written. Meant for the start of an
@@ -112,15 +124,23 @@ class Journal:
         Every other call opens by itself; this one only fails early. It leaves nothing open, so that a server
         which loads the application and then forks its workers has nothing to hand down.
         """
-        with self._file.transaction():
-            pass
+        self._file.open()
         if self._file.path is not None:
             self.close()
 
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again. A journal in memory is gone."""
         self._file.close()
+        self._versions.close()
         self._looked = None, False
+
+    def shrink(self) -> bool:
+        """Keep the files small, which costs requests nothing if it is done often: copy what SQLite's log has gathered
+        to the file, and give room that has become free back to the system, a portion at a time. Waits for the disk.
+
+        :return: whether there may be more; next time, after others were let in.
+        """
+        return self._file.shrink()
 
     def alone(self) -> AbstractContextManager[bool]:
         """For what only one worker of the host may do at a time: whether it is this one. Nobody waits."""
@@ -128,15 +148,15 @@ class Journal:
 
     # -- questions -----------------------------------------------------------------------------------------------
 
-    def is_empty(self) -> bool:
+    def is_empty(self, wait: float | None = None) -> bool:
         """Whether no write, revocation or push waits, no copy is published and no outage announced: nobody on this host
-        has anything to say of any session, or to hear. Costs less than a microsecond."""
+        has anything to say of any session, or to hear. Costs about a microsecond."""
         state = self._file.state()
         looked_at, empty = self._looked
-        return empty if state is not None and state == looked_at else self._look()
+        return empty if state is not None and state == looked_at else self._look(wait)
 
-    def _look(self) -> bool:
-        with self._file.connected() as db:
+    def _look(self, wait: float | None) -> bool:
+        with self._file.connected(wait) as db:
             # The state is read first: a commit between the two reads makes the next call look again.
             state = self._file.state()
             empty = bool(one(db, _IS_EMPTY))
@@ -152,13 +172,13 @@ class Journal:
             self._looked = None, False
         return self._seen != seen
 
-    def overlay(self, digest: str, *, shadow: bool = False) -> Overlay:
+    def overlay(self, digest: str, *, shadow: bool = False, wait: float | None = None) -> Overlay:
         """Everything this host knows about a session, at one moment.
 
         :param shadow: what is known of the anonymous shadow of that session id; copies are never published of
             one.
         """
-        with self._file.snapshot() as db:
+        with self._file.snapshot(wait) as db:
             return read_overlay(db, digest, shadow=shadow)
 
     def counts(self) -> Mapping[str, int]:
@@ -168,9 +188,32 @@ class Journal:
         with self._file.snapshot() as db:
             return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
 
+    @property
+    def path(self) -> Path | None:
+        """The file; None: it is in this process' memory."""
+        return self._file.path
+
+    def waiting(self) -> Waiting:
+        """How much waits for a store, and since when."""
+        with self._file.snapshot() as db:
+            return read_waiting(db)
+
+    def summary(self) -> Summary:
+        """The same by kind, with how many sessions it is for and how large the file is."""
+        with self._file.snapshot() as db:
+            return read_summary(db, self._bytes(db))
+
+    def _bytes(self, db: sqlite3.Connection) -> int:
+        if self._file.path is None:
+            return one(db, "PRAGMA page_count") * one(db, "PRAGMA page_size")
+        files = (self._file.path, Path(f"{self._file.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     # -- revocations and pushes ----------------------------------------------------------------------------------
 
-    def revoke(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
+    def revoke(
+        self, *digests: str, in_database: bool = False, in_redis: bool = False, wait: float | None = None
+    ) -> None:
         """Note that sessions are dead, and forget what was to be written for them; their shadows' writes stay.
 
         Doing it again adds a store that has it by now, unless the database has not heard of it this time: what it had
@@ -180,19 +223,21 @@ class Journal:
         :param in_redis: Redis has the tombstone already.
         """
         now = self._now_ms()
-        with self._file.transaction() as db:
+
+        def note(db: sqlite3.Connection) -> None:
             for digest in digests:
                 put_revocation(db, digest, now, in_database)
                 settle(db, digest, in_database, in_redis)
 
+        self._file.transaction(note, wait)
+
     def settle_revocation(self, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have the revocation now. The entry disappears when both have."""
-        with self._file.transaction() as db:
-            settle(db, digest, in_database, in_redis)
+        self._file.transaction(lambda db: settle(db, digest, in_database, in_redis), _REPLAY_WAIT)
 
-    def is_revoked(self, digest: str) -> bool:
+    def is_revoked(self, digest: str, *, wait: float | None = None) -> bool:
         """Whether a revocation of this session waits here."""
-        with self._file.connected() as db:
+        with self._file.connected(wait) as db:
             return is_revoked(db, digest)
 
     def pending_revocations(
@@ -212,7 +257,7 @@ class Journal:
             rows = db.execute(sql, (after, database, redis, limit)).fetchall()
         return [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
 
-    def revoke_user(self, user_id: str, *, until_ms: int = 0, epoch: int = 0) -> None:
+    def revoke_user(self, user_id: str, *, until_ms: int = 0, epoch: int = 0, wait: float | None = None) -> None:
         """Note that every session of a user which began until then, or in an earlier epoch, is dead: "log out
         everywhere", of which not every store has heard.
 
@@ -222,8 +267,7 @@ class Journal:
         :param until_ms: milliseconds since 1970; for the case that the database has not heard of it.
         :param epoch: the user's epoch, if the database has raised it.
         """
-        with self._file.transaction() as db:
-            put_user_revocation(db, user_id, until_ms, epoch)
+        self._file.transaction(lambda db: put_user_revocation(db, user_id, until_ms, epoch), wait)
 
     def pending_user_revocations(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
         """The users who wait to be logged out everywhere, the one that was noted longest ago first.
@@ -244,18 +288,14 @@ class Journal:
     def advance_user_revocation(self, entry: PendingUserRevocation) -> None:
         """Note how far it is. One that was noted again since then begins anew. What is lost of this when the machine
         loses its power is done twice."""
-        with self._file.aside() as db:
-            db.execute(
-                "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?",
-                (entry.in_database, entry.reached, entry.seq),
-            )
+        sql = "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?"
+        self._file.aside(lambda db: db.execute(sql, (entry.in_database, entry.reached, entry.seq)), _REPLAY_WAIT)
 
     def forget_user_revocation(self, entry: PendingUserRevocation) -> None:
         """All that follows from it is done. One that was noted again since then stays."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM user_revocations WHERE seq = ?", (entry.seq,))
+        self._delete("user_revocations", [entry.seq])
 
-    def queue_push(self, digest: str, version: int = 0) -> None:
+    def queue_push(self, digest: str, version: int = 0, *, wait: float | None = None) -> None:
         """Note that Redis lacks what the database has for this session.
 
         The database has it for good, so this does not wait for the disk. Where the machine loses its power at once,
@@ -263,8 +303,7 @@ class Journal:
 
         :param version: of its row, for the other workers: what they have of an older one is out of date. 0: unknown.
         """
-        with self._file.transaction(forced=False) as db:
-            put_push(db, digest, version)
+        self._file.transaction(lambda db: put_push(db, digest, version), wait, forced=False)
 
     def pending_pushes(self, limit: int = 1000, *, after: int = 0) -> list[PendingPush]:
         """The oldest sessions that wait for a push.
@@ -278,15 +317,14 @@ class Journal:
 
     def forget_push(self, entry: PendingPush) -> None:
         """The push is done. One that was queued since then stays."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM pushes WHERE seq = ?", (entry.seq,))
+        self._delete("pushes", [entry.seq])
 
     def row_changing(self, digest: str) -> int:
         """Let the other workers of the host know that this one is about to try a compare-and-set of a session's row.
 
         :return: the number of this try, for :meth:`row_changed` and :meth:`is_last_change`.
         """
-        return self._file.shared_numbers().row_changing(digest)
+        return self._file.numbers(lambda numbers: numbers.row_changing(digest))
 
     def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
         """Let the other workers of the host know that a session has another row in the database. Not an entry: the
@@ -295,20 +333,25 @@ class Journal:
         :param at: monotonic seconds, after the commit.
         :param number: of the try that succeeded. None: the change was no compare-and-set.
         """
-        self._file.shared_numbers().row_changed(digest, at, number)
+        self._file.numbers(lambda numbers: numbers.row_changed(digest, at, number))
 
     def is_last_change(self, digest: str, number: int) -> bool:
         """Whether no worker of this host has changed the row after the try of this number, which succeeded."""
-        return self._file.shared_numbers().is_last_change(digest, number)
+        return self._file.numbers(lambda numbers: numbers.is_last_change(digest, number))
 
     def row_changed_at(self, digest: str) -> float:
         """Monotonic seconds at which that was, or later. Long ago: it is not known to have been changed."""
-        return self._file.shared_numbers().row_changed_at(digest)
+        return self._file.numbers(lambda numbers: numbers.row_changed_at(digest))
 
     # -- writes --------------------------------------------------------------------------------------------------
 
     def put(
-        self, entries: Sequence[PendingWrite], carry: Carry | None = None, copies: Iterable[SharedCopy] = ()
+        self,
+        entries: Sequence[PendingWrite],
+        carry: Carry | None = None,
+        copies: Sequence[SharedCopy] = (),
+        *,
+        wait: float | None = None,
     ) -> list[PendingWrite]:
         """Keep changes of a session until Redis takes them, all or none, in this order.
 
@@ -320,9 +363,9 @@ class Journal:
         :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
         now = self._now_ms()
-        with self._adding() as db:
-            for copy in copies:
-                put_copy(db, copy)
+        session = (entries[0].digest, entries[0].shadow) if entries else None
+
+        def put(db: sqlite3.Connection) -> list[PendingWrite]:
             left_out = [
                 entry
                 for entry in entries
@@ -330,6 +373,12 @@ class Journal:
             ]
             if carry is not None:
                 put_carry(db, carry.origin, carry.digest, carry.kind, carry.categories, now)
+            return left_out
+
+        left_out = self._file.transaction(self._limits.adding(put, session), wait)
+        if copies:
+            with suppress(StoreError):  # without them less is known of the session; nothing that was written is lost
+                self._file.transaction(self._limits.adding(partial(_put_copies, copies)), wait, forced=False)
         return left_out
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
@@ -353,12 +402,16 @@ class Journal:
         """
         sql = """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
             ELSE moment END, is_sent = token <> '' WHERE seq = ?"""
-        with self._file.transaction(forced=False) as db:
+        sent = list(entries)
+
+        def mark(db: sqlite3.Connection) -> list[PendingWrite]:
             return [
                 entry
-                for entry in entries
+                for entry in sent
                 if db.execute(sql, (f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq)).rowcount
             ]
+
+        return self._file.transaction(mark, _REPLAY_WAIT, forced=False)
 
     def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> Mapping[str, int]:
         """These are settled, one way or the other. A field that was written again since it was read from here stays.
@@ -367,12 +420,13 @@ class Journal:
             is room for it where the entries were.
         :return: as of :meth:`publish_copies`.
         """
-        lost: Counter[str] = Counter()
-        with self._file.transaction() as db:
-            db.executemany("DELETE FROM writes WHERE seq = ?", [(entry.seq,) for entry in entries])
-            for copy in copies:
-                lost[copy.category] += put_copy(db, copy)
-        return lost
+        settled, shared = [(entry.seq,) for entry in entries], list(copies)
+
+        def forget(db: sqlite3.Connection) -> Mapping[str, int]:
+            db.executemany("DELETE FROM writes WHERE seq = ?", settled)
+            return _put_copies(shared, db)
+
+        return self._file.transaction(forget, _REPLAY_WAIT)
 
     def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
         """The data under former ids that waits to be brought to present ones, the oldest first.
@@ -384,35 +438,40 @@ class Journal:
 
     def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
         """These are done."""
-        with self._file.transaction() as db:
-            db.executemany("DELETE FROM carries WHERE seq = ?", [(entry.seq,) for entry in entries])
+        self._delete("carries", [entry.seq for entry in entries])
+
+    # -- versions ------------------------------------------------------------------------------------------------
+
+    def note_version(self, digest: str, category: str, version: int) -> None:
+        """Let the other workers of the host know that this version of a category is what there is. Not an entry."""
+        with _translated():
+            self._versions.note(digest, category, version)
+
+    def is_outdated(self, digest: str, category: str, version: int) -> bool:
+        """Whether a worker of this host has seen a later version of a category."""
+        with _translated():
+            return self._versions.is_outdated(digest, category, version)
 
     # -- copies --------------------------------------------------------------------------------------------------
 
-    def publish_copies(self, copies: Iterable[SharedCopy]) -> Mapping[str, int]:
+    def publish_copies(self, copies: Iterable[SharedCopy], *, wait: float | None = None) -> Mapping[str, int]:
         """Share this worker's copies with the other workers of the host: as many as there is room for.
 
         :param copies: one that is not newer than what is there, or whose session is revoked here, is left out.
+        :param wait: seconds, for each portion of them; others are let in between.
         :return: category → how many values that waited here they outdate, see :func:`~.journal_entries.put_copy`.
         """
         lost: Counter[str] = Counter()
         waiting = iter(copies)
         while portion := list(islice(waiting, _PORTION)):
-            with self._adding() as db:
-                for copy in portion:
-                    lost[copy.category] += put_copy(db, copy)
-            time.sleep(_LET_OTHERS_IN)
+            lost.update(self._file.transaction(self._limits.adding(partial(_put_copies, portion)), wait))
         return lost
 
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
-        while self._clear_portion():
-            time.sleep(_LET_OTHERS_IN)
-
-    def _clear_portion(self) -> int:
-        with self._file.transaction() as db:
-            sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
-            return db.execute(sql, (_PORTION,)).rowcount
+        sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
+        while self._file.transaction(lambda db: db.execute(sql, (_PORTION,)).rowcount, _REPLAY_WAIT):
+            pass
 
     # -- settlements ---------------------------------------------------------------------------------------------
 
@@ -423,7 +482,8 @@ class Journal:
         :param hold_ms: the claim lapses then, so that a killed worker keeps nobody waiting for longer.
         """
         now = self._now_ms()
-        with self._file.aside() as db:
+
+        def claim(db: sqlite3.Connection) -> Claim:
             row = db.execute("SELECT server, since_ms, began_ms, claimant, claimed_until_ms FROM settlement").fetchone()
             done, holder, until_ms = Settlement(*row[:3]), row[3], row[4]
             if done.covers(wanted):
@@ -431,20 +491,25 @@ class Journal:
             if holder not in ("", claimant) and now < until_ms:
                 return Claim.TAKEN
             db.execute("UPDATE settlement SET claimant = ?, claimed_until_ms = ?", (claimant, now + hold_ms))
-        return Claim.MINE
+            return Claim.MINE
+
+        return self._file.aside(claim, _REPLAY_WAIT)
 
     def end_settlement(self, claimant: str, done: Settlement | None) -> None:
         """Give the claim back.
 
         :param done: what was done; None: it failed, and somebody has to do it again.
         """
-        with self._file.aside() as db:
+
+        def end(db: sqlite3.Connection) -> None:
             sql = "UPDATE settlement SET claimant = '', claimed_until_ms = 0 WHERE claimant = ?"
             if db.execute(sql, (claimant,)).rowcount and done is not None:
                 db.execute(
                     "UPDATE settlement SET server = ?, since_ms = ?, began_ms = ?",
                     (done.server, done.since_ms, done.began_ms),
                 )
+
+        self._file.aside(end, _REPLAY_WAIT)
 
     # -- outages -------------------------------------------------------------------------------------------------
 
@@ -453,8 +518,8 @@ class Journal:
 
         :param what: what fails, for example ``primary``.
         """
-        with self._file.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (what, self._now_ms()))
+        now = self._now_ms()
+        self._file.transaction(lambda db: db.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (what, now)))
 
     def outages(self) -> Mapping[str, int]:
         """What fails, and when it was last announced, milliseconds since 1970."""
@@ -463,15 +528,14 @@ class Journal:
 
     def outage_over(self, what: str) -> None:
         """Take an announcement back."""
-        with self._file.transaction() as db:
-            db.execute("DELETE FROM outages WHERE what = ?", (what,))
+        self._file.transaction(lambda db: db.execute("DELETE FROM outages WHERE what = ?", (what,)))
 
     # -- servers -------------------------------------------------------------------------------------------------
 
-    def server(self, endpoint: str) -> ServerRecord | None:
+    def server(self, endpoint: str, *, wait: float | None = None) -> ServerRecord | None:
         """What the workers of this host know of the Redis server behind an endpoint. Not an entry: it waits for
         nothing."""
-        with self._file.connected() as db:
+        with self._file.connected(wait) as db:
             return read_server(db, endpoint)
 
     def remember_server(self, endpoint: str, record: ServerRecord) -> None:
@@ -484,22 +548,31 @@ class Journal:
         """
         known = self.server(endpoint)
         if record.outdates(known):
-            begun = self._file.aside() if record.is_same_as(known) else self._file.transaction()
-            with begun as db:
-                put_server(db, endpoint, record)
+            write = self._file.aside if record.is_same_as(known) else self._file.transaction
+            write(lambda db: put_server(db, endpoint, record))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
-    @contextmanager
-    def _adding(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is taken back when it makes the journal too large."""
-        with self._file.transaction() as db:
-            before = one(db, _ENTRIES)
-            yield db
-            # Whatever does not add entries (a field written again) works in a full journal too.
-            after = one(db, _ENTRIES)
-            if after > before and after > self._max_entries:
-                raise StoreError("journal", ErrorClass.LOCAL, f"more than {self._max_entries} entries")
+    def _delete(self, table: str, numbers: Sequence[int]) -> int:
+        """Rows by number, for the replay. How many there were."""
+        sql, rows = f"DELETE FROM {table} WHERE seq = ?", [(number,) for number in numbers]
+        return self._file.transaction(lambda db: db.executemany(sql, rows).rowcount, _REPLAY_WAIT)
+
+
+def _put_copies(copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Mapping[str, int]:
+    """Category → how many values that waited are outdated by them."""
+    lost: Counter[str] = Counter()
+    for copy in copies:
+        lost[copy.category] += put_copy(db, copy)
+    return lost
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error

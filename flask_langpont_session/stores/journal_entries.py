@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from .base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from .journal_limits import SIZE_SCHEMA
 
 SCHEMA_VERSION = 5
 
@@ -43,15 +44,7 @@ SCHEMA = (
         digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
         PRIMARY KEY (digest, category))""",
     "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
-    # Kept, not counted: counting 100,000 rows at every write would cost more than the write itself.
-    "CREATE TABLE size (entries INTEGER NOT NULL)",
-    "INSERT INTO size VALUES (0)",
-    *(
-        f"""CREATE TRIGGER {table}_{event} AFTER {event} ON {table}
-        BEGIN UPDATE size SET entries = entries {step}; END"""
-        for table in ("writes", "copies")
-        for event, step in (("INSERT", "+ 1"), ("DELETE", "- 1"))
-    ),
+    *SIZE_SCHEMA,
     """CREATE TABLE user_revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL,
         epoch INTEGER NOT NULL DEFAULT 0, in_database INTEGER NOT NULL DEFAULT FALSE,
@@ -412,6 +405,8 @@ def put_carry(
     db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Iterable[str], now_ms: int
 ) -> None:
     """Keep that a session has data under a former id that is to be brought to the present one."""
+    # What is on its way to the former id goes on to this one: that one is over.
+    db.execute("UPDATE carries SET digest = ?, kind = ? WHERE digest = ?", (digest, kind, origin))
     row = (origin, digest, kind, "\n".join(categories), now_ms)
     db.execute("INSERT INTO carries (origin, digest, kind, categories, at_ms) VALUES (?, ?, ?, ?, ?)", row)
 

@@ -1,263 +1,234 @@
-"""The file of the journal: how it is made, opened, written to by several processes at once, and let go of in a fork.
+"""The file of the journal: written to by several processes at once, and let go of in a fork.
 
-Five rules shape this module:
+Six rules shape this module:
 
 - A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
   and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
   vanish without an error. So every connection is closed *before* a fork, and opened again where it is needed.
 - Closing *any* descriptor of a file drops all locks this process has on it, SQLite's too. So nothing here
-  opens the file by other means once it exists.
+  opens the file by other means once it exists. (SQLite has no locks on its -wal.)
 - ``PRAGMA data_version`` changes when, and only when, another connection has committed. But to ask takes the
   connection, a statement and two system calls: too much for every request, enough for a look now and then.
-- So the processes also share a :class:`Generation`, a few bytes in a file of its own, which is asked by reading
-  memory. It works wherever SQLite's own index works, which is shared in the same way.
-- Who writes may have to wait for another process, and readers must not wait for that: they have a connection of their
-  own.
+- So the processes also share a :class:`Generation`, a few bytes in a file of its own.
+- Readers wait for no writer: they have a connection of their own.
+- Writers of a process share a transaction, and the writing threads of all processes queue for a lock that the system
+  hands on in turn, also when a process is killed. None of them waits for the disk while it holds it: a commit is
+  forced to the disk after the next process was let in, so that processes wait for the disk at the same time.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import mmap
 import os
 import sqlite3
 import threading
 import time
 import weakref
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .base import ErrorClass, StoreError
-from .journal_entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
-from .private_file import create_private
+from .generation import Generation, OwnGeneration, generation_path
+from .group_commit import Task, Work, Writer, busy
+from .host_lock import HostLock
+from .journal_opening import (
+    FAILURES,
+    FILE_IS_WELL,
+    begun,
+    code_of,
+    completed,
+    lock_path,
+    log_path,
+    one,
+    store_error,
+)
+from .journal_side import TURNS, Side
+
+T = TypeVar("T")
 
 BUSY_SECONDS = 0.5
-"""How long a call waits for its turn, other threads' and other workers' writes together. A write takes a few
-milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
+"""How long a call waits that was not told: for its turn, other workers' writes and the disk, all together. A write
+takes a few milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
 
-_WORD = 8
-_PLACES = 1024
-"""For what is known of the rows of all sessions. Two that share a place cost a question more, and hide nothing."""
+_PORTION = 512
+"""Pages of 4 KB that are given back to the system at a time: some milliseconds for which no other process may write."""
 
-_SIZE = _WORD * (1 + 2 * _PLACES)
-_HALF = 0xFFFF_FFFF
+_SLACK = 256
+"""Free pages that are not worth it."""
 
-_FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
-_FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
-_REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
-_REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-
-
-class NewerJournal(StoreError):
-    """The file is in a form that this release does not know: its package was downgraded."""
-
-    def __init__(self, version: int) -> None:
-        cause = f"a newer release has written it: its schema is {version}, and this one knows {SCHEMA_VERSION}"
-        super().__init__("journal", ErrorClass.UNREACHABLE, cause)
-
-
-class Generation:
-    """How often the journal was written, in memory that the processes of the host share.
-
-    Two numbers: that of the newest transaction which began, and that of the newest which ended. A transaction takes its
-    number while it holds SQLite's write lock, before it writes, and notes it as ended after its commit. Hence:
-
-    - Equal numbers mean that no transaction is under way, and that all which ever began are committed or taken
-      back. What SQLite says from then on stays true until the first number changes.
-    - Unequal numbers mean that one may be about to commit. What SQLite says then must not be kept: a reader who kept
-      "empty" from just before the commit would find the number unchanged after it.
-    - A process that is killed in between leaves them unequal, wherever it was: readers ask SQLite every time, and miss
-      nothing, until the next transaction ends or :meth:`JournalFile.tidy` finds that nobody is writing.
-    - A process that is so slow that the next one began before it notes its end leaves that to the next one. Should it
-      note it by a hair all the same, the numbers are unequal: questions too many, as before, and none too few.
-
-    Both numbers are one aligned word, which a processor reads in one piece; read one after the other, they could be of
-    two moments. They wrap around after four thousand million transactions.
-
-    Behind them lies when a session's row in the database was last changed from this host, and by which change: see
-    :meth:`row_changed` and :meth:`row_changing`.
-
-    :param path: of the journal; None: it is in this process' memory, and so is this.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        memory = memoryview(bytearray(_SIZE) if path is None else _shared_memory(path))
-        self._word = memory[:_WORD].cast("Q")
-        self._began_ended = memory[:_WORD].cast("I")
-        self._moments = memory[_WORD : _WORD * (1 + _PLACES)].cast("d")
-        self._changes = memory[_WORD * (1 + _PLACES) : _SIZE].cast("Q")
-
-    def settled(self) -> int | None:
-        """Equal to an earlier answer if nobody committed between the two; None: somebody may be about to."""
-        word = self._word[0]
-        return word if word >> 32 == word & _HALF else None
-
-    def begin(self) -> int:
-        """A transaction begins; to be called under SQLite's write lock, which makes the numbers unique.
-
-        :return: its number, for :meth:`end`.
-        """
-        number = self._began_ended[0] = (self._began_ended[0] + 1) & _HALF
-        return number
-
-    def end(self, number: int) -> None:
-        """The transaction is committed or taken back."""
-        if self._began_ended[0] == number:
-            self._began_ended[1] = number
-
-    def row_changing(self, digest: str) -> int:
-        """The row of a session is about to be changed by compare-and-set; to be called before each try.
-
-        :return: a number for this change, see :meth:`is_last_change`.
-        """
-        number = self._changes[_place_of(digest)] = int.from_bytes(os.urandom(_WORD))
-        return number
-
-    def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
-        """The row of a session was changed; to be called after the commit, before anybody is told.
-
-        :param at: monotonic seconds, which the processes of a host share.
-        :param number: of the change. None: it was not by compare-and-set.
-        """
-        self._moments[_place_of(digest)] = at
-        if number is None:
-            self.row_changing(digest)
-
-    def is_last_change(self, digest: str, number: int) -> bool:
-        """Whether what a change that succeeded made of the row is what there is, as far as this host goes.
-
-        Who changes it further by compare-and-set has read it before, and puts another number here before the try: so
-        no clock has to say which of two commits was the later one.
-        """
-        last: int = self._changes[_place_of(digest)]
-        return last == number
-
-    def row_changed_at(self, digest: str) -> float:
-        """When that was last; of a session whose place is taken by another one, later. 0: never."""
-        at: float = self._moments[_place_of(digest)]
-        return at
-
-
-def _place_of(digest: str) -> int:
-    return zlib.crc32(digest.encode()) % _PLACES
-
-
-class _Side:
-    """One connection, for all threads of this process, one at a time; opened when it is needed.
-
-    :ivar opened: how often; what was learned from one connection says nothing about the next.
-    """
-
-    def __init__(self, path: Path | None, turn: str) -> None:
-        self.connection: sqlite3.Connection | None = None
-        self.opened = 0
-        self._path = path
-        self._turn = turn
-        self._age = 0
-        self._pid = 0
-
-    @contextmanager
-    def taken(self) -> Iterator[float]:
-        """Alone on this side; gives the monotonic time until which the rest may wait.
-
-        :raises StoreError: the other threads took all the time there is.
-        """
-        deadline = time.monotonic() + BUSY_SECONDS
-        turn = _turns[self._turn]
-        if not turn.acquire(timeout=BUSY_SECONDS):
-            raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
-        try:
-            yield deadline
-        finally:
-            turn.release()
-
-    def connect(self, age: int) -> sqlite3.Connection:
-        """The connection; another one if the file was let go of since (`age` is another one)."""
-        if self.connection is not None and self._age != age:
-            self.close()
-        if self.connection is None:
-            connection = _open(self._path)
-            self._age, self._pid, self.opened = age, os.getpid(), self.opened + 1
-            # Threads on the other side ask whether it is inherited: it comes last.
-            self.connection = connection
-        return self.connection
-
-    def close(self) -> None:
-        """Never raises. To be called with :meth:`taken`, or where there are no other threads."""
-        if self._path is not None and self.is_inherited():
-            # Closing it here could remove the log that the parent writes to.
-            return
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
-
-    def is_inherited(self) -> bool:
-        """Whether the connection was opened by a process that this one was forked from."""
-        return self.connection is not None and self._pid != os.getpid()
+_LARGE_LOG = 4_194_304
+"""Bytes of SQLite's -wal from which on it is worth copying what it holds to the file."""
 
 
 class JournalFile:
-    """The connections of this process to the file: one for who writes, one for who reads. Errors are StoreErrors.
+    """The connections of this process to the file: for who writes, who reads, who shrinks it. Errors are StoreErrors.
+
+    Wherever there is a `wait`, it is the seconds that all waits of the call take together at most; None:
+    :data:`BUSY_SECONDS`.
 
     :param path: the file; its folder is created if only that one is missing. None: a database in memory, which is
         empty again after :meth:`close`, and in a forked child.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.writer = _Side(path, "write")
+        self.path = path.absolute() if path is not None else None
+        self.writer = Side(self.path, "write")
         # What is in memory has one connection only; no other process can keep that waiting.
-        self.reader = self.writer if path is None else _Side(path, "read")
+        self.reader = self.writer if path is None else Side(self.path, "read")
+        self._shrinker = self.writer if path is None else Side(self.path, "shrink")
+        self._sides = (self.writer, self.reader, self._shrinker)
+        self._writers = Writer(self._serve)
         self._generation: Generation | None = None
         self._pid = 0
         self._age = 0
         self._alone = threading.Lock()
-        self._lock: int | None = None
+        self._sole = HostLock(generation_path(path)) if path else None
+        self._queue = HostLock(lock_path(path)) if path else None
         _files.add(self)
 
+    # -- reading -------------------------------------------------------------------------------------------------
+
     @contextmanager
-    def connected(self) -> Iterator[sqlite3.Connection]:
+    def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """The connection for who reads, for this thread alone."""
-        with self._lent(self.reader) as (db, _):
+        until = _deadline(wait)
+        with self._lent(self.reader, until) as db:
+            self.reader.wait_for_others(until - time.monotonic())
             yield db
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """The same, for several questions about one moment."""
-        with self._lent(self.reader) as (db, deadline), _begun(db, "DEFERRED", deadline):
-            yield db
-
-    @contextmanager
-    def transaction(self, *, forced: bool = True) -> Iterator[sqlite3.Connection]:
-        """For what is written whole or not at all.
-
-        :param forced: to the disk. False: nobody waits for it, and it may be lost when the machine loses its power.
-        """
-        generation, number = None, 0
-        try:
-            with (
-                self._lent(self.writer) as (db, deadline),
-                nullcontext() if forced else _unforced(db),
-                _begun(db, "IMMEDIATE", deadline),
-            ):
-                # Kept here, because a failure lets go of the file.
-                generation = self._shared_numbers()
-                number = generation.begin()
+        with self.connected(wait) as db:
+            db.execute("BEGIN DEFERRED")
+            with completed(db):
                 yield db
-        finally:
-            if generation is not None:
-                generation.end(number)
 
-    @contextmanager
-    def aside(self) -> Iterator[sqlite3.Connection]:
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def transaction(self, work: Work[T], wait: float | None = None, *, forced: bool = True) -> T:
+        """Have something written whole or not at all, together with what other threads write at the same moment.
+
+        :param work: gets the connection, and is called by another thread. What it raises is raised here; then nothing
+            of it was written. It may be called again if all that it did was taken back: its arguments must be there
+            still.
+        :param forced: to the disk. False: nobody waits for it, and it may be lost when the machine loses its power.
+        :return: what `work` returned.
+        :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, and may be written or not;
+            without, it will never be. With `sent` alone it is written, but the disk may lose it.
+        """
+        return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True))
+
+    def aside(self, work: Work[T], wait: float | None = None) -> T:
         """The same without being forced, for what is no entry: who asks whether there are entries is not made to look
         again."""
-        with self._lent(self.writer) as (db, deadline), _unforced(db), _begun(db, "IMMEDIATE", deadline):
-            yield db
+        return self._done(Task(work, _deadline(wait), forced=False, is_entry=False))
+
+    def open(self) -> None:
+        """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
+        task = Task(lambda db: None, _deadline(None), forced=True, is_entry=True)
+        self._deliver(self._execute([task]))
+        task.result()
+
+    def _done(self, task: Task[T]) -> T:
+        if self.path is None:
+            self._deliver(self._execute([task]))
+        else:
+            self._refuse_if_inherited()
+            self._writers.put(task)
+        return task.result()
+
+    def _serve(self, task: Task[Any]) -> None:
+        """In the writing thread: write this, and all that has come until it is this process' turn."""
+        tasks = [task]
+        try:
+            # Nothing is put beside the file before it is known that it is a journal.
+            with self._lent(self.writer, task.until):
+                pass
+            with self._turn_of_host(task.until) as is_ours:
+                if not is_ours:
+                    raise busy()
+                tasks += self._writers.more()
+                written = self._execute(tasks)
+        except Exception as error:
+            _fail(tasks, error if isinstance(error, StoreError) else store_error(error))
+        else:
+            self._deliver(written)
+
+    def _execute(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
+        """Together if that goes, else each for itself.
+
+        :return: those that are committed; the others have failed, or were given up.
+        """
+        try:
+            written, again = self._together(tasks)
+        except Exception as error:
+            if len(tasks) == 1:
+                _fail(tasks, error)
+                return []
+            written, again = [], list(tasks)
+        for task in again:
+            written += self._execute([task])
+        return written
+
+    def _together(self, tasks: Sequence[Task[Any]]) -> tuple[list[Task[Any]], list[Task[Any]]]:
+        """In one transaction: those that were done, and those that failed and whose part was taken back. What fails
+        alone is raised."""
+        with self._lent(self.writer, max(task.until for task in tasks)) as db:
+            if not begun(db, "BEGIN IMMEDIATE", lambda: any(task.is_waited_for for task in tasks)):
+                raise busy()
+            taken = [task for task in tasks if task.take_up()]
+            numbered = self._numbered() if any(task.is_entry for task in taken) else nullcontext()
+            with numbered, completed(db):
+                if len(tasks) == 1:
+                    for task in taken:
+                        task.execute(db)
+                    return taken, []
+                failed = [task for task in taken if not _is_done(db, task)]
+        return [task for task in taken if task not in failed], failed
+
+    @contextmanager
+    def _numbered(self) -> Iterator[None]:
+        # Kept here, because a failure lets go of the file.
+        generation = self._shared_numbers()
+        number = generation.begin()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what is committed is committed; readers go on asking
+                generation.end(number)
+
+    def _deliver(self, tasks: Sequence[Task[Any]]) -> None:
+        """These are committed: for the next process, and safe from the death of this one. Not yet from that of the
+        machine."""
+        forced = [task for task in tasks if task.forced]
+        for task in tasks:
+            if not task.forced:
+                task.finish()
+        try:
+            if forced:
+                self._force()
+        except OSError as error:
+            cause = StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__, sent=True)
+            for task in forced:
+                task.fail(cause)
+        else:
+            for task in forced:
+                task.finish()
+
+    def _force(self) -> None:
+        """Have the disk take what is committed. Without a log SQLite has done that before it took the log away."""
+        if self.path is None:
+            return
+        with suppress(FileNotFoundError):
+            log = os.open(log_path(self.path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                _to_disk(log)
+            finally:
+                os.close(log)
+
+    # -- one process at a time -----------------------------------------------------------------------------------
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
@@ -267,69 +238,135 @@ class JournalFile:
             yield False
             return
         try:
-            yield self.path is None or self._is_locked()
+            with self._sole_on_host() as is_alone:
+                yield is_alone
         finally:
-            self._unlock()
             self._alone.release()
 
-    def _is_locked(self) -> bool:
-        with self._lent(self.reader):  # which makes the file that is locked
-            assert self.path is not None
-            self._lock = os.open(_generation_path(self.path), os.O_RDWR | os.O_CLOEXEC)
-            try:
-                # Not a lock of the file itself: SQLite has those.
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
+    def _sole_on_host(self) -> AbstractContextManager[bool]:
+        if self._sole is None:
+            return nullcontext(True)
+        with self._lent(self.reader, _deadline(None)):  # which makes the file that is locked
+            return self._sole.taken()
 
-    def drop_lock(self) -> None:
+    def renew(self) -> None:
         """In a forked child: what it has inherited is its parent's."""
         self._alone = threading.Lock()
-        self._unlock()
+        for lock in (self._sole, self._queue):
+            if lock:
+                lock.forget()
+        self._writers.renew()
+        # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
+        self.close()
 
-    def _unlock(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
+    def shrink(self) -> bool:
+        """Keep the files small: copy what is committed from the log to the file, and if most of the file is free, give
+        a portion of it back to the system. Meant to be called again and again by a thread that may wait for the disk:
+        others write meanwhile, or in between.
+
+        :return: whether there may be more.
+        """
+        if self.path is None or self._queue is None:
+            return False
+        with self._lent(self._shrinker, _deadline(None)) as db:
+            if _size(log_path(self.path)) > _LARGE_LOG:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
+            free = _size(self.path) // one(db, "PRAGMA page_size") - used
+        if free <= max(_SLACK, used):
+            return False
+        with self._queue.taken() as is_ours, self._lent(self._shrinker, _deadline(None)) as db:
+            if is_ours and begun(db, "BEGIN IMMEDIATE", lambda: False):
+                db.execute("ROLLBACK")  # no other program has it
+                # executescript() takes all steps; by execute() it would be one page.
+                db.executescript(f"PRAGMA incremental_vacuum({_PORTION})")
+                # The file itself is cut off when what was committed is copied to it.
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
+
+    def _turn_of_host(self, until: float) -> AbstractContextManager[bool]:
+        """Whether it is this process' turn to write. For fairness only: SQLite has locks of its own, but none that is
+        handed on."""
+        return self._queue.waited(lambda: time.monotonic() < until) if self._queue else nullcontext(True)
+
+    # -- asking without SQLite -----------------------------------------------------------------------------------
+
+    def state(self) -> tuple[Generation, bytes] | None:
+        """Equal to an earlier one if there was no commit since; None: SQLite has to be asked. Takes no lock.
+
+        Nothing is equal across opening the file anew: the answer has the generation itself in it, by identity.
+        """
+        generation = self._generation
+        # A child that was forked by C code still has its parent's; connected() tells it so.
+        if generation is None or self._pid != os.getpid():
+            return None
+        try:
+            number = generation.settled()
+        except OSError:
+            return None
+        return None if number is None else (generation, number)
+
+    def numbers(self, ask: Callable[[Generation], T], wait: float | None = None) -> T:
+        """What the numbers say that the processes share, of a file that is open; else it is opened."""
+        try:
+            generation = self._generation
+            if generation is None or self._pid != os.getpid():
+                with self._lent(self.reader, _deadline(wait)):
+                    generation = self._shared_numbers()
+            return ask(generation)
+        except OSError as error:
+            raise store_error(error) from error
 
     def others_state(self) -> tuple[int, int]:
         """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
         again after a process was killed while it wrote."""
-        with self._lent(self.writer) as (db, _):
+        with self._lent(self.writer, _deadline(None)) as db:
             self._tidy(db)
             # By the connection for who writes: this process' own commits count for nothing there.
             return self.writer.opened, one(db, "PRAGMA data_version")
 
+    def _tidy(self, db: sqlite3.Connection) -> None:
+        generation = self._generation
+        if generation is None or generation.settled() is not None:
+            return
+        # Who is alive and writes holds the lock, and needs no help. Nobody waits for it here: requests would, too.
+        with suppress(sqlite3.OperationalError):
+            db.execute("BEGIN IMMEDIATE")
+            number = generation.begin()
+            db.execute("ROLLBACK")
+            generation.end(number)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
     @contextmanager
-    def _lent(self, side: _Side) -> Iterator[tuple[sqlite3.Connection, float]]:
-        """A connection, for this thread alone, and how long may be waited."""
-        with side.taken() as deadline:
+    def _lent(self, side: Side, until: float) -> Iterator[sqlite3.Connection]:
+        """A connection, for this thread alone."""
+        with side.taken(until):
             try:
                 self._refuse_if_inherited()
-                db = side.connect(self._age)
+                db = side.connect(self._age, until)
                 self._shared_numbers()
-                yield db, deadline
-            except _FAILURES as error:
+                yield db
+            except FAILURES as error:
                 # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
                 # full disk reading goes on, but opened anew it might find no room for its index.
-                if self.path is not None and _code(error) not in _FILE_IS_WELL:
+                if self.path is not None and code_of(error) not in FILE_IS_WELL:
                     self._let_go()
                     side.close()
-                raise _store_error(error) from error
+                raise store_error(error) from error
 
     def _refuse_if_inherited(self) -> None:
         """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
         process would write where nobody looks. (After Journal.open() nothing is open, so that a server which forks like
         this works all the same.)"""
-        if self.writer.is_inherited() or self.reader.is_inherited():
+        if any(side.is_inherited() for side in self._sides):
             raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
 
     def _shared_numbers(self) -> Generation:
         """Not before it is known that the file is a journal, and that something may be put beside it."""
         generation = self._generation
         if generation is None or self._pid != os.getpid():
-            generation = Generation(self.path)
+            generation = Generation(self.path) if self.path is not None else OwnGeneration()
             # The other threads look at the generation without a lock: it comes last.
             self._pid, self._generation = os.getpid(), generation
         return generation
@@ -341,51 +378,55 @@ class JournalFile:
 
     def close(self) -> None:
         """Let go of the file. Never raises; the next call opens it again."""
-        with _turns["write"], _turns["read"]:
+        with TURNS["write"], TURNS["read"], TURNS["shrink"]:
             self._let_go()
-            self.writer.close()
-            self.reader.close()
-
-    def shared_numbers(self) -> Generation:
-        """Of a file that is open; else it is opened."""
-        generation = self._generation
-        if generation is not None and self._pid == os.getpid():
-            return generation
-        with self._lent(self.reader):
-            return self._shared_numbers()
-
-    def state(self) -> tuple[Generation, int] | None:
-        """Equal to an earlier one if nobody has committed since; None: SQLite has to be asked. Takes no lock.
-
-        Nothing is equal across opening the file anew: the answer has the generation itself in it, by identity.
-        """
-        generation = self._generation
-        # A child that was forked by C code still has its parent's; connected() tells it so.
-        if generation is None or self._pid != os.getpid():
-            return None
-        number = generation.settled()
-        return None if number is None else (generation, number)
-
-    def _tidy(self, db: sqlite3.Connection) -> None:
-        generation = self._generation
-        if generation is None or generation.settled() is not None:
-            return
-        # Who is alive and writes holds the lock, and needs no help. Nobody waits for it here: requests would, too.
-        with suppress(sqlite3.OperationalError), _impatiently(db):
-            db.execute("BEGIN IMMEDIATE")
-            number = generation.begin()
-            db.execute("ROLLBACK")
-            generation.end(number)
+            for side in self._sides:
+                side.close()
 
 
-# Two locks for all journals of this process, usually one: a fork has to stop and close every one of them. Whoever takes
-# both takes the first one first. Reentrant, because a signal handler may fork.
-_turns = {"write": threading.RLock(), "read": threading.RLock()}
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _deadline(wait: float | None) -> float:
+    return time.monotonic() + (BUSY_SECONDS if wait is None else wait)
+
+
+def _fail(tasks: Sequence[Task[Any]], error: Exception) -> None:
+    for task in tasks:
+        if task.take_up():
+            task.fail(error)
+
+
+def _is_done(db: sqlite3.Connection, task: Task[Any]) -> bool:
+    """Of several tasks in a transaction; whatever one that fails has done is taken back.
+
+    :raises Exception: SQLite has taken back what the others have done, too.
+    """
+    db.execute("SAVEPOINT task")
+    try:
+        task.execute(db)
+    except Exception:
+        if not db.in_transaction:
+            raise
+        db.execute("ROLLBACK TO task")
+        return False
+    finally:
+        if db.in_transaction:
+            db.execute("RELEASE task")
+    return True
+
+
+_to_disk = getattr(os, "fdatasync", os.fsync)
+
 _files: weakref.WeakSet[JournalFile] = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    for turn in _turns.values():
+    for turn in TURNS.values():
         turn.acquire()
     for file in list(_files):
         if file.path is not None:
@@ -393,169 +434,14 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    for turn in _turns.values():
+    for turn in TURNS.values():
         turn.release()
 
 
 def _after_fork_in_child() -> None:
-    _turns.update(write=threading.RLock(), read=threading.RLock())
+    TURNS.update({side: threading.RLock() for side in TURNS})
     for file in list(_files):
-        file.drop_lock()
-        # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
-        file.close()
+        file.renew()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def one(db: sqlite3.Connection, sql: str) -> int:
-    """The one number that a statement asks for."""
-    row = db.execute(sql).fetchone()
-    return int(row[0])
-
-
-def _open(path: Path | None) -> sqlite3.Connection:
-    if path is not None:
-        _create(path)
-    name = ":memory:" if path is None else path
-    connection = sqlite3.connect(name, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        _prepare(connection)
-        if path is not None:
-            _make_private(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _create(path: Path) -> None:
-    with suppress(FileExistsError):
-        path.parent.mkdir(mode=0o700)
-    create_private(path)
-
-
-def _make_private(path: Path) -> None:
-    """Take rights back that somebody gave since, for example by restoring a copy."""
-    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), _generation_path(path)):
-        with suppress(FileNotFoundError):
-            if file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-
-
-def _generation_path(path: Path) -> Path:
-    """Beside the file itself, as SQLite's own, also for a process that knows it by a symbolic link."""
-    return Path(f"{path.resolve()}-gen")
-
-
-def _shared_memory(path: Path) -> mmap.mmap:
-    descriptor = os.open(_generation_path(path), os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        # Written, not only made long: on a full disk a hole in the file would end this process at its first use.
-        # Appended: of two processes that do this at the same time none sets the other's numbers back.
-        if os.fstat(descriptor).st_size < _SIZE and os.write(descriptor, bytes(_SIZE)) < _SIZE:
-            raise OSError(errno.ENOSPC, "no room for the generation")
-        return mmap.mmap(descriptor, _SIZE)
-    finally:
-        os.close(descriptor)
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA synchronous = FULL")
-    if _is_blank(db):
-        _patiently(db, "PRAGMA journal_mode = WAL")
-        _create_schema(db)
-    if one(db, "PRAGMA application_id") != APPLICATION_ID:
-        raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
-    version = _version(db)
-    if version > SCHEMA_VERSION:
-        raise NewerJournal(version)
-    if version != SCHEMA_VERSION:
-        raise StoreError("journal", ErrorClass.UNREACHABLE, f"schema version {version}, not {SCHEMA_VERSION}")
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return one(db, "PRAGMA user_version")
-
-
-def _is_blank(db: sqlite3.Connection) -> bool:
-    return not one(db, "SELECT EXISTS (SELECT 1 FROM sqlite_schema)")
-
-
-def _create_schema(db: sqlite3.Connection) -> None:
-    with _begun(db, "IMMEDIATE"):
-        # Another worker may have been first.
-        if _is_blank(db):
-            for statement in SCHEMA:
-                db.execute(statement)
-
-
-@contextmanager
-def _begun(db: sqlite3.Connection, mode: str, deadline: float | None = None) -> Iterator[None]:
-    """What is executed inside is one transaction; it is taken back if anything fails."""
-    _patiently(db, f"BEGIN {mode}", deadline)
-    try:
-        yield
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-
-
-@contextmanager
-def _unforced(db: sqlite3.Connection) -> Iterator[None]:
-    """Commits are safe from the death of this process, but not yet from that of the machine."""
-    db.execute("PRAGMA synchronous = NORMAL")
-    try:
-        yield
-    finally:
-        db.execute("PRAGMA synchronous = FULL")
-
-
-def _patiently(db: sqlite3.Connection, statement: str, deadline: float | None = None) -> None:
-    """Run a statement that needs the write lock, as soon as other workers leave it.
-
-    :param deadline: monotonic seconds. None: the time that a call has, from now on.
-
-    SQLite's own waiting looks a dozen times, ever more rarely, and for some statements not at all: a sibling
-    that writes without a pause would keep a logout out.
-    """
-    if deadline is None:
-        deadline = time.monotonic() + BUSY_SECONDS
-    with _impatiently(db):
-        while not _takes(db, statement, last=time.monotonic() > deadline):
-            time.sleep(0.001)
-
-
-@contextmanager
-def _impatiently(db: sqlite3.Connection) -> Iterator[None]:
-    """Without SQLite's own waiting."""
-    db.execute("PRAGMA busy_timeout = 0")
-    try:
-        yield
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-
-
-def _takes(db: sqlite3.Connection, statement: str, *, last: bool) -> bool:
-    try:
-        db.execute(statement)
-    except sqlite3.OperationalError as error:
-        if last or _code(error) != sqlite3.SQLITE_BUSY:
-            raise
-        return False
-    return True
-
-
-def _store_error(error: Exception) -> StoreError:
-    # The name SQLite or the system gives the error says what is wrong, and unlike the text it quotes nothing.
-    cause = getattr(error, "sqlite_errorname", type(error).__name__)
-    if isinstance(error, (OverflowError, UnicodeError)):
-        return StoreError("journal", ErrorClass.DATA, cause)
-    refused = _code(error) in _REFUSED or (isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM)
-    return StoreError("journal", ErrorClass.WRITE_REFUSED if refused else ErrorClass.UNREACHABLE, cause)
-
-
-def _code(error: Exception) -> int:
-    """SQLite's primary result code; 0: not an error of SQLite."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

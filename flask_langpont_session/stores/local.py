@@ -180,11 +180,12 @@ class LocalCopies:
             held = _find(self._copies, (digest, category))
         return held[0] if held else None
 
-    def put_category(self, digest: str, category: str, copy: CategoryCopy, *, is_truth: bool = False) -> None:
+    def put_category(self, digest: str, category: str, copy: CategoryCopy, *, is_truth: bool = False) -> bool:
         """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
 
         :param is_truth: the primary said so just now: its version counts even if it is lower, because a category that
             was cleared begins anew.
+        :return: whether this is news here.
         """
         key = digest, category
         with self._lock:
@@ -192,27 +193,31 @@ class LocalCopies:
             if held is None:
                 if not self.is_dead(digest):
                     self._keep(digest, category, copy.version, copy.fields)
-                return
+                return True
             known, renewed_at = held  # what is kept is not dead: kill() takes it away
             if known.version > copy.version and not is_truth:
-                return
+                return False
             if known.version != copy.version or known.fields != copy.fields:
                 self._keep(digest, category, copy.version, copy.fields)
-            elif self._clock() >= renewed_at:
+                return True
+            if self._clock() >= renewed_at:
                 self._copies[key] = known, self._renewal()
+        return False
 
-    def put_absent(self, digest: str, category: str, version: int) -> None:
+    def put_absent(self, digest: str, category: str, version: int) -> bool:
         """The primary said just now that nothing is there. That is kept, too: it is not the same as not to know.
 
         :param version: the moment of that, as a version.
+        :return: whether this is news here.
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
-            if held is not None and not held[0].fields:
-                if self._clock() >= held[1]:
-                    self._copies[digest, category] = held[0], self._renewal()
-            elif not self.is_dead(digest):
+            is_news = (held is None or bool(held[0].fields)) and not self.is_dead(digest)
+            if is_news:
                 self._keep(digest, category, version, {})
+            elif held is not None and self._clock() >= held[1]:
+                self._copies[digest, category] = held[0], self._renewal()
+        return is_news
 
     def patch_category(
         self, digest: str, category: str, apply: Callable[[Fields], Fields], before: int, after: int

@@ -1,8 +1,10 @@
-"""Files of SQLite that only their owner may read."""
+"""Files that only their owner may read and write, in a folder that other users may be able to write to."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,10 @@ from pathlib import Path
 # no other thread may go on to open the file and lock it. (Forks wait for whoever is inside, as they do for all who use
 # SQLite here.)
 _creating = threading.Lock()
+
+
+class UnsafeFile(OSError):
+    """A file is not what it has to be: one of this user's own, under its own name. The text names it and says why."""
 
 
 def create_private(path: Path) -> None:
@@ -22,3 +28,62 @@ def create_private(path: Path) -> None:
     """
     with _creating, suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def open_private(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
+    """A descriptor of a file of this user's, which has mode 0600 from then on. Not for files that SQLite has open.
+
+    :raises UnsafeFile: it is a symbolic link, no regular file, or another user's.
+    :raises OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafeFile(f"{path.name} is a symbolic link") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        _check(path, status)
+        if status.st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_private(path: Path) -> None:
+    """Look at a file that somebody else is to open; that there is none is fine.
+
+    :raises UnsafeFile: it is a symbolic link, no regular file, or another user's.
+    """
+    with suppress(FileNotFoundError):
+        _check(path, path.lstat())
+
+
+def make_private(path: Path) -> None:
+    """Take rights back that were given since, for example by restoring a copy."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def check_folder(folder: Path) -> None:
+    """A folder may be known by a symbolic link that this user or the administrator has made.
+
+    :raises UnsafeFile: another user has made it.
+    """
+    with suppress(FileNotFoundError):
+        status = folder.lstat()
+        if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0):
+            raise UnsafeFile(f"the folder {folder.name} is another user's symbolic link")
+
+
+def _check(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise UnsafeFile(f"{path.name} is a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafeFile(f"{path.name} is not a regular file")
+    if status.st_uid != os.geteuid():
+        raise UnsafeFile(f"{path.name} is another user's")

@@ -11,6 +11,7 @@ import pytest
 
 from example_app.processes import wait_until
 from flask_langpont_session.events import StoreLost
+from flask_langpont_session.losses import Cause
 from tests.integration.behind import is_home, outcomes
 from tests.integration.conftest import parts
 
@@ -179,7 +180,8 @@ class Proof:
         """An addition whose outcome is unknown is not repeated: one too few is possible, twice is not."""
         shown = sum(int(reader.count().text) for reader in self.readers)
         counted = sum(reader.counted for reader in self.readers)
-        in_doubt = parts(self.site.app).recorder.counters().get("increments_in_doubt", 0)
+        losses = parts(self.site.app).recorder.losses()
+        in_doubt = sum(number for key, number in losses.items() if key.cause == Cause.IN_DOUBT)
         assert shown <= counted
         # A replay that is cut off, as in flapping, is in doubt, too, about more than one addition at a time.
         assert self.row.flickers or counted - in_doubt <= shown

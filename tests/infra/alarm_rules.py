@@ -33,6 +33,7 @@ WATCHED = (
     names.FALLBACK_LEVEL,
     names.OPERATION_LATENCY,
     names.DATA_LOSSES,
+    names.WRITES_LOST,
     names.ALERTS_FAILED,
 )
 """What the application reports and somebody has to hear of."""
@@ -170,8 +171,8 @@ def alarm_thresholds(d: Deployment) -> Iterator[str]:
 
 @rule
 def alarm_set(d: Deployment) -> Iterator[str]:
-    """What the application reports is watched: its life, its errors, its level, its latency, lost data, and whether it
-    can tell anybody."""
+    """What the application reports is watched: its life, its errors, its level, its latency, lost data, whether its
+    journals keep what they should, and whether it can tell anybody."""
     own = {
         metric.name: (name, alarm)
         for name, alarm in alarms(d).items()

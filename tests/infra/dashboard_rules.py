@@ -20,6 +20,7 @@ LONGEST_SEARCH = 1024
 SHOWN = {
     *((names.NAMESPACE, metric) for metric in ("FallbackLevel", "Operations", "Errors", "OperationLatency")),
     *((names.NAMESPACE, metric) for metric in ("ActiveSessions", "FallbackOperations")),
+    *((names.NAMESPACE, metric.name) for metric in names.LOSSES),
     *((ELASTICACHE, metric) for metric in ("EngineCPUUtilization", "Evictions", "ReplicationLag", "CurrConnections")),
     (ELASTICACHE, "DatabaseMemoryUsageCountedForEvictPercentage"),
 }

@@ -477,6 +477,7 @@ BUGS = [
     ),
     _bug("level 4 from 0 on", "alarm_thresholds alarm_set", put("WithoutStores", Threshold=0)),
     _bug("lost data is not watched", "alarm_set references dashboard_complete", remove("DataLoss")),
+    _bug("lost writes are not watched", "alarm_set references dashboard_complete", remove("WritesLost")),
     _bug(
         "alerts that nobody gets are not watched",
         "alarm_set references dashboard_complete",

@@ -41,7 +41,7 @@ def test_every_alert_and_every_alarm_has_a_section() -> None:
     """And there is none that nothing sends. The heading is the anchor that messages link to."""
     assert list(OF_APPLICATION) == [alert.name for alert in ALERTS]
     assert set(OF_CLOUDWATCH) == {name for name, _ in alarms()}
-    assert len(OF_CLOUDWATCH) == 16
+    assert len(OF_CLOUDWATCH) == 17
 
 
 @pytest.mark.parametrize("name", SEVERITIES)

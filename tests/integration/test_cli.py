@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -21,6 +22,7 @@ from flask_langpont_session.cli import langpont
 
 from .behind import age_row, emptied, entry, row, sign_in, wait_until_home, waiting
 from .conftest import MakeApp, close, parts
+from .test_outage import wait_for, wait_for_level
 
 TABLES = {"langpont_sessions", "langpont_users"}
 
@@ -86,10 +88,14 @@ def test_status_of_a_healthy_application(make_app: MakeApp, replica: Valkey) -> 
     result = run(app, "status")
     assert result.exit_code == 0
     assert [line.split() for line in result.output.splitlines()] == [
-        ["primary", "ok"], ["replica", "ok"], ["database", "ok"],
+        ["primary", "ok"], ["replica", "ok"], ["database", "ok"], ["journal", "ok,", "nothing", "waits"],
     ]  # fmt: skip
     result = run(app, "status", "--json")
-    assert (result.exit_code, json.loads(result.output)) == (0, {"primary": "ok", "replica": "ok", "database": "ok"})
+    assert result.exit_code == 0
+    assert json.loads(result.output) == {
+        "primary": "ok", "replica": "ok", "database": "ok", "journal": "ok",
+        "waiting": {"entries": 0, "oldest_seconds": None},
+    }  # fmt: skip
 
 
 def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:
@@ -190,6 +196,106 @@ def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "The session tables are there.\n"), done.stderr
     assert (tmp_path / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
+
+
+# -- journal -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None:
+    """By kind and for whom, while the workers go on; neither a digest nor a key nor a value of anybody."""
+    app, command = make_app(), make_app()
+    user, visitor = sign_in(app, input_text="a secret text"), app.test_client()
+    visitor.post("/set", json={"input_text": "before"})
+    visitor.get("/all")
+    primary.kill()
+    try:
+        user.get("/who")
+        wait_for_level(app, 2)
+        user.post("/set", json={"input_text": "another secret", "source_lang": "ja"})
+        visitor.post("/set", json={"input_text": "during"})
+        text, found = run(command, "journal"), json.loads(run(command, "journal", "--json").output)
+        status, told = run(command, "status"), json.loads(run(command, "status", "--json").output)
+        wait_for(lambda: health_of(app)["waiting"] == 3, "the health page says it")
+        age = health_of(app)["oldest_seconds"]
+    finally:
+        primary.start()
+    assert text.exit_code == 0
+    lines = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in text.output.splitlines())
+    assert re.fullmatch(r"3, the oldest for 0:00:\d\d", lines["writes"])
+    assert lines["carries"] == lines["revocations"] == lines["user revocations"] == lines["pushes"] == "0"
+    assert lines["sessions"] == "1 signed in, 1 visitors"
+    assert re.fullmatch(r"3 wait, the oldest for 0:00:\d\d", lines["all"])
+    assert lines["file"].startswith(f"{found['bytes']} bytes, ")
+    assert found["writes"]["entries"] == found["waiting"]["entries"] == 3
+    assert 0 <= found["writes"]["oldest_seconds"] < 60
+    assert found["sessions"] == {"signed_in": 1, "visitors": 1}
+    assert found["bytes"] > 0
+    assert re.search(r"^journal    ok, 3 wait, the oldest for 0:00:\d\d$", status.output, re.MULTILINE)
+    assert (told["journal"], told["waiting"]["entries"]) == ("ok", 3)
+    assert 0 <= age < 60
+    for secret in (user.digest[:9], "secret", "input_text", "during"):
+        assert secret not in text.output + json.dumps(found) + status.output
+    wait_until_home(app)
+    wait_for(lambda: health_of(app) == {"waiting": 0, "oldest_seconds": None}, "nothing waits")
+
+
+def health_of(app: Flask) -> dict[str, Any]:
+    """What a worker says of the journal."""
+    found: dict[str, Any] = app.test_client().get("/healthz").get_json()["journal"]
+    return found
+
+
+def test_an_empty_journal_is_no_failure(make_app: MakeApp) -> None:
+    """Noughts, exit code 0."""
+    result = run(make_app(), "journal")
+    assert result.exit_code == 0
+    assert "nothing waits" in result.output
+
+
+def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Path) -> None:
+    """One line, exit code 1; the stores of `status` are told all the same."""
+    app = make_app()
+    awake = health_of(app)
+    assert awake["waiting"] == 0
+    with parts(app).monitor.paused():
+        parts(app).repository.journal.close()
+        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+        result, status = run(app, "journal"), run(app, "status")
+    assert result.exit_code == 1
+    [line] = result.output.splitlines()
+    assert line.startswith("Error: ") and "SQLITE_NOTADB" in line
+    assert status.exit_code == 1
+    assert "primary    ok\n" in status.output and "journal    journal: unreachable (SQLITE_NOTADB)" in status.output
+    wait_for(lambda: health_of(app) == {"waiting": None, "oldest_seconds": None}, "that it is not known")
+
+
+def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: Path, primary: Valkey) -> None:
+    """It is with such a file that the command is run."""
+    (tmp_path / "langpont_session_journal.sqlite3").write_bytes(b"not a database" * 100)
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\n"
+        "from flask_langpont_session import LangPontSession\n"
+        f"app = Flask('shop', instance_path={str(tmp_path)!r})\n"
+        f"app.config['LANGPONT_SESSION_REDIS_URL'] = {primary.url!r}\n"
+        "LangPontSession(app)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "shop", "langpont", "journal"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
+
+
+def test_what_each_worker_remembers_no_command_can_read(make_app: MakeApp) -> None:
+    """JOURNAL = None: a sentence, exit code 1; `status` says nothing of it."""
+    app = make_app(JOURNAL=None)
+    result = run(app, "journal")
+    assert result.exit_code == 1
+    assert "LANGPONT_SESSION_JOURNAL is None" in result.output
+    assert "journal" not in run(app, "status").output
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------

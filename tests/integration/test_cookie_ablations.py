@@ -14,7 +14,7 @@ import pytest
 from example_app.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import ANONYMOUS, SessionId
-from flask_langpont_session.records import Loaded, Verdict
+from flask_langpont_session.records import Kept, Loaded, Verdict
 from flask_langpont_session.repository import SessionRepository
 from flask_langpont_session.session import Session
 from flask_langpont_session.stores.database import Database
@@ -70,7 +70,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
 def nothing_is_revoked(revoke: Function) -> Function:
     """A sign-out takes away the cookie, and no more."""
-    return lambda self, digest, walk: True
+    return lambda self, digest, walk: Kept.DATABASE
 
 
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
@@ -128,7 +128,7 @@ ABLATIONS = {
     "C3-write": Ablation({"C3", "I15"}, Session, "plan", who_writes_leaves_a_dead_id),
     "C3-token": Ablation({"C3", "I15"}, Session, "_csrf_token", who_takes_a_token_leaves_a_dead_id),
     "C4": Ablation({"C4", "I15"}, Session, "_end", a_sign_out_always_deletes_the_cookie),
-    "I5": Ablation({"I5", "I7"}, SessionRepository, "revoke", nothing_is_revoked),
+    "I5": Ablation({"I5", "I7"}, SessionRepository, "_revoke", nothing_is_revoked),
     "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),
     "I6": Ablation({"I6"}, SessionRepository, "load", some_reads_find_it_dead),
     "I7": Ablation({"I7"}, RedisStore, "write", writes_are_not_guarded),

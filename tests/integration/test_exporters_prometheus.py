@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from example_app.servers import Valkey
 from flask_langpont_session.exporters.active import Reading
 from flask_langpont_session.exporters.prometheus import SECONDS, Prometheus, collectors_of
+from flask_langpont_session.losses import Cause, Loss
 from flask_langpont_session.metrics import BOUNDS, Reader, Recorder
 from flask_langpont_session.testing import switched_off
 
@@ -165,6 +166,24 @@ def test_sizes_and_waits_are_histograms(site: Site) -> None:
     assert site.value("pool_wait_seconds_bucket", backend="primary", le="0.05") == 1
 
 
+def test_what_is_not_kept_is_counted_by_cause_and_category(site: Site) -> None:
+    """From nought on, so that the first loss of a kind is an increase too; each once."""
+    collectors_of(site.registry).expect(["ui", "translation"])
+    lost = {"cause": "journal full", "category": "ui"}
+    assert site.value("writes_lost_total", **lost) == 0
+    site.recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
+    site.recorder.count_loss(Loss.REQUEST_ONLY_WRITES, Cause.LEVEL_2, "ui")
+    site.recorder.count_loss(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, "translation", 3)
+    site.exporter.publish()
+    site.exporter.publish()
+    assert site.value("writes_lost_total", **lost) == 2
+    assert site.value("writes_lost_total", cause="journal full", category="translation") == 0
+    assert site.value("request_only_writes_total", cause="level 2", category="ui") == 1
+    assert site.value("merge_conflicts_total", cause="written since", category="translation") == 3
+    assert site.value("merge_dropped_total", cause="too old", category="ui") == 0
+    assert site.value("merge_dropped_total", cause="written since", category="ui") is None
+
+
 def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
     """Base units and suffixes; labels are small closed sets, and nobody's id is among them."""
     site.recorder.observe("load", "all", "primary", "ok", 0.001)
@@ -172,7 +191,7 @@ def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
     families = {family.name: family for family in site.registry.collect()}
     assert all(re.fullmatch(r"langpont_session_[a-z_]+", name) for name in families)
     labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
-    assert labels <= {"operation", "backend", "outcome", "category", "le", "to", "event", "sink"}
+    assert labels <= {"operation", "backend", "outcome", "category", "cause", "le", "to", "event", "sink"}
 
 
 BEGIN, END = "<!-- collectors: begin -->\n", "<!-- collectors: end -->\n"

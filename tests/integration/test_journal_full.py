@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,31 @@ from flask import Flask, session
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
+from flask_langpont_session.stores.base import Operation
+from flask_langpont_session.stores.journal_entries import (
+    PendingWrite,
+    put_revocation,
+    put_user_revocation,
+    put_write,
+)
 from flask_langpont_session.testing import captured_events
 
 from .conftest import MakeApp, cookie_of, parts
 from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_home
 
-_FILLERS = (
-    "INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, 1, {in_database}, NOT {in_database})",
-    "INSERT INTO user_revocations (user_id, until_ms, in_database) VALUES (?, 1, {in_database})",
-    """INSERT INTO writes (digest, kind, shadow, category, operation, field, delta, basis, moment, doubts, token,
-        is_sent, acknowledged, at_ms) VALUES (?, 'u', 0, 'ui', 'set', 'a', 0, 'blind', 1, '', '', 0, 1, 1)""",
+
+def _put_write(db: sqlite3.Connection, name: str) -> None:
+    put_write(
+        db, PendingWrite(digest=name, kind="u", category="ui", operation=Operation.SET, field="a", value=b"1", at_ms=1)
+    )
+
+
+_FILLERS: tuple[Callable[[sqlite3.Connection, str], object], ...] = (
+    lambda db, name: put_revocation(db, name, 1, in_database=False),
+    lambda db, name: put_user_revocation(db, name, 1, 0),
+    _put_write,
 )
-"""What waits for the database, or for Redis, so that no room is made while it is down."""
+"""What waits for the database, so that no room is made while it is down."""
 
 
 class Disk:
@@ -41,21 +54,18 @@ class Disk:
         self._monitor = parts(app).monitor
         assert self._journal.is_empty()
 
-    def fill(self, *, redis: bool = False) -> None:
-        """Leave no room for anything.
-
-        :param redis: what is there waits for Redis, else for the database.
-        """
+    def fill(self) -> None:
+        """Leave no room for anything."""
         path = self._journal._file.path
         assert path is not None
         with self._monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as filler:
             # SQLite reads this as: the pages there are.
             filler.execute("PRAGMA max_page_count = 1")
             self._limit(1)
-            for insert in _FILLERS:
-                with suppress(sqlite3.OperationalError):
+            for put in _FILLERS:
+                with pytest.raises(sqlite3.OperationalError, match="is full"):
                     for number in count():
-                        filler.execute(insert.format(in_database=int(redis)), (str(number),))
+                        put(filler, str(number))
 
     def make_room(self) -> None:
         """As when somebody tidies the disk."""
@@ -87,6 +97,13 @@ def disk(app: Flask) -> Disk:
 
 
 @pytest.fixture
+def held() -> Iterator[ExitStack]:
+    """Holds the monitor, which would make room: the database takes what the disk is filled with."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 def user(app: Flask) -> Any:
     client: Any = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "before"})
@@ -100,15 +117,6 @@ def with_cookie(app: Flask, cookie: str | None) -> Any:
     client: Any = app.test_client()
     client.set_cookie("session", cookie or "")
     return client
-
-
-def lose(app: Flask, user: Any, postgres: Postgres, primary: Valkey, level: int) -> None:
-    """Redis is away, and at level 4 the database as well."""
-    if level == 4:
-        postgres.kill()
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, level)
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -151,21 +159,26 @@ def test_log_out_everywhere_without_database_and_disk_is_answered(
     assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
 
 
-@pytest.mark.parametrize(("what", "level"), [("daily_limit", 4), ("input_text", 2), ("usage_count", 2)])
+@pytest.mark.parametrize("what", ["daily_limit", "input_text", "usage_count"])
 def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     app: Flask,
     user: Any,
     disk: Disk,
     postgres: Postgres,
     primary: Valkey,
+    held: ExitStack,
     what: str,
-    level: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With stores down and the disk full a request that writes is answered, and the next one that reads too. What is
-    lost by it is counted."""
-    lose(app, user, postgres, primary, level)
-    disk.fill(redis=level == 2)
+    """Without Redis (of auth: without both) and the disk full a request that writes is answered, and so is the next one
+    that reads. What is lost by it is counted."""
+    if what == "daily_limit":
+        postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4 if what == "daily_limit" else 2)
+    held.enter_context(parts(app).monitor.paused())
+    disk.fill()
     before = journal_errors(app)
     if what == "usage_count":
         assert user.post("/count").text == "1"
@@ -174,7 +187,7 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     assert journal_errors(app) > before
     assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
     category = "auth" if what == "daily_limit" else "translation"
-    assert parts(app).recorder.losses() == {("writes_lost", "SQLITE_FULL", category): 1}
+    assert parts(app).recorder.losses() == {("writes_lost", "journal full", category): 1}
     assert user.get("/all").status_code == 200
     assert user.get("/who").json["user"] == "7"
 
@@ -183,7 +196,10 @@ def test_what_lasts_for_the_request_only_asks_for_no_room(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At level 4 data is for the request: that is counted, and the disk has no part in it."""
-    lose(app, user, postgres, primary, 4)
+    postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4)
     disk.fill()
     before = journal_errors(app)
     assert user.post("/set", json={"input_text": "during"}).status_code == 200
@@ -215,16 +231,20 @@ def test_a_logout_with_nothing_left_but_this_worker_holds_here(
 
 
 def test_what_was_kept_before_the_disk_filled_up_counts_on(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
+    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack
 ) -> None:
     """A full journal can be read: what it holds is overlaid, and is brought home when there is room again."""
-    lose(app, user, postgres, primary, 2)
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 2)
     user.post("/set", json={"input_text": "kept"})
-    disk.fill(redis=True)
+    held.enter_context(parts(app).monitor.paused())
+    disk.fill()
     user.post("/set", json={"source_lang": "ja"})
     assert journal_errors(app) > 0
     assert user.get("/all").json["input_text"] == "kept"
     disk.make_room()
+    held.close()
     primary.start()
     wait_until_home(app)
     assert stored(primary, "translation", user.cookie)["input_text"] == '"kept"'
@@ -249,11 +269,14 @@ def test_with_room_again_logouts_become_durable_again(
 
 
 def test_many_failures_are_said_once_and_counted_all(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
+    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log is not flooded by an outage: the counter and the events have every failure."""
-    lose(app, user, postgres, primary, 2)
-    disk.fill(redis=True)
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 2)
+    held.enter_context(parts(app).monitor.paused())
+    disk.fill()
     before = journal_errors(app)
     caplog.clear()
     with captured_events(app) as seen:
@@ -270,8 +293,9 @@ def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
     """Not even reading works: requests are answered by the stores that are left, and the alarm says why."""
     postgres.kill()
     journal = parts(app).repository.journal
-    journal.close()
-    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+    with parts(app).monitor.paused():  # which opens it again
+        journal.close()
+        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
     assert user.get("/who").json["user"] == "7"
     assert user.post("/set", json={"input_text": "during"}).status_code == 200
     assert user.post("/logout").status_code == 200

@@ -22,12 +22,17 @@ NUMBERS = re.findall(r"^\| ([ISC]\d+) \|", (TESTS.parent / "docs" / "guarantees.
 OF_COOKIES = {"I15", "C1", "C2", "C3", "C4"}
 """About what the browser is sent: the stores know nothing of that."""
 
+OF_PROCESSES = {"I21", "I22", "I23", "I24"}
+"""About processors, threads, room and waits: the model has none of them."""
+
 
 def what_tests_say(*folders: str) -> Iterator[str]:
-    """Name and docstring of every test of some folders."""
+    """Docstring of every module of tests of some folders, name and docstring of every test."""
     for folder in folders:
         for path in (TESTS / folder).glob("test_*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
+            module = ast.parse(path.read_text())
+            yield f"{ast.get_docstring(module)}"
+            for node in ast.walk(module):
                 if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                     yield f"{node.name} {ast.get_docstring(node)}"
 
@@ -38,7 +43,7 @@ def are_about(text: str, number: str) -> bool:
 
 def test_the_numbers_are_those_of_the_protocol() -> None:
     """All of them, each once."""
-    expected = {f"{kind}{n + 1}" for kind, count in (("I", 15), ("S", 11), ("C", 4)) for n in range(count)}
+    expected = {f"{kind}{n + 1}" for kind, count in (("I", 25), ("S", 11), ("C", 4)) for n in range(count)}
     assert set(NUMBERS) == expected
     assert len(NUMBERS) == len(expected)
 
@@ -47,11 +52,12 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
 def test_it_is_tested_on_real_servers(number: str) -> None:
     """By a test that names it."""
     assert any(
-        are_about(test.replace("_", " "), number) for test in what_tests_say("integration", "stories", "browser")
+        are_about(test.replace("_", " "), number)
+        for test in what_tests_say("integration", "stories", "browser", "data")
     )
 
 
-@pytest.mark.parametrize("number", [number for number in NUMBERS if number not in OF_COOKIES])
+@pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_COOKIES | OF_PROCESSES])
 def test_it_is_tested_on_the_model(number: str) -> None:
     """By a kept schedule, which the protocol passes, and which breaks this invariant without some part of the protocol,
     or breaks one without this rule."""

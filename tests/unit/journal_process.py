@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _PROLOGUE = """
 import importlib.util, os, signal, sys, threading, time
@@ -36,11 +36,11 @@ def wait():
 _started: list[subprocess.Popen[str]] = []
 
 
-def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+def process(script: str, *arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """A worker process with a journal named ``journal`` on the file that is the first argument."""
     code = _PROLOGUE + textwrap.dedent(script)
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     _started.append(worker)
     return worker
 

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from flask_langpont_session.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.exporters import figures, names
 from flask_langpont_session.exporters.cloudwatch import CloudWatch, Datum, data, requests
-from flask_langpont_session.metrics import BOUNDS, Interval, Measure, Operation, Reader, Recorder, Series
+from flask_langpont_session.losses import Cause, Loss
+from flask_langpont_session.metrics import BOUNDS, Interval, Measure, NotKept, Operation, Reader, Recorder, Series
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 WHOLE = {"Environment": "test", "Service": "shop"}
@@ -152,6 +153,22 @@ def test_states_and_counters_find_their_metrics() -> None:
     assert by_backend == {"replica": 3, "local": 6, "database": 3, "default": None}
 
 
+def test_what_is_not_kept_is_published_in_all_and_by_cause() -> None:
+    """Whatever the category: that would multiply what is paid for."""
+    recorder = Recorder()
+    recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "translation", 2)
+    recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 3)
+    recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FAILED, "ui")
+    recorder.count_loss(Loss.MERGE_DROPPED, Cause.IN_DOUBT, "ui")
+    figures_ = found(recorder)
+    assert value(figures_, names.WRITES_LOST) == 6
+    assert value(figures_, names.WRITES_LOST, Cause="journal full") == 5
+    assert value(figures_, names.WRITES_LOST, Cause="journal failed") == 1
+    assert value(figures_, names.WRITES_LOST, Cause="no number") is None
+    assert value(figures_, names.MERGE_DROPPED, Cause="in doubt") == 1
+    assert value(figures_, names.MERGE_CONFLICTS) == value(figures_, names.REQUEST_ONLY_WRITES) == 0
+
+
 def test_every_metric_of_the_contract_can_be_published() -> None:
     """A dashboard that asks for one finds it, in its unit."""
     recorder = Recorder()
@@ -174,11 +191,13 @@ def test_the_documented_table_is_the_code() -> None:
         "Operation": len(names.OPERATION_VALUES),
         "Backend": len(names.BACKEND_VALUES),
         "Category": len(DEFAULT_CATEGORIES),
+        None: 0,
     }
-    series = len(names.ALL) + sum(third[metric.by] for metric in names.ALL if metric.by)
+    of_causes = sum(map(len, names.CAUSE_VALUES.values()))
+    series = len(names.ALL) + sum(third[metric.by] for metric in names.ALL if metric.by != "Cause") + of_causes
     assert f"the table has {len(names.ALL)}; with the third dimensions there are up to {series} " in docs
     assert names.NAMESPACE in docs and f"`{names.ERROR_RATE}`" in docs
-    for word in (*names.OPERATION_VALUES, *names.BACKEND_VALUES):
+    for word in (*names.OPERATION_VALUES, *names.BACKEND_VALUES, *Cause):
         assert f"`{word}`" in docs.partition("| dimension | values |")[2].partition("\n\n")[0]
 
 
@@ -303,6 +322,12 @@ intervals = st.builds(
     ),
     st.dictionaries(words | st.sampled_from([*itertools.chain(*figures.COUNTERS.values())]), numbers, max_size=12),
     st.integers(0, 4),
+    st.just(0),
+    st.dictionaries(
+        st.builds(NotKept, st.sampled_from([*Loss]), st.sampled_from([*Cause]), st.from_regex(r"[^\W\d]\w{0,9}")),
+        numbers,
+        max_size=6,
+    ),
 )
 dimension = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=1024).filter(str.strip)
 
@@ -319,7 +344,7 @@ def test_whatever_was_recorded_makes_requests_that_are_accepted(
     for request in sent:
         assert refusals({"Namespace": names.NAMESPACE, "MetricData": request}) == []
     known = {metric.name: metric for metric in names.ALL}
-    words = {"Operation": names.OPERATION_VALUES, "Backend": names.BACKEND_VALUES}
+    words = {"Operation": names.OPERATION_VALUES, "Backend": names.BACKEND_VALUES, "Cause": tuple(Cause)}
     for datum in everything:
         by = known[datum["MetricName"]].by
         third = dimensions(datum).keys() - set(names.DIMENSIONS)

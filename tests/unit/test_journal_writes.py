@@ -12,6 +12,7 @@ import pytest
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis, PendingWrite
+from flask_langpont_session.stores.journal_limits import JournalLimits
 
 SET, DELETE, ADD, WIPE = Operation
 BLIND, SEEN, UNSEEN = Basis
@@ -451,8 +452,8 @@ def test_what_builds_on_a_copy_is_judged_by_the_next_one(journal: Journal) -> No
 
 def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
     """In one transaction with the entries that go, so that no worker sees neither; room is where they were."""
-    full = Journal(None, max_entries=1)
-    full.put([value(b"2")])
+    full = Journal(None, limits=JournalLimits(entries=1))
+    full.put([value(b"2", kind="u")])
     merged = full.pending_writes()
     assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])["ui"]
     assert full.pending_writes() == []

@@ -15,19 +15,20 @@ from flask import Flask
 from flask_langpont_session import events
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.cookies import SessionId, digest_of
-from flask_langpont_session.losses import Loss, Losses
+from flask_langpont_session.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.outbox import Outbox
 from flask_langpont_session.records import Life, Loaded, Plan, Verdict
 from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.stores.journal import Journal, PendingWrite
 from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
+from flask_langpont_session.stores.journal_limits import JournalLimits
 from flask_langpont_session.stores.local import LocalAuth, LocalCopies
 from flask_langpont_session.visibility import Visibility
 
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
-FULL = events.JournalFailed("more than 0 entries")
+FULL = events.JournalFailed("JOURNAL_MAX_ENTRIES is reached")
 
 
 class Refusing:
@@ -38,7 +39,7 @@ class Refusing:
         self.recorder = Recorder()
         self.sent: list[tuple[Signal, object]] = []
         self.outbox = Outbox(
-            Journal(None, max_entries=0),
+            Journal(None, limits=JournalLimits(entries=0)),
             cast(Any, None),  # asked for written changes only
             self.recorder,
             lambda signal, event: self.sent.append((signal, event)),
@@ -158,10 +159,10 @@ class Desk:
         app.testing = True
         self.recorder = Recorder()
         self.events: list[object] = []
-        self.journal = Journal(None, max_entries=max_entries)
+        self.journal = Journal(None, limits=JournalLimits(entries=max_entries))
         self.outbox = Outbox(
             self.journal,
-            Visibility(load_settings(app), LocalCopies(10, 60)),
+            Visibility(load_settings(app), LocalCopies(10, 60), self.journal),
             self.recorder,
             lambda signal, event: self.events.append(event),
         )
@@ -177,7 +178,7 @@ class Desk:
         return [replace(entry, seq=0, at_ms=0) for entry in self.journal.pending_writes()]
 
     def losses(self) -> dict[tuple[str, str, str], int]:
-        counted = dict(self.recorder.losses())
+        counted = {(what, cause, name): count for (what, cause, name), count in self.recorder.losses().items()}
         sent = [event for event in self.events if isinstance(event, events.WritesNotKept)]
         assert counted == {(event.what, event.cause, event.category): event.count for event in sent} or len(sent) > 1
         assert sum(event.count for event in sent) == sum(counted.values())
@@ -362,7 +363,7 @@ def test_what_the_journal_refuses_is_lost_and_counted(tmp_path: Path) -> None:
     """I19: by the cause, each change of it, and as events. The request goes on."""
     desk = Desk(tmp_path, max_entries=0)
     assert not desk.keep(2, sets("input_text", "source_lang"))
-    assert desk.losses() == {("writes_lost", "more than 0 entries", "translation"): 2}
+    assert desk.losses() == {("writes_lost", "journal full", "translation"): 2}
     assert desk.recorder.counters() == {"journal_errors": 1, "writes_lost": 2}
 
 
@@ -399,13 +400,15 @@ def test_no_loss_is_none() -> None:
     """Nothing is counted, and nobody is told, of no change at all."""
     recorder, sent = Recorder(), list[object]()
     losses = Losses(recorder, lambda signal, event: sent.append((signal, event)))
-    losses.note(Loss.WRITES_LOST, "cause", "ui", 0)
+    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 0)
     assert (recorder.losses(), recorder.counters(), sent) == ({}, {}, [])
-    losses.note(Loss.WRITES_LOST, "cause", "ui", 2)
-    losses.note(Loss.WRITES_LOST, "cause", "auth")
-    losses.note(Loss.MERGE_DROPPED, "cause", "ui")
+    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
+    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "auth")
+    losses.note(Loss.MERGE_DROPPED, Cause.LARGE, "ui")
     assert recorder.losses() == {
-        ("writes_lost", "cause", "ui"): 2, ("writes_lost", "cause", "auth"): 1, ("merge_dropped", "cause", "ui"): 1,
-    }  # fmt: skip
+        ("writes_lost", "journal full", "ui"): 2,
+        ("writes_lost", "journal full", "auth"): 1,
+        ("merge_dropped", "large", "ui"): 1,
+    }
     assert recorder.counters() == {"writes_lost": 3, "merge_dropped": 1}
-    assert sent[0] == (events.writes_not_kept, events.WritesNotKept("writes_lost", "cause", "ui", 2))
+    assert sent[0] == (events.writes_not_kept, events.WritesNotKept("writes_lost", "journal full", "ui", 2))

@@ -219,7 +219,7 @@ class Host:
 
     def losses(self) -> dict[tuple[str, str, str], int]:
         """What was counted as lost, and sent: what, cause, category → how many."""
-        counted = dict(self.recorder.losses())
+        counted = {(what, cause, name): count for (what, cause, name), count in self.recorder.losses().items()}
         sent = [event for event in self.lost if isinstance(event, WritesNotKept)]
         assert sum(counted.values()) == sum(event.count for event in sent)
         assert counted.keys() == {(event.what, event.cause, event.category) for event in sent}

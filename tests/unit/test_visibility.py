@@ -11,7 +11,7 @@ from flask import Flask
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.records import Gap, Loaded, Verdict
 from flask_langpont_session.stores.base import CategoryChange, CategoryCopy
-from flask_langpont_session.stores.journal import Overlay
+from flask_langpont_session.stores.journal import Journal, Overlay
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis_records import Answer, Change
 from flask_langpont_session.visibility import Visibility
@@ -29,7 +29,7 @@ class Shown:
         app.config["LANGPONT_SESSION_DEFAULTS"] = {"lang": "en"}
         settings = load_settings(app)
         self.local = LocalCopies(10, 60)
-        self.visibility = Visibility(settings, self.local)
+        self.visibility = Visibility(settings, self.local, Journal(None))
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 

@@ -1,0 +1,79 @@
+"""Which version of a category any worker of this host has seen last, in a small file that they share.
+
+At the beginning of an outage a worker goes by its own copies, and does not have those of the others yet. Here it learns
+that one of them has seen or written something newer: then it does not know what there is, and must not build on what it
+has.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from .private_file import open_private
+
+_WORD = struct.Struct("=Q")
+_PLACES = 65_536
+"""Of two categories that share one, the later one is known; of the other one it is not known that a copy is old."""
+
+_MS_BITS = 42
+_MS = (1 << _MS_BITS) - 1
+_NAMES = (1 << 64 - _MS_BITS) - 1
+
+
+class LatestVersions:
+    """Versions to the millisecond, by session and category. It costs about a microsecond to read or to note one.
+
+    :param path: of the journal that the workers of this host share; None: this process has it for itself.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = None if path is None else Path(f"{path.resolve()}-seen")
+        self._descriptor: int | None = None
+        self._own: dict[int, int] = {}
+
+    def note(self, digest: str, category: str, version: int) -> None:
+        """This version is what there is.
+
+        :raises OSError: the file cannot be used.
+        """
+        place, name = _place(digest, category)
+        word = name << _MS_BITS | version // 1000 & _MS
+        if self._path is None:
+            self._own[place] = word
+        else:
+            os.pwrite(self._opened(), _WORD.pack(word), place * _WORD.size)
+
+    def is_outdated(self, digest: str, category: str, version: int) -> bool:
+        """Whether a worker of this host has seen a later version.
+
+        :raises OSError: the file cannot be used.
+        """
+        place, name = _place(digest, category)
+        if self._path is None:
+            word = self._own.get(place, 0)
+        else:
+            found = os.pread(self._opened(), _WORD.size, place * _WORD.size)
+            word = _WORD.unpack(found)[0] if len(found) == _WORD.size else 0
+        return word >> _MS_BITS == name and word & _MS > version // 1000
+
+    def close(self) -> None:
+        """Let go of the file. The next call opens it again."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _opened(self) -> int:
+        assert self._path is not None
+        if self._descriptor is None:
+            # Its holes are places of which nothing is known. A forked child may go on with it: it has no locks.
+            self._descriptor = open_private(self._path)
+        return self._descriptor
+
+
+def _place(digest: str, category: str) -> tuple[int, int]:
+    """Where a category's version stands, and what tells it from most others that stand there."""
+    found = zlib.crc32(category.encode(), zlib.crc32(digest.encode()))
+    return found % _PLACES, zlib.adler32(digest.encode()) & _NAMES

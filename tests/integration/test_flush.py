@@ -1,0 +1,461 @@
+"""``session.flush()``: saved in the middle of a view, which then knows where the data is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, request
+
+from example_app.servers import Postgres, Valkey
+from flask_langpont_session import GrantRefused, Kept, session
+from flask_langpont_session.metrics import NotKept
+from flask_langpont_session.testing import switched_off
+
+from .behind import emptied
+from .conftest import MakeApp, cookie_of, parts
+from .counting import evals
+from .test_journal_full import Disk
+from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_home
+
+HIGH, MEDIUM = {"input_text": "paid"}, {"theme": "dark"}
+
+
+@pytest.fixture(autouse=True)
+def servers_run_again(primary: Valkey) -> Iterator[None]:
+    """Whatever a test did to the primary, the next one finds it running."""
+    yield
+    primary.start()
+
+
+def with_views(app: Flask) -> Flask:
+    """The form of a payment: what is posted is saved before the view goes on."""
+
+    @app.post("/pay")
+    def pay() -> Any:
+        session.update(request.get_json())
+        place = session.flush()
+        return jsonify(place=place, kept=session.kept)
+
+    @app.post("/do")
+    def do() -> Any:
+        return jsonify(app.extensions["view"]())
+
+    return app
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return with_views(make_app())
+
+
+@pytest.fixture(params=["visitor", "user"])
+def client(app: Flask, request: pytest.FixtureRequest) -> Any:
+    """A browser with data that this worker has seen; of a visitor, and of a signed-in user."""
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "before"}))
+    if request.param == "user":
+        client.cookie = cookie_of(client.post("/login/7"))
+    client.get("/all")
+    return client
+
+
+def view(app: Flask, work: Callable[[], Any]) -> None:
+    """What a POST to ``/do`` does."""
+    app.extensions["view"] = work
+
+
+def losses(app: Flask) -> dict[NotKept, int]:
+    return dict(parts(app).recorder.losses())
+
+
+# -- where it is -------------------------------------------------------------------------------------------------------
+
+
+def test_at_level_0_it_is_in_redis_while_the_view_goes_on(app: Flask, client: Any, primary: Valkey) -> None:
+    """Another request would find it at once."""
+    found: dict[str, Any] = {}
+
+    def pay() -> str:
+        session["input_text"] = "paid"
+        session["theme"] = "dark"
+        place = session.flush()
+        found.update(stored(primary, "translation", client.cookie) | stored(primary, "ui", client.cookie))
+        assert place is Kept.REDIS
+        assert session.kept == {"translation": "redis", "ui": "redis"}
+        return str(place)
+
+    view(app, pay)
+    assert client.post("/do").json == "redis"
+    assert found == {"input_text": '"paid"', "theme": '"dark"', "lang": '"jp"'}
+
+
+def test_auth_of_a_user_is_in_the_database(app: Flask) -> None:
+    """A sign-in, a right and other auth keys; what else is saved with them is in Redis, which is the worst of it."""
+    client: Any = app.test_client()
+    assert client.post("/pay", json={"_user_id": "7"}).json == {"place": "database", "kept": {"auth": "database"}}
+    assert client.post("/pay", json={"user_role": "editor"}).json["place"] == "database"
+    assert client.post("/pay", json={"daily_limit": 7}).json["place"] == "database"
+    both = client.post("/pay", json={"daily_limit": 8, **HIGH}).json
+    assert both == {"place": "redis", "kept": {"auth": "database", "translation": "redis"}}
+
+
+def test_level_1_keeps_what_the_table_keeps(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
+    """The replica answers reads, the primary is gone: the journal has it, or nothing has."""
+    app = with_views(make_app(REPLICA_URL=replica.url))
+    client = app.test_client()
+    client.post("/set", json={"input_text": "before"})
+    primary.kill()
+    client.get("/all")
+    wait_for_level(app, 1)
+    assert client.post("/pay", json=HIGH).json == {"place": "journal", "kept": {"translation": "journal"}}
+    assert client.post("/pay", json=MEDIUM).json == {"place": "nowhere", "kept": {"ui": "nowhere"}}
+
+
+def test_level_2_keeps_what_the_table_keeps(app: Flask, client: Any, primary: Valkey) -> None:
+    """And what it says is true afterwards."""
+    primary.kill()
+    both = client.post("/pay", json=HIGH | MEDIUM).json
+    assert both == {"place": "nowhere", "kept": {"translation": "journal", "ui": "nowhere"}}
+    assert client.post("/pay", json={"source_lang": "ja"}).json["place"] == "journal"
+    assert losses(app) == {("request_only_writes", "level 2", "ui"): 1}
+    primary.start()
+    wait_until_home(app)
+    found = client.get("/all").json
+    assert (found["input_text"], found["source_lang"]) == ("paid", "ja")
+    assert "theme" not in found
+
+
+def test_a_category_is_where_its_worst_part_is(app: Flask, client: Any, primary: Valkey) -> None:
+    """One feature of it is kept, another one lasts for the request."""
+    primary.kill()
+    assert client.post("/pay", json=HIGH | {"analysis_result": "x"}).json["kept"] == {"translation": "nowhere"}
+
+
+@pytest.mark.parametrize("down", [("primary",), ("primary", "database")], ids=["level 3", "level 4"])
+def test_levels_3_and_4_keep_nothing(make_app: MakeApp, down: tuple[str, ...]) -> None:
+    """I19: nor does the end of the request. It is counted once."""
+    app = with_views(make_app(LOCAL_CACHE_TTL=1))
+    client = app.test_client()
+    client.post("/set", json={"input_text": "before"})
+    with switched_off(app, *down):
+        wait_for_level(app, 4 if "database" in down else 3)
+        level = parts(app).health.level
+        assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
+    assert losses(app) == {("request_only_writes", f"level {level}", "translation"): 1}
+
+
+def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> None:
+    """I19: it is counted once, not again at the end of the request; with room again the next one is kept."""
+    disk = Disk(app)
+    primary.kill()
+    client.get("/all")
+    wait_for_level(app, 2)
+    with parts(app).monitor.paused():  # which would make room: the database takes what the disk is filled with
+        disk.fill()
+        assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
+    assert losses(app) == {("writes_lost", "journal full", "translation"): 1}
+    disk.make_room()
+    assert client.post("/pay", json=HIGH).json["place"] == "journal"
+
+
+def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valkey, tmp_path: Path) -> None:
+    """Whatever SQLite says of it."""
+    primary.kill()
+    client.get("/all")
+    wait_for_level(app, 2)
+    with parts(app).monitor.paused():
+        parts(app).repository.journal.close()
+        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+        assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
+    assert losses(app) == {("writes_lost", "journal failed", "translation"): 1}
+
+
+def test_what_could_not_be_stored_is_nowhere(app: Flask, client: Any) -> None:
+    """It grew inside the value, so no assignment could refuse it."""
+
+    def grow() -> Any:
+        session["input_text"] = long = ["x"]
+        long[0] *= 70_000
+        return [session.flush(), dict(session.kept)]
+
+    view(app, grow)
+    assert client.post("/do").json == ["nowhere", {"translation": "nowhere"}]
+    assert client.get("/get/input_text").json["value"] == "before"
+
+
+def test_nothing_to_save_is_none(app: Flask, client: Any, primary: Valkey) -> None:
+    """No store is asked."""
+
+    def look() -> Any:
+        before = evals(primary)
+        place = session.flush()
+        return [place, dict(session.kept), evals(primary) - before]
+
+    view(app, look)
+    assert client.post("/do").json == [None, {}, 0]
+
+
+# -- the rest of the request -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["paid", ["paid"], {"a": [1]}], ids=["scalar", "list", "dict"])
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_is_saved_is_not_saved_again(app: Flask, client: Any, primary: Valkey, value: Any, reads: bool) -> None:
+    """Neither by another flush nor at the end of the request."""
+    after: list[int] = []
+
+    def pay() -> Any:
+        if reads:
+            session.get("input_text")
+        session["input_text"] = value
+        session.flush()
+        after.append(evals(primary))
+        return [session.flush(), "input_text" in list(session) if reads else True]
+
+    view(app, pay)
+    assert client.post("/do").json == [None, True]
+    assert evals(primary) == after[0]
+    assert client.get("/get/input_text").json["value"] == value
+
+
+def test_it_may_be_called_again_and_again(app: Flask, client: Any, primary: Valkey) -> None:
+    """What was changed since, inside a list too, and at the end what is left; an addition counts once."""
+
+    def pay() -> Any:
+        steps = []
+        session["input_text"] = texts = ["one"]
+        session.increment("usage_count")
+        for text in ("two", "three"):
+            session.flush()
+            steps.append(stored(primary, "translation", client.cookie))
+            texts.append(text)
+            session.increment("usage_count")
+        return [[step["input_text"], step["usage_count"]] for step in steps]
+
+    view(app, pay)
+    assert client.post("/do").json == [['["one"]', "1"], ['["one","two"]', "2"]]
+    found = client.get("/all").json
+    assert (found["input_text"], found["usage_count"]) == (["one", "two", "three"], 3)
+
+
+@pytest.mark.parametrize("down", [(), ("primary",), ("primary", "database")])
+def test_the_request_goes_on_seeing_what_it_has_set(app: Flask, client: Any, down: tuple[str, ...]) -> None:
+    """Wherever it is, also nowhere; what is removed afterwards is gone."""
+
+    def pay() -> Any:
+        session["input_text"] = session["theme"] = ["x"]
+        session.flush()
+        first = [session["input_text"], session["theme"], sorted({*session} & {"input_text", "theme"})]
+        del session["theme"]
+        session.flush()
+        return [*first, "theme" in session, "theme" in list(session)]
+
+    view(app, pay)
+    with ExitStack() as stack:
+        if down:
+            stack.enter_context(switched_off(app, *down))
+        assert client.post("/do").json == [["x"], ["x"], ["input_text", "theme"], False, False]
+
+
+# -- ids and cookies ---------------------------------------------------------------------------------------------------
+
+
+def test_a_visitor_without_an_id_gets_its_cookie_at_the_end(app: Flask) -> None:
+    """And it leads to what was flushed, and to what came afterwards; the session began once."""
+
+    def pay() -> Any:
+        session["input_text"] = "paid"
+        place = session.flush()
+        session["theme"] = "dark"
+        return [place, session.new, session.digest]
+
+    view(app, pay)
+    client: Any = app.test_client()
+    response = client.post("/do")
+    assert response.json[:2] == ["redis", True]
+    assert cookie_of(response)
+    assert client.get("/all").json == {"input_text": "paid", "theme": "dark"}
+    assert parts(app).recorder.counters()["sessions_created"] == 1
+
+
+def test_a_visitor_without_an_id_and_without_a_place_gets_no_cookie(app: Flask, primary: Valkey) -> None:
+    """There is nothing that it would lead to."""
+    primary.kill()
+    client: Any = app.test_client()
+    response = client.post("/pay", json=MEDIUM)
+    assert response.json["place"] == "nowhere"
+    assert cookie_of(response) is None
+    assert losses(app) == {("request_only_writes", "level 2", "ui"): 1}
+
+
+def test_signing_in_after_a_flush_takes_the_data_along(app: Flask) -> None:
+    """The data of an id that was made and stored in this very request."""
+
+    def pay() -> Any:
+        session["input_text"] = "paid"
+        session.flush()
+        session["_user_id"] = "7"
+        return session["input_text"]
+
+    view(app, pay)
+    client: Any = app.test_client()
+    assert client.post("/do").json == "paid"
+    assert client.get("/all").json == {"_user_id": "7", "input_text": "paid"}
+
+
+def test_a_sign_in_that_is_flushed_goes_on(app: Flask, client: Any) -> None:
+    """Rights and data that are set after it are those of the new session; the cookie is sent; the old id is over."""
+
+    def pay() -> Any:
+        session["_user_id"] = "8"
+        places = [session.flush()]
+        session["user_role"] = "editor"
+        session["input_text"] = "paid"
+        places.append(session.flush())
+        session["daily_limit"] = 7
+        session.increment("usage_count")
+        return [*places, session["_user_id"], session["user_role"]]
+
+    view(app, pay)
+    response = client.post("/do")
+    assert response.json == ["redis", "redis", "8", "editor"]
+    cookie = cookie_of(response)
+    assert cookie and cookie != client.cookie
+    assert row_of(app, cookie).live
+    found = client.get("/all").json
+    expected = {"_user_id": "8", "user_role": "editor", "input_text": "paid", "daily_limit": 7, "usage_count": 1}
+    assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize("flushes", [(True, False), (True, True), (False, True)])
+def test_a_sign_in_and_a_sign_out_of_one_request(app: Flask, client: Any, flushes: tuple[bool, bool]) -> None:
+    """Nobody is signed in afterwards, whichever of them was flushed, and ``ui`` lives on."""
+
+    def pay() -> Any:
+        session["_user_id"] = "8"
+        if flushes[0]:
+            session.flush()
+        digest = session.digest
+        session.sign_out()
+        if flushes[1]:
+            session.flush()
+        return digest
+
+    view(app, pay)
+    response = client.post("/do")
+    row = parts(app).repository.database.load(response.json, idle_ms=0)
+    assert row is None or not row.live
+    assert client.get("/all").json == {"lang": "jp"}
+
+
+def test_a_sign_out_is_flushed(app: Flask, postgres: Postgres) -> None:
+    """It is as durable as the answer says; the cookie goes at the end."""
+
+    def leave() -> Any:
+        session.clear()
+        return [session.flush(), dict(session.kept), list(session)]
+
+    view(app, leave)
+    for down, place in (((), "database"), (("database",), "journal")):
+        client = app.test_client()
+        cookie = cookie_of(client.post("/login/7"))
+        with ExitStack() as stack:
+            if down:
+                stack.enter_context(switched_off(app, *down))
+            response = client.post("/do")
+        assert response.json == [place, {"auth": place}, []]
+        assert cookie_of(response) == ""
+        assert not row_of(app, cookie).live
+
+
+def test_a_change_of_id_is_flushed(app: Flask, client: Any) -> None:
+    """What is written afterwards is stored under the new id, and nothing under the old one."""
+
+    def change() -> Any:
+        before = session.digest
+        session.regenerate()
+        place = session.flush()
+        session["theme"] = "dark"
+        return [place, before != session.digest]
+
+    view(app, change)
+    response = client.post("/do")
+    assert response.json == ["redis", True]
+    old, new = app.test_client(), cookie_of(response)
+    assert new
+    old.set_cookie("session", client.cookie)
+    assert old.get("/all").json == {}
+    found = client.get("/all").json
+    assert (found["input_text"], found["theme"], found["lang"]) == ("before", "dark", "jp")
+    assert found.get("_user_id") == ("7" if ".u" in new else None)
+
+
+def test_a_permanent_session_is_made_so_once(app: Flask, client: Any) -> None:
+    """The row is written by the flush, the cookie at the end says it."""
+
+    def stay() -> Any:
+        session.permanent = True
+        session["input_text"] = "paid"
+        session.flush()
+        return session.flush()
+
+    view(app, stay)
+    response = client.post("/do")
+    assert response.json is None
+    [header] = response.headers.getlist("Set-Cookie")
+    assert "Expires=" in header
+    assert client.get("/get/input_text").json["value"] == "paid"
+
+
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
+    yield with_views(make_app(DATABASE_URL=emptied(postgres)))
+    postgres.start()
+
+
+@pytest.mark.parametrize("what", ["_user_id", "user_role"])
+def test_a_refused_grant_is_refused_in_the_view(on_postgres: Flask, postgres: Postgres, what: str) -> None:
+    """The view says what it likes; nothing of it is tried again, and the session is what it was."""
+    app, stack = on_postgres, ExitStack()
+
+    def grant() -> Any:
+        session[what] = "8"
+        try:
+            session.flush()
+        except GrantRefused:
+            refused = [session.get("_user_id"), session.get("user_role")]
+            stack.close()
+            postgres.start()
+            wait_for(lambda: parts(app).health.is_whole("database"), "the database")
+            return refused
+        return "granted"
+
+    view(app, grant)
+    client: Any = app.test_client()
+    client.post("/login/7")
+    client.get("/all")
+    stack.enter_context(parts(app).monitor.paused())  # it is the save that finds out
+    postgres.kill()
+    response = client.post("/do")
+    assert (response.status_code, response.json) == (200, ["7", "user"])
+    assert cookie_of(response) is None
+    found = client.get("/all").json
+    assert (found["_user_id"], found["user_role"]) == ("7", "user")
+
+
+def test_a_refused_grant_that_the_view_lets_through_is_a_503(on_postgres: Flask, postgres: Postgres) -> None:
+    """As one at the end of the request is."""
+    client = on_postgres.test_client()
+    client.post("/set", json={"lang": "jp"})
+    postgres.kill()
+    response = client.post("/pay", json={"_user_id": "7"})
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    assert cookie_of(response) is None
