@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from flask_langpont_session.stores.base import StoreError
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.base import Operation, StoreError
+from flask_langpont_session.stores.journal import Journal, PendingWrite
 
 from .slow_disk import slow_disk
 
@@ -35,14 +35,15 @@ def work(path: Path, threads: int, writes: int) -> None:
             digest = f"{os.getpid():08x}{number:04x}{count // 4:052x}"
             began = time.perf_counter()
             try:
-                journal.write(
-                    digest,
+                entry = PendingWrite(
+                    digest=digest,
                     kind="u",
                     category="translation",
-                    changes={f"field{count % 4}": b'"%s"' % (b"x" * 100)},
-                    base={},
-                    base_version=1,
+                    operation=Operation.SET,
+                    field=f"field{count % 4}",
+                    value=b'"%s"' % (b"x" * 100),
                 )
+                journal.put([entry])
                 took.append(time.perf_counter() - began)
             except StoreError:
                 took.append(-1.0)

@@ -237,7 +237,11 @@ class Reconciler:
     def _changes(self, database: bool, shards: Container[str]) -> Iterator[_Step]:
         """The changes that wait, from where the last run was interrupted."""
         while waiting := self._journal.pending_writes(_BATCH, after=self._after):
-            reached = [entry for entry in waiting if self._locate(entry.digest) in shards]
+            reached = [
+                entry
+                for entry in waiting
+                if self._locate(entry.digest) in shards and (database or not _is_for_database(entry))
+            ]
             self._after = waiting[-1].seq
             if reached:
                 yield _Step(partial(self._merge_some, database=database), reached, is_ordered=True)
@@ -539,7 +543,8 @@ class Reconciler:
             else:
                 self._count(group, reply.outcomes)
             settled += group
-        self._journal.forget_writes(settled, self._copies(settled))
+        for category, lost in self._journal.forget_writes(settled, self._copies(settled)).items():
+            self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(settled)
@@ -548,21 +553,21 @@ class Reconciler:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
-        knows by it what Redis has, and adds nothing twice.
+        knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
         """
         write_id, now = new_write_id(), time.monotonic()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
         marked = self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
         sent = _by_category(marked)
-        merges = [self._merge_for(group, moments_ms[group[0].digest]) for group in sent]
+        merges = [self._merge_for(group) for group in sent]
         replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
         return list(zip(sent, replies, strict=True))
 
-    def _merge_for(self, group: Sequence[PendingWrite], sent_ms: int) -> Merge:
+    def _merge_for(self, group: Sequence[PendingWrite]) -> Merge:
         first = group[0]
         guard = "alive" if first.kind == SIGNED_IN and not first.shadow else "free"
-        steps = [_step(entry, sent_ms) for entry in group]
+        steps = [_step(entry) for entry in group]
         return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
 
     def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
@@ -686,9 +691,9 @@ def _where_absent(key: str, value: bytes) -> MergeStep:
     return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=_LONG_AGO)
 
 
-def _step(entry: PendingWrite, sent_ms: int) -> MergeStep:
+def _step(entry: PendingWrite) -> MergeStep:
     if entry.operation is Operation.ADD:
-        moment = entry.moment if entry.is_sent else sent_ms * 1000
+        moment = max(entry.moment, 1) if entry.is_sent else 0  # what was never sent cannot be in doubt
         return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
     return MergeStep(
         entry.operation,

@@ -403,7 +403,8 @@ class Journal:
 
         :param write_id: the id of that write.
         :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
-        :return: those that are as they were read from here; no others may be sent.
+        :return: those that may be sent. What was written again since it was read from here may not: its old value would
+            look like somebody else's newer one, and an addition that has grown would be taken for made.
         """
         sql = """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
             ELSE moment END, is_sent = token <> '' WHERE seq = ?"""
@@ -418,19 +419,20 @@ class Journal:
 
         return self._file.transaction(mark, _REPLAY_WAIT, forced=False)
 
-    def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> None:
+    def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> Mapping[str, int]:
         """These are settled, one way or the other. A field that was written again since it was read from here stays.
 
         :param copies: what they became part of, for workers that do not see it yet: see :meth:`publish_copies`. There
             is room for it where the entries were.
+        :return: as of :meth:`publish_copies`.
         """
         settled, shared = [(entry.seq,) for entry in entries], list(copies)
 
-        def forget(db: sqlite3.Connection) -> None:
+        def forget(db: sqlite3.Connection) -> Mapping[str, int]:
             db.executemany("DELETE FROM writes WHERE seq = ?", settled)
-            _put_copies(shared, db)
+            return _put_copies(shared, db)
 
-        self._file.transaction(forget, _REPLAY_WAIT)
+        return self._file.transaction(forget, _REPLAY_WAIT)
 
     def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
         """The data under former ids that waits to be brought to present ones, the oldest first.

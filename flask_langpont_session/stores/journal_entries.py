@@ -295,6 +295,9 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
         db.execute("DELETE FROM writes WHERE digest = ? AND shadow = ? AND category = ?", place)
         db.execute(_INSERT, _values(entry))
         return True
+    if entry.basis is not Basis.BLIND and _is_wiped(db, place):
+        # Nothing was there any more, whatever version was read. It must not lose against the wipe itself.
+        entry = replace(entry, basis=Basis.BLIND, moment=entry.acknowledged, base=None)
     rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
     if rows:
         waiting = [_pending_write(row) for row in rows]
@@ -309,6 +312,10 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
     if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
         db.execute(_INSERT, _values(entry))
     return True
+
+
+def _is_wiped(db: sqlite3.Connection, place: tuple[str, bool, str]) -> bool:
+    return db.execute(f"SELECT 1 FROM writes WHERE {FIELD}", (*place, WIPED_FIELD)).fetchone() is not None
 
 
 def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingWrite:
@@ -330,7 +337,7 @@ def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[
         if row.operation is Operation.ADD:
             if not row.is_sent and not new.is_sent:
                 return [row], replace(row, delta=row.delta + new.delta, acknowledged=new.acknowledged, at_ms=new.at_ms)
-        elif row.basis is not Basis.UNSEEN and not new.is_sent:
+        elif row.basis is not Basis.UNSEEN and not new.is_sent and len(waiting) == 1:
             return [row], replace(
                 row,
                 operation=Operation.SET,

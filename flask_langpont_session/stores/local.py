@@ -249,7 +249,11 @@ class LocalCopies:
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
-            if (held is not None and not held.copy.fields) or self.is_dead(digest):
+            if held is not None and not held.copy.fields:
+                if self._clock() >= held.renewed_at:  # it is so still
+                    self._keep(digest, category, held.copy, held.kind, held.began)
+                return False
+            if self.is_dead(digest):
                 return False
             is_missing = held is not None and bool(held.kind)
             if held is not None and is_missing:

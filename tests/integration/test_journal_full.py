@@ -171,7 +171,7 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Without Redis (of auth: without both) and the disk full a request that writes is answered, and so is the next one
-    that reads."""
+    that reads. What is lost by it is counted."""
     if what == "daily_limit":
         postgres.kill()
     primary.kill()
@@ -186,8 +186,28 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
         assert user.post("/set", json={what: "during"}).status_code == 200
     assert journal_errors(app) > before
     assert "LANGPONT_SESSION_JOURNAL" in alarms(caplog)[0]
+    category = "auth" if what == "daily_limit" else "translation"
+    assert parts(app).recorder.losses() == {("writes_lost", "journal full", category): 1}
     assert user.get("/all").status_code == 200
     assert user.get("/who").json["user"] == "7"
+
+
+def test_what_lasts_for_the_request_only_asks_for_no_room(
+    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At level 4 data is for the request: that is counted, and the disk has no part in it."""
+    postgres.kill()
+    primary.kill()
+    user.get("/who")
+    wait_for_level(app, 4)
+    disk.fill()
+    before = journal_errors(app)
+    assert user.post("/set", json={"input_text": "during"}).status_code == 200
+    assert user.post("/count").text == "1"
+    assert journal_errors(app) == before
+    assert parts(app).recorder.losses() == {("request_only_writes", "level 4", "translation"): 2}
+    assert "input_text" not in user.get("/all").json
+    assert alarms(caplog) == []
 
 
 def test_a_logout_with_nothing_left_but_this_worker_holds_here(

@@ -101,8 +101,8 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
 def test_what_is_made_from_an_older_copy_at_the_beginning_of_an_outage_is_not_lost(
     make_app: MakeApp, primary: Valkey
 ) -> None:
-    """One worker is in it already, and another one, which wrote last, is not: the first one knows that its copy is older,
-    and does not show it. What is written without having read it is the later one, and so is all that follows."""
+    """One worker is in it already, and another one, which wrote last, is not: the first one knows that its copy is
+    older, and does not show it. What is written without having read it is the later one, and so is all that follows."""
     one, other = make_app(), make_app()
     client = sign_in(one, input_text="first")
     here, there = browser(one, client.cookie), browser(other, client.cookie)

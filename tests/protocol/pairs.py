@@ -306,7 +306,7 @@ class RedisPair(Pair):
         self.log.append(f"merge {digest} {category} {shadow} {choices} {moments} {guard} {write_id}")
         found = []
         for store, moment in zip(self.stores, moments, strict=True):
-            steps = [MergeStep(*choice[:4], moment, *choice[4:]) for choice in choices]
+            steps = [MergeStep(*(*choice[:4], moment, *choice[4:])) for choice in choices]
             merge = Merge(digest, category, steps, guard, life, shadow)
             found.append(store.merge(merge, limits=LIMITS, timeout=WAIT, write_id=write_id))
         self.compare(*found)

@@ -85,13 +85,19 @@ class SimRecord:
         self.notes, self.old, self.lately = True, {}, {}
         self.horizon, self.lag, self.author = self.stamp, 0, WIPED
 
-    def add(self, name: str, by: int, write_id: str, acknowledged: int = 0) -> bool:
-        """Add to a field. Whether it could be done."""
+    def sum(self, name: str, by: int) -> bytes | None:
+        """A field and a number together; None: that is no number of 18 digits."""
         now = self.old.get(name, b"0")
         if len(now.lstrip(b"-")) > 18 or not now.lstrip(b"-").isdigit() or len(str(int(now) + by).lstrip("-")) > 18:
-            return False
-        self.put(name, b"%d" % (int(now) + by), write_id, acknowledged)
-        return True
+            return None
+        return b"%d" % (int(now) + by)
+
+    def add(self, name: str, by: int, write_id: str) -> bool:
+        """Add to a field. Whether it could be done."""
+        total = self.sum(name, by)
+        if total is not None:
+            self.put(name, total, write_id)
+        return total is not None
 
     def note_addition(self, token: str) -> None:
         """An addition was made."""
@@ -185,6 +191,7 @@ class SimMerge:
         self.limits = limits
         self.id = write_id
         self.changes = False
+        self._counted = dict(record.additions)
         record.notes = True
         self._horizon, self._lag, self._author = record.horizon, record.lag, record.author
 
@@ -227,7 +234,9 @@ class SimMerge:
     def _wipe(self, step: MergeStep) -> Outcome:
         record = self.record
         for name in list(record.old):
-            if self.written_since(name, step.moment, step.doubts, by_time=True) is False:
+            author = record.lately[name][0] if name in record.lately else None
+            is_ours = author is not None and (author == self.id or author in step.doubts)
+            if not is_ours and self.written_since(name, step.moment, step.doubts, by_time=True) is False:
                 record.put(name, None, self.id)
                 record.lately.pop(name, None)
         record.horizon, record.author = record.stamp, WIPED
@@ -236,15 +245,20 @@ class SimMerge:
         return Outcome.APPLIED
 
     def _add(self, step: MergeStep) -> Outcome:
-        record, known = self.record, dict(self.record.additions)
-        if counts_once() and step.mode in known:
+        record = self.record
+        if counts_once() and step.mode in self._counted:
             return Outcome.APPLIED
-        if len(known) == ADDITIONS and 0 < step.moment <= record.additions[0][1] * 1000:
+        if len(record.additions) == ADDITIONS and 0 < step.moment <= record.additions[0][1] * 1000:
             return Outcome.IN_DOUBT
         assert isinstance(step.value, int)
-        if not record.add(step.name, step.value, self.id, step.acknowledged):
+        total = record.sum(step.name, step.value)
+        if total is None:
             return Outcome.NO_NUMBER
-        record.note_addition(step.mode)
+        if not self._fits(step.name, total):
+            return Outcome.LARGE
+        record.put(step.name, total, self.id, step.acknowledged)
+        if step.mode not in dict(record.additions):
+            record.note_addition(step.mode)
         self.changes = True
         return Outcome.APPLIED
 

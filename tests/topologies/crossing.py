@@ -14,6 +14,7 @@ from typing import Any
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.stores.base import CategoryChange, StoreError
 from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis_records import Limits
 
 PATIENCE = 5.0
 """Seconds for what shall succeed."""
@@ -30,7 +31,8 @@ def fill(store: RedisStore, count: int, name: str = "") -> list[str]:
     digests = [digest_of(f"{name}{number}") for number in range(count)]
     for digest in digests:
         change = CategoryChange(600_000, sets={"lang": digest.encode()})
-        store.write(digest, {"ui": change}, guard="free", limits=(256, 65_536), timeout=PATIENCE)
+        limits = Limits(256, 65_536, 600_000)
+        store.write(digest, {"ui": change}, guard="free", limits=limits, timeout=PATIENCE, write_id="write.1")
     return digests
 
 

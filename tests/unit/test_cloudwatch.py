@@ -111,7 +111,7 @@ def test_every_question_has_a_published_word_of_the_contract() -> None:
     code = "".join((package / name).read_text() for name in ("repository.py", "verifier.py"))
     asked = set(re.findall(r'(?:PRIMARY|DATABASE|source),\s+(?:READ|WRITE),\s+"(\w+)"', code))
     asked |= set(re.findall(r'_(?:to_primary|write_row)\(\s*walk,\s+"(\w+)"', code))
-    assert {"load", "save", "verify", "sign_in", "revoke", "bury", "push", "slide", "list"} <= asked
+    assert {"load", "save", "verify", "sign_in", "revoke", "bury", "push", "set_aside", "slide", "list"} <= asked
     assert {figures.operation_word(name) for name in asked - {"list"}} == set(names.OPERATION_VALUES) - {"other"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -312,3 +313,41 @@ def test_a_server_that_refuses_info_has_no_identity(fence: Fence) -> None:
     fence.introduce(connection)
     assert connection.langpont_server == Server(None, True)
     assert fence.trust_since_ms == 1_700_000_000_123
+
+
+# The clock of the server
+
+
+def test_the_clock_is_not_known_until_it_was_told(fence: Fence) -> None:
+    """0 says so; what was told of another server than the one seen last is worth nothing."""
+    assert fence.estimated_ms(5.0) == fence.estimated_ms(5.0, latest=True) == 0
+    before = fence.observe("a", now_ms=100, is_primary=True)
+    fence.note_clock(before, 100, time.monotonic())
+    assert fence.estimated_ms(time.monotonic()) > 0
+    other = fence.observe("b", now_ms=100, is_primary=True)
+    assert fence.estimated_ms(time.monotonic()) == 0
+    fence.note_clock(before, 100, time.monotonic())
+    assert fence.estimated_ms(time.monotonic()) == 0
+    fence.note_clock(other, 100, time.monotonic())
+    assert fence.estimated_ms(time.monotonic()) > 0
+
+
+@pytest.mark.parametrize("at", [10.0, 10.25, 12.0, 8.0])
+def test_the_clock_is_between_its_question_and_its_answer(
+    fence: Fence, monkeypatch: pytest.MonkeyPatch, at: float
+) -> None:
+    """Asked at 10 and answered at 10.25: at that moment it was what it said, at the earliest and at the latest. A
+    deadline goes by the one, what was written by the other."""
+    monkeypatch.setattr("flask_langpont_session.stores.fence.time.monotonic", lambda: 10.25)
+    fence.note_clock(fence.server, 1_000_000, 10.0)
+    since = round(at * 1000 - 10_000)
+    assert fence.estimated_ms(at) == 1_000_000 + since - 250
+    assert fence.estimated_ms(at, latest=True) == 1_000_000 + since + 1
+
+
+def test_the_last_answer_counts(fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that was set is followed, forwards and backwards."""
+    monkeypatch.setattr("flask_langpont_session.stores.fence.time.monotonic", lambda: 10.0)
+    for said in (1_000_000, 5_000_000, 2_000_000):
+        fence.note_clock(fence.server, said, 10.0)
+        assert fence.estimated_ms(11.0) == said + 1000

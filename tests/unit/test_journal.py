@@ -16,14 +16,15 @@ from types import SimpleNamespace
 import pytest
 
 from flask_langpont_session.stores import journal_file, private_file
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.generation import SIZE, Generation
-from flask_langpont_session.stores.journal import _PORTION, Journal
+from flask_langpont_session.stores.journal import _PORTION, Carry, Journal
 from flask_langpont_session.stores.journal_entries import (
     SCHEMA_VERSION,
     Overlay,
     PendingPush,
     PendingUserRevocation,
+    PendingWrite,
     ServerRecord,
 )
 from flask_langpont_session.stores.journal_limits import JournalLimits
@@ -89,11 +90,23 @@ def write_shadow(journal: Journal, **changes: bytes | None) -> None:
 
 
 def write_fields(journal: Journal, digest: str, changes: Mapping[str, bytes | None], *, shadow: bool = False) -> None:
-    journal.write(digest, kind="u", shadow=shadow, category="translation", changes=changes, base={}, base_version=1)
+    journal.put([entry(field, value, digest=digest, shadow=shadow) for field, value in changes.items()])
+
+
+def entry(field: str, value: bytes | None = None, *, digest: str = "d", shadow: bool = False) -> PendingWrite:
+    """A blind write of a field; None: its deletion."""
+    operation = Operation.DELETE if value is None else Operation.SET
+    return PendingWrite(
+        digest=digest, kind="u", shadow=shadow, category="translation", operation=operation, field=field, value=value
+    )
+
+
+def addition(by: int, digest: str = "d", token: str = "added..") -> PendingWrite:
+    return replace(entry("n", digest=digest), operation=Operation.ADD, delta=by, token=token)
 
 
 def increment(journal: Journal, by: int, digest: str = "d") -> None:
-    journal.increment(digest, kind="u", category="translation", field="n", by=by)
+    journal.put([addition(by, digest)])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -166,11 +179,13 @@ def test_a_new_journal_is_empty(journal: Journal) -> None:
         lambda journal: journal.revoke("d"),
         lambda journal: journal.revoke_user("7", until_ms=1),
         lambda journal: journal.queue_push("d"),
+        lambda journal: journal.put([], Carry("c", "d", "u", ["ui"])),
+        lambda journal: journal.announce_outage("primary"),
         lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]),
     ],
 )
 def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[Journal], None]) -> None:
-    """A write, increment, revocation, push or copy is seen by is_empty at once."""
+    """A write, increment, revocation, push, carry, outage or copy is seen by is_empty at once."""
     assert journal.is_empty()
     fill(journal)
     assert not journal.is_empty()
@@ -186,7 +201,7 @@ def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
     assert journal.overlay("d") == Overlay(
         revoked=False,
         writes={"translation": {"text": b'"\xe3\x81\x82"', "gone": None}},
-        deltas={"translation": {"n": 2}},
+        deltas={"translation": {"n": [("added..", 2)]}},
         copies={"ui": copy},
     )
 
@@ -202,36 +217,6 @@ def test_the_shadow_is_apart(journal: Journal) -> None:
 
 
 # Writes
-
-
-def test_the_last_value_wins_and_the_first_base_stays(journal: Journal, clock: Clock) -> None:
-    """A field written again has the last value, owner and time, but the base from before the outage."""
-
-    def put(value: bytes, base: bytes, version: int, user: str) -> None:
-        journal.write(
-            "d",
-            kind="u",
-            user_id=user,
-            category="translation",
-            changes={"a": value},
-            base={"a": base},
-            base_version=version,
-        )
-
-    put(b"1", b"0", 7, "first")
-    clock.now += 5
-    put(b"2", b"1", 8, "last")
-    (entry,) = journal.pending_writes()
-    assert (entry.value, entry.base, entry.base_version) == (b"2", b"0", 7)
-    assert (entry.user_id, entry.at_ms, entry.is_delta, entry.shadow) == ("last", 1_005_000, False, False)
-
-
-def test_an_unknown_base_stays_unknown(journal: Journal) -> None:
-    """ "Absent from Redis" is a base like any other and is not replaced by a later one."""
-    write(journal, a=b"1")
-    journal.write("d", kind="u", category="translation", changes={"a": b"2"}, base={"a": b"1"}, base_version=9)
-    (entry,) = journal.pending_writes()
-    assert (entry.base, entry.base_version) == (None, 1)
 
 
 def test_pending_writes_are_oldest_first(journal: Journal) -> None:
@@ -262,49 +247,14 @@ def test_a_number_is_never_given_twice(journal: Journal) -> None:
     assert entry.seq > first[0].seq
 
 
-def test_fields_that_redis_took_are_forgotten(journal: Journal) -> None:
-    """Only the named fields of that category, session and side (shadow or not) are forgotten."""
-    write(journal, a=b"1", b=b"1")
-    write_shadow(journal, a=b"1")
-    journal.forget_fields("d", "translation", ["a"])
-    journal.forget_fields("d", "ui", ["b"])
-    assert journal.overlay("d").writes == {"translation": {"b": b"1"}}
-    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
-
-
-def test_increments_add_up(journal: Journal) -> None:
-    """Several increments of one field are one entry with their sum and the first base."""
-    journal.increment("d", kind="u", user_id="7", category="translation", field="n", by=2, base=b"40", base_version=3)
-    increment(journal, -5)
-    (entry,) = journal.pending_writes()
-    assert (entry.is_delta, entry.delta, entry.value) == (True, -3, None)
-    assert (entry.base, entry.base_version) == (b"40", 3)
-
-
-def test_a_value_replaces_an_increment(journal: Journal) -> None:
-    """An absolute value over a pending increment makes the increment vanish."""
-    increment(journal, 2)
-    write(journal, n=b"9")
-    assert journal.overlay("d") == Overlay(False, {"translation": {"n": b"9"}}, {}, {})
-
-
-@pytest.mark.parametrize(("value", "result"), [(b"41", b"43"), (b"-1", b"1"), (b"0", b"2"), (None, b"2")])
-def test_an_increment_changes_a_pending_integer(journal: Journal, value: bytes | None, result: bytes) -> None:
-    """An increment over a value that waits changes that value; a deleted key counts as 0."""
-    write(journal, n=value)
-    increment(journal, 2)
-    (entry,) = journal.pending_writes()
-    assert (entry.value, entry.is_delta, entry.delta) == (result, False, 0)
-
-
-@pytest.mark.parametrize("value", [b'"x"', b"1.5", b"true", b"007", b"[1]"])
-def test_an_increment_of_something_else_is_refused(journal: Journal, value: bytes) -> None:
-    """An increment over a pending value that is no integer is an error of class DATA; the value stays."""
-    write(journal, n=value)
+def test_all_of_a_request_is_kept_or_nothing(journal: Journal) -> None:
+    """What cannot be added to fails the call: nothing of it is kept, not even what came before it."""
+    write(journal, n=b'"x"')
     with pytest.raises(StoreError) as caught:
-        increment(journal, 1)
+        journal.put([entry("a", b"1"), addition(1), entry("b", b"1")], Carry("c", "d", "u", ["ui"]))
     assert caught.value.error_class is ErrorClass.DATA
-    assert journal.overlay("d").writes == {"translation": {"n": value}}
+    assert journal.overlay("d").writes == {"translation": {"n": b'"x"'}}
+    assert journal.counts()["carries"] == 0
 
 
 def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
@@ -313,8 +263,36 @@ def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
     with pytest.raises(StoreError) as caught:
         increment(journal, 2**62)
     assert caught.value.error_class is ErrorClass.DATA
-    if journal.pending_writes():
-        assert journal.pending_writes()[0].delta == 2**62
+    [kept] = journal.pending_writes()
+    assert kept.delta == 2**62
+
+
+# Data under a former id
+
+
+def test_what_is_to_be_carried_is_kept_with_what_was_written(journal: Journal, clock: Clock) -> None:
+    """Oldest first, with its categories in order; once it is done it is forgotten, and the other one stays."""
+    journal.put([entry("a", b"1")], Carry("old", "d", "u", ["ui", "translation"]))
+    journal.put([], Carry("older", "e", "a", ("ui",)))
+    first, second = journal.pending_carries()
+    assert (first.origin, first.digest, first.kind, first.categories) == ("old", "d", "u", ("ui", "translation"))
+    assert (second.origin, second.digest, second.kind, second.categories) == ("older", "e", "a", ("ui",))
+    assert journal.pending_carries(1) == [first]
+    assert journal.pending_carries(after=first.seq) == [second]
+    assert journal.counts() == {**dict.fromkeys(journal.counts(), 0), "writes": 1, "carries": 2}
+    journal.forget_carries([first])
+    assert journal.pending_carries() == [second]
+
+
+def test_a_number_of_a_carry_is_never_given_twice(journal: Journal) -> None:
+    """Forgetting what was done cannot name what is to be carried since."""
+    journal.put([], Carry("c", "d", "a", ["ui"]))
+    done = journal.pending_carries()
+    journal.forget_carries(done)
+    journal.put([], Carry("c", "d", "a", ["ui"]))
+    journal.forget_carries(done)
+    [left] = journal.pending_carries()
+    assert left.seq > done[0].seq
 
 
 # Revocations and pushes
@@ -358,6 +336,7 @@ def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
     journal.revoke("d")
     write(journal, a=b"1")
     increment(journal, 1)
+    journal.put([replace(entry("@"), operation=Operation.WIPE)])
     journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
     write_shadow(journal, a=b"2")
     assert journal.overlay("d") == Overlay(True, {}, {}, {})
@@ -447,7 +426,7 @@ def test_every_overlay_names_all_users(journal: Journal) -> None:
     """Whose session it is only its record can say, so every session and shadow is told of every user."""
     journal.revoke_user("7", until_ms=5)
     journal.revoke_user("8", until_ms=6)
-    assert journal.overlay("d") == Overlay(False, {}, {}, {}, {"7": 5, "8": 6})
+    assert journal.overlay("d") == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
     assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
     for entry in journal.pending_user_revocations():
         journal.forget_user_revocation(entry)
@@ -519,7 +498,7 @@ def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journa
 
 def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
     """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
-    journal.write("d", kind="u", user_id="7", category="translation", changes={"a": b"1"}, base={}, base_version=1)
+    write(journal, a=b"1")
     journal.revoke("e")
     journal.revoke_user("7", until_ms=2**62)
     assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
@@ -622,40 +601,6 @@ def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
     assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
 
 
-@pytest.mark.parametrize("written", ["before the sharing", "after the sharing"])
-def test_what_is_written_after_a_sibling_saw_something_newer_builds_on_it(journal: Journal, written: str) -> None:
-    """A worker made it from an older copy. What lies between is no conflict with what came later, on the same host."""
-
-    def write(*keys: str) -> None:
-        changes, base = dict.fromkeys(keys, b"new"), dict.fromkeys(keys, b"5")
-        journal.write("d", kind="a", category="ui", changes=changes, base=base, base_version=5)
-
-    def share() -> None:
-        journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"lang": b"7"}), age=10.0)])
-
-    steps = [lambda: write("lang", "theme"), share]
-    for step in steps if written.startswith("before") else reversed(steps):
-        step()
-    entries = {entry.field: entry for entry in journal.pending_writes()}
-    assert {(entry.base, entry.base_version) for entry in entries.values()} == {(b"7", 7), (None, 7)}
-    assert entries["lang"].base == b"7"
-    assert entries["lang"].value == b"new"
-
-
-def test_what_a_sibling_sees_later_is_a_change_by_somebody_else(journal: Journal, clock: Clock) -> None:
-    """What was written before that stays built on what was there then; so does what never knew, and a shadow's."""
-    for shadow, version in ((False, 5), (True, 5)):
-        journal.write(
-            "d", kind="a", shadow=shadow, category="ui", changes={"lang": b"x"}, base={}, base_version=version
-        )
-    journal.write("e", kind="a", category="ui", changes={"lang": b"x"}, base={}, base_version=None)
-    journal.write("f", kind="a", category="ui", changes={"lang": b"x"}, base={}, base_version=8)
-    clock.now += 1
-    copy = CategoryCopy(7, {"lang": b"7"})
-    journal.publish_copies([SharedCopy("d", "ui", copy), *(SharedCopy(name, "ui", copy, age=9.0) for name in "ef")])
-    assert [entry.base_version for entry in journal.pending_writes()] == [5, 5, None, 8]
-
-
 def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
     """Another worker that has to note a logout meanwhile comes in between, and sees what is there already."""
     seen: list[int] = []
@@ -708,9 +653,10 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
     journal = Journal(path, limits=JournalLimits(entries=2))
     write(journal, a=b"1", b=b"1")
-    additions: tuple[Callable[[], None], ...] = (
+    additions: tuple[Callable[[], object], ...] = (
         lambda: write(journal, "e", a=b"1"),
         lambda: increment(journal, 1),
+        lambda: journal.put([replace(entry("@", digest="e"), operation=Operation.WIPE)]),
         lambda: journal.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
     )
     for add in additions:
@@ -779,7 +725,7 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
         acknowledged = 0
         for _ in range(50):
             try:
-                journal.increment("d", kind="a", category="translation", field="n", by=1)
+                journal.put([addition("d", "n")])
                 acknowledged += 1
             except StoreError:
                 pass
@@ -789,7 +735,8 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
     let_go(workers)
     acknowledged = sum(int(output(worker)) for worker in workers)
     journal = Journal(path)
-    assert journal.overlay("d").deltas == {"translation": {"n": acknowledged}}
+    [(_, counted)] = journal.overlay("d").deltas["translation"]["n"]
+    assert counted == acknowledged
     journal.close()
 
 
@@ -940,7 +887,7 @@ def test_a_write_that_is_taken_back_leaves_nothing_behind(journal: Journal) -> N
     write(journal, n=b'"x"')
     with pytest.raises(StoreError):
         increment(journal, 1)
-    journal.forget_fields("d", "translation", ["n"])
+    journal.forget_writes(journal.pending_writes())
     assert journal.is_empty()
     asked = questions(journal)
     assert journal.is_empty()
@@ -1134,7 +1081,7 @@ def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
     script = """
         number = 0
         while True:
-            journal.write(str(number), kind="a", category="ui", changes={"a": b"1"}, base={}, base_version=1)
+            journal.put([value(str(number), "a")])
             journal.revoke(f"r{number}")
             print(number, flush=True)
             number += 1
@@ -1175,6 +1122,7 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
     durable.revoke("gone")
     durable.revoke_user("7", until_ms=5)
     durable.queue_push("pushed")
+    durable.put([], Carry("c", "d", "u", ["ui"]))
     durable.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
     durable.remember_server("redis:6379", KNOWN)
 
@@ -1184,6 +1132,7 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
             durable.pending_revocations,
             durable.pending_user_revocations,
             durable.pending_pushes,
+            durable.pending_carries,
         )
         return [durable.overlay("d"), durable.server("redis:6379"), *(ask() for ask in pending)]
 
@@ -1253,7 +1202,7 @@ def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
         stop = threading.Event()
         def write():
             while not stop.is_set():
-                journal.increment("d", kind="a", category="ui", field="n", by=1)
+                journal.put([addition("d", "n")])
         def read():
             while not stop.is_set():
                 assert not journal.is_empty()
@@ -1530,36 +1479,4 @@ def test_closing_twice_is_harmless(journal: Journal) -> None:
     journal.close()
     journal.is_empty()
     journal.close()
-    journal.close()
-
-
-def test_an_addition_is_claimed_by_one_worker_only(tmp_path: Path) -> None:
-    """Two workers that replay at the same time must not add twice; an addition that grew meanwhile is not claimed."""
-    one, two = Journal(tmp_path / "journal"), Journal(tmp_path / "journal")
-    one.increment("d", kind="a", category="translation", field="n", by=2, base=None, base_version=1)
-    [entry] = one.pending_writes()
-    two.increment("d", kind="a", category="translation", field="n", by=1, base=None, base_version=1)
-    assert not one.claim(entry)
-    [grown] = one.pending_writes()
-    assert grown.delta == 3
-    assert [two.claim(grown), one.claim(grown)] == [True, False]
-    assert one.pending_writes() == []
-    one.close()
-    two.close()
-
-
-def test_a_field_written_during_its_merge_has_the_merged_value_as_base(tmp_path: Path) -> None:
-    """Else the merge itself would look like somebody else's newer write, and the later value would be dropped."""
-    journal = Journal(tmp_path / "journal")
-    place = {"kind": "a", "category": "translation", "base": {"text": b"0"}, "base_version": 4}
-    journal.write("d", changes={"text": b"1"}, **place)  # type: ignore[arg-type]
-    merged = journal.pending_writes()
-    journal.write("d", changes={"text": b"2"}, **place)  # type: ignore[arg-type]
-    journal.settle_writes(merged, 5)
-    [left] = journal.pending_writes()
-    assert (left.value, left.base, left.base_version) == (b"2", b"1", 5)
-    assert journal.counts()["copies"] == 0
-    journal.settle_writes([left], 6, [SharedCopy("d", "translation", CategoryCopy(6, {"text": b"2"}))])
-    assert journal.pending_writes() == []
-    assert journal.overlay("d").copies == {"translation": CategoryCopy(6, {"text": b"2"})}
     journal.close()

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.stores import journal_file
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
 from flask_langpont_session.stores.journal_limits import JournalLimits
 
+from .entries import addition, value
 from .journal_process import end_all, output, process
 
 MEGABYTE = 1_048_576
@@ -50,7 +52,7 @@ def make(path: Path) -> Iterator[Callable[..., Journal]]:
 
 
 def write(journal: Journal, digest: str, *, kind: str = "u", shadow: bool = False, **changes: bytes | None) -> None:
-    journal.write(digest, kind=kind, shadow=shadow, category="ui", changes=changes, base={}, base_version=1)
+    journal.put([value(digest, name, text, kind=kind, shadow=shadow) for name, text in changes.items()])
 
 
 def publish(journal: Journal, digest: str, value: bytes = b"1") -> None:
@@ -94,8 +96,8 @@ def test_visitors_cannot_crowd_out_users(make: Callable[..., Journal]) -> None:
     write(journal, "user", text=b"1")
     assert fill(lambda n: write(journal, f"stranger{n}", kind="a", a=b"1")) == ("JOURNAL_VISITOR_SHARE is reached", 50)
     assert is_full(lambda: write(journal, "user", shadow=True, a=b"1")) == "JOURNAL_VISITOR_SHARE is reached"
-    counting = {"kind": "a", "category": "ui", "field": "n", "by": 1}
-    assert is_full(lambda: journal.increment("e", **counting)) == "JOURNAL_VISITOR_SHARE is reached"  # type: ignore[arg-type]
+    counting = [addition("e", "n", 1, kind="a")]
+    assert is_full(lambda: journal.put(counting)) == "JOURNAL_VISITOR_SHARE is reached"
     write(journal, "stranger0", kind="a", a=b"2")
     assert fill(lambda n: publish(journal, f"c{n}")) == ("JOURNAL_MAX_ENTRIES is reached", 25)
     assert fill(lambda n: write(journal, f"user{n}", a=b"1")) == ("JOURNAL_MAX_ENTRIES is reached", 24)
@@ -173,12 +175,12 @@ def test_what_is_counted_is_what_is_there(make: Callable[..., Journal], path: Pa
         lambda: write(
             journal, digest(), kind=rng.choice("au"), shadow=rng.random() < 0.3, n=b"1" * rng.randrange(1, 9), m=b"\xff"
         ),
-        lambda: journal.increment(digest(), kind=rng.choice("au"), category="ui", field="n", by=1, base=b"12"),
+        lambda: journal.put([addition(digest(), "n", 1, kind=rng.choice("au"), token=f"added.{rng.randrange(3)}")]),
+        lambda: journal.put([value(digest(), "n", b"2", basis=Basis.SEEN, moment=5, base=b"12", doubts="write.1 ")]),
+        lambda: journal.put([value(digest(), WIPED_FIELD, None, kind=rng.choice("au"), operation=Operation.WIPE)]),
         lambda: journal.publish_copies([copy(), copy()]),
-        lambda: journal.settle_writes([w for w in journal.pending_writes() if not w.is_delta][:2], 5, [copy()]),
-        lambda: journal.doubt_writes([w for w in journal.pending_writes() if not w.is_delta][:2]),
-        lambda: journal.forget_writes(journal.pending_writes(1)),
-        lambda: journal.forget_fields(digest(), "ui", ["n"]),
+        lambda: journal.mark_sent(journal.pending_writes(2), "write.2", {"a": 9}),
+        lambda: journal.forget_writes(journal.pending_writes(1), [copy()]),
         lambda: journal.revoke(rng.choice("xyz"), in_database=True, in_redis=True),
         journal.clear_copies,
     ]

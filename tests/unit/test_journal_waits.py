@@ -18,8 +18,9 @@ import pytest
 from benchmarks.slow_disk import slow_disk
 from flask_langpont_session.stores import group_commit, host_lock, journal_file
 from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.journal import Carry, Journal
 
+from .entries import addition, value
 from .journal_process import end_all, let_go, output, process
 
 LONG = 30.0
@@ -143,8 +144,7 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
         def client(number):
             for count in range(10):
                 try:
-                    journal.write(f"{os.getpid()}.{number}.{count}", kind="u", category="ui", changes={"a": b"1"},
-                        base={}, base_version=1, wait=1)
+                    journal.put([value(f"{os.getpid()}.{number}.{count}", "a")], wait=1)
                 except StoreError as error:
                     lost.append(str(error))
         began = time.monotonic()
@@ -188,15 +188,14 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
 
 def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) -> None:
     """Of several that share a transaction the others are kept, and each hears of its own end."""
-    place = {"kind": "u", "category": "ui"}
-    journal.write("d", changes={"n": b'"x"'}, base={}, base_version=1, **place)  # type: ignore[arg-type]
+    journal.put([value("d", "n", b'"x"')])
     disk.hang()
     threads = Threads()
     threads.call(journal.revoke, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revoke, "before")
     until(lambda: waiting(journal) == 1)
-    threads.call(journal.increment, "d", field="n", by=1, **place)
+    threads.call(journal.put, [addition("d", "n", 1)])
     until(lambda: waiting(journal) == 2)
 
     def half(db: sqlite3.Connection) -> None:
@@ -222,7 +221,7 @@ def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk)
     threads = Threads()
     threads.call(journal._file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
     assert disk.reached.wait(LONG)
-    threads.call(journal.write, "d", kind="u", category="ui", changes={"a": b"x" * 100_000}, base={}, base_version=1)
+    threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
     until(lambda: waiting(journal) == 1)
     threads.call(journal.revoke, "small")
     until(lambda: waiting(journal) == 2)
@@ -271,14 +270,12 @@ def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, p
 
 def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, path: Path) -> None:
     """D9: all that write."""
-    place = {"kind": "u", "category": "ui", "wait": SHORT}
     calls: list[Callable[[], object]] = [
         lambda: journal.revoke("d", wait=SHORT),
         lambda: journal.revoke_user("7", until_ms=1, wait=SHORT),
         lambda: journal.queue_push("d", 1, wait=SHORT),
-        lambda: journal.write("d", changes={"a": b"1"}, base={}, base_version=1, **place),  # type: ignore[arg-type]
-        lambda: journal.increment("d", field="n", by=1, **place),  # type: ignore[arg-type]
-        lambda: journal.forget_fields("d", "ui", ["a"], wait=SHORT),
+        lambda: journal.put([value("d", "a", b"1"), addition("d", "n", 1)], wait=SHORT),
+        lambda: journal.put([], Carry("c", "d", "u", ["ui"]), wait=SHORT),
     ]
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -352,11 +349,11 @@ def test_a_disk_that_hangs_keeps_a_call_no_longer_than_it_may_wait(journal: Jour
 def test_a_disk_that_fails_says_that_it_may_have_happened(journal: Journal, disk: Disk) -> None:
     """It is committed, but may get lost with the machine; it is not done twice."""
     disk.fails = True
-    error = failing(lambda: journal.increment("d", kind="a", category="ui", field="n", by=1))
+    error = failing(lambda: journal.put([addition("d", "n", 1)]))
     assert (error.error_class, error.cause, error.timed_out, error.sent) == (
         ErrorClass.UNREACHABLE, "OSError", False, True,
     )  # fmt: skip
-    assert journal.overlay("d").deltas == {"ui": {"n": 1}}
+    assert journal.overlay("d").deltas == {"ui": {"n": [("added.1", 1)]}}
 
 
 def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:

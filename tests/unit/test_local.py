@@ -7,12 +7,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.base import AuthRow, CategoryCopy, SharedCopy
+from flask_langpont_session.stores.base import AuthRow, CategoryCopy, Fields, SharedCopy
 from flask_langpont_session.stores.local import DEAD, LocalAuth, LocalCopies
 
 ROW = AuthRow(
@@ -148,26 +149,69 @@ def test_categories_and_sessions_are_apart(copies: LocalCopies) -> None:
     assert copies.category("e", "ui") is None
 
 
-@pytest.mark.parametrize(("written", "kept"), [(5, 5), (6, 4), (9, 4)])
-def test_a_patch_takes_only_the_next_version(copies: LocalCopies, written: int, kept: int) -> None:
-    """A write is applied; the copy takes its version only if no write of others can lie between."""
+def written(**changes: bytes) -> Callable[[Fields], Fields]:
+    """What a write does to the fields that it finds."""
+    return lambda fields: {**fields, **changes}
+
+
+@pytest.mark.parametrize(("before", "after", "kept"), [(4, 5, 5), (4, 9, 9), (5, 9, 4), (3, 9, 4), (0, 9, 4)])
+def test_a_patch_takes_the_version_of_a_write_that_found_the_copy(
+    copies: LocalCopies, before: int, after: int, kept: int
+) -> None:
+    """A write is applied; the copy takes its version only if no write of others lies between."""
     copies.put_category("d", "ui", COPY)
-    copies.patch_category("d", "ui", {"text": b'"b"', "lang": None, "new": b"1"}, written)
-    assert copies.category("d", "ui") == CategoryCopy(kept, {"text": b'"b"', "new": b"1"})
+    copies.patch_category("d", "ui", lambda fields: {"text": b'"b"', "new": fields["lang"]}, before, after)
+    assert copies.category("d", "ui") == CategoryCopy(kept, {"text": b'"b"', "new": b'"jp"'})
 
 
-@pytest.mark.parametrize("written", [3, 4])
-def test_a_late_patch_is_already_contained(copies: LocalCopies, written: int) -> None:
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 4)])
+def test_a_late_patch_is_already_contained(copies: LocalCopies, before: int, after: int) -> None:
     """A write that the complete copy already contains does not bring an older value back."""
     copies.put_category("d", "ui", COPY)
-    copies.patch_category("d", "ui", {"text": b'"old"'}, written)
+    copies.patch_category("d", "ui", written(text=b'"old"'), before, after)
     assert copies.category("d", "ui") == COPY
 
 
 def test_a_patch_without_a_copy_stores_nothing(copies: LocalCopies) -> None:
     """A part of a category is never kept as if it were the whole."""
-    copies.patch_category("d", "ui", {"text": b"1"}, 1)
+    copies.patch_category("d", "ui", written(text=b"1"), 0, 1)
     assert copies.category("d", "ui") is None
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        (None, CategoryCopy(9, {})),
+        (COPY, CategoryCopy(9, {})),
+        (CategoryCopy(12, {"text": b"1"}), CategoryCopy(9, {})),
+        (CategoryCopy(4, {}), CategoryCopy(4, {})),
+        (CategoryCopy(12, {}), CategoryCopy(12, {})),
+    ],
+)
+def test_that_nothing_is_there_is_kept_too(copies: LocalCopies, held: CategoryCopy | None, kept: CategoryCopy) -> None:
+    """The primary has just said so: not to know would be another thing. Known again, it is not put anew each time."""
+    if held is not None:
+        copies.put_category("d", "ui", held)
+    copies.put_absent("d", "ui", 9)
+    assert copies.category("d", "ui") == kept
+    assert [shared.copy for shared in copies.live_categories()] == [kept]
+
+
+def test_what_is_seen_to_be_empty_all_the_time_is_never_unknown(copies: LocalCopies, clock: Clock) -> None:
+    """Its life is renewed like that of any other copy: an outage must not find it just gone."""
+    for number in range(1, 40):
+        copies.put_absent("d", "ui", number)
+        clock.now += 1800 / 8
+        assert copies.category("d", "ui") == CategoryCopy(1, {})
+    clock.now += 1800
+    assert copies.category("d", "ui") is None
+
+
+def test_a_write_after_nothing_was_there_builds_on_that(copies: LocalCopies) -> None:
+    """The copy of a category that was seen to be empty takes part in what is written to it."""
+    copies.put_absent("d", "ui", 9)
+    copies.patch_category("d", "ui", written(text=b"1"), 9, 12)
+    assert copies.category("d", "ui") == CategoryCopy(12, {"text": b"1"})
 
 
 def test_nothing_is_shared_by_reference(copies: LocalCopies) -> None:
@@ -214,7 +258,8 @@ def test_a_dead_session_is_forgotten_and_stays_dead(copies: LocalCopies) -> None
     copies.kill("d")
     copies.put_auth(replace(ROW, version=99), 99)
     copies.put_category("d", "ui", CategoryCopy(99, {}))
-    copies.patch_category("d", "translation", {"text": b"1"}, 5)
+    copies.put_absent("d", "ui", 99)
+    copies.patch_category("d", "translation", written(text=b"1"), 4, 5)
     assert copies.is_dead("d")
     assert copies.auth("d") is None
     assert copies.category("d", "ui") is None
@@ -491,7 +536,7 @@ def test_many_threads_at_once(clock: Clock) -> None:
                 digest = str((seed * 7 + step) % 40)
                 copies.put_auth(replace(ROW, digest=digest, version=step), step)
                 copies.put_category(digest, "ui", CategoryCopy(step, {"n": b"1"}))
-                copies.patch_category(digest, "ui", {"n": b"2"}, step + 1)
+                copies.patch_category(digest, "ui", written(n=b"2"), step, step + 1)
                 if step % 10 == 0:
                     copies.kill(f"dead{step % 50}")
                     copies.put_auth(replace(ROW, digest=f"dead{step % 50}"), 0)

@@ -1,4 +1,4 @@
-"""What is said of a journal that refuses."""
+"""What an outbox keeps of a change, from what it says it was made, and what is said of a journal that refuses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from typing import Any, cast
 
 import pytest
 from blinker import Signal
+from flask import Flask
 
 from flask_langpont_session import events
+from flask_langpont_session.config import load_settings
+from flask_langpont_session.cookies import SessionId, digest_of
+from flask_langpont_session.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.outbox import Outbox
-from flask_langpont_session.stores.base import AuthRow, CategoryCopy, SharedCopy
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.records import Life, Loaded, Plan, Verdict
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.stores.journal import Journal, PendingWrite
+from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
 from flask_langpont_session.stores.journal_limits import JournalLimits
-from flask_langpont_session.stores.local import LocalAuth
+from flask_langpont_session.stores.local import LocalAuth, LocalCopies
+from flask_langpont_session.visibility import Visibility
 
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
@@ -132,3 +139,276 @@ def test_of_two_changes_the_later_one_counts_whoever_notes_it_first(hosts: tuple
     one.row_changed("d", first)
     assert not one.is_up_to_date(LocalAuth(ROW, NOW - 1, first))
     assert other.is_up_to_date(LocalAuth(ROW, NOW - 1, second))
+
+
+# -- what the level keeps ----------------------------------------------------------------------------------------------
+
+DIGEST, OTHER = digest_of("d"), digest_of("e")
+NOW_US = 1_795_782_953_000_000
+
+
+def sid(name: str, kind: str = "a") -> SessionId:
+    return SessionId(name, kind, permanent=False, issued_at=0, secret=b"x")
+
+
+class Desk:
+    """An outbox over an empty journal, with the table as it is by default."""
+
+    def __init__(self, folder: Path, max_entries: int = 100) -> None:
+        app = Flask("app", instance_path=str(folder))
+        app.testing = True
+        self.recorder = Recorder()
+        self.events: list[object] = []
+        self.journal = Journal(None, limits=JournalLimits(entries=max_entries))
+        self.outbox = Outbox(
+            self.journal,
+            Visibility(load_settings(app), LocalCopies(10, 60), self.journal),
+            self.recorder,
+            lambda signal, event: self.events.append(event),
+        )
+        self.loaded = Loaded(Verdict.ANONYMOUS)
+
+    def keep(self, level: int, change: CategoryChange, category: str = "translation", **more: Any) -> bool:
+        target = sid("d", more.pop("kind", "a"))
+        keeping = {name: more.pop(name) for name in ("doubt", "shadow") if name in more}
+        plan = Plan(**{"origin": target, "target": target, "life": Life(1, 1), "loaded": self.loaded, **more})
+        return self.outbox.keep(plan, {category: change}, level, NOW_US, **keeping)
+
+    def kept(self) -> list[PendingWrite]:
+        return [replace(entry, seq=0, at_ms=0) for entry in self.journal.pending_writes()]
+
+    def losses(self) -> dict[tuple[str, str, str], int]:
+        counted = {(what, cause, name): count for (what, cause, name), count in self.recorder.losses().items()}
+        sent = [event for event in self.events if isinstance(event, events.WritesNotKept)]
+        assert counted == {(event.what, event.cause, event.category): event.count for event in sent} or len(sent) > 1
+        assert sum(event.count for event in sent) == sum(counted.values())
+        return counted
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def sets(*keys: str) -> CategoryChange:
+    return CategoryChange(1, sets=dict.fromkeys(keys, b"1"))
+
+
+KEYS = {
+    # key: category, kind, levels at which it is kept
+    "input_text": ("translation", "a", {0, 1, 2}),  # high
+    "source_lang": ("translation", "u", {0, 1, 2}),
+    "analysis_result": ("translation", "a", {0}),  # low
+    "lang": ("ui", "u", {0}),  # medium
+    "next": ("ui", "a", {0}),  # low
+    "daily_limit": ("auth", "u", {0, 1, 2, 3, 4}),
+    "username": ("auth", "a", {0, 1, 2}),  # of a visitor it has no row: it counts as high
+}
+
+
+@pytest.mark.parametrize("level", range(5))
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("how", ["set", "delete", "add"])
+def test_a_change_is_kept_as_the_table_says_for_the_level(desk: Desk, key: str, level: int, how: str) -> None:
+    """D1, I19: levels 3 and 4 keep data for the request only, at level 0 all of it waits for its turn. What is not kept
+    is counted."""
+    category, kind, levels = KEYS[key]
+    change = CategoryChange(1)
+    if how == "add":
+        change.increments[key] = 1
+    else:
+        change.put(key, b"1" if how == "set" else None)
+    assert desk.keep(level, change, category, kind=kind) is (level in levels)
+    assert [entry.field for entry in desk.kept()] == ([key] if level in levels else [])
+    lost = {("request_only_writes", f"level {level}", category): 1}
+    assert desk.losses() == ({} if level in levels else lost)
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_a_wipe_is_kept_at_every_level(desk: Desk, level: int) -> None:
+    """I20: and what the level keeps behind it."""
+    change = sets("input_text", "analysis_result")
+    change.wipe = True
+    assert desk.keep(level, change)
+    fields = [WIPED_FIELD, *(["input_text"] if level <= 2 else []), *(["analysis_result"] if level == 0 else [])]
+    assert [entry.field for entry in desk.kept()] == fields
+    assert desk.kept()[0].operation is Operation.WIPE
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_the_shadow_of_a_user_is_kept_like_a_visitor(desk: Desk, level: int) -> None:
+    """Its auth keys are plain data."""
+    assert desk.keep(level, sets("daily_limit"), "auth", kind="u", shadow=True) is (level <= 2)
+    assert [(entry.kind, entry.shadow) for entry in desk.kept()] == ([("a", True)] if level <= 2 else [])
+
+
+def test_one_change_is_kept_in_part(desk: Desk) -> None:
+    """Each key by its feature, the count by category."""
+    assert desk.keep(2, sets("input_text", "analysis_result", "gemini_3way_analysis"))
+    assert [entry.field for entry in desk.kept()] == ["input_text"]
+    assert desk.losses() == {("request_only_writes", "level 2", "translation"): 2}
+
+
+# -- what a value was made from ----------------------------------------------------------------------------------------
+
+
+def changed(key: str, *, seen: bool = False, unseen: bool = False, **more: Any) -> CategoryChange:
+    return CategoryChange(1, sets={key: b"2"}, seen={key} if seen else set(), unseen={key} if unseen else set(), **more)
+
+
+@pytest.mark.parametrize(
+    ("change", "basis", "moment", "base"),
+    [
+        (changed("input_text"), Basis.BLIND, NOW_US, None),
+        (changed("input_text", seen=True), Basis.SEEN, 7, b"1"),
+        (changed("source_lang", seen=True), Basis.SEEN, 7, None),
+        (changed("input_text", unseen=True), Basis.UNSEEN, NOW_US, None),
+        (changed("input_text", seen=True, wipe=True), Basis.BLIND, NOW_US, None),
+        (changed("input_text", unseen=True, wipe=True), Basis.BLIND, NOW_US, None),
+    ],
+)
+def test_what_a_value_was_made_from_is_kept_with_it(
+    desk: Desk, change: CategoryChange, basis: Basis, moment: int, base: bytes | None
+) -> None:
+    """Nothing: by its time. What was read: the version, and the value in it. What could not be read: neither."""
+    desk.loaded.fields["translation"], desk.loaded.versions["translation"] = {"input_text": b"1"}, 7
+    assert desk.keep(2, change)
+    entry = desk.kept()[-1]
+    assert (entry.basis, entry.moment, entry.base, entry.value) == (basis, moment, base, b"2")
+    assert (entry.acknowledged, entry.doubts) == (NOW_US, "")
+
+
+@pytest.mark.parametrize("how", ["new id", "nothing loaded", "of the session, for its shadow"])
+def test_what_was_read_elsewhere_is_no_base(desk: Desk, how: str) -> None:
+    """It was another record."""
+    desk.loaded.fields["translation"], desk.loaded.versions["translation"] = {"input_text": b"1"}, 7
+    more: dict[str, Any] = {}
+    if how == "new id":
+        more = {"origin": sid("e")}
+    elif how == "nothing loaded":
+        more = {"loaded": None}
+    else:
+        more = {"shadow": True, "kind": "u"}
+    assert desk.keep(2, changed("input_text", seen=True), **more)
+    assert (desk.kept()[0].basis, desk.kept()[0].moment) == (Basis.BLIND, NOW_US)
+
+
+def test_auth_of_a_user_is_made_from_its_row(desk: Desk) -> None:
+    """Whether its key was read or not: the database compares versions of the whole row."""
+    desk.loaded = Loaded(Verdict.VALID)
+    desk.loaded.fields["auth"], desk.loaded.versions["auth"] = {"daily_limit": b"1"}, 3
+    assert desk.keep(4, changed("daily_limit"), "auth", kind="u")
+    [entry] = desk.kept()
+    assert (entry.basis, entry.moment, entry.base) == (Basis.SEEN, 3, b"1")
+
+
+def test_a_write_whose_reply_was_lost_is_kept_under_its_id(desk: Desk) -> None:
+    """By it the merge knows what Redis has: values name it, additions have no other."""
+    change = CategoryChange(1, sets={"input_text": b"1"}, increments={"usage_count": 2}, wipe=True)
+    assert desk.keep(2, change, doubt="write.1")
+    wiped, value, addition = desk.kept()
+    assert [entry.doubts for entry in (wiped, value, addition)] == ["write.1 "] * 3
+    assert (addition.token, addition.is_sent, addition.moment, addition.delta) == ("write.1", True, NOW_US, 2)
+
+
+def test_an_addition_that_was_not_sent_has_an_id_of_its_own(desk: Desk) -> None:
+    """And no moment of sending: it cannot be in doubt."""
+    assert desk.keep(2, CategoryChange(1, increments={"usage_count": 2}))
+    assert desk.keep(2, CategoryChange(1, increments={"input_text": 2}))
+    one, other = desk.kept()
+    assert (one.is_sent, one.moment, len(one.token)) == (False, 0, 7)
+    assert one.token != other.token
+
+
+# -- carries, losses ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_what_could_not_be_read_is_carried_at_every_level(desk: Desk, level: int) -> None:
+    """D11: a new id gets what the former one has, hidden or not; what is not kept of it is no loss, it lies there."""
+    moved: dict[str, Any] = {"origin": sid("e"), "carries": ("ui", "translation")}
+    assert desk.keep(level, sets("lang"), "ui", **moved)
+    [carry] = desk.journal.pending_carries()
+    assert (carry.origin, carry.digest, carry.categories) == (OTHER, DIGEST, ("ui", "translation"))
+    assert desk.losses() == {}
+    assert [entry.field for entry in desk.kept()] == (["lang"] if level == 0 else [])
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "carries", "known"),
+    [
+        (2, "a", (), {"auth", "translation"}),
+        (2, "u", (), {"translation"}),
+        (2, "a", ("translation",), {"auth"}),
+        (0, "a", (), set()),
+    ],
+)
+def test_the_host_knows_that_nothing_is_stored_under_a_new_id(
+    desk: Desk, level: int, kind: str, carries: tuple[str, ...], known: set[str]
+) -> None:
+    """Else all of it were unknown for the whole outage; but for what is yet to be brought there, and users' auth."""
+    assert desk.keep(level, sets("input_text"), kind=kind, origin=sid("e"), carries=carries)
+    copies = desk.journal.overlay(DIGEST).copies
+    assert copies == dict.fromkeys(known, CategoryCopy(NOW_US, {}))
+    assert [entry.field for entry in desk.kept()] == ["input_text"]
+
+
+def test_the_shadow_carries_nothing(desk: Desk) -> None:
+    """The session is dead."""
+    assert not desk.keep(4, sets("lang"), "ui", kind="u", shadow=True, origin=sid("e", "u"), carries=("ui",))
+    assert desk.journal.pending_carries() == []
+
+
+def test_what_the_journal_refuses_is_lost_and_counted(tmp_path: Path) -> None:
+    """I19: by the cause, each change of it, and as events. The request goes on."""
+    desk = Desk(tmp_path, max_entries=0)
+    assert not desk.keep(2, sets("input_text", "source_lang"))
+    assert desk.losses() == {("writes_lost", "journal full", "translation"): 2}
+    assert desk.recorder.counters() == {"journal_errors": 1, "writes_lost": 2}
+
+
+def test_a_guess_for_which_there_is_no_room_is_a_conflict(desk: Desk) -> None:
+    """An addition waits: something is there, which a value that was made without knowing may not replace."""
+    assert desk.keep(2, CategoryChange(1, increments={"usage_count": 2}))
+    assert desk.keep(2, changed("usage_count", unseen=True))
+    assert [entry.operation for entry in desk.kept()] == [Operation.ADD]
+    assert desk.losses() == {("merge_conflicts", "made without reading", "translation"): 1}
+
+
+def test_what_a_shared_copy_outdates_is_counted(desk: Desk) -> None:
+    """A sibling has seen what was written since."""
+    desk.loaded.fields["translation"], desk.loaded.versions["translation"] = {"input_text": b"1"}, 7
+    assert desk.keep(2, changed("input_text", seen=True))
+    desk.outbox.publish([SharedCopy(DIGEST, "translation", CategoryCopy(8, {"input_text": b"9"}))])
+    assert desk.kept() == []
+    assert desk.losses() == {("merge_conflicts", "written since", "translation"): 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "waits"), [(["translation"], True), (["ui"], False), (["ui", "translation"], True), ([], False)]
+)
+def test_what_comes_after_what_waits_has_to_wait(desk: Desk, names: list[str], waits: bool) -> None:
+    """I18: for its category, of this session, and not of its shadow."""
+    assert not desk.outbox.has_writes(DIGEST, names)
+    assert desk.keep(2, sets("input_text"))
+    assert desk.outbox.has_writes(DIGEST, names) is waits
+    assert not desk.outbox.has_writes(OTHER, names)
+    assert not desk.outbox.has_writes(DIGEST, names, shadow=True)
+
+
+def test_no_loss_is_none() -> None:
+    """Nothing is counted, and nobody is told, of no change at all."""
+    recorder, sent = Recorder(), list[object]()
+    losses = Losses(recorder, lambda signal, event: sent.append((signal, event)))
+    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 0)
+    assert (recorder.losses(), recorder.counters(), sent) == ({}, {}, [])
+    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
+    losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "auth")
+    losses.note(Loss.MERGE_DROPPED, Cause.LARGE, "ui")
+    assert recorder.losses() == {
+        ("writes_lost", "journal full", "ui"): 2,
+        ("writes_lost", "journal full", "auth"): 1,
+        ("merge_dropped", "large", "ui"): 1,
+    }
+    assert recorder.counters() == {"writes_lost": 3, "merge_dropped": 1}
+    assert sent[0] == (events.writes_not_kept, events.WritesNotKept("writes_lost", "journal full", "ui", 2))

@@ -38,6 +38,7 @@ record.notes = true  -- of each field, when it was acknowledged
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
 -- by_time: acknowledged after it, else merged.
 local horizon, horizon_lag, horizon_author = record.horizon, record.lag, record.author  -- without what is wiped here
+local counted = record.additions  -- without what is added here: one request may have made several under its id
 local function written_since(name, moment, by_time, doubtful)
   local author, stamp, lag = written_lately(record, name)
   if stamp then
@@ -72,7 +73,10 @@ local changes = false
 local function apply(operation, name, value, mode, moment, base, doubtful, acknowledged)
   if operation == 'wipe' then
     for field in pairs(record.old) do
-      if record.old[field] and written_since(field, moment, true, doubtful) == false then
+      local author = written_lately(record, field)
+      -- What this wipe's own merge has put behind it stays, should that have been done before, and its reply been lost.
+      local is_ours = author and (author == id or string.find(doubtful, author, 1, true))
+      if record.old[field] and not is_ours and written_since(field, moment, true, doubtful) == false then
         put(record, field, false, id, 0)
         forget_lately(record, field)
       end
@@ -83,17 +87,24 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     return APPLIED
   end
   if operation == 'add' then
-    if string.find(record.additions, mode, 1, true) then
+    if is_counted(counted, mode) then
       return APPLIED
     end
     local is_full = #record.additions == 20 * ADDITIONS
     if is_full and moment > 0 and tonumber(string.sub(record.additions, 8, 20)) * 1000 >= moment then
       return IN_DOUBT
     end
-    if not add(record, name, value, id, acknowledged) then
+    local total = sum(record.old[name] or '0', value)
+    if not total then
       return NO_NUMBER
     end
-    note_addition(record, mode)
+    if not fits(name, total) then
+      return LARGE
+    end
+    add(record, name, value, id, acknowledged)
+    if not is_counted(record.additions, mode) then
+      note_addition(record, mode)
+    end
     changes = true
     return APPLIED
   end
@@ -121,6 +132,7 @@ for i = 9, #ARGV, 9 do
 end
 reply[2] = record.stamp
 if changes then
+  try_rights(record, ARGV[3])
   reply[2] = save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)
 end
 return reply

@@ -9,7 +9,8 @@
 --          named behind any more), WIPED, RESTORED (from a copy as of the horizon), or TRIMMED (one of these two, likewise)
 --   54–60  bytes of the fields, names included, and 61–64 their number, both hexadecimal
 --   then   the latest additions, each with the id of its write (7) and the server's clock (13, milliseconds)
---   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16) lag (6)
+--   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16) lag (6);
+--          a \1 in a name stands there as \2
 -- What a host kept during an outage has a stamp of when it was merged; its lag (milliseconds, hexadecimal) says how
 -- much earlier it was acknowledged. A value that was made from a version has to know all that came to the record
 -- since; a wipe, or a value that was made from nothing, is held against what was acknowledged later.
@@ -50,8 +51,9 @@ end
 -- names: the fields that are to be looked at; nil: all of them.
 local function open_record(key, digest, names)
   local record = {
-    key = key, digest = string.sub(digest, 1, 11), is_own = false, notes = false, is_wiped = false, stamp = 0, horizon
-    = 0, lag = 0, author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {}, order = {},
+    key = key, digest = string.sub(digest, 1, 11), is_own = false, notes = false, is_wiped = false, stamp = 0,
+    horizon = 0, lag = 0, author = '', bytes = 0, count = 0, additions = '', lately = '', old = {}, changed = {},
+    order = {}, noted = {}, note_order = {}, note_at = {},
   }
   local meta = false
   if names then
@@ -84,7 +86,7 @@ local function open_record(key, digest, names)
     record.old = {}  -- there is nothing, or a foreign record, which holds nothing of ours
     return record
   end
-  record.is_own, record.notes = true, true
+  record.is_own, record.notes, record.meta = true, true, meta
   record.stamp = tonumber(string.sub(meta, 12, 27))
   record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
   record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
@@ -103,19 +105,28 @@ local function lag_of(acknowledged, stamp)
   return acknowledged > 0 and math.max(0, math.min(16777215, math.floor((stamp - acknowledged) / 1000))) or 0
 end
 
--- The id, stamp and lag of a field's last write, and where that is noted; nil: it is not noted.
+local function as_noted(name)
+  return '\1' .. string.gsub(name, '\1', '\2') .. '\1'
+end
+
+-- The id, stamp and lag of a field's last write; nil: it is not noted. And where that is, unless it was in this script.
 local function written_lately(record, name)
-  local from, to = string.find(record.lately, '\1' .. name .. '\1', 1, true)
-  if from then
-    local stamp, lag = string.sub(record.lately, to + 8, to + 23), string.sub(record.lately, to + 24, to + 29)
-    return string.sub(record.lately, to + 1, to + 7), tonumber(stamp), tonumber(lag, 16), from, to + 29
+  local note, from, to = record.noted[name], nil, nil
+  if not note then
+    from, to = string.find(record.lately, as_noted(name), 1, true)
+    if not from then
+      return nil
+    end
+    note = string.sub(record.lately, to + 1, to + 29)
   end
+  return string.sub(note, 1, 7), tonumber(string.sub(note, 8, 23)), tonumber(string.sub(note, 24), 16), from, to
 end
 
 local function forget_lately(record, name)
+  record.noted[name] = nil
   local _, _, _, from, to = written_lately(record, name)
   if from then
-    record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 1)
+    record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 30)
   end
 end
 
@@ -137,8 +148,9 @@ local function put(record, name, value, id, acknowledged)
   if record.notes then
     forget_lately(record, name)
     local stamp = next_stamp(record)
-    local noted = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
-    record.lately = record.lately .. '\1' .. name .. '\1' .. noted
+    record.noted[name] = id .. string.format('%016.0f%06x', stamp, lag_of(acknowledged, stamp))
+    record.note_order[#record.note_order + 1] = name
+    record.note_at[name] = #record.note_order
   end
 end
 
@@ -184,27 +196,47 @@ local function add(record, name, by, id, acknowledged)
   local total = sum(record.old[name] or '0', by)
   if total then
     put(record, name, total, id, acknowledged)
+    record.adds = true
   end
   return total ~= nil
+end
+
+-- Whether an addition of this id is among these.
+local function is_counted(additions, id)
+  for i = 1, #additions, 20 do
+    if string.sub(additions, i, i + 6) == id then
+      return true
+    end
+  end
+  return false
 end
 
 local function note_addition(record, id)
   record.additions = string.sub(record.additions .. id .. string.format('%013.0f', now_ms), -20 * ADDITIONS)
 end
 
-local function trim_lately(record)
-  while record.lately ~= '' do
-    local name_ends = string.find(record.lately, '\1', 2, true)
-    local stamp = tonumber(string.sub(record.lately, name_ends + 8, name_ends + 23))
-    if #record.lately <= LATELY_BYTES and stamp > now - LATELY_US then
-      return
+-- Note what was put as written lately, and drop what is too much or too old.
+local function note_lately(record)
+  local parts, at = {record.lately}, 1
+  for i, name in ipairs(record.note_order) do
+    if record.noted[name] and record.note_at[name] == i then
+      parts[#parts + 1] = as_noted(name) .. record.noted[name]
+    end
+  end
+  local lately = table.concat(parts)
+  while at <= #lately do
+    local name_ends = string.find(lately, '\1', at + 1, true)
+    local stamp = tonumber(string.sub(lately, name_ends + 8, name_ends + 23))
+    if #lately - at < LATELY_BYTES and stamp > now - LATELY_US then
+      break
     end
     if stamp > record.horizon then
       local knows_of_older = record.author == WIPED or record.author == RESTORED or record.author == TRIMMED
       record.horizon, record.lag, record.author = stamp, 0, knows_of_older and TRIMMED or BEGUN
     end
-    record.lately = string.sub(record.lately, name_ends + 30)
+    at = name_ends + 30
   end
+  record.lately = string.sub(lately, at)
 end
 
 -- Lua passes some thousand arguments to one call, not more.
@@ -214,13 +246,33 @@ local function in_parts(command, key, list)
   end
 end
 
+-- A script is not taken back. What its user may have no right to is tried on the record as it is, before anything is
+-- done that must be done as a whole or not at all. HSET first: a script that has written, were it a DEL of nothing, may
+-- go on although the server is out of memory.
+local function try_rights(record, life)
+  if not record.meta then
+    return
+  end
+  local deletes = false
+  for _, name in ipairs(record.order) do
+    deletes = deletes or not record.changed[name]
+  end
+  if deletes or record.is_wiped or record.adds then
+    redis.call('HSET', record.key, '@m', record.meta)
+    redis.call('PEXPIRE', record.key, life)
+  end
+  if deletes and not record.is_wiped then
+    redis.call('HDEL', record.key, '@')  -- which no field is called
+  end
+end
+
 -- Write what was put. Returns the new stamp.
 local function save_record(record, life, id)
   local stamp = next_stamp(record)
   if record.author == '' then
     record.horizon, record.author = stamp, id
   end
-  trim_lately(record)
+  note_lately(record)
   local distance = math.min(stamp - record.horizon, 9999999999999)
   local meta = record.digest .. string.format('%016.0f%013.0f%06x', stamp, distance, record.lag) .. record.author
     .. string.format('%07x%04x', record.bytes, record.count) .. record.additions .. record.lately
@@ -235,17 +287,14 @@ local function save_record(record, life, id)
   end
   local begins = record.is_wiped or record.stamp == 0
   if begins and redis.call('EXISTS', record.key) == 1 then
-    if record.is_own then
-      -- A script is not taken back: what its user may have no right to is tried on the record as it is. A script that
-      -- has written, were it a DEL of nothing, may go on although the server is out of memory.
-      redis.call('PEXPIRE', record.key, life)
-      redis.call('HSET', record.key, '@m', meta)
-    end
     redis.call('DEL', record.key)
   end
   in_parts('HSET', record.key, sets)
   if not begins then
     in_parts('HDEL', record.key, dels)
+  end
+  if record.stamp == 0 and type(redis.pcall('PEXPIRE', record.key, life)) == 'table' then
+    redis.call('DEL', record.key)  -- it is refused: nothing of ours lies here for ever
   end
   redis.call('PEXPIRE', record.key, life)
   return stamp

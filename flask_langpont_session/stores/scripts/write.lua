@@ -71,6 +71,9 @@ for number = 1, #KEYS - 1 do
   records[number], lives[number] = record, record.count > 0 and life or ARGV[7]
 end
 
+for number, record in ipairs(records) do
+  try_rights(record, lives[number])
+end
 local reply = {'written'}
 for number, record in ipairs(records) do
   reply[2 * number], reply[2 * number + 1] = before[number], save_record(record, lives[number], id)

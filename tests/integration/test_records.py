@@ -1,0 +1,1050 @@
+"""What a category's record remembers, and what a merge makes of it: on Valkey, on Redis, and on fakeredis.
+
+A merge brings what a host kept in an outage. It may not undo what was written since, and must not lose what was not.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import fakeredis
+import pytest
+from redis.connection import BlockingConnectionPool
+
+from example_app.servers import Valkey
+from flask_langpont_session.stores.base import CategoryChange, CategoryCopy, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.fence import Fence
+from flask_langpont_session.stores.redis import MERGE, WRITE, RedisStore
+from flask_langpont_session.stores.redis_records import (
+    ABSENT,
+    SINCE,
+    TIME,
+    Limits,
+    Merge,
+    Merged,
+    MergeStep,
+    Outcome,
+    Written,
+)
+from tests.programs import required
+
+from .test_redis_store import DIGEST, EMPTY, LIFE, Redis, key
+
+WAIT = 2.0
+LIMITS = Limits(256, 65_536, EMPTY)
+WIPED, TRIMMED = "*wiped*", "-------"
+CONFLICT, APPLIED, LARGE, IN_DOUBT, NO_NUMBER = Outcome
+SECOND, HOUR = 1_000_000, 3_600_000_000
+"""Microseconds, as stamps are."""
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis", "fakeredis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey | None]:
+    """A real server, or None."""
+    if request.param == "fakeredis":
+        yield None
+        return
+    if request.param == "redis":
+        required("redis-server")
+    kind = Valkey if request.param == "valkey" else Redis
+    with kind(tmp_path_factory.mktemp(request.param), appendonly=False) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Valkey | None) -> Iterator[Any]:
+    """To look behind the store's back; the server is empty."""
+    with server.client() if server else fakeredis.FakeRedis(decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
+    fence = Fence()
+    if server is None:
+        pool = client.connection_pool
+    else:
+        pool = BlockingConnectionPool.from_url(
+            server.url, protocol=3, socket_timeout=WAIT, max_connections=2, redis_connect_func=fence.introduce
+        )
+    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    yield store
+    store.forget_connections()
+
+
+@pytest.fixture
+def real(server: Valkey | None) -> Valkey:
+    if server is None:
+        pytest.skip("this is about a process or a socket")
+    return server
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The field ``@m``, see ``record.lua``."""
+
+    digest: str
+    stamp: int
+    horizon: int
+    author: str
+    bytes: int
+    count: int
+    additions: tuple[tuple[str, int], ...] = ()
+    lately: tuple[tuple[str, str, int, int], ...] = ()
+    lag: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> Meta:
+        stamp, distance = int(text[11:27]), int(text[27:40])
+        head, *names = text[64:].split("\1")
+        additions = tuple((head[at : at + 7], int(head[at + 7 : at + 20])) for at in range(0, len(head), 20))
+        ring = tuple(
+            (name, note[:7], int(note[7:23]), int(note[23:], 16))
+            for name, note in zip(names[::2], names[1::2], strict=True)
+        )
+        sizes = int(text[53:60], 16), int(text[60:64], 16)
+        return cls(text[:11], stamp, stamp - distance, text[46:53], *sizes, additions, ring, int(text[40:46], 16))
+
+    def text(self) -> str:
+        head = f"{self.digest}{self.stamp:016}{self.stamp - self.horizon:013}{self.lag:06x}{self.author}"
+        additions = "".join(f"{token}{at_ms:013}" for token, at_ms in self.additions)
+        ring = "".join(f"\1{name}\1{author}{stamp:016}{lag:06x}" for name, author, stamp, lag in self.lately)
+        return f"{head}{self.bytes:07x}{self.count:04x}{additions}{ring}"
+
+    def earlier(self, by: int) -> Meta:
+        """The same, so many microseconds ago."""
+        return replace(
+            self,
+            stamp=self.stamp - by,
+            horizon=self.horizon - by,
+            additions=tuple((token, at_ms - by // 1000) for token, at_ms in self.additions),
+            lately=tuple((name, author, stamp - by, lag) for name, author, stamp, lag in self.lately),
+        )
+
+
+def meta(client: Any) -> Meta:
+    return Meta.of(client.hget(key("ui"), "@m"))
+
+
+def put_meta(client: Any, changed: Meta) -> None:
+    client.hset(key("ui"), "@m", changed.text())
+
+
+def data(client: Any) -> dict[str, str]:
+    return {name: value for name, value in client.hgetall(key("ui")).items() if not name.startswith("@")}
+
+
+def whole(client: Any) -> dict[str, str]:
+    found: dict[str, str] = client.hgetall(key("ui"))
+    return found
+
+
+def assert_counted(client: Any) -> None:
+    """What the record says of its size is so."""
+    fields = data(client)
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in fields.items())
+    assert (meta(client).count, meta(client).bytes) == (len(fields), size)
+
+
+def write(store: RedisStore, write_id: str = "write.1", limits: Limits = LIMITS, **changes: Any) -> Written:
+    change = CategoryChange(LIFE, **changes)
+    return store.write(DIGEST, {"ui": change}, guard="free", limits=limits, timeout=WAIT, write_id=write_id)
+
+
+def stamp(store: RedisStore, write_id: str = "write.1", **changes: Any) -> int:
+    """The stamp that a write makes."""
+    written = write(store, write_id, **changes)
+    assert written.status == "written"
+    return written.versions["ui"].after
+
+
+def merge(store: RedisStore, *steps: MergeStep, write_id: str = "merge.1", limits: Limits = LIMITS) -> Merged:
+    return store.merge(Merge(DIGEST, "ui", steps, "free", LIFE), limits=limits, timeout=WAIT, write_id=write_id)
+
+
+def outcomes(store: RedisStore, *steps: MergeStep, **more: Any) -> list[Outcome]:
+    return list(merge(store, *steps, **more).outcomes)
+
+
+def put(
+    name: str,
+    value: bytes | None,
+    moment: int,
+    base: Any = None,
+    mode: str = SINCE,
+    doubts: str = "",
+    acknowledged: int = 0,
+) -> MergeStep:
+    """Set a field; None: delete it."""
+    operation = Operation.DELETE if value is None else Operation.SET
+    return MergeStep(operation, name, value or b"", mode, moment, base, doubts, acknowledged)
+
+
+def blind(name: str, value: bytes | None, moment: int, doubts: str = "") -> MergeStep:
+    """What was made from nothing and acknowledged at that moment."""
+    return put(name, value, moment, None, TIME, doubts, moment)
+
+
+def add(name: str, by: int, token: str = "added.1", sent_at: int = 0) -> MergeStep:
+    return MergeStep(Operation.ADD, name, by, token, sent_at)
+
+
+def wipe(moment: int, doubts: str = "") -> MergeStep:
+    return MergeStep(Operation.WIPE, "@", moment=moment, doubts=doubts)
+
+
+# -- stamps ------------------------------------------------------------------------------------------------------------
+
+
+def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
+    """Whatever is done to the record, emptied, wiped or set anew: copies of it are in order for ever."""
+    steps: list[Callable[[], tuple[int, int]]] = [
+        lambda: written(sets={"a": b"1", "b": b"2"}),
+        lambda: written(deletes={"a"}),
+        lambda: written(deletes={"b"}),
+        lambda: written(sets={"a": b"1"}),
+        lambda: written(wipe=True),
+        lambda: written(wipe=True),
+        lambda: written(sets={"a": b"1"}),
+        lambda: written(wipe=True, sets={"a": b"1"}),
+        lambda: written(increments={"n": 1}),
+        lambda: merged(put("a", b"9", 9 * 10**15)),
+        lambda: merged(wipe(9 * 10**15)),
+        lambda: merged(wipe(9 * 10**15), add("n", 1, "added.2")),
+    ]
+
+    def written(**changes: Any) -> tuple[int, int]:
+        return write(store, **changes).versions["ui"]
+
+    def merged(*steps: MergeStep) -> tuple[int, int]:
+        before = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version
+        return before, merge(store, *steps).version
+
+    last = 0
+    for number, step in enumerate(steps):
+        before, after = step()
+        assert (before, after > before) == (last, True), number
+        assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version == after
+        assert abs(store.time_ms(timeout=WAIT) - after // 1000) < 10_000
+        assert_counted(client)
+        last = after
+
+
+def test_a_stamp_is_more_than_the_one_before_whatever_the_clock_says(store: RedisStore, client: Any) -> None:
+    """After a failover to a server whose clock is behind, two writes are in order all the same."""
+    stamp(store, sets={"a": b"1"})
+    ahead = meta(client).earlier(-HOUR)
+    put_meta(client, ahead)
+    assert write(store, sets={"a": b"2"}).versions["ui"] == (ahead.stamp, ahead.stamp + 1)
+    assert write(store, wipe=True).versions["ui"] == (ahead.stamp + 1, ahead.stamp + 2)
+    assert merge(store, put("a", b"3", ahead.stamp + 9)).version == ahead.stamp + 3
+
+
+def test_a_merge_that_changes_nothing_makes_no_version(store: RedisStore, client: Any) -> None:
+    """Conflicts, and what is there already: the record is as it was, to the last byte and the life that it had."""
+    first = stamp(store, sets={"a": b"1"})
+    client.pexpire(key("ui"), 5000)
+    before = whole(client)
+    merged = merge(store, put("a", b"1", 0), put("a", b"9", 0), put("z", None, 0))
+    assert merged == Merged("merged", first, (APPLIED, CONFLICT, APPLIED))
+    assert whole(client) == before
+    assert client.pttl(key("ui")) <= 5000
+
+
+def test_a_merge_of_nothing_into_nothing_leaves_nothing(store: RedisStore, client: Any) -> None:
+    """A deletion of what is not there makes no record."""
+    assert merge(store, put("a", None, 0)) == Merged("merged", 0, (APPLIED,))
+    assert client.keys("*") == []
+
+
+# -- horizon, author, what was written lately --------------------------------------------------------------------------
+
+
+def test_a_record_begins_with_the_write_that_made_it(store: RedisStore, client: Any) -> None:
+    """Of all its fields it says this once, however many they are."""
+    first = stamp(store, "write.1", sets={f"field{number}": b"1" for number in range(50)}, increments={"n": 1})
+    assert replace(meta(client), bytes=0, count=0, additions=()) == Meta(DIGEST[:11], first, first, "write.1", 0, 0)
+
+
+def test_each_later_write_of_a_field_is_noted(store: RedisStore, client: Any) -> None:
+    """The newest last, each field once, with the write that did it; deletions too."""
+    first = stamp(store, "write.1", sets={"a": b"1", "b": b"1", "c": b"1"})
+    second = stamp(store, "write.2", sets={"a": b"2"}, deletes={"b"})
+    third = stamp(store, "write.3", increments={"n": 1})
+    fourth = merge(store, put("a", b"3", third), write_id="merge.1").version
+    found = meta(client)
+    assert (found.stamp, found.horizon, found.author) == (fourth, first, "write.1")
+    assert found.lately == (("b", "write.2", second, 0), ("n", "write.3", third, 0), ("a", "merge.1", fourth, 0))
+
+
+def test_a_wipe_is_what_is_known_of_all_fields(store: RedisStore, client: Any) -> None:
+    """What is put in the same write is noted behind it."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    stamp(store, "write.2", sets={"b": b"1"})
+    wiped = stamp(store, "write.3", wipe=True, sets={"a": b"2"})
+    found = meta(client)
+    assert (found.horizon, found.author, found.lately) == (wiped, WIPED, (("a", "write.3", wiped, 0),))
+
+
+@pytest.mark.parametrize("length", [1, 30, 100, 350, 450])
+def test_what_was_written_lately_takes_no_more_room_the_more_it_is(store: RedisStore, client: Any, length: int) -> None:
+    """What is dropped raises the horizon: of no field is it ever said that it was not written when it was."""
+    names = [f"{number:0{length}}" for number in range(10, 40)]
+    first = stamp(store, "write.1", sets={"other": b"1"})
+    stamps = [stamp(store, "write.2", sets={name: b"1"}) for name in names]
+    found = meta(client)
+    kept = [name for name, *_ in found.lately]
+    assert sum(len(name) + 31 for name in kept) <= 400
+    assert kept == names[len(names) - len(kept) :]
+    assert len(kept) == 400 // (max(length, 2) + 31)
+    dropped = len(names) - len(kept)
+    assert (found.horizon, found.author) == ((stamps[dropped - 1], TRIMMED) if dropped else (first, "write.1"))
+    assert_counted(client)
+
+
+def test_one_write_of_many_fields_is_noted_as_far_as_there_is_room(store: RedisStore, client: Any) -> None:
+    """The rest is known by the horizon."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    second = stamp(store, "write.2", sets={f"field{number:02}": b"1" for number in range(100)}, deletes={"a"})
+    found = meta(client)
+    assert (found.horizon, found.author) == (second, TRIMMED)
+    names = [f"field{number:02}" for number in range(91, 100)] + ["a"]
+    assert found.lately == tuple((name, "write.2", second, 0) for name in names)
+
+
+def test_after_an_hour_a_field_is_not_noted_any_more(store: RedisStore, client: Any) -> None:
+    """With the next write; younger ones stay."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    stamp(store, "write.2", sets={"b": b"1"})
+    put_meta(client, meta(client).earlier(HOUR // 2))
+    stamp(store, "write.3", sets={"c": b"1"})
+    old = meta(client).earlier(HOUR // 2 + SECOND)
+    put_meta(client, old)
+    stamp(store, "write.4", sets={"d": b"1"})
+    found = meta(client)
+    assert [name for name, *_ in found.lately] == ["c", "d"]
+    assert (found.horizon, found.author) == (old.lately[0][2], TRIMMED)
+
+
+@pytest.mark.parametrize("name", ["a\1b", "\1", "\1\1", "a\1write.1" + "1" * 16, "日本\1語", "%a(.-)[", "a b", "-"])
+def test_any_name_can_be_noted(store: RedisStore, client: Any, name: str) -> None:
+    """A session key is any text; the record is whole after it, and tells when it was written."""
+    stamp(store, "write.1", sets={"a": b"1", name: b"1"})
+    second = stamp(store, "write.2", sets={name: b"2"})
+    assert outcomes(store, put(name, b"9", second - 1)) == [CONFLICT]
+    assert outcomes(store, put(name, b"9", second), write_id="write.3") == [APPLIED]
+    for number in range(40):
+        assert write(store, "write.4", sets={f"field{number}": b"1"}).status == "written"
+    assert write(store, "write.5", deletes={name}).status == "written"
+    assert name not in data(client)
+    assert_counted_bytes(store, client)
+
+
+def assert_counted_bytes(store: RedisStore, client: Any) -> None:
+    fields = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields
+    size = sum(len(name.encode()) + len(value) for name, value in fields.items())
+    found = client.hget(key("ui"), "@m")
+    assert (int(found[53:60], 16), int(found[60:64], 16)) == (size, len(fields))
+
+
+# -- the rules of a merge ----------------------------------------------------------------------------------------------
+
+# a: set by write.1, then by write.2. b: set by write.1, deleted by write.2. d: set by write.1. c: never there.
+FIRST, SECOND_WRITE, BEFORE = "first", "second", "before"
+
+
+def given(store: RedisStore) -> dict[str, int]:
+    """The record that the rules are tried on, and its moments."""
+    first = stamp(store, "write.1", sets={"a": b"1", "b": b"1", "d": b"1"})
+    second = stamp(store, "write.2", sets={"a": b"2"}, deletes={"b"})
+    return {BEFORE: first - 1, FIRST: first, SECOND_WRITE: second, "between": second - 1}
+
+
+@pytest.mark.parametrize("value", [b"9", None], ids=["set", "delete"])
+@pytest.mark.parametrize(
+    ("name", "moment", "base", "doubts", "outcome"),
+    [
+        # the field was written since: only over the value that was seen
+        ("a", FIRST, b"1", "", CONFLICT),
+        ("a", FIRST, b"2", "", APPLIED),
+        ("a", FIRST, None, "", CONFLICT),
+        ("a", BEFORE, None, "", CONFLICT),
+        ("a", "between", b"1", "", CONFLICT),
+        # it was not
+        ("a", SECOND_WRITE, b"2", "", APPLIED),
+        ("a", SECOND_WRITE, b"7", "", APPLIED),
+        ("a", SECOND_WRITE, None, "", APPLIED),
+        # it was, by this host itself, whose replies were lost
+        ("a", FIRST, b"1", "write.2 ", APPLIED),
+        ("a", FIRST, b"1", "other.1 write.2 other.2 ", APPLIED),
+        ("a", FIRST, b"1", "write.1 other.1 ", CONFLICT),
+        # another field of its category was written since, not this one
+        ("d", FIRST, b"1", "", APPLIED),
+        ("d", FIRST, b"7", "", APPLIED),
+        ("d", FIRST, None, "", APPLIED),
+        ("d", SECOND_WRITE, None, "", APPLIED),
+        # whether this one was is not known: only over the value that was seen
+        ("d", BEFORE, b"1", "", APPLIED),
+        ("d", BEFORE, b"7", "", CONFLICT),
+        ("d", BEFORE, None, "", CONFLICT),
+        ("d", BEFORE, None, "write.1 ", APPLIED),
+        ("d", BEFORE, None, "write.2 ", CONFLICT),
+    ],
+)
+def test_a_kept_value_wins_unless_its_field_was_written_since(
+    store: RedisStore, client: Any, name: str, moment: str, base: Any, doubts: str, outcome: Outcome, value: Any
+) -> None:
+    """I17: the field counts, not its category. Where that is not known, only the value that was seen is replaced."""
+    moments = given(store)
+    before = data(client)
+    assert outcomes(store, put(name, value, moments[moment], base, SINCE, doubts)) == [outcome]
+    after = before if outcome is CONFLICT else {**before, name: "9"}
+    assert data(client) == {
+        field: text for field, text in after.items() if (field, value) != (name, None) or (outcome is CONFLICT)
+    }
+    assert_counted(client)
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "base", "doubts", "mode", "outcome"),
+    [
+        # deleted since
+        ("b", FIRST, b"1", "", SINCE, CONFLICT),
+        ("b", FIRST, None, "", SINCE, CONFLICT),
+        ("b", FIRST, b"1", "write.2 ", SINCE, APPLIED),
+        ("b", SECOND_WRITE, b"1", "", SINCE, APPLIED),
+        # never there
+        ("c", BEFORE, None, "", SINCE, APPLIED),
+        ("c", BEFORE, b"7", "", SINCE, APPLIED),
+        ("c", FIRST, b"7", "", SINCE, APPLIED),
+        # made without reading: only where nothing is, and nothing was lately
+        ("a", SECOND_WRITE, None, "", ABSENT, CONFLICT),
+        ("a", SECOND_WRITE, b"2", "", ABSENT, CONFLICT),
+        ("a", FIRST, None, "write.2 ", ABSENT, APPLIED),
+        ("a", FIRST, None, "write.1 ", ABSENT, CONFLICT),
+        ("b", SECOND_WRITE, None, "", ABSENT, CONFLICT),
+        ("b", FIRST, None, "write.2 ", ABSENT, APPLIED),
+        ("c", FIRST, None, "", ABSENT, APPLIED),
+        ("c", BEFORE, None, "", ABSENT, APPLIED),
+        ("d", SECOND_WRITE, None, "", ABSENT, CONFLICT),
+        ("d", BEFORE, None, "write.1 ", ABSENT, APPLIED),
+        ("d", BEFORE, None, "write.2 ", ABSENT, CONFLICT),
+    ],
+)
+def test_what_is_set_where_nothing_is_or_may_be(
+    store: RedisStore, client: Any, name: str, moment: str, base: Any, doubts: str, mode: str, outcome: Outcome
+) -> None:
+    """I16: what was made without knowing what is there replaces nothing."""
+    moments = given(store)
+    before = data(client)
+    assert outcomes(store, put(name, b"9", moments[moment], base, mode, doubts)) == [outcome]
+    assert data(client) == (before if outcome is CONFLICT else {**before, name: "9"})
+    assert_counted(client)
+
+
+@pytest.mark.parametrize("mode", [SINCE, ABSENT])
+@pytest.mark.parametrize(("name", "value"), [("a", b"2"), ("d", b"1"), ("b", None), ("c", None)])
+def test_what_is_there_already_is_applied(store: RedisStore, client: Any, name: str, value: Any, mode: str) -> None:
+    """A merge whose reply was lost is no conflict the next time, and changes nothing more."""
+    given(store)
+    before = whole(client)
+    assert outcomes(store, put(name, value, 0, b"7", mode)) == [APPLIED]
+    assert whole(client) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "base", "mode", "outcome"),
+    [
+        ("gone", -1, b"1", SINCE, CONFLICT),
+        ("gone", -1, None, SINCE, CONFLICT),
+        ("gone", 0, b"1", SINCE, APPLIED),
+        ("gone", 1, None, SINCE, APPLIED),
+        ("gone", -1, None, ABSENT, CONFLICT),
+        ("gone", 1, None, ABSENT, APPLIED),
+        ("put", -1, b"1", SINCE, CONFLICT),
+        ("put", -1, b"2", SINCE, APPLIED),
+        ("put", 0, None, SINCE, APPLIED),
+        ("put", 1, None, ABSENT, CONFLICT),
+    ],
+)
+def test_after_a_wipe_nothing_from_before_comes_back(
+    store: RedisStore, client: Any, name: str, moment: int, base: Any, mode: str, outcome: Outcome
+) -> None:
+    """A moment before, at, or after it: the wipe is a write of every field."""
+    stamp(store, "write.1", sets={"gone": b"1", "put": b"1"})
+    wiped = stamp(store, "write.2", wipe=True, sets={"put": b"2"})
+    assert outcomes(store, put(name, b"9", wiped + moment, base, mode)) == [outcome]
+    assert data(client) == {"put": "2", **({name: "9"} if outcome is APPLIED else {})}
+
+
+def test_what_is_not_remembered_is_unknown(store: RedisStore, client: Any) -> None:
+    """The ring ran over: of what it dropped nobody knows when it was written, and it is left as it is."""
+    first = stamp(store, "write.1", sets={"a": b"1"})
+    for number in range(30):
+        last = stamp(store, "write.2", sets={f"field{number}": b"1"})
+    assert meta(client).author == TRIMMED
+    assert outcomes(
+        store,
+        put("a", b"9", first),  # though it was not written since
+        put("a", b"9", first, b"7"),
+        put("field0", b"9", first),
+        put("new", b"9", first),
+        put("newer", b"9", first, b"7"),
+        put("absent", b"9", first, mode=ABSENT),
+        put("field29", b"9", last),
+        put("field0", b"8", last, b"1"),
+    ) == [CONFLICT, CONFLICT, CONFLICT, APPLIED, APPLIED, APPLIED, APPLIED, APPLIED]
+    assert outcomes(store, put("a", b"9", first, b"1")) == [APPLIED]
+
+
+@pytest.mark.parametrize("there", ["nothing", "another type", "another session's", "a hash of strangers"])
+def test_a_merge_into_a_record_that_is_not_ours_applies_everything(store: RedisStore, client: Any, there: str) -> None:
+    """Redis lost the category: nobody wrote since. What lay in its place holds nothing of ours and goes."""
+    foreign(client, there)
+    steps = [
+        put("a", b"9", 7, b"1"),
+        put("b", None, 7, b"1"),
+        put("c", b"1", 7, mode=ABSENT),
+        add("n", 2),
+        put("z2", b"1", 0),
+    ]
+    merged = merge(store, *steps)
+    assert merged.outcomes == (APPLIED,) * 5
+    assert data(client) == {"a": "9", "c": "1", "n": "2", "z2": "1"}
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version == merged.version
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).damaged == ()
+    assert_counted(client)
+    assert 0 < client.pttl(key("ui")) <= LIFE
+
+
+@pytest.mark.parametrize("there", ["nothing", "another type", "another session's", "a hash of strangers"])
+@pytest.mark.parametrize(
+    ("changes", "after"),
+    [
+        ({"sets": {"a": b"9"}, "increments": {"n": 1}}, {"a": "9", "n": "1"}),
+        ({"deletes": {"a"}}, {}),
+        ({"wipe": True}, {}),
+        ({"wipe": True, "sets": {"a": b"9"}}, {"a": "9"}),
+    ],
+)
+def test_a_write_over_a_record_that_is_not_ours_begins_anew(
+    store: RedisStore, client: Any, there: str, changes: dict[str, Any], after: dict[str, str]
+) -> None:
+    """Nothing of it is read, counted, or left."""
+    foreign(client, there)
+    assert write(store, **changes).versions["ui"].before == 0
+    assert data(client) == after
+    assert_counted(client)
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).damaged == ()
+
+
+def foreign(client: Any, what: str) -> None:
+    if what == "another type":
+        if isinstance(client, fakeredis.FakeRedis):
+            pytest.skip("its scripts cannot look at the text of an error")
+        client.rpush(key("ui"), "x")
+    elif what == "another session's":
+        other = Meta("e" * 11, 5, 5, "write.1", 4, 2, (("added.1", 5),))
+        client.hset(key("ui"), mapping={"@m": other.text(), "a": "1", "n": "5", "z": "1"})
+    elif what != "nothing":
+        client.hset(key("ui"), mapping={"a": "1", "n": "no number", "z": "1"})
+
+
+def test_several_steps_are_judged_one_by_one(store: RedisStore, client: Any) -> None:
+    """One conflict does not take its neighbours with it, and a later step sees what an earlier one did."""
+    moments = given(store)
+    assert outcomes(
+        store,
+        put("a", b"9", moments[FIRST], b"1"),
+        put("d", b"9", moments[FIRST], b"1"),
+        add("n", 1),
+        put("c", b"3", moments[FIRST], mode=ABSENT),
+        add("c", 4, "added.2"),
+    ) == [CONFLICT, APPLIED, APPLIED, APPLIED, APPLIED]
+    assert data(client) == {"a": "2", "d": "9", "n": "1", "c": "7"}
+
+
+@pytest.mark.parametrize("mode", [SINCE, TIME])
+def test_what_this_merge_has_just_written_is_no_write_by_another(store: RedisStore, client: Any, mode: str) -> None:
+    """Two steps for one field are applied one after the other."""
+    first = stamp(store, "write.1", sets={"a": b"1"})
+    assert outcomes(store, put("a", b"2", first, mode=mode), put("a", b"3", first, mode=mode)) == [APPLIED, APPLIED]
+    assert data(client) == {"a": "3"}
+    assert [name for name, *_ in meta(client).lately] == ["a"]
+
+
+# -- what was acknowledged before it was merged ------------------------------------------------------------------------
+
+
+def merged_late(store: RedisStore) -> tuple[int, int, int]:
+    """A field that was acknowledged ten seconds before it was merged. The version before, both moments."""
+    before = stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
+    acknowledged = before - 10 * SECOND
+    merged = merge(store, put("a", b"2", before, b"1", acknowledged=acknowledged), write_id="merge.0")
+    assert merged.outcomes == (APPLIED,)
+    return before, acknowledged, merged.version
+
+
+def test_when_a_kept_value_was_acknowledged_is_noted(store: RedisStore, client: Any) -> None:
+    """Beside the stamp of its merge, to the millisecond."""
+    _, acknowledged, version = merged_late(store)
+    [(name, author, noted, lag)] = meta(client).lately
+    assert (name, author, noted) == ("a", "merge.0", version)
+    assert 0 <= noted - lag * 1000 - acknowledged < 1000
+
+
+@pytest.mark.parametrize(
+    ("mode", "since_acknowledged", "outcome"),
+    [(TIME, 1, APPLIED), (TIME, -1, CONFLICT), (SINCE, 1, CONFLICT), (SINCE, -1, CONFLICT), (ABSENT, 1, CONFLICT)],
+)
+def test_of_two_values_made_from_nothing_the_one_that_was_acknowledged_later_wins(
+    store: RedisStore, client: Any, mode: str, since_acknowledged: int, outcome: Outcome
+) -> None:
+    """Whichever host merges first. What was made from a version has to know what came to the record since."""
+    _, acknowledged, _ = merged_late(store)
+    moment = acknowledged + since_acknowledged * SECOND
+    assert outcomes(store, put("a", b"9", moment, b"1", mode)) == [outcome]
+    assert data(client)["a"] == ("9" if outcome is APPLIED else "2")
+
+
+@pytest.mark.parametrize("since_acknowledged", [1, -1])
+def test_each_field_of_a_record_that_a_merge_begins_is_as_old_as_it_is(
+    store: RedisStore, client: Any, since_acknowledged: int
+) -> None:
+    """Redis had lost it, or it is carried to a new id: what was acknowledged after a field and comes later wins."""
+    acknowledged = store.time_ms(timeout=WAIT) * 1000 - 10 * SECOND
+    before = acknowledged - 5 * SECOND
+    steps = [put("a", b"1", before, acknowledged=before), put("b", b"1", before, acknowledged=acknowledged)]
+    assert outcomes(store, *steps, write_id="merge.0") == [APPLIED, APPLIED]
+    outcome = APPLIED if since_acknowledged > 0 else CONFLICT
+    moment = acknowledged + since_acknowledged * SECOND
+    assert outcomes(store, blind("a", b"9", moment), blind("b", None, moment)) == [APPLIED, outcome]
+    assert data(client) == ({"a": "9"} if outcome is APPLIED else {"a": "9", "b": "1"})
+
+
+@pytest.mark.parametrize("since_acknowledged", [1, -1])
+def test_a_wipe_takes_what_was_acknowledged_before_it(store: RedisStore, client: Any, since_acknowledged: int) -> None:
+    """Though it was merged after it."""
+    _, acknowledged, _ = merged_late(store)
+    assert outcomes(store, wipe(acknowledged + since_acknowledged * SECOND)) == [APPLIED]
+    assert ("a" in data(client)) == (since_acknowledged < 0)
+    assert_counted(client)
+
+
+def test_a_sum_has_the_moment_of_its_last_addition(store: RedisStore, client: Any) -> None:
+    """A wipe that was acknowledged later takes it."""
+    before = stamp(store, "write.1", sets={"a": b"1"})
+    assert outcomes(store, add("n", 1)._replace(acknowledged=before - 10 * SECOND)) == [APPLIED]
+    assert outcomes(store, wipe(before - 5 * SECOND), write_id="merge.2") == [APPLIED]
+    assert data(client) == {"a": "1"}
+
+
+# -- wipes in a merge --------------------------------------------------------------------------------------------------
+
+
+def test_a_kept_wipe_takes_what_was_there_and_keeps_what_was_written_since(store: RedisStore, client: Any) -> None:
+    """I20: the user cleared the session in the outage; what another host wrote after that stays."""
+    first = stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
+    stamp(store, "write.2", sets={"b": b"2"}, increments={"n": 5})
+    assert outcomes(store, wipe(first)) == [APPLIED]
+    assert data(client) == {"b": "2", "n": "5"}
+    assert_counted(client)
+    assert outcomes(store, wipe(9 * 10**15)) == [APPLIED]
+    assert data(client) == {}
+    assert_counted(client)
+
+
+def test_what_follows_a_wipe_is_applied(store: RedisStore, client: Any) -> None:
+    """Whatever its moment and its base: when it was written the wipe had been acknowledged."""
+    stamp(store, "write.1", sets={"a": b"1", "b": b"1", "c": b"1", "n": b"7"})
+    moment = stamp(store, "write.2", sets={"b": b"2"})
+    merged = merge(
+        store,
+        wipe(moment),
+        blind("a", b"9", moment),
+        put("b", b"9", 5),
+        put("c", b"9", 5, mode=ABSENT),
+        add("n", 2),
+    )
+    assert merged.outcomes == (APPLIED,) * 5
+    assert data(client) == {"a": "9", "b": "9", "c": "9", "n": "2"}
+    assert_counted(client)
+    assert merged.version == meta(client).stamp
+
+
+def test_what_another_host_wrote_since_is_in_the_way_of_what_follows_a_wipe(store: RedisStore, client: Any) -> None:
+    """It was kept by the wipe, so there is something."""
+    first = stamp(store, "write.1", sets={"a": b"1"})
+    stamp(store, "write.2", sets={"a": b"2"})
+    assert outcomes(store, wipe(first), put("a", b"9", first), blind("b", b"9", first)) == [
+        APPLIED, CONFLICT, APPLIED,
+    ]  # fmt: skip
+    assert data(client) == {"a": "2", "b": "9"}
+
+
+def test_what_was_written_after_a_wipe_and_is_merged_after_it_is_applied(store: RedisStore, client: Any) -> None:
+    """The wipe is merged at once; what the user wrote then, before the merge, waits for the next batch."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    moment = store.time_ms(timeout=WAIT) * 1000 + 999
+    time.sleep(0.02)
+    assert outcomes(store, wipe(moment), write_id="merge.1") == [APPLIED]
+    assert (
+        outcomes(
+            store,
+            blind("a", b"9", moment + 1000),
+            blind("b", b"9", moment + 1000),
+            put("d", b"9", moment + 1000, mode=ABSENT),
+            add("n", 1),
+            write_id="merge.2",
+        )
+        == [APPLIED] * 4
+    )
+    assert outcomes(store, blind("z", b"9", moment - 2000), put("z", b"9", moment - 2000, b"1")) == [CONFLICT, CONFLICT]
+    assert data(client) == {"a": "9", "b": "9", "d": "9", "n": "1"}
+
+
+@pytest.mark.parametrize("again", ["the next run", "the same run"])
+def test_a_wipe_whose_reply_was_lost_is_merged_once_more(store: RedisStore, client: Any, again: str) -> None:
+    """With what followed it. Nothing of that is lost, and nothing is counted twice."""
+    stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
+    moment = stamp(store, "write.2", sets={"b": b"2"}) + 50_000  # as far as the host knows the server's clock
+    doubts = "merge.1 " if again == "the next run" else ""
+    steps = [wipe(moment, doubts), blind("a", b"9", moment, doubts), add("n", 3)]
+    for write_id in ("merge.1", "merge.2" if doubts else "merge.1"):
+        assert outcomes(store, *steps, write_id=write_id) == [APPLIED, APPLIED, APPLIED]
+        assert data(client) == {"a": "9", "n": "3"}
+        assert_counted(client)
+    time.sleep(0.06)
+    stamp(store, "write.3", sets={"a": b"7"}, increments={"n": 4})
+    assert outcomes(store, *steps, write_id="merge.3") == [APPLIED, CONFLICT, APPLIED]
+    assert data(client) == {"a": "7", "n": "7"}
+
+
+def test_a_write_that_wiped_and_whose_reply_was_lost_is_no_loss(store: RedisStore, client: Any) -> None:
+    """A request cleared the session and counted anew; it is kept under the id by which Redis may have it."""
+    stamp(store, "write.1", sets={"a": b"1", "n": b"7"})
+    wiped = stamp(store, "write.2", wipe=True, sets={"a": b"2"}, increments={"n": 3})
+    moment, doubts = wiped + 250_000, "write.2 "
+    steps = [wipe(moment, doubts), blind("a", b"2", moment, doubts), add("n", 3, "write.2", moment)]
+    assert outcomes(store, *steps) == [APPLIED, APPLIED, APPLIED]
+    assert data(client) == {"a": "2", "n": "3"}
+
+
+# -- limits ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "expected"),
+    [
+        ((3, 1000), [put("c", b"1", 0)], [APPLIED]),
+        ((3, 1000), [put("c", b"1", 0), put("d", b"1", 0)], [APPLIED, LARGE]),
+        ((3, 1000), [put("c", b"1", 0), put("a", None, 0, b"1"), put("d", b"1", 0)], [APPLIED] * 3),
+        ((3, 1000), [add("c", 1), add("d", 1, "added.2")], [APPLIED, LARGE]),
+        ((3, 1000), [add("a", 1), add("a", 1, "added.2")], [APPLIED, APPLIED]),
+        ((9, 10), [put("c", b"12345", 0)], [APPLIED]),  # a1 b1 c12345: 10 bytes
+        ((9, 10), [put("c", b"123456", 0)], [LARGE]),
+        ((9, 10), [put("c", b"123456", 0), put("c", b"1", 0)], [LARGE, APPLIED]),
+        ((9, 10), [put("a", b"1234567", 0, b"1")], [APPLIED]),
+        ((9, 10), [put("a", b"12345678", 0, b"1")], [LARGE]),
+        ((9, 10), [add("a", 12_345_678)], [LARGE]),
+        ((9, 10), [add("a", 1_234_567)], [APPLIED]),
+        ((9, 10), [wipe(9 * 10**15), put("c", b"123456789", 9 * 10**15)], [APPLIED, APPLIED]),
+        ((9, 10), [wipe(9 * 10**15), put("c", b"1234567890", 9 * 10**15)], [APPLIED, LARGE]),
+    ],
+)
+def test_a_merge_keeps_the_limits(
+    store: RedisStore, client: Any, limits: tuple[int, int], steps: Sequence[MergeStep], expected: list[Outcome]
+) -> None:
+    """I20: in an outage as at level 0. What is too large is left out, and a later write is possible all the same."""
+    stamp(store, sets={"a": b"1", "b": b"1"})
+    within = Limits(*limits, EMPTY)
+    assert outcomes(store, *steps, limits=within) == expected
+    assert_counted(client)
+    found = meta(client)
+    assert found.count <= within.fields
+    assert found.bytes <= within.bytes
+    for name in data(client):
+        assert write(store, limits=within, sets={name: b"1"}).status == "written"
+
+
+def test_what_was_too_large_and_is_not_noted_may_be_added_later(store: RedisStore, client: Any) -> None:
+    """An addition for which there was no room was not made."""
+    stamp(store, sets={"a": b"1"})
+    assert outcomes(store, add("n", 5), limits=Limits(1, 100, EMPTY)) == [LARGE]
+    assert meta(client).additions == ()
+    assert outcomes(store, add("n", 5)) == [APPLIED]
+    assert data(client) == {"a": "1", "n": "5"}
+
+
+# -- additions ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_addition_is_made_once(store: RedisStore, client: Any) -> None:
+    """By its id, whether a merge made it or a request; another id is another addition."""
+    stamp(store, "write.1", increments={"n": 2})
+    assert outcomes(store, add("n", 2, "write.1")) == [APPLIED]
+    for _ in range(3):
+        assert outcomes(store, add("n", 5, "added.1")) == [APPLIED]
+    assert outcomes(store, add("n", 5, "added.2")) == [APPLIED]
+    assert data(client) == {"n": "12"}
+    assert [token for token, _ in meta(client).additions] == ["write.1", "added.1", "added.2"]
+    assert abs(meta(client).additions[-1][1] - store.time_ms(timeout=WAIT)) < 10_000
+
+
+@pytest.mark.parametrize("was_made", [False, True])
+def test_two_additions_of_one_request_are_made_under_one_id(store: RedisStore, client: Any, was_made: bool) -> None:
+    """The request whose reply was lost counted two things: both were counted, or both are now."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    if was_made:
+        stamp(store, "write.2", increments={"n": 1, "m": 2})
+    steps = [add("n", 1, "write.2", 5), add("m", 2, "write.2", 5)]
+    for _ in range(2):
+        assert outcomes(store, *steps) == [APPLIED, APPLIED]
+        assert data(client) == {"a": "1", "n": "1", "m": "2"}
+    assert [token for token, _ in meta(client).additions] == ["write.2"]
+
+
+def test_an_addition_that_may_be_forgotten_is_in_doubt(store: RedisStore, client: Any) -> None:
+    """Six others came since it was sent: it may have been made before them. Twice would be wrong, so it is not."""
+    stamp(store, "write.0", sets={"n": b"0"})
+    sent_at = store.time_ms(timeout=WAIT) * 1000
+    for number in range(5):
+        stamp(store, f"write.{number}", increments={"n": 1})
+        assert outcomes(store, add("n", 0, f"write.{number}", sent_at)) == [APPLIED]
+    assert len(meta(client).additions) == 5
+    stamp(store, "write.5", increments={"n": 1})
+    before = whole(client)
+    assert outcomes(store, add("n", 100, "added.1", sent_at)) == [IN_DOUBT]
+    assert whole(client) == before
+    assert outcomes(store, add("n", 1, "write.0", sent_at)) == [APPLIED], "it is remembered"
+    assert whole(client) == before
+    later = (meta(client).additions[0][1] + 1) * 1000
+    assert outcomes(store, add("n", 100, "added.1", later)) == [APPLIED], "sent after the oldest that is remembered"
+    assert outcomes(store, add("n", 1000, "added.2", 0)) == [APPLIED], "never sent before"
+    assert data(client) == {"n": "1106"}
+    assert [token for token, _ in meta(client).additions] == [
+        "write.2", "write.3", "write.4", "write.5", "added.1", "added.2",
+    ]  # fmt: skip
+
+
+def test_additions_outlive_a_wipe(store: RedisStore, client: Any) -> None:
+    """What was counted and then cleared is not counted once more."""
+    stamp(store, "write.1", increments={"n": 2})
+    stamp(store, "write.2", wipe=True)
+    assert outcomes(store, add("n", 2, "write.1", 5)) == [APPLIED]
+    assert data(client) == {}
+
+
+def test_a_read_tells_which_additions_are_in_what_it_found(store: RedisStore) -> None:
+    """So that what waits in a journal and was made already is not shown twice."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).additions == {}
+    stamp(store, "write.2", increments={"n": 1})
+    merge(store, add("n", 1, "added.1"))
+    found = store.read(DIGEST, {"ui": 0}, timeout=WAIT).additions["ui"]
+    assert [found[at : at + 7] for at in range(0, len(found), 20)] == [b"write.2", b"added.1"]
+
+
+@pytest.mark.parametrize("text", [b'"x"', b"1.5", b"9" * 30, b"", b"null", b"-", b"--1", b" 1"])
+def test_an_addition_to_what_is_no_number_is_left_out(store: RedisStore, client: Any, text: bytes) -> None:
+    """The other steps are applied all the same."""
+    stamp(store, sets={"n": text})
+    assert outcomes(store, add("n", 1), put("a", b"1", 0)) == [NO_NUMBER, APPLIED]
+    assert data(client) == {"n": text.decode(), "a": "1"}
+    assert meta(client).additions == ()
+
+
+EDGE = 10**18 - 1
+
+
+@pytest.mark.parametrize(
+    ("stored", "by", "total"),
+    [
+        (EDGE - 1, 1, EDGE),
+        (EDGE, 1, None),
+        (-EDGE + 1, -1, -EDGE),
+        (-EDGE, -1, None),
+        (EDGE, -EDGE, 0),
+        (-EDGE, EDGE, 0),
+        (EDGE, -EDGE - 1, None),
+        (2**53, 1, 2**53 + 1),
+        (10**9 - 1, 1, 10**9),
+        (10**9, -1, 10**9 - 1),
+        (-(10**9), 1, -(10**9) + 1),
+        (1, -(10**9), 1 - 10**9),
+        (-1, 10**9, 10**9 - 1),
+        (10**17, 10**17, 2 * 10**17),
+        (5 * 10**17, 5 * 10**17, None),
+        (0, 0, 0),
+    ],
+)
+def test_numbers_of_eighteen_digits_are_added_exactly(
+    store: RedisStore, client: Any, stored: int, by: int, total: int | None
+) -> None:
+    """Lua's own numbers have fifteen; by a write as by a merge."""
+    for how in ("write", "merge"):
+        stamp(store, wipe=True, sets={"n": b"%d" % stored})
+        if how == "write":
+            refused = write(store, increments={"n": by}).status == "no number"
+        else:
+            refused = outcomes(store, add("n", by)) == [NO_NUMBER]
+        assert refused == (total is None)
+        assert data(client) == {"n": str(stored if total is None else total)}
+
+
+def test_any_two_numbers_are_added_exactly(store: RedisStore, client: Any) -> None:
+    """Of any length and sign; a sum of more than eighteen digits is no number."""
+    rng, expected = random.Random(11), {}
+    pairs = [
+        tuple(rng.choice((-1, 1)) * rng.randrange(10 ** rng.randrange(1, 19)) for _ in range(2)) for _ in range(200)
+    ]
+    stamp(store, sets={f"n{number}": b"%d" % a for number, (a, _) in enumerate(pairs)})
+    found = outcomes(
+        store, *(add(f"n{number}", b, f"{rng.getrandbits(28):07x}") for number, (_, b) in enumerate(pairs))
+    )
+    for number, (a, b) in enumerate(pairs):
+        fits = abs(a + b) <= EDGE
+        assert found[number] is (APPLIED if fits else NO_NUMBER), (a, b)
+        expected[f"n{number}"] = str(a + b if fits else a)
+    assert data(client) == expected
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------------
+
+
+def calls(deadline_ms: int, write_id: str = "late..1") -> list[Any]:
+    keys = [key("auth"), key("ui")]
+    common = [deadline_ms, write_id, EMPTY]
+    return [
+        (WRITE, keys, ["free", DIGEST, 9, 999, *common, LIFE, 1, 1, "late", "1", 0, 1, "n", 1]),
+        (MERGE, keys, ["free", DIGEST, LIFE, 9, 999, *common, "wipe", "@", "", "since", 9 * 10**15, 0, "", ""]),
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client: Any, number: int) -> None:
+    """And says how late it is; in time it does everything."""
+    stamp(store, sets={"a": b"1"})
+    before, now_ms = whole(client), store.time_ms(timeout=WAIT)
+    [reply] = store._run([calls(now_ms - 1)[number]], WAIT)
+    assert reply[0] == b"late"
+    assert 0 <= reply[1] - now_ms < 10_000
+    assert whole(client) == before
+    [reply] = store._run([calls(now_ms + 60_000)[number]], WAIT)
+    assert reply[0] in (b"written", b"merged")
+    assert "a" not in data(client)
+
+
+@pytest.mark.parametrize("behind_ms", [5_000, 3_600_000])
+@pytest.mark.parametrize("how", ["write", "merge"])
+def test_a_clock_that_was_set_is_learned_and_the_call_done(
+    store: RedisStore, client: Any, behind_ms: int, how: str
+) -> None:
+    """The server's clock is ahead of what is known of it: it says so, nothing was done, and it is asked once again."""
+    now_ms = store.time_ms(timeout=WAIT)
+    store.fence.note_clock(store.fence.server, now_ms - behind_ms, time.monotonic())
+    assert stamp(store, sets={"a": b"1"}) if how == "write" else outcomes(store, put("a", b"1", 0)) == [APPLIED]
+    assert data(client) == {"a": "1"}
+    assert abs(store.estimated_ms(DIGEST, time.monotonic()) - store.time_ms(timeout=WAIT)) < 1000
+
+
+def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, client: Any) -> None:
+    """One packet may be in time for the first and late for the last: all are sent again, and count once."""
+    now_ms = store.time_ms(timeout=WAIT)
+    store.fence.note_clock(store.fence.server, now_ms, time.monotonic())
+    stamp(store, sets={"a": b"1", "n": b"1"})
+    steps = [wipe(now_ms * 1000 + 250_000), put("b", b"1", now_ms * 1000), add("n", 3)]
+    sent, run = [], store._run
+
+    def half_late(calls: Any, *arguments: Any, **options: Any) -> Any:
+        """The second packet is the first that is in time as a whole."""
+        sent.append(calls)
+        replies = run(calls, *arguments, **options)
+        return [replies[0], [b"late", now_ms]] if len(sent) == 1 else replies
+
+    merges = [Merge(DIGEST, "ui", steps, "free", LIFE), Merge("e" * 43, "ui", [add("n", 1)], "free", LIFE)]
+    store._run = half_late  # type: ignore[method-assign]
+    found = store.merge_all(merges, limits=LIMITS, timeout=WAIT, write_id="merge.1")
+    assert len(sent) == 2
+    assert [merged.outcomes for merged in found if isinstance(merged, Merged)] == [(APPLIED,) * 3, (APPLIED,)]
+    assert data(client) == {"b": "1", "n": "3"}
+    assert client.hget(f"session:ui:{{{'e' * 43}}}", "n") == "1"
+
+
+def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, client: Any) -> None:
+    """That is known, so that it may be tried again by who has time: an error of class LOCAL, of which nothing was
+    sent."""
+    stamp(store, sets={"a": b"1"})
+    now_ms = store.time_ms(timeout=WAIT)
+    store.fence.note_clock(store.fence.server, now_ms - 3_600_000, time.monotonic())
+
+    def late(*arguments: Any, **options: Any) -> list[Any]:
+        return [[b"late", now_ms]]
+
+    store._run = late  # type: ignore[method-assign]
+    with pytest.raises(StoreError) as caught:
+        change = {"ui": CategoryChange(LIFE, sets={"a": b"2"})}
+        store.write(DIGEST, change, guard="free", limits=LIMITS, timeout=0.004, write_id="write.2")
+    assert (caught.value.error_class, caught.value.cause, caught.value.sent) == (ErrorClass.LOCAL, "LateCommand", False)
+    assert data(client) == {"a": "1"}
+
+
+@pytest.mark.parametrize("how", ["write", "merge"])
+def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
+    store: RedisStore, real: Valkey, client: Any, how: str
+) -> None:
+    """Its sender gave up; by the time that the server goes on, something else may have been written."""
+    change = {"ui": CategoryChange(LIFE, sets={"a": b"2"}, increments={"n": 1})}
+    steps = [put("a", b"2", 9 * 10**15), add("n", 1)]
+    stamp(store, sets={"a": b"1"})
+    real.freeze()
+    try:
+        with pytest.raises(StoreError) as caught:
+            if how == "write":
+                store.write(DIGEST, change, guard="free", limits=LIMITS, timeout=0.1, write_id="stuck.1")
+            else:
+                merges = Merge(DIGEST, "ui", steps, "free", LIFE)
+                store.merge(merges, limits=LIMITS, timeout=0.1, write_id="stuck.1")
+        assert (caught.value.timed_out, caught.value.sent) == (True, True)
+    finally:
+        real.thaw()
+    client.ping()
+    assert data(client) == {"a": "1"}
+    assert [author for _, author, *_ in meta(client).lately] == []
+    assert outcomes(store, *steps) == [APPLIED, APPLIED]
+    assert data(client) == {"a": "2", "n": "1"}
+
+
+def test_a_server_that_goes_on_in_time_does_what_it_was_asked(store: RedisStore, real: Valkey, client: Any) -> None:
+    """A pause shorter than the wait costs nothing but that time."""
+    stamp(store, sets={"a": b"1"})
+    real.freeze()
+    timer = threading.Timer(0.1, real.thaw)
+    timer.start()
+    try:
+        assert stamp(store, sets={"a": b"2"})
+    finally:
+        timer.join()
+        real.thaw()
+    assert data(client) == {"a": "2"}
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def test_copies_are_categories_as_they_are(store: RedisStore) -> None:
+    """One that is not there is empty as of now, which is later than any write that made it so."""
+    first = stamp(store, sets={"a": b"1"})
+    found, absent = store.copies([(DIGEST, "ui"), (DIGEST, "translation")], timeout=WAIT)
+    assert found == CategoryCopy(first, {"a": b"1"})
+    assert absent.fields == {}
+    assert abs(absent.version // 1000 - store.time_ms(timeout=WAIT)) < 10_000
+    wiped = stamp(store, wipe=True)
+    assert store.copies([(DIGEST, "ui")], timeout=WAIT) == [CategoryCopy(wiped, {})]
+    assert store.copies([], timeout=WAIT) == []

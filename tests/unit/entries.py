@@ -1,0 +1,23 @@
+"""Entries of a journal, for tests that are about something else than what is in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_langpont_session.stores.base import Operation
+from flask_langpont_session.stores.journal import PendingWrite
+
+
+def value(digest: str, field: str, text: bytes | None, **more: Any) -> PendingWrite:
+    """A field that is set without having been read; None: deleted."""
+    operation = Operation.DELETE if text is None else Operation.SET
+    return _entry(digest, field, value=text, **{"operation": operation, **more})
+
+
+def addition(digest: str, field: str, by: int, **more: Any) -> PendingWrite:
+    """Something that is added to a field."""
+    return _entry(digest, field, operation=Operation.ADD, delta=by, **{"token": "added.1", **more})
+
+
+def _entry(digest: str, field: str, **more: Any) -> PendingWrite:
+    return PendingWrite(digest=digest, field=field, **{"kind": "u", "category": "ui", **more})

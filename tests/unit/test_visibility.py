@@ -1,0 +1,264 @@
+"""What a request may see of a category, and what of it is unknown: from answers, copies and what waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_langpont_session.config import load_settings
+from flask_langpont_session.records import Gap, Loaded, Verdict
+from flask_langpont_session.stores.base import CategoryChange, CategoryCopy
+from flask_langpont_session.stores.journal import Journal, Overlay
+from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.redis_records import Answer, Change
+from flask_langpont_session.visibility import Visibility
+
+NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+NOW_MS = 1_000
+
+
+class Shown:
+    """One category of one session, as a request sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        app = Flask("app", instance_path=str(folder))
+        app.testing = True
+        app.config["LANGPONT_SESSION_DEFAULTS"] = {"lang": "en"}
+        settings = load_settings(app)
+        self.local = LocalCopies(10, 60)
+        self.visibility = Visibility(settings, self.local, Journal(None))
+        self.table = settings.table
+        self.loaded = Loaded(Verdict.ANONYMOUS)
+
+    def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
+        """Redis has answered; at a level above 0 a replica."""
+        name, additions = more.pop("name", "translation"), more.pop("additions", {})
+        answer = Answer(NOW_MS, None, {name: copy}, additions=additions)
+        source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
+        self.visibility.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
+
+    def by_host(self, *, level: int = 2, overlay: Overlay | None = None, name: str = "translation") -> None:
+        """No Redis has answered."""
+        self.visibility.show_without_answer(self.loaded, name, "d", level=level, kind="a", overlay=overlay)
+
+    def fields(self, name: str = "translation") -> dict[str, bytes]:
+        return dict(self.loaded.fields[name])
+
+    def is_unknown(self, key: str) -> bool:
+        return self.loaded.is_unknown(self.table.feature_of(key), key)
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Shown:
+    return Shown(tmp_path)
+
+
+def overlay(**more: Any) -> Overlay:
+    return Overlay(**{"revoked": False, "writes": {}, "deltas": {}, "copies": {}, **more})
+
+
+# -- gaps --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gap", "feature", "key", "covered"),
+    [
+        (Gap(True, frozenset()), "x", "k", True),
+        (Gap(False, frozenset()), "x", "k", False),
+        (Gap(False, {"x"}), "x", "k", True),
+        (Gap(False, {"y"}), "x", "k", False),
+        (Gap(True, frozenset(), kept={"k"}), "x", "k", False),
+        (Gap(False, {"x"}, kept={"k"}), "x", "k", False),
+        (Gap(True, {"x"}, kept={"other"}), "x", "k", True),
+        (Gap(False, frozenset(), guesses={"k"}), "x", "k", True),
+        (Gap(False, frozenset(), guesses={"other"}), "x", "k", False),
+        (Gap(True, {"x"}, kept={"k"}, guesses={"k"}), "x", "k", True),
+    ],
+)
+def test_a_gap_covers_what_the_stores_may_have_otherwise(gap: Gap, feature: str, key: str, covered: bool) -> None:
+    """I16: all of it without a copy, what the table hides, what is guessed; not what waits and was known."""
+    assert gap.covers(feature, key) is covered
+
+
+def test_what_redis_answers_is_known(shown: Shown) -> None:
+    """At every level, what is there and what is not; also of features that the table would hide without Redis."""
+    for level in (0, 1):
+        shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=NOTHING)
+        assert shown.loaded.gaps == {}
+        assert not shown.is_unknown("lang") and not shown.is_unknown("theme")
+        assert shown.loaded.versions["ui"] == 7
+
+
+def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
+    """Of a primary the host keeps that, for the next outage."""
+    shown.by_redis(CategoryCopy(0, {}))
+    assert (shown.loaded.versions["translation"], shown.fields()) == (NOW_MS * 1000, {})
+    assert not shown.is_unknown("input_text")
+    shown.by_host()
+    assert shown.loaded.versions["translation"] == NOW_MS * 1000
+    assert not shown.is_unknown("input_text")
+
+
+def test_without_redis_and_without_a_copy_nothing_is_known(shown: Shown) -> None:
+    """D5: an evicted copy, a restarted worker, the first request on this host. It is shown as empty and is not."""
+    shown.by_host()
+    assert (shown.fields(), shown.loaded.versions["translation"]) == ({}, 0)
+    assert shown.is_unknown("input_text")
+    assert shown.loaded.gaps["translation"].whole
+
+
+@pytest.mark.parametrize("source", ["own", "sibling"])
+def test_a_copy_is_known(shown: Shown, source: str) -> None:
+    """Its keys, and that it has no others; what the table hides is unknown all the same."""
+    copy = CategoryCopy(7, {"input_text": b"1", "analysis_result": b"2"})
+    if source == "own":
+        shown.local.put_category("d", "translation", copy)
+    shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else None)
+    assert shown.fields() == {"input_text": b"1"}
+    assert shown.loaded.versions["translation"] == 7
+    assert [shown.is_unknown(key) for key in ("input_text", "source_lang", "analysis_result")] == [False, False, True]
+
+
+@pytest.mark.parametrize("level", [3, 4])
+def test_where_the_table_shows_nothing_everything_is_unknown(shown: Shown, level: int) -> None:
+    """D1: what is made from that must not replace what is there."""
+    shown.local.put_category("d", "translation", CategoryCopy(7, {"input_text": b"1"}))
+    shown.by_host(level=level)
+    assert shown.fields() == {}
+    assert shown.is_unknown("input_text")
+
+
+def test_a_default_is_no_data(shown: Shown) -> None:
+    """It is shown for a hidden value, and what is made from it is made without knowing."""
+    shown.local.put_category("d", "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    shown.by_host(name="ui")
+    assert shown.fields("ui") == {"lang": b'"en"'}
+    assert shown.loaded.defaulted == {"lang"}
+    assert shown.is_unknown("lang")
+
+
+# -- what waits --------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_laid_over_what_redis_answers(shown: Shown) -> None:
+    """Values and deletions as they are; beneath stays what Redis has."""
+    waiting = overlay(writes={"translation": {"input_text": b"2", "source_lang": None}})
+    there = {"input_text": b"1", "source_lang": b"1", "target_lang": b"1"}
+    shown.by_redis(CategoryCopy(7, there), overlay=waiting)
+    assert shown.fields() == {"input_text": b"2", "target_lang": b"1"}
+    assert shown.loaded.beneath["translation"] == there
+    assert not any(map(shown.is_unknown, there))
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_waits_and_was_known_is_known(shown: Shown, answered: bool) -> None:
+    """Also where nothing else is: the value is this host's own."""
+    waiting = overlay(writes={"translation": {"input_text": b"2", "source_lang": None}})
+    if answered:
+        shown.by_redis(CategoryCopy(7, {}), overlay=waiting)
+    else:
+        shown.by_host(overlay=waiting)
+    assert shown.fields() == {"input_text": b"2"}
+    keys = ("input_text", "source_lang", "target_lang")
+    assert [shown.is_unknown(key) for key in keys] == [False, False, not answered]
+
+
+@pytest.mark.parametrize(
+    ("there", "value", "unknown"), [({"input_text": b"1"}, b"1", False), ({}, b"2", True), (None, b"2", True)]
+)
+def test_a_guess_is_shown_where_nothing_is(
+    shown: Shown, there: dict[str, bytes] | None, value: bytes, unknown: bool
+) -> None:
+    """Once Redis answers, what it has counts; until it is merged the guess is still one."""
+    guess = overlay(writes={"translation": {"input_text": b"2"}}, guesses={"translation": frozenset({"input_text"})})
+    if there is None:
+        shown.by_host(overlay=guess)
+    else:
+        shown.by_redis(CategoryCopy(7, there), overlay=guess)
+    assert shown.fields() == {"input_text": value}
+    assert shown.is_unknown("input_text") is unknown
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_after_a_wipe_everything_is_known(shown: Shown, answered: bool) -> None:
+    """D10, D17: nothing of before is shown, whatever a store or a copy has; what was written then is."""
+    wiped = overlay(
+        wiped=frozenset({"translation"}),
+        writes={"translation": {"source_lang": b"2"}},
+        copies={"translation": CategoryCopy(8, {"input_text": b"1"})},
+    )
+    if answered:
+        shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
+    else:
+        shown.by_host(overlay=wiped)
+    assert shown.fields() == {"source_lang": b"2"}
+    assert not any(map(shown.is_unknown, ("input_text", "source_lang", "analysis_result")))
+
+
+@pytest.mark.parametrize(
+    ("counted", "shown_as"),
+    [
+        (b"", b"15"),
+        (b"added.11795782953000", b"13"),
+        (b"added.21795782953000", b"12"),
+        (b"added.11795782953000added.21795782953000", b"10"),
+        (b"other.11795782953000", b"15"),
+    ],
+)
+def test_an_addition_that_redis_has_counted_is_not_added_once_more(
+    shown: Shown, counted: bytes, shown_as: bytes
+) -> None:
+    """Its entry waits until this host knows; a user must not see the sum jump and fall back."""
+    waiting = overlay(deltas={"translation": {"usage_count": [("added.1", 2), ("added.2", 3)]}})
+    additions = {"translation": counted} if counted else {}
+    shown.by_redis(CategoryCopy(7, {"usage_count": b"10"}), overlay=waiting, additions=additions)
+    assert shown.fields() == {"usage_count": shown_as}
+
+
+def test_additions_to_what_is_not_known_are_shown_and_known_to_be_a_part(shown: Shown) -> None:
+    """The sum is this host's own part of it, and what is made from it is made without knowing."""
+    shown.by_host(overlay=overlay(deltas={"translation": {"usage_count": [("added.1", 2)]}}))
+    assert shown.fields() == {"usage_count": b"2"}
+    assert shown.is_unknown("usage_count")
+
+
+# -- own writes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        (7, 9, CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})),  # as it was read
+        (8, 9, CategoryCopy(7, {"input_text": b"1", "source_lang": b"2"})),  # another one has written since
+        (0, 9, CategoryCopy(9, {"source_lang": b"2"})),  # nothing was there any more
+    ],
+)
+def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: int, kept: CategoryCopy) -> None:
+    """By the version that the write found: only then it has all that is there."""
+    shown.by_redis(CategoryCopy(7, {"input_text": b"1"}))
+    change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
+    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(before, after)})
+    assert shown.local.category("d", "translation") == kept
+
+
+def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
+    """Whatever was read before."""
+    change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
+    shown.visibility.remember_write("d", None, change, {"translation": Change(8, 9)})
+    assert shown.local.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
+    shown.visibility.remember_write("d", None, {"translation": CategoryChange(1, wipe=True)}, {
+        "translation": Change(9, 11)
+    })  # fmt: skip
+    assert shown.local.category("d", "translation") == CategoryCopy(11, {})
+
+
+def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
+    """It is laid over it once more at the next read."""
+    waiting = overlay(writes={"translation": {"input_text": b"waits"}})
+    shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
+    change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
+    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)})
+    assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
