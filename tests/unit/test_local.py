@@ -242,8 +242,8 @@ def test_live_categories_are_those_to_publish(copies: LocalCopies, clock: Clock)
     copies.put_category("d", "ui", CategoryCopy(COPY.version + 1, COPY.fields))
     clock.now = 1801
     assert sorted(copies.live_categories(), key=lambda entry: entry.category) == [
-        SharedCopy("d", "translation", COPY, 801),
-        SharedCopy("d", "ui", CategoryCopy(COPY.version + 1, COPY.fields), 1),
+        SharedCopy("d", "translation", COPY, 801, began=COPY.version),
+        SharedCopy("d", "ui", CategoryCopy(COPY.version + 1, COPY.fields), 1, began=COPY.version),
     ]
 
 
@@ -587,14 +587,3 @@ def test_a_fork_under_load_leaves_no_lock_behind() -> None:
         [thread.join() for thread in threads]
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
-
-
-def test_categories_are_forgotten_when_their_versions_begin_anew() -> None:
-    """After a restart of Redis version 1 is newer than the copy's version 7; auth counts in SQL and stays."""
-    copies = LocalCopies(10, 60)
-    copies.put_category("d", "ui", CategoryCopy(7, {"lang": b'"jp"'}))
-    copies.forget_categories()
-    copies.put_category("d", "ui", CategoryCopy(1, {"lang": b'"en"'}))
-    found = copies.category("d", "ui")
-    assert found is not None
-    assert found.version == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -22,6 +21,7 @@ from flask_langpont_session.stores.base import (
     CategoryCopy,
     Changes,
     ErrorClass,
+    Found,
     Operation,
     Position,
     SharedCopy,
@@ -77,14 +77,18 @@ class Stores:
         self.clock_ms = 700
         self.failing: set[str] = set()
         self.damaged: set[str] = set()
+        self.unreadable: set[str] = set()
 
     def tell(self, *what: Any) -> None:
+        self.check(*what)
+        self.told.append(what)
+
+    def check(self, *what: Any) -> None:
         about = {item for item in what if isinstance(item, str)}
         if about & self.failing:
             raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
         if about & self.damaged:
             raise StoreError("primary", ErrorClass.DATA, "Test")
-        self.told.append(what)
 
     # Redis
 
@@ -94,25 +98,25 @@ class Stores:
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         return self.clock_ms
 
-    def read(self, digest: str, lives_ms: Any, *, timeout: float, kind: str = "a") -> Answer:
-        if kind != "u":
-            self.tell("read", digest, list(lives_ms))
-        there = self.there.get(digest, {})
-        return Answer(500, self.entries.get(digest), {name: CategoryCopy(2, there.get(name, {})) for name in lives_ms})
+    def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
+        return [Answer(500, self.entries.get(digest), {}) for digest in digests]
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
+        """What lies under a former id; of others what a merge may have made of them."""
         self.tell("copies")
-        return [CategoryCopy(9, {"text": digest[:1].encode()}) for digest, _ in wanted]
+        return [
+            CategoryCopy(9, self.there[digest].get(name, {}) if digest in self.there else {"text": digest[:1].encode()})
+            for digest, name in wanted
+        ]
 
     def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
-        self.tell("settle", [row.digest for row, _ in rows], [digest for digest, _ in dead])
-
-    def bury(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
-        self.tell("bury", digest, version)
-
-    def push(self, pushed: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        self.tell("push", pushed.digest, stamp_ms)
-        return self.pushed
+        """All of them or, if one is failing, none."""
+        told = [("push", row.digest, stamp_ms) for row, _ in rows]
+        told += [("bury", digest, version) for digest, version in dead]
+        for what in told:
+            self.check(*what)
+        for what in told:
+            self.tell(*what)
 
     def merge_all(
         self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str
@@ -136,9 +140,15 @@ class Stores:
         self.tell("kill", digest)
         return 4
 
-    def revoke(self, digest: str, *, timeout: float) -> list[tuple[str, int]]:
-        dead = [(digest, self.kill(digest, timeout=timeout) or 0)]
-        return dead + [(successor, 2) for successor in self.successors.get(digest, [])]
+    def revoke_many(self, digests: Sequence[str], *, timeout: float) -> dict[str, int]:
+        for digest in digests:
+            self.check("kill", digest)
+        dead = {digest: self.kill(digest, timeout=timeout) or 0 for digest in digests}
+        return dead | {later: 2 for digest in digests for later in self.successors.get(digest, [])}
+
+    def load_many(self, digests: Sequence[str], *, timeout: float) -> Found:
+        rows = {digest: self.rows[digest] for digest in digests if digest in self.rows}
+        return Found(rows, frozenset(digests) & self.unreadable)
 
     def kill_user_until(
         self, user_id: str, until_ms: int, timeout: float, *, epoch: int, after: str, limit: int
@@ -226,7 +236,7 @@ class Host:
         return counted
 
     def run(self, *, redis: bool = True, database: bool = True) -> list[tuple[Any, ...]]:
-        assert self.reconciler.run(redis=redis, database=database) is None
+        assert self.reconciler.run(redis=redis, database=database).left is None
         return self.stores.told
 
     def told_about(self, what: str) -> list[tuple[Any, ...]]:
@@ -236,8 +246,8 @@ class Host:
 
     def settled(self) -> tuple[list[str], list[str]]:
         """Of whom Redis was told since the last time that somebody asked: the living, and the dead."""
-        told = self.told_about("settle")
-        return [digest for live, _ in told for digest in live], [digest for _, dead in told for digest in dead]
+        told, self.stores.told = self.stores.told, []
+        return [said[1] for said in told if said[0] == "push"], [said[1] for said in told if said[0] == "bury"]
 
     def waiting(self) -> dict[str, int]:
         """For a store; a copy of what came home is for the other workers."""
@@ -261,8 +271,8 @@ def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> 
     host.journal.revoke(C)
     host.journal.put([], Carry(C, A, "u", ["ui", "translation"]))
     host.stores.there[C] = {"ui": {"lang": b"1"}}
-    assert [told[:2] for told in host.run() if told[0] != "copies"] == [
-        ("read", C), ("merge", A), ("kill", C), ("bury", C), ("push", A), ("merge", B),
+    assert [told[:2] for told in host.run()] == [
+        ("copies",), ("merge", A), ("kill", C), ("bury", C), ("push", A), ("merge", B), ("copies",),
     ]  # fmt: skip
     assert host.waiting() == {}
 
@@ -331,6 +341,7 @@ def test_nobody_is_buried_for_being_idle(host: Host) -> None:
 
 def test_a_use_that_only_redis_knows_is_made_good(host: Host) -> None:
     """S3: the idle expiry that was moved in Redis while the database was down is told to it."""
+    host.stores.rows[A] = row(A, idle_expires_at=8000)
     host.stores.entries[A] = AuthEntry(row(A, idle_expires_at=9000), 400)
     host.journal.queue_push(A)
     assert host.run() == [("idle_seen", A, 9000), ("push", A, 500)]
@@ -361,7 +372,8 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
     assert host.waiting() == {"user_revocations": 1}
     assert host.run() == [
         ("kill_user_until", "7", 123, 0, ""),
-        ("settle", [], [A, B]),
+        ("bury", A, 1),
+        ("bury", B, 1),
         ("kill_user_until", "7", 123, 0, B),
     ]
     assert host.local.is_dead(A)
@@ -391,7 +403,12 @@ def test_a_user_whose_epoch_the_database_has_raised_is_settled_by_it(host: Host)
     host.journal.revoke_user("7", epoch=4)
     assert host.run(redis=False) == []
     assert host.run(database=False) == []
-    assert host.run() == [("kill_user_until", "7", 0, 4, ""), ("settle", [], [A, B]), ("kill_user_until", "7", 0, 4, B)]
+    assert host.run() == [
+        ("kill_user_until", "7", 0, 4, ""),
+        ("bury", A, 1),
+        ("bury", B, 1),
+        ("kill_user_until", "7", 0, 4, B),
+    ]
     assert host.waiting() == {}
 
 
@@ -404,7 +421,7 @@ def test_a_user_with_many_rows_keeps_nobody_waiting(host: Host) -> None:
     assert host.waiting() == {"user_revocations": 1}
     host.reconciler = Reconciler(host.reconciler._repository, now_ms=lambda: host.now)
     host.run()
-    assert host.told_about("settle") == [([], host.stores.of_user[-1:])]
+    assert host.settled() == ([], host.stores.of_user[-1:])
     assert host.waiting() == {}
 
 
@@ -412,8 +429,8 @@ def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     """What Redis has not heard of is not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(_BATCH + 1)]
     host.journal.revoke_user("7", epoch=4)
-    host.stores.failing = {"settle"}
-    assert host.reconciler.run(redis=True, database=True) is not None
+    host.stores.failing = {"bury", "push"}
+    assert host.reconciler.run(redis=True, database=True).left is not None
     host.stores.failing = set()
     host.run()
     assert host.settled()[1] == host.stores.of_user
@@ -427,7 +444,7 @@ def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None
     dead = row(C, live=False)
     host.stores.changed = [row(A), row(B, idle_expires_at=1), dead]
     assert host.reconciler.settle_changes(5000)
-    assert host.stores.told == [("changed_since", 65_000), ("settle", [A], [C])]
+    assert host.stores.told == [("changed_since", 65_000), ("push", A, 500), ("bury", C, 3)]
     assert host.local.is_dead(C)
     assert not host.local.is_dead(B)
 
@@ -468,7 +485,7 @@ def test_what_changed_is_brought_home_by_one_worker_of_a_host(host: Host) -> Non
 
 def test_an_interrupted_round_is_given_back(host: Host) -> None:
     """Whoever comes next does it again."""
-    host.stores.failing = {"settle"}
+    host.stores.failing = {"bury", "push"}
     host.stores.changed = [row(A)]
     with pytest.raises(StoreError):
         host.reconciler.settle_changes(5000)
@@ -477,7 +494,7 @@ def test_an_interrupted_round_is_given_back(host: Host) -> None:
     host.journal.end_settlement("sibling", None)
     host.stores.failing = set()
     assert host.reconciler.settle_changes(5000)
-    assert host.stores.told[-1] == ("settle", [A], [])
+    assert host.stores.told[-1] == ("push", A, 500)
 
 
 def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> None:
@@ -485,7 +502,7 @@ def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> N
     host.journal.revoke(A, in_redis=True)
     host.journal.revoke(B, in_database=True)
     host.reconciler.renew_tombstones()
-    assert host.stores.told == [("settle", [], [A])]
+    assert host.stores.told == [("bury", A, 0)]
     assert host.waiting() == {"revocations": 2}
 
 
@@ -563,12 +580,13 @@ def test_a_session_that_redis_has_lost_is_asked_of_the_database(host: Host) -> N
     host.write(A, "input_text")
     host.write(B, "input_text", kind="a")
 
-    def pushed(*arguments: Any, **options: Any) -> str:
-        host.stores.tell("push", A)
-        host.stores.answers.clear()
-        return "pushed"
+    settle = host.stores.settle
 
-    host.stores.push = pushed  # type: ignore[method-assign]
+    def pushed(*arguments: Any, **options: Any) -> None:
+        settle(*arguments, **options)
+        host.stores.answers.clear()
+
+    host.stores.settle = pushed  # type: ignore[method-assign]
     assert [told[:2] for told in host.run()] == [
         ("merge", A), ("merge", B), ("push", A), ("merge", A), ("copies",),
     ]  # fmt: skip
@@ -586,7 +604,7 @@ def test_a_session_that_redis_has_lost_waits_for_the_database(host: Host) -> Non
     assert host.losses() == {}
 
 
-@pytest.mark.parametrize("how", ["a dead row", "no row", "the push finds a tombstone"])
+@pytest.mark.parametrize("how", ["a dead row", "no row", "a tombstone"])
 def test_data_of_a_session_that_is_over_is_dropped(host: Host, how: str) -> None:
     """Redis had lost it, and the database, or a revocation that it has not heard of, says that it has ended."""
     host.stores.answers[A] = Merged("gone")
@@ -595,7 +613,7 @@ def test_data_of_a_session_that_is_over_is_dropped(host: Host, how: str) -> None
     elif how == "no row":
         del host.stores.rows[A]
     else:
-        host.stores.pushed = "dead"
+        host.stores.entries[A] = AuthEntry(None)
     host.write(A, "input_text")
     host.add(A, "usage_count")
     host.run()
@@ -617,8 +635,10 @@ def test_a_merge_that_came_late_is_made_the_next_time(host: Host) -> None:
     """It did nothing, and costs nothing."""
     host.stores.answers[A] = Merged("late")
     host.write(A, "input_text")
-    host.run()
-    assert host.waiting() == {"writes": 1}
+    host.write(B, "input_text")
+    with pytest.raises(StoreError, match="LateCommand"):
+        host.run()
+    assert [entry.digest for entry in host.journal.pending_writes()] == [A]
     host.stores.answers.clear()
     host.run()
     assert host.waiting() == {}
@@ -663,7 +683,9 @@ def test_what_the_server_refuses_for_now_waits(host: Host, error_class: ErrorCla
     host.write(A, "input_text")
     host.add(A, "usage_count", 5)
     host.write(B, "input_text")
-    assert host.reconciler.run(redis=True, database=True) is host.stores.answers[A]
+    with pytest.raises(StoreError) as caught:
+        host.run()
+    assert caught.value is host.stores.answers[A]
     assert [(entry.digest, entry.field) for entry in host.journal.pending_writes()] == [
         (A, "input_text"), (A, "usage_count"),
     ]  # fmt: skip
@@ -689,14 +711,18 @@ def test_data_that_waited_for_longer_than_copies_are_shown_is_dropped(host: Host
 
 
 def test_how_long_something_waited_is_counted_until_the_recovery(host: Host) -> None:
-    """I22: however long the replay takes, nothing becomes too old by it."""
+    """I22: however long the replay takes, and however often it is interrupted, nothing becomes too old by it."""
     host.write(A, "input_text", kind="a")
     host.now += OLDEST_MS
     host.reconciler.recovered()
+    host.stores.unanswered = lost()
+    with pytest.raises(StoreError):
+        host.run()
     host.now += 10 * OLDEST_MS
+    host.reconciler.recovered()
+    host.stores.unanswered, host.stores.told = None, []
     assert host.run()[0][:2] == ("merge", A)
     host.write(B, "input_text", kind="a")
-    host.reconciler.recovered()
     host.now += OLDEST_MS + 1
     host.reconciler.recovered()
     host.run()
@@ -745,7 +771,8 @@ def test_what_is_carried_is_older_than_all_that_was_written_since(host: Host) ->
 def test_nothing_under_the_former_id_is_done(host: Host) -> None:
     """It ran out, or was brought by another host."""
     host.journal.put([], Carry(C, A, "u", ["ui"]))
-    assert host.run() == [("read", C, ["ui"])]
+    host.stores.there[C] = {}
+    assert host.run() == [("copies",)]
     assert host.waiting() == {}
 
 
@@ -766,12 +793,12 @@ def test_a_carry_that_was_not_made_waits_unless_the_session_is_over(host: Host, 
     assert host.waiting() == {}
 
 
-@pytest.mark.parametrize("failing", ["read", "merge"])
+@pytest.mark.parametrize("failing", ["copies", "merge"])
 def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) -> None:
     """Nothing is lost by doing it twice."""
     carried(host)
     host.stores.failing = {failing}
-    assert host.reconciler.run(redis=True, database=True) is not None
+    assert host.reconciler.run(redis=True, database=True).left is not None
     assert host.waiting() == {"carries": 1}
     host.stores.failing = set()
     host.run()
@@ -792,7 +819,9 @@ def test_what_was_sent_is_sent_again_and_known_by_the_id_of_its_first_sending(ho
     host.add(A, "usage_count", 5)
     host.add(A, "usage_count", 6, token="added.2")
     host.stores.unanswered = lost()
-    assert host.reconciler.run(redis=True, database=True) is host.stores.unanswered
+    with pytest.raises(StoreError) as caught:
+        host.run()
+    assert caught.value is host.stores.unanswered
     assert host.losses() == {}
     host.add(A, "usage_count", 7, token="added.3")
     host.stores.unanswered, host.stores.clock_ms = None, 900
@@ -814,7 +843,8 @@ def test_an_addition_whose_sending_knew_no_clock_may_be_in_doubt_all_the_same(ho
     """0 would say that it was never sent."""
     host.add(A, "usage_count", 5)
     host.stores.unanswered, host.stores.clock_ms = lost(), 0
-    assert host.reconciler.run(redis=True, database=True) is not None
+    with pytest.raises(StoreError):
+        host.run()
     host.stores.unanswered = None
     host.run()
     assert [merge.steps[0].moment for merge in host.stores.merges] == [0, 1]
@@ -872,7 +902,7 @@ def test_without_an_answer_no_older_copy_is_shown(host: Host) -> None:
     host.local.put_category(A, "translation", CategoryCopy(5, {}))
     host.stores.failing = {"copies"}
     host.write(A, "input_text")
-    assert host.reconciler.run(redis=True, database=True) is None
+    assert host.reconciler.run(redis=True, database=True).left is None
     assert host.local.category(A, "translation") is None
     assert host.waiting() == {}
     assert host.losses() == {}
@@ -988,8 +1018,8 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
     host.journal.queue_push(A)
     host.write(B, "input_text")
     host.stores.failing = {failing, B}
-    with pytest.raises(StoreError) if failing != "merge" else nullcontext():
-        assert host.reconciler.run(redis=True, database=True)
+    with pytest.raises(StoreError):
+        host.run()
     assert host.waiting()["writes"] == 1
     host.stores.failing = set()
     host.stores.told = []
@@ -1002,7 +1032,7 @@ def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
     for digest in (A, B, C):
         host.journal.revoke(digest)
     host.stores.failing = {B}
-    error = host.reconciler.run(redis=True, database=True)
+    error = host.reconciler.run(redis=True, database=True).left
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
     assert [entry.digest for entry in host.journal.pending_revocations()] == [B]
@@ -1025,7 +1055,7 @@ def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> Non
     host.journal.revoke("d" * 43)
     host.journal.revoke(C)
     host.stores.damaged, host.stores.failing = {A, B}, {"d" * 43}
-    error = host.reconciler.run(redis=True, database=True)
+    error = host.reconciler.run(redis=True, database=True).left
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
     assert [digest for digest, *_ in host.told_about("bury")] == [C]

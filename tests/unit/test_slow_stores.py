@@ -156,13 +156,13 @@ def test_the_monitor_survives_an_exception_of_a_round(
     """Without its thread no breaker would ever close again."""
     rounds, done = [0], threading.Event()
 
-    def tick() -> None:
+    def watch() -> None:
         rounds[0] += 1
         if rounds[0] == 1:
             raise ZeroDivisionError
         done.set()
 
-    monkeypatch.setattr(monitor, "tick", tick)
+    monkeypatch.setattr(monitor, "watch", watch)
     monitor.ensure_started()
     assert done.wait(30)
     assert "it goes on" in caplog.text

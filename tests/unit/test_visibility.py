@@ -13,11 +13,11 @@ from flask_langpont_session.records import Gap, Loaded, Verdict
 from flask_langpont_session.stores.base import CategoryChange, CategoryCopy
 from flask_langpont_session.stores.journal import Journal, Overlay
 from flask_langpont_session.stores.local import LocalCopies
-from flask_langpont_session.stores.redis_records import Answer, Change
+from flask_langpont_session.stores.redis_records import Answer, Change, empty_as_of
 from flask_langpont_session.visibility import Visibility
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-NOW_MS = 1_000
+NOW_MS = 1_795_782_953_000
 
 
 class Shown:
@@ -36,7 +36,7 @@ class Shown:
     def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
         name, additions = more.pop("name", "translation"), more.pop("additions", {})
-        answer = Answer(NOW_MS, None, {name: copy}, additions=additions)
+        answer = Answer(NOW_MS, None, {name: copy}, additions=additions, begun={name: copy.version})
         source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
         self.visibility.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
 
@@ -95,10 +95,10 @@ def test_what_redis_answers_is_known(shown: Shown) -> None:
 def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
     """Of a primary the host keeps that, for the next outage."""
     shown.by_redis(CategoryCopy(0, {}))
-    assert (shown.loaded.versions["translation"], shown.fields()) == (NOW_MS * 1000, {})
+    assert (shown.loaded.versions["translation"], shown.fields()) == (empty_as_of(NOW_MS), {})
     assert not shown.is_unknown("input_text")
     shown.by_host()
-    assert shown.loaded.versions["translation"] == NOW_MS * 1000
+    assert shown.loaded.versions["translation"] == empty_as_of(NOW_MS)
     assert not shown.is_unknown("input_text")
 
 
@@ -240,18 +240,17 @@ def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: i
     """By the version that the write found: only then it has all that is there."""
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}))
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(before, after)})
+    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(before, after)}, "a")
     assert shown.local.category("d", "translation") == kept
 
 
 def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
     """Whatever was read before."""
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
-    shown.visibility.remember_write("d", None, change, {"translation": Change(8, 9)})
+    shown.visibility.remember_write("d", None, change, {"translation": Change(8, 9)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
-    shown.visibility.remember_write("d", None, {"translation": CategoryChange(1, wipe=True)}, {
-        "translation": Change(9, 11)
-    })  # fmt: skip
+    change = {"translation": CategoryChange(1, wipe=True)}
+    shown.visibility.remember_write("d", None, change, {"translation": Change(9, 11)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(11, {})
 
 
@@ -260,5 +259,5 @@ def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
     waiting = overlay(writes={"translation": {"input_text": b"waits"}})
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)})
+    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
