@@ -637,6 +637,11 @@ class Unchecked:
         self.census: Counter[str] = Counter()
         self.signed_in: set[str] = set()
         self.increments: dict[str, int] = defaultdict(int)
+        self.counted: dict[str, int] = defaultdict(int)
+        self.appended: dict[str, set[int]] = defaultdict(set)
+        self.last: dict[str, bytes] = {}
+        self.cleared: dict[str, set[int]] = {}
+        self.is_calm = False
         self.workers: dict[str, Any] = {}
         self.hosts: dict[str, Any] = {}
 
