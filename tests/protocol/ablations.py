@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask_langpont_session import events, leases, outbox, reconciler, repository, verifier, walk
+from flask_langpont_session import events, leases, outbox, reconciler, replay, repository, verifier, walk
 from flask_langpont_session.records import Loaded, Plan, Verdict
 from flask_langpont_session.stores import base, fence, journal, local, redis_records
 from flask_langpont_session.stores.base import AuthRow, RowState
+from flask_langpont_session.stores.redis_records import ABSENT, Outcome
 
 from . import sim_database, sim_records, sim_redis
 from .sim_redis import Key, Node
@@ -82,7 +83,9 @@ def _regenerate_whatever_the_version(self: sim_database.SimDatabase, digest: str
 _regenerate = sim_database.SimDatabase.regenerate
 
 
-def _revoked_once(self: journal.Journal, digest: str, *, in_database: bool = False, in_redis: bool = False) -> None:
+def _revoked_once(
+    self: journal.Journal, digest: str, *, in_database: bool = False, in_redis: bool = False, wait: float | None = None
+) -> None:
     if self.is_revoked(digest):
         self.settle_revocation(digest, in_database=in_database, in_redis=in_redis)
     else:
@@ -96,7 +99,7 @@ def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
     self.forget(digest)
 
 
-def _no_overlay(self: outbox.Outbox, digest: str, *, shadow: bool = False) -> Any:
+def _no_overlay(self: outbox.Outbox, digest: str, walk: Any = None, *, shadow: bool = False) -> Any:
     return outbox.NOTHING
 
 
@@ -244,6 +247,25 @@ def _waits_for_nothing(self: walk.Walk, error: Any, direction: str, operation: s
 _failed = walk.Walk._failed
 
 
+def _replaces_the_unread(merge: sim_records.SimMerge, step: Any) -> bool:
+    return step.mode == ABSENT or _may_replace(merge, step)
+
+
+def _replaces_what_is_later(merge: sim_records.SimMerge, step: Any) -> bool:
+    return step.mode != ABSENT or _may_replace(merge, step)
+
+
+_may_replace = sim_records.may_replace
+
+
+def _by_category(self: sim_records.SimMerge, name: str, moment: int, doubts: str, *, by_time: bool) -> bool:
+    return self.record.meta.stamp > moment
+
+
+def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
+    return Outcome.APPLIED
+
+
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", fence.Fence, "observe", _never_another_server),
@@ -289,7 +311,13 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what may fail", walk.Walk, "attempt", walk.Walk.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
     Ablation("push of what Redis missed", outbox.Outbox, "queue_push", _nothing),
-    Ablation("what was written since a value was made", sim_records, "may_replace", lambda merge, step: True),
+    Ablation("what could not be read is not replaced", sim_records, "may_replace", _replaces_the_unread),
+    Ablation("what was written since is not replaced", sim_records, "may_replace", _replaces_what_is_later),
+    Ablation("written since: the field, not its category", sim_records.SimMerge, "written_since", _by_category),
+    Ablation("one order", outbox.Outbox, "has_writes", lambda *arguments, **more: False),
+    Ablation("levels that keep nothing", outbox.Outbox, "_outlives_request", lambda *arguments: True),
+    Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
+    Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
     Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),

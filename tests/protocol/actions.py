@@ -6,7 +6,8 @@ A request with a name before it (``a: read w0 s1``) stops at every store and goe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from flask_langpont_session.categories import AUTH
 from flask_langpont_session.cookies import SIGNED_IN, SessionId
@@ -258,8 +259,11 @@ def _change_data(
     world.tasks.pause("view")
     plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={category: change})
     values = list(change.sets.values())
-    _save(world, task, worker, plan, walk)
+    saved = _save(world, task, worker, plan, walk)
     world.promises.has_written(values)
+    is_kept = saved is not None and saved.stored and loaded is not None and not loaded.shadow
+    if is_kept and category == "translation" and not worker.local.is_dead(sid.digest):
+        world.promises.has_set(sid.digest, change)
 
 
 def write(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -284,7 +288,11 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     (change.unseen if is_unknown else change.seen).add(LIST)
     plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={"translation": change})
     saved = _save(world, task, worker, plan, walk)
-    if saved is not None and saved.stored and not is_unknown and not loaded.shadow and not worker.local.is_dead(digest):
+    if saved is None or not saved.stored or loaded.shadow or worker.local.is_dead(digest):
+        return
+    if walk.level >= 3:
+        world.promises.violate("I19", "data that is written while there is no store and no copy is kept")
+    if not is_unknown:
         world.promises.has_appended(task, digest, known, number)
 
 
@@ -344,6 +352,8 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
     )
     task.notes["new"] = target.digest
     world.promises.increments[target.digest] += world.promises.increments[origin.digest]
+    shown = loaded.fields.get("translation", {})
+    world.promises.counted[target.digest] = int(shown.get("usage_count", b"0"))
     world.promises.replaces(origin.digest)
     saved = _save(world, task, worker, plan, walk)
     if saved is not None and not saved.ended:
@@ -570,6 +580,14 @@ def _check_sums(world: World) -> None:
                         world.promises.violate("merge", "an addition was made twice")
 
 
+def _kept(world: World, slot: str) -> None:
+    """Redis has every entry that was acknowledged, whatever it has lost (I25)."""
+    sid = world.slots[slot].sid
+    record = world.cluster.primary.own(Key("translation", sid.digest)) if sid else None
+    if sid and world.promises.appended[sid.digest] - set(as_list(record.fields.get(LIST)) if record else []):
+        world.promises.violate("I25", "what this host holds was not given back to a Redis that had lost it")
+
+
 def _check_data(world: World) -> None:
     """What was acknowledged as lasting is there, or the package has said that it is not (I16 to I20)."""
     promises, primary = world.promises, world.cluster.primary
@@ -584,9 +602,20 @@ def _check_data(world: World) -> None:
             row = world.tables.row(sid.digest)
             if sid is not slot.sid or (row is not None and row.state is not RowState.VALID):
                 continue
+            if promises.is_calm and world.cluster.is_whole and not cleared:
+                _check_last(world, sid.digest, record.fields if record else {})
             missing = promises.appended.get(sid.digest, set()) - set(there) - cleared
             if missing and not reported and promises.is_calm and world.cluster.is_whole:
                 promises.violate("I17", f"{len(missing)} acknowledged entries are not there, and none is reported")
+
+
+def _check_last(world: World, digest: str, there: Mapping[str, Any]) -> None:
+    """Of a key that was set without being read, the last value; of a counter, everything that was added."""
+    last = world.promises.last.get(digest)
+    if last is not None and there.get("source_lang") != last:
+        world.promises.violate("I17", "another value than the last one is there, of a key that was not read")
+    if int(there.get("usage_count", b"0")) < world.promises.counted.get(digest, 0):
+        world.promises.violate("I18", "an addition that was acknowledged is not there")
 
 
 EVENTS: dict[str, Callable[..., object]] = {
@@ -617,5 +646,6 @@ EVENTS: dict[str, Callable[..., object]] = {
     "crash": _crash,
     "lose": _lose,
     "rest": _rest,
+    "kept": _kept,
     "heal": _heal,
 }

@@ -18,7 +18,7 @@ from flask_langpont_session.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.leases import DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.records import Loaded, Verdict
 from flask_langpont_session.serializer import encode
-from flask_langpont_session.stores.base import AuthRow, ErrorClass, RowState
+from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, RowState
 from flask_langpont_session.stores.fence import Canary
 from flask_langpont_session.stores.redis_records import AuthEntry
 from flask_langpont_session.walk import Walk
@@ -148,6 +148,10 @@ class Promises:
         self.increments: dict[str, int] = defaultdict(int)
         self.appended: dict[str, set[int]] = defaultdict(set)
         """Session → what requests were told is kept."""
+        self.last: dict[str, bytes] = {}
+        """Session → the value of a key that was set last, without being read."""
+        self.counted: dict[str, int] = defaultdict(int)
+        """Session → what was added, as requests were told."""
         self.cleared: dict[str, set[int]] = {}
         """Session → what was there when a visitor cleared it."""
         self.written: dict[str, set[int]] = defaultdict(set)
@@ -297,11 +301,19 @@ class Promises:
         gone = was - now - self.cleared.get(digest, set())
         if merges and gone and self.is_calm and self.cluster.is_whole:
             self.violate("I16", f"a merge has destroyed {len(gone)} entries of a list")
+        if self.tasks.is_late and gone:
+            self.violate("I16", "a command that arrived late has destroyed entries of a list")
 
     def has_appended(self, task: Task, digest: str, known: Iterable[int], number: int) -> None:
         """A request was told that its entry is kept."""
         self.appended[digest].add(number)
         self.written[digest] |= {*known, number}
+
+    def has_set(self, digest: str, change: CategoryChange) -> None:
+        """A request was told that its change of ``translation`` is kept."""
+        self.counted[digest] += sum(change.increments.values())
+        if "source_lang" in change.sets:
+            self.last[digest] = change.sets["source_lang"]
 
     def clears(self, digest: str) -> None:
         """A visitor begins to clear its session."""
@@ -625,6 +637,11 @@ class Unchecked:
         self.census: Counter[str] = Counter()
         self.signed_in: set[str] = set()
         self.increments: dict[str, int] = defaultdict(int)
+        self.counted: dict[str, int] = defaultdict(int)
+        self.appended: dict[str, set[int]] = defaultdict(set)
+        self.last: dict[str, bytes] = {}
+        self.cleared: dict[str, set[int]] = {}
+        self.is_calm = False
         self.workers: dict[str, Any] = {}
         self.hosts: dict[str, Any] = {}
 

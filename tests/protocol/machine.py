@@ -99,7 +99,12 @@ class WorldMachine(RuleBasedStateMachine):
         """Rights come and go."""
         self._do(f"{label}{name} {worker} {slot}")
 
-    @rule(label=stepped, worker=workers, slot=slots, name=st.sampled_from(("write", "blind", "add", "visit")))
+    @rule(
+        label=stepped,
+        worker=workers,
+        slot=slots,
+        name=st.sampled_from(("write", "append", "clear", "blind", "add", "visit")),
+    )
     def changes_data(self, label: str, worker: str, slot: str, name: str) -> None:
         """Somebody works."""
         self._do(f"{label}{name} {worker} {slot}")

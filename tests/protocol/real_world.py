@@ -396,5 +396,6 @@ class RealWorld(World):
                 for key in client.keys("session:auth:{*}"):
                     live, version = client.hmget(key, "@live", "@v")
                     digest = key.decode().removeprefix("session:auth:{").removesuffix("}")
-                    found[digest] = (True, int(version)) if live == b"1" else (False, 0)
+                    if live is not None:  # of a visitor it is plain data
+                        found[digest] = (True, int(version)) if live == b"1" else (False, 0)
         return found

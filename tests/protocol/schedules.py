@@ -543,40 +543,136 @@ KEPT = (
         """,
     ),
     _kept(
-        "base of a merge",
-        "merge",
+        "what could not be read is not replaced",
+        "I16",
         """
         sign_in w0 alice s0
-        write w2 s0
-        read w0 s0
-        cut h0 A
-        write w0 s0             # waits in the journal
-        pass 2000
-        write w2 s0
+        append w0 s0
+        cut h1 A
+        cut h1 B
+        read w2 s0
+        append w2 s0            # this host has never seen the list
         join_all
         settle
         """,
     ),
     _kept(
-        "additions are claimed",
+        "what was written since is not replaced",
+        "I16",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        append w2 s0
+        cut h0 A
+        cut h0 B
+        read w0 s0
+        append w0 s0            # made from a list that is older than what comes to Redis next
+        append w2 s0
+        join_all
+        settle
+        """,
+    ),
+    _kept(
+        "written since: the field, not its category",
+        "I17",
+        """
+        sign_in w0 alice s0
+        cut h0 A
+        cut h0 B
+        read w0 s0
+        write w0 s0             # waits in the journal
+        append w2 s0            # another key of the category
+        join_all
+        heal
+        """,
+    ),
+    _kept(
+        "one order",
+        "I18",
+        """
+        sign_in w0 alice s0
+        add w0 s0
+        add w0 s0
+        read w1 s0
+        tick all
+        cut w0 A
+        cut w0 B
+        read w0 s0
+        renew w0 s0             # the counter waits in the journal, under the new id
+        add w1 s0
+        join_all
+        heal
+        """,
+    ),
+    _kept(
+        "levels that keep nothing",
+        "I19",
+        """
+        sign_in w0 alice s0
+        read w0 s0
+        cut w0 A
+        cut w0 B
+        database down
+        append w0 s0
+        """,
+    ),
+    _kept(
+        "wipes are merged",
+        "I20",
+        """
+        visit w0 s0
+        append w0 s0
+        cut h0 A
+        cut h0 B
+        clear w0 s0
+        join_all
+        heal
+        """,
+    ),
+    _kept(
+        "what was lost is given back",
+        "I25",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        tick all
+        flush
+        pass 6000
+        tick all
+        settle
+        kept s0
+        """,
+    ),
+    _kept(
+        "additions are counted once",
         "merge",
         """
         sign_in w0 alice s0
         tick all
-        full primary on
-        add w0 s0               # waits in the journal
-        full primary off
-        a: tick w1
+        a: add w0 s0
         step a
         step a
         step a
-        step a
-        step a
-        step a
-        step a                  # w1 has just brought it home
-        crash w1
-        tick w0
+        step a                  # Redis has it
+        give_up a               # its answer is lost
+        tick all
         heal
+        """,
+    ),
+    _kept(
+        "late commands do nothing",
+        "I16",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        a: append w0 s0
+        step a
+        step a
+        step a
+        give_up a               # on its way to Redis
+        settle
+        append w2 s0
+        arrive 0
         """,
     ),
     _kept(

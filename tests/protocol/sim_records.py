@@ -203,10 +203,10 @@ class SimMerge:
         """None: that is not known."""
         if name in self.record.lately:
             author, stamp, lag = self.record.lately[name]
-            at = stamp - lag * 1000 if by_time else stamp
-            return at > moment and author != self.id and author not in doubts
-        horizon = self._horizon - self._lag * 1000 if by_time else self._horizon
-        if horizon <= moment or self._author in doubts:
+            is_later = stamp - lag * 1000 >= moment if by_time else stamp > moment
+            return is_later and author != self.id and author not in doubts
+        is_known = self._horizon - self._lag * 1000 < moment if by_time else self._horizon <= moment
+        if is_known or self._author in doubts:
             return False
         return True if name not in self.record.old and self._author == WIPED else None
 
@@ -239,8 +239,10 @@ class SimMerge:
             if not is_ours and self.written_since(name, step.moment, step.doubts, by_time=True) is False:
                 record.put(name, None, self.id)
                 record.lately.pop(name, None)
-        record.horizon, record.author = record.stamp, WIPED
-        record.lag = record.lag_of(step.moment)
+        latest = step.moment
+        if record.author == WIPED:
+            latest = max(latest, record.horizon - record.lag * 1000)
+        record.horizon, record.author, record.lag = record.stamp, WIPED, record.lag_of(latest)
         self.changes = True
         return Outcome.APPLIED
 

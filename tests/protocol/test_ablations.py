@@ -19,7 +19,8 @@ LOAD_BEARING = {
     "dead absorbs", "tombstone instead of DEL", "local tombstone", "read repair", "epochs", "guard of writes",
     "compare-and-set in Redis", "compare-and-set in the database", "compare-and-set of a change of id",
     "journal", "journal of log out everywhere", "reconciler", "rows changed since an incident",
-    "push of what Redis missed", "base of a merge", "additions are claimed", "rights do not wait", "budget",
+    "push of what Redis missed", "additions are counted once", "late commands do nothing", "rights do not wait",
+    "budget",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

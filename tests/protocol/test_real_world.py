@@ -119,7 +119,11 @@ def records(world: World) -> dict[str, tuple[bool, int]]:
     if not primary.alive:
         return {}
     found = {key.digest: primary.get(key) for key in primary.data if key.category == AUTH and not key.shadow}
-    live = {digest: (is_live(record), record.fields["@v"]) for digest, record in found.items() if record}
+    live = {
+        digest: (is_live(record), record.fields["@v"])
+        for digest, record in found.items()
+        if record and "@live" in record.fields  # of a visitor it is plain data
+    }
     return {digest: (is_alive, version if is_alive else 0) for digest, (is_alive, version) in live.items()}
 
 

@@ -36,17 +36,23 @@ end
 record.notes = true  -- of each field, when it was acknowledged
 
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
--- by_time: acknowledged after it, else merged.
+-- by_time: acknowledged then or after it, else merged after it.
 local horizon, horizon_lag, horizon_author = record.horizon, record.lag, record.author  -- without what is wiped here
 local counted = record.additions  -- without what is added here: one request may have made several under its id
 local function written_since(name, moment, by_time, doubtful)
   local author, stamp, lag = written_lately(record, name)
   if stamp then
-    local at = by_time and stamp - lag * 1000 or stamp
-    return at > moment and author ~= id and not string.find(doubtful, author, 1, true)
+    local is_later = stamp > moment
+    if by_time then
+      is_later = stamp - lag * 1000 >= moment
+    end
+    return is_later and author ~= id and not string.find(doubtful, author, 1, true)
   end
-  local until_then = by_time and horizon - horizon_lag * 1000 or horizon
-  if until_then <= moment or string.find(doubtful, horizon_author, 1, true) then
+  local is_known = horizon <= moment
+  if by_time then
+    is_known = horizon - horizon_lag * 1000 < moment
+  end
+  if is_known or string.find(doubtful, horizon_author, 1, true) then
     return false
   end
   return not record.old[name] and horizon_author == WIPED or nil
@@ -81,8 +87,11 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
         forget_lately(record, field)
       end
     end
-    local stamp = next_stamp(record)
-    record.horizon, record.lag, record.author = stamp, lag_of(moment, stamp), WIPED
+    local stamp, latest = next_stamp(record), moment
+    if record.author == WIPED then
+      latest = math.max(moment, record.horizon - record.lag * 1000)
+    end
+    record.horizon, record.lag, record.author = stamp, lag_of(latest, stamp), WIPED
     changes = true
     return APPLIED
   end
