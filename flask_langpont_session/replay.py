@@ -92,6 +92,7 @@ class Replay:
         self._turn = threading.RLock()
         self._incidents: dict[str, float] = {}
         self._next_renewal = 0.0
+        self._is_settling = False
         self._next_drain = 0.0
         self._announced: Mapping[str, int] = {}
         self._announced_at = -math.inf
@@ -141,7 +142,7 @@ class Replay:
     @property
     def has_incidents(self) -> bool:
         """Whether anything is still to be brought to Redis because of an incident."""
-        return bool(self._incidents)
+        return bool(self._incidents) or self._is_settling
 
     # -- the work ----------------------------------------------------------------------------------------------------
 
@@ -222,6 +223,7 @@ class Replay:
             return
         with self._lock:
             since = {shard: at for shard, at in sorted(self._incidents.items()) if shard in shards}
+            self._is_settling = bool(since)
             for shard in since:
                 del self._incidents[shard]  # one that is noticed from here on is another one
         if not since:
@@ -230,6 +232,7 @@ class Replay:
         if not self._with_stores(lambda: self.reconciler.settle_changes(ms_ago, tuple(since))):
             for shard, moment in since.items():
                 self.incident_since(moment, [shard])
+        self._is_settling = False
 
     def _give_back(self, shards: frozenset[str], database: bool, seconds: float) -> bool:
         """Give Redis what this worker has of sessions, where it lost them. Whether nothing more can be done at once."""

@@ -24,7 +24,7 @@ def wait_for_monitors() -> None:
     for monitor in list(forks._renewals):
         if isinstance(monitor, Monitor) and not monitor._stopping and _is_real(monitor):
             monitor.ensure_started()
-            while not monitor.has_looked or monitor.replay.has_incidents:
+            while not monitor.has_looked or monitor.replay.has_incidents or monitor.replay.gives_back:
                 assert time.monotonic() < deadline, "the monitor does not come to rest"
                 time.sleep(0.005)
 

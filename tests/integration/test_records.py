@@ -37,7 +37,7 @@ from .test_redis_store import DIGEST, EMPTY, LIFE, Redis, key
 
 WAIT = 2.0
 LIMITS = Limits(256, 65_536, EMPTY)
-WIPED, TRIMMED = "*wiped*", "-------"
+WIPED, BEGUN, TRIMMED = "*wiped*", "*begun*", "-------"
 CONFLICT, APPLIED, LARGE, IN_DOUBT, NO_NUMBER = Outcome
 SECOND, HOUR = 1_000_000, 3_600_000_000
 """Microseconds, as stamps are."""
@@ -304,8 +304,17 @@ def test_what_was_written_lately_takes_no_more_room_the_more_it_is(store: RedisS
     assert kept == names[len(names) - len(kept) :]
     assert len(kept) == 400 // (max(length, 2) + 31)
     dropped = len(names) - len(kept)
-    assert (found.horizon, found.author) == ((stamps[dropped - 1], TRIMMED) if dropped else (first, "write.1"))
+    assert (found.horizon, found.author) == ((stamps[dropped - 1], BEGUN) if dropped else (first, "write.1"))
     assert_counted(client)
+
+
+def test_what_is_dropped_after_a_wipe_leaves_no_word_of_the_beginning(store: RedisStore, client: Any) -> None:
+    """Of a record that began from nothing that is remembered, of one that was wiped it is not."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    stamp(store, "write.2", wipe=True)
+    for number in range(30):
+        stamp(store, "write.3", sets={f"field{number}": b"1"})
+    assert meta(client).author == TRIMMED
 
 
 def test_one_write_of_many_fields_is_noted_as_far_as_there_is_room(store: RedisStore, client: Any) -> None:
@@ -313,7 +322,7 @@ def test_one_write_of_many_fields_is_noted_as_far_as_there_is_room(store: RedisS
     stamp(store, "write.1", sets={"a": b"1"})
     second = stamp(store, "write.2", sets={f"field{number:02}": b"1" for number in range(100)}, deletes={"a"})
     found = meta(client)
-    assert (found.horizon, found.author) == (second, TRIMMED)
+    assert (found.horizon, found.author) == (second, BEGUN)
     names = [f"field{number:02}" for number in range(91, 100)] + ["a"]
     assert found.lately == tuple((name, "write.2", second, 0) for name in names)
 
@@ -329,7 +338,7 @@ def test_after_an_hour_a_field_is_not_noted_any_more(store: RedisStore, client: 
     stamp(store, "write.4", sets={"d": b"1"})
     found = meta(client)
     assert [name for name, *_ in found.lately] == ["c", "d"]
-    assert (found.horizon, found.author) == (old.lately[0][2], TRIMMED)
+    assert (found.horizon, found.author) == (old.lately[0][2], BEGUN)
 
 
 @pytest.mark.parametrize("name", ["a\1b", "\1", "\1\1", "a\1write.1" + "1" * 16, "日本\1語", "%a(.-)[", "a b", "-"])
@@ -488,7 +497,7 @@ def test_what_is_not_remembered_is_unknown(store: RedisStore, client: Any) -> No
     first = stamp(store, "write.1", sets={"a": b"1"})
     for number in range(30):
         last = stamp(store, "write.2", sets={f"field{number}": b"1"})
-    assert meta(client).author == TRIMMED
+    assert meta(client).author == BEGUN
     assert outcomes(
         store,
         put("a", b"9", first),  # though it was not written since
