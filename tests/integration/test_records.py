@@ -582,8 +582,8 @@ def test_several_steps_are_judged_one_by_one(store: RedisStore, client: Any) -> 
 @pytest.mark.parametrize("mode", [SINCE, TIME])
 def test_what_this_merge_has_just_written_is_no_write_by_another(store: RedisStore, client: Any, mode: str) -> None:
     """Two steps for one field are applied one after the other."""
-    first = stamp(store, "write.1", sets={"a": b"1"})
-    assert outcomes(store, put("a", b"2", first, mode=mode), put("a", b"3", first, mode=mode)) == [APPLIED, APPLIED]
+    moment = stamp(store, "write.1", sets={"a": b"1"}) + 1
+    assert outcomes(store, put("a", b"2", moment, mode=mode), put("a", b"3", moment, mode=mode)) == [APPLIED, APPLIED]
     assert data(client) == {"a": "3"}
     assert [name for name, *_ in meta(client).lately] == ["a"]
 
@@ -659,9 +659,9 @@ def test_a_sum_has_the_moment_of_its_last_addition(store: RedisStore, client: An
 
 def test_a_kept_wipe_takes_what_was_there_and_keeps_what_was_written_since(store: RedisStore, client: Any) -> None:
     """I20: the user cleared the session in the outage; what another host wrote after that stays."""
-    first = stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
+    moment = stamp(store, "write.1", sets={"a": b"1", "b": b"1"}) + 1
     stamp(store, "write.2", sets={"b": b"2"}, increments={"n": 5})
-    assert outcomes(store, wipe(first)) == [APPLIED]
+    assert outcomes(store, wipe(moment)) == [APPLIED]
     assert data(client) == {"b": "2", "n": "5"}
     assert_counted(client)
     assert outcomes(store, wipe(9 * 10**15)) == [APPLIED]
@@ -672,7 +672,7 @@ def test_a_kept_wipe_takes_what_was_there_and_keeps_what_was_written_since(store
 def test_what_follows_a_wipe_is_applied(store: RedisStore, client: Any) -> None:
     """Whatever its moment and its base: when it was written the wipe had been acknowledged."""
     stamp(store, "write.1", sets={"a": b"1", "b": b"1", "c": b"1", "n": b"7"})
-    moment = stamp(store, "write.2", sets={"b": b"2"})
+    moment = stamp(store, "write.2", sets={"b": b"2"}) + 1
     merged = merge(
         store,
         wipe(moment),
