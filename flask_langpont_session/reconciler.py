@@ -437,8 +437,8 @@ class Reconciler:
             for digest, _ in dead:
                 self._repository.local.kill(digest)
             live = [(row, _life_of(row)) for row in rows if row.state is RowState.VALID]
-            # Their data stays until it runs out, or the host that ended them removes it: the journal of another host may
-            # still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
+            # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
+            # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
             self._redis.settle(live, dead, (AUTH,), stamp_ms=stamp_ms, timeout=_TIMEOUT)
             if reached is None:
                 return True

@@ -99,6 +99,8 @@ AS_BEFORE: Mapping[str, Any] = {**UNSEEN, "translation": "primary", "ui": "prima
 """Nobody notices anything."""
 EMPTIED: Mapping[str, Any] = {**UNSEEN, "translation": "nothing", "ui": "nothing", "loses": EVERYTHING}
 """Everything but auth, which the database has, is as for a new visitor."""
+REFILLED: Mapping[str, Any] = {**EMPTIED, "translation": "copy", "loses": frozenset({"ui"})}
+"""Redis has nothing any more; the workers notice and give their copies back."""
 READ_ONLY: Mapping[str, Any] = {"classes": REFUSED, "translation": "primary", "ui": "primary"}
 """Writes fail, reads go on."""
 WITHOUT_BOTH: Mapping[str, Any] = {"level": 2, "lost": BOTH, "translation": "local", "ui": "default"}
@@ -127,7 +129,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(10, "idle connections closed", faults.idle_connections_closed, **AS_BEFORE),
     Row(11, "another service on the port", faults.wire(garbage(HTTP), "primary")),
     Row(12, "killed, comes back empty", faults.killed, loses=frozenset({"ui"})),
-    Row(13, "restarted fast, empty", faults.restarted, **EMPTIED),
+    Row(13, "restarted fast, empty", faults.restarted, **REFILLED),
     Row(14, "restarted with old data", faults.restarted_with_old_data),
     Row(15, "loading", faults.loading, classes=BUSY, engines=VALKEY_AND_REDIS),
     Row(16, "read-only after a failover", faults.demoted, **READ_ONLY),
@@ -148,7 +150,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(34, "name that takes its time", names.unresolved(slow=True, anew=True), **NAMED, pays=TIME_OUT),
     Row(34, "name that is not known any more", names.unresolved(slow=False, anew=False), **AS_BEFORE, **NAMED),
     Row(35, "evicted", faults.lost_data(faults.evict, faults.evictions), **EMPTIED),
-    Row(36, "flushed", faults.lost_data(faults.flush, faults.flushes), **EMPTIED),
+    Row(36, "flushed", faults.lost_data(faults.flush, faults.flushes), **REFILLED),
     Row(37, "records of another type", faults.damaged(faults.of_another_type, faults.is_set_aside), **EMPTIED,),
     Row(38, "corrupt bytes", faults.damaged(faults.unreadable, faults.is_unreadable), **EMPTIED),
     Row(39, "value that is too big", faults.small_limit, **AS_BEFORE, write=413,

@@ -24,6 +24,9 @@ from .matrix_sql_faults import is_live
 ROUNDS = 5
 """Requests of each thread once the level is reached."""
 
+KEEPS_NOTHING = 3
+"""From this level on a write of priority high lasts for its request (I19)."""
+
 HANG_SECONDS = 20.0
 """A request that takes longer hangs. No figure: the machine may be busy."""
 
@@ -47,6 +50,7 @@ class Proof:
         self.leaver = Visitor(self.site)
         self.newcomer = Visitor(self.site)
         self.visitors = [*self.readers, self.leaver, self.newcomer]
+        self.dropped: set[str] = set()  # texts written at a level that keeps nothing
         self.is_rewritten = False  # what was lost is there again, since all is well
 
     # -- the parts in their order ----------------------------------------------------------------------------------
@@ -117,12 +121,15 @@ class Proof:
     def act(self) -> None:
         """Write, count, sign out, sign in."""
         for reader in self.readers:
-            theme = reader.values["theme"]
+            theme, text = reader.values["theme"], reader.values["text"]
             if not self.row.flickers:
                 self._write(reader, "theme")
             if self.row.level:
                 reader.values["theme"] = theme  # medium lasts for the request
             self._write(reader, "text")
+            if self.row.level >= KEEPS_NOTHING:
+                self.dropped.add(reader.values["text"])
+                reader.values["text"] = text  # and so does high
             if reader.is_user and self.row.auth in KEPT:
                 self._write(reader, "token")
             self._count(reader)
@@ -165,7 +172,12 @@ class Proof:
         """Level 0: what was written is there, who left is gone, and nobody else is."""
         for reader in self.readers:
             gone = {"ui": None} if "ui" in self.row.loses and not self.is_rewritten else {}
-            assert reader.read().shown == {"level": 0, **reader.everything, **gone}
+            shown = reader.read().shown
+            assert shown is not None
+            if self.row.level >= KEEPS_NOTHING:  # the text before the fault, or one on the way to that level
+                assert shown["translation"] in reader.seen_values - self.dropped
+                reader.values["text"] = shown["translation"]
+            assert shown == {"level": 0, **reader.everything, **gone}
         if not self.row.loses:
             self._assert_counted()
         assert self._user(self.leaver.read()) is None
@@ -201,22 +213,34 @@ class Proof:
         assert answer.shown is not None
         allowed = (0, self.row.level, self.row.level + 1) if self.row.flickers else (self.row.level,)
         assert answer.shown["level"] in allowed
-        assert answer.shown == {"level": answer.shown["level"], **dict(self._expected(reader))}
+        self._assert_is_one_of(
+            answer, {category: list(self._allowed(reader, category)) for category in reader.everything}
+        )
 
-    def _expected(self, reader: Visitor) -> Iterator[tuple[str, object]]:
-        substitutes: Mapping[str, object] = {
-            "default": DEFAULT_THEME, "nothing": None, "journal": None, "anonymous": [None, None],
-        }  # fmt: skip
-        for category, own in reader.everything.items():
-            source = getattr(self.row, category)
-            is_shown = source in KEPT or self.is_rewritten or (source == "journal" and reader.has_written)
-            yield category, own if is_shown else substitutes[source]
+    def _allowed(self, reader: Visitor, category: str) -> Iterator[object]:
+        """What a page may show of a category when the level is reached."""
+        source, own = getattr(self.row, category), reader.everything[category]
+        if source in KEPT or self.is_rewritten:
+            yield own
+        elif source == "journal":  # a text that was written on the way to this level, if there was time for one
+            yield None
+            yield from reader.seen_values - self.dropped
+        elif source == "copy":  # as soon as a worker has given it back
+            yield None
+            yield own
+        else:
+            yield {"default": DEFAULT_THEME, "nothing": None, "anonymous": [None, None]}[source]
 
     def _assert_only_own(self, reader: Visitor, answer: Answer) -> None:
         """On the way to the level: what is shown is the visitor's own, or what the row puts in its place."""
+        allowed = {category: [own, *self._allowed(reader, category)] for category, own in reader.everything.items()}
+        self._assert_is_one_of(answer, allowed)
+
+    @staticmethod
+    def _assert_is_one_of(answer: Answer, allowed: Mapping[str, list[object]]) -> None:
         shown = answer.shown or {}
-        for category, expected in self._expected(reader):
-            assert shown[category] in (reader.everything[category], expected), (category, answer)
+        for category, values in allowed.items():
+            assert shown[category] in values, (category, answer)
 
     def _assert_identity(self, visitor: Visitor, answer: Answer) -> None:
         assert answer.shown is not None

@@ -178,7 +178,6 @@ class Visitor:
         self.cookie: str | None = None
         self.answers: list[Answer] = []
         self.counted = 0
-        self.has_written = False
         self.values = {name: f"{name}-{secrets.token_hex(8)}" for name in ("user", "token", "text", "theme")}
         self.seen_values = set(self.values.values())
         self.is_signed_in = False
@@ -194,7 +193,6 @@ class Visitor:
         self.count()
         assert self.read().shown == {"level": 0, **self.everything}
         self.answers.clear()
-        self.has_written = False
 
     @property
     def everything(self) -> dict[str, Any]:
@@ -230,7 +228,6 @@ class Visitor:
         answer = self.send("POST", "/write", {_KEYS[name]: value})
         if answer.status == 200:
             self.values[name] = value
-            self.has_written |= name == "text"
         return answer
 
     def count(self) -> Answer:
