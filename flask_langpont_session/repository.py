@@ -519,6 +519,8 @@ class SessionRepository:
             but nothing that lasts is made of it.
         :raises StoreError: the database did not answer, or others were faster every time.
         """
+        if not walk.can(DATABASE, WRITE):  # nor is there a reason to read
+            raise walk.gave_up(DATABASE, "BreakerOpen")
         current: AuthRow | None = row if is_confirmed else self._present(row, walk)
         for _ in range(_UPDATE_TRIES):
             if current is None or current.state is not RowState.VALID:
@@ -537,6 +539,8 @@ class SessionRepository:
         return current
 
     def _reload(self, digest: str, walk: Walk, idle_seen: int | None = None) -> AuthRow | None:
+        if not walk.can(DATABASE, READ):
+            raise walk.gave_up(DATABASE, "BreakerOpen")
         return walk.ask(
             DATABASE,
             READ,

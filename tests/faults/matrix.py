@@ -36,6 +36,7 @@ class Row:
     :param cause: what makes it happen, and shows that it did.
     :param store: which store fails.
     :param classes: as what its failures are recorded.
+    :param meanwhile: as what some of them may be recorded, too, if a call meets the moment of the fault.
     :param lost: the stores that requests do not ask in the end, for writing at least.
     :param level: that is reached.
     :param auth: where the user, `translation` and `ui` come from at that level.
@@ -56,6 +57,7 @@ class Row:
     cause: Cause
     store: str = "primary"
     classes: frozenset[str] = frozenset({"unreachable"})
+    meanwhile: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset({"primary"})
     level: int = 1
     auth: str = "database"
@@ -129,7 +131,8 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(10, "idle connections closed", faults.idle_connections_closed, **AS_BEFORE),
     Row(11, "another service on the port", faults.wire(garbage(HTTP), "primary")),
     Row(12, "killed, comes back empty", faults.killed, loses=frozenset({"ui"})),
-    Row(13, "restarted fast, empty", faults.restarted, **REFILLED),
+    Row(13, "restarted fast, empty", faults.restarted, **{**REFILLED, "pays": REFUSAL},
+        meanwhile=frozenset({"unreachable"})),
     Row(14, "restarted with old data", faults.restarted_with_old_data),
     Row(15, "loading", faults.loading, classes=BUSY, engines=VALKEY_AND_REDIS),
     Row(16, "read-only after a failover", faults.demoted, **READ_ONLY),

@@ -26,7 +26,7 @@ from flask import Flask  # noqa: E402
 from flask_langpont_session import LangPontSession  # noqa: E402
 from flask_langpont_session.extension import state_of  # noqa: E402
 from flask_langpont_session.stores import journal_file  # noqa: E402
-from tests.integration.behind import digest  # noqa: E402
+from tests.integration.behind import digest, is_home  # noqa: E402
 from tests.integration.conftest import add_views  # noqa: E402
 from tests.topologies.conftest import PATIENT  # noqa: E402
 
@@ -84,6 +84,7 @@ def live(app: Flask, name: str) -> None:
     say(name, "degraded")
     wait(lambda: all_of_them(until(0)))
     wait(lambda: all_of_them(lambda user, browser: bool(browser.get("/get/input_text").json["value"] == user)))
+    wait(lambda: is_home(app))
     say(name, "home")
 
 

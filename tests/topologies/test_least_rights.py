@@ -229,7 +229,7 @@ def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
         assert StoreRecovered not in map(type, events)
         assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
         assert user.get("/get/input_text").json["value"] == "during"
-        assert "identity_refused" in caplog.text and f"+{right} is missing" in caplog.text
+        assert "identity refused" in caplog.text and f"+{right} is missing" in caplog.text
         assert data <= set(client.keys("session:*:{*")) <= before
         change(server, f"+{right}")
         wait_until_home(app)
