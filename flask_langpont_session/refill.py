@@ -31,7 +31,8 @@ _CLOCKS_APART_US = 1_000_000
 """Microseconds by which the clock of a server may be behind that of the one before."""
 
 _MOST_FAILURES = 10
-"""Times that some copies are tried before they are left: what refuses them must not keep all others waiting."""
+"""Times that some copies are tried before they are left: what refuses them must not keep all others waiting. If it was
+their server that did not answer, they are given back when it does."""
 
 
 class Refill:
@@ -57,6 +58,7 @@ class Refill:
         self._wanted: set[str] = set()
         self._well_until_us: dict[str, int] = {}
         self._unverified: set[str] = set()
+        self._left: set[str] = set()
         self._waiting: Iterator[SharedCopy] | None = None
         self._failures = 0
         self._given = 0
@@ -83,8 +85,20 @@ class Refill:
 
         :param shards: those of Redis that answer; `database`: it answers.
         """
+        self._want_again(shards)
         wanted = self._wanted | (self._unverified if database else set())
         return self._waiting is not None or not wanted.isdisjoint(shards)
+
+    def _want_again(self, shards: Collection[str]) -> None:
+        """What was left because a shard did not answer is wanted after all, and so is what was tried together with it.
+        Of a shard that is no more, such as the slots that had none, any may have the sessions by now."""
+        with self._lock:
+            if not self._left.issubset(shards):
+                self._wanted |= self._left
+                self._left = set()
+            known = set(self._repository.health.shards)
+            if not self._wanted | self._unverified <= known:
+                self._wanted, self._unverified = known, set()
 
     def run(self, shards: Set[str], database: bool, end: float) -> bool:
         """Give back as much as there is time for; what was in use lately comes first.
@@ -100,7 +114,7 @@ class Refill:
                 self._waiting = None
                 log.info("%d categories of sessions were given back to Redis, or were there", self._given)
                 break
-            self._try(batch, database)
+            self._try(self._reached(batch, shards), database)
             if self._clock() >= end:
                 return False
         return True
@@ -114,6 +128,13 @@ class Refill:
             self._given = 0
             self._waiting = chain(self._waiting or (), self._copies(begun))
 
+    def _reached(self, batch: Sequence[SharedCopy], shards: Set[str]) -> list[SharedCopy]:
+        """Those whose shards answer. The others' are asked again when they do, as a whole."""
+        locate = self._repository.health.locate
+        with self._lock:
+            self._wanted |= {locate(copy.digest) for copy in batch} - shards
+        return [copy for copy in batch if locate(copy.digest) in shards]
+
     def _try(self, batch: Sequence[SharedCopy], database: bool) -> None:
         try:
             self._give_back(batch, database)
@@ -124,6 +145,8 @@ class Refill:
                 self._waiting = chain(batch, self._waiting or ())
             else:
                 self._failures = 0
+                with self._lock:
+                    self._left |= {self._repository.health.locate(copy.digest) for copy in batch}
                 log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
             raise
 

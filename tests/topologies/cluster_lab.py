@@ -141,12 +141,13 @@ class Cluster:
     def is_whole(self) -> bool:
         """Whether all nodes agree on who has what, and every replica follows."""
         try:
-            maps = {str(self._map(node)) for node in self.nodes if all(len(part) == 4 for part in self._map(node))}
+            maps = [self._map(node) for node in self.nodes]
             infos = [self.says(node, "INFO", "replication") for node in self.nodes]
             ok = all("cluster_state:ok" in str(self.says(node, "CLUSTER", "INFO")) for node in self.nodes)
         except redis.RedisError:
             return False
-        if len(maps) != 1:
+        # A node may not name each replica yet.
+        if any(one != maps[0] for one in maps) or any(len(part) != 4 for part in maps[0]):
             return False
         following = [info for info in infos if info["role"] == "slave" and info["master_link_status"] == "up"]
         return ok and len(following) == SHARDS

@@ -1,0 +1,110 @@
+"""Giving back what Redis lost while some of its shards do not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.refill import _MOST_FAILURES, Refill
+from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.stores.redis_records import Merged, Restore
+
+COPY = CategoryCopy(5, {"lang": b'"ja"'})
+
+
+class Shards:
+    """The primary and its health: some shards. A session lies on that which its digest begins with, if it is there."""
+
+    def __init__(self) -> None:
+        self.shards: tuple[str, ...] = ("a", "b")
+        self.dead: set[str] = set()
+        self.given: set[str] = set()
+
+    def locate(self, digest: str) -> str:
+        return digest[0] if digest[0] in self.shards else ""
+
+    def auths(self, digests: Sequence[str], *, timeout: float) -> list[Any]:
+        return []
+
+    def merge_all(self, wanted: Sequence[Restore], **_: Any) -> list[Merged]:
+        if self.dead & {self.locate(restore.digest) for restore in wanted}:
+            raise StoreError("primary", ErrorClass.UNREACHABLE, "ConnectionError")
+        self.given |= {restore.digest for restore in wanted}
+        return [Merged("merged")] * len(wanted)
+
+
+@pytest.fixture
+def shards() -> Shards:
+    return Shards()
+
+
+@pytest.fixture
+def refill(shards: Shards) -> Refill:
+    """Of a worker that holds copies of visitors' sessions on two shards, both of which lost all."""
+    held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
+    repository: Any = SimpleNamespace(
+        local=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
+        health=shards,
+        journal=SimpleNamespace(shared_copies=lambda limit, after: {}),
+        primary=shards,
+        settings=SimpleNamespace(life=None),
+        life_of=lambda category, kind, life: 1000,
+        limits=None,
+    )
+    made = Refill(repository, lambda digests: pytest.fail("nobody is signed in"), clock=lambda: 0.0)
+    made.ask_for("a", 0)
+    made.ask_for("b", 0)
+    return made
+
+
+def run(refill: Refill, *shards: str) -> None:
+    """As the thread does it, with the shards that requests use."""
+    if refill.is_due(shards):
+        assert refill.run(set(shards), True, 1.0)
+
+
+def test_a_shard_that_fails_meanwhile_keeps_nobody_waiting(shards: Shards, refill: Refill) -> None:
+    """The others are given theirs at once, and it is given its own when it answers, however long that takes."""
+    shards.dead = {"b"}
+    with pytest.raises(StoreError):
+        run(refill, "a", "b")
+    for _ in range(2 * _MOST_FAILURES):
+        run(refill, "a")
+    assert shards.given == {"a1", "a2"}
+    assert refill.is_wanted
+    shards.dead = set()
+    run(refill, "a", "b")
+    assert shards.given == {"a1", "a2", "b1", "b2"}
+    assert not refill.is_wanted
+
+
+def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards, refill: Refill) -> None:
+    """What was tried together with it, too. Tries may follow each other faster than a breaker opens."""
+    shards.dead = {"b"}
+    for _ in range(_MOST_FAILURES):
+        with pytest.raises(StoreError):
+            run(refill, "a", "b")
+    run(refill, "a", "b")
+    assert not refill.is_wanted, "as far as anybody knows that shard is well, and refuses these"
+    run(refill, "a")
+    shards.dead = set()
+    run(refill, "a", "b")
+    assert shards.given == {"a1", "a2", "b1", "b2"}
+    assert not refill.is_wanted
+
+
+def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Shards, refill: Refill) -> None:
+    """Slots of a cluster that were given to nobody, and then to another shard."""
+    shards.dead = {"", "b"}
+    with pytest.raises(StoreError):
+        run(refill, "a", "b")
+    shards.shards = ("", "a")
+    run(refill, "a")
+    assert shards.given == {"a1", "a2"}
+    shards.shards, shards.dead = ("a", "b"), set()
+    run(refill, "a", "b")
+    assert shards.given == {"a1", "a2", "b1", "b2"}
+    assert not refill.is_wanted
