@@ -621,14 +621,14 @@ class Reconciler:
             return self._drop(group, Cause.DAMAGED_ROW)
         while row is not None:
             change = CategoryChange(life_ms=0)
-            for entry in group:
-                if not self._is_right(entry.field) and _may_apply(entry, row):
-                    change.put(entry.field, entry.value)
+            in_row = [entry for entry in group if not self._is_right(entry.field) and _may_apply(entry, row)]
+            for entry in in_row:
+                change.put(entry.field, entry.value)
             if not change or self._update(row, change):
-                applied = len(change.writes)
+                applied = len(in_row)
                 self._repository.recorder.count("merged_fields", applied)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
-                self._journal.forget_writes(group)
+                self._journal.forget_writes(group, in_row=in_row)
                 return set(group)
             row = self._push(row.digest)  # another one was faster: again, with what is there now
         return self._drop(group, Cause.SESSION_OVER)

@@ -21,6 +21,8 @@ from typing import NamedTuple
 from .base import ErrorClass, SharedCopy, StoreError
 from .generation import Generation
 from .journal_entries import (
+    FIELD,
+    Basis,
     Claim,
     Overlay,
     PendingCarry,
@@ -68,6 +70,8 @@ __all__ = [
 _IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
     OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies)
     OR EXISTS (SELECT 1 FROM outages) OR EXISTS (SELECT 1 FROM carries))"""
+
+_NOW_MADE_FROM = f"UPDATE writes SET base = ? WHERE {FIELD} AND seq > ? AND basis = ? AND moment = ? AND base IS ?"
 
 _REPLAY_WAIT = 5.0
 """Seconds for what no request waits for: giving up there means to do again what the stores have done already."""
@@ -419,17 +423,30 @@ class Journal:
 
         return self._file.transaction(mark, _REPLAY_WAIT, forced=False)
 
-    def forget_writes(self, entries: Iterable[PendingWrite], copies: Iterable[SharedCopy] = ()) -> Mapping[str, int]:
+    def forget_writes(
+        self,
+        entries: Iterable[PendingWrite],
+        copies: Iterable[SharedCopy] = (),
+        *,
+        in_row: Iterable[PendingWrite] = (),
+    ) -> Mapping[str, int]:
         """These are settled, one way or the other. A field that was written again since it was read from here stays.
 
+        :param in_row: those that are in a row of the database now. What took their place here meanwhile was made from
+            them: without that it would be a conflict with them.
         :param copies: what they became part of, for workers that do not see it yet: see :meth:`publish_copies`. There
             is room for it where the entries were.
         :return: as of :meth:`publish_copies`.
         """
         settled, shared = [(entry.seq,) for entry in entries], list(copies)
 
+        merged = [
+            (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in in_row
+        ]
+
         def forget(db: sqlite3.Connection) -> Mapping[str, int]:
             db.executemany("DELETE FROM writes WHERE seq = ?", settled)
+            db.executemany(_NOW_MADE_FROM, merged)
             return _put_copies(shared, db)
 
         return self._file.transaction(forget, _REPLAY_WAIT)

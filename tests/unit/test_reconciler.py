@@ -70,6 +70,7 @@ class Stores:
         self.pushed = "pushed"
         self.answers: dict[str, Merged | StoreError] = {}
         self.meanwhile: Callable[[], object] = lambda: None
+        self.during_update: Callable[[], object] = lambda: None
         self.unanswered: StoreError | None = None
         self.merges: list[Merge] = []
         self.write_ids: list[str] = []
@@ -169,6 +170,7 @@ class Stores:
 
     def update(self, digest: str, *, payload: Any, **rest: Any) -> AuthRow | None:
         self.tell("update", digest, payload)
+        self.during_update()
         if self.lost_races:
             self.lost_races -= 1
             self.rows[digest] = replace(self.rows[digest], version=rest["seen"] + 1)
@@ -988,6 +990,20 @@ def test_auth_is_merged_again_when_somebody_was_faster(host: Host) -> None:
     host.run()
     assert host.stores.rows[A].payload == {"daily_limit": b"5"}
     assert host.waiting() == {}
+
+
+def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself(host: Host) -> None:
+    """A locked database takes its time; what is written meanwhile was made from what is on its way."""
+    host.stores.rows[A] = row(A, payload={"daily_limit": b"0"})
+    host.write(A, "daily_limit", b"1", category="auth", moment=3, base=b"0")
+    values = iter([b"2"])
+    host.stores.during_update = lambda: [
+        host.write(A, "daily_limit", value, category="auth", moment=3, base=b"0") for value in values
+    ]
+    host.run()
+    host.run()
+    assert host.stores.rows[A].payload == {"daily_limit": b"2"}
+    assert (host.waiting(), host.losses()) == ({}, {})
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["other fields", "the same field"])
