@@ -25,6 +25,7 @@ from .stores.journal import Carry, Journal, Overlay, PendingWrite
 from .stores.journal_entries import WIPED_FIELD, Basis
 from .stores.local import LocalAuth
 from .stores.redis import new_write_id
+from .stores.redis_records import addition_id
 from .visibility import Visibility
 from .walk import LEAST_FOR_JOURNAL, Walk
 
@@ -42,6 +43,11 @@ _SILENCE = 60.0
 
 def _nobody(signal: Signal, event: object) -> None:
     pass
+
+
+_SENT_WITHIN_US = 500_000
+"""Microseconds: so long ago a request may have sent what it keeps now because no answer came. It is more than it waits
+for all stores by default. Much more would put into doubt what sessions count that count often."""
 
 
 class Outbox:
@@ -256,8 +262,11 @@ class Outbox:
         for key, value in change.writes.items():
             operation = Operation.DELETE if value is None else Operation.SET
             yield entry(operation, key, value=value, **self._basis(plan, name, change, key, kind, shadow))
-        for key, by in change.increments.items():
-            sent = {"token": doubt, "is_sent": True} if doubt else {"token": new_write_id(), "moment": 0}
+        for number, (key, by) in enumerate(change.increments.items()):
+            if doubt:  # by what is remembered of later ones it is told whether this one may be forgotten
+                sent = {"token": addition_id(doubt, number), "is_sent": True, "moment": now_us - _SENT_WITHIN_US}
+            else:
+                sent = {"token": new_write_id(), "moment": 0}
             yield entry(Operation.ADD, key, delta=by, **sent)
 
     def _basis(

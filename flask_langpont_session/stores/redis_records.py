@@ -177,6 +177,20 @@ def empty_as_of(now_ms: int) -> int:
     return (now_ms - CLOCK_TOLERANCE_MS) * 1000
 
 
+def addition_id(write_id: str, number: int) -> str:
+    """The id of one of the additions that a write makes to a category, as ``record.lua`` has it. Each has its own: some
+    may be merged, and others wait.
+
+    :param number: from 0. There are not more ids for one write than a record remembers: the last ones share theirs.
+    """
+    number = min(number, _ADDITIONS - 1)
+    return "ghijk"[number - 1] + write_id[1:] if number else write_id  # no id of a write begins like this
+
+
+_ADDITIONS = 6
+"""How many ids of additions a record remembers."""
+
+
 def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
     arguments: list[str | bytes | int] = [change.life_ms, int(change.wipe), len(change.sets)]
     for name, value in change.sets.items():

@@ -30,6 +30,7 @@ from flask_langpont_session.stores.redis_records import (
     MergeStep,
     Outcome,
     Written,
+    addition_id,
 )
 from tests.programs import required
 
@@ -718,6 +719,39 @@ def test_what_was_written_after_a_wipe_and_is_merged_after_it_is_applied(store: 
     assert data(client) == {"a": "9", "b": "9", "d": "9", "n": "1"}
 
 
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("fraction", [0, 1, 500, 999])
+def test_what_the_request_of_a_wipe_wrote_may_come_in_another_batch(
+    store: RedisStore, client: Any, fraction: int, times: int
+) -> None:
+    """Both have one moment, which the record knows to the millisecond, however often the wipe is merged. What another
+    request wrote before it is gone."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    time.sleep(0.002)
+    moment = store.time_ms(timeout=WAIT) * 1000 + fraction
+    time.sleep(0.02)
+    for number in range(times):
+        assert outcomes(store, wipe(moment), write_id=f"merge.{number}") == [APPLIED]
+    assert outcomes(store, blind("z", b"9", moment - 1000), write_id="merge.8") == [CONFLICT]
+    assert outcomes(store, blind("a", b"9", moment), blind("b", b"9", moment), write_id="merge.9") == [APPLIED, APPLIED]
+    assert data(client) == {"a": "9", "b": "9"}
+
+
+def test_what_a_wipe_left_because_it_is_unknown_is_left_by_what_has_the_same_moment(
+    store: RedisStore, client: Any
+) -> None:
+    """Else the same wipe would take it when it is merged once more."""
+    moment = stamp(store, "write.1", sets={"a": b"1"})
+    for number in range(30):
+        stamp(store, "write.2", sets={f"field{number}": b"1"})
+    assert meta(client).author == BEGUN
+    time.sleep(0.02)
+    for number in range(3):
+        assert outcomes(store, wipe(moment), write_id=f"merge.{number}") == [APPLIED]
+        assert data(client)["a"] == "1"
+    assert outcomes(store, blind("a", b"9", moment), write_id="merge.9") == [CONFLICT]
+
+
 @pytest.mark.parametrize("again", ["the next run", "the same run"])
 def test_a_wipe_whose_reply_was_lost_is_merged_once_more(store: RedisStore, client: Any, again: str) -> None:
     """With what followed it. Nothing of that is lost, and nothing is counted twice."""
@@ -807,16 +841,42 @@ def test_an_addition_is_made_once(store: RedisStore, client: Any) -> None:
 
 
 @pytest.mark.parametrize("was_made", [False, True])
-def test_two_additions_of_one_request_are_made_under_one_id(store: RedisStore, client: Any, was_made: bool) -> None:
-    """The request whose reply was lost counted two things: both were counted, or both are now."""
+@pytest.mark.parametrize("together", [True, False])
+def test_each_addition_of_a_request_has_an_id_of_its_own(
+    store: RedisStore, client: Any, was_made: bool, together: bool
+) -> None:
+    """The request whose reply was lost counted two things: both were counted, or both are now, in one batch or two."""
     stamp(store, "write.1", sets={"a": b"1"})
     if was_made:
         stamp(store, "write.2", increments={"n": 1, "m": 2})
-    steps = [add("n", 1, "write.2", 5), add("m", 2, "write.2", 5)]
+    steps = [add(name, by, addition_id("write.2", by - 1), 5) for name, by in (("n", 1), ("m", 2))]
     for _ in range(2):
-        assert outcomes(store, *steps) == [APPLIED, APPLIED]
+        for batch in [steps] if together else [[step] for step in steps]:
+            assert outcomes(store, *batch) == [APPLIED] * len(batch)
         assert data(client) == {"a": "1", "n": "1", "m": "2"}
-    assert [token for token, _ in meta(client).additions] == ["write.2"]
+    assert [token for token, _ in meta(client).additions] == ["write.2", "grite.2"]
+
+
+def test_one_request_with_many_additions_takes_no_more_ids_than_are_remembered(store: RedisStore, client: Any) -> None:
+    """Else its own last ones would put its first one in doubt."""
+    names = [f"field{number}" for number in range(9)]
+    stamp(store, "write.2", increments=dict.fromkeys(names, 1))
+    tokens = [addition_id("write.2", number) for number in range(9)]
+    assert tokens == ["write.2", "grite.2", "hrite.2", "irite.2", "jrite.2", *["krite.2"] * 4]
+    assert [token for token, _ in meta(client).additions] == tokens[:6]
+    before = whole(client)
+    steps = [add(name, 1, token, 5) for name, token in zip(names, tokens, strict=True)]
+    assert outcomes(store, *steps) == [APPLIED] * 9
+    assert whole(client) == before
+
+
+def test_many_additions_of_one_merge_put_none_of_them_in_doubt(store: RedisStore, client: Any) -> None:
+    """They were not made before it, and it makes each once. What it can not remember is in doubt afterwards only."""
+    steps = [add(f"field{number}", 1, f"added.{number}", 5) for number in range(9)]
+    assert outcomes(store, *steps) == [APPLIED] * 9
+    assert data(client) == {f"field{number}": "1" for number in range(9)}
+    assert outcomes(store, *steps) == [IN_DOUBT] * 3 + [APPLIED] * 6
+    assert data(client) == {f"field{number}": "1" for number in range(9)}
 
 
 def test_an_addition_that_may_be_forgotten_is_in_doubt(store: RedisStore, client: Any) -> None:

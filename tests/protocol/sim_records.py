@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask_langpont_session.stores.base import CategoryChange, CategoryCopy, Operation
-from flask_langpont_session.stores.redis_records import ABSENT, SINCE, Change, Limits, MergeStep, Outcome
+from flask_langpont_session.stores.redis_records import (
+    ABSENT,
+    SINCE,
+    Change,
+    Limits,
+    MergeStep,
+    Outcome,
+    addition_id,
+)
 
 WIPED, RESTORED, BEGUN, TRIMMED = "*wiped*", "*copied", "*begun*", "-------"
 KNOWS_OF_OLDER = (WIPED, RESTORED, TRIMMED)
@@ -142,8 +150,8 @@ def changed(record: SimRecord, change: CategoryChange, limits: Limits, write_id:
     for key, by in change.increments.items():
         if not record.add(key, by, write_id):
             return "no number"
-    if change.increments:
-        record.note_addition(write_id)
+    for number in range(min(len(change.increments), ADDITIONS)):
+        record.note_addition(addition_id(write_id, number))
     return "written" if record.fits(limits) else "large"
 
 
@@ -191,7 +199,7 @@ class SimMerge:
         self.limits = limits
         self.id = write_id
         self.changes = False
-        self._counted = dict(record.additions)
+        self._counted = list(record.additions)
         record.notes = True
         self._horizon, self._lag, self._author = record.horizon, record.lag, record.author
 
@@ -205,7 +213,12 @@ class SimMerge:
             author, stamp, lag = self.record.lately[name]
             is_later = stamp - lag * 1000 >= moment if by_time else stamp > moment
             return is_later and author != self.id and author not in doubts
-        is_known = self._horizon - self._lag * 1000 < moment if by_time else self._horizon <= moment
+        is_known = self._horizon <= moment
+        if by_time:
+            at = self._horizon - self._lag * 1000
+            is_known = at < moment
+            if self._author == WIPED:
+                is_known = at + (1000 if name in self.record.old else 0) <= moment
         if is_known or self._author in doubts:
             return False
         return True if name not in self.record.old and self._author == WIPED else None
@@ -242,15 +255,15 @@ class SimMerge:
         latest = step.moment
         if record.author == WIPED:
             latest = max(latest, record.horizon - record.lag * 1000)
-        record.horizon, record.author, record.lag = record.stamp, WIPED, record.lag_of(latest)
+        record.horizon, record.author, record.lag = record.stamp, WIPED, record.lag_of(max(0, latest - 999))
         self.changes = True
         return Outcome.APPLIED
 
     def _add(self, step: MergeStep) -> Outcome:
         record = self.record
-        if counts_once() and step.mode in self._counted:
+        if counts_once() and step.mode in dict(self._counted):
             return Outcome.APPLIED
-        if len(record.additions) == ADDITIONS and 0 < step.moment <= record.additions[0][1] * 1000:
+        if len(self._counted) == ADDITIONS and 0 < step.moment <= self._counted[0][1] * 1000:
             return Outcome.IN_DOUBT
         assert isinstance(step.value, int)
         total = record.sum(step.name, step.value)

@@ -38,7 +38,7 @@ record.notes = true  -- of each field, when it was acknowledged
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
 -- by_time: acknowledged then or after it, else merged after it.
 local horizon, horizon_lag, horizon_author = record.horizon, record.lag, record.author  -- without what is wiped here
-local counted = record.additions  -- without what is added here: one request may have made several under its id
+local counted = record.additions  -- without what is added here: that is not in doubt, and a request's last ids are one
 local function written_since(name, moment, by_time, doubtful)
   local author, stamp, lag = written_lately(record, name)
   if stamp then
@@ -50,7 +50,13 @@ local function written_since(name, moment, by_time, doubtful)
   end
   local is_known = horizon <= moment
   if by_time then
-    is_known = horizon - horizon_lag * 1000 < moment
+    local at = horizon - horizon_lag * 1000
+    is_known = at < moment
+    if horizon_author == WIPED then
+      -- What the request of the wipe wrote behind it has the wipe's moment, and may come in another batch. A field that
+      -- is there was left by the wipe, because nobody knows when it was written: it stays as it was then.
+      is_known = at + (record.old[name] and 1000 or 0) <= moment
+    end
   end
   if is_known or string.find(doubtful, horizon_author, 1, true) then
     return false
@@ -91,7 +97,8 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     if record.author == WIPED then
       latest = math.max(moment, record.horizon - record.lag * 1000)
     end
-    record.horizon, record.lag, record.author = stamp, lag_of(latest, stamp), WIPED
+    -- Rounded up: it is not later than it was, however often it is merged.
+    record.horizon, record.lag, record.author = stamp, lag_of(latest - 999, stamp), WIPED
     changes = true
     return APPLIED
   end
@@ -99,8 +106,8 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     if is_counted(counted, mode) then
       return APPLIED
     end
-    local is_full = #record.additions == 20 * ADDITIONS
-    if is_full and moment > 0 and tonumber(string.sub(record.additions, 8, 20)) * 1000 >= moment then
+    local is_full = #counted == 20 * ADDITIONS
+    if is_full and moment > 0 and tonumber(string.sub(counted, 8, 20)) * 1000 >= moment then
       return IN_DOUBT
     end
     local total = sum(record.old[name] or '0', value)

@@ -8,7 +8,7 @@
 --   47–53  author: the id of the write that began the record from nothing, or BEGUN (likewise, and later writes are not
 --          named behind any more), WIPED, RESTORED (from a copy as of the horizon), or TRIMMED (one of these two, likewise)
 --   54–60  bytes of the fields, names included, and 61–64 their number, both hexadecimal
---   then   the latest additions, each with the id of its write (7) and the server's clock (13, milliseconds)
+--   then   the latest additions, each with its id (7) and the server's clock (13, milliseconds)
 --   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16) lag (6);
 --          a \1 in a name stands there as \2
 -- What a host kept during an outage has a stamp of when it was merged; its lag (milliseconds, hexadecimal) says how
@@ -209,6 +209,12 @@ local function is_counted(additions, id)
     end
   end
   return false
+end
+
+-- The id of one of the additions (1, 2, …) that a write makes; see addition_id in redis_records.py.
+local function addition_id(id, number)
+  number = math.min(number, ADDITIONS) - 1
+  return number > 0 and string.sub('ghijk', number, number) .. string.sub(id, 2) or id
 end
 
 local function note_addition(record, id)

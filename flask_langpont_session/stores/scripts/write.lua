@@ -62,8 +62,8 @@ for number = 1, #KEYS - 1 do
       return {'no number', number}
     end
   end
-  if #incs > 0 then
-    note_addition(record, id)
+  for i = 1, math.min(#incs / 2, ADDITIONS) do
+    note_addition(record, addition_id(id, i))
   end
   if record.count > max_fields or record.bytes > max_bytes then
     return {'large', number}
