@@ -142,10 +142,11 @@ class Writer:
     def renew(self) -> None:
         """In a forked child: what waits is for the parent to write, and the thread is the parent's."""
         self._pid = os.getpid()
-        self._tasks: queue.SimpleQueue[Task[Any]] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         # Reentrant, because a signal handler may write. It may then start a second thread, which does no harm.
         self._starting = threading.RLock()
         self._runs = False
+        self._thread: threading.Thread | None = None
 
     def put(self, task: Task[Any]) -> None:
         """Have a task executed.
@@ -167,23 +168,43 @@ class Writer:
             thread.start()
         except RuntimeError as error:
             raise StoreError("journal", ErrorClass.LOCAL, "no thread can be started") from error
-        self._runs = True
+        self._runs, self._thread = True, thread
+
+    def rest(self, timeout: float) -> None:
+        """Have the thread end when all that waits is written. The next task starts another one.
+
+        :param timeout: seconds to wait for that.
+        """
+        thread = self._thread
+        if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
+            return
+        with self._starting:
+            if not self._runs:
+                return
+            self._tasks.put(None)
+        thread.join(timeout)
 
     def more(self) -> list[Task[Any]]:
         """The tasks that have come meanwhile."""
         tasks: list[Task[Any]] = []
         try:
             while len(tasks) < MOST_TOGETHER:
-                tasks.append(self._tasks.get_nowait())
+                task = self._tasks.get_nowait()
+                if task is None:
+                    self._tasks.put(None)  # for the time when these are done
+                    break
+                tasks.append(task)
         except queue.Empty:
             pass
         return tasks
 
-    def _run(self, tasks: queue.SimpleQueue[Task[Any]]) -> None:
+    def _run(self, tasks: queue.SimpleQueue[Task[Any] | None]) -> None:
         while True:
             try:
                 task = tasks.get(timeout=_IDLE)
             except queue.Empty:
+                task = None
+            if task is None:
                 with self._starting:
                     if tasks.empty():
                         self._runs = False

@@ -61,6 +61,10 @@ _LARGE_LOG = 4_194_304
 """Bytes of SQLite's -wal from which on it is worth copying what it holds to the file."""
 
 
+_FAREWELL = 1.0
+"""Seconds that closing waits at most for what is still to be written."""
+
+
 class JournalFile:
     """The connections of this process to the file: for who writes, who reads, who shrinks it. Errors are StoreErrors.
 
@@ -377,7 +381,8 @@ class JournalFile:
         self._age += 1
 
     def close(self) -> None:
-        """Let go of the file. Never raises; the next call opens it again."""
+        """Let go of the file, and let its thread end. Never raises; the next call opens it again."""
+        self._writers.rest(_FAREWELL)
         with TURNS["write"], TURNS["read"], TURNS["shrink"]:
             self._let_go()
             for side in self._sides:

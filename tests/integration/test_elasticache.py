@@ -271,7 +271,7 @@ def test_a_lost_server_is_said_by_the_status(
     result = app.test_cli_runner().invoke(langpont, ["status", "--json"])
     assert result.exit_code == 1
     said = json.loads(result.output)
-    assert (set(said), said[DATABASE]) == ({PRIMARY, DATABASE}, "ok")
+    assert (set(said), said[DATABASE]) == ({PRIMARY, DATABASE, "journal", "waiting"}, "ok")
     assert "unreachable" in said[PRIMARY]
 
 
