@@ -996,10 +996,13 @@ def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself
     """A locked database takes its time; what is written meanwhile was made from what is on its way."""
     host.stores.rows[A] = row(A, payload={"daily_limit": b"0"})
     host.write(A, "daily_limit", b"1", category="auth", moment=3, base=b"0")
-    values = iter([b"2"])
-    host.stores.during_update = lambda: [
-        host.write(A, "daily_limit", value, category="auth", moment=3, base=b"0") for value in values
-    ]
+    values = [b"2"]
+
+    def meanwhile() -> None:
+        while values:
+            host.write(A, "daily_limit", values.pop(), category="auth", moment=3, base=b"0")
+
+    host.stores.during_update = meanwhile
     host.run()
     host.run()
     assert host.stores.rows[A].payload == {"daily_limit": b"2"}
