@@ -71,5 +71,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[postgresql,speed]' --group test
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[postgresql,prometheus,speed]' --group test
 	@touch $@

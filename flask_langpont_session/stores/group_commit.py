@@ -14,8 +14,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from .base import ErrorClass, StoreError
@@ -38,16 +37,43 @@ _IDLE = 5.0
 """Seconds after which the thread ends if there is nothing to do. The next task starts another one."""
 
 
-@contextmanager
-def _brisk() -> Iterator[None]:
-    """Other threads of this process give the interpreter back soon. Every statement lets go of it: where many threads
-    compute, a transaction that waits for them each time would keep other processes out for half a second."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _BRISK))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+class _Brisk:
+    """While a thread writes, the others of this process give the interpreter back soon. Every statement lets go of it:
+    where many threads compute, a transaction that waits for them each time would keep other processes out for half a
+    second. The interpreter has one interval for all threads, and a process may write to several journals at a time: the
+    last one that ends sets it back.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._writing = 0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._writing:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, _BRISK))
+            self._writing += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._writing -= 1
+            if not self._writing:
+                sys.setswitchinterval(self._before)
+
+    def renew(self) -> None:
+        """A forked child has none of the threads that write."""
+        if self._pid == os.getpid():
+            return
+        self._pid, self._lock = os.getpid(), threading.Lock()
+        if self._writing:
+            self._writing = 0
+            sys.setswitchinterval(self._before)
+
+
+_brisk = _Brisk()
 
 
 def busy() -> StoreError:
@@ -141,6 +167,7 @@ class Writer:
 
     def renew(self) -> None:
         """In a forked child: what waits is for the parent to write, and the thread is the parent's."""
+        _brisk.renew()
         self._pid = os.getpid()
         self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         # Reentrant, because a signal handler may write. It may then start a second thread, which does no harm.
@@ -211,6 +238,6 @@ class Writer:
                         return
                 continue
             if task.is_waited_for:
-                with _brisk():
+                with _brisk:
                     self._serve(task)
             del task  # what it holds may be large

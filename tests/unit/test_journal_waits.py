@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -444,6 +444,19 @@ def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     before = sys.getswitchinterval()
     assert journal._file.transaction(lambda db: sys.getswitchinterval()) < before / 10
     until(lambda: sys.getswitchinterval() == before)
+
+
+def test_the_last_of_two_journals_that_write_sets_the_interval_back() -> None:
+    """The first one to begin ends first: what it found must not be taken for brisk by the other, nor kept."""
+    before = sys.getswitchinterval()
+    brisk = group_commit._Brisk()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(brisk)
+        second.enter_context(brisk)
+        first.close()
+        assert sys.getswitchinterval() < before / 10
+        second.close()
+        assert sys.getswitchinterval() == before
 
 
 # Signals and forks
