@@ -1,4 +1,4 @@
-"""D6–D9, I22–I24: the journal keeps no store waiting, no stranger crowds out a user, no wait exceeds the budget."""
+"""D6–D9, I22, I23, I24: the journal keeps no store waiting, no stranger crowds out a user, no wait is too long."""
 
 from __future__ import annotations
 
