@@ -47,7 +47,7 @@ outage-report: $(INSTALLED)
 
 # Ten minutes of random faults. LANGPONT_SOAK_SEED repeats what another run has drawn.
 soak: $(INSTALLED)
-	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak
+	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak tests/soak/appends_under_faults.py
 
 clean:
 	rm -rf $(VENV) .venv-flask .venv-lowest dist
