@@ -36,7 +36,7 @@ def login(user: str) -> Response:
 
 
 def seen() -> Response:
-    """Which user the session is of (``-``: nobody's), and the level of this request."""
+    """Which user the session is of (``-``: of no user), and the level of this request."""
     user = session.get("_user_id") or "-"
     return Response(user, headers={"X-User": user, "X-Level": str(session.level)})  # type: ignore[attr-defined]
 

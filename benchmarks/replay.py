@@ -1,4 +1,4 @@
-"""How fast a journal is brought home, and whether a store that comes back waits for it.
+"""How many journal entries a second are replayed, and whether a store that comes back has to wait for that.
 
 ``python -m benchmarks.replay --entries 100000`` fills a journal through sessions of an application whose primary is
 switched off, switches it on again and waits until nothing is left, on a real Valkey. Meanwhile the database is away

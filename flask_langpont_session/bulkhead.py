@@ -124,7 +124,7 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 class _Job(Generic[T]):
-    """One call and how it ended. Whoever gave it away acquires `done`, or sets `given_up_at` (monotonic seconds).
+    """One call and how it ended. The thread that asked acquires `done`, or sets `given_up_at` (monotonic seconds).
 
     :ivar began: when its thread began with it, by :meth:`Lag.passed`; infinity: not yet.
     """

@@ -249,7 +249,7 @@ def _store_nowhere(response: Response) -> None:
 
 
 def _keep_out_of_caches(response: Response) -> None:
-    """A cookie that a cache gave to others, or gave back later, would be somebody else's session, or an old one."""
+    """A cookie that a cache served to another browser, or served later, would open a wrong or an old session."""
     _vary_on_cookie(response)
     _store_nowhere(response)
 

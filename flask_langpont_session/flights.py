@@ -24,7 +24,7 @@ class FlightLate(LangPontSessionError):
 
 
 class GivenUp(FlightLate):
-    """Who asked was interrupted, or had less time: that says nothing to who waits."""
+    """The asking thread was interrupted or had less time: no result for the threads that wait."""
 
 
 class _Flight(Generic[T]):

@@ -22,6 +22,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from flask_langpont_session import LangPontSession, session
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.stores.base import StoreError
 
 CONFIG, COUNTERS, PORT, SLOW_COMMIT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT", "APPENDS_SLOW_COMMIT"
 """Environment variables: the configuration as JSON, the file for the counters, the port, and seconds that each commit
@@ -184,7 +185,7 @@ def waiting(app: Flask) -> int:
     """Entries in the host's journal that a store does not have yet; -1: the journal does not answer."""
     try:
         counts = state_of(app).repository.journal.counts()
-    except Exception:
+    except StoreError:
         return -1
     return sum(number for name, number in counts.items() if name not in ("copies", "outages"))
 
