@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from flask_langpont_session.cookies import digest_of
+
 from .application import COOKIE
 from .browser import Answer, Browser
 from .hosts import Host, Worker
@@ -55,6 +57,7 @@ class Crowd:
     #: Sessions of which it is not known under which id they go on, or whether.
     abandoned: int = 0
     actors: list[Actor] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -83,6 +86,19 @@ class Crowd:
                 self.errors.append(f"{path} was answered {answer.status}")
 
 
+_TOLD = ("level", "available", "user", "count", "list")
+"""What a history tells of an answer."""
+
+
+def _short(value: Any) -> str:
+    return f"…{value[-6:]} ({len(value)})" if isinstance(value, list) else str(value)
+
+
+def short(cookie: str | None) -> str:
+    """The first characters of a session's digest, as log lines of the package have them."""
+    return digest_of(cookie.split(".")[0])[:8] if cookie else "-"
+
+
 class Actor:
     """One browser.
 
@@ -105,6 +121,10 @@ class Actor:
         #: Browsers with the cookies of sessions that ended.
         self.graves: list[Browser] = []
         self.acknowledged = Counter[str]()
+        #: What was asked and answered, a line each.
+        self.history: list[str] = []
+        #: What the verdict found wrong; none: its history need not be told.
+        self.wrong: list[str] = []
         self._entries = 0
 
     @property
@@ -136,7 +156,7 @@ class Actor:
         shown = self._lasting(self._ask("look"))
         if shown is not None:
             self.life.saw(shown["list"])
-            if shown["level"] == 0:
+            if shown["level"] == 0 and shown["theme_available"]:
                 self.life.saw_theme(shown["theme"])
             self.look_for_cleared(shown["list"])
 
@@ -207,14 +227,23 @@ class Actor:
         return self._chance.choice(up or self.host.workers)
 
     def _ask(self, path: str, **form: str) -> Answer:
-        browser, had_cookie = self.browser.at(self._worker().url), self.browser.cookie is not None
+        worker, had_cookie, asked_at = self._worker(), self.browser.cookie is not None, time.monotonic()
+        browser = self.browser.at(worker.url)
         answer = browser.get(f"/{path}") if path == "look" else browser.send(f"/{path}", **form)
         self._crowd.note(path, answer)
+        self._tell(worker, asked_at, " ".join([path, *form.values()]), answer)
         if answer.status == 0 and not had_cookie and path != "look":
             self._abandon()  # nothing leads to what it may have written
         if answer.ok and path != "sign-in":
             self._compare_user(answer.json)
         return answer
+
+    def _tell(self, worker: Worker, asked_at: float, what: str, answer: Answer) -> None:
+        asked, answered = asked_at - self._crowd.began, time.monotonic() - self._crowd.began
+        shown = answer.json if answer.ok else {}
+        told = ", ".join(f"{key} {_short(shown[key])}" for key in _TOLD if key in shown)
+        session = short(self.browser.cookie)
+        self.history.append(f"{asked:6.2f}–{answered:6.2f} {worker.name} {what}: {answer.status} {told} [{session}]")
 
     def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
         """What was answered, if the answer promises that what was written lasts, or that what it shows is stored."""
@@ -247,5 +276,6 @@ class Actor:
     def look_for_cleared(self, entries: Sequence[int]) -> None:
         """Whether anything comes back that was cleared."""
         for clear in self.clears:
-            if clear.entries.intersection(entries):
+            if not clear.undone and clear.entries.intersection(entries):
                 clear.undone = True
+                self.wrong.append(f"shows what was cleared: {sorted(clear.entries.intersection(entries))}")

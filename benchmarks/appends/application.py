@@ -36,6 +36,9 @@ LIST, BLIND, TEXT, COUNT, LOOK = "translation_context", "source_lang", "input_te
 FEATURE = "translation_state"
 """To which the list and the texts belong."""
 
+LOOK_FEATURE = "ui_settings"
+"""To which the last one belongs."""
+
 _TICK = 0.1
 """Seconds between two looks at the counters while no request comes: a thread of the package counts, too."""
 
@@ -74,6 +77,7 @@ def look() -> ResponseReturnValue:
         "text": session.get(TEXT),
         "count": session.get(COUNT, 0),
         "theme": session.get(LOOK),
+        "theme_available": session.available(LOOK_FEATURE),
     }
     return shown | _about()
 

@@ -85,6 +85,9 @@ def run(
         if showing:
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
         _count_clears_again(made_verdict, crowd)
+        for actor in crowd.actors:
+            if actor.wrong:
+                say("\n".join([f"-- {actor.user or 'a visitor'} --", *actor.history, *actor.wrong]))
         return made_verdict
 
 

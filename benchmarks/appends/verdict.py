@@ -10,7 +10,7 @@ from typing import Any
 
 from example_app.processes import wait_until
 
-from .actors import Actor, Crowd
+from .actors import Actor, Crowd, short
 from .application import LIST
 from .browser import Browser
 from .hosts import LONG, Worker
@@ -85,12 +85,15 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     """
     found, damaged, wrong = Judgement(), 0, list(crowd.errors)
     for actor in crowd.actors:
-        judged = _judge(actor, workers, wrong)
+        shown, judged = _judge(actor, workers, wrong)
+        if any(vars(judged).values()):
+            missing = sorted({*actor.life.acknowledged, *actor.life.read_back}.difference(shown["list"]))
+            actor.wrong.append(f"{judged}: {missing} are missing from {shown}")
         found += judged
         damaged += judged.destroyed > 0
-    graves = [grave for actor in crowd.actors for grave in actor.graves]
+    graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
     with ThreadPoolExecutor(_ASKING) as pool:
-        showing = sum(pool.map(lambda grave: _shows_anything(grave, workers), graves))
+        showing = sum(pool.map(lambda one: _shows_anything(one[0], one[1], workers), graves))
     clears = [clear for actor in crowd.actors for clear in actor.clears]
     made = Verdict(
         seed=crowd.seed,
@@ -113,9 +116,9 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     return made
 
 
-def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> Judgement:
+def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Judgement]:
     if actor.browser.cookie is None:
-        return Judgement()
+        return {}, Judgement()
     shown = [_look(actor.browser, worker) for worker in workers]
     for each in shown:
         actor.look_for_cleared(each["list"])
@@ -123,7 +126,7 @@ def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> Judgeme
     if first["user"] != actor.expected:
         if not actor.in_doubt or first["user"] is not None:
             wrong.append(f"{actor.expected} is shown as {first['user']} at the end")
-        return Judgement()
+        return first, Judgement()
     keys = ("user", "list", "count", "blind", "theme")
     if any(each[key] != first[key] for each in shown for key in keys):
         wrong.append(f"the workers disagree about {actor.user or 'a visitor'}")
@@ -133,7 +136,7 @@ def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> Judgeme
     if judged.increments_twice and actor.clears:
         actor.clears[-1].undone = True  # the counter came back, as the list may have done
         judged.increments_twice = 0
-    return judged
+    return first, judged
 
 
 def _look(browser: Browser, worker: Worker) -> Any:
@@ -149,9 +152,12 @@ def _look(browser: Browser, worker: Worker) -> Any:
     return shown[0]
 
 
-def _shows_anything(grave: Browser, workers: Sequence[Worker]) -> bool:
+def _shows_anything(actor: Actor, grave: Browser, workers: Sequence[Worker]) -> bool:
     shown = [_look(grave.copy(), worker) for worker in workers]
-    return any(each["list"] or each["count"] or each["blind"] or each["theme"] or each["user"] for each in shown)
+    some = [each for each in shown if any(each[key] for key in ("list", "count", "blind", "theme", "user"))]
+    if some:
+        actor.wrong.append(f"the ended id {short(grave.cookie)} shows {some[0]}")
+    return bool(some)
 
 
 def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
@@ -164,7 +170,9 @@ def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
                 actor.look_for_cleared(answer.json["list"])
             for grave in actor.graves[-5:]:
                 answer = grave.copy().at(worker.url).get("/look")
-                showing += bool(answer.ok and (answer.json["list"] or answer.json["count"] or answer.json["user"]))
+                if answer.ok and (answer.json["list"] or answer.json["count"] or answer.json["user"]):
+                    showing += 1
+                    actor.wrong.append(f"in an outage {worker.name} shows of {short(grave.cookie)}: {answer.json}")
     return showing
 
 
