@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from ..lag import MORE, Deadline
 from .base import ErrorClass, StoreError
 
 T = TypeVar("T")
@@ -75,10 +76,17 @@ class _Brisk:
 
 _brisk = _Brisk()
 
+_BUSY = "SQLITE_BUSY"
+
 
 def busy() -> StoreError:
     """Time was up before anything was done."""
-    return StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+    return StoreError("journal", ErrorClass.UNREACHABLE, _BUSY)
+
+
+def is_busy(error: StoreError) -> bool:
+    """Whether the journal would have answered, had there been more time."""
+    return error.timed_out or error.cause.startswith(_BUSY)
 
 
 class Task(Generic[T]):
@@ -87,21 +95,21 @@ class Task(Generic[T]):
     Either the writer takes it up or the waiting thread gives it up; never both. Both locks are used as flags, taken or
     left by one call each: a signal handler that interrupts a thread which waits may write, too.
 
-    :param until: monotonic seconds: how long the thread waits.
+    :param deadline: how long the thread waits.
     :param forced: its result is known when it is on the disk.
     :param is_entry: whether :meth:`Journal.is_empty` has to look again after it.
     """
 
-    __slots__ = ("_decided", "_done", "_error", "_is_taken", "_value", "_work", "forced", "is_entry", "until")
+    __slots__ = ("_deadline", "_decided", "_done", "_error", "_is_taken", "_value", "_work", "forced", "is_entry")
 
-    def __init__(self, work: Work[T], until: float, *, forced: bool, is_entry: bool) -> None:
+    def __init__(self, work: Work[T], deadline: Deadline, *, forced: bool, is_entry: bool) -> None:
         self._work: Work[T] | None = work
         self._decided, self._done = threading.Lock(), threading.Lock()
         self._done.acquire()
         self._is_taken = False
         self._value: T
         self._error: Exception | None = None
-        self.until = until
+        self._deadline = deadline
         self.forced = forced
         self.is_entry = is_entry
 
@@ -114,7 +122,7 @@ class Task(Generic[T]):
             under way when time was up, and may happen or not.
         """
         try:
-            is_done = self._done.acquire(timeout=max(0.0, self.until - time.monotonic()))
+            is_done = self._deadline.wait(lambda seconds: self._done.acquire(timeout=seconds))
         finally:  # also when a signal handler or a greenlet's end raises here
             given_up = self._decided.acquire(blocking=False)
             if given_up:
@@ -129,6 +137,11 @@ class Task(Generic[T]):
         return self._value
 
     # -- the thread that writes
+
+    @property
+    def until(self) -> float:
+        """Monotonic seconds: how long the thread waits at most, should this process be late."""
+        return self._deadline.at + MORE
 
     @property
     def is_waited_for(self) -> bool:

@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..lag import Deadline
 from .base import ErrorClass, StoreError
 from .generation import Generation, OwnGeneration, generation_path
 from .group_commit import Task, Work, Writer, busy
@@ -96,9 +97,9 @@ class JournalFile:
     @contextmanager
     def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """The connection for who reads, for this thread alone."""
-        until = _deadline(wait)
-        with self._lent(self.reader, until) as db:
-            self.reader.wait_for_others(until - time.monotonic())
+        deadline = _deadline(wait)
+        with self._lent(self.reader, deadline) as db:
+            self.reader.wait_for_others(deadline.left())
             yield db
 
     @contextmanager
@@ -148,7 +149,7 @@ class JournalFile:
         tasks = [task]
         try:
             # Nothing is put beside the file before it is known that it is a journal.
-            with self._lent(self.writer, task.until):
+            with self._lent(self.writer, Deadline(task.until)):
                 pass
             with self._turn_of_host(task.until) as is_ours:
                 if not is_ours:
@@ -179,7 +180,7 @@ class JournalFile:
     def _together(self, tasks: Sequence[Task[Any]]) -> tuple[list[Task[Any]], list[Task[Any]]]:
         """In one transaction: those that were done, and those that failed and whose part was taken back. What fails
         alone is raised."""
-        with self._lent(self.writer, max(task.until for task in tasks)) as db:
+        with self._lent(self.writer, Deadline(max(task.until for task in tasks))) as db:
             if not begun(db, "BEGIN IMMEDIATE", lambda: any(task.is_waited_for for task in tasks)):
                 raise busy()
             taken = [task for task in tasks if task.take_up()]
@@ -343,12 +344,12 @@ class JournalFile:
     # -- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _lent(self, side: Side, until: float) -> Iterator[sqlite3.Connection]:
+    def _lent(self, side: Side, deadline: Deadline) -> Iterator[sqlite3.Connection]:
         """A connection, for this thread alone."""
-        with side.taken(until):
+        with side.taken(deadline):
             try:
                 self._refuse_if_inherited()
-                db = side.connect(self._age, until)
+                db = side.connect(self._age, deadline.at)
                 self._shared_numbers()
                 yield db
             except FAILURES as error:
@@ -396,8 +397,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _deadline(wait: float | None) -> float:
-    return time.monotonic() + (BUSY_SECONDS if wait is None else wait)
+def _deadline(wait: float | None) -> Deadline:
+    return Deadline.after(BUSY_SECONDS if wait is None else wait)
 
 
 def _fail(tasks: Sequence[Task[Any]], error: Exception) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..lag import Deadline
 from .group_commit import busy
 from .journal_opening import open_database
 
@@ -34,14 +34,13 @@ class Side:
         self._patience = 0
 
     @contextmanager
-    def taken(self, until: float) -> Iterator[None]:
+    def taken(self, deadline: Deadline) -> Iterator[None]:
         """Alone on this side.
 
-        :param until: monotonic seconds.
         :raises StoreError: the other threads took all the time there is.
         """
         turn = TURNS[self._turn]
-        if not turn.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not deadline.wait(lambda seconds: turn.acquire(timeout=seconds)):
             raise busy()
         try:
             yield

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.slow_disk import slow_disk
+from flask_langpont_session.lag import NEVER, Deadline
 from flask_langpont_session.stores import group_commit, host_lock, journal_file
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Carry, Journal
@@ -275,7 +276,7 @@ def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, 
         lambda: journal.revoke_user("7", until_ms=1, wait=SHORT),
         lambda: journal.queue_push("d", 1, wait=SHORT),
         lambda: journal.put([value("d", "a", b"1"), addition("d", "n", 1)], wait=SHORT),
-        lambda: journal.put([], Carry("c", "d", "u", ["ui"]), wait=SHORT),
+        lambda: journal.carry(Carry("c", "d", "u", ["ui"]), wait=SHORT),
     ]
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -358,7 +359,7 @@ def test_a_disk_that_fails_says_that_it_may_have_happened(journal: Journal, disk
 
 def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:
     """The thread that waits looks once more."""
-    task = group_commit.Task(lambda db: 7, time.monotonic() - 1, forced=True, is_entry=True)
+    task = group_commit.Task(lambda db: 7, Deadline.after(-1, NEVER), forced=True, is_entry=True)
     assert task.take_up()
     task.execute(sqlite3.connect(":memory:"))
     task.finish()
