@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .categories import CategoryTable
@@ -71,11 +71,20 @@ class Changes:
         self.increments[key] = self.increments.get(key, 0) + by
         self.values[key] = total
 
-    def restart(self, carried: Carried) -> None:
-        """Forget everything but what is carried over, all of which is to be stored."""
-        self.values = {key: value for key, value in self.values.items() if key in carried}
-        self.assigned = dict(carried)
-        self.deleted, self.increments, self.saved = set(), {}, {}
+    def restart(self, carried: Carried, goes_on: Collection[str] = ()) -> None:
+        """Forget everything but what is carried over, all of which is to be stored.
+
+        :param goes_on: categories of which nothing is forgotten.
+        """
+
+        def stays(key: str) -> bool:
+            return self._table.feature_of(key).category in goes_on
+
+        self.values = {key: value for key, value in self.values.items() if key in carried or stays(key)}
+        self.assigned = {key: value for key, value in self.assigned.items() if stays(key)} | dict(carried)
+        self.increments = {key: by for key, by in self.increments.items() if stays(key)}
+        self.saved = {key: value for key, value in self.saved.items() if stays(key)}
+        self.deleted = set(filter(stays, self.deleted))
         self._bytes, self._counts = {}, {}
 
     def forget_read(self, category: str | None, stored: Callable[[str], Fields]) -> None:

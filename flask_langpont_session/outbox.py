@@ -21,6 +21,7 @@ from .metrics import Recorder
 from .policy import Behaviour
 from .records import NO_FIELDS, Kept, Plan
 from .stores.base import CategoryChange, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from .stores.group_commit import is_busy
 from .stores.journal import Carry, Journal, Overlay, PendingWrite
 from .stores.journal_entries import WIPED_FIELD, Basis
 from .stores.local import LocalAuth
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 """What the journal says while it is empty, which is nearly always."""
 
+UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
+"""What is said of a session while the journal holds something, and cannot be read in time."""
 
 _SILENCE = 60.0
 """Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
@@ -43,11 +46,6 @@ _SILENCE = 60.0
 
 def _nobody(signal: Signal, event: object) -> None:
     pass
-
-
-_SENT_WITHIN_US = 500_000
-"""Microseconds: so long ago a request may have sent what it keeps now because no answer came. It is more than it waits
-for all stores by default. Much more would put into doubt what sessions count that count often."""
 
 
 class Outbox:
@@ -75,7 +73,8 @@ class Outbox:
         self._said: dict[str, float] = {}
 
     def overlay(self, digest: str, walk: Walk | None = None, *, shadow: bool = False) -> Overlay:
-        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always.
+        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always. :data:`UNKNOWN`: the
+        journal is busy. One that cannot be used at all has nothing to say: Redis must do without it.
 
         :param walk: of the request, out of whose budget the wait comes.
         """
@@ -85,7 +84,7 @@ class Outbox:
             return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait))
         except StoreError as error:
             self._failed(error)
-            return NOTHING
+            return UNKNOWN if is_busy(error) else NOTHING
 
     def queue_push(self, digest: str, version: int = 0, *, walk: Walk | None = None) -> None:
         """Redis lacks what the database has of this session.
@@ -171,30 +170,36 @@ class Outbox:
         *,
         shadow: bool = False,
         doubt: str = "",
+        sent_us: int = 0,
         walk: Walk | None = None,
     ) -> bool:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
 
         :param level: that the request is at; 0: Redis is well, and all of it waits for its turn.
         :param now_us: the Redis clock, microseconds since 1970.
-        :param doubt: the id of a write by which Redis may have it all the same.
+        :param doubt: the id of a write by which Redis may have it all the same; `sent_us`: when that was sent, by the
+            Redis clock.
         :return: whether anything was kept.
         """
         assert plan.target is not None
         kind = ANONYMOUS if shadow else plan.target.kind
         entries: list[PendingWrite] = []
         for name, change in changes.items():
-            for entry in self._entries(plan, name, change, now_us, kind, shadow, doubt):
-                if level == 0 or entry.operation is Operation.WIPE or self._outlives_request(entry.field, kind, level):
+            # What a session takes along to another id was stored, and is lost if it is not kept.
+            is_moved = plan.is_new and plan.origin is not None and name not in plan.carries
+            for entry in self._entries(plan, name, change, now_us, kind, shadow, doubt, sent_us):
+                if (
+                    level == 0
+                    or is_moved
+                    or entry.operation is Operation.WIPE
+                    or self._outlives_request(entry.field, kind, level)
+                ):
                     entries.append(entry)
-                elif name not in plan.carries:
+                else:
                     plan.note_kept([name], Kept.NOWHERE)
                     self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
-        carry = None
-        if plan.carries and plan.origin and not shadow:
-            carry = Carry(plan.origin.digest, plan.target.digest, kind, plan.carries)
         copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
-        return bool(entries or carry) and self._put(plan, entries, carry, copies, walk)
+        return bool(entries) and self._put(plan, entries, copies, walk)
 
     def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
         """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
@@ -204,32 +209,57 @@ class Outbox:
         return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
 
     def _put(
-        self,
-        plan: Plan,
-        entries: Sequence[PendingWrite],
-        carry: Carry | None,
-        copies: Sequence[SharedCopy] = (),
-        walk: Walk | None = None,
+        self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], walk: Walk | None
     ) -> bool:
-        names = [*(entry.category for entry in entries), *(carry.categories if carry else ())]
+        names = [entry.category for entry in entries]
         try:
-            for lost in _noted(walk, lambda wait: self._journal.put(entries, carry, copies, wait=wait)):
+            for lost in _noted(walk, lambda wait: self._journal.put(entries, copies, wait=wait)):
                 plan.note_kept([lost.category], Kept.NOWHERE)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
-            self._failed(error)
-            plan.note_kept(names, Kept.NOWHERE)
-            for name in names:
-                self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
+            self._note_lost(plan, names, error)
             return False
         plan.note_kept(names, Kept.JOURNAL)
         return True
 
-    def carry(self, plan: Plan, walk: Walk | None = None) -> None:
-        """The target of a plan is to have what its origin had, too, as soon as that can be read."""
-        if plan.carries and plan.origin and plan.target:
-            carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries)
-            self._put(plan, [], carry, walk=walk)
+    def _note_lost(self, plan: Plan, names: Sequence[str], error: StoreError) -> None:
+        """The journal did not take something of these categories."""
+        self._failed(error)
+        plan.note_kept(names, Kept.NOWHERE)
+        for name in names:
+            self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
+
+    def carry(self, plan: Plan, now_us: int, walk: Walk | None = None) -> bool:
+        """The target of a plan is to have what its origin had, too, as soon as that can be read. To be called before
+        any data of the origin may go: where the origin is given up, that goes when it was brought.
+
+        :param now_us: the Redis clock, microseconds since 1970.
+        :return: whether that is kept; False too where there is nothing to be brought.
+        """
+        if not (plan.carries and plan.origin and plan.target):
+            return False
+        left_us = now_us if plan.leaves else 0
+        carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us)
+        copies = list(self._known(plan))
+        try:
+            _noted(walk, lambda wait: self._journal.carry(carry, copies, wait=wait))
+        except StoreError as error:
+            self._note_lost(plan, plan.carries, error)
+            return False
+        plan.note_kept(plan.carries, Kept.JOURNAL)
+        return True
+
+    @staticmethod
+    def _known(plan: Plan) -> Iterator[SharedCopy]:
+        """What could be read of the data that a plan carries: it is what the target has."""
+        loaded, target = plan.loaded, plan.target
+        if loaded is None or target is None:
+            return
+        for name in plan.carries:
+            gap = loaded.gaps.get(name)
+            if loaded.versions.get(name) and not (gap and gap.whole):
+                fields = loaded.beneath.get(name, loaded.fields[name])
+                yield SharedCopy(target.digest, name, CategoryCopy(loaded.versions[name], fields))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
@@ -239,7 +269,15 @@ class Outbox:
         return self._visibility.behaviour(feature, kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
 
     def _entries(
-        self, plan: Plan, name: str, change: CategoryChange, now_us: int, kind: str, shadow: bool, doubt: str
+        self,
+        plan: Plan,
+        name: str,
+        change: CategoryChange,
+        now_us: int,
+        kind: str,
+        shadow: bool,
+        doubt: str,
+        sent_us: int,
     ) -> Iterator[PendingWrite]:
         """A change of one category as entries of the journal, in the order in which they are to be applied."""
         assert plan.target is not None
@@ -264,7 +302,7 @@ class Outbox:
             yield entry(operation, key, value=value, **self._basis(plan, name, change, key, kind, shadow))
         for number, (key, by) in enumerate(change.increments.items()):
             if doubt:  # by what is remembered of later ones it is told whether this one may be forgotten
-                sent = {"token": addition_id(doubt, number), "is_sent": True, "moment": now_us - _SENT_WITHIN_US}
+                sent = {"token": addition_id(doubt, number), "is_sent": True, "moment": sent_us}
             else:
                 sent = {"token": new_write_id(), "moment": 0}
             yield entry(Operation.ADD, key, delta=by, **sent)
@@ -275,8 +313,11 @@ class Outbox:
         """What a value was made from, as columns of an entry."""
         loaded = plan.loaded
         of_user = name == AUTH and kind == SIGNED_IN
-        if loaded is None or plan.is_new or change.wipe or loaded.shadow != shadow or key in change.unseen:
-            return {"basis": Basis.UNSEEN} if key in change.unseen and not change.wipe else {}
+        is_elsewhere = plan.is_new and name not in plan.carries
+        if loaded is None or is_elsewhere or change.wipe or loaded.shadow != shadow or key in change.unseen:
+            if key not in change.unseen or change.wipe:
+                return {}
+            return {"basis": Basis.UNSEEN, "base": loaded.fields.get(name, NO_FIELDS).get(key) if loaded else None}
         if not (of_user or key in change.seen):
             return {}
         base = loaded.fields.get(name, NO_FIELDS).get(key)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .categories import AUTH
-from .cookies import SIGNED_IN
+from .cookies import ANONYMOUS, SIGNED_IN
 from .events import short
 from .health import DATABASE, ONLY, PRIMARY
 from .losses import Cause, Loss, Losses
@@ -28,6 +28,7 @@ from .repository import SessionRepository
 from .stores.base import (
     AuthRow,
     CategoryChange,
+    CategoryCopy,
     ErrorClass,
     Found,
     Operation,
@@ -37,7 +38,7 @@ from .stores.base import (
     StoreError,
 )
 from .stores.journal import PendingCarry, PendingRevocation, PendingWrite
-from .stores.journal_entries import Basis, Claim, PendingPush, PendingUserRevocation, Settlement
+from .stores.journal_entries import WIPED_FIELD, Basis, Claim, PendingPush, PendingUserRevocation, Settlement
 from .stores.redis import new_write_id
 from .stores.redis_records import ABSENT, SINCE, TIME, Answer, Merge, Merged, MergeStep, Outcome
 
@@ -223,10 +224,10 @@ class Reconciler:
         if database:
             for user in self._journal.pending_user_revocations(_BATCH, redis=redis):
                 yield _Step(partial(self._revoke_user, redis=redis, shards=shards), [user])
-        # What is still to be carried from a former id goes when that is buried.
-        needed = {carry.origin for carries in _pages(self._journal.pending_carries) for carry in carries}
         for revocations in _pages(partial(self._journal.pending_revocations, database=database, redis=redis)):
-            revoke = partial(self._revoke, redis=redis, database=database, shards=shards, needed=needed)
+            revoke = partial(
+                self._revoke, redis=redis, database=database, shards=shards, being_carried=self._being_carried()
+            )
             yield _Step(revoke, revocations)
         if redis and database:
             for pushes in _pages(self._journal.pending_pushes):
@@ -234,13 +235,25 @@ class Reconciler:
         if redis and data:
             yield from self._changes(database, shards)
 
+    def _being_carried(self) -> Container[str]:
+        """The former ids whose data must stay until it was brought to the present ones, and those: what waits for them
+        comes behind it.
+
+        To be asked for after that was read: a carry is kept before what follows from it.
+        """
+        waiting = [carry for carries in _pages(self._journal.pending_carries) for carry in carries]
+        return {digest for carry in waiting for digest in (carry.origin, carry.digest)}
+
     def _changes(self, database: bool, shards: Container[str]) -> Iterator[_Step]:
         """The changes that wait, from where the last run was interrupted."""
         while waiting := self._journal.pending_writes(_BATCH, after=self._after):
+            being_carried = self._being_carried()
             reached = [
                 entry
                 for entry in waiting
-                if self._locate(entry.digest) in shards and (database or not _is_for_database(entry))
+                if self._locate(entry.digest) in shards
+                and (database or not _is_for_database(entry))
+                and entry.digest not in being_carried
             ]
             self._after = waiting[-1].seq
             if reached:
@@ -298,7 +311,7 @@ class Reconciler:
         redis: bool,
         database: bool,
         shards: Container[str],
-        needed: Container[str],
+        being_carried: Container[str],
     ) -> bool:
         for entry in entries:
             self._repository.local.kill(entry.digest)
@@ -314,7 +327,9 @@ class Reconciler:
             if later:
                 self._journal.revoke(*sorted(later), in_database=True)
             self._journal.settle_revocation(*to_database, in_database=True)
-        lacking = [entry.digest for entry in entries if redis and not entry.in_redis and entry.digest not in needed]
+        lacking = [
+            entry.digest for entry in entries if redis and not entry.in_redis and entry.digest not in being_carried
+        ]
         to_redis = [digest for digest in lacking if self._locate(digest) in shards]
         if to_redis:
             tombstones = [(digest, versions[digest]) for digest in to_redis]
@@ -359,7 +374,7 @@ class Reconciler:
         self._redis.settle(
             [(row, _life_of(row)) for row in live.values()],
             list(over.items()),
-            self._categories,
+            (AUTH,),  # see Verifier.bury
             stamp_ms=min(answers[digest].now_ms for digest in asked),
             timeout=_TIMEOUT,
         )
@@ -464,12 +479,11 @@ class Reconciler:
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=_TIMEOUT), strict=True))
         merges = {
             entry: [
-                self._merge_of(entry.digest, name, entry.kind, [_where_absent(*item) for item in fields.items()], guard)
+                self._merge_of(entry.digest, name, entry.kind, _brought(copy), _guard(entry))
                 for name in entry.categories
-                if (fields := copies[entry.origin, name].fields)
+                if (copy := copies[entry.origin, name]).meta
             ]
             for entry in entries
-            if (guard := "alive" if entry.kind == SIGNED_IN else "free")
         }
         statuses = self._carried(merges)
         gone = [entry for entry in entries if "gone" in statuses[entry]]
@@ -482,25 +496,46 @@ class Reconciler:
                 for name in entry.categories:
                     self._losses.note(Loss.MERGE_DROPPED, Cause.SESSION_OVER, name)
         done = [entry for entry in entries if not statuses[entry] & {"gone", "late"}]
+        self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
+        being_carried = self._being_carried()  # of these less is there than will be
+        whole = [entry for entry in done if entry.digest not in being_carried]
+        brought = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
+        self._journal.publish_copies(self._copies(brought))
         return bool(done)
+
+    def _wipe(self, entries: Sequence[PendingCarry]) -> None:
+        """Former ids that were given up have nothing any more.
+
+        :raises StoreError: they may have it still. To be done again, with all that was carried.
+        """
+        places = [(entry, name) for entry in entries for name in entry.categories]
+        wipes = [
+            self._merge_of(entry.origin, name, ANONYMOUS, [_wipe_at(entry.left_us)], "free") for entry, name in places
+        ]
+        replies = self._merge_all(wipes)
+        for (entry, name), reply in zip(places, replies, strict=True):
+            if reply.status != "merged":
+                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+            self._repository.note_wipe(entry.origin, name, reply.version)
+
+    def _merge_all(self, merges: Sequence[Merge]) -> list[Merged]:
+        """:raises StoreError: one of them failed."""
+        replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=new_write_id())
+        done = []
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+            done.append(reply)
+        return done
 
     def _carried(self, merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, set[str]]:
         """How the merges of each ended.
 
         :raises StoreError: one of them failed.
         """
-        every = [merge for some in merges.values() for merge in some]
-        replies = iter(self._redis.merge_all(every, limits=self._limits, timeout=_TIMEOUT, write_id=new_write_id()))
-        statuses: dict[PendingCarry, set[str]] = {}
-        for entry, some in merges.items():
-            statuses[entry] = set()
-            for _ in some:
-                reply = next(replies)
-                if isinstance(reply, StoreError):
-                    raise reply
-                statuses[entry].add(reply.status)
-        return statuses
+        replies = iter(self._merge_all([merge for some in merges.values() for merge in some]))
+        return {entry: {next(replies).status for _ in some} for entry, some in merges.items()}
 
     def _merge_of(
         self, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, shadow: bool = False
@@ -510,7 +545,7 @@ class Reconciler:
 
     def _merge_some(self, entries: Sequence[PendingWrite], database: bool) -> bool:
         """Bring a batch of changes home, in the order in which they were made. Whether any of them is settled."""
-        fresh = [entry for entry in entries if self._as_of_ms - entry.at_ms <= self._oldest_ms]
+        fresh = [entry for entry in entries if not self._is_too_old(entry)]
         settled = set(entries) - set(fresh)
         self._drop(settled, Cause.TOO_OLD)
         of_auth = [entry for entry in fresh if _is_for_database(entry)]
@@ -520,6 +555,10 @@ class Reconciler:
         for group in _by_category(of_auth) if database else ():
             settled |= self._merge_auth(group)
         return bool(settled)
+
+    def _is_too_old(self, entry: PendingWrite) -> bool:
+        """Its user has long seen something else. A wipe holds however late it is: what was written since stays."""
+        return entry.operation is not Operation.WIPE and self._as_of_ms - entry.at_ms > self._oldest_ms
 
     def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is settled, one way or the other."""
@@ -545,7 +584,11 @@ class Reconciler:
             else:
                 self._count(group, reply.outcomes)
             settled += group
-        for category, lost in self._journal.forget_writes(settled, self._copies(settled)).items():
+        merged = {(entry.digest, entry.category): entry.kind for entry in settled if not entry.shadow}
+        for group, reply in sent:
+            if isinstance(reply, Merged) and reply.version and group[0].operation is Operation.WIPE:
+                self._repository.note_wipe(group[0].digest, group[0].category, reply.version)
+        for category, lost in self._journal.forget_writes(settled, self._copies(merged)).items():
             self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
@@ -568,9 +611,8 @@ class Reconciler:
 
     def _merge_for(self, group: Sequence[PendingWrite]) -> Merge:
         first = group[0]
-        guard = "alive" if first.kind == SIGNED_IN and not first.shadow else "free"
         steps = [_step(entry) for entry in group]
-        return self._merge_of(first.digest, first.category, first.kind, steps, guard, first.shadow)
+        return self._merge_of(first.digest, first.category, first.kind, steps, _guard(first), first.shadow)
 
     def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
         """Changes of sessions that Redis does not know: as the database says."""
@@ -592,11 +634,13 @@ class Reconciler:
             elif outcome is not Outcome.APPLIED:
                 self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
 
-    def _copies(self, settled: Sequence[PendingWrite]) -> list[SharedCopy]:
-        """The categories as they are now, for this worker and for those of this host that cannot reach Redis, or do
-        not use it yet: what was merged is laid over reads no more, and to them it would look undone."""
+    def _copies(self, merged: Mapping[tuple[str, str], str]) -> list[SharedCopy]:
+        """Categories as they are now, for this worker and for those of this host that cannot reach Redis, or do not use
+        it yet: what was merged is laid over reads no more, and to them it would look undone.
+
+        :param merged: digest and category → kind of the session.
+        """
         local, are_needed = self._repository.local, self.copies_are_needed()
-        merged = {(entry.digest, entry.category): entry.kind for entry in settled if not entry.shadow}
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
         try:
             copies = self._redis.copies(wanted, timeout=_TIMEOUT) if wanted else []
@@ -689,8 +733,20 @@ def _worse(left: StoreError | None, failed: StoreError) -> StoreError:
     return left if left is not None and known else failed
 
 
-def _where_absent(key: str, value: bytes) -> MergeStep:
-    return MergeStep(Operation.SET, key, value, ABSENT, acknowledged=_LONG_AGO)
+def _guard(entry: PendingWrite | PendingCarry) -> str:
+    """On which condition Redis takes it, see ``record.lua``."""
+    is_shadow = isinstance(entry, PendingWrite) and entry.shadow
+    return "alive" if entry.kind == SIGNED_IN and not is_shadow else "free"
+
+
+def _wipe_at(moment_us: int) -> MergeStep:
+    return MergeStep(Operation.WIPE, WIPED_FIELD, b"", TIME, moment_us, acknowledged=moment_us)
+
+
+def _brought(copy: CategoryCopy) -> list[MergeStep]:
+    """What was there under a former id, where nothing is under the present one."""
+    fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
+    return [MergeStep(Operation.RECORD, value=copy.meta), *fields]
 
 
 def _step(entry: PendingWrite) -> MergeStep:

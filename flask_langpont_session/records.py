@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from .categories import AUTH, Feature
-from .cookies import SessionId
+from .cookies import ANONYMOUS, SessionId
 from .leases import Life as Life
 from .stores.base import AuthRow, CategoryChange, Fields
 
@@ -93,9 +93,9 @@ class Loaded:
         loaded.sources[AUTH] = source
         return loaded
 
-    def keep_from(self, before: Loaded) -> None:
-        """Put what was loaded before in the place of this, for every category but auth."""
-        for name in before.fields.keys() - {AUTH}:
+    def keep_from(self, before: Loaded, names: Iterable[str]) -> None:
+        """Put what was loaded before of some categories in the place of this."""
+        for name in names:
             self.fields[name] = before.fields[name]
             if name in before.beneath:
                 self.beneath[name] = before.beneath[name]
@@ -103,6 +103,7 @@ class Loaded:
                 self.gaps[name] = before.gaps[name]
             self.versions[name] = before.versions.get(name, 0)
             self.sources[name] = before.sources.get(name, "none")
+        self.defaulted |= before.defaulted
 
     def is_unknown(self, feature: Feature, key: str) -> bool:
         """Whether the stores may have another value of a key than the one that is shown."""
@@ -121,14 +122,15 @@ class Plan:
 
     :param origin: the id whose records exist.
     :param target: the id the data is for; the same, a minted one, or None (nothing is kept).
-    :param changes: category → what changed. For a minted target they are complete, carried data included.
+    :param changes: category → what changed. For a minted target they are complete, carried data included, but for
+        the categories in `carries`.
     :param ends: the origin is to be revoked.
     :param renames: the target is the origin's session under another id; it must still live. The origin's row, from
         which the carried data was read.
     :param grants: an auth change among `changes` needs the arbiter.
     :param permanence_changed: the life of the SQL row is to be set anew.
-    :param carries: categories of the origin that could not be read as a whole: the target is to have their data, too,
-        as soon as it can be read.
+    :param carries: categories of the origin that may not have been read as a whole: all that there is of them goes to
+        the target as soon as it can be read.
     :param kept: category → where what was to be saved of it is, as far as the save has come; what is not in it is
         nowhere.
     """
@@ -149,6 +151,13 @@ class Plan:
         """Data of some categories is there now. Where parts of one are in several places, the worst counts."""
         for name in names:
             self.kept[name] = Kept.worst([place, self.kept.get(name, place)]) or place
+
+    @property
+    def leaves(self) -> bool:
+        """Whether an anonymous session gives up its id for another one. At a sign-in its data is left to run out."""
+        if not self.is_new or self.origin is None or self.target is None:
+            return False
+        return self.origin.kind == self.target.kind == ANONYMOUS and not self.ends
 
     @property
     def is_new(self) -> bool:

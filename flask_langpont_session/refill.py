@@ -166,7 +166,7 @@ class Refill:
         living = self._living({copy.digest for copy in batch if copy.kind == SIGNED_IN}, database)
         wanted = []
         for copy in batch:
-            if copy.kind == SIGNED_IN and copy.digest not in living:
+            if (copy.kind == SIGNED_IN and copy.digest not in living) or self._repository.was_wiped(copy):
                 continue
             life_ms = self._life_of(copy)
             if life_ms > 0:

@@ -38,7 +38,7 @@ from .records import (
     difference,
 )
 from .serializer import decode
-from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, StoreError, role_of
+from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, SharedCopy, StoreError, role_of
 from .stores.cluster import ClusterStore, Redis
 from .stores.database import Database
 from .stores.journal import Journal, Overlay
@@ -75,10 +75,12 @@ class _Sent(NamedTuple):
 
     :param written: None: it was not written, as far as is known.
     :param doubt: then the id of the write, if Redis may have it, or get it yet.
+    :param sent_us: and when it was sent, microseconds by the Redis clock.
     """
 
     written: Written | None
     doubt: str = ""
+    sent_us: int = 0
 
 
 class SessionRepository:
@@ -194,6 +196,7 @@ class SessionRepository:
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(sid, walk, life, Verdict.ANONYMOUS)
         overlay = self._outbox.overlay(sid.digest, walk)
+        fresh = fresh or not overlay.is_known  # the journal may have said that it is over
         if overlay.revoked:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
             self.local.kill(sid.digest)
@@ -319,7 +322,8 @@ class SessionRepository:
         level = walk.level
         answer, source = heard.answer, heard.source
         for name in names:
-            if answer is None or (source == REPLICA and self._is_behind(sid.digest, name, answer, overlay)):
+            is_behind = source == REPLICA and answer and self._is_behind(sid.digest, name, answer, overlay)
+            if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
                 self._visibility.show_without_answer(loaded, name, sid.digest, level=level, kind=kind, overlay=known)
             else:
                 self._visibility.show_answer(
@@ -355,20 +359,21 @@ class SessionRepository:
                 if plan.ends and plan.origin:
                     # The sign-out that came first holds, whatever becomes of the sign-in, and under any id.
                     self.revoke(plan.origin.digest, walk)
+        is_carried = self._carry(plan, walk)
         durable = True
         if plan.ends and plan.origin:
-            place = self._revoke(plan.origin.digest, walk)
+            place = self._revoke(plan.origin.digest, walk, keeps_data=bool(plan.carries))
             plan.note_kept([AUTH], place)
             durable = place is Kept.DATABASE
         if not plan.target or not (plan.changes or plan.carries):
             return Saved(stored=False, durable=durable)
         row = self._save_auth(plan, walk) if plan.target.kind == SIGNED_IN else None
         names = tuple(plan.changes)
-        stored = self._save_categories(plan, plan.target, walk, row)
+        stored = self._save_categories(plan, plan.target, walk, row) or is_carried
         if stored:
             self._count_save(plan, plan.target, names)
-        if plan.is_new and plan.origin and not plan.ends:
-            self._leave(plan.origin, walk, plan.life)
+        if plan.leaves and plan.origin:
+            self._leave(plan.origin, walk, plan.life, is_carried=bool(plan.carries))
         has_ended = plan.target.kind == SIGNED_IN and self.local.is_dead(plan.target.digest)
         return Saved(stored, durable, ended=has_ended)
 
@@ -387,8 +392,9 @@ class SessionRepository:
             return self._came_too_late(plan, old, walk)
         self.local.put_auth(row, began)
         plan.note_kept([AUTH], Kept.DATABASE)
+        self._carry(plan, walk)
         if old:
-            self._settle_revoked(old, 0, walk, in_database=True)
+            self._settle_revoked(old, 0, walk, in_database=True, keeps_data=bool(plan.carries))
             self.recorder.count("sessions_ended", by=int(not plan.renames))
         elif origin:
             self.no_longer_in_use(origin.digest)  # its data is left to run out
@@ -581,7 +587,7 @@ class SessionRepository:
         """
         walk = walk.to(target.digest)
         changes = {name: change for name, change in plan.changes.items() if change}
-        if not changes and row is None and not plan.carries:
+        if not changes and row is None:
             return False
         if plan.is_for_shadow:
             return self._write_shadow(plan, target, walk, changes)
@@ -589,14 +595,12 @@ class SessionRepository:
         waits = self._must_wait(target.digest, changes, walk)
         sent = self._write_guarded(plan, target, walk, {} if waits else changes, row)
         if sent.written is None:
-            return self._keep_for_later(plan, target, walk, changes, row, sent.doubt)
+            return self._keep_for_later(plan, target, walk, changes, row, sent)
         if sent.written.status == "dead":
             self.local.kill(target.digest)
             return not plan.is_new and self._write_shadow(plan, target, walk, changes)
         if waits:
-            return self._keep_for_later(plan, target, walk, changes, None, "") or row is not None
-        if plan.carries:
-            self._outbox.carry(plan, walk)
+            return self._keep_for_later(plan, target, walk, changes, None, sent) or row is not None
         return self._was_written(plan, target, changes, sent.written, walk)
 
     def _must_wait(
@@ -646,6 +650,7 @@ class SessionRepository:
         exact: bool = False,
     ) -> _Sent:
         return self._send(
+            digest,
             walk,
             lambda timeout, write_id: self.primary.write(
                 digest,
@@ -660,17 +665,19 @@ class SessionRepository:
             ),
         )
 
-    def _send(self, walk: Walk, write: Callable[[float, str], Written]) -> _Sent:
+    def _send(self, digest: str, walk: Walk, write: Callable[[float, str], Written]) -> _Sent:
         """Send a write to the primary."""
         if not walk.can(PRIMARY, WRITE):
             return _Sent(None)
-        write_id = new_write_id()
+        write_id, began = new_write_id(), self._clock()
         try:
             written = walk.ask(
                 PRIMARY, WRITE, "save", self.settings.redis_timeout, lambda timeout: write(timeout, write_id)
             )
         except StoreError as error:
-            return _Sent(None, write_id if error.sent else "")
+            if not error.sent:
+                return _Sent(None)
+            return _Sent(None, write_id, max(1, self.primary.estimated_ms(digest, began) * 1000))
         return _Sent(None if written.status == "late" else written)
 
     def _now_us(self, digest: str) -> int:
@@ -694,6 +701,7 @@ class SessionRepository:
         sent = _Sent(None)
         if not self._must_wait(target.digest, changes, walk, shadow=True):
             sent = self._send(
+                target.digest,
                 walk,
                 lambda timeout, write_id: self.primary.write(
                     target.digest,
@@ -707,7 +715,9 @@ class SessionRepository:
             )
         if sent.written is None:
             now_us = self._now_us(target.digest)
-            return self._outbox.keep(plan, changes, walk.level, now_us, shadow=True, doubt=sent.doubt, walk=walk)
+            return self._outbox.keep(
+                plan, changes, walk.level, now_us, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, walk=walk
+            )
         return self._was_written(plan, target, changes, sent.written, walk, shadow=True)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
@@ -721,13 +731,14 @@ class SessionRepository:
         walk: Walk,
         changes: Mapping[str, CategoryChange],
         row: AuthRow | None,
-        doubt: str,
+        sent: _Sent,
     ) -> bool:
         """Redis did not take it, or not yet. Returns whether anything outlives the request all the same."""
         if row:
             self._outbox.queue_push(row.digest, row.version, walk=walk)
         fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
-        kept = self._outbox.keep(plan, fitting, walk.level, self._now_us(target.digest), doubt=doubt, walk=walk)
+        now_us = self._now_us(target.digest)
+        kept = self._outbox.keep(plan, fitting, walk.level, now_us, doubt=sent.doubt, sent_us=sent.sent_us, walk=walk)
         self.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
 
@@ -786,12 +797,21 @@ class SessionRepository:
     def _to_primary(self, walk: Walk, operation: str, call: Callable[[float], T]) -> T | None:
         return walk.attempt(PRIMARY, WRITE, operation, self.settings.redis_timeout, call)
 
-    def _leave(self, origin: SessionId, walk: Walk, life: Life) -> None:
-        """Wipe the data of an anonymous session that was given another id."""
-        if origin.kind != SIGNED_IN:
+    def _carry(self, plan: Plan, walk: Walk) -> bool:
+        """Have the journal bring what the plan says to the target. Whether it will."""
+        if not (plan.carries and plan.origin):
+            return False
+        return self._outbox.carry(plan, self._now_us(plan.origin.digest), walk)
+
+    def _leave(self, origin: SessionId, walk: Walk, life: Life, *, is_carried: bool) -> None:
+        """Wipe the data of an anonymous session that was given another id.
+
+        :param is_carried: the replay does so, when it has brought the data to the other id.
+        """
+        if not is_carried:
             changes = {name: CategoryChange(0, wipe=True) for name in self.table.categories}
             self._save_categories(Plan(origin, origin, life, changes=changes), origin, walk, None)
-            self.no_longer_in_use(origin.digest)
+        self.no_longer_in_use(origin.digest)
 
     # -- revoking --------------------------------------------------------------------------------------------------
 
@@ -802,13 +822,13 @@ class SessionRepository:
         """
         return self._revoke(digest, walk) is Kept.DATABASE
 
-    def _revoke(self, digest: str, walk: Walk) -> Kept:
+    def _revoke(self, digest: str, walk: Walk, *, keeps_data: bool = False) -> Kept:
         self.recorder.count("sessions_ended", by=int(not self.local.is_dead(digest)))
         self.local.kill(digest)
         dead = self._revoke_in_database(digest, walk)
         in_database, places = dead is not None, []
         for name, version in dead or [(digest, 0)]:
-            places.append(self._settle_revoked(name, version, walk, in_database=in_database))
+            places.append(self._settle_revoked(name, version, walk, in_database=in_database, keeps_data=keeps_data))
             self.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
         return places[0]
 
@@ -822,13 +842,21 @@ class SessionRepository:
             lambda timeout: self.database.revoke(digest, timeout=timeout),
         )
 
-    def _settle_revoked(self, digest: str, version: int, walk: Walk, *, in_database: bool) -> Kept:
+    def _settle_revoked(
+        self, digest: str, version: int, walk: Walk, *, in_database: bool, keeps_data: bool = False
+    ) -> Kept:
+        """Have the stores and this host hear that a session is dead.
+
+        :param keeps_data: what it had is still to be brought to another id; it goes after that.
+        """
         self.local.kill(digest)
         self.row_changed(digest)
         self.no_longer_in_use(digest)
-        in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk)
-        waits = not (in_database and in_redis) and self._outbox.revoke(
-            digest, in_database=in_database, in_redis=in_redis, walk=walk
+        names = (AUTH,) if keeps_data else tuple(self.table.categories)
+        in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk, names)
+        is_gone = in_redis and not keeps_data
+        waits = not (in_database and is_gone) and self._outbox.revoke(
+            digest, in_database=in_database, in_redis=is_gone, walk=walk
         )
         if in_database:
             return Kept.DATABASE
@@ -991,6 +1019,14 @@ class SessionRepository:
     def row_changed(self, digest: str) -> None:
         """Have no worker of this host believe what it was told of this session before."""
         self._outbox.row_changed(digest)
+
+    def note_wipe(self, digest: str, category: str, version: int) -> None:
+        """Have no worker of this host give Redis back what a category had before."""
+        self._visibility.note_wipe(digest, category, version)
+
+    def was_wiped(self, copy: SharedCopy) -> bool:
+        """Whether a worker of this host has wiped a category since a copy of it was made."""
+        return self._visibility.is_wiped_since(copy)
 
     def publish_copies(self, shards: Container[str]) -> None:
         """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""

@@ -99,7 +99,7 @@ class Session(SessionMixin):
         self._grants = False
         # The origin's row, if the minted id is for the same session.
         self._renames: AuthRow | None = None
-        # Categories of the origin that could not be taken along as a whole.
+        # Categories of the origin that the journal brings to the minted id.
         self._carries: tuple[str, ...] = ()
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str], Carried] = {}, {}
@@ -222,7 +222,7 @@ class Session(SessionMixin):
             self._loaded = known or Loaded(Verdict.ANONYMOUS)
             before, self._before = self._before, None
             if before is not None and not self._loaded.shadow:
-                self._loaded.keep_from(before)
+                self._loaded.keep_from(before, before.fields.keys() - {AUTH})
         return self._loaded
 
     def _stored(self, category: str) -> Fields:
@@ -432,29 +432,27 @@ class Session(SessionMixin):
         if self._renames or not (self._minted and self._minted.kind == SIGNED_IN):
             users, settings = self._users(), self._repository.settings
             is_anothers = self.unverified or (bool(users) and users.get(user_key) != user)
-            categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
-            carried, incomplete = dict(self._carry(categories)), self._incomplete(categories)
-            self._taken_from = users, {} if is_anothers else dict(carried)
             if is_anothers:
                 self._permanent = bool(self._permanent)  # that the other one is to be remembered says nothing of this
+            of_user: Carried = {}
             if self._kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
                 # session has is somebody else's.
-                carried.update((k, v) for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH)
-            self._restart(SIGNED_IN, carried)
-            self._carries = incomplete
+                of_user = {k: v for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH}
+            self._restart(SIGNED_IN, settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in, of_user)
+            self._taken_from = users, {} if is_anothers else dict(self._now.assigned)
         elif self._taken_from[0].get(user_key, user) != user:
             self._give_back()
 
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
-        """Of the categories that are taken along to another id, those that this request cannot take along as a whole:
-        in an outage some of it is not shown, or would not be kept."""
-        if self._minted is not None:
-            return self._carries  # nothing is stored under that id yet
-        loaded = self._load()
-        if self.origin is None or loaded.shadow or (self.walk.level == 0 and not loaded.gaps):
+        """Of the categories that are taken along to another id, those that this request may not know as a whole: in an
+        outage some of it is not shown, or would not be kept."""
+        if self._minted is not None:  # nothing is stored under that id yet
+            return tuple(name for name in self._carries if name in categories)
+        loaded = self._load() if categories else None
+        if loaded is None or self.origin is None or loaded.shadow or (self.walk.level == 0 and not loaded.gaps):
             return ()
-        return tuple(categories)
+        return tuple(name for name in categories if name != AUTH or self._kind != SIGNED_IN)
 
     def _users(self) -> Mapping[str, str]:
         """The user keys that are set, as text."""
@@ -468,9 +466,19 @@ class Session(SessionMixin):
         for key, encoded in taken.items():
             if self._feature_of(key).category not in stays and self._now.assigned.get(key) == encoded:
                 self._now.delete(key, stored=False)
+        for name in [name for name in self._carries if name not in stays]:
+            self._give_back_stored(name)
         self._carries = tuple(name for name in self._carries if name in stays)
         self._permanent = bool(self._permanent)
         self._taken_from = {}, {}
+
+    def _give_back_stored(self, category: str) -> None:
+        loaded = self._load()
+        loaded.fields[category] = NO_FIELDS
+        loaded.gaps.pop(category, None)
+        for key in [key for key in self._now.values if self._feature_of(key).category == category]:
+            if key not in self._now.assigned:
+                self._now.delete(key, stored=False)
 
     def _require_arbiter(self) -> None:
         if not self.walk.can(DATABASE, WRITE):
@@ -483,6 +491,8 @@ class Session(SessionMixin):
 
     def _carry(self, categories: Collection[str]) -> Carried:
         """The present data of some categories. Defaults shown in an outage are not data."""
+        if not categories:
+            return {}
         ghosts = self._load().defaulted - self._now.assigned.keys()
         carried = {}
         for key in self._keys():
@@ -492,12 +502,22 @@ class Session(SessionMixin):
                 carried[key] = encoded
         return carried
 
-    def _restart(self, kind: str | None, carried: Carried) -> None:
-        """Begin anew under another id (of `kind`), or under none, with the carried data."""
-        self._now.restart(carried)
-        self._carries = ()
-        verdict = Verdict.DEAD if kind is None and self.is_in_shadow else Verdict.ANONYMOUS
-        self._loaded = Loaded(verdict, now_ms=self._loaded.now_ms if self._loaded else 0)
+    def _restart(self, kind: str | None, categories: Collection[str], also: Carried = NO_FIELDS) -> None:
+        """Begin anew under another id (of `kind`), or under none, with the present data of some categories. Where that
+        may not be known as a whole the journal brings it to the other id, and what this request changes comes behind.
+
+        :param also: other data that is to be stored there.
+        """
+        incomplete = self._incomplete(categories) if kind else ()
+        carried = self._carry([name for name in categories if name not in incomplete])
+        for name in incomplete:
+            self._stored(name)  # what is loaded on demand cannot be later on
+        before, verdict = self._loaded, Verdict.DEAD if kind is None and self.is_in_shadow else Verdict.ANONYMOUS
+        self._now.restart({**carried, **also}, incomplete)
+        self._loaded = Loaded(verdict, now_ms=before.now_ms if before else 0)
+        if before is not None:
+            self._loaded.keep_from(before, incomplete)
+        self._carries = incomplete
         self._restarted = True
         self._renames = None
         self._pending_wipe = kind is None
@@ -548,7 +568,7 @@ class Session(SessionMixin):
 
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""
-        self._end({})
+        self._end(())
 
     def _warn_if_saved(self, key: str) -> None:
         if self._saved:
@@ -561,10 +581,10 @@ class Session(SessionMixin):
 
     def sign_out(self) -> None:
         """End the session for ever; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
-        categories = self._repository.settings.carry_on_sign_out
-        self._end(self._carry(categories), self._incomplete(categories))
+        self._end(self._repository.settings.carry_on_sign_out)
 
-    def _end(self, carried: Carried, incomplete: tuple[str, ...] = ()) -> None:
+    def _end(self, keeps: Collection[str]) -> None:
+        is_something_kept = bool(self._carry(keeps) or self._incomplete(keeps))
         was_signed_in = self._minted is not None and self._minted.kind == SIGNED_IN
         origin = self.origin
         if origin and origin.kind == SIGNED_IN:
@@ -573,8 +593,7 @@ class Session(SessionMixin):
             self._pending_end = True
             self._ended = not (self.target is origin and self._load().shadow)
         leaves = self._ended or was_signed_in
-        self._restart(ANONYMOUS if leaves and carried else None, carried)
-        self._carries = incomplete if self._minted else ()
+        self._restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
         self._grants = False
         self._forced = True
 
@@ -590,10 +609,8 @@ class Session(SessionMixin):
             self._require_verified()
             self._grants = True
         row = self._load().row if self._minted is None else self._renames
-        categories = [name for name in self._repository.table.categories if name != AUTH or kind != SIGNED_IN]
-        carried, incomplete = self._carry(self._repository.table.categories), self._incomplete(categories)
-        self._restart(kind, carried)
-        self._renames, self._carries = row, incomplete
+        self._restart(kind, self._repository.table.categories)
+        self._renames = row
 
     def increment(self, key: str, by: int = 1) -> int:
         """Add to a whole number. The server adds, so that no concurrent increment is lost.
@@ -676,7 +693,7 @@ class Session(SessionMixin):
         loaded = self._repository.load(origin, self.walk, self.life, fresh=True)
         if before is not None and before.shadow == loaded.shadow:
             # What was read of other categories stays as it was read: changes are found by comparing with it.
-            loaded.keep_from(before)
+            loaded.keep_from(before, before.fields.keys() - {AUTH})
         elif before is not None:
             self._now.forget_read(None, self._stored)
         self._loaded = loaded

@@ -7,7 +7,7 @@ primary that has become one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from blinker import Signal
@@ -195,12 +195,15 @@ class Verifier:
         """Somebody else's question began before this one: what this worker has seen since then counts more."""
         return row.state is RowState.IDLE_EXPIRED or row.version < self._local.floor(row.digest)
 
-    def bury(self, digest: str, version: int, walk: Walk) -> bool:
-        """Put the tombstone into Redis. Whether it is there."""
-        names = tuple(self._settings.table.categories)
+    def bury(self, digest: str, version: int, walk: Walk, categories: Sequence[str] = (AUTH,)) -> bool:
+        """Put the tombstone into Redis. Whether it is there.
+
+        :param categories: whose data goes. All of it only on the word of the host that ended the session: another one
+            may still have to bring some of it to the id that took its place. Behind a tombstone nothing reads it.
+        """
 
         def bury(timeout: float) -> bool:
-            self._primary.bury(digest, version, names, timeout=timeout)
+            self._primary.bury(digest, version, categories, timeout=timeout)
             return True
 
         return bool(walk.to(digest).attempt(PRIMARY, WRITE, "bury", self._settings.redis_timeout, bury))

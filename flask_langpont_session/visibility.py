@@ -60,8 +60,11 @@ class Visibility:
         :param overlay: what the journal knows beyond it; None: nothing.
         """
         answered = answer.categories[name]
+        is_carried, known = overlay is not None and name in overlay.carried, None
+        if overlay and is_carried and (known := overlay.copies.get(name)):  # what is on its way from a former id
+            answered = CategoryCopy(known.version, {**known.fields, **answered.fields})
         version = answered.version or empty_as_of(answer.now_ms)
-        if remember and name in self.kept_locally:
+        if remember and name in self.kept_locally and not is_carried:
             held = self._local.category(digest, name)
             if answered.version:
                 began = answer.begun.get(name, 0)
@@ -77,7 +80,7 @@ class Visibility:
             loaded.beneath[name] = answered.fields
             counted = answer.additions.get(name, b"")
             self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True, counted=counted)
-            if overlay and name in overlay.carried:
+            if is_carried and known is None:
                 # What is there stays; what is not may be brought from the former id yet.
                 gap = loaded.gaps.get(name, Gap(True, frozenset()))
                 loaded.gaps[name] = gap._replace(whole=True, kept=gap.kept | answered.fields.keys())
@@ -87,7 +90,7 @@ class Visibility:
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         copy = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
-        if copy and self._is_outdated(digest, name, copy.version):
+        if copy and (self._is_outdated(digest, name, copy.version) or (overlay and not overlay.is_known)):
             copy = None  # a worker of this host has seen more, and has not said yet what
         loaded.versions[name] = copy.version if copy else 0
         loaded.sources[name] = "local"
@@ -127,8 +130,12 @@ class Visibility:
         is_wiped = overlay is not None and name in overlay.wiped
         if is_wiped:
             shown.clear()
+            loaded.beneath[name] = (
+                NO_FIELDS  # the wipe is still to be merged, but nothing is made of what is beneath it
+            )
         kept, guesses = self._journalled(loaded, name, shown, overlay, answered, counted) if overlay else _NOTHING
         hidden = frozenset() if answered else defaulting
+        is_known = is_known and (overlay is None or overlay.is_known)
         if (guesses or hidden or not is_known) and not is_wiped:
             loaded.gaps[name] = Gap(not is_known, hidden, kept, guesses)
         else:
@@ -174,8 +181,12 @@ class Visibility:
         :param kind: of the session.
         :param versions: category → its versions before and after the write.
         """
-        for name in changes.keys() & self.kept_locally:
-            change, (before, after) = changes[name], versions[name]
+        for name, change in changes.items():
+            before, after = versions[name]
+            if change.wipe:
+                self.note_wipe(digest, name, after)
+            if name not in self.kept_locally:
+                continue
             self._note_version(digest, name, after)
             if change.wipe or not before:  # nothing was there, or is left
                 copy = CategoryCopy(after, apply_change({}, change))
@@ -190,6 +201,17 @@ class Visibility:
     def _note_version(self, digest: str, name: str, version: int) -> None:
         with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
             self._journal.note_version(digest, name, version)
+
+    def note_wipe(self, digest: str, name: str, version: int) -> None:
+        """No older copy of a category may be given back to Redis, whichever worker of this host has it."""
+        with suppress(StoreError):
+            self._journal.note_wipe(digest, name, version)
+
+    def is_wiped_since(self, copy: SharedCopy) -> bool:
+        """Whether what a copy has was wiped after it was made."""
+        with suppress(StoreError):
+            return self._journal.is_wiped_since(copy.digest, copy.category, copy.copy.version)
+        return False
 
     def _is_outdated(self, digest: str, name: str, version: int) -> bool:
         with suppress(StoreError):

@@ -178,10 +178,12 @@ class CategoryCopy(NamedTuple):
 
     :param version: microseconds by the Redis clock: when it was written last, or, of one that was not there, when that
         was seen. It grows for ever; 0: not known.
+    :param meta: what the record says of itself, see ``record.lua``; where that is asked for.
     """
 
     version: int
     fields: Fields
+    meta: bytes = b""
 
 
 class SharedCopy(NamedTuple):
@@ -208,6 +210,7 @@ class Operation(StrEnum):
     DELETE = "del"
     ADD = "add"
     WIPE = "wipe"
+    RECORD = "record"
 
 
 @dataclass(slots=True)

@@ -85,12 +85,15 @@ class Carry(NamedTuple):
 
     :param origin: the digest of the former id.
     :param digest: of the present one, whose kind it is.
+    :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is wiped when it
+        was brought, and not shown any more. 0: it is left to run out.
     """
 
     origin: str
     digest: str
     kind: str
     categories: Sequence[str]
+    left_us: int = 0
 
 
 class Journal:
@@ -120,7 +123,7 @@ class Journal:
         # One value, so that no thread sees half of it: when the file was last looked at, and whether it was empty.
         self._looked: tuple[tuple[Generation, bytes] | None, bool] = (None, False)
         self._seen: object = None
-        self._versions = LatestVersions(path)
+        self._versions, self._wipes = LatestVersions(path, "seen"), LatestVersions(path, "wiped")
 
     def open(self) -> None:
         """Create the file if need be and make sure that it can be written. Meant for the start of an
@@ -137,6 +140,7 @@ class Journal:
         """Let go of the file. Never raises; the next call opens it again. A journal in memory is gone."""
         self._file.close()
         self._versions.close()
+        self._wipes.close()
         self._looked = None, False
 
     def shrink(self) -> bool:
@@ -358,7 +362,6 @@ class Journal:
     def put(
         self,
         entries: Sequence[PendingWrite],
-        carry: Carry | None = None,
         copies: Sequence[SharedCopy] = (),
         *,
         wait: float | None = None,
@@ -367,7 +370,6 @@ class Journal:
 
         A session that is revoked here absorbs them; its shadow does not.
 
-        :param carry: data under a former id that is to be brought to the session as well.
         :param copies: what is known of the session before these changes, see :meth:`publish_copies`.
         :return: those that were not kept because they were made without knowing what is there, and something is.
         :raises StoreError: of class DATA: what is to be added to is no whole number.
@@ -376,20 +378,31 @@ class Journal:
         session = (entries[0].digest, entries[0].shadow) if entries else None
 
         def put(db: sqlite3.Connection) -> list[PendingWrite]:
-            left_out = [
+            return [
                 entry
                 for entry in entries
                 if (entry.shadow or not is_revoked(db, entry.digest)) and not put_write(db, replace(entry, at_ms=now))
             ]
-            if carry is not None:
-                put_carry(db, carry.origin, carry.digest, carry.kind, carry.categories, now)
-            return left_out
 
         left_out = self._file.transaction(self._limits.adding(put, session), wait)
-        if copies:
-            with suppress(StoreError):  # without them less is known of the session; nothing that was written is lost
-                self._file.transaction(self._limits.adding(partial(_put_copies, copies)), wait, forced=False)
+        self._add_copies(copies, wait)
         return left_out
+
+    def carry(self, carry: Carry, copies: Sequence[SharedCopy] = (), *, wait: float | None = None) -> None:
+        """Keep that what a session has under a former id is to be brought to the present one. What waits of it here
+        waits for the present one from now on.
+
+        :param copies: what is known of that data, see :meth:`publish_copies`.
+        """
+        now = self._now_ms()
+        self._file.transaction(lambda db: put_carry(db, *carry, now_ms=now), wait)
+        self._add_copies(copies, wait)
+
+    def _add_copies(self, copies: Sequence[SharedCopy], wait: float | None) -> None:
+        """Without them less is known of the session; nothing that was written is lost."""
+        if copies:
+            with suppress(StoreError):
+                self._file.transaction(self._limits.adding(partial(_put_copies, copies)), wait, forced=False)
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
         """The changes that wait, the one that was made longest ago first.
@@ -474,6 +487,16 @@ class Journal:
         """Whether a worker of this host has seen a later version of a category."""
         with _translated():
             return self._versions.is_outdated(digest, category, version)
+
+    def note_wipe(self, digest: str, category: str, version: int) -> None:
+        """Let the other workers of the host know that a category was wiped at this version. Not an entry."""
+        with _translated():
+            self._wipes.note(digest, category, version)
+
+    def is_wiped_since(self, digest: str, category: str, version: int) -> bool:
+        """Whether a worker of this host has wiped a category after a version."""
+        with _translated():
+            return self._wipes.is_outdated(digest, category, version)
 
     # -- copies --------------------------------------------------------------------------------------------------
 

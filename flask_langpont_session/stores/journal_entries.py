@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
+from ..cookies import ANONYMOUS
 from .base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from .journal_limits import SIZE_SCHEMA
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
@@ -34,8 +35,9 @@ SCHEMA = (
         UNIQUE (digest, shadow, category, field, token))""",
     """CREATE TABLE carries (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
-        categories TEXT NOT NULL, at_ms INTEGER NOT NULL)""",
+        categories TEXT NOT NULL, left_us INTEGER NOT NULL, at_ms INTEGER NOT NULL)""",
     "CREATE INDEX carries_by_digest ON carries (digest)",
+    "CREATE INDEX carries_by_origin ON carries (origin)",
     """CREATE TABLE revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
         in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
@@ -172,6 +174,8 @@ class PendingCarry:
     :param origin: the digest of the former id.
     :param kind: of the present one.
     :param categories: whose fields are to be there as well, where it has none of that name.
+    :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is to be wiped
+        when it was brought. 0: it is left to run out, or is revoked.
     """
 
     seq: int
@@ -179,6 +183,7 @@ class PendingCarry:
     digest: str
     kind: str
     categories: tuple[str, ...]
+    left_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +200,9 @@ class Overlay:
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
     :param epochs: user id → the epoch that goes with it.
     :param version: of the row that Redis is to be told of; 0: of none that is known.
-    :param carried: categories to which data of a former id is still to be brought.
+    :param carried: categories to which data of a former id is still to be brought, or of which data is still to be
+        brought to a later id.
+    :param is_known: False: the journal holds something, and could not be read in time.
     """
 
     revoked: bool
@@ -208,6 +215,7 @@ class Overlay:
     epochs: Mapping[str, int] = field(default_factory=dict)
     version: int = 0
     carried: frozenset[str] = frozenset()
+    is_known: bool = True
 
     def has_writes(self, category: str) -> bool:
         """Whether data of a category waits here: what is written after it must not reach Redis before it."""
@@ -238,7 +246,7 @@ class PendingWrite:
     :param basis: what a value was made from.
     :param moment: microseconds by the Redis clock: the version of a value that was seen, else when it was written; of
         an addition that was sent, when that was. Of auth of a signed-in session: the version of its row.
-    :param base: the encoded value that was seen; None: the field was absent, or not seen.
+    :param base: the encoded value that the request saw; None: none.
     :param doubts: ids of the writes by which Redis may have it already, each with a blank behind it.
     :param token: of an addition its id; else empty.
     :param is_sent: an addition that Redis may have: it is not changed any more.
@@ -274,6 +282,18 @@ _values = attrgetter(*_NAMES[1:])
 WIPED_FIELD = "@"
 """Stands for all fields of a category."""
 
+_WIPED = "SELECT category FROM writes WHERE digest = ? AND NOT shadow AND operation = ?"
+
+_OF_CATEGORY = f"""FROM writes
+    WHERE digest = ? AND NOT shadow AND category = ? AND operation <> '{Operation.WIPE}'"""
+
+# Under new numbers: a replay that has read the old ones is not to mark or delete them.
+_RENAME = f"""INSERT INTO writes ({", ".join(_NAMES[1:])})
+    SELECT ?, ?, {", ".join(_NAMES[3:])} {_OF_CATEGORY} ORDER BY seq"""
+
+_INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_us, at_ms)
+    VALUES (?, ?, ?, ?, ?, ?)"""
+
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
 
@@ -287,24 +307,24 @@ _PUT_COPY = """INSERT INTO copies (digest, category, version, fields, kind)
 def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
     """Keep a change, merged with what waits of its field already, under a new number.
 
-    :return: False: it was not kept, because it was made without knowing what is there, and something is there: an
-        addition that waits.
+    :return: False: it was not kept, because it was made without knowing what is there, and something else is there than
+        what its request saw.
     """
     place = (entry.digest, entry.shadow, entry.category)
     if entry.operation is Operation.WIPE:
         db.execute("DELETE FROM writes WHERE digest = ? AND shadow = ? AND category = ?", place)
         db.execute(_INSERT, _values(entry))
         return True
-    if entry.basis is not Basis.BLIND and _is_wiped(db, place):
+    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
+    waiting, is_wiped = [_pending_write(row) for row in rows], entry.basis is not Basis.BLIND and _is_wiped(db, place)
+    if entry.basis is Basis.UNSEEN and not _has_seen(waiting, is_wiped, entry):
+        return False
+    if is_wiped:
         # Nothing was there any more, whatever version was read. It must not lose against the wipe itself.
         entry = replace(entry, basis=Basis.BLIND, moment=entry.acknowledged, base=None)
-    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
-    if rows:
-        waiting = [_pending_write(row) for row in rows]
+    if waiting:
         if entry.operation is Operation.ADD:
             replaced, entry = _with_addition(waiting, entry)
-        elif entry.basis is Basis.UNSEEN and any(row.operation is Operation.ADD for row in waiting):
-            return False
         else:
             replaced, entry = waiting, _in_place_of(waiting, entry)
         # Not INSERT OR REPLACE: of what that deletes no trigger hears, and the entries would be counted wrong.
@@ -312,6 +332,13 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
     if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
         db.execute(_INSERT, _values(entry))
     return True
+
+
+def _has_seen(waiting: Sequence[PendingWrite], is_wiped: bool, guess: PendingWrite) -> bool:
+    """Whether a value that was made without knowing what the stores have was made from what is known here of them."""
+    if is_wiped and not waiting:
+        return guess.base is None
+    return all(row.operation is not Operation.ADD and row.value == guess.base for row in waiting)
 
 
 def _is_wiped(db: sqlite3.Connection, place: tuple[str, bool, str]) -> bool:
@@ -403,31 +430,66 @@ def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overla
     users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
     version = _pushed_version(db, digest)
     revoked = is_revoked(db, digest)
-    carried = frozenset() if shadow else _carried(db, digest)
-    return Overlay(revoked, writes, deltas, copies, frozenset(wiped), guesses, users, epochs, version, carried)
+    carried, given_up = (frozenset(), frozenset()) if shadow else _carried(db, digest)
+    return Overlay(revoked, writes, deltas, copies, given_up | wiped, guesses, users, epochs, version, carried)
 
 
-def _carried(db: sqlite3.Connection, digest: str) -> frozenset[str]:
-    rows = db.execute("SELECT categories FROM carries WHERE digest = ?", (digest,))
-    return frozenset(name for (names,) in rows for name in names.split("\n"))
+def _carried(db: sqlite3.Connection, digest: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Categories that are brought to a session or from it, and those that it has given up."""
+    sql = "SELECT categories, origin = ? AND left_us FROM carries WHERE digest = ? OR origin = ?"
+    rows = [(names.split("\n"), is_left) for names, is_left in db.execute(sql, (digest, digest, digest))]
+    given_up = frozenset(name for names, is_left in rows if is_left for name in names)
+    return frozenset(name for names, _ in rows for name in names), given_up
 
 
 def put_carry(
-    db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Iterable[str], now_ms: int
+    db: sqlite3.Connection,
+    origin: str,
+    digest: str,
+    kind: str,
+    categories: Sequence[str],
+    left_us: int,
+    *,
+    now_ms: int,
 ) -> None:
-    """Keep that a session has data under a former id that is to be brought to the present one."""
-    # What is on its way to the former id goes on to this one: that one is over.
-    db.execute("UPDATE carries SET digest = ?, kind = ? WHERE digest = ?", (digest, kind, origin))
-    row = (origin, digest, kind, "\n".join(categories), now_ms)
-    db.execute("INSERT INTO carries (origin, digest, kind, categories, at_ms) VALUES (?, ?, ?, ?, ?)", row)
+    """Keep that what a session has under a former id is to be brought to the present one. What waits of it here waits
+    for the present one from now on."""
+    for name in categories:
+        db.execute(_RENAME, (digest, kind, origin, name))
+        db.execute(f"DELETE {_OF_CATEGORY}", (origin, name))
+    wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
+    # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.
+    sql = "SELECT origin, categories, left_us FROM carries WHERE digest = ? ORDER BY seq"
+    rows = [(former, names.split("\n"), left) for former, names, left in db.execute(sql, (origin,)).fetchall()]
+    db.execute("DELETE FROM carries WHERE digest = ?", (origin,))
+    for former, names, left in [(origin, categories, left_us), *rows]:
+        if brought := [name for name in names if name in categories and name not in wiped]:
+            row = (former, digest, kind, "\n".join(brought), left, now_ms)
+            db.execute(_INSERT_CARRY, row)
+        for name in set(names).difference(brought) if left else ():  # nothing else tells that it was given up
+            put_write(db, _wipe_of_former(former, name, left, now_ms))
+
+
+def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> PendingWrite:
+    return PendingWrite(
+        digest=digest,
+        kind=ANONYMOUS,
+        category=category,
+        operation=Operation.WIPE,
+        field=WIPED_FIELD,
+        moment=left_us,
+        acknowledged=left_us,
+        at_ms=now_ms,
+    )
 
 
 def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> list[PendingCarry]:
     """The oldest first, from behind that number."""
-    sql = "SELECT seq, origin, digest, kind, categories FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
+    sql = "SELECT seq, origin, digest, kind, categories, left_us FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
     rows = db.execute(sql, (after, limit))
     return [
-        PendingCarry(seq, origin, digest, kind, tuple(names.split("\n"))) for seq, origin, digest, kind, names in rows
+        PendingCarry(seq, origin, digest, kind, tuple(names.split("\n")), left_us)
+        for seq, origin, digest, kind, names, left_us in rows
     ]
 
 

@@ -1,4 +1,4 @@
-"""Which version of a category any worker of this host has seen last, in a small file that they share.
+"""Which version of a category any worker of this host has seen last, or wiped last, in small files that they share.
 
 At the beginning of an outage a worker goes by its own copies, and does not have those of the others yet. Here it learns
 that one of them has seen or written something newer: then it does not know what there is, and must not build on what it
@@ -27,10 +27,11 @@ class LatestVersions:
     """Versions to the millisecond, by session and category. It costs about a microsecond to read or to note one.
 
     :param path: of the journal that the workers of this host share; None: this process has it for itself.
+    :param what: names the file.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = None if path is None else Path(f"{path.resolve()}-seen")
+    def __init__(self, path: Path | None, what: str) -> None:
+        self._path = None if path is None else Path(f"{path.resolve()}-{what}")
         self._descriptor: int | None = None
         self._own: dict[int, int] = {}
 

@@ -324,20 +324,17 @@ class RedisStore:
 
         :param wanted: digest and category of each.
         """
-        found = []
-        for (_, name), said in zip(wanted, self._answers(wanted, "a", timeout), strict=True):
-            copy = said.categories[name]
-            found.append(copy if copy.version else CategoryCopy(records.empty_as_of(said.now_ms), {}))
-        return found
+        replies = self._read_each(wanted, timeout)
+        return [records.copy_of(digest, name, reply) for (digest, name), reply in zip(wanted, replies, strict=True)]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
         """The auth records of signed-in sessions, all in one round trip; nothing is slid."""
-        return self._answers([(digest, AUTH) for digest in digests], SIGNED_IN, timeout)
+        replies = self._read_each([(digest, AUTH) for digest in digests], timeout)
+        return [answer(digest, (AUTH,), SIGNED_IN, reply) for digest, reply in zip(digests, replies, strict=True)]
 
-    def _answers(self, wanted: Sequence[tuple[str, str]], kind: str, timeout: float) -> list[Answer]:
+    def _read_each(self, wanted: Sequence[tuple[str, str]], timeout: float) -> list[Any]:
         calls: list[_Call] = [(READ, [self.key(name, digest)], [0]) for digest, name in wanted]
-        replies = self._run(calls, timeout) if calls else []
-        return [answer(digest, (name,), kind, reply) for (digest, name), reply in zip(wanted, replies, strict=True)]
+        return self._run(calls, timeout) if calls else []
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """The clock of the server that has a session, see :meth:`Fence.estimated_ms`."""

@@ -87,7 +87,7 @@ SINCE, TIME, ABSENT = "since", "time", "absent"
 class MergeStep(NamedTuple):
     """One change that was kept during an outage, see ``merge.lua``.
 
-    :param value: the encoded value, or the number to add.
+    :param value: the encoded value, or the number to add; of ``record``, :attr:`CategoryCopy.meta`.
     :param mode: :data:`SINCE`, :data:`TIME` or :data:`ABSENT`; of an addition, its id.
     :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
         of an addition, when it was sent first (0: never).
@@ -309,6 +309,16 @@ def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -
         additions=additions,
         begun=begun,
     )
+
+
+def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
+    """One category as it is, and what its record says of itself. One that is not there is empty as of now."""
+    said = answer(digest, (name,), "a", reply)
+    copy = said.categories[name]
+    if not copy.version:
+        return CategoryCopy(empty_as_of(said.now_ms), {})
+    flat = iter(reply[1])
+    return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
 
 
 def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:

@@ -41,7 +41,7 @@ def who_writes_leaves_a_dead_id(plan: Function) -> Function:
 
     def plan_for_a_new_id(self: Any) -> Any:
         if self._loaded and self._loaded.shadow and self._now.assigned:
-            self._restart(ANONYMOUS, dict(self._now.assigned))
+            self._restart(ANONYMOUS, (), dict(self._now.assigned))
         return plan(self)
 
     return plan_for_a_new_id
@@ -52,7 +52,7 @@ def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
 
     def token_of_a_new_id(self: Any) -> Any:
         if self._load().shadow:
-            self._restart(ANONYMOUS, {})
+            self._restart(ANONYMOUS, ())
         return csrf_token(self)
 
     return token_of_a_new_id
@@ -70,7 +70,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
 def nothing_is_revoked(revoke: Function) -> Function:
     """A sign-out takes away the cookie, and no more."""
-    return lambda self, digest, walk: Kept.DATABASE
+    return lambda self, digest, walk, **_: Kept.DATABASE
 
 
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:

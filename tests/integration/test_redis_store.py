@@ -16,7 +16,14 @@ from redis.connection import BlockingConnectionPool
 from example_app.processes import spawn
 from example_app.servers import Valkey
 from flask_langpont_session.leases import TOMBSTONE_MS
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.base import (
+    AuthRow,
+    CategoryChange,
+    CategoryCopy,
+    ErrorClass,
+    Operation,
+    StoreError,
+)
 from flask_langpont_session.stores.fence import Fence
 from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, RedisStore, Script, new_write_id
 from flask_langpont_session.stores.redis_records import (
@@ -255,7 +262,7 @@ def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
     assert raw.hkeys(key("ui")) == ["@m"]
     assert (second.before, third.before) == (first.after, second.after)
     assert first.after < second.after < third.after
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"] == (third.after, {})
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"] == CategoryCopy(third.after, {})
 
 
 @pytest.mark.parametrize("command", [("SET", "text"), ("RPUSH", "x"), ("SADD", "x")])

@@ -227,7 +227,7 @@ class RedisPair(Pair):
         return {
             "read": self._read, "write": self._write, "push": self._push, "bury": self._bury, "slide": self._slide,
             "merge": self._merge, "settle": self._settle, "set_aside": self._set_aside,
-            "copies": self._copies, "merge_again": self._merge,
+            "copies": self._copies, "carry": self._carry, "merge_again": self._merge,
             "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("time_ms", timeout=WAIT),
             "probe": lambda: self.both("probe", "session:probe", "1", timeout=WAIT),
             "probe_read": lambda: self.both("probe_read", timeout=WAIT),
@@ -325,7 +325,25 @@ class RedisPair(Pair):
 
     def _copies(self) -> None:
         wanted = [(self._digest(), self.rng.choice(NAMES[1:])) for _ in range(2)]
-        self.both("copies", wanted, timeout=WAIT)
+        self.catch_up()
+        self.log.append(f"copies {wanted}")
+        self.compare(*([copy[:2] for copy in store.copies(wanted, timeout=WAIT)] for store in self.stores))
+
+    def _carry(self) -> None:
+        """What one session has is brought to another, with all that its record knows."""
+        origin, target, category = self._digest(), self._digest(), self.rng.choice(NAMES[1:])
+        write_id, life = self._write_id(), self.rng.choice(LIVES)
+        self.catch_up()
+        self.log.append(f"carry {origin} to {target} {category} {write_id}")
+        found = []
+        for store in self.stores:
+            [copy] = store.copies([(origin, category)], timeout=WAIT)
+            steps = [MergeStep(Operation.RECORD, value=copy.meta)]
+            for name, value in sorted(copy.fields.items()):
+                steps.append(MergeStep(Operation.SET, name, value, ABSENT, acknowledged=1))
+            merge = Merge(target, category, steps, "free", life)
+            found.append(store.merge(merge, limits=LIMITS, timeout=WAIT, write_id=write_id) if copy.meta else None)
+        self.compare(*found)
 
     def _settle(self) -> None:
         one, other = SIGNED_IN

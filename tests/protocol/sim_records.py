@@ -49,6 +49,23 @@ class Meta:
         head = f"{self.digest}{self.stamp:016}{self.stamp - self.horizon:013}{self.lag:06x}"
         return f"{head}{self.author}{self.bytes:07x}{self.count:04x}{additions}{lately}"
 
+    @classmethod
+    def of(cls, text: str, digest: str) -> Meta:
+        """What the ``@m`` of another record says, as that of the record of `digest`."""
+        head, _, notes = text.partition("\1")
+        stamp = int(head[11:27])
+        additions = [head[at : at + 20] for at in range(64, len(head), 20)]
+        lately = [(name, note) for name, note in zip(*[iter(notes.split("\1"))] * 2, strict=True)] if notes else []
+        return cls(
+            digest,
+            stamp,
+            stamp - int(head[27:40]),
+            int(head[40:46], 16),
+            head[46:53],
+            additions=tuple((each[:7], int(each[7:])) for each in additions),
+            lately=tuple((name, (note[:7], int(note[7:23]), int(note[23:], 16))) for name, note in lately),
+        )
+
 
 def size_of(name: str, value: bytes) -> int:
     """What a field counts for the limit."""
@@ -74,6 +91,12 @@ class SimRecord:
         self.additions = list(self.meta.additions)
         self.lately = dict(self.meta.lately)
         self.notes = self.is_own
+
+    def adopt(self, meta: Meta) -> None:
+        """From now on it knows what another one knew."""
+        self.stamp = max(meta.stamp + 1, self.stamp)
+        self.horizon, self.lag, self.author = meta.horizon, meta.lag, meta.author
+        self.additions, self.lately = list(meta.additions), dict(meta.lately)
 
     def lag_of(self, acknowledged: int) -> int:
         """Milliseconds since something was acknowledged; 0: just now."""
@@ -199,6 +222,7 @@ class SimMerge:
         self.limits = limits
         self.id = write_id
         self.changes = False
+        self._is_brought = False
         self._counted = list(record.additions)
         record.notes = True
         self._horizon, self._lag, self._author = record.horizon, record.lag, record.author
@@ -228,16 +252,26 @@ class SimMerge:
             return self._wipe(step)
         if step.operation is Operation.ADD:
             return self._add(step)
+        if step.operation is Operation.RECORD:
+            return self._bring(step)
         assert isinstance(step.value, bytes)
         new = step.value if step.operation is Operation.SET else None
         if self.record.old.get(step.name) == new:
             return Outcome.APPLIED
-        if not may_replace(self, step):
+        if not (self._is_brought or may_replace(self, step)):
             return Outcome.CONFLICT
         if new is not None and not self._fits(step.name, new):
             return Outcome.LARGE
+        self.record.notes = not self._is_brought
         self.record.put(step.name, new, self.id, step.acknowledged)
         self.changes = True
+        return Outcome.APPLIED
+
+    def _bring(self, step: MergeStep) -> Outcome:
+        assert isinstance(step.value, bytes)
+        if not self.record.is_own:
+            self.record.adopt(Meta.of(step.value.decode(), self.record.meta.digest))
+            self._is_brought = self.changes = True
         return Outcome.APPLIED
 
     def _fits(self, name: str, value: bytes) -> bool:

@@ -26,7 +26,7 @@ from flask_langpont_session.stores.redis_records import (
     Restore,
     Written,
     answer,
-    empty_as_of,
+    copy_of,
 )
 
 from .clock import Clock, SkewedClock
@@ -519,9 +519,7 @@ class SimRedisStore:
         """See the package."""
 
         def effect(node: Node) -> list[CategoryCopy]:
-            answers = [answer(digest, (name,), "a", read(node, digest, {name: 0}, False)) for digest, name in wanted]
-            found = [(said, said.categories[name]) for said, (_, name) in zip(answers, wanted, strict=True)]
-            return [copy if copy.version else CategoryCopy(empty_as_of(said.now_ms), {}) for said, copy in found]
+            return [copy_of(digest, name, read(node, digest, {name: 0}, False)) for digest, name in wanted]
 
         return self._ask(timeout, effect)[0]
 

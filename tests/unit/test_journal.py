@@ -21,6 +21,7 @@ from flask_langpont_session.stores.generation import SIZE, Generation
 from flask_langpont_session.stores.journal import _PORTION, Carry, Journal
 from flask_langpont_session.stores.journal_entries import (
     SCHEMA_VERSION,
+    WIPED_FIELD,
     Overlay,
     PendingPush,
     PendingUserRevocation,
@@ -179,7 +180,7 @@ def test_a_new_journal_is_empty(journal: Journal) -> None:
         lambda journal: journal.revoke("d"),
         lambda journal: journal.revoke_user("7", until_ms=1),
         lambda journal: journal.queue_push("d"),
-        lambda journal: journal.put([], Carry("c", "d", "u", ["ui"])),
+        lambda journal: journal.carry(Carry("c", "d", "u", ["ui"])),
         lambda journal: journal.announce_outage("primary"),
         lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]),
     ],
@@ -251,7 +252,8 @@ def test_all_of_a_request_is_kept_or_nothing(journal: Journal) -> None:
     """What cannot be added to fails the call: nothing of it is kept, not even what came before it."""
     write(journal, n=b'"x"')
     with pytest.raises(StoreError) as caught:
-        journal.put([entry("a", b"1"), addition(1), entry("b", b"1")], Carry("c", "d", "u", ["ui"]))
+        journal.put([entry("a", b"1"), addition(1), entry("b", b"1")])
+        journal.carry(Carry("c", "d", "u", ["ui"]))
     assert caught.value.error_class is ErrorClass.DATA
     assert journal.overlay("d").writes == {"translation": {"n": b'"x"'}}
     assert journal.counts()["carries"] == 0
@@ -272,8 +274,9 @@ def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
 
 def test_what_is_to_be_carried_is_kept_with_what_was_written(journal: Journal, clock: Clock) -> None:
     """Oldest first, with its categories in order; once it is done it is forgotten, and the other one stays."""
-    journal.put([entry("a", b"1")], Carry("old", "d", "u", ["ui", "translation"]))
-    journal.put([], Carry("older", "e", "a", ("ui",)))
+    journal.carry(Carry("old", "d", "u", ["ui", "translation"]))
+    journal.put([entry("a", b"1")])
+    journal.carry(Carry("older", "e", "a", ("ui",)))
     first, second = journal.pending_carries()
     assert (first.origin, first.digest, first.kind, first.categories) == ("old", "d", "u", ("ui", "translation"))
     assert (second.origin, second.digest, second.kind, second.categories) == ("older", "e", "a", ("ui",))
@@ -286,13 +289,42 @@ def test_what_is_to_be_carried_is_kept_with_what_was_written(journal: Journal, c
 
 def test_a_number_of_a_carry_is_never_given_twice(journal: Journal) -> None:
     """Forgetting what was done cannot name what is to be carried since."""
-    journal.put([], Carry("c", "d", "a", ["ui"]))
+    journal.carry(Carry("c", "d", "a", ["ui"]))
     done = journal.pending_carries()
     journal.forget_carries(done)
-    journal.put([], Carry("c", "d", "a", ["ui"]))
+    journal.carry(Carry("c", "d", "a", ["ui"]))
     journal.forget_carries(done)
     [left] = journal.pending_carries()
     assert left.seq > done[0].seq
+
+
+def test_what_is_on_its_way_to_an_id_goes_on_to_the_next_one(journal: Journal) -> None:
+    """Behind what that one has itself, and only what is carried on: a sign-out takes along no more than it names."""
+    journal.carry(Carry("first", "second", "u", ["ui", "translation"]))
+    journal.carry(Carry("second", "third", "a", ["ui"]))
+    assert [(carry.origin, carry.digest, carry.kind, carry.categories) for carry in journal.pending_carries()] == [
+        ("second", "third", "a", ("ui",)),
+        ("first", "third", "a", ("ui",)),
+    ]
+    assert journal.overlay("third").carried == journal.overlay("first").carried == {"ui"}
+
+
+def test_what_a_visitor_wiped_is_not_carried_on(journal: Journal) -> None:
+    """Neither by its id nor by one before that; the data of that one goes all the same."""
+    journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
+    journal.put([replace(entry(WIPED_FIELD, digest="second"), category="ui", operation=Operation.WIPE)])
+    journal.carry(Carry("second", "third", "a", ["ui"], left_us=7))
+    assert journal.pending_carries() == []
+    wipes = [(write.digest, write.moment) for write in journal.pending_writes() if write.operation is Operation.WIPE]
+    assert sorted(wipes) == [("first", 5), ("second", 7)]
+
+
+def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
+    """I20. What it had is still to be brought to the other one; an id that is left to run out shows what it has."""
+    journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
+    journal.carry(Carry("visitor", "user", "u", ["ui"]))
+    assert journal.overlay("first").wiped == {"ui"}
+    assert journal.overlay("second").wiped == journal.overlay("visitor").wiped == frozenset()
 
 
 # Revocations and pushes
@@ -1122,7 +1154,7 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
     durable.revoke("gone")
     durable.revoke_user("7", until_ms=5)
     durable.queue_push("pushed")
-    durable.put([], Carry("c", "d", "u", ["ui"]))
+    durable.carry(Carry("c", "d", "u", ["ui"]))
     durable.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
     durable.remember_server("redis:6379", KNOWN)
 

@@ -53,7 +53,8 @@ def test_each_kind_has_its_number_and_its_oldest(journal: Journal, clock: Clock)
     """A field that is written again is as old as its last write; what bears no time has none."""
     journal.put([write("A"), write("B")])
     clock.now += 10
-    journal.put([write("A"), write("A", "b"), write("C", kind="a")], Carry("X", "B", "u", ["ui"]))
+    journal.put([write("A"), write("A", "b"), write("C", kind="a")])
+    journal.carry(Carry("X", "B", "u", ["ui"]))
     clock.now += 10
     journal.revoke("D", in_database=True)
     journal.revoke_user("7", until_ms=1_005_000)
@@ -75,7 +76,7 @@ def test_each_kind_has_its_number_and_its_oldest(journal: Journal, clock: Clock)
 def test_a_session_is_counted_once_whatever_waits_for_it(journal: Journal) -> None:
     """A shadow is a visitor's; copies wait for nothing."""
     journal.put([write("A"), write("A", "b"), write("B", kind="a"), write("C", shadow=True)])
-    journal.put([], Carry("A", "D", "u", ["ui"]))
+    journal.carry(Carry("A", "D", "u", ["ui"]))
     journal.queue_push("A")
     journal.revoke("E")
     journal.publish_copies([SharedCopy("F", "ui", CategoryCopy(1, {}))])
@@ -90,14 +91,15 @@ def test_an_age_is_never_below_nought() -> None:
 
 
 def test_it_can_be_read_while_another_writes(tmp_path: Path) -> None:
-    """Every look is at one moment: no kind is ahead of another."""
+    """Every look is at one moment: no kind is ahead of another that is written before it."""
     path, stop = tmp_path / "journal.sqlite", threading.Event()
     writer, reader = Journal(path), Journal(path)
     writer.open()
 
     def work() -> None:
         for number in range(300):
-            writer.put([write(f"{number}")], Carry("X", f"{number}", "u", ["ui"]))
+            writer.put([write(f"{number}")])
+            writer.carry(Carry("X", f"{number}", "u", ["ui"]))
         stop.set()
 
     thread = threading.Thread(target=work)
@@ -105,7 +107,7 @@ def test_it_can_be_read_while_another_writes(tmp_path: Path) -> None:
     looks = 0
     while not stop.is_set():
         kinds = reader.summary().kinds
-        assert kinds["writes"].entries == kinds["carries"].entries
+        assert 0 <= kinds["writes"].entries - kinds["carries"].entries <= 1
         looks += 1
     thread.join()
     assert looks

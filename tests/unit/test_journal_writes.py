@@ -14,7 +14,7 @@ from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis, PendingWrite
 from flask_langpont_session.stores.journal_limits import JournalLimits
 
-SET, DELETE, ADD, WIPE = Operation
+SET, DELETE, ADD, WIPE, _ = Operation
 BLIND, SEEN, UNSEEN = Basis
 NOW = 1_000_000
 """Milliseconds; the host's clock."""
@@ -111,14 +111,27 @@ def test_what_was_made_from_a_value_that_waits_knows_no_more_than_that(
 
 @pytest.mark.parametrize("operation", [SET, DELETE])
 @pytest.mark.parametrize("before", VALUES)
-def test_what_was_made_without_reading_builds_on_what_waits(
+@pytest.mark.parametrize("seen_value", [None, b"9"])
+def test_what_was_made_without_reading_does_not_replace_what_waits(
+    journal: Journal, before: str, operation: Operation, seen_value: bytes | None
+) -> None:
+    """A worker that could not read the journal in time does not put a list of one in the place of the real one."""
+    journal.put([VALUES[before]])
+    guess = value(b"2" if operation is SET else None, UNSEEN, moment=7, base=seen_value)
+    assert journal.put([guess]) == [guess]
+    assert kept(journal) == [VALUES[before]]
+
+
+@pytest.mark.parametrize("operation", [SET, DELETE])
+@pytest.mark.parametrize("before", VALUES)
+def test_a_guess_that_was_made_from_what_waits_takes_its_place(
     journal: Journal, before: str, operation: Operation
 ) -> None:
     """A second guess is as good as the first. What is known of Redis is not forgotten for it."""
     first = VALUES[before]
     journal.put([first])
     text = b"2" if operation is SET else None
-    journal.put([value(text, UNSEEN, moment=7)])
+    journal.put([value(text, UNSEEN, moment=7, base=b"1")])
     expected = replace(first, operation=operation, value=text)
     assert kept(journal) == ([] if (operation, first.basis) == (DELETE, UNSEEN) else [expected])
 
@@ -303,8 +316,15 @@ def test_what_is_made_after_a_wipe_is_made_from_nothing(journal: Journal, basis:
     journal.put([wipe(acknowledged=7), new])
     journal.put([replace(new, field="m", base=None), replace(new, field="o", category="x")])
     assert kept(journal)[1:] == [blind, replace(blind, field="m"), replace(new, field="o", category="x")]
-    journal.put([replace(new, value=b"2", acknowledged=9)])
+    journal.put([replace(new, value=b"2", base=b"1", acknowledged=9)])
     assert kept(journal)[-1] == replace(blind, value=b"2", moment=9, acknowledged=9)
+
+
+def test_a_guess_from_before_a_wipe_does_not_bring_back_what_was_wiped(journal: Journal) -> None:
+    """Its request could not read the journal, and showed what was there before."""
+    guess = value(b"1", UNSEEN, base=b"0")
+    assert journal.put([wipe(), guess]) == [guess]
+    assert kept(journal) == [wipe()]
 
 
 def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:

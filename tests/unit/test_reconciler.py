@@ -106,7 +106,11 @@ class Stores:
         """What lies under a former id; of others what a merge may have made of them."""
         self.tell("copies")
         return [
-            CategoryCopy(9, self.there[digest].get(name, {}) if digest in self.there else {"text": digest[:1].encode()})
+            CategoryCopy(
+                9,
+                self.there[digest].get(name, {}) if digest in self.there else {"text": digest[:1].encode()},
+                b"meta" if name in self.there.get(digest, {}) else b"",
+            )
             for digest, name in wanted
         ]
 
@@ -195,6 +199,7 @@ class Host:
         self.lost: list[Any] = []
         self.no_longer_in_use: list[str] = []
         self.changed: list[str] = []
+        self.wiped: list[tuple[str, str, int]] = []
         repository: Any = SimpleNamespace(
             journal=self.journal,
             primary=self.stores,
@@ -208,6 +213,7 @@ class Host:
             life_of=lambda category, kind, life: 1000,
             no_longer_in_use=self.no_longer_in_use.append,
             row_changed=self.changed.append,
+            note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
             health=SimpleNamespace(locate=lambda digest: ""),
             store=lambda name: self.stores,
         )
@@ -271,10 +277,10 @@ def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> 
     host.write(B, "input_text")
     host.journal.queue_push(A)
     host.journal.revoke(C)
-    host.journal.put([], Carry(C, A, "u", ["ui", "translation"]))
+    host.journal.carry(Carry(C, A, "u", ["ui", "translation"]))
     host.stores.there[C] = {"ui": {"lang": b"1"}}
     assert [told[:2] for told in host.run()] == [
-        ("copies",), ("merge", A), ("kill", C), ("bury", C), ("push", A), ("merge", B), ("copies",),
+        ("copies",), ("merge", A), ("copies",), ("kill", C), ("bury", C), ("push", A), ("merge", B), ("copies",),
     ]  # fmt: skip
     assert host.waiting() == {}
 
@@ -700,6 +706,17 @@ def test_what_the_server_refuses_for_now_waits(host: Host, error_class: ErrorCla
 # -- age ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_wipe_is_merged_however_long_it_waited(host: Host) -> None:
+    """I20. And no worker of the host gives Redis back what was there before."""
+    host.wipe(A)
+    host.now += OLDEST_MS + 1
+    host.reconciler.recovered()
+    host.run()
+    assert [step.operation for step in host.stores.merges[0].steps] == [Operation.WIPE]
+    assert host.losses() == {}
+    assert host.wiped == [(A, "translation", 9)]
+
+
 @pytest.mark.parametrize(("age", "kept"), [(0, True), (OLDEST_MS, True), (OLDEST_MS + 1, False)])
 def test_data_that_waited_for_longer_than_copies_are_shown_is_dropped(host: Host, age: int, kept: bool) -> None:
     """The user has long seen something else. No store is asked about it."""
@@ -746,7 +763,7 @@ def test_old_and_young_data_of_one_category_are_told_apart(host: Host) -> None:
 
 
 def carried(host: Host, kind: str = "u") -> None:
-    host.journal.put([], Carry(C, A, kind, ["ui", "translation"]))
+    host.journal.carry(Carry(C, A, kind, ["ui", "translation"]))
     host.stores.there[C] = {"ui": {"lang": b"1", "theme": b"2"}}
 
 
@@ -757,9 +774,10 @@ def test_what_lies_under_a_former_id_is_brought_to_the_present_one(host: Host, k
     host.run()
     [merge] = host.stores.merges
     assert (merge.digest, merge.category, merge.guard) == (A, "ui", "alive" if kind == "u" else "free")
-    assert [(step.operation, step.name, step.value, step.mode) for step in merge.steps] == [
-        (Operation.SET, "lang", b"1", ABSENT), (Operation.SET, "theme", b"2", ABSENT),
+    assert [(step.operation, step.name, step.value) for step in merge.steps] == [
+        (Operation.RECORD, "", b"meta"), (Operation.SET, "lang", b"1"), (Operation.SET, "theme", b"2"),
     ]  # fmt: skip
+    assert {step.mode for step in merge.steps[1:]} == {ABSENT}
     assert host.waiting() == {}
 
 
@@ -767,14 +785,15 @@ def test_what_is_carried_is_older_than_all_that_was_written_since(host: Host) ->
     """The value that the user wrote under the new id waits behind it, and must not lose against it."""
     carried(host)
     host.run()
-    assert {step.acknowledged for step in host.stores.merges[0].steps} == {1}
+    assert {step.acknowledged for step in host.stores.merges[0].steps[1:]} == {1}
 
 
 def test_nothing_under_the_former_id_is_done(host: Host) -> None:
     """It ran out, or was brought by another host."""
-    host.journal.put([], Carry(C, A, "u", ["ui"]))
+    host.journal.carry(Carry(C, A, "u", ["ui"]))
     host.stores.there[C] = {}
-    assert host.run() == [("copies",)]
+    assert host.run() == [("copies",), ("copies",)]
+    assert host.stores.merges == []
     assert host.waiting() == {}
 
 
@@ -805,6 +824,45 @@ def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) ->
     host.stores.failing = set()
     host.run()
     assert host.waiting() == {}
+
+
+@pytest.mark.parametrize("database", [True, False])
+def test_what_is_being_carried_is_neither_buried_nor_overtaken(host: Host, database: bool) -> None:
+    """The former id's data stays until it was brought, and what waits for the present one comes behind it."""
+    carried(host)
+    host.journal.revoke(C, in_database=True)
+    host.write(A, "input_text", category="ui")
+    host.stores.answers[A] = Merged("late")
+    host.run(database=database)
+    assert [merge.digest for merge in host.stores.merges] == [A]
+    assert host.waiting() == {"carries": 1, "revocations": 1, "writes": 1}
+    host.stores.answers.clear()
+    told = [told[:2] for told in host.run()]
+    assert told.index(("merge", A)) < told.index(("bury", C))
+    assert [step.name for step in host.stores.merges[-1].steps] == ["input_text"]
+    assert host.waiting() == {}
+
+
+def test_of_what_is_still_being_carried_no_copy_is_published(host: Host) -> None:
+    """What waits for it was made from what is yet to come, and would be taken for outdated."""
+    host.journal.carry(Carry(C, A, "u", ["ui"]))
+    host.stores.there = {C: {"ui": {"lang": b"1"}}, A: {}}
+    host.journal.carry(Carry(A, B, "u", ["ui"]))
+    host.write(B, "lang", b"2", base=b"1", category="ui")
+    host.stores.answers[B] = Merged("late")
+    host.run()
+    assert host.journal.overlay(B).copies == {}
+    assert host.waiting() == {"carries": 1, "writes": 1}
+
+
+def test_a_replay_that_was_overtaken_by_a_new_id_takes_nothing_from_it(host: Host) -> None:
+    """It has read what waited for the former id, which is dead when it comes there."""
+    host.write(C, "input_text", b"2")
+    waiting = host.journal.pending_writes()
+    host.journal.carry(Carry(C, A, "u", ["translation"]))
+    host.journal.forget_writes(waiting)
+    assert host.journal.mark_sent(waiting, "write.1", {}) == []
+    assert [entry.digest for entry in host.journal.pending_writes()] == [A]
 
 
 # -- a reply that was lost ---------------------------------------------------------------------------------------------

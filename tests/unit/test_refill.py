@@ -22,6 +22,7 @@ class Shards:
         self.shards: tuple[str, ...] = ("a", "b")
         self.dead: set[str] = set()
         self.given: set[str] = set()
+        self.wiped: set[str] = set()
 
     def locate(self, digest: str) -> str:
         return digest[0] if digest[0] in self.shards else ""
@@ -53,6 +54,7 @@ def refill(shards: Shards) -> Refill:
         settings=SimpleNamespace(life=None),
         life_of=lambda category, kind, life: 1000,
         limits=None,
+        was_wiped=lambda copy: copy.digest in shards.wiped,
     )
     made = Refill(repository, lambda digests: pytest.fail("nobody is signed in"), clock=lambda: 0.0)
     made.ask_for("a", 0)
@@ -94,6 +96,13 @@ def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards,
     run(refill, "a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
     assert not refill.is_wanted
+
+
+def test_what_was_wiped_since_is_not_given_back(shards: Shards, refill: Refill) -> None:
+    """A worker that has not heard of it still has the older copy."""
+    shards.wiped = {"a1"}
+    run(refill, "a", "b")
+    assert shards.given == {"a2", "b1", "b2"}
 
 
 def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Shards, refill: Refill) -> None:

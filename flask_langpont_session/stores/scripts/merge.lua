@@ -3,7 +3,7 @@
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
 --         life of a record without fields (ms), then for each operation, in the order in which they were acknowledged:
---         'set' | 'del' | 'add' | 'wipe', field, value or delta, mode, moment, has a base value (1/0), base value,
+--         'set' | 'del' | 'add' | 'wipe' | 'record', field, value or delta, mode, moment, has a base value (1/0), base value,
 --         ids of writes whose outcome is unknown, when it was acknowledged
 -- Moments are microseconds by this server's clock.
 -- mode 'since': the value was made from the version that the moment is. It is applied unless the field was written
@@ -11,6 +11,8 @@
 -- field was written later. 'absent': it was made without knowing what is there: it is applied only where the field is
 -- absent, and was not deleted lately. Of an addition, 'mode' is its id; what a record remembers of that id is not
 -- added again. Its moment is when it was sent first, 0: never before.
+-- 'record': the fields that follow are brought from the record of a former id; the value is its '@m'. Where there is no record
+-- yet they are what it has from now on, and all that is known of them goes along. Else they are put where they are absent.
 -- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is
 -- not known whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
@@ -81,7 +83,7 @@ local function may_replace(name, mode, moment, base, doubtful)
   return since == false or (base and now_there == base) or (since == nil and not now_there)
 end
 
-local changes = false
+local changes, is_brought = false, false
 local function apply(operation, name, value, mode, moment, base, doubtful, acknowledged)
   if operation == 'wipe' then
     for field in pairs(record.old) do
@@ -124,16 +126,24 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     changes = true
     return APPLIED
   end
+  if operation == 'record' then
+    if not record.is_own then
+      describe(record, value)
+      record.bytes, record.count, is_brought, changes = 0, 0, true, true
+    end
+    return APPLIED
+  end
   local new = operation == 'set' and value
   if (record.old[name] or false) == new then
     return APPLIED
   end
-  if not may_replace(name, mode, moment, base, doubtful) then
+  if not is_brought and not may_replace(name, mode, moment, base, doubtful) then
     return CONFLICT
   end
   if new and not fits(name, value) then
     return LARGE
   end
+  record.notes = not is_brought  -- what is known of it was brought with the record
   put(record, name, new, id, acknowledged)
   changes = true
   return APPLIED

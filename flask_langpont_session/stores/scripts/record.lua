@@ -48,6 +48,16 @@ local function refusal(auth_key, digest, guard, deadline)
   end
 end
 
+-- What '@m' says, but for the digest.
+local function describe(record, meta)
+  record.stamp = tonumber(string.sub(meta, 12, 27))
+  record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
+  record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
+  record.bytes, record.count = tonumber(string.sub(meta, 54, 60), 16), tonumber(string.sub(meta, 61, 64), 16)
+  record.additions = string.match(meta, '^[^\1]*', 65)
+  record.lately = string.sub(meta, 65 + #record.additions)
+end
+
 -- names: the fields that are to be looked at; nil: all of them.
 local function open_record(key, digest, names)
   local record = {
@@ -87,12 +97,7 @@ local function open_record(key, digest, names)
     return record
   end
   record.is_own, record.notes, record.meta = true, true, meta
-  record.stamp = tonumber(string.sub(meta, 12, 27))
-  record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
-  record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
-  record.bytes, record.count = tonumber(string.sub(meta, 54, 60), 16), tonumber(string.sub(meta, 61, 64), 16)
-  record.additions = string.match(meta, '^[^\1]*', 65)
-  record.lately = string.sub(meta, 65 + #record.additions)
+  describe(record, meta)
   return record
 end
 
@@ -291,7 +296,7 @@ local function save_record(record, life, id)
       dels[#dels + 1] = name
     end
   end
-  local begins = record.is_wiped or record.stamp == 0
+  local begins = record.is_wiped or not record.is_own
   if begins and redis.call('EXISTS', record.key) == 1 then
     redis.call('DEL', record.key)
   end
@@ -299,7 +304,7 @@ local function save_record(record, life, id)
   if not begins then
     in_parts('HDEL', record.key, dels)
   end
-  if record.stamp == 0 and type(redis.pcall('PEXPIRE', record.key, life)) == 'table' then
+  if not record.is_own and type(redis.pcall('PEXPIRE', record.key, life)) == 'table' then
     redis.call('DEL', record.key)  -- it is refused: nothing of ours lies here for ever
   end
   redis.call('PEXPIRE', record.key, life)
