@@ -44,7 +44,11 @@ SECOND, HOUR = 1_000_000, 3_600_000_000
 """Microseconds, as stamps are."""
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis", "fakeredis"])
+REAL = ("valkey", "redis")
+SERVERS = (*REAL, "fakeredis")
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey | None]:
     """A real server, or None."""
     if request.param == "fakeredis":
@@ -79,11 +83,8 @@ def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
     store.forget_connections()
 
 
-@pytest.fixture
-def real(server: Valkey | None) -> Valkey:
-    if server is None:
-        pytest.skip("this is about a process or a socket")
-    return server
+about_a_process = pytest.mark.parametrize("server", REAL, indirect=True)
+"""What a client object cannot be: frozen, or at the other end of a socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,7 +514,20 @@ def test_what_is_not_remembered_is_unknown(store: RedisStore, client: Any) -> No
     assert outcomes(store, put("a", b"9", first, b"1")) == [APPLIED]
 
 
-@pytest.mark.parametrize("there", ["nothing", "another type", "another session's", "a hash of strangers"])
+over_what_is_not_ours = pytest.mark.parametrize(
+    ("server", "there"),
+    [
+        (server, there)
+        for server in SERVERS
+        for there in ("nothing", "another type", "another session's", "a hash of strangers")
+        if (server, there) != ("fakeredis", "another type")  # its scripts cannot look at the text of an error
+    ],
+    indirect=["server"],
+    scope="module",
+)
+
+
+@over_what_is_not_ours
 def test_a_merge_into_a_record_that_is_not_ours_applies_everything(store: RedisStore, client: Any, there: str) -> None:
     """Redis lost the category: nobody wrote since. What lay in its place holds nothing of ours and goes."""
     foreign(client, there)
@@ -533,7 +547,7 @@ def test_a_merge_into_a_record_that_is_not_ours_applies_everything(store: RedisS
     assert 0 < client.pttl(key("ui")) <= LIFE
 
 
-@pytest.mark.parametrize("there", ["nothing", "another type", "another session's", "a hash of strangers"])
+@over_what_is_not_ours
 @pytest.mark.parametrize(
     ("changes", "after"),
     [
@@ -556,8 +570,6 @@ def test_a_write_over_a_record_that_is_not_ours_begins_anew(
 
 def foreign(client: Any, what: str) -> None:
     if what == "another type":
-        if isinstance(client, fakeredis.FakeRedis):
-            pytest.skip("its scripts cannot look at the text of an error")
         client.rpush(key("ui"), "x")
     elif what == "another session's":
         other = Meta("e" * 11, 5, 5, "write.1", 4, 2, (("added.1", 5),))
@@ -1064,15 +1076,16 @@ def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, clien
     assert data(client) == {"a": "1"}
 
 
+@about_a_process
 @pytest.mark.parametrize("how", ["write", "merge"])
 def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
-    store: RedisStore, real: Valkey, client: Any, how: str
+    store: RedisStore, server: Valkey, client: Any, how: str
 ) -> None:
     """Its sender gave up; by the time that the server goes on, something else may have been written."""
     change = {"ui": CategoryChange(LIFE, sets={"a": b"2"}, increments={"n": 1})}
     steps = [put("a", b"2", 9 * 10**15), add("n", 1)]
     stamp(store, sets={"a": b"1"})
-    real.freeze()
+    server.freeze()
     try:
         with pytest.raises(StoreError) as caught:
             if how == "write":
@@ -1082,7 +1095,7 @@ def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
                 store.merge(merges, limits=LIMITS, timeout=0.1, write_id="stuck.1")
         assert (caught.value.timed_out, caught.value.sent) == (True, True)
     finally:
-        real.thaw()
+        server.thaw()
     client.ping()
     assert data(client) == {"a": "1"}
     assert [author for _, author, *_ in meta(client).lately] == []
@@ -1090,17 +1103,18 @@ def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
     assert data(client) == {"a": "2", "n": "1"}
 
 
-def test_a_server_that_goes_on_in_time_does_what_it_was_asked(store: RedisStore, real: Valkey, client: Any) -> None:
+@about_a_process
+def test_a_server_that_goes_on_in_time_does_what_it_was_asked(store: RedisStore, server: Valkey, client: Any) -> None:
     """A pause shorter than the wait costs nothing but that time."""
     stamp(store, sets={"a": b"1"})
-    real.freeze()
-    timer = threading.Timer(0.1, real.thaw)
+    server.freeze()
+    timer = threading.Timer(0.1, server.thaw)
     timer.start()
     try:
         assert stamp(store, sets={"a": b"2"})
     finally:
         timer.join()
-        real.thaw()
+        server.thaw()
     assert data(client) == {"a": "2"}
 
 
