@@ -22,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import wait_until
+from example_app.processes import release, wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import extension, monitor, repository
 from tests.integration.conftest import parts
@@ -165,33 +165,51 @@ def restarted_with_old_data(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def loading(site: Site) -> Iterator[Evidence]:
-    """The primary reads its data back, slowly, and answers LOADING meanwhile."""
-    server = site.pair.primary
+    """The primary is killed, and what comes back in its place reads the data slowly and says LOADING.
+
+    It has begun to before the primary is gone, so that nobody is refused, and has more to read than any wait lasts.
+    """
+    server, proxy = site.pair.primary, site.proxies["primary"]
     with server.client() as client, client.pipeline(transaction=False) as pipeline:
-        for number in range(3000):  # more than 1 KB each, so that it answers between any two of them
+        for number in range(FILLERS):  # more than 1 KB each, so that it answers between any two of them
             pipeline.set(f"filler:{number}", secrets.token_bytes(1200))
         pipeline.execute()
-    with snapshot(server):
+    with snapshot(server), _slowly_loaded(server) as slow:
+        proxy.lead_to(slow.port)
         server.kill()
         _until_closed(site, "primary")
-        slowly = ("--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
-        slow = type(server)(server.folder, port=server.port, appendonly=False, extra=slowly)
-        process = slow._launch()
         try:
-            wait_until(lambda: _is_loading(server), "a server that loads", LONG)
-            yield lambda: refusals(server, "LOADING") if not answers(server) else 0
+            yield lambda: refusals(slow, "LOADING") if not answers(slow) else 0
         finally:
-            process.kill()
-            process.wait()
-        server.start()
+            server.start()
+            proxy.lead_to(server.port)
     with server.client() as client:
-        client.delete(*(f"filler:{number}" for number in range(3000)))
+        client.delete(*(f"filler:{number}" for number in range(FILLERS)))
     _replica_follows(site)
+
+
+FILLERS = 3000
+
+
+@contextmanager
+def _slowly_loaded(server: Valkey) -> Iterator[Valkey]:
+    """Another server that loads the snapshot of this one, for longer than LONG."""
+    delay_us = int(2 * LONG / FILLERS * 1e6)
+    slowly = ("--key-load-delay", str(delay_us), "--loading-process-events-interval-bytes", "1024")
+    slow = type(server)(server.folder, appendonly=False, extra=slowly)
+    process = slow._launch()
+    try:
+        wait_until(lambda: _is_loading(slow), "a server that loads", LONG)
+        yield slow
+    finally:
+        process.kill()
+        process.wait()
+        release(slow.port)
 
 
 def _is_loading(server: Valkey) -> bool:
     with suppress(redis.ConnectionError, redis.TimeoutError):
-        return bool(info(server, "persistence").get("loading"))
+        return _says(server, redis.BusyLoadingError)
     return False
 
 

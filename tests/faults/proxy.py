@@ -129,7 +129,7 @@ class FaultProxy:
         self.counters = Counters()
         #: Fault's name → how often it bit. ``refuse``: connections closed, and one attempt of the proxy's own.
         self.hits: Counter[str] = Counter()
-        self._target = (target, target_port)
+        self._target: tuple[str, int | None] = (target, target_port)
         self._fault = PASS
         self._changed = asyncio.Event()  # set when the present fault gives way to another
         self._links: set[_Link] = set()
@@ -184,6 +184,10 @@ class FaultProxy:
             yield
         finally:
             self.heal()
+
+    def lead_to(self, port: int) -> None:
+        """New connections reach the server on this port of 127.0.0.1; what is connected stays with the one before."""
+        self._target = ("127.0.0.1", port)
 
     def drop_connections(self) -> None:
         """Close all connections in an orderly way; new ones are accepted."""

@@ -7,7 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,11 +55,17 @@ class _Echo(socketserver.StreamRequestHandler):
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EchoServer]:
     """A server on a TCP port, and one on a Unix socket."""
     made = EchoServer(("127.0.0.1", 0)) if request.param == "tcp" else EchoServer(str(tmp_path / "s"), socket.AF_UNIX)
-    with made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with _serving(made):
         yield made
-        made.shutdown()
+
+
+@contextmanager
+def _serving(server: EchoServer) -> Iterator[EchoServer]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
         thread.join()
 
 
@@ -282,6 +288,16 @@ def test_the_proxy_ends_with_connections_open(server: EchoServer, proxy: FaultPr
         assert client.hear() == b""
         with pytest.raises(ConnectionRefusedError):
             Client(second)
+
+
+def test_new_connections_are_led_to_another_server(proxy: FaultProxy, server: EchoServer, client: Client) -> None:
+    """Nobody is refused between the two, and what is connected stays where it is."""
+    with _serving(EchoServer(("127.0.0.1", 0))) as other:
+        proxy.lead_to(int(other.server_address[1]))
+        with Client(proxy) as newcomer:
+            assert newcomer.ask(b"new") == b"new\n"
+        assert client.ask(b"old") == b"old\n"
+        assert (server.asked, other.asked) == ([b"before\n", b"old\n"], [b"new\n"])
 
 
 def test_its_address_as_a_url(proxy: FaultProxy) -> None:
