@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from flask_langpont_session import reconciler
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.events import WritesNotKept
 from flask_langpont_session.metrics import Recorder
@@ -217,7 +218,8 @@ class Host:
             health=SimpleNamespace(locate=lambda digest: ""),
             store=lambda name: self.stores,
         )
-        self.reconciler = Reconciler(repository, now_ms=lambda: self.now)
+        self.seconds = 0.0
+        self.reconciler = Reconciler(repository, now_ms=lambda: self.now, clock=lambda: self.seconds)
 
     def write(self, digest: str, key: str, value: bytes | None = b"1", **more: Any) -> None:
         """A change that was made from version 1, in which the key was absent; None: a deletion."""
@@ -1068,20 +1070,22 @@ def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["other fields", "the same field"])
-def test_siblings_that_write_on_keep_nobody_at_it(host: Host, anew: bool) -> None:
+def test_siblings_that_write_on_keep_nobody_at_it(host: Host, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waited is home then; what they write meanwhile is for another run, however much that is."""
-    numbers = count()
+    batch, numbers = 20, count()
+    monkeypatch.setattr(reconciler, "_BATCH", batch)
 
     def meanwhile() -> None:
+        host.seconds += 1.0
         host.write(A, "input_text" if anew else f"text_{next(numbers)}", b"2")
 
-    for number in range(2 * _BATCH):
+    for number in range(2 * batch):
         host.write(A, f"field_{number}")
     host.write(A, "input_text", b"1")
     host.stores.meanwhile = meanwhile
     host.run()
     sent = {name for _, _, _, fields in host.told_about("merge") for name in fields}
-    assert sent >= {"input_text", *(f"field_{number}" for number in range(2 * _BATCH))}
+    assert sent >= {"input_text", *(f"field_{number}" for number in range(2 * batch))}
     assert host.waiting() == {"writes": 1}
 
 
