@@ -89,7 +89,7 @@ def _lane(store: str, chance: random.Random, seconds: float) -> Iterator[Episode
 def _slots(faults: Sequence[str], chance: random.Random, seconds: float) -> Iterator[tuple[str, float]]:
     """The faults in some order, and the time for each with the pauses around it."""
     order = chance.sample(faults, len(faults))
-    long = min(LONGEST / _SHARE, seconds / 6)
+    long = min(LONGEST / _SHARE, seconds / 4)
     left = seconds - long * len(LONG.intersection(faults))
     weights = {fault: chance.uniform(0.5, 1.5) for fault in order if fault not in LONG}
     for fault in order:

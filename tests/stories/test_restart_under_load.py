@@ -10,17 +10,29 @@ from dataclasses import dataclass, field
 import pytest
 
 from example_app.lab import Lab
+from example_app.web import WebServer
 
+from .site import running
 from .visitor import Visitor
 
 WORKERS = 2
 VISITORS = 6
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["lazy", "preload"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab(workers=WORKERS, preload=request.param) as running:
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab(workers=WORKERS) as running:
         yield running
+
+
+@pytest.fixture(params=[False, True], ids=["lazy", "preload"])
+def host(request: pytest.FixtureRequest, lab: Lab) -> Iterator[WebServer]:
+    """One whose workers load the application each, and one that has loaded it before it forks them."""
+    if not request.param:
+        yield lab.web
+        return
+    with running(lab.host("preloaded", workers=WORKERS, preload=True), WORKERS) as preloaded:
+        yield preloaded
 
 
 @dataclass
@@ -84,13 +96,13 @@ class Load:
         self._stop.set()
 
 
-def test_a_killed_primary_costs_no_error_and_no_login(lab: Lab) -> None:
+def test_a_killed_primary_costs_no_error_and_no_login(lab: Lab, host: WebServer) -> None:
     """SIGKILL, level 1 and 2 on every worker, restart from the AOF, level 0 on every worker: 0 5xx, 0 logouts."""
-    visitors = [Visitor(lab.url) for _ in range(VISITORS)]
+    visitors = [Visitor(host.url) for _ in range(VISITORS)]
     for visitor in visitors:
         visitor.sign_in()
         visitor.post("/translate", source_lang="ja", target_lang="en", input_text="ありがとう")
-    load = Load(lab.url)
+    load = Load(host.url)
     threads = [threading.Thread(target=load.run, args=(visitor,)) for visitor in visitors]
     for thread in threads:
         thread.start()

@@ -27,6 +27,9 @@ R = TypeVar("R")
 LOGINS = 10_000
 HOUR_MS = 3_600_000
 
+AT_ONCE = 200
+"""Logins that are put into Redis in one round trip."""
+
 SAMPLE = 100
 """Logins per worker that are looked at before the fault and in it."""
 
@@ -79,8 +82,9 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
     stamp_ms = repository.primary.time_ms(timeout=1)
     rows, reached = repository.database.changed_since(60_000, limit=len(users) + 1)
     assert (len(rows), reached) == (len(users), None)
-    for row in rows:
-        repository.primary.push(row, stamp_ms, HOUR_MS, timeout=1)
+    for at in range(0, len(rows), AT_ONCE):
+        some = [(row, HOUR_MS) for row in rows[at : at + AT_ONCE]]
+        repository.primary.settle(some, [], [], stamp_ms=stamp_ms, timeout=5)
     close(app)
     return [Login(user, sid.digest, f"{COOKIE}={signer.dump(sid)}") for sid, user in zip(ids, users, strict=True)]
 
