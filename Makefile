@@ -45,9 +45,11 @@ outage-report: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.outages --write
 
-# Ten minutes of random faults. LANGPONT_SOAK_SEED repeats what another run has drawn.
+# Ten minutes of random faults, and as many random worlds of the protocol as its tests' numbers are about.
+# LANGPONT_SOAK_SEED repeats what another run has drawn.
 soak: $(INSTALLED)
 	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak tests/soak/appends_under_faults.py
+	LANGPONT_MACHINE_EXAMPLES=1000 LANGPONT_WALKS=1000 $(BIN)/python -m pytest tests/protocol/test_machine.py tests/protocol/test_walks.py
 
 clean:
 	rm -rf $(VENV) .venv-flask .venv-lowest dist
