@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from example_app.processes import wait_until
+from tests.integration.conftest import parts
 
 from .matrix_faults import Cause, Evidence
 from .matrix_servers import LONG, Pair, info, refusals
@@ -73,15 +74,41 @@ def led_to_replica(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def failed_over(site: Site) -> Iterator[Evidence]:
-    """Primary and replica change places, and the name follows; connections stay where they are."""
+    """Primary and replica change places, and the name follows; connections stay where they are. A visitor is the first
+    to notice."""
     pair = site.pair
     before = refusals(pair.primary, "READONLY")
-    _change_places(site, pair, to="replica")
+
+    def bites() -> int:
+        return refusals(pair.primary, "READONLY") - before
+
+    with _monitor_sleeps(site, until=bites):
+        _change_places(site, pair, to="replica")
+        try:
+            yield bites
+        finally:
+            _change_places(site, Pair(pair.replica, pair.primary), to="primary")
+            pair.catch_up()
+
+
+@contextmanager
+def _monitor_sleeps(site: Site, until: Callable[[], object]) -> Iterator[None]:
+    """It would look for another place as soon as it meets the fault."""
+    asleep, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with parts(site.app).monitor.paused():
+            asleep.set()
+            wait_until(lambda: bool(is_over.is_set() or until()), "the fault", LONG)
+
+    thread = threading.Thread(target=hold, name="sleeping-monitor")
+    thread.start()
+    assert asleep.wait(LONG)
     try:
-        yield lambda: refusals(pair.primary, "READONLY") - before
+        yield
     finally:
-        _change_places(site, Pair(pair.replica, pair.primary), to="primary")
-        pair.catch_up()
+        is_over.set()
+        thread.join(LONG)
 
 
 def _change_places(site: Site, pair: Pair, to: str) -> None:

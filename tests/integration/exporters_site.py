@@ -21,6 +21,7 @@ from example_app.processes import children, spawn
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 
+from .conftest import PATIENT, SLOW_MS
 from .test_outage import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,8 @@ class Gunicorn:
         (folder / "gunicorn.conf.py").write_text(textwrap.dedent(CONFIGURATION))
         options = ["--bind", f"unix:{self._socket}", "--workers", "2", "--config", str(folder / "gunicorn.conf.py")]
         options += ["--worker-tmp-dir", str(folder), "--no-control-socket", *(["--preload"] if preload else [])]
-        settings = {"REDIS_URL": redis, **config}
+        patience = {name: str(seconds) for name, seconds in PATIENT.items()}
+        settings = {"REDIS_URL": redis, "SLOW_MS": str(SLOW_MS), **patience, **config}
         self._process = spawn(
             [sys.executable, "-m", "gunicorn", *options, "tests.integration.exporters_site:create_app()"],
             log=folder / "log",

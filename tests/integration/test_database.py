@@ -1432,7 +1432,7 @@ def test_the_engine_of_the_application_will_do(shared: Engine) -> None:
 def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
     """It is neither committed nor rolled back by a logout in its middle. With SQLite it keeps that logout from being
     written, for as long as one time-out."""
-    database = Database(shared, timeout=SHORT)
+    database = Database(shared, timeout=LONG)
     database.create_tables()
     create(database, idle_ms=60_000)
     with shared.begin() as connection:
@@ -1440,7 +1440,7 @@ def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
         assert load(database, idle_ms=HOUR).state is RowState.VALID
         if shared.dialect.name == "sqlite":
             with pytest.raises(StoreError):
-                database.kill("digest")
+                database.kill("digest", timeout=SHORT)
         else:
             assert database.kill("digest") == 2
         assert connection.in_transaction()

@@ -810,7 +810,8 @@ def test_without_a_token_the_application_starts_and_waits_for_one(
     browser = app.test_client()
     assert browser.post("/login/7").status_code == 200
     assert who(browser)["level"] == 2
-    assert "REDIS_TOKEN_SECRET: the secret: there is none of this name" in caplog.text
+    reason = "REDIS_TOKEN_SECRET: the secret: there is none of this name"
+    wait_for(lambda: reason in caplog.text, "the reason in the log")
     assert locked.refusals == 0
     aws.secrets.create_secret(Name="app/token", SecretString=f'{{"username": "app", "password": "{OLD}"}}')
     wait_for_home(browser)

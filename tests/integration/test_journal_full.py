@@ -288,14 +288,13 @@ def test_many_failures_are_said_once_and_counted_all(
 
 
 def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
-    app: Flask, user: Any, postgres: Postgres, primary: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    app: Flask, user: Any, postgres: Postgres, held: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even reading works: requests are answered by the stores that are left, and the alarm says why."""
     postgres.kill()
-    journal = parts(app).repository.journal
-    with parts(app).monitor.paused():  # which opens it again
-        journal.close()
-        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+    held.enter_context(parts(app).monitor.paused())  # which opens it again
+    parts(app).repository.journal.close()
+    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
     assert user.get("/who").json["user"] == "7"
     assert user.post("/set", json={"input_text": "during"}).status_code == 200
     assert user.post("/logout").status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,8 +29,9 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture
-def store(valkey: Valkey) -> Iterator[RedisStore]:
+@contextmanager
+def store_on(valkey: Valkey) -> Iterator[RedisStore]:
+    """One that has met the server just now, as the simulated one has."""
     fence = Fence()
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": fence.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
@@ -61,12 +63,13 @@ def compare(pair: Pair, counts: Counter[str]) -> None:
     pair.check_state()
 
 
-def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey, store: RedisStore) -> None:
+def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey) -> None:
     """Equal answers and equal hashes, whatever is asked in whatever order."""
     counts: Counter[str] = Counter()
     with redis.Redis.from_url(valkey.url) as client:
         for seed in range(SEQUENCES):
-            compare(pair := RedisPair(seed, store, client), counts)
+            with store_on(valkey) as store:
+                compare(pair := RedisPair(seed, store, client), counts)
     assert counts.keys() == pair.operations.keys()
 
 

@@ -111,9 +111,14 @@ class Cluster:
             name = self.says(self.nodes[shard], "CLUSTER", "MYID")
             self.says(self.nodes[shard + SHARDS], "CLUSTER", "REPLICATE", name)
 
+    def be_patient(self) -> None:
+        """Until the next reset no node is taken for dead."""
+        self.everywhere("CONFIG", "SET", "cluster-node-timeout", int(2 * LONG * 1000))
+
     def reset(self) -> None:
         """All nodes run, every shard has a primary, a replica that follows it, and its own slots; they are empty."""
         self.start()
+        self.everywhere("CONFIG", "SET", "cluster-node-timeout", _SETTINGS["cluster-node-timeout"])
         self.give_back(self._hole)
         for slot in self._moved:
             self.give(slot, self.home(slot))

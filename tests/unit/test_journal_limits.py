@@ -219,9 +219,8 @@ def test_an_emptied_file_shrinks(make: Callable[..., Journal], path: Path) -> No
     worker = process(reading, path)
     assert worker.stdout and worker.stdout.readline() == "ready\n"
     calls = 0
-    while journal.shrink():
+    while journal.shrink():  # as often as the other one lets it
         calls += 1
-        assert calls < 200
     output(worker)
     while journal.shrink():  # of what it wrote
         pass
