@@ -11,14 +11,16 @@ FLASK_SDIST := flask-3.1.3
 demo: $(INSTALLED)
 	@exec $(BIN)/python -m example_app.lab
 
-# Everything that CI runs. Most tests wait for servers: a third at a time would make those late on two cores. The many
-# small files come last, so that both end at the same time.
-test: check flask-suite lowest
+# Everything that CI runs, for two cores: what uses one has another beside it. Most tests wait for servers: a third at a
+# time would make those late. The many small files come last, so that both end at the same time.
+test: environments
+	$(MAKE) --jobs=2 --output-sync=target check flask-suite
+	$(MAKE) lowest
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def test_its_first_requests_know_their_users(
             "LANGPONT_SESSION_DATABASE_URL": url,
             "LANGPONT_SESSION_JOURNAL": str(tmp_path / "other.sqlite3"),
         }
-        for _ in range(4):
+        for _ in range(2):
             command = [sys.executable, "-c", WORKER, json.dumps([settings, cookies, str(tmp_path)])]
             done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=True)
             answers = json.loads(done.stdout)
