@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,7 +18,7 @@ import pytest
 
 from example_app.control import ask
 from example_app.janitor import processes_of
-from example_app.lab import Lab
+from example_app.lab import SIGNALS, Lab
 from example_app.processes import free_port, wait_until
 
 
@@ -55,30 +56,34 @@ def children_of(lab: Running) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_the_lab_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C, the ends that a terminal or a supervisor sends, and kill -9: no process and no file is left."""
+def test_the_lab_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What a terminal or a supervisor sends is an orderly end: no process and no file is left."""
+    assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     with running_lab(tmp_path) as lab:
         assert lab.healthz()["level"] == 0
         children = children_of(lab)
         names = {process.name() for process in children}
         assert {"valkey-server", "postgres"} <= names and len(processes_of(lab.folder)) >= 6
-        lab.process.send_signal(number)
-        status = lab.process.wait(20)
-    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+        lab.process.send_signal(signal.SIGTERM)
+        assert lab.process.wait(20) == 0
+    wait_until_gone(lab, children)
+
+
+def wait_until_gone(lab: Running, children: list[psutil.Process]) -> None:
     wait_until(lambda: not processes_of(lab.folder), "the end of all processes")
     wait_until(lambda: not lab.folder.exists(), "the end of the folder")
     wait_until(lambda: not any(process.is_running() for process in children), "the end of the children", 20)
 
 
 def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:
-    """What stands still when the lab is killed cannot end by itself."""
+    """kill -9: what stands still at that moment cannot end by itself."""
     with running_lab(tmp_path) as lab:
+        children = children_of(lab)
         for server in ("primary", "database"):
             answer = ask(lab.folder / "control", {"server": server, "action": "freeze"}, timeout=10)
             assert answer["servers"][server] == "frozen"
         lab.process.kill()
-    wait_until(lambda: not processes_of(lab.folder) and not lab.folder.exists(), "the end of everything")
+    wait_until_gone(lab, children)
 
 
 def test_ctrl_c_while_the_servers_are_starting(tmp_path: Path) -> None:
@@ -106,33 +111,37 @@ def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything")
 
 
-def test_the_control_socket_switches_the_servers(tmp_path: Path) -> None:
-    """Each action does what it says, and one that is unknown is an answer, not an end. Nobody else may ask."""
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
     with Lab(workers=1) as lab:
-        socket = lab.folder / "control"
-
-        def act(server: str, action: str) -> dict[str, object]:
-            return ask(socket, {"server": server, "action": action}, timeout=30)
-
-        def are(servers: dict[str, str]) -> dict[str, object]:
-            return {"servers": servers, "aws": None}
-
-        everything = {"primary": "running", "replica": "running", "database": "running"}
-        assert ask(socket, {"action": "state"}, timeout=5) == are(everything)
-        assert lab.folder.stat().st_mode & 0o077 == 0
-        for server in everything:
-            assert act(server, "stop") == are(everything | {server: "stopped"})
-            assert act(server, "start") == are(everything)
-            assert act(server, "freeze") == are(everything | {server: "frozen"})
-            assert act(server, "thaw") == are(everything)
-        assert "no such server" in str(act("web", "stop")["error"])
-        assert "error" in ask(socket, {"action": "start"}, timeout=5)
-    assert not lab.folder.exists()
+        yield lab
 
 
-def test_a_restarted_primary_gets_its_replica_back() -> None:
+def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
+    """Each action does what it says, and one that is unknown is an answer, not an end. Nobody else may ask."""
+    control = lab.folder / "control"
+
+    def act(server: str, action: str) -> dict[str, object]:
+        return ask(control, {"server": server, "action": action}, timeout=30)
+
+    def are(servers: dict[str, str]) -> dict[str, object]:
+        return {"servers": servers, "aws": None}
+
+    everything = {"primary": "running", "replica": "running", "database": "running"}
+    assert ask(control, {"action": "state"}, timeout=5) == are(everything)
+    assert lab.folder.stat().st_mode & 0o077 == 0
+    for server in everything:
+        assert act(server, "stop") == are(everything | {server: "stopped"})
+        assert act(server, "start") == are(everything)
+        assert act(server, "freeze") == are(everything | {server: "frozen"})
+        assert act(server, "thaw") == are(everything)
+    assert "no such server" in str(act("web", "stop")["error"])
+    assert "error" in ask(control, {"action": "start"}, timeout=5)
+
+
+def test_a_restarted_primary_gets_its_replica_back(lab: Lab) -> None:
     """The replica attaches again by itself, and has what was written since."""
-    with Lab(workers=1) as lab, lab.replica.client() as reader:
+    with lab.replica.client() as reader:
         lab.act("primary", "stop")
         lab.act("primary", "start")
         with lab.primary.client() as writer:
@@ -140,15 +149,9 @@ def test_a_restarted_primary_gets_its_replica_back() -> None:
         wait_until(lambda: bool(reader.get("key") == "new"), "replication")
 
 
-def test_the_application_may_be_loaded_before_its_workers_are_forked() -> None:
-    """With --preload, every worker still has its own monitor and its own connections."""
-    with Lab(workers=2, preload=True) as lab, urllib.request.urlopen(f"{lab.url}/healthz", timeout=10) as answer:
-        assert json.load(answer)["level"] == 0
-
-
 def test_a_taken_port_is_refused_in_one_line() -> None:
     """Before anything is started."""
-    with Lab(workers=1) as lab:
-        command = [sys.executable, "-m", "example_app.lab", "--port", str(lab.web.port)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "example_app.lab", "--port", str(taken.getsockname()[1])]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2 and "is taken" in ended.stderr

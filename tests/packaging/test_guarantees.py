@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,13 @@ OF_PROCESSES = {"I21", "I22", "I23", "I24"}
 """About processors, threads, room and waits: the model has none of them."""
 
 
-def what_tests_say(*folders: str) -> Iterator[str]:
+@cache
+def what_tests_say(*folders: str) -> tuple[str, ...]:
     """Docstring of every module of tests of some folders, name and docstring of every test."""
+    return tuple(_what_tests_say(folders))
+
+
+def _what_tests_say(folders: tuple[str, ...]) -> Iterator[str]:
     for folder in folders:
         for path in (TESTS / folder).glob("test_*.py"):
             module = ast.parse(path.read_text())

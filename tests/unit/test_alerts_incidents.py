@@ -435,7 +435,7 @@ def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[st
     assert not burning
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 700), st.booleans()), max_size=8))
 def test_sns_may_come_and_go(phases: list[tuple[set[str], int, bool]]) -> None:
     """In the end nobody believes that something burns, and nothing is called off twice."""
