@@ -84,8 +84,9 @@ def full_backlog(site: Site) -> Iterator[Evidence]:
 @contextmanager
 def idle_connections_closed(site: Site) -> Iterator[Evidence]:
     """By the server, behind the application's back."""
-    closed = cut_off(site.pair.primary) + cut_off(site.pair.replica)
-    _until_closed(site, "primary", "replica")
+    with parts(site.app).monitor.paused():  # it uses connections, and makes new ones
+        closed = cut_off(site.pair.primary) + cut_off(site.pair.replica)
+        _until_closed(site, "primary", "replica")
     yield lambda: closed
 
 
@@ -344,8 +345,9 @@ def rotated(site: Site) -> Iterator[Evidence]:
         client.execute_command("ACL", "SETUSER", USER, f">{PASSWORDS[1]}")
         Rotating.today = PASSWORDS[1]
         client.execute_command("ACL", "SETUSER", USER, f"<{PASSWORDS[0]}")
-        closed = int(client.client_kill_filter(user=USER))
-        _until_closed(site, "primary")
+        with parts(site.app).monitor.paused():
+            closed = int(client.client_kill_filter(user=USER))
+            _until_closed(site, "primary")
         try:
             yield lambda: closed if _is_refused(server, PASSWORDS[0]) else 0
         finally:

@@ -74,50 +74,28 @@ def led_to_replica(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def failed_over(site: Site) -> Iterator[Evidence]:
-    """Primary and replica change places, and the name follows; connections stay where they are. A visitor is the first
-    to notice."""
-    pair = site.pair
+    """Primary and replica change places, and the name follows when the worker has lost its primary; connections stay
+    where they are."""
+    pair, health = site.pair, parts(site.app).health
     before = refusals(pair.primary, "READONLY")
-
-    def bites() -> int:
-        return refusals(pair.primary, "READONLY") - before
-
-    with _monitor_sleeps(site, until=bites):
-        _change_places(site, pair, to="replica")
-        try:
-            yield bites
-        finally:
-            _change_places(site, Pair(pair.replica, pair.primary), to="primary")
-            pair.catch_up()
-
-
-@contextmanager
-def _monitor_sleeps(site: Site, until: Callable[[], object]) -> Iterator[None]:
-    """It would look for another place as soon as it meets the fault."""
-    asleep, is_over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with parts(site.app).monitor.paused():
-            asleep.set()
-            wait_until(lambda: bool(is_over.is_set() or until()), "the fault", LONG)
-
-    thread = threading.Thread(target=hold, name="sleeping-monitor")
-    thread.start()
-    assert asleep.wait(LONG)
+    _change_places(pair)
     try:
-        yield
+        parts(site.app).monitor.suspect("primary")
+        wait_until(lambda: ("primary", "write") in health.open_stores(), "a primary that is lost", LONG)
+        site.resolver.port = site.proxies["replica"].port
+        yield lambda: refusals(pair.primary, "READONLY") - before
     finally:
-        is_over.set()
-        thread.join(LONG)
+        _change_places(Pair(pair.replica, pair.primary))
+        site.resolver.port = site.proxies["primary"].port
+        pair.catch_up()
 
 
-def _change_places(site: Site, pair: Pair, to: str) -> None:
+def _change_places(pair: Pair) -> None:
     pair.catch_up()
     with pair.primary.client() as old, pair.replica.client() as new:
         new.execute_command("REPLICAOF", "NO", "ONE")
         old.execute_command("REPLICAOF", "127.0.0.1", str(pair.replica.port))
     wait_until(lambda: info(pair.primary, "replication")["master_link_status"] == "up", "the other replica", LONG)
-    site.resolver.port = site.proxies[to].port
 
 
 def unresolved(*, slow: bool, anew: bool) -> Cause:

@@ -74,7 +74,7 @@ class Proof:
     def look_on(self, evidence: Evidence) -> None:
         """Readers come and go until the level is reached, and then some more."""
         settled = threading.Barrier(len(self.readers), action=self._note_calls)
-        reached = (lambda: evidence() >= self.row.bites) if self.row.flickers else self._is_reached
+        reached = partial(self._has_bitten, evidence) if self.row.flickers else self._is_reached
         Together([partial(self._visit, reader, settled, reached) for reader in self.readers]).run()
         self._assert_little_was_paid()
 
@@ -87,6 +87,15 @@ class Proof:
         settled.wait(LONG)
         for _ in range(ROUNDS):
             self._assert_shown(reader, reader.read())
+
+    def _has_bitten(self, evidence: Evidence) -> bool:
+        """Often enough, and requests were among those it met."""
+        return evidence() >= self.row.bites and self.row.classes <= self._failures()
+
+    def _failures(self) -> set[str]:
+        """As what failures of the store were recorded, of requests and when it was lost."""
+        seen = outcomes(self.site.app, self.row.store) - (_FINE - self.row.classes)
+        return seen | {e.cause for e in self.site.events if isinstance(e, StoreLost) and e.store == self.row.store}
 
     def _is_reached(self) -> bool:
         """Whether this process knows the fault."""
@@ -154,9 +163,7 @@ class Proof:
         """The level, the classes, and who stood in."""
         state = parts(self.site.app)
         assert self.row.flickers or self._is_reached()
-        seen = outcomes(self.site.app, self.row.store) - (_FINE - self.row.classes)
-        opened = {e.cause for e in self.site.events if isinstance(e, StoreLost) and e.store == self.row.store}
-        assert self.row.classes <= seen | opened <= self.row.classes | self.row.meanwhile
+        assert self.row.classes <= self._failures() <= self.row.classes | self.row.meanwhile
         if self.row.classes == REFUSED:
             assert (self.row.store, "read") not in state.health.open_stores(), "reads go on"
         if self.row.level and not self.row.flickers:
