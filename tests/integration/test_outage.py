@@ -22,10 +22,11 @@ from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.stores.redis_records import Limits
 from flask_langpont_session.testing import switched_off
 
+from .behind import LONG
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = LONG) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
