@@ -11,11 +11,10 @@ FLASK_SDIST := flask-3.1.3
 demo: $(INSTALLED)
 	@exec $(BIN)/python -m example_app.lab
 
-# Everything that CI runs, for two cores: what uses one has another beside it. Most tests wait for servers: a third at a
-# time would make those late. The many small files come last, so that both end at the same time.
+# Everything that CI runs, for two cores: what uses only one has others beside it. Most tests wait for servers: a third at
+# a time would make those late. The many small files come last, so that both end at the same time.
 test: environments
-	$(MAKE) --jobs=2 --output-sync=target check flask-suite
-	$(MAKE) lowest
+	$(MAKE) --jobs=3 --output-sync=target check flask-suite lowest
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.

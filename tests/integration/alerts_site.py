@@ -11,12 +11,12 @@ import time
 from flask import Flask, session
 
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.aws import alerts
+from flask_langpont_session.aws import alerts, client
 from flask_langpont_session.aws.incidents import Terms
 from flask_langpont_session.extension import state_of
 
-TERMS = Terms(pace=0.06, gap=1, lease=2, retry=3)
-"""Pending for 0.3 s, over after 1.8 s, events after 18 s. Who died while it sent is found out after 2 s."""
+TERMS = Terms(pace=0.06, gap=1, lease=4, retry=3)
+"""Pending for 0.3 s, over after 1.8 s, events after 18 s. Who died while it sent is found out after 4 s."""
 
 TICK = 0.05
 
@@ -24,6 +24,7 @@ TICK = 0.05
 def create_app() -> Flask:
     """The site."""
     alerts.TERMS, alerts.TICK = TERMS, TICK
+    client.READ_TIMEOUT = float(os.environ.get("SNS_TIMEOUT", client.READ_TIMEOUT))
     app = Flask("app", instance_path=os.environ["FOLDER"])
     app.testing = True
     app.config.from_prefixed_env()

@@ -560,20 +560,20 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     asked = aws.asked["elasticache"]
     with Load(app) as load:
-        load.goes_on(20)
+        load.goes_on(10)
         before = load.done.total()
         with heir.client() as client:
             client.replicaof("NO", "ONE")
         with old.client() as client:
             client.replicaof("127.0.0.1", str(heir.port))
-        load.goes_on(20)
+        load.goes_on(10)
         assert identity(app) != run_id(heir)
         names.ports = {name: heir.port, READER: old.port}
         wait_for(lambda: identity(app) == run_id(heir), "the heir", 20)
         wait_for_home(browser)
-        load.goes_on(20)
+        load.goes_on(10)
     assert load.failed == []
-    assert load.done.total() >= before + 40
+    assert load.done.total() >= before + 20
     assert load.done[1] > 0, "the demoted server was never noticed"
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     parts(app).repository.redis[REPLICA].forget_connections()
@@ -746,14 +746,14 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
     aws.secrets.create_secret(Name="app/token", SecretString=OLD)
     app = make_tls(REDIS_TOKEN_SECRET="app/token")
     with Load(app, renew=True) as load:
-        load.goes_on(15)
+        load.goes_on(8)
         locked.accept(OLD, NEW)
-        load.goes_on(15)
+        load.goes_on(8)
         aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
         wait_for(lambda: token_in_use(app) == NEW, "the new token", 30)
-        load.goes_on(15)
+        load.goes_on(8)
         locked.accept(NEW)
-        load.goes_on(30)
+        load.goes_on(15)
     assert load.failed == []
     assert set(load.done) == {0}
     assert load.done.total() >= 75
@@ -771,12 +771,12 @@ def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
     aws.secrets.create_secret(Name="app/token", SecretString=OLD)
     app = make_tls(REDIS_TOKEN_SECRET="app/token")
     with Load(app, renew=True) as load:
-        load.goes_on(15)
+        load.goes_on(8)
         aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
         wait_for(lambda: locked.refusals > 0, "the new token, too early", 30)
-        load.goes_on(30)
+        load.goes_on(15)
         locked.accept(NEW)
-        load.goes_on(30)
+        load.goes_on(15)
     assert load.failed == []
     assert set(load.done) == {0}
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from .machine import WorldMachine
 from .reached import USUAL, missed
 
-EXAMPLES = int(os.environ.get("LANGPONT_MACHINE_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("LANGPONT_MACHINE_EXAMPLES", "300"))
 
 
 @pytest.mark.timeout(600)

@@ -23,7 +23,7 @@ from .tasks import Path
 from .walker import Schedule
 from .world import WORKERS, World
 
-GENERATED, LENGTH = int(os.environ.get("LANGPONT_REAL_SCHEDULES", "12")), 14
+GENERATED, LENGTH = int(os.environ.get("LANGPONT_REAL_SCHEDULES", "8")), 14
 
 LONGEST_MS = 8000
 """Time does not pass in real stores: schedules that need more than this would be told otherwise."""

@@ -15,7 +15,7 @@ import pytest
 from .reached import USUAL, missed
 from .walker import ORDER, broken_by, generate, shrink
 
-WALKS = int(os.environ.get("LANGPONT_WALKS", "400"))
+WALKS = int(os.environ.get("LANGPONT_WALKS", "300"))
 
 OF_THE_DAY = WALKS // 5
 """Walks of each run that begin at a seed of the day: what one of them finds becomes a kept schedule."""
