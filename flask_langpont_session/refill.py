@@ -25,7 +25,7 @@ _BATCH = 200
 """Copies per round trip."""
 
 _TIMEOUT = 2.0
-"""Seconds per call. Nobody waits for this."""
+"""Seconds per call. No request waits for this."""
 
 _CLOCKS_APART_US = 1_000_000
 """Microseconds by which the clock of a server may be behind that of the one before."""
@@ -59,7 +59,11 @@ class Refill:
         self._well_until_us: dict[str, int] = {}
         self._unverified: set[str] = set()
         self._left: set[str] = set()
-        self._waiting: Iterator[SharedCopy] | None = None
+        # Of which shards copies are being given back; of this worker's, those that are left; and the number of the last
+        # one that was read from the journal.
+        self._begun: set[str] = set()
+        self._waiting: Iterator[SharedCopy] = iter(())
+        self._after = 0
         self._failures = 0
         self._given = 0
 
@@ -70,7 +74,7 @@ class Refill:
         """
         well_us = max(0, well_until_ms * 1000 - _CLOCKS_APART_US)
         with self._lock:
-            if shard in self._wanted or shard in self._unverified or self._waiting is not None:
+            if shard in self._wanted or shard in self._unverified or self._begun:
                 well_us = min(well_us, self._well_until_us.get(shard, well_us))
             self._well_until_us[shard] = well_us
             self._wanted.add(shard)
@@ -78,7 +82,7 @@ class Refill:
     @property
     def is_wanted(self) -> bool:
         """Whether anything is still to be given back; what is put aside meanwhile may be part of it."""
-        return bool(self._wanted or self._unverified or self._waiting)
+        return bool(self._wanted or self._unverified or self._begun)
 
     def is_due(self, shards: Collection[str], database: bool = False) -> bool:
         """Whether anything can be given back now.
@@ -87,7 +91,7 @@ class Refill:
         """
         self._want_again(shards)
         wanted = self._wanted | (self._unverified if database else set())
-        return self._waiting is not None or not wanted.isdisjoint(shards)
+        return bool(self._begun) or not wanted.isdisjoint(shards)
 
     def _want_again(self, shards: Collection[str]) -> None:
         """What was left because a shard did not answer is wanted after all, and so is what was tried together with it.
@@ -105,13 +109,14 @@ class Refill:
 
         :param end: monotonic seconds; after these nothing more is begun.
         :return: whether that was all.
-        :raises StoreError: Redis or the database does not answer. Run it again.
+        :raises StoreError: Redis, the database or the journal does not answer. Run it again: it goes on where it was.
         """
         self._begin(shards, database)
-        while self._waiting is not None:
-            batch = list(islice(self._waiting, _BATCH))
-            if not batch:
-                self._waiting = None
+        while self._begun:
+            batch = self._next_batch()
+            if batch is None:
+                with self._lock:
+                    self._begun = set()
                 log.info("%d categories of sessions were given back to Redis, or were there", self._given)
                 break
             self._try(self._reached(batch, shards), database)
@@ -124,9 +129,33 @@ class Refill:
             begun = {shard for shard in self._wanted | (self._unverified if database else set()) if shard in shards}
             self._wanted -= begun
             self._unverified -= begun
+            self._begun |= begun
         if begun:
-            self._given = 0
-            self._waiting = chain(self._waiting or (), self._copies(begun))
+            self._given = self._after = 0
+            self._waiting = chain(self._waiting, self._own(begun))
+
+    def _own(self, shards: Set[str]) -> list[SharedCopy]:
+        """This worker's, those that were used lately first."""
+        locate = self._repository.health.locate
+        own = (copy for copy in self._repository.local.held() if locate(copy.digest) in shards)
+        return sorted(own, key=lambda copy: copy.age)
+
+    def _next_batch(self) -> list[SharedCopy] | None:
+        """This worker's copies; then, from the journal, what only others have. None: that was all.
+
+        :raises StoreError: the journal does not answer; the next call reads the same part of it.
+        """
+        if batch := list(islice(self._waiting, _BATCH)):
+            return batch
+        page = self._repository.journal.shared_copies(_BATCH, after=self._after)
+        if not page:
+            return None
+        self._after = max(page)
+        return [copy for copy in page.values() if self._is_of_others(copy)]
+
+    def _is_of_others(self, copy: SharedCopy) -> bool:
+        is_due = bool(copy.kind) and self._repository.health.locate(copy.digest) in self._begun
+        return is_due and self._repository.local.category(copy.digest, copy.category) is None
 
     def _reached(self, batch: Sequence[SharedCopy], shards: Set[str]) -> list[SharedCopy]:
         """Those whose shards answer. The others' are asked again when they do, as a whole."""
@@ -142,25 +171,13 @@ class Refill:
         except StoreError:
             self._failures += 1
             if self._failures < _MOST_FAILURES:
-                self._waiting = chain(batch, self._waiting or ())
+                self._waiting = chain(batch, self._waiting)
             else:
                 self._failures = 0
                 with self._lock:
                     self._left |= {self._repository.health.locate(copy.digest) for copy in batch}
                 log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
             raise
-
-    def _copies(self, shards: Set[str]) -> Iterator[SharedCopy]:
-        """This worker's, those that were used lately first; then what only others had."""
-        local, locate = self._repository.local, self._repository.health.locate
-        own = [copy for copy in local.held() if locate(copy.digest) in shards]
-        yield from sorted(own, key=lambda copy: copy.age)
-        after = 0
-        while page := self._repository.journal.shared_copies(_BATCH, after=after):
-            for copy in page.values():
-                if copy.kind and locate(copy.digest) in shards and local.category(copy.digest, copy.category) is None:
-                    yield copy
-            after = max(page)
 
     def _give_back(self, batch: Sequence[SharedCopy], database: bool) -> None:
         living = self._living({copy.digest for copy in batch if copy.kind == SIGNED_IN}, database)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,9 +23,19 @@ class Shards:
         self.dead: set[str] = set()
         self.given: set[str] = set()
         self.wiped: set[str] = set()
+        # What other workers have published, by number, and how often that cannot be read.
+        self.published: dict[int, SharedCopy] = {}
+        self.unreadable = 0
 
     def locate(self, digest: str) -> str:
         return digest[0] if digest[0] in self.shards else ""
+
+    def shared_copies(self, limit: int, after: int) -> Mapping[int, SharedCopy]:
+        """The host's journal."""
+        if self.unreadable:
+            self.unreadable -= 1
+            raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+        return {number: copy for number, copy in self.published.items() if number > after}
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Any]:
         return []
@@ -49,7 +59,7 @@ def refill(shards: Shards) -> Refill:
     repository: Any = SimpleNamespace(
         local=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
         health=shards,
-        journal=SimpleNamespace(shared_copies=lambda limit, after: {}),
+        journal=shards,
         primary=shards,
         settings=SimpleNamespace(life=None),
         life_of=lambda category, kind, life: 1000,
@@ -116,4 +126,17 @@ def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Sha
     shards.shards, shards.dead = ("a", "b"), set()
     run(refill, "a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
+    assert not refill.is_wanted
+
+
+def test_a_journal_that_does_not_answer_once_costs_no_copy(shards: Shards, refill: Refill) -> None:
+    """What this worker has does not wait for it, and what only other workers have is read the next time."""
+    shards.published = {7: SharedCopy("a7", "ui", COPY, kind="a"), 8: SharedCopy("b8", "ui", COPY, kind="a")}
+    shards.unreadable = 1
+    with pytest.raises(StoreError):
+        run(refill, "a", "b")
+    assert shards.given == {"a1", "a2", "b1", "b2"}
+    assert refill.is_wanted
+    run(refill, "a", "b")
+    assert shards.given == {"a1", "a2", "b1", "b2", "a7", "b8"}
     assert not refill.is_wanted
