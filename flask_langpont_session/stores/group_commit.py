@@ -197,10 +197,11 @@ class Writer:
             self.renew()
         if self._tasks.qsize() >= MOST_WAITING:
             raise StoreError("journal", ErrorClass.LOCAL, "too many wait for the journal")
-        self._tasks.put(task)
         with self._starting:
             if not self._runs:
                 self._start()
+            # After that: what is refused here must not be written by a thread that is started later.
+            self._tasks.put(task)
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, args=(self._tasks,), name="langpont-session-journal", daemon=True)
