@@ -1,7 +1,6 @@
 """A few numbers that the processes of a host share: how often the journal was written, and which rows were changed.
 
-They are read and written by system calls, not by mapping the file into memory: whatever is done to a file from outside
-must not end the processes that use it, and a page of a mapping that is cut off does. It costs half a microsecond.
+They are read and written by system calls, see :class:`PrivateNumbers`. It costs half a microsecond.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import time
 import zlib
 from pathlib import Path
 
-from .private_file import open_private
+from .private_file import PrivateNumbers
 
 _WORD = 8
 _PLACES = 1024
@@ -64,18 +63,13 @@ class Generation:
     def __init__(self, path: Path) -> None:
         place = generation_path(path)
         try:
-            self._descriptor = open_private(place, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            self._file = PrivateNumbers(place, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             is_new = True
         except FileExistsError:
-            self._descriptor = open_private(place)
+            self._file = PrivateNumbers(place)
             is_new = False
         if self._size() < SIZE:
             self._fill(0.0 if is_new else time.monotonic())
-
-    def __del__(self) -> None:
-        # Not by JournalFile: another thread may be reading at the moment at which that lets go of it.
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
 
     def settled(self) -> bytes | None:
         """Equal to an earlier answer if there was no commit between the two; None: one may be about to happen."""
@@ -157,13 +151,13 @@ class Generation:
             raise OSError(errno.ENOSPC, "no room for the generation")
 
     def _size(self) -> int:
-        return os.fstat(self._descriptor).st_size
+        return self._file.size
 
     def _read(self, place: int, size: int) -> bytes:
-        return os.pread(self._descriptor, size, place)
+        return self._file.read(place, size)
 
     def _write(self, place: int, content: bytes) -> int:
-        return os.pwrite(self._descriptor, content, place)
+        return self._file.write(place, content)
 
 
 class OwnGeneration(Generation):

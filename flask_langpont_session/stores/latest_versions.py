@@ -7,12 +7,11 @@ has.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
 
-from .private_file import open_private
+from .private_file import PrivateNumbers
 
 _WORD = struct.Struct("=Q")
 _PLACES = 65_536
@@ -32,7 +31,7 @@ class LatestVersions:
 
     def __init__(self, path: Path | None, what: str) -> None:
         self._path = None if path is None else Path(f"{path.resolve()}-{what}")
-        self._descriptor: int | None = None
+        self._file: PrivateNumbers | None = None
         self._own: dict[int, int] = {}
 
     def note(self, digest: str, category: str, version: int) -> None:
@@ -45,7 +44,7 @@ class LatestVersions:
         if self._path is None:
             self._own[place] = word
         else:
-            os.pwrite(self._opened(), _WORD.pack(word), place * _WORD.size)
+            self._opened().write(place * _WORD.size, _WORD.pack(word))
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has seen a later version.
@@ -56,22 +55,20 @@ class LatestVersions:
         if self._path is None:
             word = self._own.get(place, 0)
         else:
-            found = os.pread(self._opened(), _WORD.size, place * _WORD.size)
+            found = self._opened().read(place * _WORD.size, _WORD.size)
             word = _WORD.unpack(found)[0] if len(found) == _WORD.size else 0
         return word >> _MS_BITS == name and word & _MS > version // 1000
 
     def close(self) -> None:
         """Let go of the file. The next call opens it again."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        self._file = None
 
-    def _opened(self) -> int:
+    def _opened(self) -> PrivateNumbers:
         assert self._path is not None
-        if self._descriptor is None:
-            # Its holes are places of which nothing is known. A forked child may go on with it: it has no locks.
-            self._descriptor = open_private(self._path)
-        return self._descriptor
+        file = self._file
+        if file is None:
+            file = self._file = PrivateNumbers(self._path)  # its holes are places of which nothing is known
+        return file
 
 
 def _place(digest: str, category: str) -> tuple[int, int]:

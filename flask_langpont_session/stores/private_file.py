@@ -53,6 +53,37 @@ def open_private(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
     return descriptor
 
 
+class PrivateNumbers:
+    """A file of numbers, each at its place, that several threads and processes read and write by system calls: whatever
+    is done to it from outside must not end them, and a page of a mapping that is cut off does.
+
+    It is closed when the last thread lets go of this object: another file would get the number of the descriptor, and
+    a thread that was about to write would write there. A forked child may go on with it: it has no locks.
+
+    :param path: and `flags`: see :func:`open_private`.
+    """
+
+    def __init__(self, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> None:
+        self._descriptor = open_private(path, flags)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, place: int, size: int) -> bytes:
+        """Less than was asked for: the file ends there."""
+        return os.pread(self._descriptor, size, place)
+
+    def write(self, place: int, content: bytes) -> int:
+        """How many bytes there was room for."""
+        return os.pwrite(self._descriptor, content, place)
+
+
 def check_private(path: Path) -> None:
     """Look at a file that somebody else is to open; that there is none is fine.
 

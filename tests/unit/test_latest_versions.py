@@ -1,0 +1,82 @@
+"""The file in which the workers of a host note the latest version of each category."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from flask_langpont_session.stores import private_file
+from flask_langpont_session.stores.latest_versions import LatestVersions
+
+LONG = 30.0
+MS = 1000
+"""Microseconds."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_an_older_version_is_outdated(path: Path, is_shared: bool) -> None:
+    """To the millisecond; of another session or category nothing is said."""
+    versions = LatestVersions(path if is_shared else None)
+    versions.note("d", "ui", 5 * MS)
+    assert versions.is_outdated("d", "ui", 4 * MS)
+    assert not versions.is_outdated("d", "ui", 5 * MS)
+    assert not versions.is_outdated("d", "other", 4 * MS)
+    assert not versions.is_outdated("e", "ui", 4 * MS)
+
+
+def test_workers_share_it(path: Path) -> None:
+    """Also after one of them has let go of the file."""
+    mine, siblings = LatestVersions(path), LatestVersions(path)
+    mine.note("d", "ui", 5 * MS)
+    mine.close()
+    assert siblings.is_outdated("d", "ui", 4 * MS)
+    assert mine.is_outdated("d", "ui", 4 * MS)
+
+
+def test_letting_go_of_the_file_harms_no_thread_that_uses_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system gives the number of a closed descriptor to the next file: that must not be written to."""
+    versions, write = LatestVersions(path), os.pwrite
+    others: list[int] = []
+
+    def write_late(descriptor: int, content: bytes, place: int) -> int:
+        versions.close()
+        others.append(os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT))
+        return write(descriptor, content, place)
+
+    monkeypatch.setattr(os, "pwrite", write_late)
+    versions.note("d", "ui", 5 * MS)
+    os.close(others[0])
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_threads_that_open_it_at_once_leave_no_descriptor_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that which is used from then on nor that which is one too many."""
+    both, opened, open_it = threading.Barrier(2), list[int](), private_file.open_private
+
+    def open_together(path: Path, *flags: int) -> int:
+        both.wait(LONG)
+        opened.append(open_it(path, *flags))
+        return opened[-1]
+
+    monkeypatch.setattr(private_file, "open_private", open_together)
+    versions = LatestVersions(path)
+    threads = [threading.Thread(target=versions.note, args=("d", "ui", 5 * MS)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    versions.close()
+    assert len(opened) == 2
+    for descriptor in opened:
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
