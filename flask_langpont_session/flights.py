@@ -1,4 +1,4 @@
-"""One question per key at a time: who asks the same while it is under way waits for that answer.
+"""One question per key at a time: a thread that asks the same while it is under way waits for that answer.
 
 A hundred requests of one session whose lease has just run out are one query, not a hundred.
 """
@@ -12,18 +12,16 @@ from typing import Generic, TypeVar, cast
 from .exceptions import LangPontSessionError
 from .forks import renew_in_children
 from .lag import Deadline
+from .stores.base import LEAST_WAIT
 
 T = TypeVar("T")
 
-LEAST = 0.005
-"""Seconds. With less left than this nothing is asked any more."""
-
 
 class FlightLate(LangPontSessionError):
-    """The answer of the one who asked first did not come in time."""
+    """The answer to the thread that asked first did not come in time."""
 
 
-class GivenUp(FlightLate):
+class _Unanswered(FlightLate):
     """The asking thread was interrupted or had less time: no result for the threads that wait."""
 
 
@@ -48,12 +46,12 @@ class Flights(Generic[T]):
         self._under_way: dict[str, _Flight[T]] = {}
 
     def ask(self, key: str, question: Callable[[float], T], timeout: float) -> tuple[T, bool]:
-        """The answer, and whether it is somebody else's, whose question began before this one.
+        """The answer, and whether another thread asked for it, before this call.
 
         :param question: called, with the seconds that it may take, unless it is under way for that key. What it raises
-            is raised for all who wait, but if it was given up: then one of them asks anew.
+            is raised in all threads that wait, unless it was a time-out or an interruption: then one of them asks anew.
         :param timeout: seconds to wait for the answer.
-        :raises FlightLate: somebody else's did not come in time.
+        :raises FlightLate: another thread's did not come in time.
         """
         deadline, seconds = Deadline.after(timeout), timeout
         while True:
@@ -65,9 +63,9 @@ class Flights(Generic[T]):
                 return self._asked(key, mine, question, seconds), False
             try:
                 return self._wait(flight, seconds), True
-            except GivenUp:
+            except _Unanswered:
                 seconds = deadline.left()
-                if seconds < LEAST:
+                if seconds < LEAST_WAIT:
                     raise
 
     def _asked(self, key: str, mine: _Flight[T], question: Callable[[float], T], seconds: float) -> T:
@@ -84,9 +82,9 @@ class Flights(Generic[T]):
 
     def _wait(self, flight: _Flight[T], seconds: float) -> T:
         if not Deadline.after(seconds).wait(flight.landed.wait):
-            raise FlightLate("somebody else's question is still under way")
+            raise FlightLate("the same question is still under way in another thread")
         if flight.error is None:
             return cast(T, flight.answer)
         if not isinstance(flight.error, Exception) or getattr(flight.error, "timed_out", False):
-            raise GivenUp("somebody else's question was given up")
+            raise _Unanswered("the thread that asked the same question has no answer")
         raise flight.error

@@ -15,12 +15,9 @@ from . import lag
 from .health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, View
 from .lag import no_answer
 from .metrics import Recorder
-from .stores.base import ErrorClass, StoreError, Wait, role_of
+from .stores.base import LEAST_WAIT, ErrorClass, StoreError, Wait, role_of
 
 T = TypeVar("T")
-
-LEAST_WAIT = 0.005
-"""Seconds. With less left than this no store is asked any more: it could not answer in time."""
 
 LEAST_FOR_JOURNAL = 0.05
 """Seconds that the host's journal is waited for at least: it is for what no store took, after they were waited for."""

@@ -18,6 +18,10 @@ Fields = Mapping[str, bytes]
 """Session key → encoded value (UTF-8 JSON as the serializer writes it)."""
 
 
+LEAST_WAIT = 0.005
+"""Seconds. With less left than this nothing is asked any more: it could not answer in time."""
+
+
 class Wait(float):
     """Seconds that a call may wait for its answer.
 

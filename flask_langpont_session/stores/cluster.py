@@ -22,8 +22,8 @@ from ..categories import AUTH
 from ..cookies import SIGNED_IN
 from ..lag import Deadline
 from ..leases import TOMBSTONE_MS
-from .base import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
-from .directory import LEAST_WAIT, Directory
+from .base import LEAST_WAIT, AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
+from .directory import Directory
 from .fence import Canary, Fence
 from .redis import RedisStore
 from .redis_errors import Redirected, translate

@@ -22,7 +22,7 @@ from redis import exceptions as driver
 from ..forks import renew_in_children
 from ..leases import LONGEST_UNCONFIRMED_MS
 from . import many_hosts
-from .base import shard_of
+from .base import LEAST_WAIT, shard_of
 from .slots import (
     NOBODY,
     SINGLE,
@@ -50,9 +50,6 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 
 _PATIENCE = 0.5
 """Seconds for one node to say who has which slot. Requests do not wait for that."""
-
-LEAST_WAIT = 0.005
-"""Seconds; with less it is not worth asking anybody."""
 
 _AVOIDED = 60.0
 """Seconds for which no canary is put into a slot that is being moved."""

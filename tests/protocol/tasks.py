@@ -200,5 +200,5 @@ class SteppedFlights(Flights[T]):
             gives_up = task is None or not task.stepped or self._tasks.pause("waiting") is Command.GIVE_UP
             if gives_up or self._tasks.clock.now_ms > deadline:
                 self._tasks.clock.wait_until(deadline)
-                raise FlightLate("somebody else's question is still under way")
+                raise FlightLate("the same question is still under way in another thread")
         return super()._wait(flight, 0.0)

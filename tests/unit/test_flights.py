@@ -156,7 +156,7 @@ def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
 
 def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer could not come in time."""
-    monkeypatch.setattr(module, "LEAST", 2 * LONG)
+    monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
     flights: Flights[str] = Flights()
 
     def fail() -> str:

@@ -10,8 +10,8 @@ from flask_langpont_session import lag
 from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.lag import Lag
 from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.walk import FIRST, FIRST_ANSWERS, LEAST_WAIT, Walk
+from flask_langpont_session.stores.base import LEAST_WAIT, ErrorClass, StoreError
+from flask_langpont_session.walk import FIRST, FIRST_ANSWERS, Walk
 
 
 class Clock:
