@@ -50,8 +50,7 @@ def switched_off(app: Flask, *stores: str) -> Iterator[None]:
 def _is_home(state: State) -> bool:
     """Whether nothing waits any more, after another slice of the replay."""
     state.monitor.replay.run_once()
-    counts = state.repository.journal.counts()
-    return not any(counts[kind] for kind in ("writes", "carries", "revocations", "user_revocations", "pushes"))
+    return not state.repository.journal.waiting().entries
 
 
 def _named(store: str, health: Health) -> list[str]:

@@ -188,10 +188,9 @@ def _one(app: Flask, asked: Mapping[str, Any], cookie: str | None) -> tuple[int,
 def waiting(app: Flask) -> int:
     """Entries in the host's journal that a store does not have yet; -1: the journal does not answer."""
     try:
-        counts = state_of(app).repository.journal.counts()
+        return state_of(app).repository.journal.waiting().entries
     except StoreError:
         return -1
-    return sum(number for name, number in counts.items() if name not in ("copies", "outages"))
 
 
 def counters(app: Flask) -> Mapping[str, int]:

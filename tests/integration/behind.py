@@ -20,7 +20,6 @@ LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
 
 _TIMES = ("created_at", "updated_at", "idle_expires_at", "absolute_expires_at")
-_WAITING = ("writes", "revocations", "user_revocations", "pushes")
 
 
 def sign_in(app: Flask, user: str = "7", **data: Any) -> Any:
@@ -125,8 +124,7 @@ def outcomes(app: Flask, store: str) -> set[str]:
 
 def waiting(app: Flask) -> int:
     """How much waits in the host's journal for a store."""
-    counts = parts(app).repository.journal.counts()
-    return sum(counts[name] for name in _WAITING)
+    return parts(app).repository.journal.waiting().entries
 
 
 def is_home(app: Flask) -> bool:

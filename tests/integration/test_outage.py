@@ -41,9 +41,7 @@ def wait_until_home(app: Flask) -> None:
     """Every breaker closed and nothing waiting in the journal any more."""
 
     def at_home() -> bool:
-        counts = parts(app).repository.journal.counts()
-        waiting = sum(counts[name] for name in ("writes", "pushes", "revocations"))
-        return not parts(app).health.open_stores() and not waiting
+        return not parts(app).health.open_stores() and not parts(app).repository.journal.waiting().entries
 
     wait_for(at_home, "everything home")
 

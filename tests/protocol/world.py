@@ -378,8 +378,7 @@ class World:
             return False
         if any(worker.monitor.replay.has_incidents for worker in self.workers.values()):
             return False
-        waiting = ("writes", "carries", "revocations", "user_revocations", "pushes")
-        return not any(host.journal.counts()[kind] for host in self.hosts.values() for kind in waiting)
+        return not any(host.journal.waiting().entries for host in self.hosts.values())
 
     def restore_everything(self) -> None:
         """All that is broken works again, and nothing is under way any more."""

@@ -190,8 +190,8 @@ class Site:
     def waiting(self) -> dict[str, int]:
         """What the journal still has for a store."""
         with journal_of(self.web) as journal:
-            counts = journal.counts()
-        return {name: counts[name] for name in ("writes", "revocations", "user_revocations", "pushes")}
+            kinds = journal.summary().kinds
+        return {kind: waiting.entries for kind, waiting in kinds.items() if kind != "copies"}
 
     def rows(self) -> dict[str, bool]:
         """Digest → whether the database calls the session alive."""
