@@ -67,15 +67,15 @@ def work(path: Path, threads: int, writes: int) -> None:
 
 def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, folder: Path) -> str:
     """One row of the table."""
-    environment = dict(os.environ) if fsync_ms is None else slow_disk(folder, fsync_ms)
-    if environment is None:
+    slow = {} if fsync_ms is None else slow_disk(folder, fsync_ms)
+    if slow is None:
         return "no C compiler: not measured"
     with tempfile.TemporaryDirectory(dir=folder) as place:
         path = Path(place) / "journal"
         Journal(path).open()
         command = [sys.executable, "-m", "benchmarks.journal", "--worker", str(path), str(threads), str(writes)]
         workers = [
-            subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(command, env=os.environ | slow, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(processes)
         ]
         for worker in workers:

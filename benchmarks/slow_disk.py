@@ -23,7 +23,7 @@ int fdatasync(int descriptor) { return slowly("fdatasync", descriptor); }
 
 
 def slow_disk(folder: Path, milliseconds: float) -> dict[str, str] | None:
-    """Environment of processes whose disk is slow, whatever else is preloaded; None: there is no C compiler here.
+    """Environment variables of processes whose disk is slow, whatever else is preloaded; None: there is no C compiler.
 
     :param folder: where the library is put that does it.
     """
@@ -35,4 +35,4 @@ def slow_disk(folder: Path, milliseconds: float) -> dict[str, str] | None:
         command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), "-ldl"]
         subprocess.run(command, input=_SOURCE.encode(), check=True)
     preloaded = " ".join(filter(None, [str(library), os.environ.get("LD_PRELOAD")]))
-    return {**os.environ, "LD_PRELOAD": preloaded, "SLOW_DISK_US": str(int(milliseconds * 1000))}
+    return {"LD_PRELOAD": preloaded, "SLOW_DISK_US": str(int(milliseconds * 1000))}

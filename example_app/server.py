@@ -21,6 +21,9 @@ class Server(ABC):
     #: The signal that asks for an orderly end.
     stop_signal = signal.SIGTERM
 
+    #: Seconds within which it has to answer after its start.
+    patience = 20.0
+
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -67,7 +70,7 @@ class Server(ABC):
             self._process = self._launch()
             self._frozen = False
         self.thaw()
-        wait_until(self._started, f"{type(self).__name__} on port {self.port}", 20.0)
+        wait_until(self._started, f"{type(self).__name__} on port {self.port}", self.patience)
 
     def stop(self) -> None:
         """End the server in an orderly way, or by force after 5 s."""

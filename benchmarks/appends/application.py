@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from flask_langpont_session import LangPontSession, session
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.stores.base import StoreError
 
-CONFIG, COUNTERS, PORT, SLOW_COMMIT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT", "APPENDS_SLOW_COMMIT"
-"""Environment variables: the configuration as JSON, the file for the counters, the port, and seconds that each commit
-to the journal takes."""
+CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
+"""Environment variables: the configuration as JSON, the file for the counters, and the port."""
 
 COOKIE = "session"
 USER = "_user_id"
@@ -215,7 +213,7 @@ def publish_counters(app: Flask, path: Path) -> None:
 
     def tick() -> None:
         while True:
-            time.sleep(_TICK)
+            time.sleep(_TICK)  # counters cannot be waited for
             write()
 
     whole = app.wsgi_app
@@ -230,23 +228,6 @@ def publish_counters(app: Flask, path: Path) -> None:
     threading.Thread(target=tick, name="counters", daemon=True).start()
 
 
-def slow_commits(journal: str, seconds: float) -> None:
-    """Let each commit to this SQLite file take so long: as on a disk that keeps things slowly."""
-    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
-
-    def on_statement(statement: str) -> None:
-        if statement.upper().startswith(("COMMIT", "END")):
-            time.sleep(seconds)
-
-    def connect_slowly(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(database, *args, **options)
-        if Path(journal).name in str(database):
-            connection.set_trace_callback(on_statement)
-        return connection
-
-    sqlite3.connect = connect_slowly  # type: ignore[assignment]
-
-
 class _Quiet(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
@@ -255,8 +236,6 @@ class _Quiet(WSGIRequestHandler):
 def main() -> None:
     """Serve until this process is ended."""
     config = json.loads(os.environ[CONFIG])
-    if slow := float(os.environ.get(SLOW_COMMIT, "0")):
-        slow_commits(config["LANGPONT_SESSION_JOURNAL"], slow)
     app = create_app(config)
     publish_counters(app, Path(os.environ[COUNTERS]))
     make_server("127.0.0.1", int(os.environ[PORT]), app, threaded=True, request_handler=_Quiet).serve_forever()

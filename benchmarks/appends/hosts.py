@@ -23,6 +23,7 @@ from example_app.servers import Postgres, Valkey
 from example_app.web import PROJECT
 from flask_langpont_session.stores.tables import METADATA
 
+from ..slow_disk import slow_disk
 from . import application
 from .browser import Browser
 from .late import LateProxy
@@ -37,9 +38,11 @@ class Worker(Server):
     :param stage: its stores.
     :param journal: of its host.
     :param settings: of the package, without the prefix.
-    :param slow_commit: seconds that each commit to the journal takes.
+    :param fsync_ms: how long its disk takes to keep something; 0: as long as it takes.
     :param direct: it goes round the proxies, which take time of their own on a busy machine.
     """
+
+    patience = LONG
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class Worker(Server):
         journal: Path,
         settings: Mapping[str, Any],
         *,
-        slow_commit: float = 0.0,
+        fsync_ms: float = 0.0,
         direct: bool = False,
     ) -> None:
         super().__init__(folder)
@@ -56,7 +59,7 @@ class Worker(Server):
         self.journal = journal
         self._stage = stage
         self._settings = dict(settings)
-        self._slow_commit = slow_commit
+        self._fsync_ms = fsync_ms
         self._direct = direct
         self._lives = 0
         self._proxies = ExitStack()
@@ -67,14 +70,6 @@ class Worker(Server):
     def url(self) -> str:
         """Address for browsers."""
         return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Return when it answers, however busy the machine is."""
-        if not self.running:
-            self._process = self._launch()
-            self._frozen = False
-        self.thaw()
-        wait_until(self._started, f"worker {self.name}", LONG, pause=0.02)
 
     def close(self) -> None:
         """End the process and its proxies."""
@@ -146,8 +141,9 @@ class Worker(Server):
             application.CONFIG: json.dumps(config),
             application.COUNTERS: str(self.folder / f"counters-{self._lives}.json"),
             application.PORT: str(self.port),
-            application.SLOW_COMMIT: str(self._slow_commit),
         }
+        if self._fsync_ms:
+            env |= slow_disk(self.folder, self._fsync_ms) or {}
         command = [sys.executable, "-m", application.__name__]
         return spawn(command, log=self.log, cwd=PROJECT, env=env)
 
@@ -183,7 +179,7 @@ class Stage:
         workers: int = 2,
         *,
         each: Sequence[Mapping[str, Any]] = (),
-        slow_commit: float = 0.0,
+        fsync_ms: float = 0.0,
         direct: bool = False,
         **settings: Any,
     ) -> Iterator[Host]:
@@ -197,9 +193,8 @@ class Stage:
             for number in range(workers):
                 own = dict(settings) | dict(each[number] if number < len(each) else {})
                 folder = self.folder / f"{name}{number + 1}"
-                worker = Worker(
-                    self, folder, self.folder / f"{name}.sqlite3", own, slow_commit=slow_commit, direct=direct
-                )
+                journal = self.folder / f"{name}.sqlite3"
+                worker = Worker(self, folder, journal, own, fsync_ms=fsync_ms, direct=direct)
                 ends.callback(worker.close)
                 made.append(worker)
             with ThreadPoolExecutor(workers) as pool:

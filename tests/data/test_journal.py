@@ -86,7 +86,7 @@ def still_cut(*workers: Worker) -> Iterator[None]:
 
 def test_d8_writers_that_wait_for_a_slow_disk_lose_nothing(stage: Stage) -> None:
     """64 requests at once write to the journal through four workers, and keeping takes 6 ms each time."""
-    with stage.host("a", 4, slow_commit=0.006, HEALTH_INTERVAL=0.2) as a:  # the budget is the default
+    with stage.host("a", 4, fsync_ms=6, HEALTH_INTERVAL=0.2) as a:  # the budget is the default
         with cut(*a.workers), ThreadPoolExecutor(len(a.workers)) as pool:
             asked = [
                 pool.submit(worker.many, [None] * 60, "/set", {"input_text": "during"}, threads=16)

@@ -160,7 +160,7 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
     """
     journal = Journal(path)
     journal.open()
-    environment = slow_disk(tmp_path, 6)
+    environment = os.environ | (slow_disk(tmp_path, 6) or {})
     workers = [process(script, path, environment=environment) for _ in range(8)]
     let_go(workers)
     assert [output(worker) for worker in workers] == ["0"] * 8
