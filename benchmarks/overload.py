@@ -2,9 +2,8 @@
 
 gunicorn with two workers of 1, 4 and 32 threads on a real Valkey and SQLite (or PostgreSQL), default settings,
 signed-in users over 64 connections; a quarter of the requests compute 50 ms of pure Python. With ``--outage`` Redis is
-stopped for the middle third and brought back. Prints for each number of
-threads the answers that showed a signed-in user as a stranger, the levels that requests were at, answers of 5xx, and
-the time of answers as clients see it.
+stopped for the middle third and brought back. Prints for each number of threads the answers that showed a signed-in
+user as a stranger, the levels that requests were at, answers of 5xx, and the time of answers as clients see it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from example_app.processes import free_port, spawn, wait_until
+from example_app.processes import spawn
+from example_app.server import Server, answers_http
 from example_app.servers import Postgres, Valkey
+from example_app.web import PROJECT
+
+from .outages.browser import Browser
 
 HERE = Path(__file__).parent
 WORKERS, CONNECTIONS, USERS = 2, 64, 64
@@ -33,46 +34,35 @@ COLUMNS = ("threads", "answers", "strangers", "0", "1", "2", "3", "4", "5xx", "o
 BUSY = "while True: sum(range(10000))"
 
 
-@contextmanager
-def site(folder: Path, redis_url: str, database_url: str, threads: int) -> Iterator[int]:
-    """The site on its workers. Gives its port."""
-    port = free_port()
-    settings = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "JOURNAL": str(folder / "journal.sqlite3")}
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", str(WORKERS)]
-    command += ["--worker-class", "gthread", "--threads", str(threads), "--backlog", "1024", "--keep-alive", "60"]
-    command += ["--worker-connections", "1000", "--no-control-socket", "benchmarks.overload_site:create_app()"]
-    env = os.environ | {f"OVERLOAD_{name}": value for name, value in settings.items()}
-    process = spawn(command, log=folder / "site.log", cwd=HERE.parent, env=env)
-    try:
-        wait_until(lambda: answers(port), "the site", 30.0, 0.05)
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+class Site(Server):
+    """The site on its workers."""
 
+    def __init__(self, folder: Path, redis_url: str, database_url: str, threads: int) -> None:
+        super().__init__(folder)
+        self._threads = threads
+        self._settings = {
+            "REDIS_URL": redis_url,
+            "DATABASE_URL": database_url,
+            "JOURNAL": str(folder / "journal.sqlite3"),
+        }
 
-def answers(port: int) -> bool:
-    """Whether the site does."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/read")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    def _launch(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", "--workers", str(WORKERS)]
+        command += ["--worker-class", "gthread", "--threads", str(self._threads), "--backlog", "1024"]
+        command += ["--keep-alive", "60", "--worker-connections", "1000", "--no-control-socket"]
+        command += ["benchmarks.overload_site:create_app()"]
+        env = os.environ | {f"OVERLOAD_{name}": value for name, value in self._settings.items()}
+        return spawn(command, log=self.log, cwd=PROJECT, env=env)
+
+    def _answers(self) -> bool:
+        return answers_http(self.port, "/read")
 
 
 def sign_in(port: int, user: int) -> str:
-    """The Cookie header of a user who signed in."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("POST", f"/login/{user}")
-    cookie = connection.getresponse().getheader("Set-Cookie") or ""
-    connection.close()
-    return cookie.partition(";")[0]
+    """The Cookie header of a user that signed in."""
+    browser = Browser(f"http://127.0.0.1:{port}")
+    browser.send(f"/login/{user}")
+    return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
 
 
 def load(port: int, cookies: Path, seconds: float) -> dict[str, float]:
@@ -84,16 +74,16 @@ def load(port: int, cookies: Path, seconds: float) -> dict[str, float]:
         command = [sys.executable, "-m", "benchmarks.overload_client", str(port), str(cookies)]
         command += [str(CONNECTIONS), f"{seconds:g}"]
     env = os.environ | {"OVERLOAD_COOKIES": str(cookies)}
-    output = subprocess.run(command, env=env, cwd=HERE.parent, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, env=env, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(output.partition("FOUND ")[2].splitlines()[0])
     return found
 
 
 def measure(folder: Path, valkey: Valkey, database_url: str, threads: int, arguments: Any) -> dict[str, float]:
     """One run."""
-    with site(folder, valkey.url, database_url, threads) as port, ExitStack() as stack:
+    with Site(folder / "site", valkey.url, database_url, threads) as site, ExitStack() as stack:
         cookies = folder / "cookies"
-        cookies.write_text("\n".join(sign_in(port, user) for user in range(USERS)), encoding="ascii")
+        cookies.write_text("\n".join(sign_in(site.port, user) for user in range(USERS)), encoding="ascii")
         for _ in range(arguments.busy):
             neighbour = spawn([sys.executable, "-c", BUSY], log=folder / "busy.log")
             stack.callback(neighbour.kill)
@@ -101,11 +91,11 @@ def measure(folder: Path, valkey: Valkey, database_url: str, threads: int, argum
             outage = threading.Thread(target=interrupt, args=(valkey, arguments.seconds / 3), daemon=True)
             outage.start()
             stack.callback(outage.join)
-        return load(port, cookies, arguments.seconds)
+        return load(site.port, cookies, arguments.seconds)
 
 
 def interrupt(valkey: Valkey, seconds: float) -> None:
-    """Let Redis be well for so long, then away, then back."""
+    """Let Redis be well for so long, then away, then back. The load lasts three times as long: no condition ends it."""
     time.sleep(seconds)
     valkey.stop()
     time.sleep(seconds)
@@ -142,7 +132,7 @@ def main() -> None:
             found = measure(folder, valkey, url, threads, arguments)
             print("|", " | ".join(row(threads, found)), "|", flush=True)
             if arguments.log:
-                print((folder / "site.log").read_text(errors="replace"), file=sys.stderr)
+                print((folder / "site" / "log").read_text(errors="replace"), file=sys.stderr)
 
 
 if __name__ == "__main__":
