@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 from flask import Flask
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import SessionId
@@ -30,6 +31,9 @@ from flask_langpont_session.stores.base import CategoryChange, ErrorClass, Store
 
 AWAY = 1.0
 """Seconds for which the database does not answer."""
+
+LONG = 600.0
+"""Seconds after which what is waited for counts as not happening."""
 
 KEYS = ("input_text", "partner_message", "context_info", "translation_context")
 """What is written of each session; an entry each."""
@@ -94,7 +98,7 @@ def fill(state: State, entries: int, signed_in: float) -> int:
     """Put that many changes into the journal, as requests do while the primary is away. Returns how many are there."""
     repository = state.repository
     known = list(sessions(state, -(-entries // len(KEYS)), signed_in))
-    for begin in range(0, len(known), 1000):  # Redis knows those who signed in before the outage
+    for begin in range(0, len(known), 1000):  # Redis knows the sessions of users that signed in before the outage
         state.monitor.replay.reconciler.push([sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"])
     for shard in repository.health.shards:
         repository.health.failed(StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ)
@@ -103,7 +107,7 @@ def fill(state: State, entries: int, signed_in: float) -> int:
         changes = {"translation": CategoryChange(0, sets=sets)}
         plan = Plan(sid, sid, state.settings.life, Loaded(Verdict.ANONYMOUS), changes=changes)
         repository.save(plan, repository.begin(digest=sid.digest))
-    return repository.journal.counts()["writes"]
+    return left(state)
 
 
 def left(state: State) -> int:
@@ -132,8 +136,11 @@ def away(state: State) -> Iterator[None]:
 def wait_for_use(state: State, store: str) -> float:
     """Seconds until requests use a store again."""
     began = time.monotonic()
-    while any(name.startswith(store) for name, _ in state.health.open_stores()):
-        time.sleep(0.01)
+
+    def is_used() -> bool:
+        return not any(name.startswith(store) for name, _ in state.health.open_stores())
+
+    wait_until(is_used, f"{store} in use", LONG)
     return time.monotonic() - began
 
 
@@ -149,13 +156,12 @@ def measure(state: State, entries: int, signed_in: float) -> Result:
     def lose_the_database() -> None:
         with away(state):
             state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Away", timed_out=True), WRITE)
-            time.sleep(AWAY)
+            time.sleep(AWAY)  # the length of the outage is part of what is measured
         found.append((wait_for_use(state, DATABASE), left(state)))
 
     meanwhile = threading.Thread(target=lose_the_database)
     meanwhile.start()
-    while left(state):
-        time.sleep(0.02)
+    wait_until(lambda: not left(state), "an empty journal", LONG, pause=0.02)
     seconds = time.monotonic() - began
     meanwhile.join()
     [(database_back, remained)] = found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +101,7 @@ def short(cookie: str | None) -> str:
 class Actor:
     """One browser.
 
-    :param user: who signs in with it; None: a visitor.
+    :param user: the user that signs in with it; None: a visitor.
     """
 
     def __init__(self, crowd: Crowd, user: str | None, host: Host, chance: random.Random) -> None:
@@ -138,7 +137,7 @@ class Actor:
             weights = VISITOR if self.user is None else SIGNED_IN if self.signed_in else SIGNED_OUT
             deed = self._chance.choices(list(weights), list(weights.values()))[0]
             getattr(self, f"_do_{deed.replace('-', '_')}")()
-            time.sleep(self._chance.uniform(0, 2 * PAUSE))
+            over.wait(self._chance.uniform(0, 2 * PAUSE))  # as a person who reads the page
 
     # -- deeds -------------------------------------------------------------------------------------------------------
 
@@ -202,9 +201,7 @@ class Actor:
         answer = self._ask("sign-in", user=str(self.user))
         if answer.ok and self.browser.cookie != old.cookie:
             self.signed_in = True  # what the visitor had is carried, and left under the old id to run out
-        elif answer.status == 503:
-            time.sleep(PAUSE)
-        else:
+        elif answer.status != 503:  # that is tried again, later
             self._abandon()
 
     def _do_sign_out(self) -> None:

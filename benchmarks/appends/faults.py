@@ -36,13 +36,13 @@ class Episode:
     """One fault.
 
     :param at: when it begins, in seconds since the first one may; `seconds`: how long it lasts.
-    :param whom: drawn numbers, by which the workers are chosen that it meets.
+    :param drawn: two numbers from 0 to 1, by which the workers are chosen that it meets.
     """
 
     at: float
     seconds: float
     kind: str
-    whom: tuple[float, float]
+    drawn: tuple[float, float]
 
 
 def plan(seed: int, seconds: float) -> dict[str, Sequence[Episode]]:
@@ -100,7 +100,7 @@ class Play:
 
     def _play(self, began: float, lane: Callable[[Episode], bool], episodes: Sequence[Episode], name: str) -> None:
         for episode in episodes:
-            time.sleep(max(0.0, began + episode.at - time.monotonic()))
+            _last(began + episode.at - time.monotonic())
             start = time.monotonic() - began
             self.bites[f"{name} {episode.kind}"] += lane(episode)
             self.diary.append(f"{start:6.2f}–{time.monotonic() - began:6.2f} {name} {episode.kind}")
@@ -109,11 +109,11 @@ class Play:
 
     def _met(self, episode: Episode) -> Sequence[Worker]:
         """All workers, those of one host, or one worker."""
-        which, who = episode.whom
-        one = self.workers[int(who * len(self.workers))]
-        if which < 0.45:
+        how_many, which = episode.drawn
+        one = self.workers[int(which * len(self.workers))]
+        if how_many < 0.45:
             return self.workers
-        if which < 0.6:
+        if how_many < 0.6:
             return [worker for worker in self.workers if worker.journal == one.journal]
         return [one]
 
@@ -132,7 +132,7 @@ class Play:
         try:
             for proxy in proxies:
                 proxy.impose(fault)
-            time.sleep(seconds)
+            _last(seconds)
         finally:
             for proxy in proxies:
                 proxy.heal()
@@ -144,16 +144,16 @@ class Play:
         redis = self.stage.redis
         if episode.kind == "freeze":
             redis.freeze()
-            time.sleep(episode.seconds)
+            _last(episode.seconds)
             redis.thaw()
         else:
             redis.kill()
-            time.sleep(episode.seconds)
+            _last(episode.seconds)
             redis.start()
         return True
 
     def _worker(self, episode: Episode) -> bool:
-        worker = self.workers[int(episode.whom[1] * len(self.workers))]
+        worker = self.workers[int(episode.drawn[1] * len(self.workers))]
         getattr(self, f"_{episode.kind}")(worker, episode.seconds)
         return True
 
@@ -162,14 +162,14 @@ class Play:
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
-        time.sleep(seconds / 2)
+        _last(seconds / 2)
         worker.start()
         self.crowd.down.discard(worker)
 
     @staticmethod
     def _stop(worker: Worker, seconds: float) -> None:
         worker.freeze()
-        time.sleep(seconds)
+        _last(seconds)
         worker.thaw()
 
     @staticmethod
@@ -185,3 +185,9 @@ class Play:
             thread.start()
         for thread in threads:
             thread.join()
+
+
+def _last(seconds: float) -> None:
+    """Let things be as they are. How long a fault lasts, and when the next one begins, is drawn from the seed: there is
+    no condition to wait for."""
+    time.sleep(max(0.0, seconds))

@@ -67,21 +67,21 @@ def run(
     :param say: is told what goes on.
     """
     with running(folder, hosts, workers, patient=not lanes) as (stage, made):
-        everybody = [worker for host in made for worker in host.workers]
+        every_worker = [worker for host in made for worker in host.workers]
         with Crowd(made, seed) as crowd:
-            play = Play(stage, crowd, everybody)
+            play = Play(stage, crowd, every_worker)
             began = time.monotonic()
             play.run({lane: episodes for lane, episodes in plan(seed, seconds).items() if lane in lanes})
-            time.sleep(max(0.0, began + seconds - time.monotonic()))
-        settled = _settle(stage, everybody)
+            time.sleep(max(0.0, began + seconds - time.monotonic()))  # the load goes on for as long as was asked
+        settled = _settle(stage, every_worker)
         say("\n".join(sorted(play.diary)))
         if settled is None:
-            waiting = [(worker.name, worker.level, worker.waiting) for worker in everybody]
+            waiting = [(worker.name, worker.level, worker.waiting) for worker in every_worker]
             crowd.errors.append(f"not settled within {SETTLING:g} s: {waiting}")
         say(f"settled after {settled} s; answers: {dict(crowd.answers)}")
-        time.sleep(1.5 * VERIFY_INTERVAL)
-        made_verdict = verdict(crowd, everybody, play.bites)
-        showing = _last_outage(crowd, everybody)
+        time.sleep(1.5 * VERIFY_INTERVAL)  # no lease from before is left: what is shown then is what is stored
+        made_verdict = verdict(crowd, every_worker, play.bites)
+        showing = _last_outage(crowd, every_worker)
         if showing:
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
         _count_clears_again(made_verdict, crowd)
