@@ -187,7 +187,7 @@ class Actor:
         self._begin()
 
     def _do_regenerate(self) -> None:
-        old = self.browser.copy()
+        old = self.browser.twin()
         answer = self._ask("regenerate")
         if answer.ok and self.browser.cookie != old.cookie and old.cookie:
             self.graves.append(old)
@@ -197,7 +197,7 @@ class Actor:
             self._abandon()
 
     def _do_sign_in(self) -> None:
-        old = self.browser.copy()
+        old = self.browser.twin()
         answer = self._ask("sign-in", user=str(self.user))
         if answer.ok and self.browser.cookie != old.cookie:
             self.signed_in = True  # what the visitor had is carried, and left under the old id to run out
@@ -205,7 +205,7 @@ class Actor:
             self._abandon()
 
     def _do_sign_out(self) -> None:
-        old = self.browser.copy()
+        old = self.browser.twin()
         if not self._ask("sign-out").ok:
             self._abandon()
             return

@@ -15,10 +15,6 @@ class Browser(OneBrowser):
         """The same browser, with the same cookie jar, at another address."""
         return Browser(url, self.cookies)
 
-    def copy(self) -> Browser:
-        """Another browser with the cookies as they are now."""
-        return Browser(self.url, dict(self.cookies))
-
     @property
     def cookie(self) -> str | None:
         """The session cookie's value."""

@@ -153,7 +153,7 @@ def _look(browser: Browser, worker: Worker) -> Any:
 
 
 def _shows_anything(actor: Actor, grave: Browser, workers: Sequence[Worker]) -> bool:
-    shown = [_look(grave.copy(), worker) for worker in workers]
+    shown = [_look(grave.twin(), worker) for worker in workers]
     some = [each for each in shown if any(each[key] for key in ("list", "count", "blind", "theme", "user"))]
     if some:
         actor.wrong.append(f"the ended id {short(grave.cookie)} shows {some[0]}")
@@ -169,7 +169,7 @@ def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
             if answer.ok:
                 actor.look_for_cleared(answer.json["list"])
             for grave in actor.graves[-5:]:
-                answer = grave.copy().at(worker.url).get("/look")
+                answer = grave.twin(worker.url).get("/look")
                 if answer.ok and (answer.json["list"] or answer.json["count"] or answer.json["user"]):
                     showing += 1
                     actor.wrong.append(f"in an outage {worker.name} shows of {short(grave.cookie)}: {answer.json}")

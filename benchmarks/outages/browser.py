@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 FORM = "application/x-www-form-urlencoded"
@@ -52,14 +52,14 @@ class Answer:
 
 @dataclass
 class Browser:
-    """One cookie jar. Every request has a connection of its own: who dies with a request takes no other with it."""
+    """One cookie jar. Every request has a connection of its own: a worker that dies with one breaks no other."""
 
     url: str
     cookies: dict[str, str] = field(default_factory=dict)
 
-    def twin(self, url: str | None = None) -> Browser:
+    def twin(self, url: str | None = None) -> Self:
         """Another browser with a copy of the cookies as they are now: a thief, or a page that was opened before."""
-        return Browser(url or self.url, dict(self.cookies))
+        return type(self)(url or self.url, dict(self.cookies))
 
     def get(self, path: str) -> Answer:
         """Ask for a page."""

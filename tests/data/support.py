@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.appends.browser import Answer, Browser
 from benchmarks.appends.hosts import LONG, Worker
+from benchmarks.appends.verdict import WRITES
 from example_app.processes import wait_until
 from tests.faults.proxy import REFUSE
 
@@ -81,5 +82,4 @@ def home(*workers: Worker) -> None:
 
 def reported(*workers: Worker) -> int:
     """How many writes the package says that it could not keep."""
-    names = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
-    return sum(worker.counters().get(name, 0) for worker in workers for name in names)
+    return sum(worker.counters().get(name, 0) for worker in workers for name in WRITES)

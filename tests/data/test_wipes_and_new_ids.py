@@ -34,7 +34,7 @@ def test_d10_an_id_that_was_replaced_in_an_outage_shows_nothing_afterwards(host:
         here, sibling = a.workers
         browser = session_of(kind, here)
         look(browser, sibling, 0)
-        old = browser.copy()
+        old = browser.twin()
         with cut(*a.workers):
             send(browser, here, "/regenerate", 2)
             assert browser.cookie != old.cookie
