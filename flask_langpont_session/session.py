@@ -423,7 +423,7 @@ class Session(SessionMixin):
     def _begin_sign_in(self, user_key: str = "", user: str = "") -> None:
         """From here on this request speaks for a new id; what may be carried over is taken along.
 
-        Of a session of another user, or of one that nobody can verify, that is what outlives a sign-out.
+        Of a session of another user, or of one that cannot be verified, that is what outlives a sign-out.
 
         :param user_key: the key that is set; empty: it is a right.
         """

@@ -432,7 +432,7 @@ class Database:
     # -- how a call runs -----------------------------------------------------------------------------------------
 
     def _in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
-        """Who has more time than a request, without being one, takes neither its slots nor its time-outs.
+        """A call that has more time than a request takes neither the slots nor the time-outs of requests.
 
         :param writing: what the call is for; what a read notes on the way is not that.
         """

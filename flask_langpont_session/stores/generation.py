@@ -41,7 +41,7 @@ class Generation:
 
     - Equal numbers mean that no transaction is under way, and that all which ever began are committed or taken
       back. What SQLite says from then on stays true until the first number changes.
-    - Unequal numbers mean that one may be about to commit. What SQLite says then must not be kept: a reader who kept
+    - Unequal numbers mean that one may be about to commit. What SQLite says then must not be kept: a reader that kept
       "empty" from just before the commit would find the number unchanged after it.
     - A process that is killed in between leaves them unequal, wherever it was: readers ask SQLite every time, and miss
       nothing, until the next transaction ends or :meth:`JournalFile.others_state` finds that nothing is written.
@@ -112,8 +112,8 @@ class Generation:
     def is_last_change(self, digest: str, number: int) -> bool:
         """Whether what a change that succeeded made of the row is what there is, as far as this host goes.
 
-        Who changes it further by compare-and-set has read it before, and puts another number here before the try: so
-        no clock has to say which of two commits was the later one.
+        A worker that changes it further by compare-and-set has read it before, and puts another number here before the
+        try: so no clock has to say which of two commits was the later one.
         """
         return self._get(_CHANGES + _place_of(digest)) == _CHANGE.pack(number)
 

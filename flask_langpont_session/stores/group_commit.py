@@ -26,7 +26,7 @@ Work = Callable[[sqlite3.Connection], T]
 """What is to be done, by the connection that writes. It may be done again after all it did was taken back."""
 
 MOST_TOGETHER = 256
-"""Tasks in one transaction: who reads meanwhile is shown none of them, and another process waits for all of them."""
+"""Tasks in one transaction: reads are shown none of them meanwhile, and other processes wait for all of them."""
 
 MOST_WAITING = 10_000
 """Tasks, those given up included. So many wait only behind a process that was stopped while it wrote."""

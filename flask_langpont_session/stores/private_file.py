@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 # Closing any descriptor of a file drops all locks that this process has on it, SQLite's too: until this one is closed,
-# no other thread may go on to open the file and lock it. (Forks wait for whoever is inside, as they do for all who use
-# SQLite here.)
+# no other thread may go on to open the file and lock it. (Forks wait for the threads that are inside, as for
+# all that use SQLite here.)
 _creating = threading.Lock()
 
 
@@ -85,7 +85,7 @@ class PrivateNumbers:
 
 
 def check_private(path: Path) -> None:
-    """Look at a file that somebody else is to open; that there is none is fine.
+    """Look at a file that SQLite is to open; that there is none is fine.
 
     :raises UnsafeFile: it is a symbolic link, no regular file, or another user's.
     """

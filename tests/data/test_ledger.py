@@ -53,7 +53,7 @@ def test_a_list_that_is_wrong(life: Life, entries: list[int], wrong: dict[str, i
 
 
 def test_an_entry_without_an_answer_that_was_shown_must_stay(life: Life) -> None:
-    """From then on somebody has seen it."""
+    """From then on an answer has shown it."""
     life.saw([1, 2, 3, 4])
     assert life.judge(shown([1, 2, 3])) == Judgement(destroyed=1)
 

@@ -495,7 +495,7 @@ def test_after_a_wipe_nothing_from_before_comes_back(
 
 
 def test_what_is_not_remembered_is_unknown(store: RedisStore, client: Any) -> None:
-    """The ring ran over: of what it dropped nobody knows when it was written, and it is left as it is."""
+    """The ring ran over: of what it dropped it is not known when it was written, and it is left as it is."""
     first = stamp(store, "write.1", sets={"a": b"1"})
     for number in range(30):
         last = stamp(store, "write.2", sets={f"field{number}": b"1"})
@@ -1059,7 +1059,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
 
 
 def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, client: Any) -> None:
-    """That is known, so that it may be tried again by who has time: an error of class LOCAL, of which nothing was
+    """That is known, so that a caller that has time may try again: an error of class LOCAL, of which nothing was
     sent."""
     stamp(store, sets={"a": b"1"})
     now_ms = store.time_ms(timeout=WAIT)

@@ -697,7 +697,7 @@ def test_an_addition_that_is_refused_has_not_been_made(store: RedisStore, raw: A
 
 @pytest.mark.parametrize("right", ["hset", "hdel", "pexpire", "hgetall", "del"])
 def test_a_merge_that_is_refused_changes_nothing(store: RedisStore, raw: Any, right: str) -> None:
-    """Who brings it would take it for done. Nothing of it is done half way, and all of it is done the next time."""
+    """The replay would take it for done. Nothing of it is done half way, and all of it is done the next time."""
     write(store, ui=change(sets={"n": b"1", "a": b"1", "b": b"1"}))
     before = records(raw)
     steps = [step("wipe", "@"), addition("n", 1, "added.1"), step("set", "c", b"1")]

@@ -328,7 +328,7 @@ def test_nothing_is_dropped_for_its_age_while_it_is_brought_home(make_app: MakeA
 def test_both_threads_outlive_any_surprise(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The monitor goes on probing and the replay goes on replaying after an error that nobody knows."""
+    """The monitor goes on probing and the replay goes on replaying after an error of an unknown type."""
     app = make_app()
     state, left = parts(app), {"watch": 3, "run_once": 3}
 

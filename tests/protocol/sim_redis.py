@@ -449,7 +449,7 @@ class SimRedisStore:
         return self._run(timeout, effect)
 
     def _deadline_ms(self, timeout: float) -> int:
-        """By the true clock: whoever knows a server's clock knows how far it is off."""
+        """By the true clock: a worker that knows a server's clock knows how far it is off."""
         return self._cluster.clock.now_ms + int(timeout * 1000)
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:

@@ -107,7 +107,7 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
 def test_who_had_too_little_time_left_says_so(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, begins_late: float, error: type[Exception]
 ) -> None:
-    """Of a second, so much went by before its thread began: who is slow then is not the call."""
+    """Of a second, so much went by before its thread began: it is not the call that is slow."""
     bulkhead = Bulkhead(1, "test")
     run = module._Job.run
 
@@ -122,7 +122,7 @@ def test_who_had_too_little_time_left_says_so(
 
 
 def test_a_call_that_is_done_is_taken_although_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """I21: who comes late for an answer has it."""
+    """I21: a thread that comes late for an answer has it."""
     bulkhead = Bulkhead(1, "test")
 
     def come_late(self: Deadline, attempt: Callable[[float], bool]) -> bool:

@@ -130,7 +130,7 @@ class TimedOut(Exception):
 
 
 def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
-    """I11: whoever asked had nearly spent his budget. One of those who wait asks anew, in the time that is left."""
+    """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
     flights: Flights[str] = Flights()
 
     def fail() -> str:

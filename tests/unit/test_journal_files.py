@@ -64,7 +64,7 @@ def test_no_link_is_followed(path: Path, tmp_path: Path, ending: str) -> None:
     before = target.read_bytes()
     beside(path, ending).unlink(missing_ok=True)
     beside(path, ending).symlink_to(target)
-    if ending == "-lock":  # only who writes has to do with it
+    if ending == "-lock":  # only writes have to do with it
         journal = Journal(path)
         with pytest.raises(StoreError, match=f"{path.name}-lock is a symbolic link"):
             journal.revoke("d")

@@ -49,7 +49,7 @@ def journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
 
 
 class Disk:
-    """A disk that can hang: who wants something to be forced waits until it goes on."""
+    """A disk that can hang: what is to be forced to it waits until it goes on."""
 
     def __init__(self) -> None:
         self.goes_on = threading.Event()
@@ -169,7 +169,7 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
 
 
 def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Disk) -> None:
-    """Who comes while the disk is busy waits for it once, with all the others."""
+    """Threads that come while the disk is busy wait for it once, all together."""
     asked: list[str] = []
     journal._file.transaction(lambda connection: connection.set_trace_callback(asked.append))
     disk.hang()

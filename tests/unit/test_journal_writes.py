@@ -143,7 +143,7 @@ def test_a_deletion_of_what_was_never_read_deletes_nothing(journal: Journal) -> 
 
 
 def test_doubts_are_kept_with_whatever_takes_the_place(journal: Journal) -> None:
-    """Redis may have any of the values that were sent: none of them is somebody else's."""
+    """Redis may have any of the values that were sent: none of them is another worker's."""
     journal.put([seen(b"1", b"0", 5, doubts="first.. ")])
     sent(journal, "second.")
     journal.put([value(b"2", moment=7, doubts="third.. ")])
@@ -268,7 +268,7 @@ def test_a_value_takes_the_place_of_additions(
 
 @pytest.mark.parametrize("operation", [SET, DELETE])
 def test_a_guess_over_additions_is_not_kept(journal: Journal, operation: Operation) -> None:
-    """Something is there, which it must not replace. Who wrote it is told so."""
+    """Something is there, which it must not replace. The caller is told so."""
     journal.put([addition(2)])
     guess = value(b"9" if operation is SET else None, UNSEEN)
     assert journal.put([guess, value(b"1", field="m")]) == [guess]
@@ -396,7 +396,7 @@ def test_what_was_written_again_before_it_was_marked_is_not_marked(journal: Jour
 
 
 def test_what_is_written_while_it_is_sent_stays_and_knows_it(journal: Journal) -> None:
-    """The merge's own value is not somebody else's newer one, by its id; the next merge may replace it."""
+    """The merge's own value is not taken for another host's newer one, by its id; the next merge may replace it."""
     journal.put([seen(b"1", b"0", 5)])
     read = journal.pending_writes()
     journal.mark_sent(read, "sent..1", {})

@@ -47,7 +47,7 @@ def lag(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Lag:
 
 
 def test_what_the_thread_oversleeps_is_what_the_process_was_late(lag: Lag, clock: Clock) -> None:
-    """Whoever keeps it from going on keeps the others, too."""
+    """What keeps this thread from going on keeps the others, too."""
     for clock.late in (0.0, 0.04, 0.0, 0.06):
         lag.tick()
     assert lag.late() == pytest.approx(0.1)
@@ -56,7 +56,7 @@ def test_what_the_thread_oversleeps_is_what_the_process_was_late(lag: Lag, clock
 
 
 def test_a_lateness_that_is_not_over_counts_already(lag: Lag, clock: Clock) -> None:
-    """Who comes out of a wait before the thread does must not miss it."""
+    """A thread that comes out of a wait before this one does must not miss it."""
     lag.tick()
     clock.now += TICK + 0.2
     assert lag.late() == pytest.approx(0.2)

@@ -58,7 +58,7 @@ def test_what_was_over_when_nothing_was_lost_is_forgotten(copies: LocalCopies, c
 
 
 def test_what_was_never_there_is_not_given_back(copies: LocalCopies) -> None:
-    """Neither is a copy of nobody knows which kind of session."""
+    """Neither is a copy of an unknown kind of session."""
     copies.put_absent("d", "ui", 9)
     copies.put_category("e", "ui", COPY)
     copies.put_absent("e", "ui", 9)

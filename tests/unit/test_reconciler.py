@@ -688,7 +688,7 @@ def test_what_the_server_refuses_for_its_data_is_dropped_and_counted(host: Host)
 
 @pytest.mark.parametrize("error_class", [ErrorClass.WRITE_REFUSED, ErrorClass.BUSY, ErrorClass.TOPOLOGY])
 def test_what_the_server_refuses_for_now_waits(host: Host, error_class: ErrorClass) -> None:
-    """What it took of the others is settled; who called hears of the refusal."""
+    """What it took of the others is settled; the caller hears of the refusal."""
     host.stores.answers[A] = StoreError("primary", error_class, "Test", sent=False)
     host.write(A, "input_text")
     host.add(A, "usage_count", 5)
@@ -916,7 +916,7 @@ def test_an_addition_whose_sending_knew_no_clock_may_be_in_doubt_all_the_same(ho
 def test_what_is_changed_before_it_is_sent_is_not_sent_as_it_was(
     host: Host, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """A request was faster than the sending: the old value would look like somebody else's newer one, and an addition
+    """A request was faster than the sending: the old value would look like another host's newer one, and an addition
     that has grown would be taken for made. Both are sent as they are now."""
 
     def change(by: int) -> None:
@@ -1109,7 +1109,7 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
 
 
 def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
-    """Its row may be locked by somebody. It is not forgotten, and who called hears of it."""
+    """Its row may be locked. It is not forgotten, and the caller hears of it."""
     for digest in (A, B, C):
         host.journal.revoke(digest)
     host.stores.failing = {B}

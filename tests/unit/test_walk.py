@@ -233,7 +233,7 @@ def test_a_time_out_of_a_process_that_is_on_time_is_the_stores(
 
 
 def test_a_call_cut_short_by_the_budget_opens_no_breaker(request_: Request, late: LateProcess) -> None:
-    """The store was not given its time, and nobody has to look."""
+    """The store was not given its time: the monitor does not have to look at it."""
     looked = list[str]()
     request_.health = Health([PRIMARY, DATABASE], clock=request_.clock, on_failure=looked.append)
     warm_up(request_.health)
@@ -243,7 +243,7 @@ def test_a_call_cut_short_by_the_budget_opens_no_breaker(request_: Request, late
 
 
 def test_failures_that_are_no_time_outs_count_however_late_the_process_is(request_: Request, late: LateProcess) -> None:
-    """Who is refused knows it."""
+    """A refusal is one however late the process is."""
     late.behind = True
     for _ in range(3):
         walk = Walk(request_.health, request_.recorder, 0.3, request_.clock)
