@@ -22,6 +22,7 @@ from flask_langpont_session.exporters.active import BUCKETS, MEMBER_LENGTH, MOST
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
+from tests.clock import Clock
 
 from .conftest import MakeApp, parts
 from .exporters_site import be_quiet
@@ -34,14 +35,6 @@ def digest(number: int) -> str:
     from base64 import urlsafe_b64encode
 
     return urlsafe_b64encode(sha256(b"%d" % number).digest()).decode().rstrip("=")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Commands:

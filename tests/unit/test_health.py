@@ -9,22 +9,11 @@ import pytest
 from flask_langpont_session.breaker import Breaker
 from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, View
 from flask_langpont_session.stores.base import ErrorClass, StoreError
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def fail(health: Health, store: str, kind: ErrorClass = ErrorClass.UNREACHABLE, *, hang: bool = False) -> None:
     health.failed(StoreError(store, kind, "Test", timed_out=hang), READ)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

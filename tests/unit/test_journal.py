@@ -30,6 +30,7 @@ from flask_langpont_session.stores.journal_entries import (
 )
 from flask_langpont_session.stores.journal_limits import JournalLimits
 from flask_langpont_session.stores.journal_opening import NewerJournal, OlderJournal
+from tests.clock import Clock
 
 from .journal_process import end_all, let_go, output, process
 
@@ -37,21 +38,6 @@ LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -11,20 +11,7 @@ import pytest
 from flask_langpont_session.stores.base import CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.stores.journal import Carry, Journal, PendingWrite, Waiting
 from flask_langpont_session.stores.journal_summary import KINDS
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture(params=["file", "memory"])

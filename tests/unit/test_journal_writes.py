@@ -13,26 +13,12 @@ from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operati
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis, PendingWrite
 from flask_langpont_session.stores.journal_limits import JournalLimits
+from tests.clock import Clock
 
 SET, DELETE, ADD, WIPE, _ = Operation
 BLIND, SEEN, UNSEEN = Basis
 NOW = 1_000_000
 """Milliseconds; the host's clock."""
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = NOW / 1000
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

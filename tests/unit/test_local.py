@@ -15,6 +15,7 @@ import pytest
 
 from flask_langpont_session.stores.base import AuthRow, CategoryCopy, Fields, SharedCopy
 from flask_langpont_session.stores.local import DEAD, LocalAuth, LocalCopies
+from tests.clock import Clock
 
 ROW = AuthRow(
     digest="d",
@@ -31,19 +32,9 @@ ROW = AuthRow(
 COPY = CategoryCopy(4, {"text": b'"a"', "lang": b'"jp"'})
 
 
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

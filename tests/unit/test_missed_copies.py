@@ -6,22 +6,9 @@ import pytest
 
 from flask_langpont_session.stores.base import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.local import LocalCopies
+from tests.clock import Clock
 
 COPY = CategoryCopy(5, {"lang": b'"ja"'})
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from example_app.processes import wait_until
 from flask_langpont_session.stores import names as module
 from flask_langpont_session.stores.names import Address, Names
+from tests.clock import Clock
 
 LONG = 30.0
 
@@ -43,18 +44,6 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     resolver = Resolver()
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
     return resolver
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def at(*hosts: str) -> tuple[Address, ...]:

@@ -12,13 +12,7 @@ from flask_langpont_session.lag import Lag
 from flask_langpont_session.metrics import Recorder
 from flask_langpont_session.stores.base import LEAST_WAIT, ErrorClass, StoreError
 from flask_langpont_session.walk import FIRST, FIRST_ANSWERS, Walk
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def warm_up(health: Health) -> None:
