@@ -17,6 +17,7 @@ from click.testing import Result
 from flask import Flask
 
 from example_app.servers import Postgres, Valkey
+from example_app.web import PROJECT
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cli import langpont
 
@@ -181,19 +182,25 @@ def test_explain_asks_no_store(make_app: MakeApp, primary: Valkey) -> None:
         primary.start()
 
 
-def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
-    """The entry point is installed: ``flask langpont`` works in any application with the extension."""
-    (tmp_path / "shop.py").write_text(
+def in_a_shell(folder: Path, primary: Valkey, command: str) -> subprocess.CompletedProcess[str]:
+    """``flask langpont …`` in the folder of a small application."""
+    (folder / "shop.py").write_text(
         "from flask import Flask\n"
         "from flask_langpont_session import LangPontSession\n"
-        f"app = Flask('shop', instance_path={str(tmp_path)!r})\n"
+        f"app = Flask('shop', instance_path={str(folder)!r})\n"
         f"app.config['LANGPONT_SESSION_REDIS_URL'] = {primary.url!r}\n"
         "LangPontSession(app)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "shop", "langpont", "init-db"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60,
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "shop", "langpont", command],
+        cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"},
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
+
+
+def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
+    """The entry point is installed: ``flask langpont`` works in any application with the extension."""
+    done = in_a_shell(tmp_path, primary, "init-db")
     assert (done.returncode, done.stdout) == (0, "The session tables are there.\n"), done.stderr
     assert (tmp_path / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
 
@@ -272,18 +279,7 @@ def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Pat
 def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: Path, primary: Valkey) -> None:
     """It is with such a file that the command is run."""
     (tmp_path / "langpont_session_journal.sqlite3").write_bytes(b"not a database" * 100)
-    (tmp_path / "shop.py").write_text(
-        "from flask import Flask\n"
-        "from flask_langpont_session import LangPontSession\n"
-        f"app = Flask('shop', instance_path={str(tmp_path)!r})\n"
-        f"app.config['LANGPONT_SESSION_REDIS_URL'] = {primary.url!r}\n"
-        "LangPontSession(app)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "shop", "langpont", "journal"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = in_a_shell(tmp_path, primary, "journal")
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith("Error: LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line

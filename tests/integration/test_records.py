@@ -32,9 +32,8 @@ from flask_langpont_session.stores.redis_records import (
     Written,
     addition_id,
 )
-from tests.programs import required
 
-from .test_redis_store import DIGEST, EMPTY, LIFE, Redis, key
+from .test_redis_store import DIGEST, EMPTY, LIFE, key, made
 
 WAIT = 2.0
 LIMITS = Limits(256, 65_536, EMPTY)
@@ -54,10 +53,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "fakeredis":
         yield None
         return
-    if request.param == "redis":
-        required("redis-server")
-    kind = Valkey if request.param == "valkey" else Redis
-    with kind(tmp_path_factory.mktemp(request.param), appendonly=False) as server:
+    with made(request.param, tmp_path_factory.mktemp(request.param)) as server:
         yield server
 
 

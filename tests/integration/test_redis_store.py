@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha1
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,12 +56,16 @@ class Redis(Valkey):
         return spawn([required("redis-server"), *self._options(), *self._extra], log=self.log)
 
 
+def made(program: str, folder: Path) -> Valkey:
+    """``valkey`` or ``redis``, not started yet."""
+    if program == "redis":
+        required("redis-server")
+    return (Redis if program == "redis" else Valkey)(folder, appendonly=False)
+
+
 @pytest.fixture(scope="module", params=["valkey", "redis"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    if request.param == "redis":
-        required("redis-server")
-    kind = Valkey if request.param == "valkey" else Redis
-    with kind(tmp_path_factory.mktemp(request.param), appendonly=False) as server:
+    with made(request.param, tmp_path_factory.mktemp(request.param)) as server:
         yield server
 
 

@@ -32,18 +32,12 @@ from flask_langpont_session.stores.journal_limits import JournalLimits
 from flask_langpont_session.stores.journal_opening import NewerJournal, OlderJournal
 from tests.clock import Clock
 
-from .journal_process import end_all, let_go, output, process
+from .journal_process import let_go, output, process
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    end_all()
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores import journal_file
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.generation import SIZE, Generation
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.private_file import UnsafeFile, check_folder, open_private
 
-from .journal_process import end_all, output, process
+from .journal_process import output, process
 
 FILES = ("", "-gen", "-lock", "-wal", "-shm")
 IS_ROOT = os.geteuid() == 0
@@ -24,16 +23,7 @@ OTHER = 12_345
 """Another user's number."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    end_all()
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy disk is not what this is about."""
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
+pytestmark = pytest.mark.usefixtures("a_patient_journal")
 
 
 def beside(path: Path, ending: str) -> Path:

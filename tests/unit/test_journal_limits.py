@@ -10,30 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores import journal_file
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.journal import Journal
 from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
 from flask_langpont_session.stores.journal_limits import JournalLimits
 
 from .entries import addition, value
-from .journal_process import end_all, output, process
+from .journal_process import output, process
 
 MEGABYTE = 1_048_576
 PLENTY = 10**9
 NOTHING = ", ".join(f"{part}{unit} = 0" for part in ("", "visitor_", "copy_") for unit in ("entries", "bytes"))
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    end_all()
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy disk is not what this is about."""
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
+pytestmark = pytest.mark.usefixtures("a_patient_journal")
 
 
 @pytest.fixture

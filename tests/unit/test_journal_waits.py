@@ -22,19 +22,13 @@ from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Carry, Journal
 
 from .entries import addition, value
-from .journal_process import end_all, let_go, output, process
+from .journal_process import let_go, output, process
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
 
 SHORT = 0.05
 """Seconds that a call is given which cannot succeed."""
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    end_all()
 
 
 @pytest.fixture

@@ -12,13 +12,7 @@ import pytest
 
 from flask_langpont_session.stores.journal import Journal, ServerRecord
 
-from .journal_process import end_all, let_go, output, process
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    end_all()
+from .journal_process import let_go, output, process
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ MS = 1000
 """Microseconds."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.sqlite"
-
-
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_an_older_version_is_outdated(path: Path, is_shared: bool) -> None:
     """To the millisecond; of another session or category nothing is said."""
