@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,19 +19,21 @@ LONG = 30.0
 
 
 class Question:
-    """A question whose answer is waited for until it is given."""
+    """A question whose answer is waited for until it is given, or which raises an error then."""
 
-    def __init__(self, answer: Callable[[], str] = lambda: "answer") -> None:
+    def __init__(self, error: type[BaseException] | None = None) -> None:
         self.asked = 0
         self.begun = threading.Event()
         self.may_end = threading.Event()
-        self._answer = answer
+        self._error = error
 
     def __call__(self, seconds: float) -> str:
         self.asked += 1
         self.begun.set()
         assert self.may_end.wait(LONG)
-        return self._answer()
+        if self._error:
+            raise self._error
+        return "answer"
 
 
 class CountingEvent(threading.Event):
@@ -133,10 +134,7 @@ def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
     """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
     flights: Flights[str] = Flights()
 
-    def fail() -> str:
-        raise TimedOut
-
-    question, given = Question(fail), list[float]()
+    question, given = Question(TimedOut), list[float]()
 
     def anew(seconds: float) -> str:
         given.append(seconds)
@@ -159,10 +157,7 @@ def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
     flights: Flights[str] = Flights()
 
-    def fail() -> str:
-        raise TimedOut
-
-    question = Question(fail)
+    question = Question(TimedOut)
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, flights, question)
         [other] = join(pool, flights)
@@ -175,10 +170,7 @@ def test_what_it_raises_is_raised_for_all() -> None:
     """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
     flights: Flights[str] = Flights()
 
-    def fail() -> str:
-        raise StoreDown
-
-    question = Question(fail)
+    question = Question(StoreDown)
     with ThreadPoolExecutor(4) as pool:
         first = under_way(pool, flights, question)
         others = join(pool, flights, count=3)
@@ -193,10 +185,7 @@ def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseExcept
     """A worker's signal handler that raised in one thread is no answer for the others."""
     flights: Flights[str] = Flights()
 
-    def interrupted() -> str:
-        raise interruption
-
-    question = Question(interrupted)
+    question = Question(interruption)
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, flights, question)
         landed = flights._under_way["k"].landed = CountingEvent()

@@ -83,14 +83,15 @@ def test_a_blind_value_takes_the_place_of_any(journal: Journal, before: str, ope
 
 @pytest.mark.parametrize("operation", [SET, DELETE])
 @pytest.mark.parametrize("before", VALUES)
-def test_what_was_made_from_a_value_that_waits_knows_no_more_than_that(
-    journal: Journal, before: str, operation: Operation
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_what_is_made_from_a_value_that_waits_knows_no_more_than_that(
+    journal: Journal, before: str, operation: Operation, is_seen: bool
 ) -> None:
-    """The request read the value that waits, not what Redis has: that value's basis, moment and base stay."""
+    """The request saw the value that waits, but not what Redis has: that value's basis, moment and base stay."""
     first = VALUES[before]
     journal.put([first])
     text = b"2" if operation is SET else None
-    journal.put([seen(text, b"1", 7)])
+    journal.put([seen(text, b"1", 7) if is_seen else value(text, UNSEEN, moment=7, base=b"1")])
     expected = replace(first, operation=operation, value=text)
     assert kept(journal) == ([] if (operation, first.basis) == (DELETE, UNSEEN) else [expected])
 
@@ -106,20 +107,6 @@ def test_what_was_made_without_reading_does_not_replace_what_waits(
     guess = value(b"2" if operation is SET else None, UNSEEN, moment=7, base=seen_value)
     assert journal.put([guess]) == [guess]
     assert kept(journal) == [VALUES[before]]
-
-
-@pytest.mark.parametrize("operation", [SET, DELETE])
-@pytest.mark.parametrize("before", VALUES)
-def test_a_guess_that_was_made_from_what_waits_takes_its_place(
-    journal: Journal, before: str, operation: Operation
-) -> None:
-    """A second guess is as good as the first. What is known of Redis is not forgotten for it."""
-    first = VALUES[before]
-    journal.put([first])
-    text = b"2" if operation is SET else None
-    journal.put([value(text, UNSEEN, moment=7, base=b"1")])
-    expected = replace(first, operation=operation, value=text)
-    assert kept(journal) == ([] if (operation, first.basis) == (DELETE, UNSEEN) else [expected])
 
 
 def test_a_deletion_of_what_was_never_read_deletes_nothing(journal: Journal) -> None:
