@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from tests.faults.proxy import HANG, REFUSE, RESET, STALL_REPLY, SWALLOW_REPLY, Fault, delay
+from tests.faults.proxy import HANG, REFUSE, RESET, STALL_REPLY, SWALLOW_REPLY, Fault, FaultProxy, delay, hold_request
 
 from .actors import Crowd
 from .browser import Browser
 from .hosts import Stage, Worker
-from .late import LateProxy, hold_request
 
 WAYS = (REFUSE, RESET, HANG, delay(0.3), STALL_REPLY, SWALLOW_REPLY, hold_request(0.5))
 """What happens between a worker and Redis. ``hang`` loses what is asked, ``swallow_reply`` what is answered."""
@@ -126,7 +125,7 @@ class Play:
         return self._fail([worker.database for worker in self._met(episode)], fault, episode.seconds)
 
     @staticmethod
-    def _fail(proxies: Sequence[LateProxy], fault: Fault, seconds: float) -> bool:
+    def _fail(proxies: Sequence[FaultProxy], fault: Fault, seconds: float) -> bool:
         """Whether it met anything."""
         before = [proxy.hits[fault.name] for proxy in proxies]
         try:

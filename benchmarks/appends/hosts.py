@@ -22,11 +22,11 @@ from example_app.server import Server, answers_http
 from example_app.servers import Postgres, Valkey
 from example_app.web import PROJECT
 from flask_langpont_session.stores.tables import METADATA
+from tests.faults.proxy import FaultProxy
 
 from ..slow_disk import slow_disk
 from . import application
 from .browser import Browser
-from .late import LateProxy
 
 LONG = 60.0
 """Seconds until something that has to happen counts as not happening: the machine may be busy."""
@@ -63,8 +63,8 @@ class Worker(Server):
         self._direct = direct
         self._lives = 0
         self._proxies = ExitStack()
-        self.redis = self._proxies.enter_context(LateProxy("127.0.0.1", stage.redis.port))
-        self.database = self._proxies.enter_context(LateProxy("127.0.0.1", stage.database.port))
+        self.redis = self._proxies.enter_context(FaultProxy("127.0.0.1", stage.redis.port))
+        self.database = self._proxies.enter_context(FaultProxy("127.0.0.1", stage.database.port))
 
     @property
     def url(self) -> str:

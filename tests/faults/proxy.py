@@ -59,6 +59,12 @@ def delay(seconds: float) -> Fault:
     return Fault("delay", seconds=seconds)
 
 
+def hold_request(seconds: float) -> Fault:
+    """What is asked reaches the server so late, or when the fault is over if that is sooner: perhaps after its client
+    has given up. Replies are not held back."""
+    return Fault("hold_request", seconds=seconds)
+
+
 def cut_after(count: int) -> Fault:
     """The connection is closed when ``count`` bytes of a reply have gone through. Shorter replies are not cut."""
     return Fault("cut_after", count=count)
@@ -260,6 +266,9 @@ class FaultProxy:
                 await self._ask(link, request)
 
     async def _ask(self, link: _Link, request: bytes) -> None:
+        if self._fault.name == "hold_request":
+            self.hits["hold_request"] += 1
+            await _happens(self._changed, self._fault.seconds)
         if link.server is None:
             host, port = self._target
             reaching = asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port)

@@ -26,6 +26,7 @@ from .proxy import (
     delay,
     flip,
     garbage,
+    hold_request,
 )  # fmt: skip
 
 
@@ -196,6 +197,22 @@ def test_a_swallowed_reply_was_given_by_the_server(proxy: FaultProxy, server: Ec
     assert server.asked == [b"before\n", b"done\n"]
     assert client.gets_nothing()
     assert client.ask(b"next") == b"next\n"
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["the fault ends", "the time is over"])
+def test_a_question_that_is_held_back_arrives_late(
+    proxy: FaultProxy, server: EchoServer, client: Client, ends: bool
+) -> None:
+    """Its client has given up by then; the server has not heard of it before."""
+    with proxy.failing(hold_request(60 if ends else 0.5)):
+        began = time.monotonic()
+        assert client.gets_nothing(b"late")
+        assert server.asked == [b"before\n"] or time.monotonic() - began >= 0.5
+        wait_until(lambda: proxy.hits["hold_request"] == 1, "the question")
+        if not ends:
+            wait_until(lambda: server.asked == [b"before\n", b"late\n"], "the late question")
+    wait_until(lambda: server.asked == [b"before\n", b"late\n"], "the late question")
+    assert client.hear() == b"late\n"
 
 
 @pytest.mark.parametrize("fault", [STALL_REPLY, delay(60)], ids=lambda fault: fault.name)
