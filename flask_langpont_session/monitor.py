@@ -1,8 +1,8 @@
 """The one thread per process that probes stores and closes breakers.
 
 Requests may open a breaker, only this thread closes one: two good probes in a row over new connections, and requests
-come back. What waited for the store is brought home beside that, by :mod:`.replay`, which says why it is safe. This
-thread probes for ever, with full jitter from 0.1 to 1 s. It starts lazily: a thread started before a fork (gunicorn
+come back. What waited for the store is merged beside that, by :mod:`.replay`, which says why it is safe. This thread
+probes for ever, with full jitter from 0.1 to 1 s. It starts lazily: a thread started before a fork (gunicorn
 --preload) does not exist in the workers.
 
 Each shard of a Redis that has several is lost, probed and recovered for itself.
@@ -50,7 +50,7 @@ _LEAST_PACE = 0.2
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _REFUSED_PAUSE = 3.0
-"""Seconds. Who is refused gets in again only when a person or a rotation has changed something."""
+"""Seconds. A worker that is refused gets in again only when a person or a rotation has changed something."""
 
 _PROBE_TIMEOUT = 0.5
 """Seconds for a store that is lost. One that is not is waited for as long as requests wait, if that is longer: what
@@ -68,10 +68,10 @@ _ANXIOUS = 2.0
 class Monitor:
     """Probes the stores of one repository.
 
-    :ivar replay: brings home what outages left behind.
+    :ivar replay: brings what waited in the journal to the stores.
     :param interval: seconds between canaries while everything is healthy.
     :param slow: seconds above which a probe is not a good one.
-    :param attend: called every round with the names of the stores that are lost: somebody may know another place for
+    :param attend: called every round with the names of the stores that are lost: there may be another address for
         them, or another token. It may take as long as a probe.
     :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
     """
@@ -159,7 +159,7 @@ class Monitor:
 
     @property
     def has_looked(self) -> bool:
-        """Whether this process has looked at every store once: before that nobody can say that all is well."""
+        """Whether this process has looked at every store once: before that it is not known that all is well."""
         return self._rounds > 0
 
     def stop(self) -> None:
@@ -270,7 +270,7 @@ class Monitor:
             self.waiting = self._guarded(self._journal.waiting)
 
     def _look_at_suspects(self) -> None:
-        """Canaries: to all stores now and then, at once to those that failed somebody here or on this host."""
+        """Canaries: to all stores now and then, at once to those that failed here or on this host."""
         lost = {store for store, _ in self._health.open_stores()}
         due = self._clock() >= self._next_canary
         if due:

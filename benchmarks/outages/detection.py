@@ -33,7 +33,7 @@ _QUIET = 0.5
 """Seconds of load before an outage and after its end: what it costs is held against the former."""
 
 _RATHER_OFTEN = 10
-"""One request in so many writes, so that there is something to bring home."""
+"""One request in so many writes, so that there is something to merge."""
 
 _BY_NAME = {outage.name: outage for outage in OUTAGES}
 _Causing = Callable[[Stage, list[str]], AbstractContextManager[None]]
