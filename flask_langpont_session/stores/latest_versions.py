@@ -35,11 +35,14 @@ class LatestVersions:
         self._own: dict[int, int] = {}
 
     def note(self, digest: str, category: str, version: int) -> None:
-        """This version is what there is.
+        """This version was seen or written. That of a server whose clock is behind, after a failover, may be lower than
+        what is noted: what is noted stays, and until its clock is there too, copies count as outdated.
 
         :raises OSError: the file cannot be used.
         """
         place, name = _place(digest, category)
+        if self._is_later(place, name, version):
+            return  # a request that read something older is late to say so
         word = name << _MS_BITS | version // 1000 & _MS
         if self._path is None:
             self._own[place] = word
@@ -51,7 +54,10 @@ class LatestVersions:
 
         :raises OSError: the file cannot be used.
         """
-        place, name = _place(digest, category)
+        return self._is_later(*_place(digest, category), version)
+
+    def _is_later(self, place: int, name: int, version: int) -> bool:
+        """Whether a later version is noted there."""
         if self._path is None:
             word = self._own.get(place, 0)
         else:

@@ -27,6 +27,15 @@ def test_an_older_version_is_outdated(path: Path, is_shared: bool) -> None:
     assert not versions.is_outdated("e", "ui", 4 * MS)
 
 
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_an_answer_that_was_read_before_the_last_write_changes_nothing(path: Path, is_shared: bool) -> None:
+    """Of two requests the one that has read the older version may be the later one to note what it has read."""
+    versions = LatestVersions(path if is_shared else None)
+    versions.note("d", "ui", 5 * MS)
+    versions.note("d", "ui", 4 * MS)
+    assert versions.is_outdated("d", "ui", 4 * MS)
+
+
 def test_workers_share_it(path: Path) -> None:
     """Also after one of them has let go of the file."""
     mine, siblings = LatestVersions(path), LatestVersions(path)
