@@ -45,6 +45,16 @@ def digest(cookie: str | None) -> str:
     return digest_of((cookie or "").split(".")[0])
 
 
+def stored(server: Valkey, category: str, cookie: str | None) -> dict[str, str]:
+    """What Redis has of the session of a cookie, without its own fields."""
+    return {name: value for name, value in entry(server, digest(cookie), category).items() if not name.startswith("@")}
+
+
+def row_of(app: Flask, cookie: str | None) -> Any:
+    """The row of the session of a cookie."""
+    return parts(app).repository.database.load(digest(cookie), idle_ms=0)
+
+
 def row(app: Flask, name: str) -> Mapping[str, Any]:
     """What the database has of a session."""
     with _engine(app).connect() as connection:
@@ -130,6 +140,11 @@ def waiting(app: Flask) -> int:
 def is_home(app: Flask) -> bool:
     """Every breaker closed, and nothing waiting in the journal any more."""
     return not parts(app).health.open_stores() and not waiting(app)
+
+
+def wait_for_level(app: Flask, level: int) -> None:
+    """This worker knows that it is at this level."""
+    wait_until(lambda: parts(app).health.level == level, f"level {level}")
 
 
 def wait_until_home(*apps: Flask) -> None:

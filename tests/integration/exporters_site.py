@@ -17,12 +17,11 @@ from pathlib import Path
 
 from flask import Flask, session
 
-from example_app.processes import children, spawn
+from example_app.processes import children, spawn, wait_until
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 
 from .conftest import PATIENT, SLOW_MS
-from .test_outage import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,8 +120,8 @@ class Gunicorn:
                 served[pid] = served.get(pid, 0) + 1
             return len(served) == 2
 
-        wait_for(lambda: len(self.workers) == 2, "both workers", 30)
-        wait_for(visit, "an answer of each worker", 30)
+        wait_until(lambda: len(self.workers) == 2, "both workers", 30)
+        wait_until(visit, "an answer of each worker", 30)
         return served
 
     @property

@@ -38,9 +38,8 @@ from flask_langpont_session.cli import langpont
 from tests.unit.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
 
 from .alerts_site import TERMS, TICK
-from .behind import wait_until_home
+from .behind import wait_for_level, wait_until_home
 from .conftest import PATIENT, MakeApp, parts
-from .test_outage import wait_for_level
 
 ROOT = Path(__file__).parents[2]
 

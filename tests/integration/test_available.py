@@ -9,8 +9,8 @@ from flask import Flask, jsonify, session
 
 from example_app.servers import Valkey
 
+from .behind import wait_for_level, wait_until_home
 from .conftest import MakeApp, parts
-from .test_outage import wait_for_level, wait_until_home
 
 FEATURES = ("translation_state", "usage_tracking", "language_preference", "analysis_cache")
 ALL = dict.fromkeys(FEATURES, True)

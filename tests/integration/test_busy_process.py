@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.events import StoreLost
 from flask_langpont_session.health import DATABASE, PRIMARY, READ
@@ -24,7 +25,6 @@ from flask_langpont_session.testing import captured_events
 
 from .behind import LONG, emptied
 from .conftest import MakeApp, parts
-from .test_outage import wait_for
 
 DEFAULTS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.3}
 COMPUTING, USERS = 4, 4
@@ -132,9 +132,9 @@ def test_a_redis_that_hangs_is_noticed(
         os.kill(primary.pid or 0, signal.SIGSTOP)  # at once; what follows takes a busy process a while
         primary.freeze()
         try:
-            wait_for(lambda: (PRIMARY, READ) in parts(app).health.open_stores(), "the loss", LONG)
+            wait_until(lambda: (PRIMARY, READ) in parts(app).health.open_stores(), "the loss", LONG)
             took = max(0.0, lost_at(app, PRIMARY) - began)
-            wait_for(lambda: users.seen[True, 2] > USERS, "answers at level 2", LONG)
+            wait_until(lambda: users.seen[True, 2] > USERS, "answers at level 2", LONG)
         finally:
             primary.thaw()
     record_property("noticed after, seconds", took)
@@ -174,11 +174,11 @@ def test_a_database_that_hangs_is_noticed_by_a_late_process(
         began = time.monotonic()
         postgres.freeze()
         try:
-            wait_for(lambda: (DATABASE, READ) in parts(app).health.open_stores(), "the loss", LONG)
+            wait_until(lambda: (DATABASE, READ) in parts(app).health.open_stores(), "the loss", LONG)
             took = max(0.0, lost_at(app, DATABASE) - began)
         finally:
             postgres.thaw()
         record_property("noticed after, seconds", took)
-        wait_for(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery", LONG)
+        wait_until(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery", LONG)
     assert took < LONG
     assert not any(number for (known, _), number in users.seen.items() if not known)

@@ -16,14 +16,14 @@ import sqlalchemy
 from click.testing import Result
 from flask import Flask
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from example_app.web import PROJECT
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cli import langpont
 
-from .behind import age_row, emptied, entry, row, sign_in, wait_until_home, waiting
+from .behind import age_row, emptied, entry, row, sign_in, wait_for_level, wait_until_home, waiting
 from .conftest import MakeApp, close, parts
-from .test_outage import wait_for, wait_for_level
 
 TABLES = {"langpont_sessions", "langpont_users"}
 
@@ -222,7 +222,7 @@ def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None
         visitor.post("/set", json={"input_text": "during"})
         text, found = run(command, "journal"), json.loads(run(command, "journal", "--json").output)
         status, told = run(command, "status"), json.loads(run(command, "status", "--json").output)
-        wait_for(lambda: health_of(app)["waiting"] == 3, "the health page says it")
+        wait_until(lambda: health_of(app)["waiting"] == 3, "the health page says it")
         age = health_of(app)["oldest_seconds"]
     finally:
         primary.start()
@@ -243,7 +243,7 @@ def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None
     for secret in (user.digest[:9], "secret", "input_text", "during"):
         assert secret not in text.output + json.dumps(found) + status.output
     wait_until_home(app)
-    wait_for(lambda: health_of(app) == {"waiting": 0, "oldest_seconds": None}, "nothing waits")
+    wait_until(lambda: health_of(app) == {"waiting": 0, "oldest_seconds": None}, "nothing waits")
 
 
 def health_of(app: Flask) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Pat
     assert line.startswith("Error: ") and "SQLITE_NOTADB" in line
     assert status.exit_code == 1
     assert "primary    ok\n" in status.output and "journal    journal: unreachable (SQLITE_NOTADB)" in status.output
-    wait_for(lambda: health_of(app) == {"waiting": None, "oldest_seconds": None}, "that it is not known")
+    wait_until(lambda: health_of(app) == {"waiting": None, "oldest_seconds": None}, "that it is not known")
 
 
 def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: Path, primary: Valkey) -> None:

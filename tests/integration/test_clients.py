@@ -16,13 +16,14 @@ import pytest
 import redis
 from flask import Flask, session
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.testing import captured_events, switched_off
 
+from .behind import wait_for_level, wait_until_home
 from .conftest import MakeApp, close, cookie_of, parts
-from .test_outage import wait_for, wait_for_level, wait_until_home
 
 ROOT = Path(__file__).parents[2]
 
@@ -319,4 +320,4 @@ def test_monitors_of_several_applications_are_apart(make_app: MakeApp, primary: 
         browser.post("/set", json={"lang": "jp"})
     with switched_off(one, "primary"):
         assert [who(browser)["level"] for browser in browsers] == [2, 0]
-    wait_for(lambda: who(browsers[0])["level"] == 0, "level 0 again")
+    wait_until(lambda: who(browsers[0])["level"] == 0, "level 0 again")

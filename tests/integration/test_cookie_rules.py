@@ -20,10 +20,10 @@ from example_app.servers import Valkey
 from flask_langpont_session.cookies import CookieSigner, digest_of
 from flask_langpont_session.testing import switched_off
 
+from .behind import digest, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 from .test_csrf import browser, records
-from .test_outage import digest, wait_for_level
 
 KEY = "test key of the test suite, 32+ bytes"
 LIFE = timedelta(days=10)

@@ -15,12 +15,13 @@ from flask_login import LoginManager, UserMixin, login_user, logout_user
 from flask_wtf import CSRFProtect, FlaskForm
 from wtforms import StringField
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
+from .behind import stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
-from .test_outage import stored, wait_for, wait_for_level
 
 PAGE = "<form method=post>{{ form.csrf_token }}{{ form.input_text }}</form>"
 
@@ -390,7 +391,7 @@ def refusing_writes(app: Flask, primary: Valkey) -> Iterator[None]:
     with primary.client() as redis:
         redis.config_set("maxmemory", 1)
         try:
-            wait_for(noticed, "level 1")
+            wait_until(noticed, "level 1")
             yield
         finally:
             redis.config_set("maxmemory", 0)

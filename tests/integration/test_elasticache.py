@@ -32,7 +32,7 @@ from moto.server import ThreadedMotoServer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import free_port
+from example_app.processes import free_port, wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import client as aws_calls
@@ -42,7 +42,6 @@ from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 
 from .conftest import MakeApp, parts
-from .test_outage import wait_for
 from .tls import Authority, TlsFront
 
 REGION = "ap-northeast-1"
@@ -192,7 +191,7 @@ def who(browser: Any) -> Any:
 
 
 def wait_for_home(browser: Any) -> None:
-    wait_for(lambda: bool(who(browser)["level"] == 0), "level 0", 30)
+    wait_until(lambda: bool(who(browser)["level"] == 0), "level 0", 30)
 
 
 def run_id(server: Valkey) -> str:
@@ -354,7 +353,7 @@ def test_an_application_starts_and_serves_without_aws(
         with pytest.raises(StoreError) as caught:
             parts(app).repository.primary.run_commands([("PING",)], timeout=1)
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "NotDiscoveredYet")
-        wait_for(lambda: says in caplog.text, "the reason in the log")
+        wait_until(lambda: says in caplog.text, "the reason in the log")
         assert "LANGPONT_SESSION_REDIS_URL: replication group 'sessions': " in caplog.text
     wait_for_home(browser)
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
@@ -390,7 +389,7 @@ def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
 ) -> None:
     """The log names setting, group and fault; a later deployment step may create it."""
     app = make()
-    wait_for(lambda: "ReplicationGroupNotFoundFault" in caplog.text, "the reason in the log")
+    wait_until(lambda: "ReplicationGroupNotFoundFault" in caplog.text, "the reason in the log")
     assert "REDIS_URL: replication group 'sessions': there is none of this name" in caplog.text
     browser = app.test_client()
     browser.post("/login/7")
@@ -472,7 +471,7 @@ def pair(two_servers: tuple[Valkey, Valkey]) -> tuple[Valkey, Valkey]:
             client.config_resetstat()
     with second.client() as client:
         client.replicaof("127.0.0.1", str(first.port))
-        wait_for(lambda: follows(client), "the replica", 20)
+        wait_until(lambda: follows(client), "the replica", 20)
     return first, second
 
 
@@ -516,7 +515,7 @@ class Load:
     def goes_on(self, requests: int = 30) -> None:
         """Return when so many more requests were answered."""
         wanted = self.done.total() + requests
-        wait_for(lambda: self.done.total() >= wanted, f"{requests} more answers", 30)
+        wait_until(lambda: self.done.total() >= wanted, f"{requests} more answers", 30)
 
     def _visit(self) -> None:
         while not self._over.is_set():
@@ -569,7 +568,7 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
         load.goes_on(10)
         assert identity(app) != run_id(heir)
         names.ports = {name: heir.port, READER: old.port}
-        wait_for(lambda: identity(app) == run_id(heir), "the heir", 20)
+        wait_until(lambda: identity(app) == run_id(heir), "the heir", 20)
         wait_for_home(browser)
         load.goes_on(10)
     assert load.failed == []
@@ -577,8 +576,8 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
     assert load.done[1] > 0, "the demoted server was never noticed"
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     parts(app).repository.redis[REPLICA].forget_connections()
-    wait_for(lambda: clients_of(old) == 0, "the end of all connections to the demoted server")
-    wait_for(lambda: aws.asked["elasticache"] > asked, "the question to AWS")
+    wait_until(lambda: clients_of(old) == 0, "the end of all connections to the demoted server")
+    wait_until(lambda: aws.asked["elasticache"] > asked, "the question to AWS")
     browser.post("/set", json={"lang": "jp"})
     with heir.client() as client:
         assert len(client.keys("session:ui:*")) == 1
@@ -603,7 +602,7 @@ def test_a_group_that_was_made_anew_is_found_under_its_new_name(
     aws.reset()
     names.ports = {aws.create_group(): second.port}
     first.kill()
-    wait_for(lambda: bool(who(browser)["user"] == "7") and identity(app) == run_id(second), "the new group", 20)
+    wait_until(lambda: bool(who(browser)["user"] == "7") and identity(app) == run_id(second), "the new group", 20)
     wait_for_home(browser)
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     known = group_of(make()).endpoints
@@ -750,7 +749,7 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
         locked.accept(OLD, NEW)
         load.goes_on(8)
         aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
-        wait_for(lambda: token_in_use(app) == NEW, "the new token", 30)
+        wait_until(lambda: token_in_use(app) == NEW, "the new token", 30)
         load.goes_on(8)
         locked.accept(NEW)
         load.goes_on(15)
@@ -773,7 +772,7 @@ def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
     with Load(app, renew=True) as load:
         load.goes_on(8)
         aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
-        wait_for(lambda: locked.refusals > 0, "the new token, too early", 30)
+        wait_until(lambda: locked.refusals > 0, "the new token, too early", 30)
         load.goes_on(15)
         locked.accept(NEW)
         load.goes_on(15)
@@ -811,7 +810,7 @@ def test_without_a_token_the_application_starts_and_waits_for_one(
     assert browser.post("/login/7").status_code == 200
     assert who(browser)["level"] == 2
     reason = "REDIS_TOKEN_SECRET: the secret: there is none of this name"
-    wait_for(lambda: reason in caplog.text, "the reason in the log")
+    wait_until(lambda: reason in caplog.text, "the reason in the log")
     assert locked.refusals == 0
     aws.secrets.create_secret(Name="app/token", SecretString=f'{{"username": "app", "password": "{OLD}"}}')
     wait_for_home(browser)
@@ -834,5 +833,5 @@ def test_iam_greets_with_a_signed_token(
     token = token_in_use(app)
     assert token.startswith("sessions/?Action=connect&User=app-user&X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     assert f"%2F{REGION}%2Felasticache%2Faws4_request" in token
-    wait_for(lambda: next(moments, None) is None, "the recycling")
+    wait_until(lambda: next(moments, None) is None, "the recycling")
     assert who(browser)["level"] == 0

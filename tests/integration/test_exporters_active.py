@@ -14,7 +14,7 @@ from flask import Flask
 from prometheus_client import CollectorRegistry
 from redis.cluster import RedisCluster
 
-from example_app.processes import free_port
+from example_app.processes import free_port, wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.exporters import active
@@ -26,7 +26,6 @@ from tests.clock import Clock
 
 from .conftest import MakeApp, parts
 from .exporters_site import be_quiet
-from .test_outage import wait_for
 
 HOUR = 3_600_000
 
@@ -126,9 +125,9 @@ def test_a_session_that_is_not_used_runs_out(workers: Workers, primary: Valkey) 
         worker.update()
         return worker.number
 
-    wait_for(lambda: look() == 1, "the first has run out")
+    wait_until(lambda: look() == 1, "the first has run out")
     with primary.client() as redis:
-        wait_for(lambda: look() == 1 and _size(redis) == 2, "it is taken out: the second and the ended one are left")
+        wait_until(lambda: look() == 1 and _size(redis) == 2, "it is taken out: the second and the ended one are left")
     other.update()
     assert workers.recorder.counters()["sessions_expired"] == 1  # once, and not who was ended
 
@@ -183,7 +182,7 @@ def test_nothing_is_said_while_redis_does_not_answer(workers: Workers, primary: 
         worker.update()
         return worker.number
 
-    wait_for(lambda: look() == 1, "the number")
+    wait_until(lambda: look() == 1, "the number")
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
@@ -315,7 +314,7 @@ def nodes(tmp_path: Path) -> Iterator[list[Valkey]]:
         def agree() -> bool:
             return all("cluster_state:ok" in str(node.execute_command("CLUSTER", "INFO")) for node in (one, two))
 
-        wait_for(agree, "the cluster", 30)
+        wait_until(agree, "the cluster", 30)
         yield nodes
 
 

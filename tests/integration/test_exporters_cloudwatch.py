@@ -22,6 +22,7 @@ import pytest
 from flask import Flask
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import LangPontSession, pump
 from flask_langpont_session.exceptions import ConfigError
@@ -32,7 +33,6 @@ from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
 from .exporters_site import be_quiet, running
-from .test_outage import wait_for
 
 ROOT = Path(__file__).parents[2]
 REGION = "ap-northeast-1"
@@ -204,7 +204,7 @@ def test_the_thread_publishes_by_itself(make_exporting: MakeApp, moto: str, monk
     app = make_exporting(METRICS_INTERVAL=1)
     assert statistics(names.HEARTBEAT)["Sum"] == 0
     app.test_client().get("/untouched")
-    wait_for(lambda: statistics(names.HEARTBEAT)["Sum"] >= 1, "a heartbeat")
+    wait_until(lambda: statistics(names.HEARTBEAT)["Sum"] >= 1, "a heartbeat")
 
 
 # -- it does not -------------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_no_request_waits_while_the_endpoint_hangs(
         assert client.post("/set", json={"lang": str(served)}).status_code == 200
         served += 1
     assert served >= 3
-    wait_for(lambda: parts(app).recorder.counters().get("metrics_dropped", 0) > 0, "drops are counted")
+    wait_until(lambda: parts(app).recorder.counters().get("metrics_dropped", 0) > 0, "drops are counted")
     endpoint.answer = (200, "")
     assert senders == {"langpont-session-cloudwatch"}
 

@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.exporters.active import Reading
 from flask_langpont_session.exporters.prometheus import SECONDS, Prometheus, collectors_of
@@ -23,7 +24,6 @@ from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
 from .exporters_site import Gunicorn, running
-from .test_outage import wait_for
 
 
 class Site:
@@ -268,7 +268,7 @@ def test_the_page_shows_what_requests_did(make_exporting: MakeApp) -> None:
         text = app.test_client().get("/metrics").text
         return all(f"langpont_session_{line}\n" in text for line in lines)
 
-    wait_for(
+    wait_until(
         lambda: shows(
             'lifecycle_total{event="created"} 2.0',
             'circuit_transitions_total{to="open"} 2.0',
@@ -305,17 +305,17 @@ def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
         'payload_bytes_count{category="ui"}',
         "active",
     ):
-        wait_for(lambda figure=figure: gunicorn.figure(figure) == total, f"the sum of both: {figure}")  # type: ignore[misc]
+        wait_until(lambda figure=figure: gunicorn.figure(figure) == total, f"the sum of both: {figure}")  # type: ignore[misc]
 
     victim = int(next(iter(served)))
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: victim not in gunicorn.workers and len(gunicorn.workers) == 2, "another worker", 30)
-    wait_for(lambda: gunicorn.figure(created) == total, "the same sum")
+    wait_until(lambda: victim not in gunicorn.workers and len(gunicorn.workers) == 2, "another worker", 30)
+    wait_until(lambda: gunicorn.figure(created) == total, "the same sum")
     assert gunicorn.figure("degradation_level") == 0
     left = {name for name in gunicorn.files() if name.endswith(f"_{victim}.db")}
     assert left and not [name for name in left if name.startswith("gauge_live")]
     # Of the new worker, which has not looked yet, nothing is shown; and the other one may not have looked before.
-    wait_for(lambda: gunicorn.figure("active") == total, "the same number of sessions")
+    wait_until(lambda: gunicorn.figure("active") == total, "the same number of sessions")
     assert gunicorn.ask("POST", "/set")
-    wait_for(lambda: gunicorn.figure(created) == total + 1, "one more")
-    wait_for(lambda: gunicorn.figure("active") == total + 1, "one more session")
+    wait_until(lambda: gunicorn.figure(created) == total + 1, "one more")
+    wait_until(lambda: gunicorn.figure("active") == total + 1, "one more session")

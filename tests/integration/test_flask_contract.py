@@ -27,15 +27,16 @@ from flask.sessions import SessionMixin
 from markupsafe import Markup
 from werkzeug.http import parse_date
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
+from .behind import digest, row_of, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 from .test_csrf import browser, records
-from .test_outage import digest, row_of, stored, wait_for, wait_for_level
 
 
 @pytest.fixture
@@ -1086,4 +1087,4 @@ def test_a_killed_primary_in_the_middle_of_a_request_fails_nobody(app: Flask, pr
     wait_for_level(app, 2)
     assert client.get("/get/input_text").json["value"] == "after"
     primary.start()
-    wait_for(lambda: stored(primary, "translation", client.cookie).get("input_text") == '"after"', "merged")
+    wait_until(lambda: stored(primary, "translation", client.cookie).get("input_text") == '"after"', "merged")

@@ -21,14 +21,15 @@ from flask_login import (
 )
 from flask_wtf import CSRFProtect
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
+from .behind import digest, row_of, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 from .test_csrf import User, browser, records
-from .test_outage import digest, row_of, stored, wait_for, wait_for_level
 
 # Flask-Login 0.6 makes the remember cookie's date with utcnow(), which newer Pythons warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
@@ -345,7 +346,7 @@ def test_a_login_without_redis_works_and_lasts(app: Flask, primary: Valkey) -> N
     primary.start()
     wait_for_level(app, 0)
     assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
-    wait_for(lambda: "_user_id" in stored(primary, "auth", cookie_of(response)), "pushed to Redis")
+    wait_until(lambda: "_user_id" in stored(primary, "auth", cookie_of(response)), "pushed to Redis")
 
 
 def test_a_logout_without_redis_is_never_undone(app: Flask, primary: Valkey) -> None:
@@ -377,7 +378,7 @@ def test_a_login_without_the_database_is_refused_as_a_whole(on_postgres: Flask, 
     with parts(on_postgres).monitor.paused():  # it could notice first
         postgres.kill()
         first = client.post("/in/7?remember=1")
-    wait_for(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    wait_until(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
     for response in (first, client.post("/in/7?remember=1")):
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) > 0
@@ -386,7 +387,7 @@ def test_a_login_without_the_database_is_refused_as_a_whole(on_postgres: Flask, 
     assert client.get("/me").json == {"user": None, "fresh": False, "level": 0}
     assert client.get("/get/lang").json["value"] == "jp"
     postgres.start()
-    wait_for(lambda: client.post("/in/7?remember=1").status_code == 200, "sign-in works again")
+    wait_until(lambda: client.post("/in/7?remember=1").status_code == 200, "sign-in works again")
     assert who(client) == "7"
 
 
@@ -439,13 +440,13 @@ def test_a_remember_cookie_outlives_a_database_that_was_killed(on_postgres: Flas
     assert first.status_code == 503
     assert int(first.headers["Retry-After"]) > 0
     assert not first.headers.getlist("Set-Cookie")
-    wait_for(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    wait_until(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
     later = client.get("/me")
     assert later.status_code == 200
     assert later.json["user"] is None
     assert not later.headers.getlist("Set-Cookie")
     postgres.start()
-    wait_for(lambda: client.get("/me").json["user"] == "7", "signed in again")
+    wait_until(lambda: client.get("/me").json["user"] == "7", "signed in again")
 
 
 def test_the_page_that_tells_of_a_refused_login_may_ask_who_the_user_is(on_postgres: Flask, postgres: Postgres) -> None:
@@ -464,7 +465,7 @@ def test_the_page_that_tells_of_a_refused_login_may_ask_who_the_user_is(on_postg
     assert (response.status_code, response.text) == (503, "not now")
     assert not response.headers.getlist("Set-Cookie")
     postgres.start()
-    wait_for(lambda: parts(on_postgres).health.level == 0, "the database")
+    wait_until(lambda: parts(on_postgres).health.level == 0, "the database")
     assert browser(on_postgres, cookie).get("/get/lang").json == {"value": "jp", "present": True}
 
 

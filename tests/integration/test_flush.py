@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import GrantRefused, Kept, session
 from flask_langpont_session.metrics import NotKept
 from flask_langpont_session.testing import switched_off
 
-from .behind import emptied
+from .behind import emptied, row_of, stored, wait_for_level, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 from .test_journal_full import Disk
-from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_home
 
 HIGH, MEDIUM = {"input_text": "paid"}, {"theme": "dark"}
 
@@ -433,7 +433,7 @@ def test_a_refused_grant_is_refused_in_the_view(on_postgres: Flask, postgres: Po
             refused = [session.get("_user_id"), session.get("user_role")]
             stack.close()
             postgres.start()
-            wait_for(lambda: parts(app).health.is_whole("database"), "the database")
+            wait_until(lambda: parts(app).health.is_whole("database"), "the database")
             return refused
         return "granted"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.stores.base import CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.stores.journal import PendingWrite
@@ -17,7 +18,6 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts
-from .test_outage import wait_for
 
 FORGED = {
     "_user_id": '"1"', "user_id": "1", "username": '"root"', "user_role": '"admin"', "logged_in": "true",
@@ -119,7 +119,7 @@ def test_i8_the_journal_gives_a_user_no_right(app: Flask) -> None:
         keep(app, client.digest, {"user_role": b'"admin"', "_user_id": b'"1"', "daily_limit": b"4"}, kind="u")
         shown = client.get("/all").json
     assert shown == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
-    wait_for(parts(app).repository.journal.is_empty, "what waits is merged")
+    wait_until(parts(app).repository.journal.is_empty, "what waits is merged")
     assert client.get("/all").json["user_role"] == "user"
 
 

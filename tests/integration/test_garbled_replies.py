@@ -11,6 +11,7 @@ import pytest
 from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import BlockingConnectionPool
 
+from example_app.processes import wait_until
 from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.fence import Fence
 from flask_langpont_session.stores.redis import RedisStore
@@ -18,7 +19,6 @@ from flask_langpont_session.stores.redis_records import Limits, Merge, MergeStep
 from tests.faults.strange_server import GREETING, StrangeServer, resp
 
 from .conftest import MakeApp, parts
-from .test_outage import wait_for
 
 D = "d" * 43
 ROW = AuthRow(D, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
@@ -134,9 +134,9 @@ def test_a_good_reply_is_understood(store: RedisStore, server: StrangeServer, na
     server.say(
         lambda command: resp(good) if command not in ("HELLO", "INFO", "SET") and is_asked(name, command) else None
     )
-    wait_for(lambda: works(store, call), "a good reply")
+    wait_until(lambda: works(store, call), "a good reply")
     before = server.accepted
-    wait_for(lambda: works(store, call), "another one")
+    wait_until(lambda: works(store, call), "another one")
     assert server.accepted == before or name == "probe_read"
 
 
@@ -196,7 +196,7 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
     browser = app.test_client()
     for _ in range(4):
         assert browser.post("/set", json={"lang": "jp"}).status_code == 200
-    wait_for(lambda: parts(app).health.level == 2, "level 2")
+    wait_until(lambda: parts(app).health.level == 2, "level 2")
     assert (browser.get("/who").json or {})["level"] == 2
     assert {(error.outcome) for error in parts(app).recorder.series() if error.source == "primary"} <= {"unreachable"}
 

@@ -13,13 +13,14 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.policy import LEVELS
 from flask_langpont_session.testing import switched_off
 
+from .behind import wait_for_level
 from .conftest import MakeApp, parts
 from .test_csrf import at_level, browser, config_for
-from .test_outage import wait_for, wait_for_level
 
 PAGES = ("/healthz", "/healthz/live", "/healthz/ready")
 STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
@@ -35,7 +36,7 @@ def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
 def awake(app: Flask) -> Any:
     """A client of an application whose monitor runs."""
     client = browser(app)
-    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok")
+    wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok")
     return client
 
 
@@ -129,10 +130,10 @@ def test_a_real_outage_shows_and_ends(make_app: MakeApp, primary: Valkey) -> Non
     """Nobody but the page itself is asked: the canaries notice the killed primary, and that it is back."""
     client = awake(make_app(HEALTH_INTERVAL=0.1))
     primary.kill()
-    wait_for(lambda: client.get("/healthz").json["level"] == 2, "level 2")
+    wait_until(lambda: client.get("/healthz").json["level"] == 2, "level 2")
     assert client.get("/healthz").json["status"] == "degraded"
     primary.start()
-    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok again")
+    wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok again")
 
 
 def test_the_page_names_nobody_and_nothing(make_app: MakeApp, primary: Valkey, tmp_path: Any) -> None:
@@ -258,7 +259,7 @@ def test_there_need_be_no_pages(make_app: MakeApp) -> None:
     client.post("/set", json={"lang": "jp"})
     assert client.get("/all").json == {"lang": "jp"}
     interface: Any = app.session_interface
-    wait_for(lambda: interface.status(app)["status"] == "ok", "ok")
+    wait_until(lambda: interface.status(app)["status"] == "ok", "ok")
 
 
 # -- the start ---------------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_before_the_monitor_runs_the_status_is_starting(make_app: MakeApp) -> No
     assert interface.status(app)["status"] == "starting"
     client = browser(app)
     assert client.get("/healthz").json["status"] in ("starting", "ok")
-    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok")
+    wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok")
 
 
 @pytest.mark.parametrize("url", ["/healthz", "/healthz/ready", "/untouched"])
@@ -298,4 +299,4 @@ def test_the_pages_need_no_secret_key(make_app: MakeApp) -> None:
     client = browser(app)
     for url in PAGES:
         assert client.get(url).status_code == 200
-    wait_for(lambda: client.get("/healthz").json["status"] == "ok", "ok")
+    wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok")

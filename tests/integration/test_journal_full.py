@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
@@ -28,8 +29,8 @@ from flask_langpont_session.stores.journal_entries import (
 )
 from flask_langpont_session.testing import captured_events
 
+from .behind import row_of, stored, wait_for_level, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
-from .test_outage import row_of, stored, wait_for, wait_for_level, wait_until_home
 
 
 def _put_write(db: sqlite3.Connection, name: str) -> None:
@@ -265,7 +266,7 @@ def test_with_room_again_logouts_become_durable_again(
     assert journal_errors(app) == failed == 1
     postgres.start()
     wait_until_home(app)
-    wait_for(lambda: not row_of(app, other.cookie).live, "the logout is in the database")
+    wait_until(lambda: not row_of(app, other.cookie).live, "the logout is in the database")
 
 
 def test_many_failures_are_said_once_and_counted_all(

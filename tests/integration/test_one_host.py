@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import leases, monitor, replay
 from flask_langpont_session.categories import DEFAULT_CATEGORIES
@@ -24,7 +25,6 @@ from tests.unit.journal_process import process
 
 from .behind import browser, entry, sign_in, wait_until_lost
 from .conftest import MakeApp, parts
-from .test_outage import wait_for
 
 ALONE = """
 while True:
@@ -49,7 +49,7 @@ def lose_the_primary(app: Flask, proxy: FaultProxy, client: Any) -> None:
     proxy.impose(REFUSE)
     client.get("/who")
     wait_until_lost(app, "primary")
-    wait_for(lambda: waiting(app, "outages") == 1, "its announcement")
+    wait_until(lambda: waiting(app, "outages") == 1, "its announcement")
     assert proxy.hits["refuse"]
 
 
@@ -66,17 +66,17 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
     lose_the_primary(cut_off, proxy, there)
     for text in ("during", "later"):
         assert there.post("/set", json={"input_text": text}).status_code == 200
-        wait_for(lambda: waiting(cut_off) == 0, "the sibling brought it home")
+        wait_until(lambda: waiting(cut_off) == 0, "the sibling brought it home")
         for _ in range(3):
             assert there.get("/all").json == browser(healthy, here.cookie).get("/all").json
             assert there.get("/get/input_text").json["value"] == text
     rounds = parts(healthy).monitor._rounds
-    wait_for(lambda: parts(healthy).monitor._rounds > rounds + 10, "the sibling's monitor cleared up")
+    wait_until(lambda: parts(healthy).monitor._rounds > rounds + 10, "the sibling's monitor cleared up")
     assert parts(cut_off).health.level == 2
     assert there.get("/get/input_text").json["value"] == "later"
     proxy.heal()
-    wait_for(lambda: parts(cut_off).health.level == 0, "the worker reaches Redis again")
-    wait_for(lambda: waiting(cut_off, "copies") == 0, "the copies are cleared")
+    wait_until(lambda: parts(cut_off).health.level == 0, "the worker reaches Redis again")
+    wait_until(lambda: waiting(cut_off, "copies") == 0, "the copies are cleared")
     assert there.get("/get/input_text").json["value"] == "later"
 
 
@@ -94,7 +94,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
     with parts(healthy).monitor.paused():
         assert there.post("/set", json={"input_text": "during"}).status_code == 200
         parts(cut_off).repository.journal.outage_over("primary")
-    wait_for(lambda: waiting(cut_off) == 0, "the sibling brought it home")
+    wait_until(lambda: waiting(cut_off) == 0, "the sibling brought it home")
     assert there.get("/get/input_text").json["value"] == "during"
 
 
@@ -145,7 +145,7 @@ def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultPro
         with switched_off(healthy, "primary"):
             assert here.get("/get/usage_count").json["value"] == 4
             assert here.post("/count").text == "5"
-    wait_for(lambda: waiting(healthy) == 0, "the merge")
+    wait_until(lambda: waiting(healthy) == 0, "the merge")
     assert here.get("/get/usage_count").json["value"] == 5
 
 
@@ -210,13 +210,13 @@ def test_a_worker_that_stops_while_it_brings_things_home_keeps_no_other_one_from
             assert sibling.stdout and sibling.stdout.readline() == "ready\n"
             sibling.send_signal(signal.SIGSTOP)
             proxy.heal()
-            wait_for(lambda: parts(app).health.level == 0, "level 0")
+            wait_until(lambda: parts(app).health.level == 0, "level 0")
             assert waiting(app) == 1
             assert client.get("/get/input_text").json["value"] == "during"
             assert field(primary, client, "input_text") == '"before"'
         finally:
             sibling.kill()
-    wait_for(lambda: waiting(app) == 0, "everything home")
+    wait_until(lambda: waiting(app) == 0, "everything home")
     assert field(primary, client, "input_text") == '"during"'
 
 
@@ -344,7 +344,7 @@ def test_what_a_worker_that_reaches_redis_writes_is_seen_by_one_that_does_not(
     newcomer = sign_in(healthy, input_text="new")
     assert browser(cut_off, newcomer.cookie).get("/get/input_text").json["value"] == "new"
     proxy.heal()
-    wait_for(lambda: parts(cut_off).health.level == 0 and waiting(cut_off) == 0, "the worker reaches Redis again")
+    wait_until(lambda: parts(cut_off).health.level == 0 and waiting(cut_off) == 0, "the worker reaches Redis again")
     assert here.get("/get/input_text").json["value"] == there.get("/get/input_text").json["value"] == "cut off 2"
 
 
@@ -375,6 +375,6 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
             patch.setattr(reconciler, "_copies", meanwhile)
             patch.setattr(reconciler, "run", lambda redis, database, shards, **rest: once(redis, database, shards))
             parts(one).monitor.tick()
-    wait_for(lambda: waiting(other) == 0, "everything home")
+    wait_until(lambda: waiting(other) == 0, "everything home")
     assert here.get("/get/input_text").json["value"] == "second"
-    wait_for(lambda: there.get("/get/input_text").json["value"] == "second", "the same there")
+    wait_until(lambda: there.get("/get/input_text").json["value"] == "second", "the same there")

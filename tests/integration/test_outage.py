@@ -12,8 +12,8 @@ import pytest
 from flask import Flask, session
 from redis import ConnectionPool, Redis
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
-from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.extension import State
 from flask_langpont_session.stores.base import CategoryChange, Operation
 from flask_langpont_session.stores.fence import Fence
@@ -22,42 +22,8 @@ from flask_langpont_session.stores.redis import RedisStore
 from flask_langpont_session.stores.redis_records import Limits
 from flask_langpont_session.testing import switched_off
 
-from .behind import LONG
+from .behind import digest, row_of, stored, wait_for_level, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = LONG) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
-
-
-def wait_for_level(app: Flask, level: int) -> None:
-    wait_for(lambda: parts(app).health.level == level, f"level {level}, is {parts(app).health.level}")
-
-
-def wait_until_home(app: Flask) -> None:
-    """Every breaker closed and nothing waiting in the journal any more."""
-
-    def at_home() -> bool:
-        return not parts(app).health.open_stores() and not parts(app).repository.journal.waiting().entries
-
-    wait_for(at_home, "everything home")
-
-
-def digest(cookie: str | None) -> str:
-    return digest_of((cookie or "").split(".")[0])
-
-
-def stored(server: Valkey, category: str, cookie: str | None) -> dict[str, str]:
-    with server.client() as redis:
-        found: dict[str, str] = redis.hgetall(f"session:{category}:{{{digest(cookie)}}}")
-    return {name: value for name, value in found.items() if not name.startswith("@")}
-
-
-def row_of(app: Flask, cookie: str | None) -> Any:
-    return parts(app).repository.database.load(digest(cookie), idle_ms=0)
 
 
 @pytest.fixture(autouse=True)
@@ -217,14 +183,14 @@ def test_a_restart_with_old_data_does_not_bring_a_session_back(
     other = make_app()
     replay: Any = other.test_client()
     replay.set_cookie("session", user.cookie)
-    wait_for(lambda: is_leased(other, replay), "a lease")
+    wait_until(lambda: is_leased(other, replay), "a lease")
     # A first look that is late would bring it to Redis.
     with parts(app).monitor.paused(), parts(other).monitor.paused():
         assert parts(app).repository.database.kill(digest(user.cookie))  # revoked where Redis does not hear of it
         assert replay.get("/who").json["user"] == "7"  # a lease: at most VERIFY_INTERVAL
     primary.kill()
     primary.start()
-    wait_for(lambda: replay.get("/who").json["user"] is None, "verified after the reconnect", 20)
+    wait_until(lambda: replay.get("/who").json["user"] is None, "verified after the reconnect", 20)
 
 
 def test_a_primary_that_lost_everything_gets_its_logins_back(app: Flask, user: Any, primary: Valkey) -> None:
@@ -303,10 +269,10 @@ def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, prima
     with primary.client() as redis:
         redis.wait(1, 2000)
     primary.kill()
-    wait_for(lambda: client.get("/who").json["level"] == 1, "level 1")
+    wait_until(lambda: client.get("/who").json["level"] == 1, "level 1")
     assert client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}
     assert parts(app).repository.database.kill(digest(cookie))
-    wait_for(lambda: client.get("/who").json["user"] is None, "revoked in the database, alive in the replica", 20)
+    wait_until(lambda: client.get("/who").json["user"] is None, "revoked in the database, alive in the replica", 20)
     primary.start()
     wait_for_level(app, 0)
 
@@ -347,10 +313,10 @@ def test_without_the_database_users_go_on_and_sign_in_is_refused(
     for _ in range(5):
         assert pg_user.get("/who").json["user"] == "7"
     assert pg_user.post("/set", json={"theme": "dark"}).status_code == 200
-    wait_for(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    wait_until(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
     assert stranger.post("/login/8").status_code == 503
     (postgres.thaw if how == "freeze" else postgres.start)()
-    wait_for(lambda: stranger.post("/login/8").status_code == 200, "sign-in works again")
+    wait_until(lambda: stranger.post("/login/8").status_code == 200, "sign-in works again")
 
 
 def test_a_logout_without_the_database_holds_and_becomes_durable(
@@ -379,7 +345,7 @@ def test_an_ordinary_auth_write_without_the_database_is_kept(
     assert pg_user.post("/set", json={"user_role": "admin"}).status_code == 503
     postgres.start()
     wait_until_home(on_postgres)
-    wait_for(lambda: row_of(on_postgres, pg_user.cookie).payload.get("daily_limit") == b"5", "merged into the row")
+    wait_until(lambda: row_of(on_postgres, pg_user.cookie).payload.get("daily_limit") == b"5", "merged into the row")
     assert row_of(on_postgres, pg_user.cookie).payload["user_role"] == b'"user"'
     assert pg_user.get("/get/daily_limit").json["value"] == 5
 
@@ -428,7 +394,7 @@ def test_a_logout_with_everything_down_holds(
     postgres.start()
     wait_for_level(on_postgres, 0)
     assert replay.get("/who").json["user"] is None
-    wait_for(lambda: not row_of(on_postgres, pg_user.cookie).live, "durable")
+    wait_until(lambda: not row_of(on_postgres, pg_user.cookie).live, "durable")
 
 
 # -- start and recovery ------------------------------------------------------------------------------------------------
@@ -442,7 +408,7 @@ def test_an_application_starts_with_everything_down_and_heals(
     app = make_app()
     client: Any = app.test_client()
     assert client.get("/who").status_code == 200
-    wait_for(lambda: client.get("/who").json["level"] == 2, "level 2")
+    wait_until(lambda: client.get("/who").json["level"] == 2, "level 2")
     primary.start()
     wait_for_level(app, 0)
     assert client.post("/set", json={"lang": "jp"}).status_code == 200
@@ -456,10 +422,10 @@ def test_a_second_worker_of_the_host_sees_what_the_first_wrote(
     sibling.test_client().get("/untouched")  # starts its monitor, as any first request does
     primary.kill()
     user.post("/set", json={"source_lang": "ja"})
-    wait_for(lambda: parts(app).repository.journal.counts()["copies"] > 0, "the first worker shared its copies")
+    wait_until(lambda: parts(app).repository.journal.counts()["copies"] > 0, "the first worker shared its copies")
     other: Any = sibling.test_client()
     other.set_cookie("session", user.cookie)
-    wait_for(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request", 3)
+    wait_until(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request", 3)
     expected = user.get("/all").json
     assert expected["source_lang"] == "ja"
     for _ in range(5):
@@ -477,7 +443,7 @@ def test_what_a_killed_worker_journalled_comes_home_with_the_next(
     successor = make_app()
     primary.start()
     successor.test_client().get("/who")
-    wait_for(lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"', "merged")
+    wait_until(lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"', "merged")
 
 
 # -- damaged data ------------------------------------------------------------------------------------------------------
@@ -621,13 +587,13 @@ def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primar
     client: Any = app.test_client()
     client.post("/set", json={"lang": "jp"})
     replica.kill()
-    wait_for(lambda: ("replica", "read") in parts(app).health.open_stores(), "the replica is lost")
+    wait_until(lambda: ("replica", "read") in parts(app).health.open_stores(), "the replica is lost")
     digest_ = digest(client.get_cookie("session").value)
     entry = PendingWrite(
         digest=digest_, kind="a", category="translation", operation=Operation.SET, field="input_text", value=b'"x"'
     )
     parts(app).repository.journal.put([entry])
-    wait_for(lambda: parts(app).repository.journal.is_empty(), "the journal is empty")
+    wait_until(lambda: parts(app).repository.journal.is_empty(), "the journal is empty")
     assert ("replica", "read") in parts(app).health.open_stores()
     replica.start()
 
@@ -696,10 +662,10 @@ def test_a_ready_client_is_fenced_like_our_own(make_app: MakeApp, primary: Valke
     app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port))
     client: Any = app.test_client()
     client.cookie = cookie_of(client.post("/login/7"))
-    wait_for(lambda: is_leased(app, client), "a lease")
+    wait_until(lambda: is_leased(app, client), "a lease")
     with parts(app).monitor.paused():  # a first look that is late would bring it to Redis
         assert parts(app).repository.database.kill(digest(client.cookie))
         assert client.get("/who").json["user"] == "7"  # a lease: at most VERIFY_INTERVAL
     primary.kill()
     primary.start()
-    wait_for(lambda: client.get("/who").json["user"] is None, "verified after the reconnect", 20)
+    wait_until(lambda: client.get("/who").json["user"] is None, "verified after the reconnect", 20)

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from flask import Flask, abort, session
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Recorder
 from flask_langpont_session.testing import captured_events, switched_off
 
+from .behind import digest, wait_for_level
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
 from .test_csrf import browser
-from .test_outage import digest, wait_for, wait_for_level
 
 
 @pytest.fixture
@@ -328,7 +329,7 @@ def test_a_grant_that_fails_at_the_save_is_a_refused_save(on_postgres: Flask, po
     assert parts(app).recorder.counters()["grants_refused"] == 1
     assert events.GrantWasRefused() in seen
     postgres.start()
-    wait_for(lambda: client.post("/login/7").status_code == 200, "sign-in works again")
+    wait_until(lambda: client.post("/login/7").status_code == 200, "sign-in works again")
 
 
 def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:

@@ -11,6 +11,7 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.health import PRIMARY, REPLICA
@@ -20,7 +21,6 @@ from flask_langpont_session.testing import captured_events
 
 from .conftest import MakeApp, parts
 from .sentinels import SERVICE, Sentinel, Service, role, running_service
-from .test_outage import wait_for
 
 TILT = 60
 """Seconds. A sentinel that a busy machine held up does nothing for the next thirty."""
@@ -90,7 +90,7 @@ def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, serv
     replica.probe_read(timeout=1)
     assert identity(replica) == run_id(service.replica)
     assert not replica.fence.is_primary
-    wait_for(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
+    wait_until(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
 
 
 def test_sentinels_that_are_lost_are_passed_over(app: Flask, service: Service) -> None:
@@ -124,7 +124,7 @@ def test_after_the_death_of_the_primary_its_heir_is_used(app: Flask, service: Se
     browser.post("/set", json={"lang": "jp"})
     browser.post("/login/7")
     dying, heir, fence = service.primary, service.replica, primary_of(app).fence
-    wait_for(lambda: keys(heir) == keys(dying), "the replica's copy")
+    wait_until(lambda: keys(heir) == keys(dying), "the replica's copy")
     trusted, known = fence.trust_since_ms, fence.identity
     with captured_events(app) as seen:
         dying.kill()
@@ -134,7 +134,7 @@ def test_after_the_death_of_the_primary_its_heir_is_used(app: Flask, service: Se
             assert answer["user"] == "7"
             return bool(answer["level"] == 0)
 
-        wait_for(at_home, "the heir in use", TILT)
+        wait_until(at_home, "the heir in use", TILT)
     assert service.primary is heir
     assert identity(primary_of(app)) == run_id(heir)
     assert fence.identity != known
@@ -158,9 +158,9 @@ def test_a_primary_that_steps_down_is_left(app: Flask, service: Service) -> None
             client.execute_command("SENTINEL", "FAILOVER", SERVICE)
         return role(heir) == "master"
 
-    wait_for(promoted, "the promotion", TILT)
-    wait_for(lambda: role(leaving) == "slave", "the end of its reign", TILT)
-    wait_for(lambda: bool(who(browser)["level"] == 0) and identity(primary_of(app)) == run_id(heir), "the heir", TILT)
+    wait_until(promoted, "the promotion", TILT)
+    wait_until(lambda: role(leaving) == "slave", "the end of its reign", TILT)
+    wait_until(lambda: bool(who(browser)["level"] == 0) and identity(primary_of(app)) == run_id(heir), "the heir", TILT)
     service.wait_until_whole()
     assert service.primary is heir
     assert service.replica is leaving

@@ -10,10 +10,9 @@ from flask import Flask, jsonify, request, session
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
-from .behind import age_row, browser, row
+from .behind import age_row, browser, digest, row
 from .conftest import MakeApp, cookie_of, parts
 from .test_csrf import with_login_manager
-from .test_outage import digest
 
 TEXTS = {"input_text": "private", "source_lang": "jp", "usage_count": 3}
 LOOKS = {"lang": "jp", "theme": "dark"}

@@ -15,6 +15,7 @@ import redis
 from flask import Flask
 from sqlalchemy.engine import make_url
 
+from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.health import PRIMARY, READ, WRITE
@@ -27,7 +28,6 @@ from tests.faults.strange_server import StrangeServer, resp
 
 from .behind import LONG, emptied
 from .conftest import MakeApp, parts
-from .test_outage import wait_for
 from .tls import Authority, TlsFront
 
 NAME = "redis.test"
@@ -115,9 +115,9 @@ def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
     assert browser.post("/set", json={"lang": "jp"}).status_code == 200
     assert time.monotonic() - began < HANGS
     assert not resolver.answering.is_set()
-    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2", LONG)
     resolver.answering.set()
-    wait_for(lambda: level(browser) == 0, "level 0", LONG)
+    wait_until(lambda: level(browser) == 0, "level 0", LONG)
     assert set(resolver.askers) == {"langpont-session-names"}
 
 
@@ -130,7 +130,7 @@ def test_dns_that_fails_takes_no_server_with_it(by_name: Callable[..., Flask], r
     asked = len(resolver.askers)
     names = parts(app).repository.primary.names
     names._names[NAME, 6379].looked_at = float("-inf")
-    wait_for(lambda: len(resolver.askers) > asked, "another look", LONG)
+    wait_until(lambda: len(resolver.askers) > asked, "another look", LONG)
     parts(app).repository.primary.forget_connections()
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
 
@@ -139,9 +139,9 @@ def test_a_name_that_nobody_knows_is_an_outage_that_heals(by_name: Callable[...,
     """Row 34."""
     right, resolver.ports = resolver.ports, []
     browser = by_name().test_client()
-    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2", LONG)
     resolver.ports = right
-    wait_for(lambda: level(browser) == 0, "level 0", LONG)
+    wait_until(lambda: level(browser) == 0, "level 0", LONG)
 
 
 def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
@@ -169,8 +169,8 @@ def test_a_name_that_turns_to_another_server_is_followed(
     with captured_events(app) as events:
         resolver.ports = [two.port]
         one.stop()
-        wait_for(lambda: level(browser) != 0, "the loss", LONG)
-        wait_for(lambda: level(browser) == 0, "level 0", LONG)
+        wait_until(lambda: level(browser) != 0, "the loss", LONG)
+        wait_until(lambda: level(browser) == 0, "level 0", LONG)
     assert ServerChanged(PRIMARY) in events
     assert (browser.get("/who").json or {})["user"] == "7"
     one.start()
@@ -222,21 +222,21 @@ def test_a_demoted_primary_that_still_answers_is_left_by_who_only_reads(
     app = by_name(HEALTH_INTERVAL=3600)
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
-    wait_for(lambda: parts(app).monitor.has_looked, "a monitor that has looked", LONG)
+    wait_until(lambda: parts(app).monitor.has_looked, "a monitor that has looked", LONG)
     two.start()
     with following(two, one):
-        wait_for(lambda: is_in_step(two), "a replica in step", LONG)
+        wait_until(lambda: is_in_step(two), "a replica in step", LONG)
     with following(one, two), one.client() as client:
         if not resolver_is_late:
             resolver.ports = [two.port]
         client.client_kill_filter(_type="normal", skipme=True)
         asked = len(resolver.askers)
-        wait_for(lambda: browser.get("/who").status_code == 200 and len(resolver.askers) > asked, "a look-up", LONG)
+        wait_until(lambda: browser.get("/who").status_code == 200 and len(resolver.askers) > asked, "a look-up", LONG)
         resolver.ports = [two.port]
-        wait_for(lambda: browser.get("/who").status_code == 200 and leads_to(app, two), "the other server", LONG)
-        wait_for(lambda: level(browser) == 0, "level 0", LONG)
+        wait_until(lambda: browser.get("/who").status_code == 200 and leads_to(app, two), "the other server", LONG)
+        wait_until(lambda: level(browser) == 0, "level 0", LONG)
         assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
-        wait_for(lambda: not of_application(client), "connections that are closed", LONG)
+        wait_until(lambda: not of_application(client), "connections that are closed", LONG)
 
 
 def leads_to(app: Flask, server: Valkey) -> bool:
@@ -294,7 +294,7 @@ def test_tls_checks_the_name_and_not_the_address(
                 JOURNAL=str(tmp_path / f"{expected}.sqlite3"), REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1,
             )  # fmt: skip
             browser = app.test_client()
-            wait_for(lambda browser=browser, expected=expected: level(browser) == expected, str(expected), LONG)  # type: ignore[misc]
+            wait_until(lambda browser=browser, expected=expected: level(browser) == expected, str(expected), LONG)  # type: ignore[misc]
             parts(app).monitor.stop()
             for store in parts(app).repository.redis.values():
                 store.forget_connections()
@@ -328,7 +328,7 @@ def test_a_listener_that_takes_nobody_costs_a_request_no_more_than_its_budget(ma
         began = time.monotonic()
         assert browser.post("/set", json={"lang": "jp"}).status_code == 200
         assert time.monotonic() - began < HANGS
-        wait_for(lambda: level(browser) == 2, "level 2", LONG)
+        wait_until(lambda: level(browser) == 2, "level 2", LONG)
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_a_new_connection_to_a_slow_server_costs_no_more_than_the_budget(make_ap
     assert browser.post("/set", json={"lang": "jp"}).status_code == 200
     assert time.monotonic() - began < HANGS
     assert proxy.hits["delay"]
-    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2", LONG)
 
 
 def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: MakeApp) -> None:
@@ -430,12 +430,12 @@ def test_a_slow_server_is_left_alone_until_it_is_quick(make_app: MakeApp, proxy:
     app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, **patient)
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
-    wait_for(lambda: parts(app).monitor.has_looked, "a first look", LONG)
+    wait_until(lambda: parts(app).monitor.has_looked, "a first look", LONG)
     proxy.impose(delay(0.1))
-    wait_for(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2", LONG)
     assert {(PRIMARY, READ), (PRIMARY, WRITE)} <= parts(app).health.open_stores()
     proxy.heal()
-    wait_for(lambda: level(browser) == 0, "level 0", LONG)
+    wait_until(lambda: level(browser) == 0, "level 0", LONG)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -486,7 +486,9 @@ def test_connections_that_were_closed_while_they_lay_idle_fail_nobody(make_app: 
             store.connections.put_back(connection)
         with primary.client() as admin:
             admin.client_kill_filter(_type="normal", skipme=True)
-        wait_for(lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here", LONG)
+        wait_until(
+            lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here", LONG
+        )
         assert store.time_ms(timeout=LONG)
         assert (store.in_use, len(store.connections.idle)) == (0, 1)
 
@@ -499,7 +501,7 @@ def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
     resolver.ports = [url.port or 5432]
     app = make_app(DATABASE_URL=url.set(host=NAME).render_as_string(hide_password=False))
     browser = app.test_client()
-    wait_for(lambda: browser.post("/login/7").status_code == 200, "a sign-in", LONG)
+    wait_until(lambda: browser.post("/login/7").status_code == 200, "a sign-in", LONG)
     parts(app).repository.database._connections.distrust()  # the next call needs a new one
     asked = len(resolver.askers)
     resolver.answering.clear()
@@ -507,6 +509,6 @@ def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
     assert app.test_client().post("/login/8").status_code == 503
     assert time.monotonic() - began < 5 * HANGS
     resolver.answering.set()
-    wait_for(lambda: app.test_client().post("/login/8").status_code == 200, "another sign-in", LONG)
+    wait_until(lambda: app.test_client().post("/login/8").status_code == 200, "another sign-in", LONG)
     assert resolver.askers[asked:]
     assert threading.current_thread().name not in resolver.askers[asked:]

@@ -19,7 +19,7 @@ MS = 1000
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_an_older_version_is_outdated(path: Path, is_shared: bool) -> None:
     """To the millisecond; of another session or category nothing is said."""
-    versions = LatestVersions(path if is_shared else None)
+    versions = LatestVersions(path if is_shared else None, "seen")
     versions.note("d", "ui", 5 * MS)
     assert versions.is_outdated("d", "ui", 4 * MS)
     assert not versions.is_outdated("d", "ui", 5 * MS)
@@ -30,7 +30,7 @@ def test_an_older_version_is_outdated(path: Path, is_shared: bool) -> None:
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_an_answer_that_was_read_before_the_last_write_changes_nothing(path: Path, is_shared: bool) -> None:
     """Of two requests the one that has read the older version may be the later one to note what it has read."""
-    versions = LatestVersions(path if is_shared else None)
+    versions = LatestVersions(path if is_shared else None, "seen")
     versions.note("d", "ui", 5 * MS)
     versions.note("d", "ui", 4 * MS)
     assert versions.is_outdated("d", "ui", 4 * MS)
@@ -38,7 +38,7 @@ def test_an_answer_that_was_read_before_the_last_write_changes_nothing(path: Pat
 
 def test_workers_share_it(path: Path) -> None:
     """Also after one of them has let go of the file."""
-    mine, siblings = LatestVersions(path), LatestVersions(path)
+    mine, siblings = LatestVersions(path, "seen"), LatestVersions(path, "seen")
     mine.note("d", "ui", 5 * MS)
     mine.close()
     assert siblings.is_outdated("d", "ui", 4 * MS)
@@ -49,7 +49,7 @@ def test_letting_go_of_the_file_harms_no_thread_that_uses_it(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system gives the number of a closed descriptor to the next file: that must not be written to."""
-    versions, write = LatestVersions(path), os.pwrite
+    versions, write = LatestVersions(path, "seen"), os.pwrite
     others: list[int] = []
 
     def write_late(descriptor: int, content: bytes, place: int) -> int:
@@ -73,7 +73,7 @@ def test_threads_that_open_it_at_once_leave_no_descriptor_behind(path: Path, mon
         return opened[-1]
 
     monkeypatch.setattr(private_file, "open_private", open_together)
-    versions = LatestVersions(path)
+    versions = LatestVersions(path, "seen")
     threads = [threading.Thread(target=versions.note, args=("d", "ui", 5 * MS)) for _ in range(2)]
     for thread in threads:
         thread.start()
