@@ -584,7 +584,7 @@ class Session(SessionMixin):
         self._end(self._repository.settings.carry_on_sign_out)
 
     def _end(self, keeps: Collection[str]) -> None:
-        is_something_kept = bool(self._carry(keeps) or self._incomplete(keeps))
+        is_something_kept = bool(self._carry(keeps))
         was_signed_in = self._minted is not None and self._minted.kind == SIGNED_IN
         origin = self.origin
         if origin and origin.kind == SIGNED_IN:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.slow_disk import slow_disk
-from flask_langpont_session.lag import NEVER, Deadline
+from flask_langpont_session.lag import Deadline
 from flask_langpont_session.stores import group_commit, host_lock, journal_file
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.journal import Carry, Journal
@@ -353,7 +353,7 @@ def test_a_disk_that_fails_says_that_it_may_have_happened(journal: Journal, disk
 
 def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:
     """The thread that waits looks once more."""
-    task = group_commit.Task(lambda db: 7, Deadline.after(-1, NEVER), forced=True, is_entry=True)
+    task = group_commit.Task(lambda db: 7, Deadline.after(-1), forced=True, is_entry=True)
     assert task.take_up()
     task.execute(sqlite3.connect(":memory:"))
     task.finish()
