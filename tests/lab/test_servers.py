@@ -1,6 +1,8 @@
 """The servers that the lab and the tests run on: each verb, on the real programs."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,12 @@ import redis
 
 from example_app import processes
 from example_app.leftovers import remove_leftovers
+from example_app.postgres import postgres_program
 from example_app.processes import alive, wait_until
 from example_app.servers import Postgres, ServerError, Valkey
+
+DAC_OVERRIDE = 1 << 1
+"""The capability to pass over the rights of files, in /proc/PID/status."""
 
 
 @pytest.fixture
@@ -200,6 +206,30 @@ def test_postgres_lets_nobody_in_without_its_password(postgres: Postgres) -> Non
     address = f"postgresql://postgres:wrong@127.0.0.1:{postgres.port}/postgres"
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(address, connect_timeout=5)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has these rights one by one")
+def test_postgres_starts_from_a_folder_that_only_its_owner_can_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout in root's home: PostgreSQL runs as another user, who may not enter it, and reaches its programs. Of
+    all rights of root's it has that one."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    installed = Path(postgres_program("postgres")).parents[2]
+    for package in (installed, installed.with_name(f"{installed.name}.libs")):
+        shutil.copytree(package, home / package.name, ignore=shutil.ignore_patterns("pginstall", "include"))
+    monkeypatch.syspath_prepend(home)
+    with Postgres(tmp_path / "database") as server:
+        assert server.pid is not None
+        program = psutil.Process(server.pid).exe()
+        assert Path(program).is_relative_to(home)
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        with connect(server) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    rights = {name: int(value, 16) for name, value in re.findall(r"^(Cap(?:Prm|Eff)):\s*(\w+)$", status, re.MULTILINE)}
+    assert set(rights) == {"CapPrm", "CapEff"}
+    assert set(rights.values()) == {DAC_OVERRIDE if processes.is_root() else 0}
 
 
 PARENT = """
