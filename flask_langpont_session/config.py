@@ -105,7 +105,7 @@ def _topics(name: str, value: Any) -> str | None:
     if wrong:
         return f"{name}: {', '.join(wrong)}: the ARN of a standard topic, as in arn:aws:sns:REGION:ACCOUNT:NAME"
     if value and find_spec("boto3") is None:
-        return f"{name}: boto3 is not installed; pip install flask-langpont-session[aws]"
+        return f"{name}: boto3 is not installed; {aws.EXTRA}"
     return None
 
 
@@ -315,9 +315,7 @@ def load_settings(app: Flask) -> Settings:
         f"{PREFIX}{name.upper()}: there is no such setting{_did_you_mean(name, known)}"
         for name in sorted(set(given) - set(known))
     ]
-    checks = {
-        name: known[name].metadata["check"](PREFIX + name.upper(), given[name]) for name in given if name in known
-    }
+    checks = {name: _problem(known[name], given[name]) for name in given if name in known}
     wrong = {name: problem for name, problem in checks.items() if problem}
     # With defaults in place of what is wrong alone, the rest is checked too: all mistakes at once.
     right = {name: given[name] for name in checks if name not in wrong}
@@ -326,6 +324,14 @@ def load_settings(app: Flask) -> Settings:
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def _problem(setting: dataclasses.Field[Any], value: Any) -> str | None:
+    name = PREFIX + setting.name.upper()
+    if isinstance(value, str) and value in ("True", "False", "None"):
+        return f"{name}: {value!r} is a text here; in an environment variable write true, false or null, as in JSON"
+    problem: str | None = setting.metadata["check"](name, value)
+    return problem
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -345,7 +351,7 @@ def _together(settings: Settings, app: Flask, wrong: Set[str]) -> list[str]:
         problems = _table_relations(settings) + _default_problems(settings)
     if "categories" in wrong:
         problems = []  # nobody knows the table that the application means
-    problems += _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
+    problems += _secret_key_problems(app) + _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
     if "redis_url" not in wrong:
         problems += _aws_problems(settings)
     either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
@@ -495,6 +501,18 @@ def _default_problem(settings: Settings, key: Any, value: Any) -> str | None:
     if category is None:
         return "no feature of CATEGORIES claims this key"
     return "auth keys have no defaults: an identity is never invented" if category == AUTH else None
+
+
+def _secret_key_problems(app: Flask) -> list[str]:
+    """Tests may set it later; Flask itself explains its absence there."""
+    if isinstance(app.secret_key, (str, bytes, type(None))):
+        if app.secret_key or app.testing:
+            return []
+        return ["SECRET_KEY: required, it signs the cookie; python -c 'import secrets; print(secrets.token_hex())'"]
+    return [
+        f"SECRET_KEY: text or bytes, not {type(app.secret_key).__name__}; in an environment variable digits alone are "
+        f"a number, unless they are in quotation marks that are part of it"
+    ]
 
 
 def _cookie_problems(app: Flask) -> list[str]:
@@ -684,13 +702,15 @@ def _database_problems(settings: Settings) -> list[str]:
             dialect = url.get_dialect()
             dialect.import_dbapi()
         except NoSuchModuleError:
-            return [f"{label}: SQLAlchemy knows no dialect {make_url(settings.database_url).drivername!r}"]
+            name = make_url(settings.database_url).drivername
+            instead = "; write postgresql+psycopg://" if name.partition("+")[0] == "postgres" else ""
+            return [f"{label}: SQLAlchemy knows no dialect {name!r}{instead}"]
         except (ArgumentError, ValueError):
             return [f"{label}: not a database URL, for example postgresql+psycopg://user@host/db"]
         except ImportError as error:
             return [
                 f"{label}: its driver {error.name!r} is not installed; for PostgreSQL write postgresql+psycopg:// and "
-                f"pip install flask-langpont-session[postgresql]"
+                f'pip install "flask-langpont-session[postgresql]"'
             ]
         if dialect.is_async:
             return [f"{label}: {url.drivername!r} is asynchronous; use a driver that waits, for example psycopg"]
@@ -733,7 +753,7 @@ def _metrics_problems(settings: Settings) -> list[str]:
         if getattr(settings, name.lower()) is not None and "prometheus" not in settings.metrics
     ]
     missing = [
-        f"{label}: {exporter} needs {module}; pip install flask-langpont-session[{extra}]"
+        f'{label}: {exporter} needs {module}; pip install "flask-langpont-session[{extra}]"'
         for exporter, module, extra in (
             ("cloudwatch", "boto3", "aws"),
             ("prometheus", "prometheus_client", "prometheus"),

@@ -73,7 +73,7 @@ def level(*, reads: bool, writes: bool, database: bool, outage_age: float, local
 def build_behaviours(configured: Mapping[str, Mapping[int, str]]) -> tuple[Mapping[Priority, Row], list[str]]:
     """The default table with the configured cells put over it.
 
-    :param configured: priority → level → behaviour; only the cells that differ.
+    :param configured: priority → level → behaviour; only the cells that differ. A level may be a text, as JSON has it.
     :return: the table, and one sentence for every mistake.
     """
     table: dict[Priority, dict[int, Behaviour]] = {priority: dict(row) for priority, row in BEHAVIOURS.items()}
@@ -82,13 +82,17 @@ def build_behaviours(configured: Mapping[str, Mapping[int, str]]) -> tuple[Mappi
         if not isinstance(row, Mapping):
             problems.append(f"BEHAVIOURS[{priority!r}]: a mapping of level → behaviour")
             continue
-        for at_level, behaviour in row.items():
+        for named, behaviour in row.items():
+            at_level = _LEVEL_OF.get(named, named)
             problem = _cell_problem(priority, at_level, behaviour)
             if problem:
                 problems.append(problem)
             else:
                 table[Priority(priority)][at_level] = Behaviour(behaviour)
     return table, problems
+
+
+_LEVEL_OF: Mapping[object, int] = {str(level): level for level in LEVELS}
 
 
 def _cell_problem(priority: str, at_level: int, behaviour: str) -> str | None:

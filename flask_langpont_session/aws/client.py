@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-EXTRA = "pip install flask-langpont-session[aws]"
+EXTRA = 'pip install "flask-langpont-session[aws]"'
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 1.0, 1.5
 """Seconds. boto3's own defaults wait for minutes where nobody answers."""

@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if type(self).session_interface is not flask.Flask.session_interface:
             return  # the test brings an interface of its own
         self.config.update(
+            SECRET_KEY="until the test sets its own",
             LANGPONT_SESSION_REDIS_URL=os.environ["SUITE_REDIS_URL"],
             LANGPONT_SESSION_DATABASE_URL=os.environ["SUITE_DATABASE_URL"],
             LANGPONT_SESSION_COOKIE_RESEND=os.environ["SUITE_COOKIE_RESEND"],
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
             LANGPONT_SESSION_HEALTH_URL_PREFIX=None,
         )
         LangPontSession(self)
+        self.secret_key = None
         state_of(self).repository.database.create_tables()
 
     flask.Flask.__init__ = with_sessions  # type: ignore[method-assign]

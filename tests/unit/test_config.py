@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -25,6 +26,7 @@ from flask_langpont_session.policy import Behaviour
 from flask_langpont_session.stores.journal import Journal
 
 Load = Callable[..., Settings]
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 REMOTE = {"REDIS_URL": "redis://cache.internal:6379/0", "DATABASE_URL": "postgresql+psycopg://u@db.internal/app"}
 
 
@@ -34,9 +36,9 @@ def load(tmp_path: Path) -> Load:
 
     def make(*, testing: bool = True, debug: bool = False, **config: Any) -> Settings:
         app = Flask("app", instance_path=str(tmp_path / "instance"))
-        app.debug, app.testing = debug, testing
+        app.debug, app.testing, app.secret_key = debug, testing, "a key for tests"
         for key, value in config.items():
-            app.config[key if key.startswith(("SESSION_", "APPLICATION_", "PERM")) else PREFIX + key] = value
+            app.config[key if key.startswith(("SESSION_", "APPLICATION_", "PERM", "SECRET_")) else PREFIX + key] = value
         return load_settings(app)
 
     return make
@@ -219,12 +221,76 @@ def test_all_mistakes_come_in_one_error(load: Load, tmp_path: Path) -> None:
         JOURNAL=str(tmp_path / "file" / "journal"),
         DEFAULTS={"lang": object()},
         SESSION_COOKIE_NAME="__Host-session",
+        SECRET_KEY=None,
     )
     named = sorted(problem.removeprefix(PREFIX).split(":")[0] for problem in problems)
     assert named == [
         "DATABASE_TIMEOUT", "DATABASE_URL", "DEFAULTS['lang']", "GRACE", "JOURNAL", "KEY_PREFIX", "REDIS_URI",
-        "REDIS_URL", "SESSION_COOKIE_NAME", "SLOW_MS",
+        "REDIS_URL", "SECRET_KEY", "SESSION_COOKIE_NAME", "SLOW_MS",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "says"), [(None, "required"), ("", "required"), (b"", "required"), (7, "not int")])
+def test_without_a_secret_key_that_can_sign_it_does_not_start(load: Load, key: Any, says: str) -> None:
+    """In debug neither: each page that changes a session would be an error."""
+    for debug in (False, True):
+        [problem] = problems_of(load, testing=False, debug=debug, **{**REMOTE, "SECRET_KEY": key})
+        assert problem.startswith("SECRET_KEY: ") and says in problem
+    assert load(testing=False, **{**REMOTE, "SECRET_KEY": b"bytes"}).redis_url == REMOTE["REDIS_URL"]
+
+
+def test_a_test_may_set_the_secret_key_later(load: Load) -> None:
+    """Fixtures often do, and Flask explains its absence there."""
+    assert load(SECRET_KEY=None).grace == 300
+
+
+ENVIRONMENT: dict[str, tuple[str, Any]] = {
+    "REDIS_URL": ("redis://127.0.0.1:7000/1", "redis://127.0.0.1:7000/1"),
+    "REDIS_TOKEN": ('"123456"', "123456"),
+    "GRACE": ("60.5", 60.5),
+    "SINGLE_HOST": ("true", True),
+    "JOURNAL": ("null", None),
+    "METRICS": ('["prometheus"]', ["prometheus"]),
+    "DEFAULTS": ('{"lang": "jp"}', {"lang": "jp"}),
+    "FEATURE_PRIORITIES__language_preference": ("high", {"language_preference": "high"}),
+    "BEHAVIOURS": ('{"low": {"1": "local_cache_fallback"}}', {"low": {"1": "local_cache_fallback"}}),
+}
+
+
+def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ``from_prefixed_env``: JSON where it is some, else text; two underscores lead into a mapping."""
+    for name, (text, _) in ENVIRONMENT.items():
+        monkeypatch.setenv(f"FLASK_{PREFIX}{name}", text)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config.from_prefixed_env()
+    settings = load_settings(app)
+    assert {name: getattr(settings, name.partition("__")[0].lower()) for name in ENVIRONMENT} == {
+        name: value for name, (_, value) in ENVIRONMENT.items()
+    }
+    assert settings.behaviour(Priority.LOW, 1) is Behaviour.LOCAL_CACHE_FALLBACK
+
+
+def test_the_documented_environment_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line of the page, as a shell reads it."""
+    [block] = re.findall(r"```sh\n(FLASK_SECRET_KEY.+?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    variables = [word for line in block.splitlines() for word in shlex.split(line, comments=True)]
+    for name, text in (variable.split("=", 1) for variable in variables):
+        monkeypatch.setenv(name, text)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.config.from_prefixed_env()
+    settings = load_settings(app)
+    assert (settings.journal, settings.redis_token, settings.single_host) == (None, "0123456789", True)
+    assert settings.feature_priorities == {"language_preference": "high"}
+
+
+@pytest.mark.parametrize(("name", "word"), [("SINGLE_HOST", "True"), ("JOURNAL", "None"), ("REDIS_TOKEN", "None")])
+def test_a_word_of_python_in_the_environment_is_an_error_that_says_the_one_of_json(
+    load: Load, name: str, word: str
+) -> None:
+    """No journal is a file that is called None."""
+    [problem] = problems_of(load, **{name: word})
+    assert problem.startswith(PREFIX + name) and "write true, false or null" in problem
 
 
 def test_the_error_reads_as_a_list(load: Load) -> None:
@@ -278,7 +344,7 @@ def test_topics_without_boto3_are_an_error_that_names_the_extra(load: Load, monk
     """Better at start than in the first outage."""
     monkeypatch.setattr("flask_langpont_session.config.find_spec", lambda name: None)
     [problem] = problems_of(load, ALERT_TOPICS={"critical": TOPIC})
-    assert problem.endswith("pip install flask-langpont-session[aws]")
+    assert problem.endswith('pip install "flask-langpont-session[aws]"')
     assert load().alert_topics == {}
 
 
@@ -295,7 +361,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
         with monkeypatch.context() as without:
             without.setattr("flask_langpont_session.config.find_spec", lambda name: None)
             [problem] = problems_of(load, METRICS=[exporter])
-            assert problem.endswith(f"pip install flask-langpont-session[{extra}]")
+            assert problem.endswith(f'pip install "flask-langpont-session[{extra}]"')
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
@@ -621,6 +687,8 @@ def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
     ("url", "says"),
     [
         (f"nosuch://u:{SECRET}@h/db", "no dialect 'nosuch'"),
+        (f"postgres://u:{SECRET}@h/db", "write postgresql+psycopg://"),
+        (f"postgres+psycopg2://u:{SECRET}@h/db", "write postgresql+psycopg://"),
         (f"postgresql+nosuch://u:{SECRET}@h/db", "no dialect 'postgresql+nosuch'"),
         (f"mssql+pymssql://u:{SECRET}@h/db", "driver 'pymssql' is not installed"),
         (f"u:{SECRET}@h/db", "not a database URL"),
@@ -821,7 +889,7 @@ def test_elasticache_without_boto3_names_the_extra(
     monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
     [problem] = problems_of(load, testing=False, **config)
     assert problem.startswith(f"{PREFIX}{setting}: ")
-    assert problem.endswith("pip install flask-langpont-session[aws]")
+    assert problem.endswith('pip install "flask-langpont-session[aws]"')
 
 
 def test_a_group_is_never_on_this_host_alone(load: Load) -> None:
@@ -876,7 +944,6 @@ def test_cookies_that_browsers_keep_are_accepted(load: Load, config: dict[str, A
 
 # -- docs --------------------------------------------------------------------------------------------------------------
 
-DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 IN_WORDS = {"REDIS_URL", "DATABASE_URL", "JOURNAL", "CATEGORIES"}
 
 
