@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import click
-from flask import Flask
-from flask.cli import AppGroup, ScriptInfo, with_appcontext
+from flask.cli import AppGroup, with_appcontext
 
 from .build import State
 from .categories import Priority
 from .config import SEVERITIES
 from .cookies import is_digest
 from .exceptions import ConfigError, LangPontSessionError
-from .extension import state_of
+from .extension import NotSetUp, state_of
 from .health import DATABASE, PRIMARY, REPLICA
 from .policy import LEVELS
 from .records import Revoked
@@ -29,7 +28,20 @@ from .stores.journal_summary import together
 from .stores.slots import SLOTS
 from .views import SessionInfo
 
-langpont = AppGroup("langpont", help="Sessions by category: tables, stores, decisions.")
+
+class _Commands(AppGroup):
+    """What is wrong with the application is said in a line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise click.ClickException("; ".join(error.problems)) from None
+        except NotSetUp as error:
+            raise click.ClickException(str(error)) from None
+
+
+langpont = _Commands("langpont", help="Sessions by category: tables, stores, decisions.")
 
 JOURNAL = "journal"
 
@@ -176,39 +188,26 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
     click.echo(f"{done.sessions} sessions ended: {where}.")
 
 
-# Not with_appcontext: an application does not start with a journal that it cannot use, and it is this command that is
-# run then.
-@langpont.command("journal", with_appcontext=False)
+@langpont.command("journal")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.pass_context
-def journal(context: click.Context, as_json: bool) -> None:
+@with_appcontext
+def journal(as_json: bool) -> None:
     """Say what waits in this host's journal, since when, for how many sessions. Exit code 1 if it cannot be read."""
-    with _application(context) as app:
-        file = state_of(app).repository.journal
-        if file.path is None:
-            raise click.ClickException(
-                "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
-            )
-        try:
-            summary = file.summary()
-        except StoreError as error:
-            raise click.ClickException(f"{file.path} cannot be read: {error}") from None
-        if as_json:
-            click.echo(json.dumps(_summary_as_json(summary)))
-        else:
-            for line in _summary_lines(summary):
-                click.echo(line)
-            click.echo(f"{'file':20}{summary.bytes} bytes, {file.path}")
-
-
-@contextmanager
-def _application(context: click.Context) -> Iterator[Flask]:
+    file = state_of().repository.journal
+    if file.path is None:
+        raise click.ClickException(
+            "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
+        )
     try:
-        app = context.ensure_object(ScriptInfo).load_app()
-    except ConfigError as error:
-        raise click.ClickException("; ".join(error.problems)) from None
-    with app.app_context():
-        yield app
+        summary = file.summary()
+    except StoreError as error:
+        raise click.ClickException(f"{file.path} cannot be read: {error}") from None
+    if as_json:
+        click.echo(json.dumps(_summary_as_json(summary)))
+    else:
+        for line in _summary_lines(summary):
+            click.echo(line)
+        click.echo(f"{'file':20}{summary.bytes} bytes, {file.path}")
 
 
 def _all_waiting(summary: Summary) -> Waiting:

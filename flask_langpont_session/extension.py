@@ -21,7 +21,7 @@ from .build import build
 from .categories import CSRF_FEATURE
 from .config import Settings
 from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
-from .exceptions import GrantRefused
+from .exceptions import GrantRefused, LangPontSessionError
 from .metrics import Recorder, install_hooks
 from .records import Life, Revoked
 from .session import Session, SessionContext
@@ -62,6 +62,7 @@ class LangPontSession(SessionInterface):
         if state.exporting is not None:
             state.exporting.install(app)
         _listen_to_flask_login(app)
+        _offer_commands(app)
         if state.settings.health_url_prefix:
             app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)
         _advise(app)
@@ -207,16 +208,27 @@ class LangPontSession(SessionInterface):
         return health_report(state_of(app))
 
 
+class NotSetUp(LangPontSessionError, RuntimeError):
+    """The application is without the extension."""
+
+
 def state_of(app: Flask | None = None) -> State:
     """The parts of an application (of the current one by default).
 
-    :raises RuntimeError: the extension was not set up for it.
+    :raises NotSetUp: the extension was not set up for it.
     """
     try:
         state: State = (app or current_app).extensions[EXTENSION]
     except KeyError:
-        raise RuntimeError("LangPontSession is not set up for this application; call init_app(app)") from None
+        raise NotSetUp("LangPontSession is not set up for this application; call init_app(app)") from None
     return state
+
+
+def _offer_commands(app: Flask) -> None:
+    """``flask`` finds them by the entry point, as far as the application is started by it: its test runner is not."""
+    from .cli import langpont  # knows this module
+
+    app.cli.commands.setdefault("langpont", langpont)
 
 
 def _listen_to_flask_login(app: Flask) -> None:

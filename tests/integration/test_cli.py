@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import sqlalchemy
 from click.testing import Result
@@ -20,7 +21,6 @@ from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
 from example_app.web import PROJECT
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.cli import langpont
 
 from .behind import age_row, emptied, entry, row, sign_in, wait_for_level, wait_until_home, waiting
 from .conftest import MakeApp, close, parts
@@ -44,7 +44,7 @@ def bare(primary: Valkey, database_url: str, tmp_path: Path) -> Iterator[Flask]:
 
 
 def run(app: Flask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(langpont, arguments)
+    return app.test_cli_runner().invoke(args=["langpont", *arguments])
 
 
 def tables(app: Flask) -> set[str]:
@@ -141,13 +141,6 @@ def test_init_db_without_a_database_says_what_to_check(make_app: MakeApp, tmp_pa
     assert "Traceback" not in result.output
 
 
-def test_commands_without_the_extension_say_so(tmp_path: Path) -> None:
-    """An application that forgot init_app learns what is missing."""
-    result = run(Flask("app", instance_path=str(tmp_path)), "status")
-    assert result.exit_code != 0
-    assert "init_app" in str(result.exception) + result.output
-
-
 # -- explain -----------------------------------------------------------------------------------------------------------
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -182,27 +175,64 @@ def test_explain_asks_no_store(make_app: MakeApp, primary: Valkey) -> None:
         primary.start()
 
 
-def in_a_shell(folder: Path, primary: Valkey, command: str) -> subprocess.CompletedProcess[str]:
-    """``flask langpont …`` in the folder of a small application."""
-    (folder / "shop.py").write_text(
-        "from flask import Flask\n"
-        "from flask_langpont_session import LangPontSession\n"
-        f"app = Flask('shop', instance_path={str(folder)!r})\n"
-        f"app.config['LANGPONT_SESSION_REDIS_URL'] = {primary.url!r}\n"
-        "LangPontSession(app)\n"
-    )
+SHOP = """
+from flask import Flask
+from flask_langpont_session import LangPontSession
+
+app = Flask("shop", instance_path={instance!r})
+app.config.update({config!r})
+if {with_extension}:
+    LangPontSession(app)
+"""
+
+
+def flask(
+    folder: Path, *arguments: str, with_extension: bool = True, **config: Any
+) -> subprocess.CompletedProcess[str]:
+    """What ``flask ARGUMENTS`` answers in a folder with an application; `config` without the prefix."""
+    settings = {f"LANGPONT_SESSION_{key}": value for key, value in config.items()} | {"SECRET_KEY": "a key for tests"}
+    shop = SHOP.format(instance=str(folder), config=settings, with_extension=with_extension)
+    (folder / "shop.py").write_text(shop)
     return subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "shop", "langpont", command],
+        [sys.executable, "-m", "flask", "--app", "shop", *arguments],
         cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"},
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
 def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
-    """The entry point is installed: ``flask langpont`` works in any application with the extension."""
-    done = in_a_shell(tmp_path, primary, "init-db")
+    """The entry point is installed: ``flask langpont`` works in any application with the extension, and is one."""
+    done = flask(tmp_path, "langpont", "init-db", REDIS_URL=primary.url)
     assert (done.returncode, done.stdout) == (0, "The session tables are there.\n"), done.stderr
     assert (tmp_path / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
+    done = flask(tmp_path, "--help", REDIS_URL=primary.url)
+    assert re.findall(r"^  langpont\b", done.stdout, re.MULTILINE) == ["  langpont"], done.stdout
+
+
+def test_an_application_may_have_a_command_of_that_name(primary: Valkey, tmp_path: Path) -> None:
+    """What it made before is left alone."""
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config.update(SECRET_KEY="a key for tests", LANGPONT_SESSION_REDIS_URL=primary.url)
+    app.cli.command("langpont")(lambda: click.echo("its own"))
+    LangPontSession(app)
+    assert run(app).output == "its own\n"
+    close(app)
+
+
+@pytest.mark.parametrize("command", ["init-db", "status", "journal", "explain", "purge"])
+def test_an_application_without_the_extension_is_told_so_in_a_line(tmp_path: Path, command: str) -> None:
+    """No traceback; exit code 1."""
+    done = flask(tmp_path, "langpont", command, with_extension=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: LangPontSession is not set up for this application; call init_app(app)\n"
+
+
+def test_an_application_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """Every mistake of its configuration in a line, whatever command is run; exit code 1."""
+    done = flask(tmp_path, "langpont", "status", REDIS_URL="http://h", GRACE=-1)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert re.fullmatch(r"Error: LANGPONT_SESSION_GRACE: .+; LANGPONT_SESSION_REDIS_URL: .+", line)
 
 
 # -- journal -----------------------------------------------------------------------------------------------------------
@@ -279,7 +309,7 @@ def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Pat
 def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: Path, primary: Valkey) -> None:
     """It is with such a file that the command is run."""
     (tmp_path / "langpont_session_journal.sqlite3").write_bytes(b"not a database" * 100)
-    done = in_a_shell(tmp_path, primary, "journal")
+    done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith("Error: LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
