@@ -15,7 +15,7 @@ from flask import session as current_session
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
-from .blueprint import health_blueprint, health_report
+from .blueprint import add_health_pages, health_report
 from .build import State as State
 from .build import build
 from .categories import CSRF_FEATURE
@@ -64,7 +64,7 @@ class LangPontSession(SessionInterface):
         _listen_to_flask_login(app)
         _offer_commands(app)
         if state.settings.health_url_prefix:
-            app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)
+            add_health_pages(app, state)
         _advise(app)
 
     # -- Flask's contract ------------------------------------------------------------------------------------------

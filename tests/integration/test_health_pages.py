@@ -7,19 +7,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
-from flask import Flask
+from flask import Blueprint, Flask, request
 
 from example_app.processes import wait_until
 from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy import LEVELS
 from flask_langpont_session.testing import switched_off
 
 from .behind import wait_for_level
-from .conftest import MakeApp, parts
+from .conftest import MakeApp, close, parts
 from .test_csrf import at_level, browser, config_for
 
 PAGES = ("/healthz", "/healthz/live", "/healthz/ready")
@@ -300,3 +302,46 @@ def test_the_pages_need_no_secret_key(make_app: MakeApp) -> None:
     for url in PAGES:
         assert client.get(url).status_code == 200
     wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok")
+
+
+# -- beside routes of the application ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("path", ["/healthz", "/healthz/", "/healthz/live"])
+def test_a_route_of_the_application_is_served_in_place_of_ours(
+    tmp_path: Path, primary: Valkey, caplog: pytest.LogCaptureFixture, path: str, when: str
+) -> None:
+    """Whenever it was added, by the whole way that its requests take; the log says so once. Other pages stay ours."""
+    app = Flask("app", instance_path=str(tmp_path))
+    app.config.update(TESTING=True, SECRET_KEY="a key for tests", LANGPONT_SESSION_REDIS_URL=primary.url)
+    own = Blueprint("own", __name__)
+    own.before_request(lambda: ("not for you", 403) if "key" not in request.args else None)
+    own.get(path)(lambda: "its own")
+    if when == "before":
+        app.register_blueprint(own)
+    LangPontSession(app)
+    if when == "after":
+        app.register_blueprint(own)
+    client: Any = app.test_client()
+    assert [client.get(path).status_code, client.head(path).status_code] == [403, 403]
+    assert client.get(f"{path.rstrip('/')}?key=1", follow_redirects=True).text == "its own"
+    [line] = [record.getMessage() for record in caplog.records if record.name == "flask_langpont_session.blueprint"]
+    assert f"a route of its own at {path.rstrip('/')}," in line and "HEALTH_URL_PREFIX" in line
+    for page in {"/healthz", "/healthz/ready", "/healthz/live"} - {path.rstrip("/")}:
+        assert client.get(page).json["status"]
+    close(app)
+
+
+def test_another_method_of_the_application_does_not_take_ours(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A POST is its own business, at the same path too."""
+    app = make_app()
+    app.post("/healthz", endpoint="own")(lambda: "posted")
+    app.get("/<page>", endpoint="any")(lambda page: page)
+    client: Any = app.test_client()
+    assert client.post("/healthz").text == "posted"
+    assert "level" in client.get("/healthz").json
+    assert client.put("/healthz").status_code == 405
+    assert not [record for record in caplog.records if record.name == "flask_langpont_session.blueprint"]
