@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
 FLASK_SDIST := flask-3.1.3
 
 .PHONY: demo test unit check flask-suite lowest environments bench outage-report soak clean
 .DELETE_ON_ERROR:
 
-demo: $(INSTALLED)
+demo: $(DEMO)
 	@exec $(BIN)/python -m example_app.lab
 
 # Everything that CI runs, for two cores: what uses only one has others beside it. Most tests wait for servers: a third at
@@ -55,12 +56,20 @@ soak: $(INSTALLED)
 clean:
 	rm -rf $(VENV) .venv-flask .venv-lowest dist
 
-# pip >= 25.1 reads dependency groups. The constraints are the versions that were tested.
-$(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[aws,postgresql,prometheus,speed]' --group check
+# What the demo needs. pip >= 25.1 reads dependency groups. The constraints are the versions that were tested.
+$(DEMO): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	@echo "Making a Python environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@echo "Installing the demo and its servers there, 270 MB ..."
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[aws,demo,postgresql,prometheus,speed]' --group demo
+	@touch $@
+
+# What the tests and checks need besides.
+$(INSTALLED): $(DEMO)
+	@echo "Installing the tools of the tests in $(VENV), 480 MB more ..."
+	@$(BIN)/python -m pip install -c constraints.txt --group check
 	@touch $@
 
 .venv-flask/.installed: pyproject.toml constraints.txt
@@ -74,5 +83,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[postgresql,prometheus,speed]' --group test
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[demo,postgresql,prometheus,speed]' --group test
 	@touch $@

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,6 +39,7 @@ class Lab:
     :param settings: further configuration of the application, without the prefix ``FLASK_``.
     :param application: where gunicorn finds the application.
     :param aws: with metrics and alerts, and moto's server that takes them.
+    :param tell: is called with a line about each server as soon as that has started.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Lab:
         settings: Mapping[str, object] | None = None,
         application: str = APPLICATION,
         aws: bool = False,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
+        self._tell = tell
         self.folder = Path(tempfile.mkdtemp(prefix="langpont-lab-"))  # mode 0700
         self.primary = Valkey(self.folder / "primary")
         self.replica = Valkey(self.folder / "replica", replica_of=self.primary)
@@ -138,16 +141,22 @@ class Lab:
     def _start(self) -> None:
         self._running.callback(shutil.rmtree, self.folder, ignore_errors=True)  # if even the janitor cannot start
         self._running.callback(_end, _janitor(self.folder))
-        beside: list[Server] = [self.replica, self.database, *([self.aws] if self.aws else [])]
-        for server in (self.primary, *beside):
+        beside: dict[str, Server] = {"Valkey, a replica": self.replica, "PostgreSQL": self.database}
+        if self.aws:
+            beside["AWS (moto)"] = self.aws
+        for server in (self.primary, *beside.values()):
             self._running.callback(server.stop)
         self._running.callback(self._stop_hosts)
-        self.primary.start()
+        self._begin("Valkey, the primary", self.primary)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda server: server.start(), beside))
+            list(pool.map(self._begin, beside, beside.values()))
         self._create_tables()
         self._running.enter_context(_serving(ControlServer(self._socket, self)))
-        self.web.start()
+        self._begin("The application", self.web)
+
+    def _begin(self, name: str, server: Server) -> None:
+        server.start()
+        self._tell(f"{name} runs on port {server.port}")
 
     def _stop_hosts(self) -> None:
         for web in self._hosts:
@@ -224,6 +233,10 @@ def _end_with_make() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
+def _tell(line: str) -> None:
+    print(f"  {line}", flush=True)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m example_app.lab", description="The example app and its outage lab."
@@ -246,7 +259,7 @@ def main() -> None:
             signal.signal(number, _leave)
     port = options.port or (8000 if is_free(8000) else None)
     print("Starting Valkey, PostgreSQL, AWS (moto) and the application ...", flush=True)
-    with Lab(port=port, workers=options.workers, preload=options.preload, aws=True) as lab:
+    with Lab(port=port, workers=options.workers, preload=options.preload, aws=True, tell=_tell) as lab:
         users = " or ".join(f"{name} / {password}" for name, password in DEMO_PASSWORDS.items())
         print(f"\n  LangPont is at {lab.url}\n  Sign in as {users}.", flush=True)
         if lab.aws is not None:

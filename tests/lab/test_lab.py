@@ -29,6 +29,7 @@ class Running:
     process: "subprocess.Popen[str]"
     folder: Path
     url: str
+    told: list[str]
 
     def healthz(self) -> dict[str, object]:
         with urllib.request.urlopen(f"{self.url}/healthz", timeout=10) as answer:
@@ -44,9 +45,11 @@ def running_lab(tmp_path: Path, *options: str) -> Iterator[Running]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
-            url = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+            told: list[str] = []
+            while not (found := re.search(r"http://\S+", told[-1] if told else "")):
+                told.append(next(process.stdout))
             (folder,) = tmp_path.glob("langpont-lab-*")
-            yield Running(process, folder, url)
+            yield Running(process, folder, found[0], told)
         finally:
             process.kill()
 
@@ -73,6 +76,16 @@ def wait_until_gone(lab: Running, children: list[psutil.Process]) -> None:
     wait_until(lambda: not processes_of(lab.folder), "the end of all processes")
     wait_until(lambda: not lab.folder.exists(), "the end of the folder")
     wait_until(lambda: not any(process.is_running() for process in children), "the end of the children", 20)
+
+
+def test_each_server_is_told_of_when_it_has_started(tmp_path: Path) -> None:
+    """A line each, before the address of the application."""
+    with running_lab(tmp_path) as lab:
+        lines = [line.strip() for line in lab.told]
+        application = lab.url.rpartition(":")[2]
+    found = [match[1] for line in lines if (match := re.fullmatch(r"(.+) runs on port \d+", line))]
+    assert sorted(found) == ["AWS (moto)", "PostgreSQL", "The application", "Valkey, a replica", "Valkey, the primary"]
+    assert f"The application runs on port {application}" in lines
 
 
 def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:

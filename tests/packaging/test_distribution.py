@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import importlib.util
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -74,10 +78,39 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     requirements = metadata.get_all("Requires-Dist") or []
     hard = {line.split(">")[0].split("[")[0].strip() for line in requirements if "extra ==" not in line}
     assert hard == {"flask", "redis", "sqlalchemy", "msgspec", "cachetools"}
-    assert set(metadata.get_all("Provides-Extra") or []) >= {"aws", "prometheus", "postgresql", "speed"}
+    assert set(metadata.get_all("Provides-Extra") or []) >= {"aws", "demo", "prometheus", "postgresql", "speed"}
     assert metadata["Requires-Python"] == ">=3.11"
     entry_points = wheel.read(metadata_name.replace("METADATA", "entry_points.txt")).decode()
     assert "langpont=flask_langpont_session.cli:langpont" in entry_points.replace(" ", "")
+
+
+def test_the_demo_gets_what_it_imports() -> None:
+    """`make demo` installs less than `make test`: the example application imports no tool of the tests."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, groups = declared["project"], declared["dependency-groups"]
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    lines = [*project["dependencies"], *extras, *groups["demo"]]
+    demo = {re.split(r"[\[>=]", line)[0].lower().replace("_", "-") for line in lines}
+    modules = {
+        name.partition(".")[0]
+        for path in (ROOT / "example_app").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imported(node)
+    }
+    distributions = importlib.metadata.packages_distributions()
+    others = modules - set(sys.stdlib_module_names) - {"example_app", "flask_langpont_session"}
+    needed = {name for module in others for name in distributions[module]}
+    needed = {name.lower().replace("_", "-") for name in needed}
+    brought = {"botocore", "click", "werkzeug", "wtforms"}  # by those
+    assert needed - brought - demo == set()
+    assert needed & demo
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
 
 
 OPTIONAL = {
