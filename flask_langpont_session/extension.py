@@ -207,6 +207,13 @@ class LangPontSession(SessionInterface):
         """What ``/healthz`` says. Needs an application context unless `app` is given."""
         return health_report(state_of(app))
 
+    def create_tables(self, app: Flask | None = None) -> None:
+        """Create the tables that are missing in the database. Waits for it as long as it takes.
+
+        :raises LangPontSessionError: the database does not answer, or refuses.
+        """
+        state_of(app).repository.database.create_tables()
+
 
 class NotSetUp(LangPontSessionError, RuntimeError):
     """The application is without the extension."""

@@ -1,0 +1,57 @@
+"""Links and pictures: PyPI shows the README without this folder, the pages stand beside each other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from .pages import PAGES, README, ROOT
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
+SITE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Documentation"] + "/en/latest/"
+
+
+def links(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return LINK.findall(CODE.sub("", text))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads} | {""}
+
+
+def assert_is_there(target: Path, anchor: str) -> None:
+    assert target.exists(), target
+    assert anchor in anchors(target) if target.suffix == ".md" else not anchor, f"{target}#{anchor}"
+
+
+def test_the_readme_leads_to_the_site_of_the_docs() -> None:
+    """By whole addresses, of pages and pictures that are in docs/."""
+    found = links(README)
+    assert len(found) > 10
+    for link in found:
+        assert link.startswith(SITE), link
+        path, _, anchor = link.removeprefix(SITE).partition("#")
+        assert_is_there(ROOT / "docs" / (f"{path.rstrip('/')}.md" if path.endswith("/") else path), anchor)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != README], ids=lambda page: page.name)
+def test_the_pages_lead_to_each_other(page: Path) -> None:
+    """Files and headings are there."""
+    for link in links(page):
+        if not re.match(r"https?://", link):
+            path, _, anchor = link.partition("#")
+            assert_is_there((page.parent / path).resolve() if path else page, anchor)
+
+
+def test_every_pip_install_with_an_extra_is_in_quotation_marks() -> None:
+    """zsh takes brackets for a pattern."""
+    for path in [*PAGES, *(ROOT / "flask_langpont_session").rglob("*.py")]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.search(r"pip install [^\"'`]*\[", line), f"{path}: {line}"

@@ -1,0 +1,120 @@
+"""Every block of Python in README.md and docs/ runs: those of a page one after the other, in one namespace."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import create_engine
+
+from example_app.servers import Valkey
+from flask_langpont_session.config import load_settings
+from flask_langpont_session.extension import EXTENSION
+from flask_langpont_session.stores.tables import METADATA
+from tests.integration.conftest import close
+
+from .pages import PAGES, blocks_of
+
+GIVEN = """
+from flask_langpont_session import LangPontSession
+
+def charge(order):
+    "The application's own"
+
+user_id, digest = "7", "A" * 43
+"""
+"""What the pages speak of without saying where it is from; and `app`."""
+
+ENVIRONMENT = {"ENVIRONMENT": "production", "AWS_DEFAULT_REGION": "ap-northeast-1"}
+
+MOST_NOT_RUN = 3
+
+WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("primary")) as server:
+        yield server
+
+
+@pytest.fixture
+def app(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    """An application that is configured, has tables and no extension yet."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    app = Flask("app", instance_path=str(tmp_path))
+    url = f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
+    METADATA.create_all(engine := create_engine(url))
+    engine.dispose()
+    app.config.update(TESTING=True, SECRET_KEY="a key of 32 bytes or more, for tests")
+    app.config.update(LANGPONT_SESSION_REDIS_URL=valkey.url, LANGPONT_SESSION_DATABASE_URL=url)
+    app.config["LANGPONT_SESSION_SINGLE_HOST"] = True  # with an ElastiCache of the page, too
+    yield app
+    if EXTENSION in app.extensions:
+        close(app)
+
+
+def run(page: Path, app: Flask) -> dict[str, Any]:
+    """What is in the namespace after the page was followed."""
+    namespace: dict[str, Any] = {"__name__": "page", "app": app}
+    exec(GIVEN, namespace)
+    with app.app_context():
+        for block in blocks_of(page):
+            code = compile(block.code, str(page), "exec")
+            if block.reason is None:
+                exec(code, namespace)
+                assert unknown_names(code, namespace) == set(), f"{page}:{block.line}"
+    return namespace
+
+
+def unknown_names(code: CodeType, namespace: dict[str, Any]) -> set[str]:
+    """Global names that functions of a block would not find when they are called."""
+    wanted = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    known = {*namespace, *dir(builtins), *code.co_names} if code.co_name == "<module>" else {*namespace, *dir(builtins)}
+    return (wanted - known).union(*(unknown_names(nested, namespace) for nested in inner))
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
+def test_the_page_can_be_followed(page: Path, app: Flask) -> None:
+    """No block fails, no function of one misses a name, and the configuration that comes of them is accepted."""
+    run(page, app)
+    if EXTENSION not in app.extensions:
+        load_settings(app)
+
+
+def test_the_test_of_the_docs_passes(app: Flask) -> None:
+    """The one that the page on Flask recommends, with the application that it is about."""
+    namespace = run(WITH_BLOCKS[[page.name for page in WITH_BLOCKS].index("flask.md")], app)
+    app.get("/profile")(lambda: str(namespace["session"].get("lang")))
+    namespace["test_profile_without_redis"](app, app.test_client())
+
+
+def test_few_blocks_are_not_run() -> None:
+    """Each says why."""
+    skipped = [block for page in PAGES for block in blocks_of(page) if block.reason is not None]
+    assert len(skipped) <= MOST_NOT_RUN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_found(page: Path) -> None:
+    """A fence that is indented or has attributes would not be run."""
+    assert len(blocks_of(page)) == page.read_text(encoding="utf-8").count("```py")
+
+
+def test_a_block_that_cannot_run_is_told_from_one_that_can(tmp_path: Path) -> None:
+    """Nor does a name that no function of the page would find pass."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A\n\n<!-- not run: no such thing here -->\n```python\nimport nothing\n```\n\n```python\nx = 1\n```\n"
+    )
+    assert [(block.line, block.reason) for block in blocks_of(page)] == [(5, "no such thing here"), (9, None)]
+    code = compile("import os\ndef view():\n    return os.name, nowhere\n", "page", "exec")
+    assert unknown_names(code, {"os": 1}) == {"nowhere"}
