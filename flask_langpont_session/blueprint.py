@@ -6,13 +6,11 @@ once. ``?fail_at=4`` (or HEALTH_FAIL_LEVEL) makes it 503 from that level on, for
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response, jsonify, request
-from werkzeug.routing import Rule
+from flask import Blueprint, Response, jsonify, request
 
 from .health import DATABASE, READ, WRITE
 from .lag import PROCESS
@@ -20,8 +18,6 @@ from .policy import LEVELS
 
 if TYPE_CHECKING:
     from .build import State
-
-log = logging.getLogger(__name__)
 
 _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 
@@ -59,55 +55,8 @@ def health_report(state: State) -> dict[str, Any]:
     }
 
 
-def add_health_pages(app: Flask, state: State) -> None:
-    """Mount the pages at HEALTH_URL_PREFIX, where the application has no routes of its own, nor adds some later."""
-    rule_class = app.url_rule_class
-    app.url_rule_class = _YieldingRule
-    try:
-        app.register_blueprint(_health_blueprint(state), url_prefix=state.settings.health_url_prefix)
-    finally:
-        app.url_rule_class = rule_class
-    for rule in app.url_map.iter_rules():
-        if isinstance(rule, _YieldingRule):
-            rule.yielded()  # what is there already comes first, and ours would never be asked
-
-
-class _YieldingRule(Rule):
-    """Matches no method for which the application has a route at this path. Werkzeug would take the first of two."""
-
-    _offered: set[str] | None = None
-    _is_told = False
-
-    @property
-    def methods(self) -> set[str] | None:
-        if self.map is None or self._offered is None:  # not in a map yet
-            return self._offered
-        return self._offered - self.yielded()
-
-    @methods.setter
-    def methods(self, offered: set[str] | None) -> None:
-        self._offered = offered
-
-    def yielded(self) -> set[str]:
-        """What the application has routes for, at this path. If that is more than OPTIONS, the log says so, once."""
-        offered = self._offered or set()
-        routes = [rule for rule in self.map.iter_rules() if self._is_at(rule)]
-        taken = offered & set().union(*(rule.methods or offered for rule in routes))
-        if taken - {"OPTIONS"} and not self._is_told:
-            self._is_told = True
-            log.warning(
-                "the application has a route of its own at %s, which is served in place of the session's health page; "
-                "set LANGPONT_SESSION_HEALTH_URL_PREFIX to another path, or to None",
-                self.rule,
-            )
-        return taken
-
-    def _is_at(self, rule: Rule) -> bool:
-        here, there = ((r.rule.rstrip("/"), r.subdomain, r.host) for r in (self, rule))
-        return here == there and not (isinstance(rule, _YieldingRule) or rule.build_only or rule.websocket)
-
-
-def _health_blueprint(state: State) -> Blueprint:
+def health_blueprint(state: State) -> Blueprint:
+    """The pages; mounted at HEALTH_URL_PREFIX."""
     pages = Blueprint("langpont_session_health", __name__)
 
     @pages.get("", strict_slashes=False)

@@ -15,7 +15,7 @@ from flask import session as current_session
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
-from .blueprint import add_health_pages, health_report
+from .blueprint import health_blueprint, health_report
 from .build import State as State
 from .build import build
 from .categories import CSRF_FEATURE
@@ -24,6 +24,7 @@ from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
 from .exceptions import GrantRefused, LangPontSessionError
 from .metrics import Recorder, install_hooks
 from .records import Life, Revoked
+from .routes import yielding
 from .session import Session, SessionContext
 from .views import SessionInfo
 
@@ -64,7 +65,8 @@ class LangPontSession(SessionInterface):
         _listen_to_flask_login(app)
         _offer_commands(app)
         if state.settings.health_url_prefix:
-            add_health_pages(app, state)
+            with yielding(app):
+                app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)
         _advise(app)
 
     # -- Flask's contract ------------------------------------------------------------------------------------------
