@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from blinker import Signal
@@ -57,7 +60,7 @@ MakeFence = Callable[[str], Fence]
 
 @dataclass(frozen=True)
 class State:
-    """The parts of one application."""
+    """The parts of one application. None of them holds the application: it is gone with the last reference to it."""
 
     settings: Settings
     repository: SessionRepository
@@ -69,8 +72,8 @@ class State:
 
     def close(self) -> None:
         """End the threads that run beside the requests, after they have published and told what is left, and let go of
-        connections and files. For tests and for who ends an application before its process: that ends well by itself.
-        A later request would begin with connections anew, but without these threads.
+        connections and files. May be called again. A process that ends, and an application that is dropped, do it by
+        themselves. A later request would begin with connections anew, but without these threads.
         """
         if self.exporting is not None:
             self.exporting.stop()
@@ -81,6 +84,17 @@ class State:
         self.repository.journal.close()
         for store in self.repository.redis.values():
             store.forget_connections()
+
+
+def close_with(app: Flask, state: State) -> None:
+    """Have the parts closed when the application is gone; at the end of the process each does that by itself."""
+    weakref.finalize(app, _close_beside, state).atexit = False
+
+
+def _close_beside(state: State) -> None:
+    """In a thread of its own: closing waits, and the last reference goes in any thread, which may hold any lock."""
+    with suppress(RuntimeError):  # no thread is to be had: the process is ending
+        Thread(target=state.close, name="langpont-session-close", daemon=True).start()
 
 
 def build(app: Flask) -> State:
@@ -212,8 +226,13 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
 
 
 def _emitter(app: Flask, recorder: Recorder) -> Emit:
+    sender = weakref.ref(app)
+
     def emit(signal: Signal, event: object) -> None:
         recorder.count(type(event).__name__)
+        app = sender()
+        if app is None:
+            return
         for receiver in signal.receivers_for(app):
             try:
                 receiver(app, event=event)

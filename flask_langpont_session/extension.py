@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, current_app, g, has_app_context, has_request_context
 from flask import session as current_session
@@ -17,7 +18,7 @@ from flask.wrappers import Request, Response
 
 from .blueprint import health_blueprint, health_report
 from .build import State as State
-from .build import build
+from .build import build, close_with
 from .categories import CSRF_FEATURE
 from .config import Settings
 from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
@@ -58,6 +59,7 @@ class LangPontSession(SessionInterface):
         state = build(app)
         app.extensions[EXTENSION] = state
         app.extensions[CONTEXT] = _context(app, state)
+        close_with(app, state)
         app.session_interface = self
         install_hooks(app, state.recorder)
         if state.exporting is not None:
@@ -216,6 +218,14 @@ class LangPontSession(SessionInterface):
         """
         state_of(app).repository.database.create_tables()
 
+    def close(self, app: Flask | None = None) -> None:
+        """End an application before its process: publish and tell what is left, end the threads that run beside its
+        requests, let go of connections and files. Waits for that, some seconds at most. May be called again.
+
+        Nobody has to: it happens by itself when the application is dropped, and when the process ends.
+        """
+        state_of(app).close()
+
 
 class NotSetUp(LangPontSessionError, RuntimeError):
     """The application is without the extension."""
@@ -248,12 +258,13 @@ def _listen_to_flask_login(app: Flask) -> None:
     except ImportError:
         return
 
-    def logged_out(sender: Flask, **_: Any) -> None:
-        session = current_session._get_current_object()  # type: ignore[attr-defined]
-        if isinstance(session, Session) and session.is_in_doubt:
-            session.sign_out()
+    user_logged_out.connect(_logged_out, app)
 
-    user_logged_out.connect(logged_out, app, weak=False)
+
+def _logged_out(sender: Flask, **_: Any) -> None:
+    session = current_session._get_current_object()  # type: ignore[attr-defined]
+    if isinstance(session, Session) and session.is_in_doubt:
+        session.sign_out()
 
 
 def _vary_on_cookie(response: Response) -> None:
@@ -310,10 +321,11 @@ def _life(app: Flask, settings: Settings, permanent: bool) -> Life:
 
 def _context(app: Flask, state: State) -> SessionContext:
     """Made once: Flask's keys are read when these are called, not now."""
+    its = cast(Flask, weakref.proxy(app))  # the application holds these: they must not hold it
     return SessionContext(
         state.repository,
-        lambda kind, permanent: _signer(app).mint(kind, permanent=permanent, now=time.time()),
-        lambda permanent: _life(app, state.settings, permanent),
+        lambda kind, permanent: _signer(its).mint(kind, permanent=permanent, now=time.time()),
+        lambda permanent: _life(its, state.settings, permanent),
         lambda: _forget_csrf(state.settings),
     )
 

@@ -142,10 +142,10 @@ class Monitor:
         self._began = self._clock()
 
     def ensure_started(self) -> None:
-        """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
+        """Start the thread in this process unless it runs, or was stopped. Costs an attribute look-up when it runs."""
         if self._thread is None:
             with self._lock:
-                if self._thread is None:
+                if self._thread is None and not self._stopping:
                     self._start()
 
     def _start(self) -> None:

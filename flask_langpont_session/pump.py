@@ -45,10 +45,10 @@ class Pump:
         self._thread: threading.Thread | None = None
 
     def ensure_started(self) -> None:
-        """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
+        """Start the thread in this process unless it runs, or was ended. Costs an attribute look-up when it runs."""
         if self._thread is None:
             with self._lock:
-                if self._thread is None:
+                if self._thread is None and not self.is_ending:
                     self._start()
 
     def _start(self) -> None:

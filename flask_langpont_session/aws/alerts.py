@@ -243,7 +243,7 @@ class Alerts:
 
 
 def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts:
-    """Make alerts and connect them to the signals of `app`. Starts no thread."""
+    """Make alerts and connect them to the signals of `app`, for as long as somebody holds them. Starts no thread."""
     client.load()
     alerts = Alerts(
         Conditions(health, recorder, time.monotonic),
@@ -257,9 +257,9 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -
         tick=TICK,
     )
     for signal in WITHOUT_STATE:
-        signal.connect(alerts.happened, app, weak=False)
+        signal.connect(alerts.happened, app)
     # A worker without events of its own has a look too: another one that saw something may have died.
-    request_started.connect(alerts.ensure_started, app, weak=False)
+    request_started.connect(alerts.ensure_started, app)
     return alerts
 
 

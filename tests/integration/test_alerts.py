@@ -413,7 +413,8 @@ from flask_langpont_session.events import DataLost
 from flask_langpont_session.extension import state_of
 from tests.integration.alerts_site import create_app
 
-alerts = state_of(create_app()).alerts
+app = create_app()
+alerts = state_of(app).alerts
 alerts.happened(None, event=DataLost("primary"))
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from flask_langpont_session.stores.base import ErrorClass, StoreError
 
 
 @pytest.fixture
-def monitor(tmp_path: Any) -> Monitor:
+def monitor(tmp_path: Any) -> Iterator[Monitor]:
     """One that is driven by hand, on a fake Redis; how long its probes take is said by the test."""
     import fakeredis
 
@@ -31,7 +31,8 @@ def monitor(tmp_path: Any) -> Monitor:
     state_of(app).repository.database.create_tables()
     monitor = state_of(app).monitor
     monitor._lag = Lag()  # which rests: this process is on time
-    return monitor
+    yield monitor
+    state_of(app).close()
 
 
 def probing(monitor: Monitor, *seconds: float | StoreError) -> Callable[..., float]:

@@ -1,0 +1,214 @@
+"""An application that is dropped leaves nothing behind: no thread, no open file, and not itself."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from example_app.processes import free_port, wait_until
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.extension import state_of
+from tests.unit.test_forks import in_child
+
+from .conftest import PATIENT, SLOW_MS, add_views
+
+
+MANY = 60
+PATIENCE = 60.0
+ONE_PER_PROCESS = {"langpont-session-lag"}
+
+Make = Callable[..., Flask]
+
+
+@pytest.fixture
+def make(primary: Valkey, tmp_path: Path) -> Make:
+    """Makes applications that nothing else holds; `config` without the prefix."""
+
+    def make(**config: Any) -> Flask:
+        app = Flask("app", instance_path=str(tmp_path))
+        app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
+        settings = {
+            "REDIS_URL": primary.url,
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.sqlite3'}",
+            "JOURNAL": str(tmp_path / "journal.sqlite3"),
+            "SLOW_MS": SLOW_MS,
+            **PATIENT,
+            **config,
+        }
+        app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
+        LangPontSession(app)
+        return app
+
+    return make
+
+
+def threads() -> set[threading.Thread]:
+    """Of this package, but for the one that all applications of a process share."""
+    started = {thread for thread in threading.enumerate() if thread.name.startswith("langpont")}
+    return {thread for thread in started if thread.name not in ONE_PER_PROCESS}
+
+
+def files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def use(app: Flask) -> None:
+    """All that makes connections: a sign-in, what a journal keeps, another page."""
+    state_of(app).repository.database.create_tables()
+    add_views(app)
+    client = app.test_client()
+    assert client.post("/login/7").status_code == 200
+    assert client.post("/set", json={"lang": "jp"}).status_code == 200
+    assert state_of(app).repository.journal.is_empty()
+    assert client.get("/who").json["user"] == "7"  # type: ignore[index]
+
+
+def leave_nothing(use_and_drop: Callable[[], weakref.ref[Flask]], number: int) -> None:
+    """Of so many applications neither they nor a thread nor an open file is left."""
+    others = threads()
+    use_and_drop()  # what a process keeps once is there from here on
+    gc.collect()
+    wait_until(lambda: threads() <= others, "the threads of the first one ended", PATIENCE)
+    gc.collect()
+    before = files()
+    dropped = [use_and_drop() for _ in range(number)]
+    gc.collect()
+    assert not [app for app in dropped if app() is not None]
+    wait_until(lambda: threads() <= others, "all threads ended", PATIENCE)
+    gc.collect()
+    wait_until(lambda: files() <= before, "all files closed", PATIENCE)
+
+
+def used_and_dropped(make: Make, *, closed: bool, **config: Any) -> weakref.ref[Flask]:
+    app = make(**config)
+    use(app)
+    if closed:
+        interface = app.session_interface
+        assert isinstance(interface, LangPontSession)
+        interface.close(app)
+    return weakref.ref(app)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+@pytest.mark.parametrize("closed", [False, True], ids=["dropped", "closed"])
+def test_sixty_applications_leave_nothing_behind(make: Make, closed: bool) -> None:
+    """As a test suite with an application factory makes them, which is through with open files at 1,024."""
+    leave_nothing(lambda: used_and_dropped(make, closed=closed), MANY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_exporters_and_alerts_end_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an AWS that is not there."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+    busy = {
+        "METRICS": ["cloudwatch", "prometheus"],
+        "METRICS_REGISTRY": CollectorRegistry(),
+        "ALERT_TOPICS": {"critical": "arn:aws:sns:ap-northeast-1:123456789012:alerts"},
+    }
+    leave_nothing(lambda: used_and_dropped(make, closed=False, **busy), 3)
+
+
+def test_no_cycle_keeps_an_application(make: Make) -> None:
+    """As of a plain Flask: it is gone with the last reference to it, and does not wait for the garbage collector."""
+    app = make()
+    gone = weakref.ref(app)
+    gc.collect()
+    gc.disable()
+    try:
+        del app
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_an_application_that_is_closed_before_its_first_request_starts_nothing(make: Make) -> None:
+    """Not later either."""
+    others = threads()
+    app = make()
+    langpont = app.session_interface
+    assert isinstance(langpont, LangPontSession)
+    langpont.close(app)
+    use(app)
+    assert {thread.name for thread in threads() - others} <= {"langpont-database", "langpont-session-journal"}
+    langpont.close(app)
+
+
+def test_a_closed_application_may_be_closed_again_and_asked(make: Make) -> None:
+    """Connections come back with the next request, and go with the application."""
+    others = threads()
+    app = make()
+    use(app)
+    langpont = app.session_interface
+    assert isinstance(langpont, LangPontSession)
+    with app.app_context():
+        langpont.close()
+    langpont.close(app)
+    assert app.test_client().post("/login/8").status_code == 200
+    del app
+    gc.collect()
+    wait_until(lambda: threads() <= others, "all threads ended", PATIENCE)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_drops_its_own(make: Make) -> None:
+    """As a worker of gunicorn with preload: the parent's connections, threads and files are none of its business."""
+    held = [make()]
+    use(held[0])
+    client = held[0].test_client()
+    assert client.post("/login/8").status_code == 200
+
+    def dropped() -> bool:
+        assert client.get("/who").json == {"user": "8", "level": 0, "lang": None}
+        gone = weakref.ref(held[0])
+        held.clear()
+        client.application = None  # type: ignore[assignment]
+        gc.collect()
+        wait_until(lambda: not threads(), "all threads of the child ended", PATIENCE)
+        return gone() is None
+
+    assert in_child(dropped)
+    assert client.get("/who").json == {"user": "8", "level": 0, "lang": None}
+    assert client.post("/set", json={"lang": "en"}).status_code == 200
+    state_of(held[0]).close()
+
+
+PROGRAM = """
+import gc, sys
+from flask import Flask, session
+from flask_langpont_session import LangPontSession
+
+app = Flask("app", instance_path=sys.argv[2])
+app.config.update(SECRET_KEY="x" * 40, TESTING=True, LANGPONT_SESSION_REDIS_URL=sys.argv[1])
+langpont = LangPontSession(app)
+app.add_url_rule("/", view_func=lambda: session.setdefault("lang", "jp"))
+assert app.test_client().get("/").text == "jp"
+if sys.argv[3] == "closed":
+    langpont.close(app)
+if sys.argv[3] != "held":
+    del app
+    gc.collect()
+"""
+
+
+@pytest.mark.parametrize("end", ["held", "dropped", "closed"])
+def test_a_process_may_end_at_once(primary: Valkey, tmp_path: Path, end: str) -> None:
+    """With nothing to say about it, whatever is still being closed."""
+    command = [sys.executable, "-X", "dev", "-c", PROGRAM, primary.url, str(tmp_path), end]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [line for line in done.stderr.splitlines() if "no table" not in line] == []
