@@ -1,5 +1,7 @@
 """``/healthz``, ``/healthz/live``, ``/healthz/ready``: quick, without I/O, without ids, hosts, versions or error texts.
 
+"Ready" is every process but one whose database has no tables yet.
+
 200 at every level: all hosts share the stores, and a 503 would take every one of them out of the load balancer at
 once. ``?fail_at=4`` (or HEALTH_FAIL_LEVEL) makes it 503 from that level on, for monitors that only read the status.
 """
@@ -15,9 +17,13 @@ from flask import Blueprint, Response, jsonify, request
 from .health import DATABASE, READ, WRITE
 from .lag import PROCESS
 from .policy import LEVELS
+from .stores.base import ErrorClass, words_of
 
 if TYPE_CHECKING:
     from .build import State
+
+_FIRST_LOOK = 1.0
+"""Seconds that the first question whether a process is ready waits, at most, for its first look at the stores."""
 
 _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 
@@ -34,6 +40,7 @@ def health_report(state: State) -> dict[str, Any]:
         "level_name": LEVELS[level],
         "since": datetime.fromtimestamp(state.health.since, UTC).isoformat(timespec="seconds"),
         "logins": view.can(DATABASE, WRITE),
+        "database": "ok" if (cause := health.cause(DATABASE)) is None else words_of(cause),
         "process_lag_ms": round(PROCESS.longest * 1000),
         "categories": {
             name: {f.name: state.settings.behaviour(f.priority, level) for f in state.settings.table.features_in(name)}
@@ -53,6 +60,12 @@ def health_report(state: State) -> dict[str, Any]:
             "oldest_seconds": waiting.oldest_seconds(time.time()) if waiting else None,
         },
     }
+
+
+def is_set_up(state: State) -> bool:
+    """False: the database says that it has no tables, and they never were there as far as this process knows. Nobody
+    could sign in: the deployment is not finished. What comes later is an outage, which all hosts have at once."""
+    return state.repository.database.had_tables or state.health.cause(DATABASE) is not ErrorClass.NO_TABLES
 
 
 def health_blueprint(state: State) -> Blueprint:
@@ -76,7 +89,12 @@ def health_blueprint(state: State) -> Blueprint:
     @pages.get("/ready")
     def ready() -> Response:
         state.monitor.ensure_started()
-        return _uncached(jsonify(status="ok"))
+        state.monitor.wait_for_first_look(_FIRST_LOOK)
+        if is_set_up(state):
+            return _uncached(jsonify(status="ok"))
+        response = _uncached(jsonify(status=words_of(ErrorClass.NO_TABLES)))
+        response.status_code = 503
+        return response
 
     return pages
 

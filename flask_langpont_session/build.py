@@ -26,14 +26,14 @@ from redis.retry import Retry
 from . import events
 from .aws.cloud import Cloud, cloud_of
 from .config import Settings, load_settings
-from .exceptions import ConfigError
+from .exceptions import ConfigError, GrantRefused
 from .health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
 from .host_memory import HostMemory
 from .metrics import Recorder, count_level
 from .monitor import Monitor
 from .repository import SessionRepository
 from .stores import cluster, connections, sentinel
-from .stores.base import StoreError, role_of, shard_of
+from .stores.base import ErrorClass, StoreError, role_of, shard_of, words_of
 from .stores.cluster import ClusterStore, Redis, ShardStore
 from .stores.connections import Pool
 from .stores.database import Database, make_engine
@@ -139,6 +139,7 @@ def build(app: Flask) -> State:
         attend=lambda lost: _attend(lost, redis, cloud, directory),
     )
     monitors.append(monitor)
+    repository.make_refusal = _refusals(app, health)
     local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
     return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting)
@@ -223,6 +224,22 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
     from .aws.alerts import attach  # not paid for by who has no topics
 
     return attach(app, settings, health, recorder)
+
+
+def _refusals(app: Flask, health: Health) -> Callable[[], GrantRefused]:
+    """Makes the 503 of a sign-in; in debug it says to the developer what is wrong."""
+    its = weakref.ref(app)
+
+    def refusal() -> GrantRefused:
+        refused, app, cause = GrantRefused(), its(), health.cause(DATABASE)
+        if app is not None and app.debug and cause is not None:
+            command = "init-db" if cause is ErrorClass.NO_TABLES else "status"
+            refused.description += (
+                f" In debug: the session database: {words_of(cause)}; run `flask langpont {command}`."
+            )
+        return refused
+
+    return refusal
 
 
 def _emitter(app: Flask, recorder: Recorder) -> Emit:
@@ -448,7 +465,23 @@ def _database(app: Flask, settings: Settings) -> Database:
         if url.startswith("sqlite"):
             Path(app.instance_path).mkdir(parents=True, exist_ok=True)
         engine = make_engine(url, settings.database_timeout)
-    return Database(engine, timeout=settings.database_timeout, concurrency=settings.database_concurrency)
+    return Database(
+        engine,
+        timeout=settings.database_timeout,
+        concurrency=settings.database_concurrency,
+        makes_tables=_makes_tables(app, settings),
+    )
+
+
+def _makes_tables(app: Flask, settings: Settings) -> Callable[[], bool]:
+    """Where nobody has to be asked: in debug (which ``app.run`` turns on later), in testing, in a file of our own."""
+    its = weakref.ref(app)
+
+    def makes_tables() -> bool:
+        app = its()
+        return settings.database_is_default or (app is not None and (app.debug or app.testing))
+
+    return makes_tables
 
 
 _REMEDY = "name a file this process may write, or set None to go without (the docs say what is lost then)"

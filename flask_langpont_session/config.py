@@ -291,6 +291,7 @@ class Settings:
     alert_runbook: str = _setting("docs/operations.md", _text)
 
     # What follows is made of the settings above.
+    database_is_default: bool = field(init=False, default=False)
     table: CategoryTable = field(init=False)
     behaviour_table: Mapping[Priority, Row] = field(init=False)
     user_key_patterns: KeyPatterns = field(init=False)
@@ -320,6 +321,7 @@ def load_settings(app: Flask) -> Settings:
     # With defaults in place of what is wrong alone, the rest is checked too: all mistakes at once.
     right = {name: given[name] for name in checks if name not in wrong}
     settings = Settings(**_with_places(right, app))
+    _derived(settings, database_is_default=settings.database_url != right.get("database_url"))
     problems = [*unknown, *wrong.values(), *_together(settings, app, wrong.keys())]
     if problems:
         raise ConfigError(problems)
@@ -405,9 +407,14 @@ def _derive(settings: Settings) -> list[str]:
         "life": Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
         "lease_terms": LeaseTerms(int(settings.verify_interval * 1000), int(settings.grace * 1000)),
     }
-    for name, value in derived.items():
-        object.__setattr__(settings, name, value)  # fields made of fields of a frozen dataclass
+    _derived(settings, **derived)
     return problems + [PREFIX + problem for problem in table_problems + behaviour_problems]
+
+
+def _derived(settings: Settings, **values: Any) -> None:
+    """Fill in fields that are made of fields of a frozen dataclass."""
+    for name, value in values.items():
+        object.__setattr__(settings, name, value)
 
 
 def _relations(settings: Settings, wrong: Set[str]) -> list[str]:

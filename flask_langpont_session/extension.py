@@ -27,6 +27,7 @@ from .metrics import Recorder, install_hooks
 from .records import Life, Revoked
 from .routes import yielding
 from .session import Session, SessionContext
+from .stores.tables import METADATA
 from .views import SessionInfo
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ class LangPontSession(SessionInterface):
 
     or ``LangPontSession().init_app(app)``, which sets the interface itself. Several applications may use one object.
     """
+
+    metadata = METADATA
+    """The tables in the database, for an application that keeps them in its own chain of migrations."""
 
     def __init__(self, app: Flask | None = None) -> None:
         if app is not None:

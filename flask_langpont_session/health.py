@@ -26,7 +26,7 @@ Endpoint = tuple[str, str]
 ONLY = ""
 """The shard of a single primary; of a cluster whose shards are not known yet, or the slots of it that have no shard."""
 
-_AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED})
+_AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +208,12 @@ class Health:
     def lost_share(self) -> float:
         """The share of all sessions (0–1) that lies on those."""
         return sum(map(self._share, self.lost_shards))
+
+    def cause(self, store: str) -> ErrorClass | None:
+        """Why requests do not use a store, in one direction at least; None: they do, in both."""
+        breakers = (self.breakers.get((store, way)) for way in (READ, WRITE))
+        causes = (ErrorClass.__members__.get(breaker.cause) for breaker in breakers if breaker is not None)
+        return next((cause for cause in causes if cause is not None), None)
 
     def is_whole(self, store: str) -> bool:
         """Whether requests use a store, in both directions."""

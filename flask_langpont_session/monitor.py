@@ -119,6 +119,7 @@ class Monitor:
         self._canary_key = f"{self._repository.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._ticking = threading.RLock()
         self._wake = threading.Event()
+        self._first_look = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._suspects: set[str] = set()
@@ -161,6 +162,10 @@ class Monitor:
     def has_looked(self) -> bool:
         """Whether this process has looked at every store once: before that it is not known that all is well."""
         return self._rounds > 0
+
+    def wait_for_first_look(self, seconds: float) -> None:
+        """Wait until then, or until so much time has passed."""
+        self._first_look.wait(seconds)
 
     def stop(self) -> None:
         """End the thread and that of the replay, and wait for them. For tests and orderly exits; they are daemons."""
@@ -218,6 +223,7 @@ class Monitor:
         with self._ticking:
             self._watch()
             self._rounds += 1
+            self._first_look.set()
 
     def _watch(self) -> None:
         self._repository.database.end_overdue()

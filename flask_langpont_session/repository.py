@@ -142,6 +142,7 @@ class SessionRepository:
         self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
         self._noted: set[str] = set()
         self._in_use = in_use
+        self.make_refusal: Callable[[], GrantRefused] = GrantRefused
 
     def begin(self, budget: float | None = None, digest: str | None = None) -> Walk:
         """Start one request's walk through the stores.
@@ -466,7 +467,7 @@ class SessionRepository:
         """The answer to a grant that nobody can decide about, counted."""
         self.recorder.count("grants_refused")
         self.emit(events.grant_refused, events.GrantWasRefused())
-        return GrantRefused()
+        return self.make_refusal()
 
     def _save_auth(self, plan: Plan, walk: Walk) -> AuthRow | None:
         """Update the SQL row of a session that lives. Returns the new row; None: there is nothing to push."""

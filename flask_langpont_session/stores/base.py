@@ -40,21 +40,33 @@ class Wait(float):
 
 
 class ErrorClass(StrEnum):
-    """What kind of failure it was. Only the first four say anything about the health of a store."""
+    """What kind of failure it was. Only the first five say anything about the health of a store."""
 
     UNREACHABLE = "U"
     BUSY = "B"
     WRITE_REFUSED = "W"
     IDENTITY_REFUSED = "A"
+    NO_TABLES = "N"
     TOPOLOGY = "T"
     DATA = "D"
     LOCAL = "L"
 
 
 HEALTH_CLASSES = frozenset(
-    {ErrorClass.UNREACHABLE, ErrorClass.BUSY, ErrorClass.WRITE_REFUSED, ErrorClass.IDENTITY_REFUSED}
+    {
+        ErrorClass.UNREACHABLE,
+        ErrorClass.BUSY,
+        ErrorClass.WRITE_REFUSED,
+        ErrorClass.IDENTITY_REFUSED,
+        ErrorClass.NO_TABLES,
+    }
 )
 """The classes that feed a breaker. One user's data (D), our own limits (L) and resharding (T) never do."""
+
+
+def words_of(error_class: ErrorClass) -> str:
+    """As it may stand in a sentence."""
+    return error_class.name.lower().replace("_", " ")
 
 
 def role_of(store: str) -> str:
@@ -96,7 +108,7 @@ class StoreError(LangPontSessionError):
     @property
     def why(self) -> str:
         """What happened, for people."""
-        return f"{self.error_class.name.lower().replace('_', ' ')} ({self.cause})"
+        return f"{words_of(self.error_class)} ({self.cause})"
 
     @property
     def concerns_health(self) -> bool:

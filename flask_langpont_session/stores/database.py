@@ -28,7 +28,7 @@ from ..lag import PROCESS
 from . import tables as sql
 from .base import AuthRow, Changes, ErrorClass, Fields, Found, Position, RowState, StoreError, Wait
 from .engines import OWN_SHARE, PATIENT_SECONDS, Connections, make_engine
-from .sql_errors import NAME, OwnTransaction, leads_elsewhere, translated, waited_for_a_lock
+from .sql_errors import NAME, OwnTransaction, lacks_tables, leads_elsewhere, translated, waited_for_a_lock
 
 __all__ = ["Database", "make_engine"]
 
@@ -66,9 +66,18 @@ class Database:
     :param timeout: seconds a request waits for one call, connecting included. A call that is given more is none of a
         request: it waits for its own kind only.
     :param concurrency: calls at a time. More are refused (class L), not queued.
+    :param makes_tables: asked when a call finds that tables are missing: whether they are made then.
+    :ivar had_tables: whether they were there once, as far as this process knows.
     """
 
-    def __init__(self, engine: Engine, *, timeout: float = 0.25, concurrency: int = 4) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        timeout: float = 0.25,
+        concurrency: int = 4,
+        makes_tables: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.engine = engine
         self.timeout = timeout
         self._connections = Connections(engine, timeout)
@@ -77,6 +86,8 @@ class Database:
         self._probes = Bulkhead(1, "langpont-database-probe")
         self._patient = Bulkhead(1, "langpont-database-patient")
         self._bulkheads = (self._requests, self._probes, self._patient)
+        self._makes_tables = makes_tables
+        self.had_tables = False
         self._was_ill = False
         self._complained_at = -_SILENCE
 
@@ -397,17 +408,22 @@ class Database:
                 # Elsewhere a limit of our own. A probe has a slot to itself: the one before hangs.
                 raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
             raise
+        self.had_tables = True
 
     def create_tables(self) -> None:
         """Create the tables that are missing. Not bounded in time, and not for the request path."""
         with translated(self._noticed):
-            try:
-                with self._connections.patience(PATIENT_SECONDS), self._connections.writing() as connection:
-                    sql.METADATA.create_all(connection)
-            except SQLAlchemyError:
-                # Several workers start at once, and none of them may fail because another was first.
-                if self._missing_tables():
-                    raise
+            self._create_tables()
+        self.had_tables = True
+
+    def _create_tables(self) -> None:
+        try:
+            with self._connections.patience(PATIENT_SECONDS), self._connections.defining() as connection:
+                sql.METADATA.create_all(connection)
+        except SQLAlchemyError:
+            # Several workers start at once, and none of them may fail because another was first.
+            if self._missing_tables():
+                raise
 
     def missing_tables(self) -> list[str]:
         """Names of the tables that are not there."""
@@ -454,10 +470,25 @@ class Database:
         with translated(self._noticed, writing=writing):
             try:
                 with beside:
-                    return bulkhead.call(lambda: _insisting(work, timeout), timeout, queue=queue)
+                    return bulkhead.call(lambda: self._with_tables(work, timeout), timeout, queue=queue)
             except OwnTransaction as error:
                 self._complain(error)
                 raise
+
+    def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
+        """Do it; if that needs tables which are not there, and may be made, once more after that."""
+        try:
+            return _insisting(work, timeout)
+        except Exception as error:
+            if not (lacks_tables(error) and self._makes_tables()):
+                raise
+        try:
+            self._create_tables()
+        except SQLAlchemyError as error:
+            log.warning("the session tables are not there, and cannot be made: %s", type(error).__name__)
+        else:
+            log.info("the session tables were not there, and were made")
+        return _insisting(work, timeout)
 
     def _complain(self, error: OwnTransaction) -> None:
         """What nobody but the developer can mend is said to the developer, though not by every request."""

@@ -168,11 +168,11 @@ class Connections:
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
         """Let this thread's statements take so long, whatever :func:`make_engine` allows a request."""
-        self._allowed.ms = _share_of(seconds)
+        before, self._allowed.ms = self._allowed_ms, _share_of(seconds)
         try:
             yield
         finally:
-            self._allowed.ms = 0
+            self._allowed.ms = before
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -193,6 +193,13 @@ class Connections:
             self._allow_time(connection)
             yield connection
             raise_if_given_up()
+
+    @contextmanager
+    def defining(self) -> Iterator[Connection]:
+        """A transaction that makes tables, whether or not anybody waits for it any more: others need them, too."""
+        with self._transaction(self._allowed_ms) as connection:
+            self._allow_time(connection)
+            yield connection
 
     @contextmanager
     def writing_without_waiting(self) -> Iterator[Connection]:

@@ -34,6 +34,10 @@ class OwnTransaction(LangPontSessionError):
 
 _U, _B, _W = ErrorClass.UNREACHABLE, ErrorClass.BUSY, ErrorClass.WRITE_REFUSED
 _A, _D, _L = ErrorClass.IDENTITY_REFUSED, ErrorClass.DATA, ErrorClass.LOCAL
+_N = ErrorClass.NO_TABLES
+
+_NO_TABLE = "no such table"
+"""SQLite has no code for it, only these words."""
 
 _CLASSES: Mapping[object, ErrorClass] = {
     # our own limits
@@ -49,12 +53,14 @@ _CLASSES: Mapping[object, ErrorClass] = {
     "28": _A,  # invalid authorization
     "40": _B,  # deadlock, serialization failure: rolled back
     "42501": _A,  # insufficient privilege
+    "42P01": _N,  # undefined table
     "53": _B,  # insufficient resources, too many connections
     "53100": _W,  # disk full
     "54": _D,  # a value or statement beyond the server's limits
     "55P03": _W,  # somebody else has the lock, and did not give it back in time
     "57P03": _B,  # starting up
     # SQLite: name of the primary result code
+    _NO_TABLE: _N,
     "SQLITE_AUTH": _A,
     "SQLITE_BUSY": _W,  # another connection has the lock of the file
     "SQLITE_CONSTRAINT": _D,
@@ -73,7 +79,7 @@ _CLASSES: Mapping[object, ErrorClass] = {
     Exception: _U,
 }
 """What an error says about the database. The most specific sign counts; what is not here is class U, the careful one:
-no connection, a statement that took too long, a file that is no database, a missing table, a bug of a driver."""
+no connection, a statement that took too long, a file that is no database, a bug of a driver."""
 
 _WHILE_READING: Mapping[ErrorClass, ErrorClass] = {_W: _B}
 """What keeps a database from taking writes keeps nobody from reading, as a rule. Who meets it with a read (a file that
@@ -85,7 +91,7 @@ _TIMED_OUT = frozenset({DeadlineExceeded, "57014", "ConnectionTimeout"})
 _WAITED_FOR_A_LOCK = frozenset({DeadlineExceeded, "SQLITE_BUSY", "SQLITE_LOCKED"})
 """How a write ends that waited too long for SQLite's lock, if it waited for nothing else."""
 
-_LEADS_ELSEWHERE = frozenset({_U, _W, _A})
+_LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
 """Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: who is busy
 shall not be asked for new connections as well."""
 
@@ -99,6 +105,11 @@ def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
     """
     error_class = next((_CLASSES[sign] for sign in _signs(exc) if sign in _CLASSES), _U)
     return error_class if writing else _WHILE_READING.get(error_class, error_class)
+
+
+def lacks_tables(exc: BaseException) -> bool:
+    """Whether the database answers, and has not been given its tables."""
+    return classify(exc) is _N
 
 
 def leads_elsewhere(error: StoreError) -> bool:
@@ -136,6 +147,8 @@ def _signs(exc: BaseException) -> Iterator[object]:
     origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
     if state := getattr(origin, "sqlstate", None):
         yield from (state, state[:2])
+    if _NO_TABLE in str(origin):
+        yield _NO_TABLE
     if name := getattr(origin, "sqlite_errorname", None):
         yield "_".join(name.split("_")[:2])
     yield type(origin).__name__
@@ -149,7 +162,6 @@ def _cause(exc: Exception) -> str:
         return str(exc)
     if origin is None:
         return type(exc).__name__
-    missing = getattr(origin, "sqlstate", None) == "42P01" or "no such table" in str(origin)
-    if missing and (table := _MISSING_TABLE.search(str(origin))):
-        return f"no table {table[0]}, see `flask langpont init-db`"
+    if lacks_tables(exc) and (table := _MISSING_TABLE.search(str(origin))):
+        return f"{table[0]} is not there; run `flask langpont init-db`"
     return getattr(origin, "sqlite_errorname", None) or type(origin).__name__

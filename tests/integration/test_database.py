@@ -53,8 +53,8 @@ def make_database(database_url: str) -> Iterator[MakeDatabase]:
     """Makes stores on one database; patient unless told otherwise."""
     made: list[Database] = []
 
-    def make(timeout: float = LONG, concurrency: int = 4, url: str = database_url) -> Database:
-        made.append(Database(make_engine(url, timeout), timeout=timeout, concurrency=concurrency))
+    def make(timeout: float = LONG, concurrency: int = 4, url: str = database_url, **options: Any) -> Database:
+        made.append(Database(make_engine(url, timeout), timeout=timeout, concurrency=concurrency, **options))
         unforced(made[-1].engine)
         return made[-1]
 
@@ -1039,17 +1039,42 @@ def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
     """Also in the error of a request, so that an operator sees what is wrong. It counts against the database."""
     database = make_database()
     assert database.missing_tables() == ["langpont_sessions", "langpont_users"]
-    with pytest.raises(StoreError, match="no table langpont_sessions, see `flask langpont init-db`") as caught:
+    with pytest.raises(StoreError) as caught:
         database.load("digest", idle_ms=0)
-    assert caught.value.error_class is ErrorClass.UNREACHABLE
+    assert caught.value.why == "no tables (langpont_sessions is not there; run `flask langpont init-db`)"
+    assert caught.value.error_class is ErrorClass.NO_TABLES
+    assert caught.value.concerns_health
+    assert not database.had_tables
     database.create_tables()
     database.create_tables()
     assert database.missing_tables() == []
     with database.engine.begin() as connection:
         USERS.drop(connection)
     assert database.missing_tables() == ["langpont_users"]
-    with pytest.raises(StoreError, match="no table langpont_users"):
+    with pytest.raises(StoreError, match="langpont_users is not there"):
         database.load("digest", idle_ms=0)
+
+
+def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) -> None:
+    """By whoever needs them first, several at once included; also those that are gone again."""
+    workers = [make_database(makes_tables=lambda: True) for _ in range(4)]
+    found = together(*(partial(worker.load, "digest", idle_ms=0) for worker in workers))
+    assert found == [None] * 4
+    for table in (USERS, SESSIONS):
+        with workers[0].engine.begin() as connection:
+            table.drop(connection)
+        workers[0].probe(LONG)
+    assert workers[0].missing_tables() == []
+    assert workers[0].had_tables
+    assert create(workers[0]).version == 1
+
+
+def test_what_nobody_waits_for_any_more_makes_the_tables_all_the_same(make_database: MakeDatabase) -> None:
+    """A disk that is slow once must not make every later request begin anew."""
+    database = make_database(makes_tables=lambda: True)
+    with pytest.raises(StoreError):
+        database.load("digest", idle_ms=0, timeout=0.00001)
+    wait_until(lambda: not database.missing_tables(), "the tables are there", 60)
 
 
 def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) -> None:

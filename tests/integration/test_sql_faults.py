@@ -150,6 +150,7 @@ def hidden_table(place: Place) -> Iterator[None]:
         with place.admin() as connection:
             connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
 
+    place.app.testing = False  # where it would be made again
     rename("langpont_sessions", "hidden")
     yield
     rename("hidden", "langpont_sessions")
@@ -196,7 +197,7 @@ def on_the_way(fault: Fault, *, connected: bool = True) -> Cause:
 ROWS = [
     Row("locked", "sqlite", lock_file, "WRITE_REFUSED", WRITES),
     Row("read-only", "sqlite", read_only_file, "WRITE_REFUSED", WRITES),
-    Row("missing table", "sqlite", hidden_table, "UNREACHABLE", BOTH),
+    Row("missing table", "sqlite", hidden_table, "NO_TABLES", BOTH),
     Row("corrupt", "sqlite", damaged_file, "UNREACHABLE", BOTH),
     Row("refused", "postgresql", on_the_way(REFUSE), "UNREACHABLE", BOTH),
     Row("reset", "postgresql", on_the_way(RESET), "UNREACHABLE", BOTH),
@@ -207,7 +208,7 @@ ROWS = [
     Row("locked against writes", "postgresql", lock_table("EXCLUSIVE"), "WRITE_REFUSED", WRITES),
     Row("locked against reads", "postgresql", lock_table("ACCESS EXCLUSIVE"), "BUSY", BOTH),
     Row("read-only after failover", "postgresql", standby, "WRITE_REFUSED", WRITES),
-    Row("missing table", "postgresql", hidden_table, "UNREACHABLE", BOTH),
+    Row("missing table", "postgresql", hidden_table, "NO_TABLES", BOTH),
 ]
 
 

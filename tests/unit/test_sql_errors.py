@@ -62,7 +62,7 @@ POSTGRESQL = {
     "42501": "A",  # no rights
     "42601": "U",  # syntax error: not this database
     "42703": "U",  # no such column
-    "42P01": "U",  # no such table
+    "42P01": "N",  # no such table
     "53100": "WB",  # disk full
     "53200": "B",  # out of memory
     "53300": "B",  # too many connections
@@ -87,7 +87,7 @@ SQLITE = {
     "SQLITE_CANTOPEN_ISDIR": "U",
     "SQLITE_CONSTRAINT_PRIMARYKEY": "D",
     "SQLITE_CORRUPT": "U",
-    "SQLITE_ERROR": "U",  # no such table, and all that is not said otherwise
+    "SQLITE_ERROR": "U",  # all that is not said otherwise
     "SQLITE_FULL": "WB",
     "SQLITE_INTERRUPT": "U",
     "SQLITE_IOERR_FSYNC": "U",
@@ -104,6 +104,7 @@ SQLITE = {
 }
 
 OURS_AND_OTHERS: list[tuple[Exception, str]] = [
+    (wrapped(sqlite3.OperationalError("no such table: langpont_users")), "N"),
     (NoFreeSlot(), "L"),
     (StartedLate(), "L"),
     (OwnTransaction(), "L"),
@@ -169,7 +170,7 @@ def test_every_code_that_sqlite_has_is_known_by_its_primary_one() -> None:
         (wrapped(psycopg.errors.ConnectionTimeout(SECRET)), "ConnectionTimeout", True),
         (of_postgresql("55P03"), "LockNotAvailable", False),
         (wrapped(SQLiteError("SQLITE_BUSY_SNAPSHOT")), "SQLITE_BUSY_SNAPSHOT", False),
-        (wrapped(sqlite3.OperationalError("no such table: langpont_users")), "no table langpont_users, see", False),
+        (wrapped(sqlite3.OperationalError("no such table: langpont_users")), "langpont_users is not there; run", False),
         (sa.exc.TimeoutError(SECRET), "TimeoutError", False),
         (KeyError(SECRET), "KeyError", False),
     ],

@@ -121,7 +121,7 @@ def test_health_hears_of_what_concerns_it(request_: Request, error_class: ErrorC
         walk = Walk(request_.health, request_.recorder, 0.3, request_.clock)
         with pytest.raises(StoreError):
             walk.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=error_class))
-    assert bool(request_.health.open_stores()) == (error_class.value in "UBWA")
+    assert bool(request_.health.open_stores()) == (error_class.value in "UBWAN")
 
 
 def test_the_level_follows_what_this_request_has_seen(request_: Request) -> None:

@@ -1,0 +1,187 @@
+"""A database without tables: a cause of its own, said wherever somebody looks; and where they are made unasked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import alembic.autogenerate
+import pytest
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from flask import Flask
+
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+
+from .conftest import PATIENT, add_views, close, parts
+from .test_outage import wait_for
+
+TABLES = {"langpont_sessions", "langpont_users"}
+
+Make = Callable[..., Flask]
+
+
+@pytest.fixture
+def make(primary: Valkey, database_url: str, tmp_path: Path) -> Iterator[Make]:
+    """Makes applications as they are in production, on a database that is empty; ``DATABASE_URL=None``: on the default
+    one."""
+    made: list[Flask] = []
+
+    def make(**config: Any) -> Flask:
+        app = Flask("app", instance_path=str(tmp_path))
+        app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes")
+        app.config.update({key: config.pop(key) for key in list(config) if key in ("TESTING", "DEBUG")})
+        settings = {"REDIS_URL": primary.url, "DATABASE_URL": database_url, **PATIENT, **config}
+        app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
+        LangPontSession(app)
+        add_views(app)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        close(app)
+
+
+def interface(app: Flask) -> LangPontSession:
+    assert isinstance(app.session_interface, LangPontSession)
+    return app.session_interface
+
+
+def tables(app: Flask) -> set[str]:
+    return set(sa.inspect(parts(app).repository.database.engine).get_table_names()) & TABLES
+
+
+# -- where nobody makes them -------------------------------------------------------------------------------------------
+
+
+def test_it_is_said_wherever_somebody_looks(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Log, health page and readiness, until the tables were there once; nothing has to be restarted."""
+    app = make()
+    client: Any = app.test_client()
+    ready = client.get("/healthz/ready")
+    assert (ready.status_code, ready.json) == (503, {"status": "no tables"})
+    assert ready.headers["Cache-Control"] == "no-store"
+    report = client.get("/healthz").json
+    assert (report["database"], report["logins"]) == ("no tables", False)
+    refused = client.post("/login/7")
+    assert refused.status_code == 503
+    assert "init-db" not in refused.text  # for visitors
+    told = "session store database is not used for reads until it is well again: no tables (langpont_"
+    assert told in caplog.text
+    assert "is not there; run `flask langpont init-db`)" in caplog.text
+    assert tables(app) == set()
+    interface(app).create_tables(app)
+    assert tables(app) == TABLES
+    wait_for(lambda: client.get("/healthz").json["database"] == "ok", "the database is used")
+    assert client.get("/healthz/ready").status_code == 200
+    assert client.post("/login/7").status_code == 200
+
+
+def test_who_was_ready_stays_so(make: Make) -> None:
+    """Tables that were there and are not are an outage, which all hosts have at once."""
+    app = make(HEALTH_INTERVAL=0.05)
+    with app.app_context():
+        interface(app).create_tables()
+    client: Any = app.test_client()
+    assert client.get("/healthz/ready").status_code == 200
+    with parts(app).repository.database.engine.begin() as connection:
+        interface(app).metadata.drop_all(connection)
+    wait_for(lambda: client.get("/healthz").json["database"] == "no tables", "it is noticed")
+    assert client.get("/healthz/ready").status_code == 200
+
+
+def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: Make, tmp_path: Path) -> None:
+    """Whether it has tables is not known then."""
+    client: Any = make(DATABASE_URL=f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.sqlite3'}").test_client()
+    assert client.get("/healthz/ready").status_code == 200
+    wait_for(lambda: client.get("/healthz").json["database"] == "unreachable", "it is noticed")
+    assert client.get("/healthz/ready").status_code == 200
+
+
+def test_in_debug_the_503_says_what_is_wrong(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tables cannot be made: the user of the database may not."""
+    app = make(DEBUG=True)
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise sa.exc.ProgrammingError("CREATE TABLE", {}, Exception("permission denied"))
+
+    monkeypatch.setattr(interface(app).metadata, "create_all", refuse)
+    client = app.test_client()
+    assert client.get("/healthz/ready").status_code == 503
+    refused = client.post("/login/7")
+    assert refused.status_code == 503
+    assert "In debug: the session database: no tables; run `flask langpont init-db`." in refused.text
+
+
+# -- where they are made -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [{"TESTING": True}, {"DEBUG": True}, {"DATABASE_URL": None}], ids=str)
+def test_they_are_made_where_nobody_has_to_be_asked(
+    make: Make, caplog: pytest.LogCaptureFixture, config: dict[str, Any]
+) -> None:
+    """In debug, in testing and for the default file: the first sign-in of a new application works."""
+    caplog.set_level(logging.INFO, "flask_langpont_session")
+    app = make(**config)
+    client: Any = app.test_client()
+    assert client.post("/login/7").status_code == 200
+    assert client.get("/who").json["user"] == "7"
+    assert client.get("/healthz/ready").status_code == 200
+    assert client.get("/healthz").json["database"] == "ok"
+    assert tables(app) == TABLES
+    assert "the session tables were not there, and were made" in caplog.text
+
+
+def test_app_run_with_debug_counts(make: Make) -> None:
+    """``app.run(debug=True)`` says it after the extension was set up."""
+    app = make()
+    app.debug = True
+    assert app.test_client().post("/login/7").status_code == 200
+
+
+# -- beside migrations of the application ------------------------------------------------------------------------------
+
+
+def changes(app: Flask, metadata: Any, **options: Any) -> list[Any]:
+    """What ``flask db migrate`` would write into a new revision."""
+    with parts(app).repository.database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"target_metadata": metadata, **options})
+        found: list[Any] = alembic.autogenerate.compare_metadata(context, metadata)
+    return found
+
+
+@pytest.fixture
+def shop(make: Make) -> Iterator[tuple[Flask, sa.MetaData]]:
+    """An application with a table of its own beside those of the sessions."""
+    app = make()
+    metadata = sa.MetaData()
+    sa.Table("langpont_shop_orders", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    engine = parts(app).repository.database.engine
+    metadata.create_all(engine)
+    yield app, metadata
+    metadata.drop_all(engine)
+
+
+def test_left_out_they_are_not_dropped(shop: tuple[Flask, sa.MetaData]) -> None:
+    """The recipe of docs/configuration.md; without it the next revision ends every session."""
+    app, metadata = shop
+    interface(app).create_tables(app)
+
+    def include_name(name: str | None, type_: str, parent_names: object) -> bool:
+        return type_ != "table" or name not in LangPontSession.metadata.tables
+
+    assert {change[0] for change in changes(app, metadata)} == {"remove_table", "remove_index"}
+    assert changes(app, metadata, include_name=include_name) == []
+
+
+def test_in_the_chain_of_the_application(shop: tuple[Flask, sa.MetaData]) -> None:
+    """With ``langpont.metadata`` beside its own, a revision makes the tables, and the next one has nothing to do."""
+    app, metadata = shop
+    both = [metadata, interface(app).metadata]
+    assert {change[1].name for change in changes(app, both) if change[0] == "add_table"} == TABLES
+    interface(app).create_tables(app)
+    assert changes(app, both) == []
