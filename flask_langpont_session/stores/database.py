@@ -61,8 +61,9 @@ class Database:
     Times given are milliseconds, time-outs seconds. May be used from any thread, and in a forked child: that gets
     connections of its own, the inherited ones are left alone.
 
-    :param engine: from :func:`make_engine`, or the application's; only its connections are used. Its pooled
-        connections are replaced after an outage and, in a forked child, left to the parent.
+    :param engine: from :func:`make_engine`, or the application's, which is asked how to connect and is left alone
+        otherwise, see :class:`~.engines.Connections`.
+    :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :param timeout: seconds a request waits for one call, connecting included. A call that is given more is none of a
         request: it waits for its own kind only.
     :param concurrency: calls at a time. More are refused (class L), not queued.
@@ -78,9 +79,9 @@ class Database:
         concurrency: int = 4,
         makes_tables: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.engine = engine
         self.timeout = timeout
         self._connections = Connections(engine, timeout)
+        self.engine = self._connections.engine
         self._requests = Bulkhead(concurrency, "langpont-database")
         # Slots of their own: a hung database must not keep the probe from finding out that it answers again.
         self._probes = Bulkhead(1, "langpont-database-probe")
@@ -439,8 +440,8 @@ class Database:
             bulkhead.cut_off(given_up_before)
 
     def close(self) -> None:
-        """End idle threads, close idle connections, and leave an engine of the application's, with its connections, as
-        it was found. Later calls begin new ones, but none of them is ended when it is overdue."""
+        """End idle threads, close connections, and leave an engine of the application's as it was found. Later calls
+        begin new ones, none of which is kept."""
         for bulkhead in self._bulkheads:
             bulkhead.close()
         self._connections.leave()

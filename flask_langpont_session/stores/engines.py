@@ -31,8 +31,6 @@ OWN_SHARE = 0.8
 """The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""
 
 _BEGAN = "langpont_began"
-_LENT_TO = "langpont_lent_to"
-_CHANGES = "langpont_changes"
 
 _CONNECT_SECONDS = 2
 """What making a connection may take. libpq takes no less for a limit."""
@@ -41,7 +39,7 @@ _LIMITED = frozenset({"psycopg", "psycopg2", "pymysql", "mysqldb"})
 """Drivers whose `connect_timeout` is for connecting, and nothing else."""
 
 _OWN = "langpont_own"
-"""Execution option of engines that no application has."""
+"""Execution option of engines that :func:`make_engine` has made."""
 
 _Listener = tuple[str, Callable[..., Any]]
 """Name of an event, and who listens to it."""
@@ -70,7 +68,24 @@ def make_engine(url: str, timeout: float) -> Engine:
     )
     if dialect == "sqlite":
         _prepare_sqlite(engine, _share_of(timeout))
+    _watch(engine)
+    if engine.dialect.driver in _LIMITED:
+        event.listen(engine, "do_connect", _limit_connecting)
     return engine
+
+
+def _beside(engine: Engine) -> Engine:
+    """An engine with a pool of its own, whose connections are made and prepared as those of the application's are: by
+    the same creator, and with the listeners that the application's pool has by now."""
+    own = sa.create_engine(
+        engine.url,
+        module=engine.dialect.loaded_dbapi,
+        pool=engine.pool.recreate(),
+        execution_options=dict(engine.get_execution_options()),
+        hide_parameters=True,
+    )
+    _watch(own)
+    return own
 
 
 def _postgresql_arguments(url: URL, timeout: float) -> dict[str, Any]:
@@ -130,40 +145,45 @@ class Connections:
 
     May be used in a forked child: that gets connections of its own, the inherited ones are left to the parent.
 
+    :param engine: of :func:`make_engine`, or the application's. Of that only the way in which connections are made is
+        used: they lie in another pool, and nothing of its own is lent, replaced or closed here (but with SQLite, when
+        the process forks).
     :param timeout: seconds that a write may wait for SQLite's lock, for the most part: an engine of the application's
         waits as long as the application likes.
     """
 
     def __init__(self, engine: Engine, timeout: float) -> None:
-        self._engine = engine
+        self._is_own = engine.get_execution_options().get(_OWN, False)
+        self.engine = engine if self._is_own else _beside(engine)
         self._request_ms = _share_of(timeout)
         self._dialect = engine.dialect.name
         # A single statement needs no BEGIN and no COMMIT, which are a round trip each. SQLite has no round trips.
-        self._reader = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._is_own = engine.get_execution_options().get(_OWN, False)
+        self._reader = self.engine if self._is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._allowed = threading.local()
         self._distrusted_before = 0.0
-        self._lent: dict[int, Any] = {}
-        self._listeners: list[_Listener] = [("checkout", self._check)]
-        if self._is_sqlite and not self._is_own:
-            self._listeners += [("checkout", self._note_borrower), ("checkin", self._note_return)]
+        self._transactions: dict[int, _Transaction] = {}
+        event.listen(self.engine, "checkout", self._check)
+        self._given = engine
+        self._listeners = [] if self._is_own else list(self._listeners_there())
         for name, listener in self._listeners:
             event.listen(engine, name, listener)
-        _listen(engine)
         _lenders.add(self)
 
     def leave(self) -> None:
-        """Listen to the engine no more. One that was made for this alone is through with its connections, too; those of
-        the application's are its own affair."""
-        if self._is_own:
-            event.listen(self._engine, "checkin", _close_returned)
-            self._engine.dispose()
+        """Close the connections, and listen to the application's engine no more."""
+        event.listen(self.engine, "checkin", _close_returned)
+        self.engine.dispose()
         if self in _lenders:
             _lenders.discard(self)
             for name, listener in self._listeners:
-                event.remove(self._engine, name, listener)
-            if all(other._engine is not self._engine for other in list(_lenders)):
-                _listen_no_more(self._engine)
+                event.remove(self._given, name, listener)
+
+    def _listeners_there(self) -> Iterator[_Listener]:
+        """What cannot be seen from another pool. Not the functions themselves: each store has listeners of its own."""
+        if self._is_sqlite:
+            yield "begin", self._note_transaction
+        elif self.engine.dialect.driver in _LIMITED:
+            yield "do_connect", partial(_limit_connecting)
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
@@ -178,7 +198,7 @@ class Connections:
     def reading(self) -> Iterator[Connection]:
         """For one statement that reads."""
         # SET LOCAL needs a transaction.
-        reader = self._engine if self._allowed_ms else self._reader
+        reader = self.engine if self._allowed_ms else self._reader
         with self._unforked(), reader.connect() as connection:
             self._allow_time(connection)
             yield connection
@@ -211,7 +231,7 @@ class Connections:
     def _transaction(self, wait_ms: int | None) -> Iterator[Connection]:
         """:param wait_ms: how long SQLite's lock is waited for. None: as long as the engine says."""
         waits = nullcontext if wait_ms is None or not self._is_sqlite else _waiting(wait_ms)
-        with self._unforked(), self._engine.connect() as connection, waits(connection), connection.begin():
+        with self._unforked(), self.engine.connect() as connection, waits(connection), connection.begin():
             if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
@@ -224,7 +244,7 @@ class Connections:
         :raises OwnTransaction: it has one, which has written; or it has one, and the lock could not be had in time.
         """
         own = self._transaction_here()
-        if own is not None and own.total_changes > own.before:
+        if own is not None and own.has_written:
             raise OwnTransaction
         try:
             yield
@@ -236,18 +256,16 @@ class Connections:
     def _transaction_here(self) -> _Transaction | None:
         """What the application has open in this thread."""
         here = threading.get_ident()
-        for record in list(self._lent.values()):
-            driver = record.driver_connection
-            if driver is not None and record.info.get(_LENT_TO) == here and driver.in_transaction:
-                return _Transaction(record.info.get(_CHANGES, 0), driver.total_changes)
+        for transaction in list(self._transactions.values()):
+            if transaction.thread == here and transaction.is_open:
+                return transaction
         return None
 
-    def _note_borrower(self, connection: sqlite3.Connection, record: Any, proxy: object) -> None:
-        record.info.update({_LENT_TO: threading.get_ident(), _CHANGES: connection.total_changes})
-        self._lent[id(record)] = record
-
-    def _note_return(self, connection: object, record: Any) -> None:
-        self._lent.pop(id(record), None)
+    def _note_transaction(self, connection: Connection) -> None:
+        key = id(connection)
+        held = weakref.ref(connection, lambda _: self._transactions.pop(key, None))
+        changes = _sqlite_of(connection).total_changes
+        self._transactions[key] = _Transaction(held, threading.get_ident(), changes)
 
     def distrust(self) -> None:
         """Let no connection that is open by now be lent again: nobody knows which server it leads to, if to any."""
@@ -278,24 +296,40 @@ class Connections:
 
     def _before_fork(self) -> None:
         if self._is_sqlite:
-            self._engine.dispose()
+            # The locks are those of the process and a file, whoever opened it.
+            for engine in {self.engine, self._given}:
+                engine.dispose()
 
     def _after_fork_in_child(self) -> None:
-        self._lent = {}
         # Not closed: that would say goodbye to the server on the parent's connections.
-        self._engine.dispose(close=False)
+        self.engine.dispose(close=False)
 
 
 class _Transaction(NamedTuple):
-    """One that is open, and the rows that its connection had changed before it, and by now."""
+    """One that the application has begun.
 
-    before: int
-    total_changes: int
+    :param changes: the rows that its connection had changed before.
+    """
+
+    connection: weakref.ref[Connection]
+    thread: int
+    changes: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds, or may hold, a lock."""
+        connection = self.connection()
+        return connection is not None and connection.in_transaction() and bool(_sqlite_of(connection).in_transaction)
+
+    @property
+    def has_written(self) -> bool:
+        """Whether it holds the lock for writing for certain."""
+        connection = self.connection()
+        return connection is not None and bool(_sqlite_of(connection).total_changes > self.changes)
 
 
-def _note_changes(connection: Connection) -> None:
-    driver: Any = connection.connection.driver_connection
-    connection.info[_CHANGES] = driver.total_changes
+def _sqlite_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 def _share_of(seconds: float) -> int:
@@ -321,37 +355,19 @@ def _note_beginning(connection: object, record: Any) -> None:
     record.info[_BEGAN] = time.monotonic()
 
 
-def _shared_listeners(engine: Engine) -> Iterator[_Listener]:
-    """What listens once, however many stores have the same engine.
-
-    But for SQLite every connection says which call waits on it, from being made, pinged or lent until just before it is
-    closed or back in the pool: the rollback of the pool is waited for, too. Costs the application's own calls a look at
-    a thread-local.
-    """
-    yield "connect", _note_beginning
-    if engine.dialect.name == "sqlite":
-        if not engine.get_execution_options().get(_OWN):
-            yield "begin", _note_changes
-        return
-    if engine.dialect.driver in _LIMITED:
-        yield "do_connect", _limit_connecting
-    yield from (("connect", _note_wait), ("checkout", _note_wait), ("checkin", _note_return), ("close", _note_close))
-
-
-def _listen(engine: Engine) -> None:
-    for name, listener in _shared_listeners(engine):
-        # First of all listeners: what SQLAlchemy asks a new connection may be what is not answered.
-        event.listen(engine, name, listener, insert=listener is _note_wait and name == "connect")
-    # There is no event before a ping (`pool_pre_ping`).
+def _watch(engine: Engine) -> None:
+    """Have every connection note when it began and, but for SQLite, say which call waits on it: from being made, pinged
+    or lent until just before it is closed or back in the pool; the rollback of the pool is waited for, too."""
+    event.listen(engine, "connect", _note_beginning)
     dialect: Any = engine.dialect
-    if dialect.name != "sqlite" and not isinstance(dialect.do_ping, partial):  # another store has the same engine
-        dialect.do_ping = partial(_ping, dialect.do_ping)
-
-
-def _listen_no_more(engine: Engine) -> None:
-    for name, listener in _shared_listeners(engine):
-        event.remove(engine, name, listener)
-    vars(engine.dialect).pop("do_ping", None)
+    if dialect.name == "sqlite":
+        return
+    # First of all listeners: what SQLAlchemy asks a new connection may be what is not answered.
+    event.listen(engine, "connect", _note_wait, insert=True)
+    for name, listener in (("checkout", _note_wait), ("checkin", _note_return), ("close", _note_close)):
+        event.listen(engine, name, listener)
+    # There is no event before a ping (`pool_pre_ping`).
+    dialect.do_ping = partial(_ping, dialect.do_ping)
 
 
 def _limit_connecting(dialect: object, record: object, args: object, params: dict[str, Any]) -> None:

@@ -124,9 +124,10 @@ def unforced(engine: sqlalchemy.Engine) -> None:
 
 
 def close(app: Flask) -> None:
-    """End what an application runs, and its engine, which may be its own."""
+    """End what an application runs, and an engine of its own."""
     state_of(app).close()
-    state_of(app).repository.database.engine.dispose()
+    if engine := state_of(app).settings.database_engine:
+        engine.dispose()
 
 
 def add_views(app: Flask) -> None:

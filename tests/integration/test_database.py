@@ -1452,6 +1452,7 @@ def test_the_engine_of_the_application_will_do(shared: Engine) -> None:
         assert connection.get_isolation_level() == connection.default_isolation_level
         if shared.dialect.name == "sqlite":
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
+    database.close()
 
 
 def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
@@ -1472,19 +1473,20 @@ def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
         connection.rollback()
     with shared.connect() as connection:
         assert connection.execute(sa.select(USERS)).all() == []
+    database.close()
 
 
-def test_a_pool_of_the_application_that_is_empty_is_our_own_limit(database_url: str) -> None:
-    """Class L: it says nothing about the database."""
+def test_a_pool_that_is_empty_is_our_own_limit(database_url: str) -> None:
+    """Class L: it says nothing about the database. Ours is as large as the application made its own."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
     database = Database(engine, timeout=LONG)
     database.create_tables()
     calls: list[Callable[[], object]] = [lambda: database.load("digest", idle_ms=0), lambda: database.probe(LONG)]
     for call in calls:
-        with engine.connect(), pytest.raises(StoreError, match="TimeoutError") as caught:
+        with database.engine.connect(), pytest.raises(StoreError, match="TimeoutError") as caught:
             call()
         assert caught.value.error_class is ErrorClass.LOCAL
-    engine.dispose()
+    database.close()
 
 
 # -- fork ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -28,7 +29,7 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 
 def listeners(engine: sa.Engine) -> dict[str, Any]:
-    """Everybody who listens to an engine, and how it pings."""
+    """Everybody who listens to an engine or its pool, and how it pings."""
     found: dict[str, Any] = {"do_ping": vars(engine.dialect).get("do_ping")}
     for place, names in EVENTS.items():
         dispatch: Any = engine.dispatch if place == "dispatch" else getattr(engine, place).dispatch
@@ -36,25 +37,67 @@ def listeners(engine: sa.Engine) -> dict[str, Any]:
     return found
 
 
-def test_an_engine_is_left_as_it_was_found(engine: sa.Engine) -> None:
-    """Connections that are in use go on; what two applications share is there until the second one leaves."""
+HEARD = {"sqlite": "dispatch begin", "postgresql": "dialect do_connect"}
+"""What another pool cannot tell: that a transaction is open in this thread; that a connection is being made."""
+
+
+def test_the_pool_of_the_application_is_never_used(engine: sa.Engine) -> None:
+    """Nobody of ours listens to it, no connection of it is taken, replaced or closed: not after an outage either."""
     before, pool = listeners(engine), engine.pool
     one, two = Database(engine, timeout=LONG), Database(engine, timeout=LONG)
     for database in (one, two):
         database.probe(LONG)
-    both = listeners(engine)
-    assert both != before
-    with engine.connect() as connection, connection.begin():
-        one.close()
-        assert connection.scalar(sa.text("SELECT 1")) == 1
-    alone = listeners(engine)
-    assert before != alone != both
-    assert alone["do_ping"] is both["do_ping"]
-    assert two.load("nobody", idle_ms=0) is None
+        assert database.load("nobody", idle_ms=0) is None
+    heard = HEARD[engine.dialect.name]
+    there = listeners(engine)
+    assert len(there[heard]) == len(before[heard]) + 2
+    assert {**there, heard: before[heard]} == before
+    assert engine.pool.status() == pool.status()
+    assert engine.pool.checkedin() == 1  # type: ignore[attr-defined]
+    one.close()
+    assert len(listeners(engine)[heard]) == len(before[heard]) + 1
     for database in (two, two, one):
         database.close()
     assert (listeners(engine), engine.pool) == (before, pool)
     two.probe(LONG)
+
+
+def test_connections_are_made_as_the_application_makes_them(postgres: Postgres) -> None:
+    """By its creator, with its listeners, and under its name for the tables' schema."""
+    made: list[str] = []
+
+    def connect() -> Any:
+        made.append("by the application")
+        return psycopg.connect(postgres.url.replace("+psycopg", ""))
+
+    engine = sa.create_engine("postgresql+psycopg://", creator=connect, isolation_level="SERIALIZABLE")
+    METADATA.create_all(engine)
+
+    @sa.event.listens_for(engine, "connect")
+    def note(connection: Any, record: object) -> None:
+        made.append("prepared")
+
+    made.clear()
+    database = Database(engine.execution_options(schema_translate_map={None: "public"}), timeout=LONG)
+    database.probe(LONG)
+    assert made == ["by the application", "prepared"]
+    with database.engine.connect() as connection:
+        assert connection.get_isolation_level() == "SERIALIZABLE"
+        assert connection.get_execution_options()["schema_translate_map"][None] == "public"
+    database.close()
+    engine.dispose()
+
+
+def test_a_pool_that_the_application_has_emptied_is_its_own_affair(database_url: str) -> None:
+    """Sessions have connections of their own: with one in all, which a view holds, its session is saved."""
+    engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    database = Database(engine, timeout=LONG)
+    database.create_tables()
+    with engine.connect():
+        database.probe(LONG)
+        assert database.load("digest", idle_ms=0) is None
+    database.close()
+    engine.dispose()
 
 
 def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:

@@ -419,8 +419,14 @@ def shared(make_app: MakeApp, tmp_path: Path) -> Flask:
     return app
 
 
+def engine_of(app: Flask) -> sa.Engine:
+    """The application's."""
+    engine: sa.Engine = app.config[SHARED]
+    return engine
+
+
 def notes(app: Flask) -> list[str]:
-    with parts(app).repository.database.engine.connect() as connection:
+    with engine_of(app).connect() as connection:
         return list(connection.exec_driver_sql("SELECT text FROM notes").scalars())
 
 
@@ -446,7 +452,7 @@ def test_an_own_transaction_that_has_written_is_named_without_waiting(shared: Fl
     """Nothing is even begun: there is nothing to wait for."""
     begun: list[object] = []
     database = parts(shared).repository.database
-    with shared.app_context(), database.engine.connect() as connection:
+    with shared.app_context(), engine_of(shared).connect() as connection:
         connection.exec_driver_sql("INSERT INTO notes VALUES ('mine')")
         sa.event.listen(database.engine, "begin", lambda connection: begun.append(connection))
         with parts(shared).monitor.paused(), pytest.raises(StoreError, match=SHARED) as caught:
@@ -473,7 +479,7 @@ def test_an_own_transaction_that_is_in_nobody_s_way_is_not_minded(shared: Flask,
 def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
     """It is kept in the journal and brought home when the lock is free."""
     user = sign_in(shared, USER)
-    with shared.app_context(), parts(shared).repository.database.engine.connect() as connection:
+    with shared.app_context(), engine_of(shared).connect() as connection:
         connection.exec_driver_sql("INSERT INTO notes VALUES ('mine')")
         revoked = LangPontSession().revoke(user.digest, shared)
         connection.rollback()
@@ -489,7 +495,7 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
     shared: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It ends soon, and nobody needs to change the application for it. The wait ends before the caller's."""
-    engine = parts(shared).repository.database.engine
+    engine = engine_of(shared)
     held, done = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -509,15 +515,15 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
     assert SHARED not in caplog.text
 
 
-def test_a_pool_that_the_application_has_emptied_is_our_own_limit(
-    make_app: MakeApp, database_url: str, primary: Valkey
-) -> None:
+def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, database_url: str, primary: Valkey) -> None:
     """A sign-in is refused, who is signed in stays so; no breaker opens, and the next request may have more luck."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine)
     with parts(app).monitor.paused():  # it needs a connection, too
         user = sign_in(app, USER)
-        with engine.connect():
+        with engine.connect():  # the application's own is none of our business
+            assert answers(app)
+        with parts(app).repository.database.engine.connect():
             for _ in range(4):
                 assert not answers(app)
                 end_lease(app, primary, user.digest)
