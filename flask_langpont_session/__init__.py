@@ -1,25 +1,29 @@
 """Flask sessions by category in Redis or Valkey, with auth mirrored to SQL and outages decided by a table."""
 
-from typing import cast
+from __future__ import annotations
 
-import flask
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from .exceptions import (
-    ConfigError,
-    GrantRefused,
-    LangPontSessionError,
-    SessionTooLarge,
-    SessionValueError,
-    UnsupportedValue,
-)
-from .extension import LangPontSession
-from .guards import requires_fresh
-from .records import Kept, Revoked
-from .session import Session
-from .views import FeatureReport, SessionInfo
+if TYPE_CHECKING:
+    from .exceptions import (
+        ConfigError,
+        GrantRefused,
+        LangPontSessionError,
+        SessionTooLarge,
+        SessionValueError,
+        UnsupportedValue,
+    )
+    from .extension import LangPontSession
+    from .guards import requires_fresh
+    from .records import Kept, Revoked
+    from .session import Session
+    from .views import FeatureReport, SessionInfo
 
-session: Session = cast("Session", flask.session)
-"""Flask's ``session`` proxy with the type it has under this extension."""
+    session: Session
+    """Flask's ``session`` proxy with the type it has under this extension."""
 
 __all__ = [
     "ConfigError",
@@ -37,3 +41,46 @@ __all__ = [
     "requires_fresh",
     "session",
 ]
+
+_PLACES = {
+    "ConfigError": "exceptions",
+    "FeatureReport": "views",
+    "GrantRefused": "exceptions",
+    "Kept": "records",
+    "LangPontSession": "extension",
+    "LangPontSessionError": "exceptions",
+    "Revoked": "records",
+    "Session": "session",
+    "SessionInfo": "views",
+    "SessionTooLarge": "exceptions",
+    "SessionValueError": "exceptions",
+    "UnsupportedValue": "exceptions",
+    "requires_fresh": "guards",
+}
+
+
+class _Package(ModuleType):
+    """Imports what is asked for when it is asked for: pytest loads the plugin in here for every project."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_PLACES[name]}", self.__name__), name)
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+    @property
+    def session(self) -> Any:
+        import flask
+
+        return flask.session
+
+    @session.setter
+    def session(self, module: ModuleType) -> None:
+        """The import system puts the module of this name here. What is asked for is the proxy."""
+
+
+sys.modules[__name__].__class__ = _Package

@@ -9,6 +9,7 @@ once. ``?fail_at=4`` (or HEALTH_FAIL_LEVEL) makes it 503 from that level on, for
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +69,18 @@ def is_set_up(state: State) -> bool:
     return state.repository.database.had_tables or state.health.cause(DATABASE) is not ErrorClass.NO_TABLES
 
 
-def health_blueprint(state: State) -> Blueprint:
-    """The pages; mounted at HEALTH_URL_PREFIX."""
+def health_blueprint(state_now: Callable[[], State]) -> Blueprint:
+    """The pages; mounted at HEALTH_URL_PREFIX.
+
+    :param state_now: says the parts of the current application.
+    """
     pages = Blueprint("langpont_session_health", __name__)
 
     @pages.get("", strict_slashes=False)
     def health() -> Response:
+        state = state_now()
         report = health_report(state)
-        state.monitor.ensure_started()  # a process that serves nothing else must notice outages too
+        state.ensure_started()  # a process that serves nothing else must notice outages too
         response = _uncached(jsonify(report))
         fail_at = request.args.get("fail_at", default=state.settings.health_fail_level, type=int)
         if fail_at is not None and report["level"] >= fail_at:
@@ -88,7 +93,8 @@ def health_blueprint(state: State) -> Blueprint:
 
     @pages.get("/ready")
     def ready() -> Response:
-        state.monitor.ensure_started()
+        state = state_now()
+        state.ensure_started()
         state.monitor.wait_for_first_look(_FIRST_LOOK)
         if is_set_up(state):
             return _uncached(jsonify(status="ok"))

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
+from sqlalchemy.engine import make_url
 
 from . import events
 from .aws.cloud import Cloud, cloud_of
@@ -32,6 +33,7 @@ from .host_memory import HostMemory
 from .metrics import Recorder, count_level
 from .monitor import Monitor
 from .repository import SessionRepository
+from .scratch import Scratch
 from .stores import cluster, connections, sentinel
 from .stores.base import ErrorClass, StoreError, role_of, shard_of, words_of
 from .stores.cluster import ClusterStore, Redis, ShardStore
@@ -57,6 +59,9 @@ log = logging.getLogger(__name__)
 Emit = Callable[[Signal, object], None]
 MakeFence = Callable[[str], Fence]
 
+CLOSES = "langpont-session-close"
+"""Name of the threads that close what applications leave that are dropped."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -69,6 +74,14 @@ class State:
     monitor: Monitor
     alerts: Alerts | None = None
     exporting: Exporting | None = None
+    scratch: Scratch | None = None
+    """Of an application under test."""
+
+    def ensure_started(self) -> None:
+        """Start the threads beside the requests in this process unless they run."""
+        self.monitor.ensure_started()
+        if self.exporting is not None:
+            self.exporting.ensure_started()
 
     def close(self) -> None:
         """End the threads that run beside the requests, after they have published and told what is left, and let go of
@@ -86,24 +99,29 @@ class State:
             store.forget_connections()
 
 
-def close_with(app: Flask, state: State) -> None:
-    """Have the parts closed when the application is gone; at the end of the process each does that by itself."""
-    weakref.finalize(app, _close_beside, state).atexit = False
+def close_with(app: Flask, state: State) -> Callable[[], object]:
+    """Have the parts closed when the application is gone; at the end of the process each does that by itself.
+
+    :return: calls that off.
+    """
+    finalizer = weakref.finalize(app, _close_beside, state)
+    finalizer.atexit = False
+    return finalizer.detach
 
 
 def _close_beside(state: State) -> None:
     """In a thread of its own: closing waits, and the last reference goes in any thread, which may hold any lock."""
     with suppress(RuntimeError):  # no thread is to be had: the process is ending
-        Thread(target=state.close, name="langpont-session-close", daemon=True).start()
+        Thread(target=state.close, name=CLOSES, daemon=True).start()
 
 
-def build(app: Flask) -> State:
+def build(app: Flask, recorder: Recorder) -> State:
     """The parts of one application.
 
     :raises ConfigError: with every mistake of the configuration.
     """
-    settings = load_settings(app)
-    recorder = Recorder()
+    scratch = Scratch() if app.testing else None
+    settings = load_settings(app, scratch)
     emit = _emitter(app, recorder)
     tombstone_ms = settings.lease_terms.tombstone_ms
     local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, tombstone_ms=tombstone_ms)
@@ -142,7 +160,7 @@ def build(app: Flask) -> State:
     repository.make_refusal = _refusals(app, health)
     local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
-    return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting)
+    return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting, scratch=scratch)
 
 
 def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud, directory: Directory | None) -> None:
@@ -461,10 +479,11 @@ def make_pool(url: str, settings: Settings, fence: Fence, cloud: Cloud, *, is_ma
 def _database(app: Flask, settings: Settings) -> Database:
     engine = settings.database_engine
     if engine is None:
-        url = settings.database_url or ""
-        if url.startswith("sqlite"):
-            Path(app.instance_path).mkdir(parents=True, exist_ok=True)
-        engine = make_engine(url, settings.database_timeout)
+        url = make_url(settings.database_url or "")
+        folder, durable = Path(app.instance_path), not (app.testing and settings.database_is_default)
+        if url.get_backend_name() == "sqlite" and folder in Path(url.database or "").absolute().parents:
+            folder.mkdir(parents=True, exist_ok=True)
+        engine = make_engine(url, settings.database_timeout, durable=durable)
     return Database(
         engine,
         timeout=settings.database_timeout,

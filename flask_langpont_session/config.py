@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from flask import Flask
 from sqlalchemy import Engine
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
@@ -31,10 +31,21 @@ from .categories import AUTH, CategoryTable, KeyPatterns, Priority
 from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
 from .policy import Behaviour, Row
+from .scratch import Scratch
 from .serializer import check_key, encode
 from .stores import directory, sentinel
 
 PREFIX = "LANGPONT_SESSION_"
+
+PATIENCE: Mapping[str, float] = {
+    "redis_timeout": 10.0,
+    "redis_connect_timeout": 10.0,
+    "redis_pool_timeout": 10.0,
+    "database_timeout": 10.0,
+    "request_budget": 20.0,
+    "slow_ms": 60_000,
+}
+"""Settings of applications under test: that a machine is busy must not look like an outage."""
 
 REDIS_SCHEMES = (
     "redis",
@@ -305,9 +316,10 @@ class Settings:
         return self.behaviour_table[priority][level]
 
 
-def load_settings(app: Flask) -> Settings:
+def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     """Read and check the application's configuration.
 
+    :param scratch: for an application under test: where its files are, instead of where the developer's lie.
     :raises ConfigError: with every mistake found.
     """
     given = app.config.get_namespace(PREFIX)
@@ -320,7 +332,7 @@ def load_settings(app: Flask) -> Settings:
     wrong = {name: problem for name, problem in checks.items() if problem}
     # With defaults in place of what is wrong alone, the rest is checked too: all mistakes at once.
     right = {name: given[name] for name in checks if name not in wrong}
-    settings = Settings(**_with_places(right, app))
+    settings = Settings(**_with_places(right if scratch is None else _under_test(right, scratch), app))
     _derived(settings, database_is_default=settings.database_url != right.get("database_url"))
     problems = [*unknown, *wrong.values(), *_together(settings, app, wrong.keys())]
     if problems:
@@ -374,6 +386,33 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
     if filled.get("journal", "") == "":
         filled["journal"] = Path(app.instance_path) / "langpont_session_journal.sqlite3"
     return filled
+
+
+def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
+    """Keep an application under test off the developer's files, and from taking a busy machine for an outage."""
+    filled = dict(values)
+    engine = filled.get("database_engine")
+    url = filled.get("database_url") if engine is None else engine.url
+    if not url or _is_in_memory(url):  # which would be another database for each thread
+        filled["database_url"] = f"sqlite:///{scratch.path / 'langpont_session.sqlite3'}"
+        filled["database_engine"] = None
+        filled["single_host"] = True  # wherever Redis is, as in CI: nobody else has this file
+    if filled.get("journal", "") == "":
+        filled["journal"] = None
+    longest = filled.get("request_budget", PATIENCE["request_budget"])
+    for name, patient in PATIENCE.items():
+        filled.setdefault(name, patient if name == "slow_ms" else min(patient, longest))
+    return filled
+
+
+def _is_in_memory(url: str | URL) -> bool:
+    try:
+        known = make_url(url)
+    except ArgumentError:
+        return False
+    if known.get_backend_name() != "sqlite":
+        return False
+    return not known.database or ":memory:" in known.database or known.query.get("mode") == "memory"
 
 
 def is_local(redis_url: str | None) -> bool:
@@ -725,7 +764,7 @@ def _database_problems(settings: Settings) -> list[str]:
         return []
     if url.get_backend_name() != "sqlite":
         return []
-    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
+    if _is_in_memory(url):
         return [f"{label}: an in-memory SQLite database forgets every session and is private to one thread; use a file"]
     remote = settings.redis_client is None and settings.redis_url and not is_local(settings.redis_url)
     if remote and not settings.single_host:

@@ -6,6 +6,7 @@ The interface asks, it does not know: what is stored where is the repository's b
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import weakref
 from dataclasses import replace
@@ -34,6 +35,12 @@ log = logging.getLogger(__name__)
 
 EXTENSION = "langpont_session"
 CONTEXT = "langpont_session_context"
+CALL_OFF = "langpont_session_call_off"
+
+applications: weakref.WeakSet[Flask] = weakref.WeakSet()
+"""For which the extension is set up."""
+
+_arranging = threading.Lock()
 
 
 class LangPontSession(SessionInterface):
@@ -60,10 +67,7 @@ class LangPontSession(SessionInterface):
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("LangPontSession is already set up for this application; use that object")
-        state = build(app)
-        app.extensions[EXTENSION] = state
-        app.extensions[CONTEXT] = _context(app, state)
-        close_with(app, state)
+        state = arrange(app)
         app.session_interface = self
         install_hooks(app, state.recorder)
         if state.exporting is not None:
@@ -72,7 +76,7 @@ class LangPontSession(SessionInterface):
         _offer_commands(app)
         if state.settings.health_url_prefix:
             with yielding(app):
-                app.register_blueprint(health_blueprint(state), url_prefix=state.settings.health_url_prefix)
+                app.register_blueprint(health_blueprint(state_of), url_prefix=state.settings.health_url_prefix)
         _advise(app)
 
     # -- Flask's contract ------------------------------------------------------------------------------------------
@@ -82,7 +86,7 @@ class LangPontSession(SessionInterface):
         if not app.secret_key:
             return None
         state = state_of(app)
-        state.monitor.ensure_started()
+        state.ensure_started()
         return Session(
             app.extensions[CONTEXT],
             lambda: self._read_cookie(app, request, state.recorder),
@@ -240,10 +244,37 @@ def state_of(app: Flask | None = None) -> State:
 
     :raises NotSetUp: the extension was not set up for it.
     """
+    app = app or current_app._get_current_object()  # type: ignore[attr-defined]
     try:
-        state: State = (app or current_app).extensions[EXTENSION]
+        state: State = app.extensions[EXTENSION]
     except KeyError:
         raise NotSetUp("LangPontSession is not set up for this application; call init_app(app)") from None
+    if state.scratch is None and app.testing:
+        return _arranged_for_tests(app)
+    return state
+
+
+def _arranged_for_tests(app: Flask) -> State:
+    """TESTING was set after the extension, as Flask's own documentation does it."""
+    with _arranging:
+        state: State = app.extensions[EXTENSION]
+        return arrange(app) if state.scratch is None else state
+
+
+def arrange(app: Flask) -> State:
+    """Make the parts of an application by its configuration as it is now, in place of those that it has, if any.
+
+    :raises ConfigError: with every mistake of the configuration.
+    """
+    before: State | None = app.extensions.get(EXTENSION)
+    state = build(app, Recorder() if before is None else before.recorder)
+    app.extensions[EXTENSION] = state
+    app.extensions[CONTEXT] = _context(app, state)
+    if before is not None:
+        app.extensions[CALL_OFF]()
+        before.close()
+    app.extensions[CALL_OFF] = close_with(app, state)
+    applications.add(app)
     return state
 
 

@@ -276,6 +276,11 @@ class Health:
             return frozenset()
         return frozenset(endpoint for endpoint, breaker in self.breakers.items() if not breaker.closed)
 
+    def age_outage(self, seconds: float) -> None:
+        """Redis does not answer since so much longer already. For tests: an old outage has a level of its own."""
+        self._redis_lost_at = {shard: at - seconds for shard, at in self._redis_lost_at.items()}
+        self._changed()
+
     def refresh(self) -> None:
         """Report a change of level that came with time alone (2 → 3). The monitor calls it."""
         self._changed()

@@ -1,24 +1,143 @@
-"""Aids for an application's own tests: stores that can be switched off, and the events that were sent.
+"""Aids for an application's own tests: a configuration without servers, outages on demand, the events that were sent.
 
->>> with switched_off(app, "primary"):          # doctest: +SKIP
+>>> configure(app)                              # doctest: +SKIP
+>>> with outage(app, 2):                        # doctest: +SKIP
 ...     assert client.get("/profile").status_code == 200
+
+With pytest they are fixtures, see :mod:`flask_langpont_session.pytest_plugin`. They need ``pip install
+"flask-langpont-session[testing]"``, or a Redis or Valkey that is given by its URL.
 """
 
 from __future__ import annotations
 
+import secrets
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakSet
 
+from blinker import ANY
 from flask import Flask
 
 from . import events
-from .extension import State, state_of
-from .health import READ, WRITE, Health
+from .build import CLOSES
+from .config import PATIENCE, PREFIX
+from .exceptions import ConfigError
+from .extension import EXTENSION, State, applications, arrange, state_of
+from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from .policy import LEVELS
 from .stores.base import ErrorClass, StoreError, role_of
 
 _PATIENCE = 2.0
 """Seconds; a store that is really out of order is left to the monitor."""
+
+_CLOSING = 10.0
+"""Seconds; as long as a store may hang."""
+
+_ELSEWHERE: Mapping[str, Any] = {
+    "REDIS_URL": None,
+    "REPLICA_URL": None,
+    "REDIS_CLIENT": None,
+    "REPLICA_CLIENT": None,
+    "REDIS_TOKEN": None,
+    "REDIS_TOKEN_SECRET": None,
+    "REDIS_IAM_USER": None,
+    "REDIS_CA_FILE": None,
+    "DATABASE_URL": None,
+    "DATABASE_ENGINE": None,
+    "JOURNAL": "",
+    "METRICS": [],
+    "METRICS_URL": None,
+    "METRICS_REGISTRY": None,
+    "ALERT_TOPICS": {},
+}
+"""What an application's configuration may say of servers and files that its tests are to leave alone."""
+
+_REDIS = (PRIMARY, REPLICA)
+_OFF: Mapping[int, tuple[str, ...]] = {0: (), 2: _REDIS, 3: _REDIS, 4: (*_REDIS, DATABASE)}
+"""What does not answer at a level."""
+
+
+def app_config(redis_url: str | None = None) -> dict[str, Any]:
+    """A configuration for one application under test: nothing in it is shared with anything else.
+
+    ``TESTING`` with a Redis in memory (fakeredis), or keys of its own in a given one; a SQLite file in a temporary
+    folder, whose tables are made when they are needed; the journal in memory; time-outs that a busy machine does not
+    reach.
+
+    :param redis_url: of a Redis or Valkey for tests.
+    :raises ConfigError: there is no `redis_url`, and fakeredis is not installed.
+    """
+    config = {**_ELSEWHERE, **{name.upper(): value for name, value in PATIENCE.items()}}
+    if redis_url is None:
+        config["REDIS_CLIENT"] = _redis_in_memory()
+    else:
+        config |= {"REDIS_URL": redis_url, "KEY_PREFIX": f"test:{secrets.token_hex(8)}"}
+    ours = {f"{PREFIX}{name}": value for name, value in config.items()}
+    return {"TESTING": True, "SECRET_KEY": secrets.token_hex(), **ours}
+
+
+def configure(app: Flask, redis_url: str | None = None) -> None:
+    """Give an application the configuration of :func:`app_config`, before or after ``init_app``.
+
+    :param redis_url: of a Redis or Valkey for tests; None: one in memory.
+    :raises ConfigError: there is no `redis_url`, and fakeredis is not installed; or what else the application's
+        configuration says cannot work.
+    """
+    app.config.update(app_config(redis_url))
+    if EXTENSION in app.extensions:
+        arrange(app)
+
+
+def _redis_in_memory() -> Any:
+    try:
+        import fakeredis
+        import lupa  # noqa: F401 - without it fakeredis runs no scripts
+    except ImportError:
+        raise ConfigError(
+            ['without a redis_url tests need fakeredis: pip install "flask-langpont-session[testing]"']
+        ) from None
+    return fakeredis.FakeRedis(server=fakeredis.FakeServer())
+
+
+@contextmanager
+def closing_applications() -> Iterator[None]:
+    """Close the applications for which the extension is set up while this is open; what those leave that are dropped
+    meanwhile is closed by its end, too."""
+    before = WeakSet(applications)
+    try:
+        yield
+    finally:
+        for app in list(applications):
+            if app not in before:
+                state_of(app).close()
+        for thread in threading.enumerate():
+            if thread.name == CLOSES:
+                thread.join(_CLOSING)
+
+
+@contextmanager
+def outage(app: Flask, level: int) -> Iterator[None]:
+    """Requests of `app` find its stores as they are at a level of the decision table.
+
+    :param level: 0: all is well; 1: the primary takes no writes; 2: no Redis answers; 3: nor has one for longer than
+        LOCAL_CACHE_TTL; 4: nor does the database.
+    :raises ValueError: there is no such level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"there is no level {level!r}; the levels are {', '.join(map(str, LEVELS))}")
+    state = state_of(app)
+    if level == 1:
+        faults = dict.fromkeys(_named(PRIMARY, state.health), ErrorClass.WRITE_REFUSED)
+    else:
+        stores = {store for store, _ in state.health.breakers if role_of(store) in _OFF[level]}
+        faults = dict.fromkeys(sorted(stores), ErrorClass.UNREACHABLE)
+    with _faulty(state, faults):
+        if level == 3:
+            state.health.age_outage(state.settings.local_cache_ttl)
+        yield
 
 
 @contextmanager
@@ -32,17 +151,24 @@ def switched_off(app: Flask, *stores: str) -> Iterator[None]:
     :raises KeyError: the application has no such store.
     """
     state = state_of(app)
+    names = [name for store in stores for name in _named(store, state.health)]
+    with _faulty(state, dict.fromkeys(names, ErrorClass.UNREACHABLE)):
+        yield
+
+
+@contextmanager
+def _faulty(state: State, faults: Mapping[str, ErrorClass]) -> Iterator[None]:
+    """Stores fail as these errors say."""
     with state.monitor.paused():
-        names = [name for store in stores for name in _named(store, state.health)]
-        for name in names:
-            state.health.failed(StoreError(name, ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
+        for name, error_class in faults.items():
+            state.health.failed(StoreError(name, error_class, "SwitchedOff", timed_out=True), READ)
         try:
             state.monitor.share_outage()
             yield
         finally:
             deadline = time.monotonic() + _PATIENCE
-            for name in names:
-                state.monitor.recover(name, (READ, WRITE))
+            for name, error_class in faults.items():
+                state.monitor.recover(name, (WRITE,) if error_class is ErrorClass.WRITE_REFUSED else (READ, WRITE))
             while not _is_home(state) and time.monotonic() < deadline:
                 time.sleep(0.01)  # another application on the same journal may be at it
 
@@ -61,8 +187,8 @@ def _named(store: str, health: Health) -> list[str]:
 
 
 @contextmanager
-def captured_events(app: Flask) -> Iterator[list[object]]:
-    """Collect the events (values of :mod:`flask_langpont_session.events`) that are sent for `app`."""
+def captured_events(app: Flask | None = None) -> Iterator[list[object]]:
+    """Collect the events (values of :mod:`flask_langpont_session.events`) that are sent for `app`; None: for any."""
     seen: list[object] = []
 
     def receive(sender: object, event: object) -> None:
@@ -70,5 +196,5 @@ def captured_events(app: Flask) -> Iterator[list[object]]:
 
     with ExitStack() as stack:
         for signal in events.ALL:
-            stack.enter_context(signal.connected_to(receive, sender=app))
+            stack.enter_context(signal.connected_to(receive, sender=ANY if app is None else app))
         yield seen

@@ -87,8 +87,7 @@ class Exporting:
         return Reader(self._recorder, self._level, self._lost_shards)
 
     def install(self, app: Flask) -> None:
-        """Begin in every process with its first request; show the page, if there is one."""
-        app.before_request(self.ensure_started)
+        """Show the page, if there is one."""
         if self.page is not None:
             app.register_blueprint(self.page)
 

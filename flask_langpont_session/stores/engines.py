@@ -48,11 +48,12 @@ _FILENO = tuple(map(attrgetter, ("fileno", "_usock.fileno", "_sock.fileno")))
 """Where drivers have the number of their socket: psycopg and psycopg2; pg8000; PyMySQL."""
 
 
-def make_engine(url: str, timeout: float) -> Engine:
+def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engine:
     """An engine for :class:`~.database.Database` alone, in which every wait is bounded and no value reaches a log.
 
     :param url: for SQLAlchemy. What it says itself (`connect_timeout` …) is kept.
     :param timeout: seconds, as given to the store.
+    :param durable: SQLite: what was answered survives a power cut. Waits for the disk at each commit.
     """
     address = make_url(url)
     dialect = address.get_backend_name()
@@ -67,7 +68,7 @@ def make_engine(url: str, timeout: float) -> Engine:
         pool_use_lifo=True,
     )
     if dialect == "sqlite":
-        _prepare_sqlite(engine, _share_of(timeout))
+        _prepare_sqlite(engine, _share_of(timeout), "FULL" if durable else "OFF")
     _watch(engine)
     if engine.dialect.driver in _LIMITED:
         event.listen(engine, "do_connect", _limit_connecting)
@@ -110,7 +111,7 @@ def _server_limits(ms: int) -> dict[str, int]:
     return {"statement_timeout": ms, "lock_timeout": max(1, ms // 2)}
 
 
-def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
+def _prepare_sqlite(engine: Engine, busy_ms: int, synchronous: str) -> None:
     @event.listens_for(engine, "do_connect")
     def create(dialect: Any, record: Any, args: tuple[Any, ...], params: dict[str, Any]) -> None:
         if not str(args[0]).startswith("file:"):
@@ -124,7 +125,7 @@ def _prepare_sqlite(engine: Engine, busy_ms: int) -> None:
         connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
         _use_wal(connection, busy_ms / 1000)
         # FULL: a logout that was answered survives a power cut. NORMAL may lose the last commits in WAL mode.
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
 
 
 def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:

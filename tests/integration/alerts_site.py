@@ -26,7 +26,6 @@ def create_app() -> Flask:
     alerts.TERMS, alerts.TICK = TERMS, TICK
     client.READ_TIMEOUT = float(os.environ.get("SNS_TIMEOUT", client.READ_TIMEOUT))
     app = Flask("app", instance_path=os.environ["FOLDER"])
-    app.testing = True
     app.config.from_prefixed_env()
     LangPontSession(app)
     state_of(app).repository.database.create_tables()

@@ -36,7 +36,6 @@ CONFIGURATION = """
 def create_app() -> Flask:
     """The site."""
     app = Flask("app", instance_path=os.environ["FOLDER"])
-    app.testing = True
     app.config.from_prefixed_env()
     LangPontSession(app)
     state_of(app).repository.database.create_tables()

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from flask import Flask
 
+from example_app.processes import wait_until
 from example_app.servers import Valkey
 from flask_langpont_session import LangPontSession
 
 from .conftest import PATIENT, add_views, close, parts
-from .test_outage import wait_for
 
 TABLES = {"langpont_sessions", "langpont_users"}
 
@@ -76,7 +76,7 @@ def test_it_is_said_wherever_somebody_looks(make: Make, caplog: pytest.LogCaptur
     assert tables(app) == set()
     interface(app).create_tables(app)
     assert tables(app) == TABLES
-    wait_for(lambda: client.get("/healthz").json["database"] == "ok", "the database is used")
+    wait_until(lambda: client.get("/healthz").json["database"] == "ok", "the database is used")
     assert client.get("/healthz/ready").status_code == 200
     assert client.post("/login/7").status_code == 200
 
@@ -90,7 +90,7 @@ def test_who_was_ready_stays_so(make: Make) -> None:
     assert client.get("/healthz/ready").status_code == 200
     with parts(app).repository.database.engine.begin() as connection:
         interface(app).metadata.drop_all(connection)
-    wait_for(lambda: client.get("/healthz").json["database"] == "no tables", "it is noticed")
+    wait_until(lambda: client.get("/healthz").json["database"] == "no tables", "it is noticed")
     assert client.get("/healthz/ready").status_code == 200
 
 
@@ -98,7 +98,7 @@ def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: M
     """Whether it has tables is not known then."""
     client: Any = make(DATABASE_URL=f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.sqlite3'}").test_client()
     assert client.get("/healthz/ready").status_code == 200
-    wait_for(lambda: client.get("/healthz").json["database"] == "unreachable", "it is noticed")
+    wait_until(lambda: client.get("/healthz").json["database"] == "unreachable", "it is noticed")
     assert client.get("/healthz/ready").status_code == 200
 
 

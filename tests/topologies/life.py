@@ -37,7 +37,11 @@ def application(url: str, folder: str) -> Flask:
     journal_file.BUSY_SECONDS = 30  # all visitors write at once, and a slow disk is not what is tested
     app = Flask("app", instance_path=folder)
     app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
-    settings = {"REDIS_URL": url, "SINGLE_HOST": True, **PATIENT}
+    files = {
+        "DATABASE_URL": f"sqlite:///{folder}/langpont_session.sqlite3",
+        "JOURNAL": f"{folder}/langpont_session_journal.sqlite3",
+    }
+    settings = {"REDIS_URL": url, "SINGLE_HOST": True, **files, **PATIENT}
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
     LangPontSession(app)
     state_of(app).repository.database.create_tables()

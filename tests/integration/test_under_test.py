@@ -1,0 +1,306 @@
+"""An application under test: away from the developer's files, patient, and without a server if need be."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask_login import FlaskLoginClient, LoginManager, UserMixin, current_user
+
+from example_app.processes import wait_until
+from example_app.servers import Valkey
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.config import PREFIX
+from flask_langpont_session.extension import state_of
+from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.testing import app_config, closing_applications, configure, outage
+
+from .conftest import add_views
+from .test_dropped import threads
+
+Make = Callable[..., Flask]
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    with closing_applications():
+        yield
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    """The instance folder of the developer."""
+    return tmp_path / "instance"
+
+
+@pytest.fixture
+def make(instance: Path) -> Make:
+    """Makes applications that are not set up yet; `config` without the prefix, but for Flask's own."""
+
+    def make(**config: Any) -> Flask:
+        app = Flask("app", instance_path=str(instance))
+        for key, value in {"SECRET_KEY": "test key of the test suite, 32+ bytes", **config}.items():
+            app.config[key if key in ("SECRET_KEY", "TESTING", "DEBUG") else PREFIX + key] = value
+        add_views(app)
+        return app
+
+    return make
+
+
+def without_a_server() -> dict[str, Any]:
+    return {"REDIS_CLIENT": fakeredis.FakeRedis(server=fakeredis.FakeServer())}
+
+
+def file_of(app: Flask) -> str:
+    return state_of(app).repository.database.engine.url.database or ""
+
+
+def signs_in(app: Flask) -> bool:
+    client: Any = app.test_client()
+    is_in = client.post("/login/7").status_code == 200
+    return is_in and bool(client.get("/who").json == {"user": "7", "level": 0, "lang": None})
+
+
+# -- TESTING -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_developers_files_are_left_alone(make: Make, instance: Path) -> None:
+    """Neither the database nor the journal of the instance folder is made, read or written."""
+    app = make(TESTING=True, **without_a_server())
+    LangPontSession(app)
+    assert signs_in(app)
+    assert not instance.exists()
+    assert state_of(app).repository.journal.path is None
+
+
+def test_testing_may_be_set_after_the_extension(make: Make, instance: Path) -> None:
+    """As Flask's own documentation has it: ``app = create_app()``, then ``app.config.update(TESTING=True)``."""
+    app = make(REDIS_URL="redis://localhost:1/0", DATABASE_URL=None)
+    LangPontSession(app)
+    assert file_of(app).startswith(str(instance))
+    others = threads()
+    app.config.update(TESTING=True, **{PREFIX + key: value for key, value in without_a_server().items()})
+    app.config[PREFIX + "REDIS_URL"] = None
+    assert signs_in(app)
+    assert not file_of(app).startswith(str(instance))
+    assert not (instance / "langpont_session.sqlite3").exists()
+    assert app.test_client().get("/healthz").json["database"] == "ok"  # type: ignore[index]
+    # One application runs, and not two.
+    assert [thread.name for thread in threads() - others].count("langpont-session-monitor") == 1
+
+
+def test_every_application_has_a_database_of_its_own(make: Make) -> None:
+    """Whose file goes with it."""
+    files = []
+    for _ in range(2):
+        app = make(TESTING=True, **without_a_server())
+        LangPontSession(app)
+        assert signs_in(app)
+        assert len(state_of(app).repository.database.sessions_of("7")) == 1
+        files.append(Path(file_of(app)))
+        assert files[-1].exists()
+    del app
+    gc.collect()
+    assert files[0] != files[1]
+    wait_until(lambda: gc.collect() >= 0 and not any(file.parent.exists() for file in files), "the files are gone", 60)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"DATABASE_URL": "sqlite://"},
+        {"DATABASE_URL": "sqlite:///:memory:"},
+        {"DATABASE_ENGINE": sa.create_engine("sqlite://", poolclass=sa.StaticPool)},
+    ],
+    ids=["URL", "memory", "engine"],
+)
+def test_sqlite_in_memory_will_do(make: Make, places: dict[str, Any]) -> None:
+    """A file that nobody keeps stands for it: requests and threads would each have a database of their own."""
+    app = make(TESTING=True, **without_a_server(), **places)
+    LangPontSession(app)
+    assert signs_in(app)
+    assert Path(file_of(app)).is_file()
+
+
+def test_redis_may_be_anywhere(make: Make) -> None:
+    """As beside a job of CI: elsewhere SQLite would not do for it."""
+    app = make(TESTING=True, REDIS_URL="redis://redis.internal:6379/0")
+    LangPontSession(app)
+    assert state_of(app).settings.database_url
+
+
+def test_what_is_configured_is_kept(make: Make, tmp_path: Path) -> None:
+    """Places and time-outs; what is given together still fits together."""
+    url, journal = f"sqlite:///{tmp_path / 'given.sqlite3'}", tmp_path / "journal.sqlite3"
+    app = make(TESTING=True, DATABASE_URL=url, JOURNAL=journal, REQUEST_BUDGET=0.3, **without_a_server())
+    LangPontSession(app)
+    settings = state_of(app).settings
+    assert (settings.database_url, settings.journal, settings.request_budget) == (url, journal, 0.3)
+    assert settings.redis_timeout == settings.database_timeout == 0.3
+
+
+def test_a_busy_machine_does_not_refuse_the_first_sign_in(make: Make, tmp_path: Path) -> None:
+    """Another process has the lock of the database for longer than any request waits elsewhere."""
+    file = tmp_path / "busy.sqlite3"
+    app = make(TESTING=True, DATABASE_URL=f"sqlite:///{file}", **without_a_server())
+    LangPontSession(app).create_tables(app)
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(2.0, lambda: other.execute("ROLLBACK"))
+        release.start()
+        assert signs_in(app)
+        release.join()
+
+
+# -- configure ---------------------------------------------------------------------------------------------------------
+
+
+PRODUCTION = {
+    "REDIS_URL": "rediss://cache.internal:6379/0",
+    "REDIS_TOKEN": "secret",
+    "DATABASE_URL": "postgresql+psycopg://u@db.internal/app",
+    "REQUEST_BUDGET": 0.3,
+    "METRICS": ["prometheus"],
+    "METRICS_URL": "/metrics",
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_application_is_configured_before_or_after_it_is_set_up(make: Make, instance: Path, when: str) -> None:
+    """One module with an ``app`` in it that is set up where it is made is as common as a factory."""
+    app = make(**PRODUCTION)
+    if when == "before":
+        configure(app)
+    LangPontSession(app)
+    if when == "after":
+        configure(app)
+    assert app.testing
+    assert signs_in(app)
+    assert app.test_client().get("/healthz/ready").status_code == 200
+    assert not (instance / "langpont_session.sqlite3").exists()
+    assert state_of(app).settings.request_budget > 1
+
+
+def test_a_server_may_be_given(make: Make, primary: Valkey) -> None:
+    """Two applications on one server do not see each other's sessions."""
+    apps = [make(), make()]
+    for app in apps:
+        configure(app, primary.url)
+        LangPontSession(app)
+        assert signs_in(app)
+        assert isinstance(state_of(app).repository.primary, RedisStore)
+    assert state_of(apps[0]).settings.key_prefix != state_of(apps[1]).settings.key_prefix
+    with primary.client() as client:
+        keys = [key.decode() if isinstance(key, bytes) else key for key in client.keys("*")]
+    assert keys
+    assert all(key.startswith("test:") for key in keys)
+
+
+def test_a_configuration_of_production_may_be_put_under_it(make: Make) -> None:
+    """As a factory does with what its test hands over."""
+    app = make(**PRODUCTION)
+    app.config.update(app_config())
+    LangPontSession(app)
+    assert signs_in(app)
+
+
+# -- outages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", range(5))
+@pytest.mark.parametrize("replica", [False, True], ids=["primary alone", "with a replica"])
+def test_every_level_can_be_had(make: Make, level: int, replica: bool) -> None:
+    """Signing in needs the database, who is signed in stays so, and afterwards all is well."""
+    app = make()
+    configure(app)
+    if replica:
+        app.config[PREFIX + "REPLICA_CLIENT"] = app.config[PREFIX + "REDIS_CLIENT"]
+    LangPontSession(app)
+    client: Any = app.test_client()
+    assert client.post("/login/7").status_code == 200
+    with outage(app, level):
+        assert client.get("/who").json == {"user": "7", "level": level, "lang": None}
+        assert client.get("/healthz").json["level"] == level
+        assert app.test_client().post("/login/8").status_code == (503 if level == 4 else 200)
+    assert client.get("/who").json == {"user": "7", "level": 0, "lang": None}
+
+
+@pytest.mark.parametrize("level", [-1, 5, "2", None])
+def test_a_level_that_there_is_not_is_an_error(make: Make, level: Any) -> None:
+    """Before anything happens."""
+    app = make()
+    configure(app)
+    LangPontSession(app)
+    with pytest.raises(ValueError, match="the levels are 0, 1, 2, 3, 4"), outage(app, level):
+        raise AssertionError("the block must not run")
+
+
+# -- test clients ------------------------------------------------------------------------------------------------------
+
+
+class User(UserMixin):  # type: ignore[misc]
+    """Somebody with the id 7."""
+
+    id = "7"
+
+
+@pytest.fixture
+def login_app(make: Make) -> Flask:
+    app = make()
+    configure(app)
+    LangPontSession(app)
+    manager = LoginManager(app)
+    manager.user_loader(lambda user_id: User() if user_id == "7" else None)
+    app.add_url_rule("/me", view_func=lambda: current_user.get_id() or "nobody")
+    return app
+
+
+def test_a_session_may_be_made_by_hand(login_app: Flask) -> None:
+    """``session_transaction`` signs in and out, as a view does."""
+    client = login_app.test_client()
+    with client.session_transaction() as session:
+        session["_user_id"], session["lang"] = "7", "jp"
+    assert client.get("/me").text == "7"
+    with client.session_transaction() as session:
+        assert (session["_user_id"], session["lang"]) == ("7", "jp")
+        del session["_user_id"]
+    assert client.get("/me").text == "nobody"
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_flask_logins_client(login_app: Flask, fresh: bool) -> None:
+    """Signs in before the first request."""
+    login_app.test_client_class = FlaskLoginClient
+    with login_app.test_client(user=User(), fresh_login=fresh) as client:
+        with client.session_transaction() as session:
+            assert session["_fresh"] is fresh
+        assert client.get("/me").text == "7"
+    assert login_app.test_client().get("/me").text == "nobody"
+
+
+# -- its end -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_thread_is_left_behind(make: Make) -> None:
+    """When the block is left, not some time later."""
+    others = threads()
+    with closing_applications():
+        app = make()
+        configure(app)
+        LangPontSession(app)
+        assert signs_in(app)
+        assert threads() - others
+    deadline = time.monotonic() + 1
+    while not threads() <= others and time.monotonic() < deadline:
+        time.sleep(0.01)  # a thread is counted for a moment after it was joined
+    assert threads() <= others
