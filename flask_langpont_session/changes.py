@@ -191,7 +191,7 @@ class Changes:
         try:
             encoded = self.encode(key, value)
         except SessionValueError as error:
-            if before is None or decode(before) != value:
+            if before is None or not _is_equal(decode(before), value):
                 self._reject(category, key, error.reason)
             return None
         if encoded == before or (
@@ -220,3 +220,11 @@ class Changes:
             self._reject(self._table.feature_of(key).category, key, error.reason)
             self.values.pop(key)
             return stored
+
+
+def _is_equal(stored: Any, value: Any) -> bool:
+    """Whether a value is as it was stored. An application's object, or an array, may fail on the question."""
+    try:
+        return bool(stored == value)
+    except Exception:
+        return False

@@ -35,8 +35,7 @@ class SessionValueError(LangPontSessionError):
 
     :param key: the session key that was assigned.
     :param reason: what is wrong with the value, by type, never by content; may be logged.
-    :param path: where inside the value. It quotes keys of nested dicts, which are the application's data: it stands in
-        the message for whoever wrote the view, and not in :attr:`reason`.
+    :param path: where inside the value; without the keys of nested dicts, which may be personal.
     """
 
     def __init__(self, key: object, reason: str, path: str = "") -> None:
@@ -53,7 +52,7 @@ def _shown(key: object) -> str:
 
 
 class UnsupportedValue(SessionValueError, TypeError):
-    """The value (or something inside it) has a type or content that would not come back as it was."""
+    """The value (or something inside it) is nothing that Flask's own session could store either."""
 
 
 class SessionTooLarge(SessionValueError, ValueError):

@@ -24,7 +24,7 @@ from .health import DATABASE, PRIMARY, WRITE
 from .policy import LEVELS, Behaviour
 from .records import NO_FIELDS, Kept, Life, Loaded, Plan, Saved, Verdict, apply_change
 from .repository import SessionRepository
-from .serializer import check_key, decode
+from .serializer import INT_LIMIT, check_key, decode
 from .stores.base import AuthRow, CategoryChange, Fields
 from .views import CategoryView, FeatureReport
 from .walk import Walk
@@ -628,10 +628,11 @@ class Session(SessionMixin):
         now = self.get(key, 0)
         if type(now) is not int:
             raise UnsupportedValue(key, f"only whole numbers can be incremented, this is {type(now).__name__}")
+        if not -INT_LIMIT < now + by < INT_LIMIT:
+            raise UnsupportedValue(key, "a counter has 64 bits")
         if key in self._now.assigned or key in self._now.deleted:
             self._assign(key, now + by)
         else:
-            self._now.encode(key, now + by)  # the total must be one that can be stored
             self._warn_if_saved(key)
             self._now.add(key, by, now + by)
         return now + by

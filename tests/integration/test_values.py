@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -39,16 +38,15 @@ class Colour(enum.Enum):
     RED = 1
 
 
-class Text(str):
-    pass
+class Incomparable:
+    """In the manner of arrays, which have no answer to ``==``."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("which one?")
 
 
 BAD_VALUES: dict[str, tuple[Callable[[], Any], str]] = {
-    "NaN": (lambda: float("nan"), "a float that is not a number"),
-    "infinity": (lambda: float("-inf"), "a float that is not a number or infinite"),
-    "a number of 5000 digits": (lambda: 10**5000, "an int of 64 bits or more"),
-    "2**63": (lambda: 2**63, "an int of 64 bits or more"),
-    "-2**63": (lambda: -(2**63), "an int of 64 bits or more"),
+    "a number of 5000 digits": (lambda: 10**5000, "an int of more than 4300 digits"),
     "set": (lambda: {1}, "type set "),
     "frozenset": (frozenset, "type frozenset "),
     "object": (object, "type object "),
@@ -58,15 +56,8 @@ BAD_VALUES: dict[str, tuple[Callable[[], Any], str]] = {
     "complex": (lambda: 1j, "type complex "),
     "exception": (lambda: ValueError("x"), "type ValueError "),
     "enum": (lambda: Colour.RED, "type Colour "),
-    "str of another class": (lambda: Text("x"), "type Text "),
-    "defaultdict": (lambda: defaultdict(list), "type defaultdict "),
-    "Decimal NaN": (lambda: Decimal("NaN"), "a Decimal that is not a number"),
-    "keys 1 and '1'": (lambda: {1: "a", "1": "b"}, "a dict key of type int"),
-    "key None": (lambda: {"a": {None: 1}}, "a dict key of type NoneType"),
-    "lone surrogate": (lambda: "\ud800", "a lone surrogate"),
-    "lone surrogate inside": (lambda: ["\udfff"], "a lone surrogate"),
-    "NaN inside": (lambda: {"a": [1, float("nan")]}, "inside ['a'][1]"),
-    "object inside": (lambda: [({"x": object()},)], "type object is not supported, inside [0][0]['x']"),
+    "key of bytes": (lambda: {"a": {b"x": 1}}, "a dict key of type bytes, inside […]"),
+    "object inside": (lambda: [({"x": object()},)], "type object is not supported, inside [0][0][…]"),
 }
 TOO_LARGE: dict[str, tuple[Callable[[], Any], str]] = {
     "33 levels": (lambda: nested(33), "nested too deeply"),
@@ -132,7 +123,7 @@ def with_views(app: Flask) -> Flask:
 
     @app.post("/append/<what>")
     def append(what: str) -> Any:
-        session["context_info"].append({"object": object(), "large": "x" * 70_000, "huge": "x" * 2_000_000}[what])
+        session["context_info"].append(ADDED[what])
         return jsonify(len(session["context_info"]))
 
     @app.post("/do/<what>")
@@ -141,6 +132,9 @@ def with_views(app: Flask) -> Flask:
         return "done"
 
     return app
+
+
+ADDED = {"object": object(), "large": "x" * 70_000, "huge": "x" * 2_000_000}
 
 
 def mixed() -> None:
@@ -154,6 +148,15 @@ def set_and_spoil() -> None:
     session["context_info"].append(object())
 
 
+def spoil_with_an_incomparable() -> None:
+    session["context_info"][0] = Incomparable()
+
+
+def change_a_subclass() -> None:
+    session["source_lang"] = found = OrderedDict(a=1)
+    found["b"] = 2
+
+
 def spoil_and_sign_in() -> None:
     session["context_info"].append(object())
     session["_user_id"] = "7"
@@ -163,7 +166,17 @@ def spoil_a_secret() -> None:
     session["context_info"].append({"card": "4111-1111", "owner": object()})
 
 
-ACTIONS = {action.__name__: action for action in (mixed, set_and_spoil, spoil_and_sign_in, spoil_a_secret)}
+ACTIONS = {
+    action.__name__: action
+    for action in (
+        mixed,
+        set_and_spoil,
+        spoil_with_an_incomparable,
+        change_a_subclass,
+        spoil_and_sign_in,
+        spoil_a_secret,
+    )
+}
 
 
 @pytest.fixture
@@ -239,7 +252,10 @@ def test_an_error_that_nobody_handles_keeps_what_was_stored(make_app: MakeApp) -
     assert_untouched(app)
 
 
-@pytest.mark.parametrize("value", [None, True, False, 0, "", [], {}, {"": None}, "\x00\r\n", 2**63 - 1, -(2**63) + 1])
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, 0, "", [], {}, {"": None}, "\x00\r\n", 2**63 - 1, -(2**63) + 1, -(2**63), 10**30, "\ud83d"],
+)
 def test_small_and_empty_values_are_values(visitor: Any, value: Any) -> None:
     """What a driver refuses or cannot tell apart comes back as it was."""
     visitor.post("/set", json={"theme": value})
@@ -338,11 +354,13 @@ def test_what_is_no_number_is_not_incremented(visitor: Any, value: Any) -> None:
     assert visitor.get("/get/usage_count").json["value"] == value
 
 
-def test_a_counter_at_its_end_is_told(visitor: Any) -> None:
+@pytest.mark.parametrize("value", [2**63 - 1, 2**63, 10**30])
+def test_a_counter_at_its_end_is_told(visitor: Any, value: int) -> None:
     """64 bits are all that the server counts in."""
-    visitor.post("/set", json={"usage_count": 2**63 - 1})
-    assert visitor.post("/count/usage_count").status_code == 422
-    assert visitor.get("/get/usage_count").json["value"] == 2**63 - 1
+    visitor.post("/set", json={"usage_count": value})
+    response = visitor.post("/count/usage_count")
+    assert (response.status_code, "a counter has 64 bits" in response.text) == (422, True)
+    assert visitor.get("/get/usage_count").json["value"] == value
 
 
 def test_a_view_may_make_and_drop_thousands_of_names(make_app: MakeApp) -> None:
@@ -393,6 +411,20 @@ def test_a_value_that_was_set_and_then_spoilt_is_stored_as_it_was_set(app: Flask
         assert visitor.post("/do/set_and_spoil").status_code == 200
     assert rejected(seen) == [("translation", "context_info")]
     assert visitor.get("/get/context_info").json["value"] == [2]
+
+
+def test_a_value_that_cannot_be_compared_is_no_error_of_the_page(app: Flask, visitor: Any) -> None:
+    """Whether it changed cannot be said; that it cannot be stored can."""
+    with captured_events(app) as seen:
+        assert visitor.post("/do/spoil_with_an_incomparable").status_code == 200
+    assert rejected(seen) == [("translation", "context_info")]
+    assert visitor.get("/all").json == OLD
+
+
+def test_a_change_inside_of_a_subclass_is_found(app: Flask, visitor: Any) -> None:
+    """As one inside of a dict."""
+    assert visitor.post("/do/change_a_subclass").status_code == 200
+    assert visitor.get("/get/source_lang").json["value"] == {"a": 1, "b": 2}
 
 
 def test_a_value_that_grows_too_large_keeps_its_old_form(app: Flask, visitor: Any) -> None:
