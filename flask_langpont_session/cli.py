@@ -13,13 +13,12 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from .build import State
-from .categories import Priority
 from .config import SEVERITIES
 from .cookies import is_digest
 from .exceptions import ConfigError, LangPontSessionError
+from .explanations import key_lines, table_lines
 from .extension import NotSetUp, state_of
 from .health import DATABASE, PRIMARY, REPLICA
-from .policy import LEVELS
 from .records import Revoked
 from .stores.base import StoreError, role_of
 from .stores.cluster import ClusterStore
@@ -262,27 +261,11 @@ def alert_test(severity: str | None) -> None:
 
 
 @langpont.command("explain")
+@click.argument("key", required=False)
 @with_appcontext
-def explain() -> None:
-    """Print the decision table as configured: what each feature gets at each level, and its keys."""
-    for line in explain_lines(state_of()):
+def explain(key: str | None) -> None:
+    """Print the decision table as configured: what each feature gets at each level, and its keys. With KEY: what
+    happens to that session key, and the line of configuration that changes it."""
+    settings = state_of().settings
+    for line in table_lines(settings) if key is None else key_lines(settings, key):
         click.echo(line)
-
-
-def explain_lines(state: State) -> list[str]:
-    """The decision table as Markdown, one line each; the docs' table is made of it."""
-    settings = state.settings
-    heads = [f"{level} {name}" for level, name in LEVELS.items()]
-    lines = [_row(["priority", *heads]), _row(["---"] * (len(heads) + 1))]
-    lines += [_row([priority, *(settings.behaviour(priority, level) for level in LEVELS)]) for priority in Priority]
-    lines += ["", _row(["category", "TTL", "feature", "priority", "session keys"]), _row(["---"] * 5)]
-    for feature in settings.table.features.values():
-        ttl = settings.table.categories[feature.category].ttl
-        life = "session's life" if ttl is None else f"{ttl} s"
-        keys = f"`{' '.join(feature.keys)}`"  # a * or _ is no emphasis here
-        lines.append(_row([feature.category, life, feature.name, feature.priority, keys]))
-    return lines
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -28,6 +28,7 @@ from . import categories, policy
 from .aws import client as aws
 from .aws import credentials, endpoints
 from .categories import AUTH, CategoryTable, KeyPatterns, Priority
+from .category_config import LONGEST_LIFE, Built, build_table, names_problem
 from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
 from .policy import Behaviour, Row
@@ -91,10 +92,8 @@ def _integer(low: int, high: int, kind: str) -> Callable[[str, Any], str | None]
 
 
 def _names(name: str, value: Any) -> str | None:
-    if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
-        return f"{name}: a list of names, not {type(value).__name__}"
-    wrong = [item for item in value if not isinstance(item, str) or not item]
-    return f"{name}: every entry must be a non-empty string" if wrong else None
+    problem = names_problem(value)
+    return f"{name}: {problem}" if problem else None
 
 
 def _mapping(name: str, value: Any) -> str | None:
@@ -195,24 +194,9 @@ def _client(name: str, value: Any) -> str | None:
     return f"{name}: a client with a connection pool, as redis.Redis and fakeredis.FakeRedis have, not {kind}"
 
 
-def _category_specs(name: str, value: Any) -> str | None:
-    """The shape only; what the table says is checked where it is built."""
-    if not isinstance(value, Mapping) or not value:
-        return f"{name}: a mapping of category → {{'ttl': seconds, 'features': {{feature: [keys]}}}}"
-    wrong = [repr(category) for category, spec in value.items() if not _is_category_spec(category, spec)]
-    if wrong:
-        return f"{name}: {', '.join(wrong)}: name → {{'ttl': seconds or None, 'features': {{feature: [keys]}}}}"
-    return None
-
-
-def _is_category_spec(category: Any, spec: Any) -> bool:
-    if not (isinstance(category, str) and isinstance(spec, Mapping) and isinstance(spec.get("features", {}), Mapping)):
-        return False
-    if isinstance(spec.get("ttl"), int) and spec["ttl"] > _LONGEST_LIFE:
-        return False
-    return all(
-        isinstance(feature, str) and _names("", keys) is None for feature, keys in spec.get("features", {}).items()
-    )
+def _tables(example: str) -> Callable[[str, Any], str | None]:
+    """The outermost shape only; what is inside is checked where the table is built."""
+    return lambda name, value: None if isinstance(value, Mapping) else f"{name}: a mapping of {example}"
 
 
 def _behaviour_cells(name: str, value: Any) -> str | None:
@@ -223,8 +207,6 @@ def _behaviour_cells(name: str, value: Any) -> str | None:
 
 
 _SECONDS = "seconds"
-_LONGEST_LIFE = 315_360_000
-"""Ten years. More is a mistake, and much more is an error of the server at every write."""
 
 
 def _setting(default: Any, check: Callable[[str, Any], str | None]) -> Any:
@@ -264,7 +246,13 @@ class Settings:
     journal_session_entries: int = _setting(4_000, _integer(1, 100_000_000, "entries"))
     journal_session_bytes: int = _setting(1_048_576, _integer(64, 1_099_511_627_776, "bytes"))
     journal_visitor_share: float = _setting(0.5, _number(0, 0.5, "a share"))
-    categories: Mapping[str, Any] = _setting(lambda: categories.DEFAULT_CATEGORIES, _category_specs)
+    categories: Mapping[str, Any] = _setting(
+        lambda: categories.DEFAULT_CATEGORIES, _tables("category → {'ttl': seconds, 'features': {feature: [keys]}}")
+    )
+    features: Mapping[str, Any] = _setting(
+        dict, _tables("feature → {'keys': [keys], 'category': name, 'priority': name}")
+    )
+    durable_keys: Sequence[str] = _setting(list, _names)
     feature_priorities: Mapping[str, str] = _setting(dict, _mapping)
     defaults: Mapping[str, Any] = _setting(dict, _mapping)
     behaviours: Mapping[str, Mapping[int, str]] = _setting(dict, _behaviour_cells)
@@ -275,7 +263,7 @@ class Settings:
     privileged_roles: Sequence[str] = _setting(("admin",), _names)
     transient_keys: Sequence[str] = _setting(("_remember*",), _names)
     idle_timeout: int = _setting(3600, _integer(1, 31_536_000, _SECONDS))
-    absolute_timeout: int = _setting(43_200, _integer(1, _LONGEST_LIFE, _SECONDS))
+    absolute_timeout: int = _setting(43_200, _integer(1, LONGEST_LIFE, _SECONDS))
     verify_interval: float = _setting(60, _number(0, 86_400, _SECONDS))
     grace: float = _setting(300, _number(0, 3600, _SECONDS))
     carry_on_sign_in: Sequence[str] = _setting(("translation", "ui"), _names)
@@ -316,6 +304,9 @@ class Settings:
         return self.behaviour_table[priority][level]
 
 
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
 def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     """Read and check the application's configuration.
 
@@ -323,7 +314,7 @@ def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     :raises ConfigError: with every mistake found.
     """
     given = app.config.get_namespace(PREFIX)
-    known = {f.name: f for f in dataclasses.fields(Settings) if f.init}
+    known = {name: field for name, field in _FIELDS.items() if field.init}
     unknown = [
         f"{PREFIX}{name.upper()}: there is no such setting{_did_you_mean(name, known)}"
         for name in sorted(set(given) - set(known))
@@ -360,11 +351,9 @@ def _together(settings: Settings, app: Flask, wrong: Set[str]) -> list[str]:
 
     :param wrong: settings that are wrong alone. They stand at their defaults here, about which there is nothing to say.
     """
-    problems = _derive(settings)
-    if not problems:
-        problems = _table_relations(settings) + _default_problems(settings)
-    if "categories" in wrong:
-        problems = []  # nobody knows the table that the application means
+    built, problems = _derive(settings)
+    if built.is_whole and not wrong & {"categories", "features", "durable_keys"}:
+        problems += _table_relations(settings) + _default_problems(settings)
     problems += _secret_key_problems(app) + _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
     if "redis_url" not in wrong:
         problems += _aws_problems(settings)
@@ -428,17 +417,17 @@ def is_local(redis_url: str | None) -> bool:
         return False
 
 
-def _derive(settings: Settings) -> list[str]:
-    priorities = dict(settings.feature_priorities)
-    features = {feature for spec in settings.categories.values() for feature in spec.get("features", {})}
-    problems = [
-        f"{PREFIX}FEATURE_PRIORITIES: no category has a feature {name!r}"
-        for name in sorted(priorities.keys() - features, key=str)
-    ]
-    table, table_problems = categories.build_table(settings.categories, {**categories.DEFAULT_PRIORITIES, **priorities})
+def _derive(settings: Settings) -> tuple[Built, list[str]]:
+    built = build_table(
+        settings.categories,
+        settings.feature_priorities,
+        added=settings.features,
+        durable=settings.durable_keys,
+        identity=(*settings.user_keys, *settings.privilege_keys),
+    )
     behaviours, behaviour_problems = policy.build_behaviours(settings.behaviours)
-    derived = {
-        "table": table,
+    derived: dict[str, Any] = {
+        "table": built.table,
         "behaviour_table": behaviours,
         "user_key_patterns": KeyPatterns(settings.user_keys),
         "privilege_key_patterns": KeyPatterns(settings.privilege_keys),
@@ -446,8 +435,12 @@ def _derive(settings: Settings) -> list[str]:
         "life": Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
         "lease_terms": LeaseTerms(int(settings.verify_interval * 1000), int(settings.grace * 1000)),
     }
+    for name in ("carry_on_sign_in", "carry_on_sign_out"):
+        carried: Sequence[str] = getattr(settings, name)
+        if carried is _FIELDS[name].default:  # another table need not have these categories
+            derived[name] = tuple(category for category in carried if category in built.table.categories)
     _derived(settings, **derived)
-    return problems + [PREFIX + problem for problem in table_problems + behaviour_problems]
+    return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
 
 
 def _derived(settings: Settings, **values: Any) -> None:
@@ -503,30 +496,25 @@ def _table_relations(settings: Settings) -> list[str]:
             # Anywhere else it would be stored without the database having a word in it.
             if _category_of(table, key) not in (AUTH, None):
                 problems.append(
-                    f"{PREFIX}{setting}: {key!r} is in category {_category_of(table, key)!r}, not in 'auth'"
+                    f"{PREFIX}{setting}: {key!r} is in category {_category_of(table, key)!r}, not in 'auth': name it "
+                    f"there, or set {setting} without it"
                 )
     problems += [
         f"{PREFIX}USER_KEYS: {key!r}: whole names only, the first that is set tells who the user is"
         for key in settings.user_keys
         if "*" in key
     ]
-    for feature in table.features.values():
-        critical = feature.priority is Priority.CRITICAL
-        if critical != (feature.category == AUTH):
-            problems.append(
-                f"{PREFIX}FEATURE_PRIORITIES[{feature.name!r}]: the features of 'auth' are critical and no others can "
-                f"be: only auth has a row in the database"
-            )
     for name in ("carry_on_sign_in", "carry_on_sign_out"):
         for category in getattr(settings, name):
             if category not in table.categories or category == AUTH:
-                problems.append(f"{PREFIX}{name.upper()}: {category!r} is not a category that can be carried over")
+                others = ", ".join(known for known in table.categories if known != AUTH)
+                problems.append(f"{PREFIX}{name.upper()}: {category!r} is not one of {others or 'no categories'}")
     return problems
 
 
 def _category_of(table: CategoryTable, key: str) -> str | None:
     try:
-        return table.feature_of(key.rstrip("*")).category
+        return table.feature_of(key.strip("*")).category
     except KeyError:
         return None
 

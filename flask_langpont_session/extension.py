@@ -24,6 +24,7 @@ from .categories import CSRF_FEATURE
 from .config import Settings
 from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
 from .exceptions import GrantRefused, LangPontSessionError
+from .explanations import UnclaimedKeys
 from .metrics import Recorder, install_hooks
 from .records import Life, Revoked
 from .routes import yielding
@@ -362,6 +363,7 @@ def _context(app: Flask, state: State) -> SessionContext:
         lambda kind, permanent: _signer(its).mint(kind, permanent=permanent, now=time.time()),
         lambda permanent: _life(its, state.settings, permanent),
         lambda: _forget_csrf(state.settings),
+        UnclaimedKeys(state.settings).note,
     )
 
 

@@ -53,9 +53,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_MOST_NOTED = 256
-"""Unclaimed keys that are logged at most: an application that makes up keys must not fill memory or logs."""
-
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
 
@@ -140,7 +137,6 @@ class SessionRepository:
         self._anonymous_ms = longest * 1000
         self._others = tuple(name for name in self.table.loaded_together if name != AUTH)
         self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
-        self._noted: set[str] = set()
         self._in_use = in_use
         self.make_refusal: Callable[[], GrantRefused] = GrantRefused
 
@@ -998,17 +994,6 @@ class SessionRepository:
         """Have a session that is over counted no more."""
         if self._in_use is not None:
             self._in_use.ended(digest)
-
-    def note_unclaimed(self, key: str) -> None:
-        """Say once per key that only the catch-all claims it: probably CATEGORIES forgot it."""
-        if key in self._noted or not self.table.is_catch_all(key) or len(self._noted) >= _MOST_NOTED:
-            return
-        self._noted.add(key)
-        log.info(
-            "session key %r is claimed by no feature but the catch-all %r; LANGPONT_SESSION_CATEGORIES may name it",
-            key,
-            self.table.feature_of(key).name,
-        )
 
     def reject(self, category: str, key: str | None, reason: str) -> None:
         """Report a change that could not be stored at save time, when no view is there to be told any more."""

@@ -16,7 +16,8 @@ from typing import Any
 
 from flask.sessions import SessionMixin
 
-from .categories import AUTH, CSRF_FEATURE, Feature
+from .categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Feature
+from .category_config import DURABLE_FEATURE
 from .changes import Carried, Changes
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .exceptions import GrantRefused, UnreadableValue, UnsupportedValue
@@ -31,10 +32,6 @@ from .walk import Walk
 
 log = logging.getLogger(__name__)
 
-KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity"})
-"""Read-only keys: an assignment is ignored, so that code which sets them by hand keeps working."""
-
-PERMANENT = "_permanent"
 REMEMBER, LET_BE = "_remember", "clear"
 """Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
 
@@ -54,12 +51,14 @@ class SessionContext:
     :param mint: makes a session id of a kind (``a``/``u``) with a permanent flag.
     :param life: the life of a session by its permanent flag.
     :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
+    :param on_use: called with each key that is given a value.
     """
 
     repository: SessionRepository
     mint: Callable[[str, bool], SessionId]
     life: Callable[[bool], Life]
     on_new_id: Callable[[], None]
+    on_use: Callable[[str], None]
 
 
 class Session(SessionMixin):
@@ -373,7 +372,7 @@ class Session(SessionMixin):
         if feature.category == AUTH and not self._is_to_be_stored(key, value, encoded):
             self._now.values[key] = value
             return
-        self._repository.note_unclaimed(key)
+        self._context.on_use(key)
         self._now.assign(key, value, encoded)
 
     def _feature_to_store(self, key: str) -> Feature:
@@ -381,7 +380,7 @@ class Session(SessionMixin):
             return self._feature_of(key)
         except KeyError:
             raise UnsupportedValue(
-                key, "no feature of LANGPONT_SESSION_CATEGORIES claims it, and none has the catch-all '*'"
+                key, "no feature of LANGPONT_SESSION_CATEGORIES claims it, nor one of LANGPONT_SESSION_FEATURES"
             ) from None
 
     def _is_to_be_stored(self, key: str, value: Any, encoded: bytes) -> bool:
@@ -434,13 +433,15 @@ class Session(SessionMixin):
             is_anothers = self.unverified or (bool(users) and users.get(user_key) != user)
             if is_anothers:
                 self._permanent = bool(self._permanent)  # that the other one is to be remembered says nothing of this
-            of_user: Carried = {}
+            of_user, durable = dict[str, bytes](), {} if is_anothers else self._carry((), durable=True)
             if self._kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
-                # session has is somebody else's.
+                # session has is another user's.
                 of_user = {k: v for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH}
-            self._restart(SIGNED_IN, settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in, of_user)
-            self._taken_from = users, {} if is_anothers else dict(self._now.assigned)
+            categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
+            self._restart(SIGNED_IN, categories, {**durable, **of_user})
+            taken = {key: value for key, value in self._now.assigned.items() if key not in of_user}
+            self._taken_from = users, {} if is_anothers else taken
         elif self._taken_from[0].get(user_key, user) != user:
             self._give_back()
 
@@ -489,15 +490,16 @@ class Session(SessionMixin):
         if self.unverified:
             raise self._repository.refused()
 
-    def _carry(self, categories: Collection[str]) -> Carried:
-        """The present data of some categories. Defaults shown in an outage are not data."""
-        if not categories:
+    def _carry(self, categories: Collection[str], *, durable: bool = False) -> Carried:
+        """The present data of some categories, and of DURABLE_KEYS. Defaults shown in an outage are not data."""
+        if not (categories or durable):
             return {}
         ghosts = self._load().defaulted - self._now.assigned.keys()
         carried = {}
         for key in self._keys():
-            category = self._feature_of(key).category
-            encoded = self._now.carry(key, self._stored(category).get(key)) if category in categories else None
+            feature = self._feature_of(key)
+            is_taken = feature.category in categories or (durable and feature.name == DURABLE_FEATURE)
+            encoded = self._now.carry(key, self._stored(feature.category).get(key)) if is_taken else None
             if encoded is not None and key not in ghosts:
                 carried[key] = encoded
         return carried
@@ -634,6 +636,7 @@ class Session(SessionMixin):
             self._assign(key, now + by)
         else:
             self._warn_if_saved(key)
+            self._context.on_use(key)
             self._now.add(key, by, now + by)
         return now + by
 

@@ -42,7 +42,7 @@ class Row:
     :param auth: where the user, `translation` and `ui` come from at that level.
     :param write: status of a page that stores something, `sign_in` and `sign_out` of those.
     :param pays: failed calls of each thread until it is noticed, each time it comes.
-    :param loses: of `translation` and `ui`, those whose data from before is gone for good.
+    :param loses: of `translation`, `ui` and `additions`, those of which something from before may be gone for good.
     :param flickers: single requests may be a level lower than the site; what they show is the same.
     :param bites: how often the fault happens at least.
     :param size: of a text that is written, characters; 0: a short one.
@@ -101,7 +101,7 @@ AS_BEFORE: Mapping[str, Any] = {**UNSEEN, "translation": "primary", "ui": "prima
 """Nobody notices anything."""
 EMPTIED: Mapping[str, Any] = {**UNSEEN, "translation": "nothing", "ui": "nothing", "loses": EVERYTHING}
 """Everything but auth, which the database has, is as for a new visitor."""
-REFILLED: Mapping[str, Any] = {**EMPTIED, "translation": "copy", "loses": frozenset({"ui"})}
+REFILLED: Mapping[str, Any] = {**EMPTIED, "translation": "copy", "ui": "copy", "loses": frozenset({"additions"})}
 """Redis has nothing any more; the workers notice and give their copies back."""
 READ_ONLY: Mapping[str, Any] = {"classes": REFUSED, "translation": "primary", "ui": "primary"}
 """Writes fail, reads go on."""
@@ -130,7 +130,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(9, "reset", faults.wire(RESET, "primary")),
     Row(10, "idle connections closed", faults.idle_connections_closed, **AS_BEFORE),
     Row(11, "another service on the port", faults.wire(garbage(HTTP), "primary")),
-    Row(12, "killed, comes back empty", faults.killed, loses=frozenset({"ui"})),
+    Row(12, "killed, comes back empty", faults.killed),
     Row(13, "restarted fast, empty", faults.restarted, **{**REFILLED, "pays": REFUSAL},
         meanwhile=frozenset({"unreachable"})),
     Row(14, "restarted with old data", faults.restarted_with_old_data),
@@ -138,7 +138,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(16, "read-only after a failover", faults.demoted, **READ_ONLY),
     Row(17, "name of a replica", names.led_to_replica, **READ_ONLY, **NAMED),
     Row(18, "replica without its primary", faults.no_answer_without_primary, store="replica", classes=BUSY,
-        loses=frozenset({"ui"}), **WITHOUT_BOTH),
+        **WITHOUT_BOTH),
     Row(24, "out of memory", faults.refusing("OOM", maxmemory=1), **READ_ONLY),
     Row(25, "snapshot cannot be written", faults.snapshot_fails, **READ_ONLY, engines=VALKEY_AND_REDIS),
     Row(26, "too few replicas", faults.refusing("NOREPLICAS", min_replicas_to_write=2), **READ_ONLY),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -171,21 +170,6 @@ def test_logout_user_of_a_visitor_ends_nothing(app: Flask) -> None:
     client.post("/set", json={"lang": "jp", "input_text": "typed"})
     assert client.post("/leave").headers.getlist("Set-Cookie") == []
     assert client.get("/all").json == {"lang": "jp", "input_text": "typed"}
-
-
-def test_keys_that_only_the_catch_all_claims_are_said_once_and_up_to_a_bound(
-    app: Flask, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An application that makes up keys fills neither memory nor logs."""
-    repository = parts(app).repository
-    with caplog.at_level(logging.INFO, "flask_langpont_session"):
-        for number in range(300):
-            for _ in range(2):
-                repository.note_unclaimed(f"made-up-{number}")
-        repository.note_unclaimed("theme")
-    said = [record.args[0] for record in caplog.records if "catch-all" in record.message and record.args]  # type: ignore[index]
-    assert said == [f"made-up-{number}" for number in range(256)]
-    assert len(repository._noted) == 256
 
 
 def test_i14_a_repr_has_no_values(app: Flask) -> None:

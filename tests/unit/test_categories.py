@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flask_langpont_session.categories import (
@@ -10,15 +12,15 @@ from flask_langpont_session.categories import (
     CategoryTable,
     KeyPatterns,
     Priority,
-    build_table,
 )
+from flask_langpont_session.category_config import build_table
 
 
 @pytest.fixture(scope="module")
 def table() -> CategoryTable:
-    built, problems = build_table(DEFAULT_CATEGORIES, DEFAULT_PRIORITIES)
-    assert problems == []
-    return built
+    built = build_table(DEFAULT_CATEGORIES, DEFAULT_PRIORITIES)
+    assert built.problems == []
+    return built.table
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def table() -> CategoryTable:
         ("usage_count", "usage_tracking", "translation"),
         ("lang", "language_preference", "ui"),
         ("_flashes", "temporary_data", "ui"),
-        ("cart", "ui_settings", "ui"),
+        ("cart", "other", "ui"),
         ("identitycard", "authentication", "auth"),
     ],
 )
@@ -46,7 +48,7 @@ def test_each_key_has_one_feature(table: CategoryTable, key: str, feature: str, 
 
 def test_the_longest_prefix_wins() -> None:
     """A narrower pattern is not hidden by a wider one, whatever their order."""
-    built, problems = build_table(
+    built, problems, _ = build_table(
         {"auth": {"features": {"all": ["*"], "carts": ["cart_*"], "old_carts": ["cart_old_*"]}}},
         dict.fromkeys(("all", "carts", "old_carts"), "critical"),
     )
@@ -58,31 +60,36 @@ def test_the_longest_prefix_wins() -> None:
 
 def test_only_the_bare_star_counts_as_unclaimed(table: CategoryTable) -> None:
     """Keys that a prefix names on purpose are not reported as forgotten."""
-    assert table.is_catch_all("cart")
-    assert not table.is_catch_all("theme")
-    assert not table.is_catch_all("identity.id")
+    assert table.is_unclaimed("cart")
+    assert not table.is_unclaimed("theme")
+    assert not table.is_unclaimed("identity.id")
 
 
 def test_a_table_without_catch_all_has_no_place_for_other_keys() -> None:
     """The caller turns this KeyError into a sentence for the view."""
-    built, _ = build_table({"auth": {"features": {"authentication": ["user_id"]}}}, {"authentication": "critical"})
+    built, *_ = build_table({"auth": {"features": {"authentication": ["user_id"]}}}, {"authentication": "critical"})
     with pytest.raises(KeyError):
         built.feature_of("theme")
 
 
 def test_every_mistake_in_the_tables_is_reported_at_once() -> None:
     """An operator repairs a table in one go, not error by error."""
-    _, problems = build_table(
+    _, problems, is_whole = build_table(
         {
             "shop": {"ttl": "soon", "features": {"cart": [], "box": ["cart", "@x"], "list": ["cart"]}, "color": 1},
-            "a b": {"features": {"cart": ["y*z"]}},
-            "odd": 3,  # type: ignore[dict-item]
+            "a b": {"on_demand": 1, "features": {"cart": ["y*z", "*y*"], "text": "key", 7: []}},
+            "odd": 3,
         },
         {"cart": "urgent"},
     )
+    assert not is_whole
     text = "\n".join(problems)
     for part in (
         "'ttl'",
+        "'on_demand'",
+        "feature 'text' of 'a b': a list of names, not str",
+        "the name of a feature",
+        "'*y*'",
         "color",
         "'a b'",
         "stands in",
@@ -99,15 +106,18 @@ def test_every_mistake_in_the_tables_is_reported_at_once() -> None:
 
 def test_categories_on_demand_are_not_loaded_with_the_others() -> None:
     """One large category must not slow down every page."""
-    built, _ = build_table(
+    built, *_ = build_table(
         {"auth": {"features": {}}, "blobs": {"on_demand": True, "features": {}}, "ui": {"features": {}}}, {}
     )
     assert built.loaded_together == ("auth", "ui")
 
 
-def test_patterns_match_names_and_prefixes() -> None:
+def test_patterns_match_names_and_both_ends() -> None:
     """The same little language as in the table, for the other lists of keys."""
-    patterns = KeyPatterns(["_remember*", "next"])
+    patterns = KeyPatterns(["_remember*", "next", "*_oauth_token"])
+    assert "github_oauth_token" in patterns
+    assert "github_oauth_tokens" not in patterns
+    assert "anything" in KeyPatterns(["*"])
     assert "_remember" in patterns
     assert "_remember_seconds" in patterns
     assert "next" in patterns
@@ -126,7 +136,101 @@ def test_priorities_of_the_mission_are_the_defaults(table: CategoryTable) -> Non
         "usage_tracking": Priority.HIGH,
         "language_preference": Priority.MEDIUM,
         "ui_settings": Priority.MEDIUM,
+        "other": Priority.HIGH,
         "statistics": Priority.MEDIUM,
         "analysis_cache": Priority.LOW,
         "temporary_data": Priority.LOW,
     }
+
+
+# -- what is laid over the table ---------------------------------------------------------------------------------------
+
+
+def over_default(**given: Any) -> CategoryTable:
+    built = build_table(DEFAULT_CATEGORIES, given.pop("priorities", {}), **given)
+    assert built.problems == []
+    return built.table
+
+
+def test_a_feature_is_added_in_one_entry() -> None:
+    """Nothing of the table has to be said again; the priority is that of keys which nothing claims."""
+    table = over_default(added={"cart": {"keys": ["cart", "cart_*"], "category": "ui"}})
+    assert table.feature_of("cart_7") == table.feature_of("cart")
+    assert (table.feature_of("cart").category, table.feature_of("cart").priority) == ("ui", Priority.HIGH)
+    assert table.feature_of("lang").name == "language_preference"
+
+
+def test_what_is_added_takes_its_keys_from_the_table() -> None:
+    """Also one that the table names, and its catch-all."""
+    table = over_default(
+        added={
+            "look": {"keys": ["theme", "next"], "category": "translation", "priority": "low"},
+            "rest": {"keys": ["*"], "category": "ui", "priority": "medium"},
+        }
+    )
+    assert table.feature_of("theme").name == table.feature_of("next").name == "look"
+    assert table.feature_of("unknown").name == "rest"
+    assert "theme" not in table.features["ui_settings"].keys
+    assert table.features["other"].keys == ()
+
+
+def test_durable_keys_are_in_auth() -> None:
+    """In one word, whatever the table says of them."""
+    table = over_default(durable=["cart", "lang"])
+    for key in ("cart", "lang"):
+        assert (table.feature_of(key).category, table.feature_of(key).priority) == ("auth", Priority.CRITICAL)
+
+
+def test_users_and_rights_that_the_table_forgot_are_in_auth() -> None:
+    """The catch-all does not get them, where no row in the database would stand behind them."""
+    rest = {"auth": {}, "shop": {"features": {"rest": ["*"], "mine": ["admin_color"]}}}
+    table, problems, _ = build_table(
+        rest, {"rest": "low", "mine": "low"}, identity=["user_id", "admin*", "*_oauth_token"]
+    )
+    assert problems == []
+    for key in ("user_id", "admin_of", "github_oauth_token"):
+        assert table.feature_of(key).category == "auth"
+    assert table.feature_of("admin_color").name == "mine"
+    assert table.feature_of("name").name == "rest"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"added": {"cart": ["cart"]}}, "FEATURES['cart']: {'keys': [keys]"),
+        ({"added": {"cart": {"keys": ["cart"]}}}, "FEATURES['cart']: {'keys': [keys]"),
+        ({"added": {"cart": {"keys": "cart", "category": "ui"}}}, "a list of names, not str"),
+        ({"added": {"cart": {"keys": ["c"], "category": "shop"}}}, "['category']: one of auth, translation, ui, not"),
+        ({"added": {"cart": {"keys": ["c"], "category": []}}}, "['category']: one of auth, translation, ui, not []"),
+        ({"added": {"cart": {"keys": ["c"], "category": "ui", "ttl": 1}}}, "unknown entries ['ttl']"),
+        ({"added": {"cart": {"keys": ["c"], "category": "ui", "priority": "critical"}}}, "all others high, medium or"),
+        (
+            {"added": {"cart": {"keys": ["c"], "category": "auth", "priority": "low"}}},
+            "features of 'auth' are critical",
+        ),
+        ({"added": {"statistics": {"keys": ["c"], "category": "ui"}}}, "feature 'statistics' stands in 'ui' and 'ui'"),
+        (
+            {"added": {n: {"keys": ["c"], "category": "ui"} for n in ("a", "b")}},
+            "FEATURES: key 'c' is claimed by 'a' and 'b'",
+        ),
+        (
+            {"added": {"cart": {"keys": ["c"], "category": "ui"}}, "durable": ["c"]},
+            "DURABLE_KEYS: key 'c' is claimed by 'cart' and 'durable_keys'",
+        ),
+        ({"durable": ["@c"]}, "DURABLE_KEYS: '@c'"),
+    ],
+)
+def test_a_mistake_in_what_is_laid_over_is_named(given: dict[str, Any], problem: str) -> None:
+    """With the setting to change, and with what can stand there."""
+    [found] = build_table(DEFAULT_CATEGORIES, {}, **given).problems
+    assert problem in found
+
+
+def test_what_a_message_offers_is_accepted() -> None:
+    """Each word that the sentence about a priority offers, where it offers it."""
+    spec = {"auth": {"features": {"login": ["user_id"]}}, "ui": {"features": {"look": ["theme"]}}}
+    [problem] = build_table(spec, {"look": "urgent"}).problems
+    offered = problem.partition("all others ")[2].partition(":")[0].replace(" or ", ", ").split(", ")
+    assert len(offered) == 3
+    assert [build_table(spec, {"look": word}).problems for word in offered] == [[], [], []]
+    assert build_table(spec, {"look": "low", "login": "critical"}).problems == []

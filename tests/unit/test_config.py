@@ -77,6 +77,8 @@ DEFAULTS: dict[str, Any] = {
     "JOURNAL_SESSION_BYTES": 1_048_576,
     "JOURNAL_VISITOR_SHARE": 0.5,
     "CATEGORIES": DEFAULT_CATEGORIES,
+    "FEATURES": {},
+    "DURABLE_KEYS": [],
     "FEATURE_PRIORITIES": {},
     "DEFAULTS": {},
     "BEHAVIOURS": {},
@@ -151,8 +153,11 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "JOURNAL_SESSION_ENTRIES": (0, -1, 10**9, 1.5, "1000"),
     "JOURNAL_SESSION_BYTES": (0, 63, 10**13, 1e6, "1M"),
     "JOURNAL_VISITOR_SHARE": (-0.1, 0.51, 1, "half", True),
-    "CATEGORIES": ([], {}, None, {"auth": 7}, {"auth": {"features": []}}, {7: {}}, {"auth": {"features": {"a": "key"}}},
+    "CATEGORIES": ([], {}, None, {"auth": 7}, {"auth": {"features": []}}, {"auth": {}, 7: {}},
+                   {"auth": {"features": {"a": "key"}}},
                    {"auth": {"features": {"a": [7]}}}, {"auth": {"ttl": 10**12, "features": {}}}),
+    "FEATURES": ([], None, {"cart": []}, {"cart": {"keys": ["c"], "category": "shop"}}),
+    "DURABLE_KEYS": ("cart", None, [7], [""], ["a*b"]),
     "FEATURE_PRIORITIES": ([], "high", None),
     "DEFAULTS": ([("lang", "ja")], None),
     "BEHAVIOURS": ([], {"low": []}, {"low": {1: ["primary"]}}, {"low": None}),
@@ -392,7 +397,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
         ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
         ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
         ({"USER_KEYS": ["_state_*"]}, "USER_KEYS"),
-        ({"PRIVILEGE_KEYS": ["is_admin"]}, "PRIVILEGE_KEYS"),
+        ({"PRIVILEGE_KEYS": ["theme"]}, "PRIVILEGE_KEYS"),
         ({"FEATURE_PRIORITIES": {"statistics": "critical"}}, "FEATURE_PRIORITIES['statistics']"),
         ({"FEATURE_PRIORITIES": {"authentication": "high"}}, "FEATURE_PRIORITIES['authentication']"),
         ({"FEATURE_PRIORITIES": {"statistics": "urgent"}}, "FEATURE_PRIORITIES['statistics']"),
@@ -485,6 +490,7 @@ def test_another_application_brings_its_own_table(load: Load) -> None:
         ({"features": {"items": ["a*b"]}}, "CATEGORIES: 'a*b'"),
         ({"features": {"login": ["x"]}}, "CATEGORIES: feature 'login' stands in 'auth' and 'cart'"),
         ({"features": {"items": ["cart"], "wishes": ["w"]}}, "FEATURE_PRIORITIES: feature 'wishes' has no priority"),
+        ({"on_demand": "yes"}, "CATEGORIES['cart']['on_demand']"),
     ],
 )
 def test_a_mistake_in_the_category_table_is_named(load: Load, change: dict[str, Any], named: str) -> None:
@@ -502,9 +508,49 @@ def test_a_table_without_auth_or_with_a_bad_name_is_refused(load: Load, table: d
 
 
 def test_a_right_that_would_be_stored_outside_auth_is_refused(load: Load) -> None:
-    """With another table a privilege key may fall to the catch-all, where the database has no word in it."""
-    problems = problems_of(load, **shop(PRIVILEGE_KEYS=["user_role"]))
-    assert problems == [f"{PREFIX}PRIVILEGE_KEYS: 'user_role' is in category 'cart', not in 'auth'"]
+    """Where the table names it elsewhere, the database has no word in it."""
+    problems = problems_of(load, **shop(PRIVILEGE_KEYS=["cart"]))
+    assert problems == [
+        f"{PREFIX}PRIVILEGE_KEYS: 'cart' is in category 'cart', not in 'auth': name it there, or set PRIVILEGE_KEYS "
+        "without it"
+    ]
+
+
+def test_a_right_that_the_table_does_not_name_is_in_auth(load: Load) -> None:
+    """Not where the catch-all would put it."""
+    assert load(**shop(PRIVILEGE_KEYS=["user_role"])).table.feature_of("user_role").category == "auth"
+    assert load(PRIVILEGE_KEYS=["is_admin"]).table.feature_of("is_admin").category == "auth"
+
+
+def test_the_smallest_table_needs_no_other_setting(load: Load) -> None:
+    """Default users and rights are in auth, and what default carries over need not be there."""
+    settings = load(CATEGORIES={"auth": {}, "ui": {"features": {"all": ["*"]}}}, FEATURE_PRIORITIES={"all": "high"})
+    assert settings.table.feature_of("_user_id").category == "auth"
+    assert settings.table.feature_of("anything").category == "ui"
+    assert (settings.carry_on_sign_in, settings.carry_on_sign_out) == (("ui",), ("ui",))
+
+
+def test_mistakes_in_the_table_come_with_those_about_it(load: Load) -> None:
+    """All at once; none of them is only there because of another."""
+    table = {**SHOP, "cart": {"ttl": 0, "features": {"items": ["cart", "@cart"], "rest": ["*"]}}}
+    problems = problems_of(
+        load, **shop(CATEGORIES=table, CARRY_ON_SIGN_IN=["card"], PRIVILEGE_KEYS=["cart"], DEFAULTS={"_user_id": 1})
+    )
+    found = [problem.removeprefix(PREFIX).partition(":")[0] for problem in problems]
+    assert found == [
+        "CATEGORIES['cart']['ttl']",
+        "CATEGORIES",
+        "PRIVILEGE_KEYS",
+        "CARRY_ON_SIGN_IN",
+        "DEFAULTS['_user_id']",
+    ]
+
+
+def test_a_feature_is_added_to_the_table(load: Load) -> None:
+    """And can be given another priority where all the others are."""
+    added = {"cart": {"keys": ["cart"], "category": "ui", "priority": "medium"}}
+    assert load(FEATURES=added).table.feature_of("cart").priority is Priority.MEDIUM
+    assert load(FEATURES=added, FEATURE_PRIORITIES={"cart": "low"}).table.feature_of("cart").priority is Priority.LOW
 
 
 # -- defaults ----------------------------------------------------------------------------------------------------------

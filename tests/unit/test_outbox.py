@@ -412,9 +412,9 @@ def test_what_waits_for_the_former_id_waits_for_the_new_one(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("level", "kind", "carries", "known"),
     [
-        (2, "a", (), {"auth", "translation"}),
-        (2, "u", (), {"translation"}),
-        (2, "a", ("translation",), {"auth"}),
+        (2, "a", (), {"auth", "translation", "ui"}),
+        (2, "u", (), {"translation", "ui"}),
+        (2, "a", ("translation",), {"auth", "ui"}),
         (0, "a", (), set()),
     ],
 )

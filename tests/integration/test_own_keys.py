@@ -1,0 +1,240 @@
+"""Keys of an application's own: safe by default, said aloud while it is developed, and changed in one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from flask import Flask, session
+
+from example_app.servers import Valkey
+from flask_langpont_session import Kept, UnsupportedValue
+from flask_langpont_session.cli import langpont
+from flask_langpont_session.testing import switched_off
+
+from .behind import browser, row, sign_in
+from .conftest import MakeApp, cookie_of
+
+CART = '{"cart": {"keys": ["cart"], "category": "ui", "priority": "high"}}'
+
+
+def debugged(app: Flask, debug: bool = True) -> Flask:
+    app.debug = debug  # as app.run(debug=True) does, after init_app
+    return app
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "no feature names" in record.msg]
+
+
+def explained(app: Flask, key: str) -> list[str]:
+    result = app.test_cli_runner().invoke(langpont, ["explain", key])
+    assert result.exit_code == 0, result.output
+    lines: list[str] = result.output.splitlines()
+    return lines
+
+
+# -- safe by default ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cart_survives_an_outage(make_app: MakeApp) -> None:
+    """What nothing claims is shown, kept and brought home; the look of the pages is not."""
+    app = make_app()
+    client: Any = app.test_client()
+    client.post("/set", json={"cart": ["tea"], "theme": "dark"})
+    client.get("/all")
+    with switched_off(app, "primary"):
+        assert client.get("/all").json == {"cart": ["tea"]}
+        client.post("/set", json={"cart": ["tea", "milk"]})
+        assert client.get("/get/cart").json["value"] == ["tea", "milk"]
+        with app.test_request_context("/"):
+            session["cart"] = ["of another visitor"]
+            assert session.flush() is Kept.JOURNAL  # type: ignore[attr-defined]
+
+
+# -- said aloud --------------------------------------------------------------------------------------------------------
+
+
+def test_in_debug_the_first_use_is_a_warning_with_what_happens_and_the_line_that_changes_it(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once per key; keys that the table names are not mentioned."""
+    app = debugged(make_app())
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            app.test_client().post("/set", json={"cart": [1], "lang": "jp", "_user_id": "7"})
+    assert said(caplog) == [
+        "no feature names session key 'cart'. It is kept in category 'ui' (86400 s) with priority 'high', at levels "
+        "0, 1, 2; what is written at levels 3, 4 is gone with its request. To change that: "
+        f"app.config['LANGPONT_SESSION_FEATURES'] = {CART}"
+    ]
+    assert {record.levelno for record in caplog.records if record.getMessage() in said(caplog)} == {logging.WARNING}
+
+
+@pytest.mark.parametrize("key", ["cart", "statistics", "日本語", "it's"])
+def test_the_line_that_is_offered_is_accepted(make_app: MakeApp, caplog: pytest.LogCaptureFixture, key: str) -> None:
+    """Also for a key that is called as a feature is; with it in place nothing is said any more."""
+    app = debugged(make_app())
+    with caplog.at_level(logging.WARNING):
+        app.test_client().post("/set", json={key: 1})
+    offered = json.loads(said(caplog)[0].partition("] = ")[2])
+    caplog.clear()
+    changed = debugged(make_app(FEATURES=offered))
+    with caplog.at_level(logging.INFO):
+        changed.test_client().post("/set", json={key: 1})
+    assert said(caplog) == []
+    before, after = explained(app, key), explained(changed, key)
+    assert before[-1] == f"to change it: LANGPONT_SESSION_FEATURES = {json.dumps(offered, ensure_ascii=False)}"
+    assert [line for line in after if line.startswith("level")] == [line for line in before if line.startswith("level")]
+
+
+def test_an_increment_is_a_use(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """As an assignment is."""
+    app = debugged(make_app())
+    with caplog.at_level(logging.INFO), app.test_request_context("/"):
+        session.increment("visits")  # type: ignore[attr-defined]
+    assert "'visits'" in said(caplog)[0]
+
+
+def test_outside_of_debug_it_is_no_warning_and_there_is_a_bound(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that makes up keys fills neither memory nor logs."""
+    app = make_app()
+    with caplog.at_level(logging.INFO), app.test_request_context("/"):
+        for number in range(300):
+            session[f"made-up-{number}"] = number
+            del session[f"made-up-{number}"]
+    assert len(said(caplog)) == 256
+    assert {record.levelno for record in caplog.records if "no feature names" in record.msg} == {logging.INFO}
+
+
+def test_without_a_catch_all_the_error_says_where_to_name_it(make_app: MakeApp) -> None:
+    """The view that forgot it is told."""
+    app = make_app(CATEGORIES={"auth": {}, "ui": {"features": {"look": ["theme"]}}}, FEATURE_PRIORITIES={"look": "low"})
+    with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="LANGPONT_SESSION_FEATURES"):
+        session["cart"] = 1
+    assert explained(app, "cart") == [
+        "cart: no feature claims it, so assigning it is an error; name it in LANGPONT_SESSION_FEATURES"
+    ]
+
+
+# -- flask langpont explain KEY ----------------------------------------------------------------------------------------
+
+
+def test_explain_a_key(make_app: MakeApp) -> None:
+    """Where it is, what it gets at each level, and the line that changes it."""
+    copy = "local_cache_fallback: this host's copy; what is written waits in its journal and is merged"
+    none = "disable_feature: what DEFAULTS says, and available() is False; what is written is gone with the request"
+    assert explained(make_app(), "cart") == [
+        "category  ui, 86400 s",
+        "feature   other",
+        "priority  high",
+        "meaning   data, in Redis alone; no feature names it",
+        "level 0 normal                primary: Redis",
+        f"level 1 replica               {copy}",
+        f"level 2 local_cache           {copy}",
+        f"level 3 database              {none}",
+        f"level 4 minimal               {none}",
+        f"to change it: LANGPONT_SESSION_FEATURES = {CART}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("_user_id", "a user key: assigning it is a sign-in"),
+        ("user_role", "a right: every change of it needs the database"),
+        ("daily_limit", "data: of a signed-in user in the database, of a visitor in Redis alone"),
+        ("lang", "data, in Redis alone"),
+        ("csrf_token", "csrf_token: derived from the session id"),
+        ("_permanent", "_permanent: stands in the cookie"),
+        ("last_activity", "last_activity: kept by the package"),
+        ("_remember_seconds", "_remember_seconds: lives for one request"),
+        ("@live", "@live: keys that begin with '@' are reserved"),
+    ],
+)
+def test_explain_says_what_a_key_means(make_app: MakeApp, key: str, says: str) -> None:
+    """Each kind of key there is."""
+    assert says in "\n".join(explained(make_app(), key))
+
+
+def test_explain_says_what_a_visitor_gets_of_auth(make_app: MakeApp) -> None:
+    """Its data; users and rights are none of his."""
+    app = make_app()
+    assert [line.split()[3] for line in explained(app, "daily_limit") if line.startswith("level 2")] == [
+        "signed", "visitor"
+    ]  # fmt: skip
+    assert not [line for line in explained(app, "user_role") if "visitor" in line]
+
+
+# -- durable keys ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app(DURABLE_KEYS=["cart", "order_*"])
+
+    @app.post("/add/<article>")
+    def add(article: str) -> str:
+        session.setdefault("cart", []).append(article)
+        return "added"
+
+    return app
+
+
+def test_durable_keys_of_a_user_are_in_the_database(app: Flask, primary: Valkey) -> None:
+    """Redis may lose all: they are there, also what was changed inside of them."""
+    client = sign_in(app, cart=["tea"], order_7="paid", theme="dark")
+    assert client.post("/add/milk").status_code == 200
+    assert {"cart", "order_7"} <= json.loads(row(app, client.digest)["payload"]).keys()
+    with primary.client() as redis:
+        redis.flushall()
+    assert browser(app, client.cookie).get("/get/cart").json["value"] == ["tea", "milk"]
+    with switched_off(app, "primary"):
+        assert client.post("/add/bread").status_code == 200
+        shown = client.get("/all").json
+        assert (shown["cart"], shown["order_7"]) == (["tea", "milk", "bread"], "paid")
+
+
+def test_a_change_of_them_needs_no_database(app: Flask) -> None:
+    """They are data, no rights: the journal keeps them until it is back."""
+    client = sign_in(app, cart=["tea"])
+    with switched_off(app, "database"):
+        assert client.post("/add/milk").status_code == 200
+        assert client.get("/get/cart").json["value"] == ["tea", "milk"]
+
+
+def test_the_cart_of_a_visitor_is_the_cart_of_the_user_who_signs_in(app: Flask) -> None:
+    """Now the database has it."""
+    client: Any = app.test_client()
+    client.post("/add/tea")
+    assert client.get("/all").json == {"cart": ["tea"]}
+    cookie = str(cookie_of(client.post("/set", json={"_user_id": "7"})))
+    assert client.get("/all").json == {"_user_id": "7", "cart": ["tea"]}
+    assert browser(app, cookie).get("/get/cart").json["value"] == ["tea"]
+
+
+@pytest.mark.parametrize(
+    ("sign_in_again", "cart"), [({"_user_id": "7"}, ["tea"]), ({"_user_id": "8"}, None), ({"user_id": "8"}, None)]
+)
+def test_it_stays_with_its_user(app: Flask, sign_in_again: dict[str, str], cart: list[str] | None) -> None:
+    """Who signs in again keeps it; another user does not get it."""
+    client = sign_in(app, cart=["tea"])
+    client.post("/set", json=sign_in_again)
+    assert client.get("/get/cart").json["value"] == cart
+
+
+def test_it_is_gone_with_the_sign_out(app: Flask) -> None:
+    """As everything of auth."""
+    client = sign_in(app, cart=["tea"])
+    client.post("/pop/_user_id")
+    assert client.get("/all").json == {}
+
+
+def test_a_durable_key_is_no_counter(app: Flask) -> None:
+    """The database does not add."""
+    with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="cannot be incremented"):
+        session.increment("order_count")  # type: ignore[attr-defined]
