@@ -18,6 +18,9 @@ CSRF_FEATURE = "csrf_protection"
 """The feature whose keys are derived from the session id instead of stored."""
 
 
+OAUTH_FEATURE = "oauth_tokens"
+"""The feature whose keys, although rights, are taken along when a session without a user gets one."""
+
 PERMANENT = "_permanent"
 """The key that stands in the cookie, as ``session.permanent``."""
 
@@ -70,7 +73,13 @@ DEFAULT_CATEGORIES: Mapping[str, Mapping[str, Any]] = {
         "features": {
             "authentication": [
                 "logged_in", "authenticated", "user_id", "username", "user_role", "account_type", "daily_limit",
-                "early_access", "session_token", "_user_id", "_fresh", "_id", "identity*", "_state_*",
+                "early_access", "session_token", "_user_id", "_fresh", "_id", "identity*",
+                "user", "fs_paa", "fs_gexp",
+            ],
+            "oauth_tokens": ["oidc_auth_token", "oidc_auth_profile", "*_oauth_token"],
+            "sign_in_steps": [
+                "_state_*", "*_oauth_state", "*_oauth_code_verifier", "tf_user_id", "tf_state", "tf_select",
+                "tf_primary_method", "tf_totp_secret", "tf_remember_login", "auth_nonce", "auth_opaque",
             ],
             "csrf_protection": ["csrf_token"],
             "session_security": ["_permanent", "session_created", "last_activity"],
@@ -95,15 +104,26 @@ DEFAULT_CATEGORIES: Mapping[str, Mapping[str, Any]] = {
             "ui_settings": ["theme"],
             "statistics": ["avg_rating", "bookmarked_count"],
             "temporary_data": ["_flashes", "next"],
-            "other": ["*"],
+            "other": ["fs_cc", "fs_oauth_next", "_multipass_*", "*"],
         },
     },
 }  # fmt: skip
+
+DEFAULT_USER_KEYS = ("_user_id", "user_id", "username", "user", "oidc_auth_token")
+"""The last two are dicts: what Authlib calls ``userinfo``, and the token of flask-oidc."""
+
+DEFAULT_PRIVILEGE_KEYS = (
+    "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*",
+    "oidc_auth_token", "*_oauth_token",
+)  # fmt: skip
+"""The token of flask-oidc is both: one that is refreshed names no user, and is a change of what its user may do."""
 
 DEFAULT_PRIORITIES: Mapping[str, str] = {
     "authentication": "critical",
     "csrf_protection": "critical",
     "session_security": "critical",
+    "oauth_tokens": "critical",
+    "sign_in_steps": "critical",
     "translation_state": "high",
     "engine_selection": "high",
     "usage_tracking": "high",

@@ -24,10 +24,18 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from . import categories, policy
+from . import policy
 from .aws import client as aws
 from .aws import credentials, endpoints
-from .categories import AUTH, CategoryTable, KeyPatterns, Priority
+from .categories import (
+    AUTH,
+    DEFAULT_CATEGORIES,
+    DEFAULT_PRIVILEGE_KEYS,
+    DEFAULT_USER_KEYS,
+    CategoryTable,
+    KeyPatterns,
+    Priority,
+)
 from .category_config import LONGEST_LIFE, Built, build_table, names_problem
 from .exceptions import ConfigError, SessionValueError
 from .leases import LeaseTerms, Life
@@ -247,7 +255,7 @@ class Settings:
     journal_session_bytes: int = _setting(1_048_576, _integer(64, 1_099_511_627_776, "bytes"))
     journal_visitor_share: float = _setting(0.5, _number(0, 0.5, "a share"))
     categories: Mapping[str, Any] = _setting(
-        lambda: categories.DEFAULT_CATEGORIES, _tables("category → {'ttl': seconds, 'features': {feature: [keys]}}")
+        lambda: DEFAULT_CATEGORIES, _tables("category → {'ttl': seconds, 'features': {feature: [keys]}}")
     )
     features: Mapping[str, Any] = _setting(
         dict, _tables("feature → {'keys': [keys], 'category': name, 'priority': name}")
@@ -256,10 +264,8 @@ class Settings:
     feature_priorities: Mapping[str, str] = _setting(dict, _mapping)
     defaults: Mapping[str, Any] = _setting(dict, _mapping)
     behaviours: Mapping[str, Mapping[int, str]] = _setting(dict, _behaviour_cells)
-    user_keys: Sequence[str] = _setting(("_user_id", "user_id", "username"), _names)
-    privilege_keys: Sequence[str] = _setting(
-        ("user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*"), _names
-    )
+    user_keys: Sequence[str] = _setting(DEFAULT_USER_KEYS, _names)
+    privilege_keys: Sequence[str] = _setting(DEFAULT_PRIVILEGE_KEYS, _names)
     privileged_roles: Sequence[str] = _setting(("admin",), _names)
     transient_keys: Sequence[str] = _setting(("_remember*",), _names)
     idle_timeout: int = _setting(3600, _integer(1, 31_536_000, _SECONDS))

@@ -45,6 +45,7 @@ from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
 from .stores.redis import RedisStore, new_write_id
 from .stores.redis_records import Answer, Limits, Written
+from .users import user_of
 from .verifier import Confirmed, Heard, Verifier
 from .visibility import Visibility
 from .walk import Walk
@@ -1020,15 +1021,15 @@ class SessionRepository:
         self._outbox.publish([copy for copy in copies if self.health.locate(copy.digest) in shards])
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
-        """The user a payload belongs to: the first of USER_KEYS that is set, as text.
+        """The user a payload belongs to: whom the first of USER_KEYS names that names one, as text.
 
-        :param known: whom the row belongs to; one damaged value does not take it from them.
+        :param known: whom the row belongs to; one value that is damaged, or names none, does not take it from them.
         """
         for key in self.settings.user_keys:
             try:
-                value = decode(payload[key]) if key in payload else None
+                user = user_of(decode(payload[key])) if key in payload else None
             except UnreadableValue:
                 return known
-            if value is not None:
-                return str(value)
-        return None
+            if user is not None:
+                return user
+        return known

@@ -16,7 +16,7 @@ from typing import Any
 
 from flask.sessions import SessionMixin
 
-from .categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Feature
+from .categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, OAUTH_FEATURE, PERMANENT, Feature
 from .category_config import DURABLE_FEATURE
 from .changes import Carried, Changes
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
@@ -27,6 +27,7 @@ from .records import NO_FIELDS, Kept, Life, Loaded, Plan, Saved, Verdict, apply_
 from .repository import SessionRepository
 from .serializer import INT_LIMIT, check_key, decode
 from .stores.base import AuthRow, CategoryChange, Fields
+from .users import is_nobody, user_of
 from .views import CategoryView, FeatureReport
 from .walk import Walk
 
@@ -42,6 +43,13 @@ LARGEST_STEP = 10**17
 """What the server adds to a number of 18 digits without leaving its 64 bits."""
 
 _MISSING: Any = object()
+
+
+def _checked_user(key: str, value: Any) -> str | None:
+    user = user_of(value)
+    if user is not None and (len(user) > LONGEST_USER_ID or "\0" in user):
+        raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
+    return user
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class Session(SessionMixin):
         # Categories of the origin that the journal brings to the minted id.
         self._carries: tuple[str, ...] = ()
         # At a sign-in: the users of the session before, and what was carried over from it.
-        self._taken_from: tuple[Mapping[str, str], Carried] = {}, {}
+        self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
         self._forced = False
         self._saved = False
         # Once a save has stored this session under another id than the one that came: that one, whether the session was
@@ -386,17 +394,18 @@ class Session(SessionMixin):
     def _is_to_be_stored(self, key: str, value: Any, encoded: bytes) -> bool:
         """What setting an auth key means: a sign-in, a sign-out, a change of rights, or just data."""
         settings = self._repository.settings
-        if key in settings.user_key_patterns:
-            if value is None:
-                self.pop(key, None)
-                return False
-            if isinstance(value, (list, dict, tuple)):
-                raise UnsupportedValue(key, f"a user id is one value, not a {type(value).__name__}")
-            if len(str(value)) > LONGEST_USER_ID or "\0" in str(value):
-                raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
-            self._begin_sign_in(key, str(value))
-            return True
         is_right = key in settings.privilege_key_patterns
+        if key in settings.user_key_patterns:
+            said = decode(encoded)
+            if is_nobody(said):
+                if key in self:  # a session that cannot be verified shows no user, which is no reason to end it
+                    del self[key]
+                return False
+            user = _checked_user(key, said)
+            if not self._tells_more_of_user(key, value, user):
+                self._begin_sign_in(key, user)
+                return True
+            is_right = True
         if self._kind != SIGNED_IN:
             if is_right and value:
                 self._begin_sign_in()
@@ -411,6 +420,21 @@ class Session(SessionMixin):
             self._grants = True
         return True
 
+    def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
+        """Whether a value that is assigned to a user key is news of the user whom that key names already: the dict that
+        this session gave out, changed; or, where the key is a right as well, a value that names no user (a token that
+        was refreshed)."""
+        if self._kind != SIGNED_IN or key not in self:
+            return False
+        if value is self._now.values[key] and isinstance(value, (dict, list)):
+            return user == user_of(self._before_changes(key))
+        return user is None and key in self._repository.settings.privilege_key_patterns
+
+    def _before_changes(self, key: str) -> Any:
+        """The value of a key of auth without what was changed inside of it since it was assigned or read."""
+        encoded = self._now.assigned.get(key) or self._now.saved.get(key) or self._stored(AUTH).get(key)
+        return decode(encoded) if encoded else None
+
     def _shows_no_rights(self) -> bool:
         """Whether this request can only show a visitor: rights are then not withdrawn by saying that there are none.
 
@@ -419,27 +443,32 @@ class Session(SessionMixin):
         is_lost_sign_in = self.target is not self.origin and not self.walk.can(DATABASE, WRITE)
         return self.is_in_doubt or is_lost_sign_in
 
-    def _begin_sign_in(self, user_key: str = "", user: str = "") -> None:
+    def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
         """From here on this request speaks for a new id; what may be carried over is taken along.
 
-        Of a session of another user, or of one that cannot be verified, that is what outlives a sign-out.
+        Of a session of another user, or of one that cannot be verified, that is what outlives a sign-out. Of one
+        without a user its tokens of OAuth libraries, too: they say who the user is.
 
         :param user_key: the key that is set; empty: it is a right.
+        :param user: the user whom it names; None: none, which is never the one before.
         """
         self._require_arbiter()
         self._grants = True
         if self._renames or not (self._minted and self._minted.kind == SIGNED_IN):
             users, settings = self._users(), self._repository.settings
-            is_anothers = self.unverified or (bool(users) and users.get(user_key) != user)
+            is_anothers = self.unverified or (bool(users) and (user is None or users.get(user_key) != user))
+            features: tuple[str, ...] = () if is_anothers else (DURABLE_FEATURE,)
+            if not users and self._has_rights():
+                features = (DURABLE_FEATURE, OAUTH_FEATURE)
             if is_anothers:
                 self._permanent = bool(self._permanent)  # that the other one is to be remembered says nothing of this
-            of_user, durable = dict[str, bytes](), {} if is_anothers else self._carry((), durable=True)
+            of_user, besides = dict[str, bytes](), self._carry((), features)
             if self._kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
                 # session has is another user's.
                 of_user = {k: v for k, v in self._now.assigned.items() if self._feature_of(k).category == AUTH}
             categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
-            self._restart(SIGNED_IN, categories, {**durable, **of_user})
+            self._restart(SIGNED_IN, categories, {**besides, **of_user})
             taken = {key: value for key, value in self._now.assigned.items() if key not in of_user}
             self._taken_from = users, {} if is_anothers else taken
         elif self._taken_from[0].get(user_key, user) != user:
@@ -455,10 +484,13 @@ class Session(SessionMixin):
             return ()
         return tuple(name for name in categories if name != AUTH or self._kind != SIGNED_IN)
 
-    def _users(self) -> Mapping[str, str]:
-        """The user keys that are set, as text."""
-        shown = {key: self.get(key) for key in self._repository.settings.user_keys}
-        return {key: str(value) for key, value in shown.items() if value is not None}
+    def _users(self) -> Mapping[str, str | None]:
+        """The user keys that are set, with the users whom they name."""
+        return {key: user_of(self._before_changes(key)) for key in self._repository.settings.user_keys if key in self}
+
+    def _has_rights(self) -> bool:
+        """Whether the database says, at this moment, that this is a session which is signed in."""
+        return self._kind == SIGNED_IN and self.target is self.origin and not self.unverified and self.fresh()
 
     def _give_back(self) -> None:
         """A later user key says that the session was another user's after all: what was taken from it goes again."""
@@ -490,15 +522,15 @@ class Session(SessionMixin):
         if self.unverified:
             raise self._repository.refused()
 
-    def _carry(self, categories: Collection[str], *, durable: bool = False) -> Carried:
-        """The present data of some categories, and of DURABLE_KEYS. Defaults shown in an outage are not data."""
-        if not (categories or durable):
+    def _carry(self, categories: Collection[str], features: Collection[str] = ()) -> Carried:
+        """The present data of some categories, and of some features. Defaults shown in an outage are not data."""
+        if not (categories or features):
             return {}
         ghosts = self._load().defaulted - self._now.assigned.keys()
         carried = {}
         for key in self._keys():
             feature = self._feature_of(key)
-            is_taken = feature.category in categories or (durable and feature.name == DURABLE_FEATURE)
+            is_taken = feature.category in categories or feature.name in features
             encoded = self._now.carry(key, self._stored(feature.category).get(key)) if is_taken else None
             if encoded is not None and key not in ghosts:
                 carried[key] = encoded
@@ -556,9 +588,20 @@ class Session(SessionMixin):
             self.sign_out()
             return True
         if key in settings.privilege_key_patterns:
+            if not self._has_identity_beside(key):
+                self.sign_out()  # it was all that made this more than a visitor's session
+                return True
             self._require_verified()
             self._grants = True
         return False
+
+    def _has_identity_beside(self, key: str) -> bool:
+        others = {*self._stored(AUTH), *self._now.assigned} - {key}
+        return any(self._is_identity(other) and not is_nobody(self.get(other)) for other in others)
+
+    def _is_identity(self, key: str) -> bool:
+        settings = self._repository.settings
+        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
 
     def pop(self, key: str, *default: Any) -> Any:
         """As of any mapping. Of a session that is over or cannot be verified, removing a user key is a sign-out too."""
@@ -861,17 +904,31 @@ class Session(SessionMixin):
         return changes
 
     def _decide_about_rights(self, change: CategoryChange) -> None:
-        """A right that was changed inside its value is a grant, as one that was assigned; a visitor has none.
+        """A right, or what is told of a user, that was changed inside its value is a grant, as one that was assigned; a
+        visitor has none. Another user is not made so: that takes a new id.
 
         :raises GrantRefused: nobody can decide about it.
         """
-        for key in [key for key in change.sets if key in self._repository.settings.privilege_key_patterns]:
-            if self._kind == SIGNED_IN:
-                self._require_verified()
-                self._grants = True
-            else:
+        for key in filter(self._is_identity, list(change.sets)):
+            before, said = self._before_changes(key), decode(change.sets[key])
+            if before is None and is_nobody(said):
+                del change.sets[key]  # it is so anyway
+            elif self._kind != SIGNED_IN:
                 del change.sets[key]
                 self._repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
+            elif self._is_user_changed(key, before, said):
+                del change.sets[key]
+                if key in self._now.assigned:
+                    change.sets[key] = self._now.assigned[key]
+                self._repository.reject(AUTH, key, "another user inside of the value; assigning it is a sign-in")
+            else:
+                self._require_verified()
+                self._grants = True
+
+    def _is_user_changed(self, key: str, before: Any, said: Any) -> bool:
+        if key not in self._repository.settings.user_key_patterns:
+            return False
+        return before is None or user_of(before) != user_of(said)
 
     def _must_update_row(self, target: SessionId | None) -> bool:
         """A signed-in session that becomes permanent (or ceases to be) lives by another clock from now on."""

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from flask_langpont_session import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
-from .behind import row, sign_in
-from .conftest import MakeApp
+from .behind import browser, digest, row, sign_in, wait_until_home
+from .conftest import MakeApp, cookie_of
 
 
 @pytest.fixture
@@ -55,8 +54,39 @@ def test_i8_a_visitor_gets_no_right_in_place(app: Flask) -> None:
     assert needs(app, client) is None
 
 
-@pytest.mark.parametrize("user", [["7"], {"id": "7"}, []])
-def test_a_user_id_is_one_value(app: Flask, user: Any) -> None:
-    """A list could be changed in place, without a new session id."""
-    with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="one value"):
-        session["_user_id"] = user
+@pytest.mark.parametrize("key", ["logged_in", "github_oauth_token"])
+@pytest.mark.parametrize("store", ["primary", "database"])
+def test_without_a_user_removing_the_last_right_is_a_sign_out(app: Flask, key: str, store: str) -> None:
+    """It works at every level, and holds; what is not auth lives on as after any sign-out."""
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post("/set", json={key: True, "daily_limit": 5, "cart": ["tea"]}))
+    client.get("/all")
+    with switched_off(app, store):
+        assert client.post(f"/pop/{key}").status_code == 200
+        assert client.get("/get/daily_limit").json["value"] is None
+        assert browser(app, client.cookie).get("/all").json == {}
+    wait_until_home(app)
+    assert not row(app, digest(client.cookie))["live"]
+    assert client.get("/all").json == {"cart": ["tea"]}
+
+
+def test_one_right_of_several_is_a_change_that_needs_the_database(app: Flask) -> None:
+    """The others stay."""
+    client: Any = app.test_client()
+    client.post("/set", json={"logged_in": True, "early_access": True})
+    client.post("/set", json={"authenticated": False})
+    with switched_off(app, "database"):
+        assert client.post("/pop/early_access").status_code == 503
+    assert client.post("/pop/early_access").status_code == 200
+    assert client.get("/all").json == {"logged_in": True, "authenticated": False}
+    with switched_off(app, "database"):  # a right that is not given is none
+        assert client.post("/pop/logged_in").status_code == 200
+    assert client.get("/all").json == {}
+
+
+def test_a_user_with_no_right_left_is_signed_in_still(app: Flask) -> None:
+    """Also one whose id is 0."""
+    client: Any = app.test_client()
+    client.post("/set", json={"user_id": 0, "logged_in": True})
+    client.post("/pop/logged_in")
+    assert client.get("/all").json == {"user_id": 0}

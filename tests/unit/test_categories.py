@@ -29,7 +29,11 @@ def table() -> CategoryTable:
         ("user_id", "authentication", "auth"),
         ("_user_id", "authentication", "auth"),
         ("identity.id", "authentication", "auth"),
-        ("_state_google_abc", "authentication", "auth"),
+        ("_state_google_abc", "sign_in_steps", "auth"),
+        ("github_oauth_token", "oauth_tokens", "auth"),
+        ("oidc_auth_token", "oauth_tokens", "auth"),
+        ("github_oauth_state", "sign_in_steps", "auth"),
+        ("user", "authentication", "auth"),
         ("csrf_token", "csrf_protection", "auth"),
         ("input_text", "translation_state", "translation"),
         ("translation_engine", "engine_selection", "translation"),
@@ -131,6 +135,8 @@ def test_priorities_of_the_mission_are_the_defaults(table: CategoryTable) -> Non
         "authentication": Priority.CRITICAL,
         "csrf_protection": Priority.CRITICAL,
         "session_security": Priority.CRITICAL,
+        "oauth_tokens": Priority.CRITICAL,
+        "sign_in_steps": Priority.CRITICAL,
         "translation_state": Priority.HIGH,
         "engine_selection": Priority.HIGH,
         "usage_tracking": Priority.HIGH,
@@ -171,7 +177,7 @@ def test_what_is_added_takes_its_keys_from_the_table() -> None:
     assert table.feature_of("theme").name == table.feature_of("next").name == "look"
     assert table.feature_of("unknown").name == "rest"
     assert "theme" not in table.features["ui_settings"].keys
-    assert table.features["other"].keys == ()
+    assert "*" not in table.features["other"].keys
 
 
 def test_durable_keys_are_in_auth() -> None:

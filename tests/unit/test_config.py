@@ -82,9 +82,10 @@ DEFAULTS: dict[str, Any] = {
     "FEATURE_PRIORITIES": {},
     "DEFAULTS": {},
     "BEHAVIOURS": {},
-    "USER_KEYS": ("_user_id", "user_id", "username"),
+    "USER_KEYS": ("_user_id", "user_id", "username", "user", "oidc_auth_token"),
     "PRIVILEGE_KEYS": (
         "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*",
+        "oidc_auth_token", "*_oauth_token",
     ),
     "PRIVILEGED_ROLES": ("admin",),
     "TRANSIENT_KEYS": ("_remember*",),

@@ -1,0 +1,271 @@
+"""A user key whose value is a dict, as OAuth libraries store it: who the user is, and what changes that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, request, session
+
+from flask_langpont_session import UnsupportedValue
+from flask_langpont_session.events import ValueRejected
+from flask_langpont_session.testing import captured_events, switched_off
+
+from .behind import browser, digest, row
+from .conftest import MakeApp, cookie_of, parts
+
+ALICE = {"sub": "248289761001", "name": "Alice"}
+BOB = {"sub": "90125", "name": "Bob"}
+TOKEN = {"access_token": "a", "refresh_token": "r", "expires_at": 4_000_000_000, "userinfo": ALICE}
+REFRESHED = {"access_token": "b", "refresh_token": "r", "expires_at": 4_000_000_000}
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app()
+
+    @app.post("/inside/<key>")
+    def inside(key: str) -> Any:
+        """Changes the dict; with ``?again``, assigns it again, as applications do that know Flask's session."""
+        value = session[key]
+        value.update(request.get_json())
+        if "again" in request.args:
+            session[key] = value
+        return jsonify(value)
+
+    @app.post("/new-id")
+    def new_id() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return "regenerated"
+
+    @app.post("/make-inside")
+    def make_inside() -> str:
+        session.setdefault("user", {}).update(request.get_json())
+        return "made"
+
+    @app.post("/assign-and-change")
+    def assign_and_change() -> str:
+        session["user"] = value = dict(ALICE)
+        value.update(request.get_json())
+        return "changed"
+
+    return app
+
+
+def signed_in(app: Flask, **keys: Any) -> Any:
+    """A browser with a session of its own."""
+    client: Any = app.test_client()
+    response = client.post("/set", json=keys)
+    assert response.status_code == 200
+    client.cookie = cookie_of(response)
+    client.digest = digest(client.cookie)
+    assert client.get("/all").json == keys
+    return client
+
+
+def new_cookie(client: Any, response: Any) -> str | None:
+    assert response.status_code == 200
+    return cookie_of(response)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "user"),
+    [
+        ("user", ALICE, "248289761001"),
+        ("user", {"id": 7, "name": "Alice"}, "7"),
+        ("user", "alice", "alice"),
+        ("user", {"name": "Alice"}, None),
+        ("user", ["alice", "admin"], None),
+        ("oidc_auth_token", TOKEN, "248289761001"),
+        ("oidc_auth_token", REFRESHED, None),
+        ("_user_id", {"id": "7"}, "7"),
+    ],
+)
+def test_it_signs_in_with_a_row_of_its_user(app: Flask, key: str, value: Any, user: str | None) -> None:
+    """The row has the user's id, so that the user can be found and logged out everywhere; no row, no user."""
+    client = signed_in(app, **{key: value})
+    assert row(app, client.digest)["user_id"] == user
+    interface: Any = app.session_interface
+    with app.app_context():
+        assert [info.digest for info in interface.sessions(user or "")] == ([client.digest] if user else [])
+        interface.revoke_user(user) if user else interface.revoke(client.digest)
+    assert client.get("/all").json == {}
+
+
+@pytest.mark.parametrize("nobody", [None, "", {}, [], False])
+def test_assigning_nobody_is_a_sign_out(app: Flask, nobody: Any) -> None:
+    """As removing the key is."""
+    client = signed_in(app, user=ALICE)
+    assert client.post("/set", json={"user": nobody}).status_code == 200
+    assert client.get("/all").json == {}
+    assert not row(app, client.digest)["live"]
+    visitor: Any = app.test_client()
+    with captured_events(app) as seen:
+        assert new_cookie(visitor, visitor.post("/set", json={"user": nobody})) is None
+    assert seen == []
+
+
+def test_signing_out_works_with_the_database_down(app: Flask) -> None:
+    """``session.pop("user")``, and flask-oidc's ``session.pop("oidc_auth_token")``."""
+    for keys in ({"user": ALICE}, {"oidc_auth_token": TOKEN, "oidc_auth_profile": ALICE}):
+        client = signed_in(app, **keys)
+        with switched_off(app, "database"):
+            assert client.post(f"/pop/{next(iter(keys))}").status_code == 200
+            assert client.get("/all").json == {}
+            assert browser(app, client.cookie).get("/all").json == {}
+
+
+@pytest.mark.parametrize("nobody", [None, {}])
+def test_saying_that_there_is_nobody_ends_no_session_that_cannot_be_verified(app: Flask, nobody: Any) -> None:
+    """As applications do for each visitor without a user: in an outage of both stores that may be anybody."""
+    client = signed_in(app, user=ALICE)
+    with switched_off(app, "primary"), switched_off(app, "database"):
+        stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
+        parts(app).repository.local.clear()
+        assert stranger.get("/get/user").json["value"] is None
+        assert stranger.post("/set", json={"user": nobody}).status_code == 200
+    assert client.get("/get/user").json["value"] == ALICE
+
+
+def test_a_user_is_not_made_inside_of_a_value(app: Flask) -> None:
+    """``session.setdefault("user", {})`` says that there is none; what is put into it afterwards is no sign-in."""
+    client = signed_in(app, _user_id="7")
+    with captured_events(app) as seen:
+        assert client.post("/make-inside", json=ALICE).status_code == 200
+    assert [event.key for event in seen if isinstance(event, ValueRejected)] == ["user"]
+    assert client.get("/all").json == {"_user_id": "7"}
+    assert row(app, client.digest)["live"]
+
+
+@pytest.mark.parametrize("again", ["", "?again"])
+def test_what_changes_inside_of_it_is_a_change_of_rights(app: Flask, again: str) -> None:
+    """The session keeps its id and its other data; without the database it is refused, as a role would be."""
+    client = signed_in(app, user=ALICE, user_role="editor", daily_limit=5)
+    with switched_off(app, "database"):
+        assert client.post(f"/inside/user{again}", json={"name": "Eve"}).status_code == 503
+    assert client.get("/get/user").json["value"] == ALICE
+    response = client.post(f"/inside/user{again}", json={"name": "Alice B."})
+    assert new_cookie(client, response) is None
+    changed = {"user": {**ALICE, "name": "Alice B."}, "user_role": "editor", "daily_limit": 5}
+    assert client.get("/all").json == browser(app, client.cookie).get("/all").json == changed
+    assert row(app, client.digest)["user_id"] == "248289761001"
+
+
+def test_nobody_becomes_another_user_without_a_new_id(app: Flask) -> None:
+    """Inside of the value it is not stored, and reported; assigned, it is a sign-in."""
+    client = signed_in(app, user=ALICE, user_role="editor")
+    with captured_events(app) as seen:
+        assert new_cookie(client, client.post("/inside/user", json=BOB)) is None
+    assert [(event.category, event.key) for event in seen if isinstance(event, ValueRejected)] == [("auth", "user")]
+    assert client.get("/all").json == {"user": ALICE, "user_role": "editor"}
+    assert row(app, client.digest)["user_id"] == "248289761001"
+    cookie = new_cookie(client, client.post("/inside/user?again", json=BOB))
+    assert client.get("/all").json == {"user": BOB}
+    assert row(app, digest(cookie))["user_id"] == "90125"
+    assert not row(app, client.digest)["live"]
+
+
+def test_what_is_assigned_is_who_signs_in(app: Flask) -> None:
+    """Not who it is made to be afterwards; what else is told of the user counts as it is at the end."""
+    client: Any = app.test_client()
+    cookie = new_cookie(client, client.post("/assign-and-change", json=BOB))
+    assert client.get("/get/user").json["value"] == ALICE
+    assert row(app, digest(cookie))["user_id"] == "248289761001"
+    client.post("/assign-and-change", json={"name": "Alice B."})
+    assert client.get("/get/user").json["value"] == {**ALICE, "name": "Alice B."}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        (ALICE, {**ALICE, "name": "Alice B."}, True),
+        (ALICE, BOB, False),
+        ("alice", "alice", True),
+        ("alice", "bob", False),
+        (ALICE, {"name": "Alice"}, False),
+        ({"name": "Alice"}, {"name": "Alice"}, False),  # nothing says that it is the same one
+        (["alice"], ["alice"], False),
+    ],
+)
+def test_signing_in_again(app: Flask, before: Any, after: Any, is_same: bool) -> None:
+    """A new id in any case; of the same user what a sign-in keeps, of another one what a sign-out keeps."""
+    client = signed_in(app, user=before, input_text="private", lang="jp", user_role="editor")
+    cookie = new_cookie(client, client.post("/set", json={"user": after}))
+    assert cookie
+    assert not row(app, client.digest)["live"]
+    kept = {"input_text": "private", "lang": "jp"} if is_same else {"lang": "jp"}
+    assert client.get("/all").json == {"user": after, **kept}
+
+
+def test_a_refreshed_token_is_no_sign_in(app: Flask) -> None:
+    """It names no user: the session, its id and the row's user stay. It is a change of rights."""
+    client = signed_in(app, oidc_auth_token=TOKEN, oidc_auth_profile=ALICE)
+    assert new_cookie(client, client.post("/set", json={"oidc_auth_token": REFRESHED})) is None
+    assert client.get("/all").json == {"oidc_auth_token": REFRESHED, "oidc_auth_profile": ALICE}
+    assert row(app, client.digest)["user_id"] == "248289761001"
+    with switched_off(app, "database"):
+        assert client.post("/set", json={"oidc_auth_token": {"access_token": "c"}}).status_code == 503
+    assert new_cookie(client, client.post("/new-id"))
+    assert client.get("/all").json == {"oidc_auth_token": REFRESHED, "oidc_auth_profile": ALICE}
+    assert new_cookie(client, client.post("/set", json={"oidc_auth_token": {**TOKEN, "userinfo": BOB}}))
+    assert "oidc_auth_profile" not in client.get("/all").json
+
+
+def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None:
+    """As Flask-Dance and Flask-Login are used: the token first, the user in a later request. No other right is."""
+    token = {"access_token": "gho_x", "scope": ["user"]}
+    client = signed_in(app, github_oauth_token=token, early_access=True, input_text="typed", daily_limit=5)
+    cookie = new_cookie(client, client.post("/set", json={"_user_id": "7", "username": "alice"}))
+    expected = {"_user_id": "7", "username": "alice", "github_oauth_token": token, "input_text": "typed"}
+    assert client.get("/all").json == browser(app, str(cookie)).get("/all").json | {"input_text": "typed"} == expected
+    assert row(app, digest(cookie))["user_id"] == "7"
+    assert not row(app, client.digest)["live"]
+    client.post("/set", json={"_user_id": "8"})
+    assert client.get("/all").json == {"_user_id": "8"}
+
+
+def test_where_flask_login_alone_says_who_it_is(make_app: MakeApp) -> None:
+    """As the docs advise for flask-oidc beside it, with the user in a later request."""
+    app = make_app(USER_KEYS=["_user_id"])
+    keys = {"oidc_auth_token": TOKEN, "oidc_auth_profile": ALICE}
+    client = signed_in(app, **keys)
+    assert row(app, client.digest)["user_id"] is None
+    cookie = new_cookie(client, client.post("/set", json={"_user_id": "7"}))
+    assert client.get("/all").json == {**keys, "_user_id": "7"}
+    assert row(app, digest(cookie))["user_id"] == "7"
+
+
+def test_where_the_key_is_no_identity(make_app: MakeApp) -> None:
+    """It is taken out in two lines, as the docs say."""
+    app = make_app(USER_KEYS=["_user_id"], FEATURES={"profile": {"keys": ["user"], "category": "ui"}})
+    visitor: Any = app.test_client()
+    with switched_off(app, "database"):  # which has no word in it
+        assert visitor.post("/set", json={"user": ALICE}).status_code == 200
+    assert visitor.get("/get/user").json["value"] == ALICE
+
+
+def test_a_token_that_was_withdrawn_elsewhere_is_not_taken_along(app: Flask, make_app: MakeApp) -> None:
+    """What a worker believes for a minute is not given to a user for good."""
+    elsewhere = make_app(JOURNAL=None)
+    client = signed_in(app, github_oauth_token={"access_token": "x"}, logged_in=True)
+    with switched_off(elsewhere, "primary"):
+        assert browser(elsewhere, client.cookie).post("/pop/github_oauth_token").status_code == 200
+    assert parts(app).health.level == 0
+    client.post("/set", json={"_user_id": "7"})
+    assert client.get("/all").json == {"_user_id": "7"}
+
+
+def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
+    """With the database down nobody is signed in by one."""
+    client: Any = app.test_client()
+    with switched_off(app, "database"):
+        assert client.post("/set", json={"user": ALICE}).status_code == 503
+        assert client.post("/set", json={"github_oauth_token": {"access_token": "x"}}).status_code == 503
+    assert client.get("/all").json == {}
+
+
+@pytest.mark.parametrize("value", ["x" * 256, "a\0b", {"sub": "x" * 256}, {"userinfo": {"sub": "a\0b"}}])
+def test_an_id_that_no_column_holds_is_refused(app: Flask, value: Any) -> None:
+    """Where it is assigned."""
+    with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="a user id has at most 255 characters"):
+        session["user"] = value
