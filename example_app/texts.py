@@ -165,6 +165,8 @@ STATES: Final[dict[str, dict[str, str]]] = {
 FEATURES: Final[dict[str, dict[str, str]]] = {
     "en": {
         "authentication": "Sign-in",
+        "oauth_tokens": "OAuth tokens",
+        "sign_in_steps": "Steps of a sign-in",
         "csrf_protection": "Form protection",
         "session_security": "Session life",
         "translation_state": "Texts and history",
@@ -175,9 +177,12 @@ FEATURES: Final[dict[str, dict[str, str]]] = {
         "ui_settings": "Theme",
         "statistics": "Statistics",
         "temporary_data": "Temporary data",
+        "other": "Other keys",
     },
     "jp": {
         "authentication": "サインイン",
+        "oauth_tokens": "OAuthトークン",
+        "sign_in_steps": "サインインの途中",
         "csrf_protection": "フォーム保護",
         "session_security": "セッション期限",
         "translation_state": "テキストと履歴",
@@ -188,5 +193,6 @@ FEATURES: Final[dict[str, dict[str, str]]] = {
         "ui_settings": "テーマ",
         "statistics": "統計",
         "temporary_data": "一時データ",
+        "other": "その他",
     },
 }
