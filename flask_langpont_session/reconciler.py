@@ -55,6 +55,9 @@ class _Everything:
 EVERYWHERE: Container[str] = _Everything()
 """Every shard that there is."""
 
+_OF_ONE_SESSION = frozenset({ErrorClass.DATA, ErrorClass.LOCAL})
+"""Classes with which a server refuses one session's changes, and will again: the others must not wait for them."""
+
 _NO_OUTAGE = frozenset({ErrorClass.DATA, ErrorClass.TOPOLOGY})
 """Classes of errors that say something of an entry, or of a slot that is being moved, and nothing of a store."""
 
@@ -570,7 +573,7 @@ class Reconciler:
         failed: StoreError | None = None
         for group, reply in sent:
             if isinstance(reply, StoreError):
-                if reply.error_class is not ErrorClass.DATA:
+                if reply.error_class not in _OF_ONE_SESSION:
                     failed = reply
                     continue
                 self._drop(group, Cause.REFUSED)
@@ -597,22 +600,23 @@ class Reconciler:
     def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
-        From before it is sent each entry is marked with the id of this write: should the answer be lost, the next try
+        From before it is sent each entry is marked with the id of its write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
         """
         write_id, now = new_write_id(), time.monotonic()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
-        marked = self._journal.mark_sent([entry for group in groups for entry in group], write_id, moments_ms)
-        sent = _by_category(marked)
-        merges = [self._merge_for(group) for group in sent]
+        ids = {entry: used for group in groups if (used := _used_id(group) or write_id) for entry in group}
+        sent = _by_category(self._journal.mark_sent(ids, moments_ms))
+        merges = [self._merge_for(group, ids[group[0]]) for group in sent]
         replies = self._redis.merge_all(merges, limits=self._limits, timeout=_TIMEOUT, write_id=write_id)
         return list(zip(sent, replies, strict=True))
 
-    def _merge_for(self, group: Sequence[PendingWrite]) -> Merge:
+    def _merge_for(self, group: Sequence[PendingWrite], write_id: str) -> Merge:
         first = group[0]
         steps = [_step(entry) for entry in group]
-        return self._merge_of(first.digest, first.category, first.kind, steps, _guard(first), first.shadow)
+        merge = self._merge_of(first.digest, first.category, first.kind, steps, _guard(first), first.shadow)
+        return merge._replace(write_id=write_id)
 
     def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
         """Changes of sessions that Redis does not know: as the database says."""
@@ -703,6 +707,12 @@ class Reconciler:
             log.warning("%d changes of sessions that were kept during an outage are dropped: %s", len(entries), why)
             self._journal.forget_writes(entries)
         return set(entries)
+
+
+def _used_id(group: Sequence[PendingWrite]) -> str:
+    """The id under which entries of a category were sent before; empty: they were not. Under the same one again: else
+    what fails for long would be followed by more and more ids."""
+    return next((entry.doubts.split()[-1] for entry in group if entry.doubts), "")
 
 
 def _is_gone(reply: Merged | StoreError) -> bool:

@@ -228,32 +228,38 @@ class Replay:
                 del self._incidents[shard]  # one that is noticed from here on is another one
         if not since:
             return
-        ms_ago = int((self._clock() - min(since.values())) * 1000)
-        if not self._with_stores(lambda: self.reconciler.settle_changes(ms_ago, tuple(since))):
-            for shard, moment in since.items():
+        ms_ago, is_done = int((self._clock() - min(since.values())) * 1000), False
+        try:
+            is_done = self._with_stores(lambda: self.reconciler.settle_changes(ms_ago, tuple(since)))
+        finally:
+            for shard, moment in () if is_done else since.items():
                 self.incident_since(moment, [shard])
-        self._is_settling = False
+            self._is_settling = False
 
     def _give_back(self, shards: frozenset[str], database: bool, seconds: float) -> bool:
         """Give Redis what this worker has of sessions, where it lost them. Whether nothing more can be done at once."""
         if not self._refill.is_due(shards, database):
             return True
 
-        def give_back() -> bool:
+        try:
             with self._journal.alone() as is_alone:
                 return not is_alone or self._refill.run(shards, database, self._clock() + seconds)
-
-        return self._with_stores(give_back)
+        except StoreError as error:
+            self._note_failure(error)
+            return True
 
     def _with_stores(self, work: Callable[[], bool]) -> bool:
         """Whether it is done; a store that failed is looked at, and the work is to be done again."""
         try:
             return work()
         except StoreError as error:
-            if error.store != "journal":
-                self._suspect(error.store)
-            log.info("what an outage left behind could not be settled and will be repeated: %s", error)
+            self._note_failure(error)
             return False
+
+    def _note_failure(self, error: StoreError) -> None:
+        if error.store != "journal":
+            self._suspect(error.store)
+        log.info("what an outage left behind could not be settled and will be repeated: %s", error)
 
     def _somebody_needs_copies(self) -> bool:
         """Whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""

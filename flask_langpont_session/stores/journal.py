@@ -7,6 +7,7 @@ and a request asks one question only, :meth:`Journal.is_empty`, which is answere
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections import Counter
@@ -52,6 +53,8 @@ from .journal_limits import JournalLimits
 from .journal_opening import one
 from .journal_summary import Summary, Waiting, read_summary, read_waiting
 from .latest_versions import LatestVersions
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Journal",
@@ -384,8 +387,9 @@ class Journal:
                 if (entry.shadow or not is_revoked(db, entry.digest)) and not put_write(db, replace(entry, at_ms=now))
             ]
 
+        left = _time_left(wait)
         left_out = self._file.transaction(self._limits.adding(put, session), wait)
-        self._add_copies(copies, wait)
+        self._add_copies(copies, left())
         return left_out
 
     def carry(self, carry: Carry, copies: Sequence[SharedCopy] = (), *, wait: float | None = None) -> None:
@@ -395,8 +399,9 @@ class Journal:
         :param copies: what is known of that data, see :meth:`publish_copies`.
         """
         now = self._now_ms()
-        self._file.transaction(lambda db: put_carry(db, *carry, now_ms=now), wait)
-        self._add_copies(copies, wait)
+        left = _time_left(wait)
+        self._file.transaction(self._limits.adding(lambda db: put_carry(db, *carry, now_ms=now)), wait)
+        self._add_copies(copies, left())
 
     def _add_copies(self, copies: Sequence[SharedCopy], wait: float | None) -> None:
         """Without them less is known of the session; nothing that was written is lost."""
@@ -411,26 +416,29 @@ class Journal:
         :param signed_in: those of signed-in sessions too, for which the database must be asked.
         """
         with self._file.connected() as db:
-            return oldest_writes(db, limit, signed_in, after)
+            entries, damaged = oldest_writes(db, limit, signed_in, after)
+        if damaged:
+            log.error("%d damaged entries are removed from the journal: what they were to change is lost", len(damaged))
+            self._delete("writes", damaged)
+        return entries
 
-    def mark_sent(
-        self, entries: Iterable[PendingWrite], write_id: str, moments_ms: Mapping[str, int]
-    ) -> list[PendingWrite]:
+    def mark_sent(self, entries: Mapping[PendingWrite, str], moments_ms: Mapping[str, int]) -> list[PendingWrite]:
         """These are about to be sent to Redis: from here on it may have them. Not forced to the disk.
 
-        :param write_id: the id of that write.
+        :param entries: with the id under which each is sent.
         :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
         :return: those that may be sent. What was written again since it was read from here may not: its old value would
             look like somebody else's newer one, and an addition that has grown would be taken for made.
         """
-        sql = """UPDATE writes SET doubts = doubts || ?, moment = CASE WHEN token <> '' AND NOT is_sent THEN ?
-            ELSE moment END, is_sent = token <> '' WHERE seq = ?"""
-        sent = list(entries)
+        sql = """UPDATE writes SET doubts = CASE WHEN instr(doubts, ?1) THEN doubts ELSE doubts || ?1 END,
+            moment = CASE WHEN token <> '' AND NOT is_sent THEN ?2 ELSE moment END, is_sent = token <> ''
+            WHERE seq = ?3"""
+        sent = dict(entries)
 
         def mark(db: sqlite3.Connection) -> list[PendingWrite]:
             return [
                 entry
-                for entry in sent
+                for entry, write_id in sent.items()
                 if db.execute(sql, (f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq)).rowcount
             ]
 
@@ -622,6 +630,14 @@ def _put_copies(copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Mapping
     for copy in copies:
         lost[copy.category] += put_copy(db, copy)
     return lost
+
+
+def _time_left(wait: float | None) -> Callable[[], float | None]:
+    """What is left of a wait that begins now; None: it has no end of its own."""
+    if wait is None:
+        return lambda: None
+    end = time.monotonic() + wait
+    return lambda: max(0.0, end - time.monotonic())
 
 
 @contextmanager

@@ -316,7 +316,10 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
         db.execute(_INSERT, _values(entry))
         return True
     rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
-    waiting, is_wiped = [_pending_write(row) for row in rows], entry.basis is not Basis.BLIND and _is_wiped(db, place)
+    waiting, is_wiped = (
+        list(filter(None, map(_understood, rows))),
+        entry.basis is not Basis.BLIND and _is_wiped(db, place),
+    )
     if entry.basis is Basis.UNSEEN and not _has_seen(waiting, is_wiped, entry):
         return False
     if is_wiped:
@@ -402,11 +405,15 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy) -> int:
     return len(lost)
 
 
-def oldest_writes(db: sqlite3.Connection, limit: int, signed_in: bool, after: int) -> list[PendingWrite]:
-    """The fields that wait, the one that was written longest ago first, from behind that number."""
+def oldest_writes(
+    db: sqlite3.Connection, limit: int, signed_in: bool, after: int
+) -> tuple[list[PendingWrite], list[int]]:
+    """The fields that wait, the one that was written longest ago first, from behind that number; and the numbers of
+    rows that are damaged."""
     sql = f"SELECT {_COLUMNS} FROM writes WHERE seq > ? AND (? OR kind = 'a' OR shadow) ORDER BY seq LIMIT ?"
-    rows = db.execute(sql, (after, signed_in, limit))
-    return [_pending_write(row) for row in rows]
+    rows = db.execute(sql, (after, signed_in, limit)).fetchall()
+    entries = {row[0]: _understood(row) for row in rows}
+    return [entry for entry in entries.values() if entry], [seq for seq, entry in entries.items() if entry is None]
 
 
 def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overlay:
@@ -416,7 +423,7 @@ def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overla
     deltas: dict[str, dict[str, list[tuple[str, int]]]] = {}
     guesses: dict[str, set[str]] = {}
     wiped = set()
-    for entry in map(_pending_write, db.execute(sql, (digest, shadow))):
+    for entry in filter(None, map(_understood, db.execute(sql, (digest, shadow)))):
         if entry.operation is Operation.WIPE:
             wiped.add(entry.category)
         elif entry.operation is Operation.ADD:
@@ -559,20 +566,34 @@ def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> N
 def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:
     sql = "SELECT category, version, fields FROM copies WHERE digest = ?"
     for category, version, blob in db.execute(sql, (digest,)):
-        yield category, CategoryCopy(version, _fields(blob))
+        if (fields := _fields(blob)) is not None:
+            yield category, CategoryCopy(version, fields)
 
 
 def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, SharedCopy]:
     """Those that are published, by number."""
     sql = "SELECT rowid, digest, category, version, fields, kind FROM copies WHERE rowid > ? ORDER BY rowid LIMIT ?"
     return {
-        number: SharedCopy(digest, category, CategoryCopy(version, _fields(blob)), kind=kind, began=version)
+        number: SharedCopy(digest, category, CategoryCopy(version, fields), kind=kind, began=version)
         for number, digest, category, version, blob, kind in db.execute(sql, (after, limit))
+        if (fields := _fields(blob)) is not None
     }
 
 
-def _fields(blob: bytes) -> dict[str, bytes]:
-    return msgspec.msgpack.decode(blob, type=dict[str, bytes])
+def _fields(blob: bytes) -> dict[str, bytes] | None:
+    """None: they are damaged."""
+    try:
+        return msgspec.msgpack.decode(blob, type=dict[str, bytes])
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None
+
+
+def _understood(row: tuple[Any, ...]) -> PendingWrite | None:
+    """None: the row is damaged; what it was to change is not known."""
+    try:
+        return _pending_write(row)
+    except (TypeError, ValueError):
+        return None
 
 
 def _pending_write(row: tuple[Any, ...]) -> PendingWrite:

@@ -24,7 +24,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -243,10 +243,21 @@ class JournalFile:
             yield False
             return
         try:
-            with self._sole_on_host() as is_alone:
-                yield is_alone
+            with ExitStack() as ends:
+                yield self._held(ends, self._sole_on_host)
         finally:
             self._alone.release()
+
+    @staticmethod
+    def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> bool:
+        """Whether a lock of the host was free; then it is held until the end of `ends`.
+
+        :raises StoreError: its file cannot be used.
+        """
+        try:
+            return ends.enter_context(lock())
+        except FAILURES as error:
+            raise store_error(error) from error
 
     def _sole_on_host(self) -> AbstractContextManager[bool]:
         if self._sole is None:
@@ -280,7 +291,9 @@ class JournalFile:
             free = _size(self.path) // one(db, "PRAGMA page_size") - used
         if free <= max(_SLACK, used):
             return False
-        with self._queue.taken() as is_ours, self._lent(self._shrinker, _deadline(None)) as db:
+        with ExitStack() as ends:
+            is_ours = self._held(ends, self._queue.taken)
+            db = ends.enter_context(self._lent(self._shrinker, _deadline(None)))
             if is_ours and begun(db, "BEGIN IMMEDIATE", lambda: False):
                 db.execute("ROLLBACK")  # no other program has it
                 # executescript() takes all steps; by execute() it would be one page.

@@ -16,6 +16,15 @@ _COPIES_SHARE = 0.25
 
 _WRITE = ("digest", "category", "field", "value", "base")
 _COPY = ("digest", "category", "fields")
+_CARRY = ("origin", "digest", "categories")
+
+_COLUMNS = {"writes": _WRITE, "copies": _COPY, "carries": _CARRY}
+_PARTS = {
+    "writes": ("visitor", "({row}.shadow OR {row}.kind = 'a')"),
+    "copies": ("copy", "TRUE"),
+    "carries": ("visitor", "({row}.kind = 'a')"),
+}
+"""Table → which part of the whole its rows are counted in as well, and under which condition (SQL)."""
 
 
 def _bytes(row: str, *columns: str) -> str:
@@ -35,11 +44,11 @@ def _trigger(table: str, event: str, *steps: tuple[str, str]) -> str:
     REPLACE deletes no trigger hears.)"""
     updates = ""
     for row, sign in steps:
-        part = ("copy", "TRUE") if table == "copies" else ("visitor", f"({row}.shadow OR {row}.kind = 'a')")
-        room = f"({_room(row, *(_COPY if table == 'copies' else _WRITE))})"
+        part, condition = _PARTS[table][0], _PARTS[table][1].format(row=row)
+        room = f"({_room(row, *_COLUMNS[table])})"
         updates += f"""UPDATE size SET entries = entries {sign} 1, bytes = bytes {sign} {room},
-            {part[0]}_entries = {part[0]}_entries {sign} {part[1]},
-            {part[0]}_bytes = {part[0]}_bytes {sign} {part[1]} * {room};"""
+            {part}_entries = {part}_entries {sign} {condition},
+            {part}_bytes = {part}_bytes {sign} {condition} * {room};"""
     return f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN {updates} END"
 
 
@@ -50,7 +59,7 @@ SIZE_SCHEMA = (
     "INSERT INTO size VALUES (0, 0, 0, 0, 0, 0)",
     *(
         _trigger(table, event, *steps)
-        for table in ("writes", "copies")
+        for table in _COLUMNS
         for event, steps in (
             ("INSERT", [("NEW", "+")]),
             ("DELETE", [("OLD", "-")]),
@@ -58,8 +67,8 @@ SIZE_SCHEMA = (
         )
     ),
 )
-"""How many rows of ``writes`` and ``copies`` there are, and what they take of the file at most: in all, those of
-visitors, and copies."""
+"""How many rows of ``writes``, ``copies`` and ``carries`` there are, and what they take of the file at most: in all,
+those of visitors, and copies."""
 
 _OF_SESSION = f"""SELECT count(*), coalesce(sum({_bytes("writes", *_WRITE[2:])}), 0)
     FROM writes WHERE digest = ? AND shadow = ?"""

@@ -311,6 +311,7 @@ class RedisStore:
 
     def _merge_call(self, merge: Merge | Restore, limits: Limits, deadline_ms: int, write_id: str) -> _Call:
         shadow = isinstance(merge, Merge) and merge.shadow
+        write_id = (isinstance(merge, Merge) and merge.write_id) or write_id
         keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
         arguments: list[Any] = [merge.guard, merge.digest, merge.life_ms, limits.fields, limits.bytes]
         arguments += [deadline_ms, write_id, limits.empty_ms]

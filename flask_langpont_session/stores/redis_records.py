@@ -132,6 +132,7 @@ class Merge(NamedTuple):
 
     :param steps: in the order in which they were acknowledged.
     :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
+    :param write_id: under which it is sent, if not under that of the call.
     """
 
     digest: str
@@ -140,6 +141,7 @@ class Merge(NamedTuple):
     guard: str
     life_ms: int
     shadow: bool = False
+    write_id: str = ""
 
 
 class Restore(NamedTuple):

@@ -609,6 +609,36 @@ def merged_late(store: RedisStore) -> tuple[int, int, int]:
     return before, acknowledged, merged.version
 
 
+@pytest.mark.parametrize("said_again", [b"x", None])
+def test_what_is_there_already_is_as_late_as_it_was_said_last(
+    store: RedisStore, client: Any, said_again: bytes | None
+) -> None:
+    """Another host's older value does not come back because the newer one changed nothing."""
+    before = stamp(store, "write.1", sets={"a": b"x", "b": b"1"} if said_again else {"b": b"1"}) - 20 * SECOND
+    put_meta(client, meta(client).earlier(20 * SECOND))
+    latest = before + 8 * SECOND
+    assert outcomes(store, blind("a", said_again, latest), write_id="merge.1") == [APPLIED]
+    assert outcomes(store, blind("a", b"y", before + 4 * SECOND), write_id="merge.2") == [CONFLICT]
+    assert data(client) == {"b": "1"} | ({"a": "x"} if said_again else {})
+
+
+@pytest.mark.parametrize("damaged", ["@m of nothing", "x" * 60])
+def test_a_record_that_cannot_be_understood_is_begun_anew(store: RedisStore, client: Any, damaged: str) -> None:
+    """As one of another session: what waits for it would be tried for ever."""
+    client.hset(key("ui"), mapping={"@m": DIGEST[:11] + damaged, "a": "1"})
+    assert outcomes(store, blind("b", b"2", 1)) == [APPLIED]
+    assert data(client) == {"b": "2"}
+
+
+def test_what_is_noted_of_a_record_may_be_damaged(store: RedisStore, client: Any) -> None:
+    """It says nothing then; the record is changed as one that knows no more than its horizon."""
+    stamp(store, "write.1", sets={"a": b"1"})
+    client.hset(key("ui"), "@m", meta(client).text() + "\1a\1short")
+    assert outcomes(store, blind("b", b"2", 2**52)) == [APPLIED]
+    assert stamp(store, "write.2", sets={"a": b"3"})
+    assert data(client) == {"a": "3", "b": "2"}
+
+
 def test_when_a_kept_value_was_acknowledged_is_noted(store: RedisStore, client: Any) -> None:
     """Beside the stamp of its merge, to the millisecond."""
     _, acknowledged, version = merged_late(store)

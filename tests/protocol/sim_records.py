@@ -256,9 +256,10 @@ class SimMerge:
             return self._bring(step)
         assert isinstance(step.value, bytes)
         new = step.value if step.operation is Operation.SET else None
-        if self.record.old.get(step.name) == new:
+        is_there = self.record.old.get(step.name) == new
+        if is_there and (self._is_brought or self._is_said_as_late(step)):
             return Outcome.APPLIED
-        if not (self._is_brought or may_replace(self, step)):
+        if not (self._is_brought or is_there or may_replace(self, step)):
             return Outcome.CONFLICT
         if new is not None and not self._fits(step.name, new):
             return Outcome.LARGE
@@ -266,6 +267,11 @@ class SimMerge:
         self.record.put(step.name, new, self.id, step.acknowledged)
         self.changes = True
         return Outcome.APPLIED
+
+    def _is_said_as_late(self, step: MergeStep) -> bool:
+        author, stamp, lag = self.record.lately.get(step.name, (self._author, self._horizon, self._lag))
+        is_ours = author == self.id or author in step.doubts
+        return not self.record.is_own or not step.acknowledged or is_ours or stamp - lag * 1000 >= step.acknowledged
 
     def _bring(self, step: MergeStep) -> Outcome:
         assert isinstance(step.value, bytes)

@@ -752,6 +752,7 @@ def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
     if refused:
         return Merged(refused)
     record = _opened(node, key)
+    write_id = kept.write_id or write_id
     work = SimMerge(record, limits, write_id)
     outcomes = work.outcomes(kept.steps)
     if not work.changes:

@@ -61,7 +61,7 @@ def make(tmp_path: Path) -> Make:
     def made(**config: Any) -> Cloud:
         app = Flask("app", instance_path=str(tmp_path))
         places = {"REDIS_URL": "elasticache://sessions?region=eu-west-1", "DATABASE_URL": "postgresql+psycopg://h/db"}
-        app.config.update({PREFIX + name: value for name, value in {**places, **config}.items()})
+        app.config.update({PREFIX + name: value for name, value in {**places, **config}.items()}, SECRET_KEY="a key")
         return cloud_of(load_settings(app))
 
     return made

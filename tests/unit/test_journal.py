@@ -252,6 +252,53 @@ def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
 # Data under a former id
 
 
+@pytest.mark.parametrize("damage", ["operation = 'x'", "basis = 'x'", "operation = x'c1'"])
+def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    """What it was to change is lost, and is said; its session and the replay go on."""
+    journal = Journal(tmp_path / "journal")
+    write(journal, a=b"1")
+    write(journal, b=b"2")
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
+        file.execute(f"UPDATE writes SET {damage} WHERE field = 'a'")
+        file.commit()
+    assert journal.overlay("d").writes == {"translation": {"b": b"2"}}
+    assert [entry.field for entry in journal.pending_writes()] == ["b"]
+    assert journal.counts()["writes"] == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    journal.close()
+
+
+def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
+    """Less is known of the session."""
+    journal = Journal(tmp_path / "journal")
+    journal.publish_copies([SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")])
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
+        file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
+        file.commit()
+    assert journal.overlay("d").copies.keys() == {"translation"}
+    assert [copy.category for copy in journal.shared_copies().values()] == ["translation"]
+    journal.close()
+
+
+@pytest.mark.parametrize("use", ["alone", "shrink"])
+def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: Path, use: str) -> None:
+    """As every other one: the replay and the monitor go on after it."""
+    journal = Journal(tmp_path / "journal", limits=JournalLimits(session_bytes=2**24))
+    write(journal, a=b"1" * 5_000_000)
+    journal.forget_writes(journal.pending_writes())
+    lock = tmp_path / ("journal-gen" if use == "alone" else "journal-lock")
+    lock.rename(tmp_path / "aside")
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError) as caught:
+        if use == "shrink":
+            journal.shrink()
+        else:
+            with journal.alone():
+                raise AssertionError
+    assert caught.value.store == "journal"
+    journal.close()
+
+
 def test_what_is_to_be_carried_is_kept_with_what_was_written(journal: Journal, clock: Clock) -> None:
     """Oldest first, with its categories in order; once it is done it is forgotten, and the other one stays."""
     journal.carry(Carry("old", "d", "u", ["ui", "translation"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.journal import Carry, Journal
 from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
 from flask_langpont_session.stores.journal_limits import JournalLimits
 
@@ -97,6 +97,16 @@ def test_visitors_cannot_crowd_out_users(make: Callable[..., Journal]) -> None:
     write(journal, "user", other=b"2")
 
 
+def test_the_ids_that_visitors_give_up_are_part_of_their_share(make: Callable[..., Journal]) -> None:
+    """I23: each change of an id in an outage waits here. A change of a user's id has the room of users."""
+    journal = make(entries=100, visitor_share=0.5)
+    taken = fill(lambda n: journal.carry(Carry(f"old{n}", f"new{n}", "a", ["ui"], 1)))
+    assert taken == ("JOURNAL_VISITOR_SHARE is reached", 50)
+    assert fill(lambda n: journal.carry(Carry(f"was{n}", f"is{n}", "u", ["ui"])))[1] == 50
+    journal.forget_carries(journal.pending_carries())
+    journal.carry(Carry("old", "new", "a", ["ui"]))
+
+
 def test_visitors_cannot_crowd_out_users_by_size(make: Callable[..., Journal], path: Path) -> None:
     """D7: twenty megabytes of posts by strangers, a limit of four: users' writes are kept, the file stays below it."""
     journal = make(bytes=4 * MEGABYTE, visitor_share=0.5)
@@ -169,7 +179,7 @@ def test_what_is_counted_is_what_is_there(make: Callable[..., Journal], path: Pa
         lambda: journal.put([value(digest(), "n", b"2", basis=Basis.SEEN, moment=5, base=b"12", doubts="write.1 ")]),
         lambda: journal.put([value(digest(), WIPED_FIELD, None, kind=rng.choice("au"), operation=Operation.WIPE)]),
         lambda: journal.publish_copies([copy(), copy()]),
-        lambda: journal.mark_sent(journal.pending_writes(2), "write.2", {"a": 9}),
+        lambda: journal.mark_sent(dict.fromkeys(journal.pending_writes(2), "write.2"), {"a": 9}),
         lambda: journal.forget_writes(journal.pending_writes(1), [copy()]),
         lambda: journal.revoke(rng.choice("xyz"), in_database=True, in_redis=True),
         journal.clear_copies,

@@ -58,7 +58,7 @@ def kept(journal: Journal) -> list[PendingWrite]:
 
 def sent(journal: Journal, write_id: str = "sent..1", moment_ms: int = 9) -> None:
     """The reconciler has sent everything that waits."""
-    journal.mark_sent(journal.pending_writes(), write_id, {"d": moment_ms})
+    journal.mark_sent(dict.fromkeys(journal.pending_writes(), write_id), {"d": moment_ms})
 
 
 # -- a value over a value ----------------------------------------------------------------------------------------------
@@ -362,17 +362,17 @@ def test_what_was_written_again_before_it_was_marked_is_not_marked(journal: Jour
     journal.put([value(b"1")])
     read = journal.pending_writes()
     journal.put([value(b"2"), value(b"1", field="m")])
-    assert journal.mark_sent(read, "sent..1", {}) == []
+    assert journal.mark_sent(dict.fromkeys(read, "sent..1"), {}) == []
     assert kept(journal) == [value(b"2"), value(b"1", field="m")]
     read += journal.pending_writes()
-    assert journal.mark_sent(read, "sent..2", {}) == read[1:]
+    assert journal.mark_sent(dict.fromkeys(read, "sent..2"), {}) == read[1:]
 
 
 def test_what_is_written_while_it_is_sent_stays_and_knows_it(journal: Journal) -> None:
     """The merge's own value is not taken for another host's newer one, by its id; the next merge may replace it."""
     journal.put([seen(b"1", b"0", 5)])
     read = journal.pending_writes()
-    journal.mark_sent(read, "sent..1", {})
+    journal.mark_sent(dict.fromkeys(read, "sent..1"), {})
     journal.put([seen(b"2", b"1", 6)])
     journal.forget_writes(read)
     assert kept(journal) == [seen(b"2", b"0", 5, doubts="sent..1 ")]

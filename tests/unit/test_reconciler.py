@@ -863,7 +863,7 @@ def test_a_replay_that_was_overtaken_by_a_new_id_takes_nothing_from_it(host: Hos
     waiting = host.journal.pending_writes()
     host.journal.carry(Carry(C, A, "u", ["translation"]))
     host.journal.forget_writes(waiting)
-    assert host.journal.mark_sent(waiting, "write.1", {}) == []
+    assert host.journal.mark_sent(dict.fromkeys(waiting, "write.1"), {}) == []
     assert [entry.digest for entry in host.journal.pending_writes()] == [A]
 
 
@@ -898,6 +898,28 @@ def test_what_was_sent_is_sent_again_and_known_by_the_id_of_its_first_sending(ho
     assert [(step.value, step.mode, step.moment) for step in after[2:]] == [
         (11, "added.1", 700_000), (7, "added.3", 0),
     ]  # fmt: skip
+    assert host.waiting() == {}
+
+
+def test_what_fails_for_long_is_sent_under_one_id(host: Host) -> None:
+    """Else an entry would grow with each try, and so would what is sent and searched."""
+    host.write(A, "input_text", b"2")
+    host.write(A, "source_lang", b"3", doubts="write.0 ")
+    host.stores.unanswered = lost()
+    for _ in range(20):
+        with pytest.raises(StoreError):
+            host.run()
+    assert {merge.write_id for merge in host.stores.merges} == {"write.0"}
+    assert {entry.doubts for entry in host.journal.pending_writes()} == {"write.0 "}
+
+
+def test_what_a_server_refuses_of_one_session_is_dropped_for_that_alone(host: Host) -> None:
+    """A script that stops with an error, for example: the next try would, too."""
+    host.write(A, "input_text")
+    host.write(B, "input_text")
+    host.stores.answers[A] = StoreError("primary", ErrorClass.LOCAL, "script")
+    host.run()
+    assert host.losses() == {("merge_dropped", "refused", "translation"): 1}
     assert host.waiting() == {}
 
 

@@ -199,7 +199,7 @@ def test_a_number_that_python_does_not_read_is_refused(wrap: Callable[[Any], Any
         encode("key", wrap(10**5000))
 
 
-@pytest.mark.parametrize("key", [(1, 2), b"a", frozenset(), Text()], ids=repr)
+@pytest.mark.parametrize("key", [(1, 2), b"a", frozenset(), Text()], ids=lambda key: type(key).__name__)
 def test_a_dict_key_that_json_has_not_is_refused(key: object) -> None:
     """As Flask refuses it."""
     with pytest.raises(UnsupportedValue, match=f"a dict key of type {type(key).__name__}"):

@@ -83,6 +83,18 @@ local function may_replace(name, mode, moment, base, doubtful)
   return since == false or (base and now_there == base) or (since == nil and not now_there)
 end
 
+-- Does the record say that the field was written by one of these writes, or as late as that? Else an older value, which
+-- another host has kept, would be put over what is there already, and was said again later. acknowledged: 0: just now,
+-- by a write that is no later than what it finds.
+local function is_said_as_late(name, doubtful, acknowledged)
+  local author, stamp, lag = written_lately(record, name)
+  if not author then
+    author, stamp, lag = horizon_author, horizon, horizon_lag
+  end
+  local is_ours = author == id or string.find(doubtful, author, 1, true)
+  return not record.is_own or acknowledged == 0 or is_ours or stamp - lag * 1000 >= acknowledged
+end
+
 local changes, is_brought = false, false
 local function apply(operation, name, value, mode, moment, base, doubtful, acknowledged)
   if operation == 'wipe' then
@@ -127,17 +139,17 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     return APPLIED
   end
   if operation == 'record' then
-    if not record.is_own then
-      describe(record, value)
+    if not record.is_own and describe(record, value) then
       record.bytes, record.count, is_brought, changes = 0, 0, true, true
     end
     return APPLIED
   end
   local new = operation == 'set' and value
-  if (record.old[name] or false) == new then
+  local is_there = (record.old[name] or false) == new
+  if is_there and (is_brought or is_said_as_late(name, doubtful, acknowledged)) then
     return APPLIED
   end
-  if not is_brought and not may_replace(name, mode, moment, base, doubtful) then
+  if not (is_brought or is_there) and not may_replace(name, mode, moment, base, doubtful) then
     return CONFLICT
   end
   if new and not fits(name, value) then

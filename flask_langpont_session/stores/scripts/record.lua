@@ -48,14 +48,19 @@ local function refusal(auth_key, digest, guard, deadline)
   end
 end
 
--- What '@m' says, but for the digest.
+-- What '@m' says, but for the digest. Whether it can be understood.
 local function describe(record, meta)
-  record.stamp = tonumber(string.sub(meta, 12, 27))
-  record.horizon = record.stamp - tonumber(string.sub(meta, 28, 40))
-  record.lag, record.author = tonumber(string.sub(meta, 41, 46), 16), string.sub(meta, 47, 53)
-  record.bytes, record.count = tonumber(string.sub(meta, 54, 60), 16), tonumber(string.sub(meta, 61, 64), 16)
+  local stamp, distance = tonumber(string.sub(meta, 12, 27)), tonumber(string.sub(meta, 28, 40))
+  local lag, bytes = tonumber(string.sub(meta, 41, 46), 16), tonumber(string.sub(meta, 54, 60), 16)
+  local count = tonumber(string.sub(meta, 61, 64), 16)
+  if not (stamp and distance and lag and bytes and count) then
+    return false
+  end
+  record.stamp, record.horizon = stamp, stamp - distance
+  record.lag, record.author, record.bytes, record.count = lag, string.sub(meta, 47, 53), bytes, count
   record.additions = string.match(meta, '^[^\1]*', 65)
   record.lately = string.sub(meta, 65 + #record.additions)
+  return true
 end
 
 -- names: the fields that are to be looked at; nil: all of them.
@@ -92,12 +97,11 @@ local function open_record(key, digest, names)
       end
     end
   end
-  if not meta or string.sub(meta, 1, 11) ~= record.digest then
-    record.old = {}  -- there is nothing, or a foreign record, which holds nothing of ours
+  if not meta or string.sub(meta, 1, 11) ~= record.digest or not describe(record, meta) then
+    record.old = {}  -- there is nothing, or a foreign or damaged record, which holds nothing of ours
     return record
   end
   record.is_own, record.notes, record.meta = true, true, meta
-  describe(record, meta)
   return record
 end
 
@@ -124,7 +128,10 @@ local function written_lately(record, name)
     end
     note = string.sub(record.lately, to + 1, to + 29)
   end
-  return string.sub(note, 1, 7), tonumber(string.sub(note, 8, 23)), tonumber(string.sub(note, 24), 16), from, to
+  local stamp, lag = tonumber(string.sub(note, 8, 23)), tonumber(string.sub(note, 24), 16)
+  if stamp and lag then
+    return string.sub(note, 1, 7), stamp, lag, from, to
+  end
 end
 
 local function forget_lately(record, name)
@@ -237,7 +244,11 @@ local function note_lately(record)
   local lately = table.concat(parts)
   while at <= #lately do
     local name_ends = string.find(lately, '\1', at + 1, true)
-    local stamp = tonumber(string.sub(lately, name_ends + 8, name_ends + 23))
+    local stamp = name_ends and tonumber(string.sub(lately, name_ends + 8, name_ends + 23))
+    if not stamp then
+      at = #lately + 1  -- damaged: what is behind it says nothing
+      break
+    end
     if #lately - at < LATELY_BYTES and stamp > now - LATELY_US then
       break
     end
