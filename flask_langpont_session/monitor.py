@@ -17,13 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from . import events
 from .forks import renew_in_children
 from .health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE
 from .lag import PROCESS, Lag
-from .replay import Replay
+from .replay import Replay, ask_journal
 from .repository import SessionRepository
 from .stores.base import ErrorClass, StoreError, role_of, shard_of
 from .stores.cluster import ClusterStore
@@ -230,7 +229,7 @@ class Monitor:
         self._repository.recorder.measure("process_lag", "process", self._lag.longest * 1000)
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
-        self._note_waiting(self._guarded(self._journal.is_empty))
+        self._note_waiting(ask_journal(self._journal.is_empty, "monitor"))
         self.share_outage()
         self._attend(lost)
         for store in self._next_probe.keys() - lost:
@@ -239,7 +238,7 @@ class Monitor:
             if self._clock() >= self._next_probe.get(store, 0):
                 self._probe(store)
         self._health.refresh()
-        self._guarded(self._journal.shrink)
+        ask_journal(self._journal.shrink, "monitor")
 
     def share_outage(self) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""
@@ -250,22 +249,18 @@ class Monitor:
         if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + _ANXIOUS
-            self._guarded(lambda: self._journal.announce_outage(PRIMARY))
-        was_announced = self._published or (self._rounds == 0 and self._guarded(self._journal.outages))
+            ask_journal(lambda: self._journal.announce_outage(PRIMARY), "monitor")
+        was_announced = bool(self._published)
+        if not was_announced and self._rounds == 0:
+            was_announced = bool(ask_journal(self._journal.outages, "monitor"))
         if not silent and was_announced:  # here, or by a worker that died during the outage
-            self._guarded(lambda: self._journal.outage_over(PRIMARY))
+            ask_journal(lambda: self._journal.outage_over(PRIMARY), "monitor")
         self._published = silent
 
     def _siblings_are_in_trouble(self) -> bool:
-        return bool(self._guarded(self._journal.changed)) and bool(self._guarded(self._journal.outages))
-
-    def _guarded(self, call: Callable[[], Any]) -> Any:
-        """Use the journal; its failure is an alarm of the repository's, not the end of monitoring."""
-        try:
-            return call()
-        except StoreError as error:
-            log.warning("the monitor cannot use the journal: %s", error)
-            return None
+        return bool(ask_journal(self._journal.changed, "monitor")) and bool(
+            ask_journal(self._journal.outages, "monitor")
+        )
 
     def _note_waiting(self, is_empty: bool | None) -> None:
         """So that a health page can say it without asking the file."""
@@ -273,7 +268,7 @@ class Monitor:
             self.waiting, self._next_look = NOTHING_WAITS if is_empty else None, 0.0
         elif self._clock() >= self._next_look:
             self._next_look = self._clock() + _LOOK_AT_JOURNAL
-            self.waiting = self._guarded(self._journal.waiting)
+            self.waiting = ask_journal(self._journal.waiting, "monitor")
 
     def _look_at_suspects(self) -> None:
         """Canaries: to all stores now and then, at once to those that failed here or on this host."""

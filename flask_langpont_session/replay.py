@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 from .forks import renew_in_children
 from .pump import Pump, end_all
@@ -35,6 +35,8 @@ from .repository import SessionRepository
 from .stores.base import StoreError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SLICE = 0.25
 """Seconds for which one kind of work keeps the others from having their turn."""
@@ -54,6 +56,18 @@ worker's last announcement that it is in an outage."""
 
 _EXIT_WAIT = 5.0
 """Seconds that :meth:`Replay.stop` waits for the call that is under way."""
+
+
+def ask_journal(call: Callable[[], T], asking: str) -> T | None:
+    """What the journal says; None: it cannot be used. That is an alarm of the repository's, not the end of a thread.
+
+    :param asking: names the thread for the log.
+    """
+    try:
+        return call()
+    except StoreError as error:
+        log.warning("the %s cannot use the journal: %s", asking, error)
+        return None
 
 
 class Replay:
@@ -173,7 +187,7 @@ class Replay:
         :param data: changes of sessions too.
         :return: whether nothing more can be done at once.
         """
-        is_empty = self._guarded(self._journal.is_empty)
+        is_empty = ask_journal(self._journal.is_empty, "replay")
         if is_empty:
             self.reconciler.is_home = True
         began, lost = self._clock(), self._health.lost_shards
@@ -183,7 +197,7 @@ class Replay:
         if redis and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
         if redis and not lost and data and not self._somebody_needs_copies():
-            self._guarded(self._journal.clear_copies)
+            ask_journal(self._journal.clear_copies, "replay")
         if redis and lost and not (progress and progress.moved):
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
         return progress is None or progress.is_through
@@ -263,16 +277,8 @@ class Replay:
 
     def _somebody_needs_copies(self) -> bool:
         """Whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
-        announced = self._guarded(self._journal.outages) or {}
+        announced = ask_journal(self._journal.outages, "replay") or {}
         if announced and announced != self._announced:
             self._announced_at = self._clock()
         self._announced = announced
         return self._clock() - max(self._announced_at, self._recovered_at) < _COPIES_LINGER
-
-    def _guarded(self, call: Callable[[], Any]) -> Any:
-        """Use the journal; its failure is an alarm of the repository's, not the end of this thread."""
-        try:
-            return call()
-        except StoreError as error:
-            log.warning("the replay cannot use the journal: %s", error)
-            return None

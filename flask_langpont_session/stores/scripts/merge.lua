@@ -66,12 +66,6 @@ local function written_since(name, moment, by_time, doubtful)
   return not record.old[name] and horizon_author == WIPED or nil
 end
 
-local function fits(name, value)
-  local old = record.old[name]
-  local bytes = record.bytes + #name + #value - (old and #name + #old or 0)
-  return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
-end
-
 local function may_replace(name, mode, moment, base, doubtful)
   local now_there = record.old[name]
   local since = written_since(name, moment, mode ~= 'since', doubtful)
@@ -128,7 +122,7 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     if not total then
       return NO_NUMBER
     end
-    if not fits(name, total) then
+    if not fits(record, name, total, max_fields, max_bytes) then
       return LARGE
     end
     add(record, name, value, id, acknowledged)
@@ -152,7 +146,7 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
   if not (is_brought or is_there) and not may_replace(name, mode, moment, base, doubtful) then
     return CONFLICT
   end
-  if new and not fits(name, value) then
+  if new and not fits(record, name, value, max_fields, max_bytes) then
     return LARGE
   end
   record.notes = not is_brought  -- what is known of it was brought with the record

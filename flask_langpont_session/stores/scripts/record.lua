@@ -173,6 +173,13 @@ local function wipe(record)
   record.horizon, record.lag, record.author = next_stamp(record), 0, WIPED
 end
 
+-- Whether a record is within its limits when a field has this value.
+local function fits(record, name, value, max_fields, max_bytes)
+  local old = record.old[name]
+  local bytes = record.bytes + #name + #value - (old and #name + #old or 0)
+  return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
+end
+
 -- The sum of two whole numbers as text; nil: one is none, or it has more than 18 digits. Lua's numbers have 15.
 local function halves(text)
   local sign, digits = string.match(text, '^(-?)(%d+)$')

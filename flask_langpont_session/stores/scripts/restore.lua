@@ -61,15 +61,9 @@ local function stays(name)
   return not is_newer and (record.old[name] or not began_from_nothing)
 end
 
-local function fits(name, value)
-  local old = record.old[name]
-  local bytes = record.bytes + #name + #value - (old and #name + #old or 0)
-  return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
-end
-
 for _, name in ipairs(names) do
   local value = copy[name] or false
-  if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(name, value)) then
+  if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(record, name, value, max_fields, max_bytes)) then
     put(record, name, value, id, 0)
     forget_lately(record, name)
     if is_partial and record.is_own and is_newer then
