@@ -482,9 +482,9 @@ class Reconciler:
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=_TIMEOUT), strict=True))
         merges = {
             entry: [
-                self._merge_of(entry.digest, name, entry.kind, _brought(copy), _guard(entry))
+                self._merge_of(entry.digest, name, entry.kind, steps, _guard(entry))
                 for name in entry.categories
-                if (copy := copies[entry.origin, name]).meta
+                if (steps := _brought(self._left_or_known(copies[entry.origin, name], entry, name)))
             ]
             for entry in entries
         }
@@ -506,6 +506,11 @@ class Reconciler:
         brought = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
         self._journal.publish_copies(self._copies(brought))
         return bool(done)
+
+    def _left_or_known(self, left: CategoryCopy, entry: PendingCarry, name: str) -> CategoryCopy:
+        """What lies under a former id; where Redis has lost that, what this host knew of it."""
+        known = None if left.meta else self._journal.overlay(entry.digest).copies.get(name)
+        return known or left
 
     def _wipe(self, entries: Sequence[PendingCarry]) -> None:
         """Former ids that were given up have nothing any more.
@@ -756,7 +761,7 @@ def _wipe_at(moment_us: int) -> MergeStep:
 def _brought(copy: CategoryCopy) -> list[MergeStep]:
     """What was there under a former id, where nothing is under the present one."""
     fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
-    return [MergeStep(Operation.RECORD, value=copy.meta), *fields]
+    return [MergeStep(Operation.RECORD, value=copy.meta), *fields] if copy.meta else fields
 
 
 def _step(entry: PendingWrite) -> MergeStep:

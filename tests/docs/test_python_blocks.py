@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import builtins
 import dis
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from flask import Flask
 from sqlalchemy import create_engine
 
 from example_app.servers import Valkey
+from example_app.web import PROJECT
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.extension import EXTENSION
 from flask_langpont_session.stores.tables import METADATA
@@ -90,11 +94,43 @@ def test_the_page_can_be_followed(page: Path, app: Flask) -> None:
         load_settings(app)
 
 
-def test_the_test_of_the_docs_passes(app: Flask) -> None:
-    """The one that the page on Flask recommends, with the application that it is about."""
-    namespace = run(WITH_BLOCKS[[page.name for page in WITH_BLOCKS].index("flask.md")], app)
-    app.get("/profile")(lambda: str(namespace["session"].get("lang")))
-    namespace["test_profile_without_redis"](app, app.test_client())
+SHOP = """
+from flask import Flask, session
+from flask_langpont_session import LangPontSession
+
+def create_app(config):
+    app = Flask("shop")
+    app.config.update(config)
+    LangPontSession(app)
+    app.get("/profile")(lambda: str(session.get("_user_id")))
+    return app
+
+app = create_app({"TESTING": True, "SECRET_KEY": "a key for tests"})
+"""
+"""The application that the page on Flask tests."""
+
+
+@pytest.fixture(autouse=True)
+def shop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module that pages import."""
+    module = ModuleType("shop")
+    exec(SHOP, module.__dict__)
+    monkeypatch.setitem(sys.modules, "shop", module)
+    return module
+
+
+def test_the_tests_of_the_docs_pass(tmp_path: Path) -> None:
+    """Those that the page on Flask recommends, as a suite of its own."""
+    page = next(page for page in WITH_BLOCKS if page.name == "flask.md")
+    [suite] = [block.code for block in blocks_of(page) if "def test_profile(" in block.code]
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "test_shop.py").write_text(suite)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_few_blocks_are_not_run() -> None:

@@ -88,9 +88,10 @@ def writes_are_not_guarded(write: Function) -> Function:
 
 
 def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:
-    """Setting it gives nobody a new id, and what is read of it is not looked at either."""
+    """Setting it gives no new id, and it is not looked at when it is saved or read either."""
 
     def store(self: Any, key: str, value: Any, encoded: bytes) -> bool:
+        self._is_identity = lambda key: False
         self._repository._withhold_identity = lambda loaded: None
         return True
 

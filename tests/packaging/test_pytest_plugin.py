@@ -119,7 +119,8 @@ def run_suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     # Not the developer's configuration, and every warning an error: so are connections that nobody closed.
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n")
     command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", PLUGIN, "-q", "-p", "no:cacheprovider", *arguments]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    # Plugins of libraries that are installed beside are none of its business.
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110, check=False
     )

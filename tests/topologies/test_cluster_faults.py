@@ -104,6 +104,7 @@ def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: s
         cluster.hand_over(1)
         wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED", LONG)
         wait_until_well(crowd)
+        wait_until(lambda: all(FINE in seen[shard] for shard in range(SHARDS)), "all shards at work", LONG)
     assert cluster.primary(1) is not before
     assert [FINE in seen[shard] for shard in range(SHARDS)] == [True] * SHARDS
     assert seen[0] == seen[2] == {FINE, 0}
@@ -132,9 +133,9 @@ def test_a_dead_shard_disturbs_nobody_else(app: Flask, cluster: Cluster) -> None
     crowd.of[0][0].post("/set", json={"input_text": "second"})
     mover, other = crowd.of[0].pop(), crowd.of[0].pop()
     moved_to, others = (cookie_of(one.post(f"/login/{user}")) for one, user in ((mover, mover.user), (other, "other")))
-    assert mover.get("/who").json == {"user": mover.user, "level": 0, "lang": None}
+    assert mover.get("/who").json == {"user": mover.user, "level": 0, "lang": "jp"}
     assert mover.get("/get/input_text").json["value"] == "first", "carried over from the copy of this host"
-    assert other.get("/who").json == {"user": "other", "level": 0, "lang": None}
+    assert other.get("/who").json == {"user": "other", "level": 0, "lang": "jp"}, "as at level 0"
     assert other.get("/get/input_text").json == NO_TEXT, "it was another user's"
     leaver = crowd.of[0].pop()
     leaver_cookie = leaver.cookie

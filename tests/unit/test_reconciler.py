@@ -790,6 +790,19 @@ def test_what_is_carried_is_older_than_all_that_was_written_since(host: Host) ->
     assert {step.acknowledged for step in host.stores.merges[0].steps[1:]} == {1}
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_what_the_host_knew_is_brought_where_redis_has_lost_it(host: Host, is_lost: bool) -> None:
+    """A shard that comes back empty, for example. What it has is newer than what the host knew."""
+    host.journal.carry(Carry(C, A, "u", ["ui"]), [SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"known"}))])
+    host.stores.there = {C: {} if is_lost else {"ui": {"lang": b"there"}}}
+    host.run()
+    [merge] = host.stores.merges
+    assert [(step.name, step.value, step.mode) for step in merge.steps if step.operation is Operation.SET] == [
+        ("lang", b"known" if is_lost else b"there", ABSENT)
+    ]
+    assert host.waiting() == {}
+
+
 def test_nothing_under_the_former_id_is_done(host: Host) -> None:
     """It ran out, or was brought by another host."""
     host.journal.carry(Carry(C, A, "u", ["ui"]))
