@@ -35,6 +35,9 @@ ROOT = Path(__file__).parents[2]
 LATE = 0.004
 """Seconds. Replies come after the next question was asked, if a connection that waits for one is used again."""
 
+SHORT, MUCH_LATER = 0.002, 0.02
+"""Seconds: a wait, and a delay that it does not outlast in a late process either, which waits six times as long."""
+
 
 class Wire:
     """A server behind a proxy, and the URLs that lead there."""
@@ -84,9 +87,9 @@ def test_time_outs_cross_nothing(wire: Wire, store: RedisStore, digests: list[st
 
     def work(reader: Readers) -> None:
         for number in range(60):
-            reader.read(PATIENCE if number % 3 == 0 else LATE / 4)
+            reader.read(PATIENCE if number % 3 == 0 else SHORT)
 
-    with wire.proxy.failing(delay(LATE)):
+    with wire.proxy.failing(delay(MUCH_LATER)):
         _in_threads([lambda reader=reader: work(reader) for reader in readers])  # type: ignore[misc]
     for reader in readers:
         read(store, digests[0])
@@ -149,11 +152,11 @@ def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) 
 def test_children_do_not_read_each_others_replies(wire: Wire, store: RedisStore, digests: list[str]) -> None:
     """Four, forked from a process with connections that it goes on using."""
     read(store, digests[0])
-    with wire.proxy.failing(delay(LATE)):
+    with wire.proxy.failing(delay(MUCH_LATER)):
         children = [_fork(store, digests, seed) for seed in range(4)]
         parent = Readers(store, digests, seed=9)
         for number in range(40):
-            parent.read(LATE / 4 if number % 2 else PATIENCE)
+            parent.read(SHORT if number % 2 else PATIENCE)
         told = [_report(*child) for child in children]  # while the fault lasts, however late a child begins
     for seen in (*told, parent.seen):
         assert set(seen) == {"right", "time-out"}
@@ -167,7 +170,7 @@ def _fork(store: RedisStore, digests: list[str], seed: int) -> tuple[int, int]:
         try:
             readers = Readers(store, digests, seed)
             for number in range(40):
-                readers.read(LATE / 4 if number % 2 else PATIENCE)
+                readers.read(SHORT if number % 2 else PATIENCE)
             os.write(writer, json.dumps(readers.seen).encode())
             status = 0
         finally:
