@@ -1,6 +1,6 @@
 """Lists that are appended to over two hosts while everything fails: nothing acknowledged is destroyed, or lost unsaid.
 
-Part of ``make soak`` alone, for it does not hold yet with every seed; docs/outages.md has figures.
+Part of ``make soak`` alone, because of its length; ``test_appends.py`` is a short run. docs/outages.md has figures.
 20 s by default; ``LANGPONT_SOAK_SECONDS`` and ``LANGPONT_SOAK_SEED`` are heard here, too.
 """
 
