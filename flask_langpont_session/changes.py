@@ -226,5 +226,5 @@ def _is_equal(stored: Any, value: Any) -> bool:
     """Whether a value is as it was stored. An application's object, or an array, may fail on the question."""
     try:
         return bool(stored == value)
-    except Exception:
+    except Exception:  # of any class: the application's own code runs here. Taken for changed, it is looked at again
         return False

@@ -480,14 +480,7 @@ class Reconciler:
         """Bring what sessions had under former ids to the present ones, where nothing is there. Whether any is done."""
         wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=_TIMEOUT), strict=True))
-        merges = {
-            entry: [
-                self._merge_of(entry.digest, name, entry.kind, steps, _guard(entry))
-                for name in entry.categories
-                if (steps := _brought(self._left_or_known(copies[entry.origin, name], entry, name)))
-            ]
-            for entry in entries
-        }
+        merges = {entry: self._brought(entry, copies) for entry in entries}
         statuses = self._carried(merges)
         gone = [entry for entry in entries if "gone" in statuses[entry]]
         if gone and database:
@@ -507,10 +500,20 @@ class Reconciler:
         self._journal.publish_copies(self._copies(brought))
         return bool(done)
 
-    def _left_or_known(self, left: CategoryCopy, entry: PendingCarry, name: str) -> CategoryCopy:
-        """What lies under a former id; where Redis has lost that, what this host knew of it."""
-        known = None if left.meta else self._journal.overlay(entry.digest).copies.get(name)
-        return known or left
+    def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
+        """What lies under a former id; where Redis has lost that, what this host knew of it.
+
+        :param copies: the digest of the former id and a category → what Redis has there.
+        """
+        left = {name: copies[entry.origin, name] for name in entry.categories}
+        if not all(copy.meta for copy in left.values()):
+            known = self._journal.overlay(entry.digest).copies
+            left = {name: copy if copy.meta else known.get(name, copy) for name, copy in left.items()}
+        return [
+            self._merge_of(entry.digest, name, entry.kind, steps, _guard(entry))
+            for name, copy in left.items()
+            if (steps := _brought(copy))
+        ]
 
     def _wipe(self, entries: Sequence[PendingCarry]) -> None:
         """Former ids that were given up have nothing any more.

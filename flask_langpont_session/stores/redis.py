@@ -682,9 +682,5 @@ def _fits_alone(script: Script, keys: int, number: int, reply: Any) -> bool:
     return script.fits(reply, keys)
 
 
-def _is_count(number: int, reply: Any) -> bool:
-    return type(reply) is int
-
-
 def _is_time(number: int, reply: Any) -> bool:
     return type(reply) is list and len(reply) == 2 and all(type(part) is bytes and part.isdigit() for part in reply)

@@ -272,7 +272,7 @@ FORKING = """
         browser.post(f"/login/{name}")
         found = [browser.get("/who").json for _ in range(20)]
         while not (idle := state.repository.primary.connections.idle):  # the monitor has the only one just now
-            time.sleep(0.001)
+            time.sleep(0.001)  # a pool does not signal that a connection came back
         same = all(answer == {"user": name, "lang": name, "level": 0} for answer in found)
         return {"right": same, "monitor": monitor_runs(), "port": idle[0]._sock.getsockname()[1]}
 

@@ -740,7 +740,7 @@ def test_what_was_written_after_a_wipe_and_is_merged_after_it_is_applied(store: 
     """The wipe is merged at once; what the user wrote then, before the merge, waits for the next batch."""
     stamp(store, "write.1", sets={"a": b"1"})
     moment = store.time_ms(timeout=WAIT) * 1000 + 999
-    time.sleep(0.02)
+    time.sleep(0.02)  # the merge comes later than that, by the clock of a server that no test can set
     assert outcomes(store, wipe(moment), write_id="merge.1") == [APPLIED]
     assert (
         outcomes(
@@ -765,9 +765,9 @@ def test_what_the_request_of_a_wipe_wrote_may_come_in_another_batch(
     """Both have one moment, which the record knows to the millisecond, however often the wipe is merged. What another
     request wrote before it is gone."""
     stamp(store, "write.1", sets={"a": b"1"})
-    time.sleep(0.002)
+    time.sleep(0.002)  # the moment is later than the write, by the server's own clock in milliseconds
     moment = store.time_ms(timeout=WAIT) * 1000 + fraction
-    time.sleep(0.02)
+    time.sleep(0.02)  # the merge comes later than that, by the clock of a server that no test can set
     for number in range(times):
         assert outcomes(store, wipe(moment), write_id=f"merge.{number}") == [APPLIED]
     assert outcomes(store, blind("z", b"9", moment - 1000), write_id="merge.8") == [CONFLICT]
@@ -783,7 +783,7 @@ def test_what_a_wipe_left_because_it_is_unknown_is_left_by_what_has_the_same_mom
     for number in range(30):
         stamp(store, "write.2", sets={f"field{number}": b"1"})
     assert meta(client).author == BEGUN
-    time.sleep(0.02)
+    time.sleep(0.02)  # the merge comes later than that, by the clock of a server that no test can set
     for number in range(3):
         assert outcomes(store, wipe(moment), write_id=f"merge.{number}") == [APPLIED]
         assert data(client)["a"] == "1"
