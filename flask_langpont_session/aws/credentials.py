@@ -96,17 +96,27 @@ class Credentials(CredentialProvider, ABC):
         """The server refused what this thread was given last. Whether there is something else to greet it with."""
 
     def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-        """The same ``redis_connect_func``, which does not give up while another login is known."""
+        """The same ``redis_connect_func``, which does not give up while another login is known.
+
+        When all were refused, those before the last one are tried once more: the server may have changed its token
+        between the first refusal and the last.
+        """
 
         def greet(connection: Any) -> None:
-            self._here.tried = set()
+            tried: set[Login] = set()
+            self._here.tried = tried
+            may_repeat = True
             while True:
                 try:
                     return introduce(connection)
                 except driver.AuthenticationError:
                     # The connection is whole: an error is a reply like any other, and the greeting may be repeated.
-                    if not self.refused():
+                    if self.refused():
+                        continue
+                    if not may_repeat or len(tried) < 2:
                         raise
+                    may_repeat = False
+                    tried.intersection_update({self._here.given})
 
         return greet
 

@@ -124,6 +124,8 @@ class Server:
 
     def __init__(self, token: SecretToken, *good: str) -> None:
         self.good = set(good)
+        self.becomes: dict[int, str] = {}
+        """The only token that is good from the try of that number on."""
         self.tries: list[str] = []
         self._token = token
 
@@ -133,6 +135,8 @@ class Server:
         def introduce(connection: object) -> None:
             login = self._token.get_credentials()
             self.tries.append(login[-1])
+            if len(self.tries) in self.becomes:
+                self.good = {self.becomes[len(self.tries)]}
             if login[-1] not in self.good:
                 raise driver.AuthenticationError("WRONGPASS invalid username-password pair")
 
@@ -198,7 +202,21 @@ def test_what_was_refused_before_is_tried_again_when_nothing_else_is_left(secret
     server.good, server.tries = set(), []
     with pytest.raises(driver.AuthenticationError):
         server.greet()
-    assert sorted(server.tries) == sorted([NEW, OLD])
+    assert server.tries == [OLD, NEW, OLD]
+
+
+def test_a_server_that_changes_its_token_between_two_tries_refuses_no_connection(
+    secrets: Secrets, token: SecretToken
+) -> None:
+    """It refuses the new token, changes over, and refuses the old one: the new one is good by then."""
+    secrets.stages = {"AWSCURRENT": OLD}
+    token.inquiry.ask()
+    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
+    token.inquiry.ask()
+    server = Server(token, OLD)
+    server.becomes = {2: NEW}
+    server.greet()
+    assert server.tries == [NEW, OLD, NEW]
 
 
 def test_a_server_that_runs_ahead_of_the_secret_is_followed(secrets: Secrets, token: SecretToken) -> None:
