@@ -258,8 +258,8 @@ class Outbox:
         for name in plan.carries:
             gap = loaded.gaps.get(name)
             if loaded.versions.get(name) and not (gap and gap.whole):
-                fields = loaded.beneath.get(name, loaded.fields[name])
-                yield SharedCopy(target.digest, name, CategoryCopy(loaded.versions[name], fields))
+                found = loaded.beneath.get(name) or CategoryCopy(0, loaded.fields[name])
+                yield SharedCopy(target.digest, name, found._replace(version=loaded.versions[name]))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from .categories import AUTH, Feature
 from .cookies import ANONYMOUS, SessionId
 from .leases import Life as Life
-from .stores.base import AuthRow, CategoryChange, Fields
+from .stores.base import AuthRow, CategoryChange, CategoryCopy, Fields
 
 NO_FIELDS: Fields = {}
+NO_COPY = CategoryCopy(0, NO_FIELDS)
 
 
 class Verdict(StrEnum):
@@ -62,7 +63,7 @@ class Loaded:
     """What a session's first touch found.
 
     :param fields: category → session key → encoded value, as this request may see it.
-    :param beneath: category → the same without what the journal and the configured defaults lay over it; only of
+    :param beneath: category → what was read, without what the journal and the configured defaults lay over it; only of
         categories where they do.
     :param versions: category → the version of what was read; 0: nothing could be.
     :param gaps: category → what of it could not be read; only of categories where something could not.
@@ -75,7 +76,7 @@ class Loaded:
 
     verdict: Verdict
     fields: dict[str, Fields] = field(default_factory=dict)
-    beneath: dict[str, Fields] = field(default_factory=dict)
+    beneath: dict[str, CategoryCopy] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     gaps: dict[str, Gap] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)

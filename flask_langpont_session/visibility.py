@@ -10,7 +10,7 @@ from .categories import AUTH, Feature, Priority
 from .config import Settings
 from .cookies import SIGNED_IN
 from .policy import LEVELS, Behaviour
-from .records import NO_FIELDS, Gap, Loaded, apply_change, apply_writes
+from .records import NO_COPY, Gap, Loaded, apply_change, apply_writes
 from .serializer import encode
 from .stores.base import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
 from .stores.journal import Journal, Overlay
@@ -62,7 +62,8 @@ class Visibility:
         answered = answer.categories[name]
         is_carried, known = overlay is not None and name in overlay.carried, None
         if overlay and is_carried and (known := overlay.copies.get(name)):  # what is on its way from a former id
-            answered = CategoryCopy(known.version, {**known.fields, **answered.fields})
+            together = {**known.fields, **answered.fields}
+            answered = CategoryCopy(known.version, together, additions=known.additions + answered.additions)
         version = answered.version or empty_as_of(answer.now_ms)
         if remember and name in self.kept_locally and not is_carried:
             held = self._local.category(digest, name)
@@ -77,9 +78,8 @@ class Visibility:
         loaded.sources[name] = source
         loaded.fields[name] = answered.fields
         if level or overlay:
-            loaded.beneath[name] = answered.fields
-            counted = answer.additions.get(name, b"")
-            self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True, counted=counted)
+            loaded.beneath[name] = answered
+            self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True)
             if is_carried and known is None:
                 # What is there stays; what is not may be brought from the former id yet.
                 gap = loaded.gaps.get(name, Gap(True, frozenset()))
@@ -89,19 +89,19 @@ class Visibility:
         self, loaded: Loaded, name: str, digest: str, *, level: int, kind: str, overlay: Overlay | None
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
-        copy = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
-        if copy and (self._is_outdated(digest, name, copy.version) or (overlay and not overlay.is_known)):
-            copy = None  # a worker of this host has seen more, and has not said yet what
-        loaded.versions[name] = copy.version if copy else 0
+        known = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
+        if known and (self._is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
+            known = None  # a worker of this host has seen more, and has not said yet what
+        copy = loaded.beneath[name] = known or NO_COPY
+        loaded.versions[name] = copy.version
         loaded.sources[name] = "local"
-        loaded.beneath[name] = copy.fields if copy else NO_FIELDS
         shown = {
             key: value
-            for key, value in (copy.fields if copy else NO_FIELDS).items()
+            for key, value in copy.fields.items()
             if key in self.table
             and self.behaviour(self.table.feature_of(key), kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
         }
-        self._lay_over(loaded, name, shown, level, kind, overlay, answered=False, is_known=copy is not None)
+        self._lay_over(loaded, name, shown, level, kind, overlay, answered=False, is_known=known is not None)
 
     def _lay_over(
         self,
@@ -114,12 +114,8 @@ class Visibility:
         *,
         answered: bool,
         is_known: bool = True,
-        counted: bytes = b"",
     ) -> None:
-        """What waits in the journal, over what is shown; what the table gives instead; and what is not known.
-
-        :param counted: ids of additions that are part of it already.
-        """
+        """What waits in the journal, over what is shown; what the table gives instead; and what is not known."""
         defaulting = {
             feature.name
             for feature in self.table.features_in(name)
@@ -130,10 +126,9 @@ class Visibility:
         is_wiped = overlay is not None and name in overlay.wiped
         if is_wiped:
             shown.clear()
-            loaded.beneath[name] = (
-                NO_FIELDS  # the wipe is still to be merged, but nothing is made of what is beneath it
-            )
-        kept, guesses = self._journalled(loaded, name, shown, overlay, answered, counted) if overlay else _NOTHING
+            # The wipe is still to be merged, but nothing is made of what is beneath it.
+            loaded.beneath[name] = NO_COPY
+        kept, guesses = self._journalled(loaded, name, shown, overlay, answered) if overlay else _NOTHING
         hidden = frozenset() if answered else defaulting
         is_known = is_known and (overlay is None or overlay.is_known)
         if (guesses or hidden or not is_known) and not is_wiped:
@@ -148,9 +143,13 @@ class Visibility:
         loaded.fields[name] = shown
 
     def _journalled(
-        self, loaded: Loaded, name: str, shown: dict[str, bytes], overlay: Overlay, answered: bool, counted: bytes
+        self, loaded: Loaded, name: str, shown: dict[str, bytes], overlay: Overlay, answered: bool
     ) -> tuple[Set[str], Set[str]]:
-        """Lay what waits of a category over what is shown. Which keys it is certain of, and which it only guesses."""
+        """Lay what waits of a category over what is shown. Which keys it is certain of, and which it only guesses.
+
+        An answer or copy may be younger than the overlay, and have an addition that waited then.
+        """
+        counted = loaded.beneath[name].additions
         guesses = overlay.guesses.get(name, frozenset())
         if answered:  # what is there is known now
             guesses = guesses - shown.keys()
@@ -193,8 +192,9 @@ class Visibility:
                 self._local.put_category(digest, name, copy, kind=kind, began=0 if change.wipe else after)
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
-                fields: Fields = apply_change(loaded.beneath.get(name, loaded.fields[name]), change)
-                self._local.put_category(digest, name, CategoryCopy(after, fields), kind=kind)
+                found = loaded.beneath.get(name) or CategoryCopy(before, loaded.fields[name])
+                copy = found._replace(version=after, fields=apply_change(found.fields, change))
+                self._local.put_category(digest, name, copy, kind=kind)
             else:
                 self._local.patch_category(digest, name, partial(_changed, change), before, after, kind)
 

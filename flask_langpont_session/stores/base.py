@@ -195,11 +195,14 @@ class CategoryCopy(NamedTuple):
     :param version: microseconds by the Redis clock: when it was written last, or, of one that was not there, when that
         was seen. It grows for ever; 0: not known.
     :param meta: what the record says of itself, see ``record.lua``; where that is asked for.
+    :param additions: the ids of the latest additions that are part of it, 20 bytes each: 7 of the id, then its time.
+        What waits in the journal under one of them is not added to the copy again.
     """
 
     version: int
     fields: Fields
     meta: bytes = b""
+    additions: bytes = b""
 
 
 class SharedCopy(NamedTuple):

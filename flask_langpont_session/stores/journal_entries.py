@@ -20,7 +20,7 @@ from ..cookies import ANONYMOUS
 from .base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from .journal_limits import SIZE_SCHEMA
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
@@ -45,7 +45,7 @@ SCHEMA = (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
         digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
-        kind TEXT NOT NULL, PRIMARY KEY (digest, category))""",
+        additions BLOB NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (digest, category))""",
     "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
     *SIZE_SCHEMA,
     """CREATE TABLE user_revocations (
@@ -297,10 +297,11 @@ _INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_u
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
 
-_PUT_COPY = """INSERT INTO copies (digest, category, version, fields, kind)
-    SELECT ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
+_PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions, kind)
+    SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
     ON CONFLICT (digest, category)
-        DO UPDATE SET version = excluded.version, fields = excluded.fields, kind = excluded.kind
+        DO UPDATE SET version = excluded.version, fields = excluded.fields, additions = excluded.additions,
+            kind = excluded.kind
         WHERE excluded.version > copies.version"""
 
 
@@ -386,7 +387,8 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy) -> int:
     """
     digest, category, copy = shared[:3]
     fields = msgspec.msgpack.encode(dict(copy.fields))
-    put = db.execute(_PUT_COPY, (digest, category, copy.version, fields, shared.kind, digest))
+    row = (digest, category, copy.version, fields, copy.additions, shared.kind, digest)
+    put = db.execute(_PUT_COPY, row)
     if not put.rowcount:
         return 0
     waiting = db.execute(
@@ -564,18 +566,21 @@ def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> N
 
 
 def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:
-    sql = "SELECT category, version, fields FROM copies WHERE digest = ?"
-    for category, version, blob in db.execute(sql, (digest,)):
+    sql = "SELECT category, version, fields, additions FROM copies WHERE digest = ?"
+    for category, version, blob, additions in db.execute(sql, (digest,)):
         if (fields := _fields(blob)) is not None:
-            yield category, CategoryCopy(version, fields)
+            yield category, CategoryCopy(version, fields, additions=additions)
 
 
 def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, SharedCopy]:
     """Those that are published, by number."""
-    sql = "SELECT rowid, digest, category, version, fields, kind FROM copies WHERE rowid > ? ORDER BY rowid LIMIT ?"
+    sql = """SELECT rowid, digest, category, version, fields, additions, kind FROM copies
+        WHERE rowid > ? ORDER BY rowid LIMIT ?"""
     return {
-        number: SharedCopy(digest, category, CategoryCopy(version, fields), kind=kind, began=version)
-        for number, digest, category, version, blob, kind in db.execute(sql, (after, limit))
+        number: SharedCopy(
+            digest, category, CategoryCopy(version, fields, additions=additions), kind=kind, began=version
+        )
+        for number, digest, category, version, blob, additions, kind in db.execute(sql, (after, limit))
         if (fields := _fields(blob)) is not None
     }
 

@@ -281,7 +281,7 @@ class LocalCopies:
             held = _find(self._copies, (digest, category))
             if held is not None and (known := held.copy).version < after:
                 version = after if known.version == before else known.version
-                copy = CategoryCopy(version, apply(known.fields))
+                copy = known._replace(version=version, fields=apply(known.fields))
                 self._keep(digest, category, copy, kind or held.kind, held.began)
 
     def kill(self, digest: str) -> None:
@@ -375,7 +375,7 @@ class LocalCopies:
 
     def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str, began: int) -> None:
         self._names.add(category)
-        kept = CategoryCopy(copy.version, _frozen(copy.fields))
+        kept = copy._replace(fields=_frozen(copy.fields))
         self._copies[digest, category] = _Held(kept, self._renewal(), kind, began)
 
     def _keep_auth(

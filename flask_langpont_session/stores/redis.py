@@ -318,7 +318,7 @@ class RedisStore:
         if isinstance(merge, Merge):
             return (MERGE, keys, [*arguments, *merge_arguments(merge.steps)])
         fields = [part for item in merge.copy.fields.items() for part in item]
-        return (RESTORE, keys, [*arguments, merge.copy.version, int(merge.is_partial), *fields])
+        return (RESTORE, keys, [*arguments, merge.copy.version, int(merge.is_partial), merge.copy.additions, *fields])
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
         """Categories as they are, all in one round trip. One that is not there is empty as of now.

@@ -39,7 +39,6 @@ class Answer(NamedTuple):
     :param is_primary: whether the server that answered is a primary.
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
-    :param additions: the ids of the latest additions to those categories that had some, one after the other.
     :param begun: of those categories that began from nothing, as of when at the latest; as their versions.
     """
 
@@ -51,7 +50,6 @@ class Answer(NamedTuple):
     is_primary: bool = True
     trust_since_ms: int = 0
     moved_ms: int = 0
-    additions: Mapping[str, bytes] = {}
     begun: Mapping[str, int] = {}
 
 
@@ -282,8 +280,9 @@ def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
 
 
 def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:
-    auth, categories, additions, begun, damaged, foreign = None, {}, {}, {}, [], []
+    auth, categories, begun, damaged, foreign = None, {}, {}, [], []
     for name, found in zip(names, reply[1:-1], strict=True):
+        added = b""
         try:
             if name == AUTH and kind == "u":
                 fields, meta = _split(found, digest)
@@ -293,24 +292,13 @@ def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -
                 fields, version, began, added = _category(found, digest)
                 if began:
                     begun[name] = began
-                if added:
-                    additions[name] = added
         except (_Damaged, ValueError) as error:
             damaged.append(name)
             if isinstance(error, _Foreign):
                 foreign.append(name)
             fields, version = {}, 0
-        categories[name] = CategoryCopy(version, fields)
-    return Answer(
-        reply[0],
-        auth,
-        categories,
-        tuple(damaged),
-        tuple(foreign),
-        moved_ms=reply[-1],
-        additions=additions,
-        begun=begun,
-    )
+        categories[name] = CategoryCopy(version, fields, additions=added)
+    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1], begun=begun)
 
 
 def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:

@@ -951,10 +951,10 @@ def test_additions_outlive_a_wipe(store: RedisStore, client: Any) -> None:
 def test_a_read_tells_which_additions_are_in_what_it_found(store: RedisStore) -> None:
     """So that what waits in a journal and was made already is not shown twice."""
     stamp(store, "write.1", sets={"a": b"1"})
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).additions == {}
+    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].additions == b""
     stamp(store, "write.2", increments={"n": 1})
     merge(store, add("n", 1, "added.1"))
-    found = store.read(DIGEST, {"ui": 0}, timeout=WAIT).additions["ui"]
+    found = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].additions
     assert [found[at : at + 7] for at in range(0, len(found), 20)] == [b"write.2", b"added.1"]
 
 

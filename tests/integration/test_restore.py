@@ -232,3 +232,37 @@ def test_what_waited_is_merged_into_what_came_back(server: Server, late: bool) -
     ]
     server.store.merge(Merge(SID, "ui", steps, "free", LIFE_MS), limits=LIMITS, timeout=5, write_id=new_write_id())
     assert server.fields == {"lang": b"en", "usage": b"5", "theme": b"dark"}
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize("written", [False, True])
+def test_an_addition_that_is_part_of_the_copy_is_not_made_again(
+    server: Server, is_partial: bool, written: bool
+) -> None:
+    """Its answer was lost, another worker has read the sum, and then all data was lost: the entry waits still."""
+    write_id = new_write_id()
+    change = {"ui": CategoryChange(LIFE_MS, increments={"usage": 3})}
+    server.store.write(SID, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
+    [copy] = server.store.read(SID, {"ui": 0}, timeout=5).categories.values()
+    server.empty()
+    if written:
+        server.write(theme="light")
+    restore = Restore(SID, "ui", copy, "free", LIFE_MS, is_partial)
+    again = MergeStep(Operation.ADD, "usage", 3, write_id, moment=copy.version)
+    for merge in restore, Merge(SID, "ui", [again], "free", LIFE_MS):
+        server.store.merge(merge, limits=LIMITS, timeout=5, write_id=new_write_id())
+    assert server.fields == {"usage": b"3", **({"theme": b"light"} if written else {})}
+
+
+def test_an_addition_to_what_was_written_after_the_loss_is_made(server: Server) -> None:
+    """The copy's sum is not put in its place, so the addition is no part of it."""
+    write_id = new_write_id()
+    change = {"ui": CategoryChange(LIFE_MS, increments={"usage": 3})}
+    server.store.write(SID, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
+    [copy] = server.store.read(SID, {"ui": 0}, timeout=5).categories.values()
+    server.empty()
+    server.write(usage="1")
+    again = MergeStep(Operation.ADD, "usage", 3, write_id, moment=copy.version)
+    for merge in Restore(SID, "ui", copy, "free", LIFE_MS), Merge(SID, "ui", [again], "free", LIFE_MS):
+        server.store.merge(merge, limits=LIMITS, timeout=5, write_id=new_write_id())
+    assert server.fields == {"usage": b"4"}

@@ -54,7 +54,6 @@ class Meta:
         """What the ``@m`` of another record says, as that of the record of `digest`."""
         head, _, notes = text.partition("\1")
         stamp = int(head[11:27])
-        additions = [head[at : at + 20] for at in range(64, len(head), 20)]
         lately = [(name, note) for name, note in zip(*[iter(notes.split("\1"))] * 2, strict=True)] if notes else []
         return cls(
             digest,
@@ -62,7 +61,7 @@ class Meta:
             stamp - int(head[27:40]),
             int(head[40:46], 16),
             head[46:53],
-            additions=tuple((each[:7], int(each[7:])) for each in additions),
+            additions=additions_of(head[64:]),
             lately=tuple((name, (note[:7], int(note[7:23]), int(note[23:], 16))) for name, note in lately),
         )
 
@@ -75,6 +74,11 @@ def size_of(name: str, value: bytes) -> int:
 def size_of_lately(lately: Iterable[str]) -> int:
     """How long the notes of these fields are."""
     return sum(len(name.encode()) + 2 + 29 for name in lately)
+
+
+def additions_of(text: str) -> tuple[tuple[str, int], ...]:
+    """The ids of additions and their moments, as ``@m`` and :attr:`CategoryCopy.additions` have them."""
+    return tuple((text[at : at + 7], int(text[at + 7 : at + 20])) for at in range(0, len(text), 20))
 
 
 class SimRecord:
@@ -191,7 +195,7 @@ def restored(record: SimRecord, copy: CategoryCopy, is_partial: bool, limits: Li
             changes = True
         elif not copy.fields:
             record.author, changes = TRIMMED, True
-    others = [] if is_partial else [name for name in record.old if name not in copy.fields]
+    others, is_put = [] if is_partial else [name for name in record.old if name not in copy.fields], False
     for name in [*copy.fields, *others]:
         value, now = copy.fields.get(name), record.old.get(name)
         if name in record.lately:
@@ -205,7 +209,11 @@ def restored(record: SimRecord, copy: CategoryCopy, is_partial: bool, limits: Li
             record.lately.pop(name, None)
             if is_partial and record.is_own and is_newer:
                 record.lately[name] = write_id, version, 0
-            changes = True
+            changes = is_put = True
+    if is_put:
+        counted = {token for token, _ in record.additions}
+        record.additions += [each for each in additions_of(copy.additions.decode()) if each[0] not in counted]
+        del record.additions[:-ADDITIONS]
     if changes and is_newer:
         if not (is_partial and record.is_own):
             record.horizon, record.lag, record.author = version, 0, write_id if is_partial else RESTORED

@@ -380,15 +380,18 @@ def test_what_is_taken_along_to_a_new_id_is_kept_at_every_level(desk: Desk, leve
     assert desk.losses() == {}
 
 
+COUNTED = b"added.11795782953000"
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_host_knows_what_is_carried(desk: Desk, whole: bool) -> None:
     """Its requests see it under the new id, unless it could not be read."""
     desk.loaded.fields["translation"], desk.loaded.versions["translation"] = {"input_text": b"2"}, 7
-    desk.loaded.beneath["translation"] = {"input_text": b"1"}
+    desk.loaded.beneath["translation"] = CategoryCopy(7, {"input_text": b"1"}, additions=COUNTED)
     if whole:
         desk.loaded.gaps["translation"] = Gap(True, frozenset())
     desk.carry("ui", "translation")
-    known = {} if whole else {"translation": CategoryCopy(7, {"input_text": b"1"})}
+    known = {} if whole else {"translation": CategoryCopy(7, {"input_text": b"1"}, additions=COUNTED)}
     assert desk.journal.overlay(DIGEST).copies == known
 
 

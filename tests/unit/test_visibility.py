@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ class Shown:
 
     def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
-        name, additions = more.pop("name", "translation"), more.pop("additions", {})
-        answer = Answer(NOW_MS, None, {name: copy}, additions=additions, begun={name: copy.version})
+        name = more.pop("name", "translation")
+        answer = Answer(NOW_MS, None, {name: copy}, begun={name: copy.version})
         source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
         self.visibility.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
 
@@ -149,7 +150,7 @@ def test_what_waits_is_laid_over_what_redis_answers(shown: Shown) -> None:
     there = {"input_text": b"1", "source_lang": b"1", "target_lang": b"1"}
     shown.by_redis(CategoryCopy(7, there), overlay=waiting)
     assert shown.fields() == {"input_text": b"2", "target_lang": b"1"}
-    assert shown.loaded.beneath["translation"] == there
+    assert shown.loaded.beneath["translation"].fields == there
     assert not any(map(shown.is_unknown, there))
 
 
@@ -198,6 +199,7 @@ def test_after_a_wipe_everything_is_known(shown: Shown, answered: bool) -> None:
     assert not any(map(shown.is_unknown, ("input_text", "source_lang", "analysis_result")))
 
 
+@pytest.mark.parametrize("source", ["Redis", "copy of this worker", "copy of the host"])
 @pytest.mark.parametrize(
     ("counted", "shown_as"),
     [
@@ -209,12 +211,20 @@ def test_after_a_wipe_everything_is_known(shown: Shown, answered: bool) -> None:
     ],
 )
 def test_an_addition_that_redis_has_counted_is_not_added_once_more(
-    shown: Shown, counted: bytes, shown_as: bytes
+    shown: Shown, counted: bytes, shown_as: bytes, source: str
 ) -> None:
-    """Its entry waits until this host knows; a user must not see the sum jump and fall back."""
+    """Its entry waits until this host knows; a user must not see the sum jump and fall back. A copy may have it, too:
+    another request has read it after this one had asked the journal."""
     waiting = overlay(deltas={"translation": {"usage_count": [("added.1", 2), ("added.2", 3)]}})
-    additions = {"translation": counted} if counted else {}
-    shown.by_redis(CategoryCopy(7, {"usage_count": b"10"}), overlay=waiting, additions=additions)
+    copy = CategoryCopy(7, {"usage_count": b"10"}, additions=counted)
+    if source == "Redis":
+        shown.by_redis(copy, overlay=waiting)
+    elif source == "copy of the host":
+        shown.by_host(overlay=replace(waiting, copies={"translation": copy}))
+    else:
+        shown.by_redis(copy)
+        shown.loaded = Loaded(Verdict.ANONYMOUS)
+        shown.by_host(overlay=waiting)
     assert shown.fields() == {"usage_count": shown_as}
 
 

@@ -2,7 +2,8 @@
 --   KEYS  the auth hash, the category's hash
 --   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
 --         life of a record without fields (ms), version of the copy, 1: it is of a record that began from nothing when this
---         server may have lost data already, and says nothing of what was there before; then field, value, …
+--         server may have lost data already, and says nothing of what was there before; the ids of the additions that are
+--         part of the copy, each with its time, as in @m; then field, value, …
 -- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
 -- what the newest copy says remains. A copy without fields is one of a category that was wiped.
 -- What a record knows of a field that is not there and was not written lately depends on what it began from: RESTORED or WIPED,
@@ -20,7 +21,7 @@ if record.refusal then
 end
 
 local version, is_partial, copy, names = tonumber(ARGV[9]), ARGV[10] == '1', {}, {}
-for i = 11, #ARGV, 2 do
+for i = 12, #ARGV, 2 do
   copy[ARGV[i]] = ARGV[i + 1]
   names[#names + 1] = ARGV[i]
 end
@@ -33,7 +34,7 @@ local is_newer = record.horizon <= version
 local author = record.author
 local began_from_nothing = not is_newer and author ~= WIPED and author ~= TRIMMED and author ~= RESTORED
 
-local changes = record.stamp < version and not is_partial
+local changes, is_put = record.stamp < version and not is_partial, false
 
 -- From here on the record knows what the copy knows. The fields it began with were written at its horizon, after that.
 if began_from_nothing and not is_partial then
@@ -47,7 +48,7 @@ if began_from_nothing and not is_partial then
   if author ~= BEGUN and #lately <= LATELY_BYTES then
     record.lately, record.horizon, record.lag, record.author = lately, version, 0, RESTORED
     changes = true
-  elseif #ARGV < 11 then
+  elseif #ARGV < 12 then
     record.author = TRIMMED  -- it was wiped: nothing older may come back
     changes = true
   end
@@ -69,7 +70,16 @@ for _, name in ipairs(names) do
     if is_partial and record.is_own and is_newer then
       record.lately = record.lately .. '\1' .. name .. '\1' .. id .. string.format('%016.0f000000', version)
     end
-    changes = true
+    changes, is_put = true, true
+  end
+end
+if is_put then
+  -- What waits in a journal under one of these ids is part of what was put.
+  for i = 1, #ARGV[11], 20 do
+    local addition = string.sub(ARGV[11], i, i + 19)
+    if not is_counted(record.additions, string.sub(addition, 1, 7)) then
+      record.additions = string.sub(record.additions .. addition, -20 * ADDITIONS)
+    end
   end
 end
 if not changes then
