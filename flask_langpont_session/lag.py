@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from weakref import WeakSet
 
 from .forks import renew_in_children
 
@@ -38,6 +39,7 @@ class Lag:
     :param sleep: what the thread sleeps with.
     :ivar overtimes: waits that went on after their time because this process was late. The monitor looks at the stores
         then, instead of waiting for them to end.
+    :ivar on_overtime: events that are set then.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Lag:
         self._thread: threading.Thread | None = None
         self._is_wanted = False
         self.overtimes = 0
+        self.on_overtime: WeakSet[threading.Event] = WeakSet()
         # Seconds late until the last tick, and when the next one is due (infinity: the thread rests). One tuple, so
         # that a reader never sees the one without the other.
         self._state = 0.0, math.inf
@@ -81,6 +84,12 @@ class Lag:
             self._longest, self._began = (0.0, 0.0), ((now, late), (now, late))
             self._state = late, now + TICK
             self._wake.set()
+
+    def overtime(self) -> None:
+        """A wait goes on after its time."""
+        self.overtimes += 1
+        for event in tuple(self.on_overtime):
+            event.set()
 
     def late(self, now: float | None = None) -> float:
         """Seconds that this process has been late since it began. Only the difference between two looks means
@@ -205,7 +214,7 @@ class Deadline:
         if left > 0 or self._is_extended or not self._lag.is_late(now - self._began, self._late):
             return left
         self._is_extended = True
-        self._lag.overtimes += 1
+        self._lag.overtime()
         more = min(MORE, TIMES * max(0.0, self.at - self._began))
         self.at = now + more
         return more

@@ -118,6 +118,7 @@ class Monitor:
         self._canary_key = f"{self._repository.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._ticking = threading.RLock()
         self._wake = threading.Event()
+        self._lag.on_overtime.add(self._wake)
         self._first_look = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -281,8 +282,12 @@ class Monitor:
         self._known = stores
         # Where one store is lost the others carry its load: whether they can is worth knowing at once.
         overtimes, self._overtimes = self._overtimes, self._lag.overtimes
-        if due or lost - self._lost or overtimes != self._overtimes or self._siblings_are_in_trouble():
+        if due or lost - self._lost or self._siblings_are_in_trouble():
             self._suspects.update(stores)
+        elif overtimes != self._overtimes:
+            # A probe of the database takes a late process a second, in which it does not look at the others.
+            is_idle = not self._repository.database.in_use
+            self._suspects.update(store for store in stores if not (is_idle and role_of(store) == DATABASE))
         self._lost = lost
         suspects, self._suspects = self._suspects, set()
         for store in sorted(suspects, key=lambda store: role_of(store) == DATABASE):  # which may take its time

@@ -430,6 +430,11 @@ class Database:
         """Names of the tables that are not there."""
         return self._patiently(self._missing_tables, writing=False)
 
+    @property
+    def in_use(self) -> int:
+        """Calls of requests that are under way, those included that were given up."""
+        return self._requests.busy
+
     def end_overdue(self) -> None:
         """End the calls that nobody waits for any more and that do not end by themselves: a reply is lost for good.
         Does not block; to be called every second or more often, or their slots stay taken."""

@@ -382,6 +382,8 @@ class SimDatabase:
         """See the package."""
         self.probe(timeout)
 
+    in_use = 0
+
     def end_overdue(self) -> None:
         """See the package; a call that is given up here is over."""
 

@@ -141,7 +141,10 @@ def test_a_deadline_is_one_on_time_for_a_process_that_is(lag: Lag, clock: Clock)
 
 
 def test_a_wait_of_a_late_process_goes_on(lag: Lag, clock: Clock) -> None:
-    """For a second, once; and the monitor can see that there is such a wait."""
+    """For a second, once; and the monitor is told that there is such a wait."""
+    told, dropped = threading.Event(), threading.Event()
+    lag.on_overtime.update({told, dropped})
+    del dropped
     deadline = Deadline.after(0.25, lag)
     clock.late = 0.18
     lag.tick()
@@ -149,9 +152,10 @@ def test_a_wait_of_a_late_process_goes_on(lag: Lag, clock: Clock) -> None:
     for _ in range(7):
         lag.tick()
     assert deadline.late == pytest.approx(0.18)
-    assert lag.overtimes == 0
+    assert (lag.overtimes, told.is_set()) == (0, False)
     assert deadline.left() == MORE
-    assert lag.overtimes == 1
+    assert (lag.overtimes, told.is_set()) == (1, True)
+    assert set(lag.on_overtime) == {told}
     clock.now += 0.4
     assert deadline.left() == pytest.approx(MORE - 0.4)
     clock.now += 0.7

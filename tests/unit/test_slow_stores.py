@@ -11,10 +11,11 @@ from flask import Flask
 
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.health import PRIMARY, READ, WRITE
+from flask_langpont_session.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.lag import Lag
 from flask_langpont_session.monitor import Monitor
 from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.stores.database import Database
 
 
 @pytest.fixture
@@ -146,9 +147,23 @@ def test_a_wait_that_goes_on_is_reason_to_look(monitor: Monitor) -> None:
     probing(monitor, silent())
     monitor.tick()
     assert not lost(monitor)
-    monitor._lag.overtimes += 1
+    monitor._lag.overtime()
     monitor.tick()
     assert lost(monitor)
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_wait_that_goes_on_is_no_reason_to_look_at_a_database_that_is_not_used(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """A probe of it takes a late process a second, in which it does not look at Redis."""
+    monitor.tick()
+    probed: list[str] = []
+    monkeypatch.setitem(monitor._probes, DATABASE, lambda store, patience: probed.append(store))
+    monkeypatch.setattr(Database, "in_use", calls)
+    monitor._lag.overtime()
+    monitor.tick()
+    assert probed == [DATABASE] * calls
 
 
 def test_the_monitor_survives_an_exception_of_a_round(
