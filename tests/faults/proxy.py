@@ -240,6 +240,9 @@ class FaultProxy:
             self._loop.remove_reader(listening)
         for _ in range(10):  # asyncio loses whom it has accepted and not yet handed over when it is closed
             await asyncio.sleep(0)
+        for listening in listener.sockets:
+            # Another thread may be starting a process: until that has its own program, it has this socket, too.
+            listening.shutdown(socket.SHUT_RDWR)
         listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,15 @@ def test_refused_connections_are_refused_by_the_kernel(proxy: FaultProxy, client
             assert new.ask(b"again") == b"again\n"
     assert proxy.hits["refuse"] >= 3  # an attempt each time, and the client that was there
     assert proxy.counters.accepted == 3
+
+
+def test_connections_are_refused_though_another_process_has_the_socket(proxy: FaultProxy) -> None:
+    """As a process has that is just being started by another thread."""
+    listener = proxy._listener
+    assert listener is not None
+    copy = socket.socket(fileno=os.dup(listener.sockets[0].fileno()))
+    with closing(copy), proxy.failing(REFUSE), pytest.raises(ConnectionRefusedError):
+        Client(proxy)
 
 
 def test_a_hang_answers_nobody_and_loses_what_is_said(proxy: FaultProxy, server: EchoServer, client: Client) -> None:
