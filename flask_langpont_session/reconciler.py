@@ -654,6 +654,7 @@ class Reconciler:
         """
         local, are_needed = self._repository.local, self.copies_are_needed()
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
+        asked_at = self._clock()
         try:
             copies = self._redis.copies(wanted, timeout=_TIMEOUT) if wanted else []
         except StoreError:  # it is merged all the same, and no entry may say that it waits
@@ -663,7 +664,7 @@ class Reconciler:
         shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
             kind = merged[digest, category]
-            local.put_category(digest, category, copy, kind=kind, began=copy.version, is_truth=True)
+            local.put_category(digest, category, copy, kind=kind, began=copy.version, as_of=asked_at)
             shared.append(SharedCopy(digest, category, copy, kind=kind))
         return shared if are_needed else []
 

@@ -330,6 +330,7 @@ class SessionRepository:
                     sid.digest,
                     answer,
                     source=source,
+                    asked_at=heard.asked_at,
                     remember=source == PRIMARY and not loaded.shadow,
                     level=level,
                     kind=kind,

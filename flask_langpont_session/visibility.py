@@ -49,6 +49,7 @@ class Visibility:
         answer: Answer,
         *,
         source: str,
+        asked_at: float,
         remember: bool,
         level: int,
         kind: str,
@@ -56,6 +57,7 @@ class Visibility:
     ) -> None:
         """Put into `loaded` what Redis answered for one category.
 
+        :param asked_at: when it was asked at the earliest, monotonic seconds.
         :param remember: the answer is the primary's, and worth a local copy.
         :param overlay: what the journal knows beyond it; None: nothing.
         """
@@ -69,9 +71,9 @@ class Visibility:
             held = self._local.category(digest, name)
             if answered.version:
                 began = answer.begun.get(name, 0)
-                is_news = self._local.put_category(digest, name, answered, kind=kind, began=began, is_truth=True)
+                is_news = self._local.put_category(digest, name, answered, kind=kind, began=began, as_of=asked_at)
             else:
-                is_news = self._local.put_absent(digest, name, version) and held is not None
+                is_news = self._local.put_absent(digest, name, version, asked_at) and held is not None
             if is_news:
                 self._note_version(digest, name, version)
         loaded.versions[name] = version

@@ -5,6 +5,7 @@ Everything kept here is encoded and immutable, so no two requests can share a va
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -60,13 +61,13 @@ class LocalAuth:
 class _Held(NamedTuple):
     """A category that is kept.
 
-    :param renewed_at: when its life is to be renewed, monotonic seconds.
+    :param kept_at: when it was put, or its life was renewed last, monotonic seconds.
     :param kind: of the session; empty: not known, or nothing was there.
     :param began: see :class:`SharedCopy`.
     """
 
     copy: CategoryCopy
-    renewed_at: float
+    kept_at: float
     kind: str
     began: int
 
@@ -213,15 +214,15 @@ class LocalCopies:
         *,
         kind: str = "",
         began: int | None = None,
-        is_truth: bool = False,
+        as_of: float = -math.inf,
     ) -> bool:
         """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
 
         :param kind: of the session; empty: it is not known.
         :param began: if it began from nothing, as of when at the latest; 0: it did not. None: as what is kept; nothing
             is: perhaps not before this version.
-        :param is_truth: the primary said so just now: its version counts even if it is lower, because a category that
-            was cleared begins anew.
+        :param as_of: of what the primary said: when it was asked at the earliest, monotonic seconds. Its version counts
+            even if it is lower than what was kept before that, because a category that was cleared begins anew.
         :return: whether this is news here.
         """
         key = digest, category
@@ -232,32 +233,33 @@ class LocalCopies:
                     self._keep(digest, category, copy, kind, copy.version if began is None else began)
                 return True
             known = held.copy  # what is kept is not dead: kill() takes it away
-            if known.version > copy.version and not is_truth:
+            if known.version > copy.version and held.kept_at > as_of:
                 return False
             is_news = known.version != copy.version or known.fields != copy.fields
             if is_news or (kind and not held.kind):
                 self._keep(digest, category, copy, kind or held.kind, held.began if began is None else began)
-            elif self._clock() >= held.renewed_at:
-                self._copies[key] = held._replace(renewed_at=self._renewal())
+            elif self._is_to_be_renewed(held):
+                self._copies[key] = held._replace(kept_at=self._clock())
         return is_news
 
-    def put_absent(self, digest: str, category: str, version: int) -> bool:
-        """The primary said just now that nothing is there. That is kept, too: it is not the same as not to know.
+    def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
+        """The primary said that nothing is there. That is kept, too: it is not the same as not to know.
 
         :param version: the moment of that, as a version.
+        :param as_of: when it was asked at the earliest, monotonic seconds: what was kept since then is later.
         :return: whether this is news here, and not perhaps a loss of data.
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
             if held is not None and not held.copy.fields:
-                if self._clock() >= held.renewed_at:  # it is so still
+                if self._is_to_be_renewed(held):  # it is so still
                     self._keep(digest, category, held.copy, held.kind, held.began)
                 return False
-            if self.is_dead(digest):
+            if self.is_dead(digest) or (held is not None and held.kept_at > as_of):
                 return False
             is_missing = held is not None and bool(held.kind)
             if held is not None and is_missing:
-                age = self._renewal() - held.renewed_at
+                age = self._clock() - held.kept_at
                 missed = SharedCopy(digest, category, held.copy, age, held.kind, held.began)
                 self._missed[digest, category] = missed, self._clock()
             self._keep(digest, category, CategoryCopy(version, {}), "", version)
@@ -331,8 +333,8 @@ class LocalCopies:
         with self._lock:
             self._copies.expire()
             kept = [(key, _find(self._copies, key)) for key in list(self._copies)]
-            now = self._renewal()  # of what is put now; the age of the others follows
-        return [SharedCopy(*key, held.copy, now - held.renewed_at, held.kind, held.began) for key, held in kept if held]
+            now = self._clock()
+        return [SharedCopy(*key, held.copy, now - held.kept_at, held.kind, held.began) for key, held in kept if held]
 
     def held(self) -> list[SharedCopy]:
         """Every copy of what was really there, or was wiped: to be given back to a primary that lost it."""
@@ -376,7 +378,7 @@ class LocalCopies:
     def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str, began: int) -> None:
         self._names.add(category)
         kept = copy._replace(fields=_frozen(copy.fields))
-        self._copies[digest, category] = _Held(kept, self._renewal(), kind, began)
+        self._copies[digest, category] = _Held(kept, self._clock(), kind, began)
 
     def _keep_auth(
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None
@@ -384,6 +386,9 @@ class LocalCopies:
         read_at = row.read_at if confirmed_ms is None else confirmed_ms
         kept = replace(row, payload=payload, read_at=read_at)
         self._auth[row.digest] = LocalAuth(kept, confirmed_at, change), self._renewal()
+
+    def _is_to_be_renewed(self, held: _Held) -> bool:
+        return self._clock() >= held.kept_at + self._ttl * _RENEWED_AFTER
 
     def _renewal(self) -> float:
         return self._clock() + self._ttl * _RENEWED_AFTER

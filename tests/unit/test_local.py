@@ -133,6 +133,34 @@ def test_a_category_never_gets_older(copies: LocalCopies) -> None:
     assert copies.category("d", "ui") == same
 
 
+@pytest.mark.parametrize("asked_at", [9.0, 10.0, 11.0])
+def test_what_the_primary_said_is_true_unless_it_was_asked_before(
+    copies: LocalCopies, clock: Clock, asked_at: float
+) -> None:
+    """A category that was cleared begins anew, by a clock that may be behind. An answer that comes late is older than
+    what another request has written or read meanwhile."""
+    clock.now = 10.0
+    is_late = asked_at < clock.now
+    copies.put_category("d", "ui", COPY)
+    assert copies.put_category("d", "ui", CategoryCopy(3, {}), as_of=asked_at) is not is_late
+    assert copies.category("d", "ui") == (COPY if is_late else CategoryCopy(3, {}))
+
+
+@pytest.mark.parametrize("asked_at", [9.0, 11.0])
+def test_that_nothing_was_there_is_no_news_when_it_was_asked_before(
+    copies: LocalCopies, clock: Clock, asked_at: float
+) -> None:
+    """The category was begun since: nothing is missing, and nothing was lost."""
+    missing: list[str] = []
+    copies.on_missing = missing.append
+    clock.now = 10.0
+    copies.put_category("d", "ui", COPY, kind="a")
+    assert not copies.put_absent("d", "ui", 9, asked_at)
+    is_late = asked_at < clock.now
+    assert copies.category("d", "ui") == (COPY if is_late else CategoryCopy(9, {}))
+    assert missing == ([] if is_late else ["d"])
+
+
 def test_categories_and_sessions_are_apart(copies: LocalCopies) -> None:
     """A copy is found under its own session and category only."""
     copies.put_category("d", "ui", COPY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Shown:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
         answer = Answer(NOW_MS, None, {name: copy}, begun={name: copy.version})
+        more = {"asked_at": math.inf, **more}
         source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
         self.visibility.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
 
