@@ -39,6 +39,7 @@ from .stores.base import ErrorClass, StoreError, role_of, shard_of, words_of
 from .stores.cluster import ClusterStore, Redis, ShardStore
 from .stores.connections import Pool
 from .stores.database import Database, make_engine
+from .stores.dialects import advice
 from .stores.directory import Directory, Nodes, is_cluster, parse
 from .stores.fence import Fence
 from .stores.journal import Journal
@@ -484,6 +485,8 @@ def _database(app: Flask, settings: Settings) -> Database:
         if url.get_backend_name() == "sqlite" and folder in Path(url.database or "").absolute().parents:
             folder.mkdir(parents=True, exist_ok=True)
         engine = make_engine(url, settings.database_timeout, durable=durable)
+    if warning := advice(engine.dialect.driver):
+        log.warning("%s", warning)
     return Database(
         engine,
         timeout=settings.database_timeout,

@@ -43,6 +43,7 @@ from .policy import Behaviour, Row
 from .scratch import Scratch
 from .serializer import check_key, encode
 from .stores import directory, sentinel
+from .stores.dialects import RECOMMENDED, REFUSED
 
 PREFIX = "LANGPONT_SESSION_"
 
@@ -731,6 +732,8 @@ def _database_problems(settings: Settings) -> list[str]:
     label = f"{PREFIX}DATABASE_URL"
     if settings.database_engine is not None:
         label, url = f"{PREFIX}DATABASE_ENGINE", settings.database_engine.url
+        if reason := REFUSED.get(settings.database_engine.dialect.driver):
+            return [f"{label}: its driver will not do: {reason}"]
         if isinstance(settings.database_engine.pool, StaticPool):
             return [
                 f"{label}: its StaticPool has one connection for everybody, so sessions would be written in the middle "
@@ -739,6 +742,8 @@ def _database_problems(settings: Settings) -> list[str]:
     elif settings.database_url:
         try:
             url = make_url(settings.database_url)
+            if reason := REFUSED.get(url.drivername.partition("+")[2]):
+                return [f"{label}: its driver will not do: {reason}"]
             dialect = url.get_dialect()
             dialect.import_dbapi()
         except NoSuchModuleError:
@@ -748,10 +753,8 @@ def _database_problems(settings: Settings) -> list[str]:
         except (ArgumentError, ValueError):
             return [f"{label}: not a database URL, for example postgresql+psycopg://user@host/db"]
         except ImportError as error:
-            return [
-                f"{label}: its driver {error.name!r} is not installed; for PostgreSQL write postgresql+psycopg:// and "
-                f'pip install "flask-langpont-session[postgresql]"'
-            ]
+            scheme, package = RECOMMENDED.get(url.get_backend_name(), RECOMMENDED["postgresql"])
+            return [f'{label}: its driver {error.name!r} is not installed; write {scheme} and pip install "{package}"']
         if dialect.is_async:
             return [f"{label}: {url.drivername!r} is asynchronous; use a driver that waits, for example psycopg"]
     else:

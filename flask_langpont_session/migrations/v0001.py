@@ -19,7 +19,7 @@ def upgrade(op: Any) -> None:
         sa.Column("user_id", _exact_text(255), nullable=True),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("live", sa.Boolean, nullable=False),
-        sa.Column("payload", sa.Text, nullable=False),
+        sa.Column("payload", _payload(), nullable=False),
         sa.Column("user_epoch", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
@@ -51,3 +51,8 @@ def _exact_text(length: int) -> sa.String:
     """MySQL compares text without regard to case unless told otherwise."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
+
+
+def _payload() -> sa.Text:
+    """MySQL's TEXT holds 64 KiB, in the character set of the database."""
+    return sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")

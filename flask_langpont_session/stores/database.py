@@ -28,7 +28,15 @@ from ..lag import PROCESS
 from . import tables as sql
 from .base import AuthRow, Changes, ErrorClass, Fields, Found, Position, RowState, StoreError, Wait
 from .engines import OWN_SHARE, PATIENT_SECONDS, Connections, make_engine
-from .sql_errors import NAME, OwnTransaction, lacks_tables, leads_elsewhere, translated, waited_for_a_lock
+from .sql_errors import (
+    NAME,
+    OwnTransaction,
+    lacks_tables,
+    leads_elsewhere,
+    translated,
+    waited_for_a_lock,
+    was_taken_back,
+)
 
 __all__ = ["Database", "make_engine"]
 
@@ -43,6 +51,9 @@ _GRACE = 2.0
 """Seconds for which a call may go on after its caller gave it up: as long as connecting may take. What ends by itself,
 a commit on a busy disk for one, does so in this time and keeps its connection. A commit that is cut off takes effect
 all the same: the server has it by then."""
+
+_REPEATS = 3
+"""How often a transaction is begun anew that was rolled back for the sake of another: by then that one has ended."""
 
 _PART_SECONDS = 2.0
 """What a part of a list may take. It is read through an index, in milliseconds; whoever waits for it probes nothing
@@ -418,13 +429,15 @@ class Database:
         self.had_tables = True
 
     def _create_tables(self) -> None:
-        try:
-            with self._connections.patience(PATIENT_SECONDS), self._connections.defining() as connection:
-                sql.METADATA.create_all(connection)
-        except SQLAlchemyError:
-            # Several workers start at once, and none of them may fail because another was first.
-            if self._missing_tables():
-                raise
+        # Several workers start at once, and none of them may fail because another was first. Where each table is a
+        # transaction of its own (MySQL), that may happen with each.
+        for left in range(len(sql.METADATA.tables), -1, -1):
+            try:
+                with self._connections.patience(PATIENT_SECONDS), self._connections.defining() as connection:
+                    return sql.METADATA.create_all(connection)
+            except SQLAlchemyError:
+                if not left:
+                    raise
 
     def missing_tables(self) -> list[str]:
         """Names of the tables that are not there."""
@@ -570,14 +583,17 @@ class Database:
 
 
 def _insisting(work: Callable[[], T], timeout: float) -> T:
-    """Try again when a lock was not free in time, if this process is late: then so is its thread that has the lock."""
-    began = PROCESS.passed()
+    """Try again what the database took back in favour of another transaction, a few times. And when a lock was not free
+    in time, if this process is late: then so is its thread that has the lock."""
+    began, tries = PROCESS.passed(), 0
     while True:
+        tries += 1
         try:
             return work()
         except Exception as error:
-            has_time = PROCESS.is_behind and PROCESS.passed() - began < timeout * OWN_SHARE
-            if not (has_time and waited_for_a_lock(error)):
+            is_victim = tries <= _REPEATS and was_taken_back(error)
+            has_time = PROCESS.passed() - began < timeout * OWN_SHARE
+            if not (has_time and (is_victim or (PROCESS.is_behind and waited_for_a_lock(error)))):
                 raise
         raise_if_given_up()
 

@@ -9,9 +9,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,17 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError
 
-from ..bulkhead import is_call, no_longer_waiting_on, raise_if_given_up, waiting_on
+from ..bulkhead import no_longer_waiting_on, raise_if_given_up, waiting_on
+from .dialects import (
+    arguments,
+    end_connecting,
+    has_limits,
+    is_closed,
+    limit_connecting,
+    limits_for,
+    name_mysql,
+    socket_of,
+)
 from .private_file import create_private
 from .sql_errors import OwnTransaction, waited_for_a_lock
 
@@ -32,20 +41,11 @@ OWN_SHARE = 0.8
 
 _BEGAN = "langpont_began"
 
-_CONNECT_SECONDS = 2
-"""What making a connection may take. libpq takes no less for a limit."""
-
-_LIMITED = frozenset({"psycopg", "psycopg2", "pymysql", "mysqldb"})
-"""Drivers whose `connect_timeout` is for connecting, and nothing else."""
-
 _OWN = "langpont_own"
-"""Execution option of engines that :func:`make_engine` has made."""
+"""Execution option of engines that :func:`make_engine` has made: their :class:`~.dialects.Limits`."""
 
 _Listener = tuple[str, Callable[..., Any]]
 """Name of an event, and who listens to it."""
-
-_FILENO = tuple(map(attrgetter, ("fileno", "_usock.fileno", "_sock.fileno")))
-"""Where drivers have the number of their socket: psycopg and psycopg2; pg8000; PyMySQL."""
 
 
 def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engine:
@@ -56,22 +56,22 @@ def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engi
     :param durable: SQLite: what was answered survives a power cut. Waits for the disk at each commit.
     """
     address = make_url(url)
-    dialect = address.get_backend_name()
+    dialect, ms = address.get_backend_name(), _share_of(timeout)
+    limits = limits_for(dialect, ms)
     # The store bounds how many connections there are; a second limit here could only differ from that.
     engine = sa.create_engine(
         address,
-        connect_args=_postgresql_arguments(address, timeout) if dialect == "postgresql" else {},
-        execution_options={_OWN: True},
+        connect_args=arguments(address),
+        execution_options={_OWN: limits},
         hide_parameters=True,
         max_overflow=-1,
         pool_recycle=1800,
         pool_use_lifo=True,
     )
     if dialect == "sqlite":
-        _prepare_sqlite(engine, _share_of(timeout), "FULL" if durable else "OFF")
+        _prepare_sqlite(engine, ms, "FULL" if durable else "OFF")
     _watch(engine)
-    if engine.dialect.driver in _LIMITED:
-        event.listen(engine, "do_connect", _limit_connecting)
+    limits.listen(engine, address)
     return engine
 
 
@@ -87,28 +87,6 @@ def _beside(engine: Engine) -> Engine:
     )
     _watch(own)
     return own
-
-
-def _postgresql_arguments(url: URL, timeout: float) -> dict[str, Any]:
-    """For libpq. Its statement time-out frees the slot of a slow query; a connection whose other end is gone, without
-    a word, ends within seconds."""
-    bounds = " ".join(f"-c {setting}={ms}" for setting, ms in _server_limits(_share_of(timeout)).items())
-    arguments: dict[str, Any] = {
-        "connect_timeout": _CONNECT_SECONDS,
-        "keepalives": 1,
-        "keepalives_idle": 2,
-        "keepalives_interval": 1,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 3000,
-        "application_name": "flask-langpont-session",
-    }
-    arguments = {name: value for name, value in arguments.items() if name not in url.query}
-    return arguments | {"options": f"{bounds} {url.query.get('options', '')}".strip()}
-
-
-def _server_limits(ms: int) -> dict[str, int]:
-    """For PostgreSQL. A lock that is not free is to be told from a statement that takes too long: it must end first."""
-    return {"statement_timeout": ms, "lock_timeout": max(1, ms // 2)}
 
 
 def _prepare_sqlite(engine: Engine, busy_ms: int, synchronous: str) -> None:
@@ -154,12 +132,13 @@ class Connections:
     """
 
     def __init__(self, engine: Engine, timeout: float) -> None:
-        self._is_own = engine.get_execution_options().get(_OWN, False)
+        limits = engine.get_execution_options().get(_OWN)
+        self._is_own = limits is not None
+        self._limits = limits or limits_for(engine.dialect.name, None)
         self.engine = engine if self._is_own else _beside(engine)
         self._request_ms = _share_of(timeout)
         self._dialect = engine.dialect.name
-        # A single statement needs no BEGIN and no COMMIT, which are a round trip each. SQLite has no round trips.
-        self._reader = self.engine if self._is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._lone_reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._allowed = threading.local()
         self._distrusted_before = 0.0
         self._transactions: dict[int, _Transaction] = {}
@@ -183,8 +162,8 @@ class Connections:
         """What cannot be seen from another pool. Not the functions themselves: each store has listeners of its own."""
         if self._is_sqlite:
             yield "begin", self._note_transaction
-        elif self.engine.dialect.driver in _LIMITED:
-            yield "do_connect", partial(_limit_connecting)
+        elif has_limits(self.engine):
+            yield "do_connect", partial(limit_connecting)
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
@@ -198,10 +177,11 @@ class Connections:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """For one statement that reads."""
-        # SET LOCAL needs a transaction.
-        reader = self.engine if self._allowed_ms else self._reader
-        with self._unforked(), reader.connect() as connection:
-            self._allow_time(connection)
+        # SQLite has no round trips that could be saved. A limit for a transaction needs one.
+        is_alone = self._limits.lets_read_alone and not (self._is_sqlite or self._allowed_ms)
+        reader = self._lone_reader if is_alone else self.engine
+        with self._unforked(), reader.connect() as connection, self._limits.around(connection, self._allowed_ms):
+            self._limits.inside(connection, self._allowed_ms)
             yield connection
 
     @contextmanager
@@ -211,7 +191,6 @@ class Connections:
         :raises GivenUp: the caller was told that it failed; so it has.
         """
         with self._transaction(self._allowed_ms or (None if self._is_own else self._request_ms)) as connection:
-            self._allow_time(connection)
             yield connection
             raise_if_given_up()
 
@@ -219,7 +198,6 @@ class Connections:
     def defining(self) -> Iterator[Connection]:
         """A transaction that makes tables, whether or not anybody waits for it any more: others need them, too."""
         with self._transaction(self._allowed_ms) as connection:
-            self._allow_time(connection)
             yield connection
 
     @contextmanager
@@ -232,9 +210,15 @@ class Connections:
     def _transaction(self, wait_ms: int | None) -> Iterator[Connection]:
         """:param wait_ms: how long SQLite's lock is waited for. None: as long as the engine says."""
         waits = nullcontext if wait_ms is None or not self._is_sqlite else _waiting(wait_ms)
-        with self._unforked(), self.engine.connect() as connection, waits(connection), connection.begin():
+        with ExitStack() as open_:
+            open_.enter_context(self._unforked())
+            connection = open_.enter_context(self.engine.connect())
+            open_.enter_context(waits(connection))
+            open_.enter_context(self._limits.around(connection, self._allowed_ms))
+            open_.enter_context(connection.begin())
             if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._limits.inside(connection, self._allowed_ms)
             yield connection
 
     @contextmanager
@@ -276,11 +260,6 @@ class Connections:
     def _allowed_ms(self) -> int:
         """What a statement of this thread may take; 0: what the engine says."""
         return getattr(self._allowed, "ms", 0)
-
-    def _allow_time(self, connection: Connection) -> None:
-        if self._allowed_ms and self._dialect == "postgresql":
-            for setting, ms in _server_limits(self._allowed_ms).items():
-                connection.exec_driver_sql(f"SET LOCAL {setting} = {ms}")
 
     @property
     def _is_sqlite(self) -> bool:
@@ -341,14 +320,11 @@ def _share_of(seconds: float) -> int:
 def _has_ended(connection: Any) -> bool:
     """Whether the server closed a connection while it lay in the pool. Costs no round trip: nobody has asked anything,
     so what there is to read can only be the end, or a notice after which a new connection does no harm either."""
-    fileno = getattr(connection, "fileno", None)  # the drivers of PostgreSQL have it
-    if fileno is None:
-        return False
+    fd = socket_of(connection)
+    if fd is None:
+        return is_closed(connection)
     waiting = select.poll()
-    try:
-        waiting.register(fileno(), select.POLLIN)
-    except Exception:  # the driver knows that it is closed, by an error of its own
-        return True
+    waiting.register(fd, select.POLLIN)
     return bool(waiting.poll(0))
 
 
@@ -367,21 +343,10 @@ def _watch(engine: Engine) -> None:
     event.listen(engine, "connect", _note_wait, insert=True)
     for name, listener in (("checkout", _note_wait), ("checkin", _note_return), ("close", _note_close)):
         event.listen(engine, name, listener)
+    end_connecting(engine)
+    name_mysql(engine)
     # There is no event before a ping (`pool_pre_ping`).
     dialect.do_ping = partial(_ping, dialect.do_ping)
-
-
-def _limit_connecting(dialect: object, record: object, args: object, params: dict[str, Any]) -> None:
-    """There is no socket to be known yet, and psycopg's own limit is minutes. What the engine says itself is kept."""
-    # SQLAlchemy 2.0 shows the same dictionary at the next connection, which may be the application's.
-    if type(params.get("connect_timeout")) is _OurLimit:
-        del params["connect_timeout"]
-    if is_call():
-        params.setdefault("connect_timeout", _OurLimit(_CONNECT_SECONDS))
-
-
-class _OurLimit(int):
-    """Seconds, known again as ours."""
 
 
 def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:
@@ -390,7 +355,7 @@ def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:
 
 
 def _note_wait(connection: Any, *_: object) -> None:
-    fd = _socket_of(connection)
+    fd = socket_of(connection)
     if fd is not None:
         waiting_on(connection, fd)
 
@@ -407,17 +372,6 @@ def _close_returned(connection: object, record: Any) -> None:
 
 def _note_close(connection: Any, record: object) -> None:
     no_longer_waiting_on(connection)
-
-
-def _socket_of(connection: Any) -> int | None:
-    """The number of a connection's socket. None: it is closed, or the driver is not known."""
-    for fileno in _FILENO:
-        try:
-            fd = int(fileno(connection)())
-        except Exception:  # another driver has it there, or this one says in its own way that it is closed
-            continue
-        return fd if fd >= 0 else None
-    return None
 
 
 def _waiting(ms: int) -> Callable[[Connection], AbstractContextManager[None]]:

@@ -59,6 +59,36 @@ _CLASSES: Mapping[object, ErrorClass] = {
     "54": _D,  # a value or statement beyond the server's limits
     "55P03": _W,  # somebody else has the lock, and did not give it back in time
     "57P03": _B,  # starting up
+    # MariaDB and MySQL: number
+    1020: _B,  # the row has changed since it was read: rolled back
+    1021: _W,  # disk full
+    1037: _B,  # out of memory …
+    1038: _B,
+    1040: _B,  # too many connections
+    1041: _B,
+    1044: _A,  # this user may not use the database
+    1045: _A,  # wrong password
+    1114: _W,  # a table is full: no room for its file
+    1129: _A,  # this host is blocked …
+    1130: _A,  # … or not allowed
+    1142: _A,  # this user may not use the table …
+    1143: _A,  # … or a column
+    1146: _N,
+    1153: _D,  # longer than max_allowed_packet
+    1203: _B,  # the user has too many connections
+    1205: _W,  # another transaction has the lock, and did not give it back in time
+    1213: _B,  # deadlock: rolled back
+    1223: _W,  # FLUSH TABLES WITH READ LOCK, by a backup
+    1226: _B,  # the user has too many connections, or has asked too much in this hour
+    1227: _A,  # this user may not
+    1290: _W,  # read_only: a replica, or a primary that was demoted
+    1366: _D,  # characters that the column cannot hold
+    1406: _D,  # too long for the column
+    1665: _W,  # binlog_format = STATEMENT, with which READ COMMITTED cannot write
+    1698: _A,  # not by this way of signing in
+    1792: _W,  # read-only transaction
+    1836: _W,  # innodb_read_only
+    1969: _W,  # MariaDB: time is up, for whatever it waited. No read waits for a lock: of a write it was one, as a rule
     # SQLite: name of the primary result code
     _NO_TABLE: _N,
     "SQLITE_AUTH": _A,
@@ -81,15 +111,19 @@ _CLASSES: Mapping[object, ErrorClass] = {
 """What an error says about the database. The most specific sign counts; what is not here is class U, the careful one:
 no connection, a statement that took too long, a file that is no database, a bug of a driver."""
 
-_WHILE_READING: Mapping[ErrorClass, ErrorClass] = {_W: _B}
+_WHILE_READING: Mapping[object, ErrorClass] = {1969: _U, _W: _B}
 """What keeps a database from taking writes keeps nobody from reading, as a rule. Who meets it with a read (a file that
-is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads."""
+is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads. By the same signs
+as above, or by class."""
 
-_TIMED_OUT = frozenset({DeadlineExceeded, "57014", "ConnectionTimeout"})
-"""Signs that the next caller would have to wait as long again."""
+_TIMED_OUT = frozenset({DeadlineExceeded, "57014", 1969, 3024, "ConnectionTimeout"})
+"""Signs that the next caller would have to wait as long again, unless it was for a lock, which few others want."""
 
 _WAITED_FOR_A_LOCK = frozenset({DeadlineExceeded, "SQLITE_BUSY", "SQLITE_LOCKED"})
 """How a write ends that waited too long for SQLite's lock, if it waited for nothing else."""
+
+_TAKEN_BACK = frozenset({"40001", "40P01", 1020, 1213})
+"""How the database ends a transaction in favour of another one. To begin it anew is all that is to be done."""
 
 _LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
 """Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: who is busy
@@ -103,8 +137,9 @@ def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
 
     :param writing: whether it was met by a transaction that writes.
     """
-    error_class = next((_CLASSES[sign] for sign in _signs(exc) if sign in _CLASSES), _U)
-    return error_class if writing else _WHILE_READING.get(error_class, error_class)
+    sign = next((sign for sign in _signs(exc) if sign in _CLASSES), Exception)
+    error_class = _CLASSES[sign]
+    return error_class if writing else _WHILE_READING.get(sign, _WHILE_READING.get(error_class, error_class))
 
 
 def lacks_tables(exc: BaseException) -> bool:
@@ -115,6 +150,11 @@ def lacks_tables(exc: BaseException) -> bool:
 def leads_elsewhere(error: StoreError) -> bool:
     """Whether connections that are open now should not be used again."""
     return error.error_class in _LEADS_ELSEWHERE
+
+
+def was_taken_back(exc: BaseException) -> bool:
+    """Whether the database rolled a transaction back that would do no harm a moment later."""
+    return any(sign in _TAKEN_BACK for sign in _signs(exc))
 
 
 def waited_for_a_lock(exc: BaseException) -> bool:
@@ -138,8 +178,9 @@ def translated(noticed: Callable[[StoreError], None], *, writing: bool = True) -
 
 
 def _store_error(exc: Exception, writing: bool) -> StoreError:
-    timed_out = any(sign in _TIMED_OUT for sign in _signs(exc))
-    return StoreError(NAME, classify(exc, writing=writing), _cause(exc), timed_out=timed_out)
+    error_class = classify(exc, writing=writing)
+    timed_out = error_class is not _W and any(sign in _TIMED_OUT for sign in _signs(exc))
+    return StoreError(NAME, error_class, _cause(exc), timed_out=timed_out)
 
 
 def _signs(exc: BaseException) -> Iterator[object]:
@@ -147,6 +188,8 @@ def _signs(exc: BaseException) -> Iterator[object]:
     origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
     if state := getattr(origin, "sqlstate", None):
         yield from (state, state[:2])
+    if number := _number(origin):
+        yield number
     if _NO_TABLE in str(origin):
         yield _NO_TABLE
     if name := getattr(origin, "sqlite_errorname", None):
@@ -164,4 +207,11 @@ def _cause(exc: Exception) -> str:
         return type(exc).__name__
     if lacks_tables(exc) and (table := _MISSING_TABLE.search(str(origin))):
         return f"{table[0]} is not there; run `flask langpont init-db`"
-    return getattr(origin, "sqlite_errorname", None) or type(origin).__name__
+    number = _number(origin)
+    return getattr(origin, "sqlite_errorname", None) or type(origin).__name__ + (f" {number}" if number else "")
+
+
+def _number(origin: BaseException) -> int | None:
+    """What MariaDB and MySQL call the error. The system's own numbers (`errno`) are smaller than all of theirs."""
+    first = origin.args[0] if origin.args else None
+    return first if type(first) is int and first >= 1000 else None

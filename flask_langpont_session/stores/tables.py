@@ -57,6 +57,11 @@ def _exact_text(length: int) -> sa.String:
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
 
 
+def _payload() -> sa.Text:
+    """MySQL's TEXT holds 64 KiB, in the character set of the database: in latin1 no name in Japanese."""
+    return sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
 METADATA = sa.MetaData()
 """For migrations: the tables of this package."""
 
@@ -67,7 +72,7 @@ SESSIONS = sa.Table(
     sa.Column("user_id", _exact_text(255), nullable=True),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("live", sa.Boolean, nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("payload", _payload(), nullable=False),
     sa.Column("user_epoch", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
@@ -306,11 +311,11 @@ def one_row(connection: Connection, digest: str) -> AuthRow | None:
 
 def written_row(connection: Connection, statement: sa.Insert | sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
     """The row after INSERT, UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
-    dialect = connection.dialect
-    if dialect.insert_returning and dialect.update_returning:
+    # MySQL has neither, MariaDB the one without the other.
+    returns = connection.dialect.insert_returning if statement is INSERT else connection.dialect.update_returning
+    if returns:
         row = connection.execute(_RETURNING[statement], values).first()
         return None if row is None else auth_row(row)
-    # MySQL; MariaDB has the one without the other.
     return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
 
 

@@ -1,8 +1,8 @@
 """A TCP proxy that fails on purpose: between the package and a real server, on a free port of 127.0.0.1.
 
-It knows nothing of protocols. A *reply* is what the server sends after the client has asked something; both clients
-of the package (Redis and PostgreSQL) speak first and wait for the answer. Each fault counts how often it bit, so
-that a test can assert that what it is about has happened.
+It knows nothing of protocols. A *reply* is what the server sends after the client has asked something: clients of
+Redis and PostgreSQL speak first and wait for the answer. MariaDB greets: to it, a client that connects has asked
+something. Each fault counts how often it bit, so that a test can assert that what it is about has happened.
 """
 
 from __future__ import annotations
@@ -129,13 +129,15 @@ class FaultProxy:
 
     :param target: the server's host, or the path of its Unix socket.
     :param target_port: its port; None with a Unix socket.
+    :param greets: the server speaks first.
     """
 
-    def __init__(self, target: str, target_port: int | None = None) -> None:
+    def __init__(self, target: str, target_port: int | None = None, *, greets: bool = False) -> None:
         self.counters = Counters()
         #: Fault's name → how often it bit. ``refuse``: connections closed, and one attempt of the proxy's own.
         self.hits: Counter[str] = Counter()
         self._target: tuple[str, int | None] = (target, target_port)
+        self._greets = greets
         self._fault = PASS
         self._changed = asyncio.Event()  # set when the present fault gives way to another
         self._links: set[_Link] = set()
@@ -251,11 +253,20 @@ class FaultProxy:
         self.counters.accepted += 1
         # An end by any side, or by us, is the end of both halves.
         with suppress(OSError, asyncio.CancelledError):
+            if self._greets:
+                await self._greet(link)
             await self._requests(link)
         self._links.discard(link)
         if link.replying is not None:
             link.replying.cancel()  # it may be holding a reply back
         link.close()
+
+    async def _greet(self, link: _Link) -> None:
+        if self._fault == RESET:
+            self.hits["reset"] += 1
+            link.reset()
+        else:
+            await self._reach(link)
 
     async def _requests(self, link: _Link) -> None:
         while self._fault != REFUSE and (request := await link.reader.read(_CHUNK)):
@@ -272,15 +283,19 @@ class FaultProxy:
         if self._fault.name == "hold_request":
             self.hits["hold_request"] += 1
             await _happens(self._changed, self._fault.seconds)
-        if link.server is None:
-            host, port = self._target
-            reaching = asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port)
-            replies, link.server = await reaching
-            link.replying = asyncio.create_task(self._replies(link, replies))
+        server = link.server or await self._reach(link)
         link.asked = True
         self.counters.bytes_to_server += len(request)
-        link.server.write(request)
-        await link.server.drain()
+        server.write(request)
+        await server.drain()
+
+    async def _reach(self, link: _Link) -> asyncio.StreamWriter:
+        host, port = self._target
+        reaching = asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port)
+        replies, link.server = await reaching
+        link.asked = True
+        link.replying = asyncio.create_task(self._replies(link, replies))
+        return link.server
 
     async def _replies(self, link: _Link, server: asyncio.StreamReader) -> None:
         with suppress(OSError):

@@ -15,9 +15,16 @@ from flask_langpont_session.stores.database import Database, make_engine
 from flask_langpont_session.stores.tables import METADATA
 
 from .conftest import cookie_of, parts
+from .mariadb import MariaDB
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
+
+NO_LIMITS = {
+    "postgresql": "?connect_timeout=3600&keepalives=0&tcp_user_timeout=0",
+    "mariadb": "?connect_timeout=3600&read_timeout=3600",
+}
+"""For URLs: the drivers' own limits are taken away, so that what ends a wait is ours."""
 
 _TIMES = ("created_at", "updated_at", "idle_expires_at", "absolute_expires_at")
 
@@ -161,10 +168,10 @@ def wait_until_lost(app: Flask, store: str) -> None:
     )
 
 
-def emptied(postgres: Postgres) -> str:
-    """The address of a PostgreSQL that runs and has no tables yet."""
-    postgres.start()
-    engine = sa.create_engine(postgres.url)
+def emptied(server: Postgres | MariaDB) -> str:
+    """The address of a database that runs and has no tables yet."""
+    server.start()
+    engine = sa.create_engine(server.url)
     METADATA.drop_all(engine)
     engine.dispose()
-    return postgres.url
+    return server.url

@@ -15,6 +15,8 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.exporters import active
 from flask_langpont_session.extension import State, state_of
 
+from .mariadb import MariaDB
+
 
 @pytest.fixture(scope="session")
 def primary_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
@@ -50,12 +52,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    with MariaDB(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, on each engine in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
-    url: str = request.getfixturevalue("postgres").url
+    server = {"postgresql": "postgres", "mariadb": "mariadb"}[request.param]
+    url: str = request.getfixturevalue(server).url
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS langpont_sessions, langpont_users"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import signal
 import socket
 import sqlite3
@@ -13,7 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +25,14 @@ from example_app.processes import spawn, wait_until
 from example_app.servers import Postgres
 from flask_langpont_session import bulkhead
 from flask_langpont_session.stores import database as module
-from flask_langpont_session.stores import engines
+from flask_langpont_session.stores import dialects, engines
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.engines import make_engine
-from flask_langpont_session.stores.tables import METADATA
 from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
+
+from .behind import NO_LIMITS, emptied
+from .mariadb import MariaDB
 
 HOUR = 3_600_000
 SHORT = 0.25
@@ -41,27 +42,33 @@ LONG = 30.0
 SLOTS = 2
 IN_AN_HOUR = int(time.time() * 1000) + HOUR
 
-# libpq's own limits are taken away: what ends a wait here is ours.
-NO_LIMITS = "?connect_timeout=3600&keepalives=0&tcp_user_timeout=0"
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Postgres | MariaDB:
+    """PostgreSQL, but for what the driver or the way to connect makes a difference to."""
+    found: Postgres | MariaDB = request.getfixturevalue(getattr(request, "param", "postgres"))
+    return found
+
+
+on_each = pytest.mark.parametrize("server", ["postgres", "mariadb"], indirect=True)
+"""To connect to the one, the client speaks first, to the other the server."""
 
 
 @pytest.fixture
-def proxy(postgres: Postgres) -> Iterator[FaultProxy]:
-    """Between the tests and the PostgreSQL."""
-    assert postgres.port
-    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+def proxy(server: Postgres | MariaDB) -> Iterator[FaultProxy]:
+    """Between the tests and the database."""
+    with FaultProxy("127.0.0.1", server.port, greets=isinstance(server, MariaDB)) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def url(proxy: FaultProxy, postgres: Postgres) -> str:
+def url(proxy: FaultProxy, server: Postgres | MariaDB) -> str:
     """The database as seen through the proxy, one session in it."""
-    direct = Database(make_engine(postgres.url, LONG), timeout=LONG)
-    METADATA.drop_all(direct.engine)
+    direct = Database(make_engine(emptied(server), LONG), timeout=LONG)
     direct.create_tables()
     create(direct, "digest")
     direct.close()
-    return proxy.instead_of(postgres.url) + NO_LIMITS
+    return proxy.instead_of(server.url) + NO_LIMITS["mariadb" if isinstance(server, MariaDB) else "postgresql"]
 
 
 @pytest.fixture
@@ -145,6 +152,7 @@ def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy,
     assert (error.error_class, error.cause, error.timed_out) == (ErrorClass.UNREACHABLE, "DeadlineExceeded", True)
 
 
+@on_each
 @pytest.mark.parametrize("is_warm", [False, True], ids=["connecting", "connected"])
 def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
     database: Database, proxy: FaultProxy, is_warm: bool
@@ -167,6 +175,7 @@ def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
     assert [type(row) for row in rows] == [AuthRow] * SLOTS
 
 
+@on_each
 def test_the_probe_has_a_deadline_of_its_own_on_a_black_hole(database: Database, proxy: FaultProxy) -> None:
     """All slots of the requests are lost, and the probe still finds out, in time, when the database is back."""
     warm(database)
@@ -212,12 +221,13 @@ WRITES: dict[str, Callable[[Database], object]] = {
 }
 
 
+@on_each
 @pytest.mark.parametrize("name", WRITES)
 def test_a_write_whose_commit_is_not_answered_can_be_repeated(
-    database: Database, proxy: FaultProxy, postgres: Postgres, name: str
+    database: Database, proxy: FaultProxy, server: Postgres | MariaDB, name: str
 ) -> None:
     """The outcome is unknown to who wrote, though it is written; the same call again does nothing more."""
-    direct = Database(make_engine(postgres.url, LONG), timeout=LONG)
+    direct = Database(make_engine(server.url, LONG), timeout=LONG)
     if name == "kill_user":
         direct.kill_user("7")  # the first time takes a transaction more
         create(direct, "another")
@@ -278,6 +288,7 @@ ENGINES: dict[str, Callable[[str], sa.Engine]] = {
 }
 
 
+@on_each
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.usefixtures("no_grace")
@@ -307,6 +318,7 @@ def until_overdue_calls_end(database: Database, lane: str) -> None:
     wait_until(has_ended, "a free slot", LONG)
 
 
+@on_each
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.usefixtures("no_grace")
 def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
@@ -323,6 +335,7 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     database.engine.dispose()
 
 
+@on_each
 def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: FaultProxy) -> None:
     """There is no connection yet that could be shut down."""
     database = Database(shared_engine(url), timeout=SHORT, concurrency=1)
@@ -371,8 +384,7 @@ def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: 
 
 
 CONNECTIONS: dict[str, Callable[[socket.socket], object]] = {
-    "psycopg, psycopg2": lambda wire: wire,
-    "pg8000": lambda wire: SimpleNamespace(_usock=wire, _sock=io.BytesIO()),
+    "psycopg, psycopg2, mysqlclient": lambda wire: wire,
     "PyMySQL": lambda wire: SimpleNamespace(_sock=wire),
 }
 
@@ -382,32 +394,38 @@ def test_the_socket_of_a_connection_is_found(driver: str) -> None:
     """Where the drivers have it, while it is open."""
     with socket.socket() as wire:
         connection = CONNECTIONS[driver](wire)
-        assert engines._socket_of(connection) == wire.fileno()
-    assert engines._socket_of(connection) is None
+        assert dialects.socket_of(connection) == wire.fileno()
+    assert dialects.socket_of(connection) is None
 
 
 def test_what_has_no_socket_is_left_alone() -> None:
     """SQLite, a driver that is not known, one of PyMySQL that is closed, and one of psycopg."""
     with closing(sqlite3.connect(":memory:")) as file:
-        assert engines._socket_of(file) is None
-    assert engines._socket_of(SimpleNamespace(_sock=None)) is None
-    assert engines._socket_of(SimpleNamespace(fileno=lambda: 1 / 0)) is None
+        assert dialects.socket_of(file) is None
+    assert dialects.socket_of(SimpleNamespace(_sock=None)) is None
+    assert dialects.socket_of(SimpleNamespace(fileno=lambda: 1 / 0)) is None
 
 
+@on_each
 def test_a_connection_that_was_shut_down_is_nobodys_any_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if its answer came at the last moment, the call ended well, and the driver does not know it either."""
     monkeypatch.setattr(engines, "_has_ended", lambda _: False)
     database = Database(make_engine(url, LONG), timeout=LONG, concurrency=1)
 
-    def work() -> int:
-        with database._connections.reading() as connection:
-            number = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-            bulkhead._here.job.cut_off()
-            return int(number)
+    number = "SELECT pg_backend_pid()" if url.startswith("postgresql") else "SELECT connection_id()"
 
-    gone = database._requests.call(work, LONG)
+    found: list[int] = []
+
+    def work() -> None:
+        with database._connections.reading() as connection:
+            found.append(connection.exec_driver_sql(number).scalar_one())
+            bulkhead._here.job.cut_off()
+
+    with suppress(sa.exc.OperationalError):  # MariaDB's read was in a transaction, which could not be ended
+        database._requests.call(work, LONG)
     with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != gone
+        found.append(connection.exec_driver_sql(number).scalar_one())
+    assert len(set(found)) == 2
     database.close()
     database.engine.dispose()
 

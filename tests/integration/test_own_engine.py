@@ -37,7 +37,7 @@ def listeners(engine: sa.Engine) -> dict[str, Any]:
     return found
 
 
-HEARD = {"sqlite": "dispatch begin", "postgresql": "dialect do_connect"}
+HEARD = {"sqlite": "dispatch begin", "postgresql": "dialect do_connect", "mysql": "dialect do_connect"}
 """What another pool cannot tell: that a transaction is open in this thread; that a connection is being made."""
 
 

@@ -98,7 +98,8 @@ def test_a_change_of_auth_is_one_read_and_one_transaction(app: Flask) -> None:
     client.get("/who")
     with counted(app) as sent:
         client.post("/set", json={"user_role": "editor"})
-        assert sent == ["SELECT", "UPDATE"]  # which says what the row is then
+        asked = ["SELECT"] if parts(app).repository.database.engine.dialect.name == "mysql" else []
+        assert sent == ["SELECT", "UPDATE", *asked]  # which says what the row is then, but for MariaDB's
         sent.clear()
         client.post("/set", json={"lang": "jp", "input_text": "x"})
         visitor: Any = app.test_client()

@@ -1,7 +1,7 @@
 """What can befall the SQL database, row by row: what it is called, whom it stops, what pages show, how it is over.
 
-Each row is caused for real, on SQLite and on PostgreSQL where it exists there, by a lock, a setting, a file, or the
-proxy before the server.
+Each row is caused for real, on SQLite, PostgreSQL and MariaDB where it exists there, by a lock, a setting, a file, or
+the proxy before the server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.stores.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
 
-from .behind import LONG, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
+from .behind import LONG, NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
 from .conftest import MakeApp, parts
+from .mariadb import MariaDB
 
 TIMEOUT = 0.5
 """Seconds that a database has here which does not answer."""
@@ -49,17 +50,19 @@ class Place:
     """Where a fault is to happen.
 
     :param url: leads to the database, not through the proxy.
+    :param admin_url: the same for an administrator.
     """
 
     app: Flask
     url: str
     file: Path
     proxy: FaultProxy | None = None
+    admin_url: str | None = None
 
     @contextmanager
     def admin(self) -> Iterator[sa.Connection]:
         """Somebody else's connection; each statement is committed, whatever the server's default is."""
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        engine = sa.create_engine(self.admin_url or self.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql("SET default_transaction_read_only = off")
@@ -78,7 +81,7 @@ Cause = Callable[[Place], AbstractContextManager[object]]
 class Row:
     """One fault.
 
-    :param on: ``sqlite`` or ``postgresql``.
+    :param on: ``sqlite``, ``postgresql`` or ``mariadb``.
     :param cause: lasts while it is open.
     :param error: the class of what a call that meets it is answered, or the monitor that was faster.
     :param lost: the directions whose breaker opens.
@@ -142,6 +145,47 @@ def standby(place: Place) -> Iterator[None]:
             yield
         finally:
             connection.exec_driver_sql("ALTER DATABASE postgres RESET default_transaction_read_only")
+
+
+@contextmanager
+def locked_for_backup(place: Place) -> Iterator[None]:
+    """MariaDB: nobody writes, or commits, while somebody copies the files."""
+    with place.admin() as connection:
+        connection.exec_driver_sql("FLUSH TABLES WITH READ LOCK")
+        yield
+        connection.exec_driver_sql("UNLOCK TABLES")
+
+
+def global_setting(name: str) -> Cause:
+    @contextmanager
+    def switch_on(place: Place) -> Iterator[None]:
+        with place.admin() as connection:
+            connection.exec_driver_sql(f"SET GLOBAL {name} = 1")
+            place.renew_connections()
+            try:
+                yield
+            finally:
+                connection.exec_driver_sql(f"SET GLOBAL {name} = 0")
+
+    return switch_on
+
+
+@contextmanager
+def too_many_connections(place: Place) -> Iterator[None]:
+    """Others have them all. (MariaDB keeps one more for an administrator, and knows no fewer than ten.)"""
+    with place.admin() as connection, ExitStack() as others:
+        [before] = connection.exec_driver_sql("SELECT @@max_connections").one()
+        connection.exec_driver_sql("SET GLOBAL max_connections = 10")
+        engine = sa.create_engine(place.url, poolclass=sa.NullPool)
+        try:
+            with parts(place.app).monitor.paused():
+                place.renew_connections()
+                for _ in range(20):
+                    with suppress(sa.exc.OperationalError):
+                        others.enter_context(engine.connect())
+            yield
+        finally:
+            connection.exec_driver_sql(f"SET GLOBAL max_connections = {before}")
 
 
 @contextmanager
@@ -209,6 +253,16 @@ ROWS = [
     Row("locked against reads", "postgresql", lock_table("ACCESS EXCLUSIVE"), "BUSY", BOTH),
     Row("read-only after failover", "postgresql", standby, "WRITE_REFUSED", WRITES),
     Row("missing table", "postgresql", hidden_table, "NO_TABLES", BOTH),
+    Row("refused", "mariadb", on_the_way(REFUSE), "UNREACHABLE", BOTH),
+    Row("reset", "mariadb", on_the_way(RESET), "UNREACHABLE", BOTH),
+    Row("slow network", "mariadb", on_the_way(delay(60)), "UNREACHABLE", BOTH, hangs=True),
+    Row("black hole, connected", "mariadb", on_the_way(HANG), "UNREACHABLE", BOTH, hangs=True),
+    Row("no greeting", "mariadb", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH, hangs=True),
+    Row("locked for a backup", "mariadb", locked_for_backup, "WRITE_REFUSED", WRITES),
+    Row("read-only after failover", "mariadb", global_setting("read_only"), "WRITE_REFUSED", WRITES),
+    Row("read-only by default", "mariadb", global_setting("tx_read_only"), "WRITE_REFUSED", WRITES),
+    Row("too many connections", "mariadb", too_many_connections, "BUSY", BOTH),
+    Row("missing table", "mariadb", hidden_table, "NO_TABLES", BOTH),
 ]
 
 
@@ -224,13 +278,11 @@ def place(row: Row, make_app: MakeApp, tmp_path: Path, request: pytest.FixtureRe
         url = f"sqlite:///{file}"
         yield Place(app_on(url), url, file)
         return
-    postgres: Postgres = request.getfixturevalue("postgres")
-    url = emptied(postgres)
-    assert postgres.port
-    with FaultProxy("127.0.0.1", postgres.port) as proxy:
-        # libpq's own limits are taken away: what ends a wait is ours.
-        way = f"{proxy.instead_of(url)}?connect_timeout=3600&keepalives=0&tcp_user_timeout=0"
-        yield Place(app_on(way), url, tmp_path, proxy)
+    server: Postgres | MariaDB = request.getfixturevalue({"postgresql": "postgres"}.get(row.on, row.on))
+    url = emptied(server)
+    with FaultProxy("127.0.0.1", server.port, greets=row.on == "mariadb") as proxy:
+        way = proxy.instead_of(url) + NO_LIMITS[row.on]
+        yield Place(app_on(way), url, tmp_path, proxy, getattr(server, "admin_url", None))
 
 
 def lost(app: Flask) -> frozenset[str]:
@@ -287,6 +339,27 @@ def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog
     assert "sesame" not in caplog.text
 
 
+@pytest.mark.parametrize("on", ["postgres", "mariadb"])
+def test_who_waits_for_a_locked_row_keeps_nobody_else_waiting(
+    make_app: MakeApp, on: str, request: pytest.FixtureRequest
+) -> None:
+    """Somebody looks at one user's row in a transaction and goes for a coffee: that user cannot sign out or get other
+    rights meanwhile; all others sign in, and no breaker opens."""
+    url = emptied(request.getfixturevalue(on))
+    app = make_app(DATABASE_URL=url, DATABASE_TIMEOUT=PATIENCE / 2, REQUEST_BUDGET=PATIENCE)
+    user = sign_in(app, USER)
+    locker = sa.create_engine(url, poolclass=sa.NullPool)
+    with parts(app).monitor.paused(), locker.connect() as connection, connection.begin():
+        row = {"digest": user.digest}
+        connection.execute(sa.text("SELECT * FROM langpont_sessions WHERE digest = :digest FOR UPDATE"), row)
+        for _ in range(2):
+            assert user.post("/set", json={"user_role": "editor"}).status_code == 503
+            assert answers(app)
+            assert lost(app) == NONE
+    assert outcomes(app, "database") == {"ok", "write_refused"}
+    assert user.post("/set", json={"user_role": "editor"}).status_code == 200
+
+
 def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: Postgres) -> None:
     """The monitor's own look takes longer than its time-out for a lost store, and less than DATABASE_TIMEOUT."""
     url = emptied(postgres)
@@ -319,11 +392,14 @@ def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_pa
     wait_until(lambda: answers(app), "an answer", LONG)
 
 
-def test_connections_that_the_server_closed_cost_nobody_anything(make_app: MakeApp, postgres: Postgres) -> None:
+@pytest.mark.parametrize("on", ["postgres", "mariadb"])
+def test_connections_that_the_server_closed_cost_nobody_anything(
+    make_app: MakeApp, on: str, request: pytest.FixtureRequest
+) -> None:
     """As after an hour without visitors, behind a firewall that forgets, or after a restart: no request meets them."""
-    url = emptied(postgres)
-    assert postgres.port
-    with FaultProxy("127.0.0.1", postgres.port) as proxy:
+    server: Postgres | MariaDB = request.getfixturevalue(on)
+    url = emptied(server)
+    with FaultProxy("127.0.0.1", server.port, greets=on == "mariadb") as proxy:
         app = make_app(DATABASE_URL=proxy.instead_of(url))
         sign_in(app, USER)
         with parts(app).monitor.paused():

@@ -737,6 +737,8 @@ def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
         (f"postgres+psycopg2://u:{SECRET}@h/db", "write postgresql+psycopg://"),
         (f"postgresql+nosuch://u:{SECRET}@h/db", "no dialect 'postgresql+nosuch'"),
         (f"mssql+pymssql://u:{SECRET}@h/db", "driver 'pymssql' is not installed"),
+        (f"mysql://u:{SECRET}@h/db", """write mysql+pymysql:// and pip install "flask-langpont-session[mariadb]\""""),
+        (f"postgresql+pg8000://u:{SECRET}@h/db", "use psycopg or psycopg2"),
         (f"u:{SECRET}@h/db", "not a database URL"),
         (f"postgresql+psycopg://u:{SECRET}@h:port/db", "not a database URL"),
         (f"postgresql+psycopg_async://u:{SECRET}@h/db", "asynchronous"),

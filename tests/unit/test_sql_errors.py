@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import psycopg.errors
+import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -16,6 +17,7 @@ from flask_langpont_session.stores.sql_errors import (
     leads_elsewhere,
     translated,
     waited_for_a_lock,
+    was_taken_back,
 )
 
 SECRET = "INSERT INTO langpont_sessions VALUES ('sesame')"
@@ -37,12 +39,19 @@ def wrapped(origin: Exception) -> sa.exc.DBAPIError:
 
 
 def _dialect(origin: Exception) -> sa.Dialect:
+    if isinstance(origin, pymysql.Error):
+        return sa.make_url("mysql+pymysql://").get_dialect()()
     return sa.make_url("sqlite://" if isinstance(origin, sqlite3.Error) else "postgresql+psycopg://").get_dialect()()
 
 
 def of_postgresql(state: str) -> sa.exc.DBAPIError:
     """What psycopg makes of an SQLSTATE."""
     return wrapped(psycopg.errors.lookup(state)(SECRET))
+
+
+def of_mariadb(number: int, text: str = SECRET) -> sa.exc.DBAPIError:
+    """What PyMySQL makes of a number; mysqlclient makes the same."""
+    return wrapped(pymysql.err.error_map.get(number, pymysql.OperationalError)(number, text))
 
 
 # What kept a transaction from writing; the class of the same thing met by a read, where that differs.
@@ -76,6 +85,40 @@ POSTGRESQL = {
     "58030": "U",  # I/O error
     "XX000": "U",  # internal error
     "XX001": "U",  # data corrupted
+}
+
+MARIADB = {
+    1020: "B",  # changed since it was read: of a snapshot
+    1021: "WB",  # disk full
+    1040: "B",  # too many connections
+    1044: "A",  # not this database
+    1045: "A",  # wrong password
+    1049: "U",  # no such database
+    1053: "U",  # shutting down
+    1062: "D",  # duplicate key
+    1064: "U",  # syntax error: not this database
+    1114: "WB",  # table full
+    1142: "A",  # no rights
+    1146: "N",  # no such table
+    1153: "D",  # too big
+    1203: "B",  # too many connections of this user
+    1205: "WB",  # lock not available
+    1213: "B",  # deadlock
+    1223: "WB",  # a backup has the lock
+    1264: "D",  # a number that is too big
+    1290: "WB",  # read-only: a replica
+    1317: "U",  # ended by the administrator
+    1366: "D",  # a character that cannot be stored
+    1406: "D",  # too long
+    1698: "A",
+    1792: "WB",  # read-only transaction
+    1836: "WB",  # read-only server
+    1927: "U",  # the connection was ended
+    1969: "WU",  # time is up: a write waited for a lock, a read for an answer
+    2003: "U",  # refused
+    2006: "U",  # gone
+    2013: "U",  # lost
+    3024: "U",  # time is up, of MySQL's reads
 }
 
 SQLITE = {
@@ -125,10 +168,11 @@ OURS_AND_OTHERS: list[tuple[Exception, str]] = [
 
 CELLS = [
     *((of_postgresql(state), classes) for state, classes in POSTGRESQL.items()),
+    *((of_mariadb(number), classes) for number, classes in MARIADB.items()),
     *((wrapped(SQLiteError(name)), classes) for name, classes in SQLITE.items()),
     *OURS_AND_OTHERS,
 ]
-NAMES = [*POSTGRESQL, *SQLITE, *(repr(error)[:40] for error, _ in OURS_AND_OTHERS)]
+NAMES = [*POSTGRESQL, *map(str, MARIADB), *SQLITE, *(repr(error)[:40] for error, _ in OURS_AND_OTHERS)]
 
 
 @pytest.mark.parametrize(("error", "classes"), CELLS, ids=NAMES)
@@ -169,6 +213,10 @@ def test_every_code_that_sqlite_has_is_known_by_its_primary_one() -> None:
         (of_postgresql("57014"), "QueryCanceled", True),
         (wrapped(psycopg.errors.ConnectionTimeout(SECRET)), "ConnectionTimeout", True),
         (of_postgresql("55P03"), "LockNotAvailable", False),
+        (of_mariadb(1969), "OperationalError 1969", False),
+        (of_mariadb(3024), "OperationalError 3024", True),
+        (of_mariadb(1146, "Table 'x.langpont_users' doesn't exist"), "langpont_users is not there; run", False),
+        (of_mariadb(1045), "OperationalError 1045", False),
         (wrapped(SQLiteError("SQLITE_BUSY_SNAPSHOT")), "SQLITE_BUSY_SNAPSHOT", False),
         (wrapped(sqlite3.OperationalError("no such table: langpont_users")), "langpont_users is not there; run", False),
         (sa.exc.TimeoutError(SECRET), "TimeoutError", False),
@@ -189,6 +237,13 @@ def test_an_error_is_told_by_name_and_quotes_nothing(error: Exception, cause: st
     assert caught.value.__cause__ is None
 
 
+def test_a_read_that_took_too_long_is_waited_for_no_more() -> None:
+    """MariaDB says the same of a write that waited for a lock, and few others want that one."""
+    with pytest.raises(StoreError) as caught, translated(lambda error: None, writing=False):
+        raise of_mariadb(1969)
+    assert caught.value.timed_out
+
+
 def test_an_own_transaction_is_named_with_what_to_do() -> None:
     """Both ways out: the commit, and a database of its own."""
     with pytest.raises(StoreError) as caught, translated(lambda error: None):
@@ -203,6 +258,23 @@ def test_who_is_busy_is_not_asked_for_new_connections() -> None:
     """All else that concerns health may mean that a connection leads to the wrong server."""
     elsewhere = {kind for kind in ErrorClass if leads_elsewhere(StoreError("database", kind, "cause"))}
     assert elsewhere == HEALTH_CLASSES - {ErrorClass.BUSY}
+
+
+@pytest.mark.parametrize(
+    ("error", "victim"),
+    [
+        (of_postgresql("40P01"), True),
+        (of_postgresql("40001"), True),
+        (of_mariadb(1213), True),
+        (of_mariadb(1020), True),
+        (of_mariadb(1205), False),
+        (of_postgresql("55P03"), False),
+        (DeadlineExceeded(), False),
+    ],
+)
+def test_a_victim_of_another_transaction_is_known(error: Exception, victim: bool) -> None:
+    """To begin it anew is all there is to do; not so while the lock is still held."""
+    assert was_taken_back(error) is victim
 
 
 @pytest.mark.parametrize(
