@@ -40,7 +40,7 @@ class Postgres(Server):
     def _launch(self) -> subprocess.Popen[bytes]:
         if not (self._data / "PG_VERSION").exists():
             self._make_cluster()
-        return spawn([postgres_program("postgres"), *self._options()], log=self.log, env=_ENV, prefix=_as_nobody())
+        return spawn([postgres_program("postgres"), *self._options()], log=self.log, env=_ENV, prefix=as_nobody())
 
     def _options(self) -> list[str]:
         settings = {
@@ -76,7 +76,7 @@ class Postgres(Server):
             ]
             options += ["-E", "UTF8", "--locale", "C", "--no-sync", "--no-instructions", "-D", self._data]
             command = [postgres_program("initdb"), *options]
-            initdb = spawn(command, log=self.log, env=_ENV, prefix=_as_nobody())
+            initdb = spawn(command, log=self.log, env=_ENV, prefix=as_nobody())
             if initdb.wait() != 0:
                 raise ServerError(f"initdb failed: {self.log.read_text(errors='replace')[-2000:]}")
 
@@ -116,8 +116,9 @@ def _nobody() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody")
 
 
-def _as_nobody() -> list[str]:
-    # PostgreSQL refuses to run as root. As another user it could reach neither a temporary folder of root's (mode
+def as_nobody() -> list[str]:
+    """Options of setpriv(1) for a program that refuses to run as root."""
+    # As another user it could reach neither a temporary folder of root's (mode
     # 0700) nor a checkout under /root, unless those were opened to everyone; this one capability leaves them shut.
     if not is_root():
         return []

@@ -186,7 +186,7 @@ def _store_error(exc: Exception, writing: bool) -> StoreError:
 def _signs(exc: BaseException) -> Iterator[object]:
     """What the table may know an error by, the most specific first."""
     origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
-    if state := getattr(origin, "sqlstate", None):
+    if state := getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None):  # psycopg, psycopg2
         yield from (state, state[:2])
     if number := _number(origin):
         yield number

@@ -146,7 +146,15 @@ SQLITE = {
     "SQLITE_TOOBIG": "D",
 }
 
+
+class Psycopg2Error(Exception):
+    """psycopg2 has SQLSTATE by another name."""
+
+    pgcode = "55P03"
+
+
 OURS_AND_OTHERS: list[tuple[Exception, str]] = [
+    (wrapped(Psycopg2Error()), "WB"),
     (wrapped(sqlite3.OperationalError("no such table: langpont_users")), "N"),
     (NoFreeSlot(), "L"),
     (StartedLate(), "L"),
