@@ -77,7 +77,10 @@ DRIVERS: Mapping[str, Driver] = {
 """SQLAlchemy's name of each."""
 
 REFUSED: Mapping[str, str] = {
-    "pg8000": "it takes none of the limits that keep a request from waiting for the database; use psycopg or psycopg2",
+    "mariadbconnector": "it stores what it cannot encode as NULL, and hides its sockets, so that a call whose answer "
+    "is lost cannot be ended; use mysql+pymysql:// or mysql+mysqldb://",
+    "pg8000": "it does not know connect_timeout and options, which keep a request from waiting for the database; use "
+    "psycopg or psycopg2",
 }
 """Drivers with which promises of the package would be broken, and why."""
 

@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from example_app.servers import Postgres
+from flask_langpont_session.stores import dialects
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.tables import METADATA
 
 from .behind import LONG
+from .conftest import MakeApp
 
 EVENTS = {"pool": ("connect", "checkout", "checkin", "close"), "dispatch": ("begin",), "dialect": ("do_connect",)}
 
@@ -115,3 +117,14 @@ def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:
         engine.connect().close()
     database.close()
     assert limits == [2, None, 2, None]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_driver_that_was_never_run_is_named_at_start(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    """Once, and no other."""
+    if not known:
+        monkeypatch.setattr(dialects, "DRIVERS", {})
+    make_app()
+    assert caplog.text.count("'pysqlite' was never run with this package") == (not known)

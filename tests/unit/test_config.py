@@ -737,8 +737,12 @@ def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
         (f"postgres+psycopg2://u:{SECRET}@h/db", "write postgresql+psycopg://"),
         (f"postgresql+nosuch://u:{SECRET}@h/db", "no dialect 'postgresql+nosuch'"),
         (f"mssql+pymssql://u:{SECRET}@h/db", "driver 'pymssql' is not installed"),
-        (f"mysql://u:{SECRET}@h/db", """write mysql+pymysql:// and pip install "flask-langpont-session[mariadb]\""""),
+        (
+            f"mysql+mysqlconnector://u:{SECRET}@h/db",
+            """write mysql+pymysql:// and pip install "flask-langpont-session[mariadb]\"""",
+        ),
         (f"postgresql+pg8000://u:{SECRET}@h/db", "use psycopg or psycopg2"),
+        (f"mariadb+mariadbconnector://u:{SECRET}@h/db", "use mysql+pymysql://"),
         (f"u:{SECRET}@h/db", "not a database URL"),
         (f"postgresql+psycopg://u:{SECRET}@h:port/db", "not a database URL"),
         (f"postgresql+psycopg_async://u:{SECRET}@h/db", "asynchronous"),
@@ -783,6 +787,13 @@ def test_an_engine_with_one_connection_for_everybody_is_refused(load: Load, url:
     [problem] = problems_of(load, DATABASE_ENGINE=engine)
     assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: its StaticPool ")
     assert f"{PREFIX}DATABASE_URL" in problem
+
+
+def test_an_engine_whose_driver_will_not_do_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a URL."""
+    monkeypatch.setattr("flask_langpont_session.config.REFUSED", {"pysqlite": "it is the one of this test"})
+    [problem] = problems_of(load, DATABASE_ENGINE=sqlalchemy.create_engine("sqlite:///x.sqlite3"))
+    assert problem == f"{PREFIX}DATABASE_ENGINE: its driver will not do: it is the one of this test"
 
 
 @pytest.mark.parametrize("client", [redis.Redis(), redis.Redis(decode_responses=True), fakeredis.FakeRedis()])

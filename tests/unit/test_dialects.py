@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,19 @@ def test_a_driver_that_was_never_run_is_named() -> None:
     assert "'mysqlconnector'" in said and "pymysql" in said and "docs/databases.md" in said
     assert [advice(driver) for driver in DRIVERS] == [None] * len(DRIVERS)
     assert not REFUSED.keys() & DRIVERS.keys()
+
+
+NAMES = {"pysqlite": "sqlite:///", "psycopg": "+psycopg://", "psycopg2": "+psycopg2://"}
+
+
+@pytest.mark.parametrize("driver", [*DRIVERS, *REFUSED])
+def test_the_docs_have_every_driver_of_the_tables(driver: str) -> None:
+    """With how it was run, or that it is refused."""
+    page = (Path(__file__).parents[2] / "docs" / "databases.md").read_text(encoding="utf-8")
+    [row, *_] = [
+        line for line in page.splitlines() if line.startswith("|") and NAMES.get(driver, f"+{driver}:") in line
+    ]
+    assert ("refused" in row) is (driver in REFUSED)
 
 
 def test_what_a_url_says_itself_is_kept() -> None:
