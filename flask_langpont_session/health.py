@@ -241,7 +241,9 @@ class Health:
         if (error.store, direction) not in self.breakers:
             return ways
         if error.concerns_health:
-            for way in ways:
+            # One user's row that stays locked must not keep others from signing in: a probe, which has rows of its own,
+            # finds out whether it is more.
+            for way in () if error.may_be_one_row else ways:
                 self._count(error, way)
             self._on_failure(error.store)
         return ways

@@ -87,7 +87,10 @@ class StoreError(LangPontSessionError):
     :param cause: name of the driver's exception class; its text may quote keys and values, so it is not kept.
     :param timed_out: it did not answer in time.
     :param sent: the outcome is unknown: a write may have happened all the same. None: if it timed out.
+    :ivar may_be_one_row: it waited for a lock that may be one user's: others need not have noticed.
     """
+
+    may_be_one_row = False
 
     def __init__(
         self,

@@ -419,6 +419,7 @@ class Database:
             if error.cause == NoFreeSlot.__name__:
                 # Elsewhere a limit of our own. A probe has a slot to itself: the one before hangs.
                 raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
+            error.may_be_one_row = False  # its rows are nobody else's: the table is locked
             raise
         self.had_tables = True
 

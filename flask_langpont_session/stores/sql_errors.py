@@ -119,6 +119,9 @@ as above, or by class."""
 _TIMED_OUT = frozenset({DeadlineExceeded, "57014", 1969, 3024, "ConnectionTimeout"})
 """Signs that the next caller would have to wait as long again, unless it was for a lock, which few others want."""
 
+_LOCKED_ROW = frozenset({"55P03", 1205, 1969})
+"""How a write ends that waited too long for a lock, where each row has one of its own."""
+
 _WAITED_FOR_A_LOCK = frozenset({DeadlineExceeded, "SQLITE_BUSY", "SQLITE_LOCKED"})
 """How a write ends that waited too long for SQLite's lock, if it waited for nothing else."""
 
@@ -180,7 +183,9 @@ def translated(noticed: Callable[[StoreError], None], *, writing: bool = True) -
 def _store_error(exc: Exception, writing: bool) -> StoreError:
     error_class = classify(exc, writing=writing)
     timed_out = error_class is not _W and any(sign in _TIMED_OUT for sign in _signs(exc))
-    return StoreError(NAME, error_class, _cause(exc), timed_out=timed_out)
+    error = StoreError(NAME, error_class, _cause(exc), timed_out=timed_out)
+    error.may_be_one_row = error_class is _W and any(sign in _LOCKED_ROW for sign in _signs(exc))
+    return error
 
 
 def _signs(exc: BaseException) -> Iterator[object]:

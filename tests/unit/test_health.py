@@ -80,6 +80,20 @@ def test_refused_writes_leave_reads_alone(health: Health) -> None:
     assert health.view().reader == PRIMARY
 
 
+def test_a_row_that_stays_locked_is_a_suspicion_and_opens_nothing(clock: Clock) -> None:
+    """It may be one user's. What a probe meets is no such thing, and counts."""
+    suspected: list[str] = []
+    health = Health([PRIMARY, DATABASE], threshold=3, local_ttl=1800, clock=clock, on_failure=suspected.append)
+    error = StoreError(DATABASE, ErrorClass.WRITE_REFUSED, "Test")
+    error.may_be_one_row = True
+    assert [health.failed(error, WRITE) for _ in range(20)] == [(WRITE,)] * 20
+    assert (health.open_stores(), suspected) == (frozenset(), [DATABASE] * 20)
+    error.may_be_one_row = False
+    for _ in range(3):
+        health.failed(error, WRITE)
+    assert health.open_stores() == {(DATABASE, WRITE)}
+
+
 def test_the_levels_from_0_to_4(health: Health, clock: Clock) -> None:
     """One outage after the other, and what time alone does."""
     seen = [health.level]
