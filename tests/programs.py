@@ -5,13 +5,16 @@ import shutil
 
 import pytest
 
+_SERVERS = "/usr/sbin"
+"""Where Debian has servers; a user's PATH need not have it."""
+
 
 def required(name: str, package: str | None = None) -> str:
     """The path of a program. A test that lacks it is skipped by name, but fails where ``CI=true``.
 
     :param package: Debian's package with the program, if it is called otherwise.
     """
-    path = shutil.which(name)
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SERVERS}")
     if path is None:
         missing = f"{name} is not installed (apt install {package or name})"
         if os.environ.get("CI") == "true":
