@@ -149,7 +149,7 @@ def end_connecting(engine: Engine) -> None:
         return
 
     def free(connection: Any, record: object) -> None:
-        if type(getattr(connection, attribute)) is _OurLimit:
+        if type(getattr(connection, attribute, None)) is _OurLimit:
             setattr(connection, attribute, None)
 
     event.listen(engine, "connect", free, insert=True)
@@ -258,10 +258,11 @@ class OfPostgreSQL(Limits):
             connection.prepare_threshold = None  # the next transaction may be on another server connection
 
     def _meet_pooler(self) -> None:
+        if self._by_options is not False:
+            log.info(
+                "the session database takes no start-up options (a pooler?): each transaction sets its time-outs itself"
+            )
         self._by_options = False
-        log.info(
-            "the session database takes no start-up options (a pooler?): each transaction sets its time-outs itself"
-        )
 
 
 class OfMySQL(Limits):

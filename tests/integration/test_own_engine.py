@@ -11,11 +11,12 @@ import sqlalchemy as sa
 
 from example_app.servers import Postgres
 from flask_langpont_session.stores import dialects
-from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.database import Database, make_engine
 from flask_langpont_session.stores.tables import METADATA
 
 from .behind import LONG
 from .conftest import MakeApp
+from .mariadb import MariaDB
 
 EVENTS = {"pool": ("connect", "checkout", "checkin", "close"), "dispatch": ("begin",), "dialect": ("do_connect",)}
 
@@ -117,6 +118,34 @@ def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:
         engine.connect().close()
     database.close()
     assert limits == [2, None, 2, None]
+
+
+@pytest.mark.parametrize("owner", ["its own", "the application's"])
+def test_the_limit_for_a_greeting_is_none_for_answers(mariadb: MariaDB, owner: str) -> None:
+    """PyMySQL has one limit for both: with two seconds for every answer nobody could be patient."""
+    engine = make_engine(mariadb.url, LONG) if owner == "its own" else sa.create_engine(mariadb.url)
+    METADATA.create_all(engine)
+    engine.dispose()
+    database = Database(engine, timeout=LONG)
+    database.probe(LONG)
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert (driver.connect_timeout, driver._read_timeout) == (2, None)
+        assert database.engine.pool.checkedout() == 1  # type: ignore[attr-defined]
+    database.close()
+    engine.dispose()
+
+
+def test_an_engine_of_ours_sees_what_others_have_committed(mariadb: MariaDB) -> None:
+    """In MariaDB's own mode a transaction goes on seeing what there was when it first read, and locks what is not
+    there."""
+    database = Database(make_engine(mariadb.url, LONG), timeout=LONG)
+    with database._connections.writing() as connection:
+        assert connection.exec_driver_sql("SELECT @@tx_isolation, @@innodb_snapshot_isolation").one() == (
+            "READ-COMMITTED",
+            0,
+        )
+    database.close()
 
 
 @pytest.mark.parametrize("known", [True, False])
