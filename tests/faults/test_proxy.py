@@ -37,10 +37,15 @@ class EchoServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: str | tuple[str, int], family: int = socket.AF_INET) -> None:
+    def __init__(
+        self,
+        address: str | tuple[str, int],
+        family: int = socket.AF_INET,
+        handler: type[socketserver.StreamRequestHandler] | None = None,
+    ) -> None:
         self.address_family = family
         self.asked: list[bytes] = []
-        super().__init__(address, _Echo)  # type: ignore[arg-type] # a path, with a Unix socket
+        super().__init__(address, handler or _Echo)  # type: ignore[arg-type] # a path, with a Unix socket
 
 
 class _Echo(socketserver.StreamRequestHandler):
@@ -325,6 +330,49 @@ def test_new_connections_are_led_to_another_server(proxy: FaultProxy, server: Ec
             assert newcomer.ask(b"new") == b"new\n"
         assert client.ask(b"old") == b"old\n"
         assert (server.asked, other.asked) == ([b"before\n", b"old\n"], [b"new\n"])
+
+
+class _Greeter(_Echo):
+    def handle(self) -> None:
+        self.wfile.write(b"welcome\n")
+        super().handle()
+
+
+@pytest.fixture
+def greeting() -> Iterator[FaultProxy]:
+    """Before a server that speaks first."""
+    server = EchoServer(("127.0.0.1", 0), handler=_Greeter)
+    with _serving(server), FaultProxy("127.0.0.1", int(server.server_address[1]), greets=True) as made:
+        yield made
+
+
+def test_a_server_that_speaks_first_is_heard_by_who_says_nothing(greeting: FaultProxy) -> None:
+    """And answers afterwards as any other."""
+    with Client(greeting) as client:
+        assert client.hear() == b"welcome\n"
+        assert client.ask(b"thanks") == b"thanks\n"
+    assert not greeting.hits
+
+
+@pytest.mark.parametrize("fault", [HANG, SWALLOW_REPLY, STALL_REPLY, delay(60)], ids=lambda fault: fault.name)
+def test_a_greeting_may_be_kept_back(greeting: FaultProxy, fault: Fault) -> None:
+    """It is the answer to having connected, and counted as such."""
+    with greeting.failing(fault), Client(greeting) as client:
+        assert client.gets_nothing()
+        wait_until(lambda: greeting.hits[fault.name] == 1, "the greeting")
+    with Client(greeting) as client:
+        assert client.hear() == b"welcome\n"
+
+
+def test_instead_of_a_greeting_there_may_be_an_end(greeting: FaultProxy) -> None:
+    """A reset, another protocol, half of it."""
+    with greeting.failing(RESET), pytest.raises(ConnectionResetError), Client(greeting) as client:
+        client.hear()
+    with greeting.failing(garbage(b"SSH-2.0")), Client(greeting) as client:
+        assert client.hear() == b"SSH-2.0"
+    with greeting.failing(cut_after(3)), Client(greeting) as client:
+        assert [client.hear(), client.hear()] == [b"wel", b""]
+    assert (greeting.hits["reset"], greeting.hits["garbage"], greeting.hits["cut_after"]) == (1, 1, 1)
 
 
 def test_its_address_as_a_url(proxy: FaultProxy) -> None:
