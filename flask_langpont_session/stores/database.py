@@ -162,6 +162,47 @@ class Database:
             raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
         return row
 
+    def adopt(
+        self,
+        digest: str,
+        *,
+        note: str,
+        note_ms: int,
+        user_id: str | None,
+        payload: Fields,
+        idle_ms: int,
+        absolute_ms: int,
+        timeout: float | None = None,
+    ) -> AuthRow | None:
+        """A new row for an old session that is taken over, and in the same transaction the note that it was.
+
+        :param note: the digest of the old session.
+        :param note_ms: how long the old session may be of use yet.
+        :return: None: it was taken over (or ended) before, or its user was logged out everywhere: nothing here knows
+            whether the old session is from before that.
+        """
+        fields, idle_ms = sql.to_text(payload), min(idle_ms, absolute_ms)
+        values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
+
+        def insert(connection: Connection) -> AuthRow | None:
+            connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
+            row = sql.written_row(connection, sql.INSERT, values)
+            # Asked behind the row: whoever is logged out everywhere from now on is so by this row, too.
+            if row is not None and connection.execute(sql.SELECT_EPOCH, {"user": user_id}).scalar() is not None:
+                connection.execute(sql.KILL, {"key": digest})
+                return None
+            return row
+
+        return self._in_request(lambda: self._inserted(insert, lambda connection: None), timeout)
+
+    def note_adopted(self, note: str, note_ms: int, timeout: float | None = None) -> None:
+        """Have an old session never be taken over, as :meth:`adopt` does for one that was. May be repeated."""
+
+        def insert(connection: Connection) -> None:
+            connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
+
+        self._in_request(lambda: self._inserted(insert, lambda connection: None), timeout)
+
     def update(
         self,
         digest: str,
@@ -325,19 +366,25 @@ class Database:
         """
         values = {"user": user_id, "ms": until_ms, "epoch": epoch, "after": after, "most": limit}
 
-        def work() -> list[str]:
+        def kill(connection: Connection) -> list[str]:
             dead: list[str] = []
-            with self._connections.writing() as connection:
-                rows = connection.execute(sql.LOCK_UNTIL, values).all()
-                while rows:
-                    connection.execute(sql.KILL_THESE, {"digests": [row.digest for row in rows]})
-                    dead = [*(row.digest for row in rows), *dead]
-                    # Whoever gets another digest while this goes on may get one that lies before the part.
-                    later = {row.successor for row in rows}.difference(dead, [None])
-                    rows = connection.execute(sql.LOCK_THESE, {"digests": list(later)}).all() if later else []
+            rows = connection.execute(sql.LOCK_UNTIL, values).all()
+            while rows:
+                connection.execute(sql.KILL_THESE, {"digests": [row.digest for row in rows]})
+                dead = [*(row.digest for row in rows), *dead]
+                # Whoever gets another digest while this goes on may get one that lies before the part.
+                later = {row.successor for row in rows}.difference(dead, [None])
+                rows = connection.execute(sql.LOCK_THESE, {"digests": list(later)}).all() if later else []
             return dead
 
-        return self._in_request(work, timeout)
+        def note_and_kill(connection: Connection) -> list[str]:
+            """The epoch stays, but that the user was logged out everywhere is known from now on, see :meth:`adopt`."""
+            if not (epoch or after) and connection.execute(sql.SELECT_EPOCH, values).scalar() is None:
+                connection.execute(sql.SAME_EPOCH, values)
+            return kill(connection)
+
+        # Of two that note it at once, the second finds the note of the first.
+        return self._in_request(lambda: self._inserted(note_and_kill, kill) or [], timeout)
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""

@@ -98,7 +98,7 @@ USERS = sa.Table(
 
 
 def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
-    """The user's epoch. Who never logged out everywhere has no row, and epoch 0."""
+    """The user's epoch. Who never logged out everywhere has no row, and epoch 0 as whoever did so by the time alone."""
     stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
     return sa.func.coalesce(stored, 0, type_=sa.BigInteger())
 
@@ -157,6 +157,20 @@ INSERT = SESSIONS.insert().values(
     idle_expires_at=now_ms() + _idle_ms,
     absolute_expires_at=now_ms() + _absolute_ms,
 )
+
+INSERT_ADOPTED = SESSIONS.insert().values(
+    digest=_digest,
+    user_id=None,
+    version=1,
+    live=False,
+    payload="{}",
+    user_epoch=0,
+    created_at=now_ms(),
+    updated_at=0,  # nothing follows from it: it is no change that Redis has to hear of
+    idle_expires_at=now_ms(),
+    absolute_expires_at=now_ms() + _absolute_ms,
+)
+"""Notes that an old session was taken over: a dead row, kept for as long as the old session could be used."""
 
 
 def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
@@ -233,6 +247,7 @@ KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger())
 
 RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
 FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
+SAME_EPOCH = USERS.insert().values(user_id=_user, epoch=0)
 SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
 
 # Who takes many rows takes them in one order, or two of them would wait for each other for ever.

@@ -579,6 +579,59 @@ def test_log_out_everywhere_costs_the_same_however_many_rows_there_are(database:
     assert (load(database, "digest00").state, load(database, "digest00").version) == (RowState.VALID, 1)
 
 
+def adopt(database: Database, digest: str = "digest", note: str = "old", user_id: str | None = "7") -> AuthRow | None:
+    return database.adopt(
+        digest, note=note, note_ms=HOUR, user_id=user_id, payload={}, idle_ms=HOUR, absolute_ms=HOUR, timeout=LONG
+    )
+
+
+def test_an_old_session_is_taken_over_once(database: Database) -> None:
+    """Whatever has become of it since, and however many try at once. The note of it is no session, and no change."""
+    before = database.changed_since(10 * HOUR).rows
+    results = together(*[partial(adopt, database)] * 4)
+    [row] = [result for result in results if result is not None]
+    assert isinstance(row, AuthRow) and (row.state, row.user_id, row.version) == (RowState.VALID, "7", 1)
+    assert [found.digest for found in database.sessions_of("7")] == ["digest"]
+    assert [found.digest for found in database.changed_since(10 * HOUR).rows[len(before) :]] == ["digest"]
+    assert load(database, "old").state is RowState.DEAD
+    database.kill("digest")
+    assert adopt(database) is adopt(database, "another") is None
+    assert load(database, "digest").state is RowState.DEAD
+
+
+def test_an_old_session_that_ended_is_not_taken_over(database: Database) -> None:
+    """Noted as often as one likes."""
+    database.note_adopted("old", HOUR)
+    database.note_adopted("old", HOUR)
+    assert adopt(database) is None
+    assert adopt(database, note="another") is not None
+
+
+@pytest.mark.parametrize("by_time", [True, False])
+def test_who_was_logged_out_everywhere_is_not_taken_over(database: Database, by_time: bool) -> None:
+    """By the epoch, or by the time alone, which leaves the epoch as it is. Others are."""
+    if by_time:
+        for _ in range(2):
+            assert database.kill_user_until("7", in_ms(-HOUR)) == []
+    else:
+        database.kill_user("7")
+    assert adopt(database) is None
+    assert adopt(database, "other", "another", "8") is not None
+    assert adopt(database, "nobody", "a third", None) is not None
+    assert create(database, "anew").state is RowState.VALID
+    assert database.kill_user("7") == (1 if by_time else 2)
+
+
+def test_the_note_lasts_as_long_as_the_old_session_could(database: Database) -> None:
+    """And is purged then."""
+    database.note_adopted("old", 1)
+    database.note_adopted("older", HOUR)
+    until_it_answers(database)
+    assert database.purge(-2) >= 1
+    assert adopt(database) is not None
+    assert adopt(database, "another", "older") is None
+
+
 def test_an_update_does_not_undo_log_out_everywhere(database: Database) -> None:
     """The session is dead by its epoch alone; no write gives it a new one."""
     create(database)
@@ -618,7 +671,7 @@ def test_log_out_until_a_moment_spares_what_began_later_s7(database: Database) -
     alive = (RowState.VALID, 1)
     dead = (RowState.DEAD, 2)
     assert states == {"old": dead, "dead": dead, "new": alive, "other": alive, "nobody": alive}
-    assert epochs(database) == {}
+    assert epochs(database) == {"7": 0}
     assert create(database, "after").state is RowState.VALID
 
 

@@ -339,6 +339,8 @@ class SimDatabase:
             return row.created_at <= until_ms or row.user_epoch < epoch
 
         def effect() -> list[str]:
+            if not (epoch or after):
+                self.tables.epochs.setdefault(user_id, 0)
             rows = self.tables.rows
             over = [digest for digest in self.tables.of_user(user_id) if is_over(rows[digest]) and digest > after]
             dead: list[str] = []

@@ -14,9 +14,11 @@ from .sim_database import SimDatabase
 from .sim_redis import SimRedisStore
 
 NOT_SIMULATED = {
-    "asking", "close", "create_tables", "key", "missing_tables", "purge", "run_commands", "take_most_in_use",
+    "adopt", "asking", "close", "create_tables", "key", "missing_tables", "note_adopted", "purge", "run_commands",
+    "take_most_in_use",
 }  # fmt: skip
-"""What is called at start, at exit, by operators and by exporters, knows how keys are spelled, or is for clusters."""
+"""What is called at start, at exit, by operators and by exporters, knows how keys are spelled, takes over sessions of
+other packages, or is for clusters."""
 
 
 def methods(store: type) -> dict[str, list[tuple[str, Any, Any]]]:
