@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from blinker import Signal
 from flask import Flask
@@ -26,7 +26,7 @@ from sqlalchemy.engine import make_url
 
 from . import events
 from .aws.cloud import Cloud, cloud_of
-from .config import Settings, load_settings
+from .config import FLASK_COOKIE, FLASK_SESSION_PICKLE, Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
 from .host_memory import HostMemory
@@ -51,6 +51,7 @@ from .stores.redis import RedisStore
 from .stores.slots import SINGLE, Address, name_of
 
 if TYPE_CHECKING:
+    from .adoption import Adoption, Source
     from .aws.alerts import Alerts
     from .exporters.active import ActiveSessions
     from .exporters.exporting import Exporting
@@ -75,6 +76,7 @@ class State:
     monitor: Monitor
     alerts: Alerts | None = None
     exporting: Exporting | None = None
+    adoption: Adoption | None = None
     scratch: Scratch | None = None
     """Of an application under test."""
 
@@ -98,6 +100,8 @@ class State:
         self.repository.journal.close()
         for store in self.repository.redis.values():
             store.forget_connections()
+        if self.adoption is not None:
+            self.adoption.close()
 
 
 def close_with(app: Flask, state: State) -> Callable[[], object]:
@@ -161,7 +165,17 @@ def build(app: Flask, recorder: Recorder) -> State:
     repository.make_refusal = _refusals(app, health)
     local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
-    return State(settings, repository, health, recorder, monitor, alerts=alerts, exporting=exporting, scratch=scratch)
+    return State(
+        settings,
+        repository,
+        health,
+        recorder,
+        monitor,
+        alerts=alerts,
+        exporting=exporting,
+        adoption=_adoption(app, settings, repository),
+        scratch=scratch,
+    )
 
 
 def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud, directory: Directory | None) -> None:
@@ -243,6 +257,34 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
     from .aws.alerts import attach  # not paid for by who has no topics
 
     return attach(app, settings, health, recorder)
+
+
+def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> Adoption | None:
+    if not settings.adopt:
+        return None
+    from .adoption import Adoption, FlaskCookie  # not paid for by who has nothing to take over
+
+    its = cast(Flask, weakref.proxy(app))
+    sources: list[Source] = [FlaskCookie(its)] if FLASK_COOKIE in settings.adopt else []
+    if set(settings.adopt) - {FLASK_COOKIE}:
+        sources.append(_flask_session(its, settings))
+    return Adoption(its, settings, repository, sources)
+
+
+def _flask_session(app: Flask, settings: Settings) -> Source:
+    """Flask-Session's records, found by its own settings."""
+    from .adoption import FlaskSessionRecord
+
+    fence = Fence()
+    pool = _pool_of(app.config["SESSION_REDIS"], settings, fence)
+    return FlaskSessionRecord(
+        app,
+        RedisStore("old", pool, prefix="", fence=fence, connect_timeout=settings.redis_connect_timeout),
+        timeout=settings.redis_timeout,
+        prefix=app.config.get("SESSION_KEY_PREFIX", "session:"),
+        signed=bool(app.config.get("SESSION_USE_SIGNER", False)),
+        pickled=FLASK_SESSION_PICKLE in settings.adopt,
+    )
 
 
 def _refusals(app: Flask, health: Health) -> Callable[[], GrantRefused]:

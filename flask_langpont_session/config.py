@@ -78,6 +78,9 @@ _TLS_SCHEMES = (
 LONGEST_METRICS_INTERVAL = 60
 """Seconds. Alarms of ``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
 
+FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE = "flask-cookie", "flask-session", "flask-session-pickle"
+"""The sessions that can be taken over, see :mod:`~flask_langpont_session.adoption`."""
+
 SEVERITIES = ("info", "warning", "critical", "emergency")
 _TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
 
@@ -295,6 +298,9 @@ class Settings:
     alert_topics: Mapping[str, str] = _setting(dict, _topics)
     alert_repeat: float = _setting(14_400, _number(60, 2_592_000, _SECONDS))
     alert_runbook: str = _setting("docs/operations.md", _text)
+    adopt: Sequence[str] = _setting(list, _some_of(FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE))
+    adopt_cookie_name: str = _setting("session", _text)
+    adopt_cookie_domain: str | None = _setting(None, _optional(_text))
 
     # What follows is made of the settings above.
     database_is_default: bool = field(init=False, default=False)
@@ -362,6 +368,7 @@ def _together(settings: Settings, app: Flask, wrong: Set[str]) -> list[str]:
     if built.is_whole and not wrong & {"categories", "features", "durable_keys"}:
         problems += _table_relations(settings) + _default_problems(settings)
     problems += _secret_key_problems(app) + _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
+    problems += _adoption_problems(settings, app)
     if "redis_url" not in wrong:
         problems += _aws_problems(settings)
     either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
@@ -580,6 +587,29 @@ def _cookie_problems(app: Flask) -> list[str]:
         ),
     )
     return [text for broken, text in rules if broken]
+
+
+def _adoption_problems(settings: Settings, app: Flask) -> list[str]:
+    """What taking over old sessions needs."""
+    if not settings.adopt:
+        return []
+    problems, label = [], f"{PREFIX}ADOPT"
+    if app.config["SESSION_COOKIE_NAME"] == settings.adopt_cookie_name:
+        problems.append(
+            f"{label}: {settings.adopt_cookie_name!r} cannot be both the old cookie and the new one, which old workers "
+            f"would overwrite; set SESSION_COOKIE_NAME to another name, such as '__Host-session', and "
+            f"{PREFIX}ADOPT_COOKIE_NAME to the old one"
+        )
+    if set(settings.adopt) & {FLASK_SESSION, FLASK_SESSION_PICKLE}:
+        client = app.config.get("SESSION_REDIS")
+        if client is None:
+            problems.append(
+                f"{label}: 'flask-session' needs Flask-Session's own SESSION_REDIS, the client by which it kept its "
+                f"sessions (its default is redis.Redis())"
+            )
+        elif problem := _client("SESSION_REDIS", client):
+            problems.append(problem)
+    return problems
 
 
 def _places(settings: Settings, app: Flask) -> list[str]:

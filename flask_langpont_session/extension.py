@@ -92,6 +92,7 @@ class LangPontSession(SessionInterface):
             app.extensions[CONTEXT],
             lambda: self._read_cookie(app, request, state.recorder),
             lambda: _is_remembered(app, request),
+            None if state.adoption is None else state.adoption.of(request, app.extensions[CONTEXT]),
         )
 
     def save_session(self, app: Flask, session: SessionMixin | None, response: Response) -> None:
@@ -111,7 +112,9 @@ class LangPontSession(SessionInterface):
             return
         finally:
             session.close()
-        self._send_cookie(app, session, response, modified or saved is not None)
+        is_gone = self._send_cookie(app, session, response, modified or saved is not None)
+        if session.old is not None and session.old.ends_with(session, is_gone):
+            self._delete_old_cookie(app, state.settings, response)
         if session.showed_auth:
             _store_nowhere(response)
         if saved is not None:
@@ -129,20 +132,24 @@ class LangPontSession(SessionInterface):
             recorder.count("bad_cookies")
         return found
 
-    def _send_cookie(self, app: Flask, session: Session, response: Response, modified: bool) -> None:
-        """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md)."""
+    def _send_cookie(self, app: Flask, session: Session, response: Response, modified: bool) -> bool:
+        """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md).
+
+        :return: whether the cookie is deleted.
+        """
         if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
-            return  # nobody looked at the session: the cookie is not even read
+            return False  # nobody looked at the session: the cookie is not even read
         target, minted = session.target, session.minted
         if target is not None and minted is target:
             if session.is_worth_a_cookie:
                 self._set_cookie(app, session, response, target)
             elif session.ended:
-                self._delete_cookie(app, response)
+                return self._delete_cookie(app, response)
         elif session.ended or (modified and self._is_emptied(app, session)):
-            self._delete_cookie(app, response)
+            return self._delete_cookie(app, response)
         elif target is not None and self._is_due(app, session, target, modified):
             self._set_cookie(app, session, response, target)
+        return False
 
     def _is_emptied(self, app: Flask, session: Session) -> bool:
         """Flask deletes the cookie of a session that was modified to be empty; only the ``flask`` mode does that."""
@@ -170,8 +177,16 @@ class LangPontSession(SessionInterface):
         )
         _keep_out_of_caches(response)
 
-    def _delete_cookie(self, app: Flask, response: Response) -> None:
+    def _delete_cookie(self, app: Flask, response: Response) -> bool:
         response.delete_cookie(self.get_cookie_name(app), **self._attributes(app))
+        _keep_out_of_caches(response)
+        return True
+
+    def _delete_old_cookie(self, app: Flask, settings: Settings, response: Response) -> None:
+        attributes = self._attributes(app)
+        if settings.adopt_cookie_domain is not None:
+            attributes["domain"] = settings.adopt_cookie_domain
+        response.delete_cookie(settings.adopt_cookie_name, **attributes)
         _keep_out_of_caches(response)
 
     def _attributes(self, app: Flask) -> dict[str, Any]:

@@ -171,6 +171,17 @@ class Plan:
         return self.loaded is not None and self.loaded.shadow and not self.is_new
 
 
+class Note(NamedTuple):
+    """By what an old session is known to be taken over, see :mod:`~flask_langpont_session.adoption`.
+
+    :param digest: of what tells it from all others.
+    :param life_ms: how long it may be of use yet, at most.
+    """
+
+    digest: str
+    life_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """How a save ended.

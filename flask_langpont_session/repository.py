@@ -29,6 +29,7 @@ from .records import (
     Kept,
     Life,
     Loaded,
+    Note,
     Plan,
     Revoked,
     Saved,
@@ -38,13 +39,23 @@ from .records import (
     difference,
 )
 from .serializer import decode
-from .stores.base import AuthRow, CategoryChange, ErrorClass, Fields, RowState, SharedCopy, StoreError, role_of
+from .stores.base import (
+    AuthRow,
+    CategoryChange,
+    CategoryCopy,
+    ErrorClass,
+    Fields,
+    RowState,
+    SharedCopy,
+    StoreError,
+    role_of,
+)
 from .stores.cluster import ClusterStore, Redis
 from .stores.database import Database
 from .stores.journal import Journal, Overlay
 from .stores.local import LocalCopies
 from .stores.redis import RedisStore, new_write_id
-from .stores.redis_records import Answer, Limits, Written
+from .stores.redis_records import Answer, Limits, Merged, Restore, Written
 from .users import user_of
 from .verifier import Confirmed, Heard, Verifier
 from .visibility import Visibility
@@ -63,6 +74,10 @@ else it asks for."""
 
 _MINT_TRIES = 8
 """Ids that are thrown away for a shard that answers: of two that is one in 256 requests that does not get one."""
+
+_BEFORE_US = 3_600_000_000
+"""Microseconds: the data of an old session counts as that much older than the request that takes it over, so that
+nothing which any request writes meanwhile is undone by it."""
 
 _UPDATE_TRIES = 3
 """A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
@@ -460,6 +475,87 @@ class SessionRepository:
         if old:
             self._settle_revoked(old, 0, walk, in_database=True)
         return Saved(stored=False, ended=True)
+
+    def adopt(self, plan: Plan, note: Note, walk: Walk) -> Saved:
+        """Store a session that was taken over from elsewhere. Of several requests that do so at once, each with the
+        same target, one makes the row, and none undoes what another one has changed since.
+
+        :param plan: of a new session, as :meth:`save` gets it.
+        :param note: by which a signed-in one is known to be taken over already.
+        :return: `ended`: it was taken over before, and may go on; or it is over.
+        :raises StoreError: the database did not answer.
+        """
+        target, row = plan.target, None
+        assert target is not None
+        if self.local.is_dead(target.digest):
+            return Saved(stored=False, ended=True)
+        auth = plan.changes.pop(AUTH, None) if target.kind == SIGNED_IN else None
+        names = tuple(plan.changes)
+        # Before the row: where there is one, another request may read what belongs to it.
+        is_laid = self._lay_beneath(plan, target, walk)
+        if target.kind == SIGNED_IN:
+            began = self._clock()
+            row = self._adopted_row(target.digest, auth.sets if auth else {}, plan.life, note, walk)
+            if row is None:
+                return Saved(stored=False, ended=True)
+            self.local.put_auth(row, began)
+        stored = self._save_categories(plan, target, walk, row) or is_laid or row is not None
+        if stored:
+            self._count_save(plan, target, names)
+        return Saved(stored)
+
+    def _adopted_row(self, digest: str, payload: Fields, life: Life, note: Note, walk: Walk) -> AuthRow | None:
+        user_id = self._user_of(payload)
+        if user_id is not None and user_id in self._outbox.overlay(digest, walk).users:
+            return None  # this host has logged the user out everywhere, and the database has yet to hear of it
+        return self._write_row(
+            walk,
+            "sign_in",
+            lambda timeout: self.database.adopt(
+                digest,
+                note=note.digest,
+                note_ms=note.life_ms,
+                user_id=user_id,
+                payload=payload,
+                idle_ms=life.idle_ms,
+                absolute_ms=life.absolute_ms,
+                timeout=timeout,
+            ),
+        )
+
+    def _lay_beneath(self, plan: Plan, target: SessionId, walk: Walk) -> bool:
+        """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""
+        walk = walk.to(target.digest)
+        self._give_life(plan.changes, target.kind, plan.life)
+        guard, as_of = "new" if target.kind == SIGNED_IN else "free", self._now_us(target.digest) - _BEFORE_US
+        copies = [
+            Restore(target.digest, name, CategoryCopy(as_of, change.sets), guard, change.life_ms, is_partial=True)
+            for name, change in plan.changes.items()
+        ]
+        if not copies:
+            return False
+        done = self._to_primary(
+            walk,
+            "save",
+            lambda timeout: self.primary.merge_all(
+                copies, limits=self.limits, timeout=timeout, write_id=new_write_id()
+            ),
+        )
+        if done is None or not all(isinstance(reply, Merged) and reply.status == "merged" for reply in done):
+            return False
+        self._count_payload(plan.changes)
+        plan.changes.clear()
+        return True
+
+    def never_adopt(self, note: Note, walk: Walk) -> None:
+        """An old session is over: have the database know it, if it answers."""
+        walk.attempt(
+            DATABASE,
+            WRITE,
+            "revoke",
+            self.settings.database_timeout,
+            lambda timeout: self.database.note_adopted(note.digest, note.life_ms, timeout),
+        )
 
     def refused(self) -> GrantRefused:
         """The answer to a grant that nobody can decide about, counted."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from flask.sessions import SessionMixin
 
@@ -69,6 +69,32 @@ class SessionContext:
     on_use: Callable[[str], None]
 
 
+class Adopted(NamedTuple):
+    """What became of an old session that came with a request.
+
+    :param sid: under which it goes on; None: it cannot be taken over yet, because a store does not answer.
+    :param walk: the request's way through the stores, which may have used up some of its time.
+    :param token: the CSRF token that forms of the old session have, if one is known.
+    """
+
+    sid: SessionId | None
+    walk: Walk
+    token: str | None = None
+
+
+class OldSession(Protocol):
+    """What a request brings along of sessions that the application had before."""
+
+    def take_over(self) -> Adopted | None:
+        """Have it go on under an id of ours. Asked once, of a request without one. None: there is nothing to do so."""
+
+    def ends_with(self, session: Session, is_gone: bool) -> bool:
+        """Have it be over, if this request ended what it went on as. Whether its cookies are to go.
+
+        :param is_gone: whether the session's own cookie goes.
+        """
+
+
 class Session(SessionMixin):
     """One request's session.
 
@@ -78,6 +104,8 @@ class Session(SessionMixin):
 
     :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
     :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
+    :param old: the old session whose cookie the request carries as well; None: it carries none.
+    :param walk: this request's way through the stores, if it is on it already.
     """
 
     accessed = False
@@ -87,16 +115,24 @@ class Session(SessionMixin):
         context: SessionContext,
         cookie: Callable[[], SessionId | None],
         is_remembered: Callable[[], bool] = lambda: False,
+        old: OldSession | None = None,
+        walk: Walk | None = None,
     ) -> None:
         self._context = context
         self._repository = context.repository
         self._cookie = cookie
         self._is_remembered = is_remembered
+        self.old = old
+        # The id of an old session that was taken over in this request; whether there is one that could not be, and the
+        # CSRF token that is shown meanwhile.
+        self._adopted: SessionId | None = None
+        self._is_put_off = False
+        self._token_meanwhile: str | None = None
         self._origin: SessionId | None = _MISSING
         self._minted: SessionId | None = None
         self._permanent: bool | None = None
         self._loaded: Loaded | None = None
-        self._walk: Walk | None = None
+        self._walk = walk
         self._changes: Changes | None = None
         self._transient: dict[str, Any] = {}
         self._ended = False  # this request signed the session out
@@ -131,7 +167,21 @@ class Session(SessionMixin):
         after a save under another id, that one."""
         if self._origin is _MISSING:
             self._origin = self._cookie()
+            if self._origin is None and self.old is not None and not self._saved:
+                self._take_over(self.old.take_over())
         return self._origin
+
+    def _take_over(self, adopted: Adopted | None) -> None:
+        """From here on it is as if the request had come with the id of the old session that was taken over."""
+        if adopted is None:
+            return
+        if adopted.sid is None:
+            self._walk = adopted.walk
+            self._is_put_off, self._token_meanwhile = True, adopted.token
+        else:
+            self._walk = adopted.walk.to(adopted.sid.digest)
+            self._origin = self._adopted = self._came_with = adopted.sid
+            self._has_moved = self._was_stored = True
 
     @property
     def digest(self) -> str | None:
@@ -186,6 +236,12 @@ class Session(SessionMixin):
         signs_in = self.minted is not None and self.minted.kind == SIGNED_IN
         return self._was_stored or self._wants_cookie or signs_in
 
+    @property
+    def signed_in_anew(self) -> bool:
+        """Whether this request signed a user in, other than by taking over an old session."""
+        minted = self.minted
+        return minted is not None and minted.kind == SIGNED_IN and minted is not self._adopted
+
     def _mint(self, kind: str) -> SessionId:
         self._minted = self._repository.placed(lambda: self._context.mint(kind, self.permanent))
         self._context.on_new_id()
@@ -205,7 +261,8 @@ class Session(SessionMixin):
     def walk(self) -> Walk:
         """This request's way through the stores."""
         if self._walk is None:
-            self._walk = self._repository.begin(digest=self.origin.digest if self.origin else None)
+            origin = self.origin  # which may be found on a way through the stores
+            self._walk = self._walk or self._repository.begin(digest=origin.digest if origin else None)
         return self._walk
 
     @property
@@ -226,7 +283,7 @@ class Session(SessionMixin):
         if self._loaded is None:
             origin = None if self._restarted or self._ended else self.origin
             known = origin and self._repository.load(origin, self.walk, self.life)
-            self._loaded = known or Loaded(Verdict.ANONYMOUS)
+            self._loaded = known or Loaded(Verdict.UNVERIFIABLE if self._is_put_off else Verdict.ANONYMOUS)
             before, self._before = self._before, None
             if before is not None and not self._loaded.shadow:
                 self._loaded.keep_from(before, before.fields.keys() - {AUTH})
@@ -280,7 +337,7 @@ class Session(SessionMixin):
         if key == PERMANENT:
             return self.permanent
         if self._is_derived(key):
-            return self._csrf_token()
+            return self._csrf_token(key)
         if key in KEPT_BY_THE_PACKAGE:
             return self._kept(key)
         return _MISSING
@@ -292,20 +349,36 @@ class Session(SessionMixin):
         not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
         """
         asked = key == REMEMBER and key not in self._transient
-        return asked and self._is_remembered() and not self.walk.can(DATABASE, WRITE)
+        return asked and self._is_remembered() and (self._is_put_off or not self.walk.can(DATABASE, WRITE))
 
     def _is_derived(self, key: str) -> bool:
         feature = self._repository.table.features.get(CSRF_FEATURE)
         return feature is not None and key in feature.keys
 
-    def _csrf_token(self) -> str:
-        """Derived from the session id: nothing is stored, and it works at every level."""
+    def _csrf_token(self, key: str) -> str:
+        """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,
+        that of the old one, if it was taken over with one: forms of either are good for both."""
+        if self.target is None and self._is_put_off:
+            self._token_meanwhile = self._token_meanwhile or self._context.mint(ANONYMOUS, False).csrf_token()
+            return self._token_meanwhile  # without a cookie: else the old session would never be looked at again
         target = self.target or self._mint(ANONYMOUS)
         self._wants_cookie = True
+        if self.old is not None and target is self.origin and (token := self._token_brought_along(key)):
+            return token
         if target is self._minted or target.kind == ANONYMOUS:
             return target.csrf_token()
         # A session that is dead or cannot be verified gets what an anonymous visitor would have, and no more.
         return target.csrf_token(shadow=self._load().verdict is not Verdict.VALID)
+
+    def _token_brought_along(self, key: str) -> str | None:
+        if self._load().verdict not in (Verdict.VALID, Verdict.ANONYMOUS) or key not in self._stored(AUTH):
+            return None
+        return str(self._decode(key))
+
+    def bring_token(self, token: str) -> None:
+        """Store the CSRF token of an old session, which is to be taken over with it."""
+        for key in self._repository.table.features[CSRF_FEATURE].keys:
+            self._now.assign(key, token, self._now.encode(key, token))
 
     def _kept(self, key: str) -> datetime:
         row = self._load().row
@@ -322,7 +395,7 @@ class Session(SessionMixin):
         if key == PERMANENT:
             return self.permanent
         if self._is_derived(key):
-            return self.target is not None  # asking must not make a session
+            return self.target is not None or self._is_put_off  # asking must not make a session
         try:
             self[key]
         except KeyError:
@@ -368,7 +441,7 @@ class Session(SessionMixin):
         elif key == PERMANENT:
             self.permanent = bool(value)
         elif self._is_derived(key):
-            self._csrf_token()
+            self._csrf_token(key)
         elif key not in KEPT_BY_THE_PACKAGE:
             self._assign(key, value)
 
@@ -530,7 +603,7 @@ class Session(SessionMixin):
         carried = {}
         for key in self._keys():
             feature = self._feature_of(key)
-            is_taken = feature.category in categories or feature.name in features
+            is_taken = feature.name != CSRF_FEATURE and (feature.category in categories or feature.name in features)
             encoded = self._now.carry(key, self._stored(feature.category).get(key)) if is_taken else None
             if encoded is not None and key not in ghosts:
                 carried[key] = encoded
@@ -637,6 +710,8 @@ class Session(SessionMixin):
             # all the same, because it may go on under an id that another request gave it.
             self._pending_end = True
             self._ended = not (self.target is origin and self._load().shadow)
+        elif self._is_put_off:
+            self._ended = True  # by the old session's own cookie, which goes
         leaves = self._ended or was_signed_in
         self._restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
         self._grants = False
@@ -870,7 +945,7 @@ class Session(SessionMixin):
 
         A visitor without an id gets one here if there is something to keep.
         """
-        if self._changes is None and not self._pending_end and not self._must_save_permanence:
+        if self._is_unchanged:
             return None
         changes = self._all_changes()
         if self.target is None and any(changes.values()):
@@ -893,6 +968,11 @@ class Session(SessionMixin):
             permanence_changed=self._must_save_permanence,
             carries=self._carries if self._minted else (),
         )
+
+    @property
+    def _is_unchanged(self) -> bool:
+        """Whether there is nothing that a save could have to do."""
+        return self._changes is None and not self._pending_end and not self._must_save_permanence
 
     def _all_changes(self) -> dict[str, CategoryChange]:
         changes = self._now.by_category(self._stored, self._is_unknown)
@@ -946,6 +1026,8 @@ class Session(SessionMixin):
 
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
+        if not self._is_unchanged and self.target is None and self._is_put_off:
+            return self._keep_nothing()
         plan = self.plan()
         if plan is None:
             return None
@@ -957,6 +1039,20 @@ class Session(SessionMixin):
             self._keep_permanence()
         if saved.ended:
             self.came_too_late()
+        return saved
+
+    def _keep_nothing(self) -> Saved | None:
+        """What a request changes while its old session cannot be taken over lasts for the request: an id of its own
+        would have the old session forgotten."""
+        changes = self._all_changes()
+        if not changes:
+            return None
+        for name, change in changes.items():
+            for key in (*change.writes, *change.increments):
+                self._repository.reject(name, key, "the old session of this browser cannot be taken over yet")
+        self._places = dict.fromkeys(changes, Kept.NOWHERE)
+        saved = Saved(stored=False)
+        self._settle(changes, saved)
         return saved
 
     def _settle(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:

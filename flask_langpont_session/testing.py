@@ -52,6 +52,7 @@ _ELSEWHERE: Mapping[str, Any] = {
     "METRICS_URL": None,
     "METRICS_REGISTRY": None,
     "ALERT_TOPICS": {},
+    "ADOPT": [],
 }
 """What an application's configuration may say of servers and files that its tests are to leave alone."""
 

@@ -50,10 +50,10 @@ def who_writes_leaves_a_dead_id(plan: Function) -> Function:
 def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
     """Without C3: a form of a request with a dead id begins a new session."""
 
-    def token_of_a_new_id(self: Any) -> Any:
+    def token_of_a_new_id(self: Any, key: str) -> Any:
         if self._load().shadow:
             self._restart(ANONYMOUS, ())
-        return csrf_token(self)
+        return csrf_token(self, key)
 
     return token_of_a_new_id
 

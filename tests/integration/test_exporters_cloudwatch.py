@@ -484,7 +484,7 @@ def test_a_missing_region_is_found_at_start(make_exporting: MakeApp, aws: pytest
 
 
 def test_who_exports_nothing_pays_nothing(primary: Valkey, tmp_path: Path) -> None:
-    """No import of boto3, prometheus_client or an exporter, and no thread."""
+    """No import of boto3, prometheus_client or an exporter, and no thread; nor of what takes over old sessions."""
     program = """
         import json, sys, threading
         from flask import Flask
@@ -494,7 +494,8 @@ def test_who_exports_nothing_pays_nothing(primary: Valkey, tmp_path: Path) -> No
         app.config.update(SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=sys.argv[2])
         LangPontSession(app)
         app.test_client().get("/")
-        heavy = ("boto3", "botocore", "prometheus_client", "flask_langpont_session.exporters")
+        own = ("exporters", "adoption", "old_records")
+        heavy = ("boto3", "botocore", "prometheus_client", *(f"flask_langpont_session.{name}" for name in own))
         print(json.dumps([sorted(name for name in sys.modules if name.startswith(heavy)),
                           sorted(thread.name for thread in threading.enumerate())]))
     """

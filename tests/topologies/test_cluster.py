@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from flask import Flask
+from flask.sessions import SecureCookieSessionInterface
 from prometheus_client import CollectorRegistry
 from redis.crc import key_slot
 
@@ -59,6 +60,22 @@ def cluster(running: Cluster) -> Cluster:
 @pytest.fixture
 def app(cluster: Cluster, make_app: MakeApp) -> Flask:
     return make_app(REDIS_URL=cluster.url)
+
+
+def test_old_sessions_are_taken_over_on_every_shard(cluster: Cluster, make_app: MakeApp) -> None:
+    """Whichever the request began with; and a second request with the old cookie finds the same session."""
+    app = make_app(REDIS_URL=cluster.url, ADOPT=["flask-cookie"], ADOPT_COOKIE_NAME="old")
+    flasks = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert flasks is not None
+    for number in range(24):
+        cookie = str(flasks.dumps({"_user_id": str(number), "cart": [number]}))
+        for _ in range(2):
+            client: Any = app.test_client()
+            client.set_cookie("old", cookie)
+            assert client.get("/who").json["user"] == str(number)
+            assert client.get("/get/cart").json["value"] == [number]
+    keys = cluster.keys("session:ui:{*}")
+    assert sum(map(len, keys.values())) == 24 and all(keys.values())
 
 
 def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluster) -> None:

@@ -115,6 +115,9 @@ DEFAULTS: dict[str, Any] = {
     "ALERT_TOPICS": {},
     "ALERT_REPEAT": 14_400,
     "ALERT_RUNBOOK": "docs/operations.md",
+    "ADOPT": [],
+    "ADOPT_COOKIE_NAME": "session",
+    "ADOPT_COOKIE_DOMAIN": None,
 }  # fmt: skip
 
 
@@ -197,6 +200,9 @@ WRONG: dict[str, tuple[Any, ...]] = {
                      {"info": "arn:aws:sns:eu-west-1:123456789012:t\n"}, {7: "arn:aws:sns:eu-west-1:123456789012:t"}),
     "ALERT_REPEAT": (59, 2_592_001, "14400", None),
     "ALERT_RUNBOOK": ("", None, 1),
+    "ADOPT": (None, "flask-cookie", 7, ["flask"], ["flask-session", "pickle"], [7]),
+    "ADOPT_COOKIE_NAME": ("", None, 7),
+    "ADOPT_COOKIE_DOMAIN": ("", 7),
 }  # fmt: skip
 
 
@@ -999,6 +1005,44 @@ def test_a_cookie_that_browsers_throw_away_is_refused(load: Load, config: dict[s
 def test_cookies_that_browsers_keep_are_accepted(load: Load, config: dict[str, Any]) -> None:
     """Flask's defaults among them."""
     assert load(**config).cookie_resend == "due"
+
+
+# -- sessions of before ------------------------------------------------------------------------------------------------
+
+COOKIE: dict[str, Any] = {"ADOPT": ["flask-cookie"]}
+RECORDS: dict[str, Any] = {"SESSION_COOKIE_NAME": "shop", "SESSION_REDIS": fakeredis.FakeRedis()}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (COOKIE, "set SESSION_COOKIE_NAME to another name, such as '__Host-session'"),
+        ({**COOKIE, "SESSION_COOKIE_NAME": "s", "ADOPT_COOKIE_NAME": "s"}, "'s' cannot be both the old cookie and the"),
+        ({"ADOPT": ["flask-session"], "SESSION_COOKIE_NAME": "shop"}, "needs Flask-Session's own SESSION_REDIS"),
+        ({"ADOPT": ["flask-session-pickle"], "SESSION_COOKIE_NAME": "shop"}, "needs Flask-Session's own SESSION_REDIS"),
+        ({**RECORDS, "ADOPT": ["flask-session"], "SESSION_REDIS": "redis://h"}, "SESSION_REDIS: a client with"),
+    ],
+)
+def test_what_taking_sessions_over_needs_is_said_at_start(load: Load, config: dict[str, Any], says: str) -> None:
+    """One sentence, with what to do."""
+    [problem] = problems_of(load, **config)
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {**COOKIE, "SESSION_COOKIE_NAME": "shop"},
+        {**COOKIE, "ADOPT_COOKIE_NAME": "shop"},
+        {**RECORDS, "ADOPT": ["flask-session"]},
+        {**RECORDS, "ADOPT": ["flask-cookie", "flask-session-pickle"]},
+        {"SESSION_REDIS": "of no interest"},
+    ],
+)
+def test_sessions_of_before_can_be_taken_over(load: Load, config: dict[str, Any]) -> None:
+    """By as many ways as are named."""
+    assert load(**config).adopt == config.get("ADOPT", [])
 
 
 # -- docs --------------------------------------------------------------------------------------------------------------
