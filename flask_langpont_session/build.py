@@ -162,6 +162,8 @@ def build(app: Flask, recorder: Recorder) -> State:
         attend=lambda lost: _attend(lost, redis, cloud, directory),
     )
     monitors.append(monitor)
+    if scratch is not None:
+        scratch.users.append(monitor.stop)
     repository.make_refusal = _refusals(app, health)
     local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
