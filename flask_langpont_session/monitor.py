@@ -171,7 +171,7 @@ class Monitor:
         """End the thread and that of the replay, and wait for them. For tests and orderly exits; they are daemons."""
         self._stopping = True
         self._wake.set()
-        if self._thread is not None:
+        if self._thread not in (None, threading.current_thread()):
             self._thread.join(timeout=5)
         self.replay.stop()
 
