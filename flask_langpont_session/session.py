@@ -244,6 +244,7 @@ class Session(SessionMixin):
 
     def _mint(self, kind: str) -> SessionId:
         self._minted = self._repository.placed(lambda: self._context.mint(kind, self.permanent))
+        self._wants_cookie = False  # a token that was given out is of the id before
         self._context.on_new_id()
         return self._minted
 

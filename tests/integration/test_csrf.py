@@ -72,6 +72,12 @@ def with_forms(app: Flask) -> Flask:
             session["_user_id"] = "7"
         return render_template_string(PAGE, form=Form()) + f"<!-- {early} -->"
 
+    @app.post("/leave")
+    def leave() -> str:
+        logout_user()
+        session.pop("lang")
+        return ""
+
     @app.post("/sign-out")
     def sign_out() -> str:
         logout_user()
@@ -274,6 +280,17 @@ def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
     assert cookie_of(page)
     assert post(client, token_in(page)).text == "valid at 0"
     assert client.get("/who").json["user"] is None
+
+
+def test_a_logout_by_a_form_that_leaves_nothing_takes_the_cookie(app: Flask) -> None:
+    """The token that was looked at is the ended session's; nobody has one of the session that would come after it."""
+    client = signed_in(app)
+    client.post("/set", json={"lang": "jp"})
+    page = client.post("/leave", data={"csrf_token": form_of(client)})
+    assert page.status_code == 200
+    assert client.get_cookie("session") is None
+    [sent] = page.headers.getlist("Set-Cookie")
+    assert sent.startswith("session=;")
 
 
 @pytest.mark.parametrize("keeps_ui", [True, False])
