@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
-FLASK_SDIST := flask-3.1.3
+# Suites of other packages that take a few seconds.
+SMALL_SUITES := flask flask-login flask-wtf
 
-.PHONY: demo test unit check flask-suite lowest environments bench outage-report soak clean
+.PHONY: demo test unit check small-suites peer-suites lowest environments bench outage-report soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -15,7 +16,7 @@ demo: $(DEMO)
 # Everything that CI runs, for two cores: what uses only one has others beside it. Most tests wait for servers: a third at
 # a time would make those late. The many small files come last, so that both end at the same time.
 test: environments
-	$(MAKE) --jobs=3 --output-sync=target check flask-suite lowest
+	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.
@@ -27,16 +28,21 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Flask's own session tests with our interface in place of Flask's. They need pytest 8, so an environment of their own.
-flask-suite: $(INSTALLED) .venv-flask/.installed
-	$(BIN)/python -m tests.flask_suite .venv-flask/bin/python .venv-flask/$(FLASK_SDIST)
+# The tests of Flask, Flask-Login and Flask-WTF with our interface in place of Flask's. They need pytest 8, so an environment
+# of their own.
+small-suites: $(INSTALLED) .venv-suites/.installed
+	$(BIN)/python -m tests.peer_suites run .venv-suites $(SMALL_SUITES)
+
+# Those of more packages that use the session: five minutes.
+peer-suites: $(INSTALLED) .venv-peers/.installed
+	$(BIN)/python -m tests.peer_suites run .venv-peers
 
 # The oldest versions that pyproject.toml allows.
 lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/unit tests/integration/test_level0.py tests/integration/test_outage.py
 
 # All that the tests need, so that several can be made at a time: tests do not share the machine with installations.
-environments: $(INSTALLED) .venv-flask/.installed .venv-lowest/.installed
+environments: $(INSTALLED) .venv-suites/.installed .venv-lowest/.installed
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
@@ -54,7 +60,7 @@ soak: $(INSTALLED)
 	LANGPONT_MACHINE_EXAMPLES=1000 LANGPONT_WALKS=1000 $(BIN)/python -m pytest tests/protocol/test_machine.py tests/protocol/test_walks.py
 
 clean:
-	rm -rf $(VENV) .venv-flask .venv-lowest dist
+	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest dist
 
 # What the demo needs: 270 MB of the 750 MB that the tests need. pip >= 25.1 reads dependency groups. The constraints are
 # the versions that were tested.
@@ -74,12 +80,10 @@ $(INSTALLED): $(DEMO)
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --group check
 	@touch $@
 
-.venv-flask/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv-flask
-	.venv-flask/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-flask/bin/python -m pip install --quiet -e '.[speed]' 'pytest<9' 'flask==3.1.3'
-	.venv-flask/bin/python -m pip download --quiet --no-deps --no-binary flask --dest .venv-flask 'flask==3.1.3'
-	tar -xzf .venv-flask/$(FLASK_SDIST).tar.gz -C .venv-flask
+.venv-suites/.installed .venv-peers/.installed: $(INSTALLED) tests/peer_suites/suites.py tests/peer_suites/constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m tests.peer_suites install $(@D) $(if $(findstring suites,$(@D)),$(SMALL_SUITES))
 	@touch $@
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
