@@ -20,7 +20,6 @@ from blinker import Signal
 from flask import Flask
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from sqlalchemy.engine import make_url
 
@@ -480,9 +479,7 @@ def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, An
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "decode_responses": False,
-        "driver_info": None,
-        # Where the server has none: else every connection asks it for them, looks its name up, and waits longer.
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        **connections.UNASKED,
         "redis_connect_func": introduce,
     }
 

@@ -7,6 +7,7 @@ books cost more than a script.
 
 from __future__ import annotations
 
+import inspect
 import math
 import socket
 import ssl
@@ -20,7 +21,6 @@ from redis import connection as driver_connection
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, ConnectionPool
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from ..lag import Deadline
@@ -38,6 +38,21 @@ _SOON = 0.001
 
 _NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 """How a socket says that there is nothing to read, after a wait and at a look."""
+
+try:
+    from redis.maint_notifications import MaintNotificationsConfig
+except ImportError:  # before redis-py 7.0
+    NO_NOTICES: dict[str, Any] = {}
+else:
+    NO_NOTICES = {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+"""Options of a connection that does not ask for notices of maintenance, which redis-py does by default: one question
+more, a look-up of the name, and longer waits."""
+
+_TAKES_INFO = "driver_info" in inspect.signature(AbstractConnection).parameters
+_NAMES = ("driver_info",) if _TAKES_INFO else ("lib_name", "lib_version")  # before redis-py 7.2
+
+UNASKED: dict[str, Any] = {**NO_NOTICES, **dict.fromkeys(_NAMES)}
+"""Options of a connection that asks for no notices, and does not tell the driver's name."""
 
 _PUSHED = ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler")
 
@@ -257,7 +272,7 @@ class Pool:
     def _is_good(self, connection: Any) -> bool:
         try:
             # Nothing was asked: there is something to read only at the end.
-            return connection.is_connected and not connection.can_read() and self._usable(connection)
+            return connection._sock is not None and not connection.can_read() and self._usable(connection)
         except Exception:  # what came unasked may be anything
             return False
 
@@ -311,8 +326,7 @@ class Pool:
         kind = bounded(self.source.connection_class)
         options = dict(self.source.connection_kwargs)
         if issubclass(kind, Bounded):
-            # What redis-py asks of servers by default: one question more, a look-up of the name, and longer waits.
-            options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+            options |= NO_NOTICES
             for name in _PUSHED:
                 options.pop(name, None)
         connection = kind(**options)

@@ -14,16 +14,22 @@ from redis import exceptions as driver
 
 from .base import ErrorClass, StoreError
 
+
+def _newer(name: str) -> tuple[type[Exception], ...]:
+    """An exception that older versions of redis-py do not have, and do not raise."""
+    return (getattr(driver, name),) if hasattr(driver, name) else ()
+
+
 # The first row that matches counts: redis-py's subclasses are not what their names say (AuthenticationError,
 # BusyLoadingError and MaxConnectionsError *are* ConnectionErrors, MasterDownError is a ClusterDownError, and what a
 # cluster client raises is no RedisError), so the special ones stand above the general ones.
 _BY_TYPE: tuple[tuple[tuple[type[Exception], ...], ErrorClass], ...] = (
     ((driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError), ErrorClass.IDENTITY_REFUSED),
-    ((driver.AuthenticationWrongNumberOfArgsError, driver.ExternalAuthProviderError), ErrorClass.IDENTITY_REFUSED),
+    ((driver.AuthenticationWrongNumberOfArgsError, *_newer("ExternalAuthProviderError")), ErrorClass.IDENTITY_REFUSED),
     ((driver.BusyLoadingError, driver.MasterDownError), ErrorClass.BUSY),
     ((driver.ReadOnlyError, driver.OutOfMemoryError), ErrorClass.WRITE_REFUSED),
     ((driver.AskError, driver.TryAgainError, driver.ClusterCrossSlotError), ErrorClass.TOPOLOGY),
-    ((driver.CrossSlotTransactionError,), ErrorClass.TOPOLOGY),
+    (_newer("CrossSlotTransactionError"), ErrorClass.TOPOLOGY),
     ((driver.MaxConnectionsError, driver.DataError, UnicodeEncodeError), ErrorClass.LOCAL),
     ((UnicodeDecodeError, MsgspecError, RecursionError), ErrorClass.DATA),
     ((driver.InvalidResponse, driver.ClusterDownError, driver.ClusterError), ErrorClass.UNREACHABLE),

@@ -18,7 +18,6 @@ from redis import connection as plain
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import (
     MasterNotFoundError,
@@ -28,7 +27,7 @@ from redis.sentinel import (
 )
 
 from . import many_hosts
-from .connections import Bounded, Resolving, bounded, connect
+from .connections import UNASKED, Bounded, Resolving, bounded, connect
 from .names import Names
 
 T = TypeVar("T")
@@ -269,8 +268,7 @@ def make_pool(
                 "retry": Retry(NoBackoff(), 0),
                 "decode_responses": True,
                 "protocol": 2,
-                "driver_info": None,
-                "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+                **UNASKED,
                 **(tls if place.tls else {}),
                 **{name.removeprefix("sentinel_"): value for name, value in place.sentinel_options.items()},
             },

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -
         replay.set_cookie("session", dead or "")
         assert who(replay)["user"] is None
     assert {o.outcome for o in parts(app).recorder.series() if o.source == "primary"} == {"ok"}
+
+
+def test_a_connection_that_lies_ready_is_seen_to_be_good(app: Flask, client_object: Any) -> None:
+    """Whatever made it: else each request would make one anew, and nothing else would show it."""
+    app.test_client().post("/set", json={"lang": "jp"})
+    pool = parts(app).repository.primary.connections
+    connection = pool.take(time.monotonic() + 10)
+    try:
+        assert pool._is_good(connection)
+    finally:
+        pool.put_back(connection)
 
 
 def test_the_monitor_goes_along_with_a_ready_client(app: Flask, client_object: Any) -> None:
