@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from flask import Flask
+from redis import ConnectionPool
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -197,13 +198,19 @@ def _engine(name: str, value: Any) -> str | None:
 
 
 def _client(name: str, value: Any) -> str | None:
-    """Commands go through the client's pool (``stores/redis.py``): it must have one, and wait in the ordinary way."""
-    if value is None or (
-        hasattr(value, "connection_pool") and not inspect.iscoroutinefunction(type(value).execute_command)
-    ):
+    """Connections are made as the client's pool says (``stores/connections.py``): it must be one of redis-py's, which
+    waits in the ordinary way."""
+    is_ours = isinstance(getattr(value, "connection_pool", None), ConnectionPool)
+    if value is None or (is_ours and not inspect.iscoroutinefunction(type(value).execute_command)):
         return None
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return f"{name}: a client with a connection pool, as redis.Redis and fakeredis.FakeRedis have, not {kind}"
+    if "Cluster" in type(value).__name__:
+        instead = f"; set {PREFIX}REDIS_URL to 'redis+cluster://host,host' instead, which names some of its servers"
+    elif hasattr(value, "execute_command"):
+        instead = f"; set {name.removesuffix('CLIENT')}URL to its address instead, such as 'valkey://host:6379/0'"
+    else:
+        instead = ""
+    return f"{name}: a client of redis-py, as redis.Redis and fakeredis.FakeRedis are, not {kind}{instead}"
 
 
 def _tables(example: str) -> Callable[[str, Any], str | None]:

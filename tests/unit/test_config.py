@@ -17,6 +17,7 @@ import fakeredis
 import pytest
 import redis.asyncio
 import sqlalchemy
+import valkey
 from flask import Flask
 
 from flask_langpont_session import ConfigError, LangPontSession
@@ -808,6 +809,27 @@ def test_a_ready_client_stands_in_for_the_url(load: Load, client: Any) -> None:
     settings = load(REDIS_CLIENT=client)
     assert settings.redis_client is client
     assert settings.redis_url is None
+
+
+CLUSTER = "LANGPONT_SESSION_REDIS_URL to 'redis+cluster://"
+
+
+@pytest.mark.parametrize(
+    ("client", "instead"),
+    [
+        (valkey.Valkey(), "LANGPONT_SESSION_REDIS_URL to its address"),
+        (redis.asyncio.Redis(), "LANGPONT_SESSION_REDIS_URL to its address"),
+        (object.__new__(redis.RedisCluster), CLUSTER),
+        (object.__new__(redis.asyncio.RedisCluster), CLUSTER),
+        (object.__new__(valkey.ValkeyCluster), CLUSTER),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_client_of_another_kind_is_a_mistake_that_says_what_to_write(load: Load, client: Any, instead: str) -> None:
+    """valkey-py's errors are not redis-py's, and a cluster has a pool for each server."""
+    [problem] = problems_of(load, REDIS_CLIENT=client)
+    assert problem.startswith(f"{PREFIX}REDIS_CLIENT: a client of redis-py")
+    assert f"{type(client).__module__}.{type(client).__qualname__}; set {instead}" in problem
 
 
 def test_a_certificate_file_must_be_there(load: Load, tmp_path: Path) -> None:
