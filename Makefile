@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
 
-.PHONY: demo test unit check small-suites peer-suites lowest environments bench outage-report soak clean
+.PHONY: demo test unit check small-suites peer-suites lowest environments bench outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -58,6 +58,10 @@ outage-report: $(INSTALLED)
 soak: $(INSTALLED)
 	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak tests/soak/appends_under_faults.py
 	LANGPONT_MACHINE_EXAMPLES=1000 LANGPONT_WALKS=1000 $(BIN)/python -m pytest tests/protocol/test_machine.py tests/protocol/test_walks.py
+
+# The tests that docs/flask.md recommends, 300 times, on a machine that has twenty other things to do: ten minutes.
+busy-suite: $(INSTALLED)
+	LANGPONT_BUSY_PROCESSES=20 $(BIN)/python -m pytest tests/docs/test_the_suite_of_the_docs.py
 
 clean:
 	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest dist
