@@ -224,7 +224,8 @@ def _health(
 
     def store_lost(error: StoreError, direction: str) -> None:
         log.warning(
-            "session store %s is not used for %ss until it is well again: %s", error.store, direction, error.why
+            "session store %s is not used for %ss until it is well again: %s; see `flask langpont status`",
+            *(error.store, direction, error.why),
         )
         emit(events.store_lost, events.StoreLost(error.store, direction, error.error_class.name.lower()))
 

@@ -13,7 +13,7 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from .build import State
-from .config import SEVERITIES
+from .config import PREFIX, SEVERITIES
 from .cookies import is_digest
 from .exceptions import ConfigError, LangPontSessionError
 from .explanations import key_lines, table_lines
@@ -43,6 +43,9 @@ class _Commands(AppGroup):
 langpont = _Commands("langpont", help="Sessions by category: tables, stores, decisions.")
 
 JOURNAL = "journal"
+
+_SETTINGS = {PRIMARY: "REDIS_URL", REPLICA: "REPLICA_URL", DATABASE: "DATABASE_URL", JOURNAL: "JOURNAL"}
+"""Which setting says where a store is."""
 
 _PATIENCE = 2.0
 """Seconds a command waits for a store; nobody's request hangs on it."""
@@ -82,6 +85,8 @@ def status(as_json: bool) -> None:
         for name, problem in found.items():
             more = f", {_sentence(waiting)}" if name == JOURNAL and waiting else ""
             click.echo(f"{name:10} {problem or 'ok'}{more}")
+        for setting in dict.fromkeys(_SETTINGS[role_of(name)] for name, problem in found.items() if problem):
+            click.echo(f"check that {PREFIX}{setting} is right, that it can be reached from here and may be used")
     if any(found.values()):
         raise SystemExit(1)
 

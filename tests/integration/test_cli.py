@@ -109,12 +109,17 @@ def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:
         assert result.exit_code == 1
         assert "primary    primary: unreachable" in result.output
         assert "database   ok" in result.output
+        assert [line for line in result.output.splitlines() if line.startswith("check")] == [
+            "check that LANGPONT_SESSION_REDIS_URL is right, that it can be reached from here and may be used"
+        ]
         found = json.loads(run(app, "status", "--json").output)
         assert found["database"] == "ok"
         assert found["primary"].startswith("primary: unreachable")
     finally:
         primary.start()
-    assert run(app, "status").exit_code == 0
+    healthy = run(app, "status")
+    assert healthy.exit_code == 0
+    assert "check" not in healthy.output
 
 
 def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> None:
