@@ -430,17 +430,17 @@ class Journal:
         :return: those that may be sent. What was written again since it was read from here may not: its old value would
             look like somebody else's newer one, and an addition that has grown would be taken for made.
         """
-        sql = """UPDATE writes SET doubts = CASE WHEN instr(doubts, ?1) THEN doubts ELSE doubts || ?1 END,
-            moment = CASE WHEN token <> '' AND NOT is_sent THEN ?2 ELSE moment END, is_sent = token <> ''
-            WHERE seq = ?3"""
+        sql = """UPDATE writes SET doubts = CASE WHEN instr(doubts, ?) THEN doubts ELSE doubts || ? END,
+            moment = CASE WHEN token <> '' AND NOT is_sent THEN ? ELSE moment END, is_sent = token <> ''
+            WHERE seq = ?"""
         sent = dict(entries)
 
         def mark(db: sqlite3.Connection) -> list[PendingWrite]:
-            return [
-                entry
-                for entry, write_id in sent.items()
-                if db.execute(sql, (f"{write_id} ", moments_ms.get(entry.digest, 0) * 1000, entry.seq)).rowcount
-            ]
+            def may_be_sent(entry: PendingWrite, write_id: str) -> bool:
+                moment = moments_ms.get(entry.digest, 0) * 1000
+                return db.execute(sql, (f"{write_id} ", f"{write_id} ", moment, entry.seq)).rowcount > 0
+
+            return [entry for entry, write_id in sent.items() if may_be_sent(entry, write_id)]
 
         return self._file.transaction(mark, _REPLAY_WAIT, forced=False)
 
