@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flask_langpont_session.stores import journal_file
+from flask_langpont_session.stores.journal import Journal
 from tests.clock import Clock
 
 from .journal_process import end_all
@@ -24,6 +26,22 @@ def path(tmp_path: Path) -> Iterator[Path]:
     """Of a journal. What shares it with the test is ended."""
     yield tmp_path / "journal.sqlite"
     end_all()
+
+
+@pytest.fixture(autouse=True)
+def journals_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """When the test is over; Python 3.13 warns of those that nobody closed."""
+    made: list[Journal] = []
+    make = Journal.__init__
+
+    def keep(journal: Journal, *arguments: Any, **options: Any) -> None:
+        make(journal, *arguments, **options)
+        made.append(journal)
+
+    monkeypatch.setattr(Journal, "__init__", keep)
+    yield
+    for journal in made:
+        journal.close()
 
 
 @pytest.fixture

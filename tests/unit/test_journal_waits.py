@@ -355,7 +355,8 @@ def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:
     """The thread that waits looks once more."""
     task = group_commit.Task(lambda db: 7, Deadline.after(-1), forced=True, is_entry=True)
     assert task.take_up()
-    task.execute(sqlite3.connect(":memory:"))
+    with closing(sqlite3.connect(":memory:")) as db:
+        task.execute(db)
     task.finish()
     assert task.result() == 7
 
