@@ -204,7 +204,9 @@ def _client(name: str, value: Any) -> str | None:
     if value is None or (is_ours and not inspect.iscoroutinefunction(type(value).execute_command)):
         return None
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if "Cluster" in type(value).__name__:
+    if not name.endswith("CLIENT"):  # of another package's setting, which has no other form
+        instead = ""
+    elif "Cluster" in type(value).__name__:
         instead = f"; set {PREFIX}REDIS_URL to 'redis+cluster://host,host' instead, which names some of its servers"
     elif hasattr(value, "execute_command"):
         instead = f"; set {name.removesuffix('CLIENT')}URL to its address instead, such as 'valkey://host:6379/0'"

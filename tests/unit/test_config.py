@@ -1042,7 +1042,7 @@ RECORDS: dict[str, Any] = {"SESSION_COOKIE_NAME": "shop", "SESSION_REDIS": faker
         ({**COOKIE, "SESSION_COOKIE_NAME": "s", "ADOPT_COOKIE_NAME": "s"}, "'s' cannot be both the old cookie and the"),
         ({"ADOPT": ["flask-session"], "SESSION_COOKIE_NAME": "shop"}, "needs Flask-Session's own SESSION_REDIS"),
         ({"ADOPT": ["flask-session-pickle"], "SESSION_COOKIE_NAME": "shop"}, "needs Flask-Session's own SESSION_REDIS"),
-        ({**RECORDS, "ADOPT": ["flask-session"], "SESSION_REDIS": "redis://h"}, "SESSION_REDIS: a client with"),
+        ({**RECORDS, "ADOPT": ["flask-session"], "SESSION_REDIS": "redis://h"}, "SESSION_REDIS: a client of"),
     ],
 )
 def test_what_taking_sessions_over_needs_is_said_at_start(load: Load, config: dict[str, Any], says: str) -> None:
