@@ -84,10 +84,10 @@ $(INSTALLED): $(DEMO)
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --group check
 	@touch $@
 
-.venv-suites/.installed .venv-peers/.installed: $(INSTALLED) tests/peer_suites/suites.py tests/peer_suites/constraints.txt
+.venv-suites/.installed .venv-peers/.installed: pyproject.toml tests/peer_suites/suites.py tests/peer_suites/constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m tests.peer_suites install $(@D) $(if $(findstring suites,$(@D)),$(SMALL_SUITES))
+	$(PYTHON) -m tests.peer_suites install $(@D) $(if $(findstring suites,$(@D)),$(SMALL_SUITES))
 	@touch $@
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
