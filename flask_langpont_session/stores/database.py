@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -545,7 +545,7 @@ class Database:
     def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
         """Do it; if that needs tables which are not there, and may be made, once more after that."""
         try:
-            return _insisting(work, timeout)
+            return self._insisting(work, timeout)
         except Exception as error:
             if not (lacks_tables(error) and self._makes_tables()):
                 raise
@@ -555,7 +555,26 @@ class Database:
             log.warning("the session tables are not there, and cannot be made: %s", type(error).__name__)
         else:
             log.info("the session tables were not there, and were made")
-        return _insisting(work, timeout)
+        return self._insisting(work, timeout)
+
+    def _insisting(self, work: Callable[[], T], timeout: float) -> T:
+        """Try again what the database took back in favour of another transaction, a few times. And when a lock was not
+        free in time, if this process is late: then so is its thread that has the lock. What is left of the time is all
+        that these tries have, so that the database says what keeps it, instead of being given up."""
+        began, tries = PROCESS.passed(), 0
+        patience: AbstractContextManager[None] = nullcontext()
+        while True:
+            tries += 1
+            try:
+                with patience:
+                    return work()
+            except Exception as error:
+                is_victim = tries <= _REPEATS and was_taken_back(error)
+                left = timeout - (PROCESS.passed() - began) / OWN_SHARE
+                if left <= 0 or not (is_victim or (PROCESS.is_behind and waited_for_a_lock(error))):
+                    raise
+            raise_if_given_up()
+            patience = self._connections.patience(left)
 
     def _complain(self, error: OwnTransaction) -> None:
         """What nobody but the developer can mend is said to the developer, though not by every request."""
@@ -628,22 +647,6 @@ class Database:
             if connection.execute(statement, {"key": row.digest, **values}).rowcount:
                 return changed
             return sql.one_row(connection, row.digest) or row
-
-
-def _insisting(work: Callable[[], T], timeout: float) -> T:
-    """Try again what the database took back in favour of another transaction, a few times. And when a lock was not free
-    in time, if this process is late: then so is its thread that has the lock."""
-    began, tries = PROCESS.passed(), 0
-    while True:
-        tries += 1
-        try:
-            return work()
-        except Exception as error:
-            is_victim = tries <= _REPEATS and was_taken_back(error)
-            has_time = PROCESS.passed() - began < timeout * OWN_SHARE
-            if not (has_time and (is_victim or (PROCESS.is_behind and waited_for_a_lock(error)))):
-                raise
-        raise_if_given_up()
 
 
 def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:

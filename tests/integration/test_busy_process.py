@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -9,11 +10,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import OperationalError
 
 from example_app.processes import wait_until
 from example_app.servers import Postgres, Valkey
@@ -161,6 +163,30 @@ def test_a_lock_that_a_late_process_waits_for_is_tried_again(
             with pytest.raises(StoreError, match="SQLITE_BUSY"):
                 database.kill("x" * 43)
             time.sleep(0.6)
+
+
+def test_what_is_tried_again_has_the_rest_of_the_time(
+    make_busy: Callable[..., Flask], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that stays is told as one: the wait for it ends before the call is given up as if nothing had answered."""
+    app = make_busy(DATABASE_TIMEOUT=2.0, REQUEST_BUDGET=5.0)
+    database, moments = parts(app).repository.database, itertools.chain([0.0, 1.2], itertools.repeat(9.0))
+    waits: list[float] = []
+    patience = database._connections.patience
+
+    def noted(seconds: float) -> AbstractContextManager[None]:
+        waits.append(seconds)
+        return patience(seconds)
+
+    monkeypatch.setattr(database._connections, "patience", noted)
+    path = sqlite_url.partition("///")[2]
+    with parts(app).monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(Lag, "is_behind", True)
+        monkeypatch.setattr(PROCESS, "passed", lambda: next(moments))
+        with pytest.raises(OperationalError, match="locked"):
+            database._insisting(database._commit, 2.0)
+    assert waits == [pytest.approx(0.5)]
 
 
 def test_a_database_that_hangs_is_noticed_by_a_late_process(
