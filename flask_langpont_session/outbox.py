@@ -35,7 +35,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-"""What the journal says while it is empty, which is nearly always."""
+"""What the journal says of nearly every session at nearly every time."""
 
 UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
 """What is said of a session while the journal holds something, and cannot be read in time."""
@@ -79,7 +79,7 @@ class Outbox:
         :param walk: of the request, out of whose budget the wait comes.
         """
         try:
-            if self._journal.is_empty(_wait(walk)):
+            if self._journal.is_silent_about(digest, _wait(walk)):
                 return NOTHING
             return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait))
         except StoreError as error:
@@ -158,8 +158,15 @@ class Outbox:
 
         While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
         """
-        if self.overlay(digest, walk) is not NOTHING and (copies := self._visibility.copies(digest, names)):
+        if not self._is_empty(walk) and (copies := self._visibility.copies(digest, names)):
             self.publish(copies, walk)
+
+    def _is_empty(self, walk: Walk | None) -> bool:
+        try:
+            return self._journal.is_empty(_wait(walk))
+        except StoreError as error:
+            self._failed(error)
+            return not is_busy(error)
 
     def keep(
         self,

@@ -70,9 +70,20 @@ __all__ = [
     "Waiting",
 ]
 
-_IS_EMPTY = """SELECT NOT (EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM user_revocations)
-    OR EXISTS (SELECT 1 FROM pushes) OR EXISTS (SELECT 1 FROM writes) OR EXISTS (SELECT 1 FROM copies)
-    OR EXISTS (SELECT 1 FROM outages) OR EXISTS (SELECT 1 FROM carries))"""
+_MOST_NAMED = 50
+"""Of how many entries of a kind it is remembered which sessions they are of."""
+
+_OF_SESSIONS = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT {column} AS digest FROM {table} LIMIT {_MOST_NAMED + 1})"
+    for table, column in (
+        ("writes", "digest"), ("revocations", "digest"), ("pushes", "digest"), ("copies", "digest"),
+        ("carries", "digest"), ("carries", "origin"),
+    )
+)  # fmt: skip
+
+# In one row: the interpreter's lock is given up with each, and in a busy process others want it.
+_LOOK = f"""SELECT EXISTS (SELECT 1 FROM outages), EXISTS (SELECT 1 FROM user_revocations),
+    (SELECT count(*) || ifnull(',' || group_concat(digest), '') FROM ({_OF_SESSIONS}))"""
 
 _NOW_MADE_FROM = f"UPDATE writes SET base = ? WHERE {FIELD} AND seq > ? AND basis = ? AND moment = ? AND base IS ?"
 
@@ -81,6 +92,22 @@ _REPLAY_WAIT = 5.0
 
 _PORTION = 200
 """Copies that are written or deleted at a time: nobody who has to note a logout meanwhile may wait for all of them."""
+
+
+class _Look(NamedTuple):
+    """What was seen of the file.
+
+    :param state: of the file then; None: it may have changed already.
+    :param is_empty: whether there was nothing.
+    :param named: the sessions of which there was anything; None: there are too many, or it concerns any session.
+    """
+
+    state: tuple[Generation, bytes] | None
+    is_empty: bool
+    named: frozenset[str] | None
+
+
+_NOTHING_SEEN = _Look(None, False, None)
 
 
 class Carry(NamedTuple):
@@ -123,8 +150,8 @@ class Journal:
         self._file = JournalFile(path)
         self._clock = clock
         self._limits = limits or JournalLimits()
-        # One value, so that no thread sees half of it: when the file was last looked at, and whether it was empty.
-        self._looked: tuple[tuple[Generation, bytes] | None, bool] = (None, False)
+        # One value, so that no thread sees half of it: when the file was last looked at, and what was seen.
+        self._looked = _NOTHING_SEEN
         self._seen: object = None
         self._versions, self._wipes = LatestVersions(path, "seen"), LatestVersions(path, "wiped")
 
@@ -144,7 +171,7 @@ class Journal:
         self._file.close()
         self._versions.close()
         self._wipes.close()
-        self._looked = None, False
+        self._looked = _NOTHING_SEEN
 
     def shrink(self) -> bool:
         """Keep the files small, which costs requests nothing if it is done often: copy what SQLite's log has gathered
@@ -163,17 +190,28 @@ class Journal:
     def is_empty(self, wait: float | None = None) -> bool:
         """Whether no write, revocation or push waits, no copy is published and no outage announced: nobody on this host
         has anything to say of any session, or to hear. Costs about a microsecond."""
-        state = self._file.state()
-        looked_at, empty = self._looked
-        return empty if state is not None and state == looked_at else self._look(wait)
+        return self._look(wait).is_empty
 
-    def _look(self, wait: float | None) -> bool:
+    def is_silent_about(self, digest: str, wait: float | None = None) -> bool:
+        """Whether there is nothing of this session. While much waits, False: :meth:`overlay` tells.
+
+        Costs about a microsecond. While a few sessions have something here, the requests of all others do not wait for
+        the connection.
+        """
+        named = self._look(wait).named
+        return named is not None and digest not in named
+
+    def _look(self, wait: float | None) -> _Look:
+        state, known = self._file.state(), self._looked
+        if state is not None and state == known.state:
+            return known
         with self._file.connected(wait) as db:
-            # The state is read first: a commit between the two reads makes the next call look again.
-            state = self._file.state()
-            empty = bool(one(db, _IS_EMPTY))
-            self._looked = state, empty
-        return empty
+            # The state is read first: a commit between the two reads makes the next call look again. Another thread may
+            # have looked while this one waited for the connection.
+            state, known = self._file.state(), self._looked
+            if state is None or state != known.state:
+                known = self._looked = _seen(state, *db.execute(_LOOK).fetchone())
+        return known
 
     def changed(self) -> bool:
         """Whether another process committed anything since the last call. True at the first call."""
@@ -181,7 +219,7 @@ class Journal:
         if self._seen != seen:
             # Somebody who takes the generation's file away, or writes without it (an older release during an upgrade,
             # the sqlite3 program), is noticed now, if not at once.
-            self._looked = None, False
+            self._looked = _NOTHING_SEEN
         return self._seen != seen
 
     def overlay(self, digest: str, *, shadow: bool = False, wait: float | None = None) -> Overlay:
@@ -646,3 +684,10 @@ def _translated() -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error
+
+
+def _seen(state: tuple[Generation, bytes] | None, outages: int, users: int, sessions: str) -> _Look:
+    """:param sessions: how many entries of sessions there are, at least, and of which sessions."""
+    number, *named = sessions.split(",")
+    is_empty = not (outages or users or named)
+    return _Look(state, is_empty, None if users or int(number) > _MOST_NAMED else frozenset(named))

@@ -172,6 +172,64 @@ def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[J
     assert not journal.is_empty()
 
 
+@pytest.mark.parametrize(
+    ("fill", "of"),
+    [
+        (lambda journal: write(journal, a=b"1"), "d"),
+        (lambda journal: write_shadow(journal, a=b"1"), "d"),
+        (lambda journal: journal.revoke("d"), "d"),
+        (lambda journal: journal.queue_push("d"), "d"),
+        (lambda journal: journal.carry(Carry("c", "d", "u", ["ui"])), "dc"),
+        (lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]), "d"),
+        (lambda journal: journal.announce_outage("primary"), ""),
+        (lambda journal: journal.revoke_user("7", until_ms=1), "dcx"),
+    ],
+)
+def test_it_is_known_of_which_sessions_it_has_anything(
+    journal: Journal, fill: Callable[[Journal], None], of: str
+) -> None:
+    """Of its own process and of another one; a user who was logged out everywhere may be that of any session."""
+    assert all(map(journal.is_silent_about, "dcx"))
+    fill(journal)
+    assert "".join(digest for digest in "dcx" if not journal.is_silent_about(digest)) == of
+    assert journal.overlay("x") == NOTHING or of == "dcx"
+
+
+def test_what_another_process_writes_is_heard_of_at_once(durable: Journal, sibling: Journal) -> None:
+    """Of that session and of no other; and when it was merged, too."""
+    assert durable.is_silent_about("d")
+    write(sibling, a=b"1")
+    assert not durable.is_silent_about("d")
+    assert durable.is_silent_about("x")
+    sibling.forget_writes(sibling.pending_writes())
+    assert durable.is_silent_about("d")
+
+
+@pytest.mark.parametrize(("sessions", "is_silent"), [(50, True), (51, False)])
+def test_of_many_sessions_it_is_not_remembered(journal: Journal, sessions: int, is_silent: bool) -> None:
+    """The others have to ask then."""
+    for number in range(sessions):
+        write(journal, f"d{number}", a=b"1")
+    assert journal.is_silent_about("x") is is_silent
+    assert not journal.is_silent_about("d0")
+    assert journal.overlay("x") == NOTHING
+
+
+def test_threads_that_look_at_the_same_moment_look_once(durable: Journal, sibling: Journal) -> None:
+    """The others have waited for the connection, and find what the first one has seen."""
+    write(sibling, a=b"1")
+    looks: list[str] = []
+    with durable._file.connected() as db:
+        db.set_trace_callback(looks.append)
+        threads = [threading.Thread(target=durable.is_silent_about, args=("x",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)  # they wait for the connection by now; should one not, it finds what is known
+    for thread in threads:
+        thread.join(LONG)
+    assert sum("group_concat" in look for look in looks) == 1
+
+
 def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
     """The overlay holds a session's writes, deletions, increments and copies, and those of no other."""
     copy = CategoryCopy(4, {"lang": b'"jp"'})
