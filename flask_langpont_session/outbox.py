@@ -40,6 +40,10 @@ NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
 """What is said of a session while the journal holds something, and cannot be read in time."""
 
+_FIRST = 1 / 3
+"""The share of a request's time in which the journal has to say what waits: Redis and the database are asked after it,
+and know more."""
+
 _SILENCE = 60.0
 """Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
 
@@ -81,7 +85,7 @@ class Outbox:
         try:
             if self._journal.is_silent_about(digest, _wait(walk)):
                 return NOTHING
-            return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait))
+            return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait), _FIRST)
         except StoreError as error:
             self._failed(error)
             return UNKNOWN if is_busy(error) else NOTHING
@@ -356,9 +360,9 @@ class Outbox:
             )  # fmt: skip
 
 
-def _noted(walk: Walk | None, call: Callable[[float | None], T]) -> T:
+def _noted(walk: Walk | None, call: Callable[[float | None], T], share: float = 1.0) -> T:
     """Use the journal, within the budget of a request if it is for one."""
-    return call(None) if walk is None else walk.note(call)
+    return call(None) if walk is None else walk.note(call, share)
 
 
 def _wait(walk: Walk | None) -> float | None:

@@ -122,14 +122,15 @@ class Walk:
         except StoreError:
             return None
 
-    def note(self, call: Callable[[float], T]) -> T:
+    def note(self, call: Callable[[float], T], share: float = 1.0) -> T:
         """Use the host's journal. It has what is left of the budget, and what it takes comes out of that.
 
         :param call: gets the seconds it may wait.
+        :param share: of what is left, that it may wait at most: stores that are still to be asked need the rest.
         """
         began, late = self._clock(), self._lag.late()
         try:
-            return call(max(LEAST_FOR_JOURNAL, self._left[0]))
+            return call(max(LEAST_FOR_JOURNAL, self._left[0] * share))
         finally:
             self._left[0] = max(0.0, self._left[0] - self._took(began, late))
 

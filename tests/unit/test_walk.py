@@ -78,6 +78,20 @@ def test_failures_cost_as_well(request_: Request) -> None:
     assert request_.waits == [0.2, 0.1]
 
 
+def test_the_journal_leaves_time_for_the_stores(request_: Request) -> None:
+    """A session of which a busy journal cannot say in time what waits is asked for elsewhere; I12 as for any wait."""
+    request_.walk.note(request_.call("journal", takes=0.1), share=1 / 3)
+    request_.ask(timeout=0.2, takes=0.15)
+    request_.walk.note(request_.call("journal", takes=0.05))
+    request_.walk.note(request_.call("journal"))
+    assert request_.waits == [
+        0.1,
+        0.2,
+        0.05,
+        0.05,
+    ]  # with nothing left it has a little: it is the last that can keep it
+
+
 def test_with_nothing_left_no_store_is_asked(request_: Request) -> None:
     """It could not answer in time. That is our own limit and no failure of the store."""
     request_.ask(timeout=0.3, takes=0.3 - LEAST_WAIT / 2)
