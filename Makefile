@@ -13,11 +13,11 @@ SMALL_SUITES := flask flask-login flask-wtf
 demo: $(DEMO)
 	@exec $(BIN)/python -m example_app.lab
 
-# Everything that CI runs, for two cores: what uses only one has others beside it. Three tests at a time, because most wait
-# for servers now and then. The many small files come last, so that all end at the same time.
+# Everything that CI runs, for two cores: what uses only one has others beside it. Most tests wait for servers: a third at
+# a time would make those late. The many small files come last, so that both end at the same time.
 test: environments
 	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)

@@ -129,10 +129,12 @@ class Walk:
         :param share: of what is left, that it may wait at most: stores that are still to be asked need the rest.
         """
         began, late = self._clock(), self._lag.late()
+        allowed = max(LEAST_FOR_JOURNAL, self._left[0] * share)
         try:
-            return call(max(LEAST_FOR_JOURNAL, self._left[0] * share))
+            return call(allowed)
         finally:
-            self._left[0] = max(0.0, self._left[0] - self._took(began, late))
+            # A wait of a late process goes on; that is not at the expense of the stores.
+            self._left[0] = max(0.0, self._left[0] - min(allowed, self._took(began, late)))
 
     @staticmethod
     def gave_up(store: str, why: str) -> StoreError:

@@ -80,7 +80,7 @@ def test_failures_cost_as_well(request_: Request) -> None:
 
 def test_the_journal_leaves_time_for_the_stores(request_: Request) -> None:
     """A session of which a busy journal cannot say in time what waits is asked for elsewhere; I12 as for any wait."""
-    request_.walk.note(request_.call("journal", takes=0.1), share=1 / 3)
+    request_.walk.note(request_.call("journal", takes=0.9), share=1 / 3)
     request_.ask(timeout=0.2, takes=0.15)
     request_.walk.note(request_.call("journal", takes=0.05))
     request_.walk.note(request_.call("journal"))
