@@ -364,6 +364,38 @@ def test_limits_are_checked_with_what_is_there(
         assert not raw.exists(key("translation"))
 
 
+def test_a_deletion_is_taken_when_the_limits_were_lowered(store: RedisStore, raw: Any) -> None:
+    """What is left is still too large, but smaller than before."""
+    write(store, ui=change(sets={"a": b"1", "b": b"1", "c": b"1"}))
+    assert write(store, limits=(1, 3), ui=change(deletes={"a"})) == "written"
+    assert data(raw) == {"b": "1", "c": "1"}
+
+
+FOREIGN: dict[str, Callable[[Any], object]] = {
+    "a value that is longer": lambda client: client.hset(key("ui"), "a", "x" * 500),
+    "fields more": lambda client: client.hset(key("ui"), mapping={f"f{number}": "x" for number in range(9)}),
+    "a field less": lambda client: client.hdel(key("ui"), "a"),
+}
+"""What an operator does to the fields of a record past the scripts, which count them."""
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_record_changed_past_the_scripts_is_counted_anew(
+    store: RedisStore, raw: Any, foreign: Callable[[Any], object]
+) -> None:
+    """Its own numbers are wrong then. Neither do they make a record too large for ever, nor do they let it grow."""
+    limits = (5, 60)
+    write(store, limits=limits, ui=change(sets={"a": b"x" * 40, "b": b"1"}))
+    foreign(raw)
+    gone = {f"f{number}" for number in range(9)}
+    assert write(store, limits=limits, ui=change(sets={"a": b"2"}, deletes=gone)) == "written"
+    assert write(store, limits=limits, ui=change(sets={"a": b"x" * 30, "b": b"22"})) == "written"
+    assert merge(store, step("set", "m", b"x" * 24), limits=limits).outcomes == (APPLIED,)
+    assert merge(store, step("set", "n", b"x"), limits=limits).outcomes == (Outcome.LARGE,)
+    assert write(store, limits=limits, ui=change(sets={"n": b"x"})) == "large"
+    assert data(raw) == {"a": "x" * 30, "b": "22", "m": "x" * 24}
+
+
 def test_a_write_with_an_auth_record_pushes_first(store: RedisStore, raw: Any) -> None:
     """Both in one packet: the guard of the write finds what the push brought."""
     first = written(store, "alive", push=(row(), 5), ui=change(sets={"lang": b"1"}))

@@ -173,11 +173,46 @@ local function wipe(record)
   record.horizon, record.lag, record.author = next_stamp(record), 0, WIPED
 end
 
--- Whether a record is within its limits when a field has this value.
+-- Count what is there and what was put. A command past these scripts (an operator's HSET, HDEL) changes fields, but not
+-- the numbers in '@m'. It is done once in a script, and only for a record that seems to be over its limits, or to hold
+-- less than nothing.
+local function count_anew(record)
+  if record.is_counted then
+    return
+  end
+  record.is_counted, record.bytes, record.count = true, 0, 0
+  local function count(name, value)
+    record.bytes, record.count = record.bytes + #name + #value, record.count + 1
+  end
+  if record.is_own and not record.is_wiped then
+    local found = redis.call('HGETALL', record.key)
+    for i = 1, #found, 2 do
+      if found[i] ~= '@m' and record.changed[found[i]] == nil then
+        count(found[i], found[i + 1])
+      end
+    end
+  end
+  for name, value in pairs(record.changed) do
+    if value then
+      count(name, value)
+    end
+  end
+end
+
+-- Whether a record is within its limits when a field (nil: none) gets this value.
 local function fits(record, name, value, max_fields, max_bytes)
-  local old = record.old[name]
-  local bytes = record.bytes + #name + #value - (old and #name + #old or 0)
-  return bytes <= max_bytes and record.count + (old and 0 or 1) <= max_fields
+  local function is_within()
+    local bytes, count = record.bytes, record.count
+    if name then
+      local old = record.old[name]
+      bytes, count = bytes + #name + #value - (old and #name + #old or 0), count + (old and 0 or 1)
+    end
+    return record.bytes >= 0 and bytes <= max_bytes and count <= max_fields
+  end
+  if not is_within() then
+    count_anew(record)
+  end
+  return is_within()
 end
 
 -- The sum of two whole numbers as text; nil: one is none, or it has more than 18 digits. Lua's numbers have 15.
@@ -302,6 +337,9 @@ local function save_record(record, life, id)
     record.horizon, record.author = stamp, id
   end
   note_lately(record)
+  if record.bytes < 0 or record.count < 0 then
+    count_anew(record)
+  end
   local distance = math.min(stamp - record.horizon, 9999999999999)
   local meta = record.digest .. string.format('%016.0f%013.0f%06x', stamp, distance, record.lag) .. record.author
     .. string.format('%07x%04x', record.bytes, record.count) .. record.additions .. record.lately

@@ -65,7 +65,8 @@ for number = 1, #KEYS - 1 do
   for i = 1, math.min(#incs / 2, ADDITIONS) do
     note_addition(record, addition_id(id, i))
   end
-  if record.count > max_fields or record.bytes > max_bytes then
+  local is_growing = #sets + #incs > 0  -- deletions alone are always taken: the limits may have been lowered
+  if is_growing and not fits(record, nil, nil, max_fields, max_bytes) then
     return {'large', number}
   end
   records[number], lives[number] = record, record.count > 0 and life or ARGV[7]
