@@ -58,8 +58,8 @@ class Result:
     left_then: int
 
 
-def application(folder: Path, primary: Valkey, database_url: str, entries: int) -> State:
-    """The parts of an application on these servers."""
+def application(folder: Path, primary: Valkey, database_url: str, entries: int) -> Flask:
+    """An application on these servers. What it is made of ends with it, so it has to be held on to."""
     app = Flask("benchmark", instance_path=str(folder))
     app.config.update(
         SECRET_KEY="a key of the benchmarks, 32 bytes or more",
@@ -73,7 +73,7 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
     state = state_of(app)
     state.repository.database.create_tables()
     state.monitor.tick()
-    return state
+    return app
 
 
 def sessions(state: State, count: int, signed_in: float) -> Iterator[SessionId]:
@@ -189,7 +189,8 @@ def main(arguments: list[str]) -> None:
         url = f"sqlite:///{folder / 'sessions.sqlite3'}"
         if wanted.database == "postgresql":
             url = stack.enter_context(Postgres(folder / "postgres")).url
-        state = application(folder, primary, url, wanted.entries)
+        app = application(folder, primary, url, wanted.entries)
+        state = state_of(app)
         stack.callback(state.close)
         print(json.dumps(asdict(measure(state, wanted.entries, wanted.signed_in)), indent=2))
 
