@@ -11,7 +11,7 @@ SMALL_SUITES := flask flask-login flask-wtf
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
-	@exec $(BIN)/python -m example_app.lab
+	@exec $(BIN)/python -m lab
 
 # Everything that CI runs, for two cores: what uses only one has others beside it. Most tests wait for servers: a third at
 # a time would make those late. The many small files come last, so that both end at the same time.

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import redis
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 
 from . import measure
 from .contestants import Contestant, Ours, without_sql

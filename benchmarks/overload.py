@@ -21,10 +21,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from example_app.processes import spawn
-from example_app.server import Server, answers_http
-from example_app.servers import Postgres, Valkey
-from example_app.web import PROJECT
+from devservers.processes import spawn
+from devservers.server import Server, answers_http
+from devservers.servers import Postgres, Valkey
+from devservers.web import PROJECT
 
 from .outages.browser import Browser
 

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import SessionId
 from flask_langpont_session.extension import State, state_of

@@ -1,1 +1,1 @@
-"""A small LangPont, the example application of flask-langpont-session, and its outage lab."""
+"""A small LangPont: an application to copy from, whose session is kept by flask-langpont-session."""

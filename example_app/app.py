@@ -7,8 +7,8 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import ServiceUnavailable
 
-from example_app import lab_panel, pages, probes
-from example_app.session import live, ui_language
+from example_app.pages import pages
+from example_app.session import live, logins, ui_language
 from example_app.texts import TEXTS
 from example_app.users import login_manager
 from flask_langpont_session import GrantRefused, LangPontSession
@@ -29,8 +29,7 @@ def create_app() -> Flask:
     LangPontSession(app)
     csrf.init_app(app)
     login_manager.init_app(app)
-    for blueprint in (pages.pages, lab_panel.lab, probes.probes):
-        app.register_blueprint(blueprint)
+    app.register_blueprint(pages)
     app.register_error_handler(GrantRefused, grant_refused)
     app.register_error_handler(CSRFError, form_refused)
     app.context_processor(page_context)
@@ -38,10 +37,11 @@ def create_app() -> Flask:
 
 
 def page_context() -> dict[str, Any]:
-    """What every template may use: the texts ``t`` in the visitor's language, and where the session stands."""
+    """What every template may use: the texts ``t`` in the visitor's language, and how the session is."""
     lang = ui_language()
     session = live()
-    return {"lang": lang, "t": TEXTS[lang], "theme": session.get("theme", "light"), "live": session}
+    theme = session.get("theme", "light")
+    return {"lang": lang, "t": TEXTS[lang], "theme": theme, "live": session, "logins": logins}
 
 
 def grant_refused(error: Exception) -> ResponseReturnValue:

@@ -7,7 +7,6 @@ from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
 
 from example_app.forms import LoginForm, TranslateForm
-from example_app.lab_panel import panel
 from example_app.phrasebook import ENGINES, PHRASES, translate
 from example_app.session import history, live, remember
 from example_app.users import DEMO_PASSWORDS, authenticate
@@ -34,7 +33,6 @@ def _page(form: TranslateForm, login: LoginForm | None = None, *, wrong: bool = 
         history=history()[::-1],
         usage_count=session.get("usage_count", 0),
         phrases=PHRASES,
-        panel=panel(),
     )
 
 

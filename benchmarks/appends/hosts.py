@@ -17,10 +17,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from example_app.processes import spawn, wait_until
-from example_app.server import Server, answers_http
-from example_app.servers import Postgres, Valkey
-from example_app.web import PROJECT
+from devservers.processes import spawn, wait_until
+from devservers.server import Server, answers_http
+from devservers.servers import Postgres, Valkey
+from devservers.web import PROJECT
 from flask_langpont_session.stores.tables import METADATA
 from tests.faults.proxy import FaultProxy
 

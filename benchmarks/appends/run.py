@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from tests.faults.proxy import REFUSE
 
 from .actors import Crowd

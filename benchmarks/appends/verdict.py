@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .actors import Actor, Crowd, short
 from .application import LIST

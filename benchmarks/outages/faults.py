@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from tests.faults import proxy
 from tests.faults.proxy import Fault
 

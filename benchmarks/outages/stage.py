@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 
-from example_app.processes import spawn
-from example_app.servers import Postgres, ServerError, Valkey
-from example_app.web import PROJECT, WebServer
+from devservers.processes import spawn
+from devservers.servers import Postgres, ServerError, Valkey
+from devservers.web import PROJECT, WebServer
 from flask_langpont_session.stores.tables import METADATA
 from tests.faults.proxy import FaultProxy
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
-from example_app.lab import Lab
-from example_app.processes import wait_until
+from devservers.processes import wait_until
+from lab.servers import Lab
 from tests.browser.visitor import Visitor
 from tests.programs import required
 

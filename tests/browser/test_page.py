@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from example_app.lab import Lab
+from lab.servers import Lab
 from tests.browser.visitor import Visitor
 
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"

@@ -5,7 +5,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from example_app.users import DEMO_PASSWORDS
 
 WORKERS = 2

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.appends.browser import Answer, Browser
 from benchmarks.appends.hosts import LONG, Worker
 from benchmarks.appends.verdict import WRITES
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from tests.faults.proxy import REFUSE
 
 FIVE = [1, 2, 3, 4, 5]

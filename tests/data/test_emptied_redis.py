@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from benchmarks.appends.hosts import LONG, Stage
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, at_level, home, look, send, session_of

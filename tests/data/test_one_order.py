@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import Worker
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, cut, look, send, session_of

@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from example_app.processes import alive, free_port, wait_until
-from example_app.server import answers_http
-from example_app.servers import Valkey
+from devservers.processes import alive, free_port, wait_until
+from devservers.server import answers_http
+from devservers.servers import Valkey
 
 from .pages import README, ROOT, blocks_of
 

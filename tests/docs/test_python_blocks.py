@@ -16,8 +16,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import create_engine
 
-from example_app.servers import Valkey
-from example_app.web import PROJECT
+from devservers.servers import Valkey
+from devservers.web import PROJECT
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.extension import EXTENSION
 from flask_langpont_session.stores.tables import METADATA

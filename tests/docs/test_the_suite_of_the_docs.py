@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from example_app.web import PROJECT
+from devservers.web import PROJECT
 
 from .pages import PAGES, blocks_of
 from .test_python_blocks import SHOP

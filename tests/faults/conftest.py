@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from example_app.servers import Postgres
+from devservers.servers import Postgres
 from flask_langpont_session.stores import journal_file
 from tests.integration.behind import emptied
 

@@ -22,8 +22,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import release, wait_until
-from example_app.servers import Valkey
+from devservers.processes import release, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import extension, monitor, repository
 from tests.integration.conftest import parts
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from tests.integration.conftest import parts
 
 from .matrix_faults import Cause, Evidence

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from flask_langpont_session.events import StoreLost
 from flask_langpont_session.losses import Cause
 from tests.integration.behind import is_home, outcomes

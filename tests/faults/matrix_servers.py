@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import redis
 
-from example_app.processes import spawn, wait_until
-from example_app.servers import Valkey
+from devservers.processes import spawn, wait_until
+from devservers.servers import Valkey
 
 LONG = 60.0
 """Seconds; a bound that is only reached when something is broken."""

@@ -17,7 +17,7 @@ from typing import Any
 from flask import Flask, jsonify, request, session
 from werkzeug.test import TestResponse
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, SessionTooLarge
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.testing import captured_events

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import sqlalchemy as sa
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .matrix_faults import Cause, Evidence, wire
 from .matrix_servers import LONG

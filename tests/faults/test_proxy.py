@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .proxy import (
     HANG,

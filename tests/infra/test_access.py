@@ -11,7 +11,7 @@ import redis
 from flask import Flask, request, session
 from prometheus_client import CollectorRegistry
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.infra.environments import parameters

@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.stores.database import Database, make_engine
 from flask_langpont_session.stores.tables import METADATA

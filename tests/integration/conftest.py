@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 from flask import Flask, jsonify, request, session
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.exporters import active
 from flask_langpont_session.extension import State, state_of

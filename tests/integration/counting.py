@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import forks
 from flask_langpont_session.monitor import Monitor
 from flask_langpont_session.stores.redis import RedisStore

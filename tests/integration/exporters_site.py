@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flask import Flask, session
 
-from example_app.processes import children, spawn, wait_until
+from devservers.processes import children, spawn, wait_until
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 

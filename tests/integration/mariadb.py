@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pymysql
 
-from example_app.processes import is_root, spawn
-from example_app.servers import Server, ServerError
+from devservers.processes import is_root, spawn
+from devservers.servers import Server, ServerError
 from tests.programs import required
 
 PACKAGE = "mariadb-server"

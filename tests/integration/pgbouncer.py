@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import sqlalchemy as sa
 
-from example_app.postgres import as_nobody
-from example_app.processes import spawn
-from example_app.servers import Postgres, Server
+from devservers.postgres import as_nobody
+from devservers.processes import spawn
+from devservers.servers import Postgres, Server
 from tests.programs import required
 
 

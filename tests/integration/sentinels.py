@@ -12,8 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import spawn, wait_until
-from example_app.servers import Server, Valkey
+from devservers.processes import spawn, wait_until
+from devservers.servers import Server, Valkey
 
 SERVICE = "sessions"
 

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from flask import Flask
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession, adoption, events, session
 from flask_langpont_session.adoption import FlaskCookie, FlaskSessionRecord
 from flask_langpont_session.records import Revoked

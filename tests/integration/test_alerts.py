@@ -25,8 +25,8 @@ from click.testing import Result
 from flask import Flask
 from moto.server import ThreadedMotoServer
 
-from example_app.processes import family, free_port, kill, spawn
-from example_app.servers import Postgres, Valkey
+from devservers.processes import family, free_port, kill, spawn
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.aws import alerts as alerts_module
 from flask_langpont_session.aws import client as aws_client

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, session
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 
 from .behind import wait_for_level, wait_until_home
 from .conftest import MakeApp, parts

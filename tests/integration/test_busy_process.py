@@ -17,8 +17,8 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import StoreLost
 from flask_langpont_session.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.lag import PROCESS, Lag

@@ -17,9 +17,9 @@ import sqlalchemy
 from click.testing import Result
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
-from example_app.web import PROJECT
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
+from devservers.web import PROJECT
 from flask_langpont_session import LangPontSession
 
 from .behind import age_row, emptied, entry, row, sign_in, wait_for_level, wait_until_home, waiting

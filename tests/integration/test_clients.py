@@ -17,8 +17,8 @@ import pytest
 import redis
 from flask import Flask, session
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.testing import captured_events, switched_off

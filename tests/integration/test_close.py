@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from example_app.processes import free_port
+from devservers.processes import free_port
 from flask_langpont_session.extension import state_of
 
 from .conftest import MakeApp, close

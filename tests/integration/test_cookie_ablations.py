@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import ANONYMOUS, SessionId
 from flask_langpont_session.records import Kept, Loaded, Verdict

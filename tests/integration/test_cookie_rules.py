@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.cookies import CookieSigner, digest_of
 from flask_langpont_session.testing import switched_off
 

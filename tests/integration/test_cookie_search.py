@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 
 from .conftest import MakeApp, parts
 from .cookie_search import (

@@ -15,8 +15,8 @@ from flask_login import LoginManager, UserMixin, login_user, logout_user
 from flask_wtf import CSRFProtect, FlaskForm
 from wtforms import StringField
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
 from .behind import stored, wait_for_level

@@ -14,8 +14,8 @@ import pytest
 from flask import Flask
 from redis import Redis
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
 from flask_langpont_session.stores.connections import bound
 from flask_langpont_session.stores.redis import READ

@@ -21,8 +21,8 @@ from sqlalchemy import dialects
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine, default
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres
+from devservers.processes import wait_until
+from devservers.servers import Postgres
 from flask_langpont_session.serializer import encode
 from flask_langpont_session.stores import tables
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, Fields, Position, RowState, StoreError

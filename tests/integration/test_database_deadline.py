@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from example_app.processes import spawn, wait_until
-from example_app.servers import Postgres
+from devservers.processes import spawn, wait_until
+from devservers.servers import Postgres
 from flask_langpont_session import bulkhead
 from flask_langpont_session.stores import database as module
 from flask_langpont_session.stores import dialects, engines

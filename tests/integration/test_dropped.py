@@ -16,8 +16,8 @@ import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry
 
-from example_app.processes import free_port, wait_until
-from example_app.servers import Valkey
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.unit.test_forks import in_child

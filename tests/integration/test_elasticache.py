@@ -32,8 +32,8 @@ from moto.server import ThreadedMotoServer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import free_port, wait_until
-from example_app.servers import Valkey
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints, inquiry

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 

@@ -14,8 +14,8 @@ from flask import Flask
 from prometheus_client import CollectorRegistry
 from redis.cluster import RedisCluster
 
-from example_app.processes import free_port, wait_until
-from example_app.servers import Valkey
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.exporters import active
 from flask_langpont_session.exporters.active import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions

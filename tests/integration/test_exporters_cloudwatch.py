@@ -22,8 +22,8 @@ import pytest
 from flask import Flask
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession, pump
 from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.exporters import cloudwatch, names

@@ -14,8 +14,8 @@ import pytest
 from flask import Flask
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.exporters.active import Reading
 from flask_langpont_session.exporters.prometheus import SECONDS, Prometheus, collectors_of
 from flask_langpont_session.losses import Cause, Loss

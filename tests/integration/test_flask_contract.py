@@ -27,8 +27,8 @@ from flask.sessions import SessionMixin
 from markupsafe import Markup
 from werkzeug.http import parse_date
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off

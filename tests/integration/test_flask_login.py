@@ -21,8 +21,8 @@ from flask_login import (
 )
 from flask_wtf import CSRFProtect
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 

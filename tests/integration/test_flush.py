@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import GrantRefused, Kept, session
 from flask_langpont_session.metrics import NotKept
 from flask_langpont_session.testing import switched_off

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.stores.base import CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.stores.journal import PendingWrite
 from flask_langpont_session.testing import switched_off

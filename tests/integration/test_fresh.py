@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import requires_fresh, session
 from flask_langpont_session.stores.database import Database
 from tests.faults.proxy import HANG, FaultProxy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from example_app.servers import Postgres
+from devservers.servers import Postgres
 
 from .behind import LONG, emptied
 from .conftest import MakeApp, parts

@@ -11,7 +11,7 @@ import pytest
 from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import BlockingConnectionPool
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.fence import Fence
 from flask_langpont_session.stores.redis import RedisStore

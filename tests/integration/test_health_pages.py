@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy
 from flask import Blueprint, Flask, request
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy import LEVELS
 from flask_langpont_session.testing import switched_off

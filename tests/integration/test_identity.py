@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from example_app.processes import spawn, wait_until
-from example_app.servers import Valkey
+from devservers.processes import spawn, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.stores.fence import identity_of
 from flask_langpont_session.testing import captured_events

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from flask import Flask, session
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import DataLost
 from flask_langpont_session.testing import captured_events, switched_off
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
 from flask_langpont_session.stores.base import Operation

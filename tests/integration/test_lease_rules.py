@@ -10,7 +10,7 @@ import pytest
 from flask import Flask, session
 from flask_login import logout_user
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.stores.base import AuthRow
 from flask_langpont_session.testing import switched_off
 from flask_langpont_session.verifier import Confirmed

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask, session
 from markupsafe import Markup
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.cookies import digest_of
 
 from .conftest import MakeApp, cookie_of, parts

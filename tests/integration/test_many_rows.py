@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, jsonify, session
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
 from flask_langpont_session.repository import _MOST_SETTLED
 from flask_langpont_session.stores.base import ErrorClass, StoreError

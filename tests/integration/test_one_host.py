@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import leases, monitor, replay
 from flask_langpont_session.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.health import READ, WRITE

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, repository, session
 from flask_langpont_session.events import SessionRevoked
 from flask_langpont_session.stores.base import ErrorClass, StoreError

@@ -12,8 +12,8 @@ import pytest
 from flask import Flask, session
 from redis import ConnectionPool, Redis
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.extension import State
 from flask_langpont_session.stores.base import CategoryChange, Operation
 from flask_langpont_session.stores.fence import Fence

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from example_app.servers import Postgres
+from devservers.servers import Postgres
 from flask_langpont_session.stores import dialects
 from flask_langpont_session.stores.database import Database, make_engine
 from flask_langpont_session.stores.tables import METADATA

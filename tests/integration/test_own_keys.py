@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import Kept, UnsupportedValue
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.testing import switched_off

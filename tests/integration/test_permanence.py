@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request, session
 
-from example_app.servers import Postgres
+from devservers.servers import Postgres
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from example_app.servers import Postgres
+from devservers.servers import Postgres
 from flask_langpont_session.stores.base import ErrorClass, RowState, StoreError
 from flask_langpont_session.stores.database import Database, make_engine
 

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.leases import TOMBSTONE_MS
 from flask_langpont_session.stores.base import StoreError
 from flask_langpont_session.testing import switched_off

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from flask import Flask, abort, session
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Recorder
 from flask_langpont_session.testing import captured_events, switched_off

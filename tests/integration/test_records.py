@@ -16,7 +16,7 @@ import fakeredis
 import pytest
 from redis.connection import BlockingConnectionPool
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.stores.base import CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.fence import Fence
 from flask_langpont_session.stores.redis import MERGE, WRITE, RedisStore

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from redis.connection import BlockingConnectionPool
 
-from example_app.processes import spawn
-from example_app.servers import Valkey
+from devservers.processes import spawn
+from devservers.servers import Valkey
 from flask_langpont_session.leases import TOMBSTONE_MS
 from flask_langpont_session.stores.base import (
     AuthRow,

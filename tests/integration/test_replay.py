@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from flask import session
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.cookies import SIGNED_IN
 from flask_langpont_session.extension import State
 from flask_langpont_session.health import DATABASE, PRIMARY, READ, WRITE

@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 from redis import ConnectionPool
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.stores.base import CategoryChange, CategoryCopy, Fields, Operation, StoreError
 from flask_langpont_session.stores.fence import Fence
 from flask_langpont_session.stores.redis import RedisStore, new_write_id

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.connection import BlockingConnectionPool
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.fence import Canary, Fence
 from flask_langpont_session.stores.redis import RedisStore

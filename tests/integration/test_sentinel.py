@@ -11,8 +11,8 @@ import redis
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.health import PRIMARY, REPLICA
 from flask_langpont_session.stores.base import ErrorClass, StoreError

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.stores.database import Database
 
 from .conftest import MakeApp, parts

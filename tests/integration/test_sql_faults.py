@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from flask import Flask, after_this_request, request, session
 from flask.wrappers import Response
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.monitor import _PROBE_TIMEOUT
 from flask_langpont_session.stores.base import ErrorClass, StoreError

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 
 from .conftest import PATIENT, add_views, close, parts

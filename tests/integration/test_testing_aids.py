@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.events import LevelChanged, SessionRevoked, StoreLost, StoreRecovered, ValueRejected
 from flask_langpont_session.testing import captured_events, switched_off

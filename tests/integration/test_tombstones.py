@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.config import load_settings
 from flask_langpont_session.leases import TOMBSTONE_MS
 from flask_langpont_session.stores.journal import Journal

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from flask import Flask
 from flask_login import FlaskLoginClient, LoginManager, UserMixin, current_user
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.config import PREFIX
 from flask_langpont_session.extension import state_of

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask, jsonify, session
 from werkzeug.test import TestResponse
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import SessionTooLarge, SessionValueError, UnsupportedValue
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.events import ValueRejected

@@ -15,8 +15,8 @@ import redis
 from flask import Flask
 from sqlalchemy.engine import make_url
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.health import PRIMARY, READ, WRITE
 from flask_langpont_session.stores import names as resolving

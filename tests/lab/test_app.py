@@ -1,23 +1,30 @@
 """The example application without a browser: its texts, its translator, and every page at every level."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from http.cookiejar import CookieJar
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from example_app.lab import Lab
+from devservers.processes import free_port, wait_until
+from devservers.web import PROJECT
 from example_app.phrasebook import LANGUAGES, PHRASES, translate
-from example_app.processes import wait_until
-from example_app.texts import FEATURES, LEVELS, STATES, TEXTS
+from example_app.texts import TEXTS
 from example_app.users import DEMO_PASSWORDS
+from lab.servers import Lab
+from lab.texts import FEATURES, LEVELS, PANEL, STATES
 
 
 def test_both_languages_say_everything() -> None:
     """A text that exists in one of them only would be an empty place on the page."""
-    for table in (TEXTS, STATES, FEATURES):
+    for table in (TEXTS, PANEL, STATES, FEATURES):
         assert set(table["en"]) == set(table["jp"])
     assert len(LEVELS["en"]) == len(LEVELS["jp"]) == 5
 
@@ -46,6 +53,31 @@ def test_the_nearest_phrase_is_named() -> None:
     assert (found.text, found.phrase) == ("Where is the station?", "駅はどこですか")
     assert translate("駅はどこ", "ja", "en", "exact").text is None
     assert translate("xyzzy", "en", "ja", "nearest").text is None
+
+
+def test_the_example_needs_no_lab(tmp_path: Path) -> None:
+    """It can be copied as it is: its page is whole in an application without servers, panel and switches."""
+    settings = {
+        "SECRET_KEY": "k" * 32, "LANGPONT_SESSION_JOURNAL": str(tmp_path / "journal.sqlite3"),
+        "LANGPONT_SESSION_DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.sqlite3'}",
+        "LANGPONT_SESSION_REDIS_URL": f"redis://127.0.0.1:{free_port()}",
+    }  # fmt: skip
+    environment = os.environ | {f"FLASK_{name}": value for name, value in settings.items()}
+    shutil.copytree(PROJECT / "example_app", tmp_path / "example_app")
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.count('name="username"'), done.stdout.count("<aside")) == (1, 0)
+
+
+ALONE = """
+import sys
+from example_app.app import create_app
+app = create_app()
+app.config["TESTING"] = True
+print(app.test_client().get("/").text)
+assert not {"lab", "devservers"} & set(sys.modules)
+"""
 
 
 class Client:

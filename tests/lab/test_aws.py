@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from example_app.aws import Aws
-from example_app.lab import Lab
-from example_app.processes import wait_until
+from devservers.aws import Aws
+from devservers.processes import wait_until
+from lab.servers import Lab
 
 
 @pytest.fixture(scope="module")

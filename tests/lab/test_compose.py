@@ -44,7 +44,7 @@ def test_ports_are_open_to_this_host_only(services: Services) -> None:
 
 def test_images_are_pinned_and_every_service_is_checked(services: Services) -> None:
     """Tomorrow's ``up`` starts what today's did, in an order that works."""
-    base = re.search(r"^FROM (\S+)", (PROJECT / "example_app/Dockerfile").read_text(), re.M)
+    base = re.search(r"^FROM (\S+)", (PROJECT / "lab/Dockerfile").read_text(), re.M)
     assert base
     for image in [base[1], *(service["image"] for service in services.values() if "image" in service)]:
         assert re.fullmatch(r"[\w/]+:\d+\.\d+(\.\d+)?(-[\w-]+)?", image), image
@@ -55,7 +55,7 @@ def test_the_application_accepts_its_configuration(services: Services, tmp_path:
     """The variables of the app's service are settings that exist and go together."""
     environment = os.environ | services["app"]["environment"] | {"FLASK_SECRET_KEY": "key"}
     environment["FLASK_LANGPONT_SESSION_JOURNAL"] = str(tmp_path / "journal.sqlite3")
-    command = [sys.executable, "-m", "flask", "--app", "example_app.app", "routes"]
+    command = [sys.executable, "-m", "flask", "--app", "lab.app", "routes"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stderr
     assert "/translate" in done.stdout
@@ -63,8 +63,8 @@ def test_the_application_accepts_its_configuration(services: Services, tmp_path:
 
 def test_what_the_image_is_built_from_exists() -> None:
     """Every file that the Dockerfile copies, and no other is sent to the engine."""
-    copies = re.findall(r"^COPY (.+) \S+$", (PROJECT / "example_app/Dockerfile").read_text(), re.M)
+    copies = re.findall(r"^COPY (.+) \S+$", (PROJECT / "lab/Dockerfile").read_text(), re.M)
     names = {name for line in copies for name in line.split()}
     assert {name for name in names if not (PROJECT / name).exists()} == set()
-    kept = (PROJECT / "example_app/Dockerfile.dockerignore").read_text().splitlines()
+    kept = (PROJECT / "lab/Dockerfile.dockerignore").read_text().splitlines()
     assert names == {line[1:] for line in kept if line.startswith("!")}

@@ -16,10 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from example_app.control import ask
-from example_app.janitor import processes_of
-from example_app.lab import SIGNALS, Lab
-from example_app.processes import free_port, wait_until
+from devservers.janitor import processes_of
+from devservers.processes import free_port, wait_until
+from lab.__main__ import SIGNALS
+from lab.control import ask
+from lab.servers import Lab
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Running:
 @contextmanager
 def running_lab(tmp_path: Path, *options: str) -> Iterator[Running]:
     """Start the lab as ``make demo`` does, with its temporary folder under ``tmp_path``."""
-    command = [sys.executable, "-m", "example_app.lab", "--port", str(free_port()), *options]
+    command = [sys.executable, "-m", "lab", "--port", str(free_port()), *options]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -101,7 +102,7 @@ def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_the_servers_are_starting(tmp_path: Path) -> None:
     """An impatient user leaves nothing behind either."""
-    command = [sys.executable, "-m", "example_app.lab"]
+    command = [sys.executable, "-m", "lab"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
         wait_until(lambda: any(tmp_path.glob("langpont-lab-*/database/data/PG_VERSION")), "initdb")
@@ -114,7 +115,7 @@ def test_ctrl_c_while_the_servers_are_starting(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
 def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
     """kill -9 of make, which cannot tell the lab that it is gone."""
-    start = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'example_app.lab'])"
+    start = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'lab'])"
     environment = os.environ | {"TMPDIR": str(tmp_path), "MAKELEVEL": "1"}
     with subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, env=environment) as make:
         assert make.stdout is not None
@@ -165,6 +166,6 @@ def test_a_restarted_primary_gets_its_replica_back(lab: Lab) -> None:
 def test_a_taken_port_is_refused_in_one_line() -> None:
     """Before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        command = [sys.executable, "-m", "example_app.lab", "--port", str(taken.getsockname()[1])]
+        command = [sys.executable, "-m", "lab", "--port", str(taken.getsockname()[1])]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2 and "is taken" in ended.stderr

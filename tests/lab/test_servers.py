@@ -14,11 +14,11 @@ import psycopg
 import pytest
 import redis
 
-from example_app import processes
-from example_app.leftovers import remove_leftovers
-from example_app.postgres import postgres_program
-from example_app.processes import alive, wait_until
-from example_app.servers import Postgres, ServerError, Valkey
+from devservers import processes
+from devservers.leftovers import remove_leftovers
+from devservers.postgres import postgres_program
+from devservers.processes import alive, wait_until
+from devservers.servers import Postgres, ServerError, Valkey
 
 DAC_OVERRIDE = 1 << 1
 """The capability to pass over the rights of files, in /proc/PID/status."""
@@ -234,7 +234,7 @@ def test_postgres_starts_from_a_folder_that_only_its_owner_can_enter(
 
 PARENT = """
 import sys, pathlib, threading, time
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 folder = pathlib.Path(sys.argv[1])
 servers = [Valkey(folder / "v"), Postgres(folder / "p")]
 for server in servers:
@@ -263,7 +263,7 @@ def test_servers_die_with_their_parent_whatever_thread_started_them(tmp_path: Pa
 def test_a_port_is_given_to_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its server need not run yet, or may be down: nobody else gets the port meanwhile."""
     mine = processes.free_port()
-    elsewhere = f"from example_app import processes; processes.PORTS = [{mine}] * 100; print(processes.free_port())"
+    elsewhere = f"from devservers import processes; processes.PORTS = [{mine}] * 100; print(processes.free_port())"
     other = subprocess.run([sys.executable, "-c", elsewhere], capture_output=True, text=True, check=False)
     assert f"no free port among 100 of [{mine}" in other.stderr
     processes.release(mine)

@@ -85,7 +85,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_demo_gets_what_it_imports() -> None:
-    """`make demo` installs less than `make test`: the example application imports no tool of the tests."""
+    """`make demo` installs less than `make test`: the example and its lab import no tool of the tests."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, groups = declared["project"], declared["dependency-groups"]
     extras = [line for extra in project["optional-dependencies"].values() for line in extra]
@@ -93,12 +93,13 @@ def test_the_demo_gets_what_it_imports() -> None:
     demo = {re.split(r"[\[>=]", line)[0].lower().replace("_", "-") for line in lines}
     modules = {
         name.partition(".")[0]
-        for path in (ROOT / "example_app").rglob("*.py")
+        for folder in ("devservers", "example_app", "lab")
+        for path in (ROOT / folder).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         for name in imported(node)
     }
     distributions = importlib.metadata.packages_distributions()
-    others = modules - set(sys.stdlib_module_names) - {"example_app", "flask_langpont_session"}
+    others = modules - set(sys.stdlib_module_names) - {"devservers", "example_app", "lab", "flask_langpont_session"}
     needed = {name for module in others for name in distributions[module]}
     needed = {name.lower().replace("_", "-") for name in needed}
     brought = {"botocore", "click", "werkzeug", "wtforms"}  # by those

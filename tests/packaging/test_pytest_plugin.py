@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import pytest_plugin
 
 ROOT = Path(__file__).parents[2]

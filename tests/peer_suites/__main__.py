@@ -93,7 +93,7 @@ def main(command: str, folder: Path, names: list[str]) -> int:
     if command == "install":
         environment.install(suites)
         return 0
-    from example_app.servers import Valkey  # a Python that only installs has no driver
+    from devservers.servers import Valkey  # a Python that only installs has no driver
 
     with tempfile.TemporaryDirectory() as place, Valkey(Path(place) / "valkey", appendonly=False) as server:
         return sum(not run(suite, environment, server.url) for suite in suites)

@@ -19,8 +19,8 @@ from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, Connection
 from redis.retry import Retry
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Valkey
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.engines import make_engine
 from flask_langpont_session.stores.fence import Fence

@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis.connection import BlockingConnectionPool
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.stores.database import Database
 from flask_langpont_session.stores.engines import make_engine
 from flask_langpont_session.stores.fence import Fence

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from flask_langpont_session.categories import AUTH
 
 from .ablations import ABLATIONS

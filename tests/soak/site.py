@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from example_app.processes import wait_until
-from example_app.servers import Postgres, Server, Valkey
-from example_app.web import WebServer
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Server, Valkey
+from devservers.web import WebServer
 from flask_langpont_session.stores.tables import METADATA
 from tests.faults.proxy import FaultProxy
 from tests.stories.site import health, journal_of

@@ -16,10 +16,10 @@ from flask import Blueprint, Flask, current_app, request, session
 from flask.typing import ResponseReturnValue
 from flask_login import login_user, logout_user
 
-from example_app.app import create_app as create_example
 from example_app.app import csrf
 from example_app.session import live
 from example_app.users import User
+from lab.app import create_app as create_lab
 
 pages = Blueprint("stories", __name__)
 
@@ -33,7 +33,7 @@ CALLERS = 2
 def create_app() -> Flask:
     """Needs ``FLASK_GATES``: the folder through which held requests are let go."""
     csrf.exempt(pages)
-    app = create_example()
+    app = create_lab()
     app.register_blueprint(pages)
     return app
 

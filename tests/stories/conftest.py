@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from example_app.lab import Lab
+from lab.servers import Lab
 from tests.faults.proxy import FaultProxy
 
 from .site import APPLICATION, WORKERS, Site, running

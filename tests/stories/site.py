@@ -15,11 +15,11 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from example_app.lab import Lab
-from example_app.processes import wait_until
-from example_app.servers import Valkey
-from example_app.web import WebServer
+from devservers.processes import wait_until
+from devservers.servers import Valkey
+from devservers.web import WebServer
 from flask_langpont_session.stores.journal import Journal
+from lab.servers import Lab
 from tests.faults.proxy import FaultProxy
 
 from .visitor import Answer, Visitor

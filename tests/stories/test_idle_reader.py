@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from example_app.processes import wait_until
-from example_app.web import WebServer
+from devservers.processes import wait_until
+from devservers.web import WebServer
 
 from .site import PATIENCE, WORKERS, Site, health, running, settled, signed_in
 from .visitor import Visitor

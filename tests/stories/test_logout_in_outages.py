@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .site import PATIENCE, Site, health, restarted_from
 from .watch import Watch

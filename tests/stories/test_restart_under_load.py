@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from example_app.lab import Lab
-from example_app.web import WebServer
+from devservers.web import WebServer
+from lab.servers import Lab
 
 from .site import running
 from .visitor import Visitor

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from example_app.web import WebServer
+from devservers.web import WebServer
 from tests.faults.proxy import HANG
 
 from .site import WORKERS, Site, running

@@ -13,9 +13,9 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
-from example_app.web import WebServer
+from devservers.processes import wait_until
+from devservers.servers import Valkey
+from devservers.web import WebServer
 from tests.integration.sentinels import Sentinel, Service
 
 from .ledger import Load, Story, state_of

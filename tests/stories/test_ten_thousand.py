@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from flask import Flask
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.cookies import SIGNED_IN, CookieSigner, SessionId
 from flask_langpont_session.extension import state_of

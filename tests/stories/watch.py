@@ -9,7 +9,7 @@ from http.client import HTTPException
 from itertools import groupby
 from typing import Any, Self
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 
 from .visitor import Visitor
 

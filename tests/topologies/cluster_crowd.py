@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 from redis.crc import key_slot
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import parts
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import redis
 
-from example_app.processes import free_port, wait_until
-from example_app.servers import Valkey
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
 
 SHARDS = 3
 SLOTS = 16384

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from tests.integration.tls import Authority
 
 from . import acl

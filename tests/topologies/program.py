@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from tests.integration.behind import LONG
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import spawn
-from example_app.servers import Valkey
+from devservers.processes import spawn
+from devservers.servers import Valkey
 from tests.integration.tls import Authority
 from tests.programs import required
 

@@ -13,8 +13,8 @@ from flask.sessions import SecureCookieSessionInterface
 from prometheus_client import CollectorRegistry
 from redis.crc import key_slot
 
-from example_app.processes import free_port, wait_until
-from example_app.servers import Valkey
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.cookies import digest_of

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from redis.crc import key_slot
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from flask_langpont_session import events
 from flask_langpont_session.categories import AUTH
 from flask_langpont_session.cookies import SIGNED_IN

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 from flask import Flask
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from tests.integration.behind import LONG, browser, entry, key, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 import pytest
 from flask import Flask
 
-from example_app.servers import Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.stores.redis import READ, RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay
 from tests.integration.conftest import parts

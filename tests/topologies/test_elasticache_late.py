@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from example_app.processes import free_port, wait_until
-from example_app.servers import Valkey
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.blueprint import health_report
 from tests.integration.behind import key, sign_in, waiting
 from tests.integration.conftest import parts

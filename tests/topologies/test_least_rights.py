@@ -11,8 +11,8 @@ import pytest
 from flask import Flask, session
 from prometheus_client import CollectorRegistry
 
-from example_app.processes import wait_until
-from example_app.servers import Valkey
+from devservers.processes import wait_until
+from devservers.servers import Valkey
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.cookies import digest_of
 from flask_langpont_session.events import StoreRecovered

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from example_app.servers import Postgres, Valkey
+from devservers.servers import Postgres, Valkey
 from tests.integration.behind import browser, emptied, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
 

@@ -13,7 +13,7 @@ from flask import Flask
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from flask_langpont_session.stores.base import ErrorClass, StoreError
 from tests.faults.proxy import FaultProxy, flip
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost

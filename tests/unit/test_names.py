@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from example_app.processes import wait_until
+from devservers.processes import wait_until
 from flask_langpont_session.stores import names as module
 from flask_langpont_session.stores.names import Address, Names
 from tests.clock import Clock

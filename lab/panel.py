@@ -9,11 +9,17 @@ from typing import Any
 from flask import Blueprint, abort, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from example_app.control import ACTIONS, SERVERS, ask
 from example_app.session import live, logins, ui_language
-from example_app.texts import FEATURES, LEVELS, STATES
+from lab.control import ACTIONS, SERVERS, ask
+from lab.texts import FEATURES, LEVELS, PANEL, STATES
 
-lab = Blueprint("lab", __name__, url_prefix="/lab")
+lab = Blueprint("lab", __name__, url_prefix="/lab", template_folder="templates", static_folder="static")
+
+
+@lab.app_context_processor
+def panel_context() -> dict[str, Any]:
+    """For ``beside.html``, which the example's page shows where it finds it: the panel and its texts."""
+    return {"outage_panel": panel, "panel_texts": lambda: PANEL[ui_language()]}
 
 
 @lab.post("/<server>/<action>")

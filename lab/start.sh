@@ -4,6 +4,6 @@ set -eu
 # Without a key of yours, one that lasts until the container is restarted. All workers inherit it.
 : "${FLASK_SECRET_KEY:=$(python -c 'import secrets; print("key-" + secrets.token_urlsafe(32))')}"
 export FLASK_SECRET_KEY
-flask --app example_app.app langpont init-db
+flask --app lab.app langpont init-db
 exec gunicorn --bind 0.0.0.0:8000 --workers 2 --worker-class gthread --threads 8 --worker-tmp-dir /dev/shm \
-  --no-control-socket --access-logfile - 'example_app.app:create_app()'
+  --no-control-socket --access-logfile - 'lab.app:create_app()'

@@ -8,8 +8,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from example_app.processes import spawn
-from example_app.server import Server
+from devservers.processes import spawn
+from devservers.server import Server
 
 
 class Valkey(Server):

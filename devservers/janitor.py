@@ -1,4 +1,4 @@
-"""``python -m example_app.janitor FOLDER``: cleans up after the lab, however the lab ended.
+"""``python -m devservers.janitor FOLDER``: cleans up after the lab, however the lab ended.
 
 The lab holds the other end of our standard input. When that closes, even by kill -9 of the lab, every process that
 works in FOLDER is killed and FOLDER is removed. The lab's servers die with it anyway; this is for what is frozen at
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from example_app.leftovers import remove_leftovers
-from example_app.processes import kill
+from devservers.leftovers import remove_leftovers
+from devservers.processes import kill
 
 #: Processes that work elsewhere carry the folder in this variable.
 MARK = "LANGPONT_LAB"

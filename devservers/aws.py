@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 from botocore.exceptions import HTTPClientError
 
-from example_app.processes import spawn
-from example_app.server import Server, answers_http
+from devservers.processes import spawn
+from devservers.server import Server, answers_http
 from flask_langpont_session.config import SEVERITIES
 from flask_langpont_session.exporters import names
 

@@ -1,16 +1,13 @@
-"""``python -m example_app.lab``: the example application with real servers around it, and switches to break them.
+"""The servers of the lab, around the example application.
 
 A Valkey primary and its replica, PostgreSQL, AWS as moto plays it, and the application under gunicorn, all on 127.0.0.1
 and in one temporary folder. Whatever ends this process, none of them outlives it.
 """
 
-import argparse
-import ctypes
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,13 +18,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from example_app.aws import Aws
-from example_app.control import ControlServer
-from example_app.janitor import MARK
-from example_app.processes import is_free, spawn
-from example_app.servers import Postgres, Server, ServerError, Valkey
-from example_app.users import DEMO_PASSWORDS
-from example_app.web import APPLICATION, PROJECT, WebServer
+from devservers.aws import Aws
+from devservers.janitor import MARK
+from devservers.processes import spawn
+from devservers.servers import Postgres, Server, ServerError, Valkey
+from devservers.web import PROJECT, WebServer
+from lab.control import ControlServer
+
+APPLICATION = "lab.app:create_app()"
+"""Where gunicorn finds what runs in it."""
 
 
 class Lab:
@@ -188,7 +187,7 @@ class Lab:
 
     def _create_tables(self) -> None:
         log = self.folder / "init-db.log"
-        command = [sys.executable, "-m", "flask", "--app", "example_app.app", "langpont", "init-db"]
+        command = [sys.executable, "-m", "flask", "--app", "lab.app", "langpont", "init-db"]
         if spawn(command, log=log, cwd=PROJECT, env=self._environment(self.configuration)).wait() != 0:
             raise ServerError(f"init-db failed: {log.read_text(errors='replace')[-2000:]}")
 
@@ -210,64 +209,9 @@ def _serving(control: ControlServer) -> Iterator[None]:
 
 def _janitor(folder: Path) -> subprocess.Popen[bytes]:
     # In a session of its own, and without the death signal of the others: it has to outlive us.
-    command = [sys.executable, "-m", "example_app.janitor", str(folder)]
+    command = [sys.executable, "-m", "devservers.janitor", str(folder)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=PROJECT, start_new_session=True)
 
 
 def _end(janitor: subprocess.Popen[bytes]) -> None:
     janitor.communicate()  # closes its standard input and waits
-
-
-def _leave(*_: object) -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is cleaning up
-    raise SystemExit(0)
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _end_with_make() -> None:
-    """When ``make demo`` itself is killed, end as well. Only Linux can do that."""
-    if "MAKELEVEL" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
-
-
-def _tell(line: str) -> None:
-    print(f"  {line}", flush=True)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m example_app.lab", description="The example app and its outage lab."
-    )
-    parser.add_argument("--port", type=int, help="of the application; 8000 or any free one by default")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the application (2)")
-    parser.add_argument("--preload", action="store_true", help="load the application before forking")
-    options = parser.parse_args()
-    if options.port and not is_free(options.port):
-        parser.error(f"port {options.port} is taken")
-    return options
-
-
-def main() -> None:
-    """Run the lab until a signal ends it."""
-    options = _options()
-    _end_with_make()
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, SIGHUP stays ignored
-            signal.signal(number, _leave)
-    port = options.port or (8000 if is_free(8000) else None)
-    print("Starting Valkey, PostgreSQL, AWS (moto) and the application ...", flush=True)
-    with Lab(port=port, workers=options.workers, preload=options.preload, aws=True, tell=_tell) as lab:
-        users = " or ".join(f"{name} / {password}" for name, password in DEMO_PASSWORDS.items())
-        print(f"\n  LangPont is at {lab.url}\n  Sign in as {users}.", flush=True)
-        if lab.aws is not None:
-            print(f"  Metrics and alerts go to {lab.aws.url}; {lab.url}/metrics is for Prometheus.", flush=True)
-        print("\n  Ctrl-C ends it.", flush=True)
-        lab.web.wait()
-        raise SystemExit(f"The application ended: {lab.web.log.read_text(errors='replace')[-2000:]}")
-
-
-if __name__ == "__main__":
-    main()

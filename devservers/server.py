@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
-from example_app.processes import family, free_port, kill, release, send, wait_until
+from devservers.processes import family, free_port, kill, release, send, wait_until
 
 
 class ServerError(Exception):

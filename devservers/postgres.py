@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psycopg
 
-from example_app.leftovers import remove_leftovers
-from example_app.processes import is_root, spawn
-from example_app.server import Server, ServerError
+from devservers.leftovers import remove_leftovers
+from devservers.processes import is_root, spawn
+from devservers.server import Server, ServerError
 
 
 class Postgres(Server):

@@ -1,4 +1,4 @@
-"""The application under gunicorn, as one more server of the lab."""
+"""An application under gunicorn, as one more server."""
 
 import signal
 import subprocess
@@ -6,18 +6,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from example_app.processes import children, spawn
-from example_app.server import Server, answers_http
+from devservers.processes import children, spawn
+from devservers.server import Server, answers_http
 
 #: The root of the checkout, where the package and the application are imported from.
 PROJECT = Path(__file__).parent.parent
 
 
-APPLICATION = "example_app.app:create_app()"
-
-
 class WebServer(Server):
-    """The application under gunicorn.
+    """An application under gunicorn.
 
     :param workers: processes; `threads` of each.
     :param preload: load the application before forking the workers.
@@ -36,7 +33,7 @@ class WebServer(Server):
         env: Mapping[str, str],
         port: int | None = None,
         threads: int = 8,
-        application: str = APPLICATION,
+        application: str,
     ) -> None:
         super().__init__(folder, port=port)
         self._workers = workers
@@ -59,7 +56,7 @@ class WebServer(Server):
         options = ["--bind", f"127.0.0.1:{self.port}"]
         options += ["--workers", str(self._workers), "--threads", str(self._threads)]
         # A connection that is kept open stays with one worker. Here every request shall find any of them.
-        options += ["--worker-class", "example_app.fair.FairWorker", "--keep-alive", "0", "--no-control-socket"]
+        options += ["--worker-class", "devservers.fair.FairWorker", "--keep-alive", "0", "--no-control-socket"]
         options += ["--worker-tmp-dir", str(self.folder), *(["--preload"] if self._preload else [])]
         command = [sys.executable, "-m", "gunicorn", *options, self._application]
         return spawn(command, log=self.log, cwd=PROJECT, env=self._env)

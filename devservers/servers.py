@@ -5,7 +5,7 @@ with the data it had. Each has the same verbs: start, stop, kill, freeze (it kee
 and thaw.
 """
 
-from example_app.postgres import Postgres as Postgres
-from example_app.server import Server as Server
-from example_app.server import ServerError as ServerError
-from example_app.valkey import Valkey as Valkey
+from devservers.postgres import Postgres as Postgres
+from devservers.server import Server as Server
+from devservers.server import ServerError as ServerError
+from devservers.valkey import Valkey as Valkey

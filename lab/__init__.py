@@ -1,0 +1,1 @@
+"""The outage lab: the example application beside switches that break real servers. ``python -m lab``."""
