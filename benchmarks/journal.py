@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from flask_langpont_session.stores.base import Operation, StoreError
-from flask_langpont_session.stores.journal import Journal, PendingWrite
+from flask_langpont_session.policy.values import Operation, StoreError
+from flask_langpont_session.stores.host.journal import Journal, PendingWrite
 
 from .slow_disk import slow_disk
 

@@ -11,9 +11,9 @@ from hashlib import sha1
 from typing import Any
 
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.outbox import NOTHING
-from flask_langpont_session.records import Loaded, Verdict
-from flask_langpont_session.stores.redis import READ, WRITE, Script
+from flask_langpont_session.policy.records import Loaded, Verdict
+from flask_langpont_session.request.journal_writer import NOTHING
+from flask_langpont_session.stores.redis.store import READ, WRITE, Script
 
 from .contestants import Ours
 

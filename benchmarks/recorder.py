@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from time import perf_counter_ns
 
-from flask_langpont_session.exporters.active import ActiveSessions
-from flask_langpont_session.exporters.cloudwatch import CloudWatch, connect
-from flask_langpont_session.metrics import Reader, Recorder
-from flask_langpont_session.pump import Pump, end_all
+from flask_langpont_session.metrics.cloudwatch import CloudWatch, connect
+from flask_langpont_session.metrics.recorder import Reader, Recorder
+from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.support.threads import Pump, end_all
 
 TARGET_US = 5.0
 CALLS = 200_000

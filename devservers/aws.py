@@ -15,8 +15,8 @@ from botocore.exceptions import HTTPClientError
 
 from devservers.processes import spawn
 from devservers.server import Server, answers_http
-from flask_langpont_session.config import SEVERITIES
-from flask_langpont_session.exporters import names
+from flask_langpont_session.config.settings import SEVERITIES
+from flask_langpont_session.metrics import catalogue
 
 REGION = "ap-northeast-1"
 ENVIRONMENT = "demo"
@@ -26,8 +26,9 @@ SERVICE = "LangPont"
 INTERVAL = 5
 
 _SHOWN = (
-    names.ACTIVE_SESSIONS, names.OPERATIONS, names.OPERATION_LATENCY, names.ERRORS, names.FALLBACK_LEVEL,
-    names.FALLBACK_OPERATIONS, names.SESSIONS_CREATED, names.SESSIONS_ENDED, names.CIRCUIT_TRANSITIONS,
+    catalogue.ACTIVE_SESSIONS, catalogue.OPERATIONS, catalogue.OPERATION_LATENCY, catalogue.ERRORS,
+    catalogue.FALLBACK_LEVEL, catalogue.FALLBACK_OPERATIONS, catalogue.SESSIONS_CREATED, catalogue.SESSIONS_ENDED,
+    catalogue.CIRCUIT_TRANSITIONS,
 )  # fmt: skip
 _RECENTLY = timedelta(minutes=5)
 
@@ -140,20 +141,20 @@ def _in_short(message: Mapping[str, Any]) -> dict[str, str]:
     return {name: values[name] for name in ("severity", "state", "alert")}
 
 
-def _query(number: int, metric: names.Metric) -> dict[str, object]:
+def _query(number: int, metric: catalogue.Metric) -> dict[str, object]:
     dimensions = [
-        {"Name": name, "Value": value} for name, value in zip(names.DIMENSIONS, (ENVIRONMENT, SERVICE), strict=True)
+        {"Name": name, "Value": value} for name, value in zip(catalogue.DIMENSIONS, (ENVIRONMENT, SERVICE), strict=True)
     ]
-    named = {"Namespace": names.NAMESPACE, "MetricName": metric.name, "Dimensions": dimensions}
+    named = {"Namespace": catalogue.NAMESPACE, "MetricName": metric.name, "Dimensions": dimensions}
     period = int(_RECENTLY.total_seconds())
     return {"Id": f"m{number}", "MetricStat": {"Metric": named, "Period": period, "Stat": _statistic(metric)}}
 
 
-def _statistic(metric: names.Metric) -> str:
+def _statistic(metric: catalogue.Metric) -> str:
     return _INSTEAD.get(metric.statistic, metric.statistic)
 
 
-def _value(metric: names.Metric, values: list[float]) -> str:
+def _value(metric: catalogue.Metric, values: list[float]) -> str:
     # The window of minutes may touch two periods.
     total = sum(values) if metric.statistic == "Sum" else max(values)
     return f"{total:.3g} ms" if metric.unit == "Milliseconds" else f"{total:g}"

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .decorators import requires_fresh
     from .exceptions import (
         ConfigError,
         GrantRefused,
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
         UnsupportedValue,
     )
     from .extension import LangPontSession
-    from .guards import requires_fresh
-    from .records import Kept, Revoked
-    from .session import Session
-    from .views import FeatureReport, SessionInfo
+    from .policy.categories import DEFAULT_CATEGORIES
+    from .policy.records import Kept, Revoked
+    from .session.mapping import Session
+    from .session.values import FeatureReport, SessionInfo
 
     session: Session
     """Flask's ``session`` proxy with the type it has under this extension."""
 
 __all__ = [
+    "DEFAULT_CATEGORIES",
     "ConfigError",
     "FeatureReport",
     "GrantRefused",
@@ -43,19 +45,20 @@ __all__ = [
 ]
 
 _PLACES = {
+    "DEFAULT_CATEGORIES": "policy.categories",
     "ConfigError": "exceptions",
-    "FeatureReport": "views",
+    "FeatureReport": "session.values",
     "GrantRefused": "exceptions",
-    "Kept": "records",
+    "Kept": "policy.records",
     "LangPontSession": "extension",
     "LangPontSessionError": "exceptions",
-    "Revoked": "records",
-    "Session": "session",
-    "SessionInfo": "views",
+    "Revoked": "policy.records",
+    "Session": "session.mapping",
+    "SessionInfo": "session.values",
     "SessionTooLarge": "exceptions",
     "SessionValueError": "exceptions",
     "UnsupportedValue": "exceptions",
-    "requires_fresh": "guards",
+    "requires_fresh": "decorators",
 }
 
 

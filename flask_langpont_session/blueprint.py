@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from .health import DATABASE, READ, WRITE
-from .lag import PROCESS
-from .policy import LEVELS
-from .stores.base import ErrorClass, words_of
+from .policy.health import DATABASE, READ, WRITE
+from .policy.levels import LEVELS
+from .policy.values import ErrorClass, words_of
+from .support.lag import PROCESS
 
 if TYPE_CHECKING:
     from .build import State

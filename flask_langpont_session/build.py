@@ -25,35 +25,35 @@ from sqlalchemy.engine import make_url
 
 from . import events
 from .aws.cloud import Cloud, cloud_of
-from .config import FLASK_COOKIE, FLASK_SESSION_PICKLE, Settings, load_settings
+from .config.settings import FLASK_COOKIE, FLASK_SESSION_PICKLE, Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
-from .health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
-from .host_memory import HostMemory
-from .metrics import Recorder, count_level
-from .monitor import Monitor
-from .repository import SessionRepository
-from .scratch import Scratch
-from .stores import cluster, connections, sentinel
-from .stores.base import ErrorClass, StoreError, role_of, shard_of, words_of
-from .stores.cluster import ClusterStore, Redis, ShardStore
-from .stores.connections import Pool
-from .stores.database import Database, make_engine
-from .stores.dialects import advice
-from .stores.directory import Directory, Nodes, is_cluster, parse
-from .stores.fence import Fence
-from .stores.journal import Journal
-from .stores.journal_limits import JournalLimits
-from .stores.journal_opening import NewerJournal, OlderJournal
+from .metrics.recorder import Recorder, count_level
+from .policy.health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
+from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
+from .recovery.monitor import Monitor
+from .request.repository import SessionRepository
+from .stores.host.journal import Journal
+from .stores.host.limits import JournalLimits
+from .stores.host.opening import NewerJournal, OlderJournal
+from .stores.host.server_records import HostMemory
 from .stores.local import LocalCopies
-from .stores.names import Names
-from .stores.redis import RedisStore
-from .stores.slots import SINGLE, Address, name_of
+from .stores.redis import cluster, connections, sentinel
+from .stores.redis.cluster import ClusterStore, Redis, ShardStore
+from .stores.redis.connections import Pool
+from .stores.redis.dns import Names
+from .stores.redis.server_identity import Fence
+from .stores.redis.slots import SINGLE, Address, name_of
+from .stores.redis.store import RedisStore
+from .stores.redis.topology import Directory, Nodes, is_cluster, parse
+from .stores.sql.database import Database, make_engine
+from .stores.sql.dialects import advice
+from .support.scratch import Scratch
 
 if TYPE_CHECKING:
-    from .adoption import Adoption, Source
-    from .aws.alerts import Alerts
-    from .exporters.active import ActiveSessions
-    from .exporters.exporting import Exporting
+    from .adoption.adopter import Adoption, Source
+    from .alerts.alerts import Alerts
+    from .metrics.exporting import Exporting
+    from .metrics.session_index import ActiveSessions
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +195,8 @@ def _exporting(
 ) -> tuple[ActiveSessions | None, Exporting | None]:
     if not settings.metrics:
         return None, None
-    from .exporters.active import ActiveSessions  # not paid for by who exports nothing
-    from .exporters.exporting import Exporting
+    from .metrics.exporting import Exporting
+    from .metrics.session_index import ActiveSessions  # not paid for by who exports nothing
 
     active = ActiveSessions(
         redis[PRIMARY],
@@ -256,7 +256,7 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
     if not settings.alert_topics:
         log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic")
         return None
-    from .aws.alerts import attach  # not paid for by who has no topics
+    from .alerts.alerts import attach  # not paid for by who has no topics
 
     return attach(app, settings, health, recorder)
 
@@ -264,7 +264,7 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
 def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> Adoption | None:
     if not settings.adopt:
         return None
-    from .adoption import Adoption, FlaskCookie  # not paid for by who has nothing to take over
+    from .adoption.adopter import Adoption, FlaskCookie  # not paid for by who has nothing to take over
 
     its = cast(Flask, weakref.proxy(app))
     sources: list[Source] = [FlaskCookie(its)] if FLASK_COOKIE in settings.adopt else []
@@ -275,7 +275,7 @@ def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> 
 
 def _flask_session(app: Flask, settings: Settings) -> Source:
     """Flask-Session's records, found by its own settings."""
-    from .adoption import FlaskSessionRecord
+    from .adoption.adopter import FlaskSessionRecord
 
     fence = Fence()
     pool = _pool_of(app.config["SESSION_REDIS"], settings, fence)

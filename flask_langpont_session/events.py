@@ -112,9 +112,10 @@ class JournalFailed:
 class WritesNotKept:
     """Changes of sessions that an outage cost.
 
-    :param what: one of the words of :class:`~flask_langpont_session.losses.Loss`: ``writes_lost``, ``merge_conflicts``,
-        ``merge_dropped`` or ``request_only_writes``.
-    :param cause: one of the words of :class:`~flask_langpont_session.losses.Cause`, for example ``written since``.
+    :param what: one of the words of :class:`~flask_langpont_session.metrics.losses.Loss`: ``writes_lost``,
+        ``merge_conflicts``, ``merge_dropped`` or ``request_only_writes``.
+    :param cause: one of the words of :class:`~flask_langpont_session.metrics.losses.Cause`, for example
+        ``written since``.
     :param category: the session category that the keys belong to.
     :param count: how many keys that are.
     """

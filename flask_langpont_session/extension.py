@@ -20,17 +20,17 @@ from flask.wrappers import Request, Response
 from .blueprint import health_blueprint, health_report
 from .build import State as State
 from .build import build, close_with
-from .categories import CSRF_FEATURE
-from .config import Settings
-from .cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
+from .config.explanations import UnclaimedKeys
+from .config.settings import Settings
 from .exceptions import GrantRefused, LangPontSessionError
-from .explanations import UnclaimedKeys
-from .metrics import Recorder, install_hooks
-from .records import Life, Revoked
+from .metrics.recorder import Recorder, install_hooks
+from .policy.categories import CSRF_FEATURE
+from .policy.records import Life, Revoked
 from .routes import yielding
-from .session import Session, SessionContext
-from .stores.tables import METADATA
-from .views import SessionInfo
+from .session.cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
+from .session.mapping import Session, SessionContext
+from .session.values import SessionInfo
+from .stores.sql.tables import METADATA
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ def arrange(app: Flask) -> State:
 
 def _offer_commands(app: Flask) -> None:
     """``flask`` finds them by the entry point, as far as the application is started by it: its test runner is not."""
-    from .cli import langpont  # knows this module
+    from .cli.commands import langpont  # knows this module
 
     app.cli.commands.setdefault("langpont", langpont)
 

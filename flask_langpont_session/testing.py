@@ -23,12 +23,12 @@ from flask import Flask
 
 from . import events
 from .build import CLOSES
-from .config import PATIENCE, PREFIX
+from .config.settings import PATIENCE, PREFIX
 from .exceptions import ConfigError
 from .extension import EXTENSION, State, applications, arrange, state_of
-from .health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
-from .policy import LEVELS
-from .stores.base import ErrorClass, StoreError, role_of
+from .policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from .policy.levels import LEVELS
+from .policy.values import ErrorClass, StoreError, role_of
 
 _PATIENCE = 2.0
 """Seconds; a store that is really out of order is left to the monitor."""

@@ -21,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from flask_langpont_session import LangPontSession, session
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.stores.base import StoreError
+from flask_langpont_session.policy.values import StoreError
 
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
 """Environment variables: the configuration as JSON, the file for the counters, and the port."""

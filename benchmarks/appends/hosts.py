@@ -21,7 +21,7 @@ from devservers.processes import spawn, wait_until
 from devservers.server import Server, answers_http
 from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
 
 from ..slow_disk import slow_disk

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from devservers.processes import spawn
 from devservers.servers import Postgres, ServerError, Valkey
 from devservers.web import PROJECT, WebServer
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
 
 from .apps import pages

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..config import PREFIX, Settings
+from ..config.settings import PREFIX, Settings
 from ..exceptions import ConfigError
 from . import client, endpoints
 from .credentials import Credentials, IamToken, Recycling, SecretToken

@@ -23,8 +23,8 @@ from urllib.parse import urlencode
 from redis import exceptions as driver
 from redis.credentials import CredentialProvider
 
+from .background_query import Inquiry
 from .client import Unusable, aws_client, make_session
-from .inquiry import Inquiry
 
 log = logging.getLogger(__name__)
 

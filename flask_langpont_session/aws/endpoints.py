@@ -20,11 +20,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from redis import exceptions as driver
 
-from ..stores.directory import Nodes
-from ..stores.slots import Address as Address
-from ..stores.slots import Servers
+from ..stores.redis.slots import Address as Address
+from ..stores.redis.slots import Servers
+from ..stores.redis.topology import Nodes
+from .background_query import Inquiry
 from .client import Unusable, aws_client
-from .inquiry import Inquiry
 
 log = logging.getLogger(__name__)
 

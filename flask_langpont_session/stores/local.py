@@ -15,9 +15,9 @@ from typing import NamedTuple, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
-from ..forks import renew_in_children
-from ..leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
-from .base import AuthRow, CategoryCopy, Fields, SharedCopy
+from ..policy.leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
+from ..policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
+from ..support.forks import renew_in_children
 
 DEAD = 2**63
 """The floor of a session that is dead: no version reaches it."""

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import LONG, Stage, Worker
 from devservers.processes import wait_until
-from flask_langpont_session.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from tests.faults.proxy import REFUSE
 
 from .conftest import HostMaker

@@ -18,9 +18,9 @@ from sqlalchemy import create_engine
 
 from devservers.servers import Valkey
 from devservers.web import PROJECT
-from flask_langpont_session.config import load_settings
+from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.extension import EXTENSION
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.stores.sql.tables import METADATA
 from tests.integration.conftest import close
 
 from .pages import PAGES, blocks_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devservers.servers import Postgres
-from flask_langpont_session.stores import journal_file
+from flask_langpont_session.stores.host import file as journal_file
 from tests.integration.behind import emptied
 
 from .matrix import Row

@@ -24,7 +24,9 @@ from redis.retry import Retry
 
 from devservers.processes import release, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import extension, monitor, repository
+from flask_langpont_session import extension
+from flask_langpont_session.recovery import monitor
+from flask_langpont_session.request import repository
 from tests.integration.conftest import parts
 
 from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals

@@ -11,7 +11,7 @@ import pytest
 
 from devservers.processes import wait_until
 from flask_langpont_session.events import StoreLost
-from flask_langpont_session.losses import Cause
+from flask_langpont_session.metrics.losses import Cause
 from tests.integration.behind import is_home, outcomes
 from tests.integration.conftest import parts
 

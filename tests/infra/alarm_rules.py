@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from flask_langpont_session.config import LONGEST_METRICS_INTERVAL, Settings
-from flask_langpont_session.exporters import names
+from flask_langpont_session.config.settings import LONGEST_METRICS_INTERVAL, Settings
+from flask_langpont_session.metrics import catalogue
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions, watched
 from tests.infra.rules import TOPICS, nodes, rule
 from tests.infra.template import Deployment
@@ -24,17 +24,17 @@ CONNECTIONS_OF_A_PROCESS: Any = {f.name: f.default for f in fields(Settings)}["r
 MONITORING = 4
 """Connections to each node that ElastiCache itself holds."""
 
-SHARED = {names.ERRORS.name, names.OPERATIONS.name}
+SHARED = {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
 """Alarms on these are on the share of the one in the other, in percent."""
 
 WATCHED = (
-    names.HEARTBEAT,
-    names.ERRORS,
-    names.FALLBACK_LEVEL,
-    names.OPERATION_LATENCY,
-    names.DATA_LOSSES,
-    names.WRITES_LOST,
-    names.ALERTS_FAILED,
+    catalogue.HEARTBEAT,
+    catalogue.ERRORS,
+    catalogue.FALLBACK_LEVEL,
+    catalogue.OPERATION_LATENCY,
+    catalogue.DATA_LOSSES,
+    catalogue.WRITES_LOST,
+    catalogue.ALERTS_FAILED,
 )
 """What the application reports and somebody has to hear of."""
 
@@ -91,7 +91,7 @@ def alarm_metrics(d: Deployment) -> Iterator[str]:
                 yield f"{name}: {metric.name} is not published by {sorted(metric.dimensions)}"
             elif metric.statistic not in known.statistics:
                 yield f"{name}: {metric.statistic} of {metric.name}"
-            if metric.namespace == names.NAMESPACE:
+            if metric.namespace == catalogue.NAMESPACE:
                 own = own_dimensions(d)
                 if any(own.get(key, value) != value for key, value in metric.dimensions.items()):
                     yield f"{name} watches another environment or service: {dict(metric.dimensions)}"
@@ -102,7 +102,7 @@ def alarm_periods(d: Deployment) -> Iterator[str]:
     """In every period that an alarm counts each process has reported, however rarely it may do so."""
     for name, alarm in alarms(d).items():
         for metric in watched(alarm):
-            if metric.namespace == names.NAMESPACE and metric.period < LONGEST_METRICS_INTERVAL:
+            if metric.namespace == catalogue.NAMESPACE and metric.period < LONGEST_METRICS_INTERVAL:
                 yield f"{name} counts {metric.period} s, and METRICS_INTERVAL may be {LONGEST_METRICS_INTERVAL} s"
 
 
@@ -177,21 +177,22 @@ def alarm_set(d: Deployment) -> Iterator[str]:
         metric.name: (name, alarm)
         for name, alarm in alarms(d).items()
         for metric in watched(alarm)
-        if metric.namespace == names.NAMESPACE
+        if metric.namespace == catalogue.NAMESPACE
     }
     for metric in WATCHED:
         if metric.name not in own:
             yield f"nothing watches {metric.name}"
     for name, alarm in alarms(d).items():
         watches = {metric.name for metric in watched(alarm)}
-        if names.HEARTBEAT.name in watches and alarm.get("TreatMissingData") != "breaching":
+        if catalogue.HEARTBEAT.name in watches and alarm.get("TreatMissingData") != "breaching":
             yield f"{name}: a process that is gone publishes nothing"
-        if names.ERRORS.name in watches and (
-            [query["Expression"] for query in alarm.get("Metrics", []) if "Expression" in query] != [names.ERROR_RATE]
-            or watches != {names.ERRORS.name, names.OPERATIONS.name}
+        if catalogue.ERRORS.name in watches and (
+            [query["Expression"] for query in alarm.get("Metrics", []) if "Expression" in query]
+            != [catalogue.ERROR_RATE]
+            or watches != {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
         ):
             yield f"{name} is not the share of failed operations"
-        if names.OPERATION_LATENCY.name in watches and alarm.get("ExtendedStatistic") != "p99":
+        if catalogue.OPERATION_LATENCY.name in watches and alarm.get("ExtendedStatistic") != "p99":
             yield f"{name} hides the slow ones"
     levels = {a["Threshold"]: a["AlarmActions"] for a in alarms(d).values() if a.get("MetricName") == "FallbackLevel"}
     if levels != {level: [f"<{topic}>"] for level, topic in LEVELS.items()}:

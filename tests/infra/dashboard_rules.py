@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from flask_langpont_session.exporters import names
+from flask_langpont_session.metrics import catalogue
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions
 from tests.infra.rules import nodes, rule
 from tests.infra.template import REGION, Deployment
@@ -18,9 +18,9 @@ SEARCH = re.compile(r"SEARCH\('\{([^}]*)\} MetricName=\"(\w+)\" (.*)', '(\w+)', 
 LONGEST_SEARCH = 1024
 
 SHOWN = {
-    *((names.NAMESPACE, metric) for metric in ("FallbackLevel", "Operations", "Errors", "OperationLatency")),
-    *((names.NAMESPACE, metric) for metric in ("ActiveSessions", "FallbackOperations")),
-    *((names.NAMESPACE, metric.name) for metric in names.LOSSES),
+    *((catalogue.NAMESPACE, metric) for metric in ("FallbackLevel", "Operations", "Errors", "OperationLatency")),
+    *((catalogue.NAMESPACE, metric) for metric in ("ActiveSessions", "FallbackOperations")),
+    *((catalogue.NAMESPACE, metric.name) for metric in catalogue.LOSSES),
     *((ELASTICACHE, metric) for metric in ("EngineCPUUtilization", "Evictions", "ReplicationLag", "CurrConnections")),
     (ELASTICACHE, "DatabaseMemoryUsageCountedForEvictPercentage"),
 }
@@ -113,14 +113,14 @@ def dashboard_rows(d: Deployment) -> Iterator[str]:
     """Every row is of a published metric, under exactly the dimensions of its publisher."""
     own = {name: frozenset({value}) for name, value in own_dimensions(d).items()}
     for row in rows(d):
-        if row.name == names.ERROR_RATE:
+        if row.name == catalogue.ERROR_RATE:
             continue
         known = KNOWN.get((row.namespace, row.name))
         if known is None:
             yield f"{row.title}: nobody publishes {row.namespace} {row.name}"
         elif frozenset(row.dimensions) not in known.by:
             yield f"{row.title}: {row.name} is not published by {sorted(row.dimensions)}"
-        elif row.namespace == names.NAMESPACE and not own.items() <= row.dimensions.items():
+        elif row.namespace == catalogue.NAMESPACE and not own.items() <= row.dimensions.items():
             yield f"{row.title}: {row.name} of another environment or service"
         elif row.namespace == ELASTICACHE and row.dimensions[NODE] != frozenset(nodes(d)):
             yield f"{row.title}: {sorted(row.dimensions[NODE])} are not the nodes"
@@ -145,7 +145,7 @@ def dashboard_axes(d: Deployment) -> Iterator[str]:
     units: dict[tuple[str, str], set[str]] = {}
     for row in rows(d):
         known = KNOWN.get((row.namespace, row.name))
-        if known or row.name == names.ERROR_RATE:
+        if known or row.name == catalogue.ERROR_RATE:
             units.setdefault((row.title, row.axis), set()).add(known.unit if known else "Percent")
     for (title, axis), found in units.items():
         if len(found) > 1:
@@ -184,9 +184,9 @@ def dashboard_complete(d: Deployment) -> Iterator[str]:
     shown = {arn for widget in widgets(d) for arn in widget["properties"].get("alarms", [])}
     if shown != declared:
         yield f"alarms shown: {sorted(shown ^ declared)} are missing or too many"
-    latency = [row for row in rows(d) if row.name == names.OPERATION_LATENCY.name]
-    percentiles = {row.statistic for row in latency if len(row.dimensions) == len(names.DIMENSIONS)}
+    latency = [row for row in rows(d) if row.name == catalogue.OPERATION_LATENCY.name]
+    percentiles = {row.statistic for row in latency if len(row.dimensions) == len(catalogue.DIMENSIONS)}
     if not {"p50", "p95", "p99"} <= percentiles:
         yield f"of the latency only {sorted(percentiles)}"
-    if not any(row.statistic == "p99" and names.OPERATION_LATENCY.by in row.dimensions for row in latency):
+    if not any(row.statistic == "p99" and catalogue.OPERATION_LATENCY.by in row.dimensions for row in latency):
         yield "which operation is slow is not shown"

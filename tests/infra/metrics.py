@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from flask_langpont_session.exporters import names
+from flask_langpont_session.metrics import catalogue
 from tests.infra.template import Deployment
 
 ELASTICACHE = "AWS/ElastiCache"
@@ -20,8 +20,8 @@ class Known(NamedTuple):
     by: tuple[frozenset[str], ...]
 
 
-def _own(metric: names.Metric) -> Known:
-    base = frozenset(names.DIMENSIONS)
+def _own(metric: catalogue.Metric) -> Known:
+    base = frozenset(catalogue.DIMENSIONS)
     percentiles = frozenset({"p50", "p95", "p99"}) if metric.statistic.startswith("p") else frozenset()
     by = (base,) if metric.by is None else (base, base | {metric.by})
     return Known(metric.unit, percentiles | {metric.statistic}, by)
@@ -32,7 +32,7 @@ def _node(unit: str, statistic: str) -> Known:
 
 
 KNOWN: Mapping[tuple[str, str], Known] = {
-    **{(names.NAMESPACE, metric.name): _own(metric) for metric in names.ALL},
+    **{(catalogue.NAMESPACE, metric.name): _own(metric) for metric in catalogue.ALL},
     # From the metrics pages of the ElastiCache user guide; each is published per node.
     (ELASTICACHE, "EngineCPUUtilization"): _node("Percent", "Average"),
     (ELASTICACHE, "DatabaseMemoryUsageCountedForEvictPercentage"): _node("Percent", "Average"),
@@ -73,4 +73,4 @@ def _watched(metric: Mapping[str, Any], statistic: str, period: int) -> Watched:
 def own_dimensions(deployment: Deployment) -> dict[str, str]:
     """The dimensions under which the application of this deployment publishes every metric."""
     values = (deployment.parameters["Environment"], deployment.parameters["ServiceName"])
-    return dict(zip(names.DIMENSIONS, values, strict=True))
+    return dict(zip(catalogue.DIMENSIONS, values, strict=True))

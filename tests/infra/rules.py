@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from flask_langpont_session.exporters import names
+from flask_langpont_session.metrics import catalogue
 from tests.infra.template import REGION, Deployment, walk
 
 Rule = Callable[[Deployment], Iterator[str]]
@@ -462,7 +462,7 @@ def policy(d: Deployment) -> Iterator[str]:
             for action in _listed(statement.get("Action", "NotAction")):
                 granted[action] = _listed(statement.get("Resource"))
             limit = statement.get("Condition", {}).get("StringEquals", {}).get("cloudwatch:namespace")
-            if statement.get("Resource") == "*" and limit != names.NAMESPACE:
+            if statement.get("Resource") == "*" and limit != catalogue.NAMESPACE:
                 yield f"{statement.get('Sid')}: on everything, and not for the namespace of the extension only"
     for action in wanted.keys() | granted.keys():
         if sorted(granted.get(action, [])) != sorted(wanted.get(action, [])):

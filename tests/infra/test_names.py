@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from flask_langpont_session.config import Settings
-from flask_langpont_session.exporters import names
+from flask_langpont_session.config.settings import Settings
+from flask_langpont_session.metrics import catalogue
 from tests.infra.alarm_rules import alarms
 from tests.infra.dashboard_rules import rows
 from tests.infra.environments import README, parameters
 from tests.infra.metrics import KNOWN, own_dimensions, watched
 from tests.infra.template import Deployment, good_template, walk
 
-PUBLISHED = {metric.name: metric for metric in names.ALL}
+PUBLISHED = {metric.name: metric for metric in catalogue.ALL}
 
 
 def production() -> Deployment:
@@ -22,14 +22,14 @@ def production() -> Deployment:
 
 def test_every_metric_of_ours_that_the_template_mentions_is_published() -> None:
     """Alarms and graphs read only what the extension sends, by the dimension sets under which it sends it."""
-    d, base = production(), set(names.DIMENSIONS)
+    d, base = production(), set(catalogue.DIMENSIONS)
     mentioned = {
         (m.name, frozenset(m.dimensions))
         for a in alarms(d).values()
         for m in watched(a)
-        if m.namespace == names.NAMESPACE
+        if m.namespace == catalogue.NAMESPACE
     }
-    mentioned |= {(row.name, frozenset(row.dimensions)) for row in rows(d) if row.namespace == names.NAMESPACE}
+    mentioned |= {(row.name, frozenset(row.dimensions)) for row in rows(d) if row.namespace == catalogue.NAMESPACE}
     assert len(mentioned) > 10
     for name, dimensions in mentioned:
         metric = PUBLISHED[name]
@@ -39,16 +39,16 @@ def test_every_metric_of_ours_that_the_template_mentions_is_published() -> None:
 def test_the_namespace_is_written_the_same_everywhere() -> None:
     """In alarms, graphs and the policy; a metric that is sent to another namespace would be refused."""
     texts = [str(leaf) for leaf in walk(good_template()["Resources"])]
-    assert sum(names.NAMESPACE in text for text in texts) > 10
-    assert not [text for text in texts if "langpont/session" in text.lower().replace(names.NAMESPACE.lower(), "")]
+    assert sum(catalogue.NAMESPACE in text for text in texts) > 10
+    assert not [text for text in texts if "langpont/session" in text.lower().replace(catalogue.NAMESPACE.lower(), "")]
 
 
 def test_the_error_rate_is_the_one_of_the_extension() -> None:
     """The same expression in the alarm and in the graph, over sums."""
     d = production()
-    assert [row.name for row in rows(d) if not row.namespace] == [names.ERROR_RATE]
-    [rate] = [a for a in alarms(d).values() if names.ERRORS.name in {m.name for m in watched(a)}]
-    assert [query["Expression"] for query in rate["Metrics"] if "Expression" in query] == [names.ERROR_RATE]
+    assert [row.name for row in rows(d) if not row.namespace] == [catalogue.ERROR_RATE]
+    [rate] = [a for a in alarms(d).values() if catalogue.ERRORS.name in {m.name for m in watched(a)}]
+    assert [query["Expression"] for query in rate["Metrics"] if "Expression" in query] == [catalogue.ERROR_RATE]
     assert {m.statistic for m in watched(rate)} == {"Sum"}
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_langpont_session.aws.alert_table import ALERTS
-from flask_langpont_session.cli import langpont
-from flask_langpont_session.exporters import names
+from flask_langpont_session.alerts.table import ALERTS
+from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.metrics import catalogue
 from tests.infra.dashboard_rules import rows
 from tests.infra.environments import parameters
 from tests.infra.template import INFRA, Deployment, good_template
@@ -57,10 +57,10 @@ def test_who_looks_for_the_slow_operation_finds_it() -> None:
     """The page names the operations as they are published, and the graph that has them."""
     section = OF_CLOUDWATCH["LatencyWarning"]
     [title, check] = re.findall(r'\*\*Check\*\* "([^"]+)"(.*?)Then', section, re.DOTALL)[0]
-    assert sorted(re.findall(r"`(\w+)`", check)) == sorted(names.OPERATION_VALUES)
+    assert sorted(re.findall(r"`(\w+)`", check)) == sorted(catalogue.OPERATION_VALUES)
     [row] = [row for row in rows(Deployment(good_template(), parameters("production"))) if row.title.startswith(title)]
-    assert (row.name, row.statistic) == (names.OPERATION_LATENCY.name, "p99")
-    assert names.OPERATION_LATENCY.by in row.dimensions
+    assert (row.name, row.statistic) == (catalogue.OPERATION_LATENCY.name, "p99")
+    assert catalogue.OPERATION_LATENCY.by in row.dimensions
 
 
 def anchors(text: str) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.exporters import names
+from flask_langpont_session.metrics import catalogue
 from tests.infra.aws import Aws, network, reset
 from tests.infra.environments import parameters
 from tests.infra.template import REGION, Deployment, good_template
@@ -133,7 +133,7 @@ def test_the_dashboard_is_filled_in(aws: Aws) -> None:
     assert "${" not in body
     assert {w["properties"]["region"] for w in widgets if w["type"] != "alarm"} == {REGION}
     [level] = [w["properties"]["metrics"] for w in widgets if w["properties"]["title"] == "Fallback level"]
-    assert level == [[names.NAMESPACE, "FallbackLevel", "Environment", "production", "Service", "LangPont"]]
+    assert level == [[catalogue.NAMESPACE, "FallbackLevel", "Environment", "production", "Service", "LangPont"]]
     assert set(re.findall(r'CacheClusterId=\\"([^"\\]+)', body)) == {"the-Cache-001", "the-Cache-002", "the-Cache-003"}
     assert f"SOURCE '/aws/vendedlogs/elasticache/{NAME}/slow-log'" in body
 
@@ -146,7 +146,7 @@ def test_the_application_gets_the_policy_and_may_do_what_it_does(aws: Aws) -> No
     version = aws("iam").get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
     statements = {s["Sid"]: s for s in version["PolicyVersion"]["Document"]["Statement"]}
     assert set(statements) == {"PublishMetrics", "PublishAlerts", "FindEndpoints", "SignIn"}
-    assert statements["PublishMetrics"]["Condition"] == {"StringEquals": {"cloudwatch:namespace": names.NAMESPACE}}
+    assert statements["PublishMetrics"]["Condition"] == {"StringEquals": {"cloudwatch:namespace": catalogue.NAMESPACE}}
     topics = {arn for name, arn in resources(aws).items() if name.endswith("Topic")}
     assert set(statements["PublishAlerts"]["Resource"]) == topics
     account = aws("sts").get_caller_identity()["Account"]

@@ -11,8 +11,9 @@ import time
 from flask import Flask, session
 
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.aws import alerts, client
-from flask_langpont_session.aws.incidents import Terms
+from flask_langpont_session.alerts import alerts
+from flask_langpont_session.alerts.incidents import Terms
+from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
 
 TERMS = Terms(pace=0.06, gap=1, lease=4, retry=3)

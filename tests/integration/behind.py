@@ -10,9 +10,9 @@ from flask import Flask
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.cookies import digest_of
-from flask_langpont_session.stores.database import Database, make_engine
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.stores.sql.database import Database, make_engine
+from flask_langpont_session.stores.sql.tables import METADATA
 
 from .conftest import cookie_of, parts
 from .mariadb import MariaDB

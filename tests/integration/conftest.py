@@ -12,8 +12,8 @@ from flask import Flask, jsonify, request, session
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.exporters import active
 from flask_langpont_session.extension import State, state_of
+from flask_langpont_session.metrics import session_index as active
 
 from .mariadb import MariaDB
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from devservers.servers import Valkey
-from flask_langpont_session import forks
-from flask_langpont_session.monitor import Monitor
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.support import forks
 
 
 def evals(server: Valkey) -> int:

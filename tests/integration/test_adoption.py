@@ -18,10 +18,11 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession, adoption, events, session
-from flask_langpont_session.adoption import FlaskCookie, FlaskSessionRecord
-from flask_langpont_session.records import Revoked
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session import LangPontSession, events, session
+from flask_langpont_session.adoption import adopter
+from flask_langpont_session.adoption.adopter import FlaskCookie, FlaskSessionRecord
+from flask_langpont_session.policy.records import Revoked
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import HANG, REFUSE, FaultProxy
 
@@ -351,15 +352,15 @@ def test_a_late_one_undoes_nothing_that_was_changed_since(
     old, new = old_app("flask-session", primary.url), make_shop("flask-session")
     browser = Browser().visit(old, "tea", user=user)
     late = Browser(**browser.cookies)
-    adopt = adoption.Adoption.adopt
+    adopt = adopter.Adoption.adopt
 
     def first_another(*arguments: Any) -> Any:
-        monkeypatch.setattr(adoption.Adoption, "adopt", adopt)
+        monkeypatch.setattr(adopter.Adoption, "adopt", adopt)
         browser.page(new)
         assert browser.post(new, "/add/rice") == 200
         return adopt(*arguments)
 
-    monkeypatch.setattr(adoption.Adoption, "adopt", first_another)
+    monkeypatch.setattr(adopter.Adoption, "adopt", first_another)
     with new.app_context():
         assert late.page(new)["cart"] == ["tea", "rice"]
     assert browser.page(new)["cart"] == ["tea", "rice"]
@@ -524,7 +525,7 @@ def test_without_the_old_store_all_wait(
     make_shop: MakeShop, primary: Valkey, proxy: FaultProxy, fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is taken for a stranger for good, nor signed in without the cart. It is not asked again at once."""
-    monkeypatch.setattr(adoption, "_PAUSE", 600.0)
+    monkeypatch.setattr(adopter, "_PAUSE", 600.0)
     old = old_app("flask-session", primary.url)
     client = settings_for("flask-session", proxy.instead_of(primary.url))["SESSION_REDIS"]
     new = make_shop("flask-session", SESSION_REDIS=client, REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)

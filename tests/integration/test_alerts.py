@@ -28,13 +28,13 @@ from moto.server import ThreadedMotoServer
 from devservers.processes import family, free_port, kill, spawn
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
-from flask_langpont_session.aws import alerts as alerts_module
+from flask_langpont_session.alerts import alerts as alerts_module
+from flask_langpont_session.alerts import conditions
+from flask_langpont_session.alerts.host_file import HostFile
+from flask_langpont_session.alerts.incidents import decode_host
+from flask_langpont_session.alerts.table import LATENCY_WINDOW, REDIS_CONNECTION_FAILED
 from flask_langpont_session.aws import client as aws_client
-from flask_langpont_session.aws import conditions
-from flask_langpont_session.aws.alert_table import LATENCY_WINDOW, REDIS_CONNECTION_FAILED
-from flask_langpont_session.aws.host_file import HostFile
-from flask_langpont_session.aws.incidents import decode_host
-from flask_langpont_session.cli import langpont
+from flask_langpont_session.cli.commands import langpont
 from tests.unit.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
 
 from .alerts_site import TERMS, TICK

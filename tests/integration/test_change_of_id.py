@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, session
 
-from flask_langpont_session.stores.redis_records import Written
+from flask_langpont_session.stores.redis.records import Written
 
 from .conftest import MakeApp, parts
 

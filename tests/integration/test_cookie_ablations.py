@@ -13,12 +13,12 @@ import pytest
 
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.cookies import ANONYMOUS, SessionId
-from flask_langpont_session.records import Kept, Loaded, Verdict
-from flask_langpont_session.repository import SessionRepository
-from flask_langpont_session.session import Session
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.policy.records import Kept, Loaded, Verdict
+from flask_langpont_session.request.repository import SessionRepository
+from flask_langpont_session.session.cookies import ANONYMOUS, SessionId
+from flask_langpont_session.session.mapping import Session
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
 
 from .conftest import MakeApp
 from .cookie_search import BEGINNINGS, CONFIG, PROPERTIES, SEARCHED, Case, World, cases, search

@@ -23,13 +23,13 @@ from sqlalchemy.engine import Engine, default
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres
-from flask_langpont_session.serializer import encode
-from flask_langpont_session.stores import tables
-from flask_langpont_session.stores.base import AuthRow, ErrorClass, Fields, Position, RowState, StoreError
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.engines import make_engine
-from flask_langpont_session.stores.sql_errors import classify
-from flask_langpont_session.stores.tables import METADATA, SESSIONS, USERS, now_ms
+from flask_langpont_session.policy.serializer import encode
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, Fields, Position, RowState, StoreError
+from flask_langpont_session.stores.sql import tables
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.stores.sql.engines import make_engine
+from flask_langpont_session.stores.sql.errors import classify
+from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS, now_ms
 
 from .conftest import unforced
 

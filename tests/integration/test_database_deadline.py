@@ -23,12 +23,11 @@ import sqlalchemy as sa
 
 from devservers.processes import spawn, wait_until
 from devservers.servers import Postgres
-from flask_langpont_session import bulkhead
-from flask_langpont_session.stores import database as module
-from flask_langpont_session.stores import dialects, engines
-from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.engines import make_engine
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.stores.sql import bulkhead, dialects, engines
+from flask_langpont_session.stores.sql import database as module
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.stores.sql.engines import make_engine
 from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
 
 from .behind import NO_LIMITS, emptied
@@ -432,9 +431,9 @@ def test_a_connection_that_was_shut_down_is_nobodys_any_more(url: str, monkeypat
 
 PROGRAM = """
     import signal, sys, time
-    from flask_langpont_session.stores.base import StoreError
-    from flask_langpont_session.stores.database import Database
-    from flask_langpont_session.stores.engines import make_engine
+    from flask_langpont_session.policy.values import StoreError
+    from flask_langpont_session.stores.sql.database import Database
+    from flask_langpont_session.stores.sql.engines import make_engine
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     database = Database(make_engine(sys.argv[1], 0.25), timeout=30)
@@ -479,9 +478,9 @@ def test_a_process_ends_while_its_call_hangs(url: str, proxy: FaultProxy, state:
 
 APPLICATION = """
     import os
-    from flask_langpont_session.stores.base import StoreError
-    from flask_langpont_session.stores.database import Database
-    from flask_langpont_session.stores.engines import make_engine
+    from flask_langpont_session.policy.values import StoreError
+    from flask_langpont_session.stores.sql.database import Database
+    from flask_langpont_session.stores.sql.engines import make_engine
 
     database = Database(make_engine(os.environ["URL"], 0.25), timeout=0.25)
 

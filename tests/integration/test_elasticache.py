@@ -35,11 +35,12 @@ from redis.retry import Retry
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import ConfigError
+from flask_langpont_session.aws import background_query as inquiry
 from flask_langpont_session.aws import client as aws_calls
-from flask_langpont_session.aws import cloud, credentials, endpoints, inquiry
-from flask_langpont_session.cli import langpont
-from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.aws import cloud, credentials, endpoints
+from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 from .conftest import MakeApp, parts
 from .tls import Authority, TlsFront

@@ -16,11 +16,11 @@ from redis.cluster import RedisCluster
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.cli import langpont
-from flask_langpont_session.exporters import active
-from flask_langpont_session.exporters.active import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.metrics import session_index as active
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.session_index import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.clock import Clock
 

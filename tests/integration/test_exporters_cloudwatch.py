@@ -24,11 +24,12 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession, pump
+from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import ConfigError
-from flask_langpont_session.exporters import cloudwatch, names
-from flask_langpont_session.exporters.cloudwatch import CloudWatch
-from flask_langpont_session.metrics import Reader, Recorder
+from flask_langpont_session.metrics import catalogue, cloudwatch
+from flask_langpont_session.metrics.cloudwatch import CloudWatch
+from flask_langpont_session.metrics.recorder import Reader, Recorder
+from flask_langpont_session.support import threads
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
@@ -97,11 +98,11 @@ def stop(app: Flask) -> None:
     exporting.stop()
 
 
-def statistics(metric: names.Metric) -> dict[str, float]:
+def statistics(metric: catalogue.Metric) -> dict[str, float]:
     """What CloudWatch has of a metric under the two dimensions. (moto adds up what has a third one too.)"""
     now = datetime.now(UTC)
     points = boto3.client("cloudwatch").get_metric_statistics(
-        Namespace=names.NAMESPACE,
+        Namespace=catalogue.NAMESPACE,
         MetricName=metric.name,
         Dimensions=[{"Name": name, "Value": value} for name, value in WHOLE.items()],
         StartTime=now - timedelta(hours=1),
@@ -119,7 +120,7 @@ def statistics(metric: names.Metric) -> dict[str, float]:
 
 def listed() -> set[tuple[str, frozenset[tuple[str, str]]]]:
     """Name and dimensions of everything that was put."""
-    pages = boto3.client("cloudwatch").get_paginator("list_metrics").paginate(Namespace=names.NAMESPACE)
+    pages = boto3.client("cloudwatch").get_paginator("list_metrics").paginate(Namespace=catalogue.NAMESPACE)
     return {
         (metric["MetricName"], frozenset((pair["Name"], pair["Value"]) for pair in metric["Dimensions"]))
         for page in pages
@@ -150,7 +151,7 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
 
     everything = listed()
     plain = frozenset(WHOLE.items())
-    assert {name for name, dimensions in everything if dimensions == plain} == {metric.name for metric in names.ALL}
+    assert {name for name, dimensions in everything if dimensions == plain} == {metric.name for metric in catalogue.ALL}
     thirds = {(name, *pair) for name, dimensions in everything for pair in dimensions - plain}
     asked = {"read", "write", "regenerate", "verify", "delete"}
     assert {third for third in thirds if third[1] == "Operation"} == {
@@ -161,22 +162,22 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
     }
     assert {third for third in thirds if third[1] == "Category"} == {("PayloadBytes", "Category", "ui")}
     for metric, expected in (
-        (names.HEARTBEAT, 1),
-        (names.SESSIONS_CREATED, 7),  # three visitors, who signed in; one signed out, whose language goes on
-        (names.SESSIONS_ENDED, 1),
-        (names.SESSIONS_REGENERATED, 0),
-        (names.ACTIVE_SESSIONS, 3),
-        (names.CIRCUIT_TRANSITIONS, 4),
-        (names.METRICS_DROPPED, 0),
+        (catalogue.HEARTBEAT, 1),
+        (catalogue.SESSIONS_CREATED, 7),  # three visitors, who signed in; one signed out, whose language goes on
+        (catalogue.SESSIONS_ENDED, 1),
+        (catalogue.SESSIONS_REGENERATED, 0),
+        (catalogue.ACTIVE_SESSIONS, 3),
+        (catalogue.CIRCUIT_TRANSITIONS, 4),
+        (catalogue.METRICS_DROPPED, 0),
     ):
         assert statistics(metric)["Sum"] == expected, metric
-    assert statistics(names.FALLBACK_LEVEL)["Maximum"] == 2  # over by now, and not missed
+    assert statistics(catalogue.FALLBACK_LEVEL)["Maximum"] == 2  # over by now, and not missed
     # moto adds up what is published under two dimensions and under three.
     done = sum(series.count for _, series in observed)
     milliseconds = sum(bound * number for _, series in observed for bound, number in series.durations.items())
-    assert statistics(names.OPERATIONS)["Sum"] == 2 * done
-    assert statistics(names.OPERATION_LATENCY)["SampleCount"] == 2 * done
-    assert statistics(names.OPERATION_LATENCY)["Sum"] == pytest.approx(2 * milliseconds)
+    assert statistics(catalogue.OPERATIONS)["Sum"] == 2 * done
+    assert statistics(catalogue.OPERATION_LATENCY)["SampleCount"] == 2 * done
+    assert statistics(catalogue.OPERATION_LATENCY)["Sum"] == pytest.approx(2 * milliseconds)
 
 
 def test_each_interval_is_published_once(aws: pytest.MonkeyPatch, moto: str) -> None:
@@ -191,20 +192,20 @@ def test_each_interval_is_published_once(aws: pytest.MonkeyPatch, moto: str) -> 
         recorder.observe("load", "all", "primary", "ok", 0.00151)
         publisher.publish()
     publisher.publish()
-    assert statistics(names.HEARTBEAT)["Sum"] == 4
-    assert statistics(names.SESSIONS_CREATED)["Sum"] == 6
-    latency = statistics(names.OPERATION_LATENCY)
+    assert statistics(catalogue.HEARTBEAT)["Sum"] == 4
+    assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 6
+    latency = statistics(catalogue.OPERATION_LATENCY)
     assert latency["SampleCount"] == 6
     assert latency["Sum"] == pytest.approx(6 * 1.6)
 
 
 def test_the_thread_publishes_by_itself(make_exporting: MakeApp, moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first request of a process starts it; nothing else has to be called."""
-    monkeypatch.setattr(pump.random, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
+    monkeypatch.setattr(threads.random, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
     app = make_exporting(METRICS_INTERVAL=1)
-    assert statistics(names.HEARTBEAT)["Sum"] == 0
+    assert statistics(catalogue.HEARTBEAT)["Sum"] == 0
     app.test_client().get("/untouched")
-    wait_until(lambda: statistics(names.HEARTBEAT)["Sum"] >= 1, "a heartbeat")
+    wait_until(lambda: statistics(catalogue.HEARTBEAT)["Sum"] >= 1, "a heartbeat")
 
 
 # -- it does not -------------------------------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ def test_credentials_that_come_later_are_found(aws: pytest.MonkeyPatch, moto: st
     publisher.publish()
     aws.setenv("AWS_ACCESS_KEY_ID", "test")
     publisher.publish()
-    assert statistics(names.METRICS_DROPPED)["Sum"] == recorder.counters()["metrics_dropped"] > 10
+    assert statistics(catalogue.METRICS_DROPPED)["Sum"] == recorder.counters()["metrics_dropped"] > 10
 
 
 def test_no_request_waits_while_the_endpoint_hangs(
@@ -353,7 +354,7 @@ def test_no_request_waits_while_the_endpoint_hangs(
             stuck.clear()
 
     monkeypatch.setattr(CloudWatch, "_send", watched)
-    monkeypatch.setattr(pump.random, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
+    monkeypatch.setattr(threads.random, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
     endpoint.answer = None
     app = make_exporting(METRICS_INTERVAL=1)
     client = app.test_client()
@@ -437,8 +438,8 @@ def test_a_process_ends_in_time_while_the_endpoint_hangs(endpoint: Endpoint, pri
 def test_a_process_that_ends_publishes_what_is_left(moto: str, primary: Valkey, tmp_path: Path) -> None:
     """Long before its first interval is over."""
     run("visit(3); print('last word', flush=True)", tmp_path, primary.url)
-    assert statistics(names.SESSIONS_CREATED)["Sum"] == 3
-    assert statistics(names.HEARTBEAT)["Sum"] == 1
+    assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 3
+    assert statistics(catalogue.HEARTBEAT)["Sum"] == 1
 
 
 FORKING = """
@@ -455,8 +456,8 @@ FORKING = """
 def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: Path) -> None:
     """Nothing twice: what the parent counted is the parent's, and the child has a thread of its own."""
     run(FORKING, tmp_path, primary.url)
-    assert statistics(names.HEARTBEAT)["Sum"] == 2
-    assert statistics(names.SESSIONS_CREATED)["Sum"] == 5
+    assert statistics(catalogue.HEARTBEAT)["Sum"] == 2
+    assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 5
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["lazy", "preload"])
@@ -465,9 +466,9 @@ def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp
     config = {"METRICS": '["cloudwatch"]', "ENVIRONMENT": "test", "SERVICE": "shop"}
     with running(tmp_path, primary.url, preload=preload, quiet=True, **config) as site:
         total = sum(site.visited().values())
-        assert statistics(names.HEARTBEAT)["Sum"] == 0
-    assert statistics(names.HEARTBEAT)["Sum"] == 2
-    assert statistics(names.SESSIONS_CREATED)["Sum"] == total
+        assert statistics(catalogue.HEARTBEAT)["Sum"] == 0
+    assert statistics(catalogue.HEARTBEAT)["Sum"] == 2
+    assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == total
 
 
 # -- start -------------------------------------------------------------------------------------------------------------

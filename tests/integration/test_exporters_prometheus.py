@@ -16,10 +16,10 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.exporters.active import Reading
-from flask_langpont_session.exporters.prometheus import SECONDS, Prometheus, collectors_of
-from flask_langpont_session.losses import Cause, Loss
-from flask_langpont_session.metrics import BOUNDS, Reader, Recorder
+from flask_langpont_session.metrics.losses import Cause, Loss
+from flask_langpont_session.metrics.prometheus import SECONDS, Prometheus, collectors_of
+from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder
+from flask_langpont_session.metrics.session_index import Reading
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts

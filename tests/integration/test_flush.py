@@ -13,7 +13,7 @@ from flask import Flask, jsonify, request
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import GrantRefused, Kept, session
-from flask_langpont_session.metrics import NotKept
+from flask_langpont_session.metrics.recorder import NotKept
 from flask_langpont_session.testing import switched_off
 
 from .behind import emptied, row_of, stored, wait_for_level, wait_until_home

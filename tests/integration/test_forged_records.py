@@ -12,8 +12,8 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.stores.base import CategoryCopy, Operation, SharedCopy
-from flask_langpont_session.stores.journal import PendingWrite
+from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 
 from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in

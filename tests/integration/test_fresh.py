@@ -11,7 +11,7 @@ from flask import Flask, jsonify, request
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import requires_fresh, session
-from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, FaultProxy
 
 from .behind import (

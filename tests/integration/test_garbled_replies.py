@@ -12,10 +12,10 @@ from redis._parsers import _HiredisParser, _RESP3Parser
 from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import Limits, Merge, MergeStep
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.strange_server import GREETING, StrangeServer, resp
 
 from .conftest import MakeApp, parts

@@ -17,7 +17,7 @@ from flask import Blueprint, Flask, request
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.policy import LEVELS
+from flask_langpont_session.policy.levels import LEVELS
 from flask_langpont_session.testing import switched_off
 
 from .behind import wait_for_level

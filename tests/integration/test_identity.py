@@ -12,7 +12,7 @@ import pytest
 from devservers.processes import spawn, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
-from flask_langpont_session.stores.fence import identity_of
+from flask_langpont_session.stores.redis.server_identity import identity_of
 from flask_langpont_session.testing import captured_events
 from tests.programs import required
 

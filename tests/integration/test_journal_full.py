@@ -20,13 +20,8 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
-from flask_langpont_session.stores.base import Operation
-from flask_langpont_session.stores.journal_entries import (
-    PendingWrite,
-    put_revocation,
-    put_user_revocation,
-    put_write,
-)
+from flask_langpont_session.policy.values import Operation
+from flask_langpont_session.stores.host.entries import PendingWrite, put_revocation, put_user_revocation, put_write
 from flask_langpont_session.testing import captured_events
 
 from .behind import row_of, stored, wait_for_level, wait_until_home

@@ -11,9 +11,9 @@ from flask import Flask, session
 from flask_login import logout_user
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.base import AuthRow
+from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.testing import switched_off
-from flask_langpont_session.verifier import Confirmed
 
 from .behind import browser, digest, elsewhere, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts

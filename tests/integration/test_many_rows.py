@@ -14,8 +14,8 @@ from flask import Flask, jsonify, session
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
-from flask_langpont_session.repository import _MOST_SETTLED
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.request.repository import _MOST_SETTLED
 
 from .behind import LONG, browser, emptied, is_home, sign_in, wait_until_home, waiting
 from .conftest import MakeApp, parts

@@ -13,12 +13,13 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import leases, monitor, replay
-from flask_langpont_session.categories import DEFAULT_CATEGORIES
-from flask_langpont_session.health import READ, WRITE
-from flask_langpont_session.reconciler import Progress
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.policy import leases
+from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.policy.health import READ, WRITE
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.recovery import monitor, replay
+from flask_langpont_session.recovery.reconciler import Progress
+from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.unit.journal_process import process

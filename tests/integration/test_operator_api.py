@@ -14,9 +14,10 @@ from flask import Flask
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, repository, session
+from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
 from flask_langpont_session.events import SessionRevoked
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.request import repository
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import (

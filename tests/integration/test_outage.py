@@ -15,11 +15,11 @@ from redis import ConnectionPool, Redis
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.extension import State
-from flask_langpont_session.stores.base import CategoryChange, Operation
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.journal import PendingWrite
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import Limits
+from flask_langpont_session.policy.values import CategoryChange, Operation
+from flask_langpont_session.stores.host.journal import PendingWrite
+from flask_langpont_session.stores.redis.records import Limits
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, row_of, stored, wait_for_level, wait_until_home

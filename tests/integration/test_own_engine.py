@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from devservers.servers import Postgres
-from flask_langpont_session.stores import dialects
-from flask_langpont_session.stores.database import Database, make_engine
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.stores.sql import dialects
+from flask_langpont_session.stores.sql.database import Database, make_engine
+from flask_langpont_session.stores.sql.tables import METADATA
 
 from .behind import LONG
 from .conftest import MakeApp

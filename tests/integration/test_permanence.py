@@ -9,7 +9,7 @@ import pytest
 from flask import Flask, jsonify, request, session
 
 from devservers.servers import Postgres
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 
 from .behind import emptied, row, sign_in, wait_until_home, wait_until_lost

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from devservers.servers import Postgres
-from flask_langpont_session.stores.base import ErrorClass, RowState, StoreError
-from flask_langpont_session.stores.database import Database, make_engine
+from flask_langpont_session.policy.values import ErrorClass, RowState, StoreError
+from flask_langpont_session.stores.sql.database import Database, make_engine
 
 from .behind import LONG, emptied
 from .pgbouncer import PgBouncer

@@ -12,7 +12,7 @@ from flask import Flask, abort, session
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
-from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Recorder
+from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Recorder
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import digest, wait_for_level

@@ -17,10 +17,8 @@ import pytest
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.base import CategoryChange, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import MERGE, WRITE, RedisStore
-from flask_langpont_session.stores.redis_records import (
+from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis.records import (
     ABSENT,
     SINCE,
     TIME,
@@ -32,6 +30,8 @@ from flask_langpont_session.stores.redis_records import (
     Written,
     addition_id,
 )
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import MERGE, WRITE, RedisStore
 
 from .test_redis_store import DIGEST, EMPTY, LIFE, key, made
 

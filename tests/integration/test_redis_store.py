@@ -16,24 +16,11 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.processes import spawn
 from devservers.servers import Valkey
-from flask_langpont_session.leases import TOMBSTONE_MS
-from flask_langpont_session.stores.base import (
-    AuthRow,
-    CategoryChange,
-    ErrorClass,
-    Operation,
-    StoreError,
-)
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import MERGE, READ, SET_ASIDE_MS, RedisStore, Script, new_write_id
-from flask_langpont_session.stores.redis_records import (
-    Limits,
-    Merge,
-    Merged,
-    MergeStep,
-    Outcome,
-    Written,
-)
+from flask_langpont_session.policy.leases import TOMBSTONE_MS
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import MERGE, READ, SET_ASIDE_MS, RedisStore, Script, new_write_id
 from tests.programs import required
 
 DIGEST = "d" * 43

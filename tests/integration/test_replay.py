@@ -14,14 +14,14 @@ from flask import session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.cookies import SIGNED_IN
 from flask_langpont_session.extension import State
-from flask_langpont_session.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.reconciler import _PIPELINE
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.journal import Carry, PendingWrite
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
+from flask_langpont_session.recovery.reconciler import _PIPELINE
+from flask_langpont_session.session.cookies import SIGNED_IN
+from flask_langpont_session.stores.host.journal import Carry, PendingWrite
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
 
 from .behind import LONG, browser, entry, row, sign_in, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
@@ -73,7 +73,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     with state.monitor.paused():
         lose(state, PRIMARY)
         state.repository.journal.put([write(name(number), "input_text", "x") for number in range(5000)])
-        monkeypatch.setattr("flask_langpont_session.reconciler._BATCH", 20)
+        monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 20)
     with slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
         state.monitor.ensure_started()
         wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay", LONG)
@@ -278,7 +278,7 @@ def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeyp
     app = make_app()
     state = parts(app)
     journal = state.repository.journal
-    monkeypatch.setattr("flask_langpont_session.reconciler._BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 10)
     with state.monitor.paused(), slowed(RedisStore, "merge_all", 0.03, monkeypatch):
         journal.put([write(name(number), "input_text", "x") for number in range(200)])
         assert not state.monitor.replay.run_once(0.1)
@@ -375,7 +375,7 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
     """In the middle of a large journal; what is left waits."""
     app = make_app()
     state = parts(app)
-    monkeypatch.setattr("flask_langpont_session.reconciler._BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 10)
     with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
         with state.monitor.paused():
             state.repository.journal.put([write(name(number), "input_text", "x") for number in range(3000)])

@@ -9,10 +9,10 @@ import pytest
 from redis import ConnectionPool
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.base import CategoryChange, CategoryCopy, Fields, Operation, StoreError
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import RedisStore, new_write_id
-from flask_langpont_session.stores.redis_records import Limits, Merge, Merged, MergeStep, Restore
+from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, StoreError
+from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Restore
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
 
 SID = "a" * 43
 LIMITS = Limits(50, 4096, 60_000)

@@ -11,9 +11,9 @@ import pytest
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.base import AuthRow, ErrorClass, StoreError
-from flask_langpont_session.stores.fence import Canary, Fence
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.store import RedisStore
 
 DIGEST, OTHER = "d" * 43, "e" * 43
 KEY = f"session:auth:{{{DIGEST}}}"

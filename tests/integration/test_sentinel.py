@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
-from flask_langpont_session.health import PRIMARY, REPLICA
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.policy.health import PRIMARY, REPLICA
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 
 from .conftest import MakeApp, parts

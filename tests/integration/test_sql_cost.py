@@ -13,7 +13,7 @@ import sqlalchemy
 from flask import Flask
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.database import Database
+from flask_langpont_session.stores.sql.database import Database
 
 from .conftest import MakeApp, parts
 from .counting import wait_for_monitors

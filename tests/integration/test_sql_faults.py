@@ -24,9 +24,9 @@ from flask.wrappers import Response
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.monitor import _PROBE_TIMEOUT
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.database import Database
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.recovery.monitor import _PROBE_TIMEOUT
+from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
 
 from .behind import LONG, NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home

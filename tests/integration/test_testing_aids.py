@@ -10,8 +10,14 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.cookies import digest_of
-from flask_langpont_session.events import LevelChanged, SessionRevoked, StoreLost, StoreRecovered, ValueRejected
+from flask_langpont_session.events import (
+    LevelChanged,
+    SessionRevoked,
+    StoreLost,
+    StoreRecovered,
+    ValueRejected,
+)
+from flask_langpont_session.session.cookies import digest_of
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .conftest import MakeApp, cookie_of, parts

@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Valkey
-from flask_langpont_session.config import load_settings
-from flask_langpont_session.leases import TOMBSTONE_MS
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.config.settings import load_settings
+from flask_langpont_session.policy.leases import TOMBSTONE_MS
+from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, key, row, sign_in, waiting

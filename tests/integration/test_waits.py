@@ -18,10 +18,10 @@ from sqlalchemy.engine import make_url
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
-from flask_langpont_session.health import PRIMARY, READ, WRITE
-from flask_langpont_session.stores import names as resolving
-from flask_langpont_session.stores.base import ErrorClass, StoreError, Wait
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
+from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
+from flask_langpont_session.stores.redis import dns as resolving
+from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp

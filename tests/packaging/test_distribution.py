@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = "flask_langpont_session/stores/redis/scripts"
 PACKAGE = ROOT / "flask_langpont_session"
 
 
@@ -56,7 +57,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     assert {
         "flask_langpont_session/py.typed",
         "flask_langpont_session/migrations/v0001.py",
-        *(f"flask_langpont_session/stores/scripts/{path.name}" for path in PACKAGE.glob("stores/scripts/*.lua")),
+        *(
+            f"flask_langpont_session/stores/redis/scripts/{path.name}"
+            for path in PACKAGE.glob("stores/redis/scripts/*.lua")
+        ),
     } <= names
     assert len([name for name in names if name.endswith(".lua")]) >= 6
 

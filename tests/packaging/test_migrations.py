@@ -11,8 +11,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from flask_langpont_session.migrations import v0001
-from flask_langpont_session.stores.database import Database, make_engine
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.stores.sql.database import Database, make_engine
+from flask_langpont_session.stores.sql.tables import METADATA
 
 DIALECTS = {"sqlite": sqlite.dialect, "postgresql": postgresql.dialect, "mysql": mysql.dialect}
 

@@ -163,11 +163,12 @@ def test_a_project_without_flask_pays_nothing(tmp_path: Path) -> None:
 
 
 NAMES = """
-import flask_langpont_session.session
+import flask_langpont_session.session.mapping
 import flask
 import flask_langpont_session as package
 from flask_langpont_session import *
-from flask_langpont_session import config, session as proxy
+from flask_langpont_session import session as proxy
+from flask_langpont_session.config import settings as config
 
 assert proxy is session is package.session is flask.session
 assert all(name in globals() and name in dir(package) for name in package.__all__)

@@ -8,11 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask_langpont_session import events, leases, outbox, reconciler, replay, repository, verifier, walk
-from flask_langpont_session.records import Loaded, Plan, Verdict
-from flask_langpont_session.stores import base, fence, journal, local, redis_records
-from flask_langpont_session.stores.base import AuthRow, RowState
-from flask_langpont_session.stores.redis_records import ABSENT, Outcome
+from flask_langpont_session import events
+from flask_langpont_session.policy import leases
+from flask_langpont_session.policy import values as base
+from flask_langpont_session.policy.records import Loaded, Plan, Verdict
+from flask_langpont_session.policy.values import AuthRow, RowState
+from flask_langpont_session.recovery import reconciler, replay
+from flask_langpont_session.request import journal_writer, repository, scope, verifier
+from flask_langpont_session.stores import local
+from flask_langpont_session.stores.host import journal
+from flask_langpont_session.stores.redis import records, server_identity
+from flask_langpont_session.stores.redis.records import ABSENT, Outcome
 
 from . import sim_database, sim_records, sim_redis
 from .sim_redis import Key, Node
@@ -42,12 +48,14 @@ def _lease_for_ever(copy: leases.Copy, life: leases.Life, terms: leases.LeaseTer
     return copy.is_current and copy.is_unbroken and copy.is_in_time and not life.is_slide_due(copy.row, copy.now_ms)
 
 
-def _never_another_server(self: fence.Fence, identity: str | None, *, now_ms: int, is_primary: bool) -> fence.Server:
-    self.server = fence.Server(identity, is_primary)
+def _never_another_server(
+    self: server_identity.Fence, identity: str | None, *, now_ms: int, is_primary: bool
+) -> server_identity.Server:
+    self.server = server_identity.Server(identity, is_primary)
     return self.server
 
 
-def _trusts_every_connection(self: fence.Fence, server: fence.Server) -> int:
+def _trusts_every_connection(self: server_identity.Fence, server: server_identity.Server) -> int:
     return self.trust_since_ms
 
 
@@ -99,8 +107,8 @@ def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
     self.forget(digest)
 
 
-def _no_overlay(self: outbox.Outbox, digest: str, walk: Any = None, *, shadow: bool = False) -> Any:
-    return outbox.NOTHING
+def _no_overlay(self: journal_writer.Outbox, digest: str, walk: Any = None, *, shadow: bool = False) -> Any:
+    return journal_writer.NOTHING
 
 
 def _redis_knows_no_use(heard: verifier.Heard) -> int | None:
@@ -126,12 +134,12 @@ def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int, shards: Any) -> b
 _settle_changes = reconciler.Reconciler.settle_changes
 
 
-def _new_workers_trust(self: fence.Fence, identity: str | None, known: Any) -> bool:
+def _new_workers_trust(self: server_identity.Fence, identity: str | None, known: Any) -> bool:
     _takes_over(self, identity, known)
     return True
 
 
-_takes_over = fence.Fence._takes_over
+_takes_over = server_identity.Fence._takes_over
 
 
 def _raises_the_epoch(
@@ -149,7 +157,7 @@ def _only_the_living(self: sim_database.SimDatabase, user_id: str, *arguments: A
 _kill_user_until = sim_database.SimDatabase.kill_user_until
 
 
-def _only_smaller_numbers(self: fence.Fence, canary: fence.Canary) -> bool:
+def _only_smaller_numbers(self: server_identity.Fence, canary: server_identity.Canary) -> bool:
     known = self.canary
     if known is not None and known.generation != canary.generation and canary.number > 1:
         self.canary = canary  # somebody else's new generation
@@ -157,10 +165,10 @@ def _only_smaller_numbers(self: fence.Fence, canary: fence.Canary) -> bool:
     return _saw(self, canary)
 
 
-_saw = fence.Fence.saw
+_saw = server_identity.Fence.saw
 
 
-def _ignores_the_canary(self: fence.Fence, canary: fence.Canary) -> bool:
+def _ignores_the_canary(self: server_identity.Fence, canary: server_identity.Canary) -> bool:
     return False
 
 
@@ -237,14 +245,14 @@ def _whosever_it_is(found: Any, digest: str) -> tuple[dict[str, bytes], dict[byt
     return _split(found, named.decode())
 
 
-_split = redis_records._split
+_split = records._split
 
 
-def _waits_for_nothing(self: walk.Walk, error: Any, direction: str, operation: str, took: float) -> None:
+def _waits_for_nothing(self: scope.Walk, error: Any, direction: str, operation: str, took: float) -> None:
     _failed(self, error, direction, operation, 0.0)
 
 
-_failed = walk.Walk._failed
+_failed = scope.Walk._failed
 
 
 def _replaces_the_unread(merge: sim_records.SimMerge, step: Any) -> bool:
@@ -268,15 +276,15 @@ def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
 
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
-    Ablation("connection identity", fence.Fence, "observe", _never_another_server),
-    Ablation("identity of each connection", fence.Fence, "trust_since", _trusts_every_connection),
+    Ablation("connection identity", server_identity.Fence, "observe", _never_another_server),
+    Ablation("identity of each connection", server_identity.Fence, "trust_since", _trusts_every_connection),
     Ablation("role of the server", verifier.Heard, "by_primary", property(_anybody_is_primary)),
-    Ablation("canary", fence.Fence, "saw", _ignores_the_canary),
+    Ablation("canary", server_identity.Fence, "saw", _ignores_the_canary),
     Ablation("floor", local.LocalCopies, "floor", _no_floor),
     Ablation("floors that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))),
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
-    Ablation("journal", outbox.Outbox, "revoke", _nothing),
-    Ablation("journal of log out everywhere", outbox.Outbox, "revoke_user", _nothing),
+    Ablation("journal", journal_writer.Outbox, "revoke", _nothing),
+    Ablation("journal of log out everywhere", journal_writer.Outbox, "revoke_user", _nothing),
     Ablation("reconciler", reconciler.Reconciler, "run", _replays_nothing),
     Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
@@ -294,7 +302,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("revocations follow a change of id", sim_database.SimDatabase, "_ids_of", lambda self, name: [name]),
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
-    Ablation("what a change of id leaves", redis_records.AuthEntry, "in_database", property(lambda entry: False)),
+    Ablation("what a change of id leaves", records.AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", journal.Journal, "revoke", _revoked_once),
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
     Ablation("unverifiable is not dead", Loaded, "judged", staticmethod(_unverifiable_is_dead)),
@@ -305,17 +313,17 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("epochs", sim_database.Tables, "raise_epoch", lambda self, user_id: self.epoch(user_id) + 1),
     Ablation("rights do not wait", repository.SessionRepository, "_save_auth", _rights_may_wait),
     Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
-    Ablation("the own digest", redis_records, "_split", _whosever_it_is),
+    Ablation("the own digest", records, "_split", _whosever_it_is),
     Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),
-    Ablation("budget", walk.Walk, "_failed", _waits_for_nothing),
-    Ablation("what may fail", walk.Walk, "attempt", walk.Walk.ask),
+    Ablation("budget", scope.Walk, "_failed", _waits_for_nothing),
+    Ablation("what may fail", scope.Walk, "attempt", scope.Walk.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
-    Ablation("push of what Redis missed", outbox.Outbox, "queue_push", _nothing),
+    Ablation("push of what Redis missed", journal_writer.Outbox, "queue_push", _nothing),
     Ablation("what could not be read is not replaced", sim_records, "may_replace", _replaces_the_unread),
     Ablation("what was written since is not replaced", sim_records, "may_replace", _replaces_what_is_later),
     Ablation("written since: the field, not its category", sim_records.SimMerge, "written_since", _by_category),
-    Ablation("one order", outbox.Outbox, "has_writes", lambda *arguments, **more: False),
-    Ablation("levels that keep nothing", outbox.Outbox, "_outlives_request", lambda *arguments: True),
+    Ablation("one order", journal_writer.Outbox, "has_writes", lambda *arguments, **more: False),
+    Ablation("levels that keep nothing", journal_writer.Outbox, "_outlives_request", lambda *arguments: True),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
@@ -325,11 +333,11 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
     Ablation("S4 of the reconciler", reconciler.Reconciler, "settle_changes", _buries_the_idle),
-    Ablation("S5", fence.Fence, "_takes_over", _new_workers_trust),
+    Ablation("S5", server_identity.Fence, "_takes_over", _new_workers_trust),
     Ablation("S6", reconciler.Reconciler, "renew_tombstones", _nothing),
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),
     Ablation("S8", sim_database.SimDatabase, "kill_user_until", _only_the_living),
-    Ablation("S9", fence.Fence, "saw", _only_smaller_numbers),
+    Ablation("S9", server_identity.Fence, "saw", _only_smaller_numbers),
     Ablation("S10", verifier.Verifier, "_survives", _busy_is_down),
-    Ablation("S11", outbox.Outbox, "overlay", _no_overlay),
+    Ablation("S11", journal_writer.Outbox, "overlay", _no_overlay),
 )

@@ -11,17 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flask_langpont_session.categories import AUTH
-from flask_langpont_session.config import Settings
-from flask_langpont_session.cookies import SIGNED_IN, SessionId
-from flask_langpont_session.health import DATABASE, PRIMARY, READ
-from flask_langpont_session.leases import DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
-from flask_langpont_session.records import Loaded, Verdict
-from flask_langpont_session.serializer import encode
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, ErrorClass, RowState
-from flask_langpont_session.stores.fence import Canary
-from flask_langpont_session.stores.redis_records import AuthEntry
-from flask_langpont_session.walk import Walk
+from flask_langpont_session.config.settings import Settings
+from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
+from flask_langpont_session.policy.leases import DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
+from flask_langpont_session.policy.records import Loaded, Verdict
+from flask_langpont_session.policy.serializer import encode
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RowState
+from flask_langpont_session.request.scope import Walk
+from flask_langpont_session.session.cookies import SIGNED_IN, SessionId
+from flask_langpont_session.stores.redis.records import AuthEntry
+from flask_langpont_session.stores.redis.server_identity import Canary
 
 from .clock import Clock
 from .sim_redis import CONNECT_SECONDS, Cluster, Connection, Data, Key, Node, Record, is_live, is_tombstone

@@ -15,22 +15,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flask_langpont_session.categories import AUTH
-from flask_langpont_session.leases import Life
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, Operation, StoreError
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.fence import Canary, Fence
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import (
-    ABSENT,
-    SINCE,
-    TIME,
-    AuthEntry,
-    Limits,
-    Merge,
-    MergeStep,
-)
-from flask_langpont_session.stores.tables import SESSIONS, USERS
+from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.leases import Life
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, Operation, StoreError
+from flask_langpont_session.stores.redis.records import ABSENT, SINCE, TIME, AuthEntry, Limits, Merge, MergeStep
+from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 
 from .clock import Clock
 from .sim_database import SimDatabase, Tables

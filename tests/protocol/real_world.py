@@ -21,11 +21,11 @@ from redis.retry import Retry
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.engines import make_engine
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.tables import SESSIONS, USERS
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.stores.sql.engines import make_engine
+from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 from tests.faults.proxy import REFUSE, FaultProxy
 
 from .clock import Clock

@@ -1,6 +1,6 @@
 """A simulated database: sessions and users, one call at a time, and everything that ever was in it.
 
-:class:`SimDatabase` has the methods of :class:`~flask_langpont_session.stores.database.Database`.
+:class:`SimDatabase` has the methods of :class:`~flask_langpont_session.stores.sql.database.Database`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from flask_langpont_session.leases import SLIDE_AFTER
-from flask_langpont_session.stores.base import (
+from flask_langpont_session.policy.leases import SLIDE_AFTER
+from flask_langpont_session.policy.values import (
     AuthRow,
     Changes,
     ErrorClass,
@@ -20,7 +20,7 @@ from flask_langpont_session.stores.base import (
     RowState,
     StoreError,
 )
-from flask_langpont_session.stores.engines import PATIENT_SECONDS
+from flask_langpont_session.stores.sql.engines import PATIENT_SECONDS
 
 from .clock import Clock
 from .tasks import Path, Tasks

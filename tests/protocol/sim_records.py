@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask_langpont_session.stores.base import CategoryChange, CategoryCopy, Operation
-from flask_langpont_session.stores.redis_records import (
+from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Operation
+from flask_langpont_session.stores.redis.records import (
     ABSENT,
     SINCE,
     Change,

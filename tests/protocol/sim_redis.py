@@ -1,6 +1,6 @@
 """Simulated Redis servers: hashes with expiry, asynchronous replication, restarts from old data, failover.
 
-:class:`SimRedisStore` has the methods of :class:`~flask_langpont_session.stores.redis.RedisStore`. What the package's
+:class:`SimRedisStore` has the methods of ``RedisStore``. What the package's
 Lua scripts do is done here in Python, under their names; that both do the same is shown on a real server by
 ``test_real_stores.py``.
 """
@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from flask_langpont_session.categories import AUTH
-from flask_langpont_session.leases import TOMBSTONE_MS
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
-from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server
-from flask_langpont_session.stores.redis import SET_ASIDE_MS
-from flask_langpont_session.stores.redis_records import (
+from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.leases import TOMBSTONE_MS
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.stores.redis.records import (
     Answer,
     AuthEntry,
     Change,
@@ -28,6 +26,8 @@ from flask_langpont_session.stores.redis_records import (
     answer,
     copy_of,
 )
+from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Fence, Server
+from flask_langpont_session.stores.redis.store import SET_ASIDE_MS
 
 from .clock import Clock, SkewedClock
 from .sim_records import Meta, SimMerge, SimRecord, changed, restored

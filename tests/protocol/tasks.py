@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
-from flask_langpont_session.flights import FlightLate, Flights, _Flight
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.support.single_flight import FlightLate, Flights, _Flight
 
 from .clock import Clock
 

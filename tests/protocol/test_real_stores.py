@@ -13,10 +13,10 @@ import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.engines import make_engine
-from flask_langpont_session.stores.fence import Fence
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.stores.sql.engines import make_engine
 
 from .pairs import WAIT, DatabasePair, Pair, RedisPair
 

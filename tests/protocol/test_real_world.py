@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.categories import AUTH
+from flask_langpont_session.policy.categories import AUTH
 
 from .ablations import ABLATIONS
 from .actions import do

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.redis import RedisStore
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
 
 from .sim_database import SimDatabase
 from .sim_redis import SimRedisStore

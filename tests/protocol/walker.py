@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
 from .actions import do
 from .invariants import Broken

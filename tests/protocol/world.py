@@ -20,21 +20,22 @@ from unittest.mock import patch
 
 from flask import Flask
 
-from flask_langpont_session import reconciler, repository
-from flask_langpont_session.config import Settings, load_settings
-from flask_langpont_session.cookies import SessionId
-from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, Health
-from flask_langpont_session.host_memory import HostMemory
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.monitor import Monitor
-from flask_langpont_session.repository import SessionRepository
-from flask_langpont_session.stores.database import Database
-from flask_langpont_session.stores.fence import Canary, Fence
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.config.settings import Settings, load_settings
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health
+from flask_langpont_session.recovery import reconciler
+from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.request import repository
+from flask_langpont_session.request.repository import SessionRepository
+from flask_langpont_session.request.scope import FIRST_ANSWERS
+from flask_langpont_session.session.cookies import SessionId
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import AuthEntry
-from flask_langpont_session.walk import FIRST_ANSWERS
+from flask_langpont_session.stores.redis.records import AuthEntry
+from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.database import Database
 
 from .clock import Clock
 from .invariants import Promises

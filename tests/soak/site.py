@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Server, Valkey
 from devservers.web import WebServer
-from flask_langpont_session.stores.tables import METADATA
+from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
 from tests.stories.site import health, journal_of
 

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from devservers.web import WebServer
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.host.journal import Journal
 from lab.servers import Lab
 from tests.faults.proxy import FaultProxy
 

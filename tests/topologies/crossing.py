@@ -11,10 +11,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from flask_langpont_session.cookies import digest_of
-from flask_langpont_session.stores.base import CategoryChange, StoreError
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.redis_records import Limits
+from flask_langpont_session.policy.values import CategoryChange, StoreError
+from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.stores.redis.records import Limits
+from flask_langpont_session.stores.redis.store import RedisStore
 
 PATIENCE = 5.0
 """Seconds for what shall succeed."""

@@ -17,7 +17,7 @@ from flask import Flask  # noqa: E402
 
 from flask_langpont_session import LangPontSession  # noqa: E402
 from flask_langpont_session.extension import state_of  # noqa: E402
-from flask_langpont_session.stores.redis import RedisStore  # noqa: E402
+from flask_langpont_session.stores.redis.store import RedisStore  # noqa: E402
 from tests.topologies.conftest import PATIENT  # noqa: E402
 from tests.topologies.crossing import Readers, fill  # noqa: E402
 

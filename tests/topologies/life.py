@@ -25,7 +25,7 @@ from flask import Flask  # noqa: E402
 
 from flask_langpont_session import LangPontSession  # noqa: E402
 from flask_langpont_session.extension import state_of  # noqa: E402
-from flask_langpont_session.stores import journal_file  # noqa: E402
+from flask_langpont_session.stores.host import file as journal_file  # noqa: E402
 from tests.integration.behind import digest, is_home  # noqa: E402
 from tests.integration.conftest import add_views  # noqa: E402
 from tests.topologies.conftest import PATIENT  # noqa: E402

@@ -16,9 +16,9 @@ from redis.crc import key_slot
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import events
-from flask_langpont_session.cli import langpont
-from flask_langpont_session.cookies import digest_of
-from flask_langpont_session.exporters.active import BUCKETS
+from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.metrics.session_index import BUCKETS
+from flask_langpont_session.session.cookies import digest_of
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts

@@ -22,7 +22,7 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.redis import READ, RedisStore
+from flask_langpont_session.stores.redis.store import READ, RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay
 from tests.integration.conftest import parts
 from tests.integration.sentinels import SERVICE, Sentinel

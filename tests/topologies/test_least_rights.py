@@ -13,15 +13,22 @@ from prometheus_client import CollectorRegistry
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.cli import langpont
-from flask_langpont_session.cookies import digest_of
+from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.events import StoreRecovered
-from flask_langpont_session.exporters.active import ActiveSessions
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.monitor import GOOD_PROBES
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.redis import RedisStore, new_write_id
-from flask_langpont_session.stores.redis_records import Limits, Merge, MergeStep, Restore
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.policy.values import (
+    AuthRow,
+    CategoryChange,
+    CategoryCopy,
+    ErrorClass,
+    Operation,
+    StoreError,
+)
+from flask_langpont_session.recovery.monitor import GOOD_PROBES
+from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
+from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts

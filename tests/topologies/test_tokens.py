@@ -14,7 +14,7 @@ from flask import Flask
 from redis.credentials import CredentialProvider
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
 

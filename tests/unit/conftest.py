@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores import journal_file
-from flask_langpont_session.stores.journal import Journal
+from flask_langpont_session.stores.host import file as journal_file
+from flask_langpont_session.stores.host.journal import Journal
 from tests.clock import Clock
 
 from .journal_process import end_all

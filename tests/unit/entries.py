@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_langpont_session.stores.base import Operation
-from flask_langpont_session.stores.journal import PendingWrite
+from flask_langpont_session.policy.values import Operation
+from flask_langpont_session.stores.host.journal import PendingWrite
 
 
 def value(digest: str, field: str, text: bytes | None, **more: Any) -> PendingWrite:

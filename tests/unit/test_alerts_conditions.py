@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session import events
-from flask_langpont_session.aws.alert_table import LATENCY_WINDOW
-from flask_langpont_session.aws.conditions import Conditions
-from flask_langpont_session.health import READ, WRITE, Health
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.alerts.conditions import Conditions
+from flask_langpont_session.alerts.table import LATENCY_WINDOW
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.health import READ, WRITE, Health
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 
 class Process:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.aws import host_file
-from flask_langpont_session.aws.host_file import Busy, HostFile
+from flask_langpont_session.alerts import host_file
+from flask_langpont_session.alerts.host_file import Busy, HostFile
 
 PLACE = host_file._PLACE
 
@@ -92,7 +92,7 @@ def test_nothing_is_lost_between_processes(path: Path) -> None:
     worker = """
         import os, signal, sys, time
         from pathlib import Path
-        from flask_langpont_session.aws.host_file import HostFile
+        from flask_langpont_session.alerts.host_file import HostFile
         file = HostFile(Path(sys.argv[1]))
         def add(by):
             file.update(lambda old: (b"%d" % (int(old or 0) + by) + b" " * (os.getpid() % 5000), None))

@@ -10,20 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_langpont_session.aws import alert_table as table
-from flask_langpont_session.aws.alert_table import ALERTS, Severity, alert_lines
-from flask_langpont_session.aws.incidents import (
-    Details,
-    Host,
-    Notice,
-    State,
-    Terms,
-    join,
-    settle,
-    step,
-    take,
-)
-from flask_langpont_session.config import SEVERITIES
+from flask_langpont_session.alerts import table
+from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, settle, step, take
+from flask_langpont_session.alerts.table import ALERTS, Severity, alert_lines
+from flask_langpont_session.config.settings import SEVERITIES
 
 REDIS = table.REDIS_CONNECTION_FAILED.name
 REPLICA = table.REPLICA_CONNECTION_FAILED.name

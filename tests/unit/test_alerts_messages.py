@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_langpont_session.aws.alert_table import ALERTS, REDIS_CONNECTION_FAILED, TEST, Alert, Severity
-from flask_langpont_session.aws.incidents import Notice, State
-from flask_langpont_session.aws.messages import Message, Sender, compose, safe_text
+from flask_langpont_session.alerts.incidents import Notice, State
+from flask_langpont_session.alerts.messages import Message, Sender, compose, safe_text
+from flask_langpont_session.alerts.table import ALERTS, REDIS_CONNECTION_FAILED, TEST, Alert, Severity
 
 NOTICE = Notice(
     serial=1,

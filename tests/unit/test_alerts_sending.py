@@ -17,15 +17,16 @@ import pytest
 from botocore.exceptions import ClientError
 
 from flask_langpont_session import events
-from flask_langpont_session.aws import client, host_file
-from flask_langpont_session.aws.alert_table import Severity
-from flask_langpont_session.aws.alerts import Alerts, joined
-from flask_langpont_session.aws.conditions import Conditions
-from flask_langpont_session.aws.host_file import HostFile
-from flask_langpont_session.aws.incidents import Terms
-from flask_langpont_session.aws.topics import NotSent, Topics, short_name
-from flask_langpont_session.health import Health
-from flask_langpont_session.metrics import Recorder
+from flask_langpont_session.alerts import host_file
+from flask_langpont_session.alerts.alerts import Alerts, joined
+from flask_langpont_session.alerts.conditions import Conditions
+from flask_langpont_session.alerts.host_file import HostFile
+from flask_langpont_session.alerts.incidents import Terms
+from flask_langpont_session.alerts.table import Severity
+from flask_langpont_session.alerts.topics import NotSent, Topics, short_name
+from flask_langpont_session.aws import client
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.health import Health
 
 from .alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_langpont_session import bulkhead as module
-from flask_langpont_session.bulkhead import (
+from flask_langpont_session.stores.sql import bulkhead as module
+from flask_langpont_session.stores.sql.bulkhead import (
     Bulkhead,
     DeadlineExceeded,
     GivenUp,
@@ -25,7 +25,7 @@ from flask_langpont_session.bulkhead import (
     raise_if_given_up,
     waiting_on,
 )
-from flask_langpont_session.lag import Deadline, Lag
+from flask_langpont_session.support.lag import Deadline, Lag
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -316,7 +316,7 @@ def test_a_hung_call_does_not_hold_up_the_end_of_the_program() -> None:
     """The interpreter exits although a call never ends."""
     program = """
         import time
-        from flask_langpont_session.bulkhead import Bulkhead, DeadlineExceeded
+        from flask_langpont_session.stores.sql.bulkhead import Bulkhead, DeadlineExceeded
         try:
             Bulkhead(1, "test").call(lambda: time.sleep(3600), 0.01)
         except DeadlineExceeded:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.categories import (
+from flask_langpont_session.config.categories import build_table
+from flask_langpont_session.policy.categories import (
     DEFAULT_CATEGORIES,
     DEFAULT_PRIORITIES,
     CategoryTable,
     KeyPatterns,
     Priority,
 )
-from flask_langpont_session.category_config import build_table
 
 
 @pytest.fixture(scope="module")

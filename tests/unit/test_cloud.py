@@ -15,8 +15,8 @@ from flask_langpont_session.aws import cloud, endpoints
 from flask_langpont_session.aws.cloud import Cloud, cloud_of
 from flask_langpont_session.aws.credentials import IamToken, Recycling, SecretToken
 from flask_langpont_session.aws.endpoints import Address, Endpoints, Group, GroupName, Memory
-from flask_langpont_session.config import PREFIX, load_settings
-from flask_langpont_session.health import DATABASE, PRIMARY, REPLICA
+from flask_langpont_session.config.settings import PREFIX, load_settings
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
 NAME = GroupName("sessions", "ap-northeast-1")
 SINGLE = Endpoints(Address("master.sessions.x", 6379))

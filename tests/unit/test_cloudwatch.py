@@ -21,15 +21,24 @@ from botocore.validate import ParamValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_langpont_session.categories import DEFAULT_CATEGORIES
-from flask_langpont_session.exporters import figures, names
-from flask_langpont_session.exporters.cloudwatch import CloudWatch, Datum, data, requests
-from flask_langpont_session.losses import Cause, Loss
-from flask_langpont_session.metrics import BOUNDS, Interval, Measure, NotKept, Operation, Reader, Recorder, Series
+from flask_langpont_session.metrics import aggregate, catalogue
+from flask_langpont_session.metrics.cloudwatch import CloudWatch, Datum, data, requests
+from flask_langpont_session.metrics.losses import Cause, Loss
+from flask_langpont_session.metrics.recorder import (
+    BOUNDS,
+    Interval,
+    Measure,
+    NotKept,
+    Operation,
+    Reader,
+    Recorder,
+    Series,
+)
+from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 WHOLE = {"Environment": "test", "Service": "shop"}
-DISTRIBUTIONS = [metric for metric in names.ALL if metric.statistic.startswith("p")]
+DISTRIBUTIONS = [metric for metric in catalogue.ALL if metric.statistic.startswith("p")]
 
 
 def found(
@@ -43,7 +52,7 @@ def dimensions(datum: Datum) -> dict[str, str]:
     return {pair["Name"]: pair["Value"] for pair in datum["Dimensions"]}
 
 
-def value(of: list[Datum], metric: names.Metric, **more: str) -> float | None:
+def value(of: list[Datum], metric: catalogue.Metric, **more: str) -> float | None:
     """The one value of a metric under its dimensions and `more`; None: it is not there."""
     values = [
         datum["Value"] for datum in of if datum["MetricName"] == metric.name and dimensions(datum) == WHOLE | more
@@ -52,7 +61,7 @@ def value(of: list[Datum], metric: names.Metric, **more: str) -> float | None:
     return values[0] if values else None
 
 
-def distribution(of: list[Datum], metric: names.Metric, **more: str) -> dict[float, float] | None:
+def distribution(of: list[Datum], metric: catalogue.Metric, **more: str) -> dict[float, float] | None:
     """Value → count of a metric under its dimensions and `more`; None: it is not there."""
     found = [datum for datum in of if datum["MetricName"] == metric.name and dimensions(datum) == WHOLE | more]
     assert len(found) <= 1
@@ -66,9 +75,9 @@ def test_an_interval_without_anything_is_a_heartbeat_and_noughts() -> None:
     """So that a missing sum always means a missing process; nobody knows of active sessions, so nothing is said."""
     quiet = found(Recorder())
     assert {datum["MetricName"]: datum["Value"] for datum in quiet} == {
-        metric.name: 1 if metric is names.HEARTBEAT else 0
-        for metric in names.ALL
-        if metric not in (names.ACTIVE_SESSIONS, *DISTRIBUTIONS)
+        metric.name: 1 if metric is catalogue.HEARTBEAT else 0
+        for metric in catalogue.ALL
+        if metric not in (catalogue.ACTIVE_SESSIONS, *DISTRIBUTIONS)
     }
     assert all(dimensions(datum) == WHOLE for datum in quiet)
 
@@ -93,13 +102,14 @@ def test_questions_to_stores_are_counted_in_all_and_by_operation() -> None:
     expected = {"read": (4, 1), "verify": (1, 0), "write": (1, 0), "touch": (1, 1), "other": (1, 0), None: (8, 2)}
     for word, (done, errors) in expected.items():
         more = {"Operation": word} if word else {}
-        assert (value(figures_, names.OPERATIONS, **more), value(figures_, names.ERRORS, **more)) == (done, errors), (
-            word
-        )
-    assert distribution(figures_, names.OPERATION_LATENCY) == {1: 5, 2: 1, 3: 1, 200: 1}
-    assert distribution(figures_, names.OPERATION_LATENCY, Operation="read") == {1: 2, 2: 1, 200: 1}
-    assert distribution(figures_, names.OPERATION_LATENCY, Operation="verify") == {3: 1}
-    assert distribution(figures_, names.OPERATION_LATENCY, Operation="delete") is None
+        assert (value(figures_, catalogue.OPERATIONS, **more), value(figures_, catalogue.ERRORS, **more)) == (
+            done,
+            errors,
+        ), word
+    assert distribution(figures_, catalogue.OPERATION_LATENCY) == {1: 5, 2: 1, 3: 1, 200: 1}
+    assert distribution(figures_, catalogue.OPERATION_LATENCY, Operation="read") == {1: 2, 2: 1, 200: 1}
+    assert distribution(figures_, catalogue.OPERATION_LATENCY, Operation="verify") == {3: 1}
+    assert distribution(figures_, catalogue.OPERATION_LATENCY, Operation="delete") is None
 
 
 def test_every_question_has_a_published_word_of_the_contract() -> None:
@@ -107,12 +117,12 @@ def test_every_question_has_a_published_word_of_the_contract() -> None:
 
     Only who lists a user's sessions, an operator, is an ``other``.
     """
-    package = Path(names.__file__).parents[1]
-    code = "".join((package / name).read_text() for name in ("repository.py", "verifier.py"))
+    package = Path(catalogue.__file__).parents[1]
+    code = "".join((package / name).read_text() for name in ("request/repository.py", "request/verifier.py"))
     asked = set(re.findall(r'(?:PRIMARY|DATABASE|source),\s+(?:READ|WRITE),\s+"(\w+)"', code))
     asked |= set(re.findall(r'_(?:to_primary|write_row)\(\s*walk,\s+"(\w+)"', code))
     assert {"load", "save", "verify", "sign_in", "revoke", "bury", "push", "set_aside", "slide", "list"} <= asked
-    assert {figures.operation_word(name) for name in asked - {"list"}} == set(names.OPERATION_VALUES) - {"other"}
+    assert {aggregate.operation_word(name) for name in asked - {"list"}} == set(catalogue.OPERATION_VALUES) - {"other"}
 
 
 def test_sizes_and_waits_are_distributions() -> None:
@@ -124,31 +134,31 @@ def test_sizes_and_waits_are_distributions() -> None:
     recorder.measure("pool_wait", "replica", 50)
     recorder.measure("process_lag", "process", 180)
     figures_ = found(recorder, in_use=3)
-    assert distribution(figures_, names.PAYLOAD_BYTES) == {120: 1, 130: 1, 70_000: 1}
-    assert distribution(figures_, names.PAYLOAD_BYTES, Category="ui") == {120: 1, 130: 1}
-    assert distribution(figures_, names.PAYLOAD_BYTES, Category=r"\xfcbersetzung") == {70_000: 1}
-    assert distribution(figures_, names.POOL_WAIT_TIME) == {0.5: 1, 50: 1}
-    assert distribution(figures_, names.PROCESS_LAG) == {180: 1}
-    assert value(figures_, names.POOL_IN_USE) == 3
+    assert distribution(figures_, catalogue.PAYLOAD_BYTES) == {120: 1, 130: 1, 70_000: 1}
+    assert distribution(figures_, catalogue.PAYLOAD_BYTES, Category="ui") == {120: 1, 130: 1}
+    assert distribution(figures_, catalogue.PAYLOAD_BYTES, Category=r"\xfcbersetzung") == {70_000: 1}
+    assert distribution(figures_, catalogue.POOL_WAIT_TIME) == {0.5: 1, 50: 1}
+    assert distribution(figures_, catalogue.PROCESS_LAG) == {180: 1}
+    assert value(figures_, catalogue.POOL_IN_USE) == 3
 
 
 def test_states_and_counters_find_their_metrics() -> None:
     """Whatever was counted since the last interval, under the names of the contract."""
     recorder = Recorder()
-    for counters in figures.COUNTERS.values():
+    for counters in aggregate.COUNTERS.values():
         for counter in counters:
             recorder.count(counter, 2)
     for counter in ("fallback_replica", "fallback_local", "fallback_journal", "fallback_database", "bad_cookies"):
         recorder.count(counter, 3)
     figures_ = found(recorder, level=3, active=17, dropped=5)
-    for metric, counters in figures.COUNTERS.items():
+    for metric, counters in aggregate.COUNTERS.items():
         assert value(figures_, metric) == 2 * len(counters)
-    assert value(figures_, names.FALLBACK_LEVEL) == 3
-    assert value(figures_, names.ACTIVE_SESSIONS) == 17
-    assert value(figures_, names.METRICS_DROPPED) == 5
-    assert value(figures_, names.FALLBACK_OPERATIONS) == 12
+    assert value(figures_, catalogue.FALLBACK_LEVEL) == 3
+    assert value(figures_, catalogue.ACTIVE_SESSIONS) == 17
+    assert value(figures_, catalogue.METRICS_DROPPED) == 5
+    assert value(figures_, catalogue.FALLBACK_OPERATIONS) == 12
     by_backend = {
-        backend: value(figures_, names.FALLBACK_OPERATIONS, Backend=backend) for backend in names.BACKEND_VALUES
+        backend: value(figures_, catalogue.FALLBACK_OPERATIONS, Backend=backend) for backend in catalogue.BACKEND_VALUES
     }
     assert by_backend == {"replica": 3, "local": 6, "database": 3, "default": None}
 
@@ -161,12 +171,12 @@ def test_what_is_not_kept_is_published_in_all_and_by_cause() -> None:
     recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FAILED, "ui")
     recorder.count_loss(Loss.MERGE_DROPPED, Cause.IN_DOUBT, "ui")
     figures_ = found(recorder)
-    assert value(figures_, names.WRITES_LOST) == 6
-    assert value(figures_, names.WRITES_LOST, Cause="journal full") == 5
-    assert value(figures_, names.WRITES_LOST, Cause="journal failed") == 1
-    assert value(figures_, names.WRITES_LOST, Cause="no number") is None
-    assert value(figures_, names.MERGE_DROPPED, Cause="in doubt") == 1
-    assert value(figures_, names.MERGE_CONFLICTS) == value(figures_, names.REQUEST_ONLY_WRITES) == 0
+    assert value(figures_, catalogue.WRITES_LOST) == 6
+    assert value(figures_, catalogue.WRITES_LOST, Cause="journal full") == 5
+    assert value(figures_, catalogue.WRITES_LOST, Cause="journal failed") == 1
+    assert value(figures_, catalogue.WRITES_LOST, Cause="no number") is None
+    assert value(figures_, catalogue.MERGE_DROPPED, Cause="in doubt") == 1
+    assert value(figures_, catalogue.MERGE_CONFLICTS) == value(figures_, catalogue.REQUEST_ONLY_WRITES) == 0
 
 
 def test_every_metric_of_the_contract_can_be_published() -> None:
@@ -177,7 +187,7 @@ def test_every_metric_of_the_contract_can_be_published() -> None:
     recorder.measure("pool_wait", "primary", 1)
     recorder.measure("process_lag", "process", 1)
     units = {datum["MetricName"]: datum["Unit"] for datum in found(recorder, active=1)}
-    assert units == {metric.name: metric.unit for metric in names.ALL}
+    assert units == {metric.name: metric.unit for metric in catalogue.ALL}
 
 
 BEGIN, END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->\n"
@@ -188,23 +198,23 @@ def test_the_documented_table_is_the_code() -> None:
     docs = DOCS.read_text(encoding="utf-8")
     assert docs.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table())
     third = {
-        "Operation": len(names.OPERATION_VALUES),
-        "Backend": len(names.BACKEND_VALUES),
+        "Operation": len(catalogue.OPERATION_VALUES),
+        "Backend": len(catalogue.BACKEND_VALUES),
         "Category": len(DEFAULT_CATEGORIES),
         None: 0,
     }
-    of_causes = sum(map(len, names.CAUSE_VALUES.values()))
-    series = len(names.ALL) + sum(third[metric.by] for metric in names.ALL if metric.by != "Cause") + of_causes
-    assert f"the table has {len(names.ALL)}; with the third dimensions there are up to {series} " in docs
-    assert names.NAMESPACE in docs and f"`{names.ERROR_RATE}`" in docs
-    for word in (*names.OPERATION_VALUES, *names.BACKEND_VALUES, *Cause):
+    of_causes = sum(map(len, catalogue.CAUSE_VALUES.values()))
+    series = len(catalogue.ALL) + sum(third[metric.by] for metric in catalogue.ALL if metric.by != "Cause") + of_causes
+    assert f"the table has {len(catalogue.ALL)}; with the third dimensions there are up to {series} " in docs
+    assert catalogue.NAMESPACE in docs and f"`{catalogue.ERROR_RATE}`" in docs
+    for word in (*catalogue.OPERATION_VALUES, *catalogue.BACKEND_VALUES, *Cause):
         assert f"`{word}`" in docs.partition("| dimension | values |")[2].partition("\n\n")[0]
 
 
 def table() -> list[str]:
     """The metrics as Markdown, one line each."""
     rows = [["metric", "unit", "statistic", "also by", "what it is"], ["---"] * 5]
-    rows += [[f"`{m.name}`", m.unit, m.statistic, m.by or "", m.meaning] for m in names.ALL]
+    rows += [[f"`{m.name}`", m.unit, m.statistic, m.by or "", m.meaning] for m in catalogue.ALL]
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -320,7 +330,7 @@ intervals = st.builds(
         bounds | whole_range,
         max_size=6,
     ),
-    st.dictionaries(words | st.sampled_from([*itertools.chain(*figures.COUNTERS.values())]), numbers, max_size=12),
+    st.dictionaries(words | st.sampled_from([*itertools.chain(*aggregate.COUNTERS.values())]), numbers, max_size=12),
     st.integers(0, 4),
     st.just(0),
     st.dictionaries(
@@ -342,12 +352,12 @@ def test_whatever_was_recorded_makes_requests_that_are_accepted(
     sent = list(requests(everything))
     assert [datum for request in sent for datum in request] == everything
     for request in sent:
-        assert refusals({"Namespace": names.NAMESPACE, "MetricData": request}) == []
-    known = {metric.name: metric for metric in names.ALL}
-    words = {"Operation": names.OPERATION_VALUES, "Backend": names.BACKEND_VALUES, "Cause": tuple(Cause)}
+        assert refusals({"Namespace": catalogue.NAMESPACE, "MetricData": request}) == []
+    known = {metric.name: metric for metric in catalogue.ALL}
+    words = {"Operation": catalogue.OPERATION_VALUES, "Backend": catalogue.BACKEND_VALUES, "Cause": tuple(Cause)}
     for datum in everything:
         by = known[datum["MetricName"]].by
-        third = dimensions(datum).keys() - set(names.DIMENSIONS)
+        third = dimensions(datum).keys() - set(catalogue.DIMENSIONS)
         assert third <= {by}
         assert all(dimensions(datum)[name] in words[name] for name in third if name != "Category")
 
@@ -389,7 +399,7 @@ class Client:
         self.attempts += 1
         if self.error:
             raise self.error
-        assert Namespace == names.NAMESPACE
+        assert Namespace == catalogue.NAMESPACE
         self.sent += MetricData
 
 
@@ -455,11 +465,11 @@ def test_what_is_not_taken_is_dropped_counted_and_said_once(
     site.publisher.publish()
     assert len(caplog.messages) == 2 and f"{lost} were dropped" in caplog.messages[1]
 
-    def published(metric: names.Metric) -> list[float]:
+    def published(metric: catalogue.Metric) -> list[float]:
         return [datum["Value"] for datum in site.client.sent if datum["MetricName"] == metric.name]
 
-    assert published(names.METRICS_DROPPED) == [lost, 0]
-    assert published(names.OPERATIONS) == [0, 0]  # those of the outage are gone, not sent late
+    assert published(catalogue.METRICS_DROPPED) == [lost, 0]
+    assert published(catalogue.OPERATIONS) == [0, 0]  # those of the outage are gone, not sent late
 
 
 OF_CREDENTIALS = [NoCredentialsError(), refused("ExpiredToken", 403), refused("InvalidClientTokenId", 403)]

@@ -13,20 +13,20 @@ from redis import Redis
 from redis import exceptions as driver
 from redis.crc import key_slot
 
-from flask_langpont_session.config import load_settings
+from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.exceptions import ConfigError
-from flask_langpont_session.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health
-from flask_langpont_session.leases import LONGEST_UNCONFIRMED_MS
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.reconciler import Reconciler
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.cluster import ClusterStore
-from flask_langpont_session.stores.directory import REST, Directory, Nodes, parse
-from flask_langpont_session.stores.fence import Canary, Fence
-from flask_langpont_session.stores.journal import Journal
-from flask_langpont_session.stores.redis_errors import translate
-from flask_langpont_session.stores.redis_records import Answer
-from flask_langpont_session.stores.slots import (
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.recovery.reconciler import Reconciler
+from flask_langpont_session.request.scope import Walk
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.redis.cluster import ClusterStore
+from flask_langpont_session.stores.redis.errors import translate
+from flask_langpont_session.stores.redis.records import Answer
+from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.slots import (
     NOBODY,
     SINGLE,
     SLOTS,
@@ -38,7 +38,7 @@ from flask_langpont_session.stores.slots import (
     read_ranges,
     tag_of,
 )
-from flask_langpont_session.walk import Walk
+from flask_langpont_session.stores.redis.topology import REST, Directory, Nodes, parse
 
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 

@@ -26,8 +26,8 @@ from flask_langpont_session.aws.credentials import (
     read_secret,
     region_of,
 )
-from flask_langpont_session.stores.base import ErrorClass
-from flask_langpont_session.stores.redis_errors import classify
+from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.stores.redis.errors import classify
 
 OLD, NEW, NEXT = "old-token-" * 3, "new-token-" * 3, "next-token-" * 3
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.stores import dialects
-from flask_langpont_session.stores.dialects import DRIVERS, REFUSED, OfMySQL, advice, arguments, limits_for
+from flask_langpont_session.stores.sql import dialects
+from flask_langpont_session.stores.sql.dialects import DRIVERS, REFUSED, OfMySQL, advice, arguments, limits_for
 
 
 def test_a_driver_that_was_never_run_is_named() -> None:

@@ -19,7 +19,9 @@ from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 from redis import exceptions as driver
 
-from flask_langpont_session.aws import endpoints, inquiry
+from flask_langpont_session.aws import background_query as inquiry
+from flask_langpont_session.aws import endpoints
+from flask_langpont_session.aws.background_query import Inquiry
 from flask_langpont_session.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, Unusable, aws_client, explain
 from flask_langpont_session.aws.endpoints import (
     Address,
@@ -32,12 +34,11 @@ from flask_langpont_session.aws.endpoints import (
     parse,
     read,
 )
-from flask_langpont_session.aws.inquiry import Inquiry
-from flask_langpont_session.stores.base import ErrorClass
-from flask_langpont_session.stores.cluster import Connection, Route, make_pool
-from flask_langpont_session.stores.directory import Directory, Nodes
-from flask_langpont_session.stores.redis_errors import classify
-from flask_langpont_session.stores.slots import SINGLE, Servers
+from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.stores.redis.cluster import Connection, Route, make_pool
+from flask_langpont_session.stores.redis.errors import classify
+from flask_langpont_session.stores.redis.slots import SINGLE, Servers
+from flask_langpont_session.stores.redis.topology import Directory, Nodes
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.exceptions import NoPermissionError
 
-from flask_langpont_session.stores.fence import NEVER_MS, Canary, Fence, Server, identity_of
-from flask_langpont_session.stores.journal import ServerRecord
+from flask_langpont_session.stores.host.journal import ServerRecord
+from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Fence, Server, identity_of
 
 
 class HostMemory:
@@ -338,7 +338,7 @@ def test_the_clock_is_between_its_question_and_its_answer(
 ) -> None:
     """Asked at 10 and answered at 10.25: at that moment it was what it said, at the earliest and at the latest. A
     deadline goes by the one, what was written by the other."""
-    monkeypatch.setattr("flask_langpont_session.stores.fence.time.monotonic", lambda: 10.25)
+    monkeypatch.setattr("flask_langpont_session.stores.redis.server_identity.time.monotonic", lambda: 10.25)
     fence.note_clock(fence.server, 1_000_000, 10.0)
     since = round(at * 1000 - 10_000)
     assert fence.estimated_ms(at) == 1_000_000 + since - 250
@@ -347,7 +347,7 @@ def test_the_clock_is_between_its_question_and_its_answer(
 
 def test_the_last_answer_counts(fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that was set is followed, forwards and backwards."""
-    monkeypatch.setattr("flask_langpont_session.stores.fence.time.monotonic", lambda: 10.0)
+    monkeypatch.setattr("flask_langpont_session.stores.redis.server_identity.time.monotonic", lambda: 10.0)
     for said in (1_000_000, 5_000_000, 2_000_000):
         fence.note_clock(fence.server, said, 10.0)
         assert fence.estimated_ms(11.0) == said + 1000

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session import flights as module
 from flask_langpont_session.exceptions import LangPontSessionError
-from flask_langpont_session.flights import FlightLate, Flights
+from flask_langpont_session.support import single_flight as module
+from flask_langpont_session.support.single_flight import FlightLate, Flights
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""

@@ -14,20 +14,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.connection import ConnectionPool
 
-from flask_langpont_session import forks
-from flask_langpont_session.exporters.active import ActiveSessions, Reading
-from flask_langpont_session.exporters.prometheus import Collectors
-from flask_langpont_session.forks import renew_in_children
-from flask_langpont_session.health import DATABASE, PRIMARY, Health
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.pump import Pump
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.cluster import Redis
-from flask_langpont_session.stores.directory import Directory, Nodes
-from flask_langpont_session.stores.fence import Canary, Fence
-from flask_langpont_session.stores.names import Names
-from flask_langpont_session.stores.redis import RedisStore
-from flask_langpont_session.stores.slots import Address
+from flask_langpont_session.metrics.prometheus import Collectors
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.redis.cluster import Redis
+from flask_langpont_session.stores.redis.dns import Names
+from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.slots import Address
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.redis.topology import Directory, Nodes
+from flask_langpont_session.support import forks
+from flask_langpont_session.support.forks import renew_in_children
+from flask_langpont_session.support.threads import Pump
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from flask_langpont_session.breaker import Breaker
-from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, View
-from flask_langpont_session.stores.base import ErrorClass, StoreError
+from flask_langpont_session.policy.breaker import Breaker
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, View
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.clock import Clock
 
 

@@ -15,11 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from flask_langpont_session.stores import journal_file, private_file
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from flask_langpont_session.stores.generation import SIZE, Generation
-from flask_langpont_session.stores.journal import _PORTION, Carry, Journal
-from flask_langpont_session.stores.journal_entries import (
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.stores.host import file as journal_file
+from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.entries import (
     SCHEMA_VERSION,
     WIPED_FIELD,
     Overlay,
@@ -28,8 +27,10 @@ from flask_langpont_session.stores.journal_entries import (
     PendingWrite,
     ServerRecord,
 )
-from flask_langpont_session.stores.journal_limits import JournalLimits
-from flask_langpont_session.stores.journal_opening import NewerJournal, OlderJournal
+from flask_langpont_session.stores.host.journal import _PORTION, Carry, Journal
+from flask_langpont_session.stores.host.limits import JournalLimits
+from flask_langpont_session.stores.host.opening import NewerJournal, OlderJournal
+from flask_langpont_session.support import files as private_file
 from tests.clock import Clock
 
 from .journal_process import let_go, output, process
@@ -948,7 +949,7 @@ journal.queue_push("d")
 def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
     """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
     asked = questions(durable)
-    prologue = "import signal\nfrom flask_langpont_session.stores.generation import Generation\n"
+    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import Generation\n"
     worker = process(prologue + _KILLED[moment], path)
     worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
@@ -1559,7 +1560,7 @@ def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> 
     """Numbers that were written in part are an error like any full disk's, and are made whole later."""
     script = """
         import resource
-        from flask_langpont_session.stores.generation import Generation
+        from flask_langpont_session.stores.host.commit_counter import Generation
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
         try:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.generation import SIZE, Generation
-from flask_langpont_session.stores.journal import Journal
-from flask_langpont_session.stores.private_file import UnsafeFile, check_folder, open_private
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.support.files import UnsafeFile, check_folder, open_private
 
 from .journal_process import output, process
 

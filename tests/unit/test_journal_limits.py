@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from flask_langpont_session.stores.journal import Carry, Journal
-from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
-from flask_langpont_session.stores.journal_limits import JournalLimits
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis
+from flask_langpont_session.stores.host.journal import Carry, Journal
+from flask_langpont_session.stores.host.limits import JournalLimits
 
 from .entries import addition, value
 from .journal_process import output, process

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.base import CategoryCopy, Operation, SharedCopy
-from flask_langpont_session.stores.journal import Carry, Journal, PendingWrite, Waiting
-from flask_langpont_session.stores.journal_summary import KINDS
+from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite, Waiting
+from flask_langpont_session.stores.host.summary import KINDS
 from tests.clock import Clock
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.slow_disk import slow_disk
-from flask_langpont_session.lag import Deadline
-from flask_langpont_session.stores import group_commit, host_lock, journal_file
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.journal import Carry, Journal
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.host import file as journal_file
+from flask_langpont_session.stores.host import group_commit
+from flask_langpont_session.stores.host import lock as host_lock
+from flask_langpont_session.stores.host.journal import Carry, Journal
+from flask_langpont_session.support.lag import Deadline
 
 from .entries import addition, value
 from .journal_process import let_go, output, process
@@ -132,7 +134,7 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
     """D8: 256 clients of eight processes, 6 ms for each fsync: every write is acknowledged, and is there. (One
     after the other they would wait for twice as long as they may.)"""
     script = """
-        from flask_langpont_session.stores import journal_file
+        from flask_langpont_session.stores.host import file as journal_file
         if "SLOW_DISK_US" not in os.environ:
             journal_file._to_disk = lambda descriptor: time.sleep(0.006)
         lost = []

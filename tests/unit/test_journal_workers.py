@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.journal import Journal, ServerRecord
+from flask_langpont_session.stores.host.journal import Journal, ServerRecord
 
 from .journal_process import let_go, output, process
 

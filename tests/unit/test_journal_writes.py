@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from flask_langpont_session.stores.journal import Journal
-from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis, PendingWrite
-from flask_langpont_session.stores.journal_limits import JournalLimits
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis, PendingWrite
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.clock import Clock
 
 SET, DELETE, ADD, WIPE, _ = Operation

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from flask_langpont_session import lag as module
-from flask_langpont_session.lag import MORE, REST, TICK, TIMES, Deadline, Lag, no_answer, of
+from flask_langpont_session.support import lag as module
+from flask_langpont_session.support.lag import MORE, REST, TICK, TIMES, Deadline, Lag, no_answer, of
 
 from .test_forks import in_child
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores import private_file
-from flask_langpont_session.stores.latest_versions import LatestVersions
+from flask_langpont_session.stores.host.latest_versions import LatestVersions
+from flask_langpont_session.support import files as private_file
 
 LONG = 30.0
 MS = 1000

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.base import AuthRow, CategoryCopy, Fields, SharedCopy
+from flask_langpont_session.policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
 from flask_langpont_session.stores.local import DEAD, LocalAuth, LocalCopies
 from tests.clock import Clock
 
@@ -588,7 +588,7 @@ def test_a_fork_under_load_leaves_no_lock_behind() -> None:
     """Children forked while other threads use the memory can use theirs at once."""
     script = """
         import os, threading, warnings
-        from flask_langpont_session.stores.base import CategoryCopy
+        from flask_langpont_session.policy.values import CategoryCopy
         from flask_langpont_session.stores.local import LocalCopies
         warnings.simplefilter("ignore")
         copies, stop = LocalCopies(100, 1800), threading.Event()

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from flask_langpont_session import events
-from flask_langpont_session.losses import CAUSES, Cause, Loss, Losses
-from flask_langpont_session.metrics import NotKept, Reader, Recorder
-from flask_langpont_session.policy import LEVELS
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.redis_records import Outcome
+from flask_langpont_session.metrics.losses import CAUSES, Cause, Loss, Losses
+from flask_langpont_session.metrics.recorder import NotKept, Reader, Recorder
+from flask_langpont_session.policy.levels import LEVELS
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.redis.records import Outcome
 
 
 def test_a_loss_is_counted_in_all_and_by_cause_and_category_and_sent() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_langpont_session.metrics import BOUNDS, Measure, Operation, Reader, Recorder, Series, count_level
+from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Reader, Recorder, Series, count_level
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_langpont_session.stores.base import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.values import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.local import LocalCopies
 from tests.clock import Clock
 

@@ -23,7 +23,8 @@ DECODERS = (msgspec.json.Decoder, msgspec.msgpack.Decoder)
 
 RACE = """
 import os, sys, threading
-from flask_langpont_session.aws import alerts, endpoints
+from flask_langpont_session.alerts import alerts
+from flask_langpont_session.aws import endpoints
 
 place = sys.argv[2]
 memory = endpoints.Memory(endpoints.Path(place), endpoints.GroupName("group", None))

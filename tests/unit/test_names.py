@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from devservers.processes import wait_until
-from flask_langpont_session.stores import names as module
-from flask_langpont_session.stores.names import Address, Names
+from flask_langpont_session.stores.redis import dns as module
+from flask_langpont_session.stores.redis.dns import Address, Names
 from tests.clock import Clock
 
 LONG = 30.0

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 from markupsafe import Markup
 
+from flask_langpont_session.adoption.old_records import NotReadable, read
 from flask_langpont_session.exceptions import UnsupportedValue
-from flask_langpont_session.old_records import NotReadable, read
-from flask_langpont_session.serializer import encode
+from flask_langpont_session.policy.serializer import encode
 
 VALUES = {
     "_user_id": "7",

@@ -13,18 +13,18 @@ from blinker import Signal
 from flask import Flask
 
 from flask_langpont_session import events
-from flask_langpont_session.config import load_settings
-from flask_langpont_session.cookies import SessionId, digest_of
-from flask_langpont_session.losses import Cause, Loss, Losses
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.outbox import Outbox
-from flask_langpont_session.records import Gap, Life, Loaded, Plan, Verdict
-from flask_langpont_session.stores.base import AuthRow, CategoryChange, CategoryCopy, Operation, SharedCopy
-from flask_langpont_session.stores.journal import Journal, PendingWrite
-from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis
-from flask_langpont_session.stores.journal_limits import JournalLimits
+from flask_langpont_session.config.settings import load_settings
+from flask_langpont_session.metrics.losses import Cause, Loss, Losses
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.records import Gap, Life, Loaded, Plan, Verdict
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.request.fallback import Visibility
+from flask_langpont_session.request.journal_writer import Outbox
+from flask_langpont_session.session.cookies import SessionId, digest_of
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis
+from flask_langpont_session.stores.host.journal import Journal, PendingWrite
+from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.local import LocalAuth, LocalCopies
-from flask_langpont_session.visibility import Visibility
 
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from flask_langpont_session.categories import Priority
-from flask_langpont_session.policy import ALLOWED, BEHAVIOURS, LEVELS, build_behaviours, level
+from flask_langpont_session.policy.categories import Priority
+from flask_langpont_session.policy.levels import ALLOWED, BEHAVIOURS, LEVELS, build_behaviours, level
 
 TABLE = """
 critical  primary  database_fallback     database_fallback     database_fallback  emergency_mode

@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_langpont_session import reconciler
-from flask_langpont_session.config import load_settings
+from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.events import WritesNotKept
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.reconciler import _AT_ONCE, _BATCH, _PIPELINE, Reconciler
-from flask_langpont_session.stores.base import (
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.values import (
     AuthRow,
     CategoryCopy,
     Changes,
@@ -28,10 +26,12 @@ from flask_langpont_session.stores.base import (
     SharedCopy,
     StoreError,
 )
-from flask_langpont_session.stores.journal import Carry, Journal
-from flask_langpont_session.stores.journal_entries import WIPED_FIELD, Basis, Claim, PendingWrite, Settlement
+from flask_langpont_session.recovery import reconciler
+from flask_langpont_session.recovery.reconciler import _AT_ONCE, _BATCH, _PIPELINE, Reconciler
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis, Claim, PendingWrite, Settlement
+from flask_langpont_session.stores.host.journal import Carry, Journal
 from flask_langpont_session.stores.local import LocalCopies
-from flask_langpont_session.stores.redis_records import (
+from flask_langpont_session.stores.redis.records import (
     ABSENT,
     SINCE,
     TIME,

@@ -10,8 +10,8 @@ import pytest
 from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
-from flask_langpont_session.stores.base import HEALTH_CLASSES, ErrorClass, StoreError
-from flask_langpont_session.stores.redis_errors import classify, is_full, is_known, translate
+from flask_langpont_session.policy.values import HEALTH_CLASSES, ErrorClass, StoreError
+from flask_langpont_session.stores.redis.errors import classify, is_full, is_known, translate
 
 U, B, W, A = (
     ErrorClass.UNREACHABLE,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.refill import _MOST_FAILURES, Refill
-from flask_langpont_session.stores.base import CategoryCopy, ErrorClass, SharedCopy, StoreError
-from flask_langpont_session.stores.redis_records import Merged, Restore
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.recovery.refill import _MOST_FAILURES, Refill
+from flask_langpont_session.stores.redis.records import Merged, Restore
 
 COPY = CategoryCopy(5, {"lang": b'"ja"'})
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flask_langpont_session.scratch import Scratch
+from flask_langpont_session.support.scratch import Scratch
 
 
 def test_what_uses_the_folder_is_ended_before_it_goes() -> None:
@@ -25,7 +25,7 @@ def test_what_uses_the_folder_is_ended_before_it_goes() -> None:
 def test_so_it_is_at_the_end_of_the_process() -> None:
     """With the object still there."""
     program = (
-        "from flask_langpont_session.scratch import Scratch\n"
+        "from flask_langpont_session.support.scratch import Scratch\n"
         "scratch = Scratch()\n"
         "path = scratch.path\n"
         "scratch.users.append(lambda: print(path, path.is_dir()))\n"

@@ -10,11 +10,11 @@ from redis import connection as plain
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool
 
-from flask_langpont_session.stores.base import ErrorClass
-from flask_langpont_session.stores.connections import connect
-from flask_langpont_session.stores.names import Names
-from flask_langpont_session.stores.redis_errors import classify
-from flask_langpont_session.stores.sentinel import (
+from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.stores.redis.connections import connect
+from flask_langpont_session.stores.redis.dns import Names
+from flask_langpont_session.stores.redis.errors import classify
+from flask_langpont_session.stores.redis.sentinel import (
     Connection,
     Directory,
     Place,

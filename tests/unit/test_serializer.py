@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from flask_langpont_session.exceptions import SessionTooLarge, UnreadableValue, UnsupportedValue
-from flask_langpont_session.serializer import check_key, decode, encode, is_mutable
+from flask_langpont_session.policy.serializer import check_key, decode, encode, is_mutable
 
 
 def same(a: Any, b: Any) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.journal import Journal
-from flask_langpont_session.stores.journal_entries import Claim, Settlement
+from flask_langpont_session.stores.host.entries import Claim, Settlement
+from flask_langpont_session.stores.host.journal import Journal
 
 HOLD = 6000
 

@@ -11,11 +11,11 @@ from flask import Flask
 
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.lag import Lag
-from flask_langpont_session.monitor import Monitor
-from flask_langpont_session.stores.base import ErrorClass, StoreError
-from flask_langpont_session.stores.database import Database
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.support.lag import Lag
 
 
 @pytest.fixture

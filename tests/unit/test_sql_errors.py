@@ -9,9 +9,9 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
-from flask_langpont_session.stores.base import HEALTH_CLASSES, ErrorClass, StoreError
-from flask_langpont_session.stores.sql_errors import (
+from flask_langpont_session.policy.values import HEALTH_CLASSES, ErrorClass, StoreError
+from flask_langpont_session.stores.sql.bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
+from flask_langpont_session.stores.sql.errors import (
     OwnTransaction,
     classify,
     leads_elsewhere,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from flask_langpont_session.users import is_nobody, user_of
+from flask_langpont_session.policy.users import is_nobody, user_of
 
 
 @pytest.mark.parametrize(

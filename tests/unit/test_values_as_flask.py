@@ -22,7 +22,7 @@ from markupsafe import Markup
 from werkzeug.datastructures import CombinedMultiDict, ImmutableMultiDict, MultiDict
 
 from flask_langpont_session.exceptions import UnsupportedValue
-from flask_langpont_session.serializer import decode, encode
+from flask_langpont_session.policy.serializer import decode, encode
 from tests.unit.test_serializer import any_text, same
 
 

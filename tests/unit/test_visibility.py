@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_langpont_session.config import load_settings
-from flask_langpont_session.records import Gap, Loaded, Verdict
-from flask_langpont_session.stores.base import CategoryChange, CategoryCopy
-from flask_langpont_session.stores.journal import Journal, Overlay
+from flask_langpont_session.config.settings import load_settings
+from flask_langpont_session.policy.records import Gap, Loaded, Verdict
+from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
+from flask_langpont_session.request.fallback import Visibility
+from flask_langpont_session.stores.host.journal import Journal, Overlay
 from flask_langpont_session.stores.local import LocalCopies
-from flask_langpont_session.stores.redis_records import Answer, Change, empty_as_of
-from flask_langpont_session.visibility import Visibility
+from flask_langpont_session.stores.redis.records import Answer, Change, empty_as_of
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000

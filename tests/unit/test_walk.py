@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from flask_langpont_session import lag
-from flask_langpont_session.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
-from flask_langpont_session.lag import Lag
-from flask_langpont_session.metrics import Recorder
-from flask_langpont_session.stores.base import LEAST_WAIT, ErrorClass, StoreError
-from flask_langpont_session.walk import FIRST, FIRST_ANSWERS, Walk
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.policy.values import LEAST_WAIT, ErrorClass, StoreError
+from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, Walk
+from flask_langpont_session.support import lag
+from flask_langpont_session.support.lag import Lag
 from tests.clock import Clock
 
 

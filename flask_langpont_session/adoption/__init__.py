@@ -1,0 +1,1 @@
+"""Taking over the sessions of Flask's cookie and of Flask-Session."""

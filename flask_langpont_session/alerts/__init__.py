@@ -1,0 +1,1 @@
+"""Alerts about stores, by SNS. Imported only where a topic is set."""

@@ -1,0 +1,149 @@
+"""Which alert conditions hold in this process at the moment. No I/O.
+
+States (a store is lost, a level, slow answers) are looked up anew at each step, in the package's own health and
+recorder: an event that overtakes another could leave an alert burning. Only what has no state is taken from events.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .. import events
+from ..metrics.recorder import Recorder
+from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from ..policy.values import ErrorClass, role_of, shard_of
+from ..support.forks import renew_in_children
+from . import table
+from .incidents import Details, Sightings
+from .table import LATENCY_WINDOW, SLOW_CRITICAL_MS, SLOW_WARNING_MS
+
+_UNREACHABLE = {
+    PRIMARY: table.REDIS_CONNECTION_FAILED,
+    REPLICA: table.REPLICA_CONNECTION_FAILED,
+    DATABASE: table.DATABASE_CONNECTION_FAILED,
+}
+_LEVELS = ((1, table.LEVEL_REPLICA), (2, table.LEVEL_FALLBACK), (4, table.LEVEL_MINIMAL))
+
+WITHOUT_STATE = (events.data_lost, events.server_changed, events.journal_failed)
+"""Signals of what is over when it is noticed; nothing but the event itself tells of it."""
+
+LEAST_SLOW = 5
+"""Slow answers in the window below which nothing is said: one slow answer among few is no trend."""
+
+_SHARE = 0.05
+"""More than this share is slow: the 95th percentile is above the threshold."""
+
+
+class Conditions:
+    """The conditions of one process.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, health: Health, recorder: Recorder, clock: Callable[[], float]) -> None:
+        self._health = health
+        self._latency = Latency(recorder, clock)
+        self._reset()
+        renew_in_children(self, Conditions._reset)
+
+    def _reset(self) -> None:
+        """As new: what happened in the parent is the parent's to tell."""
+        self._lock = threading.Lock()
+        self._happened: dict[str, Details] = {}
+
+    def happened(self, event: object) -> None:
+        """Keep an event for the next look. Called in requests: a dictionary entry, nothing else."""
+        if isinstance(event, events.DataLost):
+            self._keep(table.DATA_LOST.name, {"store": event.store})
+        elif isinstance(event, events.ServerChanged):
+            self._keep(f"{table.SERVER_CHANGED.name}/{event.store}", {"store": event.store})
+        elif isinstance(event, events.JournalFailed):
+            self._keep(table.JOURNAL_FAILED.name, {"cause": event.cause})
+
+    def _keep(self, key: str, details: Details) -> None:
+        with self._lock:
+            self._happened[key] = details
+
+    def look(self) -> Sightings:
+        """What holds now, and what happened since the last look."""
+        with self._lock:
+            happened, self._happened = self._happened, {}
+        return {**dict(self._stores()), **dict(self._levels()), **self._latency.look(), **happened}
+
+    def _stores(self) -> Iterator[tuple[str, Details]]:
+        lost = self._health.open_stores()
+        for store in sorted({store for store, _ in lost}):
+            causes = {way: self._health.breakers[store, way].cause for name, way in lost if name == store}
+            details = {"store": store, "cause": " ".join(sorted(set(causes.values()))).lower()}
+            if ErrorClass.IDENTITY_REFUSED.name in causes.values():
+                yield f"{table.AUTH_FAILED.name}/{store}", details
+            elif READ in causes or role_of(store) != PRIMARY:
+                yield _of(_UNREACHABLE[role_of(store)].name, store), details
+            elif WRITE in causes:
+                yield _of(table.REDIS_WRITES_REFUSED.name, store), details
+
+    def _levels(self) -> Iterator[tuple[str, Details]]:
+        level = self._health.level
+        for least, alert in _LEVELS:
+            if level >= least:
+                yield alert.name, {"level": level}
+
+
+def _of(alert: str, store: str) -> str:
+    """Each shard has an alert of its own."""
+    return f"{alert}/{store}" if shard_of(store) else alert
+
+
+class _Counted(NamedTuple):
+    at: float
+    operations: int
+    slow: int
+    very_slow: int
+
+
+class Latency:
+    """Whether the primary's answers were slow, over a window: by the recorder, which has them all."""
+
+    def __init__(self, recorder: Recorder, clock: Callable[[], float], window: float = LATENCY_WINDOW) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._window = window
+        self._begin()
+        renew_in_children(self, Latency._begin)
+
+    def _begin(self) -> None:
+        """Begin a window now; in a forked child the recorder begins anew too."""
+        self._counted = deque([self._count()])
+
+    def look(self) -> Sightings:
+        """The latency alerts whose condition holds for the window that ends now."""
+        now = self._count()
+        self._counted.append(now)
+        while now.at - self._counted[1].at >= self._window:
+            self._counted.popleft()
+        before = self._counted[0]
+        operations = now.operations - before.operations
+        found: dict[str, Details] = {}
+        for alert, slow, limit in (
+            (table.LATENCY_HIGH, now.slow - before.slow, SLOW_WARNING_MS),
+            (table.LATENCY_CRITICAL, now.very_slow - before.very_slow, SLOW_CRITICAL_MS),
+        ):
+            if slow >= LEAST_SLOW and slow > operations * _SHARE:
+                found[alert.name] = {
+                    "operations": operations,
+                    "slower_than_limit": slow,
+                    "limit_ms": limit,
+                    "window_seconds": self._window,
+                }
+        return found
+
+    def _count(self) -> _Counted:
+        all_series = self._recorder.series().items()
+        durations = [
+            d for operation, series in all_series if operation.source == PRIMARY for d in series.durations.items()
+        ]
+        slow, very_slow = (sum(n for ms, n in durations if ms > limit) for limit in (SLOW_WARNING_MS, SLOW_CRITICAL_MS))
+        return _Counted(self._clock(), sum(n for _, n in durations), slow, very_slow)

@@ -1,0 +1,143 @@
+"""An alert as SNS takes it: subject, body, attributes. Whatever stands in the details, nothing secret or unprintable
+gets out, and the key by which receivers recognise an incident holds names only."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
+
+from .incidents import Notice, State
+from .table import Alert, Severity
+
+SCHEMA_VERSION = 1
+
+LONGEST_SUBJECT = 99
+_LONGEST_TEXT = 300
+_LONGEST_NAME = 80
+_MOST_DETAILS = 20
+
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_NAMED_SECRET = re.compile(
+    r"(?i)((?:password|passwd|pwd|secret|token|authorization|credential|cookie|session)[\w-]*[\"']?\s*[=:]\s*)\S+"
+)
+_LONG_TOKEN = re.compile(r"[A-Za-z0-9_+/=-]{32,}")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who speaks.
+
+    :param environment: the setting ENVIRONMENT; `service`: SERVICE.
+    :param runbook: the setting ALERT_RUNBOOK.
+    """
+
+    environment: str
+    service: str
+    host: str
+    pid: int
+    runbook: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is handed to SNS.
+
+    :param attributes: name → text, for filter policies of subscriptions.
+    """
+
+    subject: str
+    body: str
+    attributes: Mapping[str, str]
+
+
+def compose(
+    notice: Notice, alert: Alert, sender: Sender, *, test: bool = False, severity: Severity | None = None
+) -> Message:
+    """A message for people (subject) and programs (body, attributes).
+
+    :param test: it is marked, so that nobody gets up for it.
+    :param severity: in place of the alert's own; for tests.
+    """
+    severity = severity or alert.severity
+    mark = "[TEST] " if test else ""
+    word = "RESOLVED" if notice.state is State.RESOLVED else severity.upper()
+    subject = f"{mark}[{word}] {alert.title} ({sender.service} {sender.environment})"
+    attributes = {
+        "severity": severity.value,
+        "state": notice.state.value,
+        "environment": _name(sender.environment),
+        "service": _name(sender.service),
+        "alert": alert.name,
+        "dedup_key": dedup_key(notice.key, sender),
+    }
+    body = {"schema_version": SCHEMA_VERSION, "title": alert.title, **attributes, **_facts(notice, alert, sender)}
+    if test:
+        body["test"] = True
+    # ASCII: no control character and no half of a character reaches anybody's terminal or parser.
+    return Message(_subject(subject), json.dumps(body, indent=1), attributes)
+
+
+def dedup_key(key: str, sender: Sender) -> str:
+    """The same for all messages of one trouble, from every host: ``environment/service/alert[/scope]``."""
+    return f"{_name(sender.environment)}/{_name(sender.service)}/{key}"
+
+
+def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "since": _time(notice.since),
+        "at": _time(notice.at),
+        "host": safe_text(sender.host),
+        "pid": sender.pid,
+        "counts": {"suppressed": notice.suppressed, "fired_lately": notice.firings},
+        "details": safe_details(notice.details),
+        "what_users_see": alert.users_see,
+        "what_to_do": alert.to_do,
+        "runbook": f"{safe_text(sender.runbook)}#{alert.name}",
+    }
+    if notice.state is State.RESOLVED:
+        facts["duration_seconds"] = round(notice.seen - notice.since, 1)
+    if notice.repeated:
+        facts["repeated"] = True
+    return facts
+
+
+def safe_details(details: Mapping[str, object]) -> dict[str, str | int | float]:
+    """Names and values that may leave the host."""
+    shown = list(details.items())[:_MOST_DETAILS]
+    return {safe_text(name): value if _is_number(value) else safe_text(value) for name, value in shown}
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """One that JSON knows."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def safe_text(value: object) -> str:
+    """A text without secrets, control characters or great length."""
+    text = str(value)[: 10 * _LONGEST_TEXT]
+    text = _URL_CREDENTIALS.sub("***@", text)
+    text = _NAMED_SECRET.sub(r"\1***", text)
+    text = _LONG_TOKEN.sub("***", text)
+    text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
+
+
+def _subject(text: str) -> str:
+    """SNS takes fewer than 100 printable characters without line breaks; e-mail programs take ASCII."""
+    printable = re.sub(r"[^\x20-\x7e]", "?", text)
+    return printable if len(printable) <= LONGEST_SUBJECT else f"{printable[: LONGEST_SUBJECT - 3]}..."
+
+
+def _name(text: str) -> str:
+    """A configured name as an attribute: SNS refuses empty ones."""
+    return _UNPRINTABLE.sub("?", text)[:_LONGEST_NAME].strip() or "?"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

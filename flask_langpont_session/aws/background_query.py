@@ -1,0 +1,110 @@
+"""A question that is put to AWS in the background: one at a time, not too often, and no request waits for it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from ..support.forks import renew_in_children
+from .client import explain
+
+log = logging.getLogger(__name__)
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 4.0, 30.0
+"""Seconds between two questions of one process while the answer is badly needed; doubled each time, with jitter. While
+it is not, a question that brought no answer is asked again after pauses that go on doubling: workers whose questions
+AWS throttles would keep each other throttled."""
+
+_SPREAD = 10.0
+"""Seconds over which the first questions of workers that start together are spread, if nothing depends on them."""
+
+
+class Inquiry:
+    """One question, asked again and again for as long as the process lives.
+
+    It has no thread of its own: whoever calls :meth:`look` now and then keeps it going, also in a forked child.
+
+    :param subject: begins every log line: the setting that it is about, and what is asked for.
+    :param ask: puts the question and keeps the answer. Its errors are logged when they change, in words.
+    :param rest: seconds between two questions while all is well; with a fifth of jitter.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, subject: str, ask: Callable[[], None], *, rest: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.subject = subject
+        self.problem: str | None = None
+        """Why the last question brought no answer that can be used; None: it did, or was never asked."""
+        self._ask = ask
+        self._rest = rest
+        self._clock = clock
+        self._pause = SHORTEST_PAUSE
+        self._thread: threading.Thread | None = None
+        self._soonest = self._retry = clock()
+        self._next = self._soonest + random.uniform(0, min(_SPREAD, rest))
+        renew_in_children(self, Inquiry._in_child)
+
+    def _in_child(self) -> None:
+        # The thread did not follow; and children that are forked together must not ask in step.
+        self._thread = None
+        self._next = self._retry = self._clock() + random.uniform(0, self._rest)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being asked."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def look(self, urgent: bool) -> None:
+        """Ask in the background if it is time. Returns at once.
+
+        :param urgent: something does not work until the answer is there.
+        """
+        if not urgent and self.problem is None:
+            self._pause = SHORTEST_PAUSE
+        due = self._soonest if urgent else self._next if self.problem is None else self._retry
+        if self._clock() >= due and not self.busy:
+            self.begin()
+
+    def begin(self) -> None:
+        """Ask in the background, now."""
+        self._schedule()
+        # A daemon: a question that hangs must not keep the interpreter from ending.
+        thread = threading.Thread(target=self.ask, name="langpont-session-aws", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread is to be had, or the interpreter is ending
+            return
+        self._thread = thread
+
+    def wait(self, seconds: float) -> None:
+        """Give a question that is under way so much time. It goes on when the time is over."""
+        if self._thread is not None:
+            self._thread.join(max(0.0, seconds))
+
+    def ask(self) -> None:
+        """Ask in this thread. Never raises."""
+        try:
+            self._ask()
+        except Exception as error:
+            # Whatever boto3 or a strange answer raises: there is no answer this time, and somebody asks again.
+            self._note(explain(error))
+        else:
+            self._note(None)
+
+    def _schedule(self) -> None:
+        now, pause = self._clock(), self._pause
+        self._pause = min(self._rest, pause * 2)
+        self._soonest = now + min(LONGEST_PAUSE, pause) * random.uniform(0.5, 1)
+        self._next = now + self._rest * random.uniform(0.8, 1.2)
+        self._retry = now + pause * random.uniform(0.5, 1)
+
+    def _note(self, problem: str | None) -> None:
+        before, self.problem = self.problem, problem
+        if problem is not None and problem != before:
+            log.warning("%s: %s", self.subject, problem)
+        elif problem is None and before is not None:
+            log.info("%s: AWS answers again", self.subject)

@@ -1,0 +1,3 @@
+"""``flask langpont …``."""
+
+from .commands import langpont as langpont

@@ -1,0 +1,191 @@
+"""Reads ``CATEGORIES``, ``FEATURES``, ``DURABLE_KEYS`` and ``FEATURE_PRIORITIES`` into a :class:`CategoryTable`.
+
+``FEATURES`` and ``DURABLE_KEYS`` are laid over ``CATEGORIES``: what they claim, it claims no more. Keys of users and of
+rights that no feature claims belong to auth, whatever takes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ..policy.categories import AUTH, DEFAULT_PRIORITIES, Category, CategoryTable, Feature, Priority
+
+DURABLE_FEATURE = "durable_keys"
+"""The feature of auth that ``DURABLE_KEYS`` makes."""
+
+IDENTITY_FEATURE = "identity_keys"
+"""The feature of auth that has the keys of users and rights which the table does not name."""
+
+LONGEST_LIFE = 315_360_000
+"""Seconds: ten years. More is a mistake, and much more is an error of the server at every write."""
+
+_OTHERS = tuple(priority for priority in Priority if priority is not Priority.CRITICAL)
+"""What a feature outside of auth can be: only auth has a row in the database."""
+
+
+class Built(NamedTuple):
+    """What was read.
+
+    :param problems: one sentence for every mistake. The table is only usable when there is none.
+    :param is_whole: whether nothing had to be left out of the table because it could not be read.
+    """
+
+    table: CategoryTable
+    problems: list[str]
+    is_whole: bool
+
+
+def build_table(
+    categories: Mapping[Any, Any],
+    priorities: Mapping[Any, Any],
+    *,
+    added: Mapping[Any, Any] | None = None,
+    durable: Iterable[str] = (),
+    identity: Iterable[str] = (),
+) -> Built:
+    """Read the configured tables.
+
+    :param categories: category → ``{"ttl": seconds or None, "on_demand": bool, "features": {name: [keys]}}``.
+    :param priorities: feature → priority, over the defaults.
+    :param added: feature → ``{"keys": [keys], "category": name, "priority": name}``; the priority may be left out.
+    :param durable: keys that are to be in auth, without being a user or a right.
+    :param identity: the keys of users and rights.
+    """
+    builder = _Builder(priorities)
+    for name, spec in categories.items():
+        builder.add_category(name, spec)
+    if AUTH not in categories:
+        builder.leave_out(f"CATEGORIES: there must be a category {AUTH!r}, the one that is mirrored to SQL")
+    builder.begin_layer()
+    for name, spec in (added or {}).items():
+        builder.add_feature(name, spec)
+    builder.add_to_auth("DURABLE_KEYS", DURABLE_FEATURE, durable)
+    unclaimed = [key for key in identity if builder.table().is_unclaimed(key.strip("*"))]
+    builder.add_to_auth("CATEGORIES", IDENTITY_FEATURE, unclaimed)
+    return builder.built()
+
+
+def names_problem(value: object) -> str | None:
+    """What is wrong with a list of names; None: nothing."""
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        return f"a list of names, not {type(value).__name__}"
+    return None if all(isinstance(item, str) and item for item in value) else "every entry must be a non-empty string"
+
+
+class _Builder:
+    """The table as far as it has been read, and what was wrong with it."""
+
+    def __init__(self, priorities: Mapping[Any, Any]) -> None:
+        self._priorities = priorities
+        self._categories: dict[str, Category] = {}
+        self._features: dict[str, Feature] = {}
+        self._claims: dict[str, str] = {}  # key → feature, of this layer
+        self._beneath: dict[str, str] = {}  # likewise, of the one that it is laid over
+        self._problems: list[str] = []
+        self._is_whole = True
+
+    def table(self) -> CategoryTable:
+        """What has been read so far."""
+        return CategoryTable(self._categories, self._features)
+
+    def built(self) -> Built:
+        """All of it."""
+        unknown = sorted(self._priorities.keys() - self._features.keys(), key=str) if self._is_whole else []
+        self._problems += [f"FEATURE_PRIORITIES: no category has a feature {name!r}" for name in unknown]
+        return Built(self.table(), self._problems, self._is_whole)
+
+    def leave_out(self, problem: str) -> None:
+        """Something that should be part of the table cannot be."""
+        self._problems.append(problem)
+        self._is_whole = False
+
+    def begin_layer(self) -> None:
+        """What is claimed from here on, the features so far claim no more."""
+        self._beneath, self._claims = self._claims, {}
+
+    def add_category(self, name: Any, spec: Any) -> None:
+        """An entry of CATEGORIES."""
+        at = f"CATEGORIES[{name!r}]"
+        if not isinstance(name, str) or not name.isidentifier():
+            self._problems.append(
+                f"CATEGORIES: {name!r} cannot be part of a Redis key; use letters, digits and _, no digit first"
+            )
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("features", {}), Mapping):
+            self.leave_out(f"{at}: {{'ttl': seconds or None, 'features': {{feature: [keys]}}}}")
+        else:
+            self._categories[name] = self._category(at, name, spec)
+            for feature, keys in spec.get("features", {}).items():
+                self._add("CATEGORIES", feature, name, keys)
+
+    def _category(self, at: str, name: str, spec: Mapping[Any, Any]) -> Category:
+        self._refuse_unknown(at, spec, ("ttl", "on_demand", "features"))
+        ttl, on_demand = spec.get("ttl"), spec.get("on_demand", False)
+        if ttl is not None and (type(ttl) is not int or not 1 <= ttl <= LONGEST_LIFE):
+            self._problems.append(f"{at}['ttl']: whole seconds from 1 to {LONGEST_LIFE}, or None, not {ttl!r}")
+            ttl = None
+        if not isinstance(on_demand, bool):
+            self._problems.append(f"{at}['on_demand']: True or False, not {on_demand!r}")
+        return Category(name, ttl, bool(on_demand))
+
+    def add_feature(self, name: Any, spec: Any) -> None:
+        """An entry of FEATURES."""
+        at = f"FEATURES[{name!r}]"
+        if not isinstance(spec, Mapping) or not {"keys", "category"} <= spec.keys():
+            return self.leave_out(f"{at}: {{'keys': [keys], 'category': name, 'priority': name}}")
+        self._refuse_unknown(at, spec, ("keys", "category", "priority"))
+        if spec["category"] not in list(self._categories):
+            known = ", ".join(self._categories)
+            return self.leave_out(f"{at}['category']: one of {known}, not {spec['category']!r}")
+        self._add("FEATURES", name, spec["category"], spec["keys"], spec.get("priority", Priority.HIGH))
+
+    def add_to_auth(self, setting: str, feature: str, keys: Iterable[str]) -> None:
+        """Keys that are in auth because another setting says so."""
+        if (keys := list(keys)) and AUTH in self._categories:
+            self._add(setting, feature, AUTH, keys)
+
+    def _refuse_unknown(self, at: str, spec: Mapping[Any, Any], allowed: tuple[str, ...]) -> None:
+        if unknown := sorted(spec.keys() - set(allowed), key=str):
+            self._problems.append(f"{at}: unknown entries {unknown}; allowed: {', '.join(allowed)}")
+
+    def _add(self, setting: str, name: Any, category: str, keys: Any, priority: Any = None) -> None:
+        problem = names_problem(keys) if isinstance(name, str) else "the name of a feature is a str"
+        if problem:
+            return self.leave_out(f"{setting}: feature {name!r} of {category!r}: {problem}")
+        if name in self._features:
+            before = self._features[name].category
+            self._problems.append(f"{setting}: feature {name!r} stands in {before!r} and {category!r}")
+        for key in keys:
+            self._claim(setting, key, name)
+        self._features[name] = Feature(name, category, self._priority(setting, name, category, priority), tuple(keys))
+
+    def _claim(self, setting: str, key: str, feature: str) -> None:
+        if key.startswith("@") or "*" in key[1:-1] or (len(key) > 1 and key[0] == key[-1] == "*"):
+            self._problems.append(
+                f"{setting}: {key!r} of {feature!r}: no leading '@', and one '*' at the beginning or the end"
+            )
+        if self._claims.get(key, feature) != feature:
+            self._problems.append(f"{setting}: key {key!r} is claimed by {self._claims[key]!r} and {feature!r}")
+        self._claims[key] = feature
+        if owner := self._features.get(self._beneath.pop(key, "")):
+            self._features[owner.name] = replace(owner, keys=tuple(k for k in owner.keys if k != key))
+
+    def _priority(self, setting: str, feature: str, category: str, said: Any) -> Priority:
+        """As FEATURE_PRIORITIES says, else as `said`, else as by default."""
+        allowed = (Priority.CRITICAL,) if category == AUTH else _OTHERS
+        usual = Priority.CRITICAL if category == AUTH else DEFAULT_PRIORITIES.get(feature)
+        value = self._priorities.get(feature, said) or usual
+        if value in list(allowed):
+            return Priority(value)
+        if feature in self._priorities:
+            at = f"FEATURE_PRIORITIES[{feature!r}]: {value!r}"
+        elif said:
+            at = f"{setting}[{feature!r}]['priority']: {value!r}"
+        else:
+            at = f"FEATURE_PRIORITIES: feature {feature!r} has no priority"
+        self._problems.append(
+            f"{at}; features of {AUTH!r} are critical, all others {', '.join(_OTHERS[:-1])} or {_OTHERS[-1]}: only "
+            f"{AUTH!r} has a row in the database"
+        )
+        return allowed[0]

@@ -1,0 +1,154 @@
+"""The decision table in words: all of it, and what it means for one session key."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+from flask import current_app, has_app_context
+
+from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Priority
+from ..policy.levels import LEVELS, Behaviour
+from .settings import PREFIX, Settings
+
+log = logging.getLogger(__name__)
+
+_MOST_NOTED = 256
+"""Unclaimed keys that are logged at most: an application that makes up keys must not fill memory or logs."""
+
+WHAT_IT_GETS: Mapping[Behaviour, str] = {
+    Behaviour.PRIMARY: "Redis",
+    Behaviour.DATABASE_FALLBACK: "what the row in the database says",
+    Behaviour.LOCAL_CACHE_FALLBACK: "this host's copy; what is written waits in its journal and is merged",
+    Behaviour.DEFAULT_VALUE: "what DEFAULTS says; what is written is gone with the request",
+    Behaviour.DISABLE_FEATURE: "what DEFAULTS says, and available() is False; what is written is gone with the request",
+    Behaviour.EMERGENCY_MODE: "what the database said last, for GRACE",
+}
+
+
+_LOSING = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
+"""What is written where a feature gets this is kept nowhere."""
+
+
+class UnclaimedKeys:
+    """Says once per key that the table does not name it: in debug loudly, with the line that changes it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._noted: set[str] = set()
+
+    def note(self, key: str) -> None:
+        """A key is given a value."""
+        if key in self._noted or len(self._noted) >= _MOST_NOTED or not self._settings.table.is_unclaimed(key):
+            return
+        self._noted.add(key)
+        log.log(
+            logging.WARNING if has_app_context() and current_app.debug else logging.INFO,
+            "no feature names session key %r. %s To change that: app.config[%r] = %s",
+            key,
+            _fate(self._settings, key),
+            *_setting(self._settings, key),
+        )
+
+
+def _fate(settings: Settings, key: str) -> str:
+    """What happens to an unclaimed key, in one or two sentences."""
+    feature = settings.table.feature_of(key)
+    at_levels: dict[bool, list[str]] = {True: [], False: []}
+    for level in LEVELS:
+        at_levels[settings.behaviour(feature.priority, level) not in _LOSING].append(str(level))
+    kept, lost = (", ".join(levels) for levels in at_levels.values())
+    life = _life(settings, feature.category)
+    sentence = f"It is kept in category '{feature.category}' ({life}) with priority '{feature.priority}'"
+    return (
+        f"{sentence}, at levels {kept}; what is written at levels {lost} is gone with its request."
+        if lost
+        else f"{sentence}."
+    )
+
+
+def _setting(settings: Settings, key: str) -> tuple[str, str]:
+    """The setting that gives a key a feature of its own, and its value: as things are now."""
+    feature = settings.table.feature_of(key)
+    name = key if key not in settings.table.features else f"{key}_key"
+    spec = {"keys": [key], "category": feature.category, "priority": feature.priority}
+    return f"{PREFIX}FEATURES", json.dumps({name: spec}, ensure_ascii=False)
+
+
+def table_lines(settings: Settings) -> list[str]:
+    """The decision table as Markdown, one line each; the docs' table is made of it."""
+    heads = [f"{level} {name}" for level, name in LEVELS.items()]
+    lines = [_row(["priority", *heads]), _row(["---"] * (len(heads) + 1))]
+    lines += [_row([priority, *(settings.behaviour(priority, level) for level in LEVELS)]) for priority in Priority]
+    lines += ["", _row(["category", "TTL", "feature", "priority", "session keys"]), _row(["---"] * 5)]
+    for feature in settings.table.features.values():
+        keys = f"`{' '.join(feature.keys)}`"  # a * or _ is no emphasis here
+        lines.append(_row([feature.category, _life(settings, feature.category), feature.name, feature.priority, keys]))
+    return lines
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _life(settings: Settings, category: str) -> str:
+    ttl = settings.table.categories[category].ttl
+    return "session's life" if ttl is None else f"{ttl} s"
+
+
+def key_lines(settings: Settings, key: str) -> list[str]:
+    """What happens to one session key, one line each; where the table can say otherwise, the line that does."""
+    if special := _special(settings, key):
+        return [f"{key}: {special}"]
+    feature = settings.table.feature_of(key)
+    lines = [
+        f"{'category':10}{feature.category}, {_life(settings, feature.category)}",
+        f"{'feature':10}{feature.name}",
+        f"{'priority':10}{feature.priority}",
+        f"{'meaning':10}{_meaning(settings, key)}",
+    ]
+    priorities = {"": feature.priority}
+    if feature.category == AUTH:
+        priorities = {"signed in": Priority.CRITICAL} | (
+            {} if _is_identity(settings, key) else {"visitor": Priority.HIGH}
+        )
+    for level, name in LEVELS.items():
+        for whose, priority in priorities.items():
+            behaviour = settings.behaviour(priority, level)
+            lines.append(f"{f'level {level} {name} {whose}':30}{behaviour}: {WHAT_IT_GETS[behaviour]}")
+    if feature.category != AUTH:
+        lines.append("to change it: {} = {}".format(*_setting(settings, key)))
+    return lines
+
+
+def _special(settings: Settings, key: str) -> str | None:
+    """What there is to say of a key that is stored nowhere, or not as others."""
+    csrf = settings.table.features.get(CSRF_FEATURE)
+    if key.startswith("@"):
+        return "keys that begin with '@' are reserved; assigning it is an error"
+    if key in settings.transient_key_patterns:
+        return "lives for one request and is never stored (TRANSIENT_KEYS)"
+    if key == PERMANENT:
+        return "stands in the cookie, as session.permanent"
+    if key in KEPT_BY_THE_PACKAGE:
+        return "kept by the package for signed-in sessions; an assignment is ignored"
+    if csrf and key in csrf.keys:
+        return "derived from the session id at every level, and stored nowhere"
+    if key not in settings.table:
+        return f"no feature claims it, so assigning it is an error; name it in {PREFIX}FEATURES"
+    return None
+
+
+def _is_identity(settings: Settings, key: str) -> bool:
+    return key in settings.user_key_patterns or key in settings.privilege_key_patterns
+
+
+def _meaning(settings: Settings, key: str) -> str:
+    if key in settings.user_key_patterns:
+        return "a user key: assigning it is a sign-in, removing it a sign-out; the database decides"
+    if key in settings.privilege_key_patterns:
+        return "a right: every change of it needs the database"
+    if settings.table.feature_of(key).category == AUTH:
+        return "data: of a signed-in user in the database, of a visitor in Redis alone"
+    return f"data, in Redis alone{'; no feature names it' if settings.table.is_unclaimed(key) else ''}"

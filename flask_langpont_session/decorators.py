@@ -1,0 +1,59 @@
+"""Views that only run for somebody of whom the database says *now* that they are signed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast, overload
+
+from flask import session
+from werkzeug.exceptions import Unauthorized
+
+from .exceptions import GrantRefused
+from .session.mapping import Session
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@overload
+def requires_fresh(view: View) -> View: ...
+
+
+@overload
+def requires_fresh(view: None = None, *, otherwise: Callable[[], Any] | None = None) -> Callable[[View], View]: ...
+
+
+def requires_fresh(
+    view: View | None = None, *, otherwise: Callable[[], Any] | None = None
+) -> View | Callable[[View], View]:
+    """Let a view run only if the database confirms, in this request, that its visitor is signed in.
+
+    For what must not be done on the word of a lease that is up to VERIFY_INTERVAL old: changing a password, paying,
+    administering. What the session shows afterwards (a role, for example) is the database's word too.
+
+    >>> @app.post("/password")                            # doctest: +SKIP
+    ... @requires_fresh
+    ... def change_password(): ...
+
+    :param otherwise: makes the response for a visitor who is not signed in (a redirect to the sign-in page); without
+        it :class:`werkzeug.exceptions.Unauthorized` (401) is raised.
+    :raises GrantRefused: 503 with Retry-After: the database does not answer, so that nobody can say.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            current = session._get_current_object()  # type: ignore[attr-defined]
+            if not isinstance(current, Session):
+                raise RuntimeError("requires_fresh needs LangPontSession as the application's session interface")
+            if current.fresh():
+                return view(*args, **kwargs)
+            if current.unverified:
+                raise GrantRefused(description="This is not possible right now. Please try again in a few seconds.")
+            if otherwise is not None:
+                return otherwise()
+            raise Unauthorized()
+
+        return cast(View, guarded)
+
+    return decorate if view is None else decorate(view)

@@ -1,1 +1,0 @@
-"""Where the recorder's figures go: CloudWatch and Prometheus. Nothing of it is imported unless METRICS names one."""

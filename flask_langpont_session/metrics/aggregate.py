@@ -1,0 +1,96 @@
+"""What an interval's records mean in published figures: closed sets of words, whatever the recorder has heard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import catalogue
+from .recorder import Amounts, Interval, Operation, Series
+
+_OPERATIONS = {
+    "load": "read",
+    "verify": "verify",
+    "sign_in": "regenerate",
+    "slide": "touch",
+    **dict.fromkeys(("save", "push"), "write"),
+    **dict.fromkeys(("revoke", "bury", "repair", "set_aside"), "delete"),
+}
+
+_FALLBACKS = {
+    "fallback_replica": "replica",
+    "fallback_local": "local",
+    "fallback_journal": "local",
+    "fallback_database": "database",
+    "fallback_default": "default",
+}
+
+COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
+    # The events' classes (events.py), and what the code counts.
+    catalogue.CIRCUIT_TRANSITIONS: ("StoreLost", "StoreRecovered"),
+    catalogue.SERVER_CHANGES: ("ServerChanged",),
+    catalogue.DATA_LOSSES: ("DataLost",),
+    catalogue.SESSIONS_CREATED: ("sessions_created",),
+    catalogue.SESSIONS_REGENERATED: ("sessions_regenerated",),
+    catalogue.SESSIONS_ENDED: ("sessions_ended",),
+    catalogue.SESSIONS_EXPIRED: ("sessions_expired",),
+    catalogue.GRANTS_REFUSED: ("grants_refused",),
+    catalogue.VALUES_REJECTED: ("values_rejected",),
+    catalogue.ALERTS_SUPPRESSED: ("alerts_suppressed",),
+    catalogue.ALERTS_FAILED: ("alerts_failed",),
+}
+"""Metric → the recorder's counters that it adds up."""
+
+FINE = frozenset({"ok", "miss"})
+"""Outcomes of a store that did what it was asked."""
+
+
+def is_question(operation: Operation) -> bool:
+    """Whether a store was asked; else it is a whole request, with the view's own time in it."""
+    return operation.source != "none"
+
+
+def operation_word(name: str) -> str:
+    """The published word for an operation."""
+    return _OPERATIONS.get(name, "other")
+
+
+def by_operation(interval: Interval) -> dict[str, list[tuple[Operation, Series]]]:
+    """The questions to stores, under their published word."""
+    found: dict[str, list[tuple[Operation, Series]]] = {}
+    for operation, series in interval.series.items():
+        if is_question(operation):
+            found.setdefault(operation_word(operation.name), []).append((operation, series))
+    return found
+
+
+def measured(interval: Interval, name: str) -> dict[str, Amounts]:
+    """What was measured under a name, by category or store."""
+    return {what.of: amounts for what, amounts in interval.amounts.items() if what.name == name}
+
+
+def fallbacks(interval: Interval) -> dict[str, int]:
+    """How often what stood in for the primary."""
+    found: dict[str, int] = {}
+    for counter, backend in _FALLBACKS.items():
+        if counter in interval.counters:
+            found[backend] = found.get(backend, 0) + interval.counters[counter]
+    return found
+
+
+def not_kept(interval: Interval, metric: catalogue.Metric) -> dict[tuple[str, str], int]:
+    """Of changes of sessions that were not kept: cause and category → how many."""
+    loss = catalogue.LOSSES[metric]
+    return {(key.cause, key.category): number for key, number in interval.losses.items() if key.what == loss}
+
+
+def by_cause(interval: Interval, metric: catalogue.Metric) -> dict[str, int]:
+    """The same by cause alone."""
+    found: dict[str, int] = {}
+    for (cause, _), number in not_kept(interval, metric).items():
+        found[cause] = found.get(cause, 0) + number
+    return found
+
+
+def counted(interval: Interval, metric: catalogue.Metric) -> int:
+    """What the recorder's counters say of a metric."""
+    return sum(interval.counters.get(counter, 0) for counter in COUNTERS[metric])

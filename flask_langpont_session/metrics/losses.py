@@ -1,0 +1,94 @@
+"""What an outage cost: each change of a session that was acknowledged, or asked for, and is not kept.
+
+Counted by cause and category, and sent as an event: an operator who is asked "where is my data?" finds it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+from blinker import Signal
+
+from .. import events
+from ..policy.values import ErrorClass, StoreError
+from .recorder import Recorder
+
+
+class Loss(StrEnum):
+    """What became of a change."""
+
+    WRITES_LOST = "writes_lost"  # it should have been kept and could not be: the journal refused it
+    MERGE_CONFLICTS = "merge_conflicts"  # it was kept, and what another one wrote since stays in its place
+    MERGE_DROPPED = "merge_dropped"  # it was kept, and could not be merged: the session is over, a limit, its age
+    REQUEST_ONLY_WRITES = "request_only_writes"  # the table lets it last for the request only
+
+
+class Cause(StrEnum):
+    """Why. A closed set: a metric of each is paid for. docs/operations.md says what can still be done."""
+
+    JOURNAL_FULL = "journal full"  # a limit of the journal is reached, or its disk takes no more
+    JOURNAL_FAILED = "journal failed"  # the journal cannot be used: its file, its rights, a lock that is held too long
+    WRITTEN_SINCE = "written since"  # the field has a newer value, which this one was not made from
+    MADE_WITHOUT_READING = "made without reading"  # its old value could not be read, and the field has one
+    TOO_OLD = "too old"  # it waited for longer than LOCAL_CACHE_TTL before the stores were back
+    SESSION_OVER = "session over"  # the session has ended meanwhile
+    REFUSED = "refused"  # Redis refused it, and would again
+    DAMAGED_ROW = "damaged row"  # the row of the session in the database cannot be read
+    LARGE = "large"  # with it the category would be over MAX_CATEGORY_BYTES or MAX_FIELDS
+    IN_DOUBT = "in doubt"  # an addition that may have been made before; it is not made twice
+    NO_NUMBER = "no number"  # what was to be added to is no whole number, or the sum is too large to be one
+    LEVEL_1 = "level 1"  # the table keeps this feature for the request only at this level
+    LEVEL_2 = "level 2"
+    LEVEL_3 = "level 3"
+    LEVEL_4 = "level 4"
+
+    @classmethod
+    def at_level(cls, level: int) -> Cause:
+        """The table, at a degradation level."""
+        return cls(f"level {level}")
+
+    @classmethod
+    def of(cls, error: StoreError) -> Cause:
+        """Why the journal did not keep a change."""
+        if error.error_class is ErrorClass.DATA:
+            return cls.NO_NUMBER
+        is_full = error.error_class in (ErrorClass.WRITE_REFUSED, ErrorClass.LOCAL)
+        return cls.JOURNAL_FULL if is_full else cls.JOURNAL_FAILED
+
+
+CAUSES: Mapping[Loss, tuple[Cause, ...]] = {
+    Loss.WRITES_LOST: (Cause.JOURNAL_FULL, Cause.JOURNAL_FAILED, Cause.NO_NUMBER),
+    Loss.MERGE_CONFLICTS: (Cause.WRITTEN_SINCE, Cause.MADE_WITHOUT_READING),
+    Loss.MERGE_DROPPED: (
+        Cause.TOO_OLD,
+        Cause.SESSION_OVER,
+        Cause.REFUSED,
+        Cause.DAMAGED_ROW,
+        Cause.LARGE,
+        Cause.IN_DOUBT,
+        Cause.NO_NUMBER,
+    ),
+    Loss.REQUEST_ONLY_WRITES: (Cause.LEVEL_1, Cause.LEVEL_2, Cause.LEVEL_3, Cause.LEVEL_4),
+}
+"""Which causes each may have."""
+
+
+class Losses:
+    """Tells the recorder and the listeners of the event.
+
+    :param emit: called with a signal and an event; must not raise.
+    """
+
+    def __init__(self, recorder: Recorder, emit: Callable[[Signal, object], None]) -> None:
+        self._recorder = recorder
+        self._emit = emit
+
+    def note(self, loss: Loss, cause: Cause, category: str, count: int = 1) -> None:
+        """Some changes of a category were not kept.
+
+        :param cause: one of :data:`CAUSES` of that loss.
+        """
+        if count:
+            self._recorder.count_loss(loss, cause, category, count)
+            self._emit(events.writes_not_kept, events.WritesNotKept(loss, cause, category, count))

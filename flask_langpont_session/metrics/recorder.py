@@ -1,0 +1,295 @@
+"""One in-process recorder: what was done, where the answer came from, how it ended, how long it took.
+
+The stores' walk, the save, the events and the request hooks feed it; exporters read it. Recording is a dictionary
+update and never waits, neither for an exporter nor for another thread that records. A duration or a size is counted
+under its first two digits, rounded up: that is precise enough for a percentile, and few enough numbers to send.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from flask import Flask, g
+
+from ..support.forks import renew_in_children
+
+T = TypeVar("T")
+
+BOUNDS = (*(float(f"{digits}e{power}") for power in range(-3, 7) for digits in range(10, 100)), 1e8)
+"""What milliseconds and bytes are rounded up to: two digits from 0.01 on; the last one stands for all above it too."""
+
+_LAST = len(BOUNDS) - 1
+
+Amounts = Mapping[float, int]
+"""One of :data:`BOUNDS` → how many observations were that much."""
+
+
+class Operation(NamedTuple):
+    """What one observation is about.
+
+    :param name: ``load``, ``save``, ``verify``, ``revoke``, ``request`` …
+    :param category: the session category, or ``all``.
+    :param source: the store that was asked (``primary``, ``replica``, ``database`` …), or ``none``.
+    :param outcome: ``ok``, ``miss``, ``refused``, or an error class in lower case.
+    """
+
+    name: str
+    category: str
+    source: str
+    outcome: str
+
+
+@dataclass(slots=True)
+class Series:
+    """The observations of one operation.
+
+    :param count: how many.
+    :param seconds: their durations, added up.
+    :param durations: one of :data:`BOUNDS`, in milliseconds → how many took so long.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    durations: dict[float, int] = field(default_factory=dict)
+
+    def since(self, before: Series) -> Series:
+        """What was added to `before`, an earlier copy."""
+        return Series(
+            self.count - before.count, self.seconds - before.seconds, _added(self.durations, before.durations)
+        )
+
+
+class Measure(NamedTuple):
+    """What is measured that is no operation.
+
+    :param name: ``payload`` (bytes of the changed fields of a category), ``pool_wait`` (milliseconds until a connection
+        was there, when none lay ready), ``process_lag`` (milliseconds, see :attr:`.lag.Lag.longest`).
+    :param of: the session category, the store, or ``process``.
+    """
+
+    name: str
+    of: str
+
+
+class NotKept(NamedTuple):
+    """Changes of sessions that were not kept, see :mod:`~flask_langpont_session.metrics.losses`.
+
+    :param what: one of the words of ``Loss``.
+    :param cause: one of the words of ``Cause``.
+    """
+
+    what: str
+    cause: str
+    category: str
+
+
+class Recorder:
+    """Counts and durations per operation, measured amounts, and plain counters. A forked child begins at nought."""
+
+    def __init__(self) -> None:
+        self._begin()
+        renew_in_children(self, Recorder._begin)  # the parent publishes what it has counted itself
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._late: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
+        # By the fields of an Operation or Measure: a plain tuple is made in a fraction of the time.
+        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self._amounts: dict[tuple[str, str], dict[float, int]] = {}
+        self._counters: dict[str, int] = {}
+        self._losses: dict[tuple[str, str, str], int] = {}
+
+    def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
+        """Record one operation."""
+        self._record(self._observe, (name, category, source, outcome), seconds)
+
+    def measure(self, name: str, of: str, amount: float) -> None:
+        """Record one amount, see :class:`Measure`."""
+        self._record(self._measure, (name, of), amount)
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter, for example ``bad_cookies`` or ``merge_conflicts``."""
+        self._record(self._count, name, by)
+
+    def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
+        """Count changes of sessions that are not kept, in all and by cause and category. See :mod:`.losses`."""
+        self.count(what, by)
+        self._record(self._count_loss, (what, cause, category), by)
+
+    def _record(self, add: Callable[[Any, Any], None], key: Any, amount: Any) -> None:
+        # Who holds the lock may have been suspended with it, and then all threads that record would wait for that one,
+        # again and again. So nobody waits: it is written down for the next one who has the lock.
+        if not self._lock.acquire(blocking=False):
+            self._late.append((add, key, amount))
+            return
+        try:
+            add(key, amount)
+            if self._late:
+                self._catch_up()
+        finally:
+            self._lock.release()
+
+    def _catch_up(self) -> None:
+        while self._late:
+            add, key, amount = self._late.popleft()
+            add(key, amount)
+
+    def _observe(self, key: tuple[str, str, str, str], seconds: float) -> None:
+        bound = BOUNDS[bisect_left(BOUNDS, seconds * 1000, 0, _LAST)]
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = Series()
+        series.count += 1
+        series.seconds += seconds
+        series.durations[bound] = series.durations.get(bound, 0) + 1
+
+    def _measure(self, key: tuple[str, str], amount: float) -> None:
+        bound = BOUNDS[bisect_left(BOUNDS, amount, 0, _LAST)]
+        amounts = self._amounts.get(key)
+        if amounts is None:
+            amounts = self._amounts[key] = {}
+        amounts[bound] = amounts.get(bound, 0) + 1
+
+    def _count(self, name: str, by: int) -> None:
+        self._counters[name] = self._counters.get(name, 0) + by
+
+    def _count_loss(self, key: tuple[str, str, str], by: int) -> None:
+        self._losses[key] = self._losses.get(key, 0) + by
+
+    def losses(self) -> Mapping[NotKept, int]:
+        """A copy of what was not kept, and how many changes that were."""
+        with self._up_to_date():
+            return {NotKept(*key): number for key, number in self._losses.items()}
+
+    def series(self) -> Mapping[Operation, Series]:
+        """A copy of everything observed so far."""
+        with self._up_to_date():
+            return {
+                Operation(*key): Series(series.count, series.seconds, dict(series.durations))
+                for key, series in self._series.items()
+            }
+
+    def amounts(self) -> Mapping[Measure, Amounts]:
+        """A copy of everything measured so far."""
+        with self._up_to_date():
+            return {Measure(*key): dict(amounts) for key, amounts in self._amounts.items()}
+
+    def counters(self) -> Mapping[str, int]:
+        """A copy of the counters."""
+        with self._up_to_date():
+            return dict(self._counters)
+
+    @contextmanager
+    def _up_to_date(self) -> Iterator[None]:
+        with self._lock:
+            self._catch_up()
+            yield
+
+
+class Interval(NamedTuple):
+    """What was recorded between two looks.
+
+    :param series: of the operations that were done.
+    :param amounts: what was measured.
+    :param counters: of those that moved.
+    :param level: the highest degradation level there was.
+    :param lost_shards: shards of Redis that do not take reads and writes at its end.
+    :param losses: changes of sessions that were not kept.
+    """
+
+    series: Mapping[Operation, Series]
+    amounts: Mapping[Measure, Amounts]
+    counters: Mapping[str, int]
+    level: int
+    lost_shards: int = 0
+    losses: Mapping[NotKept, int] = {}
+
+
+class Reader:
+    """Hands out what was recorded since it was last asked: each exporter has one of its own. For one thread.
+
+    :param level: says the degradation level now.
+    :param lost_shards: says how many shards are lost now.
+    """
+
+    def __init__(
+        self, recorder: Recorder, level: Callable[[], int], lost_shards: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._recorder = recorder
+        self._level = level
+        self._lost_shards = lost_shards
+        self._series: Mapping[Operation, Series] = {}
+        self._amounts: Mapping[Measure, Amounts] = {}
+        self._counters: Mapping[str, int] = {}
+        self._losses: Mapping[NotKept, int] = {}
+        self._last_level = 0
+
+    def take(self) -> Interval:
+        """What is new."""
+        series, amounts, counters = self._recorder.series(), self._recorder.amounts(), self._recorder.counters()
+        done = {operation: s.since(self._series.get(operation, _NOTHING)) for operation, s in series.items()}
+        measured = {what: _added(counts, self._amounts.get(what, {})) for what, counts in amounts.items()}
+        moved = _added(counters, self._counters)
+        losses = self._recorder.losses()
+        lost, self._losses = _added(losses, self._losses), losses
+        level = self._level()
+        passed = [number for name, number in _LEVELS.items() if name in moved]
+        highest = max(level, self._last_level, *passed)
+        self._series, self._amounts, self._counters, self._last_level = series, amounts, counters, level
+        return Interval(
+            {operation: s for operation, s in done.items() if s.count},
+            {what: counts for what, counts in measured.items() if counts},
+            moved,
+            highest,
+            self._lost_shards(),
+            lost,
+        )
+
+
+def _added(now: Mapping[T, int], before: Mapping[T, int]) -> dict[T, int]:
+    """What numbers have grown by, of those that have."""
+    return {key: number - before.get(key, 0) for key, number in now.items() if number != before.get(key, 0)}
+
+
+_NOTHING = Series()
+_LEVELS = {f"level_{number}": number for number in range(5)}
+
+
+def count_level(recorder: Recorder, level: int) -> None:
+    """The degradation level moved to `level`: a reader must not miss it, however short it lasts."""
+    recorder.count(f"level_{level}")
+
+
+class InUse(Protocol):
+    """Who wants to know which sessions are in use. Nothing here may wait for anything."""
+
+    def served(self, digest: str, life_ms: int) -> None:
+        """A session was used, and ends unless it is used again within `life_ms` milliseconds. Not said of every use:
+        when Redis has prolonged an anonymous one's life, or the database was asked about a signed-in one."""
+
+    def ended(self, digest: str) -> None:
+        """A session is over."""
+
+
+def install_hooks(app: Flask, recorder: Recorder, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Time every request of `app`. The save runs after this and records itself."""
+
+    def begin() -> None:
+        g._langpont_began = clock()
+
+    def end(error: BaseException | None) -> None:
+        # In teardown, not after_request: a view that raised is a request too.
+        began = g.pop("_langpont_began", None)
+        if began is not None:
+            outcome = "ok" if error is None else "error"
+            recorder.observe("request", "all", "none", outcome, clock() - began)
+
+    app.before_request(begin)
+    app.teardown_request(end)

@@ -1,0 +1,227 @@
+"""How many sessions are in use: an index in Redis that the workers keep up beside the requests.
+
+A request only notes, in this worker's memory, of which session a store has just confirmed or prolonged the life. That
+is rarer than requests, and shared: a use that one worker has noted is none for the others. A thread brings the notes to
+a few sorted sets, ``{prefix}:active:{<number>}`` (the braces around the number are literal: the hash tag that spreads
+them over a cluster): member is the beginning of a digest, score the moment, by the Redis clock in ms, at which the
+session is over unless it is used again. How many lie in the future is the answer; nothing is ever scanned.
+
+Who ends a session gives it a score beyond all times, and that stands for a while: another worker's note of an earlier
+use, brought later, cannot bring it back, because scores only ever grow (``ZADD GT``).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+from ..policy.values import StoreError
+from ..support.forks import renew_in_children
+from .recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+BUCKETS = 16
+"""Sorted sets. A session's is told by the first character of its digest, which has 64."""
+
+MEMBER_LENGTH = 16
+"""Characters of a digest that are kept: 96 bits tell sessions apart, and the index is half as big."""
+
+DEAD = 2**52
+"""Scores above are of sessions that have ended: a moment, as for others, plus this. Redis keeps scores as doubles,
+which are exact up to 2**53."""
+
+MOST_NOTES = 20_000
+"""Sessions in use, and as many that have ended, of which one worker holds notes until they are brought."""
+
+_TEND_MS = 7 * 86_400_000
+"""The sets go away by themselves when no worker has looked after them for a week."""
+
+_TIMEOUT = 0.5
+_MEMBERS_AT_A_TIME = 1000
+_DIGITS = {
+    character: number % BUCKETS
+    for number, character in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+}
+
+
+class Reading(NamedTuple):
+    """What one look found.
+
+    :param number: sessions in use; None: Redis could not tell.
+    """
+
+    number: int | None
+
+
+class Redis(Protocol):
+    """What this needs of a store."""
+
+    prefix: str
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        """Run commands on keys of one cluster slot in one round trip."""
+
+
+class ActiveSessions:
+    """The notes of one worker, and what came of them. See :class:`flask_langpont_session.metrics.recorder.InUse`.
+
+    :param recorder: is told of the sessions that have run out, by the one worker that publishes.
+    :param is_up: whether requests use that Redis at the moment.
+    :param interval: seconds between two updates; one worker of all publishes in each.
+    :param clock: monotonic seconds.
+    :ivar reading: of this worker's last look, another object each time; None: it has not looked yet.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        recorder: Recorder,
+        *,
+        is_up: Callable[[], bool],
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redis = redis
+        self._recorder = recorder
+        self._is_up = is_up
+        self._clock = clock
+        self._name = f"{redis.prefix}:active"
+        # A little less than the interval, so that who published last time can do it again in time.
+        self._lease_ms = max(1, int(interval * 900))
+        self._linger_ms = int(interval * 2000) + 60_000
+        self._begin()
+        renew_in_children(self, ActiveSessions._begin)
+
+    def _begin(self) -> None:
+        """As new: the parent of a forked child brings its notes itself."""
+        self._lock = threading.Lock()
+        self._served: dict[str, float] = {}
+        self._ended: set[str] = set()
+        self.reading: Reading | None = None
+        self._to_publish: int | None = None
+        self._problem: str | None = None
+
+    @property
+    def number(self) -> int | None:
+        """Sessions in use when this worker last looked; None: not known."""
+        return self.reading.number if self.reading else None
+
+    # -- in requests -----------------------------------------------------------------------------------------------
+
+    def served(self, digest: str, life_ms: int) -> None:
+        """Note that a session was used. When there are too many notes it is left for the next time."""
+        with self._lock:
+            if len(self._served) < MOST_NOTES:
+                self._served[digest] = self._clock() + life_ms / 1000
+
+    def ended(self, digest: str) -> None:
+        """Note that a session is over."""
+        with self._lock:
+            self._served.pop(digest, None)
+            if len(self._ended) < MOST_NOTES:
+                self._ended.add(digest)
+
+    # -- in the thread ---------------------------------------------------------------------------------------------
+
+    def take(self) -> int | None:
+        """The number, once, if this worker is the one to publish it; None: it is another, or nobody knows."""
+        number, self._to_publish = self._to_publish, None
+        return number
+
+    def update(self, *, may_lead: bool = True) -> None:
+        """Bring the notes to Redis and count.
+
+        :param may_lead: whether this process may be the one that publishes and clears up.
+        """
+        if not self._is_up():
+            self._found(None)
+            return
+        with self._lock:
+            served, self._served = self._served, {}
+            ended, self._ended = self._ended, set()
+        try:
+            now_ms, leads = self._look(may_lead)
+            scores = self._scores(served, ended, now_ms)
+            number = sum(self._tend(bucket, scores[bucket], now_ms, leads) for bucket in range(BUCKETS))
+        except StoreError as error:
+            self._found(None)
+            self._keep(served, ended)
+            self._say(str(error))
+            return
+        self._found(number, leads)
+        self._say(None)
+
+    def _say(self, problem: str | None) -> None:
+        """Log what is wrong when it changes; nobody else hears of it, because the requests do without the index."""
+        before, self._problem = self._problem, problem
+        if problem is not None and problem != before:
+            log.warning(
+                "sessions in use cannot be counted: %s. Redis must be 6.2 or newer, and its user must be allowed SET, "
+                "TIME, PEXPIRE, ZADD, ZCOUNT and ZREMRANGEBYSCORE on %s:*",
+                problem,
+                self._name,
+            )
+        elif problem is None and before is not None:
+            log.warning("sessions in use are counted again")
+
+    def _found(self, number: int | None, leads: bool = True) -> None:
+        self.reading = Reading(number)
+        if leads:
+            self._to_publish = number
+
+    def _keep(self, served: dict[str, float], ended: set[str]) -> None:
+        """For the next time, as many as may be held. What was brought already may be brought again."""
+        with self._lock:
+            served.update(self._served)
+            ended |= self._ended
+            kept = ((digest, ends) for digest, ends in served.items() if digest not in ended)
+            self._served = dict(islice(kept, MOST_NOTES))
+            self._ended = set(islice(ended, MOST_NOTES))
+
+    def _look(self, may_lead: bool) -> tuple[int, bool]:
+        """The Redis clock in ms, and whether this worker is to publish and to clear up."""
+        commands: list[tuple[Any, ...]] = [("TIME",)]
+        if may_lead:
+            commands.append(("SET", f"{self._name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
+        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        return int(seconds) * 1000 + int(micros) // 1000, any(lease)
+
+    def _scores(self, served: dict[str, float], ended: set[str], now_ms: int) -> list[dict[str, int]]:
+        """Of each bucket: member → score."""
+        now, over = self._clock(), DEAD + now_ms + self._linger_ms
+        scores: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
+        for digest, ends in served.items():
+            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = now_ms + int((ends - now) * 1000)
+        for digest in ended:
+            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = over
+        return scores
+
+    def _tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> int:
+        """How many sessions of a bucket are in use. Who leads takes out the others, and counts who was not ended."""
+        key = f"{self._name}:{{{bucket}}}"
+        commands = list(_additions(key, scores))
+        if commands or leads:
+            commands.append(("PEXPIRE", key, _TEND_MS))
+        if leads:
+            commands += [("ZREMRANGEBYSCORE", key, low, low + now_ms) for low in (0, DEAD)]
+        commands.append(("ZCOUNT", key, f"({now_ms}", f"({DEAD}"))
+        replies = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        if leads:
+            self._recorder.count("sessions_expired", replies[-3])
+        return int(replies[-1])
+
+
+def _bucket(digest: str) -> int:
+    return _DIGITS.get(digest[:1], 0)
+
+
+def _additions(key: str, scores: dict[str, int]) -> Iterable[tuple[Any, ...]]:
+    remaining = iter(scores.items())
+    while part := list(islice(remaining, _MEMBERS_AT_A_TIME)):
+        yield ("ZADD", key, "GT", *(item for member, score in part for item in (score, member)))

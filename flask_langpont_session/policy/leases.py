@@ -1,0 +1,153 @@
+"""May this copy of auth data be believed? Pure rules over versions and stamps; see docs/guarantees.md.
+
+The database is the only arbiter. Every other copy is a lease on what it said: it carries the moment at which the
+confirming read of the database *began*, so that a revocation during the read can never hide behind a newer stamp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .values import AuthRow
+
+LONGEST_UNCONFIRMED_MS = 3_600_000
+"""The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""
+
+DEGRADED_VERIFY_MS = 2_000
+"""While Redis is unhealthy this worker asks the database at most every two seconds for one session."""
+
+TOMBSTONE_MS = 3_600_000
+"""How long a tombstone is kept in Redis at least (one hour); see :attr:`LeaseTerms.tombstone_ms`."""
+
+LONGEST_REQUEST_MS = 1_800_000
+"""How long a request may go on with what it has read (half an hour): it may try to write so much later."""
+
+CLOCK_TOLERANCE_MS = 1_000
+"""How far clocks may be apart. A confirmation that lies further in the future is none."""
+
+_SHORTEST_RENEWAL_MS = 1_000
+
+SLIDE_AFTER = 0.25
+"""The share of the idle time that passes before its expiry is moved: one write instead of one per read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """How long a copy may be believed. All in milliseconds.
+
+    :param verify_ms: with everything healthy, ask the database this often; 0: every time.
+    :param grace_ms: with the database down, how old a confirmation may be after an incident.
+    """
+
+    verify_ms: int
+    grace_ms: int
+
+    @property
+    def tombstone_ms(self) -> int:
+        """How long the end of a session is remembered in Redis, and beyond the life of copies in a worker: as long as
+        anything may believe, or write, what was true before."""
+        return max(TOMBSTONE_MS, self.verify_ms + self.grace_ms + LONGEST_REQUEST_MS)
+
+    @property
+    def renewal_ms(self) -> int:
+        """How often a tombstone is written again of which the database has not heard: several times in its life."""
+        return max(_SHORTEST_RENEWAL_MS, min((self.verify_ms + self.grace_ms) // 2, self.tombstone_ms // 4))
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long a session lives, milliseconds.
+
+    :param idle_ms: since its last use.
+    :param absolute_ms: in all.
+    """
+
+    idle_ms: int
+    absolute_ms: int
+
+    def left_of(self, row: AuthRow) -> int:
+        """How long a record of this row may lie in Redis."""
+        return max(1, min(self.idle_ms, row.absolute_expires_at - row.read_at))
+
+    def is_slide_due(self, row: AuthRow, now_ms: int) -> bool:
+        """Whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
+        left = row.idle_expires_at - now_ms
+        return left < self.idle_ms * (1 - SLIDE_AFTER) and row.idle_expires_at < row.absolute_expires_at
+
+
+class Copy(NamedTuple):
+    """A copy of a session's auth row, and what its reader knows of where it lay. Milliseconds.
+
+    :param confirmed_ms: when the read of the database that confirmed it began.
+    :param now_ms: now, by the same clock.
+    :param trust_since_ms: since when this worker's view of that place is unbroken; a confirmation from before says
+        nothing, because the place may have lost or restored data since.
+    :param floor: the highest version of the row that this worker has seen anywhere.
+    """
+
+    row: AuthRow
+    confirmed_ms: int
+    now_ms: int
+    trust_since_ms: int
+    floor: int = 0
+
+    @property
+    def age_ms(self) -> int:
+        """Time since the confirmation."""
+        return self.now_ms - self.confirmed_ms
+
+    @property
+    def is_unbroken(self) -> bool:
+        """Whether nothing can have been lost between the confirmation and now."""
+        return self.confirmed_ms > self.trust_since_ms
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
+        return self.row.version >= self.floor
+
+    def is_younger_than(self, ms: int) -> bool:
+        """Whether it was confirmed at most so long ago, and not in the future: that would never run out."""
+        return -CLOCK_TOLERANCE_MS <= self.age_ms <= ms
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether neither expiry has passed."""
+        return self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
+
+
+def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
+    """Whether a copy in Redis may be used without asking the database.
+
+    Not when a quarter of the idle time has passed: the database is asked then, which moves the expiry on the way.
+    """
+    return (
+        copy.is_current
+        and copy.is_unbroken
+        and terms.verify_ms > 0
+        and copy.is_younger_than(terms.verify_ms)
+        and copy.is_in_time
+        and not life.is_slide_due(copy.row, copy.now_ms)
+    )
+
+
+def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool) -> bool:
+    """Whether a copy in a healthy Redis may be used although the database does not answer.
+
+    An unbroken view carries it for an hour. After an incident only GRACE counts.
+
+    :param only_grace: GRACE counts in any case: a privileged role, or a database that is only busy.
+    """
+    bound = LONGEST_UNCONFIRMED_MS if copy.is_unbroken and not only_grace else terms.grace_ms
+    return copy.is_current and copy.is_in_time and copy.is_younger_than(bound)
+
+
+def survives_everything_down(copy: Copy, terms: LeaseTerms, *, privileged: bool) -> bool:
+    """Whether this worker's own copy may be used although neither Redis nor the database answers."""
+    return not privileged and copy.is_current and copy.is_in_time and copy.is_younger_than(terms.grace_ms)
+
+
+def was_just_asked(copy: Copy) -> bool:
+    """While Redis is unhealthy: whether this worker asked the database so recently that it need not do so again."""
+    return copy.is_current and copy.is_in_time and copy.is_younger_than(DEGRADED_VERIFY_MS)

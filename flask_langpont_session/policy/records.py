@@ -1,0 +1,235 @@
+"""The values that travel between the session, the repository and the stores. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..session.cookies import ANONYMOUS, SessionId
+from .categories import AUTH, Feature
+from .leases import Life as Life
+from .values import AuthRow, CategoryChange, CategoryCopy, Fields
+
+NO_FIELDS: Fields = {}
+NO_COPY = CategoryCopy(0, NO_FIELDS)
+
+
+class Verdict(StrEnum):
+    """What is known of a session's auth."""
+
+    ANONYMOUS = "anonymous"  # kind a: there is nothing to know
+    VALID = "valid"
+    DEAD = "dead"
+    UNVERIFIABLE = "unverifiable"  # nobody who may say so answers
+
+
+class Kept(StrEnum):
+    """Where saved data is. The later, the worse."""
+
+    DATABASE = "database"  # for good
+    REDIS = "redis"  # where it belongs; as durable as that server
+    JOURNAL = "journal"  # on this host's disk, until Redis takes it: see docs/guarantees.md
+    NOWHERE = "nowhere"  # it ends with this request
+
+    @classmethod
+    def worst(cls, places: Iterable[Kept]) -> Kept | None:
+        """None: there are none."""
+        return max(places, key=tuple(cls).index, default=None)
+
+
+class Gap(NamedTuple):
+    """What of a category could not be read: not shown is not the same as not there.
+
+    :param whole: no store answered and there is no copy.
+    :param hidden: features that the table does not show in this outage.
+    :param kept: keys whose present value waits in the journal.
+    :param guesses: keys whose value there was made without knowing what the stores have.
+    """
+
+    whole: bool
+    hidden: Set[str]
+    kept: Set[str] = frozenset()
+    guesses: Set[str] = frozenset()
+
+    def covers(self, feature: str, key: str) -> bool:
+        """Whether the stores may have another value of a key than the one that is shown."""
+        return key in self.guesses or (key not in self.kept and (self.whole or feature in self.hidden))
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a session's first touch found.
+
+    :param fields: category → session key → encoded value, as this request may see it.
+    :param beneath: category → what was read, without what the journal and the configured defaults lay over it; only of
+        categories where they do.
+    :param versions: category → the version of what was read; 0: nothing could be.
+    :param gaps: category → what of it could not be read; only of categories where something could not.
+    :param sources: category → store that answered.
+    :param exceptions: feature → where its data is from instead (``journal``, ``default``).
+    :param defaulted: keys that show a configured default because the table says so; never data.
+    :param row: the auth row that was believed; None unless `verdict` is VALID.
+    :param now_ms: the Redis clock before anything was read; 0: unknown.
+    """
+
+    verdict: Verdict
+    fields: dict[str, Fields] = field(default_factory=dict)
+    beneath: dict[str, CategoryCopy] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    exceptions: dict[str, str] = field(default_factory=dict)
+    defaulted: set[str] = field(default_factory=set)
+    row: AuthRow | None = None
+    now_ms: int = 0
+
+    @classmethod
+    def judged(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
+        """A session of kind u, with its auth category filled in and the others still missing."""
+        loaded = cls(verdict, row=row, now_ms=now_ms)
+        loaded.fields[AUTH] = row.payload if row else NO_FIELDS
+        loaded.versions[AUTH] = row.version if row else 0
+        loaded.sources[AUTH] = source
+        return loaded
+
+    def keep_from(self, before: Loaded, names: Iterable[str]) -> None:
+        """Put what was loaded before of some categories in the place of this."""
+        for name in names:
+            self.fields[name] = before.fields[name]
+            if name in before.beneath:
+                self.beneath[name] = before.beneath[name]
+            if name in before.gaps:
+                self.gaps[name] = before.gaps[name]
+            self.versions[name] = before.versions.get(name, 0)
+            self.sources[name] = before.sources.get(name, "none")
+        self.defaulted |= before.defaulted
+
+    def is_unknown(self, feature: Feature, key: str) -> bool:
+        """Whether the stores may have another value of a key than the one that is shown."""
+        gap = self.gaps.get(feature.category)
+        return gap is not None and gap.covers(feature.name, key)
+
+    @property
+    def shadow(self) -> bool:
+        """Whether the data is that of the anonymous shadow: the session itself is dead."""
+        return self.verdict is Verdict.DEAD
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a save has to do.
+
+    :param origin: the id whose records exist.
+    :param target: the id the data is for; the same, a minted one, or None (nothing is kept).
+    :param changes: category → what changed. For a minted target they are complete, carried data included, but for
+        the categories in `carries`.
+    :param ends: the origin is to be revoked.
+    :param renames: the target is the origin's session under another id; it must still live. The origin's row, from
+        which the carried data was read.
+    :param grants: an auth change among `changes` needs the arbiter.
+    :param permanence_changed: the life of the SQL row is to be set anew.
+    :param carries: categories of the origin that may not have been read as a whole: all that there is of them goes to
+        the target as soon as it can be read.
+    :param kept: category → where what was to be saved of it is, as far as the save has come; what is not in it is
+        nowhere.
+    """
+
+    origin: SessionId | None
+    target: SessionId | None
+    life: Life
+    loaded: Loaded | None = None
+    changes: dict[str, CategoryChange] = field(default_factory=dict)
+    ends: bool = False
+    renames: AuthRow | None = None
+    grants: bool = False
+    permanence_changed: bool = False
+    carries: tuple[str, ...] = ()
+    kept: dict[str, Kept] = field(default_factory=dict)
+
+    def note_kept(self, names: Iterable[str], place: Kept) -> None:
+        """Data of some categories is there now. Where parts of one are in several places, the worst counts."""
+        for name in names:
+            self.kept[name] = Kept.worst([place, self.kept.get(name, place)]) or place
+
+    @property
+    def leaves(self) -> bool:
+        """Whether an anonymous session gives up its id for another one. At a sign-in its data is left to run out."""
+        if not self.is_new or self.origin is None or self.target is None:
+            return False
+        return self.origin.kind == self.target.kind == ANONYMOUS and not self.ends
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the target was minted in this request."""
+        return self.target is not None and self.target is not self.origin
+
+    @property
+    def is_for_shadow(self) -> bool:
+        """Whether the target is known to be dead, so that only its anonymous shadow can be written."""
+        return self.loaded is not None and self.loaded.shadow and not self.is_new
+
+
+class Note(NamedTuple):
+    """By what an old session is known to be taken over, see :mod:`~flask_langpont_session.adoption.adopter`.
+
+    :param digest: of what tells it from all others.
+    :param life_ms: how long it may be of use yet, at most.
+    """
+
+    digest: str
+    life_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How a save ended.
+
+    :param stored: something that a later request can find was written somewhere.
+    :param durable: the database knows of the revocation that was part of it (True if there was none).
+    :param ended: the session is over, whatever the request had read: its id is not to be sent.
+    """
+
+    stored: bool
+    durable: bool = True
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """How logging a user out everywhere ended.
+
+    :param durable: the database knows it; else this host keeps it and tells the database later.
+    :param sessions: how many sessions were ended, as far as this host knows; of a great many, those that were told to
+        Redis by now.
+    """
+
+    durable: bool
+    sessions: int
+
+
+def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
+    """The fields after a change."""
+    after = {} if change.wipe else dict(fields)
+    apply_writes(after, change.writes, change.increments)
+    return after
+
+
+def difference(before: Fields, after: Fields) -> CategoryChange:
+    """The change that makes the one of the other."""
+    sets = {key: value for key, value in after.items() if before.get(key) != value}
+    return CategoryChange(0, sets=sets, deletes=before.keys() - after.keys())
+
+
+def apply_writes(fields: dict[str, bytes], writes: Mapping[str, bytes | None], deltas: Mapping[str, int]) -> None:
+    """Put values (None: remove) and additions over `fields`, in place."""
+    for key, value in writes.items():
+        if value is None:
+            fields.pop(key, None)
+        else:
+            fields[key] = value
+    for key, by in deltas.items():
+        now = fields.get(key, b"0")
+        if now.lstrip(b"-").isdigit():
+            fields[key] = b"%d" % (int(now) + by)

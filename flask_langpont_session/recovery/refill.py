@@ -1,0 +1,220 @@
+"""Gives Redis back what this host has of sessions, after it lost data: a restart without its file, FLUSHALL.
+
+Each worker gives what it has itself, and what the host shares of other workers' copies. The order does not matter: a
+copy says as of when it is, and of two the newer one wins, see ``restore.lua``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from itertools import chain, islice
+
+from ..policy.health import PRIMARY
+from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
+from ..request.repository import SessionRepository
+from ..session.cookies import SIGNED_IN
+from ..stores.redis.records import Restore
+from ..stores.redis.store import new_write_id
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+"""Copies per round trip."""
+
+_TIMEOUT = 2.0
+"""Seconds per call. No request waits for this."""
+
+_CLOCKS_APART_US = 1_000_000
+"""Microseconds by which the clock of a server may be behind that of the one before."""
+
+_MOST_FAILURES = 10
+"""Times that some copies are tried before they are left: what refuses them must not keep all others waiting. If it was
+their server that did not answer, they are given back when it does."""
+
+
+class Refill:
+    """What one worker gives back.
+
+    :param push: brings the auth records of sessions to Redis as the database has them.
+    """
+
+    def __init__(
+        self,
+        repository: SessionRepository,
+        push: Callable[[Sequence[str]], Found],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._repository = repository
+        self._push = push
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with nothing."""
+        self._lock = threading.Lock()
+        self._wanted: set[str] = set()
+        self._well_until_us: dict[str, int] = {}
+        self._unverified: set[str] = set()
+        self._left: set[str] = set()
+        # Of which shards copies are being given back; of this worker's, those that are left; and the number of the last
+        # one that was read from the journal.
+        self._begun: set[str] = set()
+        self._waiting: Iterator[SharedCopy] = iter(())
+        self._after = 0
+        self._failures = 0
+        self._given = 0
+
+    def ask_for(self, shard: str, well_until_ms: int) -> None:
+        """A shard may have lost something.
+
+        :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
+        """
+        well_us = max(0, well_until_ms * 1000 - _CLOCKS_APART_US)
+        with self._lock:
+            if shard in self._wanted or shard in self._unverified or self._begun:
+                well_us = min(well_us, self._well_until_us.get(shard, well_us))
+            self._well_until_us[shard] = well_us
+            self._wanted.add(shard)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything is still to be given back; what is put aside meanwhile may be part of it."""
+        return bool(self._wanted or self._unverified or self._begun)
+
+    def is_due(self, shards: Collection[str], database: bool = False) -> bool:
+        """Whether anything can be given back now.
+
+        :param shards: those of Redis that answer; `database`: it answers.
+        """
+        self._want_again(shards)
+        wanted = self._wanted | (self._unverified if database else set())
+        return bool(self._begun) or not wanted.isdisjoint(shards)
+
+    def _want_again(self, shards: Collection[str]) -> None:
+        """What was left because a shard did not answer is wanted after all, and so is what was tried together with it.
+        Of a shard that is no more, such as the slots that had none, any may have the sessions by now."""
+        with self._lock:
+            if not self._left.issubset(shards):
+                self._wanted |= self._left
+                self._left = set()
+            known = set(self._repository.health.shards)
+            if not self._wanted | self._unverified <= known:
+                self._wanted, self._unverified = known, set()
+
+    def run(self, shards: Set[str], database: bool, end: float) -> bool:
+        """Give back as much as there is time for; what was in use lately comes first.
+
+        :param end: monotonic seconds; after these nothing more is begun.
+        :return: whether that was all.
+        :raises StoreError: Redis, the database or the journal does not answer. Run it again: it goes on where it was.
+        """
+        self._begin(shards, database)
+        while self._begun:
+            batch = self._next_batch()
+            if batch is None:
+                with self._lock:
+                    self._begun = set()
+                log.info("%d categories of sessions were given back to Redis, or were there", self._given)
+                break
+            self._try(self._reached(batch, shards), database)
+            if self._clock() >= end:
+                return False
+        return True
+
+    def _begin(self, shards: Set[str], database: bool) -> None:
+        with self._lock:
+            begun = {shard for shard in self._wanted | (self._unverified if database else set()) if shard in shards}
+            self._wanted -= begun
+            self._unverified -= begun
+            self._begun |= begun
+        if begun:
+            self._given = self._after = 0
+            self._waiting = chain(self._waiting, self._own(begun))
+
+    def _own(self, shards: Set[str]) -> list[SharedCopy]:
+        """This worker's, those that were used lately first."""
+        locate = self._repository.health.locate
+        own = (copy for copy in self._repository.local.held() if locate(copy.digest) in shards)
+        return sorted(own, key=lambda copy: copy.age)
+
+    def _next_batch(self) -> list[SharedCopy] | None:
+        """This worker's copies; then, from the journal, what only others have. None: that was all.
+
+        :raises StoreError: the journal does not answer; the next call reads the same part of it.
+        """
+        if batch := list(islice(self._waiting, _BATCH)):
+            return batch
+        page = self._repository.journal.shared_copies(_BATCH, after=self._after)
+        if not page:
+            return None
+        self._after = max(page)
+        return [copy for copy in page.values() if self._is_of_others(copy)]
+
+    def _is_of_others(self, copy: SharedCopy) -> bool:
+        is_due = bool(copy.kind) and self._repository.health.locate(copy.digest) in self._begun
+        return is_due and self._repository.local.category(copy.digest, copy.category) is None
+
+    def _reached(self, batch: Sequence[SharedCopy], shards: Set[str]) -> list[SharedCopy]:
+        """Those whose shards answer. The others' are asked again when they do, as a whole."""
+        locate = self._repository.health.locate
+        with self._lock:
+            self._wanted |= {locate(copy.digest) for copy in batch} - shards
+        return [copy for copy in batch if locate(copy.digest) in shards]
+
+    def _try(self, batch: Sequence[SharedCopy], database: bool) -> None:
+        try:
+            self._give_back(batch, database)
+            self._failures = 0
+        except StoreError:
+            self._failures += 1
+            if self._failures < _MOST_FAILURES:
+                self._waiting = chain(batch, self._waiting)
+            else:
+                self._failures = 0
+                with self._lock:
+                    self._left |= {self._repository.health.locate(copy.digest) for copy in batch}
+                log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
+            raise
+
+    def _give_back(self, batch: Sequence[SharedCopy], database: bool) -> None:
+        living = self._living({copy.digest for copy in batch if copy.kind == SIGNED_IN}, database)
+        wanted = []
+        for copy in batch:
+            if (copy.kind == SIGNED_IN and copy.digest not in living) or self._repository.was_wiped(copy):
+                continue
+            life_ms = self._life_of(copy)
+            if life_ms > 0:
+                guard = "alive" if copy.kind == SIGNED_IN else "free"
+                # What began before the loss knows all that there was.
+                is_partial = copy.began > self._well_until_us.get(self._repository.health.locate(copy.digest), 0)
+                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms, is_partial))
+        limits, write_id = self._repository.limits, new_write_id()
+        for reply in self._repository.primary.merge_all(wanted, limits=limits, timeout=_TIMEOUT, write_id=write_id):
+            if isinstance(reply, StoreError):
+                if reply.error_class is not ErrorClass.DATA:
+                    raise reply
+            elif reply.status == "late":
+                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+            else:
+                self._given += reply.status == "merged"
+
+    def _life_of(self, copy: SharedCopy) -> int:
+        """What is left of its life, milliseconds: it was in use when it was last seen, or later."""
+        repository = self._repository
+        return repository.life_of(copy.category, copy.kind, repository.settings.life) - int(copy.age * 1000)
+
+    def _living(self, digests: Set[str], database: bool) -> set[str]:
+        """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were
+        lost."""
+        asked = sorted(digests)
+        answers = dict(zip(asked, self._repository.primary.auths(asked, timeout=_TIMEOUT), strict=True))
+        living = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row}
+        unknown = [digest for digest, answer in answers.items() if answer.auth is None]
+        if unknown and database:
+            living |= self._push(unknown).rows.keys()
+        elif unknown:  # when it answers: again
+            self._unverified.update(map(self._repository.health.locate, unknown))
+        return living

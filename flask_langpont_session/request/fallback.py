@@ -1,0 +1,236 @@
+"""What a request may see of a category: data of the store that answered, or what the table gives instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
+from functools import partial
+
+from ..config.settings import Settings
+from ..policy.categories import AUTH, Feature, Priority
+from ..policy.levels import LEVELS, Behaviour
+from ..policy.records import NO_COPY, Gap, Loaded, apply_change, apply_writes
+from ..policy.serializer import encode
+from ..policy.values import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
+from ..session.cookies import SIGNED_IN
+from ..stores.host.journal import Journal, Overlay
+from ..stores.local import LocalCopies
+from ..stores.redis.records import Answer, Change, empty_as_of
+
+_AS_DEFAULT = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
+_NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
+
+
+class Visibility:
+    """The decision table applied to data, and the local copies it needs."""
+
+    def __init__(self, settings: Settings, local: LocalCopies, journal: Journal) -> None:
+        self.table = settings.table
+        self._journal = journal
+        self._settings = settings
+        self._local = local
+        self._defaults = {key: encode(key, value) for key, value in settings.defaults.items()}
+        self.kept_locally = frozenset(f.category for f in self.table.features.values() if self._is_kept_locally(f))
+
+    def behaviour(self, feature: Feature, kind: str, level: int) -> Behaviour:
+        """What a feature gets. Auth keys of an anonymous session have no SQL row: they count as high."""
+        anonymous_auth = feature.category == AUTH and kind != SIGNED_IN
+        return self._settings.behaviour(Priority.HIGH if anonymous_auth else feature.priority, level)
+
+    def _is_kept_locally(self, feature: Feature) -> bool:
+        behaviours = {self.behaviour(feature, kind, level) for kind in ("a", SIGNED_IN) for level in LEVELS}
+        return Behaviour.LOCAL_CACHE_FALLBACK in behaviours
+
+    def show_answer(
+        self,
+        loaded: Loaded,
+        name: str,
+        digest: str,
+        answer: Answer,
+        *,
+        source: str,
+        asked_at: float,
+        remember: bool,
+        level: int,
+        kind: str,
+        overlay: Overlay | None,
+    ) -> None:
+        """Put into `loaded` what Redis answered for one category.
+
+        :param asked_at: when it was asked at the earliest, monotonic seconds.
+        :param remember: the answer is the primary's, and worth a local copy.
+        :param overlay: what the journal knows beyond it; None: nothing.
+        """
+        answered = answer.categories[name]
+        is_carried, known = overlay is not None and name in overlay.carried, None
+        if overlay and is_carried and (known := overlay.copies.get(name)):  # what is on its way from a former id
+            together = {**known.fields, **answered.fields}
+            answered = CategoryCopy(known.version, together, additions=known.additions + answered.additions)
+        version = answered.version or empty_as_of(answer.now_ms)
+        if remember and name in self.kept_locally and not is_carried:
+            held = self._local.category(digest, name)
+            if answered.version:
+                began = answer.begun.get(name, 0)
+                is_news = self._local.put_category(digest, name, answered, kind=kind, began=began, as_of=asked_at)
+            else:
+                is_news = self._local.put_absent(digest, name, version, asked_at) and held is not None
+            if is_news:
+                self._note_version(digest, name, version)
+        loaded.versions[name] = version
+        loaded.sources[name] = source
+        loaded.fields[name] = answered.fields
+        if level or overlay:
+            loaded.beneath[name] = answered
+            self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True)
+            if is_carried and known is None:
+                # What is there stays; what is not may be brought from the former id yet.
+                gap = loaded.gaps.get(name, Gap(True, frozenset()))
+                loaded.gaps[name] = gap._replace(whole=True, kept=gap.kept | answered.fields.keys())
+
+    def show_without_answer(
+        self, loaded: Loaded, name: str, digest: str, *, level: int, kind: str, overlay: Overlay | None
+    ) -> None:
+        """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
+        known = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
+        if known and (self._is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
+            known = None  # a worker of this host has seen more, and has not said yet what
+        copy = loaded.beneath[name] = known or NO_COPY
+        loaded.versions[name] = copy.version
+        loaded.sources[name] = "local"
+        shown = {
+            key: value
+            for key, value in copy.fields.items()
+            if key in self.table
+            and self.behaviour(self.table.feature_of(key), kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
+        }
+        self._lay_over(loaded, name, shown, level, kind, overlay, answered=False, is_known=known is not None)
+
+    def _lay_over(
+        self,
+        loaded: Loaded,
+        name: str,
+        shown: dict[str, bytes],
+        level: int,
+        kind: str,
+        overlay: Overlay | None,
+        *,
+        answered: bool,
+        is_known: bool = True,
+    ) -> None:
+        """What waits in the journal, over what is shown; what the table gives instead; and what is not known."""
+        defaulting = {
+            feature.name
+            for feature in self.table.features_in(name)
+            if self.behaviour(feature, kind, level) in _AS_DEFAULT
+        }
+        if not answered:
+            loaded.exceptions.update(dict.fromkeys(defaulting, "default"))
+        is_wiped = overlay is not None and name in overlay.wiped
+        if is_wiped:
+            shown.clear()
+            # The wipe is still to be merged, but nothing is made of what is beneath it.
+            loaded.beneath[name] = NO_COPY
+        kept, guesses = self._journalled(loaded, name, shown, overlay, answered) if overlay else _NOTHING
+        hidden = frozenset() if answered else defaulting
+        is_known = is_known and (overlay is None or overlay.is_known)
+        if (guesses or hidden or not is_known) and not is_wiped:
+            loaded.gaps[name] = Gap(not is_known, hidden, kept, guesses)
+        else:
+            loaded.gaps.pop(name, None)
+        for key, value in self._defaults.items():
+            feature = self.table.feature_of(key)
+            if feature.category == name and feature.name in defaulting and key not in shown:
+                shown[key] = value
+                loaded.defaulted.add(key)
+        loaded.fields[name] = shown
+
+    def _journalled(
+        self, loaded: Loaded, name: str, shown: dict[str, bytes], overlay: Overlay, answered: bool
+    ) -> tuple[Set[str], Set[str]]:
+        """Lay what waits of a category over what is shown. Which keys it is certain of, and which it only guesses.
+
+        An answer or copy may be younger than the overlay, and have an addition that waited then.
+        """
+        counted = loaded.beneath[name].additions
+        guesses = overlay.guesses.get(name, frozenset())
+        if answered:  # what is there is known now
+            guesses = guesses - shown.keys()
+        writes = {
+            key: value
+            for key, value in overlay.writes.get(name, {}).items()
+            if key in guesses or key not in overlay.guesses.get(name, ())
+        }
+        deltas = {
+            key: sum(by for token, by in additions if token.encode() not in counted)
+            for key, additions in overlay.deltas.get(name, {}).items()
+        }
+        apply_writes(shown, writes, deltas)
+        journalled = {self.table.feature_of(key).name for key in (*writes, *deltas) if key in self.table}
+        loaded.exceptions.update(dict.fromkeys(journalled, "journal"))
+        return writes.keys() - guesses, guesses
+
+    def remember_write(
+        self,
+        digest: str,
+        loaded: Loaded | None,
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
+        kind: str,
+    ) -> None:
+        """Keep the local copies as new as this worker's own writes.
+
+        :param kind: of the session.
+        :param versions: category → its versions before and after the write.
+        """
+        for name, change in changes.items():
+            before, after = versions[name]
+            if change.wipe:
+                self.note_wipe(digest, name, after)
+            if name not in self.kept_locally:
+                continue
+            self._note_version(digest, name, after)
+            if change.wipe or not before:  # nothing was there, or is left
+                copy = CategoryCopy(after, apply_change({}, change))
+                self._local.put_category(digest, name, copy, kind=kind, began=0 if change.wipe else after)
+            elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
+                # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
+                found = loaded.beneath.get(name) or CategoryCopy(before, loaded.fields[name])
+                copy = found._replace(version=after, fields=apply_change(found.fields, change))
+                self._local.put_category(digest, name, copy, kind=kind)
+            else:
+                self._local.patch_category(digest, name, partial(_changed, change), before, after, kind)
+
+    def _note_version(self, digest: str, name: str, version: int) -> None:
+        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
+            self._journal.note_version(digest, name, version)
+
+    def note_wipe(self, digest: str, name: str, version: int) -> None:
+        """No older copy of a category may be given back to Redis, whichever worker of this host has it."""
+        with suppress(StoreError):
+            self._journal.note_wipe(digest, name, version)
+
+    def is_wiped_since(self, copy: SharedCopy) -> bool:
+        """Whether what a copy has was wiped after it was made."""
+        with suppress(StoreError):
+            return self._journal.is_wiped_since(copy.digest, copy.category, copy.copy.version)
+        return False
+
+    def _is_outdated(self, digest: str, name: str, version: int) -> bool:
+        with suppress(StoreError):
+            return self._journal.is_outdated(digest, name, version)
+        return False
+
+    def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
+        """What this worker has just written of a session's categories."""
+        return [copy for name in names if (copy := self._local.shared(digest, name))]
+
+
+def _changed(change: CategoryChange, fields: Fields) -> Fields:
+    return apply_change(fields, change)
+
+
+def _newer(mine: CategoryCopy | None, hosts: CategoryCopy | None) -> CategoryCopy | None:
+    """The host's copies are there so that its workers agree: on equal versions they win."""
+    if mine and hosts:
+        return mine if mine.version > hosts.version else hosts
+    return mine or hosts

@@ -1,0 +1,376 @@
+"""This host's journal as the repository uses it: what waits for a store that does not answer.
+
+The journal must never be a reason for a request to fail. When its disk refuses, that is an alarm for an operator and
+the request goes on with what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from blinker import Signal
+
+from .. import events
+from ..metrics.losses import Cause, Loss, Losses
+from ..metrics.recorder import Recorder
+from ..policy.categories import AUTH
+from ..policy.levels import Behaviour
+from ..policy.records import NO_FIELDS, Kept, Plan
+from ..policy.values import (
+    CategoryChange,
+    CategoryCopy,
+    ErrorClass,
+    Operation,
+    SharedCopy,
+    StoreError,
+)
+from ..session.cookies import ANONYMOUS, SIGNED_IN
+from ..stores.host.entries import WIPED_FIELD, Basis
+from ..stores.host.group_commit import is_busy
+from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
+from ..stores.local import LocalAuth
+from ..stores.redis.records import addition_id
+from ..stores.redis.store import new_write_id
+from .fallback import Visibility
+from .scope import LEAST_FOR_JOURNAL, Walk
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+"""What the journal says of nearly every session at nearly every time."""
+
+UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
+"""What is said of a session while the journal holds something, and cannot be read in time."""
+
+_FIRST = 1 / 3
+"""The share of a request's time in which the journal has to say what waits: Redis and the database are asked after it,
+and know more."""
+
+_SILENCE = 60.0
+"""Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
+
+
+def _nobody(signal: Signal, event: object) -> None:
+    pass
+
+
+class Outbox:
+    """Reads and fills the journal by the rules of the table.
+
+    :param emit: called with a signal and an event; must not raise.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        visibility: Visibility,
+        recorder: Recorder,
+        emit: Callable[[Signal, object], None] = _nobody,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._visibility = visibility
+        self._recorder = recorder
+        self._emit = emit
+        self._clock = clock
+        self._losses = Losses(recorder, emit)
+        self._said: dict[str, float] = {}
+
+    def overlay(self, digest: str, walk: Walk | None = None, *, shadow: bool = False) -> Overlay:
+        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always. :data:`UNKNOWN`: the
+        journal is busy. One that cannot be used at all has nothing to say: Redis must do without it.
+
+        :param walk: of the request, out of whose budget the wait comes.
+        """
+        try:
+            if self._journal.is_silent_about(digest, _wait(walk)):
+                return NOTHING
+            return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait), _FIRST)
+        except StoreError as error:
+            self._failed(error)
+            return UNKNOWN if is_busy(error) else NOTHING
+
+    def queue_push(self, digest: str, version: int = 0, *, walk: Walk | None = None) -> None:
+        """Redis lacks what the database has of this session.
+
+        :param version: of its row; 0: unknown.
+        """
+        self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), walk)
+
+    def revoke(self, *digests: str, in_database: bool, in_redis: bool, walk: Walk | None = None) -> bool:
+        """Revocations that not every store has heard of. Whether the journal has them."""
+        return self._do(
+            lambda wait: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis, wait=wait), walk
+        )
+
+    def revoke_user(self, user_id: str, until_ms: int = 0, *, epoch: int = 0, walk: Walk | None = None) -> None:
+        """A user was logged out everywhere, of which not every store has heard.
+
+        :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
+        :param epoch: of the sessions of an earlier epoch; the database knows it.
+        """
+        self._do(lambda wait: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), walk)
+
+    def row_changing(self, digest: str) -> int | None:
+        """This worker is about to try a compare-and-set of a session's row.
+
+        :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
+        """
+        try:
+            return self._journal.row_changing(digest)
+        except StoreError as error:
+            self._failed(error)
+            return None
+
+    def row_changed(self, digest: str, number: int | None = None) -> None:
+        """The database has another row of this session: what other workers of this host have of it is out of date.
+
+        :param number: of the try that succeeded, if it was a compare-and-set.
+        """
+        self._do(lambda _: self._journal.row_changed(digest, self._clock(), number))
+
+    def is_up_to_date(self, held: LocalAuth) -> bool:
+        """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
+        this worker. False: nobody can say."""
+        digest, number = held.row.digest, held.change
+        try:
+            changed_at = self._journal.row_changed_at(digest)
+            if changed_at <= held.confirmed_at or changed_at > self._clock():
+                return True  # a moment that is yet to come is from before the machine's start
+            return number is not None and self._journal.is_last_change(digest, number)
+        except StoreError as error:
+            self._failed(error)
+            return False
+
+    def publish(self, copies: Iterable[SharedCopy], walk: Walk | None = None) -> None:
+        """Put local copies where the other workers of the host can read them."""
+
+        def publish(wait: float | None) -> None:
+            for category, lost in self._journal.publish_copies(copies, wait=wait).items():
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
+
+        self._do(publish, walk)
+
+    def has_writes(self, digest: str, names: Iterable[str], walk: Walk | None = None, *, shadow: bool = False) -> bool:
+        """Whether data of one of these categories waits here. What is written now comes after it, whether Redis answers
+        or not."""
+        overlay = self.overlay(digest, walk, shadow=shadow)
+        return overlay is not NOTHING and any(map(overlay.has_writes, names))
+
+    def written(self, digest: str, names: Iterable[str], walk: Walk | None = None) -> None:
+        """Redis has taken changes of these categories directly.
+
+        While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
+        """
+        if not self._is_empty(walk) and (copies := self._visibility.copies(digest, names)):
+            self.publish(copies, walk)
+
+    def _is_empty(self, walk: Walk | None) -> bool:
+        try:
+            return self._journal.is_empty(_wait(walk))
+        except StoreError as error:
+            self._failed(error)
+            return not is_busy(error)
+
+    def keep(
+        self,
+        plan: Plan,
+        changes: Mapping[str, CategoryChange],
+        level: int,
+        now_us: int,
+        *,
+        shadow: bool = False,
+        doubt: str = "",
+        sent_us: int = 0,
+        walk: Walk | None = None,
+    ) -> bool:
+        """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
+
+        :param level: that the request is at; 0: Redis is well, and all of it waits for its turn.
+        :param now_us: the Redis clock, microseconds since 1970.
+        :param doubt: the id of a write by which Redis may have it all the same; `sent_us`: when that was sent, by the
+            Redis clock.
+        :return: whether anything was kept.
+        """
+        assert plan.target is not None
+        kind = ANONYMOUS if shadow else plan.target.kind
+        entries: list[PendingWrite] = []
+        for name, change in changes.items():
+            # What a session takes along to another id was stored, and is lost if it is not kept.
+            is_moved = plan.is_new and plan.origin is not None and name not in plan.carries
+            for entry in self._entries(plan, name, change, now_us, kind, shadow, doubt, sent_us):
+                if (
+                    level == 0
+                    or is_moved
+                    or entry.operation is Operation.WIPE
+                    or self._outlives_request(entry.field, kind, level)
+                ):
+                    entries.append(entry)
+                else:
+                    plan.note_kept([name], Kept.NOWHERE)
+                    self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
+        copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
+        return bool(entries) and self._put(plan, entries, copies, walk)
+
+    def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
+        """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
+        assert plan.target is not None
+        of_user = {AUTH} if kind == SIGNED_IN else set()
+        names = self._visibility.kept_locally - of_user - set(plan.carries)
+        return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
+
+    def _put(
+        self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], walk: Walk | None
+    ) -> bool:
+        names = [entry.category for entry in entries]
+        try:
+            for lost in _noted(walk, lambda wait: self._journal.put(entries, copies, wait=wait)):
+                plan.note_kept([lost.category], Kept.NOWHERE)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
+        except StoreError as error:
+            self._note_lost(plan, names, error)
+            return False
+        plan.note_kept(names, Kept.JOURNAL)
+        return True
+
+    def _note_lost(self, plan: Plan, names: Sequence[str], error: StoreError) -> None:
+        """The journal did not take something of these categories."""
+        self._failed(error)
+        plan.note_kept(names, Kept.NOWHERE)
+        for name in names:
+            self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
+
+    def carry(self, plan: Plan, now_us: int, walk: Walk | None = None) -> bool:
+        """The target of a plan is to have what its origin had, too, as soon as that can be read. To be called before
+        any data of the origin may go: where the origin is given up, that goes when it was brought.
+
+        :param now_us: the Redis clock, microseconds since 1970.
+        :return: whether that is kept; False too where there is nothing to be brought.
+        """
+        if not (plan.carries and plan.origin and plan.target):
+            return False
+        left_us = now_us if plan.leaves else 0
+        carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us)
+        copies = list(self._known(plan))
+        try:
+            _noted(walk, lambda wait: self._journal.carry(carry, copies, wait=wait))
+        except StoreError as error:
+            self._note_lost(plan, plan.carries, error)
+            return False
+        plan.note_kept(plan.carries, Kept.JOURNAL)
+        return True
+
+    @staticmethod
+    def _known(plan: Plan) -> Iterator[SharedCopy]:
+        """What could be read of the data that a plan carries: it is what the target has."""
+        loaded, target = plan.loaded, plan.target
+        if loaded is None or target is None:
+            return
+        for name in plan.carries:
+            gap = loaded.gaps.get(name)
+            if loaded.versions.get(name) and not (gap and gap.whole):
+                found = loaded.beneath.get(name) or CategoryCopy(0, loaded.fields[name])
+                yield SharedCopy(target.digest, name, found._replace(version=loaded.versions[name]))
+
+    def _outlives_request(self, key: str, kind: str, level: int) -> bool:
+        """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
+        feature = self._visibility.table.feature_of(key)
+        if feature.category == AUTH and kind == SIGNED_IN:
+            return True
+        return self._visibility.behaviour(feature, kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
+
+    def _entries(
+        self,
+        plan: Plan,
+        name: str,
+        change: CategoryChange,
+        now_us: int,
+        kind: str,
+        shadow: bool,
+        doubt: str,
+        sent_us: int,
+    ) -> Iterator[PendingWrite]:
+        """A change of one category as entries of the journal, in the order in which they are to be applied."""
+        assert plan.target is not None
+        digest = plan.target.digest
+        doubts = f"{doubt} " if doubt else ""
+
+        def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
+            common = {
+                "digest": digest,
+                "kind": kind,
+                "shadow": shadow,
+                "category": name,
+                "doubts": doubts,
+                "acknowledged": now_us,
+            }
+            return PendingWrite(operation=operation, field=field, **{**common, "moment": now_us, **more})
+
+        if change.wipe:
+            yield entry(Operation.WIPE, WIPED_FIELD)
+        for key, value in change.writes.items():
+            operation = Operation.DELETE if value is None else Operation.SET
+            yield entry(operation, key, value=value, **self._basis(plan, name, change, key, kind, shadow))
+        for number, (key, by) in enumerate(change.increments.items()):
+            if doubt:  # by what is remembered of later ones it is told whether this one may be forgotten
+                sent = {"token": addition_id(doubt, number), "is_sent": True, "moment": sent_us}
+            else:
+                sent = {"token": new_write_id(), "moment": 0}
+            yield entry(Operation.ADD, key, delta=by, **sent)
+
+    def _basis(
+        self, plan: Plan, name: str, change: CategoryChange, key: str, kind: str, shadow: bool
+    ) -> dict[str, Any]:
+        """What a value was made from, as columns of an entry."""
+        loaded = plan.loaded
+        of_user = name == AUTH and kind == SIGNED_IN
+        is_elsewhere = plan.is_new and name not in plan.carries
+        if loaded is None or is_elsewhere or change.wipe or loaded.shadow != shadow or key in change.unseen:
+            if key not in change.unseen or change.wipe:
+                return {}
+            return {"basis": Basis.UNSEEN, "base": loaded.fields.get(name, NO_FIELDS).get(key) if loaded else None}
+        if not (of_user or key in change.seen):
+            return {}
+        base = loaded.fields.get(name, NO_FIELDS).get(key)
+        version = loaded.versions.get(name, 0)
+        return {"basis": Basis.SEEN, "moment": version, "base": base}
+
+    def _do(self, call: Callable[[float | None], object], walk: Walk | None = None) -> bool:
+        try:
+            _noted(walk, call)
+        except StoreError as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _failed(self, error: StoreError) -> None:
+        if error.error_class is ErrorClass.DATA:
+            # One session's value, for example something else than a number that was to be counted up.
+            self._recorder.count("journal_rejected")
+            log.warning("the journal could not keep a change: %s", error)
+            return
+        self._recorder.count("journal_errors")
+        self._emit(events.journal_failed, events.JournalFailed(error.cause))
+        now = self._clock()
+        if now - self._said.get(error.cause, -_SILENCE) >= _SILENCE:
+            self._said[error.cause] = now
+            log.critical(
+                "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
+                "(Said once in %d s; the counter journal_errors has all.)", error, _SILENCE
+            )  # fmt: skip
+
+
+def _noted(walk: Walk | None, call: Callable[[float | None], T], share: float = 1.0) -> T:
+    """Use the journal, within the budget of a request if it is for one."""
+    return call(None) if walk is None else walk.note(call, share)
+
+
+def _wait(walk: Walk | None) -> float | None:
+    return None if walk is None else LEAST_FOR_JOURNAL

@@ -1,0 +1,176 @@
+"""One request's way through the stores: which ones it may still ask, and how long it may still wait.
+
+The view is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
+to health, and the same walk goes on without it. All waits of the walk come out of one budget, in which the time that
+this process is late does not count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..metrics.recorder import Recorder
+from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, View
+from ..policy.values import LEAST_WAIT, ErrorClass, StoreError, Wait, role_of
+from ..support import lag
+from ..support.lag import no_answer
+
+T = TypeVar("T")
+
+LEAST_FOR_JOURNAL = 0.05
+"""Seconds that the host's journal is waited for at least: it is for what no store took, after they were waited for."""
+
+FIRST, FIRST_ANSWERS = 0.75, 50
+"""Seconds at least, beside the budget, for about so many answers of the database that are a process's first.
+Connections have to be made for them, and a Redis that is away may have used up what there was to be waited."""
+
+
+class Walk:
+    """The stores as one request sees them, for sessions of one shard; see :meth:`to`.
+
+    :param budget: seconds this request may wait for stores, all together.
+    :param clock: monotonic seconds.
+    :param shard: of the session it is about.
+    """
+
+    __slots__ = ("_clock", "_health", "_lag", "_left", "_others", "_recorder", "_shard", "view")
+
+    def __init__(
+        self,
+        health: Health,
+        recorder: Recorder,
+        budget: float,
+        clock: Callable[[], float] = time.monotonic,
+        shard: str = ONLY,
+    ) -> None:
+        self._health = health
+        self._recorder = recorder
+        self._left = [budget]  # one number for the walks to all shards
+        self._clock = clock
+        self._lag = lag.of(clock)
+        self._shard = shard
+        self._others: dict[str, Walk] | None = None  # by shard; most requests have to do with one only
+        self.view: View = health.view(shard)
+
+    def to(self, digest: str) -> Walk:
+        """The same request on its way to a session: its shard's stores, and what is left of the one budget."""
+        shard = self._health.locate(digest)
+        return self if shard == self._shard else self._branch(shard)
+
+    def _branch(self, shard: str) -> Walk:
+        if self._others is None:
+            self._others = {self._shard: self}
+        if shard in self._others:
+            return self._others[shard]
+        other = Walk(self._health, self._recorder, 0.0, self._clock, shard)
+        lost = [way for way in (READ, WRITE) if not self.can(DATABASE, way)]
+        if lost:
+            other.view = other.view.without(DATABASE, *lost)
+        other._left, other._others = self._left, self._others
+        self._others[shard] = other
+        return other
+
+    @property
+    def level(self) -> int:
+        """The degradation level this request is at."""
+        return self.view.level
+
+    def can(self, store: str, direction: str) -> bool:
+        """Whether this request may still ask that store."""
+        return (store, direction) in self.view.up
+
+    def ask(self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]) -> T:
+        """Ask one store.
+
+        :param store: its role.
+        :param operation: for the recorder.
+        :param timeout: the store's own; the wait is cut to what is left of the budget.
+        :param call: gets the seconds it may wait, as a :class:`Wait`.
+        :raises StoreError: after health was told, and the store is out for the rest of this walk.
+        """
+        left, clock = self._left[0], self._clock
+        is_first = store == DATABASE and self._health.answers(store) < FIRST_ANSWERS
+        allowed = max(FIRST, timeout) if is_first else timeout if timeout < left else left
+        if allowed < LEAST_WAIT:
+            self.view = self.view.without(store, direction)
+            raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
+        began, late = clock(), self._lag.late()
+        try:
+            answer = call(Wait(allowed, max(allowed, left)))
+        except StoreError as error:
+            if error.timed_out:
+                error = self._judged(error, allowed, timeout, late)
+            self._failed(error, direction, operation, self._took(began, late))
+            raise error from None
+        took = self._took(began, late)
+        if not is_first:
+            self._left[0] -= min(allowed, took)
+        self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took)
+        self._recorder.observe(operation, "all", store, "ok", took)
+        return answer
+
+    def attempt(
+        self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]
+    ) -> T | None:
+        """Ask a store whose failure changes nothing but what is done next; None: it did not do it."""
+        if not self.can(store, direction):
+            return None
+        try:
+            return self.ask(store, direction, operation, timeout, call)
+        except StoreError:
+            return None
+
+    def note(self, call: Callable[[float], T], share: float = 1.0) -> T:
+        """Use the host's journal. It has what is left of the budget, and what it takes comes out of that.
+
+        :param call: gets the seconds it may wait.
+        :param share: of what is left, that it may wait at most: stores that are still to be asked need the rest.
+        """
+        began, late = self._clock(), self._lag.late()
+        allowed = max(LEAST_FOR_JOURNAL, self._left[0] * share)
+        try:
+            return call(allowed)
+        finally:
+            # A wait of a late process goes on; that is not at the expense of the stores.
+            self._left[0] = max(0.0, self._left[0] - min(allowed, self._took(began, late)))
+
+    @staticmethod
+    def gave_up(store: str, why: str) -> StoreError:
+        """An error of ours, not of the store: health does not count it."""
+        return StoreError(store, ErrorClass.LOCAL, why)
+
+    @property
+    def primary_is_healthy(self) -> bool:
+        """Whether the primary takes reads and writes."""
+        return self.can(PRIMARY, READ) and self.can(PRIMARY, WRITE)
+
+    def _took(self, began: float, late: float) -> float:
+        """Seconds that have passed for this process."""
+        return max(0.0, self._clock() - began - (self._lag.late() - late))
+
+    def _judged(self, error: StoreError, allowed: float, timeout: float, late: float) -> StoreError:
+        """What a time-out says. Of a store that was not given its time it says nothing, and must not open a breaker.
+
+        :param late: what :meth:`.lag.Lag.late` said before.
+        """
+        error_class, cause = error.error_class, no_answer(allowed, self._lag.late() - late)
+        if not error.concerns_health:
+            return error
+        if allowed < timeout:
+            error_class, cause = ErrorClass.LOCAL, "RequestBudgetSpent"
+        elif self._lag.is_late(allowed, late):
+            error_class, cause = ErrorClass.LOCAL, f"ProcessLate: {cause}"
+            self._health.doubted(error.store)
+        return StoreError(error.store, error_class, cause, timed_out=True, sent=error.sent)
+
+    def _failed(self, error: StoreError, direction: str, operation: str, took: float) -> None:
+        self._left[0] = max(0.0, self._left[0] - took)
+        role = role_of(error.store)
+        self._recorder.observe(operation, "all", role, error.error_class.name.lower(), took)
+        lost = self._health.failed(error, direction)
+        if error.error_class is not ErrorClass.DATA:
+            # The database is the same one for all shards.
+            for walk in self._others.values() if self._others and role == DATABASE else (self,):
+                walk.view = walk.view.without(role, *lost)

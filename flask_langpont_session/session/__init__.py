@@ -1,0 +1,1 @@
+"""What a view holds in its hands, by Flask's contract."""

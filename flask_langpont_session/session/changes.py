@@ -1,0 +1,230 @@
+"""What one request changed in its session, key by key. Knows encodings and limits; no store, no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
+from ..policy.categories import CategoryTable
+from ..policy.records import NO_FIELDS, Loaded
+from ..policy.serializer import decode, encode, is_mutable
+from ..policy.values import CategoryChange, Fields
+
+Carried = Mapping[str, bytes]
+"""Session key → encoded value."""
+
+
+class Changes:
+    """Values as the view sees them, and which of them are to be stored.
+
+    :param limits: bytes per category, fields per category, levels of nesting.
+    :param reject: told (category, key, reason) of a change that turns out at the save to be impossible to store.
+    """
+
+    def __init__(
+        self, table: CategoryTable, limits: tuple[int, int, int], reject: Callable[[str, str, str], None]
+    ) -> None:
+        self._table = table
+        self._max_bytes, self._max_fields, self._max_depth = limits
+        self._reject = reject
+        self.values: dict[str, Any] = {}
+        self.assigned: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+        self.increments: dict[str, int] = {}
+        self.saved: dict[str, bytes] = {}
+        self.read: set[str] = set()
+        self.read_all = False
+        self._bytes: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.assigned or self.deleted or self.increments)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether this request gave the key a value."""
+        return key in self.assigned or key in self.increments
+
+    def encode(self, key: str, value: Any) -> bytes:
+        """The bytes of a value.
+
+        :raises SessionValueError: it cannot be stored.
+        """
+        return encode(key, value, max_depth=self._max_depth)
+
+    def assign(self, key: str, value: Any, encoded: bytes) -> None:
+        """The key has this value from now on."""
+        self.values[key] = value
+        self.assigned[key] = encoded
+        self.deleted.discard(key)
+        self.increments.pop(key, None)
+
+    def delete(self, key: str, *, stored: bool) -> None:
+        """The key is gone from now on; if it is stored, there too."""
+        for changed in (self.values, self.assigned, self.increments, self.saved):
+            changed.pop(key, None)
+        if stored:
+            self.deleted.add(key)
+
+    def add(self, key: str, by: int, total: int) -> None:
+        """The server is to add `by`; the view sees `total`."""
+        self.increments[key] = self.increments.get(key, 0) + by
+        self.values[key] = total
+
+    def restart(self, carried: Carried, goes_on: Collection[str] = ()) -> None:
+        """Forget everything but what is carried over, all of which is to be stored.
+
+        :param goes_on: categories of which nothing is forgotten.
+        """
+
+        def stays(key: str) -> bool:
+            return self._table.feature_of(key).category in goes_on
+
+        self.values = {key: value for key, value in self.values.items() if key in carried or stays(key)}
+        self.assigned = {key: value for key, value in self.assigned.items() if stays(key)} | dict(carried)
+        self.increments = {key: by for key, by in self.increments.items() if stays(key)}
+        self.saved = {key: value for key, value in self.saved.items() if stays(key)}
+        self.deleted = set(filter(stays, self.deleted))
+        self._bytes, self._counts = {}, {}
+
+    def forget_read(self, category: str | None, stored: Callable[[str], Fields]) -> None:
+        """The stored fields of a category (None: of all) are about to be read again; what was changed stays.
+
+        :param stored: the fields as they were read.
+        """
+        for key, encoded in self._changed_inside(stored).items():
+            self.assigned[key] = encoded
+        for key in list(self.values):
+            if key not in self and (category is None or self._table.feature_of(key).category == category):
+                del self.values[key]
+                self.saved.pop(key, None)
+
+    def settled(self, changes: Mapping[str, CategoryChange]) -> None:
+        """All of it is saved, as well as could be: none of it is to be stored again.
+
+        :param changes: what :meth:`by_category` made of it.
+        """
+        self.saved |= self.assigned
+        for change in changes.values():
+            self.saved |= change.sets
+        self.assigned.clear()
+        self.deleted.clear()
+        self.increments.clear()
+
+    def check_size(self, key: str, encoded: bytes, loaded: Loaded | None) -> None:
+        """Before anything is sent: an oversized command looks like a dead server to a client.
+
+        :raises SessionTooLarge: with this value the category would be over a limit.
+        """
+        category = self._table.feature_of(key).category
+        # A bound that only grows tells nearly always that there is room; only else is it worth to count.
+        size = self._bytes.get(category, 0) + len(key) * 4 + len(encoded)
+        count = self._counts.get(category, 0) + 1
+        self._bytes[category], self._counts[category] = size, count
+        known = loaded.fields.get(category, NO_FIELDS) if loaded else NO_FIELDS
+        if known or size > self._max_bytes or count > self._max_fields:
+            self._count_size(key, encoded, category, known)
+
+    def _count_size(self, key: str, encoded: bytes, category: str, stored: Fields) -> None:
+        sizes = {name: len(value) for name, value in stored.items()}
+        for name, value in self.assigned.items():
+            if self._table.feature_of(name).category == category:
+                sizes[name] = len(value)
+        for gone in self.deleted:
+            sizes.pop(gone, None)
+        sizes[key] = len(encoded)
+        size = sum(sizes.values()) + sum(len(name.encode()) for name in sizes)
+        if size > self._max_bytes:
+            raise SessionTooLarge(key, f"category {category!r} would have {size} bytes, {self._max_bytes} are allowed")
+        if len(sizes) > self._max_fields:
+            raise SessionTooLarge(key, f"category {category!r} would have more than {self._max_fields} fields")
+
+    def by_category(
+        self, stored: Callable[[str], Fields], is_unknown: Callable[[str], bool]
+    ) -> dict[str, CategoryChange]:
+        """Everything that is to be stored, changes inside of values included.
+
+        :param stored: the stored fields of a category.
+        :param is_unknown: whether a key's stored value could not be read.
+        """
+        changes: dict[str, CategoryChange] = {}
+
+        def change_of(key: str) -> CategoryChange:
+            return changes.setdefault(self._table.feature_of(key).category, CategoryChange(0))
+
+        for key in self.deleted:
+            change_of(key).deletes.add(key)
+        for key, by in self.increments.items():
+            change_of(key).increments[key] = by
+        for key, encoded in {**self.assigned, **self._changed_inside(stored)}.items():
+            change_of(key).sets[key] = encoded
+        for name, change in changes.items():
+            self._drop_oversized(name, change)
+            read = {key for key in change.writes if self.read_all or key in self.read}
+            change.unseen = set(filter(is_unknown, read))
+            change.seen = read - change.unseen
+        return changes
+
+    def _drop_oversized(self, category: str, change: CategoryChange) -> None:
+        """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
+        size = sum(len(key) + len(value) for key, value in change.sets.items())
+        if size > self._max_bytes:
+            self._reject(
+                category, max(change.sets, key=lambda key: len(change.sets[key])), f"{size} bytes are too many"
+            )
+            change.sets.clear()
+
+    def _changed_inside(self, stored: Callable[[str], Fields]) -> dict[str, bytes]:
+        """Values that were changed in place since they were read or assigned."""
+        changed = {}
+        for key, value in self.values.items():
+            if is_mutable(value) and key not in self.increments:
+                encoded = self._encode_again(key, value, stored)
+                if encoded is not None:
+                    changed[key] = encoded
+        return changed
+
+    def _encode_again(self, key: str, value: Any, stored: Callable[[str], Fields]) -> bytes | None:
+        """The encoding of a value that may have changed; None: it did not, or it cannot be stored any more."""
+        category = self._table.feature_of(key).category
+        before = self.assigned.get(key) or self.saved.get(key) or stored(category).get(key)
+        try:
+            encoded = self.encode(key, value)
+        except SessionValueError as error:
+            if before is None or not _is_equal(decode(before), value):
+                self._reject(category, key, error.reason)
+            return None
+        if encoded == before or (
+            before is not None and key not in self.assigned and encoded == self._ours(key, before)
+        ):
+            return None
+        return encoded
+
+    def _ours(self, key: str, stored: bytes) -> bytes | None:
+        """What we would write for a stored value: another writer may format the same value differently."""
+        try:
+            return self.encode(key, decode(stored))
+        except (SessionValueError, UnreadableValue):
+            return None
+
+    def carry(self, key: str, stored: bytes | None) -> bytes | None:
+        """The encoding under which a key is taken along to another id; None: it cannot be stored.
+
+        A value that cannot be stored any more is taken along as it was stored last.
+        """
+        if key not in self.values:
+            return self.assigned.get(key, stored)
+        try:
+            return self.encode(key, self.values[key])
+        except SessionValueError as error:
+            self._reject(self._table.feature_of(key).category, key, error.reason)
+            self.values.pop(key)
+            return stored
+
+
+def _is_equal(stored: Any, value: Any) -> bool:
+    """Whether a value is as it was stored. An application's object, or an array, may fail on the question."""
+    try:
+        return bool(stored == value)
+    except Exception:  # of any class: the application's own code runs here. Taken for changed, it is looked at again
+        return False

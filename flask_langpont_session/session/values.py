@@ -1,0 +1,85 @@
+"""What a session shows of itself: one category as a mapping, what each feature got, and how it is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..policy.categories import CategoryTable
+from ..policy.values import AuthRow
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureReport:
+    """What one feature gets in this request.
+
+    :param source: where its data came from: ``primary``, ``replica``, ``database``, ``local``, ``journal``,
+        ``default``, ``request`` (derived from the cookie) or ``none``.
+    :param available: False when the table disables the feature at this level.
+    """
+
+    feature: str
+    category: str
+    priority: str
+    behaviour: str
+    source: str
+    available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session in which a user is signed in. Times by the database's clock, with a zone.
+
+    :param digest: its name, for :meth:`LangPontSession.revoke`; nobody can use it as a session id.
+    :param user_id: the user, as text.
+    :param idle_expires_at: when it ends unless it is used; moved in steps of a quarter of the idle time.
+    :param absolute_expires_at: when it ends in any case.
+    """
+
+    digest: str
+    user_id: str | None
+    created_at: datetime
+    idle_expires_at: datetime
+    absolute_expires_at: datetime
+
+    @classmethod
+    def of(cls, row: AuthRow) -> SessionInfo:
+        """What a row says."""
+        times = (row.created_at, row.idle_expires_at, row.absolute_expires_at)
+        return cls(row.digest, row.user_id, *(datetime.fromtimestamp(ms / 1000, UTC) for ms in times))
+
+
+class CategoryView(MutableMapping[str, Any]):
+    """One category of a session. Keys of other categories are not in it and cannot be set through it.
+
+    :param session: the whole session.
+    :param name: the category.
+    """
+
+    def __init__(self, session: MutableMapping[str, Any], table: CategoryTable, name: str) -> None:
+        self._session = session
+        self._table = table
+        self._name = name
+
+    def _own(self, key: str) -> str:
+        owner = self._table.feature_of(key).category
+        if owner != self._name:
+            raise KeyError(f"{key!r} belongs to category {owner!r}, not to {self._name!r}")
+        return key
+
+    def __getitem__(self, key: str) -> Any:
+        return self._session[self._own(key)]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._session[self._own(key)] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._session[self._own(key)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._session if self._table.feature_of(key).category == self._name)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,1 @@
+"""What the workers of one host share: the journal of an outage, in files."""

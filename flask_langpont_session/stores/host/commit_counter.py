@@ -1,0 +1,181 @@
+"""A few numbers that the processes of a host share: how often the journal was written, and which rows were changed.
+
+They are read and written by system calls, see :class:`PrivateNumbers`. It costs half a microsecond.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+
+from ...support.files import PrivateNumbers
+
+_WORD = 8
+_PLACES = 1024
+"""For what is known of the rows of all sessions. Two that share a place cost a question more, and hide nothing."""
+
+_MOMENTS = _WORD
+_CHANGES = _WORD * (1 + _PLACES)
+SIZE = _WORD * (1 + 2 * _PLACES)
+_HALF = 0xFFFF_FFFF
+
+_COUNT = struct.Struct("=I")
+_MOMENT = struct.Struct("=d")
+_CHANGE = struct.Struct("=Q")
+
+
+def generation_path(path: Path) -> Path:
+    """Beside the journal itself, as SQLite's own files, also for a process that knows its folder by a link."""
+    return Path(f"{path.resolve()}-gen")
+
+
+class Generation:
+    """How often the journal was written, in a small file that the processes of the host share.
+
+    Two numbers: that of the newest transaction which began, and that of the newest which ended. A transaction takes its
+    number while it holds SQLite's write lock, before it writes, and notes it as ended after its commit. Hence:
+
+    - Equal numbers mean that no transaction is under way, and that all which ever began are committed or taken
+      back. What SQLite says from then on stays true until the first number changes.
+    - Unequal numbers mean that one may be about to commit. What SQLite says then must not be kept: a reader that kept
+      "empty" from just before the commit would find the number unchanged after it.
+    - A process that is killed in between leaves them unequal, wherever it was: readers ask SQLite every time, and miss
+      nothing, until the next transaction ends or :meth:`JournalFile.others_state` finds that nothing is written.
+    - A process that is so slow that the next one began before it notes its end leaves that to the next one. Should it
+      note it by a hair all the same, the numbers are unequal: questions too many, as before, and none too few.
+    - They need not be read at the same moment. Neither goes back, and the second is never ahead of the first: if both
+      are ``n``, no transaction after ``n`` had begun when the first was read, and ``n`` has ended by now.
+
+    They wrap around after four thousand million transactions. They begin at a random number, and anew at another one
+    where the file was cut off: a number that a process remembers from before must not mean something else.
+
+    Behind them lies when a session's row in the database was last changed from this host, and by which change: see
+    :meth:`row_changed` and :meth:`row_changing`.
+
+    :param path: of the journal.
+    :raises OSError: there is no room for them, or the file is not this user's own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        place = generation_path(path)
+        try:
+            self._file = PrivateNumbers(place, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            is_new = True
+        except FileExistsError:
+            self._file = PrivateNumbers(place)
+            is_new = False
+        if self._size() < SIZE:
+            self._fill(0.0 if is_new else time.monotonic())
+
+    def settled(self) -> bytes | None:
+        """Equal to an earlier answer if there was no commit between the two; None: one may be about to happen."""
+        word = self._read(0, _WORD)
+        return word if word[:4] == word[4:] and word else None
+
+    def begin(self) -> int:
+        """A transaction begins; to be called under SQLite's write lock, which makes the numbers unique.
+
+        :return: its number, for :meth:`end`.
+        """
+        number = (self._number() + 1) & _HALF
+        self._write(0, _COUNT.pack(number))
+        return number
+
+    def end(self, number: int) -> None:
+        """The transaction is committed or taken back."""
+        if self._number() == number:
+            self._write(4, _COUNT.pack(number))
+
+    def row_changing(self, digest: str) -> int:
+        """The row of a session is about to be changed by compare-and-set; to be called before each try.
+
+        :return: a number for this change, see :meth:`is_last_change`.
+        """
+        number = os.urandom(_WORD)
+        self._put(_CHANGES + _place_of(digest), number)
+        return int(_CHANGE.unpack(number)[0])
+
+    def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
+        """The row of a session was changed; to be called after the commit, before that is said.
+
+        :param at: monotonic seconds, which the processes of a host share.
+        :param number: of the change. None: it was not by compare-and-set.
+        """
+        self._put(_MOMENTS + _place_of(digest), _MOMENT.pack(at))
+        if number is None:
+            self.row_changing(digest)
+
+    def is_last_change(self, digest: str, number: int) -> bool:
+        """Whether what a change that succeeded made of the row is what there is, as far as this host goes.
+
+        A worker that changes it further by compare-and-set has read it before, and puts another number here before the
+        try: so no clock has to say which of two commits was the later one.
+        """
+        return self._get(_CHANGES + _place_of(digest)) == _CHANGE.pack(number)
+
+    def row_changed_at(self, digest: str) -> float:
+        """When that was last; of a session whose place is taken by another one, or where the file was cut off since,
+        later. 0: never."""
+        return float(_MOMENT.unpack(self._get(_MOMENTS + _place_of(digest)))[0])
+
+    def _number(self) -> int:
+        return int(_COUNT.unpack(self._get(0)[:4])[0])
+
+    def _get(self, place: int) -> bytes:
+        word = self._read(place, _WORD)
+        if len(word) < _WORD:
+            self._fill(time.monotonic())
+            word = self._read(place, _WORD)
+        return word
+
+    def _put(self, place: int, word: bytes) -> None:
+        # Behind the end of a file that was cut off, a hole would come before it: "never changed" of all rows.
+        if self._size() < SIZE:
+            self._fill(time.monotonic())
+        self._write(place, word)
+
+    def _fill(self, at: float) -> None:
+        """Make the file whole.
+
+        :param at: when all rows were changed. Of a file that was cut off: now; what it said is lost.
+        """
+        began = int.from_bytes(os.urandom(4))
+        # Unequal: a transaction may be under way that began before.
+        numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
+        content = numbers + _MOMENT.pack(at) * _PLACES + os.urandom(_WORD * _PLACES)
+        if self._write(0, content) < SIZE:
+            raise OSError(errno.ENOSPC, "no room for the generation")
+
+    def _size(self) -> int:
+        return self._file.size
+
+    def _read(self, place: int, size: int) -> bytes:
+        return self._file.read(place, size)
+
+    def _write(self, place: int, content: bytes) -> int:
+        return self._file.write(place, content)
+
+
+class OwnGeneration(Generation):
+    """The same of a journal in this process' memory."""
+
+    def __init__(self) -> None:
+        self._content = bytearray(SIZE)
+
+    def _size(self) -> int:
+        return SIZE
+
+    def _read(self, place: int, size: int) -> bytes:
+        return bytes(self._content[place : place + size])
+
+    def _write(self, place: int, content: bytes) -> int:
+        self._content[place : place + len(content)] = content
+        return len(content)
+
+
+def _place_of(digest: str) -> int:
+    return zlib.crc32(digest.encode()) % _PLACES * _WORD

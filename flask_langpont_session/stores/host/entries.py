@@ -1,0 +1,620 @@
+"""What the journal keeps: its tables, and their rows as values.
+
+A field that waits for Redis is one row however often it is written; an addition that was sent, whose outcome is
+unknown, stays a row of its own. :func:`put_write` says what remains of what waits when more is written.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from ...policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from ...session.cookies import ANONYMOUS
+from .limits import SIZE_SCHEMA
+
+SCHEMA_VERSION = 7
+
+APPLICATION_ID = 0x4C50534A
+"""Marks the file as a journal, so that no tables are ever added to another program's database."""
+
+SCHEMA = (
+    # AUTOINCREMENT: a number is never given twice, so "delete number 7" cannot hit a value written meanwhile.
+    """CREATE TABLE writes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
+        category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
+        basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, doubts TEXT NOT NULL,
+        token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        UNIQUE (digest, shadow, category, field, token))""",
+    """CREATE TABLE carries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
+        categories TEXT NOT NULL, left_us INTEGER NOT NULL, at_ms INTEGER NOT NULL)""",
+    "CREATE INDEX carries_by_digest ON carries (digest)",
+    "CREATE INDEX carries_by_origin ON carries (origin)",
+    """CREATE TABLE revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
+        in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
+    """CREATE TABLE pushes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE copies (
+        digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
+        additions BLOB NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (digest, category))""",
+    "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
+    *SIZE_SCHEMA,
+    """CREATE TABLE user_revocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL UNIQUE, until_ms INTEGER NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 0, in_database INTEGER NOT NULL DEFAULT FALSE,
+        reached TEXT NOT NULL DEFAULT '')""",
+    """CREATE TABLE servers (
+        endpoint TEXT PRIMARY KEY, identity TEXT NOT NULL, trust_since_ms INTEGER NOT NULL,
+        generation TEXT NOT NULL, number INTEGER NOT NULL)""",
+    """CREATE TABLE settlement (
+        id INTEGER PRIMARY KEY CHECK (id = 0), server TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        began_ms INTEGER NOT NULL, claimant TEXT NOT NULL, claimed_until_ms INTEGER NOT NULL)""",
+    "INSERT INTO settlement VALUES (0, '', 0, 0, '', 0)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+)
+
+_INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRevocation:
+    """A session that is dead, as long as not both the database and Redis know it.
+
+    :param at_ms: when it was first revoked here, milliseconds since 1970 by the host's clock.
+    :param in_database: the database has it.
+    :param in_redis: Redis has the tombstone.
+    """
+
+    seq: int
+    digest: str
+    at_ms: int
+    in_database: bool
+    in_redis: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUserRevocation:
+    """A user who was logged out everywhere, of whose sessions not all stores have heard.
+
+    :param until_ms: sessions that began then or earlier are dead, milliseconds since 1970. Later ones are not.
+    :param epoch: sessions of an earlier epoch are dead too; 0: there is none.
+    :param in_database: the database knows that they are dead.
+    :param reached: up to this digest, the database and Redis have all that follows.
+    """
+
+    seq: int
+    user_id: str
+    until_ms: int
+    epoch: int = 0
+    in_database: bool = False
+    reached: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """What the workers of this host know of the Redis server behind an endpoint.
+
+    :param identity: who it says it is; new after every start of a server process.
+    :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
+        by its own clock. What was stamped before counts no more.
+    :param generation: of the canary that was last seen there; empty: none yet.
+    :param number: of that canary; it grows within a generation.
+    """
+
+    identity: str
+    trust_since_ms: int
+    generation: str
+    number: int
+
+    def outdates(self, known: ServerRecord | None) -> bool:
+        """Whether this is news to who knows `known`.
+
+        A worker that has not heard of an incident yet must not hide it from workers that start now: trust is never
+        dated back. (A failover to a server with a slow clock is not kept for a while; who starts then learns by
+        itself.)
+        """
+        if known is None or self.trust_since_ms != known.trust_since_ms:
+            return known is None or self.trust_since_ms > known.trust_since_ms
+        return self.number > known.number or not self.is_same_as(known)
+
+    def is_same_as(self, known: ServerRecord | None) -> bool:
+        """Whether nothing has happened in between: only the canary's number may differ."""
+        return known is not None and replace(known, number=self.number) == self
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPush:
+    """Redis lacks what the database has for this session."""
+
+    seq: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A round of bringing what changed around an incident to Redis: what is to be done, or was done by this host.
+
+    :param server: which server, and which generation of its canary, it was brought to.
+    :param since_ms: from when on changed rows are in it, milliseconds since 1970 by the host's clock.
+    :param began_ms: when it began; of one to be done: when at the earliest, for it must follow the incident.
+    """
+
+    server: str
+    since_ms: int
+    began_ms: int
+
+    def covers(self, wanted: Settlement) -> bool:
+        """Whether nothing is left to be done."""
+        reaches_back, is_later = self.since_ms <= wanted.since_ms, self.began_ms >= wanted.began_ms
+        return self.server == wanted.server and reaches_back and is_later
+
+
+class Claim(StrEnum):
+    """Who is to do what only one worker of a host has to do."""
+
+    MINE = "mine"
+    TAKEN = "taken"  # another worker is at it
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCarry:
+    """Data that a session had under another id, which could not be read when it was given this one.
+
+    :param origin: the digest of the former id.
+    :param kind: of the present one.
+    :param categories: whose fields are to be there as well, where it has none of that name.
+    :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is to be wiped
+        when it was brought. 0: it is left to run out, or is revoked.
+    """
+
+    seq: int
+    origin: str
+    digest: str
+    kind: str
+    categories: tuple[str, ...]
+    left_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Everything this host knows about one session and the stores may not.
+
+    :param revoked: the session is dead.
+    :param writes: category → key → encoded value, None for a deleted key.
+    :param deltas: category → key → additions to the value in Redis: the id of each, and how much.
+    :param wiped: categories of which nothing but this is left.
+    :param guesses: category → those keys of `writes` whose value was made without knowing what the stores have.
+    :param copies: category → the newest copy that a worker of this host published.
+    :param users: user id → until when, for every user who was logged out everywhere, whoever's session this is: only
+        the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
+    :param epochs: user id → the epoch that goes with it.
+    :param version: of the row that Redis is to be told of; 0: of none that is known.
+    :param carried: categories to which data of a former id is still to be brought, or of which data is still to be
+        brought to a later id.
+    :param is_known: False: the journal holds something, and could not be read in time.
+    """
+
+    revoked: bool
+    writes: Mapping[str, Mapping[str, bytes | None]]
+    deltas: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]
+    copies: Mapping[str, CategoryCopy]
+    wiped: frozenset[str] = frozenset()
+    guesses: Mapping[str, Set[str]] = field(default_factory=dict)
+    users: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    version: int = 0
+    carried: frozenset[str] = frozenset()
+    is_known: bool = True
+
+    def has_writes(self, category: str) -> bool:
+        """Whether data of a category waits here: what is written after it must not reach Redis before it."""
+        return any(category in waiting for waiting in (self.writes, self.deltas, self.wiped, self.carried))
+
+
+class Basis(StrEnum):
+    """What a value that waits was made from."""
+
+    BLIND = "blind"  # nothing: the key was not read. The last write wins, by its time
+    SEEN = "seen"  # the value that was there at a known version. It wins unless the field was written since
+    UNSEEN = "unseen"  # the key could not be read: it is put only where there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingWrite:
+    """One change of a session that waits to be merged into Redis. The columns of ``writes`` are named like this.
+
+    :param seq: given anew at each write of the field, never twice, always higher. 0: not kept yet.
+    :param digest: the session.
+    :param kind: ``a`` anonymous, ``u`` signed in.
+    :param shadow: belongs to the anonymous shadow of a dead session id.
+    :param category: the category the field belongs to.
+    :param operation: what is to be done.
+    :param field: the session key; of a wipe ``@``, which no key begins with.
+    :param value: the encoded value to be set.
+    :param delta: what is to be added.
+    :param basis: what a value was made from.
+    :param moment: microseconds by the Redis clock: the version of a value that was seen, else when it was written; of
+        an addition that was sent, when that was. Of auth of a signed-in session: the version of its row.
+    :param base: the encoded value that the request saw; None: none.
+    :param doubts: ids of the writes by which Redis may have it already, each with a blank behind it.
+    :param token: of an addition its id; else empty.
+    :param is_sent: an addition that Redis may have: it is not changed any more.
+    :param acknowledged: when it was last written, microseconds by the Redis clock.
+    :param at_ms: when the field was last written, milliseconds since 1970 by the host's clock.
+    """
+
+    seq: int = 0
+    digest: str
+    kind: str
+    shadow: bool = False
+    category: str
+    operation: Operation
+    field: str
+    value: bytes | None = None
+    delta: int = 0
+    basis: Basis = Basis.BLIND
+    moment: int = 0
+    base: bytes | None = None
+    doubts: str = ""
+    token: str = ""
+    is_sent: bool = False
+    acknowledged: int = 0
+    at_ms: int = 0
+
+
+_NAMES = tuple(column.name for column in fields(PendingWrite))
+_COLUMNS = ", ".join(_NAMES)
+# SQLite gives the number.
+_INSERT = f"INSERT INTO writes ({', '.join(_NAMES[1:])}) VALUES ({', '.join('?' * len(_NAMES[1:]))})"
+_values = attrgetter(*_NAMES[1:])
+
+WIPED_FIELD = "@"
+"""Stands for all fields of a category."""
+
+_WIPED = "SELECT category FROM writes WHERE digest = ? AND NOT shadow AND operation = ?"
+
+_OF_CATEGORY = f"""FROM writes
+    WHERE digest = ? AND NOT shadow AND category = ? AND operation <> '{Operation.WIPE}'"""
+
+# Under new numbers: a replay that has read the old ones is not to mark or delete them.
+_RENAME = f"""INSERT INTO writes ({", ".join(_NAMES[1:])})
+    SELECT ?, ?, {", ".join(_NAMES[3:])} {_OF_CATEGORY} ORDER BY seq"""
+
+_INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_us, at_ms)
+    VALUES (?, ?, ?, ?, ?, ?)"""
+
+FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
+"""The condition for one field in ``writes``."""
+
+_PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions, kind)
+    SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
+    ON CONFLICT (digest, category)
+        DO UPDATE SET version = excluded.version, fields = excluded.fields, additions = excluded.additions,
+            kind = excluded.kind
+        WHERE excluded.version > copies.version"""
+
+
+def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
+    """Keep a change, merged with what waits of its field already, under a new number.
+
+    :return: False: it was not kept, because it was made without knowing what is there, and something else is there than
+        what its request saw.
+    """
+    place = (entry.digest, entry.shadow, entry.category)
+    if entry.operation is Operation.WIPE:
+        db.execute("DELETE FROM writes WHERE digest = ? AND shadow = ? AND category = ?", place)
+        db.execute(_INSERT, _values(entry))
+        return True
+    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
+    waiting, is_wiped = (
+        list(filter(None, map(_understood, rows))),
+        entry.basis is not Basis.BLIND and _is_wiped(db, place),
+    )
+    if entry.basis is Basis.UNSEEN and not _has_seen(waiting, is_wiped, entry):
+        return False
+    if is_wiped:
+        # Nothing was there any more, whatever version was read. It must not lose against the wipe itself.
+        entry = replace(entry, basis=Basis.BLIND, moment=entry.acknowledged, base=None)
+    if waiting:
+        if entry.operation is Operation.ADD:
+            replaced, entry = _with_addition(waiting, entry)
+        else:
+            replaced, entry = waiting, _in_place_of(waiting, entry)
+        # Not INSERT OR REPLACE: of what that deletes no trigger hears, and the entries would be counted wrong.
+        db.executemany("DELETE FROM writes WHERE seq = ?", [(row.seq,) for row in replaced])
+    if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
+        db.execute(_INSERT, _values(entry))
+    return True
+
+
+def _has_seen(waiting: Sequence[PendingWrite], is_wiped: bool, guess: PendingWrite) -> bool:
+    """Whether a value that was made without knowing what the stores have was made from what is known here of them."""
+    if is_wiped and not waiting:
+        return guess.base is None
+    return all(row.operation is not Operation.ADD and row.value == guess.base for row in waiting)
+
+
+def _is_wiped(db: sqlite3.Connection, place: tuple[str, bool, str]) -> bool:
+    return db.execute(f"SELECT 1 FROM writes WHERE {FIELD}", (*place, WIPED_FIELD)).fetchone() is not None
+
+
+def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingWrite:
+    """What is to be kept when a field that waits is set or deleted."""
+    value = next((row for row in waiting if row.operation is not Operation.ADD), None)
+    doubts = new.doubts + "".join(row.doubts for row in waiting if row.doubts not in new.doubts)
+    if value is None or new.basis is Basis.BLIND:
+        return replace(new, doubts=doubts)
+    # What is made from a value that waits knows no more of Redis than that value did.
+    return replace(new, basis=value.basis, moment=value.moment, base=value.base, doubts=doubts)
+
+
+def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[list[PendingWrite], PendingWrite]:
+    """What an addition takes the place of, and what is to be kept then.
+
+    :raises StoreError: of class DATA: what waits is no whole number.
+    """
+    for row in waiting:
+        if row.operation is Operation.ADD:
+            if not row.is_sent and not new.is_sent:
+                return [row], replace(row, delta=row.delta + new.delta, acknowledged=new.acknowledged, at_ms=new.at_ms)
+        elif row.basis is not Basis.UNSEEN and not new.is_sent and len(waiting) == 1:
+            return [row], replace(
+                row,
+                operation=Operation.SET,
+                value=_added(row.value, new.delta),
+                acknowledged=new.acknowledged,
+                at_ms=new.at_ms,
+            )
+    return [], new
+
+
+def put_copy(db: sqlite3.Connection, shared: SharedCopy) -> int:
+    """Share a copy, unless one as new is there or the session is revoked. Values that wait, were made from an older
+    version, and differ from what they were made from now, have lost: they go.
+
+    :return: how many values that were.
+    """
+    digest, category, copy = shared[:3]
+    fields = msgspec.msgpack.encode(dict(copy.fields))
+    row = (digest, category, copy.version, fields, copy.additions, shared.kind, digest)
+    put = db.execute(_PUT_COPY, row)
+    if not put.rowcount:
+        return 0
+    waiting = db.execute(
+        """SELECT seq, field, value, base, doubts FROM writes
+        WHERE digest = ? AND shadow = 0 AND category = ? AND basis = ? AND moment < ?""",
+        (digest, category, Basis.SEEN, copy.version),
+    ).fetchall()
+    lost = []
+    for seq, name, value, base, doubts in waiting:
+        now = copy.fields.get(name)
+        if now in (base, value):
+            db.execute("UPDATE writes SET moment = ?, base = ? WHERE seq = ?", (copy.version, now, seq))
+        elif not doubts:  # else it may be this host's own: the merge finds out
+            lost.append((seq,))
+    db.executemany("DELETE FROM writes WHERE seq = ?", lost)
+    return len(lost)
+
+
+def oldest_writes(
+    db: sqlite3.Connection, limit: int, signed_in: bool, after: int
+) -> tuple[list[PendingWrite], list[int]]:
+    """The fields that wait, the one that was written longest ago first, from behind that number; and the numbers of
+    rows that are damaged."""
+    sql = f"SELECT {_COLUMNS} FROM writes WHERE seq > ? AND (? OR kind = 'a' OR shadow) ORDER BY seq LIMIT ?"
+    rows = db.execute(sql, (after, signed_in, limit)).fetchall()
+    entries = {row[0]: _understood(row) for row in rows}
+    return [entry for entry in entries.values() if entry], [seq for seq, entry in entries.items() if entry is None]
+
+
+def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overlay:
+    """All of one session, or of its anonymous shadow; copies are never published of one."""
+    sql = f"SELECT {_COLUMNS} FROM writes WHERE digest = ? AND shadow = ? ORDER BY seq"
+    writes: dict[str, dict[str, bytes | None]] = {}
+    deltas: dict[str, dict[str, list[tuple[str, int]]]] = {}
+    guesses: dict[str, set[str]] = {}
+    wiped = set()
+    for entry in filter(None, map(_understood, db.execute(sql, (digest, shadow)))):
+        if entry.operation is Operation.WIPE:
+            wiped.add(entry.category)
+        elif entry.operation is Operation.ADD:
+            deltas.setdefault(entry.category, {}).setdefault(entry.field, []).append((entry.token, entry.delta))
+        else:
+            writes.setdefault(entry.category, {})[entry.field] = entry.value
+            if entry.basis is Basis.UNSEEN and entry.category not in wiped:
+                guesses.setdefault(entry.category, set()).add(entry.field)
+    copies = {} if shadow else dict(_copies(db, digest))
+    ended = db.execute("SELECT user_id, until_ms, epoch FROM user_revocations").fetchall()
+    users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
+    version = _pushed_version(db, digest)
+    revoked = is_revoked(db, digest)
+    carried, given_up = (frozenset(), frozenset()) if shadow else _carried(db, digest)
+    return Overlay(revoked, writes, deltas, copies, given_up | wiped, guesses, users, epochs, version, carried)
+
+
+def _carried(db: sqlite3.Connection, digest: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Categories that are brought to a session or from it, and those that it has given up."""
+    sql = "SELECT categories, origin = ? AND left_us FROM carries WHERE digest = ? OR origin = ?"
+    rows = [(names.split("\n"), is_left) for names, is_left in db.execute(sql, (digest, digest, digest))]
+    given_up = frozenset(name for names, is_left in rows if is_left for name in names)
+    return frozenset(name for names, _ in rows for name in names), given_up
+
+
+def put_carry(
+    db: sqlite3.Connection,
+    origin: str,
+    digest: str,
+    kind: str,
+    categories: Sequence[str],
+    left_us: int,
+    *,
+    now_ms: int,
+) -> None:
+    """Keep that what a session has under a former id is to be brought to the present one. What waits of it here waits
+    for the present one from now on."""
+    for name in categories:
+        db.execute(_RENAME, (digest, kind, origin, name))
+        db.execute(f"DELETE {_OF_CATEGORY}", (origin, name))
+    wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
+    # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.
+    sql = "SELECT origin, categories, left_us FROM carries WHERE digest = ? ORDER BY seq"
+    rows = [(former, names.split("\n"), left) for former, names, left in db.execute(sql, (origin,)).fetchall()]
+    db.execute("DELETE FROM carries WHERE digest = ?", (origin,))
+    for former, names, left in [(origin, categories, left_us), *rows]:
+        if brought := [name for name in names if name in categories and name not in wiped]:
+            row = (former, digest, kind, "\n".join(brought), left, now_ms)
+            db.execute(_INSERT_CARRY, row)
+        for name in set(names).difference(brought) if left else ():  # nothing else tells that it was given up
+            put_write(db, _wipe_of_former(former, name, left, now_ms))
+
+
+def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> PendingWrite:
+    return PendingWrite(
+        digest=digest,
+        kind=ANONYMOUS,
+        category=category,
+        operation=Operation.WIPE,
+        field=WIPED_FIELD,
+        moment=left_us,
+        acknowledged=left_us,
+        at_ms=now_ms,
+    )
+
+
+def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> list[PendingCarry]:
+    """The oldest first, from behind that number."""
+    sql = "SELECT seq, origin, digest, kind, categories, left_us FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
+    rows = db.execute(sql, (after, limit))
+    return [
+        PendingCarry(seq, origin, digest, kind, tuple(names.split("\n")), left_us)
+        for seq, origin, digest, kind, names, left_us in rows
+    ]
+
+
+def put_push(db: sqlite3.Connection, digest: str, version: int) -> None:
+    """Keep that a session waits for a push, under a new number: forgetting an older entry does not forget this one."""
+    known = max(version, _pushed_version(db, digest))
+    db.execute("INSERT OR REPLACE INTO pushes (digest, version) VALUES (?, ?)", (digest, known))
+
+
+def _pushed_version(db: sqlite3.Connection, digest: str) -> int:
+    row = db.execute("SELECT version FROM pushes WHERE digest = ?", (digest,)).fetchone()
+    return row[0] if row else 0
+
+
+def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
+    """Whether a revocation of this session waits."""
+    return db.execute("SELECT 1 FROM revocations WHERE digest = ?", (digest,)).fetchone() is not None
+
+
+def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database: bool) -> None:
+    """Keep that a session is dead, and nothing else of it but its shadow's writes. :func:`settle` says who knows."""
+    db.execute(
+        """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
+        ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND ?""",
+        (digest, now_ms, in_database),
+    )
+    db.execute("DELETE FROM writes WHERE digest = ? AND NOT shadow", (digest,))
+    db.execute("DELETE FROM copies WHERE digest = ?", (digest,))
+
+
+def settle(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: bool) -> None:
+    """Add the stores that have a revocation now; it goes when both have it."""
+    db.execute(
+        "UPDATE revocations SET in_database = max(in_database, ?), in_redis = max(in_redis, ?) WHERE digest = ?",
+        (in_database, in_redis, digest),
+    )
+    db.execute("DELETE FROM revocations WHERE digest = ? AND in_database AND in_redis", (digest,))
+
+
+def put_user_revocation(db: sqlite3.Connection, user_id: str, until_ms: int, epoch: int) -> None:
+    """Keep what ends most, under a new number: forgetting an older entry does not forget this one.
+
+    :param epoch: not 0: the database has raised it, which ends all that there is and makes the time needless.
+    """
+    sql = "SELECT until_ms, epoch FROM user_revocations WHERE user_id = ?"
+    known_until_ms, known_epoch = db.execute(sql, (user_id,)).fetchone() or (until_ms, 0)
+    db.execute(
+        "INSERT OR REPLACE INTO user_revocations (user_id, until_ms, epoch, in_database) VALUES (?, ?, ?, ?)",
+        (user_id, 0 if epoch else max(until_ms, known_until_ms), max(epoch, known_epoch), epoch > 0),
+    )
+
+
+def read_server(db: sqlite3.Connection, endpoint: str) -> ServerRecord | None:
+    """What is known of an endpoint."""
+    sql = "SELECT identity, trust_since_ms, generation, number FROM servers WHERE endpoint = ?"
+    row = db.execute(sql, (endpoint,)).fetchone()
+    return row and ServerRecord(*row)
+
+
+def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> None:
+    """Keep what is known of an endpoint, unless newer things are."""
+    if record.outdates(read_server(db, endpoint)):
+        row = (endpoint, record.identity, record.trust_since_ms, record.generation, record.number)
+        db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:
+    sql = "SELECT category, version, fields, additions FROM copies WHERE digest = ?"
+    for category, version, blob, additions in db.execute(sql, (digest,)):
+        if (fields := _fields(blob)) is not None:
+            yield category, CategoryCopy(version, fields, additions=additions)
+
+
+def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, SharedCopy]:
+    """Those that are published, by number."""
+    sql = """SELECT rowid, digest, category, version, fields, additions, kind FROM copies
+        WHERE rowid > ? ORDER BY rowid LIMIT ?"""
+    return {
+        number: SharedCopy(
+            digest, category, CategoryCopy(version, fields, additions=additions), kind=kind, began=version
+        )
+        for number, digest, category, version, blob, additions, kind in db.execute(sql, (after, limit))
+        if (fields := _fields(blob)) is not None
+    }
+
+
+def _fields(blob: bytes) -> dict[str, bytes] | None:
+    """None: they are damaged."""
+    try:
+        return msgspec.msgpack.decode(blob, type=dict[str, bytes])
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None
+
+
+def _understood(row: tuple[Any, ...]) -> PendingWrite | None:
+    """None: the row is damaged; what it was to change is not known."""
+    try:
+        return _pending_write(row)
+    except (TypeError, ValueError):
+        return None
+
+
+def _pending_write(row: tuple[Any, ...]) -> PendingWrite:
+    entry = PendingWrite(**dict(zip(_NAMES, row, strict=True)))
+    return replace(
+        entry,
+        shadow=bool(entry.shadow),
+        operation=Operation(entry.operation),
+        basis=Basis(entry.basis),
+        is_sent=bool(entry.is_sent),
+    )
+
+
+def _added(value: bytes | None, by: int) -> bytes:
+    if value is None:
+        return b"%d" % by
+    if not _INTEGER.fullmatch(value):
+        raise StoreError("journal", ErrorClass.DATA, "not an integer")
+    return b"%d" % (int(value) + by)

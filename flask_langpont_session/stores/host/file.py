@@ -1,0 +1,466 @@
+"""The file of the journal: written to by several processes at once, and let go of in a fork.
+
+Six rules shape this module:
+
+- A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
+  and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
+  vanish without an error. So every connection is closed *before* a fork, and opened again where it is needed.
+- Closing *any* descriptor of a file drops all locks this process has on it, SQLite's too. So nothing here
+  opens the file by other means once it exists. (SQLite has no locks on its -wal.)
+- ``PRAGMA data_version`` changes when, and only when, another connection has committed. But to ask takes the
+  connection, a statement and two system calls: too much for every request, enough for a look now and then.
+- So the processes also share a :class:`Generation`, a few bytes in a file of its own.
+- Readers wait for no writer: they have a connection of their own.
+- Writers of a process share a transaction, and the writing threads of all processes queue for a lock that the system
+  hands on in turn, also when a process is killed. None of them waits for the disk while it holds it: a commit is
+  forced to the disk after the next process was let in, so that processes wait for the disk at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...policy.values import ErrorClass, StoreError
+from ...support.lag import Deadline
+from .commit_counter import Generation, OwnGeneration, generation_path
+from .group_commit import Task, Work, Writer, busy
+from .lock import HostLock
+from .opening import (
+    FAILURES,
+    FILE_IS_WELL,
+    begun,
+    code_of,
+    completed,
+    lock_path,
+    log_path,
+    one,
+    store_error,
+)
+from .side import TURNS, Side
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 0.5
+"""How long a call waits that was not told: for its turn, other workers' writes and the disk, all together. A write
+takes a few milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
+
+_PORTION = 512
+"""Pages of 4 KB that are given back to the system at a time: some milliseconds for which no other process may write."""
+
+_SLACK = 256
+"""Free pages that are not worth it."""
+
+_LARGE_LOG = 4_194_304
+"""Bytes of SQLite's -wal from which on it is worth copying what it holds to the file."""
+
+
+_FAREWELL = 1.0
+"""Seconds that closing waits at most for what is still to be written."""
+
+
+class JournalFile:
+    """The connections of this process to the file: for who writes, who reads, who shrinks it. Errors are StoreErrors.
+
+    Wherever there is a `wait`, it is the seconds that all waits of the call take together at most; None:
+    :data:`BUSY_SECONDS`.
+
+    :param path: the file; its folder is created if only that one is missing. None: a database in memory, which is
+        empty again after :meth:`close`, and in a forked child.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path.absolute() if path is not None else None
+        self.writer = Side(self.path, "write")
+        # What is in memory has one connection only; no other process can keep that waiting.
+        self.reader = self.writer if path is None else Side(self.path, "read")
+        self._shrinker = self.writer if path is None else Side(self.path, "shrink")
+        self._sides = (self.writer, self.reader, self._shrinker)
+        self._writers = Writer(self._serve)
+        self._generation: Generation | None = None
+        self._pid = 0
+        self._age = 0
+        self._alone = threading.Lock()
+        self._sole = HostLock(generation_path(path)) if path else None
+        self._queue = HostLock(lock_path(path)) if path else None
+        _files.add(self)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
+        """The connection for who reads, for this thread alone."""
+        deadline = _deadline(wait)
+        with self._lent(self.reader, deadline) as db:
+            self.reader.wait_for_others(deadline.left())
+            yield db
+
+    @contextmanager
+    def snapshot(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
+        """The same, for several questions about one moment."""
+        with self.connected(wait) as db:
+            db.execute("BEGIN DEFERRED")
+            with completed(db):
+                yield db
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def transaction(self, work: Work[T], wait: float | None = None, *, forced: bool = True) -> T:
+        """Have something written whole or not at all, together with what other threads write at the same moment.
+
+        :param work: gets the connection, and is called by another thread. What it raises is raised here; then nothing
+            of it was written. It may be called again if all that it did was taken back: its arguments must be there
+            still.
+        :param forced: to the disk. False: nobody waits for it, and it may be lost when the machine loses its power.
+        :return: what `work` returned.
+        :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, and may be written or not;
+            without, it will never be. With `sent` alone it is written, but the disk may lose it.
+        """
+        return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True))
+
+    def aside(self, work: Work[T], wait: float | None = None) -> T:
+        """The same without being forced, for what is no entry: who asks whether there are entries is not made to look
+        again."""
+        return self._done(Task(work, _deadline(wait), forced=False, is_entry=False))
+
+    def open(self) -> None:
+        """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
+        task = Task(lambda db: None, _deadline(None), forced=True, is_entry=True)
+        self._deliver(self._execute([task]))
+        task.result()
+
+    def _done(self, task: Task[T]) -> T:
+        if self.path is None:
+            self._deliver(self._execute([task]))
+        else:
+            self._refuse_if_inherited()
+            self._writers.put(task)
+        return task.result()
+
+    def _serve(self, task: Task[Any]) -> None:
+        """In the writing thread: write this, and all that has come until it is this process' turn."""
+        tasks = [task]
+        try:
+            # Nothing is put beside the file before it is known that it is a journal.
+            with self._lent(self.writer, Deadline(task.until)):
+                pass
+            with self._turn_of_host(task.until) as is_ours:
+                if not is_ours:
+                    raise busy()
+                tasks += self._writers.more()
+                written = self._execute(tasks)
+        except Exception as error:
+            _fail(tasks, error if isinstance(error, StoreError) else store_error(error))
+        else:
+            self._deliver(written)
+
+    def _execute(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
+        """Together if that goes, else each for itself.
+
+        :return: those that are committed; the others have failed, or were given up.
+        """
+        try:
+            written, again = self._together(tasks)
+        except Exception as error:
+            if len(tasks) == 1:
+                _fail(tasks, error)
+                return []
+            written, again = [], list(tasks)
+        for task in again:
+            written += self._execute([task])
+        return written
+
+    def _together(self, tasks: Sequence[Task[Any]]) -> tuple[list[Task[Any]], list[Task[Any]]]:
+        """In one transaction: those that were done, and those that failed and whose part was taken back. What fails
+        alone is raised."""
+        with self._lent(self.writer, Deadline(max(task.until for task in tasks))) as db:
+            if not begun(db, "BEGIN IMMEDIATE", lambda: any(task.is_waited_for for task in tasks)):
+                raise busy()
+            taken = [task for task in tasks if task.take_up()]
+            numbered = self._numbered() if any(task.is_entry for task in taken) else nullcontext()
+            with numbered, completed(db):
+                if len(tasks) == 1:
+                    for task in taken:
+                        task.execute(db)
+                    return taken, []
+                failed = [task for task in taken if not _is_done(db, task)]
+        return [task for task in taken if task not in failed], failed
+
+    @contextmanager
+    def _numbered(self) -> Iterator[None]:
+        # Kept here, because a failure lets go of the file.
+        generation = self._shared_numbers()
+        number = generation.begin()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what is committed is committed; readers go on asking
+                generation.end(number)
+
+    def _deliver(self, tasks: Sequence[Task[Any]]) -> None:
+        """These are committed: for the next process, and safe from the death of this one. Not yet from that of the
+        machine."""
+        forced = [task for task in tasks if task.forced]
+        for task in tasks:
+            if not task.forced:
+                task.finish()
+        try:
+            if forced:
+                self._force()
+        except OSError as error:
+            cause = StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__, sent=True)
+            for task in forced:
+                task.fail(cause)
+        else:
+            for task in forced:
+                task.finish()
+
+    def _force(self) -> None:
+        """Have the disk take what is committed. Without a log SQLite has done that before it took the log away."""
+        if self.path is None:
+            return
+        with suppress(FileNotFoundError):
+            log = os.open(log_path(self.path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                _to_disk(log)
+            finally:
+                os.close(log)
+
+    # -- one process at a time -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether this is now the only one of all processes and threads that is in here; nobody waits. Who is killed
+        in here is out of it."""
+        if not self._alone.acquire(blocking=False):
+            yield False
+            return
+        try:
+            with ExitStack() as ends:
+                yield self._held(ends, self._sole_on_host)
+        finally:
+            self._alone.release()
+
+    @staticmethod
+    def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> bool:
+        """Whether a lock of the host was free; then it is held until the end of `ends`.
+
+        :raises StoreError: its file cannot be used.
+        """
+        try:
+            return ends.enter_context(lock())
+        except FAILURES as error:
+            raise store_error(error) from error
+
+    def _sole_on_host(self) -> AbstractContextManager[bool]:
+        if self._sole is None:
+            return nullcontext(True)
+        with self._lent(self.reader, _deadline(None)):  # which makes the file that is locked
+            return self._sole.taken()
+
+    def renew(self) -> None:
+        """In a forked child: what it has inherited is its parent's."""
+        self._alone = threading.Lock()
+        for lock in (self._sole, self._queue):
+            if lock:
+                lock.forget()
+        self._writers.renew()
+        # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
+        self.close()
+
+    def shrink(self) -> bool:
+        """Keep the files small: copy what is committed from the log to the file, and if most of the file is free, give
+        a portion of it back to the system. Meant to be called again and again by a thread that may wait for the disk:
+        others write meanwhile, or in between.
+
+        :return: whether there may be more.
+        """
+        if self.path is None or self._queue is None:
+            return False
+        with self._lent(self._shrinker, _deadline(None)) as db:
+            if _size(log_path(self.path)) > _LARGE_LOG:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
+            free = _size(self.path) // one(db, "PRAGMA page_size") - used
+        if free <= max(_SLACK, used):
+            return False
+        with ExitStack() as ends:
+            is_ours = self._held(ends, self._queue.taken)
+            db = ends.enter_context(self._lent(self._shrinker, _deadline(None)))
+            if is_ours and begun(db, "BEGIN IMMEDIATE", lambda: False):
+                db.execute("ROLLBACK")  # no other program has it
+                # executescript() takes all steps; by execute() it would be one page.
+                db.executescript(f"PRAGMA incremental_vacuum({_PORTION})")
+                # The file itself is cut off when what was committed is copied to it.
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
+
+    def _turn_of_host(self, until: float) -> AbstractContextManager[bool]:
+        """Whether it is this process' turn to write. For fairness only: SQLite has locks of its own, but none that is
+        handed on."""
+        return self._queue.waited(lambda: time.monotonic() < until) if self._queue else nullcontext(True)
+
+    # -- asking without SQLite -----------------------------------------------------------------------------------
+
+    def state(self) -> tuple[Generation, bytes] | None:
+        """Equal to an earlier one if there was no commit since; None: SQLite has to be asked. Takes no lock.
+
+        Nothing is equal across opening the file anew: the answer has the generation itself in it, by identity.
+        """
+        generation = self._generation
+        # A child that was forked by C code still has its parent's; connected() tells it so.
+        if generation is None or self._pid != os.getpid():
+            return None
+        try:
+            number = generation.settled()
+        except OSError:
+            return None
+        return None if number is None else (generation, number)
+
+    def numbers(self, ask: Callable[[Generation], T], wait: float | None = None) -> T:
+        """What the numbers say that the processes share, of a file that is open; else it is opened."""
+        try:
+            generation = self._generation
+            if generation is None or self._pid != os.getpid():
+                with self._lent(self.reader, _deadline(wait)):
+                    generation = self._shared_numbers()
+            return ask(generation)
+        except OSError as error:
+            raise store_error(error) from error
+
+    def others_state(self) -> tuple[int, int]:
+        """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
+        again after a process was killed while it wrote."""
+        with self._lent(self.writer, _deadline(None)) as db:
+            self._tidy(db)
+            # By the connection for who writes: this process' own commits count for nothing there.
+            return self.writer.opened, one(db, "PRAGMA data_version")
+
+    def _tidy(self, db: sqlite3.Connection) -> None:
+        generation = self._generation
+        if generation is None or generation.settled() is not None:
+            return
+        # Who is alive and writes holds the lock, and needs no help. Nobody waits for it here: requests would, too.
+        with suppress(sqlite3.OperationalError):
+            db.execute("BEGIN IMMEDIATE")
+            number = generation.begin()
+            db.execute("ROLLBACK")
+            generation.end(number)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lent(self, side: Side, deadline: Deadline) -> Iterator[sqlite3.Connection]:
+        """A connection, for this thread alone."""
+        with side.taken(deadline):
+            try:
+                self._refuse_if_inherited()
+                db = side.connect(self._age, deadline.at)
+                self._shared_numbers()
+                yield db
+            except FAILURES as error:
+                # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
+                # full disk reading goes on, but opened anew it might find no room for its index.
+                if self.path is not None and code_of(error) not in FILE_IS_WELL:
+                    self._let_go()
+                    side.close()
+                raise store_error(error) from error
+
+    def _refuse_if_inherited(self) -> None:
+        """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
+        process would write where nobody looks. (After Journal.open() nothing is open, so that a server which forks like
+        this works all the same.)"""
+        if any(side.is_inherited() for side in self._sides):
+            raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
+
+    def _shared_numbers(self) -> Generation:
+        """Not before it is known that the file is a journal, and that something may be put beside it."""
+        generation = self._generation
+        if generation is None or self._pid != os.getpid():
+            generation = Generation(self.path) if self.path is not None else OwnGeneration()
+            # The other threads look at the generation without a lock: it comes last.
+            self._pid, self._generation = os.getpid(), generation
+        return generation
+
+    def _let_go(self) -> None:
+        """Whoever holds a connection goes on with it; the next one opens its own."""
+        self._generation = None
+        self._age += 1
+
+    def close(self) -> None:
+        """Let go of the file, and let its thread end. Never raises; the next call opens it again."""
+        self._writers.rest(_FAREWELL)
+        with TURNS["write"], TURNS["read"], TURNS["shrink"]:
+            self._let_go()
+            for side in self._sides:
+                side.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _deadline(wait: float | None) -> Deadline:
+    return Deadline.after(BUSY_SECONDS if wait is None else wait)
+
+
+def _fail(tasks: Sequence[Task[Any]], error: Exception) -> None:
+    for task in tasks:
+        if task.take_up():
+            task.fail(error)
+
+
+def _is_done(db: sqlite3.Connection, task: Task[Any]) -> bool:
+    """Of several tasks in a transaction; whatever one that fails has done is taken back.
+
+    :raises Exception: SQLite has taken back what the others have done, too.
+    """
+    db.execute("SAVEPOINT task")
+    try:
+        task.execute(db)
+    except Exception:
+        if not db.in_transaction:
+            raise
+        db.execute("ROLLBACK TO task")
+        return False
+    finally:
+        if db.in_transaction:
+            db.execute("RELEASE task")
+    return True
+
+
+_to_disk = getattr(os, "fdatasync", os.fsync)
+
+_files: weakref.WeakSet[JournalFile] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for turn in TURNS.values():
+        turn.acquire()
+    for file in list(_files):
+        if file.path is not None:
+            file.close()
+
+
+def _after_fork_in_parent() -> None:
+    for turn in TURNS.values():
+        turn.release()
+
+
+def _after_fork_in_child() -> None:
+    TURNS.update({side: threading.RLock() for side in TURNS})
+    for file in list(_files):
+        file.renew()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,257 @@
+"""Writers of one process that share one transaction.
+
+A thread that has to write hands over what it wants to do as a :class:`Task` and waits for its result, for as long as
+it may. The process' one writing thread executes all tasks that have come meanwhile in one transaction. So a slow disk
+is waited for once for all of them; and no thread that has to answer a request is itself in a call that it cannot leave:
+waiting for another process, for a commit, for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ...policy.values import ErrorClass, StoreError
+from ...support.lag import MORE, Deadline
+
+T = TypeVar("T")
+
+Work = Callable[[sqlite3.Connection], T]
+"""What is to be done, by the connection that writes. It may be done again after all it did was taken back."""
+
+MOST_TOGETHER = 256
+"""Tasks in one transaction: reads are shown none of them meanwhile, and other processes wait for all of them."""
+
+MOST_WAITING = 10_000
+"""Tasks, those given up included. So many wait only behind a process that was stopped while it wrote."""
+
+_BRISK = 0.0001
+"""Seconds that a thread may compute before another one has its turn. Python's own are 0.005."""
+
+_IDLE = 5.0
+"""Seconds after which the thread ends if there is nothing to do. The next task starts another one."""
+
+
+class _Brisk:
+    """While a thread writes, the others of this process give the interpreter back soon. Every statement lets go of it:
+    where many threads compute, a transaction that waits for them each time would keep other processes out for half a
+    second. The interpreter has one interval for all threads, and a process may write to several journals at a time: the
+    last one that ends sets it back.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._writing = 0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._writing:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, _BRISK))
+            self._writing += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._writing -= 1
+            if not self._writing:
+                sys.setswitchinterval(self._before)
+
+    def renew(self) -> None:
+        """A forked child has none of the threads that write."""
+        if self._pid == os.getpid():
+            return
+        self._pid, self._lock = os.getpid(), threading.Lock()
+        if self._writing:
+            self._writing = 0
+            sys.setswitchinterval(self._before)
+
+
+_brisk = _Brisk()
+
+_BUSY = "SQLITE_BUSY"
+
+
+def busy() -> StoreError:
+    """Time was up before anything was done."""
+    return StoreError("journal", ErrorClass.UNREACHABLE, _BUSY)
+
+
+def is_busy(error: StoreError) -> bool:
+    """Whether the journal would have answered, had there been more time."""
+    return error.timed_out or error.cause.startswith(_BUSY)
+
+
+class Task(Generic[T]):
+    """Something to be written, and the thread that waits for it.
+
+    Either the writer takes it up or the waiting thread gives it up; never both. Both locks are used as flags, taken or
+    left by one call each: a signal handler that interrupts a thread which waits may write, too.
+
+    :param deadline: how long the thread waits.
+    :param forced: its result is known when it is on the disk.
+    :param is_entry: whether :meth:`Journal.is_empty` has to look again after it.
+    """
+
+    __slots__ = ("_deadline", "_decided", "_done", "_error", "_is_taken", "_value", "_work", "forced", "is_entry")
+
+    def __init__(self, work: Work[T], deadline: Deadline, *, forced: bool, is_entry: bool) -> None:
+        self._work: Work[T] | None = work
+        self._decided, self._done = threading.Lock(), threading.Lock()
+        self._done.acquire()
+        self._is_taken = False
+        self._value: T
+        self._error: Exception | None = None
+        self._deadline = deadline
+        self.forced = forced
+        self.is_entry = is_entry
+
+    # -- the thread that waits
+
+    def result(self) -> T:
+        """Wait for it.
+
+        :raises StoreError: UNREACHABLE. Without `timed_out`, it was given up and will not be done; with it, it was
+            under way when time was up, and may happen or not.
+        """
+        try:
+            is_done = self._deadline.wait(lambda seconds: self._done.acquire(timeout=seconds))
+        finally:  # also when a signal handler or a greenlet's end raises here
+            given_up = self._decided.acquire(blocking=False)
+            if given_up:
+                self._work = None
+        if given_up:
+            raise busy()
+        # What came a moment late is an answer all the same.
+        if not (is_done or self._done.acquire(blocking=False)):
+            raise StoreError("journal", ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    # -- the thread that writes
+
+    @property
+    def until(self) -> float:
+        """Monotonic seconds: how long the thread waits at most, should this process be late."""
+        return self._deadline.at + MORE
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether it is worth being begun."""
+        return (self._is_taken or not self._decided.locked()) and time.monotonic() < self.until
+
+    def take_up(self) -> bool:
+        """Whether it is to be done; from now on it cannot be given up. To be called before all that follows."""
+        self._is_taken = self._is_taken or self._decided.acquire(blocking=False)
+        return self._is_taken
+
+    def execute(self, connection: sqlite3.Connection) -> None:
+        """Do it; what it raises is raised."""
+        assert self._work is not None
+        self._value = self._work(connection)
+
+    def finish(self) -> None:
+        """Let the waiting thread have the result."""
+        self._done.release()
+
+    def fail(self, error: Exception) -> None:
+        """Let the waiting thread have an error."""
+        self._error = error
+        self._done.release()
+
+
+class Writer:
+    """The one thread of a process that writes to a journal. It is started when it is needed, and ends by itself.
+
+    :param serve: called by it with a task that it has not taken up. Must not raise.
+    """
+
+    def __init__(self, serve: Callable[[Task[Any]], None]) -> None:
+        self._serve = serve
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked child: what waits is for the parent to write, and the thread is the parent's."""
+        _brisk.renew()
+        self._pid = os.getpid()
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
+        # Reentrant, because a signal handler may write. It may then start a second thread, which does no harm.
+        self._starting = threading.RLock()
+        self._runs = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, task: Task[Any]) -> None:
+        """Have a task executed.
+
+        :raises StoreError: LOCAL; there is no thread to be had, or far too many wait already.
+        """
+        if self._pid != os.getpid():  # forked by C code that runs none of Python's hooks
+            self.renew()
+        if self._tasks.qsize() >= MOST_WAITING:
+            raise StoreError("journal", ErrorClass.LOCAL, "too many wait for the journal")
+        with self._starting:
+            if not self._runs:
+                self._start()
+            # After that: what is refused here must not be written by a thread that is started later.
+            self._tasks.put(task)
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, args=(self._tasks,), name="langpont-session-journal", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise StoreError("journal", ErrorClass.LOCAL, "no thread can be started") from error
+        self._runs, self._thread = True, thread
+
+    def rest(self, timeout: float) -> None:
+        """Have the thread end when all that waits is written. The next task starts another one.
+
+        :param timeout: seconds to wait for that.
+        """
+        thread = self._thread
+        if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
+            return
+        with self._starting:
+            if not self._runs:
+                return
+            self._tasks.put(None)
+        thread.join(timeout)
+
+    def more(self) -> list[Task[Any]]:
+        """The tasks that have come meanwhile."""
+        tasks: list[Task[Any]] = []
+        try:
+            while len(tasks) < MOST_TOGETHER:
+                task = self._tasks.get_nowait()
+                if task is None:
+                    self._tasks.put(None)  # for the time when these are done
+                    break
+                tasks.append(task)
+        except queue.Empty:
+            pass
+        return tasks
+
+    def _run(self, tasks: queue.SimpleQueue[Task[Any] | None]) -> None:
+        while True:
+            try:
+                task = tasks.get(timeout=_IDLE)
+            except queue.Empty:
+                task = None
+            if task is None:
+                with self._starting:
+                    if tasks.empty():
+                        self._runs = False
+                        return
+                continue
+            if task.is_waited_for:
+                with _brisk:
+                    self._serve(task)
+            del task  # what it holds may be large

@@ -1,0 +1,193 @@
+"""Opening the journal's file: it is made if need be, it has to be a journal of this release, and nobody else's."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ...policy.values import ErrorClass, StoreError
+from ...support.files import (
+    UnsafeFile,
+    check_folder,
+    check_private,
+    create_private,
+    make_private,
+)
+from .entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+
+FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
+"""What SQLite and the system raise, and Python for a value that SQLite cannot keep."""
+
+FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
+"""Result codes after which there is nothing to be gained by opening the file anew."""
+
+_REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+_REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+_PAGES_OF_LOG = 4_000
+"""Pages of 4 KB in SQLite's -wal after which who commits has to copy them to the file, while all others wait. It should
+not come to that: see :meth:`JournalFile.shrink`."""
+
+_LARGEST_LOG = 8_388_608
+"""Bytes to which SQLite cuts its -wal off when it begins it anew."""
+
+
+class NewerJournal(StoreError):
+    """The file is in a form that this release does not know: its package was downgraded."""
+
+    def __init__(self, version: int) -> None:
+        cause = f"a newer release has written it: its schema is {version}, and this one knows {SCHEMA_VERSION}"
+        super().__init__("journal", ErrorClass.UNREACHABLE, cause)
+
+
+class OlderJournal(StoreError):
+    """The file is in a form that this release does not know any more."""
+
+    def __init__(self, version: int) -> None:
+        cause = f"an older release has written it: its schema is {version}, and this one knows {SCHEMA_VERSION}"
+        super().__init__("journal", ErrorClass.UNREACHABLE, cause)
+
+
+def open_database(path: Path | None, until: float) -> sqlite3.Connection:
+    """A connection; without a path, to a new database in memory.
+
+    What it commits is safe from the death of this process, but not from that of the machine: see
+    :meth:`JournalFile.transaction`. It waits for no other process, unless it is told to by `busy_timeout`.
+
+    :param until: monotonic seconds: how long other processes that make the same file now are waited for.
+    """
+    if path is not None:
+        _make_place(path)
+    name, left = ":memory:" if path is None else path, max(0.0, until - time.monotonic())
+    connection = sqlite3.connect(name, timeout=left, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, until)
+        for file in _files_of(path):
+            make_private(file)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def begun(connection: sqlite3.Connection, statement: str, goes_on: Callable[[], bool]) -> bool:
+    """Execute a statement that needs the whole file, as soon as other processes leave it.
+
+    SQLite's own waiting looks a dozen times, ever more rarely, and for some statements not at all.
+
+    :param goes_on: asked about once in a millisecond whether to wait on.
+    :return: whether it was executed.
+    """
+    while not _takes(connection, statement):
+        if not goes_on():
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def _takes(connection: sqlite3.Connection, statement: str) -> bool:
+    try:
+        connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if code_of(error) != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def completed(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is executed inside a transaction that has begun is committed at its end, and taken back if anything
+    fails."""
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def one(connection: sqlite3.Connection, sql: str) -> int:
+    """The one number that a statement asks for."""
+    row = connection.execute(sql).fetchone()
+    return int(row[0])
+
+
+def code_of(error: Exception) -> int:
+    """SQLite's primary result code; 0: not an error of SQLite."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def store_error(error: Exception) -> StoreError:
+    """One of :data:`FAILURES` as the rest of the package knows it."""
+    if isinstance(error, UnsafeFile):
+        return StoreError("journal", ErrorClass.UNREACHABLE, str(error))
+    # The name SQLite or the system gives the error says what is wrong, and unlike the text it quotes nothing.
+    cause = getattr(error, "sqlite_errorname", type(error).__name__)
+    if isinstance(error, (OverflowError, UnicodeError)):
+        return StoreError("journal", ErrorClass.DATA, cause)
+    refused = code_of(error) in _REFUSED or (isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM)
+    return StoreError("journal", ErrorClass.WRITE_REFUSED if refused else ErrorClass.UNREACHABLE, cause)
+
+
+def log_path(path: Path) -> Path:
+    """The file that SQLite writes commits to."""
+    return Path(f"{path.resolve()}-wal")
+
+
+def lock_path(path: Path) -> Path:
+    """The file at which processes queue up to write."""
+    return Path(f"{path.resolve()}-lock")
+
+
+def _files_of(path: Path | None) -> list[Path]:
+    return [] if path is None else [path, log_path(path), Path(f"{path.resolve()}-shm")]
+
+
+def _make_place(path: Path) -> None:
+    """SQLite itself follows no links to its -wal and -shm; the check says what is wrong, and looks at their owner."""
+    check_folder(path.parent)
+    with suppress(FileExistsError):
+        path.parent.mkdir(mode=0o700)
+    for file in _files_of(path):
+        check_private(file)
+    create_private(path)
+
+
+def _prepare(connection: sqlite3.Connection, until: float) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_OF_LOG}")
+    if _is_blank(connection):
+        # Before all else, or it has no effect: free pages can be given back later, some at a time.
+        _patiently(connection, "PRAGMA auto_vacuum = INCREMENTAL", until)
+        _patiently(connection, "PRAGMA journal_mode = WAL", until)
+        _create_schema(connection, until)
+    if one(connection, "PRAGMA application_id") != APPLICATION_ID:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
+    version = one(connection, "PRAGMA user_version")
+    if version != SCHEMA_VERSION:
+        raise NewerJournal(version) if version > SCHEMA_VERSION else OlderJournal(version)
+    connection.execute("PRAGMA busy_timeout = 0")
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    return not one(connection, "SELECT EXISTS (SELECT 1 FROM sqlite_schema)")
+
+
+def _create_schema(connection: sqlite3.Connection, until: float) -> None:
+    _patiently(connection, "BEGIN IMMEDIATE", until)
+    with completed(connection):
+        # Another worker may have been first.
+        if _is_blank(connection):
+            for statement in SCHEMA:
+                connection.execute(statement)
+
+
+def _patiently(connection: sqlite3.Connection, statement: str, until: float) -> None:
+    if not begun(connection, statement, lambda: time.monotonic() < until):
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")

@@ -1,0 +1,41 @@
+"""What the workers of a host know together of a Redis server, kept in the host's journal.
+
+A new worker takes over the others' view instead of distrusting every session once; an unreadable journal costs just
+that.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ...policy.values import StoreError
+from .entries import ServerRecord
+from .journal import Journal
+
+log = logging.getLogger(__name__)
+
+
+class HostMemory:
+    """The memory of one endpoint's :class:`~flask_langpont_session.stores.redis.server_identity.Fence`.
+
+    :param endpoint: ``primary`` or ``replica``.
+    """
+
+    def __init__(self, journal: Journal, endpoint: str) -> None:
+        self._journal = journal
+        self._endpoint = endpoint
+
+    def recall(self) -> ServerRecord | None:
+        """What any worker of this host noted last; None: nothing, or the journal cannot be read."""
+        try:
+            return self._journal.server(self._endpoint)
+        except StoreError as error:
+            log.warning("what this host knows of the %s cannot be read: %s", self._endpoint, error)
+            return None
+
+    def note(self, record: ServerRecord) -> None:
+        """Keep it for the other workers. Never raises."""
+        try:
+            self._journal.remember_server(self._endpoint, record)
+        except StoreError as error:
+            log.warning("what this worker knows of the %s cannot be shared: %s", self._endpoint, error)

@@ -1,0 +1,395 @@
+"""Connections that cannot hang a request: every wait of one ends at one moment, making it included.
+
+redis-py's classes do the talking. What stands under them here is a socket that knows its deadline, connecting without
+a resolver, and a pool of our own: redis-py's connects inside, where nobody can say how long that may take, and its
+books cost more than a script.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from functools import cache
+from time import monotonic
+from typing import Any
+
+from redis import connection as driver_connection
+from redis import exceptions as driver
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, ConnectionPool
+from redis.retry import Retry
+
+from ...support.lag import Deadline
+from .dns import Address, Names
+from .errors import is_full
+
+RESTRAINT = 5.0
+"""Seconds for which no connection more is opened to a server that had as many clients as it takes."""
+
+_FOR_EVER = 1e6
+"""Seconds from which on a wait has no end; a socket takes no number that is much larger."""
+
+_SOON = 0.001
+"""Seconds by which a wait may end late: that saves a system call for nearly every reply."""
+
+_NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
+"""How a socket says that there is nothing to read, after a wait and at a look."""
+
+try:
+    from redis.maint_notifications import MaintNotificationsConfig
+except ImportError:  # before redis-py 7.0
+    NO_NOTICES: dict[str, Any] = {}
+else:
+    NO_NOTICES = {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+"""Options of a connection that does not ask for notices of maintenance, which redis-py does by default: one question
+more, a look-up of the name, and longer waits."""
+
+_TAKES_INFO = "driver_info" in inspect.signature(AbstractConnection).parameters
+_NAMES = ("driver_info",) if _TAKES_INFO else ("lib_name", "lib_version")  # before redis-py 7.2
+
+UNASKED: dict[str, Any] = {**NO_NOTICES, **dict.fromkeys(_NAMES)}
+"""Options of a connection that asks for no notices, and does not tell the driver's name."""
+
+_PUSHED = ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler")
+
+
+class _Wire:
+    """A connected socket whose waits end at the deadline, however the other side spreads its bytes over time."""
+
+    __slots__ = ("_armed", "_at_once", "_deadline", "_receive", "_send", "_socket", "fileno", "pending")
+
+    def __init__(self, connected: Any, deadline: Deadline) -> None:
+        self._socket = connected
+        self._deadline = deadline
+        self._armed = -1.0
+        self._at_once = False
+        # Asked for at every request; an attribute is found in a fraction of the time that __getattr__ takes.
+        self._send = connected.sendall
+        self._receive = connected.recv_into
+        self.fileno = connected.fileno
+        self.pending = getattr(connected, "pending", _nothing_pending)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Only a look without waiting (0) is heeded: how long to wait is said by the deadline."""
+        self._at_once = seconds == 0
+
+    def sendall(self, data: bytes) -> None:
+        left = 0.0 if self._at_once else self._deadline.left()
+        if left < 0:
+            raise TimeoutError("the time for this is over")
+        self._arm(left)
+        self._send(data)
+
+    def recv(self, *arguments: Any) -> bytes:
+        received: bytes = self._take(self._socket.recv, *arguments)
+        return received
+
+    def recv_into(self, buffer: Any) -> int:
+        count: int = self._take(self._receive, buffer)
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def _take(self, receive: Callable[..., Any], *arguments: Any) -> Any:
+        """What has arrived, also after the deadline: it may have come while this process was late."""
+        if self._at_once:
+            self._arm(0.0)
+            return receive(*arguments)
+        left = max(0.0, self._deadline.at - monotonic())
+        while True:
+            self._arm(left)
+            try:
+                return receive(*arguments)
+            except _NOT_YET:
+                is_over, left = left == 0, max(0.0, self._deadline.left())
+                if is_over and left == 0:
+                    raise TimeoutError("the time for this is over") from None
+
+    def _arm(self, left: float) -> None:
+        if left == 0 or not 0 <= self._armed - left < _SOON:
+            self._armed = left
+            self._socket.settimeout(None if left > _FOR_EVER else left)
+
+
+def _nothing_pending() -> int:
+    return 0
+
+
+class Bounded:
+    """Stands before a connection class of redis-py: it connects, greets, asks and listens until its deadline."""
+
+    def __init__(self, **options: Any) -> None:
+        self.deadline = Deadline(math.inf)
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        return _Wire(super()._connect(), self.deadline)  # type: ignore[misc]
+
+    def _wrap_socket_with_ssl(self, connected: Any) -> Any:
+        try:
+            return super()._wrap_socket_with_ssl(connected)  # type: ignore[misc]
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            # Else it looks like a server's socket that is not there.
+            raise ssl.SSLError(error.errno, "a file of the TLS settings cannot be read") from error
+
+
+class Resolving(driver_connection.Connection):
+    """Connects to the addresses that are known of a name, one after the other, and asks no resolver."""
+
+    deadline: Deadline
+    names: Names
+    address: Address | None = None
+
+    def _connect(self) -> socket.socket:
+        deadline = Deadline.after(min(self.deadline.left(), self.socket_connect_timeout or math.inf))
+        addresses = self.names.addresses(self.host, self.port, deadline.at)
+        trouble: OSError = OSError("the name has no address")
+        for number, address in enumerate(addresses):
+            # None may use up the time of those behind it.
+            left = deadline.left() / (len(addresses) - number)
+            if left <= 0:
+                raise TimeoutError("the time to connect is over")
+            try:
+                connected = self._connect_to(address, left)
+            except OSError as error:
+                trouble = error
+                continue
+            self.address = address
+            left = max(_SOON, deadline.left())
+            connected.settimeout(None if left > _FOR_EVER else left)  # for TLS
+            return connected
+        raise trouble
+
+    def _connect_to(self, address: Address, seconds: float) -> socket.socket:
+        made = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.socket_keepalive:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in self.socket_keepalive_options.items():
+                    made.setsockopt(socket.IPPROTO_TCP, option, value)
+            made.settimeout(None if seconds > _FOR_EVER else seconds)
+            made.connect(address.place)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+
+@cache
+def bounded(kind: type) -> type:
+    """A connection class as it is used here. One that connects in a way of its own (fakeredis') stays as it is."""
+    if not issubclass(kind, AbstractConnection) or issubclass(kind, Bounded):
+        return kind
+    if not kind._connect.__module__.startswith(("redis.", __name__.partition(".")[0])):
+        return kind
+    if not issubclass(kind, driver_connection.Connection):
+        return type(kind.__name__, (Bounded, kind), {})
+    bases = (Bounded, Resolving) if kind is driver_connection.Connection else (Bounded, kind, Resolving)
+    return type(kind.__name__, bases, {})
+
+
+class Pool:
+    """The connections of one store.
+
+    :param source: says where to connect to and how: any pool of redis-py, also of a ready client or of fakeredis. Its
+        own connections are not used.
+    :param names: what is known of names.
+    :param usable: asked of each that lies ready whether it is still good.
+    :param made: told each new one, connected.
+    :param waited: told the seconds until a connection was there, each time none lay ready.
+    """
+
+    def __init__(
+        self,
+        source: ConnectionPool,
+        names: Names,
+        *,
+        usable: Callable[[Any], bool] = lambda connection: True,
+        made: Callable[[Any], None] = lambda connection: None,
+        waited: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.source: Any = source
+        self.names = names
+        self.idle: list[Any] = []
+        self._usable = usable
+        self._made = made
+        self._waited = waited
+        self._patience: float = getattr(source, "timeout", 0.05) or 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """As new. In a forked child the parent's connections are left to the parent."""
+        self.idle = []
+        self._free = threading.Condition()
+        self._open = 0
+        self._waiting = 0
+        self._most = 0
+        self._full_until = 0.0
+        self._limit = self.source.max_connections
+        self._era = 0  # ends when all that is there is to be forgotten
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are in use at this moment."""
+        return max(0, self._open - len(self.idle))
+
+    def take_most_in_use(self) -> int:
+        """The most connections that were in use at a time since this was last asked."""
+        most, self._most = self._most, self.in_use
+        return max(most, self._most)
+
+    def take(self, until: float) -> Any:
+        """A connection that is ready.
+
+        :param until: monotonic seconds; waiting for a free one and making one end then.
+        :raises redis.exceptions.MaxConnectionsError: none became free in time.
+        :raises Exception: whatever redis-py raises where none can be made.
+        """
+        while True:
+            try:
+                connection = self.idle.pop()
+            except IndexError:
+                break
+            used = self._open - len(self.idle)
+            if used > self._most:
+                self._most = used
+            try:
+                good = self._is_good(connection)
+            except BaseException:  # whoever ends this request ends no connection's place with it
+                self.drop(connection)
+                raise
+            if good:
+                return connection
+            self.drop(connection)
+        return self._wait_or_make(until)  # where no other error is at hand, that would stand behind one from here
+
+    def _is_good(self, connection: Any) -> bool:
+        try:
+            # Nothing was asked: there is something to read only at the end.
+            return connection._sock is not None and not connection.can_read() and self._usable(connection)
+        except Exception:  # what came unasked may be anything
+            return False
+
+    def _wait_or_make(self, until: float) -> Any:
+        began, deadline = monotonic(), Deadline(until)
+        try:
+            waiting = Deadline(min(until, began + self._patience))
+            return self._wait_for_one(waiting) or self._connected(monotonic() + deadline.left())
+        finally:
+            self._waited(monotonic() - began)
+
+    def _wait_for_one(self, deadline: Deadline) -> Any:
+        """A connection that somebody gave back just now; None: one may be made, and is counted already."""
+        with self._free:
+            self._waiting += 1
+            try:
+                while True:
+                    if self.idle:
+                        return self.idle.pop()
+                    if self._open < self._allowed():
+                        self._open += 1
+                        self._most = max(self._most, self._open)
+                        return None
+                    if (left := deadline.left()) <= 0:
+                        raise driver.MaxConnectionsError("no connection became free in time")
+                    self._free.wait(left)  # and look: one may have become free while this process was late
+            finally:
+                self._waiting -= 1
+
+    def _allowed(self) -> int:
+        if self._full_until and monotonic() >= self._full_until:
+            self._full_until, self._limit = 0.0, self.source.max_connections
+        return int(self._limit)
+
+    def _connected(self, until: float) -> Any:
+        connection, era = None, self._era
+        try:
+            connection = self.new()
+            connect(connection, until)
+            connection.era = era
+            self._made(connection)
+        except BaseException as error:  # whatever ended it: another one may be made in its place
+            self.drop(connection)
+            if isinstance(error, Exception) and is_full(error):
+                self._full_until, self._limit = monotonic() + RESTRAINT, max(1, self._open)
+            raise
+        return connection
+
+    def new(self) -> Any:
+        """A connection beside the pool, not connected yet."""
+        kind = bounded(self.source.connection_class)
+        options = dict(self.source.connection_kwargs)
+        if issubclass(kind, Bounded):
+            options |= NO_NOTICES
+            for name in _PUSHED:
+                options.pop(name, None)
+        connection = kind(**options)
+        connection.retry = Retry(NoBackoff(), 0)
+        connection.names = self.names
+        return connection
+
+    def put_back(self, connection: Any) -> None:
+        """Keep a connection for the next request, unless all were to be forgotten while it was in use. Every reply to
+        what was asked over it has been read."""
+        if connection.era != self._era:
+            self.drop(connection)
+            return
+        self.idle.append(connection)
+        if self._waiting:
+            with self._free:
+                self._free.notify()
+
+    def drop(self, connection: Any) -> None:
+        """Close a connection instead of keeping it."""
+        try:
+            if connection is not None:
+                connection.disconnect()
+        finally:
+            with self._free:
+                self._open -= 1
+                self._free.notify()
+
+    def forget(self) -> None:
+        """Drop what lies ready, and what is in use as soon as it is given back, so that the next ones go to the server
+        that answers now."""
+        self._era += 1
+        self._full_until, self._limit = 0.0, self.source.max_connections
+        while True:
+            try:
+                connection = self.idle.pop()
+            except IndexError:
+                return
+            self.drop(connection)
+
+
+def connect(connection: Any, until: float) -> None:
+    """Connect and greet.
+
+    :param until: monotonic seconds.
+    """
+    bound(connection, until)
+    try:
+        connection.connect()
+    except Exception:
+        doubt(connection)
+        raise
+
+
+def bound(connection: Any, until: float) -> None:
+    """Have every wait of a connection end at a moment (monotonic seconds)."""
+    deadline = getattr(connection, "deadline", None)
+    if deadline is not None:
+        deadline.renew(until)
+
+
+def doubt(connection: Any) -> None:
+    """The server that a connection led to is not the one that is wanted."""
+    address = getattr(connection, "address", None)
+    if address is not None:
+        connection.names.doubt(connection.host, connection.port, address)

@@ -1,0 +1,186 @@
+"""What a driver error means: one table from redis-py's exceptions and Redis' codes to the classes the rest knows.
+
+Errors that nobody has put into a table count as unreachable: a server that says what we do not understand is not used.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+
+from msgspec import MsgspecError
+from redis import exceptions as driver
+
+from ...policy.values import ErrorClass, StoreError
+
+
+def _newer(name: str) -> tuple[type[Exception], ...]:
+    """An exception that older versions of redis-py do not have, and do not raise."""
+    return (getattr(driver, name),) if hasattr(driver, name) else ()
+
+
+# The first row that matches counts: redis-py's subclasses are not what their names say (AuthenticationError,
+# BusyLoadingError and MaxConnectionsError *are* ConnectionErrors, MasterDownError is a ClusterDownError, and what a
+# cluster client raises is no RedisError), so the special ones stand above the general ones.
+_BY_TYPE: tuple[tuple[tuple[type[Exception], ...], ErrorClass], ...] = (
+    ((driver.AuthenticationError, driver.AuthorizationError, driver.NoPermissionError), ErrorClass.IDENTITY_REFUSED),
+    ((driver.AuthenticationWrongNumberOfArgsError, *_newer("ExternalAuthProviderError")), ErrorClass.IDENTITY_REFUSED),
+    ((driver.BusyLoadingError, driver.MasterDownError), ErrorClass.BUSY),
+    ((driver.ReadOnlyError, driver.OutOfMemoryError), ErrorClass.WRITE_REFUSED),
+    ((driver.AskError, driver.TryAgainError, driver.ClusterCrossSlotError), ErrorClass.TOPOLOGY),
+    (_newer("CrossSlotTransactionError"), ErrorClass.TOPOLOGY),
+    ((driver.MaxConnectionsError, driver.DataError, UnicodeEncodeError), ErrorClass.LOCAL),
+    ((UnicodeDecodeError, MsgspecError, RecursionError), ErrorClass.DATA),
+    ((driver.InvalidResponse, driver.ClusterDownError, driver.ClusterError), ErrorClass.UNREACHABLE),
+    ((driver.RedisClusterException, driver.TimeoutError, driver.NoScriptError), ErrorClass.UNREACHABLE),
+)
+
+# What the driver has no class for keeps its code as the first word of the text; else the code is `status_code`.
+_BY_CODE: Mapping[str, ErrorClass] = {
+    "BUSY": ErrorClass.BUSY,
+    "LOADING": ErrorClass.BUSY,
+    "MASTERDOWN": ErrorClass.BUSY,
+    "READONLY": ErrorClass.WRITE_REFUSED,
+    "OOM": ErrorClass.WRITE_REFUSED,
+    "MISCONF": ErrorClass.WRITE_REFUSED,
+    "NOREPLICAS": ErrorClass.WRITE_REFUSED,
+    "NOAUTH": ErrorClass.IDENTITY_REFUSED,
+    "WRONGPASS": ErrorClass.IDENTITY_REFUSED,
+    "NOPERM": ErrorClass.IDENTITY_REFUSED,
+    "MOVED": ErrorClass.TOPOLOGY,
+    "ASK": ErrorClass.TOPOLOGY,
+    "TRYAGAIN": ErrorClass.TOPOLOGY,
+    "CROSSSLOT": ErrorClass.TOPOLOGY,
+    "WRONGTYPE": ErrorClass.DATA,
+    "CLUSTERDOWN": ErrorClass.UNREACHABLE,
+}
+
+# What remains is told apart by what the text says behind the code.
+_BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
+    ("No connection available", ErrorClass.LOCAL),  # a pool of redis-py's is used up: a plain ConnectionError
+    ("max number of clients reached", ErrorClass.UNREACHABLE),
+)
+
+# A node says this of a slot that no shard has. It is well, although its code says that it is not.
+_UNSERVED = "Hash slot not served"
+
+# TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who somebody
+# is, unless the network garbled something: those are told apart by the second list.
+_TLS_IDENTITY = ("alert", "tls settings", "pem lib", "key values mismatch", "no certificate", "bad end line")
+_TLS_TRANSPORT = ("record mac", "decode error", "internal error", "unexpected message", "protocol version", "notify")
+
+# What a certificate was refused for (OpenSSL's X509_V_ERR_…), for people.
+_CERTIFICATE: Mapping[int, str] = {
+    10: "certificate: expired",
+    62: "certificate: of another host name; see the host in LANGPONT_SESSION_REDIS_URL",
+    64: "certificate: of another address; see the host in LANGPONT_SESSION_REDIS_URL",
+}
+_NOT_TRUSTED = "certificate: not trusted; see LANGPONT_SESSION_REDIS_CA_FILE"
+_OWN_CERTIFICATE = (
+    "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
+)
+
+# A right that the server missed, of a command sent or of one inside a script. Nothing but the name of a command fits
+# between the quotes.
+_NO_RIGHT = re.compile(r"permissions to run the '([a-z|_.-]{1,64})' command")
+_NO_KEY = re.compile(r"permissions to access a key|can't access at least one of the keys")
+_RIGHTS = "see Rights in Redis in the documentation's page on configuration"
+
+_PIPELINE = " of pipeline caused error: "
+
+
+def classify(error: Exception) -> ErrorClass:
+    """The error class of a driver error. What is not known counts as unreachable."""
+    return _known(error) or ErrorClass.UNREACHABLE
+
+
+def is_known(error: Exception) -> bool:
+    """Whether an error stands in the tables."""
+    return _known(error) is not None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the server has as many clients as it takes."""
+    return "max number of clients reached" in str(error)
+
+
+def _known(error: Exception) -> ErrorClass | None:
+    if isinstance(error, driver.ClusterDownError) and _UNSERVED in str(error):
+        return ErrorClass.TOPOLOGY
+    for types, error_class in _BY_TYPE:
+        if isinstance(error, types):
+            return error_class
+    # A pipeline puts the command, with keys and values, before the text.
+    text = str(error).rpartition(_PIPELINE)[2]
+    code = getattr(error, "status_code", None) or text.partition(" ")[0]
+    if isinstance(error, driver.RedisError) and code in _BY_CODE:
+        return _BY_CODE[code]
+    if isinstance(error, driver.ResponseError):
+        if text.removeprefix("ERR ").startswith("ACL failure"):  # a right that is missing to a command inside a script
+            return ErrorClass.IDENTITY_REFUSED
+        # The server is well; what it was asked to run is not.
+        return ErrorClass.LOCAL if code == "ERR" and "script" in text else None
+    for says, error_class in _BY_TEXT:
+        if says in text:
+            return error_class
+    if isinstance(error, (driver.ConnectionError, OSError)):
+        return ErrorClass.IDENTITY_REFUSED if _refused_by_tls(error) else ErrorClass.UNREACHABLE
+    return None
+
+
+def _refused_by_tls(error: BaseException) -> str | None:
+    """What TLS refused, for people; None: it refused nobody."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _CERTIFICATE.get(getattr(cause, "verify_code", 0), _NOT_TRUSTED)
+        if isinstance(cause, ssl.SSLError):
+            says = f"{getattr(cause, 'reason', None) or ''} {cause}".lower().replace("_", " ")
+            if any(sign in says for sign in _TLS_IDENTITY) and not any(sign in says for sign in _TLS_TRANSPORT):
+                return _OWN_CERTIFICATE
+    return None
+
+
+def _missing_right(error: Exception) -> str | None:
+    """What the user may not do, for people; None: it is not about that."""
+    text = str(error).rpartition(_PIPELINE)[2]
+    if found := _NO_RIGHT.search(text):
+        return f"right: +{found[1]} is missing; {_RIGHTS}"
+    if _NO_KEY.search(text):
+        return f"right: to keys that begin with LANGPONT_SESSION_KEY_PREFIX is missing; {_RIGHTS}"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError:
+    """A driver error as the rest of the package sees it: by class, without its text (which may quote values).
+
+    :param sent: the command had left: unless the server itself refused it, it may have been done.
+    """
+    if isinstance(error, driver.AskError):  # MovedError is one, too
+        return Redirected(store, error)
+    timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
+    refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
+    error_class = classify(error)
+    cause = error_class is ErrorClass.IDENTITY_REFUSED and (_refused_by_tls(error) or _missing_right(error))
+    return StoreError(store, error_class, cause or type(error).__name__, timed_out=timed_out, sent=sent and not refused)
+
+
+class Redirected(StoreError):
+    """A node of a cluster sends us to another one. It did not do what it was asked.
+
+    :param slot: of the keys that were asked for.
+    :param address: where to go; with an empty host it is the host that said so.
+    :param for_good: the slot is there from now on (MOVED); else this once only (ASK).
+    """
+
+    def __init__(self, store: str, error: driver.AskError) -> None:
+        super().__init__(store, ErrorClass.TOPOLOGY, type(error).__name__)
+        self.slot = error.slot_id
+        self.address = error.host, error.port
+        self.for_good = isinstance(error, driver.MovedError)

@@ -1,0 +1,401 @@
+"""What the scripts are told and what they answer, as values; and how one hash becomes a record.
+
+Fields that begin with ``@`` are ours; ``stores/redis.py`` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from ...policy.categories import AUTH
+from ...policy.leases import CLOCK_TOLERANCE_MS
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
+
+
+class AuthEntry(NamedTuple):
+    """What an auth hash says: a tombstone, or a row with the moment the database confirmed it.
+
+    :param row: None for a tombstone.
+    :param confirmed_ms: the stamp, by the Redis clock.
+    :param in_database: of a tombstone: the database had the revocation when it was left.
+    """
+
+    row: AuthRow | None
+    confirmed_ms: int = 0
+    in_database: bool = False
+
+
+class Answer(NamedTuple):
+    """What one read found. A category that is not there has version 0 and no fields.
+
+    :param now_ms: the server's clock before the read.
+    :param auth: None: no auth record there (or an unusable one, see `damaged`).
+    :param categories: the fields of each category that was asked for.
+    :param damaged: categories whose record is not one of ours.
+    :param foreign: those of them that name another session: a reply meant for somebody else, or a moved key.
+    :param is_primary: whether the server that answered is a primary.
+    :param trust_since_ms: since when that server's stamps count for this worker.
+    :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
+    :param begun: of those categories that began from nothing, as of when at the latest; as their versions.
+    """
+
+    now_ms: int
+    auth: AuthEntry | None
+    categories: Mapping[str, CategoryCopy]
+    damaged: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    is_primary: bool = True
+    trust_since_ms: int = 0
+    moved_ms: int = 0
+    begun: Mapping[str, int] = {}
+
+
+class Change(NamedTuple):
+    """The versions of a category around a write.
+
+    :param before: 0: nothing was there.
+    :param after: the present one.
+    """
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did.
+
+    :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``late`` (it arrived
+        after its sender had given up), ``large`` or ``no number`` (nothing was written; `category` names the culprit).
+    :param versions: category → its versions.
+    """
+
+    status: str
+    versions: Mapping[str, Change] = field(default_factory=dict)
+    category: str | None = None
+
+
+SINCE, TIME, ABSENT = "since", "time", "absent"
+"""When a kept change may be applied, see ``merge.lua``."""
+
+
+class MergeStep(NamedTuple):
+    """One change that was kept during an outage, see ``merge.lua``.
+
+    :param value: the encoded value, or the number to add; of ``record``, :attr:`CategoryCopy.meta`.
+    :param mode: :data:`SINCE`, :data:`TIME` or :data:`ABSENT`; of an addition, its id.
+    :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
+        of an addition, when it was sent first (0: never).
+    :param base: the field's value at that version; None: there was none, or it is not known.
+    :param doubts: ids of writes by which the server may have it already.
+    :param acknowledged: when its user was told that it is kept, microseconds by the server's clock; 0: just now.
+    """
+
+    operation: Operation
+    name: str = ""
+    value: bytes | int = b""
+    mode: str = SINCE
+    moment: int = 0
+    base: bytes | None = None
+    doubts: str = ""
+    acknowledged: int = 0
+
+
+class Outcome(IntEnum):
+    """What became of one step."""
+
+    CONFLICT = 0
+    APPLIED = 1
+    LARGE = 2
+    IN_DOUBT = 3
+    NO_NUMBER = 4
+
+
+class Limits(NamedTuple):
+    """What a category may hold.
+
+    :param empty_ms: how long a record is kept that has no fields any more. It tells that older copies are older.
+    """
+
+    fields: int
+    bytes: int
+    empty_ms: int
+
+
+class Merge(NamedTuple):
+    """What a host kept for one category of one session.
+
+    :param steps: in the order in which they were acknowledged.
+    :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
+    :param write_id: under which it is sent, if not under that of the call.
+    """
+
+    digest: str
+    category: str
+    steps: Sequence[MergeStep]
+    guard: str
+    life_ms: int
+    shadow: bool = False
+    write_id: str = ""
+
+
+class Restore(NamedTuple):
+    """What a host has of one category of one session, to be given back to a server that may have lost it.
+
+    :param copy: as of its version.
+    :param guard: ``free`` or ``alive``, see ``record.lua``.
+    :param is_partial: it may have begun from nothing after the loss, and says nothing of what was there before.
+    """
+
+    digest: str
+    category: str
+    copy: CategoryCopy
+    guard: str
+    life_ms: int
+    is_partial: bool = False
+
+
+class Merged(NamedTuple):
+    """What a merge did.
+
+    :param status: ``merged``, ``dead``, ``gone`` or ``late``.
+    :param version: of the category afterwards.
+    :param outcomes: of each step.
+    """
+
+    status: str
+    version: int = 0
+    outcomes: tuple[Outcome, ...] = ()
+
+
+def empty_as_of(now_ms: int) -> int:
+    """The version of a category that was not there at a moment by the server's clock. It is dated back: another server
+    may be the primary next, with a clock that is behind, and what is written there then is later all the same."""
+    return (now_ms - CLOCK_TOLERANCE_MS) * 1000
+
+
+def addition_id(write_id: str, number: int) -> str:
+    """The id of one of the additions that a write makes to a category, as ``record.lua`` has it. Each has its own: some
+    may be merged, and others wait.
+
+    :param number: from 0. There are not more ids for one write than a record remembers: the last ones share theirs.
+    """
+    number = min(number, _ADDITIONS - 1)
+    return "ghijk"[number - 1] + write_id[1:] if number else write_id  # no id of a write begins like this
+
+
+_ADDITIONS = 6
+"""How many ids of additions a record remembers."""
+
+
+def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
+    arguments: list[str | bytes | int] = [change.life_ms, int(change.wipe), len(change.sets)]
+    for name, value in change.sets.items():
+        arguments += (name, value)
+    arguments += (len(change.deletes), *change.deletes, len(change.increments))
+    for name, by in change.increments.items():
+        arguments += (name, by)
+    return arguments
+
+
+def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
+    arguments: list[str | bytes | int] = []
+    for step in steps:
+        arguments += (step.operation, step.name, step.value, step.mode, step.moment)
+        arguments += (int(step.base is not None), step.base or b"", step.doubts, step.acknowledged)
+    return arguments
+
+
+class _Damaged(Exception):
+    """A record that is not one of ours."""
+
+
+class _Foreign(_Damaged):
+    """A record of another session."""
+
+
+# -- forms: what each script can answer. Anything else comes from no server of ours, or is another question's reply. --
+
+
+def read_fits(reply: Any, keys: int) -> bool:
+    """``read.lua``: clock, a hash or an error text for each key, the life that was slid to."""
+    if not (type(reply) is list and len(reply) == keys + 2 and type(reply[0]) is int and type(reply[-1]) is int):
+        return False
+    for found in reply[1:-1]:  # no generator: this is asked of every answer
+        if type(found) is not list:
+            if type(found) is not bytes:
+                return False
+        elif len(found) % 2 or not _BYTES.issuperset(map(type, found)):
+            return False
+    return True
+
+
+_BYTES = frozenset({bytes})
+
+
+def write_fits(reply: Any, keys: int) -> bool:
+    """``write.lua``: the first key is the auth hash, the others are the categories."""
+    numbers = {b"written": 2 * (keys - 1), b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1}
+    return _status_fits(reply, numbers) and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
+
+
+def merge_fits(reply: Any, keys: int) -> bool:
+    """``merge.lua``, however many steps it was given."""
+    if type(reply) is list and reply and reply[0] == b"merged":
+        known = len(reply) > 1 and all(type(part) is int for part in reply[1:])
+        return known and all(0 <= outcome < len(Outcome) for outcome in reply[2:])
+    return _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1})
+
+
+def canary_fits(reply: Any, keys: int) -> bool:
+    """``canary.lua``."""
+    if not (type(reply) is list and [type(part) for part in reply] == [int, bytes, int]):
+        return False
+    return bool(reply[1].isascii())
+
+
+def push_fits(reply: Any, keys: int) -> bool:
+    """``push.lua``."""
+    return reply in (b"pushed", b"dead", b"older")
+
+
+def bury_fits(reply: Any, keys: int) -> bool:
+    """``bury.lua``."""
+    return bool(reply == b"buried")
+
+
+def number_fits(reply: Any, keys: int) -> bool:
+    """``slide.lua`` and ``set_aside.lua``."""
+    return type(reply) is int
+
+
+def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
+    """A status with as many numbers behind it as it is followed by."""
+    if not (type(reply) is list and reply and type(reply[0]) is bytes):
+        return False
+    return numbers.get(reply[0]) == len(reply) - 1 and all(type(part) is int for part in reply[1:])
+
+
+def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:
+    auth, categories, begun, damaged, foreign = None, {}, {}, [], []
+    for name, found in zip(names, reply[1:-1], strict=True):
+        added = b""
+        try:
+            if name == AUTH and kind == "u":
+                fields, meta = _split(found, digest)
+                auth = _auth_entry(digest, fields, meta, reply[0])
+                version = int(meta.get(b"@v", 0))
+            else:
+                fields, version, began, added = _category(found, digest)
+                if began:
+                    begun[name] = began
+        except (_Damaged, ValueError) as error:
+            damaged.append(name)
+            if isinstance(error, _Foreign):
+                foreign.append(name)
+            fields, version = {}, 0
+        categories[name] = CategoryCopy(version, fields, additions=added)
+    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1], begun=begun)
+
+
+def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
+    """One category as it is, and what its record says of itself. One that is not there is empty as of now."""
+    said = answer(digest, (name,), "a", reply)
+    copy = said.categories[name]
+    if not copy.version:
+        return CategoryCopy(empty_as_of(said.now_ms), {})
+    flat = iter(reply[1])
+    return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
+
+
+def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
+    """One hash as fields and metadata. A record that names another digest is a crossed reply or a moved key."""
+    if isinstance(found, bytes):  # an error text: not a hash
+        raise _Damaged
+    fields: dict[str, bytes] = {}
+    meta: dict[bytes, bytes] = {}
+    flat = iter(found)
+    for name, value in zip(flat, flat, strict=True):
+        if name[:1] == b"@":
+            meta[name] = value
+        else:
+            fields[str(name, "utf-8")] = value
+    if found and meta.get(b"@d") != digest.encode():
+        raise _Foreign if b"@d" in meta else _Damaged
+    return fields, meta
+
+
+_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 11, 27, 40, 46, 53, 64
+"""Where parts of ``@m`` end: see ``record.lua``."""
+
+_FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
+"""Authors of a horizon that are no write which began a record from nothing."""
+
+
+def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, int, bytes]:
+    """The fields of a category, its version (0: nothing is there), when it began from nothing (0: it did not), and its
+    latest additions."""
+    if not found:
+        return {}, 0, 0, b""
+    if isinstance(found, bytes):  # an error text: not a hash
+        raise _Damaged
+    flat = iter(found)
+    fields = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
+    meta = fields.pop("@m", b"")
+    if len(meta) < _META:
+        raise _Damaged
+    if meta[:_OWN] != digest[:_OWN].encode():
+        raise _Foreign
+    version = _natural(meta[_OWN:_STAMP])
+    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else version - int(meta[_STAMP:_HORIZON])
+    return fields, version, began, meta[_META:].partition(b"\1")[0]
+
+
+def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:
+    if not meta:
+        return None
+    live = meta.get(b"@live")
+    if live == b"0":
+        return AuthEntry(None, in_database=meta.get(b"@v", b"0") != b"0")
+    if live != b"1":
+        raise _Damaged
+    try:
+        user = meta.get(b"@u")
+        row = AuthRow(
+            digest=digest,
+            user_id=None if user is None else str(user, "utf-8"),
+            version=_natural(meta[b"@v"]),
+            live=True,
+            payload=fields,
+            user_epoch=_natural(meta[b"@e"]),
+            created_at=_natural(meta[b"@c"]),
+            idle_expires_at=_natural(meta[b"@i"]),
+            absolute_expires_at=_natural(meta[b"@x"]),
+            read_at=now_ms,
+        )
+        return AuthEntry(row, _natural(meta[b"@at"]))
+    except KeyError:
+        raise _Damaged from None
+
+
+def _natural(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise _Damaged
+    return int(value)
+
+
+def written(reply: Sequence[Any], names: Sequence[str]) -> Written:
+    status = str(reply[0], "ascii")
+    if status == "written":
+        return Written(status, dict(zip(names, map(Change, reply[1::2], reply[2::2]), strict=True)))
+    return Written(status, category=names[reply[1] - 1] if status in ("large", "no number") else None)
+
+
+def merged(reply: Sequence[Any]) -> Merged:
+    status = str(reply[0], "ascii")
+    if status != "merged":
+        return Merged(status)
+    return Merged(status, reply[1], tuple(map(Outcome, reply[2:])))

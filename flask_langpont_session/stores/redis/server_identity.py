@@ -1,0 +1,262 @@
+"""Noticing that a Redis server may be older than the database: which server is it, and since when do we know it?
+
+Failover and restart need a new connection, and a new connection asks the server who it is. Another answer than the one
+seen last is an incident: from that moment on no stamp from before counts, and every signed-in session is verified once
+against the database. What keeps the connection (an emptied server, a restored snapshot) is found by a canary: a
+number that only grows, under a name that changes with every loss.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from redis.exceptions import RedisError, ResponseError
+
+from ...support.forks import renew_in_children
+from ..host.entries import ServerRecord
+
+_PRIMARY_ROLE = "master"
+
+NEVER_MS = 2**63
+"""Later than any stamp: what is trusted since then is not trusted."""
+
+
+class Canary(NamedTuple):
+    """What lies in a server to show that nothing was lost.
+
+    :param generation: a random name, a new one after each loss; before a colon in it, where the canary lies.
+    :param number: grows with every look of any worker.
+    :param now_ms: the server's clock at that look.
+    """
+
+    generation: str
+    number: int
+    now_ms: int
+
+    @property
+    def place(self) -> str:
+        """Where it lies, if it may lie in several places."""
+        return self.generation.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answered at the other end of a connection.
+
+    :param identity: see :func:`identity_of`: new after every start, promotion and resynchronisation. None: it does not
+        say.
+    :param is_primary: whether it is the primary of its replication group.
+    """
+
+    identity: str | None = None
+    is_primary: bool = True
+
+
+class Memory(Protocol):
+    """Where the workers of a host keep what they know of a server, so that a new one need not begin with nothing."""
+
+    def recall(self) -> ServerRecord | None:
+        """What was noted last; None: nothing, or it cannot be read."""
+
+    def note(self, record: ServerRecord) -> None:
+        """Note it; must not raise."""
+
+
+class Forgetful:
+    """No memory: every worker begins with an incident."""
+
+    def recall(self) -> ServerRecord | None:
+        """Nothing."""
+        return None
+
+    def note(self, record: ServerRecord) -> None:
+        """Nothing is noted."""
+
+
+class Fence:
+    """The identity of the server behind one endpoint, and since when this worker's view of its data is unbroken.
+
+    :param on_incident: called without arguments when another server answered than before, or data was lost; must not
+        raise or block.
+    :param memory: shared with the other workers of the host.
+    :param on_other_server: called without arguments, before that, if it is another server; must not raise or block.
+    """
+
+    def __init__(
+        self,
+        on_incident: Callable[[], None] = lambda: None,
+        memory: Memory | None = None,
+        on_other_server: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.trust_since_ms = 0
+        self.server = Server()
+        self.canary: Canary | None = None
+        self._memory: Memory = memory or Forgetful()
+        self._on_incident = on_incident
+        self._on_other_server = on_other_server
+        self._lock = threading.Lock()
+        # Of which server, and how far it is ahead of this one at least and at most, in milliseconds.
+        self._clock: tuple[Server, float, float] | None = None
+        renew_in_children(self, Fence._renew)
+
+    @property
+    def identity(self) -> str | None:
+        """Of the server seen last."""
+        return self.server.identity
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether the server seen last is a primary."""
+        return self.server.is_primary
+
+    def trust_since(self, server: Server) -> int:
+        """Since when (ms, that server's clock) stamps of a reply count, by the connection it came over.
+
+        A connection to another server than the one seen last may be to one that was demoted: it is never trusted.
+        """
+        return self.trust_since_ms if server.identity == self.server.identity else NEVER_MS
+
+    def note_clock(self, server: Server, now_ms: int, asked_at: float) -> None:
+        """A server has just said how late it is.
+
+        :param now_ms: milliseconds by its own clock.
+        :param asked_at: monotonic seconds, before it was asked.
+        """
+        self._clock = server, now_ms - time.monotonic() * 1000, now_ms + 1 - asked_at * 1000
+
+    def estimated_ms(self, at: float, *, latest: bool = False) -> int:
+        """The clock of the server seen last at some moment, milliseconds since 1970, without asking it. 0: it has not
+        said how late it is.
+
+        :param at: monotonic seconds.
+        :param latest: it was that late or earlier; else that late or later. Between the two lies as much time as its
+            last answer took.
+        """
+        clock = self._clock
+        if clock is None or clock[0] is not self.server:
+            return 0
+        return int(at * 1000 + (clock[2] if latest else clock[1]))
+
+    def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
+        """A server introduced itself. Returns what to believe of the connection.
+
+        :param identity: see :class:`Server`. None: every connection may lead to another server, and nothing
+            confirmed before this one counts.
+        :param now_ms: its own clock, the one that stamps are taken from.
+        :param is_primary: whether it is the primary of its replication group.
+        """
+        # The memory is a file: nobody holds a lock that others need while it is read or written.
+        remembered = self._memory.recall() if self.server.identity is None and identity is not None else None
+        with self._lock:
+            if identity is not None and identity == self.server.identity:
+                return self.server
+            is_first, known = self.server.identity is None, self.server.identity
+            self.server = Server(identity, is_primary)
+            if is_first and self._takes_over(identity, remembered):
+                return self.server
+            self._begin_anew(now_ms)
+        if identity != known:
+            if known is not None or remembered is not None:  # else it is the first one that this host meets
+                self._on_other_server()
+            self._on_incident()
+        self._note()  # last, because others go on with this server meanwhile
+        return self.server
+
+    def saw(self, canary: Canary) -> bool:
+        """The canary was looked at. Whether it says that data was lost.
+
+        Any other generation than the one seen last is a loss: whoever noticed it first wrote a new one, and must not
+        hide it from the others. One that lies elsewhere says nothing of the one before.
+        """
+        with self._lock:
+            known = self.canary
+            lost = known is not None and known.place == canary.place and known.generation != canary.generation
+            self.canary = canary
+            if lost:
+                self._begin_anew(canary.now_ms)
+        if lost:
+            self._on_incident()
+        self._note()
+        return lost
+
+    def introduce(self, connection: Any) -> None:
+        """redis-py's ``redis_connect_func``: greet, then ask who answers. One round trip per new connection."""
+        try:
+            connection.on_connect()
+            self.ask(connection)
+        except RedisError:  # the connection is whole, or redis-py closes it
+            raise
+        except BaseException:  # of these redis-py knows nothing: the next command would be answered with what is unread
+            connection.disconnect()
+            raise
+
+    def ask(self, connection: Any) -> None:
+        """Ask a connected server for its identity, clock and role, and note it on the connection.
+
+        A server may refuse INFO (an ACL without ``+info``): see `identity` of :meth:`observe`.
+        """
+        asked_at = time.monotonic()
+        commands = connection.pack_commands([("INFO", "server"), ("INFO", "replication"), ("TIME",)])
+        connection.send_packed_command(commands, check_health=False)
+        server, replication = _facts(connection), _facts(connection)
+        seconds, micros = connection.read_response(disable_decoding=True)
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        role = _role(replication) == _PRIMARY_ROLE
+        connection.langpont_server = self.observe(identity_of(server, replication), now_ms=now_ms, is_primary=role)
+        self.note_clock(connection.langpont_server, now_ms, asked_at)
+
+    def _takes_over(self, identity: str | None, known: ServerRecord | None) -> bool:
+        """A new worker goes on where the others of its host are, if they know this server."""
+        if known is None or known.identity != identity:
+            return False
+        self.trust_since_ms = known.trust_since_ms
+        if known.generation:
+            self.canary = Canary(known.generation, known.number, 0)
+        return True
+
+    def _begin_anew(self, now_ms: int) -> None:
+        self.trust_since_ms = max(now_ms, self.trust_since_ms)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def _note(self) -> None:
+        if self.server.identity is not None:
+            canary = self.canary or Canary("", 0, 0)
+            self._memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.generation, canary.number))
+
+
+def identity_of(server: Mapping[str, str], replication: Mapping[str, str]) -> str | None:
+    """Who a server is, so that it is another one after whatever may have given it older data.
+
+    A start gives it another run id. A replica has the replication id of its primary: another one, another history. A
+    primary changes its own when it is promoted, but also when its first replica comes, and an hour after its last one
+    has gone: with its data as they were. What tells these apart is the second replication id, that of the history
+    before the promotion: a primary without one was nothing else since its start, or not for an hour, and by then the
+    canary has shown what was lost.
+
+    :param server: of ``INFO server``.
+    :param replication: of ``INFO replication``.
+    :return: None: it does not say.
+    """
+    run_id, role = server.get("run_id"), _role(replication)
+    if not run_id:
+        return None
+    was_always_primary = role == _PRIMARY_ROLE and not replication.get("master_replid2", "?").strip("0")
+    return f"{run_id}:{role}:{'' if was_always_primary else replication.get('master_replid', '')}"
+
+
+def _role(replication: Mapping[str, str]) -> str:
+    return replication.get("role", _PRIMARY_ROLE)
+
+
+def _facts(connection: Any) -> dict[str, str]:
+    try:
+        info = connection.read_response(disable_decoding=True)
+    except ResponseError:
+        return {}
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)

@@ -1,0 +1,345 @@
+"""Where the shards of a Redis Cluster are: what its URL says, what its nodes say, and when to ask them again.
+
+The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
+a process may ask one node for it.
+
+Where only somebody else knows whether this is a cluster, it may be none: then it is one shard, without a number.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from redis import exceptions as driver
+
+from ...policy.leases import LONGEST_UNCONFIRMED_MS
+from ...policy.values import LEAST_WAIT, shard_of
+from ...support.forks import renew_in_children
+from .slots import (
+    NOBODY,
+    SINGLE,
+    SLOTS,
+    Address,
+    Range,
+    Servers,
+    SlotMap,
+    draw,
+    moved,
+    name_of,
+    read_ranges,
+    single,
+)
+from .url import read as read_url
+
+log = logging.getLogger(__name__)
+
+SCHEMES = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+
+REST = 30.0
+"""Seconds between two looks at the map while all is well."""
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two looks at the map while a shard does not answer, or requests were sent elsewhere."""
+
+_PATIENCE = 0.5
+"""Seconds for one node to say who has which slot. Requests do not wait for that."""
+
+_AVOIDED = 60.0
+"""Seconds for which no canary is put into a slot that is being moved."""
+
+_LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
+"""Seconds after which nobody believes a record from before a move in any case."""
+
+_PORT = 6379
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a URL says.
+
+    :param seeds: nodes to ask first; any one that answers knows the others.
+    :param tls: for all nodes.
+    :param options: of the connections, as redis-py takes them.
+    """
+
+    seeds: tuple[Address, ...]
+    tls: bool
+    options: Mapping[str, Any]
+
+
+def is_cluster(url: str | None) -> bool:
+    """Whether this is the URL of a cluster."""
+    return bool(url) and str(url).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def parse(url: str) -> Place:
+    """Read ``redis+cluster://[user:password@]host[:port][,host[:port]…][?option=value…]``.
+
+    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
+    """
+    said = read_url(url, called="nodes", port=_PORT)
+    options = said.options
+    if said.path not in ("", "0") or options.pop("db", "0") != "0":
+        raise ValueError("a cluster has one database, number 0; leave the number out")
+    return Place(tuple(Address(*host) for host in said.hosts), said.tls, {**said.credentials, **options})
+
+
+class Nodes(NamedTuple):
+    """What somebody said of a cluster before it was asked.
+
+    :param seeds: where to ask when nothing else is known.
+    :param tls: whether the nodes speak TLS.
+    :param options: of all connections: credentials, and what TLS needs.
+    :param single: the servers, if it is known that they are no cluster; else None.
+    """
+
+    seeds: Callable[[], Sequence[Address]]
+    tls: Callable[[], bool]
+    options: Mapping[str, Any]
+    single: Callable[[], Servers | None] = lambda: None
+
+
+class Follower(Protocol):
+    """Whoever has a store for each shard."""
+
+    def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
+        """Have one for each of these shards, as far as there are servers.
+
+        :param has_hole: some slots have no shard.
+        """
+
+
+class Directory:
+    """Where everything is in one cluster, as far as this process knows.
+
+    :param connect: connects to a node within some seconds, to ask it for the map.
+    :param clock: monotonic seconds.
+    :ivar map: None: no node has answered yet.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        connect: Callable[[Address, float], Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.map: SlotMap | None = None
+        self.arrived: dict[int, float] = {}
+        """Slot → monotonic seconds since when another shard than before answers for it."""
+        self.nodes = nodes
+        self.arranged: Callable[[str, Sequence[str]], None] = lambda role, shards: None
+        """Told a role and its shards, whenever they are others."""
+        self._connect = connect
+        self._clock = clock
+        self._stores: list[Follower] = []
+        self._epoch = 0
+        self._avoided: dict[int, float] = {}
+        self._silent: set[Address] = set()
+        self._begin()
+        renew_in_children(self, Directory._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._doubtful = False
+        self._next_look = 0.0
+        self._pause = _SHORTEST_PAUSE
+        self._turn = random.randrange(1 << 16)
+
+    def tell(self, store: Follower) -> None:
+        """Have a store follow the map."""
+        self._stores.append(store)
+
+    # -- in requests -----------------------------------------------------------------------------------------------
+
+    def number_of(self, digest: str) -> int:
+        """The shard that has a session; NOBODY: none, or not known yet."""
+        return self.map.number_of(digest) if self.map is not None else NOBODY
+
+    def locate(self, digest: str) -> str:
+        """The shard of a session, as its stores' names end."""
+        return name_of(self.number_of(digest))
+
+    def learn(self, timeout: float) -> SlotMap:
+        """The map; the first who need it ask one node.
+
+        :raises Exception: what the node's connection raised, or ValueError: it does not know.
+        """
+        began = self._clock()
+        if not self._lock.acquire(timeout=timeout):
+            raise driver.TimeoutError("another thread is still asking for the map")
+        try:
+            if self.map is None and not self.adopt_single():
+                seeds = self.nodes.seeds()
+                if not seeds:
+                    raise driver.ConnectionError("no node is known")
+                self._turn += 1
+                left = timeout - (self._clock() - began)
+                self._take_over(*self._ask(seeds[self._turn % len(seeds)], max(left, LEAST_WAIT)))
+            assert self.map is not None
+            return self.map
+        finally:
+            self._lock.release()
+
+    def host_of(self, store: str) -> str:
+        """Of the primary that stands behind a store of a shard."""
+        number = int(shard_of(store)[1:] or SINGLE)
+        return self.map.places[number].primary.host if self.map and number in self.map.places else ""
+
+    def share(self, shard: str) -> float:
+        """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
+        return self.map.owners.count(int(shard[1:] or NOBODY)) / SLOTS if self.map is not None else 1.0
+
+    def note_moved(self, slot: int, address: Address) -> int:
+        """A node said who has a slot by now. Returns that shard."""
+        with self._lock:
+            assert self.map is not None
+            number = self.map.at(address)
+            if number is None or self.map.places[number].primary != address:
+                corrected, number = self.map.with_primary(address)
+                self._adopt(corrected)
+            if self.map.owners[slot] != number:
+                self.map.owners[slot] = number
+                self.arrived[slot] = self._clock()
+            self._doubtful = True
+            return number
+
+    def note_moving(self, slot: int, address: Address) -> int | None:
+        """A node said that a slot is on its way. Returns the shard that it goes to, if that is known."""
+        self._doubtful = True
+        self.arrived.setdefault(slot, self._clock())
+        return self.map.at(address) if self.map else None
+
+    def doubt(self) -> None:
+        """Have the monitor look at the map soon."""
+        self._doubtful = True
+
+    # -- in the monitor --------------------------------------------------------------------------------------------
+
+    def attend(self, lost: bool) -> None:
+        """Look at the map again if it is time. Waits for nodes that do not answer.
+
+        :param lost: some shard does not answer: it may have another primary by now.
+        """
+        now = self._clock()
+        if not (lost or self._doubtful):
+            self._pause = _SHORTEST_PAUSE
+            if now < self._next_look:
+                return
+        elif now < self._next_look - REST + self._pause:
+            return
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if lost else _SHORTEST_PAUSE
+        self._doubtful = False
+        try:
+            self.refresh(_PATIENCE)
+        except (driver.RedisError, OSError, ValueError):
+            return  # whoever needs a node will see that it does not answer
+        finally:
+            # Workers that lost the same shard must not ask in step.
+            self._next_look = self._clock() + REST - random.uniform(0, self._pause / 2)
+
+    def adopt_single(self) -> bool:
+        """Whether the servers are known to be no cluster: then the map is that, and nobody has to be asked."""
+        servers = self.nodes.single()
+        if servers is None:
+            return False
+        with self._lock:
+            self._change_to(single(servers))
+        return True
+
+    def refresh(self, timeout: float) -> None:
+        """Ask one node after the other, those that are known and then the seeds, until one knows what we know.
+
+        :param timeout: seconds for each.
+        :raises Exception: the last one's error; none answered.
+        """
+        if self.adopt_single():
+            return
+        older: tuple[int, list[Range]] | None = None
+        trouble: Exception = driver.ConnectionError("no node is known")
+        for address in self._nodes():
+            try:
+                epoch, ranges = self._ask(address, timeout)
+            except (driver.RedisError, OSError, ValueError) as error:
+                self._silent.add(address)
+                trouble = error
+                continue
+            self._silent.discard(address)
+            if epoch >= self._epoch:
+                break
+            # It missed an election: cut off from the others, it would send us back to the demoted.
+            older = max(older or (epoch, ranges), (epoch, ranges), key=lambda said: said[0])
+        else:
+            if older is None:
+                raise trouble
+            epoch, ranges = older
+        with self._lock:
+            self._take_over(epoch, ranges)
+
+    def canary_slot(self, number: int) -> int:
+        """The first slot of a shard that is not on its way to another one."""
+        now = self._clock()
+        owners = self.map.owners if self.map else ()
+        own = (slot for slot, owner in enumerate(owners) if owner == number)
+        return next((slot for slot in own if self._avoided.get(slot, 0.0) < now), 0)
+
+    def avoid(self, slot: int) -> None:
+        """A canary cannot lie in that slot at the moment."""
+        self._avoided[slot] = self._clock() + _AVOIDED
+        self._doubtful = True
+
+    def _nodes(self) -> Iterator[Address]:
+        known = sorted({address for place in self.map.places.values() for address in place.all} if self.map else ())
+        random.shuffle(known)
+        # Who did not answer last time may keep us waiting for a time-out.
+        yield from sorted(known, key=lambda address: address in self._silent)
+        yield from (address for address in self.nodes.seeds() if address not in known)
+
+    def _ask(self, address: Address, timeout: float) -> tuple[int, list[Range]]:
+        connection = self._connect(address, timeout)
+        try:
+            connection.send_packed_command(
+                connection.pack_commands([("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]), check_health=False
+            )
+            reply = connection.read_response(disable_decoding=True)
+            try:
+                info = connection.read_response(disable_decoding=True)
+            except driver.ResponseError:  # a right that is missing; then no node is more up to date than another
+                info = b""
+        finally:
+            connection.disconnect()
+        epoch = re.search(rb"cluster_current_epoch:([0-9]+)", info)
+        return int(epoch[1]) if epoch else 0, read_ranges(reply, address)
+
+    def _take_over(self, epoch: int, ranges: Iterable[Range]) -> None:
+        self._epoch = epoch
+        after = draw(ranges, self.map)
+        if self._change_to(after):
+            nodes = {address for place in after.places.values() for address in place.all}
+            log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+
+    def _change_to(self, after: SlotMap) -> bool:
+        before = self.map
+        if after == before:
+            return False
+        now = self._clock()
+        if before is not None:
+            self.arrived = {slot: at for slot, at in self.arrived.items() if now - at < _LAST_CHECKED}
+            self.arrived.update(dict.fromkeys(moved(before, after), now))
+        self._adopt(after)
+        return True
+
+    def _adopt(self, after: SlotMap) -> None:
+        # In this order nobody is sent to a shard that is not there yet, or not any more.
+        before = self.map or after
+        for store in self._stores:
+            store.arrange({**before.places, **after.places}, has_hole=bool(before.homeless or after.homeless))
+        self.map = after
+        for store in self._stores:
+            store.arrange(after.places, has_hole=bool(after.homeless))

@@ -1,0 +1,1 @@
+"""The database, which decides who is signed in."""

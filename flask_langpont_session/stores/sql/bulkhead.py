@@ -1,0 +1,328 @@
+"""A bounded wait for calls that have no bound of their own.
+
+A database driver can hang for as long as the other side does: its own time-outs are the server's, and a server that
+hangs keeps none. So the call runs on a thread of ours, and the caller stops waiting. The thread cannot be stopped: it
+stays taken until the call ends. When all are taken, a caller waits for one within its own deadline and no longer.
+
+What can be stopped is the wait on a socket: a call that says which one it waits on (:func:`waiting_on`) has it shut
+down by :meth:`Bulkhead.cut_off`, and ends by the error that its driver makes of that. For a reply that is lost for
+good, on a connection that is well, there is no other end.
+
+Not concurrent.futures: its threads are joined when the interpreter exits, so that one hung call would block a restart.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Lock, RLock, Semaphore, Thread, local
+from time import monotonic
+from typing import Any, Generic, TypeVar, cast
+
+from ...exceptions import LangPontSessionError
+from ...support.lag import PROCESS, Deadline, no_answer
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 60.0
+"""A thread that nobody needed for so long ends. Applications that come and go, as in tests, leave none behind."""
+
+FAIR_SHARE = 0.8
+"""The share of its time that a call must have had on its thread for its lateness to be its own. In less time a store
+that gives up by itself (the database's statement time-out) could not have said so."""
+
+
+class NoFreeSlot(LangPontSessionError):
+    """All slots stayed taken; nothing was started."""
+
+
+class DeadlineExceeded(LangPontSessionError):
+    """The call did not end in time. It goes on, and whether it has an effect is unknown, unless it asks
+    :func:`raise_if_given_up` before it takes effect."""
+
+
+class StartedLate(DeadlineExceeded):
+    """The same, but too much time went by before the call began: it says nothing about what it waits for."""
+
+
+class GivenUp(LangPontSessionError):
+    """Nobody waits for this call any more."""
+
+
+_here = local()
+
+
+def raise_if_given_up() -> None:
+    """To be asked by a call before it takes effect.
+
+    :raises GivenUp: its caller was told that it did not end in time.
+    """
+    job = getattr(_here, "job", None)
+    if job is not None and job.given_up_at < math.inf:
+        raise GivenUp
+
+
+def is_call() -> bool:
+    """Whether this thread is in the middle of a call of a bulkhead."""
+    return getattr(_here, "job", None) is not None
+
+
+def waiting_on(owner: object, fd: int) -> None:
+    """To be said by a call before it waits for the other side of a connection. Outside of a bulkhead it says nothing.
+
+    :param owner: the connection. It belongs to this call until :func:`no_longer_waiting_on`, which has to be said
+        before the connection is closed or given to anybody else.
+    :param fd: its socket.
+    """
+    job = getattr(_here, "job", None)
+    if job is not None:
+        job.wait_on(_Wire(owner, fd))
+
+
+def no_longer_waiting_on(owner: object) -> bool:
+    """From when this returns the connection's socket is left alone.
+
+    :return: whether it was shut down: nobody can use the connection any more.
+    """
+    job = getattr(_here, "job", None)
+    return job is not None and job.leave(owner)
+
+
+class _Wire:
+    """The socket of a connection, also after its number may be another one's."""
+
+    __slots__ = ("_fd", "_identity", "is_shut", "owner")
+
+    def __init__(self, owner: object, fd: int) -> None:
+        self.owner = owner
+        self.is_shut = False
+        self._fd = fd
+        self._identity = _identity(fd)
+
+    def shut_down(self) -> None:
+        """Whoever waits on it is told that the connection has ended. Does not block."""
+        # The driver's own object is not safe to use from another thread, and its library closes a broken socket without
+        # a word: the number may be another file's then.
+        with suppress(OSError):
+            duplicate = os.dup(self._fd)
+            if _identity(duplicate) != self._identity:
+                os.close(duplicate)
+                return
+            self.is_shut = True
+            with socket.socket(fileno=duplicate) as connected:
+                connected.shutdown(socket.SHUT_RDWR)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+class _Job(Generic[T]):
+    """One call and how it ended. The thread that asked acquires `done`, or sets `given_up_at` (monotonic seconds).
+
+    :ivar began: when its thread began with it, by :meth:`Lag.passed`; infinity: not yet.
+    """
+
+    __slots__ = ("_error", "_fn", "_guard", "_result", "_wire", "began", "done", "given_up_at")
+
+    def __init__(self, fn: Callable[[], T]) -> None:
+        self._fn = fn
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        # Held by who shuts the wire down: meanwhile the connection goes to nobody else. Reentrant, because the garbage
+        # collector may give back a connection that was lost, in this thread and at any moment.
+        self._guard = RLock()
+        self._wire: _Wire | None = None
+        self.began = self.given_up_at = math.inf
+        self.done = Lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        _here.job = self
+        self.began = PROCESS.passed()
+        try:
+            self._result = self._fn()
+        except BaseException as error:
+            self._error = error
+        finally:
+            _here.job = None
+            with self._guard:
+                self._wire = None
+
+    def wait_on(self, wire: _Wire) -> None:
+        with self._guard:
+            self._wire = wire
+
+    def leave(self, owner: object) -> bool:
+        with self._guard:
+            wire = self._wire
+            if wire is None or wire.owner is not owner:
+                return False
+            self._wire = None
+            return wire.is_shut
+
+    def cut_off(self) -> None:
+        with self._guard:
+            if self._wire is not None and not self._wire.is_shut:
+                self._wire.shut_down()
+
+    def outcome(self) -> T:
+        if self._error is None:
+            return cast(T, self._result)
+        try:
+            raise self._error
+        finally:
+            # The error's traceback holds this frame, and this frame the error: a cycle that keeps everything alive.
+            self._error = None
+
+
+_Inbox = SimpleQueue[_Job[Any] | None]
+"""None: there is nothing more to do."""
+
+_Slots = list[_Inbox | None]
+
+
+class Bulkhead:
+    """At most `slots` calls at a time, each awaited for a bounded time.
+
+    Usable from any thread. A forked child begins with all slots free and no threads.
+
+    :param slots: calls that may run at the same time, hung ones included.
+    :param name: of the threads, for whoever looks at a stack dump.
+    """
+
+    def __init__(self, slots: int, name: str) -> None:
+        self._size = slots
+        self._name = name
+        self._free_all()
+        _bulkheads.add(self)
+
+    def call(self, fn: Callable[[], T], timeout: float, *, queue: bool = True) -> T:
+        """What `fn` returns or raises, if it does so in time.
+
+        :param timeout: seconds to wait, for a slot and for the answer together; `fn` itself is not interrupted.
+        :param queue: wait for a slot, too; else it must be free now.
+        :raises NoFreeSlot: no slot became free in that time; `fn` was not called.
+        :raises DeadlineExceeded: `fn` still runs; what it returns or raises later is dropped.
+        """
+        job, deadline = _Job(fn), Deadline.after(timeout)
+        if not self._places.acquire(blocking=False) and not (
+            queue and deadline.wait(lambda seconds: self._places.acquire(timeout=seconds))
+        ):
+            raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
+        self._hand_over(job)
+        if not deadline.wait(lambda seconds: job.done.acquire(timeout=seconds)):
+            job.given_up_at = monotonic()
+            late = StartedLate if PROCESS.passed() - job.began < timeout * FAIR_SHARE else DeadlineExceeded
+            raise late(f"{self._name}: {no_answer(timeout, deadline.late)}")
+        return job.outcome()
+
+    def cut_off(self, given_up_before: float) -> None:
+        """End the calls whose callers gave them up before a moment (:func:`time.monotonic`), as far as they wait on a
+        socket. Does not block: each ends soon after."""
+        for job in list(self._running):
+            if job.given_up_at < given_up_before:
+                job.cut_off()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Wait for the calls that are under way, at most so many seconds, and end all threads but those of calls that
+        hang even then. A later call starts others."""
+        deadline, taken = monotonic() + timeout, 0
+        while taken < self._size and self._places.acquire(timeout=max(0.0, deadline - monotonic())):
+            taken += 1
+        ending = [thread for thread in map(self._dismiss, range(taken)) if thread]
+        for _ in range(taken):
+            self._places.release()
+        for thread in ending:
+            thread.join(timeout)
+
+    def _dismiss(self, _: int) -> Thread | None:
+        """Have an idle thread end, if this slot has one."""
+        try:
+            inbox = self._free.pop()
+        except IndexError:  # it is just ending by itself
+            return None
+        self._free.insert(0, None)
+        if inbox is None:
+            return None
+        inbox.put(None)
+        return self._threads.get(inbox)
+
+    @property
+    def busy(self) -> int:
+        """Slots that are taken at the moment."""
+        return self._size - len(self._free)
+
+    def _free_all(self) -> None:
+        # What is in the list is a free slot: the inbox of an idle thread, or None for a thread that is not there
+        # yet. pop and append are atomic, so the list needs no lock, and a fork can leave none locked. Idle threads
+        # are on top, so that few threads do all of the work.
+        self._free: _Slots = [None] * self._size
+        self._places = Semaphore(self._size)
+        self._running: set[_Job[Any]] = set()
+        self._threads: weakref.WeakKeyDictionary[_Inbox, Thread] = weakref.WeakKeyDictionary()
+
+    def _hand_over(self, job: _Job[Any]) -> None:
+        try:
+            inbox = self._free.pop()
+        except IndexError:  # an idle thread is just ending; its place is ours all the same
+            inbox = None
+        if inbox is None:
+            inbox = self._start_thread()
+        inbox.put(job)
+
+    def _start_thread(self) -> _Inbox:
+        inbox: _Inbox = SimpleQueue()
+        try:
+            its_own = (inbox, self._free, self._places, self._running)
+            thread = Thread(target=_serve, args=its_own, name=self._name, daemon=True)
+            thread.start()
+        except RuntimeError:  # the system gives no more threads, or the interpreter is ending
+            self._free.insert(0, None)
+            self._places.release()
+            raise NoFreeSlot(f"{self._name}: no thread can be started") from None
+        self._threads[inbox] = thread
+        return inbox
+
+
+def _serve(inbox: _Inbox, free: _Slots, places: Semaphore, running: set[_Job[Any]]) -> None:
+    """The life of one thread. It holds no reference to its bulkhead, which may go away."""
+    while job := _next_job(inbox, free):
+        running.add(job)
+        job.run()
+        running.discard(job)
+        # Free before done: a caller that has its answer may call again and must find the slot.
+        free.append(inbox)
+        places.release()
+        job.done.release()
+        del job  # while idle, hold nothing of the last call
+
+
+def _next_job(inbox: _Inbox, free: _Slots) -> _Job[Any] | None:
+    try:
+        return inbox.get(timeout=IDLE_SECONDS)
+    except Empty:
+        pass
+    try:
+        free.remove(inbox)
+    except ValueError:  # a caller took this slot just now: its job is on the way
+        return inbox.get()
+    free.insert(0, None)
+    return None
+
+
+_bulkheads: weakref.WeakSet[Bulkhead] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for bulkhead in list(_bulkheads):
+        bulkhead._free_all()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,444 @@
+"""Connections to the SQL database: how they are made, lent, distrusted after an outage, and kept out of a fork."""
+
+from __future__ import annotations
+
+import os
+import select
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DisconnectionError
+
+from ...support.files import create_private
+from .bulkhead import no_longer_waiting_on, raise_if_given_up, waiting_on
+from .dialects import (
+    arguments,
+    end_connecting,
+    has_limits,
+    is_closed,
+    limit_connecting,
+    limits_for,
+    name_mysql,
+    socket_of,
+)
+from .errors import OwnTransaction, waited_for_a_lock
+
+PATIENT_SECONDS = 10.0
+"""What nobody's request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
+
+OWN_SHARE = 0.8
+"""The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""
+
+_BEGAN = "langpont_began"
+
+_OWN = "langpont_own"
+"""Execution option of engines that :func:`make_engine` has made: their :class:`~.dialects.Limits`."""
+
+_Listener = tuple[str, Callable[..., Any]]
+"""Name of an event, and who listens to it."""
+
+
+def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engine:
+    """An engine for :class:`~.database.Database` alone, in which every wait is bounded and no value reaches a log.
+
+    :param url: for SQLAlchemy. What it says itself (`connect_timeout` …) is kept.
+    :param timeout: seconds, as given to the store.
+    :param durable: SQLite: what was answered survives a power cut. Waits for the disk at each commit.
+    """
+    address = make_url(url)
+    dialect, ms = address.get_backend_name(), _share_of(timeout)
+    limits = limits_for(dialect, ms)
+    # The store bounds how many connections there are; a second limit here could only differ from that.
+    engine = sa.create_engine(
+        address,
+        connect_args=arguments(address),
+        execution_options={_OWN: limits},
+        hide_parameters=True,
+        max_overflow=-1,
+        pool_recycle=1800,
+        pool_use_lifo=True,
+    )
+    if dialect == "sqlite":
+        _prepare_sqlite(engine, ms, "FULL" if durable else "OFF")
+    _watch(engine)
+    limits.listen(engine, address)
+    return engine
+
+
+def _beside(engine: Engine) -> Engine:
+    """An engine with a pool of its own, whose connections are made and prepared as those of the application's are: by
+    the same creator, and with the listeners that the application's pool has by now."""
+    own = sa.create_engine(
+        engine.url,
+        module=engine.dialect.loaded_dbapi,
+        pool=engine.pool.recreate(),
+        execution_options=dict(engine.get_execution_options()),
+        hide_parameters=True,
+    )
+    _watch(own)
+    return own
+
+
+def _prepare_sqlite(engine: Engine, busy_ms: int, synchronous: str) -> None:
+    @event.listens_for(engine, "do_connect")
+    def create(dialect: Any, record: Any, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+        if not str(args[0]).startswith("file:"):
+            create_private(Path(args[0]))
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        # No BEGIN by the driver: it would begin deferred, and a deferred transaction fails instead of waiting when it
+        # turns out to write.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+        _use_wal(connection, busy_ms / 1000)
+        # FULL: a logout that was answered survives a power cut. NORMAL may lose the last commits in WAL mode.
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+
+def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
+    """Readers and the writer do not wait for each other. Turning it on is the one thing SQLite does not wait for."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+class Connections:
+    """Lends the connections of an engine, for one transaction each. A thread may have one at a time.
+
+    May be used in a forked child: that gets connections of its own, the inherited ones are left to the parent.
+
+    :param engine: of :func:`make_engine`, or the application's. Of that only the way in which connections are made is
+        used: they lie in another pool, and nothing of its own is lent, replaced or closed here (but with SQLite, when
+        the process forks).
+    :param timeout: seconds that a write may wait for SQLite's lock, for the most part: an engine of the application's
+        waits as long as the application likes.
+    """
+
+    def __init__(self, engine: Engine, timeout: float) -> None:
+        limits = engine.get_execution_options().get(_OWN)
+        self._is_own = limits is not None
+        self._limits = limits or limits_for(engine.dialect.name, None)
+        self.engine = engine if self._is_own else _beside(engine)
+        self._request_ms = _share_of(timeout)
+        self._dialect = engine.dialect.name
+        self._lone_reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._allowed = threading.local()
+        self._distrusted_before = 0.0
+        self._transactions: dict[int, _Transaction] = {}
+        event.listen(self.engine, "checkout", self._check)
+        self._given = engine
+        self._listeners = [] if self._is_own else list(self._listeners_there())
+        for name, listener in self._listeners:
+            event.listen(engine, name, listener)
+        _lenders.add(self)
+
+    def leave(self) -> None:
+        """Close the connections, and listen to the application's engine no more."""
+        event.listen(self.engine, "checkin", _close_returned)
+        self.engine.dispose()
+        if self in _lenders:
+            _lenders.discard(self)
+            for name, listener in self._listeners:
+                event.remove(self._given, name, listener)
+
+    def _listeners_there(self) -> Iterator[_Listener]:
+        """What cannot be seen from another pool. Not the functions themselves: each store has listeners of its own."""
+        if self._is_sqlite:
+            yield "begin", self._note_transaction
+        elif has_limits(self.engine):
+            yield "do_connect", partial(limit_connecting)
+
+    @contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Let this thread's statements take so long, whatever :func:`make_engine` allows a request."""
+        before, self._allowed.ms = self._allowed_ms, _share_of(seconds)
+        try:
+            yield
+        finally:
+            self._allowed.ms = before
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """For one statement that reads."""
+        # SQLite has no round trips that could be saved. A limit for a transaction needs one.
+        is_alone = self._limits.lets_read_alone and not (self._is_sqlite or self._allowed_ms)
+        reader = self._lone_reader if is_alone else self.engine
+        with self._unforked(), reader.connect() as connection, self._limits.around(connection, self._allowed_ms):
+            self._limits.inside(connection, self._allowed_ms)
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that has the lock for writing from its beginning, if the database has only one.
+
+        :raises GivenUp: the caller was told that it failed; so it has.
+        """
+        with self._transaction(self._allowed_ms or (None if self._is_own else self._request_ms)) as connection:
+            yield connection
+            raise_if_given_up()
+
+    @contextmanager
+    def defining(self) -> Iterator[Connection]:
+        """A transaction that makes tables, whether or not anybody waits for it any more: others need them, too."""
+        with self._transaction(self._allowed_ms) as connection:
+            yield connection
+
+    @contextmanager
+    def writing_without_waiting(self) -> Iterator[Connection]:
+        """For statements that say SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
+        with self._transaction(0) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, wait_ms: int | None) -> Iterator[Connection]:
+        """:param wait_ms: how long SQLite's lock is waited for. None: as long as the engine says."""
+        waits = nullcontext if wait_ms is None or not self._is_sqlite else _waiting(wait_ms)
+        with ExitStack() as open_:
+            open_.enter_context(self._unforked())
+            connection = open_.enter_context(self.engine.connect())
+            open_.enter_context(waits(connection))
+            open_.enter_context(self._limits.around(connection, self._allowed_ms))
+            open_.enter_context(connection.begin())
+            if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._limits.inside(connection, self._allowed_ms)
+            yield connection
+
+    @contextmanager
+    def beside_the_caller(self) -> Iterator[None]:
+        """For a write that another thread does while this one waits for it. A transaction that this one has open on
+        the same SQLite would keep that thread waiting until nobody waits for it any more.
+
+        :raises OwnTransaction: it has one, which has written; or it has one, and the lock could not be had in time.
+        """
+        own = self._transaction_here()
+        if own is not None and own.has_written:
+            raise OwnTransaction
+        try:
+            yield
+        except Exception as error:
+            if own is not None and waited_for_a_lock(error):
+                raise OwnTransaction from None
+            raise
+
+    def _transaction_here(self) -> _Transaction | None:
+        """What the application has open in this thread."""
+        here = threading.get_ident()
+        for transaction in list(self._transactions.values()):
+            if transaction.thread == here and transaction.is_open:
+                return transaction
+        return None
+
+    def _note_transaction(self, connection: Connection) -> None:
+        key = id(connection)
+        held = weakref.ref(connection, lambda _: self._transactions.pop(key, None))
+        changes = _sqlite_of(connection).total_changes
+        self._transactions[key] = _Transaction(held, threading.get_ident(), changes)
+
+    def distrust(self) -> None:
+        """Let no connection that is open by now be lent again: nobody knows which server it leads to, if to any."""
+        self._distrusted_before = time.monotonic()
+
+    @property
+    def _allowed_ms(self) -> int:
+        """What a statement of this thread may take; 0: what the engine says."""
+        return getattr(self._allowed, "ms", 0)
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._dialect == "sqlite"
+
+    def _unforked(self) -> AbstractContextManager[None]:
+        # SQLite only: no fork may have to wait for a server that hangs.
+        return _gate.passed() if self._is_sqlite else nullcontext()
+
+    def _check(self, connection: object, record: Any, proxy: object) -> None:
+        """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
+        if record.info.get(_BEGAN, 0.0) < self._distrusted_before or _has_ended(connection):
+            raise DisconnectionError
+
+    def _before_fork(self) -> None:
+        if self._is_sqlite:
+            # The locks are those of the process and a file, whoever opened it.
+            for engine in {self.engine, self._given}:
+                engine.dispose()
+
+    def _after_fork_in_child(self) -> None:
+        # Not closed: that would say goodbye to the server on the parent's connections.
+        self.engine.dispose(close=False)
+
+
+class _Transaction(NamedTuple):
+    """One that the application has begun.
+
+    :param changes: the rows that its connection had changed before.
+    """
+
+    connection: weakref.ref[Connection]
+    thread: int
+    changes: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds, or may hold, a lock."""
+        connection = self.connection()
+        return connection is not None and connection.in_transaction() and bool(_sqlite_of(connection).in_transaction)
+
+    @property
+    def has_written(self) -> bool:
+        """Whether it holds the lock for writing for certain."""
+        connection = self.connection()
+        return connection is not None and bool(_sqlite_of(connection).total_changes > self.changes)
+
+
+def _sqlite_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def _share_of(seconds: float) -> int:
+    """The milliseconds after which the database itself gives up."""
+    return max(1, int(seconds * OWN_SHARE * 1000))
+
+
+def _has_ended(connection: Any) -> bool:
+    """Whether the server closed a connection while it lay in the pool. Costs no round trip: nobody has asked anything,
+    so what there is to read can only be the end, or a notice after which a new connection does no harm either."""
+    fd = socket_of(connection)
+    if fd is None:
+        return is_closed(connection)
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _note_beginning(connection: object, record: Any) -> None:
+    record.info[_BEGAN] = time.monotonic()
+
+
+def _watch(engine: Engine) -> None:
+    """Have every connection note when it began and, but for SQLite, say which call waits on it: from being made, pinged
+    or lent until just before it is closed or back in the pool; the rollback of the pool is waited for, too."""
+    event.listen(engine, "connect", _note_beginning)
+    dialect: Any = engine.dialect
+    if dialect.name == "sqlite":
+        return
+    # First of all listeners: what SQLAlchemy asks a new connection may be what is not answered.
+    event.listen(engine, "connect", _note_wait, insert=True)
+    for name, listener in (("checkout", _note_wait), ("checkin", _note_return), ("close", _note_close)):
+        event.listen(engine, name, listener)
+    end_connecting(engine)
+    name_mysql(engine)
+    # There is no event before a ping (`pool_pre_ping`).
+    dialect.do_ping = partial(_ping, dialect.do_ping)
+
+
+def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:
+    _note_wait(connection)
+    return ping(connection)
+
+
+def _note_wait(connection: Any, *_: object) -> None:
+    fd = socket_of(connection)
+    if fd is not None:
+        waiting_on(connection, fd)
+
+
+def _note_return(connection: Any, record: Any) -> None:
+    if no_longer_waiting_on(connection):
+        record.invalidate()  # the answer came at the last moment
+
+
+def _close_returned(connection: object, record: Any) -> None:
+    """No pool takes back what is returned late, by a call that hung."""
+    record.invalidate()
+
+
+def _note_close(connection: Any, record: object) -> None:
+    no_longer_waiting_on(connection)
+
+
+def _waiting(ms: int) -> Callable[[Connection], AbstractContextManager[None]]:
+    """SQLite: how long a connection waits for the lock meanwhile."""
+
+    @contextmanager
+    def waiting(connection: Connection) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
+        driver.execute(f"PRAGMA busy_timeout = {ms}")
+        try:
+            yield
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {waits}")
+
+    return waiting
+
+
+class _ForkGate:
+    """Holds users of SQLite off while the process forks, and the fork until they have finished."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forks = 0
+
+    @contextmanager
+    def passed(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forks)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def close(self, seconds: float) -> None:
+        with self._changed:
+            self._forks += 1
+            self._changed.wait_for(lambda: not self._inside, seconds)
+
+    def open(self) -> None:
+        with self._changed:
+            # Another thread may have imported this module in the middle of a fork, after the hooks that close.
+            self._forks = max(0, self._forks - 1)
+            self._changed.notify_all()
+
+
+_lenders: weakref.WeakSet[Connections] = weakref.WeakSet()
+_gate = _ForkGate()
+
+
+def _before_fork() -> None:
+    # SQLite keeps in memory which locks the process holds. A child inherits that memory but not the locks, and would
+    # believe in them for ever: nothing may be open when the process forks.
+    _gate.close(PATIENT_SECONDS)
+    for connections in list(_lenders):
+        connections._before_fork()
+
+
+def _after_fork_in_child() -> None:
+    global _gate
+    _gate = _ForkGate()
+    for connections in list(_lenders):
+        connections._after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open(), after_in_child=_after_fork_in_child)

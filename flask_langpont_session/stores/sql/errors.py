@@ -1,0 +1,222 @@
+"""What an error of the SQL database says: a class for the rest of the package, and a name that quotes no value.
+
+The drivers are many and raise more than their documentation says. An error that nobody knows must count against the
+database rather than end as an answer or a crash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ...exceptions import LangPontSessionError
+from ...policy.values import ErrorClass, StoreError
+from .bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
+
+NAME = "database"
+"""What errors call the store."""
+
+
+class OwnTransaction(LangPontSessionError):
+    """The caller waits for a lock that it holds itself: its own transaction, open on the engine that it shares."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this request's own transaction on LANGPONT_SESSION_DATABASE_ENGINE is open, and SQLite lets only one "
+            "connection write; commit it before the session is changed, or give the sessions a file of their own by "
+            "LANGPONT_SESSION_DATABASE_URL"
+        )
+
+
+_U, _B, _W = ErrorClass.UNREACHABLE, ErrorClass.BUSY, ErrorClass.WRITE_REFUSED
+_A, _D, _L = ErrorClass.IDENTITY_REFUSED, ErrorClass.DATA, ErrorClass.LOCAL
+_N = ErrorClass.NO_TABLES
+
+_NO_TABLE = "no such table"
+"""SQLite has no code for it, only these words."""
+
+_CLASSES: Mapping[object, ErrorClass] = {
+    # our own limits
+    NoFreeSlot: _L,
+    StartedLate: _L,
+    PoolTimeout: _L,
+    OwnTransaction: _L,
+    DeadlineExceeded: _U,
+    # PostgreSQL: SQLSTATE, or its first two characters
+    "22": _D,  # data exception
+    "23": _D,  # integrity constraint violation
+    "25006": _W,  # read-only transaction: a standby, or a primary that was demoted
+    "28": _A,  # invalid authorization
+    "40": _B,  # deadlock, serialization failure: rolled back
+    "42501": _A,  # insufficient privilege
+    "42P01": _N,  # undefined table
+    "53": _B,  # insufficient resources, too many connections
+    "53100": _W,  # disk full
+    "54": _D,  # a value or statement beyond the server's limits
+    "55P03": _W,  # somebody else has the lock, and did not give it back in time
+    "57P03": _B,  # starting up
+    # MariaDB and MySQL: number
+    1020: _B,  # the row has changed since it was read: rolled back
+    1021: _W,  # disk full
+    1037: _B,  # out of memory …
+    1038: _B,
+    1040: _B,  # too many connections
+    1041: _B,
+    1044: _A,  # this user may not use the database
+    1045: _A,  # wrong password
+    1114: _W,  # a table is full: no room for its file
+    1129: _A,  # this host is blocked …
+    1130: _A,  # … or not allowed
+    1142: _A,  # this user may not use the table …
+    1143: _A,  # … or a column
+    1146: _N,
+    1153: _D,  # longer than max_allowed_packet
+    1203: _B,  # the user has too many connections
+    1205: _W,  # another transaction has the lock, and did not give it back in time
+    1213: _B,  # deadlock: rolled back
+    1223: _W,  # FLUSH TABLES WITH READ LOCK, by a backup
+    1226: _B,  # the user has too many connections, or has asked too much in this hour
+    1227: _A,  # this user may not
+    1290: _W,  # read_only: a replica, or a primary that was demoted
+    1366: _D,  # characters that the column cannot hold
+    1406: _D,  # too long for the column
+    1665: _W,  # binlog_format = STATEMENT, with which READ COMMITTED cannot write
+    1698: _A,  # not by this way of signing in
+    1792: _W,  # read-only transaction
+    1836: _W,  # innodb_read_only
+    1969: _W,  # MariaDB: time is up, for whatever it waited. No read waits for a lock: of a write it was one, as a rule
+    # SQLite: name of the primary result code
+    _NO_TABLE: _N,
+    "SQLITE_AUTH": _A,
+    "SQLITE_BUSY": _W,  # another connection has the lock of the file
+    "SQLITE_CONSTRAINT": _D,
+    "SQLITE_FULL": _W,
+    "SQLITE_LOCKED": _W,  # another connection of a shared cache has the lock of the table
+    "SQLITE_MISMATCH": _D,
+    "SQLITE_NOMEM": _B,
+    "SQLITE_PERM": _A,
+    "SQLITE_READONLY": _W,
+    "SQLITE_TOOBIG": _D,
+    # classes of SQLAlchemy and of Python
+    DataError: _D,
+    IntegrityError: _D,
+    OverflowError: _D,
+    UnicodeError: _D,
+    Exception: _U,
+}
+"""What an error says about the database. The most specific sign counts; what is not here is class U, the careful one:
+no connection, a statement that took too long, a file that is no database, a bug of a driver."""
+
+_WHILE_READING: Mapping[object, ErrorClass] = {1969: _U, _W: _B}
+"""What keeps a database from taking writes keeps nobody from reading, as a rule. Who meets it with a read (a file that
+is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads. By the same signs
+as above, or by class."""
+
+_TIMED_OUT = frozenset({DeadlineExceeded, "57014", 1969, 3024, "ConnectionTimeout"})
+"""Signs that the next caller would have to wait as long again, unless it was for a lock, which few others want."""
+
+_LOCKED_ROW = frozenset({"55P03", 1205, 1969})
+"""How a write ends that waited too long for a lock, where each row has one of its own."""
+
+_WAITED_FOR_A_LOCK = frozenset({DeadlineExceeded, "SQLITE_BUSY", "SQLITE_LOCKED"})
+"""How a write ends that waited too long for SQLite's lock, if it waited for nothing else."""
+
+_TAKEN_BACK = frozenset({"40001", "40P01", 1020, 1213})
+"""How the database ends a transaction in favour of another one. To begin it anew is all that is to be done."""
+
+_LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
+"""Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: who is busy
+shall not be asked for new connections as well."""
+
+_MISSING_TABLE = re.compile(r"langpont_(?:sessions|users)")
+
+
+def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
+    """What kind of failure an exception of a driver, of SQLAlchemy or of our own limits is.
+
+    :param writing: whether it was met by a transaction that writes.
+    """
+    sign = next((sign for sign in _signs(exc) if sign in _CLASSES), Exception)
+    error_class = _CLASSES[sign]
+    return error_class if writing else _WHILE_READING.get(sign, _WHILE_READING.get(error_class, error_class))
+
+
+def lacks_tables(exc: BaseException) -> bool:
+    """Whether the database answers, and has not been given its tables."""
+    return classify(exc) is _N
+
+
+def leads_elsewhere(error: StoreError) -> bool:
+    """Whether connections that are open now should not be used again."""
+    return error.error_class in _LEADS_ELSEWHERE
+
+
+def was_taken_back(exc: BaseException) -> bool:
+    """Whether the database rolled a transaction back that would do no harm a moment later."""
+    return any(sign in _TAKEN_BACK for sign in _signs(exc))
+
+
+def waited_for_a_lock(exc: BaseException) -> bool:
+    """Whether this is how a write ends that waited for SQLite's lock."""
+    return any(sign in _WAITED_FOR_A_LOCK for sign in _signs(exc))
+
+
+@contextmanager
+def translated(noticed: Callable[[StoreError], None], *, writing: bool = True) -> Iterator[None]:
+    """Whatever comes out of the block becomes a StoreError.
+
+    :param noticed: is told each error before it is raised.
+    :param writing: see :func:`classify`.
+    """
+    try:
+        yield
+    except Exception as exc:
+        error = exc if isinstance(exc, StoreError) else _store_error(exc, writing)
+        noticed(error)
+        raise error from None
+
+
+def _store_error(exc: Exception, writing: bool) -> StoreError:
+    error_class = classify(exc, writing=writing)
+    timed_out = error_class is not _W and any(sign in _TIMED_OUT for sign in _signs(exc))
+    error = StoreError(NAME, error_class, _cause(exc), timed_out=timed_out)
+    error.may_be_one_row = error_class is _W and any(sign in _LOCKED_ROW for sign in _signs(exc))
+    return error
+
+
+def _signs(exc: BaseException) -> Iterator[object]:
+    """What the table may know an error by, the most specific first."""
+    origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
+    if state := getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None):  # psycopg, psycopg2
+        yield from (state, state[:2])
+    if number := _number(origin):
+        yield number
+    if _NO_TABLE in str(origin):
+        yield _NO_TABLE
+    if name := getattr(origin, "sqlite_errorname", None):
+        yield "_".join(name.split("_")[:2])
+    yield type(origin).__name__
+    yield from type(exc).__mro__
+
+
+def _cause(exc: Exception) -> str:
+    """The name of the error. Of its text, which may quote values, only the name of a table of ours that is missing."""
+    origin = exc.orig if isinstance(exc, DBAPIError) else None
+    if isinstance(exc, OwnTransaction):
+        return str(exc)
+    if origin is None:
+        return type(exc).__name__
+    if lacks_tables(exc) and (table := _MISSING_TABLE.search(str(origin))):
+        return f"{table[0]} is not there; run `flask langpont init-db`"
+    number = _number(origin)
+    return getattr(origin, "sqlite_errorname", None) or type(origin).__name__ + (f" {number}" if number else "")
+
+
+def _number(origin: BaseException) -> int | None:
+    """What MariaDB and MySQL call the error. The system's own numbers (`errno`) are smaller than all of theirs."""
+    first = origin.args[0] if origin.args else None
+    return first if type(first) is int and first >= 1000 else None

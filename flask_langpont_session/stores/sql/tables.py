@@ -1,0 +1,340 @@
+"""The tables of the SQL database, what one can ask of them, and what their rows mean.
+
+All times are milliseconds since 1970 by the database's clock, the only one all hosts share. Every statement may be
+repeated after an unknown outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection, Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+
+from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, StoreError
+from .errors import NAME
+
+
+class now_ms(FunctionElement[int]):
+    """Milliseconds since 1970 by the database's clock, when the statement began."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms)
+def _now_ms(element: now_ms, compiler: Any, **options: Any) -> str:
+    return "CAST(FLOOR(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP) * 1000) AS BIGINT)"
+
+
+@compiles(now_ms, "postgresql")
+def _now_ms_postgresql(element: now_ms, compiler: Any, **options: Any) -> str:
+    # Not now(): that is when the transaction began. Not clock_timestamp(): no index is used with that.
+    return "CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS BIGINT)"
+
+
+@compiles(now_ms, "sqlite")
+def _now_ms_sqlite(element: now_ms, compiler: Any, **options: Any) -> str:
+    # Of the ways to get milliseconds the one that SQLite older than 3.42 has too.
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
+
+@compiles(now_ms, "mysql", "mariadb")
+def _now_ms_mysql(element: now_ms, compiler: Any, **options: Any) -> str:
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
+
+
+def _exact_text(length: int) -> sa.String:
+    """MySQL compares text without regard to case unless told otherwise: two digests, or two users, would be one."""
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return sa.String(length).with_variant(binary, "mysql", "mariadb")
+
+
+def _payload() -> sa.Text:
+    """MySQL's TEXT holds 64 KiB, in the character set of the database: in latin1 no name in Japanese."""
+    return sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
+METADATA = sa.MetaData()
+"""For migrations: the tables of this package."""
+
+SESSIONS = sa.Table(
+    "langpont_sessions",
+    METADATA,
+    sa.Column("digest", _exact_text(43), primary_key=True),
+    sa.Column("user_id", _exact_text(255), nullable=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("live", sa.Boolean, nullable=False),
+    sa.Column("payload", _payload(), nullable=False),
+    sa.Column("user_epoch", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
+    sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
+    # The digest under which the session goes on, once it was given another id: who revokes it must find it.
+    sa.Column("successor", _exact_text(43), nullable=True),
+    # With the digest: of many rows a part is taken at a time, in this order.
+    sa.Index("ix_langpont_sessions_user_id", "user_id", "digest"),
+    sa.Index("ix_langpont_sessions_updated_at", "updated_at", "digest"),
+    sa.Index("ix_langpont_sessions_absolute_expires_at", "absolute_expires_at"),
+)
+
+USERS = sa.Table(
+    "langpont_users",
+    METADATA,
+    sa.Column("user_id", _exact_text(255), primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+)
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+
+
+def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
+    """The user's epoch. Who never logged out everywhere has no row, and epoch 0 as whoever did so by the time alone."""
+    stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
+    return sa.func.coalesce(stored, 0, type_=sa.BigInteger())
+
+
+def _earlier(a: ColumnElement[int], b: ColumnElement[int]) -> ColumnElement[int]:
+    return sa.case((a < b, a), else_=b)
+
+
+_digest: ColumnElement[str] = sa.bindparam("key", type_=sa.String())
+_user: ColumnElement[str] = sa.bindparam("user", type_=sa.String())
+_fields: ColumnElement[str] = sa.bindparam("fields", type_=sa.Text())
+_ms: ColumnElement[int] = sa.bindparam("ms", type_=sa.BigInteger())
+_after: ColumnElement[str] = sa.bindparam("after", type_=sa.String())
+_most: ColumnElement[int] = sa.bindparam("most", type_=sa.Integer())
+_digests: ColumnElement[str] = sa.bindparam("digests", expanding=True)
+_idle_ms: ColumnElement[int] = sa.bindparam("idle_ms", type_=sa.BigInteger())
+_absolute_ms: ColumnElement[int] = sa.bindparam("absolute_ms", type_=sa.BigInteger())
+_s = SESSIONS.c
+
+
+def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
+    """What :func:`auth_row` needs."""
+    return (
+        _s.digest,
+        _s.user_id,
+        _s.version,
+        live.label("live"),
+        _s.payload,
+        _s.user_epoch,
+        _s.created_at,
+        _s.idle_expires_at,
+        _s.absolute_expires_at,
+        now_ms().label("read_at"),
+    )
+
+
+# Of an earlier epoch is as dead as revoked.
+_is_live = sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0))
+_SELECT = sa.select(*_row(_is_live)).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
+SELECT_ONE = _SELECT.where(_s.digest == _digest)
+SELECT_THESE = _SELECT.where(_s.digest.in_(_digests))
+SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
+_SELECT_BY_CHANGE = _SELECT.add_columns(_s.updated_at).order_by(_s.updated_at, _s.digest).limit(_most)
+SELECT_CHANGED = _SELECT_BY_CHANGE.where(_s.updated_at >= now_ms() - _ms)
+SELECT_CHANGED_AFTER = _SELECT_BY_CHANGE.where(_s.updated_at >= _ms, sa.or_(_s.updated_at > _ms, _s.digest > _after))
+
+INSERT = SESSIONS.insert().values(
+    digest=_digest,
+    user_id=_user,
+    version=1,
+    live=True,
+    payload=_fields,
+    user_epoch=_epoch_of(_user),
+    created_at=now_ms(),
+    updated_at=now_ms(),
+    idle_expires_at=now_ms() + _idle_ms,
+    absolute_expires_at=now_ms() + _absolute_ms,
+)
+
+INSERT_ADOPTED = SESSIONS.insert().values(
+    digest=_digest,
+    user_id=None,
+    version=1,
+    live=False,
+    payload="{}",
+    user_epoch=0,
+    created_at=now_ms(),
+    updated_at=0,  # nothing follows from it: it is no change that Redis has to hear of
+    idle_expires_at=now_ms(),
+    absolute_expires_at=now_ms() + _absolute_ms,
+)
+"""Notes that an old session was taken over: a dead row, kept for as long as the old session could be used."""
+
+
+def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
+    """Compare-and-set. Who is dead by epoch is not updated either, else a new epoch could be written over it."""
+    return (
+        SESSIONS.update()
+        .where(_s.digest == _digest, _s.version == sa.bindparam("seen"), _s.live)
+        .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+        .where(_s.user_epoch == _epoch_of(_s.user_id))
+        .values(
+            user_id=_user,
+            version=_s.version + 1,
+            payload=_fields,
+            user_epoch=_epoch_of(_user),
+            updated_at=now_ms(),
+            idle_expires_at=_earlier(now_ms() + _idle_ms, absolute),
+            absolute_expires_at=absolute,
+        )
+    )
+
+
+UPDATE = _update_statement(_s.absolute_expires_at)
+UPDATE_LIFE = _update_statement(_s.created_at + _absolute_ms)
+
+_RETURNING = {write: write.returning(*_row(_s.live)) for write in (INSERT, UPDATE, UPDATE_LIFE)}
+
+KILL = (
+    SESSIONS.update()
+    .where(_s.digest == _digest, _s.live)
+    .values(live=False, version=_s.version + 1, updated_at=now_ms())
+)
+RENAME = (
+    KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()))
+    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms(), _s.user_epoch == _epoch_of(_s.user_id))
+    .values(successor=sa.bindparam("successor", type_=sa.String()))
+)
+
+
+def _successor_statement(absolute: ColumnElement[int]) -> sa.Insert:
+    """The same session under another digest. It is as old as it was, and dies with what its predecessor dies with."""
+    columns = {
+        "digest": sa.bindparam("successor", type_=sa.String()),
+        "user_id": _s.user_id,
+        "version": sa.literal_column("1"),
+        "live": sa.true(),
+        "payload": _fields,
+        "user_epoch": _s.user_epoch,
+        "created_at": _s.created_at,
+        "updated_at": now_ms(),
+        "idle_expires_at": _earlier(now_ms() + _idle_ms, absolute),
+        "absolute_expires_at": absolute,
+    }
+    return SESSIONS.insert().from_select(list(columns), sa.select(*columns.values()).where(_s.digest == _digest))
+
+
+INSERT_SUCCESSOR = _successor_statement(_s.absolute_expires_at)
+INSERT_SUCCESSOR_LIFE = _successor_statement(_s.created_at + _absolute_ms)
+
+SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
+# Locked: MySQL would else say what there was when the transaction first read.
+SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest).with_for_update()
+
+# Whoever holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
+LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
+# Compare-and-set: of several who read the same row and would move its expiry, one does.
+SLIDE = (
+    SESSIONS.update()
+    .where(_s.digest == _digest, _s.live, _s.idle_expires_at == sa.bindparam("seen", type_=sa.BigInteger()))
+    .where(_s.user_epoch == _epoch_of(_s.user_id))
+    .values(idle_expires_at=_ms)
+)
+# Of a reader who knows a later expiry and one who does not, whoever is first decides: the other changes nothing.
+KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.idle_expires_at <= now_ms())
+
+RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
+FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
+SAME_EPOCH = USERS.insert().values(user_id=_user, epoch=0)
+SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
+
+# Who takes many rows takes them in one order, or two of them would wait for each other for ever.
+_LOCK = sa.select(_s.digest, _s.successor, _s.version, _s.live).order_by(_s.digest).with_for_update()
+_is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < sa.bindparam("epoch", type_=sa.BigInteger()))
+LOCK_UNTIL = _LOCK.where(_s.user_id == _user, _is_over, _s.digest > _after).limit(_most)
+LOCK_THESE = _LOCK.where(_s.digest.in_(_digests))
+# Those of an earlier epoch are dead without it; the stamp is for those who ask what changed.
+KILL_THESE = (
+    SESSIONS.update()
+    .where(_s.digest.in_(_digests), _s.live)
+    .values(live=False, version=_s.version + 1, updated_at=now_ms())
+)
+
+SELECT_OLD = (
+    sa.select(_s.digest).where(_s.absolute_expires_at < now_ms() - _ms).limit(_most).with_for_update(skip_locked=True)
+)
+DELETE = SESSIONS.delete().where(_s.digest.in_(_digests))
+FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+_payload_from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def to_text(payload: Fields) -> str:
+    """One JSON object of the encoded values, to be read by people as well."""
+    return msgspec.json.encode({key: msgspec.Raw(value) for key, value in payload.items()}).decode()
+
+
+def _from_text(text: str) -> Fields:
+    try:
+        return {key: bytes(value) for key, value in _payload_from_text(text).items()}
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise StoreError(NAME, ErrorClass.DATA, "UnreadablePayload") from None
+
+
+def auth_row(row: Row[Any]) -> AuthRow:
+    """What one of the SELECT statements found, as a value. The dead are dead also when their payload is damaged."""
+    live = bool(row.live)  # not every driver has a type for truth
+    try:
+        payload = _from_text(row.payload)
+    except StoreError:
+        if live:
+            raise
+        payload = {}
+    columns = {name: value for name, value in row._mapping.items() if name != "updated_at"}
+    return AuthRow(**{**columns, "live": live, "payload": payload})
+
+
+def readable(rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:
+    """The rows as values, but for the damaged: one of them must not keep all others from being listed."""
+    for row in rows:
+        with suppress(StoreError):
+            yield auth_row(row)
+
+
+def found(rows: Iterable[Row[Any]]) -> Found:
+    """The rows as values, and which of them cannot be read."""
+    read: dict[str, AuthRow] = {}
+    damaged = set()
+    for row in rows:
+        try:
+            read[row.digest] = auth_row(row)
+        except StoreError:
+            damaged.add(row.digest)
+    return Found(read, frozenset(damaged))
+
+
+def one_row(connection: Connection, digest: str) -> AuthRow | None:
+    """The row of a session, or None."""
+    row = connection.execute(SELECT_ONE, {"key": digest}).first()
+    return None if row is None else auth_row(row)
+
+
+def written_row(connection: Connection, statement: sa.Insert | sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
+    """The row after INSERT, UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
+    # MySQL has neither, MariaDB the one without the other.
+    returns = connection.dialect.insert_returning if statement is INSERT else connection.dialect.update_returning
+    if returns:
+        row = connection.execute(_RETURNING[statement], values).first()
+        return None if row is None else auth_row(row)
+    return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
+
+
+def changes(rows: Sequence[Row[Any]], limit: int) -> Changes:
+    """A part of the changed rows; the damaged are left out, but not forgotten: it goes on after them."""
+    reached = (rows[-1].updated_at, rows[-1].digest) if len(rows) == limit else None
+    return Changes(list(readable(rows)), reached)

@@ -1,0 +1,1 @@
+"""What knows nothing of sessions: threads, forks, files, waiting."""
