@@ -86,11 +86,11 @@ class WithoutProtocol(Ours):
         def run_plain(calls: Sequence[Any], timeout: float, understand: Any = None) -> Any:
             return run([(_PLAIN.get(script, script), *rest) for script, *rest in calls], timeout, understand)
 
-        def believe(digest: str, walk: Any, life: Any, heard: Any, *, fresh: bool = False) -> Loaded:
-            return Loaded.judged(Verdict.VALID, 0, heard.answer.auth.row, "primary")
+        def believe(digest: str, scope: Any, life: Any, heard: Any, *, fresh: bool = False) -> Loaded:
+            return Loaded.verified(Verdict.VALID, 0, heard.answer.auth.row, "primary")
 
         store._run = run_plain
-        repository._verifier.judge = believe
-        repository._outbox.overlay = lambda digest, *, shadow=False: NOTHING
+        repository._verifier.verify = believe
+        repository._journal_writer.overlay = lambda digest, *, shadow=False: NOTHING
         repository.local.is_dead = lambda digest: False
-        repository._visibility.kept_locally = frozenset()
+        repository._fallback.kept_locally = frozenset()

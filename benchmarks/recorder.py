@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from flask_langpont_session.metrics.cloudwatch import CloudWatch, connect
 from flask_langpont_session.metrics.recorder import Reader, Recorder
 from flask_langpont_session.metrics.session_index import ActiveSessions
-from flask_langpont_session.support.threads import Pump, end_all
+from flask_langpont_session.support.threads import PeriodicThread, end_all
 
 TARGET_US = 5.0
 CALLS = 200_000
@@ -106,7 +106,7 @@ def _publishing(recorder: Recorder, place: socket.socket) -> Iterator[None]:
         in_use=lambda: 0,
         connect=connect,
     )
-    pump = Pump("cloudwatch", lambda: publisher.publish, 0.1)
+    pump = PeriodicThread("cloudwatch", lambda: publisher.publish, 0.1)
     pump.ensure_started()
     yield
     end_all([pump])

@@ -40,11 +40,11 @@ from .stores.local import LocalCopies
 from .stores.redis import cluster, connections, sentinel
 from .stores.redis.cluster import ClusterStore, Redis, ShardStore
 from .stores.redis.connections import Pool
-from .stores.redis.dns import Names
-from .stores.redis.server_identity import Fence
+from .stores.redis.dns import DnsCache
+from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
-from .stores.redis.topology import Directory, Nodes, is_cluster, parse
+from .stores.redis.topology import ClusterTopology, Nodes, is_cluster, parse
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
 from .support.scratch import Scratch
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Emit = Callable[[Signal, object], None]
-MakeFence = Callable[[str], Fence]
+MakeIdentity = Callable[[str], ServerIdentity]
 
 CLOSES = "langpont-session-close"
 """Name of the threads that close what applications leave that are dropped."""
@@ -136,8 +136,8 @@ def build(app: Flask, recorder: Recorder) -> State:
     directory = _directory(settings, cloud)
     locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
     share = directory.share if directory else lambda shard: 1.0
-    make_fence = _fences(journal, emit, monitors)
-    redis = _redis_stores(settings, cloud, recorder, make_fence, directory)
+    make_identity = _fences(journal, emit, monitors)
+    redis = _redis_stores(settings, cloud, recorder, make_identity, directory)
     health = _health(settings, redis, emit, monitors, recorder, locate, share)
     if directory is not None:
         directory.arranged = health.arrange
@@ -179,7 +179,7 @@ def build(app: Flask, recorder: Recorder) -> State:
     )
 
 
-def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud, directory: Directory | None) -> None:
+def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud, directory: ClusterTopology | None) -> None:
     """What may lead to a store that is lost: another place, another token, another address."""
     roles = {role_of(store) for store in lost}
     cloud.attend(redis, roles)
@@ -277,11 +277,13 @@ def _flask_session(app: Flask, settings: Settings) -> Source:
     """Flask-Session's records, found by its own settings."""
     from .adoption.adopter import FlaskSessionRecord
 
-    fence = Fence()
-    pool = _pool_of(app.config["SESSION_REDIS"], settings, fence)
+    server_identity = ServerIdentity()
+    pool = _pool_of(app.config["SESSION_REDIS"], settings, server_identity)
     return FlaskSessionRecord(
         app,
-        RedisStore("old", pool, prefix="", fence=fence, connect_timeout=settings.redis_connect_timeout),
+        RedisStore(
+            "old", pool, prefix="", server_identity=server_identity, connect_timeout=settings.redis_connect_timeout
+        ),
         timeout=settings.redis_timeout,
         prefix=app.config.get("SESSION_KEY_PREFIX", "session:"),
         signed=bool(app.config.get("SESSION_USE_SIGNER", False)),
@@ -323,10 +325,10 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
     return emit
 
 
-def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeFence:
+def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeIdentity:
     """Makes the fence of a store by its name."""
 
-    def make(name: str) -> Fence:
+    def make(name: str) -> ServerIdentity:
         shard = shard_of(name)
 
         def primary_is_older() -> None:
@@ -334,18 +336,18 @@ def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeFence:
                 monitor.note_incident(shard)
 
         on_incident = primary_is_older if role_of(name) == PRIMARY else lambda: None
-        return Fence(on_incident, HostMemory(journal, name), _changed(name, emit))
+        return ServerIdentity(on_incident, HostMemory(journal, name), _changed(name, emit))
 
     return make
 
 
-def _directory(settings: Settings, cloud: Cloud) -> Directory | None:
+def _directory(settings: Settings, cloud: Cloud) -> ClusterTopology | None:
     """Where the servers are, if somebody is to be asked for them, who may say that there are several shards."""
     nodes = _nodes(settings, cloud)
     if nodes is None:
         return None
 
-    names = Names()
+    names = DnsCache()
 
     def connect(address: Address, timeout: float) -> Any:
         waits = _waits(settings, cloud.introducing(lambda connection: connection.on_connect()))
@@ -355,7 +357,7 @@ def _directory(settings: Settings, cloud: Cloud) -> Directory | None:
         connections.bound(connection, time.monotonic() + timeout)
         return connection
 
-    return Directory(nodes, connect)
+    return ClusterTopology(nodes, connect)
 
 
 def _nodes(settings: Settings, cloud: Cloud) -> Nodes | None:
@@ -369,10 +371,10 @@ def _nodes(settings: Settings, cloud: Cloud) -> Nodes | None:
 
 
 def _redis_stores(
-    settings: Settings, cloud: Cloud, recorder: Recorder, make_fence: MakeFence, directory: Directory | None
+    settings: Settings, cloud: Cloud, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology | None
 ) -> dict[str, Redis]:
     if directory is not None:
-        return _found_stores(settings, cloud, recorder, make_fence, directory)
+        return _found_stores(settings, cloud, recorder, make_identity, directory)
     places = (
         (PRIMARY, settings.redis_url, settings.redis_client),
         (REPLICA, _replica_url(settings), settings.replica_client),
@@ -380,17 +382,17 @@ def _redis_stores(
     stores: dict[str, Redis] = {}
     for name, url, client in places:
         if url or client is not None:
-            fence = make_fence(name)
+            server_identity = make_identity(name)
             if client is not None:
-                pool = _pool_of(client, settings, fence)
+                pool = _pool_of(client, settings, server_identity)
             else:
-                pool = make_pool(url or "", settings, fence, cloud, is_master=name == PRIMARY)
-            stores[name] = RedisStore(name, pool, **_store_options(name, settings, recorder, fence))
+                pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
+            stores[name] = RedisStore(name, pool, **_store_options(name, settings, recorder, server_identity))
     return stores
 
 
 def _found_stores(
-    settings: Settings, cloud: Cloud, recorder: Recorder, make_fence: MakeFence, directory: Directory
+    settings: Settings, cloud: Cloud, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology
 ) -> dict[str, Redis]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
 
@@ -399,15 +401,17 @@ def _found_stores(
 
         def make(number: int) -> RedisStore:
             name, is_shard = f"{role}{name_of(number)}", number != SINGLE
-            fence = make_fence(name)
-            introduce = cluster.may_read(fence.introduce) if is_shard and not is_master else fence.introduce
+            server_identity = make_identity(name)
+            introduce = (
+                cluster.may_read(server_identity.introduce) if is_shard and not is_master else server_identity.introduce
+            )
             pool = cluster.make_pool(
                 cluster.Route(directory, number, is_master=is_master),
                 waits=_waits(settings, cloud.introducing(introduce)),
                 options=directory.nodes.options,
                 **_size(settings),
             )
-            options = _store_options(role, settings, recorder, fence)
+            options = _store_options(role, settings, recorder, server_identity)
             if is_shard:
                 return ShardStore(name, pool, directory=directory, number=number, **options)
             return RedisStore(name, pool, **options)
@@ -419,10 +423,12 @@ def _found_stores(
     return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 
 
-def _store_options(role: str, settings: Settings, recorder: Recorder, fence: Fence) -> dict[str, Any]:
+def _store_options(
+    role: str, settings: Settings, recorder: Recorder, server_identity: ServerIdentity
+) -> dict[str, Any]:
     return {
         "prefix": settings.key_prefix,
-        "fence": fence,
+        "server_identity": server_identity,
         "waited": _waits_for(role, recorder),
         "surprised": _surprises_of(role, recorder),
         "connect_timeout": settings.redis_connect_timeout,
@@ -453,7 +459,7 @@ def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
     return surprised
 
 
-def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
+def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -> Any:
     """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our fence.
 
     Pools of other kinds (Sentinel's, fakeredis') know more than a place; they are used as they are.
@@ -468,7 +474,7 @@ def _pool_of(client: Any, settings: Settings, fence: Fence) -> Any:
         connection_class=pool.connection_class,
         max_connections=settings.redis_max_connections,
         timeout=settings.redis_pool_timeout,
-        **{**place, **_waits(settings, fence.introduce)},
+        **{**place, **_waits(settings, server_identity.introduce)},
     )
 
 
@@ -500,14 +506,16 @@ def _size(settings: Settings) -> dict[str, Any]:
     return {"max_connections": settings.redis_max_connections, "timeout": settings.redis_pool_timeout}
 
 
-def make_pool(url: str, settings: Settings, fence: Fence, cloud: Cloud, *, is_master: bool = True) -> ConnectionPool:
+def make_pool(
+    url: str, settings: Settings, server_identity: ServerIdentity, cloud: Cloud, *, is_master: bool = True
+) -> ConnectionPool:
     """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
 
     :param cloud: what AWS says, if it is to be asked.
     :param is_master: which server of a service or group is wanted, where somebody knows them all.
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
-    waits = _waits(settings, cloud.introducing(fence.introduce))
+    waits = _waits(settings, cloud.introducing(server_identity.introduce))
     if sentinel.is_sentinel(url):
         return sentinel.make_pool(
             sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size

@@ -84,7 +84,7 @@ class Life:
         self.texts = {*self.texts, None}
         self.themes = {*self.themes, None}
 
-    def judge(self, shown: Mapping[str, Any]) -> Judgement:
+    def verify(self, shown: Mapping[str, Any]) -> Judgement:
         """What is wrong with what a worker shows at the end, at level 0."""
         entries: list[int] = shown["list"]
         missing = set(self.acknowledged) | self.read_back

@@ -85,12 +85,12 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     """
     found, damaged, wrong = Judgement(), 0, list(crowd.errors)
     for actor in crowd.actors:
-        shown, judged = _judge(actor, workers, wrong)
-        if any(vars(judged).values()):
+        shown, verified = _verify(actor, workers, wrong)
+        if any(vars(verified).values()):
             missing = sorted({*actor.life.acknowledged, *actor.life.read_back}.difference(shown["list"]))
-            actor.wrong.append(f"{judged}: {missing} are missing from {shown}")
-        found += judged
-        damaged += judged.destroyed > 0
+            actor.wrong.append(f"{verified}: {missing} are missing from {shown}")
+        found += verified
+        damaged += verified.destroyed > 0
     graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
     with ThreadPoolExecutor(_ASKING) as pool:
         showing = sum(pool.map(lambda one: _shows_anything(one[0], one[1], workers), graves))
@@ -116,7 +116,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     return made
 
 
-def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Judgement]:
+def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Judgement]:
     if actor.browser.cookie is None:
         return {}, Judgement()
     shown = [_look(actor.browser, worker) for worker in workers]
@@ -132,11 +132,11 @@ def _judge(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[M
         wrong.append(f"the workers disagree about {actor.user or 'a visitor'}")
     cleared = set[int]().union(*(clear.entries for clear in actor.clears))
     entries = [entry for entry in first["list"] if entry not in cleared]
-    judged = actor.life.judge({**first, "list": entries})
-    if judged.increments_twice and actor.clears:
+    verified = actor.life.verify({**first, "list": entries})
+    if verified.increments_twice and actor.clears:
         actor.clears[-1].undone = True  # the counter came back, as the list may have done
-        judged.increments_twice = 0
-    return first, judged
+        verified.increments_twice = 0
+    return first, verified
 
 
 def _look(browser: Browser, worker: Worker) -> Any:

@@ -139,7 +139,7 @@ def compare_bodies(stage: Stage) -> int:
     :raises BodiesDiffer: one was not.
     """
     user = f"user-{secrets.token_hex(4)}"
-    found = {name: _walk(Browser(site.url), user) for name, site in stage.sites.items()}
+    found = {name: _scope(Browser(site.url), user) for name, site in stage.sites.items()}
     [first, *others] = found.values()
     for name, bodies in found.items():
         if bodies != first:
@@ -147,7 +147,7 @@ def compare_bodies(stage: Stage) -> int:
     return len(first) * (len(others) + 1)
 
 
-def _walk(browser: Browser, user: str) -> list[object]:
+def _scope(browser: Browser, user: str) -> list[object]:
     answers = [browser.get("/read"), browser.send("/sign-in", user=user), browser.get("/read")]
     for number in (1, 2):
         answers += [browser.send(f"/write/{what}", number=str(number)) for what in pages.LISTS]

@@ -38,7 +38,7 @@ from ..policy.records import Life, Note, Verdict
 from ..policy.users import is_nobody, user_of
 from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
-from ..request.scope import Walk
+from ..request.scope import RequestScope
 from ..session.cookies import ANONYMOUS, SIGNED_IN, SessionId, digest_of
 from ..session.mapping import Adopted, Session, SessionContext
 from ..stores.redis.store import RedisStore
@@ -91,12 +91,12 @@ class BroughtAlong:
 
         :return: None: there is none that could be; the request is that of a new visitor.
         """
-        walk = self._context.repository.begin()
+        scope = self._context.repository.begin()
         try:
-            old = self._adoption.find(self._cookies, walk)
-            return old and self._adoption.adopt(old, self._context, walk)
+            old = self._adoption.find(self._cookies, scope)
+            return old and self._adoption.adopt(old, self._context, scope)
         except StoreError:
-            return Adopted(None, walk)
+            return Adopted(None, scope)
 
     def ends_with(self, session: Session, is_gone: bool) -> bool:
         """Have the old session be over, if the user has signed out in this request, or another one has signed in.
@@ -106,12 +106,12 @@ class BroughtAlong:
         """
         is_over = is_gone or session.ended or (session.signed_in_anew and self._is_anothers(session))
         if is_over:
-            self._adoption.end(self._cookies, session.walk)
+            self._adoption.end(self._cookies, session.scope)
         return is_over
 
     def _is_anothers(self, session: Session) -> bool:
         try:
-            old = self._adoption.find(self._cookies, session.walk)
+            old = self._adoption.find(self._cookies, session.scope)
         except StoreError:
             return True
         if old is None or not self._adoption.is_of_somebody(old):
@@ -123,13 +123,13 @@ class BroughtAlong:
 class Source(Protocol):
     """One kind of old sessions."""
 
-    def read(self, cookie: str, walk: Walk) -> Old | None:
+    def read(self, cookie: str, scope: RequestScope) -> Old | None:
         """The old session of a cookie; None: there is none of this kind, it is forged, or too old.
 
         :raises StoreError: a store does not answer.
         """
 
-    def end(self, cookie: str, walk: Walk) -> None:
+    def end(self, cookie: str, scope: RequestScope) -> None:
         """Have the old session be over for old workers, too, as far as it is not all in the cookie."""
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class FlaskCookie:
     def __init__(self, app: Flask) -> None:
         self._app = app
 
-    def read(self, cookie: str, walk: Walk) -> Old | None:
+    def read(self, cookie: str, scope: RequestScope) -> Old | None:
         serializer: URLSafeTimedSerializer | None = SecureCookieSessionInterface().get_signing_serializer(self._app)
         if serializer is None:
             return None
@@ -152,7 +152,7 @@ class FlaskCookie:
             return None
         return Old(f"flask-cookie\0{cookie}", values, is_shared=True) if type(values) is dict else None
 
-    def end(self, cookie: str, walk: Walk) -> None:
+    def end(self, cookie: str, scope: RequestScope) -> None:
         """It is gone with its cookie."""
 
     def close(self) -> None:
@@ -180,9 +180,9 @@ class FlaskSessionRecord:
         self._pickled = pickled
         self._not_before = 0.0
 
-    def read(self, cookie: str, walk: Walk) -> Old | None:
+    def read(self, cookie: str, scope: RequestScope) -> Old | None:
         sid = self._sid(cookie)
-        record = None if sid is None else self._ask("GET", sid, walk)
+        record = None if sid is None else self._ask("GET", sid, scope)
         if not record:
             return None
         try:
@@ -192,11 +192,11 @@ class FlaskSessionRecord:
             return None
         return Old(f"flask-session\0{sid}", values, is_shared=False)
 
-    def end(self, cookie: str, walk: Walk) -> None:
+    def end(self, cookie: str, scope: RequestScope) -> None:
         sid = self._sid(cookie)
         if sid is not None:
             try:
-                self._ask("DEL", sid, walk)
+                self._ask("DEL", sid, scope)
             except StoreError:
                 log.warning("the old record of a session that was signed out stays in the Redis of the old sessions")
 
@@ -213,17 +213,17 @@ class FlaskSessionRecord:
                 return None
         return sid if _SID.fullmatch(sid) else None
 
-    def _ask(self, command: str, sid: str, walk: Walk) -> Any:
+    def _ask(self, command: str, sid: str, scope: RequestScope) -> Any:
         """:raises StoreError: no answer, or none that is a record."""
         if time.monotonic() < self._not_before:
-            raise walk.gave_up(self._store.name, "DidNotAnswer")
+            raise scope.gave_up(self._store.name, "DidNotAnswer")
 
         def ask(left: float) -> Any:
             wait = Wait(min(left, self._timeout), left)
             return self._store.run_commands([(command, f"{self._prefix}{sid}")], timeout=wait)[0]
 
         try:
-            return walk.note(ask)
+            return scope.note(ask)
         except StoreError as error:
             if error.error_class is ErrorClass.DATA:
                 return None  # what has that name is no record
@@ -255,55 +255,55 @@ class Adoption:
         cookies = [value for value in values if 0 < len(value) <= _LONGEST_COOKIE][:_MOST_COOKIES]
         return BroughtAlong(self, cookies, context) if cookies else None
 
-    def find(self, cookies: Sequence[str], walk: Walk) -> Old | None:
+    def find(self, cookies: Sequence[str], scope: RequestScope) -> Old | None:
         """The first old session that one of the cookies is of.
 
         :raises StoreError: the old store does not answer.
         """
         for cookie in cookies:
             for source in self._sources:
-                if old := source.read(cookie, walk):
+                if old := source.read(cookie, scope):
                     return old
         return None
 
-    def adopt(self, old: Old, context: SessionContext, walk: Walk) -> Adopted | None:
+    def adopt(self, old: Old, context: SessionContext, scope: RequestScope) -> Adopted | None:
         """Have an old session go on under a new id; None: there is nothing in it, or it is over.
 
         :raises StoreError: the database does not answer.
         """
-        later = Adopted(None, walk, self._token_of(old))
-        if self.is_of_somebody(old) and not walk.can(DATABASE, WRITE):
+        later = Adopted(None, scope, self._token_of(old))
+        if self.is_of_somebody(old) and not scope.can(DATABASE, WRITE):
             return later
-        plan = self._new_session(old, context, walk).plan()
+        plan = self._new_session(old, context, scope).plan()
         if plan is None or plan.target is None:
             return None
-        saved = self._repository.adopt(plan, self._note(old), walk)
+        saved = self._repository.adopt(plan, self._note(old), scope)
         if saved.stored:
-            return Adopted(plan.target, walk)
+            return Adopted(plan.target, scope)
         return self._as_it_is_now(plan.target, plan.life, later) if saved.ended else later
 
     def _as_it_is_now(self, sid: SessionId, life: Life, later: Adopted) -> Adopted | None:
         """Of a session that was taken over before: by another request of the same browser, or by one whose answer was
         lost. It may have ended since."""
-        verdict = self._repository.load(sid, later.walk, life).verdict
+        verdict = self._repository.load(sid, later.scope, life).verdict
         if verdict is Verdict.VALID:
-            return Adopted(sid, later.walk)
+            return Adopted(sid, later.scope)
         return later if verdict is Verdict.UNVERIFIABLE else None
 
-    def end(self, cookies: Sequence[str], walk: Walk) -> None:
+    def end(self, cookies: Sequence[str], scope: RequestScope) -> None:
         """Have the old sessions of these cookies be over: here and, as far as that is possible, for old workers."""
         for cookie in cookies:
             for source in self._sources:
                 with suppress(StoreError):  # then its cookie goes, and that is all that can be done now
-                    self._end(cookie, source, walk)
+                    self._end(cookie, source, scope)
 
-    def _end(self, cookie: str, source: Source, walk: Walk) -> None:
-        old = source.read(cookie, walk)
+    def _end(self, cookie: str, source: Source, scope: RequestScope) -> None:
+        old = source.read(cookie, scope)
         if old is None:
             return
         if self.is_of_somebody(old):
-            self._repository.never_adopt(self._note(old), walk)
-        source.end(cookie, walk)
+            self._repository.never_adopt(self._note(old), scope)
+        source.end(cookie, scope)
 
     def close(self) -> None:
         """Let go of connections to old stores."""
@@ -339,7 +339,7 @@ class Adoption:
         tokens = [old.values.get(key) for key in feature.keys] if feature else []
         return next((token for token in tokens if isinstance(token, str)), None)
 
-    def _new_session(self, old: Old, context: SessionContext, walk: Walk) -> Session:
+    def _new_session(self, old: Old, context: SessionContext, scope: RequestScope) -> Session:
         """A session with what is in the old one. Nothing is stored yet; what cannot be is said."""
 
         def mint(kind: str, permanent: bool) -> SessionId:
@@ -349,10 +349,10 @@ class Adoption:
             return replace(sid, sid=self._derived_id(old, kind))
 
         its = replace(context, mint=mint)
-        session = Session(its, lambda: None, walk=walk)
+        session = Session(its, lambda: None, scope=scope)
         if not self._fill(session, old, lambda key: True):
             # Without the user nothing that belongs to the user is taken along.
-            session = Session(its, lambda: None, walk=walk)
+            session = Session(its, lambda: None, scope=scope)
             self._fill(session, old, lambda key: self._category_of(key) != AUTH)
         return session
 

@@ -25,7 +25,7 @@ from ..aws import client
 from ..config.settings import Settings
 from ..metrics.recorder import Recorder
 from ..policy.health import Health
-from ..support.threads import EXIT_WAIT, Pump, end_all
+from ..support.threads import EXIT_WAIT, PeriodicThread, end_all
 from . import incidents
 from .conditions import WITHOUT_STATE, Conditions
 from .host_file import Busy, HostFile
@@ -90,8 +90,8 @@ class Alerts:
         self._missed: Sightings = {}
         self._problem: str | None = None
         self._tried: tuple[Notice, str | None] | None = None
-        self._looking = Pump("alerts", self._begin_to_look, tick)
-        self._sending = Pump("alerts-sender", self._begin_to_send, tick)
+        self._looking = PeriodicThread("alerts", self._begin_to_look, tick)
+        self._sending = PeriodicThread("alerts-sender", self._begin_to_send, tick)
 
     def _begin_to_look(self) -> Callable[[], None]:
         """What the thread that looks does; called in each process anew, when it starts there."""

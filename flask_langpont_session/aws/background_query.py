@@ -22,7 +22,7 @@ _SPREAD = 10.0
 """Seconds over which the first questions of workers that start together are spread, if nothing depends on them."""
 
 
-class Inquiry:
+class BackgroundQuery:
     """One question, asked again and again for as long as the process lives.
 
     It has no thread of its own: whoever calls :meth:`look` now and then keeps it going, also in a forked child.
@@ -46,7 +46,7 @@ class Inquiry:
         self._thread: threading.Thread | None = None
         self._soonest = self._retry = clock()
         self._next = self._soonest + random.uniform(0, min(_SPREAD, rest))
-        renew_in_children(self, Inquiry._in_child)
+        renew_in_children(self, BackgroundQuery._in_child)
 
     def _in_child(self) -> None:
         # The thread did not follow; and children that are forked together must not ask in step.

@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 from redis import exceptions as driver
 from redis.credentials import CredentialProvider
 
-from .background_query import Inquiry
+from .background_query import BackgroundQuery
 from .client import Unusable, aws_client, make_session
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def region_of(secret_id: str, region: str | None) -> str | None:
 class Credentials(CredentialProvider, ABC):
     """What both kinds have in common. Objects of redis-py's connections, one for all connections of an application."""
 
-    inquiry: Inquiry
+    inquiry: BackgroundQuery
 
     def __init__(self) -> None:
         self._here = threading.local()
@@ -156,7 +156,7 @@ class SecretToken(Credentials):
 
     def __init__(self, secret_id: str, setting: str, region: str | None) -> None:
         super().__init__()
-        self.inquiry = Inquiry(f"{setting}: the secret", self._ask, rest=SECRET_REST)
+        self.inquiry = BackgroundQuery(f"{setting}: the secret", self._ask, rest=SECRET_REST)
         self._secret_id = secret_id
         self._region = region_of(secret_id, region)
         self._logins: tuple[Login, ...] = ()  # written by the one who asks AWS, and by nobody else
@@ -281,7 +281,7 @@ class IamToken(Credentials):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self.inquiry = Inquiry(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST)
+        self.inquiry = BackgroundQuery(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST)
         self._user = user
         self._cache_name = cache_name
         self._region = region

@@ -23,7 +23,7 @@ from redis import exceptions as driver
 from ..stores.redis.slots import Address as Address
 from ..stores.redis.slots import Servers
 from ..stores.redis.topology import Nodes
-from .background_query import Inquiry
+from .background_query import BackgroundQuery
 from .client import Unusable, aws_client
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Group:
         self.endpoints: Endpoints | None = None
         self.unusable: str | None = None
         """Why the last answer cannot be used, whatever is tried; None: it can, or there is none."""
-        self.inquiry = Inquiry(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
+        self.inquiry = BackgroundQuery(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
         self._needs_tls = needs_tls
         self._memory = memory
         kept = memory.recall()

@@ -181,11 +181,11 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
         raise click.UsageError("a digest has 43 characters, as `flask langpont sessions list` prints them")
     state = state_of()
     repository = state.repository
-    walk = repository.begin(_PATIENCE)
+    scope = repository.begin(_PATIENCE)
     if digest is not None:
-        done = Revoked(durable=repository.revoke(digest, walk), sessions=1)
+        done = Revoked(durable=repository.revoke(digest, scope), sessions=1)
     else:
-        done = repository.revoke_user(user_id or "", walk)
+        done = repository.revoke_user(user_id or "", scope)
     if state.exporting is not None:
         state.exporting.active.update(may_lead=False)  # this process has no thread that would bring it
     where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"

@@ -11,9 +11,9 @@ _OPERATIONS = {
     "load": "read",
     "verify": "verify",
     "sign_in": "regenerate",
-    "slide": "touch",
+    "extend_idle": "touch",
     **dict.fromkeys(("save", "push"), "write"),
-    **dict.fromkeys(("revoke", "bury", "repair", "set_aside"), "delete"),
+    **dict.fromkeys(("revoke", "write_tombstone", "repair", "quarantine"), "delete"),
 }
 
 _FALLBACKS = {

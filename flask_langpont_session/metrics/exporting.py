@@ -8,7 +8,7 @@ from flask import Blueprint, Flask
 
 from ..config.settings import Settings
 from ..stores.redis.cluster import Redis
-from ..support.threads import Pump, end_all
+from ..support.threads import PeriodicThread, end_all
 from .recorder import Reader, Recorder
 from .session_index import ActiveSessions
 
@@ -39,13 +39,13 @@ class Exporting:
         self._level = level
         self._lost_shards = lost_shards
         self._stores = stores
-        self.pumps = [Pump("active", lambda: active.update, settings.metrics_interval)]
+        self.pumps = [PeriodicThread("active", lambda: active.update, settings.metrics_interval)]
         if CLOUDWATCH in settings.metrics:
             self.pumps.append(self._cloudwatch())
         if PROMETHEUS in settings.metrics:
             self.pumps.append(self._prometheus())
 
-    def _cloudwatch(self) -> Pump:
+    def _cloudwatch(self) -> PeriodicThread:
         from ..aws import client
         from . import cloudwatch
 
@@ -63,9 +63,9 @@ class Exporting:
             )
             return publisher.publish
 
-        return Pump(CLOUDWATCH, begin, self._settings.metrics_interval)
+        return PeriodicThread(CLOUDWATCH, begin, self._settings.metrics_interval)
 
-    def _prometheus(self) -> Pump:
+    def _prometheus(self) -> PeriodicThread:
         from . import prometheus
 
         registry = self._settings.metrics_registry
@@ -81,7 +81,7 @@ class Exporting:
             collectors.expect(self._settings.table.categories)
             return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, in_use).publish
 
-        return Pump(PROMETHEUS, begin, prometheus.INTERVAL)
+        return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)
 
     def _reader(self) -> Reader:
         return Reader(self._recorder, self._level, self._lost_shards)

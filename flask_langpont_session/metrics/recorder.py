@@ -1,6 +1,6 @@
 """One in-process recorder: what was done, where the answer came from, how it ended, how long it took.
 
-The stores' walk, the save, the events and the request hooks feed it; exporters read it. Recording is a dictionary
+The requests' scopes, the save, the events and the request hooks feed it; exporters read it. Recording is a dictionary
 update and never waits, neither for an exporter nor for another thread that records. A duration or a size is counted
 under its first two digits, rounded up: that is precise enough for a percentile, and few enough numbers to send.
 """

@@ -30,7 +30,7 @@ _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class HealthSnapshot:
     """What one request believes of the stores; it only ever loses some, never gains.
 
     :param up: endpoints whose breaker was closed when the request began, minus those that failed it since.
@@ -65,10 +65,10 @@ class View:
         """Whether this request may still use that store in that direction."""
         return (store, direction) in self.up
 
-    def without(self, store: str, *directions: str) -> View:
+    def without(self, store: str, *directions: str) -> HealthSnapshot:
         """The same view after a failure."""
         lost = {(store, direction) for direction in directions}
-        return View(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
+        return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
 
 
 class Health:
@@ -158,7 +158,7 @@ class Health:
         self.breakers = {(store, way): breaker(store, way) for store in sorted(stores) for way in (READ, WRITE)}
         self.shards = tuple(sorted({shard_of(store) for store in stores if role_of(store) == PRIMARY})) or (ONLY,)
         # With every breaker closed, which is nearly always, all requests to a shard share one value.
-        self._whole = {shard: View(self._endpoints(shard), 0.0, self._local_ttl) for shard in self.shards}
+        self._whole = {shard: HealthSnapshot(self._endpoints(shard), 0.0, self._local_ttl) for shard in self.shards}
         self._open = sum(not breaker.closed for breaker in self.breakers.values())
 
     def _endpoints(self, shard: str, *, only_closed: bool = False) -> frozenset[Endpoint]:
@@ -169,7 +169,7 @@ class Health:
             if (role_of(store) == DATABASE or shard_of(store) == shard) and (breaker.closed or not only_closed)
         )
 
-    def view(self, shard: str | None = None) -> View:
+    def view(self, shard: str | None = None) -> HealthSnapshot:
         """What a request that begins now may believe.
 
         :param shard: where its session lies; None: the worst there is.
@@ -180,7 +180,9 @@ class Health:
             return self._whole[shard]
         lost_at = self._redis_lost_at.get(shard)
         age = 0.0 if lost_at is None else self._clock() - lost_at
-        return View(self._endpoints(shard, only_closed=True), age, self._local_ttl, self._primary_lost_at(shard))
+        return HealthSnapshot(
+            self._endpoints(shard, only_closed=True), age, self._local_ttl, self._primary_lost_at(shard)
+        )
 
     def _primary_lost_at(self, shard: str) -> float:
         breakers = (self.breakers.get((f"{PRIMARY}{shard}", way)) for way in (READ, WRITE))

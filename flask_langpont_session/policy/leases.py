@@ -83,14 +83,14 @@ class Copy(NamedTuple):
     :param now_ms: now, by the same clock.
     :param trust_since_ms: since when this worker's view of that place is unbroken; a confirmation from before says
         nothing, because the place may have lost or restored data since.
-    :param floor: the highest version of the row that this worker has seen anywhere.
+    :param min_version: the highest version of the row that this worker has seen anywhere.
     """
 
     row: AuthRow
     confirmed_ms: int
     now_ms: int
     trust_since_ms: int
-    floor: int = 0
+    min_version: int = 0
 
     @property
     def age_ms(self) -> int:
@@ -105,7 +105,7 @@ class Copy(NamedTuple):
     @property
     def is_current(self) -> bool:
         """Whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
-        return self.row.version >= self.floor
+        return self.row.version >= self.min_version
 
     def is_younger_than(self, ms: int) -> bool:
         """Whether it was confirmed at most so long ago, and not in the future: that would never run out."""

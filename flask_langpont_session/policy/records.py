@@ -86,7 +86,7 @@ class Loaded:
     now_ms: int = 0
 
     @classmethod
-    def judged(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
+    def verified(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
         """A session of kind u, with its auth category filled in and the others still missing."""
         loaded = cls(verdict, row=row, now_ms=now_ms)
         loaded.fields[AUTH] = row.payload if row else NO_FIELDS

@@ -360,12 +360,12 @@ class Monitor:
         began = self._clock()
         try:
             primary = self._repository.store(store)
-            canary = primary.look_at_canary(primary.fence.canary, timeout=self._patience[PRIMARY])
+            canary = primary.look_at_canary(primary.server_identity.canary, timeout=self._patience[PRIMARY])
         except StoreError as error:
             self._health.failed(error, WRITE)
             return
         shard = shard_of(store)
-        if primary.fence.saw(canary):
+        if primary.server_identity.saw(canary):
             log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)
             self._repository.emit(events.data_lost, events.DataLost(store))
         elif not self.replay.gives_back:

@@ -294,7 +294,7 @@ class Reconciler:
             lost = [digest for digest in digests if self._locate(digest) not in shards]
             if lost:
                 self._journal.revoke(*lost, in_database=True)
-            self._bury_all([(digest, 1) for digest in digests], shards)
+            self._write_tombstones([(digest, 1) for digest in digests], shards)
             entry = replace(entry, reached=digests[-1])
             self._journal.advance_user_revocation(entry)
         return False
@@ -309,7 +309,7 @@ class Reconciler:
             self._repository.no_longer_in_use(digest)
         return digests
 
-    def _bury_all(self, dead: Sequence[tuple[str, int]], shards: Container[str]) -> None:
+    def _write_tombstones(self, dead: Sequence[tuple[str, int]], shards: Container[str]) -> None:
         reached = [(digest, version) for digest, version in dead if self._locate(digest) in shards]
         for begin in range(0, len(reached), _PIPELINE):
             part = reached[begin : begin + _PIPELINE]
@@ -384,7 +384,7 @@ class Reconciler:
         self._redis.settle(
             [(row, _life_of(row)) for row in live.values()],
             list(over.items()),
-            (AUTH,),  # see Verifier.bury
+            (AUTH,),  # see Verifier.write_tombstone
             stamp_ms=min(answers[digest].now_ms for digest in asked),
             timeout=_TIMEOUT,
         )
@@ -415,8 +415,8 @@ class Reconciler:
         now_ms = self._now_ms()
         stores = [self._repository.store(f"{PRIMARY}{shard}") for shard in shards]
         server = " ".join(
-            f"{fence.identity} {fence.canary.generation if fence.canary else ''}"
-            for fence in (store.fence for store in stores)
+            f"{server_identity.identity} {server_identity.canary.generation if server_identity.canary else ''}"
+            for server_identity in (store.server_identity for store in stores)
         )
         wanted = Settlement(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
         claim = self._claim(wanted)
@@ -479,7 +479,7 @@ class Reconciler:
         """
         renewed = 0
         while waiting := self._journal.pending_revocations(_PIPELINE, database=True, redis=False, after=renewed):
-            self._bury_all([(entry.digest, 0) for entry in waiting], shards)
+            self._write_tombstones([(entry.digest, 0) for entry in waiting], shards)
             renewed = waiting[-1].seq
         return True
 

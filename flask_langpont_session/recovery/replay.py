@@ -30,7 +30,7 @@ from typing import TypeVar
 from ..policy.values import StoreError
 from ..request.repository import SessionRepository
 from ..support.forks import renew_in_children
-from ..support.threads import Pump, end_all
+from ..support.threads import PeriodicThread, end_all
 from .reconciler import Progress, Reconciler, answering, answering_shards
 from .refill import Refill
 
@@ -96,7 +96,7 @@ class Replay:
         self.reconciler = Reconciler(repository, now_ms, clock)
         self.reconciler.copies_are_needed = self._somebody_needs_copies
         self._refill = Refill(repository, self.reconciler.push)
-        self._pump = Pump("replay", lambda: self._work, _PAUSE)
+        self._pump = PeriodicThread("replay", lambda: self._work, _PAUSE)
         self._reset()
         renew_in_children(self, Replay._reset)
 

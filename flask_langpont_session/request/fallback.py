@@ -21,7 +21,7 @@ _AS_DEFAULT = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 
 
-class Visibility:
+class Fallback:
     """The decision table applied to data, and the local copies it needs."""
 
     def __init__(self, settings: Settings, local: LocalCopies, journal: Journal) -> None:

@@ -34,8 +34,8 @@ from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
 from ..stores.local import LocalAuth
 from ..stores.redis.records import addition_id
 from ..stores.redis.store import new_write_id
-from .fallback import Visibility
-from .scope import LEAST_FOR_JOURNAL, Walk
+from .fallback import Fallback
+from .scope import LEAST_FOR_JOURNAL, RequestScope
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def _nobody(signal: Signal, event: object) -> None:
     pass
 
 
-class Outbox:
+class JournalWriter:
     """Reads and fills the journal by the rules of the table.
 
     :param emit: called with a signal and an event; must not raise.
@@ -69,54 +69,56 @@ class Outbox:
     def __init__(
         self,
         journal: Journal,
-        visibility: Visibility,
+        fallback: Fallback,
         recorder: Recorder,
         emit: Callable[[Signal, object], None] = _nobody,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
-        self._visibility = visibility
+        self._fallback = fallback
         self._recorder = recorder
         self._emit = emit
         self._clock = clock
         self._losses = Losses(recorder, emit)
         self._said: dict[str, float] = {}
 
-    def overlay(self, digest: str, walk: Walk | None = None, *, shadow: bool = False) -> Overlay:
+    def overlay(self, digest: str, scope: RequestScope | None = None, *, shadow: bool = False) -> Overlay:
         """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always. :data:`UNKNOWN`: the
         journal is busy. One that cannot be used at all has nothing to say: Redis must do without it.
 
-        :param walk: of the request, out of whose budget the wait comes.
+        :param scope: of the request, out of whose budget the wait comes.
         """
         try:
-            if self._journal.is_silent_about(digest, _wait(walk)):
+            if self._journal.is_silent_about(digest, _wait(scope)):
                 return NOTHING
-            return _noted(walk, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait), _FIRST)
+            return _noted(scope, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait), _FIRST)
         except StoreError as error:
             self._failed(error)
             return UNKNOWN if is_busy(error) else NOTHING
 
-    def queue_push(self, digest: str, version: int = 0, *, walk: Walk | None = None) -> None:
+    def queue_push(self, digest: str, version: int = 0, *, scope: RequestScope | None = None) -> None:
         """Redis lacks what the database has of this session.
 
         :param version: of its row; 0: unknown.
         """
-        self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), walk)
+        self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), scope)
 
-    def revoke(self, *digests: str, in_database: bool, in_redis: bool, walk: Walk | None = None) -> bool:
+    def revoke(self, *digests: str, in_database: bool, in_redis: bool, scope: RequestScope | None = None) -> bool:
         """Revocations that not every store has heard of. Whether the journal has them."""
         return self._do(
-            lambda wait: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis, wait=wait), walk
+            lambda wait: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis, wait=wait), scope
         )
 
-    def revoke_user(self, user_id: str, until_ms: int = 0, *, epoch: int = 0, walk: Walk | None = None) -> None:
+    def revoke_user(
+        self, user_id: str, until_ms: int = 0, *, epoch: int = 0, scope: RequestScope | None = None
+    ) -> None:
         """A user was logged out everywhere, of which not every store has heard.
 
         :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
         :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
-        self._do(lambda wait: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), walk)
+        self._do(lambda wait: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), scope)
 
     def row_changing(self, digest: str) -> int | None:
         """This worker is about to try a compare-and-set of a session's row.
@@ -149,32 +151,34 @@ class Outbox:
             self._failed(error)
             return False
 
-    def publish(self, copies: Iterable[SharedCopy], walk: Walk | None = None) -> None:
+    def publish(self, copies: Iterable[SharedCopy], scope: RequestScope | None = None) -> None:
         """Put local copies where the other workers of the host can read them."""
 
         def publish(wait: float | None) -> None:
             for category, lost in self._journal.publish_copies(copies, wait=wait).items():
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
 
-        self._do(publish, walk)
+        self._do(publish, scope)
 
-    def has_writes(self, digest: str, names: Iterable[str], walk: Walk | None = None, *, shadow: bool = False) -> bool:
+    def has_writes(
+        self, digest: str, names: Iterable[str], scope: RequestScope | None = None, *, shadow: bool = False
+    ) -> bool:
         """Whether data of one of these categories waits here. What is written now comes after it, whether Redis answers
         or not."""
-        overlay = self.overlay(digest, walk, shadow=shadow)
+        overlay = self.overlay(digest, scope, shadow=shadow)
         return overlay is not NOTHING and any(map(overlay.has_writes, names))
 
-    def written(self, digest: str, names: Iterable[str], walk: Walk | None = None) -> None:
+    def written(self, digest: str, names: Iterable[str], scope: RequestScope | None = None) -> None:
         """Redis has taken changes of these categories directly.
 
         While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
         """
-        if not self._is_empty(walk) and (copies := self._visibility.copies(digest, names)):
-            self.publish(copies, walk)
+        if not self._is_empty(scope) and (copies := self._fallback.copies(digest, names)):
+            self.publish(copies, scope)
 
-    def _is_empty(self, walk: Walk | None) -> bool:
+    def _is_empty(self, scope: RequestScope | None) -> bool:
         try:
-            return self._journal.is_empty(_wait(walk))
+            return self._journal.is_empty(_wait(scope))
         except StoreError as error:
             self._failed(error)
             return not is_busy(error)
@@ -189,7 +193,7 @@ class Outbox:
         shadow: bool = False,
         doubt: str = "",
         sent_us: int = 0,
-        walk: Walk | None = None,
+        scope: RequestScope | None = None,
     ) -> bool:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
 
@@ -217,21 +221,21 @@ class Outbox:
                     plan.note_kept([name], Kept.NOWHERE)
                     self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
         copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
-        return bool(entries) and self._put(plan, entries, copies, walk)
+        return bool(entries) and self._put(plan, entries, copies, scope)
 
     def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
         """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
         assert plan.target is not None
         of_user = {AUTH} if kind == SIGNED_IN else set()
-        names = self._visibility.kept_locally - of_user - set(plan.carries)
+        names = self._fallback.kept_locally - of_user - set(plan.carries)
         return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
 
     def _put(
-        self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], walk: Walk | None
+        self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], scope: RequestScope | None
     ) -> bool:
         names = [entry.category for entry in entries]
         try:
-            for lost in _noted(walk, lambda wait: self._journal.put(entries, copies, wait=wait)):
+            for lost in _noted(scope, lambda wait: self._journal.put(entries, copies, wait=wait)):
                 plan.note_kept([lost.category], Kept.NOWHERE)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
@@ -247,7 +251,7 @@ class Outbox:
         for name in names:
             self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
 
-    def carry(self, plan: Plan, now_us: int, walk: Walk | None = None) -> bool:
+    def carry(self, plan: Plan, now_us: int, scope: RequestScope | None = None) -> bool:
         """The target of a plan is to have what its origin had, too, as soon as that can be read. To be called before
         any data of the origin may go: where the origin is given up, that goes when it was brought.
 
@@ -260,7 +264,7 @@ class Outbox:
         carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us)
         copies = list(self._known(plan))
         try:
-            _noted(walk, lambda wait: self._journal.carry(carry, copies, wait=wait))
+            _noted(scope, lambda wait: self._journal.carry(carry, copies, wait=wait))
         except StoreError as error:
             self._note_lost(plan, plan.carries, error)
             return False
@@ -281,10 +285,10 @@ class Outbox:
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
-        feature = self._visibility.table.feature_of(key)
+        feature = self._fallback.table.feature_of(key)
         if feature.category == AUTH and kind == SIGNED_IN:
             return True
-        return self._visibility.behaviour(feature, kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
+        return self._fallback.behaviour(feature, kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
 
     def _entries(
         self,
@@ -342,9 +346,9 @@ class Outbox:
         version = loaded.versions.get(name, 0)
         return {"basis": Basis.SEEN, "moment": version, "base": base}
 
-    def _do(self, call: Callable[[float | None], object], walk: Walk | None = None) -> bool:
+    def _do(self, call: Callable[[float | None], object], scope: RequestScope | None = None) -> bool:
         try:
-            _noted(walk, call)
+            _noted(scope, call)
         except StoreError as error:
             self._failed(error)
             return False
@@ -367,10 +371,10 @@ class Outbox:
             )  # fmt: skip
 
 
-def _noted(walk: Walk | None, call: Callable[[float | None], T], share: float = 1.0) -> T:
+def _noted(scope: RequestScope | None, call: Callable[[float | None], T], share: float = 1.0) -> T:
     """Use the journal, within the budget of a request if it is for one."""
-    return call(None) if walk is None else walk.note(call, share)
+    return call(None) if scope is None else scope.note(call, share)
 
 
-def _wait(walk: Walk | None) -> float | None:
-    return None if walk is None else LEAST_FOR_JOURNAL
+def _wait(scope: RequestScope | None) -> float | None:
+    return None if scope is None else LEAST_FOR_JOURNAL

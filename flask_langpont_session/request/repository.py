@@ -55,11 +55,11 @@ from ..stores.redis.cluster import ClusterStore, Redis
 from ..stores.redis.records import Answer, Limits, Merged, Restore, Written
 from ..stores.redis.store import RedisStore, new_write_id
 from ..stores.sql.database import Database
-from ..support.single_flight import Flights
-from .fallback import Visibility
-from .journal_writer import NOTHING, Outbox
-from .scope import Walk
-from .verifier import Confirmed, Heard, Verifier
+from ..support.single_flight import SingleFlight
+from .fallback import Fallback
+from .journal_writer import NOTHING, JournalWriter
+from .scope import RequestScope
+from .verifier import Confirmed, RedisReply, Verifier
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class SessionRepository:
         emit: Callable[[Signal, object], None],
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        flights: Flights[Confirmed] | None = None,
+        flights: SingleFlight[Confirmed] | None = None,
         in_use: InUse | None = None,
     ) -> None:
         self.settings = settings
@@ -136,14 +136,14 @@ class SessionRepository:
         self._clock = clock
         self._now_ms = now_ms
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
-        self._visibility = Visibility(settings, local, journal)
-        self._outbox = Outbox(journal, self._visibility, recorder, emit, clock=clock)
+        self._fallback = Fallback(settings, local, journal)
+        self._journal_writer = JournalWriter(journal, self._fallback, recorder, emit, clock=clock)
         self._verifier = Verifier(
             settings,
             primary=self.primary,
             database=database,
             local=local,
-            outbox=self._outbox,
+            journal_writer=self._journal_writer,
             recorder=recorder,
             emit=emit,
             clock=clock,
@@ -156,14 +156,14 @@ class SessionRepository:
         self._in_use = in_use
         self.make_refusal: Callable[[], GrantRefused] = GrantRefused
 
-    def begin(self, budget: float | None = None, digest: str | None = None) -> Walk:
-        """Start one request's walk through the stores.
+    def begin(self, budget: float | None = None, digest: str | None = None) -> RequestScope:
+        """Begin one request over the stores.
 
         :param budget: seconds it may wait for stores in all; None: REQUEST_BUDGET.
         :param digest: of the session that it is about; None: of one that is yet to begin, see :meth:`placed`.
         """
         shard = self.health.best_shard if digest is None else self.health.locate(digest)
-        return Walk(self.health, self.recorder, budget or self.settings.request_budget, self._clock, shard)
+        return RequestScope(self.health, self.recorder, budget or self.settings.request_budget, self._clock, shard)
 
     def placed(self, mint: Callable[[], SessionId]) -> SessionId:
         """A new session id that lies on a shard that is well, if there is one: nobody has to begin in an outage."""
@@ -190,7 +190,7 @@ class SessionRepository:
 
     def behaviour(self, feature: Feature, kind: str, level: int) -> Behaviour:
         """What a feature of a session of some kind gets at a level."""
-        return self._visibility.behaviour(feature, kind, level)
+        return self._fallback.behaviour(feature, kind, level)
 
     def life_of(self, category: str, kind: str, life: Life) -> int:
         """Milliseconds a category's data may lie unused: its own TTL, cut to the session's life."""
@@ -200,15 +200,15 @@ class SessionRepository:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def load(self, sid: SessionId, walk: Walk, life: Life, *, fresh: bool = False) -> Loaded:
+    def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
         """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
 
         :param fresh: the database is asked about auth whatever is known, and nobody else is believed.
         """
-        walk = walk.to(sid.digest)
+        scope = scope.to(sid.digest)
         if sid.kind != SIGNED_IN:
-            return self._load_anonymous(sid, walk, life, Verdict.ANONYMOUS)
-        overlay = self._outbox.overlay(sid.digest, walk)
+            return self._load_anonymous(sid, scope, life, Verdict.ANONYMOUS)
+        overlay = self._journal_writer.overlay(sid.digest, scope)
         fresh = fresh or not overlay.is_known  # the journal may have said that it is over
         if overlay.revoked:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
@@ -216,45 +216,45 @@ class SessionRepository:
         for user_id, until_ms in overlay.users.items():
             self.local.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
         if self.local.is_dead(sid.digest):
-            return self._load_anonymous(sid, walk, life, Verdict.DEAD)
-        if overlay.version and walk.can(DATABASE, READ):
+            return self._load_anonymous(sid, scope, life, Verdict.DEAD)
+        if overlay.version and scope.can(DATABASE, READ):
             # Another worker of the host has changed the row, and Redis cannot tell.
-            self.local.raise_floor(sid.digest, overlay.version)
+            self.local.raise_min_version(sid.digest, overlay.version)
         others = self._others
-        heard = self._read(sid, walk, life, (AUTH, *others), kind=SIGNED_IN)
-        loaded = self._verifier.judge(sid.digest, walk, life, heard, fresh=fresh)
+        heard = self._read(sid, scope, life, (AUTH, *others), kind=SIGNED_IN)
+        loaded = self._verifier.verify(sid.digest, scope, life, heard, fresh=fresh)
         if loaded.row and self.local.is_signed_out(loaded.row):
-            loaded = Loaded.judged(Verdict.DEAD, heard.now_ms)
+            loaded = Loaded.verified(Verdict.DEAD, heard.now_ms)
         if loaded.shadow:
             self.local.kill(sid.digest)
-            return self._load_anonymous(sid, walk, life, Verdict.DEAD)
+            return self._load_anonymous(sid, scope, life, Verdict.DEAD)
         if loaded.row and AUTH in overlay.writes:
             shown = dict(loaded.fields[AUTH])
             apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
             loaded.fields[AUTH] = shown
-        self._show(loaded, others, sid, walk, heard, overlay)
-        self._count_load(loaded, walk, life)
+        self._show(loaded, others, sid, scope, heard, overlay)
+        self._count_load(loaded, scope, life)
         return loaded
 
-    def load_more(self, sid: SessionId, walk: Walk, life: Life, loaded: Loaded, category: str) -> None:
+    def load_more(self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str) -> None:
         """Add a category that is loaded on demand to `loaded`."""
-        walk = walk.to(sid.digest)
+        scope = scope.to(sid.digest)
         kind = ANONYMOUS if loaded.shadow else sid.kind
-        overlay = self._outbox.overlay(sid.digest, walk, shadow=loaded.shadow)
-        heard = self._read(sid, walk, life, (category,), kind=kind, shadow=loaded.shadow)
-        self._show(loaded, (category,), sid, walk, heard, overlay)
+        overlay = self._journal_writer.overlay(sid.digest, scope, shadow=loaded.shadow)
+        heard = self._read(sid, scope, life, (category,), kind=kind, shadow=loaded.shadow)
+        self._show(loaded, (category,), sid, scope, heard, overlay)
         if kind != SIGNED_IN:
             self._withhold_identity(loaded)
 
-    def _load_anonymous(self, sid: SessionId, walk: Walk, life: Life, verdict: Verdict) -> Loaded:
+    def _load_anonymous(self, sid: SessionId, scope: RequestScope, life: Life, verdict: Verdict) -> Loaded:
         shadow = verdict is Verdict.DEAD
         names = self.table.loaded_together
-        overlay = self._outbox.overlay(sid.digest, walk, shadow=shadow)
-        heard = self._read(sid, walk, life, names, kind=ANONYMOUS, shadow=shadow)
+        overlay = self._journal_writer.overlay(sid.digest, scope, shadow=shadow)
+        heard = self._read(sid, scope, life, names, kind=ANONYMOUS, shadow=shadow)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
-        self._show(loaded, names, sid, walk, heard, overlay)
+        self._show(loaded, names, sid, scope, heard, overlay)
         self._withhold_identity(loaded)
-        self._count_load(loaded, walk, life)
+        self._count_load(loaded, scope, life)
         return loaded
 
     def _withhold_identity(self, loaded: Loaded) -> None:
@@ -268,26 +268,33 @@ class SessionRepository:
         return {key: value for key, value in fields.items() if key not in users and key not in rights}
 
     def _read(
-        self, sid: SessionId, walk: Walk, life: Life, names: tuple[str, ...], *, kind: str, shadow: bool = False
-    ) -> Heard:
+        self,
+        sid: SessionId,
+        scope: RequestScope,
+        life: Life,
+        names: tuple[str, ...],
+        *,
+        kind: str,
+        shadow: bool = False,
+    ) -> RedisReply:
         """Ask the Redis that answers, if one does."""
         for _ in range(_READ_TRIES):  # a store that failed is out of the view; one that is misread is asked again
-            source = walk.view.reader
+            source = scope.view.reader
             if source is None:
                 break
-            slides = source == PRIMARY and walk.can(PRIMARY, WRITE)
+            slides = source == PRIMARY and scope.can(PRIMARY, WRITE)
             lives = self._lives(names, kind, life.idle_ms if slides else 0)
             asked_at = self._clock()
             try:
-                answer = self._ask(source, sid.digest, lives, walk, kind, shadow)
+                answer = self._ask(source, sid.digest, lives, scope, kind, shadow)
             except StoreError:
                 continue
             if self._in_use and answer.moved_ms and kind == ANONYMOUS and not shadow:
                 self._in_use.served(sid.digest, answer.moved_ms)
             for category in answer.damaged:
-                self._set_aside(sid.digest, category, source, walk, shadow, category in answer.foreign)
-            return Heard(answer, source, asked_at)
-        return Heard(None, "none", self._clock())
+                self._quarantine(sid.digest, category, source, scope, shadow, category in answer.foreign)
+            return RedisReply(answer, source, asked_at)
+        return RedisReply(None, "none", self._clock())
 
     def _lives(self, names: tuple[str, ...], kind: str, idle_ms: int) -> Mapping[str, int]:
         """The life to slide each category to. There are few combinations, and every read needs one of them."""
@@ -299,9 +306,11 @@ class SessionRepository:
             self._known_lives[wanted] = lives
         return lives
 
-    def _ask(self, source: str, digest: str, lives: Mapping[str, int], walk: Walk, kind: str, shadow: bool) -> Answer:
+    def _ask(
+        self, source: str, digest: str, lives: Mapping[str, int], scope: RequestScope, kind: str, shadow: bool
+    ) -> Answer:
         store = self.redis[source]
-        return walk.ask(
+        return scope.ask(
             source,
             READ,
             "load",
@@ -309,14 +318,16 @@ class SessionRepository:
             lambda timeout: store.read(digest, lives, timeout=timeout, shadow=shadow, kind=kind),
         )
 
-    def _set_aside(self, digest: str, category: str, source: str, walk: Walk, shadow: bool, foreign: bool) -> None:
+    def _quarantine(
+        self, digest: str, category: str, source: str, scope: RequestScope, shadow: bool, foreign: bool
+    ) -> None:
         self.recorder.count("records_set_aside")
         self.emit(events.record_set_aside, events.RecordSetAside(source, category))
         if source == PRIMARY:
             self._to_primary(
-                walk,
-                "set_aside",
-                lambda timeout: self.primary.set_aside(
+                scope,
+                "quarantine",
+                lambda timeout: self.primary.quarantine(
                     digest, category, timeout=timeout, shadow=shadow, only_foreign=foreign
                 ),
             )
@@ -326,20 +337,20 @@ class SessionRepository:
         loaded: Loaded,
         names: Iterable[str],
         sid: SessionId,
-        walk: Walk,
-        heard: Heard,
+        scope: RequestScope,
+        heard: RedisReply,
         overlay: Overlay,
     ) -> None:
         kind = ANONYMOUS if loaded.shadow else sid.kind
         known = None if overlay is NOTHING else overlay
-        level = walk.level
+        level = scope.level
         answer, source = heard.answer, heard.source
         for name in names:
             is_behind = source == REPLICA and answer and self._is_behind(sid.digest, name, answer, overlay)
             if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
-                self._visibility.show_without_answer(loaded, name, sid.digest, level=level, kind=kind, overlay=known)
+                self._fallback.show_without_answer(loaded, name, sid.digest, level=level, kind=kind, overlay=known)
             else:
-                self._visibility.show_answer(
+                self._fallback.show_answer(
                     loaded,
                     name,
                     sid.digest,
@@ -361,37 +372,37 @@ class SessionRepository:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def save(self, plan: Plan, walk: Walk) -> Saved:
+    def save(self, plan: Plan, scope: RequestScope) -> Saved:
         """Bring a request's changes home, database first.
 
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
         if plan.is_new and plan.target and plan.target.kind == SIGNED_IN:
             try:
-                return self._sign_in(plan, walk)
+                return self._sign_in(plan, scope)
             finally:
                 if plan.ends and plan.origin:
                     # The sign-out that came first holds, whatever becomes of the sign-in, and under any id.
-                    self.revoke(plan.origin.digest, walk)
-        is_carried = self._carry(plan, walk)
+                    self.revoke(plan.origin.digest, scope)
+        is_carried = self._carry(plan, scope)
         durable = True
         if plan.ends and plan.origin:
-            place = self._revoke(plan.origin.digest, walk, keeps_data=bool(plan.carries))
+            place = self._revoke(plan.origin.digest, scope, keeps_data=bool(plan.carries))
             plan.note_kept([AUTH], place)
             durable = place is Kept.DATABASE
         if not plan.target or not (plan.changes or plan.carries):
             return Saved(stored=False, durable=durable)
-        row = self._save_auth(plan, walk) if plan.target.kind == SIGNED_IN else None
+        row = self._save_auth(plan, scope) if plan.target.kind == SIGNED_IN else None
         names = tuple(plan.changes)
-        stored = self._save_categories(plan, plan.target, walk, row) or is_carried
+        stored = self._save_categories(plan, plan.target, scope, row) or is_carried
         if stored:
             self._count_save(plan, plan.target, names)
         if plan.leaves and plan.origin:
-            self._leave(plan.origin, walk, plan.life, is_carried=bool(plan.carries))
+            self._leave(plan.origin, scope, plan.life, is_carried=bool(plan.carries))
         has_ended = plan.target.kind == SIGNED_IN and self.local.is_dead(plan.target.digest)
         return Saved(stored, durable, ended=has_ended)
 
-    def _sign_in(self, plan: Plan, walk: Walk) -> Saved:
+    def _sign_in(self, plan: Plan, scope: RequestScope) -> Saved:
         target, origin = plan.target, plan.origin
         assert target is not None
         auth = plan.changes.pop(AUTH, None)
@@ -399,24 +410,26 @@ class SessionRepository:
         old = origin.digest if origin and origin.kind == SIGNED_IN else None
         began = self._clock()
         try:
-            row = self._new_row(plan, target.digest, payload, old, walk)
+            row = self._new_row(plan, target.digest, payload, old, scope)
         except StoreError:
             raise self.refused() from None
         if row is None or row.state is not RowState.VALID:
-            return self._came_too_late(plan, old, walk)
+            return self._came_too_late(plan, old, scope)
         self.local.put_auth(row, began)
         plan.note_kept([AUTH], Kept.DATABASE)
-        self._carry(plan, walk)
+        self._carry(plan, scope)
         if old:
-            self._settle_revoked(old, 0, walk, in_database=True, keeps_data=bool(plan.carries))
+            self._settle_revoked(old, 0, scope, in_database=True, keeps_data=bool(plan.carries))
             self.recorder.count("sessions_ended", by=int(not plan.renames))
         elif origin:
             self.no_longer_in_use(origin.digest)  # its data is left to run out
         self._count_save(plan, target)
-        self._save_categories(plan, target, walk, row)
+        self._save_categories(plan, target, scope, row)
         return Saved(stored=True)
 
-    def _new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, walk: Walk) -> AuthRow | None:
+    def _new_row(
+        self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope
+    ) -> AuthRow | None:
         """The row of a minted id; the one before ends in the same transaction.
 
         :return: None: this was a change of id, and the session has ended meanwhile.
@@ -426,8 +439,8 @@ class SessionRepository:
             change = difference(plan.renames.payload, payload)
             return self._compete(
                 plan.renames,
-                lambda row: self._renamed(row, digest, apply_change(row.payload, change), plan, walk),
-                walk,
+                lambda row: self._renamed(row, digest, apply_change(row.payload, change), plan, scope),
+                scope,
             )
         life = plan.life
 
@@ -442,11 +455,11 @@ class SessionRepository:
                 timeout=timeout,
             )
 
-        return self._write_row(walk, "sign_in", create)
+        return self._write_row(scope, "sign_in", create)
 
-    def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, walk: Walk) -> AuthRow | None:
+    def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         return self._write_row(
-            walk,
+            scope,
             "sign_in",
             lambda timeout: self.database.regenerate(
                 row.digest,
@@ -459,13 +472,13 @@ class SessionRepository:
             ),
         )
 
-    def _write_row(self, walk: Walk, operation: str, write: Callable[[float], T]) -> T:
+    def _write_row(self, scope: RequestScope, operation: str, write: Callable[[float], T]) -> T:
         """:raises StoreError: the database did not answer."""
-        if not walk.can(DATABASE, WRITE):
-            raise walk.gave_up(DATABASE, "BreakerOpen")
-        return walk.ask(DATABASE, WRITE, operation, self.settings.database_timeout, write)
+        if not scope.can(DATABASE, WRITE):
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        return scope.ask(DATABASE, WRITE, operation, self.settings.database_timeout, write)
 
-    def _came_too_late(self, plan: Plan, old: str | None, walk: Walk) -> Saved:
+    def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:
         """The session ended while this request was about to give it another id, or to sign its user in.
 
         :raises GrantRefused: it was a sign-in: the user was logged out everywhere at this moment.
@@ -473,10 +486,10 @@ class SessionRepository:
         if not plan.renames:
             raise self.refused()
         if old:
-            self._settle_revoked(old, 0, walk, in_database=True)
+            self._settle_revoked(old, 0, scope, in_database=True)
         return Saved(stored=False, ended=True)
 
-    def adopt(self, plan: Plan, note: Note, walk: Walk) -> Saved:
+    def adopt(self, plan: Plan, note: Note, scope: RequestScope) -> Saved:
         """Store a session that was taken over from elsewhere. Of several requests that do so at once, each with the
         same target, one makes the row, and none undoes what another one has changed since.
 
@@ -492,24 +505,24 @@ class SessionRepository:
         auth = plan.changes.pop(AUTH, None) if target.kind == SIGNED_IN else None
         names = tuple(plan.changes)
         # Before the row: where there is one, another request may read what belongs to it.
-        is_laid = self._lay_beneath(plan, target, walk)
+        is_laid = self._lay_beneath(plan, target, scope)
         if target.kind == SIGNED_IN:
             began = self._clock()
-            row = self._adopted_row(target.digest, auth.sets if auth else {}, plan.life, note, walk)
+            row = self._adopted_row(target.digest, auth.sets if auth else {}, plan.life, note, scope)
             if row is None:
                 return Saved(stored=False, ended=True)
             self.local.put_auth(row, began)
-        stored = self._save_categories(plan, target, walk, row) or is_laid or row is not None
+        stored = self._save_categories(plan, target, scope, row) or is_laid or row is not None
         if stored:
             self._count_save(plan, target, names)
         return Saved(stored)
 
-    def _adopted_row(self, digest: str, payload: Fields, life: Life, note: Note, walk: Walk) -> AuthRow | None:
+    def _adopted_row(self, digest: str, payload: Fields, life: Life, note: Note, scope: RequestScope) -> AuthRow | None:
         user_id = self._user_of(payload)
-        if user_id is not None and user_id in self._outbox.overlay(digest, walk).users:
+        if user_id is not None and user_id in self._journal_writer.overlay(digest, scope).users:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
         return self._write_row(
-            walk,
+            scope,
             "sign_in",
             lambda timeout: self.database.adopt(
                 digest,
@@ -523,9 +536,9 @@ class SessionRepository:
             ),
         )
 
-    def _lay_beneath(self, plan: Plan, target: SessionId, walk: Walk) -> bool:
+    def _lay_beneath(self, plan: Plan, target: SessionId, scope: RequestScope) -> bool:
         """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""
-        walk = walk.to(target.digest)
+        scope = scope.to(target.digest)
         self._give_life(plan.changes, target.kind, plan.life)
         guard, as_of = "new" if target.kind == SIGNED_IN else "free", self._now_us(target.digest) - _BEFORE_US
         copies = [
@@ -535,7 +548,7 @@ class SessionRepository:
         if not copies:
             return False
         done = self._to_primary(
-            walk,
+            scope,
             "save",
             lambda timeout: self.primary.merge_all(
                 copies, limits=self.limits, timeout=timeout, write_id=new_write_id()
@@ -547,9 +560,9 @@ class SessionRepository:
         plan.changes.clear()
         return True
 
-    def never_adopt(self, note: Note, walk: Walk) -> None:
+    def never_adopt(self, note: Note, scope: RequestScope) -> None:
         """An old session is over: have the database know it, if it answers."""
-        walk.attempt(
+        scope.attempt(
             DATABASE,
             WRITE,
             "revoke",
@@ -563,7 +576,7 @@ class SessionRepository:
         self.emit(events.grant_refused, events.GrantWasRefused())
         return self.make_refusal()
 
-    def _save_auth(self, plan: Plan, walk: Walk) -> AuthRow | None:
+    def _save_auth(self, plan: Plan, scope: RequestScope) -> AuthRow | None:
         """Update the SQL row of a session that lives. Returns the new row; None: there is nothing to push."""
         if plan.is_for_shadow:
             return None  # the auth keys of an anonymous shadow are plain data
@@ -571,36 +584,36 @@ class SessionRepository:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
-        waits = self._outbox.has_writes(row.digest, [AUTH])
+        waits = self._journal_writer.has_writes(row.digest, [AUTH])
         if waits and not plan.grants:
             # What waits for the database goes first; rights never wait.
-            self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest))
+            self._journal_writer.keep(plan, {AUTH: change}, scope.level, self._now_us(row.digest))
             return None
         is_confirmed = plan.loaded is not None and plan.loaded.sources.get(AUTH) == DATABASE
         began, number = self._clock(), None
 
         def write(row: AuthRow) -> AuthRow | None:
             nonlocal number
-            number = self._outbox.row_changing(row.digest)
-            return self._compare_and_set(row, apply_change(row.payload, change), plan, walk)
+            number = self._journal_writer.row_changing(row.digest)
+            return self._compare_and_set(row, apply_change(row.payload, change), plan, scope)
 
         try:
-            updated = self._compete(row, write, walk, is_confirmed=is_confirmed)
+            updated = self._compete(row, write, scope, is_confirmed=is_confirmed)
         except StoreError:
             if plan.grants:
                 raise self.refused() from None
-            self._outbox.keep(plan, {AUTH: change}, walk.level, self._now_us(row.digest), walk=walk)
+            self._journal_writer.keep(plan, {AUTH: change}, scope.level, self._now_us(row.digest), scope=scope)
             plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
         if updated is None or updated.state is not RowState.VALID:
-            self._settle_revoked(row.digest, row.version, walk, in_database=True)
+            self._settle_revoked(row.digest, row.version, scope, in_database=True)
             return None
-        self._outbox.row_changed(row.digest, number)
+        self._journal_writer.row_changed(row.digest, number)
         self.local.put_auth(updated, began, change=number)
         plan.note_kept([AUTH], Kept.DATABASE)
         if waits and (ordinary := self._without_rights(change)):
             # In the place of what waits, which would else undo it.
-            self._outbox.keep(plan, {AUTH: ordinary}, walk.level, self._now_us(row.digest))
+            self._journal_writer.keep(plan, {AUTH: ordinary}, scope.level, self._now_us(row.digest))
         return updated
 
     def _without_rights(self, change: CategoryChange) -> CategoryChange:
@@ -611,7 +624,12 @@ class SessionRepository:
         return rest
 
     def _compete(
-        self, row: AuthRow, write: Callable[[AuthRow], AuthRow | None], walk: Walk, *, is_confirmed: bool = False
+        self,
+        row: AuthRow,
+        write: Callable[[AuthRow], AuthRow | None],
+        scope: RequestScope,
+        *,
+        is_confirmed: bool = False,
     ) -> AuthRow | None:
         """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
 
@@ -620,29 +638,29 @@ class SessionRepository:
             but nothing that lasts is made of it.
         :raises StoreError: the database did not answer, or others were faster every time.
         """
-        if not walk.can(DATABASE, WRITE):  # nor is there a reason to read
-            raise walk.gave_up(DATABASE, "BreakerOpen")
-        current: AuthRow | None = row if is_confirmed else self._present(row, walk)
+        if not scope.can(DATABASE, WRITE):  # nor is there a reason to read
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        current: AuthRow | None = row if is_confirmed else self._present(row, scope)
         for _ in range(_UPDATE_TRIES):
             if current is None or current.state is not RowState.VALID:
                 return None
             updated = write(current)
             if updated is not None:
                 return updated
-            current = self._present(current, walk)
-        raise walk.gave_up(DATABASE, "TooManyConflicts")
+            current = self._present(current, scope)
+        raise scope.gave_up(DATABASE, "TooManyConflicts")
 
-    def _present(self, row: AuthRow, walk: Walk) -> AuthRow | None:
+    def _present(self, row: AuthRow, scope: RequestScope) -> AuthRow | None:
         """What the database says of a row now, with the later of the idle expiries."""
-        current = self._reload(row.digest, walk)
+        current = self._reload(row.digest, scope)
         if current is not None and current.state is RowState.IDLE_EXPIRED:
-            current = self._reload_in_use(current, row.idle_expires_at, walk)
+            current = self._reload_in_use(current, row.idle_expires_at, scope)
         return current
 
-    def _reload(self, digest: str, walk: Walk, idle_seen: int | None = None) -> AuthRow | None:
-        if not walk.can(DATABASE, READ):
-            raise walk.gave_up(DATABASE, "BreakerOpen")
-        return walk.ask(
+    def _reload(self, digest: str, scope: RequestScope, idle_seen: int | None = None) -> AuthRow | None:
+        if not scope.can(DATABASE, READ):
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        return scope.ask(
             DATABASE,
             READ,
             "verify",
@@ -650,18 +668,18 @@ class SessionRepository:
             lambda timeout: self.database.load(digest, idle_ms=0, idle_seen=idle_seen, timeout=timeout),
         )
 
-    def _reload_in_use(self, current: AuthRow, idle_seen: int, walk: Walk) -> AuthRow | None:
+    def _reload_in_use(self, current: AuthRow, idle_seen: int, scope: RequestScope) -> AuthRow | None:
         """A row that is behind: the lease that this request was given knew of a later use.
 
         :raises StoreError: that has run out meanwhile; nobody is ended for being idle on this request's word.
         """
         if idle_seen <= current.read_at:
-            raise walk.gave_up(DATABASE, "IdleExpired")
-        return self._reload(current.digest, walk, idle_seen)
+            raise scope.gave_up(DATABASE, "IdleExpired")
+        return self._reload(current.digest, scope, idle_seen)
 
-    def _compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, walk: Walk) -> AuthRow | None:
+    def _compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         return self._write_row(
-            walk,
+            scope,
             "save",
             lambda timeout: self.database.update(
                 row.digest,
@@ -674,54 +692,59 @@ class SessionRepository:
             ),
         )
 
-    def _save_categories(self, plan: Plan, target: SessionId, walk: Walk, row: AuthRow | None) -> bool:
+    def _save_categories(self, plan: Plan, target: SessionId, scope: RequestScope, row: AuthRow | None) -> bool:
         """Write to Redis what changed, the auth record first; else to the journal what the table keeps.
 
         What was written earlier and waits in the journal comes first: then the change waits behind it, and so does one
         that was made without knowing what Redis has.
         """
-        walk = walk.to(target.digest)
+        scope = scope.to(target.digest)
         changes = {name: change for name, change in plan.changes.items() if change}
         if not changes and row is None:
             return False
         if plan.is_for_shadow:
-            return self._write_shadow(plan, target, walk, changes)
+            return self._write_shadow(plan, target, scope, changes)
         self._give_life(changes, target.kind, plan.life)
-        waits = self._must_wait(target.digest, changes, walk)
-        sent = self._write_guarded(plan, target, walk, {} if waits else changes, row)
+        waits = self._must_wait(target.digest, changes, scope)
+        sent = self._write_guarded(plan, target, scope, {} if waits else changes, row)
         if sent.written is None:
-            return self._keep_for_later(plan, target, walk, changes, row, sent)
+            return self._keep_for_later(plan, target, scope, changes, row, sent)
         if sent.written.status == "dead":
             self.local.kill(target.digest)
-            return not plan.is_new and self._write_shadow(plan, target, walk, changes)
+            return not plan.is_new and self._write_shadow(plan, target, scope, changes)
         if waits:
-            return self._keep_for_later(plan, target, walk, changes, None, sent) or row is not None
-        return self._was_written(plan, target, changes, sent.written, walk)
+            return self._keep_for_later(plan, target, scope, changes, None, sent) or row is not None
+        return self._was_written(plan, target, changes, sent.written, scope)
 
     def _must_wait(
-        self, digest: str, changes: Mapping[str, CategoryChange], walk: Walk, *, shadow: bool = False
+        self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, *, shadow: bool = False
     ) -> bool:
         is_unseen = any(change.unseen for change in changes.values())
-        return is_unseen or self._outbox.has_writes(digest, changes, walk, shadow=shadow)
+        return is_unseen or self._journal_writer.has_writes(digest, changes, scope, shadow=shadow)
 
     def _write_guarded(
-        self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange], row: AuthRow | None
+        self,
+        plan: Plan,
+        target: SessionId,
+        scope: RequestScope,
+        changes: dict[str, CategoryChange],
+        row: AuthRow | None,
     ) -> _Sent:
         if not changes and row is None:
             return _Sent(Written("written"))
         guard = "free" if target.kind != SIGNED_IN else "new" if plan.is_new else "alive"
         stamp = self._stamp_of(row, plan.loaded)
         # A session that is not permanent any more is to live shorter than Redis remembers.
-        sent = self._write(target.digest, changes, guard, walk, row, stamp, plan.life, exact=plan.permanence_changed)
+        sent = self._write(target.digest, changes, guard, scope, row, stamp, plan.life, exact=plan.permanence_changed)
         if sent.written and sent.written.status == "gone":
             # Redis lost a session that SQL may still know: push it again and try once more.
-            found = self._ask_arbiter(target.digest, walk, plan.life)
+            found = self._ask_arbiter(target.digest, scope, plan.life)
             if found is not None and found.shadow:
                 return _Sent(Written("dead"))
             if found is None or found.row is None:
                 return _Sent(None)  # that it is dead is not known either
             for _ in range(2):  # a server that was restarted may have to learn the push first
-                sent = self._write(target.digest, changes, guard, walk, found.row, 0, plan.life)
+                sent = self._write(target.digest, changes, guard, scope, found.row, 0, plan.life)
                 if sent.written is None or sent.written.status != "gone":
                     return sent
             return _Sent(None)
@@ -738,7 +761,7 @@ class SessionRepository:
         digest: str,
         changes: dict[str, CategoryChange],
         guard: str,
-        walk: Walk,
+        scope: RequestScope,
         row: AuthRow | None,
         stamp: int,
         life: Life,
@@ -746,7 +769,7 @@ class SessionRepository:
     ) -> _Sent:
         return self._send(
             digest,
-            walk,
+            scope,
             lambda timeout, write_id: self.primary.write(
                 digest,
                 changes,
@@ -760,13 +783,13 @@ class SessionRepository:
             ),
         )
 
-    def _send(self, digest: str, walk: Walk, write: Callable[[float, str], Written]) -> _Sent:
+    def _send(self, digest: str, scope: RequestScope, write: Callable[[float, str], Written]) -> _Sent:
         """Send a write to the primary."""
-        if not walk.can(PRIMARY, WRITE):
+        if not scope.can(PRIMARY, WRITE):
             return _Sent(None)
         write_id, began = new_write_id(), self._clock()
         try:
-            written = walk.ask(
+            written = scope.ask(
                 PRIMARY, WRITE, "save", self.settings.redis_timeout, lambda timeout: write(timeout, write_id)
             )
         except StoreError as error:
@@ -780,24 +803,26 @@ class SessionRepository:
         there before is not taken for what was written since."""
         return (self.primary.estimated_ms(digest, self._clock(), latest=True) or self._now_ms()) * 1000
 
-    def _ask_arbiter(self, digest: str, walk: Walk, life: Life) -> Loaded | None:
+    def _ask_arbiter(self, digest: str, scope: RequestScope, life: Life) -> Loaded | None:
         """What the database says of a session; None: it did not answer."""
-        if not walk.can(DATABASE, READ):
+        if not scope.can(DATABASE, READ):
             return None
         try:
             # Redis has just said that it has nothing: it knows of no later use.
-            return self._verifier.ask_database(digest, walk, life, stamp_ms=0, idle_seen=0, alone=True)
+            return self._verifier.ask_database(digest, scope, life, stamp_ms=0, idle_seen=0, alone=True)
         except StoreError:
             return None
 
-    def _write_shadow(self, plan: Plan, target: SessionId, walk: Walk, changes: dict[str, CategoryChange]) -> bool:
+    def _write_shadow(
+        self, plan: Plan, target: SessionId, scope: RequestScope, changes: dict[str, CategoryChange]
+    ) -> bool:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
         self._give_life(changes, ANONYMOUS, plan.life)
         sent = _Sent(None)
-        if not self._must_wait(target.digest, changes, walk, shadow=True):
+        if not self._must_wait(target.digest, changes, scope, shadow=True):
             sent = self._send(
                 target.digest,
-                walk,
+                scope,
                 lambda timeout, write_id: self.primary.write(
                     target.digest,
                     changes,
@@ -810,10 +835,10 @@ class SessionRepository:
             )
         if sent.written is None:
             now_us = self._now_us(target.digest)
-            return self._outbox.keep(
-                plan, changes, walk.level, now_us, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, walk=walk
+            return self._journal_writer.keep(
+                plan, changes, scope.level, now_us, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
             )
-        return self._was_written(plan, target, changes, sent.written, walk, shadow=True)
+        return self._was_written(plan, target, changes, sent.written, scope, shadow=True)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
         for name, change in changes.items():
@@ -823,17 +848,19 @@ class SessionRepository:
         self,
         plan: Plan,
         target: SessionId,
-        walk: Walk,
+        scope: RequestScope,
         changes: Mapping[str, CategoryChange],
         row: AuthRow | None,
         sent: _Sent,
     ) -> bool:
         """Redis did not take it, or not yet. Returns whether anything outlives the request all the same."""
         if row:
-            self._outbox.queue_push(row.digest, row.version, walk=walk)
+            self._journal_writer.queue_push(row.digest, row.version, scope=scope)
         fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
         now_us = self._now_us(target.digest)
-        kept = self._outbox.keep(plan, fitting, walk.level, now_us, doubt=sent.doubt, sent_us=sent.sent_us, walk=walk)
+        kept = self._journal_writer.keep(
+            plan, fitting, scope.level, now_us, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
+        )
         self.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
 
@@ -855,17 +882,17 @@ class SessionRepository:
         target: SessionId,
         changes: Mapping[str, CategoryChange],
         written: Written,
-        walk: Walk,
+        scope: RequestScope,
         *,
         shadow: bool = False,
     ) -> bool:
         if written.status != "written":
-            return self._write_the_rest(plan, target, changes, written, walk, shadow)
+            return self._write_the_rest(plan, target, changes, written, scope, shadow)
         self._count_payload(changes)
         plan.note_kept(changes, Kept.REDIS)
         if not shadow:
-            self._visibility.remember_write(target.digest, plan.loaded, changes, written.versions, target.kind)
-            self._outbox.written(target.digest, changes, walk)
+            self._fallback.remember_write(target.digest, plan.loaded, changes, written.versions, target.kind)
+            self._journal_writer.written(target.digest, changes, scope)
         return True
 
     def _write_the_rest(
@@ -874,7 +901,7 @@ class SessionRepository:
         target: SessionId,
         changes: Mapping[str, CategoryChange],
         refused: Written,
-        walk: Walk,
+        scope: RequestScope,
         shadow: bool,
     ) -> bool:
         """One category cannot take its change (``large``, ``no number``); the others are none the worse for it."""
@@ -885,51 +912,51 @@ class SessionRepository:
         if not rest:
             return False
         if shadow:
-            return self._write_shadow(plan, target, walk, rest)
+            return self._write_shadow(plan, target, scope, rest)
         plan.changes = rest
-        return self._save_categories(plan, target, walk, None)
+        return self._save_categories(plan, target, scope, None)
 
-    def _to_primary(self, walk: Walk, operation: str, call: Callable[[float], T]) -> T | None:
-        return walk.attempt(PRIMARY, WRITE, operation, self.settings.redis_timeout, call)
+    def _to_primary(self, scope: RequestScope, operation: str, call: Callable[[float], T]) -> T | None:
+        return scope.attempt(PRIMARY, WRITE, operation, self.settings.redis_timeout, call)
 
-    def _carry(self, plan: Plan, walk: Walk) -> bool:
+    def _carry(self, plan: Plan, scope: RequestScope) -> bool:
         """Have the journal bring what the plan says to the target. Whether it will."""
         if not (plan.carries and plan.origin):
             return False
-        return self._outbox.carry(plan, self._now_us(plan.origin.digest), walk)
+        return self._journal_writer.carry(plan, self._now_us(plan.origin.digest), scope)
 
-    def _leave(self, origin: SessionId, walk: Walk, life: Life, *, is_carried: bool) -> None:
+    def _leave(self, origin: SessionId, scope: RequestScope, life: Life, *, is_carried: bool) -> None:
         """Wipe the data of an anonymous session that was given another id.
 
         :param is_carried: the replay does so, when it has brought the data to the other id.
         """
         if not is_carried:
             changes = {name: CategoryChange(0, wipe=True) for name in self.table.categories}
-            self._save_categories(Plan(origin, origin, life, changes=changes), origin, walk, None)
+            self._save_categories(Plan(origin, origin, life, changes=changes), origin, scope, None)
         self.no_longer_in_use(origin.digest)
 
     # -- revoking --------------------------------------------------------------------------------------------------
 
-    def revoke(self, digest: str, walk: Walk) -> bool:
+    def revoke(self, digest: str, scope: RequestScope) -> bool:
         """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
 
         :return: whether the database knows it already.
         """
-        return self._revoke(digest, walk) is Kept.DATABASE
+        return self._revoke(digest, scope) is Kept.DATABASE
 
-    def _revoke(self, digest: str, walk: Walk, *, keeps_data: bool = False) -> Kept:
+    def _revoke(self, digest: str, scope: RequestScope, *, keeps_data: bool = False) -> Kept:
         self.recorder.count("sessions_ended", by=int(not self.local.is_dead(digest)))
         self.local.kill(digest)
-        dead = self._revoke_in_database(digest, walk)
+        dead = self._revoke_in_database(digest, scope)
         in_database, places = dead is not None, []
         for name, version in dead or [(digest, 0)]:
-            places.append(self._settle_revoked(name, version, walk, in_database=in_database, keeps_data=keeps_data))
+            places.append(self._settle_revoked(name, version, scope, in_database=in_database, keeps_data=keeps_data))
             self.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
         return places[0]
 
-    def _revoke_in_database(self, digest: str, walk: Walk) -> list[tuple[str, int]] | None:
+    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[tuple[str, int]] | None:
         """Digest and version of what is dead now; None: the database does not answer."""
-        return walk.attempt(
+        return scope.attempt(
             DATABASE,
             WRITE,
             "revoke",
@@ -938,7 +965,7 @@ class SessionRepository:
         )
 
     def _settle_revoked(
-        self, digest: str, version: int, walk: Walk, *, in_database: bool, keeps_data: bool = False
+        self, digest: str, version: int, scope: RequestScope, *, in_database: bool, keeps_data: bool = False
     ) -> Kept:
         """Have the stores and this host hear that a session is dead.
 
@@ -948,23 +975,23 @@ class SessionRepository:
         self.row_changed(digest)
         self.no_longer_in_use(digest)
         names = (AUTH,) if keeps_data else tuple(self.table.categories)
-        in_redis = self._verifier.bury(digest, max(version, int(in_database)), walk, names)
+        in_redis = self._verifier.write_tombstone(digest, max(version, int(in_database)), scope, names)
         is_gone = in_redis and not keeps_data
-        waits = not (in_database and is_gone) and self._outbox.revoke(
-            digest, in_database=in_database, in_redis=is_gone, walk=walk
+        waits = not (in_database and is_gone) and self._journal_writer.revoke(
+            digest, in_database=in_database, in_redis=is_gone, scope=scope
         )
         if in_database:
             return Kept.DATABASE
         return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
 
-    def sessions_of(self, user_id: str, walk: Walk) -> list[AuthRow]:
+    def sessions_of(self, user_id: str, scope: RequestScope) -> list[AuthRow]:
         """The valid sessions of a user, without those that this host knows to be dead.
 
         :raises StoreError: the database does not answer.
         """
-        if not walk.can(DATABASE, READ):
-            raise walk.gave_up(DATABASE, "BreakerOpen")
-        rows = walk.ask(
+        if not scope.can(DATABASE, READ):
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        rows = scope.ask(
             DATABASE,
             READ,
             "list",
@@ -974,18 +1001,18 @@ class SessionRepository:
         return [row for row in rows if row.state is RowState.VALID and not self._is_known_dead(row)]
 
     def _is_known_dead(self, row: AuthRow) -> bool:
-        overlay = self._outbox.overlay(row.digest)
+        overlay = self._journal_writer.overlay(row.digest)
         is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
         return overlay.revoked or is_out or self.local.is_dead(row.digest) or self.local.is_signed_out(row)
 
-    def revoke_user(self, user_id: str, walk: Walk) -> Revoked:
+    def revoke_user(self, user_id: str, scope: RequestScope) -> Revoked:
         """End all sessions of a user, those being created just now too.
 
         It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done
         for as many as a request has time for, else by the reconciler, from the journal. With the database down this
         host holds it against every session that began until now, and tells the database as soon as it answers.
         """
-        epoch = walk.attempt(
+        epoch = scope.attempt(
             DATABASE,
             WRITE,
             "revoke",
@@ -993,32 +1020,32 @@ class SessionRepository:
             lambda timeout: self.database.kill_user(user_id, timeout=timeout),
         )
         if epoch is None:
-            return self._revoke_user_later(user_id, walk)
+            return self._revoke_user_later(user_id, scope)
 
         def end_some(timeout: float) -> list[str]:
             try:
                 return self.database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_SETTLED)
             except StoreError as error:
                 # It has heard what matters. That many rows take too long must not open its breaker.
-                raise walk.gave_up(DATABASE, error.cause) from None
+                raise scope.gave_up(DATABASE, error.cause) from None
 
-        digests = walk.attempt(DATABASE, WRITE, "revoke", self.settings.database_timeout, end_some)
-        in_redis = self._settle_all(digests or [], walk, in_database=True)
+        digests = scope.attempt(DATABASE, WRITE, "revoke", self.settings.database_timeout, end_some)
+        in_redis = self._settle_all(digests or [], scope, in_database=True)
         self.local.sign_out_user(user_id, 0, epoch)
         if not in_redis or digests is None or len(digests) >= _MOST_SETTLED:
-            self._outbox.revoke_user(user_id, epoch=epoch, walk=walk)
+            self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
         return Revoked(durable=True, sessions=len(digests or []))
 
-    def _revoke_user_later(self, user_id: str, walk: Walk) -> Revoked:
+    def _revoke_user_later(self, user_id: str, scope: RequestScope) -> Revoked:
         until_ms = self._now_ms()
         # The journal first: from then on every worker of the host knows.
-        self._outbox.revoke_user(user_id, until_ms, walk=walk)
+        self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
         digests = self.local.sign_out_user(user_id, until_ms)
         self.recorder.count("sessions_ended", by=len(digests))
-        self._settle_all(digests, walk, in_database=False)
+        self._settle_all(digests, scope, in_database=False)
         return Revoked(durable=False, sessions=len(digests))
 
-    def _settle_all(self, digests: Sequence[str], walk: Walk, *, in_database: bool) -> bool:
+    def _settle_all(self, digests: Sequence[str], scope: RequestScope, *, in_database: bool) -> bool:
         """Of a user who was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
 
         :return: whether Redis has them.
@@ -1028,10 +1055,10 @@ class SessionRepository:
             self.local.kill(digest)
             self.row_changed(digest)
             self.no_longer_in_use(digest)
-        buried = [self._bury_all(group, walk, in_database) for group in self._by_shard(digests)]
+        buried = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
         in_redis = all(buried)
         if digests and not in_database:
-            self._outbox.revoke(*digests, in_redis=in_redis, in_database=False, walk=walk)
+            self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
         for digest in digests:
             self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
         return in_redis
@@ -1042,22 +1069,22 @@ class SessionRepository:
             groups.setdefault(self.health.locate(digest), []).append(digest)
         return groups.values()
 
-    def _bury_all(self, digests: Sequence[str], walk: Walk, in_database: bool) -> bool:
+    def _write_tombstones(self, digests: Sequence[str], scope: RequestScope, in_database: bool) -> bool:
         """Sessions of one shard. Whether it has the tombstones."""
         names = tuple(self.table.categories)
 
-        def bury(timeout: float) -> bool:
+        def write_tombstone(timeout: float) -> bool:
             dead = [(digest, int(in_database)) for digest in digests]
             self.primary.settle([], dead, names, stamp_ms=0, timeout=timeout)
             return True
 
-        return bool(self._to_primary(walk.to(digests[0]), "bury", bury))
+        return bool(self._to_primary(scope.to(digests[0]), "write_tombstone", write_tombstone))
 
     # -- reporting -------------------------------------------------------------------------------------------------
 
-    def _count_load(self, loaded: Loaded, walk: Walk, life: Life) -> None:
+    def _count_load(self, loaded: Loaded, scope: RequestScope, life: Life) -> None:
         """What stood in for the primary, and which signed-in session is in use."""
-        if walk.level:
+        if scope.level:
             for source in {*loaded.sources.values(), *loaded.exceptions.values()} - {PRIMARY, "none"}:
                 self.recorder.count(f"fallback_{source}")
         row = loaded.row
@@ -1102,20 +1129,20 @@ class SessionRepository:
 
     def row_changed(self, digest: str) -> None:
         """Have no worker of this host believe what it was told of this session before."""
-        self._outbox.row_changed(digest)
+        self._journal_writer.row_changed(digest)
 
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Have no worker of this host give Redis back what a category had before."""
-        self._visibility.note_wipe(digest, category, version)
+        self._fallback.note_wipe(digest, category, version)
 
     def was_wiped(self, copy: SharedCopy) -> bool:
         """Whether a worker of this host has wiped a category since a copy of it was made."""
-        return self._visibility.is_wiped_since(copy)
+        return self._fallback.is_wiped_since(copy)
 
     def publish_copies(self, shards: Container[str]) -> None:
         """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""
         copies = self.local.live_categories()
-        self._outbox.publish([copy for copy in copies if self.health.locate(copy.digest) in shards])
+        self._journal_writer.publish([copy for copy in copies if self.health.locate(copy.digest) in shards])
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
         """The user a payload belongs to: whom the first of USER_KEYS names that names one, as text.

@@ -1,7 +1,7 @@
 """One request's way through the stores: which ones it may still ask, and how long it may still wait.
 
 The view is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
-to health, and the same walk goes on without it. All waits of the walk come out of one budget, in which the time that
+to health, and the same request goes on without it. All waits of a request come out of one budget, in which the time that
 this process is late does not count.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..metrics.recorder import Recorder
-from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, View
+from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
 from ..policy.values import LEAST_WAIT, ErrorClass, StoreError, Wait, role_of
 from ..support import lag
 from ..support.lag import no_answer
@@ -27,7 +27,7 @@ FIRST, FIRST_ANSWERS = 0.75, 50
 Connections have to be made for them, and a Redis that is away may have used up what there was to be waited."""
 
 
-class Walk:
+class RequestScope:
     """The stores as one request sees them, for sessions of one shard; see :meth:`to`.
 
     :param budget: seconds this request may wait for stores, all together.
@@ -47,24 +47,24 @@ class Walk:
     ) -> None:
         self._health = health
         self._recorder = recorder
-        self._left = [budget]  # one number for the walks to all shards
+        self._left = [budget]  # one number for all shards
         self._clock = clock
         self._lag = lag.of(clock)
         self._shard = shard
-        self._others: dict[str, Walk] | None = None  # by shard; most requests have to do with one only
-        self.view: View = health.view(shard)
+        self._others: dict[str, RequestScope] | None = None  # by shard; most requests have to do with one only
+        self.view: HealthSnapshot = health.view(shard)
 
-    def to(self, digest: str) -> Walk:
+    def to(self, digest: str) -> RequestScope:
         """The same request on its way to a session: its shard's stores, and what is left of the one budget."""
         shard = self._health.locate(digest)
         return self if shard == self._shard else self._branch(shard)
 
-    def _branch(self, shard: str) -> Walk:
+    def _branch(self, shard: str) -> RequestScope:
         if self._others is None:
             self._others = {self._shard: self}
         if shard in self._others:
             return self._others[shard]
-        other = Walk(self._health, self._recorder, 0.0, self._clock, shard)
+        other = RequestScope(self._health, self._recorder, 0.0, self._clock, shard)
         lost = [way for way in (READ, WRITE) if not self.can(DATABASE, way)]
         if lost:
             other.view = other.view.without(DATABASE, *lost)
@@ -88,7 +88,7 @@ class Walk:
         :param operation: for the recorder.
         :param timeout: the store's own; the wait is cut to what is left of the budget.
         :param call: gets the seconds it may wait, as a :class:`Wait`.
-        :raises StoreError: after health was told, and the store is out for the rest of this walk.
+        :raises StoreError: after health was told, and the store is out for the rest of this request.
         """
         left, clock = self._left[0], self._clock
         is_first = store == DATABASE and self._health.answers(store) < FIRST_ANSWERS
@@ -172,5 +172,5 @@ class Walk:
         lost = self._health.failed(error, direction)
         if error.error_class is not ErrorClass.DATA:
             # The database is the same one for all shards.
-            for walk in self._others.values() if self._others and role == DATABASE else (self,):
-                walk.view = walk.view.without(role, *lost)
+            for scope in self._others.values() if self._others and role == DATABASE else (self,):
+                scope.view = scope.view.without(role, *lost)

@@ -32,12 +32,12 @@ from ..stores.local import LocalAuth, LocalCopies
 from ..stores.redis.cluster import Redis
 from ..stores.redis.records import Answer, AuthEntry
 from ..stores.sql.database import Database
-from ..support.single_flight import FlightLate, Flights
-from .journal_writer import Outbox
-from .scope import Walk
+from ..support.single_flight import FlightLate, SingleFlight
+from .journal_writer import JournalWriter
+from .scope import RequestScope
 
 
-class Heard(NamedTuple):
+class RedisReply(NamedTuple):
     """What Redis said of a session.
 
     :param answer: None: no Redis answered.
@@ -92,56 +92,56 @@ class Verifier:
         primary: Redis,
         database: Database,
         local: LocalCopies,
-        outbox: Outbox,
+        journal_writer: JournalWriter,
         recorder: Recorder,
         emit: Callable[[Signal, object], None],
         clock: Callable[[], float] = time.monotonic,
-        flights: Flights[Confirmed] | None = None,
+        flights: SingleFlight[Confirmed] | None = None,
     ) -> None:
         self._settings = settings
         self._terms = settings.lease_terms
         self._primary = primary
         self._database = database
         self._local = local
-        self._outbox = outbox
+        self._journal_writer = journal_writer
         self._recorder = recorder
         self._emit = emit
         self._clock = clock
-        self._flights: Flights[Confirmed] = flights or Flights()
+        self._flights: SingleFlight[Confirmed] = flights or SingleFlight()
         self._privileged = {encode("role", role) for role in settings.privileged_roles}
 
-    def judge(self, digest: str, walk: Walk, life: Life, heard: Heard, *, fresh: bool = False) -> Loaded:
+    def verify(self, digest: str, scope: RequestScope, life: Life, heard: RedisReply, *, fresh: bool = False) -> Loaded:
         """What is known of a session of kind u that this host has not heard to be dead.
 
         :param fresh: only the database may say that it is valid.
         """
         entry = heard.entry
         if entry and entry.row is None:
-            self._repair(digest, walk, in_database=entry.in_database)
-            return Loaded.judged(Verdict.DEAD, heard.now_ms)
-        copy = self._copy(entry, heard) if entry and heard.by_primary and walk.primary_is_healthy else None
+            self._repair(digest, scope, in_database=entry.in_database)
+            return Loaded.verified(Verdict.DEAD, heard.now_ms)
+        copy = self._copy(entry, heard) if entry and heard.by_primary and scope.primary_is_healthy else None
         if not fresh:
             if copy and is_leased(copy, life, self._terms) and self._is_readable(copy.row):
                 return self._believe(copy, heard)
-            if walk.can(DATABASE, READ) and (held := self._just_asked(digest, walk)):
-                return Loaded.judged(Verdict.VALID, heard.now_ms, held.row, "local")
+            if scope.can(DATABASE, READ) and (held := self._just_asked(digest, scope)):
+                return Loaded.verified(Verdict.VALID, heard.now_ms, held.row, "local")
         busy = False
-        if walk.can(DATABASE, READ):
+        if scope.can(DATABASE, READ):
             try:
                 return self.ask_database(
-                    digest, walk, life, stamp_ms=heard.stamp_ms, idle_seen=_idle_seen(heard), alone=fresh
+                    digest, scope, life, stamp_ms=heard.stamp_ms, idle_seen=_idle_seen(heard), alone=fresh
                 )
             except StoreError as error:
-                # Told to health by the walk. A database that is only busy excuses less than one that is down.
+                # The scope has told health. A database that is only busy excuses less than one that is down.
                 busy = error.error_class is ErrorClass.LOCAL
         if fresh:
-            return Loaded.judged(Verdict.UNVERIFIABLE, heard.now_ms)
-        return self._without_database(digest, walk, life, copy, heard, busy=busy)
+            return Loaded.verified(Verdict.UNVERIFIABLE, heard.now_ms)
+        return self._without_database(digest, scope, life, copy, heard, busy=busy)
 
     def ask_database(
         self,
         digest: str,
-        walk: Walk,
+        scope: RequestScope,
         life: Life,
         *,
         stamp_ms: int,
@@ -154,27 +154,27 @@ class Verifier:
         :param alone: do not take the answer to somebody else's question, which began before this one.
         :raises StoreError: the database did not answer.
         """
-        confirmed, is_shared = self._question(digest, walk, life, stamp_ms, idle_seen, alone)
+        confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone)
         row = confirmed.row
         if is_shared and row is not None and self._needs_an_own_answer(row):
-            confirmed, is_shared = self._question(digest, walk, life, stamp_ms, idle_seen, alone=True)
+            confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone=True)
             row = confirmed.row
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
-            self.bury(digest, row.version if row else 0, walk)
-            return Loaded.judged(Verdict.DEAD, stamp_ms)
+            self.write_tombstone(digest, row.version if row else 0, scope)
+            return Loaded.verified(Verdict.DEAD, stamp_ms)
         if row.state is RowState.IDLE_EXPIRED:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
-            return Loaded.judged(Verdict.UNVERIFIABLE, stamp_ms)
+            return Loaded.verified(Verdict.UNVERIFIABLE, stamp_ms)
         self._local.put_auth(row, confirmed.began)
-        if stamp_ms and not is_shared and self._push(row, walk, life, stamp_ms) == "dead":
-            self._repair(digest, walk)
-            return Loaded.judged(Verdict.DEAD, stamp_ms)
+        if stamp_ms and not is_shared and self._push(row, scope, life, stamp_ms) == "dead":
+            self._repair(digest, scope)
+            return Loaded.verified(Verdict.DEAD, stamp_ms)
         if not is_shared and life.is_slide_due(row, row.read_at):
-            self._slide(digest, walk, life)  # the database could not note the use: read-only, full, or locked
-        return Loaded.judged(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
+            self._extend_idle(digest, scope, life)  # the database could not note the use: read-only, full, or locked
+        return Loaded.verified(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
 
     def _question(
-        self, digest: str, walk: Walk, life: Life, stamp_ms: int, idle_seen: int | None, alone: bool
+        self, digest: str, scope: RequestScope, life: Life, stamp_ms: int, idle_seen: int | None, alone: bool
     ) -> tuple[Confirmed, bool]:
         def load(timeout: float) -> Confirmed:
             began = self._clock()
@@ -189,26 +189,30 @@ class Verifier:
             except FlightLate:
                 raise StoreError(DATABASE, ErrorClass.LOCAL, "SharedQueryLate", timed_out=True) from None
 
-        return walk.ask(DATABASE, READ, "verify", self._settings.database_timeout, ask)
+        return scope.ask(DATABASE, READ, "verify", self._settings.database_timeout, ask)
 
     def _needs_an_own_answer(self, row: AuthRow) -> bool:
         """Somebody else's question began before this one: what this worker has seen since then counts more."""
-        return row.state is RowState.IDLE_EXPIRED or row.version < self._local.floor(row.digest)
+        return row.state is RowState.IDLE_EXPIRED or row.version < self._local.min_version(row.digest)
 
-    def bury(self, digest: str, version: int, walk: Walk, categories: Sequence[str] = (AUTH,)) -> bool:
+    def write_tombstone(
+        self, digest: str, version: int, scope: RequestScope, categories: Sequence[str] = (AUTH,)
+    ) -> bool:
         """Put the tombstone into Redis. Whether it is there.
 
         :param categories: whose data goes. All of it only on the word of the host that ended the session: another one
             may still have to bring some of it to the id that took its place. Behind a tombstone nothing reads it.
         """
 
-        def bury(timeout: float) -> bool:
-            self._primary.bury(digest, version, categories, timeout=timeout)
+        def write_tombstone(timeout: float) -> bool:
+            self._primary.write_tombstone(digest, version, categories, timeout=timeout)
             return True
 
-        return bool(walk.to(digest).attempt(PRIMARY, WRITE, "bury", self._settings.redis_timeout, bury))
+        return bool(
+            scope.to(digest).attempt(PRIMARY, WRITE, "write_tombstone", self._settings.redis_timeout, write_tombstone)
+        )
 
-    def _repair(self, digest: str, walk: Walk, *, in_database: bool = False) -> None:
+    def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
         """Redis has a tombstone: the row must not live on, whoever was to kill it. Once per worker and session.
 
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
@@ -219,14 +223,14 @@ class Verifier:
             self._database.kill(digest, timeout=timeout)
             return True
 
-        repaired = walk.attempt(DATABASE, WRITE, "repair", self._settings.database_timeout, kill)
+        repaired = scope.attempt(DATABASE, WRITE, "repair", self._settings.database_timeout, kill)
         if repaired:
-            self._outbox.row_changed(digest)
+            self._journal_writer.row_changed(digest)
         if not (repaired or in_database):
-            self._outbox.revoke(digest, in_database=False, in_redis=True, walk=walk)
+            self._journal_writer.revoke(digest, in_database=False, in_redis=True, scope=scope)
 
-    def _push(self, row: AuthRow, walk: Walk, life: Life, stamp_ms: int) -> str | None:
-        return walk.attempt(
+    def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
+        return scope.attempt(
             PRIMARY,
             WRITE,
             "push",
@@ -234,28 +238,28 @@ class Verifier:
             lambda timeout: self._primary.push(row, stamp_ms, life.left_of(row), timeout=timeout),
         )
 
-    def _copy(self, entry: AuthEntry, heard: Heard) -> Copy | None:
+    def _copy(self, entry: AuthEntry, heard: RedisReply) -> Copy | None:
         row, answer = entry.row, heard.answer
         if row is None or answer is None:
             return None
         trust_since_ms = answer.trust_since_ms
         if (evicted_at := self._local.evicted_at) > float("-inf"):
             trust_since_ms = max(trust_since_ms, answer.now_ms - int((heard.asked_at - evicted_at) * 1000))
-        return Copy(row, entry.confirmed_ms, answer.now_ms, trust_since_ms, self._local.floor(row.digest))
+        return Copy(row, entry.confirmed_ms, answer.now_ms, trust_since_ms, self._local.min_version(row.digest))
 
     def _aged(self, held: LocalAuth) -> Copy:
         """This worker's own copy, aged by its own clock."""
         row = held.row
-        floor = self._local.floor(row.digest)
-        return Copy(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, floor=floor)
+        min_version = self._local.min_version(row.digest)
+        return Copy(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, min_version=min_version)
 
-    def _just_asked(self, digest: str, walk: Walk) -> Copy | None:
+    def _just_asked(self, digest: str, scope: RequestScope) -> Copy | None:
         """While Redis is not healthy: what the database said a moment ago. Not from before the outage: it may be older
         than what another worker has put into Redis; nor from before a change by another worker of this host."""
-        if walk.primary_is_healthy:
+        if scope.primary_is_healthy:
             return None
         held = self._local.auth(digest)
-        if held is None or held.confirmed_at < walk.view.lost_at or not self._outbox.is_up_to_date(held):
+        if held is None or held.confirmed_at < scope.view.lost_at or not self._journal_writer.is_up_to_date(held):
             return None
         copy = self._aged(held)
         return copy if was_just_asked(copy) else None
@@ -263,35 +267,35 @@ class Verifier:
     def _age_ms(self, held: LocalAuth) -> int:
         return int((self._clock() - held.confirmed_at) * 1000)
 
-    def _believe(self, copy: Copy, heard: Heard) -> Loaded:
+    def _believe(self, copy: Copy, heard: RedisReply) -> Loaded:
         self._local.put_auth(copy.row, heard.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
-        return Loaded.judged(Verdict.VALID, heard.now_ms, copy.row, PRIMARY)
+        return Loaded.verified(Verdict.VALID, heard.now_ms, copy.row, PRIMARY)
 
     def _without_database(
-        self, digest: str, walk: Walk, life: Life, copy: Copy | None, heard: Heard, *, busy: bool
+        self, digest: str, scope: RequestScope, life: Life, copy: Copy | None, heard: RedisReply, *, busy: bool
     ) -> Loaded:
         if copy and self._survives(copy, busy):
             if life.is_slide_due(copy.row, copy.now_ms):
-                self._slide(digest, walk, life)
+                self._extend_idle(digest, scope, life)
             return self._believe(copy, heard)
         held = self._local.auth(digest)
         privileged = held is not None and self.is_privileged(held.row)
         if held and survives_everything_down(self._aged(held), self._terms, privileged=privileged):
-            return Loaded.judged(Verdict.VALID, heard.now_ms, held.row, "local")
-        return Loaded.judged(Verdict.UNVERIFIABLE, heard.now_ms)
+            return Loaded.verified(Verdict.VALID, heard.now_ms, held.row, "local")
+        return Loaded.verified(Verdict.UNVERIFIABLE, heard.now_ms)
 
     def _survives(self, copy: Copy, busy: bool) -> bool:
         only_grace = busy or self.is_privileged(copy.row)
         return survives_database_outage(copy, self._terms, only_grace=only_grace) and self._is_readable(copy.row)
 
-    def _slide(self, digest: str, walk: Walk, life: Life) -> None:
+    def _extend_idle(self, digest: str, scope: RequestScope, life: Life) -> None:
         """Note in Redis that the session is in use; the database is told when it answers again."""
 
-        def slide(timeout: float) -> int:
-            return self._primary.slide(digest, life.idle_ms, timeout=timeout)
+        def extend_idle(timeout: float) -> int:
+            return self._primary.extend_idle(digest, life.idle_ms, timeout=timeout)
 
-        if walk.attempt(PRIMARY, WRITE, "slide", self._settings.redis_timeout, slide):
-            self._outbox.queue_push(digest, walk=walk)
+        if scope.attempt(PRIMARY, WRITE, "extend_idle", self._settings.redis_timeout, extend_idle):
+            self._journal_writer.queue_push(digest, scope=scope)
 
     def _is_readable(self, row: AuthRow) -> bool:
         """Damaged auth data is not shown in part: the database has the whole."""
@@ -312,7 +316,7 @@ class Verifier:
         return any(value in self._privileged and key in patterns for key, value in row.payload.items())
 
 
-def _idle_seen(heard: Heard) -> int | None:
+def _idle_seen(heard: RedisReply) -> int | None:
     """The idle expiry that Redis knows of; None: it cannot say, so that nobody may be ended for being idle."""
     row = heard.entry.row if heard.entry else None
     if heard.by_primary and not (heard.answer and AUTH in heard.answer.damaged):

@@ -33,7 +33,7 @@ from ..policy.serializer import INT_LIMIT, check_key, decode
 from ..policy.users import is_nobody, user_of
 from ..policy.values import AuthRow, CategoryChange, Fields
 from ..request.repository import SessionRepository
-from ..request.scope import Walk
+from ..request.scope import RequestScope
 from .changes import Carried, Changes
 from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .values import CategoryView, FeatureReport
@@ -80,12 +80,12 @@ class Adopted(NamedTuple):
     """What became of an old session that came with a request.
 
     :param sid: under which it goes on; None: it cannot be taken over yet, because a store does not answer.
-    :param walk: the request's way through the stores, which may have used up some of its time.
+    :param scope: the request's way through the stores, which may have used up some of its time.
     :param token: the CSRF token that forms of the old session have, if one is known.
     """
 
     sid: SessionId | None
-    walk: Walk
+    scope: RequestScope
     token: str | None = None
 
 
@@ -112,7 +112,7 @@ class Session(SessionMixin):
     :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
     :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
     :param old: the old session whose cookie the request carries as well; None: it carries none.
-    :param walk: this request's way through the stores, if it is on it already.
+    :param scope: this request's way through the stores, if it is on it already.
     """
 
     accessed = False
@@ -123,7 +123,7 @@ class Session(SessionMixin):
         cookie: Callable[[], SessionId | None],
         is_remembered: Callable[[], bool] = lambda: False,
         old: OldSession | None = None,
-        walk: Walk | None = None,
+        scope: RequestScope | None = None,
     ) -> None:
         self._context = context
         self._repository = context.repository
@@ -139,7 +139,7 @@ class Session(SessionMixin):
         self._minted: SessionId | None = None
         self._permanent: bool | None = None
         self._loaded: Loaded | None = None
-        self._walk = walk
+        self._scope = scope
         self._changes: Changes | None = None
         self._transient: dict[str, Any] = {}
         self._ended = False  # this request signed the session out
@@ -183,10 +183,10 @@ class Session(SessionMixin):
         if adopted is None:
             return
         if adopted.sid is None:
-            self._walk = adopted.walk
+            self._scope = adopted.scope
             self._is_put_off, self._token_meanwhile = True, adopted.token
         else:
-            self._walk = adopted.walk.to(adopted.sid.digest)
+            self._scope = adopted.scope.to(adopted.sid.digest)
             self._origin = self._adopted = self._came_with = adopted.sid
             self._has_moved = self._was_stored = True
 
@@ -266,12 +266,12 @@ class Session(SessionMixin):
     # -- loading ---------------------------------------------------------------------------------------------------
 
     @property
-    def walk(self) -> Walk:
+    def scope(self) -> RequestScope:
         """This request's way through the stores."""
-        if self._walk is None:
+        if self._scope is None:
             origin = self.origin  # which may be found on a way through the stores
-            self._walk = self._walk or self._repository.begin(digest=origin.digest if origin else None)
-        return self._walk
+            self._scope = self._scope or self._repository.begin(digest=origin.digest if origin else None)
+        return self._scope
 
     @property
     def life(self) -> Life:
@@ -290,7 +290,7 @@ class Session(SessionMixin):
     def _load(self) -> Loaded:
         if self._loaded is None:
             origin = None if self._restarted or self._ended else self.origin
-            known = origin and self._repository.load(origin, self.walk, self.life)
+            known = origin and self._repository.load(origin, self.scope, self.life)
             self._loaded = known or Loaded(Verdict.UNVERIFIABLE if self._is_put_off else Verdict.ANONYMOUS)
             before, self._before = self._before, None
             if before is not None and not self._loaded.shadow:
@@ -301,7 +301,7 @@ class Session(SessionMixin):
         """The stored fields of one category as far as this request may see them."""
         loaded = self._load()
         if category not in loaded.fields and not self._restarted and self.origin:
-            self._repository.load_more(self.origin, self.walk, self.life, loaded, category)
+            self._repository.load_more(self.origin, self.scope, self.life, loaded, category)
         return loaded.fields.get(category, NO_FIELDS)
 
     def _feature_of(self, key: str) -> Feature:
@@ -357,7 +357,7 @@ class Session(SessionMixin):
         not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
         """
         asked = key == REMEMBER and key not in self._transient
-        return asked and self._is_remembered() and (self._is_put_off or not self.walk.can(DATABASE, WRITE))
+        return asked and self._is_remembered() and (self._is_put_off or not self.scope.can(DATABASE, WRITE))
 
     def _is_derived(self, key: str) -> bool:
         feature = self._repository.table.features.get(CSRF_FEATURE)
@@ -521,7 +521,7 @@ class Session(SessionMixin):
 
         Flask-Login says so to every visitor with data, on each page and inside error pages. Refused, all would be.
         """
-        is_lost_sign_in = self.target is not self.origin and not self.walk.can(DATABASE, WRITE)
+        is_lost_sign_in = self.target is not self.origin and not self.scope.can(DATABASE, WRITE)
         return self.is_in_doubt or is_lost_sign_in
 
     def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
@@ -561,7 +561,7 @@ class Session(SessionMixin):
         if self._minted is not None:  # nothing is stored under that id yet
             return tuple(name for name in self._carries if name in categories)
         loaded = self._load() if categories else None
-        if loaded is None or self.origin is None or loaded.shadow or (self.walk.level == 0 and not loaded.gaps):
+        if loaded is None or self.origin is None or loaded.shadow or (self.scope.level == 0 and not loaded.gaps):
             return ()
         return tuple(name for name in categories if name != AUTH or self._kind != SIGNED_IN)
 
@@ -595,7 +595,7 @@ class Session(SessionMixin):
                 self._now.delete(key, stored=False)
 
     def _require_arbiter(self) -> None:
-        if not self.walk.can(DATABASE, WRITE):
+        if not self.scope.can(DATABASE, WRITE):
             raise self._repository.refused()
 
     def _require_verified(self) -> None:
@@ -815,12 +815,12 @@ class Session(SessionMixin):
         if name != AUTH:
             loaded = self._load()
             self._now.forget_read(name, self._stored)
-            self._repository.load_more(origin, self.walk, self.life, loaded, name)
+            self._repository.load_more(origin, self.scope, self.life, loaded, name)
             return loaded.sources.get(name) == PRIMARY
         before = self._loaded
         if before is not None:
             self._now.forget_read(AUTH, self._stored)
-        loaded = self._repository.load(origin, self.walk, self.life, fresh=True)
+        loaded = self._repository.load(origin, self.scope, self.life, fresh=True)
         if before is not None and before.shadow == loaded.shadow:
             # What was read of other categories stays as it was read: changes are found by comparing with it.
             loaded.keep_from(before, before.fields.keys() - {AUTH})
@@ -832,7 +832,7 @@ class Session(SessionMixin):
     def _still_lives(self) -> bool:
         """Of a session that this request gave another id: what the database says of the one it has still."""
         before = self.origin
-        loaded = self._repository.load(before, self.walk, self.life, fresh=True) if before else None
+        loaded = self._repository.load(before, self.scope, self.life, fresh=True) if before else None
         if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
             raise self._repository.refused()
         if loaded is None or loaded.row is None:
@@ -888,7 +888,7 @@ class Session(SessionMixin):
     @property
     def level(self) -> int:
         """The degradation level this request is at, 0 (normal) to 4 (minimal)."""
-        return self.walk.level
+        return self.scope.level
 
     @property
     def level_name(self) -> str:
@@ -1040,7 +1040,7 @@ class Session(SessionMixin):
         if plan is None:
             return None
         changes, changes_permanence = dict(plan.changes), plan.permanence_changed
-        saved = self._repository.save(plan, self.walk)
+        saved = self._repository.save(plan, self.scope)
         self._places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
         self._settle(changes, saved)
         if changes_permanence and not plan.permanence_changed:

@@ -20,9 +20,9 @@ from ..policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
 from ..support.forks import renew_in_children
 
 DEAD = 2**63
-"""The floor of a session that is dead: no version reaches it."""
+"""The minimum version of a session that is dead: no version reaches it."""
 
-_NO_FLOOR = 0, 0.0
+_NO_VERSION = 0, 0.0
 
 _MOST_USERS = 1000
 """Users who were logged out everywhere of whom a worker keeps until when, and until which epoch."""
@@ -72,10 +72,11 @@ class _Held(NamedTuple):
     began: int
 
 
-class _Floors(TTLCache[str, tuple[int, float], float]):
+class _MinVersions(TTLCache[str, tuple[int, float], float]):
     """Digest → highest version seen, and when (monotonic seconds). Bounded: what must go before its time leaves a mark.
 
-    :ivar evicted_at: monotonic seconds; copies confirmed before it may be older than a floor that is forgotten.
+    :ivar evicted_at: monotonic seconds; copies confirmed before it may be older than a minimum version that is
+        forgotten.
     """
 
     evicted_at = float("-inf")
@@ -125,7 +126,7 @@ class LocalCopies:
         # As long as a copy can live plus as long as one in Redis is believed: nothing that could revive the session,
         # or what it had before, is left by then.
         longest = self._ttl + max(self._tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000
-        self._floors = _Floors(10 * self._size, longest, self._clock)
+        self._min_versions = _MinVersions(10 * self._size, longest, self._clock)
         # Nearly every worker has seen nobody sign out yet, or is asked about somebody else.
         self._anyone_died = False
         self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
@@ -148,7 +149,8 @@ class LocalCopies:
     ) -> None:
         """Keep what the database said, unless something newer is kept or the session is dead.
 
-        Newer is the higher version; of the same version, what was confirmed later. The version becomes the floor.
+        Newer is the higher version; of the same version, what was confirmed later. The version becomes the minimum
+        version.
 
         :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
         :param confirmed_ms: the same moment as milliseconds since 1970, as Redis tells it; None: when the row was read,
@@ -157,7 +159,7 @@ class LocalCopies:
         """
         with self._lock:
             if row.version > 1:
-                self._raise_floor(row.digest, row.version)
+                self._raise_min_version(row.digest, row.version)
             held = _find(self._auth, row.digest)
             if held is None:
                 if not self.is_dead(row.digest):
@@ -173,26 +175,26 @@ class LocalCopies:
             elif self._clock() >= renewed_at:
                 self._auth[row.digest] = known, self._renewal()
 
-    def floor(self, digest: str) -> int:
+    def min_version(self, digest: str) -> int:
         """The highest version of a session's row that this worker has seen; DEAD for one that has ended."""
-        if digest not in self._floors:  # nearly every session has been what it is since its sign-in
+        if digest not in self._min_versions:  # nearly every session has been what it is since its sign-in
             return 0
         with self._lock:
-            return self._floors.get(digest, _NO_FLOOR)[0]
+            return self._min_versions.get(digest, _NO_VERSION)[0]
 
     @property
     def evicted_at(self) -> float:
-        """Monotonic seconds. A copy that was confirmed before may be older than a floor that is forgotten."""
-        return self._floors.evicted_at
+        """Monotonic seconds. A copy that was confirmed before may be older than a minimum version that is forgotten."""
+        return self._min_versions.evicted_at
 
-    def raise_floor(self, digest: str, version: int) -> None:
+    def raise_min_version(self, digest: str, version: int) -> None:
         """There is a row of this version: what is kept of an older one is out of date."""
         with self._lock:
-            self._raise_floor(digest, version)
+            self._raise_min_version(digest, version)
 
-    def _raise_floor(self, digest: str, version: int) -> None:
-        if self._floors.get(digest, _NO_FLOOR)[0] < version:
-            self._floors[digest] = version, self._clock()
+    def _raise_min_version(self, digest: str, version: int) -> None:
+        if self._min_versions.get(digest, _NO_VERSION)[0] < version:
+            self._min_versions[digest] = version, self._clock()
 
     def category(self, digest: str, category: str) -> CategoryCopy | None:
         """The category as this worker last saw it; None: nothing known here, or the session is dead."""
@@ -290,7 +292,7 @@ class LocalCopies:
         """The session is dead: forget it, and let nothing of it be kept again."""
         with self._lock:
             self._anyone_died = True
-            self._floors[digest] = DEAD, self._clock()
+            self._min_versions[digest] = DEAD, self._clock()
             self.forget(digest)
 
     def is_dead(self, digest: str) -> bool:
@@ -299,7 +301,7 @@ class LocalCopies:
             return False
         with self._lock:
             # The question costs less than a get() that finds nothing; the get() keeps who is asked about for longest.
-            return digest in self._floors and self._floors.get(digest, _NO_FLOOR)[0] == DEAD
+            return digest in self._min_versions and self._min_versions.get(digest, _NO_VERSION)[0] == DEAD
 
     def sign_out_user(self, user_id: str, until_ms: int, epoch: int = 0) -> list[str]:
         """The user was logged out everywhere, and not every store has heard of it.

@@ -34,12 +34,12 @@ class _Flight(Generic[T]):
         self.error: BaseException | None = None
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Usable from any thread. A forked child begins with none under way."""
 
     def __init__(self) -> None:
         self._begin()
-        renew_in_children(self, Flights._begin)
+        renew_in_children(self, SingleFlight._begin)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()

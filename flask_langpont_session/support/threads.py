@@ -22,7 +22,7 @@ EXIT_WAIT = 1.8
 """Seconds that the end of a process may wait for all pumps together."""
 
 
-class Pump:
+class PeriodicThread:
     """Does some work every `interval` seconds in a thread of its own.
 
     :param begin: called in the thread when it starts; makes what the work needs in this process, and gives the work.
@@ -35,7 +35,7 @@ class Pump:
         self._interval = interval
         self._is_surprised = False
         self._reset()
-        renew_in_children(self, Pump._reset)
+        renew_in_children(self, PeriodicThread._reset)
         _alive.add(self)
 
     def _reset(self) -> None:
@@ -94,7 +94,7 @@ class Pump:
             self._is_surprised = True
 
 
-def end_all(pumps: list[Pump], timeout: float = EXIT_WAIT) -> None:
+def end_all(pumps: list[PeriodicThread], timeout: float = EXIT_WAIT) -> None:
     """End pumps, and wait for them for `timeout` seconds in all."""
     deadline = time.monotonic() + timeout
     for pump in pumps:
@@ -103,5 +103,5 @@ def end_all(pumps: list[Pump], timeout: float = EXIT_WAIT) -> None:
         pump.wait(max(0.0, deadline - time.monotonic()))
 
 
-_alive: WeakSet[Pump] = WeakSet()
+_alive: WeakSet[PeriodicThread] = WeakSet()
 atexit.register(lambda: end_all(list(_alive)))

@@ -32,7 +32,7 @@ def life() -> Life:
 @pytest.mark.parametrize("entries", [[1, 2, 3], [1, 2, 3, 4]])
 def test_what_was_acknowledged_is_there_and_what_was_not_may_be(life: Life, entries: list[int]) -> None:
     """Nothing is wrong."""
-    assert life.judge(shown(entries)) == Judgement()
+    assert life.verify(shown(entries)) == Judgement()
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_what_was_acknowledged_is_there_and_what_was_not_may_be(life: Life, entr
 )
 def test_a_list_that_is_wrong(life: Life, entries: list[int], wrong: dict[str, int]) -> None:
     """Each kind is told from the others."""
-    assert life.judge(shown(entries)) == Judgement(**wrong)
+    assert life.verify(shown(entries)) == Judgement(**wrong)
 
 
 def test_an_entry_without_an_answer_that_was_shown_must_stay(life: Life) -> None:
     """From then on an answer has shown it."""
     life.saw([1, 2, 3, 4])
-    assert life.judge(shown([1, 2, 3])) == Judgement(destroyed=1)
+    assert life.verify(shown([1, 2, 3])) == Judgement(destroyed=1)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_additions_lie_between_those_acknowledged_and_those_tried(count: int, wr
     life = Life()
     for answer in (shown(), shown(), None):
         life.added(answer)
-    assert life.judge(shown(count=count)) == Judgement(**wrong)
+    assert life.verify(shown(count=count)) == Judgement(**wrong)
 
 
 def test_the_last_text_that_was_acknowledged_or_a_later_one_without_an_answer_is_there() -> None:
@@ -74,7 +74,7 @@ def test_the_last_text_that_was_acknowledged_or_a_later_one_without_an_answer_is
     life = Life()
     for text, answer in (("a", shown()), ("b", None), ("c", shown()), ("d", None)):
         life.set_text(text, answer)
-    verdicts = {text: life.judge(shown(blind=text)).texts_lost for text in ("a", "b", "c", "d", None)}
+    verdicts = {text: life.verify(shown(blind=text)).texts_lost for text in ("a", "b", "c", "d", None)}
     assert verdicts == {"a": 1, "b": 1, "c": 0, "d": 0, None: 1}
 
 
@@ -82,17 +82,17 @@ def test_a_theme_that_was_shown_at_level_0_stays() -> None:
     """Before that it lasts for its request only, if that was in an outage."""
     life = Life()
     life.set_theme("dark")
-    assert [life.judge(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [0, 0]
+    assert [life.verify(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [0, 0]
     life.saw_theme("dark")
-    assert [life.judge(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [1, 0]
+    assert [life.verify(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [1, 0]
 
 
 def test_after_a_wipe_without_an_answer_anything_may_be_there(life: Life) -> None:
     """But nothing twice, and nothing of another list."""
     life.is_uncertain()
     for entries in ([], [1, 2], [1, 2, 3, 4]):
-        assert life.judge(shown(entries)) == Judgement()
-    assert life.judge(shown([1, 1])) == Judgement(twice=1)
+        assert life.verify(shown(entries)) == Judgement()
+    assert life.verify(shown([1, 1])) == Judgement(twice=1)
 
 
 def test_a_plan_has_every_fault_in_it_and_follows_from_its_seed() -> None:

@@ -16,7 +16,7 @@ import msgspec
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from flask_langpont_session.metrics import catalogue
-from tests.infra.template import REGION, Deployment, walk
+from tests.infra.template import REGION, Deployment, scope
 
 Rule = Callable[[Deployment], Iterator[str]]
 RULES: dict[str, Rule] = {}
@@ -149,7 +149,7 @@ def _properties(where: str, value: Any, node: Mapping[str, Any], root: Mapping[s
 @rule
 def literals(d: Deployment) -> Iterator[str]:
     """No account, region, partition or token is written down: the same text must do for every account."""
-    for leaf in walk({section: d.template.get(section) for section in ("Mappings", "Resources", "Outputs")}):
+    for leaf in scope({section: d.template.get(section) for section in ("Mappings", "Resources", "Outputs")}):
         if re.search(r"\b\d{12}\b", str(leaf)):
             yield f"an account id is written down: {leaf}"
         if re.search(r"\b(ap|us|eu|ca|sa|me|af)-[a-z]+-\d\b", str(leaf)):
@@ -472,7 +472,7 @@ def policy(d: Deployment) -> Iterator[str]:
 def _mentioned(value: Any) -> set[str]:
     """The names that ``Ref`` and ``Sub`` in a value mention."""
     found = set()
-    for leaf in walk(value):
+    for leaf in scope(value):
         found |= {str(leaf), *re.findall(r"\$\{([^}]*)\}", str(leaf))}
     return found
 

@@ -207,10 +207,10 @@ def _allowed(parameter: Mapping[str, Any], value: Any) -> bool:
     return parameter["Type"] != "Number" or bool(low <= float(value) <= high)
 
 
-def walk(node: Any) -> Sequence[Any]:
+def scope(node: Any) -> Sequence[Any]:
     """Every scalar in a document, keys included."""
     if isinstance(node, dict):
-        return [leaf for key, value in node.items() for leaf in (key, *walk(value))]
+        return [leaf for key, value in node.items() for leaf in (key, *scope(value))]
     if isinstance(node, list):
-        return [leaf for item in node for leaf in walk(item)]
+        return [leaf for item in node for leaf in scope(item)]
     return [node]

@@ -11,7 +11,7 @@ from tests.infra.alarm_rules import alarms
 from tests.infra.dashboard_rules import rows
 from tests.infra.environments import README, parameters
 from tests.infra.metrics import KNOWN, own_dimensions, watched
-from tests.infra.template import Deployment, good_template, walk
+from tests.infra.template import Deployment, good_template, scope
 
 PUBLISHED = {metric.name: metric for metric in catalogue.ALL}
 
@@ -38,7 +38,7 @@ def test_every_metric_of_ours_that_the_template_mentions_is_published() -> None:
 
 def test_the_namespace_is_written_the_same_everywhere() -> None:
     """In alarms, graphs and the policy; a metric that is sent to another namespace would be refused."""
-    texts = [str(leaf) for leaf in walk(good_template()["Resources"])]
+    texts = [str(leaf) for leaf in scope(good_template()["Resources"])]
     assert sum(catalogue.NAMESPACE in text for text in texts) > 10
     assert not [text for text in texts if "langpont/session" in text.lower().replace(catalogue.NAMESPACE.lower(), "")]
 

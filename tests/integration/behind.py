@@ -119,7 +119,7 @@ def pass_time(app: Flask, server: Valkey, name: str, ms: int) -> None:
     """Time passes for one session, in the database, in Redis and for this worker's view of Redis."""
     age_row(app, name, ms)
     age_entry(server, name, ms)
-    parts(app).repository.primary.fence.trust_since_ms -= ms
+    parts(app).repository.primary.server_identity.trust_since_ms -= ms
 
 
 def now_ms(server: Valkey) -> int:

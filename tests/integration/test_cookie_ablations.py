@@ -70,7 +70,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
 def nothing_is_revoked(revoke: Function) -> Function:
     """A sign-out takes away the cookie, and no more."""
-    return lambda self, digest, walk, **_: Kept.DATABASE
+    return lambda self, digest, scope, **_: Kept.DATABASE
 
 
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:

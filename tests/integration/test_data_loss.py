@@ -95,7 +95,7 @@ def loss_noticed(app: Flask) -> list[object]:
 
 def trust_since(app: Flask) -> int:
     """Since when what was stamped counts for a worker."""
-    return parts(app).repository.primary.fence.trust_since_ms
+    return parts(app).repository.primary.server_identity.trust_since_ms
 
 
 def who(app: Flask, client: Any) -> str | None:
@@ -257,7 +257,7 @@ def test_i3_after_a_loss_only_grace_carries_a_session_without_the_database(worke
         age_entry(primary, client.digest, minutes * 60_000, "@at")
         parts(app).repository.local.forget(client.digest)
         with switched_off(app, "database"):
-            parts(app).repository.primary.fence.trust_since_ms = 0
+            parts(app).repository.primary.server_identity.trust_since_ms = 0
             assert who(app, client) == "7"
             parts(app).repository.local.forget(client.digest)
             assert DataLost("primary") in loss_noticed(app)

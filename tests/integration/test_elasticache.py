@@ -141,7 +141,7 @@ def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     account.secrets.close()
 
 
-class Names:
+class DnsCache:
     """A resolver that knows some names of ElastiCache, and no others of it."""
 
     def __init__(self) -> None:
@@ -157,8 +157,8 @@ class Names:
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    table = Names()
+def names(monkeypatch: pytest.MonkeyPatch) -> DnsCache:
+    table = DnsCache()
     monkeypatch.setattr(socket, "getaddrinfo", table)
     return table
 
@@ -202,7 +202,7 @@ def run_id(server: Valkey) -> str:
 
 
 def identity(app: Flask, store: str = PRIMARY) -> str:
-    return (parts(app).repository.store(store).fence.identity or "").split(":")[0]
+    return (parts(app).repository.store(store).server_identity.identity or "").split(":")[0]
 
 
 def group_of(app: Flask) -> endpoints.Group:
@@ -215,7 +215,7 @@ def group_of(app: Flask) -> endpoints.Group:
 
 
 def test_a_session_lives_on_the_primary_that_aws_names(
-    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, replica: Valkey, with_reader: None
+    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, replica: Valkey, with_reader: None
 ) -> None:
     """From the first request on; the reader endpoint is the replica, and requests do not ask AWS."""
     names.ports = {aws.create_group(): primary.port, READER: replica.port}
@@ -237,7 +237,7 @@ def test_a_session_lives_on_the_primary_that_aws_names(
 
 @pytest.mark.parametrize("replicas", [0, 1])
 def test_where_there_are_no_replicas_there_is_no_replica_store(
-    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, with_reader: None, replicas: int
+    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, with_reader: None, replicas: int
 ) -> None:
     """A single node has a reader endpoint in AWS' answer too."""
     names.ports = {aws.create_group(replicas): primary.port}
@@ -246,7 +246,12 @@ def test_where_there_are_no_replicas_there_is_no_replica_store(
 
 
 def test_a_new_process_starts_while_aws_is_down(
-    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make: Callable[..., Flask],
+    aws: Aws,
+    names: DnsCache,
+    primary: Valkey,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """With what the last one knew, from a file beside the journal; at level 0 from its first request on."""
     names.ports = {aws.create_group(): primary.port}
@@ -262,7 +267,7 @@ def test_a_new_process_starts_while_aws_is_down(
 
 
 def test_a_lost_server_is_said_by_the_status(
-    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey
+    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey
 ) -> None:
     """The servers that AWS named are asked, not only AWS."""
     names.ports = {aws.create_group(): primary.port}
@@ -334,7 +339,7 @@ def hanging() -> Iterator[str]:
 def test_an_application_starts_and_serves_without_aws(
     make: Callable[..., Flask],
     aws: Aws,
-    names: Names,
+    names: DnsCache,
     primary: Valkey,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -363,7 +368,7 @@ def test_an_application_starts_and_serves_without_aws(
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
-    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As gunicorn's ``--preload`` forks: the thread that asks stays in the parent."""
     names.ports = {aws.create_group(): primary.port}
@@ -386,7 +391,7 @@ def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
 
 
 def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
-    make: Callable[..., Flask], aws: Aws, names: Names, primary: Valkey, caplog: pytest.LogCaptureFixture
+    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log names setting, group and fault; a later deployment step may create it."""
     app = make()
@@ -540,7 +545,7 @@ class Load:
 def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged_out(
     make: Callable[..., Flask],
     aws: Aws,
-    names: Names,
+    names: DnsCache,
     pair: tuple[Valkey, Valkey],
     with_reader: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -590,7 +595,7 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
 
 
 def test_a_group_that_was_made_anew_is_found_under_its_new_name(
-    make: Callable[..., Flask], aws: Aws, names: Names, pair: tuple[Valkey, Valkey]
+    make: Callable[..., Flask], aws: Aws, names: DnsCache, pair: tuple[Valkey, Valkey]
 ) -> None:
     """The name that was known leads nowhere any more: the monitor asks AWS, and the file is brought up to date."""
     first, second = pair
@@ -674,7 +679,7 @@ def locked(guarded: Valkey) -> Iterator[Locked]:
 
 
 @pytest.fixture
-def group(aws: Aws, names: Names, authority: Authority, locked: Locked) -> Iterator[str]:
+def group(aws: Aws, names: DnsCache, authority: Authority, locked: Locked) -> Iterator[str]:
     """The locked server as a group with TLS; the name of its primary endpoint."""
     name = aws.create_group(replicas=0, tls=True)
     with TlsFront(authority.context([name]), locked.server.port) as front:
@@ -698,7 +703,7 @@ def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
 
 
 def test_a_certificate_of_another_name_is_refused(
-    make_tls: Callable[..., Flask], aws: Aws, names: Names, authority: Authority, locked: Locked
+    make_tls: Callable[..., Flask], aws: Aws, names: DnsCache, authority: Authority, locked: Locked
 ) -> None:
     """Before any token is sent: somebody else's server is not ours, though its authority is."""
     locked.accept(OLD)

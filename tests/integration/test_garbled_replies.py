@@ -14,7 +14,7 @@ from redis.connection import BlockingConnectionPool
 from devservers.processes import wait_until
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
-from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.strange_server import GREETING, StrangeServer, resp
 
@@ -44,9 +44,9 @@ METHODS: dict[str, tuple[Call, Any]] = {
         [b"written", 3, 4],
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
-    "bury": (lambda s: s.bury(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
+    "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
     "settle": (lambda s: s.settle([(ROW, 1)], [], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
-    "slide": (lambda s: s.slide(D, 1000, timeout=WAIT), 17),
+    "extend_idle": (lambda s: s.extend_idle(D, 1000, timeout=WAIT), 17),
     "canary": (lambda s: s.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),
     "merge": (
         lambda s: s.merge(MERGES[0], limits=LIMITS, timeout=WAIT, write_id="write.1"),
@@ -57,7 +57,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
         lambda s: s.merge_all(MERGES, limits=LIMITS, timeout=WAIT, write_id="write.1"),
         [b"merged", 5, 4, 3],
     ),
-    "set_aside": (lambda s: s.set_aside(D, "ui", timeout=WAIT), 1),
+    "quarantine": (lambda s: s.quarantine(D, "ui", timeout=WAIT), 1),
     "run_commands": (lambda s: s.run_commands([("ZCOUNT", "k", 0, 1)], timeout=WAIT), 3),
     "time": (lambda s: s.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
     "probe": (lambda s: s.probe("k", "v", timeout=WAIT), b"v"),
@@ -116,12 +116,12 @@ def server() -> Iterator[StrangeServer]:
 @pytest.fixture(params=[_HiredisParser, _RESP3Parser])
 def store(request: pytest.FixtureRequest, server: StrangeServer) -> Iterator[RedisStore]:
     server.say(lambda command: None)
-    fence = Fence()
+    server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(
         server.url(), protocol=3, socket_timeout=WAIT, socket_connect_timeout=1, timeout=0.1, max_connections=2,
-        redis_connect_func=fence.introduce, parser_class=request.param,
+        redis_connect_func=server_identity.introduce, parser_class=request.param,
     )  # fmt: skip
-    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     yield store
     store.forget_connections()
 
@@ -204,18 +204,18 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
 def test_what_nobody_knows_is_counted_and_fails_closed(server: StrangeServer) -> None:
     """An error that stands in no table is unreachable, and somebody hears of it."""
     heard: list[str] = []
-    fence = Fence()
-    pool = BlockingConnectionPool.from_url(server.url(), protocol=3, redis_connect_func=fence.introduce)
-    store = RedisStore("primary", pool, prefix="session", fence=fence, surprised=heard.append)
+    server_identity = ServerIdentity()
+    pool = BlockingConnectionPool.from_url(server.url(), protocol=3, redis_connect_func=server_identity.introduce)
+    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity, surprised=heard.append)
     server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
     with pytest.raises(StoreError) as caught:
-        store.slide(D, 1, timeout=1)
+        store.extend_idle(D, 1, timeout=1)
     assert caught.value.error_class is ErrorClass.UNREACHABLE
     assert heard == ["ResponseError"]
     server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
     store.forget_connections()
     with pytest.raises(StoreError) as caught:
-        store.slide(D, 1, timeout=1)
+        store.extend_idle(D, 1, timeout=1)
     assert (caught.value.error_class, heard[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
     assert not caught.value.sent
 
@@ -225,7 +225,7 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
 ) -> None:
     """A greenlet that is killed, a request that a timer ends: the reply that comes later answers nobody."""
     server.say(lambda command: b":1\r\n" if command == "EVALSHA" else None)
-    store.slide(D, 1, timeout=1)
+    store.extend_idle(D, 1, timeout=1)
     [connection] = store.connections.idle
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -233,10 +233,10 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
 
     monkeypatch.setattr(connection, "read_response", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.slide(D, 1, timeout=1)
+        store.extend_idle(D, 1, timeout=1)
     assert store.connections.idle == []
     assert store.in_use == 0
-    assert store.slide(D, 1, timeout=1) == 1
+    assert store.extend_idle(D, 1, timeout=1) == 1
 
 
 def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeServer) -> None:
@@ -244,18 +244,18 @@ def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeS
     for code in (b"-LOADING Redis is loading\r\n", b"-BUSY running a script\r\n", b"-MASTERDOWN Link is down\r\n"):
         server.say(lambda command, code=code: code if command == "EVALSHA" else None)  # type: ignore[misc]
         with pytest.raises(StoreError) as caught:
-            store.slide(D, 1, timeout=1)
+            store.extend_idle(D, 1, timeout=1)
         assert (caught.value.error_class, caught.value.sent) == (ErrorClass.BUSY, False)
         assert len(store.connections.idle) == 1
 
 
 def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
     """Nested deeper than Python recurses."""
-    fence = Fence()
+    server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(
-        server.url(), protocol=3, redis_connect_func=fence.introduce, parser_class=_RESP3Parser
+        server.url(), protocol=3, redis_connect_func=server_identity.introduce, parser_class=_RESP3Parser
     )
-    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     deep = b"*1\r\n" * (sys.getrecursionlimit() * 2)
     server.say(lambda command: deep if command == "EVALSHA" else None)
     with pytest.raises(StoreError):

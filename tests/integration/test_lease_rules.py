@@ -101,7 +101,7 @@ def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, mon
     payload = {**old.payload, "user_role": b'"guest"'}
     assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
     database.close()
-    repository.local.raise_floor(client.digest, 2)
+    repository.local.raise_min_version(client.digest, 2)
     before, shared = questions(app), Confirmed(old, 0, time.monotonic())
     asked: list[str] = []
 
@@ -120,9 +120,9 @@ def test_a_shared_answer_that_is_current_is_taken(app: Flask, monkeypatch: pytes
     client = sign_in(app)
     repository = parts(app).repository
     known = repository.database.load(client.digest, idle_ms=0)
-    repository.local.raise_floor(client.digest, 1)
+    repository.local.raise_min_version(client.digest, 1)
     monkeypatch.setattr(repository._verifier._flights, "ask", lambda *_: (Confirmed(known, 0, time.monotonic()), True))
-    parts(app).repository.primary.fence.trust_since_ms = 10**15  # no lease counts
+    parts(app).repository.primary.server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
     assert client.get("/who").json["user"] == "7"
     assert questions(app) == before + 1

@@ -299,7 +299,7 @@ def test_who_ends_a_session_that_redis_knows_to_be_dead_tells_who_cannot_reach_r
     there = browser(cut_off, here.cookie)
     lose_the_primary(cut_off, proxy, there)
     assert there.get("/who").json["user"] == "7"
-    parts(healthy).repository.primary.bury(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
+    parts(healthy).repository.primary.write_tombstone(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
     assert here.get("/who").json["user"] is None
     assert there.get("/who").json["user"] is None
 

@@ -18,7 +18,7 @@ from flask_langpont_session.extension import State
 from flask_langpont_session.policy.values import CategoryChange, Operation
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.stores.redis.records import Limits
-from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 
@@ -113,7 +113,9 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
     with state.monitor.paused():
         primary.start()
         changes = {"translation": CategoryChange(60_000, sets={"input_text": b'"newer"'})}
-        elsewhere = RedisStore("primary", ConnectionPool.from_url(primary.url), prefix="session", fence=Fence())
+        elsewhere = RedisStore(
+            "primary", ConnectionPool.from_url(primary.url), prefix="session", server_identity=ServerIdentity()
+        )
         elsewhere.write(
             digest(user.cookie),
             changes,
@@ -179,7 +181,7 @@ def is_leased(app: Flask, client: Any) -> bool:
 def test_a_restart_with_old_data_does_not_bring_a_session_back(
     make_app: MakeApp, user: Any, app: Flask, primary: Valkey
 ) -> None:
-    """Fence: after a reconnect every signed-in session is verified once, whatever Redis says of it."""
+    """ServerIdentity: after a reconnect every signed-in session is verified once, whatever Redis says of it."""
     other = make_app()
     replay: Any = other.test_client()
     replay.set_cookie("session", user.cookie)

@@ -141,7 +141,7 @@ def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primar
     """S10: with no free slot a confirmation of five minutes counts, one of ten does not; nobody is logged out."""
     app = make_app(DATABASE_TIMEOUT=0.2, DATABASE_CONCURRENCY=1, IDLE_TIMEOUT=7200)
     recent, older = sign_in(app), sign_in(app)
-    view = parts(app).repository.primary.fence
+    view = parts(app).repository.primary.server_identity
     with parts(app).monitor.paused():
         view.trust_since_ms -= 60 * MINUTES
         for client, minutes in ((recent, 4), (older, 10)):

@@ -80,9 +80,9 @@ def test_requests_saves_and_questions_go_to_one_recorder(app: Flask) -> None:
          {REQUEST: 1, SAVE: 1, ("load", "primary", "ok"): 1, ("save", "primary", "ok"): 1}),
         ("post", "/login/8", None,
          {REQUEST: 1, SAVE: 1, ("load", "primary", "ok"): 1, ("sign_in", "database", "ok"): 1,
-          ("bury", "primary", "ok"): 1, ("save", "primary", "ok"): 1}),
+          ("write_tombstone", "primary", "ok"): 1, ("save", "primary", "ok"): 1}),
         ("post", "/logout", None,
-         {REQUEST: 1, SAVE: 1, ("revoke", "database", "ok"): 1, ("bury", "primary", "ok"): 1}),
+         {REQUEST: 1, SAVE: 1, ("revoke", "database", "ok"): 1, ("write_tombstone", "primary", "ok"): 1}),
     ):  # fmt: skip
         since = Since(app)
         getattr(client, method)(url, json=json)

@@ -30,7 +30,7 @@ from flask_langpont_session.stores.redis.records import (
     Written,
     addition_id,
 )
-from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import MERGE, WRITE, RedisStore
 
 from .test_redis_store import DIGEST, EMPTY, LIFE, key, made
@@ -67,14 +67,14 @@ def client(server: Valkey | None) -> Iterator[Any]:
 
 @pytest.fixture
 def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
-    fence = Fence()
+    server_identity = ServerIdentity()
     if server is None:
         pool = client.connection_pool
     else:
         pool = BlockingConnectionPool.from_url(
-            server.url, protocol=3, socket_timeout=WAIT, max_connections=2, redis_connect_func=fence.introduce
+            server.url, protocol=3, socket_timeout=WAIT, max_connections=2, redis_connect_func=server_identity.introduce
         )
-    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     yield store
     store.forget_connections()
 
@@ -1055,7 +1055,7 @@ def test_a_clock_that_was_set_is_learned_and_the_call_done(
 ) -> None:
     """The server's clock is ahead of what is known of it: it says so, nothing was done, and it is asked once again."""
     now_ms = store.time_ms(timeout=WAIT)
-    store.fence.note_clock(store.fence.server, now_ms - behind_ms, time.monotonic())
+    store.server_identity.note_clock(store.server_identity.server, now_ms - behind_ms, time.monotonic())
     assert stamp(store, sets={"a": b"1"}) if how == "write" else outcomes(store, put("a", b"1", 0)) == [APPLIED]
     assert data(client) == {"a": "1"}
     assert abs(store.estimated_ms(DIGEST, time.monotonic()) - store.time_ms(timeout=WAIT)) < 1000
@@ -1064,7 +1064,7 @@ def test_a_clock_that_was_set_is_learned_and_the_call_done(
 def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, client: Any) -> None:
     """One packet may be in time for the first and late for the last: all are sent again, and count once."""
     now_ms = store.time_ms(timeout=WAIT)
-    store.fence.note_clock(store.fence.server, now_ms, time.monotonic())
+    store.server_identity.note_clock(store.server_identity.server, now_ms, time.monotonic())
     stamp(store, sets={"a": b"1", "n": b"1"})
     steps = [wipe(now_ms * 1000 + 250_000), put("b", b"1", now_ms * 1000), add("n", 3)]
     sent, run = [], store._run
@@ -1089,7 +1089,7 @@ def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, clien
     sent."""
     stamp(store, sets={"a": b"1"})
     now_ms = store.time_ms(timeout=WAIT)
-    store.fence.note_clock(store.fence.server, now_ms - 3_600_000, time.monotonic())
+    store.server_identity.note_clock(store.server_identity.server, now_ms - 3_600_000, time.monotonic())
 
     def late(*arguments: Any, **options: Any) -> list[Any]:
         return [[b"late", now_ms]]

@@ -19,8 +19,8 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
-from flask_langpont_session.stores.redis.server_identity import Fence
-from flask_langpont_session.stores.redis.store import MERGE, READ, SET_ASIDE_MS, RedisStore, Script, new_write_id
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
+from flask_langpont_session.stores.redis.store import MERGE, QUARANTINE_MS, READ, RedisStore, Script, new_write_id
 from tests.programs import required
 
 DIGEST = "d" * 43
@@ -65,11 +65,16 @@ def raw(server: Valkey) -> Iterator[Any]:
 
 @pytest.fixture
 def store(server: Valkey, raw: Any) -> Iterator[RedisStore]:
-    fence = Fence()
+    server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(
-        server.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=0.5, redis_connect_func=fence.introduce
+        server.url,
+        protocol=3,
+        socket_timeout=WAIT,
+        max_connections=2,
+        timeout=0.5,
+        redis_connect_func=server_identity.introduce,
     )
-    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     yield store
     store.forget_connections()
 
@@ -140,7 +145,7 @@ def given(store: RedisStore, record: str) -> None:
     if record == "alive":
         assert store.push(row(), 1, LIFE, timeout=WAIT) == "pushed"
     elif record == "tombstone":
-        store.bury(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
+        store.write_tombstone(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
 
 
 # -- guards ------------------------------------------------------------------------------------------------------------
@@ -388,7 +393,7 @@ def test_a_write_with_an_auth_record_pushes_first(store: RedisStore, raw: Any) -
     first = written(store, "alive", push=(row(), 5), ui=change(sets={"lang": b"1"}))
     assert (first.status, set(first.versions)) == ("written", {"ui"})
     assert data(raw, "auth") == {"_user_id": '"7"'}
-    store.bury(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
+    store.write_tombstone(DIGEST, 2, ("auth", "ui"), timeout=WAIT)
     assert written(store, "alive", push=(row(9), 9)).status == "dead"
     assert written(store, "alive", push=(row(9), 9), ui=change(sets={"lang": b"1"})).status == "dead"
     assert raw.keys("*") == [key("auth")]
@@ -478,7 +483,7 @@ def test_a_burial_leaves_a_tombstone_and_no_data(store: RedisStore, raw: Any, da
     if damaged:
         raw.delete(key("auth"))
         raw.set(key("auth"), "x")
-    store.bury(DIGEST, 4, ("translation", "auth", "ui"), timeout=WAIT)
+    store.write_tombstone(DIGEST, 4, ("translation", "auth", "ui"), timeout=WAIT)
     assert raw.hgetall(key("auth")) == {"@d": DIGEST, "@v": "4", "@live": "0"}
     assert raw.keys("*") == [key("auth")]
     assert TOMBSTONE_MS - 5000 < raw.pttl(key("auth")) <= TOMBSTONE_MS
@@ -561,10 +566,10 @@ def test_a_damaged_record_is_set_aside(store: RedisStore, raw: Any) -> None:
     """Kept for a day beside its place, in the same slot; doing it again, or with nothing there, does no harm."""
     raw.rpush(key("ui"), "x")
     for _ in range(2):
-        store.set_aside(DIGEST, "ui", timeout=WAIT)
+        store.quarantine(DIGEST, "ui", timeout=WAIT)
         assert not raw.exists(key("ui"))
         assert raw.lrange(f"{key('ui')}:aside", 0, -1) == ["x"]
-        assert SET_ASIDE_MS - 5000 < raw.pttl(f"{key('ui')}:aside") <= SET_ASIDE_MS
+        assert QUARANTINE_MS - 5000 < raw.pttl(f"{key('ui')}:aside") <= QUARANTINE_MS
 
 
 def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: Any) -> None:
@@ -573,8 +578,8 @@ def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: A
         lambda: write(store, "alive", push=(row(), 1), ui=change(sets={"b": b"1"})),
         lambda: merge(store, step("set", "a", b"1"), guard="alive").outcomes,
         lambda: dict(store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields),
-        lambda: store.set_aside(DIGEST, "ui", timeout=WAIT),
-        lambda: store.bury(DIGEST, 2, ("auth",), timeout=WAIT),
+        lambda: store.quarantine(DIGEST, "ui", timeout=WAIT),
+        lambda: store.write_tombstone(DIGEST, 2, ("auth",), timeout=WAIT),
     )  # fmt: skip
     found = []
     for operation in operations:
@@ -623,12 +628,12 @@ def test_a_reply_that_came_too_late_answers_nobody_else(server: Valkey, store: R
 def test_the_fence_learns_who_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
     """The first connection asks for run id, clock and role; the pool's next one finds the same server."""
     store.time_ms(timeout=WAIT)
-    assert str(store.fence.identity).startswith(f"{raw.info('server')['run_id']}:master:")
-    assert store.fence.is_primary
-    trusted = store.fence.trust_since_ms
+    assert str(store.server_identity.identity).startswith(f"{raw.info('server')['run_id']}:master:")
+    assert store.server_identity.is_primary
+    trusted = store.server_identity.trust_since_ms
     store.forget_connections()
     store.time_ms(timeout=WAIT)
-    assert store.fence.trust_since_ms == trusted > 0
+    assert store.server_identity.trust_since_ms == trusted > 0
 
 
 @pytest.mark.parametrize("missing", ["hgetall", "hset"])
@@ -758,7 +763,7 @@ def test_a_server_out_of_memory_takes_what_replaces_or_ends_something_and_nothin
     given(store, "alive")
     with out_of_memory(raw):
         assert store.push(row(2), 2, LIFE, timeout=WAIT) == "pushed"
-        store.bury(DIGEST, 3, ("auth",), timeout=WAIT)
+        store.write_tombstone(DIGEST, 3, ("auth",), timeout=WAIT)
         for new in (
             lambda: store.push(replace(row(), digest="e" * 43), 1, LIFE, timeout=WAIT),
             lambda: merge(store, step("set", "a", b"1")),

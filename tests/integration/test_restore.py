@@ -11,7 +11,7 @@ from redis import ConnectionPool
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Restore
-from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
 
 SID = "a" * 43
@@ -69,7 +69,9 @@ class Server:
 
 @pytest.fixture
 def server(primary: Valkey) -> Iterator[Server]:
-    store = RedisStore("primary", ConnectionPool.from_url(primary.url, protocol=3), prefix="session", fence=Fence())
+    store = RedisStore(
+        "primary", ConnectionPool.from_url(primary.url, protocol=3), prefix="session", server_identity=ServerIdentity()
+    )
     yield Server(store)
     store.forget_connections()
 
@@ -207,7 +209,7 @@ def test_a_server_that_is_behind_gets_what_it_lacks(server: Server) -> None:
 def test_data_of_a_signed_in_session_comes_back_only_if_it_lives(server: Server) -> None:
     """I7: nothing is created under an id whose session is over, or may be."""
     assert server.restore(server.now(), "alive", lang="ja") == Merged("gone")
-    server.store.bury(SID, 1, ["ui"], timeout=5)
+    server.store.write_tombstone(SID, 1, ["ui"], timeout=5)
     assert server.restore(server.now(), "alive", lang="ja") == Merged("dead")
     assert server.fields == {}
 

@@ -12,7 +12,7 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
-from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 
 DIGEST, OTHER = "d" * 43, "e" * 43
@@ -24,12 +24,12 @@ HOUR = 3_600_000
 
 @pytest.fixture
 def store(primary: Valkey) -> Iterator[RedisStore]:
-    fence = Fence()
+    server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(
         primary.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=WAIT,
-        redis_connect_func=fence.introduce,
+        redis_connect_func=server_identity.introduce,
     )  # fmt: skip
-    yield RedisStore("primary", pool, prefix="session", fence=fence)
+    yield RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     pool.disconnect()
 
 
@@ -53,19 +53,19 @@ def a_row(now: int, **changes: Any) -> AuthRow:
     return replace(made, **changes)
 
 
-# -- slide.lua ---------------------------------------------------------------------------------------------------------
+# -- extend_idle.lua --------
 
 
 def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     """And the record's life with it; never back, and never past the end of the session's life in all."""
     now = store.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
-    moved = store.slide(DIGEST, 2 * HOUR, timeout=WAIT)
+    moved = store.extend_idle(DIGEST, 2 * HOUR, timeout=WAIT)
     assert 0 <= moved - now - 2 * HOUR < 60_000
     assert raw.hget(KEY, "@i") == str(moved)
     assert 2 * HOUR - 60_000 < raw.pttl(KEY) <= 2 * HOUR
-    assert store.slide(DIGEST, HOUR, timeout=WAIT) == moved
-    assert store.slide(DIGEST, 100 * HOUR, timeout=WAIT) == now + 10 * HOUR
+    assert store.extend_idle(DIGEST, HOUR, timeout=WAIT) == moved
+    assert store.extend_idle(DIGEST, 100 * HOUR, timeout=WAIT) == now + 10 * HOUR
     assert 10 * HOUR - 60_000 < raw.pttl(KEY) <= 10 * HOUR
 
 
@@ -90,7 +90,7 @@ def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict
     for name, value in changed.items():
         raw.hdel(KEY, name) if value is None else raw.hset(KEY, name, value)
     before = raw.hgetall(KEY)
-    assert store.slide(DIGEST, 2 * HOUR, timeout=WAIT) == 0
+    assert store.extend_idle(DIGEST, 2 * HOUR, timeout=WAIT) == 0
     assert raw.hgetall(KEY) == before
     assert raw.pttl(KEY) <= HOUR
 
@@ -101,11 +101,11 @@ def test_a_slide_of_what_is_no_record(store: RedisStore, raw: Any, kind: str) ->
     if kind == "a list":
         raw.lpush(KEY, "x")
     before = raw.type(KEY)
-    assert store.slide(DIGEST, HOUR, timeout=WAIT) == 0
+    assert store.extend_idle(DIGEST, HOUR, timeout=WAIT) == 0
     assert raw.type(KEY) == before
 
 
-# -- push.lua and set_aside.lua ----------------------------------------------------------------------------------------
+# -- push.lua and quarantine.lua --------
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStor
     """A reply that was read by the wrong reader looks like one."""
     now = store.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
-    store.set_aside(DIGEST, "auth", timeout=WAIT, only_foreign=True)
+    store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
     assert raw.exists(KEY)
     raw.hset(KEY, "@d", OTHER)
-    store.set_aside(DIGEST, "auth", timeout=WAIT, only_foreign=True)
+    store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
     assert not raw.exists(KEY)
     assert raw.hget(f"{KEY}:aside", "@d") == OTHER
     assert 0 < raw.pttl(f"{KEY}:aside") <= 24 * HOUR
@@ -162,7 +162,7 @@ def test_a_canary_counts_on_and_begins_anew_after_a_loss(store: RedisStore, raw:
 def test_a_right_that_is_missing_at_the_canary_is_no_loss(store: RedisStore, raw: Any, right: str) -> None:
     """The error is told as what it is, the canary stays, and the look after it finds nothing lost."""
     known = look(store, look(store, None))
-    store.fence.saw(known)
+    store.server_identity.saw(known)
     before = raw.hgetall(CANARY)
     with without(raw, right), pytest.raises(StoreError) as caught:
         look(store, known)
@@ -170,4 +170,4 @@ def test_a_right_that_is_missing_at_the_canary_is_no_loss(store: RedisStore, raw
     assert raw.hgetall(CANARY) == before
     found = look(store, known)
     assert found.generation == known.generation
-    assert not store.fence.saw(found)
+    assert not store.server_identity.saw(found)

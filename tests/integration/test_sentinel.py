@@ -75,7 +75,7 @@ def keys(server: Valkey) -> set[str]:
 
 
 def identity(store: RedisStore) -> str:
-    return (store.fence.identity or "").split(":")[0]
+    return (store.server_identity.identity or "").split(":")[0]
 
 
 def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, service: Service) -> None:
@@ -85,11 +85,11 @@ def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, serv
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": "jp"}
     assert identity(primary_of(app)) == run_id(service.primary)
-    assert primary_of(app).fence.is_primary
+    assert primary_of(app).server_identity.is_primary
     replica = parts(app).repository.redis[REPLICA]
     replica.probe_read(timeout=1)
     assert identity(replica) == run_id(service.replica)
-    assert not replica.fence.is_primary
+    assert not replica.server_identity.is_primary
     wait_until(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
 
 
@@ -123,9 +123,9 @@ def test_after_the_death_of_the_primary_its_heir_is_used(app: Flask, service: Se
     browser, newcomer = app.test_client(), app.test_client()
     browser.post("/set", json={"lang": "jp"})
     browser.post("/login/7")
-    dying, heir, fence = service.primary, service.replica, primary_of(app).fence
+    dying, heir, server_identity = service.primary, service.replica, primary_of(app).server_identity
     wait_until(lambda: keys(heir) == keys(dying), "the replica's copy")
-    trusted, known = fence.trust_since_ms, fence.identity
+    trusted, known = server_identity.trust_since_ms, server_identity.identity
     with captured_events(app) as seen:
         dying.kill()
 
@@ -137,8 +137,8 @@ def test_after_the_death_of_the_primary_its_heir_is_used(app: Flask, service: Se
         wait_until(at_home, "the heir in use", TILT)
     assert service.primary is heir
     assert identity(primary_of(app)) == run_id(heir)
-    assert fence.identity != known
-    assert fence.trust_since_ms > trusted
+    assert server_identity.identity != known
+    assert server_identity.trust_since_ms > trusted
     assert ServerChanged(PRIMARY) in seen
     before = keys(heir)
     newcomer.post("/login/8")
@@ -182,7 +182,7 @@ def test_a_server_that_says_it_is_a_replica_is_no_primary(make: Callable[..., Fl
         with pytest.raises(StoreError) as caught:
             store.time_ms(timeout=1)
         assert caught.value.error_class is ErrorClass.UNREACHABLE
-        assert store.fence.identity is None
+        assert store.server_identity.identity is None
         store.time_ms(timeout=1)
         assert identity(store) == run_id(service.primary)
     finally:

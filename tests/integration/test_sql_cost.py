@@ -59,8 +59,8 @@ def age(app: Flask, primary: Valkey, ms: int) -> None:
         for key in client.scan_iter("session:auth:*"):
             for field in ("@at", "@i", "@x"):
                 client.hincrby(key, field, -ms)
-    fence = parts(app).repository.primary.fence
-    fence.trust_since_ms -= ms
+    server_identity = parts(app).repository.primary.server_identity
+    server_identity.trust_since_ms -= ms
 
 
 def test_one_read_per_session_and_interval(app: Flask, primary: Valkey) -> None:

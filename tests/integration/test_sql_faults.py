@@ -293,7 +293,7 @@ def lost(app: Flask) -> frozenset[str]:
 def end_lease(app: Flask, primary: Valkey, digest: str) -> None:
     """The database said so a minute ago, and is to be asked again."""
     age_entry(primary, digest, 61_000, "@at")
-    parts(app).repository.primary.fence.trust_since_ms -= 61_000
+    parts(app).repository.primary.server_identity.trust_since_ms -= 61_000
 
 
 def answers(app: Flask) -> bool:

@@ -49,22 +49,22 @@ def _lease_for_ever(copy: leases.Copy, life: leases.Life, terms: leases.LeaseTer
 
 
 def _never_another_server(
-    self: server_identity.Fence, identity: str | None, *, now_ms: int, is_primary: bool
+    self: server_identity.ServerIdentity, identity: str | None, *, now_ms: int, is_primary: bool
 ) -> server_identity.Server:
     self.server = server_identity.Server(identity, is_primary)
     return self.server
 
 
-def _trusts_every_connection(self: server_identity.Fence, server: server_identity.Server) -> int:
+def _trusts_every_connection(self: server_identity.ServerIdentity, server: server_identity.Server) -> int:
     return self.trust_since_ms
 
 
 def _stamps_after_the_read(
-    self: verifier.Verifier, row: AuthRow, walk: Any, life: leases.Life, stamp_ms: int
+    self: verifier.Verifier, row: AuthRow, scope: Any, life: leases.Life, stamp_ms: int
 ) -> str | None:
     primary: Any = self._primary
     after = primary.time_ms(timeout=0.2)
-    return _push(self, row, walk, life, after)
+    return _push(self, row, scope, life, after)
 
 
 _push = verifier.Verifier._push
@@ -107,15 +107,15 @@ def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
     self.forget(digest)
 
 
-def _no_overlay(self: journal_writer.Outbox, digest: str, walk: Any = None, *, shadow: bool = False) -> Any:
+def _no_overlay(self: journal_writer.JournalWriter, digest: str, scope: Any = None, *, shadow: bool = False) -> Any:
     return journal_writer.NOTHING
 
 
-def _redis_knows_no_use(heard: verifier.Heard) -> int | None:
+def _redis_knows_no_use(heard: verifier.RedisReply) -> int | None:
     return 0 if heard.by_primary else None
 
 
-def _silence_is_an_answer(heard: verifier.Heard) -> int:
+def _silence_is_an_answer(heard: verifier.RedisReply) -> int:
     row = heard.entry.row if heard.entry else None
     return row.idle_expires_at if row else 0
 
@@ -127,19 +127,19 @@ def _replays_nothing(*arguments: Any, **more: Any) -> reconciler.Progress:
 def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int, shards: Any) -> bool:
     for row in self._database.changed_since(ms_ago + reconciler.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
-            self._redis.bury(row.digest, row.version, self._categories, timeout=2.0)
+            self._redis.write_tombstone(row.digest, row.version, self._categories, timeout=2.0)
     return _settle_changes(self, ms_ago, shards)
 
 
 _settle_changes = reconciler.Reconciler.settle_changes
 
 
-def _new_workers_trust(self: server_identity.Fence, identity: str | None, known: Any) -> bool:
+def _new_workers_trust(self: server_identity.ServerIdentity, identity: str | None, known: Any) -> bool:
     _takes_over(self, identity, known)
     return True
 
 
-_takes_over = server_identity.Fence._takes_over
+_takes_over = server_identity.ServerIdentity._takes_over
 
 
 def _raises_the_epoch(
@@ -157,7 +157,7 @@ def _only_the_living(self: sim_database.SimDatabase, user_id: str, *arguments: A
 _kill_user_until = sim_database.SimDatabase.kill_user_until
 
 
-def _only_smaller_numbers(self: server_identity.Fence, canary: server_identity.Canary) -> bool:
+def _only_smaller_numbers(self: server_identity.ServerIdentity, canary: server_identity.Canary) -> bool:
     known = self.canary
     if known is not None and known.generation != canary.generation and canary.number > 1:
         self.canary = canary  # somebody else's new generation
@@ -165,10 +165,10 @@ def _only_smaller_numbers(self: server_identity.Fence, canary: server_identity.C
     return _saw(self, canary)
 
 
-_saw = server_identity.Fence.saw
+_saw = server_identity.ServerIdentity.saw
 
 
-def _ignores_the_canary(self: server_identity.Fence, canary: server_identity.Canary) -> bool:
+def _ignores_the_canary(self: server_identity.ServerIdentity, canary: server_identity.Canary) -> bool:
     return False
 
 
@@ -195,7 +195,7 @@ def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
     return None
 
 
-def _anybody_is_primary(self: verifier.Heard) -> bool:
+def _anybody_is_primary(self: verifier.RedisReply) -> bool:
     return self.answer is not None
 
 
@@ -203,38 +203,38 @@ def _unverifiable_is_dead(verdict: Verdict, now_ms: int, row: AuthRow | None = N
     return _judged(Verdict.DEAD if verdict is Verdict.UNVERIFIABLE else verdict, now_ms, row, source)
 
 
-_judged = Loaded.judged
+_judged = Loaded.verified
 
 
 def _fresh_is_not(
-    self: verifier.Verifier, digest: str, walk: Any, life: Any, heard: Any, *, fresh: bool = False
+    self: verifier.Verifier, digest: str, scope: Any, life: Any, heard: Any, *, fresh: bool = False
 ) -> Any:
-    return _judge(self, digest, walk, life, heard)
+    return _verify(self, digest, scope, life, heard)
 
 
-_judge = verifier.Verifier.judge
+_verify = verifier.Verifier.verify
 
 
-def _silence_is_a_yes(self: repository.SessionRepository, digest: str, walk: Any) -> list[tuple[str, int]]:
-    return _revoke_in_database(self, digest, walk) or []
+def _silence_is_a_yes(self: repository.SessionRepository, digest: str, scope: Any) -> list[tuple[str, int]]:
+    return _revoke_in_database(self, digest, scope) or []
 
 
 _revoke_in_database = repository.SessionRepository._revoke_in_database
 
 
-def _rights_may_wait(self: repository.SessionRepository, plan: Plan, walk: Any) -> AuthRow | None:
+def _rights_may_wait(self: repository.SessionRepository, plan: Plan, scope: Any) -> AuthRow | None:
     plan.grants = False
     self._ordinary = dict  # type: ignore[assignment]  # what lies over a read is filtered, too: both are off
-    return _save_auth(self, plan, walk)
+    return _save_auth(self, plan, scope)
 
 
 _save_auth = repository.SessionRepository._save_auth
 
 
 def _shares_every_question(
-    self: verifier.Verifier, digest: str, walk: Any, life: Any, stamp_ms: int, idle_seen: int | None, alone: bool
+    self: verifier.Verifier, digest: str, scope: Any, life: Any, stamp_ms: int, idle_seen: int | None, alone: bool
 ) -> tuple[verifier.Confirmed, bool]:
-    return _question(self, digest, walk, life, stamp_ms, idle_seen, False)
+    return _question(self, digest, scope, life, stamp_ms, idle_seen, False)
 
 
 _question = verifier.Verifier._question
@@ -248,11 +248,11 @@ def _whosever_it_is(found: Any, digest: str) -> tuple[dict[str, bytes], dict[byt
 _split = records._split
 
 
-def _waits_for_nothing(self: scope.Walk, error: Any, direction: str, operation: str, took: float) -> None:
+def _waits_for_nothing(self: scope.RequestScope, error: Any, direction: str, operation: str, took: float) -> None:
     _failed(self, error, direction, operation, 0.0)
 
 
-_failed = scope.Walk._failed
+_failed = scope.RequestScope._failed
 
 
 def _replaces_the_unread(merge: sim_records.SimMerge, step: Any) -> bool:
@@ -276,20 +276,20 @@ def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
 
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
-    Ablation("connection identity", server_identity.Fence, "observe", _never_another_server),
-    Ablation("identity of each connection", server_identity.Fence, "trust_since", _trusts_every_connection),
-    Ablation("role of the server", verifier.Heard, "by_primary", property(_anybody_is_primary)),
-    Ablation("canary", server_identity.Fence, "saw", _ignores_the_canary),
-    Ablation("floor", local.LocalCopies, "floor", _no_floor),
+    Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
+    Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
+    Ablation("role of the server", verifier.RedisReply, "by_primary", property(_anybody_is_primary)),
+    Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
+    Ablation("floor", local.LocalCopies, "min_version", _no_floor),
     Ablation("floors that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))),
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
-    Ablation("journal", journal_writer.Outbox, "revoke", _nothing),
-    Ablation("journal of log out everywhere", journal_writer.Outbox, "revoke_user", _nothing),
+    Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
+    Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),
     Ablation("reconciler", reconciler.Reconciler, "run", _replays_nothing),
     Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
-    Ablation("tombstone instead of DEL", sim_redis, "bury", _bury_by_deleting),
+    Ablation("tombstone instead of DEL", sim_redis, "write_tombstone", _bury_by_deleting),
     Ablation("local tombstone", local.LocalCopies, "kill", _forgets_the_dead),
     Ablation("guard of writes", sim_redis, "_refusal", _writes_unguarded),
     Ablation("compare-and-set in Redis", sim_redis, "is_newer", lambda there, row, stamp_ms: False),
@@ -305,8 +305,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what a change of id leaves", records.AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", journal.Journal, "revoke", _revoked_once),
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
-    Ablation("unverifiable is not dead", Loaded, "judged", staticmethod(_unverifiable_is_dead)),
-    Ablation("fresh", verifier.Verifier, "judge", _fresh_is_not),
+    Ablation("unverifiable is not dead", Loaded, "verified", staticmethod(_unverifiable_is_dead)),
+    Ablation("fresh", verifier.Verifier, "verify", _fresh_is_not),
     Ablation(
         "durable is what the database has", repository.SessionRepository, "_revoke_in_database", _silence_is_a_yes
     ),
@@ -315,15 +315,15 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
     Ablation("the own digest", records, "_split", _whosever_it_is),
     Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),
-    Ablation("budget", scope.Walk, "_failed", _waits_for_nothing),
-    Ablation("what may fail", scope.Walk, "attempt", scope.Walk.ask),
+    Ablation("budget", scope.RequestScope, "_failed", _waits_for_nothing),
+    Ablation("what may fail", scope.RequestScope, "attempt", scope.RequestScope.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
-    Ablation("push of what Redis missed", journal_writer.Outbox, "queue_push", _nothing),
+    Ablation("push of what Redis missed", journal_writer.JournalWriter, "queue_push", _nothing),
     Ablation("what could not be read is not replaced", sim_records, "may_replace", _replaces_the_unread),
     Ablation("what was written since is not replaced", sim_records, "may_replace", _replaces_what_is_later),
     Ablation("written since: the field, not its category", sim_records.SimMerge, "written_since", _by_category),
-    Ablation("one order", journal_writer.Outbox, "has_writes", lambda *arguments, **more: False),
-    Ablation("levels that keep nothing", journal_writer.Outbox, "_outlives_request", lambda *arguments: True),
+    Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),
+    Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
@@ -333,11 +333,11 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
     Ablation("S4 of the reconciler", reconciler.Reconciler, "settle_changes", _buries_the_idle),
-    Ablation("S5", server_identity.Fence, "_takes_over", _new_workers_trust),
+    Ablation("S5", server_identity.ServerIdentity, "_takes_over", _new_workers_trust),
     Ablation("S6", reconciler.Reconciler, "renew_tombstones", _nothing),
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),
     Ablation("S8", sim_database.SimDatabase, "kill_user_until", _only_the_living),
-    Ablation("S9", server_identity.Fence, "saw", _only_smaller_numbers),
+    Ablation("S9", server_identity.ServerIdentity, "saw", _only_smaller_numbers),
     Ablation("S10", verifier.Verifier, "_survives", _busy_is_down),
-    Ablation("S11", journal_writer.Outbox, "overlay", _no_overlay),
+    Ablation("S11", journal_writer.JournalWriter, "overlay", _no_overlay),
 )

@@ -16,7 +16,7 @@ from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import CategoryChange, RowState
 from flask_langpont_session.recovery.reconciler import INCIDENT_MARGIN_MS
-from flask_langpont_session.request.scope import Walk
+from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.session.cookies import SIGNED_IN, SessionId
 
 from .invariants import LIST, as_list
@@ -73,31 +73,31 @@ def _begin(world: World, label: str, name: str, arguments: list[str]) -> None:
 
 
 def _look(
-    world: World, task: Task, worker: Worker, sid: SessionId | None, walk: Walk, *, fresh: bool = False
+    world: World, task: Task, worker: Worker, sid: SessionId | None, scope: RequestScope, *, fresh: bool = False
 ) -> Loaded:
     """A request's first look at its session, checked."""
     if sid is None:
         return Loaded(Verdict.ANONYMOUS)
-    before = world.promises.before(worker.name, worker.host.name, sid, walk)
-    loaded = worker.repository.load(sid, walk, world.settings.life, fresh=fresh)
-    world.promises.loaded(task, worker.name, sid, before, loaded, walk, fresh)
+    before = world.promises.before(worker.name, worker.host.name, sid, scope)
+    loaded = worker.repository.load(sid, scope, world.settings.life, fresh=fresh)
+    world.promises.loaded(task, worker.name, sid, before, loaded, scope, fresh)
     shown = loaded.fields.get(AUTH, {})
     version = loaded.row.version if loaded.row else 0
     world.told.append(f"{loaded.verdict} {version} {shown.get('_user_id')!r} {shown.get('user_role')!r}")
     return loaded
 
 
-def _save(world: World, task: Task, worker: Worker, plan: Plan, walk: Walk) -> Saved | None:
+def _save(world: World, task: Task, worker: Worker, plan: Plan, scope: RequestScope) -> Saved | None:
     """Save, checked. None: it was refused."""
-    could = walk.can(DATABASE, WRITE) and walk.can(DATABASE, READ)
+    could = scope.can(DATABASE, WRITE) and scope.can(DATABASE, READ)
     try:
-        saved = worker.repository.save(plan, walk)
+        saved = worker.repository.save(plan, scope)
         world.told.append(str(saved))
         return saved
     except GrantRefused:
         world.told.append("refused")
         digest = plan.origin.digest if plan.origin else None
-        world.promises.refused(task, could, walk, digest)
+        world.promises.refused(task, could, scope, digest)
         return None
 
 
@@ -123,10 +123,10 @@ def _payload(user: str) -> dict[str, bytes]:
 def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> None:
     """The session gets a new id; the old one dies if somebody was signed in under it."""
     browser = world.slots[slot]
-    walk = worker.repository.begin()
+    scope = worker.repository.begin()
     origin = browser.sid
-    loaded = _look(world, task, worker, origin, walk)
-    if not walk.can(DATABASE, WRITE):
+    loaded = _look(world, task, worker, origin, scope)
+    if not scope.can(DATABASE, WRITE):
         return
     world.tasks.pause("view")
     target = world.mint(SIGNED_IN)
@@ -137,14 +137,14 @@ def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> N
         loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
         changes={AUTH: CategoryChange(0, sets=_payload(user)), "ui": CategoryChange(0, sets={"theme": b'"dark"'})},
         grants=True,
-        carries=CARRIED if origin and origin.kind != SIGNED_IN and walk.level else (),
+        carries=CARRIED if origin and origin.kind != SIGNED_IN and scope.level else (),
     )
     task.notes["new"] = target.digest
     if origin is not None:
         world.promises.increments[target.digest] += world.promises.increments[origin.digest]
     if origin is not None and origin.kind == SIGNED_IN:
         world.promises.replaces(origin.digest)
-    if _save(world, task, worker, plan, walk):
+    if _save(world, task, worker, plan, scope):
         browser.sids.append(target)
         world.promises.wrote(worker.name, target.digest, 1)
         if origin is not None and origin.kind == SIGNED_IN:
@@ -156,9 +156,9 @@ def visit(world: World, task: Task, worker: Worker, slot: str) -> None:
     browser = world.slots[slot]
     if browser.sid is None:
         target = world.mint("a")
-        walk = worker.repository.begin()
+        scope = worker.repository.begin()
         changes = {"ui": CategoryChange(0, sets={"theme": b'"light"'})}
-        if _save(world, task, worker, Plan(None, target, world.settings.life, changes=changes), walk):
+        if _save(world, task, worker, Plan(None, target, world.settings.life, changes=changes), scope):
             browser.sids.append(target)
 
 
@@ -167,14 +167,14 @@ def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
     sid = world.slots[slot].sid
     if sid is None or sid.kind != SIGNED_IN:
         return
-    walk = worker.repository.begin()
-    loaded = _look(world, task, worker, sid, walk)
+    scope = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, scope)
     if loaded.verdict is Verdict.DEAD:
         return
     world.tasks.pause("view")
     world.promises.revokes(sid.digest)
-    world.promises.census[f"revocation at level {walk.level}"] += 1
-    saved = worker.repository.save(Plan(sid, None, world.settings.life, loaded=loaded, ends=True), walk)
+    world.promises.census[f"revocation at level {scope.level}"] += 1
+    saved = worker.repository.save(Plan(sid, None, world.settings.life, loaded=loaded, ends=True), scope)
     world.told.append(str(saved))
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
 
@@ -194,10 +194,10 @@ def revoke_first(world: World, task: Task, worker: Worker, slot: str) -> None:
 
 
 def _revoke(world: World, worker: Worker, sid: SessionId) -> None:
-    walk = worker.repository.begin()
+    scope = worker.repository.begin()
     world.promises.revokes(sid.digest)
-    world.promises.census[f"revocation at level {walk.level}"] += 1
-    durable = worker.repository.revoke(sid.digest, walk)
+    world.promises.census[f"revocation at level {scope.level}"] += 1
+    durable = worker.repository.revoke(sid.digest, scope)
     world.told.append(f"durable {durable}")
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, durable)
 
@@ -207,9 +207,9 @@ def revoke_user(world: World, task: Task, worker: Worker, user: str) -> None:
     world.promises.revokes_user(user)
     task.notes["user"] = user
     until_ms = world.clock.now_ms
-    walk = worker.repository.begin()
-    world.promises.census[f"revocation of a user at level {walk.level}"] += 1
-    revoked = worker.repository.revoke_user(user, walk)
+    scope = worker.repository.begin()
+    world.promises.census[f"revocation of a user at level {scope.level}"] += 1
+    revoked = worker.repository.revoke_user(user, scope)
     world.told.append(str(revoked))
     world.promises.has_revoked_user(worker.name, worker.host.name, user, until_ms, revoked.durable)
 
@@ -218,15 +218,15 @@ def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: Ca
     sid = world.slots[slot].sid
     if sid is None or sid.kind != SIGNED_IN:
         return
-    walk = worker.repository.begin()
-    loaded = _look(world, task, worker, sid, walk)
-    if loaded.verdict is not Verdict.VALID or (grants and not walk.can(DATABASE, WRITE)):
+    scope = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, scope)
+    if loaded.verdict is not Verdict.VALID or (grants and not scope.can(DATABASE, WRITE)):
         return
     world.tasks.pause("view")
     task.notes["rights"] = grants
     plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={AUTH: change}, grants=grants)
     before = loaded.row.version if loaded.row else 0
-    if _save(world, task, worker, plan, walk) and grants:
+    if _save(world, task, worker, plan, scope) and grants:
         world.promises.has_committed(worker.host.name, sid.digest, before + 1)
         if not task.failures:
             world.promises.has_changed(worker.name, sid.digest, before + 1)
@@ -254,12 +254,12 @@ def _change_data(
     sid = world.slots[slot].sid
     if sid is None:
         return
-    walk = worker.repository.begin()
-    loaded = _look(world, task, worker, sid, walk) if looks else None
+    scope = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, scope) if looks else None
     world.tasks.pause("view")
     plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={category: change})
     values = list(change.sets.values())
-    saved = _save(world, task, worker, plan, walk)
+    saved = _save(world, task, worker, plan, scope)
     world.promises.has_written(values)
     is_kept = saved is not None and saved.stored and loaded is not None and not loaded.shadow
     if is_kept and category == "translation" and not worker.local.is_dead(sid.digest):
@@ -277,8 +277,8 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     sid = world.slots[slot].sid
     if sid is None:
         return
-    walk = worker.repository.begin()
-    loaded = _look(world, task, worker, sid, walk)
+    scope = worker.repository.begin()
+    loaded = _look(world, task, worker, sid, scope)
     digest = sid.digest
     is_unknown = loaded.is_unknown(worker.repository.table.feature_of(LIST), LIST)
     known = as_list(loaded.fields.get("translation", {}).get(LIST))
@@ -287,10 +287,10 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     change = CategoryChange(0, sets={LIST: b"[%s]" % b",".join(b"%d" % n for n in (*known, number))})
     (change.unseen if is_unknown else change.seen).add(LIST)
     plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={"translation": change})
-    saved = _save(world, task, worker, plan, walk)
+    saved = _save(world, task, worker, plan, scope)
     if saved is None or not saved.stored or loaded.shadow or worker.local.is_dead(digest):
         return
-    if walk.level >= 3:
+    if scope.level >= 3:
         world.promises.violate("I19", "data that is written while there is no store and no copy is kept")
     if not is_unknown:
         world.promises.has_appended(task, digest, known, number)
@@ -301,10 +301,10 @@ def clear(world: World, task: Task, worker: Worker, slot: str) -> None:
     sid = world.slots[slot].sid
     if sid is None or sid.kind == SIGNED_IN:
         return
-    walk = worker.repository.begin()
+    scope = worker.repository.begin()
     changes = {name: CategoryChange(0, wipe=True) for name in worker.repository.table.categories}
     world.promises.clears(sid.digest)
-    saved = _save(world, task, worker, Plan(sid, sid, world.settings.life, changes=changes), walk)
+    saved = _save(world, task, worker, Plan(sid, sid, world.settings.life, changes=changes), scope)
     if saved is not None and saved.stored:
         world.promises.has_cleared(task, sid.digest)
 
@@ -330,9 +330,9 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
     origin = browser.sid
     if origin is None or origin.kind != SIGNED_IN:
         return
-    walk = worker.repository.begin()
-    loaded = _look(world, task, worker, origin, walk)
-    if loaded.verdict is not Verdict.VALID or not walk.can(DATABASE, WRITE):
+    scope = worker.repository.begin()
+    loaded = _look(world, task, worker, origin, scope)
+    if loaded.verdict is not Verdict.VALID or not scope.can(DATABASE, WRITE):
         return
     world.tasks.pause("view")
     target = world.mint(SIGNED_IN)
@@ -348,14 +348,14 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
         changes=changes,
         renames=loaded.row,
         grants=True,
-        carries=CARRIED if walk.level or loaded.gaps else (),
+        carries=CARRIED if scope.level or loaded.gaps else (),
     )
     task.notes["new"] = target.digest
     world.promises.increments[target.digest] += world.promises.increments[origin.digest]
     shown = loaded.fields.get("translation", {})
     world.promises.counted[target.digest] = int(shown.get("usage_count", b"0"))
     world.promises.replaces(origin.digest)
-    saved = _save(world, task, worker, plan, walk)
+    saved = _save(world, task, worker, plan, scope)
     if saved is not None and not saved.ended:
         browser.sids.append(target)
         world.promises.wrote(worker.name, target.digest, 1)

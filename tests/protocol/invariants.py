@@ -18,7 +18,7 @@ from flask_langpont_session.policy.leases import DEGRADED_VERIFY_MS, LONGEST_UNC
 from flask_langpont_session.policy.records import Loaded, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RowState
-from flask_langpont_session.request.scope import Walk
+from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.session.cookies import SIGNED_IN, SessionId
 from flask_langpont_session.stores.redis.records import AuthEntry
 from flask_langpont_session.stores.redis.server_identity import Canary
@@ -392,7 +392,7 @@ class Promises:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def before(self, worker: str, host: str, sid: SessionId, walk: Walk) -> Before:
+    def before(self, worker: str, host: str, sid: SessionId, scope: RequestScope) -> Before:
         """To be called when a request begins to look at a session."""
         row = self.tables.row(sid.digest)
         promised = self.hosts[host]
@@ -406,33 +406,33 @@ class Promises:
             signed_out=sid.digest in mine.signed_out or created_at <= mine.users.get(user, -1),
             revoked_here=(sid.digest in promised.revoked or over) and not self.tables.is_ended(sid.digest),
             untold=sid.digest in promised.ended - self.told,
-            level=walk.level,
-            database=walk.can(DATABASE, READ),
+            level=scope.level,
+            database=scope.can(DATABASE, READ),
         )
 
     def loaded(
-        self, task: Task, worker: str, sid: SessionId, before: Before, loaded: Loaded, walk: Walk, fresh: bool
+        self, task: Task, worker: str, sid: SessionId, before: Before, loaded: Loaded, scope: RequestScope, fresh: bool
     ) -> None:
         """A request was told what is known of a session."""
         self.census[f"{loaded.verdict} by {loaded.sources.get(AUTH, 'none')}"] += 1
-        self.census[f"level {walk.level}"] += 1
+        self.census[f"level {scope.level}"] += 1
         if sid.kind != SIGNED_IN:
             self._no_identity(loaded)
             return
         if loaded.verdict is Verdict.VALID:
-            self._shown(task, worker, sid.digest, before, loaded, walk, fresh)
+            self._shown(task, worker, sid.digest, before, loaded, scope, fresh)
             return
         self._no_identity(loaded)
         if loaded.verdict is Verdict.ANONYMOUS:
             self.violate("I9", "a signed-in session was called anonymous")
         if loaded.verdict is Verdict.DEAD and not self._may_be_dead(sid.digest):
             self.violate("I9", "a session that lives was called dead")
-        if loaded.verdict is Verdict.UNVERIFIABLE and self._was_all_well(task, before, walk):
+        if loaded.verdict is Verdict.UNVERIFIABLE and self._was_all_well(task, before, scope):
             self.violate("I9", "a session was called unverifiable while everything answered")
 
-    def _was_all_well(self, task: Task, before: Before, walk: Walk) -> bool:
+    def _was_all_well(self, task: Task, before: Before, scope: RequestScope) -> bool:
         on_primary = task.notes.get("node") is self.cluster.primary
-        healthy = before.level == 0 and before.database and walk.can(DATABASE, READ)
+        healthy = before.level == 0 and before.database and scope.can(DATABASE, READ)
         return on_primary and healthy and not task.failures
 
     def _may_be_dead(self, digest: str) -> bool:
@@ -452,7 +452,7 @@ class Promises:
             self.violate("I8", f"{loaded.verdict} shows {wrong}")
 
     def _shown(
-        self, task: Task, worker: str, digest: str, before: Before, loaded: Loaded, walk: Walk, fresh: bool
+        self, task: Task, worker: str, digest: str, before: Before, loaded: Loaded, scope: RequestScope, fresh: bool
     ) -> None:
         row = loaded.row
         assert row is not None
@@ -468,8 +468,8 @@ class Promises:
             self.violate("I4", f"version {row.version} is shown after {before.floor}")
         self._is_its_own(digest, row)
         self._overlay_is_ordinary(row, loaded)
-        self._in_time(task, before, row, loaded, walk)
-        self._backed(task, worker, before, row, loaded, walk, fresh)
+        self._in_time(task, before, row, loaded, scope)
+        self._backed(task, worker, before, row, loaded, scope, fresh)
         floors = self.workers[worker].floors
         floors[digest] = max(floors.get(digest, 0), row.version)
 
@@ -487,23 +487,23 @@ class Promises:
             if self._is_right(key) and shown.get(key) != row.payload.get(key):
                 self.violate("I8", f"{key} is shown otherwise than the database had it")
 
-    def _in_time(self, task: Task, before: Before, row: AuthRow, loaded: Loaded, walk: Walk) -> None:
+    def _in_time(self, task: Task, before: Before, row: AuthRow, loaded: Loaded, scope: RequestScope) -> None:
         ends = min(row.idle_expires_at, row.absolute_expires_at)
         if ends <= before.began_ms - self.skew_ms:
             self.violate("I3", "a session is shown after its time")
         idle_ms = self.settings.life.idle_ms
         promised = min(before.began_ms + idle_ms * 3 // 4 - self.skew_ms, row.absolute_expires_at)
         by_a_store = loaded.sources.get(AUTH) in (PRIMARY, DATABASE)
-        all_well = not task.failures and before.level == 0 and walk.can(DATABASE, READ)
+        all_well = not task.failures and before.level == 0 and scope.can(DATABASE, READ)
         if by_a_store and all_well and ends < promised:
             self.violate("I6", "a session in use would end before three quarters of the idle time")
 
     def _backed(
-        self, task: Task, worker: str, before: Before, row: AuthRow, loaded: Loaded, walk: Walk, fresh: bool
+        self, task: Task, worker: str, before: Before, row: AuthRow, loaded: Loaded, scope: RequestScope, fresh: bool
     ) -> None:
         ended = self.tables.ended_at(row.digest, row.version)
         failed = [error_class for store, error_class in task.failures if store == DATABASE]
-        asked = walk.can(DATABASE, READ) and not failed
+        asked = scope.can(DATABASE, READ) and not failed
         if fresh:
             if not asked or DATABASE not in task.answered:
                 self.violate("I2", "a fresh read was granted without the database")
@@ -513,7 +513,7 @@ class Promises:
             return
         age = before.began_ms - ended
         if asked:
-            bound = max(self.terms.verify_ms, DEGRADED_VERIFY_MS if walk.level or before.level else 0)
+            bound = max(self.terms.verify_ms, DEGRADED_VERIFY_MS if scope.level or before.level else 0)
             if age > bound + self.skew_ms:
                 self.violate("I3", f"what ended {age} ms ago is shown while the database answers")
             return
@@ -603,13 +603,13 @@ class Promises:
         if not all(map(self.tables.is_ended, over)):
             self.violate("I1", "a user was called logged out everywhere who is not, in the database")
 
-    def refused(self, task: Task, before_database: bool, walk: Walk, digest: str | None) -> None:
+    def refused(self, task: Task, before_database: bool, scope: RequestScope, digest: str | None) -> None:
         """A grant was refused. That is right for a session that is not valid any more, by its idle time too: a request
         that began before may not say that nobody has used it since."""
         self.census["grant refused"] += 1
         row = None if digest is None else self.tables.row(digest)
         gone = digest is not None and (row is None or row.state is not RowState.VALID)
-        if before_database and not task.failures and not gone and walk.can(DATABASE, READ):
+        if before_database and not task.failures and not gone and scope.can(DATABASE, READ):
             self.violate("I13", "a grant was refused while the database answers")
 
     def ticked(self, task: Task, host: str, pending: Iterable[str], redis_answers: bool) -> None:

@@ -19,7 +19,7 @@ from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, Operation, StoreError
 from flask_langpont_session.stores.redis.records import ABSENT, SINCE, TIME, AuthEntry, Limits, Merge, MergeStep
-from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
@@ -200,7 +200,7 @@ class RedisPair(Pair):
     def __init__(self, seed: int, real: RedisStore, server: Any) -> None:
         super().__init__(seed)
         self.cluster = Cluster(self.clock, Nobody())
-        self.simulated = SimRedisStore("primary", self.cluster, Nobody(), self.tasks, Fence())
+        self.simulated = SimRedisStore("primary", self.cluster, Nobody(), self.tasks, ServerIdentity())
         self.real = real
         self.server = server
         server.flushall()
@@ -217,8 +217,9 @@ class RedisPair(Pair):
     def operations(self) -> Mapping[str, Callable[[], object]]:
         """See :class:`Pair`."""
         return {
-            "read": self._read, "write": self._write, "push": self._push, "bury": self._bury, "slide": self._slide,
-            "merge": self._merge, "settle": self._settle, "set_aside": self._set_aside,
+            "read": self._read, "write": self._write, "push": self._push,
+            "write_tombstone": self._write_tombstone, "extend_idle": self._extend_idle,
+            "merge": self._merge, "settle": self._settle, "quarantine": self._quarantine,
             "copies": self._copies, "carry": self._carry, "merge_again": self._merge,
             "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("time_ms", timeout=WAIT),
             "probe": lambda: self.both("probe", "session:probe", "1", timeout=WAIT),
@@ -275,12 +276,12 @@ class RedisPair(Pair):
         row, stamp = self._pushed(self.rng.choice(SIGNED_IN))
         self.both("push", row, stamp, self.rng.choice(LIVES), timeout=WAIT)
 
-    def _bury(self) -> None:
+    def _write_tombstone(self) -> None:
         if self.rng.random() < 0.4:
-            self.both("bury", self.rng.choice(SIGNED_IN), self.rng.randint(0, 4), NAMES, timeout=WAIT)
+            self.both("write_tombstone", self.rng.choice(SIGNED_IN), self.rng.randint(0, 4), NAMES, timeout=WAIT)
 
-    def _slide(self) -> None:
-        self.both("slide", self.rng.choice(SIGNED_IN), self.rng.choice(LIVES), timeout=WAIT)
+    def _extend_idle(self) -> None:
+        self.both("extend_idle", self.rng.choice(SIGNED_IN), self.rng.choice(LIVES), timeout=WAIT)
 
     def _merge(self) -> None:
         """The versions that are told are those of each side."""
@@ -343,9 +344,9 @@ class RedisPair(Pair):
         dead = [(other, self.rng.randint(0, 3))] if self.rng.random() < 0.2 else []
         self.both("settle", rows, dead, NAMES, stamp_ms=self.rng.choice((10, 20, 30)), timeout=WAIT)
 
-    def _set_aside(self) -> None:
+    def _quarantine(self) -> None:
         only_foreign = self.rng.random() < 0.5
-        self.both("set_aside", self._digest(), self.rng.choice(NAMES), timeout=WAIT, only_foreign=only_foreign)
+        self.both("quarantine", self._digest(), self.rng.choice(NAMES), timeout=WAIT, only_foreign=only_foreign)
 
     def _empty(self) -> None:
         if self.rng.random() < 0.2:

@@ -63,7 +63,7 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "ended: idle": (0, 8),
     # what comes home
     "repair all database ok": (500, 2000),
-    "slide all primary ok": (0, 5),
+    "extend_idle all primary ok": (0, 5),
     "merged_fields": (12, 80),
     "merge_conflicts": (0, 3),
     "merge_dropped": (15, 50),

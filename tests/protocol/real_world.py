@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
@@ -326,7 +326,7 @@ class RealWorld(World):
             self._servers.proxies[place].heal()
         self._imposed = wanted
 
-    def redis_store(self, name: str, worker: Worker, fence: Fence) -> RedisStore:
+    def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """A real one, whose name leads where the cluster says."""
 
         def node() -> RealNode:
@@ -336,7 +336,7 @@ class RealWorld(World):
             return worker.path_to(node().name) if node().alive else Path.BROKEN
 
         def introduce(connection: Any) -> None:
-            fence.introduce(connection)
+            server_identity.introduce(connection)
             time.sleep(0.002)  # before anything is stamped
 
         options: dict[str, Any] = {
@@ -346,7 +346,7 @@ class RealWorld(World):
             "max_connections": 8, "driver_info": None,
         }  # fmt: skip
         pool = BlockingConnectionPool(**options)  # type: ignore[no-untyped-call]
-        real = RedisStore(name, pool, prefix="session", fence=fence)
+        real = RedisStore(name, pool, prefix="session", server_identity=server_identity)
         self._made[worker.name].append(real.forget_connections)
         store: Any = Stepped(real, self, path)
         return cast(RedisStore, store)

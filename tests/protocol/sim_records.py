@@ -103,8 +103,8 @@ class SimRecord:
         self.additions, self.lately = list(meta.additions), dict(meta.lately)
 
     def lag_of(self, acknowledged: int) -> int:
-        """Milliseconds since something was acknowledged; 0: just now."""
-        return max(0, (self.stamp - acknowledged) // 1000) if acknowledged else 0
+        """Milliseconds since something was acknowledged, as far as six hexadecimal digits go; 0: just now."""
+        return max(0, min(0xFFFFFF, (self.stamp - acknowledged) // 1000)) if acknowledged else 0
 
     def put(self, name: str, value: bytes | None, write_id: str, acknowledged: int = 0) -> None:
         """Has a field this value from now on."""

@@ -26,8 +26,8 @@ from flask_langpont_session.stores.redis.records import (
     answer,
     copy_of,
 )
-from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Fence, Server
-from flask_langpont_session.stores.redis.store import SET_ASIDE_MS
+from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Server, ServerIdentity
+from flask_langpont_session.stores.redis.store import QUARANTINE_MS
 
 from .clock import Clock, SkewedClock
 from .sim_records import Meta, SimMerge, SimRecord, changed, restored
@@ -332,10 +332,12 @@ class Network(Protocol):
 class SimRedisStore:
     """One Redis endpoint as one worker sees it."""
 
-    def __init__(self, name: str, cluster: Cluster, network: Network, tasks: Tasks, fence: Fence) -> None:
+    def __init__(
+        self, name: str, cluster: Cluster, network: Network, tasks: Tasks, server_identity: ServerIdentity
+    ) -> None:
         self.name = name
         self.prefix = "session"
-        self.fence = fence
+        self.server_identity = server_identity
         self._cluster = cluster
         self._network = network
         self._tasks = tasks
@@ -355,14 +357,14 @@ class SimRedisStore:
             self._idle.append(connection)
 
     def _leads_where_it_should(self, connection: Connection) -> bool:
-        return self.fence.trust_since(connection.server) != NEVER_MS
+        return self.server_identity.trust_since(connection.server) != NEVER_MS
 
     def _connect(self) -> Connection:
         node = self._cluster.leads_to(self.name, self._network.host_name)
         path = self._network.path_to(node.name) if node.alive else Path.BROKEN
         if path is not Path.CLEAR or node.frozen:
             self._tasks.ask(self.name, lambda: path if path is Path.BROKEN else Path.SILENT, CONNECT_SECONDS, bool)
-        server = self.fence.observe(node.identity, now_ms=node.clock.now_ms, is_primary=node.is_primary)
+        server = self.server_identity.observe(node.identity, now_ms=node.clock.now_ms, is_primary=node.is_primary)
         self._network.connected(self.name, node)
         return Connection(node, node.run_id, server, node.identity)
 
@@ -417,7 +419,7 @@ class SimRedisStore:
         found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
         if AUTH in lives_ms and kind == "u":
             self._network.heard(connection, digest, found.auth)
-        trusted = self.fence.trust_since(connection.server)
+        trusted = self.server_identity.trust_since(connection.server)
         return found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
 
     def write(
@@ -456,9 +458,9 @@ class SimRedisStore:
         """See the package."""
         return self._run(timeout, lambda node: push_row(node, row, stamp_ms, life_ms))
 
-    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
         """See the package."""
-        self._run(timeout, lambda node: bury(node, digest, version, categories))
+        self._run(timeout, lambda node: write_tombstone(node, digest, version, categories))
 
     def settle(
         self,
@@ -475,14 +477,14 @@ class SimRedisStore:
             for row, life_ms in rows:
                 push_row(node, row, stamp_ms, life_ms)
             for digest, version in dead:
-                bury(node, digest, version, categories)
+                write_tombstone(node, digest, version, categories)
 
         if rows or dead:
             self._run(timeout, effect)
 
-    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
         """See the package."""
-        return self._run(timeout, lambda node: slide(node, digest, idle_ms))
+        return self._run(timeout, lambda node: extend_idle(node, digest, idle_ms))
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
         """See the package."""
@@ -535,7 +537,7 @@ class SimRedisStore:
         """See the package: the clock of the server that the name leads to, as it is."""
         return self._cluster.leads_to(self.name, self._network.host_name).clock.now_ms + latest
 
-    def set_aside(
+    def quarantine(
         self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
     ) -> None:
         """See the package."""
@@ -545,7 +547,7 @@ class SimRedisStore:
             record = node.get(key)
             if record is not None and not (only_foreign and node.own(key)):
                 node.delete(key)
-                node.put(Key(category, f"{digest}:aside", shadow), record.fields, SET_ASIDE_MS)
+                node.put(Key(category, f"{digest}:aside", shadow), record.fields, QUARANTINE_MS)
 
         self._run(timeout, effect)
 
@@ -643,16 +645,16 @@ def keeps_later_use() -> bool:
     return True
 
 
-def bury(node: Node, digest: str, version: int, categories: Sequence[str]) -> None:
-    """``bury.lua``."""
+def write_tombstone(node: Node, digest: str, version: int, categories: Sequence[str]) -> None:
+    """``write_tombstone.lua``."""
     for name in categories:
         if name != AUTH:
             node.delete(Key(name, digest))
     node.put(Key(AUTH, digest), {"@d": digest, "@v": version, "@live": "0"}, TOMBSTONE_MS)
 
 
-def slide(node: Node, digest: str, idle_ms: int) -> int:
-    """``slide.lua``."""
+def extend_idle(node: Node, digest: str, idle_ms: int) -> int:
+    """``extend_idle.lua``."""
     key = Key(AUTH, digest)
     record = node.own(key)
     now = node.clock.now_ms

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.support.single_flight import FlightLate, Flights, _Flight
+from flask_langpont_session.support.single_flight import FlightLate, SingleFlight, _Flight
 
 from .clock import Clock
 
@@ -186,7 +186,7 @@ class Tasks:
             self.current, self.is_late = outer, False
 
 
-class SteppedFlights(Flights[T]):
+class SteppedFlights(SingleFlight[T]):
     """Single flights whose waiting is a stop of the task that waits."""
 
     def __init__(self, tasks: Tasks) -> None:

@@ -13,7 +13,7 @@ import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.stores.redis.server_identity import Fence
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
@@ -32,10 +32,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 @contextmanager
 def store_on(valkey: Valkey) -> Iterator[RedisStore]:
     """One that has met the server just now, as the simulated one has."""
-    fence = Fence()
-    options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": fence.introduce}
+    server_identity = ServerIdentity()
+    options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    store = RedisStore("primary", pool, prefix="session", fence=fence)
+    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     yield store
     store.forget_connections()
 

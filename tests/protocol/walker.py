@@ -232,7 +232,7 @@ def _starts(lines: Sequence[str], size: int) -> Iterator[int]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Walk; what breaks is printed."""
+    """RequestScope; what breaks is printed."""
     count, first = int(arguments[0]) if arguments else 1000, int(arguments[1]) if len(arguments) > 1 else 0
     wrong = 0
     with simulated():

@@ -33,7 +33,7 @@ from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import AuthEntry
-from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 
@@ -156,7 +156,7 @@ class Worker:
         self.busy = 0
         clock, settings = world.clock, world.settings
         self.local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, clock=clock.monotonic)
-        stores = {store: world.redis_store(store, self, self._fence(store)) for store in (PRIMARY, REPLICA)}
+        stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],
             threshold=settings.failure_threshold,
@@ -190,12 +190,12 @@ class Worker:
             rng=random.Random(world.births),
         )
 
-    def _fence(self, store: str) -> Fence:
+    def _server_identity(self, store: str) -> ServerIdentity:
         def incident() -> None:
             if store == PRIMARY:
                 self.monitor.note_incident()
 
-        return Fence(incident, HostMemory(self.host.journal, store))
+        return ServerIdentity(incident, HostMemory(self.host.journal, store))
 
     # -- its network -------------------------------------------------------------------------------------------------
 
@@ -265,9 +265,9 @@ class World:
         self.tables = self.promises.tables = Tables(self.clock, self.promises)
         self.cluster = self.promises.cluster = Cluster(self.clock, self.promises, skews_ms)
 
-    def redis_store(self, name: str, worker: Worker, fence: Fence) -> RedisStore:
+    def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """One endpoint as a worker sees it."""
-        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, fence)
+        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, server_identity)
         return cast(RedisStore, store)
 
     def database(self, worker: Worker) -> Database:
@@ -363,7 +363,7 @@ class World:
         redis, _ = reconciler.answering(worker.repository)
         journal = worker.host.journal
         waiting = [] if journal.is_empty() else journal.pending_revocations(database=True, redis=False)
-        identity = worker.repository.primary.fence.identity
+        identity = worker.repository.primary.server_identity.identity
         on_primary = redis and identity == self.cluster.primary.identity
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
 

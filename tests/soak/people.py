@@ -231,7 +231,7 @@ class Person:
             story.promise(OUT, answer)
         else:
             browser.cookies.clear()
-        self._bury(number)
+        self._write_tombstone(number)
 
     def _do_everywhere(self, number: int, story: Story) -> None:
         hit = [(at, found) for at, found in enumerate(self._stories) if found is not None]
@@ -245,9 +245,9 @@ class Person:
                 self._left_with[at] = each
             else:
                 self._browsers[at].cookies.clear()
-            self._bury(at)
+            self._write_tombstone(at)
 
-    def _bury(self, number: int) -> None:
+    def _write_tombstone(self, number: int) -> None:
         story = self._stories[number]
         assert story is not None
         self._graves.append(story)

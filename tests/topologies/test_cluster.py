@@ -22,7 +22,7 @@ from flask_langpont_session.session.cookies import digest_of
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts
-from tests.integration.test_elasticache import Aws, Names, aws, moto_url, names  # noqa: F401 - fixtures
+from tests.integration.test_elasticache import Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
 
 from .cluster_crowd import (
@@ -259,7 +259,7 @@ def test_a_group_of_elasticache_in_cluster_mode_is_found(
     cluster: Cluster,
     make_app: MakeApp,
     aws: Aws,  # noqa: F811 - the fixture
-    names: Names,  # noqa: F811
+    names: DnsCache,  # noqa: F811
 ) -> None:
     """AWS names the configuration endpoint; the nodes name themselves."""
     aws.create_group(ClusterMode="enabled", NumNodeGroups=2, ReplicasPerNodeGroup=1)

@@ -16,7 +16,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.blueprint import health_report
 from tests.integration.behind import key, sign_in, waiting
 from tests.integration.conftest import parts
-from tests.integration.test_elasticache import URL, Aws, Names, aws, moto_url, names  # noqa: F401 - fixtures
+from tests.integration.test_elasticache import URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 
 from .cluster_lab import LONG, Cluster
 from .conftest import MakeApp
@@ -79,7 +79,7 @@ def single(lone: Valkey) -> Valkey:
 class Account:
     """The group, made anew as one or the other. The names of the one before lead nowhere any more."""
 
-    def __init__(self, aws: Aws, names: Names) -> None:  # noqa: F811 - the fixtures
+    def __init__(self, aws: Aws, names: DnsCache) -> None:  # noqa: F811 - the fixtures
         self._aws = aws
         self._names = names
 
@@ -95,7 +95,7 @@ class Account:
 
 
 @pytest.fixture
-def account(aws: Aws, names: Names) -> Account:  # noqa: F811 - the fixtures
+def account(aws: Aws, names: DnsCache) -> Account:  # noqa: F811 - the fixtures
     return Account(aws, names)
 
 

@@ -117,7 +117,7 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
             store.write(DIGEST, ui, guard="alive", **options) for _ in range(2)
         ],
         "read": lambda: store.read(DIGEST, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG, kind="u"),
-        "slide": lambda: store.slide(DIGEST, 2 * HOUR, timeout=LONG),
+        "extend_idle": lambda: store.extend_idle(DIGEST, 2 * HOUR, timeout=LONG),
         "merge": lambda: [
             store.merge(merge, **options),
             store.write(DIGEST, ui, guard="alive", **options),
@@ -128,9 +128,9 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         ],
         "auths": lambda: store.auths([DIGEST], timeout=LONG),
         "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
-        "set_aside": lambda: store.set_aside(DIGEST, "ui", timeout=LONG),
+        "quarantine": lambda: store.quarantine(DIGEST, "ui", timeout=LONG),
         "settle": lambda: store.settle([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
-        "bury": lambda: store.bury(DIGEST, 2, ["auth", "ui"], timeout=LONG),
+        "write_tombstone": lambda: store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=LONG),
         "look_at_canary": lambda: store.look_at_canary(None, timeout=LONG),
         "probe": lambda: store.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
         "probe_read": lambda: store.probe_read(timeout=LONG),
@@ -168,7 +168,7 @@ def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) ->
 def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server: Valkey) -> None:
     """For every script, the canaries, the index of sessions in use, and the operator's commands."""
     assert failing(store) == {}
-    assert store.fence.identity is not None
+    assert store.server_identity.identity is not None
     with server.client() as client:
         client.flushall()
     user = sign_in(app, "7", lang="jp")
@@ -193,7 +193,7 @@ def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server
     assert command in refused(server)
     if command == "info":  # the server then does not say who it is, so that no connection is believed like another
         assert errors == {}
-        assert store.fence.identity is None
+        assert store.server_identity.identity is None
         return
     assert {error.error_class for error in errors.values()} == {ErrorClass.IDENTITY_REFUSED}
     assert all(f"+{command} is missing" in error.cause for error in errors.values())

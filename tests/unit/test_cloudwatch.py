@@ -92,7 +92,7 @@ def test_questions_to_stores_are_counted_in_all_and_by_operation() -> None:
         ("load", "replica", "ok", 2),
         ("verify", "database", "ok", 3),
         ("push", "primary", "ok", 1),
-        ("slide", "primary", "busy", 1),
+        ("extend_idle", "primary", "busy", 1),
         ("something new", "primary", "ok", 1),
         ("request", "none", "error", 5000),
         ("request_save", "none", "refused", 5000),
@@ -120,8 +120,19 @@ def test_every_question_has_a_published_word_of_the_contract() -> None:
     package = Path(catalogue.__file__).parents[1]
     code = "".join((package / name).read_text() for name in ("request/repository.py", "request/verifier.py"))
     asked = set(re.findall(r'(?:PRIMARY|DATABASE|source),\s+(?:READ|WRITE),\s+"(\w+)"', code))
-    asked |= set(re.findall(r'_(?:to_primary|write_row)\(\s*walk,\s+"(\w+)"', code))
-    assert {"load", "save", "verify", "sign_in", "revoke", "bury", "push", "set_aside", "slide", "list"} <= asked
+    asked |= set(re.findall(r'_(?:to_primary|write_row)\(\s*scope,\s+"(\w+)"', code))
+    assert {
+        "load",
+        "save",
+        "verify",
+        "sign_in",
+        "revoke",
+        "write_tombstone",
+        "push",
+        "quarantine",
+        "extend_idle",
+        "list",
+    } <= asked
     assert {aggregate.operation_word(name) for name in asked - {"list"}} == set(catalogue.OPERATION_VALUES) - {"other"}
 
 

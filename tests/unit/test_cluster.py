@@ -20,12 +20,12 @@ from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, 
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.reconciler import Reconciler
-from flask_langpont_session.request.scope import Walk
+from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
 from flask_langpont_session.stores.redis.records import Answer
-from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import (
     NOBODY,
     SINGLE,
@@ -38,7 +38,7 @@ from flask_langpont_session.stores.redis.slots import (
     read_ranges,
     tag_of,
 )
-from flask_langpont_session.stores.redis.topology import REST, Directory, Nodes, parse
+from flask_langpont_session.stores.redis.topology import REST, ClusterTopology, Nodes, parse
 
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 
@@ -174,7 +174,7 @@ class Cluster:
         self.now = 1000.0
         self.arranged: list[tuple[str, list[str]]] = []
         self.single: Servers | None = None
-        self.directory = Directory(
+        self.directory = ClusterTopology(
             Nodes(lambda: [node(1), node(9)], lambda: False, {}, lambda: self.single),
             self.connect,
             clock=lambda: self.now,
@@ -545,14 +545,14 @@ def test_an_error_of_the_topology_is_known_by_its_class() -> None:
 def test_a_canary_that_lies_elsewhere_says_nothing_of_the_one_before() -> None:
     """Its slot went to another shard. In the same place another generation is a loss, as everywhere."""
     incidents: list[None] = []
-    fence = Fence(lambda: incidents.append(None))
-    fence.observe("x", now_ms=1, is_primary=True)
+    server_identity = ServerIdentity(lambda: incidents.append(None))
+    server_identity.observe("x", now_ms=1, is_primary=True)
     incidents.clear()
-    assert not fence.saw(Canary("5461:aa", 3, 10))
-    assert not fence.saw(Canary("5462:bb", 1, 20))
-    assert (fence.trust_since_ms, incidents) == (1, [])
-    assert fence.saw(Canary("5462:cc", 1, 30))
-    assert fence.trust_since_ms == 30
+    assert not server_identity.saw(Canary("5461:aa", 3, 10))
+    assert not server_identity.saw(Canary("5462:bb", 1, 20))
+    assert (server_identity.trust_since_ms, incidents) == (1, [])
+    assert server_identity.saw(Canary("5462:cc", 1, 30))
+    assert server_identity.trust_since_ms == 30
 
 
 # -- health ------------------------------------------------------------------------------------------------------------
@@ -632,11 +632,11 @@ def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
     """A sign-in has to do with the old session and the new one."""
     now = [0.0]
     health = Health(ALL, locate=lambda digest: f":{digest}", clock=lambda: now[0])
-    walk = Walk(health, Recorder(), 0.3, lambda: now[0], ":1")
-    assert walk.to("1") is walk
-    there = walk.to("2")
-    assert there.to("1") is walk
-    assert walk.to("2") is there
+    scope = RequestScope(health, Recorder(), 0.3, lambda: now[0], ":1")
+    assert scope.to("1") is scope
+    there = scope.to("2")
+    assert there.to("1") is scope
+    assert scope.to("2") is there
 
     def fail(timeout: float) -> None:
         now[0] += timeout
@@ -644,9 +644,9 @@ def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
 
     with pytest.raises(StoreError):
         there.ask(PRIMARY, READ, "load", 0.2, fail)
-    assert (there.level, walk.level) == (1, 0)
+    assert (there.level, scope.level) == (1, 0)
     waited: list[float] = []
-    walk.ask(PRIMARY, READ, "load", 0.2, waited.append)
+    scope.ask(PRIMARY, READ, "load", 0.2, waited.append)
     assert waited == [pytest.approx(0.1)]
     assert health.lost_shards == (":2",)
 
@@ -654,9 +654,9 @@ def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test")
 
     with pytest.raises(StoreError):
-        walk.ask(DATABASE, READ, "verify", 0.2, no_answer)
+        scope.ask(DATABASE, READ, "verify", 0.2, no_answer)
     assert not there.can(DATABASE, READ)
-    assert not walk.to("3").can(DATABASE, READ)
+    assert not scope.to("3").can(DATABASE, READ)
 
 
 # -- what waits --------------------------------------------------------------------------------------------------------

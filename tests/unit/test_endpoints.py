@@ -21,7 +21,7 @@ from redis import exceptions as driver
 
 from flask_langpont_session.aws import background_query as inquiry
 from flask_langpont_session.aws import endpoints
-from flask_langpont_session.aws.background_query import Inquiry
+from flask_langpont_session.aws.background_query import BackgroundQuery
 from flask_langpont_session.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, Unusable, aws_client, explain
 from flask_langpont_session.aws.endpoints import (
     Address,
@@ -38,7 +38,7 @@ from flask_langpont_session.policy.values import ErrorClass
 from flask_langpont_session.stores.redis.cluster import Connection, Route, make_pool
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.slots import SINGLE, Servers
-from flask_langpont_session.stores.redis.topology import Directory, Nodes
+from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
@@ -272,7 +272,7 @@ def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
         asked.append(address)
         raise driver.ConnectionError("refused")
 
-    directory = Directory(nodes_of(group), connect)
+    directory = ClusterTopology(nodes_of(group), connect)
     for answer, places, nodes in (
         (described(), {SINGLE: Servers(PRIMARY, (READER,))}, []),
         (CLUSTER, {SINGLE: Servers(PRIMARY, (READER,))}, [PRIMARY, READER, ("clustercfg.sessions.x", 6379)]),
@@ -337,7 +337,7 @@ def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
     """Our time-outs and credentials, the database of the URL; certificates are checked against the host."""
     nodes = make_group(name=replace(NAME, db=3)).nodes({"password": "token", "ssl_ca_certs": "/etc/ssl/ca.pem"})
     pool = make_pool(
-        Route(Directory(nodes, connect=lambda address, timeout: None), SINGLE, is_master=False),
+        Route(ClusterTopology(nodes, connect=lambda address, timeout: None), SINGLE, is_master=False),
         waits={"socket_timeout": 0.2},
         options=nodes.options,
         max_connections=7,
@@ -422,7 +422,7 @@ class Asked:
         self.now = 1000.0
         self.times: list[float] = []
         self.fails = False
-        self.inquiry = Inquiry("it", self._ask, rest=rest, clock=lambda: self.now)
+        self.inquiry = BackgroundQuery("it", self._ask, rest=rest, clock=lambda: self.now)
 
     def _ask(self) -> None:
         self.times.append(self.now)
@@ -514,7 +514,7 @@ def test_one_question_at_a_time_and_nobody_waits_for_it() -> None:
         started.set()
         let_go.wait(10)
 
-    hanging = Inquiry("it", hang, rest=900, clock=lambda: now[0])
+    hanging = BackgroundQuery("it", hang, rest=900, clock=lambda: now[0])
     hanging.look(urgent=True)
     assert started.wait(5)
     first = hanging._thread
@@ -537,7 +537,7 @@ def test_whatever_a_question_raises_the_thread_says_it(caplog: pytest.LogCapture
     def surprise() -> None:
         raise KeyError("secret")
 
-    Inquiry("it", surprise, rest=900).ask()
+    BackgroundQuery("it", surprise, rest=900).ask()
     assert caplog.messages == ["it: AWS does not answer as it should (KeyError)"]
 
 

@@ -20,14 +20,14 @@ from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import Redis
-from flask_langpont_session.stores.redis.dns import Names
-from flask_langpont_session.stores.redis.server_identity import Canary, Fence
+from flask_langpont_session.stores.redis.dns import DnsCache
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.stores.redis.topology import Directory, Nodes
+from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
 from flask_langpont_session.support import forks
 from flask_langpont_session.support.forks import renew_in_children
-from flask_langpont_session.support.threads import Pump
+from flask_langpont_session.support.threads import PeriodicThread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -70,13 +70,13 @@ def test_nothing_is_kept_alive_by_it() -> None:
 
 def test_a_fence_can_be_used_in_the_child() -> None:
     """A thread of the parent may be looking at a new connection or a canary at the moment of the fork."""
-    fence = Fence()
+    server_identity = ServerIdentity()
 
     def work() -> bool:
-        fence.observe("a:master:x", now_ms=1, is_primary=True)
-        return not fence.saw(Canary("g", 1, 2))
+        server_identity.observe("a:master:x", now_ms=1, is_primary=True)
+        return not server_identity.saw(Canary("g", 1, 2))
 
-    with fence._lock:
+    with server_identity._lock:
         assert in_child(work)
 
 
@@ -92,7 +92,7 @@ def test_breakers_can_be_used_in_the_child() -> None:
 
 
 def a_store() -> RedisStore:
-    return RedisStore("primary", ConnectionPool(max_connections=2), prefix="session", fence=Fence())
+    return RedisStore("primary", ConnectionPool(max_connections=2), prefix="session", server_identity=ServerIdentity())
 
 
 def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
@@ -115,7 +115,7 @@ def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
 
 def test_a_look_up_of_the_parent_is_none_of_the_child() -> None:
     """Its thread stays behind: the child looks the name up itself, whatever lock was held."""
-    names = Names()
+    names = DnsCache()
     name = names._name("localhost", 6379)
     name.answered, name.looked_at = threading.Event(), time.monotonic()
 
@@ -134,7 +134,7 @@ def test_a_directory_is_asked_in_the_child() -> None:
         asked.append(address)
         raise OSError
 
-    directory = Directory(Nodes(lambda: [Address("127.0.0.1", 1)], lambda: False, {}), connect)
+    directory = ClusterTopology(Nodes(lambda: [Address("127.0.0.1", 1)], lambda: False, {}), connect)
 
     def work() -> bool:
         with suppress(OSError):
@@ -167,7 +167,7 @@ def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
 def test_an_exporter_s_threads_begin_in_the_child() -> None:
     """The parent's thread does not exist there: the first request starts another one."""
     ran = threading.Event()
-    pump = Pump("test", lambda: ran.set, 0.01)
+    pump = PeriodicThread("test", lambda: ran.set, 0.01)
     pump.ensure_started()
     assert ran.wait(20)
 

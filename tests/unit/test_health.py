@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from flask_langpont_session.policy.breaker import Breaker
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, View
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, HealthSnapshot
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.clock import Clock
 
@@ -136,10 +136,10 @@ def test_what_a_view_says_follows_from_what_is_up(lost: int) -> None:
     """The reader and the level of every view, also of one that has lost something, are those of a new one."""
     endpoints = [(PRIMARY, READ), (PRIMARY, WRITE), (REPLICA, READ), (DATABASE, READ)]
     gone = [endpoint for bit, endpoint in enumerate(endpoints) if lost >> bit & 1]
-    view = View(frozenset(endpoints), 0.0, 1800)
+    view = HealthSnapshot(frozenset(endpoints), 0.0, 1800)
     for store, direction in gone:
         view = view.without(store, direction)
-    assert view == View(frozenset(endpoints) - set(gone), 0.0, 1800)
+    assert view == HealthSnapshot(frozenset(endpoints) - set(gone), 0.0, 1800)
     blind = not view.can(PRIMARY) and not view.can(REPLICA)
     assert view.reader == (None if blind else PRIMARY if view.can(PRIMARY) else REPLICA)
     assert view.level == ((2 if view.can(DATABASE) else 4) if blind else 0 if view.can(PRIMARY, WRITE) else 1)

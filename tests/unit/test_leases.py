@@ -27,9 +27,9 @@ NOW = 10_000_000_000
 ROW = AuthRow("d" * 43, "7", 3, True, {}, 0, NOW, NOW + LIFE.idle_ms, NOW + LIFE.absolute_ms, NOW)
 
 
-def copy(age: int = 0, *, trusted_for: int = NOW, floor: int = 0, **row: int) -> Copy:
+def copy(age: int = 0, *, trusted_for: int = NOW, min_version: int = 0, **row: int) -> Copy:
     """A copy that was confirmed `age` ms ago, of a place that was trusted since `trusted_for` ms."""
-    return Copy(replace(ROW, **row), NOW - age, NOW, NOW - trusted_for, floor)  # type: ignore[arg-type]
+    return Copy(replace(ROW, **row), NOW - age, NOW, NOW - trusted_for, min_version)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_verify_interval_zero_asks_every_time() -> None:
     assert not is_leased(copy(0), LIFE, LeaseTerms(verify_ms=0, grace_ms=0))
 
 
-@pytest.mark.parametrize(("floor", "believed"), [(0, True), (3, True), (4, False)])
-def test_what_was_seen_withdrawn_is_not_shown_again(floor: int, believed: bool) -> None:
+@pytest.mark.parametrize(("min_version", "believed"), [(0, True), (3, True), (4, False)])
+def test_what_was_seen_withdrawn_is_not_shown_again(min_version: int, believed: bool) -> None:
     """A version below the highest one seen is believed by no rule."""
-    assert is_leased(copy(floor=floor), LIFE, TERMS) is believed
-    assert survives_database_outage(copy(floor=floor), TERMS, only_grace=False) is believed
-    assert survives_everything_down(copy(floor=floor), TERMS, privileged=False) is believed
-    assert was_just_asked(copy(floor=floor)) is believed
+    assert is_leased(copy(min_version=min_version), LIFE, TERMS) is believed
+    assert survives_database_outage(copy(min_version=min_version), TERMS, only_grace=False) is believed
+    assert survives_everything_down(copy(min_version=min_version), TERMS, privileged=False) is believed
+    assert was_just_asked(copy(min_version=min_version)) is believed
 
 
 @pytest.mark.parametrize("expiry", ["idle_expires_at", "absolute_expires_at"])

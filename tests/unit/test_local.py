@@ -319,10 +319,10 @@ def test_a_tombstone_lives_as_long_as_the_settings_need(clock: Clock) -> None:
     """Where copies are believed for longer, the dead and the versions that were seen are remembered for longer."""
     copies = LocalCopies(100, 1800, tombstone_ms=7_200_000, clock=clock)
     copies.kill("d")
-    copies.raise_floor("e", 4)
+    copies.raise_min_version("e", 4)
     clock.now = 1800 + 7199
     assert copies.is_dead("d")
-    assert copies.floor("e") == 4
+    assert copies.min_version("e") == 4
     clock.now = 1800 + 7201
     assert not copies.is_dead("d")
 
@@ -345,51 +345,51 @@ def test_forgetting_and_clearing_spare_tombstones(copies: LocalCopies) -> None:
 # Floors
 
 
-def test_the_floor_is_the_highest_version_seen(copies: LocalCopies) -> None:
-    """I4: an older copy never lowers it. Nothing but a first version, or nothing at all, is no floor."""
-    assert copies.floor("d") == 0
+def test_the_minimum_version_is_the_highest_version_seen(copies: LocalCopies) -> None:
+    """I4: an older copy never lowers it. Nothing but a first version, or nothing at all, is no minimum version."""
+    assert copies.min_version("d") == 0
     copies.put_auth(replace(ROW, version=1), 0)
-    assert copies.floor("d") <= 1
-    for version, floor in [(3, 3), (2, 3), (7, 7), (1, 7)]:
+    assert copies.min_version("d") <= 1
+    for version, min_version in [(3, 3), (2, 3), (7, 7), (1, 7)]:
         copies.put_auth(replace(ROW, version=version), 99.0)
-        assert copies.floor("d") == floor
-    assert copies.floor("e") == 0
+        assert copies.min_version("d") == min_version
+    assert copies.min_version("e") == 0
 
 
-def test_no_version_reaches_the_floor_of_the_dead(copies: LocalCopies) -> None:
+def test_no_version_reaches_the_minimum_version_of_the_dead(copies: LocalCopies) -> None:
     """I5: and no later answer lowers it."""
     copies.kill("d")
     copies.put_auth(replace(ROW, version=2**62), 99)
-    assert copies.floor("d") == DEAD > 2**62
+    assert copies.min_version("d") == DEAD > 2**62
 
 
-def test_a_floor_outlives_the_copy(copies: LocalCopies, clock: Clock) -> None:
+def test_a_minimum_version_outlives_the_copy(copies: LocalCopies, clock: Clock) -> None:
     """What was withdrawn stays withdrawn when the copy has gone, for an hour longer."""
     copies.put_auth(ROW, 0)
     clock.now = 1801
     assert copies.auth("d") is None
-    assert copies.floor("d") == 3
+    assert copies.min_version("d") == 3
     copies.clear()
     copies.forget("d")
-    assert copies.floor("d") == 3
+    assert copies.min_version("d") == 3
     clock.now = 1800 + 3599
-    assert copies.floor("d") == 3
+    assert copies.min_version("d") == 3
     clock.now = 1800 + 3601
-    assert copies.floor("d") == 0
+    assert copies.min_version("d") == 0
     assert copies.evicted_at == float("-inf")  # its time was over: no copy that old is believed anyway
 
 
-def test_a_floor_is_seen_again_from_its_last_rise(copies: LocalCopies, clock: Clock) -> None:
+def test_a_minimum_version_is_seen_again_from_its_last_rise(copies: LocalCopies, clock: Clock) -> None:
     """A higher version begins a life of its own."""
     copies.put_auth(ROW, 0)
     clock.now = 5000
     copies.put_auth(replace(ROW, version=4), 5000)
     clock.now = 5000 + 1800 + 3599
-    assert copies.floor("d") == 4
+    assert copies.min_version("d") == 4
 
 
-def test_a_floor_that_must_go_before_its_time_leaves_a_mark(clock: Clock) -> None:
-    """Copies confirmed before the forgotten floor was seen may be older than it: they count no more."""
+def test_a_minimum_version_that_must_go_before_its_time_leaves_a_mark(clock: Clock) -> None:
+    """Copies confirmed before the forgotten minimum version was seen may be older than it: they count no more."""
     copies = LocalCopies(1, 1800, clock=clock)
     for number in range(10):
         clock.now = 100.0 + number
@@ -398,7 +398,7 @@ def test_a_floor_that_must_go_before_its_time_leaves_a_mark(clock: Clock) -> Non
     clock.now = 200.0
     copies.put_auth(replace(ROW, digest="one too many"), clock.now)
     assert copies.evicted_at == 100.0
-    assert [number for number in range(10) if not copies.floor(str(number))] == [0]
+    assert [number for number in range(10) if not copies.min_version(str(number))] == [0]
 
 
 def test_the_mark_never_goes_back(clock: Clock) -> None:
@@ -419,13 +419,13 @@ def test_the_mark_never_goes_back(clock: Clock) -> None:
     assert copies.evicted_at == 102.0
 
 
-def test_a_first_version_needs_no_floor(clock: Clock) -> None:
+def test_a_first_version_needs_no_minimum_version(clock: Clock) -> None:
     """Nothing is below it: the many sessions that never change leave the places to those that do."""
     copies = LocalCopies(1, 1800, clock=clock)
     copies.put_auth(ROW, 0)
     for number in range(50):
         copies.put_auth(replace(ROW, digest=str(number), version=1), 0)
-    assert copies.floor("d") == 3
+    assert copies.min_version("d") == 3
     assert copies.evicted_at == float("-inf")
 
 

@@ -62,7 +62,7 @@ class Stores:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.rows: dict[str, AuthRow] = {A: row(A), B: row(B)}
-        self.fence = SimpleNamespace(identity="x", canary=None)
+        self.server_identity = SimpleNamespace(identity="x", canary=None)
         self.entries: dict[str, AuthEntry] = {}
         self.changed: list[AuthRow] = []
         self.successors: dict[str, list[str]] = {}
@@ -118,7 +118,7 @@ class Stores:
     def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         """All of them or, if one is failing, none."""
         told = [("push", row.digest, stamp_ms) for row, _ in rows]
-        told += [("bury", digest, version) for digest, version in dead]
+        told += [("write_tombstone", digest, version) for digest, version in dead]
         for what in told:
             self.check(*what)
         for what in told:
@@ -257,7 +257,9 @@ class Host:
     def settled(self) -> tuple[list[str], list[str]]:
         """Of whom Redis was told since the last time that somebody asked: the living, and the dead."""
         told, self.stores.told = self.stores.told, []
-        return [said[1] for said in told if said[0] == "push"], [said[1] for said in told if said[0] == "bury"]
+        return [said[1] for said in told if said[0] == "push"], [
+            said[1] for said in told if said[0] == "write_tombstone"
+        ]
 
     def waiting(self) -> dict[str, int]:
         """For a store; a copy of what came home is for the other workers."""
@@ -282,7 +284,8 @@ def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> 
     host.journal.carry(Carry(C, A, "u", ["ui", "translation"]))
     host.stores.there[C] = {"ui": {"lang": b"1"}}
     assert [told[:2] for told in host.run()] == [
-        ("copies",), ("merge", A), ("copies",), ("kill", C), ("bury", C), ("push", A), ("merge", B), ("copies",),
+        ("copies",), ("merge", A), ("copies",), ("kill", C), ("write_tombstone", C), ("push", A), ("merge", B),
+        ("copies",),
     ]  # fmt: skip
     assert host.waiting() == {}
 
@@ -290,7 +293,7 @@ def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> 
 def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
     """The kill counts the row's version; the record in Redis says the same."""
     host.journal.revoke(A)
-    assert host.run() == [("kill", A), ("bury", A, 4)]
+    assert host.run() == [("kill", A), ("write_tombstone", A, 4)]
     assert host.no_longer_in_use == [A]  # a command may have ended it, which counts nothing itself
 
 
@@ -298,7 +301,7 @@ def test_a_session_that_had_been_given_another_id_is_revoked_under_that_one_too(
     """No worker of the host goes on believing what it was told of that one."""
     host.stores.successors[A] = [B]
     host.journal.revoke(A)
-    assert host.run() == [("kill", A), ("bury", A, 4), ("bury", B, 1)]
+    assert host.run() == [("kill", A), ("write_tombstone", A, 4), ("write_tombstone", B, 1)]
     assert host.changed == [B]
     assert host.waiting() == {}
 
@@ -306,9 +309,9 @@ def test_a_session_that_had_been_given_another_id_is_revoked_under_that_one_too(
 @pytest.mark.parametrize(
     ("redis", "database", "first", "then"),
     [
-        (True, False, [("bury", A, 0)], [("kill", A)]),
-        (False, True, [("kill", A)], [("bury", A, 1)]),
-        (False, False, [], [("kill", A), ("bury", A, 4)]),
+        (True, False, [("write_tombstone", A, 0)], [("kill", A)]),
+        (False, True, [("kill", A)], [("write_tombstone", A, 1)]),
+        (False, False, [], [("kill", A), ("write_tombstone", A, 4)]),
     ],
 )
 def test_a_revocation_waits_until_both_stores_have_it(
@@ -337,7 +340,7 @@ def test_a_session_that_is_over_is_buried_instead_of_pushed(host: Host, change: 
     """A push is never a revival."""
     host.stores.rows[A] = row(A, **change)
     host.journal.queue_push(A)
-    assert host.run() == [("bury", A, 3)]
+    assert host.run() == [("write_tombstone", A, 3)]
     assert host.waiting() == {}
 
 
@@ -368,7 +371,7 @@ def test_a_row_that_redis_knows_to_be_dead_is_killed(host: Host) -> None:
 def test_a_session_without_a_row_is_buried(host: Host) -> None:
     """Kind u without a row means dead."""
     host.journal.queue_push(C)
-    assert host.run() == [("bury", C, 0)]
+    assert host.run() == [("write_tombstone", C, 0)]
 
 
 # -- log out everywhere ------------------------------------------------------------------------------------------------
@@ -382,8 +385,8 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
     assert host.waiting() == {"user_revocations": 1}
     assert host.run() == [
         ("kill_user_until", "7", 123, 0, ""),
-        ("bury", A, 1),
-        ("bury", B, 1),
+        ("write_tombstone", A, 1),
+        ("write_tombstone", B, 1),
         ("kill_user_until", "7", 123, 0, B),
     ]
     assert host.local.is_dead(A)
@@ -415,8 +418,8 @@ def test_a_user_whose_epoch_the_database_has_raised_is_settled_by_it(host: Host)
     assert host.run(database=False) == []
     assert host.run() == [
         ("kill_user_until", "7", 0, 4, ""),
-        ("bury", A, 1),
-        ("bury", B, 1),
+        ("write_tombstone", A, 1),
+        ("write_tombstone", B, 1),
         ("kill_user_until", "7", 0, 4, B),
     ]
     assert host.waiting() == {}
@@ -439,7 +442,7 @@ def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     """What Redis has not heard of is not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(_BATCH + 1)]
     host.journal.revoke_user("7", epoch=4)
-    host.stores.failing = {"bury", "push"}
+    host.stores.failing = {"write_tombstone", "push"}
     assert host.reconciler.run(redis=True, database=True).left is not None
     host.stores.failing = set()
     host.run()
@@ -454,7 +457,7 @@ def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None
     dead = row(C, live=False)
     host.stores.changed = [row(A), row(B, idle_expires_at=1), dead]
     assert host.reconciler.settle_changes(5000)
-    assert host.stores.told == [("changed_since", 65_000), ("push", A, 500), ("bury", C, 3)]
+    assert host.stores.told == [("changed_since", 65_000), ("push", A, 500), ("write_tombstone", C, 3)]
     assert host.local.is_dead(C)
     assert not host.local.is_dead(B)
 
@@ -476,7 +479,7 @@ def test_another_server_is_told_everything(host: Host) -> None:
     host.stores.changed = [row(f"{number:043}") for number in range(_AT_ONCE * _PIPELINE + 1)]
     assert not host.reconciler.settle_changes(5000)
     host.told_about("settle")
-    host.stores.fence.identity = "y"
+    host.stores.server_identity.identity = "y"
     assert not host.reconciler.settle_changes(5000)
     assert host.reconciler.settle_changes(5000)
     assert host.settled()[0] == [r.digest for r in host.stores.changed]
@@ -495,7 +498,7 @@ def test_what_changed_is_brought_home_by_one_worker_of_a_host(host: Host) -> Non
 
 def test_an_interrupted_round_is_given_back(host: Host) -> None:
     """Whoever comes next does it again."""
-    host.stores.failing = {"bury", "push"}
+    host.stores.failing = {"write_tombstone", "push"}
     host.stores.changed = [row(A)]
     with pytest.raises(StoreError):
         host.reconciler.settle_changes(5000)
@@ -512,7 +515,7 @@ def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> N
     host.journal.revoke(A, in_redis=True)
     host.journal.revoke(B, in_database=True)
     host.reconciler.renew_tombstones()
-    assert host.stores.told == [("bury", A, 0)]
+    assert host.stores.told == [("write_tombstone", A, 0)]
     assert host.waiting() == {"revocations": 2}
 
 
@@ -853,7 +856,7 @@ def test_what_is_being_carried_is_neither_buried_nor_overtaken(host: Host, datab
     assert host.waiting() == {"carries": 1, "revocations": 1, "writes": 1}
     host.stores.answers.clear()
     told = [told[:2] for told in host.run()]
-    assert told.index(("merge", A)) < told.index(("bury", C))
+    assert told.index(("merge", A)) < told.index(("write_tombstone", C))
     assert [step.name for step in host.stores.merges[-1].steps] == ["input_text"]
     assert host.waiting() == {}
 
@@ -1127,7 +1130,7 @@ def test_siblings_that_write_on_keep_nobody_at_it(host: Host, anew: bool, monkey
 # -- interruptions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failing", ["kill", "bury", "push", "merge"])
+@pytest.mark.parametrize("failing", ["kill", "write_tombstone", "push", "merge"])
 def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
     """The error goes to who called; the next run does what is left, and doing some of it again does no harm."""
     host.journal.revoke(C)
@@ -1152,7 +1155,7 @@ def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
     assert [entry.digest for entry in host.journal.pending_revocations()] == [B]
-    assert [digest for digest, *_ in host.told_about("bury")] == [A, C]
+    assert [digest for digest, *_ in host.told_about("write_tombstone")] == [A, C]
 
 
 def test_two_entries_that_fail_are_a_store_that_does_not_answer(host: Host) -> None:
@@ -1162,7 +1165,7 @@ def test_two_entries_that_fail_are_a_store_that_does_not_answer(host: Host) -> N
     host.stores.failing = {A, B}
     with pytest.raises(StoreError):
         host.reconciler.run(redis=True, database=True)
-    assert host.told_about("bury") == []
+    assert host.told_about("write_tombstone") == []
 
 
 def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> None:
@@ -1174,7 +1177,7 @@ def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> Non
     error = host.reconciler.run(redis=True, database=True).left
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
-    assert [digest for digest, *_ in host.told_about("bury")] == [C]
+    assert [digest for digest, *_ in host.told_about("write_tombstone")] == [C]
     assert host.waiting() == {"revocations": 3}
 
 

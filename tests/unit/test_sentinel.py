@@ -12,20 +12,20 @@ from redis.connection import BlockingConnectionPool
 
 from flask_langpont_session.policy.values import ErrorClass
 from flask_langpont_session.stores.redis.connections import connect
-from flask_langpont_session.stores.redis.dns import Names
+from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.sentinel import (
     Connection,
-    Directory,
     Place,
     RealSentinel,
+    SentinelResolver,
     TLSConnection,
     make_pool,
     parse,
 )
 from tests.faults.strange_server import StrangeServer
 
-NAMES, LATER = Names(), math.inf
+NAMES, LATER = DnsCache(), math.inf
 WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
 
 
@@ -62,10 +62,10 @@ class Told:
         self.replicas = replicas
         self.asked = 0
 
-    def primary_of(self, service: str, names: Names, until: float) -> Any:
+    def primary_of(self, service: str, names: DnsCache, until: float) -> Any:
         return self._say(self.primary)
 
-    def replicas_of(self, service: str, names: Names, until: float) -> Any:
+    def replicas_of(self, service: str, names: DnsCache, until: float) -> Any:
         return self._say(self.replicas)
 
     def _say(self, word: Any) -> Any:
@@ -75,8 +75,8 @@ class Told:
         return word
 
 
-def directory(*sentinels: Told, is_master: bool = True) -> Directory:
-    return Directory(sentinels, "service", is_master=is_master)
+def directory(*sentinels: Told, is_master: bool = True) -> SentinelResolver:
+    return SentinelResolver(sentinels, "service", is_master=is_master)
 
 
 A, B = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
@@ -99,8 +99,8 @@ def test_who_answers_what_no_sentinel_does_is_none(reply: bytes) -> None:
     with StrangeServer(lambda command: reply if command == "SENTINEL" else None) as server:
         options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}
         strange, good = RealSentinel(plain.Connection, options), Told(A, replicas=[B])
-        assert Directory([strange, good], "service", is_master=True, patience=LATER).primary(NAMES, LATER) == A
-        asked = Directory([strange, good], "service", is_master=False, patience=LATER)
+        assert SentinelResolver([strange, good], "service", is_master=True, patience=LATER).primary(NAMES, LATER) == A
+        asked = SentinelResolver([strange, good], "service", is_master=False, patience=LATER)
         assert next(asked.replicas(NAMES, LATER)) == B
 
 

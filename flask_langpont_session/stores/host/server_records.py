@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class HostMemory:
-    """The memory of one endpoint's :class:`~flask_langpont_session.stores.redis.server_identity.Fence`.
+    """The memory of one endpoint's :class:`~flask_langpont_session.stores.redis.server_identity.ServerIdentity`.
 
     :param endpoint: ``primary`` or ``replica``.
     """

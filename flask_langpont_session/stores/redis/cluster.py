@@ -25,10 +25,10 @@ from ...session.cookies import SIGNED_IN
 from ...support.lag import Deadline
 from .errors import Redirected, translate
 from .records import Answer, Limits, Merge, Merged, Restore
-from .server_identity import Canary, Fence
+from .server_identity import Canary, ServerIdentity
 from .slots import NOBODY, Address, Servers, name_of, tag_of
 from .store import RedisStore
-from .topology import Directory
+from .topology import ClusterTopology
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -45,7 +45,7 @@ class Route:
     :param is_master: whether to the primary, or to one of the replicas.
     """
 
-    def __init__(self, directory: Directory, number: int, *, is_master: bool) -> None:
+    def __init__(self, directory: ClusterTopology, number: int, *, is_master: bool) -> None:
         self._directory = directory
         self._number = number
         self._is_master = is_master
@@ -146,10 +146,10 @@ class ShardStore(RedisStore):
         name: str,
         pool: ConnectionPool,
         *,
-        directory: Directory,
+        directory: ClusterTopology,
         number: int,
         prefix: str,
-        fence: Fence,
+        server_identity: ServerIdentity,
         waited: Callable[[float], None] = lambda seconds: None,
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
@@ -157,8 +157,14 @@ class ShardStore(RedisStore):
     ) -> None:
         more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
         more["tombstone_ms"] = tombstone_ms
-        super().__init__(name, pool, prefix=prefix, fence=fence, **more)
-        self._more = {**more, "prefix": prefix, "fence": fence, "directory": directory, "number": number}
+        super().__init__(name, pool, prefix=prefix, server_identity=server_identity, **more)
+        self._more = {
+            **more,
+            "prefix": prefix,
+            "server_identity": server_identity,
+            "directory": directory,
+            "number": number,
+        }
         self._directory = directory
         self._number = number
 
@@ -262,7 +268,7 @@ class ClusterStore:
     def __init__(
         self,
         name: str,
-        directory: Directory,
+        directory: ClusterTopology,
         make: Callable[[int], RedisStore],
         *,
         prefix: str,
@@ -327,10 +333,10 @@ class ClusterStore:
 
     write = routed(RedisStore.write)
     push = routed(RedisStore.push, lambda row: row.digest)
-    bury = routed(RedisStore.bury)
-    slide = routed(RedisStore.slide)
+    write_tombstone = routed(RedisStore.write_tombstone)
+    extend_idle = routed(RedisStore.extend_idle)
     merge = routed(RedisStore.merge, lambda merge: merge.digest)
-    set_aside = routed(RedisStore.set_aside)
+    quarantine = routed(RedisStore.quarantine)
     _read = routed(RedisStore.read)
 
     def read(
@@ -371,7 +377,7 @@ class ClusterStore:
                 for row, life_ms in own_rows:  # some of their slots are on their way: each goes its own
                     self.push(row, stamp_ms, life_ms, timeout=timeout)
                 for digest, version in own_dead:
-                    self.bury(digest, version, categories, timeout=timeout)
+                    self.write_tombstone(digest, version, categories, timeout=timeout)
 
     def merge_all(
         self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str

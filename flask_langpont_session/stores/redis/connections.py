@@ -24,7 +24,7 @@ from redis.connection import AbstractConnection, ConnectionPool
 from redis.retry import Retry
 
 from ...support.lag import Deadline
-from .dns import Address, Names
+from .dns import Address, DnsCache
 from .errors import is_full
 
 RESTRAINT = 5.0
@@ -142,7 +142,7 @@ class Resolving(driver_connection.Connection):
     """Connects to the addresses that are known of a name, one after the other, and asks no resolver."""
 
     deadline: Deadline
-    names: Names
+    names: DnsCache
     address: Address | None = None
 
     def _connect(self) -> socket.socket:
@@ -208,7 +208,7 @@ class Pool:
     def __init__(
         self,
         source: ConnectionPool,
-        names: Names,
+        names: DnsCache,
         *,
         usable: Callable[[Any], bool] = lambda connection: True,
         made: Callable[[Any], None] = lambda connection: None,

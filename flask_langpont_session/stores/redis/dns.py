@@ -58,7 +58,7 @@ class _Name:
         self.answered: threading.Event | None = None  # there while it is being looked up
 
 
-class Names:
+class DnsCache:
     """The names that one store's connections go to.
 
     :param on_change: called, in a thread of the resolver, when a name leads to other addresses than before.
@@ -72,7 +72,7 @@ class Names:
         self._clock = clock
         self._names: dict[tuple[str, int], _Name] = {}
         self._begin()
-        renew_in_children(self, Names._begin)
+        renew_in_children(self, DnsCache._begin)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()

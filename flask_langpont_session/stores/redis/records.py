@@ -262,13 +262,13 @@ def push_fits(reply: Any, keys: int) -> bool:
     return reply in (b"pushed", b"dead", b"older")
 
 
-def bury_fits(reply: Any, keys: int) -> bool:
-    """``bury.lua``."""
+def tombstone_fits(reply: Any, keys: int) -> bool:
+    """``write_tombstone.lua``."""
     return bool(reply == b"buried")
 
 
 def number_fits(reply: Any, keys: int) -> bool:
-    """``slide.lua`` and ``set_aside.lua``."""
+    """``extend_idle.lua`` and ``quarantine.lua``."""
     return type(reply) is int
 
 

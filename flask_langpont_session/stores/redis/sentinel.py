@@ -27,7 +27,7 @@ from redis.sentinel import (
 )
 
 from .connections import UNASKED, Bounded, Resolving, bounded, connect
-from .dns import Names
+from .dns import DnsCache
 from .url import read as read_url
 
 T = TypeVar("T")
@@ -82,10 +82,10 @@ def parse(url: str) -> Place:
 class Sentinel(Protocol):
     """One that may be asked. Both questions raise what redis-py raises, at the latest at `until` (monotonic s)."""
 
-    def primary_of(self, service: str, names: Names, until: float) -> Address | None:
+    def primary_of(self, service: str, names: DnsCache, until: float) -> Address | None:
         """Where the primary is; None: it does not know."""
 
-    def replicas_of(self, service: str, names: Names, until: float) -> list[Address]:
+    def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
         """Where the replicas are that it can reach."""
 
 
@@ -100,15 +100,15 @@ class RealSentinel:
         self.options = options
         self._kind = bounded(kind)
 
-    def primary_of(self, service: str, names: Names, until: float) -> Address | None:
+    def primary_of(self, service: str, names: DnsCache, until: float) -> Address | None:
         """Where the primary is; None: it does not know."""
         return self._ask(names, until, _place_or_none, "GET-MASTER-ADDR-BY-NAME", service)
 
-    def replicas_of(self, service: str, names: Names, until: float) -> list[Address]:
+    def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
         """Where the replicas are that it can reach, always in the same order."""
         return self._ask(names, until, _places, "REPLICAS", service)
 
-    def _ask(self, names: Names, until: float, understand: Callable[[Any], T], *question: str) -> T:
+    def _ask(self, names: DnsCache, until: float, understand: Callable[[Any], T], *question: str) -> T:
         connection = self._kind(**self.options)
         connection.names = names
         try:
@@ -135,7 +135,7 @@ def _places(reply: Any) -> list[Address]:
     return sorted(_place(one["ip"], one["port"]) for one in states if not lost & set(one["flags"].split(",")))
 
 
-class Directory:
+class SentinelResolver:
     """Where the servers of one service are. What the connections of this module ask.
 
     :param is_master: whether the primary is wanted, or a replica.
@@ -153,14 +153,14 @@ class Directory:
         # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
         self._choice = random.randrange(1 << 16)
 
-    def primary(self, names: Names, until: float) -> Address:
+    def primary(self, names: DnsCache, until: float) -> Address:
         """Where the present primary is, as the first sentinel that knows one says."""
         found = self._ask(lambda one, end: one.primary_of(self.service_name, names, end), until)
         if found is None:
             raise MasterNotFoundError("no sentinel names a primary")
         return found
 
-    def replicas(self, names: Names, until: float) -> Iterator[Address]:
+    def replicas(self, names: DnsCache, until: float) -> Iterator[Address]:
         """The replicas to try, one after the other; never the primary in their place."""
         found = self._ask(lambda one, end: one.replicas_of(self.service_name, names, end), until) or []
         start = self._choice % max(1, len(found))
@@ -194,8 +194,8 @@ class Directory:
 class _Managed(Bounded):
     """What redis-py's classes lack: a deadline for the questions too, a look at the role, and the doubt."""
 
-    connection_pool: Directory
-    names: Names
+    connection_pool: SentinelResolver
+    names: DnsCache
 
     def connect(self) -> None:
         try:
@@ -277,7 +277,7 @@ def make_pool(
     ]
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
         connection_class=TLSConnection if place.tls else Connection,
-        connection_pool=Directory(sentinels, place.service, is_master=is_master, patience=patience),
+        connection_pool=SentinelResolver(sentinels, place.service, is_master=is_master, patience=patience),
         protocol=3,
         **waits,
         **{**place.options, **(tls if place.tls else {}), **options},

@@ -77,7 +77,7 @@ class Forgetful:
         """Nothing is noted."""
 
 
-class Fence:
+class ServerIdentity:
     """The identity of the server behind one endpoint, and since when this worker's view of its data is unbroken.
 
     :param on_incident: called without arguments when another server answered than before, or data was lost; must not
@@ -101,7 +101,7 @@ class Fence:
         self._lock = threading.Lock()
         # Of which server, and how far it is ahead of this one at least and at most, in milliseconds.
         self._clock: tuple[Server, float, float] | None = None
-        renew_in_children(self, Fence._renew)
+        renew_in_children(self, ServerIdentity._renew)
 
     @property
     def identity(self) -> str | None:

@@ -47,7 +47,7 @@ from ...support.forks import renew_in_children
 from ...support.lag import PROCESS, Deadline
 from . import records
 from .connections import Pool, bound, connect, doubt
-from .dns import Names
+from .dns import DnsCache
 from .errors import is_known, translate
 from .records import (
     ABSENT,
@@ -64,11 +64,11 @@ from .records import (
     merged,
     written,
 )
-from .server_identity import NEVER_MS, Canary, Fence, Server
+from .server_identity import NEVER_MS, Canary, Server, ServerIdentity
 
 log = logging.getLogger(__name__)
 
-SET_ASIDE_MS = 86_400_000
+QUARANTINE_MS = 86_400_000
 """A record that is not ours is kept for a day for an operator to look at."""
 
 
@@ -103,10 +103,10 @@ class Script:
 
 
 READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, "record")
-PUSH, BURY = Script("push", records.push_fits), Script("bury", records.bury_fits)
-MERGE, SLIDE = Script("merge", records.merge_fits, "record"), Script("slide", records.number_fits)
+PUSH, WRITE_TOMBSTONE = Script("push", records.push_fits), Script("write_tombstone", records.tombstone_fits)
+MERGE, EXTEND_IDLE = Script("merge", records.merge_fits, "record"), Script("extend_idle", records.number_fits)
 RESTORE = Script("restore", records.merge_fits, "record")
-CANARY, SET_ASIDE = Script("canary", records.canary_fits), Script("set_aside", records.number_fits)
+CANARY, QUARANTINE = Script("canary", records.canary_fits), Script("quarantine", records.number_fits)
 
 
 class RedisStore:
@@ -128,7 +128,7 @@ class RedisStore:
         pool: ConnectionPool,
         *,
         prefix: str,
-        fence: Fence,
+        server_identity: ServerIdentity,
         waited: Callable[[float], None] = lambda seconds: None,
         surprised: Callable[[str], None] = lambda error: None,
         connect_timeout: float = 0.2,
@@ -136,8 +136,8 @@ class RedisStore:
     ) -> None:
         self.name = name
         self.prefix = prefix
-        self.fence = fence
-        self.names = Names(self.forget_connections)
+        self.server_identity = server_identity
+        self.names = DnsCache(self.forget_connections)
         self.connections = Pool(
             pool, self.names, usable=self._leads_where_it_should, made=self._look_at_role, waited=waited
         )
@@ -196,8 +196,8 @@ class RedisStore:
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             found = answer(digest, names, kind, replies[0])
-            self.fence.note_clock(server, found.now_ms, asked_at)
-            trusted = self.fence.trust_since(server)
+            self.server_identity.note_clock(server, found.now_ms, asked_at)
+            trusted = self.server_identity.trust_since(server)
             answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))
             return not found.foreign
 
@@ -249,7 +249,7 @@ class RedisStore:
         [reply] = self._run([self._push_call(row, stamp_ms, life_ms)], timeout)
         return str(reply, "ascii")
 
-    def bury(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
         """Leave a tombstone and remove the session's data.
 
         :param version: of the dead row; 0: the database has not heard of it.
@@ -275,12 +275,12 @@ class RedisStore:
         if calls:
             self._run(calls, timeout)
 
-    def slide(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
         """Move the idle expiry of a live auth record to `idle_ms` from now, never past its absolute expiry.
 
         :return: the expiry, ms since 1970; 0: there is none to be moved.
         """
-        [moved] = self._run([(SLIDE, [self.key(AUTH, digest)], [idle_ms])], timeout)
+        [moved] = self._run([(EXTEND_IDLE, [self.key(AUTH, digest)], [idle_ms])], timeout)
         return int(moved)
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
@@ -347,10 +347,10 @@ class RedisStore:
         return self._run(calls, timeout) if calls else []
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
-        """The clock of the server that has a session, see :meth:`Fence.estimated_ms`."""
-        return self.fence.estimated_ms(at, latest=latest)
+        """The clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""
+        return self.server_identity.estimated_ms(at, latest=latest)
 
-    def set_aside(
+    def quarantine(
         self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
     ) -> None:
         """Move a damaged record out of the way.
@@ -358,8 +358,8 @@ class RedisStore:
         :param only_foreign: only if the record itself names another session, not just the reply that was read.
         """
         key = self.key(category, digest, shadow)
-        arguments = [SET_ASIDE_MS, digest if only_foreign else ""]
-        self._run([(SET_ASIDE, [key, f"{key}:aside"], arguments)], timeout)
+        arguments = [QUARANTINE_MS, digest if only_foreign else ""]
+        self._run([(QUARANTINE, [key, f"{key}:aside"], arguments)], timeout)
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
         """Run plain commands, all on keys of one cluster slot, in one round trip; for what no session depends on."""
@@ -400,7 +400,7 @@ class RedisStore:
                 _scripted(MERGE, [key, key], ["free", key, PROBE_MS, *common, *merged]),
                 write,  # of a record that is there, and was merged, it has more to ask
                 _scripted(READ, [key], [2 * PROBE_MS]),
-                _scripted(SET_ASIDE, [key, f"{key}:aside"], [PROBE_MS, ""]),
+                _scripted(QUARANTINE, [key, f"{key}:aside"], [PROBE_MS, ""]),
                 _Question(("SET", key, value, "PX", PROBE_MS), lambda reply: reply == b"OK"),
                 _Question(("GET", key), lambda reply: reply == value.encode()),
             ],
@@ -423,7 +423,7 @@ class RedisStore:
             # A late process, which waits longer by itself, shall not wait five times as long for this as for an answer.
             connect(connection, monotonic() + (timeout if PROCESS.is_behind else self._to_connect(timeout)))
             if not connection.redis_connect_func:
-                self.fence.ask(connection)  # a ready client's connections do not introduce themselves
+                self.server_identity.ask(connection)  # a ready client's connections do not introduce themselves
             began = PROCESS.passed()
             bound(connection, monotonic() + timeout)
             replies = _ask(connection, [one.command for one in asked])
@@ -451,7 +451,7 @@ class RedisStore:
 
     def _bury_call(self, digest: str, version: int, categories: Sequence[str]) -> _Call:
         names = [AUTH, *(name for name in categories if name != AUTH)]
-        return (BURY, [self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])
+        return (WRITE_TOMBSTONE, [self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])
 
     def _push_call(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> _Call:
         meta = (
@@ -473,13 +473,13 @@ class RedisStore:
         """
         began = monotonic()
         end = Deadline.after(self._whole(timeout))
-        by_now = self.fence.estimated_ms(began)
+        by_now = self.server_identity.estimated_ms(began)
         replies = self._run(calls(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals)
         late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
         if late is None:
             return replies
         # It is in time all the same: the server's clock was set, or this process was late; nothing was written.
-        self.fence.note_clock(self.fence.server, late[1], began)
+        self.server_identity.note_clock(self.server_identity.server, late[1], began)
         left = min(timeout, end.left())
         if left < _LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
@@ -565,7 +565,7 @@ class RedisStore:
             clean = True
             if understand and not refused:
                 # Ready clients' connections (fakeredis) do not introduce themselves: they stand for the endpoint.
-                clean = understand(replies, getattr(connection, "langpont_server", self.fence.server))
+                clean = understand(replies, getattr(connection, "langpont_server", self.server_identity.server))
             elif refused and _is_demoted(replies):
                 clean = False
                 doubt(connection)
@@ -595,7 +595,7 @@ class RedisStore:
     def _leads_where_it_should(self, connection: Any) -> bool:
         """Not so after a failover, for connections to the server that was the primary before."""
         server = getattr(connection, "langpont_server", None)
-        return server is None or self.fence.trust_since(server) != NEVER_MS
+        return server is None or self.server_identity.trust_since(server) != NEVER_MS
 
     def _look_at_role(self, connection: Any) -> None:
         """A primary that says it is a replica was one until a failover, which its name may have followed by now. It is

@@ -116,7 +116,7 @@ class Follower(Protocol):
         """
 
 
-class Directory:
+class ClusterTopology:
     """Where everything is in one cluster, as far as this process knows.
 
     :param connect: connects to a node within some seconds, to ask it for the map.
@@ -143,7 +143,7 @@ class Directory:
         self._avoided: dict[int, float] = {}
         self._silent: set[Address] = set()
         self._begin()
-        renew_in_children(self, Directory._begin)
+        renew_in_children(self, ClusterTopology._begin)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()

@@ -641,7 +641,7 @@ class Database:
                 expires_at = _idle_expiry(row, idle_ms)
                 if expires_at > stored:
                     values = {"ms": expires_at, "seen": stored}
-                    noted = self._noted(sql.SLIDE, values, row, replace(row, idle_expires_at=expires_at))
+                    noted = self._noted(sql.EXTEND_IDLE, values, row, replace(row, idle_expires_at=expires_at))
                     return _by_later_expiry(noted, idle_seen)
             elif idle_seen is not None:
                 return self._noted(

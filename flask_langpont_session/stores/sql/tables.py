@@ -236,7 +236,7 @@ SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest).wi
 # Whoever holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
 LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
 # Compare-and-set: of several who read the same row and would move its expiry, one does.
-SLIDE = (
+EXTEND_IDLE = (
     SESSIONS.update()
     .where(_s.digest == _digest, _s.live, _s.idle_expires_at == sa.bindparam("seen", type_=sa.BigInteger()))
     .where(_s.user_epoch == _epoch_of(_s.user_id))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_langpont_session.support.threads import Pump, end_all
+from flask_langpont_session.support.threads import PeriodicThread, end_all
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -30,18 +30,18 @@ class Work:
 
 
 @pytest.fixture
-def make_pump() -> Iterator[Callable[..., Pump]]:
-    made: list[Pump] = []
+def make_pump() -> Iterator[Callable[..., PeriodicThread]]:
+    made: list[PeriodicThread] = []
 
-    def make(work: Callable[[], None], interval: float = 0.01) -> Pump:
-        made.append(Pump("test", lambda: work, interval))
+    def make(work: Callable[[], None], interval: float = 0.01) -> PeriodicThread:
+        made.append(PeriodicThread("test", lambda: work, interval))
         return made[-1]
 
     yield make
     end_all(made, PATIENCE)
 
 
-def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callable[..., Pump]) -> None:
+def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:
     """In one thread, which only the first call starts."""
     often, once = Work(), Work()
     pumps = [make_pump(often), make_pump(once, LONG)]
@@ -55,14 +55,14 @@ def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callab
     assert not [thread for thread in threading.enumerate() if thread.name == "langpont-session-test"]
 
 
-def test_what_never_started_does_nothing_at_the_end(make_pump: Callable[..., Pump]) -> None:
+def test_what_never_started_does_nothing_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:
     """A process that served nobody has nothing to publish."""
     work = Work()
     end_all([make_pump(work)], PATIENCE)
     assert work.threads == []
 
 
-def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., Pump]) -> None:
+def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., PeriodicThread]) -> None:
     """Its time is over while the work still goes on; the others are ended all the same."""
     goes_on, other = threading.Event(), Work()
     began = threading.Event()
@@ -82,7 +82,7 @@ def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., Pump
 
 
 def test_a_surprise_is_logged_once_until_it_is_over(
-    make_pump: Callable[..., Pump], caplog: pytest.LogCaptureFixture
+    make_pump: Callable[..., PeriodicThread], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The thread goes on."""
     fails = iter([True, True, True, False, True, False])
@@ -101,7 +101,7 @@ def test_a_surprise_is_logged_once_until_it_is_over(
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_a_forked_child_has_a_thread_of_its_own(make_pump: Callable[..., Pump]) -> None:
+def test_a_forked_child_has_a_thread_of_its_own(make_pump: Callable[..., PeriodicThread]) -> None:
     """The parent's does not exist there; the first request of the child starts one."""
     work = Work()
     pump = make_pump(work, LONG)

@@ -13,7 +13,7 @@ from flask import Flask
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.records import Gap, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
-from flask_langpont_session.request.fallback import Visibility
+from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.stores.host.journal import Journal, Overlay
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import Answer, Change, empty_as_of
@@ -31,7 +31,7 @@ class Shown:
         app.config["LANGPONT_SESSION_DEFAULTS"] = {"lang": "en"}
         settings = load_settings(app)
         self.local = LocalCopies(10, 60)
-        self.visibility = Visibility(settings, self.local, Journal(None))
+        self.fallback = Fallback(settings, self.local, Journal(None))
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 
@@ -41,11 +41,11 @@ class Shown:
         answer = Answer(NOW_MS, None, {name: copy}, begun={name: copy.version})
         more = {"asked_at": math.inf, **more}
         source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
-        self.visibility.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
+        self.fallback.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
 
     def by_host(self, *, level: int = 2, overlay: Overlay | None = None, name: str = "translation") -> None:
         """No Redis has answered."""
-        self.visibility.show_without_answer(self.loaded, name, "d", level=level, kind="a", overlay=overlay)
+        self.fallback.show_without_answer(self.loaded, name, "d", level=level, kind="a", overlay=overlay)
 
     def fields(self, name: str = "translation") -> dict[str, bytes]:
         return dict(self.loaded.fields[name])
@@ -252,17 +252,17 @@ def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: i
     """By the version that the write found: only then it has all that is there."""
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}))
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(before, after)}, "a")
+    shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(before, after)}, "a")
     assert shown.local.category("d", "translation") == kept
 
 
 def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
     """Whatever was read before."""
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
-    shown.visibility.remember_write("d", None, change, {"translation": Change(8, 9)}, "a")
+    shown.fallback.remember_write("d", None, change, {"translation": Change(8, 9)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
     change = {"translation": CategoryChange(1, wipe=True)}
-    shown.visibility.remember_write("d", None, change, {"translation": Change(9, 11)}, "a")
+    shown.fallback.remember_write("d", None, change, {"translation": Change(9, 11)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(11, {})
 
 
@@ -271,5 +271,5 @@ def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
     waiting = overlay(writes={"translation": {"input_text": b"waits"}})
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.visibility.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
+    shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})

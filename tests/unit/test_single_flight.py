@@ -12,7 +12,7 @@ import pytest
 
 from flask_langpont_session.exceptions import LangPontSessionError
 from flask_langpont_session.support import single_flight as module
-from flask_langpont_session.support.single_flight import FlightLate, Flights
+from flask_langpont_session.support.single_flight import FlightLate, SingleFlight
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -52,14 +52,14 @@ def never(seconds: float) -> str:
     raise AssertionError("asked, although the same question is under way")
 
 
-def under_way(pool: ThreadPoolExecutor, flights: Flights[str], question: Question, key: str = "k") -> Future[Any]:
+def under_way(pool: ThreadPoolExecutor, flights: SingleFlight[str], question: Question, key: str = "k") -> Future[Any]:
     """Somebody has asked and has no answer yet."""
     first = pool.submit(flights.ask, key, question, LONG)
     assert question.begun.wait(LONG)
     return first
 
 
-def join(pool: ThreadPoolExecutor, flights: Flights[str], count: int = 1, key: str = "k") -> list[Future[Any]]:
+def join(pool: ThreadPoolExecutor, flights: SingleFlight[str], count: int = 1, key: str = "k") -> list[Future[Any]]:
     """So many others wait for the answer to the question that is under way."""
     landed = flights._under_way[key].landed = CountingEvent()
     others = [pool.submit(flights.ask, key, never, LONG) for _ in range(count)]
@@ -70,7 +70,7 @@ def join(pool: ThreadPoolExecutor, flights: Flights[str], count: int = 1, key: s
 
 def test_who_is_alone_asks() -> None:
     """Each question that follows another is asked anew, and the answer is one's own."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     answers = iter("ab")
     assert flights.ask("k", lambda seconds: next(answers), LONG) == ("a", False)
     assert flights.ask("k", lambda seconds: next(answers), LONG) == ("b", False)
@@ -78,13 +78,13 @@ def test_who_is_alone_asks() -> None:
 
 def test_no_answer_is_an_answer() -> None:
     """None is shared like anything else: the database says that there is no such row."""
-    flights: Flights[None] = Flights()
+    flights: SingleFlight[None] = SingleFlight()
     assert flights.ask("k", lambda seconds: None, LONG) == (None, False)
 
 
 def test_who_asks_the_same_meanwhile_waits_for_that_answer() -> None:
     """One question for all of them; they learn that it is not their own."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(10) as pool:
         first = under_way(pool, flights, question)
@@ -97,7 +97,7 @@ def test_who_asks_the_same_meanwhile_waits_for_that_answer() -> None:
 
 def test_another_key_is_another_question() -> None:
     """A session that hangs holds nobody else up."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
         first = under_way(pool, flights, question)
@@ -108,7 +108,7 @@ def test_another_key_is_another_question() -> None:
 
 def test_an_answer_is_not_kept() -> None:
     """Once it is there, the next one asks anew: the answer would begin to age otherwise."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, flights, question)
@@ -132,7 +132,7 @@ class TimedOut(Exception):
 
 def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
     """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
 
     question, given = Question(TimedOut), list[float]()
 
@@ -155,7 +155,7 @@ def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
 def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer could not come in time."""
     monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
 
     question = Question(TimedOut)
     with ThreadPoolExecutor(2) as pool:
@@ -168,7 +168,7 @@ def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_it_raises_is_raised_for_all() -> None:
     """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
 
     question = Question(StoreDown)
     with ThreadPoolExecutor(4) as pool:
@@ -183,7 +183,7 @@ def test_what_it_raises_is_raised_for_all() -> None:
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseException]) -> None:
     """A worker's signal handler that raised in one thread is no answer for the others."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
 
     question = Question(interruption)
     with ThreadPoolExecutor(2) as pool:
@@ -198,7 +198,7 @@ def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseExcept
 
 def test_nobody_waits_longer_than_asked() -> None:
     """Whoever asked first may hang for ever."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
         first = under_way(pool, flights, question)
@@ -211,8 +211,8 @@ def test_nobody_waits_longer_than_asked() -> None:
 
 def test_each_application_has_its_own() -> None:
     """The same key in another application is another session."""
-    one: Flights[str] = Flights()
-    other: Flights[str] = Flights()
+    one: SingleFlight[str] = SingleFlight()
+    other: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
         first = under_way(pool, one, question)
@@ -223,7 +223,7 @@ def test_each_application_has_its_own() -> None:
 
 def test_a_forked_child_asks_for_itself() -> None:
     """The thread that asked does not exist in the child: waiting for it would be waiting for ever."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
         first = under_way(pool, flights, question)
@@ -239,7 +239,7 @@ def test_a_forked_child_asks_for_itself() -> None:
 
 def test_many_threads_at_once() -> None:
     """Each gets an answer that was asked after it came or was under way then, for its own key."""
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
 
     def ask(number: int) -> bool:
         key = str(number % 5)

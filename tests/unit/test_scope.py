@@ -9,7 +9,7 @@ import pytest
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.policy.values import LEAST_WAIT, ErrorClass, StoreError
-from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, Walk
+from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
 from flask_langpont_session.support import lag
 from flask_langpont_session.support.lag import Lag
 from tests.clock import Clock
@@ -29,7 +29,7 @@ class Request:
         self.health = Health([PRIMARY, REPLICA, DATABASE], threshold=3, clock=self.clock)
         warm_up(self.health)
         self.recorder = Recorder()
-        self.walk = Walk(self.health, self.recorder, budget, self.clock)
+        self.scope = RequestScope(self.health, self.recorder, budget, self.clock)
         self.waits: list[float] = []
 
     def ask(
@@ -42,7 +42,7 @@ class Request:
         fails: ErrorClass | None = None,
         timed_out: bool = False,
     ) -> str:
-        return self.walk.ask(store, direction, "load", timeout, self.call(store, takes, fails, timed_out))
+        return self.scope.ask(store, direction, "load", timeout, self.call(store, takes, fails, timed_out))
 
     def call(
         self, store: str, takes: float = 0.0, fails: ErrorClass | None = None, timed_out: bool = False
@@ -80,10 +80,10 @@ def test_failures_cost_as_well(request_: Request) -> None:
 
 def test_the_journal_leaves_time_for_the_stores(request_: Request) -> None:
     """A session of which a busy journal cannot say in time what waits is asked for elsewhere; I12 as for any wait."""
-    request_.walk.note(request_.call("journal", takes=0.9), share=1 / 3)
+    request_.scope.note(request_.call("journal", takes=0.9), share=1 / 3)
     request_.ask(timeout=0.2, takes=0.15)
-    request_.walk.note(request_.call("journal", takes=0.05))
-    request_.walk.note(request_.call("journal"))
+    request_.scope.note(request_.call("journal", takes=0.05))
+    request_.scope.note(request_.call("journal"))
     assert request_.waits == [
         0.1,
         0.2,
@@ -99,8 +99,8 @@ def test_with_nothing_left_no_store_is_asked(request_: Request) -> None:
         request_.ask(DATABASE)
     assert len(request_.waits) == 1
     assert caught.value.error_class is ErrorClass.LOCAL
-    assert not request_.walk.can(DATABASE, READ)
-    assert request_.walk.can(DATABASE, WRITE)
+    assert not request_.scope.can(DATABASE, READ)
+    assert request_.scope.can(DATABASE, WRITE)
     assert not request_.health.open_stores()
 
 
@@ -122,32 +122,32 @@ def test_a_store_that_failed_is_out_for_the_rest_of_the_walk(
     """It is not asked twice; a store with one damaged record is as good as before."""
     with pytest.raises(StoreError):
         request_.ask(PRIMARY, WRITE, fails=error_class)
-    assert {way for way in (READ, WRITE) if not request_.walk.can(PRIMARY, way)} == lost
-    assert request_.walk.can(REPLICA, READ)
-    assert request_.walk.can(DATABASE, READ)
-    assert request_.walk.primary_is_healthy == (not lost)
+    assert {way for way in (READ, WRITE) if not request_.scope.can(PRIMARY, way)} == lost
+    assert request_.scope.can(REPLICA, READ)
+    assert request_.scope.can(DATABASE, READ)
+    assert request_.scope.primary_is_healthy == (not lost)
 
 
 @pytest.mark.parametrize("error_class", ErrorClass)
 def test_health_hears_of_what_concerns_it(request_: Request, error_class: ErrorClass) -> None:
     """I11: three errors in three requests; data, limits and topology open no breaker."""
     for _ in range(3):
-        walk = Walk(request_.health, request_.recorder, 0.3, request_.clock)
+        scope = RequestScope(request_.health, request_.recorder, 0.3, request_.clock)
         with pytest.raises(StoreError):
-            walk.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=error_class))
+            scope.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=error_class))
     assert bool(request_.health.open_stores()) == (error_class.value in "UBWAN")
 
 
 def test_the_level_follows_what_this_request_has_seen(request_: Request) -> None:
     """It is at level 1 with a replica as soon as its primary failed, whatever the breakers still believe."""
-    assert request_.walk.level == 0
+    assert request_.scope.level == 0
     with pytest.raises(StoreError):
         request_.ask(fails=ErrorClass.UNREACHABLE)
-    assert request_.walk.level == 1
-    assert request_.walk.view.reader == REPLICA
+    assert request_.scope.level == 1
+    assert request_.scope.view.reader == REPLICA
     with pytest.raises(StoreError):
         request_.ask(REPLICA, fails=ErrorClass.UNREACHABLE)
-    assert request_.walk.level == 2
+    assert request_.scope.level == 2
     assert request_.health.level == 0
 
 
@@ -158,17 +158,18 @@ def test_a_view_never_grows(request_: Request) -> None:
     assert request_.health.open_stores()
     for way in (READ, WRITE):
         request_.health.close(PRIMARY, way)
-    assert not request_.walk.can(PRIMARY, READ)
-    assert Walk(request_.health, request_.recorder, 0.3).can(PRIMARY, READ)
+    assert not request_.scope.can(PRIMARY, READ)
+    assert RequestScope(request_.health, request_.recorder, 0.3).can(PRIMARY, READ)
 
 
 def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> None:
     """None: it did not happen, for whatever reason; nothing is raised."""
-    assert request_.walk.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) == "answer"
+    assert request_.scope.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) == "answer"
     assert (
-        request_.walk.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE)) is None
+        request_.scope.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
+        is None
     )
-    assert request_.walk.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) is None
+    assert request_.scope.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) is None
     assert len(request_.waits) == 2
 
 
@@ -205,7 +206,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> LateProcess:
 
 def time_out(request: Request, late: LateProcess, seconds: float, *, budget: float = 0.3) -> StoreError:
     """A time-out after 0.25 s of the database, in which the process was late by so much."""
-    walk = Walk(request.health, request.recorder, budget, request.clock)
+    scope = RequestScope(request.health, request.recorder, budget, request.clock)
 
     def answer(allowed: float) -> str:
         request.clock.now += 0.25
@@ -213,7 +214,7 @@ def time_out(request: Request, late: LateProcess, seconds: float, *, budget: flo
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
 
     with pytest.raises(StoreError) as caught:
-        walk.ask(DATABASE, READ, "verify", 0.25, answer)
+        scope.ask(DATABASE, READ, "verify", 0.25, answer)
     return caught.value
 
 
@@ -254,15 +255,15 @@ def test_failures_that_are_no_time_outs_count_however_late_the_process_is(reques
     """A refusal is one however late the process is."""
     late.behind = True
     for _ in range(3):
-        walk = Walk(request_.health, request_.recorder, 0.3, request_.clock)
+        scope = RequestScope(request_.health, request_.recorder, 0.3, request_.clock)
         with pytest.raises(StoreError):
-            walk.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
+            scope.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
     assert request_.health.open_stores()
 
 
 def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateProcess) -> None:
     """Nor does it make a store a slow one; and no call uses up more than it was given."""
-    walk, waits = Walk(request_.health, request_.recorder, 0.3, request_.clock), list[float]()
+    scope, waits = RequestScope(request_.health, request_.recorder, 0.3, request_.clock), list[float]()
 
     def answer(allowed: float) -> None:
         waits.append(round(allowed, 6))
@@ -273,9 +274,9 @@ def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateP
         waits.append(round(allowed, 6))
         request_.clock.now += 1.0
 
-    walk.ask(PRIMARY, READ, "load", 0.2, answer)
-    walk.ask(DATABASE, READ, "verify", 0.05, answer_late)
-    walk.ask(PRIMARY, READ, "load", 0.2, answer)
+    scope.ask(PRIMARY, READ, "load", 0.2, answer)
+    scope.ask(DATABASE, READ, "verify", 0.05, answer_late)
+    scope.ask(PRIMARY, READ, "load", 0.2, answer)
     assert waits == [0.2, 0.05, 0.15]
     series = {o.source: round(s.seconds, 6) for o, s in request_.recorder.series().items()}
     assert series == {"primary": 0.2, "database": 1.0}
@@ -286,7 +287,7 @@ def fresh() -> Request:
     """A request of a process whose database has not answered yet."""
     request = Request()
     request.health = Health([PRIMARY, REPLICA, DATABASE], clock=request.clock)
-    request.walk = Walk(request.health, request.recorder, 0.3, request.clock)
+    request.scope = RequestScope(request.health, request.recorder, 0.3, request.clock)
     return request
 
 
@@ -299,7 +300,7 @@ def test_the_first_answers_of_the_database_are_waited_for(fresh: Request) -> Non
     with pytest.raises(StoreError, match="RequestBudgetSpent"):
         fresh.ask(DATABASE, WRITE, timeout=0.25)
     assert fresh.waits == [0.3, *[FIRST] * FIRST_ANSWERS]
-    assert fresh.walk.can(DATABASE, READ)
+    assert fresh.scope.can(DATABASE, READ)
 
 
 def test_a_first_answer_that_does_not_come_is_a_failure(fresh: Request) -> None:
@@ -311,5 +312,5 @@ def test_a_first_answer_that_does_not_come_is_a_failure(fresh: Request) -> None:
 
 def test_giving_up_is_an_error_of_ours() -> None:
     """Nobody else is blamed for it."""
-    error = Walk.gave_up(DATABASE, "TooManyConflicts")
+    error = RequestScope.gave_up(DATABASE, "TooManyConflicts")
     assert (error.store, error.cause, error.concerns_health) == (DATABASE, "TooManyConflicts", False)

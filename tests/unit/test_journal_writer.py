@@ -18,8 +18,8 @@ from flask_langpont_session.metrics.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.records import Gap, Life, Loaded, Plan, Verdict
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation, SharedCopy
-from flask_langpont_session.request.fallback import Visibility
-from flask_langpont_session.request.journal_writer import Outbox
+from flask_langpont_session.request.fallback import Fallback
+from flask_langpont_session.request.journal_writer import JournalWriter
 from flask_langpont_session.session.cookies import SessionId, digest_of
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis
 from flask_langpont_session.stores.host.journal import Journal, PendingWrite
@@ -38,7 +38,7 @@ class Refusing:
         self.now = 1_000.0
         self.recorder = Recorder()
         self.sent: list[tuple[Signal, object]] = []
-        self.outbox = Outbox(
+        self.journal_writer = JournalWriter(
             Journal(None, limits=JournalLimits(entries=0)),
             cast(Any, None),  # asked for written changes only
             self.recorder,
@@ -47,7 +47,7 @@ class Refusing:
         )
 
     def publish(self, version: int = 1) -> None:
-        self.outbox.publish([SharedCopy("d", "ui", CategoryCopy(version, {}))])
+        self.journal_writer.publish([SharedCopy("d", "ui", CategoryCopy(version, {}))])
 
 
 @pytest.fixture
@@ -87,21 +87,23 @@ def test_one_sessions_value_is_no_alarm(refusing: Refusing, caplog: pytest.LogCa
     assert len(lines(caplog, logging.WARNING)) == 1
 
 
-def outboxes(folder: Path, now: float) -> Iterator[tuple[Outbox, Outbox, Outbox]]:
+def outboxes(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
     """Two workers of a host, and one whose journal cannot be used."""
     journals = [Journal(folder / "journal"), Journal(folder / "journal"), Journal(folder)]
-    one, other, broken = (Outbox(each, cast(Any, None), Recorder(), clock=lambda: now) for each in journals)
+    one, other, broken = (JournalWriter(each, cast(Any, None), Recorder(), clock=lambda: now) for each in journals)
     yield one, other, broken
     for journal in journals:
         journal.close()
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[tuple[Outbox, Outbox, Outbox]]:
+def hosts(tmp_path: Path) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
     yield from outboxes(tmp_path, NOW)
 
 
-def test_a_copy_from_before_a_change_is_out_of_date_to_all(hosts: tuple[Outbox, Outbox, Outbox]) -> None:
+def test_a_copy_from_before_a_change_is_out_of_date_to_all(
+    hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
+) -> None:
     """Sibling workers say when; a moment from before the machine's start says nothing; no journal: believe nobody."""
     here, there, broken = hosts
     before, after = LocalAuth(ROW, NOW - 1), LocalAuth(ROW, NOW)
@@ -116,7 +118,9 @@ def test_a_copy_from_before_a_change_is_out_of_date_to_all(hosts: tuple[Outbox, 
     assert not broken.is_up_to_date(after)
 
 
-def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(hosts: tuple[Outbox, Outbox, Outbox]) -> None:
+def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(
+    hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
+) -> None:
     """Its own change is no reason to ask; whoever changes the row next says so before, or after if it cannot fail."""
     one, other, broken = hosts
     for change in (other.row_changing, other.row_changed, one.row_changing, one.row_changed):
@@ -130,7 +134,9 @@ def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(hosts: tup
     assert broken.row_changing("d") is None
 
 
-def test_of_two_changes_the_later_one_counts_whoever_notes_it_first(hosts: tuple[Outbox, Outbox, Outbox]) -> None:
+def test_of_two_changes_the_later_one_counts_whoever_notes_it_first(
+    hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
+) -> None:
     """Who comes second has read what the first has made; that the first is slow to say when does not matter."""
     one, other, _ = hosts
     first = one.row_changing("d")
@@ -161,9 +167,9 @@ class Desk:
         self.recorder = Recorder()
         self.events: list[object] = []
         self.journal = Journal(None, limits=JournalLimits(entries=max_entries))
-        self.outbox = Outbox(
+        self.journal_writer = JournalWriter(
             self.journal,
-            Visibility(load_settings(app), LocalCopies(10, 60), self.journal),
+            Fallback(load_settings(app), LocalCopies(10, 60), self.journal),
             self.recorder,
             lambda signal, event: self.events.append(event),
         )
@@ -173,12 +179,12 @@ class Desk:
         target = sid(more.pop("id", "d"), more.pop("kind", "a"))
         keeping = {name: more.pop(name) for name in ("doubt", "sent_us", "shadow") if name in more}
         plan = Plan(**{"origin": target, "target": target, "life": Life(1, 1), "loaded": self.loaded, **more})
-        return self.outbox.keep(plan, {category: change}, level, NOW_US, **keeping)
+        return self.journal_writer.keep(plan, {category: change}, level, NOW_US, **keeping)
 
     def carry(self, *categories: str) -> bool:
         """From the id ``e`` to the id ``d``."""
         plan = Plan(sid("e"), sid("d"), Life(1, 1), loaded=self.loaded, carries=categories)
-        return self.outbox.carry(plan, NOW_US)
+        return self.journal_writer.carry(plan, NOW_US)
 
     def kept(self) -> list[PendingWrite]:
         return [replace(entry, seq=0, at_ms=0) for entry in self.journal.pending_writes()]
@@ -457,7 +463,7 @@ def test_what_a_shared_copy_outdates_is_counted(desk: Desk) -> None:
     """A sibling has seen what was written since."""
     desk.loaded.fields["translation"], desk.loaded.versions["translation"] = {"input_text": b"1"}, 7
     assert desk.keep(2, changed("input_text", seen=True))
-    desk.outbox.publish([SharedCopy(DIGEST, "translation", CategoryCopy(8, {"input_text": b"9"}))])
+    desk.journal_writer.publish([SharedCopy(DIGEST, "translation", CategoryCopy(8, {"input_text": b"9"}))])
     assert desk.kept() == []
     assert desk.losses() == {("merge_conflicts", "written since", "translation"): 1}
 
@@ -467,11 +473,11 @@ def test_what_a_shared_copy_outdates_is_counted(desk: Desk) -> None:
 )
 def test_what_comes_after_what_waits_has_to_wait(desk: Desk, names: list[str], waits: bool) -> None:
     """I18: for its category, of this session, and not of its shadow."""
-    assert not desk.outbox.has_writes(DIGEST, names)
+    assert not desk.journal_writer.has_writes(DIGEST, names)
     assert desk.keep(2, sets("input_text"))
-    assert desk.outbox.has_writes(DIGEST, names) is waits
-    assert not desk.outbox.has_writes(OTHER, names)
-    assert not desk.outbox.has_writes(DIGEST, names, shadow=True)
+    assert desk.journal_writer.has_writes(DIGEST, names) is waits
+    assert not desk.journal_writer.has_writes(OTHER, names)
+    assert not desk.journal_writer.has_writes(DIGEST, names, shadow=True)
 
 
 def test_no_loss_is_none() -> None:

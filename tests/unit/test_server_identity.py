@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from flask_langpont_session.stores.host.journal import ServerRecord
-from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Fence, Server, identity_of
+from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Server, ServerIdentity, identity_of
 
 
 class HostMemory:
@@ -43,8 +43,8 @@ def incidents() -> Incidents:
 
 
 @pytest.fixture
-def fence(incidents: Incidents) -> Fence:
-    return Fence(incidents)
+def server_identity(incidents: Incidents) -> ServerIdentity:
+    return ServerIdentity(incidents)
 
 
 # Identity
@@ -52,106 +52,108 @@ def fence(incidents: Incidents) -> Fence:
 
 def test_at_first_nothing_is_known() -> None:
     """No server, no canary; an endpoint that never introduces itself is taken as it is."""
-    fence = Fence()
-    assert (fence.identity, fence.is_primary, fence.canary) == (None, True, None)
-    assert fence.trust_since(Server()) == 0
+    server_identity = ServerIdentity()
+    assert (server_identity.identity, server_identity.is_primary, server_identity.canary) == (None, True, None)
+    assert server_identity.trust_since(Server()) == 0
 
 
-def test_the_first_server_is_an_incident(fence: Fence, incidents: Incidents) -> None:
+def test_the_first_server_is_an_incident(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """A worker that starts does not know what happened before: nothing stamped before now counts."""
-    server = fence.observe("a", now_ms=1000, is_primary=True)
+    server = server_identity.observe("a", now_ms=1000, is_primary=True)
     assert server == Server("a", True)
-    assert fence.trust_since(server) == 1000
+    assert server_identity.trust_since(server) == 1000
     assert incidents.count == 1
 
 
-def test_the_same_server_again_is_none(fence: Fence, incidents: Incidents) -> None:
+def test_the_same_server_again_is_none(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """A reconnect does not break the view."""
-    fence.observe("a", now_ms=1000, is_primary=True)
-    server = fence.observe("a", now_ms=2000, is_primary=True)
-    assert fence.trust_since(server) == 1000
+    server_identity.observe("a", now_ms=1000, is_primary=True)
+    server = server_identity.observe("a", now_ms=2000, is_primary=True)
+    assert server_identity.trust_since(server) == 1000
     assert incidents.count == 1
 
 
-def test_another_server_is_an_incident(fence: Fence, incidents: Incidents) -> None:
+def test_another_server_is_an_incident(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """Restart or failover: nothing stamped before this moment counts any more."""
-    fence.observe("a", now_ms=1000, is_primary=True)
-    fence.observe("b", now_ms=2000, is_primary=True)
-    assert (fence.identity, fence.trust_since_ms, incidents.count) == ("b", 2000, 2)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
+    server_identity.observe("b", now_ms=2000, is_primary=True)
+    assert (server_identity.identity, server_identity.trust_since_ms, incidents.count) == ("b", 2000, 2)
 
 
-def test_a_connection_to_the_server_before_is_never_trusted(fence: Fence) -> None:
+def test_a_connection_to_the_server_before_is_never_trusted(server_identity: ServerIdentity) -> None:
     """It may lead to a primary that was demoted, and may go on answering for long."""
-    old = fence.observe("a", now_ms=1000, is_primary=True)
-    new = fence.observe("b", now_ms=2000, is_primary=True)
-    assert fence.trust_since(old) == NEVER_MS
-    assert fence.trust_since(new) == 2000
+    old = server_identity.observe("a", now_ms=1000, is_primary=True)
+    new = server_identity.observe("b", now_ms=2000, is_primary=True)
+    assert server_identity.trust_since(old) == NEVER_MS
+    assert server_identity.trust_since(new) == 2000
 
 
-def test_back_to_the_server_before_is_another_incident(fence: Fence, incidents: Incidents) -> None:
+def test_back_to_the_server_before_is_another_incident(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """While this worker was not looking, anything may have been written, or not written, there."""
-    fence.observe("a", now_ms=1000, is_primary=True)
-    fence.observe("b", now_ms=2000, is_primary=True)
-    fence.observe("a", now_ms=3000, is_primary=True)
-    assert (fence.trust_since_ms, incidents.count) == (3000, 3)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
+    server_identity.observe("b", now_ms=2000, is_primary=True)
+    server_identity.observe("a", now_ms=3000, is_primary=True)
+    assert (server_identity.trust_since_ms, incidents.count) == (3000, 3)
 
 
-def test_trust_is_never_dated_back(fence: Fence) -> None:
+def test_trust_is_never_dated_back(server_identity: ServerIdentity) -> None:
     """The clock of the new server may be behind: what was untrusted stays so."""
-    fence.observe("a", now_ms=5000, is_primary=True)
-    fence.observe("b", now_ms=3000, is_primary=True)
-    assert fence.trust_since_ms == 5000
+    server_identity.observe("a", now_ms=5000, is_primary=True)
+    server_identity.observe("b", now_ms=3000, is_primary=True)
+    assert server_identity.trust_since_ms == 5000
 
 
-def test_a_server_knows_its_role(fence: Fence) -> None:
+def test_a_server_knows_its_role(server_identity: ServerIdentity) -> None:
     """Who was a primary may be a replica under the next identity."""
-    assert fence.observe("a", now_ms=1000, is_primary=True).is_primary
-    assert not fence.observe("b", now_ms=2000, is_primary=False).is_primary
-    assert not fence.is_primary
+    assert server_identity.observe("a", now_ms=1000, is_primary=True).is_primary
+    assert not server_identity.observe("b", now_ms=2000, is_primary=False).is_primary
+    assert not server_identity.is_primary
 
 
-def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(fence: Fence, incidents: Incidents) -> None:
+def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(
+    server_identity: ServerIdentity, incidents: Incidents
+) -> None:
     """Every connection may lead to another one. That alone is no reason to settle everything again."""
-    fence.observe(None, now_ms=1000, is_primary=True)
-    fence.observe(None, now_ms=2000, is_primary=True)
-    assert (fence.trust_since_ms, incidents.count) == (2000, 0)
+    server_identity.observe(None, now_ms=1000, is_primary=True)
+    server_identity.observe(None, now_ms=2000, is_primary=True)
+    assert (server_identity.trust_since_ms, incidents.count) == (2000, 0)
 
 
 # Canary
 
 
-def test_a_canary_that_grows_is_well(fence: Fence, incidents: Incidents) -> None:
+def test_a_canary_that_grows_is_well(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """Whoever makes it grow."""
-    fence.observe("a", now_ms=1000, is_primary=True)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
     for number in (1, 2, 7):
-        assert not fence.saw(Canary("g", number, 5000))
-    assert fence.canary == Canary("g", 7, 5000)
-    assert (fence.trust_since_ms, incidents.count) == (1000, 1)
+        assert not server_identity.saw(Canary("g", number, 5000))
+    assert server_identity.canary == Canary("g", 7, 5000)
+    assert (server_identity.trust_since_ms, incidents.count) == (1000, 1)
 
 
-def test_the_first_canary_is_no_loss(fence: Fence, incidents: Incidents) -> None:
+def test_the_first_canary_is_no_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """The first connection was one already."""
-    fence.observe("a", now_ms=1000, is_primary=True)
-    assert not fence.saw(Canary("g", 1, 5000))
-    assert (fence.trust_since_ms, incidents.count) == (1000, 1)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
+    assert not server_identity.saw(Canary("g", 1, 5000))
+    assert (server_identity.trust_since_ms, incidents.count) == (1000, 1)
 
 
-def test_s9_another_generation_is_a_loss(fence: Fence, incidents: Incidents) -> None:
+def test_s9_another_generation_is_a_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """S9: whoever noticed it first wrote the new one, and the others must notice as well. Once."""
-    fence.observe("a", now_ms=1000, is_primary=True)
-    fence.saw(Canary("g", 7, 5000))
-    assert fence.saw(Canary("h", 9, 6000))
-    assert (fence.trust_since_ms, incidents.count) == (6000, 2)
-    assert not fence.saw(Canary("h", 10, 7000))
-    assert (fence.trust_since_ms, incidents.count) == (6000, 2)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
+    server_identity.saw(Canary("g", 7, 5000))
+    assert server_identity.saw(Canary("h", 9, 6000))
+    assert (server_identity.trust_since_ms, incidents.count) == (6000, 2)
+    assert not server_identity.saw(Canary("h", 10, 7000))
+    assert (server_identity.trust_since_ms, incidents.count) == (6000, 2)
 
 
-def test_a_loss_is_no_other_server(fence: Fence) -> None:
+def test_a_loss_is_no_other_server(server_identity: ServerIdentity) -> None:
     """Connections are kept; what they say counts from the loss on."""
-    server = fence.observe("a", now_ms=1000, is_primary=True)
-    fence.saw(Canary("g", 1, 5000))
-    fence.saw(Canary("h", 1, 6000))
-    assert fence.trust_since(server) == 6000
+    server = server_identity.observe("a", now_ms=1000, is_primary=True)
+    server_identity.saw(Canary("g", 1, 5000))
+    server_identity.saw(Canary("h", 1, 6000))
+    assert server_identity.trust_since(server) == 6000
 
 
 # The host's memory
@@ -160,11 +162,11 @@ def test_a_loss_is_no_other_server(fence: Fence) -> None:
 def test_what_happens_is_noted(incidents: Incidents) -> None:
     """Every incident, and every canary, so that workers that start later know."""
     memory = HostMemory()
-    fence = Fence(incidents, memory)
-    fence.observe("a", now_ms=1000, is_primary=True)
-    fence.saw(Canary("g", 1, 2000))
-    fence.saw(Canary("h", 1, 3000))
-    fence.observe("b", now_ms=4000, is_primary=True)
+    server_identity = ServerIdentity(incidents, memory)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
+    server_identity.saw(Canary("g", 1, 2000))
+    server_identity.saw(Canary("h", 1, 3000))
+    server_identity.observe("b", now_ms=4000, is_primary=True)
     assert memory.noted == [
         ServerRecord("a", 1000, "", 0),
         ServerRecord("a", 1000, "g", 1),
@@ -176,48 +178,48 @@ def test_what_happens_is_noted(incidents: Incidents) -> None:
 def test_s5_a_new_worker_takes_over_what_its_host_knows(incidents: Incidents) -> None:
     """S5: the same server, and the canary that a sibling saw last: no incident, no burst of questions."""
     memory = HostMemory(ServerRecord("a", 1000, "g", 7))
-    fence = Fence(incidents, memory)
-    server = fence.observe("a", now_ms=9000, is_primary=True)
-    assert fence.trust_since(server) == 1000
+    server_identity = ServerIdentity(incidents, memory)
+    server = server_identity.observe("a", now_ms=9000, is_primary=True)
+    assert server_identity.trust_since(server) == 1000
     assert incidents.count == 0
-    assert fence.canary is not None
-    assert (fence.canary.generation, fence.canary.number) == ("g", 7)
+    assert server_identity.canary is not None
+    assert (server_identity.canary.generation, server_identity.canary.number) == ("g", 7)
 
 
 def test_s5_what_was_taken_over_is_checked_by_the_canary(incidents: Incidents) -> None:
     """S5: data that was lost while no worker of the host ran shows at the first look."""
-    fence = Fence(incidents, HostMemory(ServerRecord("a", 1000, "g", 7)))
-    fence.observe("a", now_ms=9000, is_primary=True)
-    assert fence.saw(Canary("h", 1, 9500))
-    assert (fence.trust_since_ms, incidents.count) == (9500, 1)
+    server_identity = ServerIdentity(incidents, HostMemory(ServerRecord("a", 1000, "g", 7)))
+    server_identity.observe("a", now_ms=9000, is_primary=True)
+    assert server_identity.saw(Canary("h", 1, 9500))
+    assert (server_identity.trust_since_ms, incidents.count) == (9500, 1)
 
 
 @pytest.mark.parametrize("record", [None, ServerRecord("other", 1000, "g", 7)], ids=["nothing", "another server"])
 def test_s5_a_memory_that_does_not_match_is_worth_nothing(incidents: Incidents, record: ServerRecord | None) -> None:
     """S5: then the first connection is an incident as ever."""
-    fence = Fence(incidents, HostMemory(record))
-    fence.observe("a", now_ms=9000, is_primary=True)
-    assert (fence.trust_since_ms, incidents.count, fence.canary) == (9000, 1, None)
+    server_identity = ServerIdentity(incidents, HostMemory(record))
+    server_identity.observe("a", now_ms=9000, is_primary=True)
+    assert (server_identity.trust_since_ms, incidents.count, server_identity.canary) == (9000, 1, None)
 
 
 def test_s5_only_the_first_server_is_taken_over(incidents: Incidents) -> None:
     """S5: a worker that saw the server change knows it for itself, whatever others noted."""
     memory = HostMemory()
-    fence = Fence(incidents, memory)
-    fence.observe("a", now_ms=1000, is_primary=True)
+    server_identity = ServerIdentity(incidents, memory)
+    server_identity.observe("a", now_ms=1000, is_primary=True)
     memory.record = ServerRecord("b", 500, "g", 7)
-    fence.observe("b", now_ms=9000, is_primary=True)
-    assert (fence.trust_since_ms, incidents.count) == (9000, 2)
+    server_identity.observe("b", now_ms=9000, is_primary=True)
+    assert (server_identity.trust_since_ms, incidents.count) == (9000, 2)
 
 
 def test_a_server_that_says_nothing_is_not_noted() -> None:
     """Nobody could recognise it."""
     memory = HostMemory(ServerRecord("a", 1000, "g", 7))
-    fence = Fence(memory=memory)
-    fence.observe(None, now_ms=9000, is_primary=True)
-    fence.saw(Canary("g", 8, 9500))
+    server_identity = ServerIdentity(memory=memory)
+    server_identity.observe(None, now_ms=9000, is_primary=True)
+    server_identity.saw(Canary("g", 8, 9500))
     assert memory.noted == []
-    assert fence.trust_since_ms == 9000
+    assert server_identity.trust_since_ms == 9000
 
 
 # Over a connection
@@ -256,13 +258,13 @@ TIME = [b"1700000000", b"123456"]
 
 
 @pytest.mark.parametrize(("role", "is_primary"), [(b"master", True), (b"slave", False)])
-def test_a_new_connection_asks_who_answers(fence: Fence, role: bytes, is_primary: bool) -> None:
+def test_a_new_connection_asks_who_answers(server_identity: ServerIdentity, role: bytes, is_primary: bool) -> None:
     """Its run and its replication, in one round trip; the moment by the server's own clock."""
     connection = Connection([SERVER, b"# Replication\r\nrole:" + role + b"\r\nmaster_replid:def\r\n", TIME])
-    fence.introduce(connection)
+    server_identity.introduce(connection)
     assert connection.sent == [("INFO", "server"), ("INFO", "replication"), ("TIME",)]
-    assert connection.langpont_server == fence.server
-    assert (fence.trust_since_ms, fence.is_primary) == (1_700_000_000_123, is_primary)
+    assert connection.langpont_server == server_identity.server
+    assert (server_identity.trust_since_ms, server_identity.is_primary) == (1_700_000_000_123, is_primary)
 
 
 OLD, NEW, NONE = "a" * 40, "b" * 40, "0" * 40
@@ -306,48 +308,48 @@ def test_a_primary_whose_first_replica_came_is_the_same_server() -> None:
     assert identity("one", "master", OLD, NONE) == identity("one", "master", NEW, NONE)
 
 
-def test_a_server_that_refuses_info_has_no_identity(fence: Fence) -> None:
+def test_a_server_that_refuses_info_has_no_identity(server_identity: ServerIdentity) -> None:
     """An ACL without ``+info``: the connection works, and nothing from before it counts."""
     refusal = NoPermissionError("this user has no permissions to run the 'info' command")
     connection = Connection([refusal, refusal, TIME])
-    fence.introduce(connection)
+    server_identity.introduce(connection)
     assert connection.langpont_server == Server(None, True)
-    assert fence.trust_since_ms == 1_700_000_000_123
+    assert server_identity.trust_since_ms == 1_700_000_000_123
 
 
 # The clock of the server
 
 
-def test_the_clock_is_not_known_until_it_was_told(fence: Fence) -> None:
+def test_the_clock_is_not_known_until_it_was_told(server_identity: ServerIdentity) -> None:
     """0 says so; what was told of another server than the one seen last is worth nothing."""
-    assert fence.estimated_ms(5.0) == fence.estimated_ms(5.0, latest=True) == 0
-    before = fence.observe("a", now_ms=100, is_primary=True)
-    fence.note_clock(before, 100, time.monotonic())
-    assert fence.estimated_ms(time.monotonic()) > 0
-    other = fence.observe("b", now_ms=100, is_primary=True)
-    assert fence.estimated_ms(time.monotonic()) == 0
-    fence.note_clock(before, 100, time.monotonic())
-    assert fence.estimated_ms(time.monotonic()) == 0
-    fence.note_clock(other, 100, time.monotonic())
-    assert fence.estimated_ms(time.monotonic()) > 0
+    assert server_identity.estimated_ms(5.0) == server_identity.estimated_ms(5.0, latest=True) == 0
+    before = server_identity.observe("a", now_ms=100, is_primary=True)
+    server_identity.note_clock(before, 100, time.monotonic())
+    assert server_identity.estimated_ms(time.monotonic()) > 0
+    other = server_identity.observe("b", now_ms=100, is_primary=True)
+    assert server_identity.estimated_ms(time.monotonic()) == 0
+    server_identity.note_clock(before, 100, time.monotonic())
+    assert server_identity.estimated_ms(time.monotonic()) == 0
+    server_identity.note_clock(other, 100, time.monotonic())
+    assert server_identity.estimated_ms(time.monotonic()) > 0
 
 
 @pytest.mark.parametrize("at", [10.0, 10.25, 12.0, 8.0])
 def test_the_clock_is_between_its_question_and_its_answer(
-    fence: Fence, monkeypatch: pytest.MonkeyPatch, at: float
+    server_identity: ServerIdentity, monkeypatch: pytest.MonkeyPatch, at: float
 ) -> None:
     """Asked at 10 and answered at 10.25: at that moment it was what it said, at the earliest and at the latest. A
     deadline goes by the one, what was written by the other."""
     monkeypatch.setattr("flask_langpont_session.stores.redis.server_identity.time.monotonic", lambda: 10.25)
-    fence.note_clock(fence.server, 1_000_000, 10.0)
+    server_identity.note_clock(server_identity.server, 1_000_000, 10.0)
     since = round(at * 1000 - 10_000)
-    assert fence.estimated_ms(at) == 1_000_000 + since - 250
-    assert fence.estimated_ms(at, latest=True) == 1_000_000 + since + 1
+    assert server_identity.estimated_ms(at) == 1_000_000 + since - 250
+    assert server_identity.estimated_ms(at, latest=True) == 1_000_000 + since + 1
 
 
-def test_the_last_answer_counts(fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_answer_counts(server_identity: ServerIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that was set is followed, forwards and backwards."""
     monkeypatch.setattr("flask_langpont_session.stores.redis.server_identity.time.monotonic", lambda: 10.0)
     for said in (1_000_000, 5_000_000, 2_000_000):
-        fence.note_clock(fence.server, said, 10.0)
-        assert fence.estimated_ms(11.0) == said + 1000
+        server_identity.note_clock(server_identity.server, said, 10.0)
+        assert server_identity.estimated_ms(11.0) == said + 1000

@@ -11,7 +11,7 @@ import pytest
 
 from devservers.processes import wait_until
 from flask_langpont_session.stores.redis import dns as module
-from flask_langpont_session.stores.redis.dns import Address, Names
+from flask_langpont_session.stores.redis.dns import Address, DnsCache
 from tests.clock import Clock
 
 LONG = 30.0
@@ -50,11 +50,11 @@ def at(*hosts: str) -> tuple[Address, ...]:
     return tuple(Address(socket.AF_INET, (host, 6379)) for host in hosts)
 
 
-def ask(names: Names, seconds: float = LONG) -> tuple[Address, ...]:
+def ask(names: DnsCache, seconds: float = LONG) -> tuple[Address, ...]:
     return names.addresses("redis.test", 6379, 1000.0 + seconds)
 
 
-def settled(names: Names) -> Callable[[], bool]:
+def settled(names: DnsCache) -> Callable[[], bool]:
     """Nothing is being looked up."""
     return lambda: all(name.answered is None for name in names._names.values())
 
@@ -62,7 +62,7 @@ def settled(names: Names) -> Callable[[], bool]:
 def test_the_first_one_waits_for_the_answer_and_the_others_have_it(resolver: Resolver, clock: Clock) -> None:
     """Nobody asks the resolver in a thread of their own."""
     resolver.answers["redis.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.1"]
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     for _ in range(3):
         assert ask(names) == at("10.0.0.1", "10.0.0.2")
     assert resolver.askers == ["langpont-session-names"]
@@ -77,7 +77,7 @@ def test_the_first_one_waits_for_the_answer_and_the_others_have_it(resolver: Res
 )
 def test_an_address_is_no_name(resolver: Resolver, host: str, address: Address) -> None:
     """The resolver is not asked at all."""
-    assert Names().addresses(host, 6379, 0.0) == (address,)
+    assert DnsCache().addresses(host, 6379, 0.0) == (address,)
     assert resolver.askers == []
 
 
@@ -85,7 +85,7 @@ def test_who_may_not_wait_any_longer_does_not(resolver: Resolver) -> None:
     """A resolver that hangs costs the time that is there; its answer is good for those who come later."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
     resolver.gate.clear()
-    names = Names()
+    names = DnsCache()
     with pytest.raises(TimeoutError):
         names.addresses("redis.test", 6379, 0.0)
     resolver.gate.set()
@@ -97,7 +97,7 @@ def test_who_may_not_wait_any_longer_does_not(resolver: Resolver) -> None:
 def test_the_last_answer_is_used_while_there_is_none(resolver: Resolver, clock: Clock) -> None:
     """DNS that is down takes no session store with it that is up."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     ask(names)
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
     clock.now += module.REST
@@ -110,7 +110,7 @@ def test_the_last_answer_is_used_while_there_is_none(resolver: Resolver, clock: 
 def test_a_name_that_leads_nowhere_is_an_error_and_is_asked_for_again_later(resolver: Resolver, clock: Clock) -> None:
     """Not by every request that comes along."""
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     for _ in range(3):
         with pytest.raises(OSError, match="not known"):
             ask(names)
@@ -126,7 +126,7 @@ def test_a_name_is_looked_up_now_and_then_and_more_often_while_its_server_is_los
     """A failover turns the name to another server."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
     changes: list[None] = []
-    names = Names(lambda: changes.append(None), clock=clock)
+    names = DnsCache(lambda: changes.append(None), clock=clock)
     ask(names)
     names.look(lost=True)
     assert len(resolver.askers) == 1
@@ -146,7 +146,7 @@ def test_a_name_is_looked_up_now_and_then_and_more_often_while_its_server_is_los
 def test_an_address_that_was_no_good_is_tried_last(resolver: Resolver, clock: Clock) -> None:
     """Each one gets its turn, whatever order the resolver has; and what is good is kept."""
     resolver.answers["redis.test"] = ["10.0.0.1", "10.0.0.2"]
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     one, two = ask(names)
     clock.now += module.PAUSE
     names.doubt("redis.test", 6379, one)
@@ -162,7 +162,7 @@ def test_an_address_that_was_no_good_is_tried_last(resolver: Resolver, clock: Cl
 def test_a_doubt_brings_the_new_address_at_once(resolver: Resolver, clock: Clock) -> None:
     """Row 16: the very next connection goes to where the name leads by then."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     [one] = ask(names)
     clock.now += module.REST
     resolver.answers["redis.test"] = ["10.0.0.2"]
@@ -174,7 +174,7 @@ def test_a_doubt_brings_the_new_address_at_once(resolver: Resolver, clock: Clock
 def test_a_doubt_that_the_answer_does_not_settle_is_looked_into_again(resolver: Resolver, clock: Clock) -> None:
     """After a failover a resolver repeats for a while what was true before. Less and less often: it may be true."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     [one] = ask(names)
     names.doubt("redis.test", 6379, one)
     assert len(resolver.askers) == 1
@@ -193,7 +193,7 @@ def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock:
     """Where servers come and go under new names there would be ever more to look up. One that leads somewhere is kept:
     connections that last ask for it seldom."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     ask(names)
     clock.now += 2 * module.FORGOTTEN
     names.look(lost=False)
@@ -214,7 +214,7 @@ def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, 
         raise MemoryError
 
     monkeypatch.setattr(socket, "getaddrinfo", broken)
-    names = Names(clock=clock)
+    names = DnsCache(clock=clock)
     with pytest.raises(OSError):
         ask(names)
     assert settled(names)()
@@ -223,4 +223,4 @@ def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, 
 def test_what_is_no_name_at_all_is_an_error_of_the_same_kind() -> None:
     """Python's codec for host names refuses some before any resolver is asked."""
     with pytest.raises(OSError, match="not a host name"):
-        Names().addresses("a" * 70 + ".test", 6379, 1e9)
+        DnsCache().addresses("a" * 70 + ".test", 6379, 1e9)
