@@ -11,7 +11,7 @@ from enum import StrEnum
 from blinker import Signal
 
 from .. import events
-from ..policy.values import ErrorClass, StoreError
+from ..policy.values import Basis, ErrorClass, StoreError
 from .recorder import Recorder
 
 
@@ -47,6 +47,11 @@ class Cause(StrEnum):
     def at_level(cls, level: int) -> Cause:
         """The table, at a degradation level."""
         return cls(f"level {level}")
+
+    @classmethod
+    def of_conflict(cls, basis: Basis) -> Cause:
+        """Why a value that waited gave way to another one."""
+        return cls.MADE_WITHOUT_READING if basis is Basis.UNSEEN else cls.WRITTEN_SINCE
 
     @classmethod
     def of(cls, error: StoreError) -> Cause:

@@ -225,6 +225,14 @@ class SharedCopy(NamedTuple):
     began: int = 0
 
 
+class Basis(StrEnum):
+    """What a value that waits was made from."""
+
+    BLIND = "blind"  # nothing: the key was not read. The last write wins, by its time
+    SEEN = "seen"  # the value that was there at a known version. It wins unless the field was written since
+    UNSEEN = "unseen"  # the key could not be read: it is put only where there is none
+
+
 class Operation(StrEnum):
     """What is to be done with one field, or with all fields of a category."""
 

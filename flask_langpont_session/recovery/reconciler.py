@@ -25,6 +25,7 @@ from ..policy.health import DATABASE, ONLY, PRIMARY
 from ..policy.records import apply_change
 from ..policy.values import (
     AuthRow,
+    Basis,
     CategoryChange,
     CategoryCopy,
     ErrorClass,
@@ -39,7 +40,6 @@ from ..request.repository import SessionRepository
 from ..session.cookies import ANONYMOUS, SIGNED_IN
 from ..stores.host.entries import (
     WIPED_FIELD,
-    Basis,
     Claim,
     PendingPush,
     PendingUserRevocation,
@@ -606,8 +606,8 @@ class Reconciler:
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and group[0].operation is Operation.WIPE:
                 self._repository.note_wipe(group[0].digest, group[0].category, reply.version)
-        for category, lost in self._journal.forget_writes(settled, self._copies(merged)).items():
-            self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
+        for (category, basis), lost in self._journal.forget_writes(settled, self._copies(merged)).items():
+            self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, lost)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(settled)
@@ -649,7 +649,7 @@ class Reconciler:
         self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
         for entry, outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
-                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, entry.category)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(entry.basis), entry.category)
             elif outcome is not Outcome.APPLIED:
                 self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
 

@@ -20,6 +20,7 @@ from ..policy.categories import AUTH
 from ..policy.levels import Behaviour
 from ..policy.records import NO_FIELDS, Kept, Plan
 from ..policy.values import (
+    Basis,
     CategoryChange,
     CategoryCopy,
     ErrorClass,
@@ -28,7 +29,7 @@ from ..policy.values import (
     StoreError,
 )
 from ..session.cookies import ANONYMOUS, SIGNED_IN
-from ..stores.host.entries import WIPED_FIELD, Basis
+from ..stores.host.entries import WIPED_FIELD
 from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
 from ..stores.local import LocalAuth
@@ -155,8 +156,8 @@ class JournalWriter:
         """Put local copies where the other workers of the host can read them."""
 
         def publish(wait: float | None) -> None:
-            for category, lost in self._journal.publish_copies(copies, wait=wait).items():
-                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, category, lost)
+            for (category, basis), lost in self._journal.publish_copies(copies, wait=wait).items():
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, lost)
 
         self._do(publish, scope)
 

@@ -1,8 +1,8 @@
 """One request's way through the stores: which ones it may still ask, and how long it may still wait.
 
 The view is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
-to health, and the same request goes on without it. All waits of a request come out of one budget, in which the time that
-this process is late does not count.
+to health, and the same request goes on without it. All waits of a request come out of one budget, in which the time
+that this process is late does not count.
 """
 
 from __future__ import annotations

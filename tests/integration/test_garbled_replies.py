@@ -198,7 +198,8 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
         assert browser.post("/set", json={"lang": "jp"}).status_code == 200
     wait_until(lambda: parts(app).health.level == 2, "level 2")
     assert (browser.get("/who").json or {})["level"] == 2
-    assert {(error.outcome) for error in parts(app).recorder.series() if error.source == "primary"} <= {"unreachable"}
+    outcomes = {series.outcome for series in parts(app).recorder.series() if series.source == "primary"}
+    assert outcomes - {"local"} <= {"unreachable"}  # "local": a machine so busy that this process was late itself
 
 
 def test_what_nobody_knows_is_counted_and_fails_closed(server: StrangeServer) -> None:

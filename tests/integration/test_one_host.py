@@ -121,6 +121,37 @@ def test_what_is_made_from_an_older_copy_at_the_beginning_of_an_outage_is_not_lo
     assert not any(parts(app).repository.recorder.counters().get("merge_conflicts") for app in (one, other))
 
 
+def test_of_an_outage_no_more_is_lost_than_what_was_written_before_the_copies_were_shared(
+    make_app: MakeApp, primary: Valkey
+) -> None:
+    """The first request of an outage comes to a worker that has no copy, and makes a list of what it cannot read. From
+    when the copy is shared on, it is shown, as it will be after the outage, and what is made from it is kept."""
+
+    def appending(app: Flask) -> Flask:
+        @app.post("/append/<entry>")
+        def append(entry: str) -> list[str]:
+            session["input_text"] = [*session.get("input_text", []), entry]
+            found: list[str] = session["input_text"]
+            return found
+
+        return app
+
+    one, other = appending(make_app()), appending(make_app())
+    client = sign_in(one, input_text=["tea", "cup"])
+    here, there = browser(one, client.cookie), browser(other, client.cookie)
+    here.get("/get/input_text")
+    with parts(one).monitor.paused(), parts(other).monitor.paused(), switched_off(other, "primary"):
+        assert there.post("/append/early").json == ["early"]
+        with switched_off(one, "primary"):
+            parts(one).repository.publish_copies(parts(one).health.shards)
+            assert there.post("/append/jam").json == ["tea", "cup", "jam"]
+            assert here.post("/append/egg").json == ["tea", "cup", "jam", "egg"]
+    wait_until(lambda: waiting(one) == 0, "the merge")
+    assert here.get("/get/input_text").json["value"] == ["tea", "cup", "jam", "egg"]
+    losses = [loss for app in (one, other) for loss in parts(app).repository.recorder.losses()]
+    assert [(loss.what, loss.cause) for loss in losses] == [("merge_conflicts", "made without reading")]
+
+
 def field(server: Valkey, client: Any, key: str) -> str:
     return entry(server, client.digest, "translation")[key]
 

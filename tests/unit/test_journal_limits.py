@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis
+from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal
 from flask_langpont_session.stores.host.limits import JournalLimits
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis, PendingWrite
+from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.clock import Clock
@@ -303,7 +303,7 @@ def test_a_guess_from_before_a_wipe_does_not_bring_back_what_was_wiped(journal: 
 def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:
     """It may be from before the wipe, which is not in Redis yet."""
     journal.put([wipe(), seen(b"1", None, 5, acknowledged=8)])
-    assert not journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))]).get("ui")
+    assert not journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))])
     assert [entry.value for entry in kept(journal)] == [None, b"1"]
 
 
@@ -402,9 +402,14 @@ COPY = CategoryCopy(7, {"n": b"0", "same": b"1"})
         # it was made from this version or a later one
         (seen(b"1", b"9", 7), seen(b"1", b"9", 7), 0),
         (seen(b"1", b"9", 8), seen(b"1", b"9", 8), 0),
+        # its request could not read what is there: the merge would not put it there either
+        (value(b"1", UNSEEN), None, 1),
+        (value(b"0", UNSEEN), value(b"0", UNSEEN), 0),
+        (value(b"1", UNSEEN, field="new"), value(b"1", UNSEEN, field="new"), 0),
+        (value(b"1", UNSEEN, doubts="sent..1 "), value(b"1", UNSEEN, doubts="sent..1 "), 0),
         # it was not made from any, or is of the shadow
         (value(b"1"), value(b"1"), 0),
-        (value(b"1", UNSEEN), value(b"1", UNSEEN), 0),
+        (value(b"1", UNSEEN, shadow=True), value(b"1", UNSEEN, shadow=True), 0),
         (addition(2), addition(2), 0),
         (wipe(), wipe(), 0),
         (seen(b"1", b"9", 5, shadow=True), seen(b"1", b"9", 5, shadow=True), 0),
@@ -417,19 +422,27 @@ def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
 ) -> None:
     """A sibling has seen what was written since. What lost is not shown any more, and is counted at once."""
     journal.put([waiting])
-    assert journal.publish_copies([SharedCopy("d", "ui", COPY)]).get("ui", 0) == lost
+    assert journal.publish_copies([SharedCopy("d", "ui", COPY)]) == ({("ui", waiting.basis): 1} if lost else {})
     assert kept(journal) == ([left] if left else [])
     assert journal.counts()["writes"] == 1 - lost
+
+
+def test_a_copy_from_before_a_wipe_says_nothing_of_what_could_not_be_read(journal: Journal) -> None:
+    """Another worker has emptied the category since, which the copy does not know."""
+    journal.put([value(b"1", UNSEEN)])
+    journal.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
+    assert not journal.publish_copies([SharedCopy("d", "ui", COPY)])
+    assert kept(journal) == [value(b"1", UNSEEN)]
 
 
 def test_a_copy_that_is_no_newer_outdates_nothing(journal: Journal) -> None:
     """Nor does one of a session that is revoked."""
     journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"8"}))])
     journal.put([seen(b"1", b"9", 5)])
-    assert not +journal.publish_copies([SharedCopy("d", "ui", COPY)])  # type: ignore[operator]
+    assert not +journal.publish_copies([SharedCopy("d", "ui", COPY)])
     journal.put([seen(b"1", b"9", 5, digest="e", shadow=True)])
     journal.revoke("e")
-    assert not +journal.publish_copies([SharedCopy("e", "ui", COPY)])  # type: ignore[operator]
+    assert not +journal.publish_copies([SharedCopy("e", "ui", COPY)])
     assert len(kept(journal)) == 2
 
 
@@ -439,7 +452,7 @@ def test_what_builds_on_a_copy_is_judged_by_the_next_one(journal: Journal) -> No
     journal.publish_copies([SharedCopy("d", "ui", COPY)])
     journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(8, {"n": b"0"}))])
     assert kept(journal) == [seen(b"1", b"0", 8)]
-    assert journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))]) == {"ui": 1}
+    assert journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))]) == {("ui", SEEN): 1}
     assert kept(journal) == []
 
 
@@ -448,7 +461,7 @@ def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
     full = Journal(None, limits=JournalLimits(entries=1))
     full.put([value(b"2", kind="u")])
     merged = full.pending_writes()
-    assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])["ui"]
+    assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
     assert full.pending_writes() == []
     assert full.overlay("d").copies == {"ui": CategoryCopy(7, {"n": b"2"})}
     full.close()
@@ -459,7 +472,7 @@ def test_what_the_copy_of_a_merge_outdates_is_told(journal: Journal) -> None:
     journal.put([value(b"2")])
     merged = journal.pending_writes()
     journal.put([seen(b"1", b"9", 5, field="m"), seen(b"1", b"9", 5, field="o")])
-    assert journal.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))]) == {"ui": 2}
+    assert journal.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))]) == {("ui", SEEN): 2}
     assert kept(journal) == []
 
 

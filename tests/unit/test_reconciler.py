@@ -17,6 +17,7 @@ from flask_langpont_session.events import WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.values import (
     AuthRow,
+    Basis,
     CategoryCopy,
     Changes,
     ErrorClass,
@@ -28,7 +29,7 @@ from flask_langpont_session.policy.values import (
 )
 from flask_langpont_session.recovery import reconciler
 from flask_langpont_session.recovery.reconciler import _AT_ONCE, _BATCH, _PIPELINE, Reconciler
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Basis, Claim, PendingWrite, Settlement
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, Settlement
 from flask_langpont_session.stores.host.journal import Carry, Journal
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import (

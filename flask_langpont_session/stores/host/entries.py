@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ...policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from ...session.cookies import ANONYMOUS
 from .limits import SIZE_SCHEMA
 
@@ -222,14 +223,6 @@ class Overlay:
         return any(category in waiting for waiting in (self.writes, self.deltas, self.wiped, self.carried))
 
 
-class Basis(StrEnum):
-    """What a value that waits was made from."""
-
-    BLIND = "blind"  # nothing: the key was not read. The last write wins, by its time
-    SEEN = "seen"  # the value that was there at a known version. It wins unless the field was written since
-    UNSEEN = "unseen"  # the key could not be read: it is put only where there is none
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingWrite:
     """One change of a session that waits to be merged into Redis. The columns of ``writes`` are named like this.
@@ -379,32 +372,38 @@ def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[
     return [], new
 
 
-def put_copy(db: sqlite3.Connection, shared: SharedCopy) -> int:
-    """Share a copy, unless one as new is there or the session is revoked. Values that wait, were made from an older
-    version, and differ from what they were made from now, have lost: they go.
+def put_copy(db: sqlite3.Connection, shared: SharedCopy, *, is_outdated: bool) -> Counter[Basis]:
+    """Share a copy, unless one as new is there or the session is revoked. Values that wait and have lost against it go:
+    those that were made from an older version, and differ from what they were made from now; and those whose request
+    could not read what the copy has. Without that, all that is made from such a value would be lost with it.
 
-    :return: how many values that were.
+    :param is_outdated: a worker of this host has seen a later version, in which all may be different.
+    :return: how many values that were, by what they were made from.
     """
     digest, category, copy = shared[:3]
     fields = msgspec.msgpack.encode(dict(copy.fields))
     row = (digest, category, copy.version, fields, copy.additions, shared.kind, digest)
     put = db.execute(_PUT_COPY, row)
+    lost: Counter[Basis] = Counter()
     if not put.rowcount:
-        return 0
+        return lost
     waiting = db.execute(
-        """SELECT seq, field, value, base, doubts FROM writes
-        WHERE digest = ? AND shadow = 0 AND category = ? AND basis = ? AND moment < ?""",
-        (digest, category, Basis.SEEN, copy.version),
+        """SELECT seq, field, value, basis, base, doubts FROM writes
+        WHERE digest = ? AND shadow = 0 AND category = ? AND (basis = ? AND moment < ? OR basis = ?)""",
+        (digest, category, Basis.SEEN, copy.version, Basis.UNSEEN),
     ).fetchall()
-    lost = []
-    for seq, name, value, base, doubts in waiting:
+    for seq, name, value, basis, base, doubts in waiting:
         now = copy.fields.get(name)
-        if now in (base, value):
-            db.execute("UPDATE writes SET moment = ?, base = ? WHERE seq = ?", (copy.version, now, seq))
-        elif not doubts:  # else it may be this host's own: the merge finds out
-            lost.append((seq,))
-    db.executemany("DELETE FROM writes WHERE seq = ?", lost)
-    return len(lost)
+        if basis == Basis.UNSEEN:
+            has_lost = now not in (None, value) and not is_outdated
+        else:
+            has_lost = now not in (base, value)
+            if not has_lost:
+                db.execute("UPDATE writes SET moment = ?, base = ? WHERE seq = ?", (copy.version, now, seq))
+        if has_lost and not doubts:  # else it may be this host's own: the merge finds out
+            db.execute("DELETE FROM writes WHERE seq = ?", (seq,))
+            lost[Basis(basis)] += 1
+    return lost
 
 
 def oldest_writes(

@@ -17,13 +17,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from ...policy.values import ErrorClass, SharedCopy, StoreError
+from ...policy.values import Basis, ErrorClass, SharedCopy, StoreError
 from .commit_counter import Generation
 from .entries import (
     FIELD,
-    Basis,
     Claim,
     Overlay,
     PendingCarry,
@@ -92,6 +91,10 @@ _REPLAY_WAIT = 5.0
 
 _PORTION = 200
 """Copies that are written or deleted at a time: nobody who has to note a logout meanwhile may wait for all of them."""
+
+
+Outdated: TypeAlias = "Counter[tuple[str, Basis]]"
+"""Category and basis of values that waited → how many of them lost against what was shared."""
 
 
 class _Look(NamedTuple):
@@ -445,7 +448,7 @@ class Journal:
         """Without them less is known of the session; nothing that was written is lost."""
         if copies:
             with suppress(StoreError):
-                self._file.transaction(self._limits.adding(partial(_put_copies, copies)), wait, forced=False)
+                self._file.transaction(self._limits.adding(partial(self._put_copies, copies)), wait, forced=False)
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
         """The changes that wait, the one that was made longest ago first.
@@ -488,7 +491,7 @@ class Journal:
         copies: Iterable[SharedCopy] = (),
         *,
         in_row: Iterable[PendingWrite] = (),
-    ) -> Mapping[str, int]:
+    ) -> Outdated:
         """These are settled, one way or the other. A field that was written again since it was read from here stays.
 
         :param in_row: those that are in a row of the database now. What took their place here meanwhile was made from
@@ -503,10 +506,10 @@ class Journal:
             (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in in_row
         ]
 
-        def forget(db: sqlite3.Connection) -> Mapping[str, int]:
+        def forget(db: sqlite3.Connection) -> Outdated:
             db.executemany("DELETE FROM writes WHERE seq = ?", settled)
             db.executemany(_NOW_MADE_FROM, merged)
-            return _put_copies(shared, db)
+            return self._put_copies(shared, db)
 
         return self._file.transaction(forget, _REPLAY_WAIT)
 
@@ -546,17 +549,26 @@ class Journal:
 
     # -- copies --------------------------------------------------------------------------------------------------
 
-    def publish_copies(self, copies: Iterable[SharedCopy], *, wait: float | None = None) -> Mapping[str, int]:
+    def publish_copies(self, copies: Iterable[SharedCopy], *, wait: float | None = None) -> Outdated:
         """Share this worker's copies with the other workers of the host: as many as there is room for.
 
         :param copies: one that is not newer than what is there, or whose session is revoked here, is left out.
         :param wait: seconds, for each portion of them; others are let in between.
-        :return: category → how many values that waited here they outdate, see :func:`~.journal_entries.put_copy`.
+        :return: how many values that waited here they outdate, see :func:`~.entries.put_copy`.
         """
-        lost: Counter[str] = Counter()
+        lost: Outdated = Counter()
         waiting = iter(copies)
         while portion := list(islice(waiting, _PORTION)):
-            lost.update(self._file.transaction(self._limits.adding(partial(_put_copies, portion)), wait))
+            lost.update(self._file.transaction(self._limits.adding(partial(self._put_copies, portion)), wait))
+        return lost
+
+    def _put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Outdated:
+        lost: Outdated = Counter()
+        for shared in copies:
+            of_copy = shared.digest, shared.category, shared.copy.version
+            is_outdated = self.is_outdated(*of_copy) or self.is_wiped_since(*of_copy)
+            for basis, count in put_copy(db, shared, is_outdated=is_outdated).items():
+                lost[shared.category, basis] += count
         return lost
 
     def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:
@@ -660,14 +672,6 @@ class Journal:
         """Rows by number, for the replay. How many there were."""
         sql, rows = f"DELETE FROM {table} WHERE seq = ?", [(number,) for number in numbers]
         return self._file.transaction(lambda db: db.executemany(sql, rows).rowcount, _REPLAY_WAIT)
-
-
-def _put_copies(copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Mapping[str, int]:
-    """Category → how many values that waited are outdated by them."""
-    lost: Counter[str] = Counter()
-    for copy in copies:
-        lost[copy.category] += put_copy(db, copy)
-    return lost
 
 
 def _time_left(wait: float | None) -> Callable[[], float | None]:
