@@ -13,8 +13,8 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from ..build import State
+from ..config.checks import PREFIX, SEVERITIES
 from ..config.explanations import key_lines, table_lines
-from ..config.settings import PREFIX, SEVERITIES
 from ..exceptions import ConfigError, LangPontSessionError
 from ..extension import NotSetUp, state_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
