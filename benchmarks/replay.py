@@ -25,9 +25,9 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import State, state_of
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Loaded, Plan, Verdict
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, StoreError
-from flask_langpont_session.session.cookies import SessionId
 
 AWAY = 1.0
 """Seconds for which the database does not answer."""

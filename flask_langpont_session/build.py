@@ -24,8 +24,8 @@ from redis.retry import Retry
 from sqlalchemy.engine import make_url
 
 from . import events
-from .aws.cloud import Cloud, cloud_of
-from .config.settings import FLASK_COOKIE, FLASK_SESSION_PICKLE, Settings, load_settings
+from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE
+from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .metrics.recorder import Recorder, count_level
 from .policy.health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
@@ -45,6 +45,7 @@ from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
 from .stores.redis.topology import ClusterTopology, Nodes, is_cluster, parse
+from .stores.redis.url import is_elasticache
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
 from .support.scratch import Scratch
@@ -52,6 +53,7 @@ from .support.scratch import Scratch
 if TYPE_CHECKING:
     from .adoption.adopter import Adoption, Source
     from .alerts.alerts import Alerts
+    from .aws.cloud import Cloud
     from .metrics.exporting import Exporting
     from .metrics.session_index import ActiveSessions
 
@@ -131,8 +133,7 @@ def build(app: Flask, recorder: Recorder) -> State:
     local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, tombstone_ms=tombstone_ms)
     journal = _journal(settings)
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
-    cloud = cloud_of(settings)
-    cloud.begin()
+    cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
     locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
     share = directory.share if directory else lambda shard: 1.0
@@ -179,10 +180,25 @@ def build(app: Flask, recorder: Recorder) -> State:
     )
 
 
-def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud, directory: ClusterTopology | None) -> None:
+def ask_aws(settings: Settings) -> Cloud | None:
+    """What AWS says of servers and credentials, after a short wait for its answers; None: no setting asks for it.
+
+    :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
+    """
+    if not (is_elasticache(settings.redis_url) or settings.redis_token_secret):  # an IAM user signs for a group
+        return None
+    from .aws.cloud import cloud_of  # not paid for by who does not use AWS
+
+    cloud = cloud_of(settings)
+    cloud.begin()
+    return cloud
+
+
+def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud | None, directory: ClusterTopology | None) -> None:
     """What may lead to a store that is lost: another place, another token, another address."""
     roles = {role_of(store) for store in lost}
-    cloud.attend(redis, roles)
+    if cloud is not None:
+        cloud.attend(redis, roles)
     if directory is not None:
         directory.attend(bool(roles - {DATABASE}))
     for store in redis.values():
@@ -341,7 +357,7 @@ def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeIdenti
     return make
 
 
-def _directory(settings: Settings, cloud: Cloud) -> ClusterTopology | None:
+def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | None:
     """Where the servers are, if somebody is to be asked for them, who may say that there are several shards."""
     nodes = _nodes(settings, cloud)
     if nodes is None:
@@ -350,7 +366,7 @@ def _directory(settings: Settings, cloud: Cloud) -> ClusterTopology | None:
     names = DnsCache()
 
     def connect(address: Address, timeout: float) -> Any:
-        waits = _waits(settings, cloud.introducing(lambda connection: connection.on_connect()))
+        waits = _waits(settings, _introducing(cloud, lambda connection: connection.on_connect()))
         source = cluster.make_pool(lambda: (address, nodes.tls()), waits=waits, options=nodes.options)
         connection = Pool(source, names).new()
         connections.connect(connection, time.monotonic() + timeout)
@@ -360,9 +376,9 @@ def _directory(settings: Settings, cloud: Cloud) -> ClusterTopology | None:
     return ClusterTopology(nodes, connect)
 
 
-def _nodes(settings: Settings, cloud: Cloud) -> Nodes | None:
+def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
     credentials, tls_options = _credentials(settings, cloud), _tls_options(settings)
-    if cloud.group is not None:
+    if cloud is not None and cloud.group is not None:
         return cloud.group.nodes({**tls_options, **credentials})
     if not is_cluster(settings.redis_url):
         return None
@@ -371,7 +387,11 @@ def _nodes(settings: Settings, cloud: Cloud) -> Nodes | None:
 
 
 def _redis_stores(
-    settings: Settings, cloud: Cloud, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology | None
+    settings: Settings,
+    cloud: Cloud | None,
+    recorder: Recorder,
+    make_identity: MakeIdentity,
+    directory: ClusterTopology | None,
 ) -> dict[str, Redis]:
     if directory is not None:
         return _found_stores(settings, cloud, recorder, make_identity, directory)
@@ -392,7 +412,7 @@ def _redis_stores(
 
 
 def _found_stores(
-    settings: Settings, cloud: Cloud, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology
+    settings: Settings, cloud: Cloud | None, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology
 ) -> dict[str, Redis]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
 
@@ -407,7 +427,7 @@ def _found_stores(
             )
             pool = cluster.make_pool(
                 cluster.Route(directory, number, is_master=is_master),
-                waits=_waits(settings, cloud.introducing(introduce)),
+                waits=_waits(settings, _introducing(cloud, introduce)),
                 options=directory.nodes.options,
                 **_size(settings),
             )
@@ -491,11 +511,16 @@ def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, An
     }
 
 
-def _credentials(settings: Settings, cloud: Cloud) -> dict[str, Any]:
+def _credentials(settings: Settings, cloud: Cloud | None) -> dict[str, Any]:
     options: dict[str, Any] = {"password": settings.redis_token} if settings.redis_token else {}
-    if cloud.credentials is not None:
+    if cloud is not None and cloud.credentials is not None:
         options["credential_provider"] = cloud.credentials
     return options
+
+
+def _introducing(cloud: Cloud | None, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
+    """What greets a new connection, with credentials that may change if AWS gives them."""
+    return introduce if cloud is None else cloud.introducing(introduce)
 
 
 def _tls_options(settings: Settings) -> dict[str, Any]:
@@ -507,7 +532,7 @@ def _size(settings: Settings) -> dict[str, Any]:
 
 
 def make_pool(
-    url: str, settings: Settings, server_identity: ServerIdentity, cloud: Cloud, *, is_master: bool = True
+    url: str, settings: Settings, server_identity: ServerIdentity, cloud: Cloud | None, *, is_master: bool = True
 ) -> ConnectionPool:
     """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
 
@@ -515,7 +540,7 @@ def make_pool(
     :param is_master: which server of a service or group is wanted, where somebody knows them all.
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
-    waits = _waits(settings, cloud.introducing(server_identity.introduce))
+    waits = _waits(settings, _introducing(cloud, server_identity.introduce))
     if sentinel.is_sentinel(url):
         return sentinel.make_pool(
             sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size

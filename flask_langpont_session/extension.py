@@ -25,9 +25,10 @@ from .config.settings import Settings
 from .exceptions import GrantRefused, LangPontSessionError
 from .metrics.recorder import Recorder, install_hooks
 from .policy.categories import CSRF_FEATURE
+from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
 from .routes import yielding
-from .session.cookies import SIGNED_IN, CookieSigner, SessionId, is_digest, signer_for
+from .session.cookies import CookieSigner, signer_for
 from .session.mapping import Session, SessionContext
 from .session.values import SessionInfo
 from .stores.sql.tables import METADATA

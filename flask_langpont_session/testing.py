@@ -23,7 +23,8 @@ from flask import Flask
 
 from . import events
 from .build import CLOSES
-from .config.settings import PATIENCE, PREFIX
+from .config.checks import PREFIX
+from .config.settings import PATIENCE
 from .exceptions import ConfigError
 from .extension import EXTENSION, State, applications, arrange, state_of
 from .policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health

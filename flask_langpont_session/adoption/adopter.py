@@ -34,12 +34,12 @@ from ..config.settings import Settings
 from ..exceptions import SessionValueError
 from ..policy.categories import AUTH, CSRF_FEATURE, PERMANENT
 from ..policy.health import DATABASE, WRITE
+from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId, digest_of
 from ..policy.records import Life, Note, Verdict
 from ..policy.users import is_nobody, user_of
 from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
-from ..session.cookies import ANONYMOUS, SIGNED_IN, SessionId, digest_of
 from ..session.mapping import Adopted, Session, SessionContext
 from ..stores.redis.store import RedisStore
 from .old_records import NotReadable, read

@@ -48,6 +48,17 @@ def is_installed() -> bool:
     return importlib.util.find_spec("boto3") is not None
 
 
+def known_region() -> str | None:
+    """The region of the environment or of boto3's files; None: there is none, or the files cannot be read."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        region: str | None = make_session(None).region_name
+    except BotoCoreError:
+        return None
+    return region
+
+
 def load() -> None:
     """Import boto3 here and now, at start. Else a thread would, whose lock on a module a child that is forked meanwhile
     would inherit without anybody to open it; and a request's thread would wait for the import before it can sign.

@@ -1,4 +1,4 @@
-"""What of AWS the stores of one application need, made of its settings: nothing for most."""
+"""What of AWS the stores of one application need, made of its settings. Imported only where these ask for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..config.settings import PREFIX, Settings
+from ..config.checks import PREFIX
+from ..config.settings import Settings
 from ..exceptions import ConfigError
+from ..stores.redis.url import is_elasticache
 from . import client, endpoints
 from .credentials import Credentials, IamToken, Recycling, SecretToken
 from .endpoints import Group, Memory
@@ -44,8 +46,6 @@ class Cloud:
 
         :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
         """
-        if self.group is None and self.credentials is None:
-            return
         client.load()
         deadline = time.monotonic() + START_PATIENCE
         unknown = [part.inquiry for part in (self.group, self.credentials) if part is not None and not part.known]
@@ -76,7 +76,7 @@ class Cloud:
 
 def cloud_of(settings: Settings) -> Cloud:
     """What the settings ask for. Nothing is asked of AWS here."""
-    name = endpoints.parse(settings.redis_url or "") if endpoints.is_elasticache(settings.redis_url) else None
+    name = endpoints.parse(settings.redis_url or "") if is_elasticache(settings.redis_url) else None
     region = name.region if name else None
     credentials: Credentials | None = None
     if settings.redis_token_secret:

@@ -28,7 +28,6 @@ from .client import Unusable, aws_client
 
 log = logging.getLogger(__name__)
 
-SCHEME = "elasticache"
 REST = 900.0
 """Seconds between two questions while the group answers: replicas may have been added, or TLS switched on."""
 
@@ -73,11 +72,6 @@ class NotDiscoveredYet(driver.ConnectionError):
 
 class UnusableGroup(driver.ConnectionError):
     """AWS has said what the group is like, and it is none that this package can use; the log says why."""
-
-
-def is_elasticache(url: str | None) -> bool:
-    """Whether this is the URL of a replication group."""
-    return bool(url) and str(url).startswith(f"{SCHEME}://")
 
 
 def parse(url: str) -> GroupName:

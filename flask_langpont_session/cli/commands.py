@@ -13,14 +13,14 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from ..build import State
+from ..config.checks import PREFIX, SEVERITIES
 from ..config.explanations import key_lines, table_lines
-from ..config.settings import PREFIX, SEVERITIES
 from ..exceptions import ConfigError, LangPontSessionError
 from ..extension import NotSetUp, state_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
+from ..policy.ids import is_digest
 from ..policy.records import Revoked
 from ..policy.values import StoreError, role_of
-from ..session.cookies import is_digest
 from ..session.values import SessionInfo
 from ..stores.host.journal import Summary, Waiting
 from ..stores.host.summary import together

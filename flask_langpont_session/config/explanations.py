@@ -10,7 +10,8 @@ from flask import current_app, has_app_context
 
 from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Priority
 from ..policy.levels import LEVELS, Behaviour
-from .settings import PREFIX, Settings
+from .checks import PREFIX
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..session.cookies import ANONYMOUS, SessionId
 from .categories import AUTH, Feature
+from .ids import ANONYMOUS, SessionId
 from .leases import Life as Life
 from .values import AuthRow, CategoryChange, CategoryCopy, Fields
 

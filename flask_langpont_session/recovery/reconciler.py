@@ -22,6 +22,7 @@ from ..events import short
 from ..metrics.losses import Cause, Loss, Losses
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE, ONLY, PRIMARY
+from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import apply_change
 from ..policy.values import (
     AuthRow,
@@ -37,7 +38,6 @@ from ..policy.values import (
     StoreError,
 )
 from ..request.repository import SessionRepository
-from ..session.cookies import ANONYMOUS, SIGNED_IN
 from ..stores.host.entries import (
     WIPED_FIELD,
     Claim,

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from itertools import chain, islice
 
 from ..policy.health import PRIMARY
+from ..policy.ids import SIGNED_IN
 from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
 from ..request.repository import SessionRepository
-from ..session.cookies import SIGNED_IN
 from ..stores.redis.records import Restore
 from ..stores.redis.store import new_write_id
 

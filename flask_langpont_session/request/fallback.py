@@ -8,11 +8,11 @@ from functools import partial
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
+from ..policy.ids import SIGNED_IN
 from ..policy.levels import LEVELS, Behaviour
 from ..policy.records import NO_COPY, Gap, Loaded, apply_change, apply_writes
 from ..policy.serializer import encode
 from ..policy.values import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
-from ..session.cookies import SIGNED_IN
 from ..stores.host.journal import Journal, Overlay
 from ..stores.local import LocalCopies
 from ..stores.redis.records import Answer, Change, empty_as_of

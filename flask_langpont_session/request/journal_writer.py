@@ -17,6 +17,7 @@ from .. import events
 from ..metrics.losses import Cause, Loss, Losses
 from ..metrics.recorder import Recorder
 from ..policy.categories import AUTH
+from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.levels import Behaviour
 from ..policy.records import NO_FIELDS, Kept, Plan
 from ..policy.values import (
@@ -28,7 +29,6 @@ from ..policy.values import (
     SharedCopy,
     StoreError,
 )
-from ..session.cookies import ANONYMOUS, SIGNED_IN
 from ..stores.host.entries import WIPED_FIELD
 from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite

@@ -20,6 +20,7 @@ from ..exceptions import GrantRefused, UnreadableValue
 from ..metrics.recorder import InUse, Recorder
 from ..policy.categories import AUTH, Feature
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.levels import Behaviour
 from ..policy.records import (
     NO_FIELDS,
@@ -48,7 +49,6 @@ from ..policy.values import (
     StoreError,
     role_of,
 )
-from ..session.cookies import ANONYMOUS, SIGNED_IN, SessionId
 from ..stores.host.journal import Journal, Overlay
 from ..stores.local import LocalCopies
 from ..stores.redis.cluster import ClusterStore, Redis

@@ -10,70 +10,24 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from itsdangerous import Signer, want_bytes
 
-ANONYMOUS, SIGNED_IN = "a", "u"
+from ..policy.ids import SessionId, base64url
+
 SID_BYTES = 32
 """256 random bits: ASVS 7.2.3 asks for 128, and nobody guesses or collides with 256."""
 
 _SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", re.ASCII)
 """What does not look like this is not ours, and its signature is not even checked."""
 
-_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
-
 _MOST_VERIFIED = 4096
 """Cookies whose signature is remembered as good, per set of keys: a browser sends the same one with every request."""
 
 _SALT = "flask-langpont-session.cookie"
-_DIGEST_PREFIX = b"flask-langpont-session\0"
-_CSRF = b"csrf"
 _KEY_NAME, _KEY_NAME_LENGTH = b"flask-langpont-session.key", 6
-
-
-def digest_of(sid: str) -> str:
-    """The only form in which a session id is stored, logged (shortened) or shown: 43 characters of SHA-256.
-
-    256 random bits need no key, so that no key rotation can lose them.
-    """
-    return _base64(hashlib.sha256(_DIGEST_PREFIX + sid.encode()).digest())
-
-
-def is_digest(text: str) -> bool:
-    """Whether this has the form of a digest."""
-    return bool(_DIGEST.fullmatch(text))
-
-
-@dataclass(frozen=True, slots=True)
-class SessionId:
-    """A session id with what the signed cookie says of it.
-
-    :param sid: the secret token.
-    :param kind: ``a`` anonymous or ``u`` signed in; never changes for a sid.
-    :param permanent: whether the browser keeps the cookie when it is closed.
-    :param issued_at: seconds since 1970, by the clock of the host that signed it.
-    :param secret: the secret key from which the CSRF token is derived: the newest one of when the id was made. Another
-        may have signed the cookie since.
-    """
-
-    sid: str = field(repr=False)
-    kind: str
-    permanent: bool
-    issued_at: int
-    secret: bytes = field(repr=False)
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.sid))
-
-    def csrf_token(self, *, shadow: bool = False) -> str:
-        """The session's CSRF token. That of a shadow is another one, so that forms of a dead session are dead."""
-        message = _CSRF + (b"-shadow" if shadow else b"") + self.sid.encode()
-        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()
 
 
 class CookieSigner:
@@ -89,7 +43,7 @@ class CookieSigner:
 
     def mint(self, kind: str, *, permanent: bool, now: float) -> SessionId:
         """A new session id of one kind."""
-        sid = _base64(secrets.token_bytes(SID_BYTES))
+        sid = base64url(secrets.token_bytes(SID_BYTES))
         return SessionId(sid, kind, permanent, int(now), self._signers[0][0])
 
     def dump(self, session_id: SessionId) -> str:
@@ -132,11 +86,7 @@ def _make_signer(key: str | bytes) -> Signer:
 
 def _name_of(key: bytes) -> str:
     """By what a cookie names a key. It tells no more of the key than the signature does."""
-    return _base64(hmac.new(key, _KEY_NAME, hashlib.sha256).digest())[:_KEY_NAME_LENGTH]
-
-
-def _base64(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return base64url(hmac.new(key, _KEY_NAME, hashlib.sha256).digest())[:_KEY_NAME_LENGTH]
 
 
 @lru_cache(maxsize=64)

@@ -27,6 +27,7 @@ from ..policy.categories import (
     Feature,
 )
 from ..policy.health import DATABASE, PRIMARY, WRITE
+from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.levels import LEVELS, Behaviour
 from ..policy.records import NO_FIELDS, Kept, Life, Loaded, Plan, Saved, Verdict, apply_change
 from ..policy.serializer import INT_LIMIT, check_key, decode
@@ -35,7 +36,6 @@ from ..policy.values import AuthRow, CategoryChange, Fields
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
 from .changes import Carried, Changes
-from .cookies import ANONYMOUS, SIGNED_IN, SessionId
 from .values import CategoryView, FeatureReport
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, SessionTooLarge
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 from tests.integration.conftest import close, cookie_of, parts
 

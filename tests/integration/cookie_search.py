@@ -21,7 +21,8 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 from redis import Redis
 from werkzeug.test import EnvironBuilder
 
-from flask_langpont_session.session.cookies import SIGNED_IN, digest_of, signer_for
+from flask_langpont_session.policy.ids import SIGNED_IN, digest_of
+from flask_langpont_session.session.cookies import signer_for
 
 LIFE_SECONDS = 10 * 86_400
 

@@ -20,7 +20,7 @@ from flask import Flask, session
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import wait_for_level, wait_until_home

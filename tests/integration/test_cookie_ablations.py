@@ -13,9 +13,9 @@ import pytest
 
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
+from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.request.repository import SessionRepository
-from flask_langpont_session.session.cookies import ANONYMOUS, SessionId
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database

@@ -17,7 +17,8 @@ import pytest
 from flask import Flask, session
 
 from devservers.servers import Valkey
-from flask_langpont_session.session.cookies import CookieSigner, digest_of
+from flask_langpont_session.policy.ids import digest_of
+from flask_langpont_session.session.cookies import CookieSigner
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, wait_for_level

@@ -13,7 +13,7 @@ from flask import Flask, session
 from markupsafe import Markup
 
 from devservers.servers import Valkey
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals, wait_for_monitors

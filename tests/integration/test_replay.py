@@ -16,9 +16,9 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.extension import State
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
 from flask_langpont_session.recovery.reconciler import _PIPELINE
-from flask_langpont_session.session.cookies import SIGNED_IN
 from flask_langpont_session.stores.host.journal import Carry, PendingWrite
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database

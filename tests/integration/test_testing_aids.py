@@ -17,7 +17,7 @@ from flask_langpont_session.events import (
     StoreRecovered,
     ValueRejected,
 )
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .conftest import MakeApp, cookie_of, parts

@@ -20,7 +20,7 @@ from flask_login import FlaskLoginClient, LoginManager, UserMixin, current_user
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.config.settings import PREFIX
+from flask_langpont_session.config.checks import PREFIX
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import app_config, closing_applications, configure, outage

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from devservers.servers import Valkey
 from flask_langpont_session import SessionTooLarge, SessionValueError, UnsupportedValue
 from flask_langpont_session.events import ValueRejected
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 
 from .conftest import MakeApp, cookie_of, parts

@@ -12,12 +12,12 @@ from typing import Any
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
+from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import CategoryChange, RowState
 from flask_langpont_session.recovery.reconciler import INCIDENT_MARGIN_MS
 from flask_langpont_session.request.scope import RequestScope
-from flask_langpont_session.session.cookies import SIGNED_IN, SessionId
 
 from .invariants import LIST, as_list
 from .sim_redis import Key, Node, is_live

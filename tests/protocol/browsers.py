@@ -16,7 +16,7 @@ from flask import Flask
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import CONTEXT, EXTENSION, _context
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from tests.integration.cookie_search import SEARCHED, Exchange, add_views, is_users, sid_of
 
 from .actions import do

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
+from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.records import Loaded, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RowState
 from flask_langpont_session.request.scope import RequestScope
-from flask_langpont_session.session.cookies import SIGNED_IN, SessionId
 from flask_langpont_session.stores.redis.records import AuthEntry
 from flask_langpont_session.stores.redis.server_identity import Canary
 

@@ -23,12 +23,12 @@ from flask import Flask
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health
+from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.recovery import reconciler
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.request import repository
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
-from flask_langpont_session.session.cookies import SessionId
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from benchmarks.outages.browser import Answer, Browser
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from tests.stories.ledger import OUT, state_of
 from tests.stories.visitor import COOKIE
 

@@ -13,8 +13,9 @@ from flask import Flask
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.session.cookies import SIGNED_IN, CookieSigner, SessionId
+from flask_langpont_session.session.cookies import CookieSigner
 from flask_langpont_session.stores.sql.tables import INSERT, to_text
 from tests.integration.conftest import close
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from example_app.users import DEMO_PASSWORDS
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 
 COOKIE = "langpont"
 """The name of the example application's session cookie."""

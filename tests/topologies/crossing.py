@@ -11,8 +11,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.policy.values import CategoryChange, StoreError
-from flask_langpont_session.session.cookies import digest_of
 from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.store import RedisStore
 

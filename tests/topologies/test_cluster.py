@@ -18,7 +18,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import events
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.metrics.session_index import BUCKETS
-from flask_langpont_session.session.cookies import digest_of
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts

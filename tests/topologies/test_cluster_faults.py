@@ -12,8 +12,8 @@ from redis.crc import key_slot
 from devservers.processes import wait_until
 from flask_langpont_session import events
 from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.session.cookies import SIGNED_IN
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in

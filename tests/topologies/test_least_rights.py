@@ -17,6 +17,7 @@ from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.policy.values import (
     AuthRow,
     CategoryChange,
@@ -26,7 +27,6 @@ from flask_langpont_session.policy.values import (
     StoreError,
 )
 from flask_langpont_session.recovery.monitor import GOOD_PROBES
-from flask_langpont_session.session.cookies import digest_of
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
 from flask_langpont_session.testing import captured_events

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flask_langpont_session.alerts import table
 from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, settle, step, take
 from flask_langpont_session.alerts.table import ALERTS, Severity, alert_lines
-from flask_langpont_session.config.settings import SEVERITIES
+from flask_langpont_session.config.checks import SEVERITIES
 
 REDIS = table.REDIS_CONNECTION_FAILED.name
 REPLICA = table.REPLICA_CONNECTION_FAILED.name

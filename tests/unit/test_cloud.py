@@ -15,7 +15,9 @@ from flask_langpont_session.aws import cloud, endpoints
 from flask_langpont_session.aws.cloud import Cloud, cloud_of
 from flask_langpont_session.aws.credentials import IamToken, Recycling, SecretToken
 from flask_langpont_session.aws.endpoints import Address, Endpoints, Group, GroupName, Memory
-from flask_langpont_session.config.settings import PREFIX, load_settings
+from flask_langpont_session.build import ask_aws
+from flask_langpont_session.config.checks import PREFIX
+from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
 NAME = GroupName("sessions", "ap-northeast-1")
@@ -53,30 +55,29 @@ def make_group(folder: Path | None = None, name: GroupName = NAME) -> Group:
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 
+Load = Callable[..., Settings]
 Make = Callable[..., Cloud]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
-    def made(**config: Any) -> Cloud:
+def load(tmp_path: Path) -> Load:
+    def loaded(**config: Any) -> Settings:
         app = Flask("app", instance_path=str(tmp_path))
         places = {"REDIS_URL": "elasticache://sessions?region=eu-west-1", "DATABASE_URL": "postgresql+psycopg://h/db"}
         app.config.update({PREFIX + name: value for name, value in {**places, **config}.items()}, SECRET_KEY="a key")
-        return cloud_of(load_settings(app))
+        return load_settings(app)
 
-    return made
+    return loaded
 
 
-def test_most_settings_ask_for_nothing(make: Make) -> None:
+@pytest.fixture
+def make(load: Load) -> Make:
+    return lambda **config: cloud_of(load(**config))
+
+
+def test_most_settings_ask_for_nothing(load: Load) -> None:
     """Then the start asks nobody, and neither do the rounds of the monitor."""
-    nothing = make(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")
-    assert (nothing.group, nothing.credentials) == (None, None)
-    nothing.begin()
-    nothing.attend({}, {PRIMARY})
-
-    def introduce(connection: object) -> None: ...
-
-    assert nothing.introducing(introduce) is introduce
+    assert ask_aws(load(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")) is None
 
 
 def test_the_group_is_remembered_beside_the_journal(make: Make, tmp_path: Path) -> None:

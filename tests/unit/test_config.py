@@ -21,7 +21,8 @@ import valkey
 from flask import Flask
 
 from flask_langpont_session import ConfigError, LangPontSession
-from flask_langpont_session.config.settings import PREFIX, Settings, is_local, load_settings
+from flask_langpont_session.config.checks import PREFIX, is_local
+from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
 from flask_langpont_session.policy.levels import Behaviour
 from flask_langpont_session.stores.host.journal import Journal
@@ -355,7 +356,7 @@ def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> No
 
 def test_topics_without_boto3_are_an_error_that_names_the_extra(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """Better at start than in the first outage."""
-    monkeypatch.setattr("flask_langpont_session.config.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
     [problem] = problems_of(load, ALERT_TOPICS={"critical": TOPIC})
     assert problem.endswith('pip install "flask-langpont-session[aws]"')
     assert load().alert_topics == {}
@@ -364,7 +365,7 @@ def test_topics_without_boto3_are_an_error_that_names_the_extra(load: Load, monk
 def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its library and a region; and what only one exporter reads is an error without it."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
-    monkeypatch.setattr("flask_langpont_session.config.settings.find_spec", lambda name: "here")
+    monkeypatch.setattr("flask_langpont_session.config.rules.find_spec", lambda name: "here")
     registry = SimpleNamespace(register=None, collect=None)
     assert load(METRICS=["cloudwatch", "prometheus"], METRICS_URL="/metrics").metrics == ["cloudwatch", "prometheus"]
     for only in ({"METRICS_URL": "/metrics"}, {"METRICS_REGISTRY": registry}):
@@ -372,7 +373,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
         assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and "'prometheus'" in problem
     for exporter, extra in (("cloudwatch", "aws"), ("prometheus", "prometheus")):
         with monkeypatch.context() as without:
-            without.setattr("flask_langpont_session.config.settings.find_spec", lambda name: None)
+            without.setattr("flask_langpont_session.config.rules.find_spec", lambda name: None)
             [problem] = problems_of(load, METRICS=[exporter])
             assert problem.endswith(f'pip install "flask-langpont-session[{extra}]"')
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
@@ -798,7 +799,7 @@ def test_an_engine_with_one_connection_for_everybody_is_refused(load: Load, url:
 
 def test_an_engine_whose_driver_will_not_do_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a URL."""
-    monkeypatch.setattr("flask_langpont_session.config.settings.REFUSED", {"pysqlite": "it is the one of this test"})
+    monkeypatch.setattr("flask_langpont_session.config.rules.REFUSED", {"pysqlite": "it is the one of this test"})
     [problem] = problems_of(load, DATABASE_ENGINE=sqlalchemy.create_engine("sqlite:///x.sqlite3"))
     assert problem == f"{PREFIX}DATABASE_ENGINE: its driver will not do: it is the one of this test"
 

@@ -9,8 +9,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
 
+from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.session import cookies
-from flask_langpont_session.session.cookies import CookieSigner, SessionId
+from flask_langpont_session.session.cookies import CookieSigner
 
 KEY, OLD_KEY = "k" * 32, "o" * 32
 NOW = 1_800_000_000

@@ -16,11 +16,11 @@ from flask_langpont_session import events
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.metrics.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.ids import SessionId, digest_of
 from flask_langpont_session.policy.records import Gap, Life, Loaded, Plan, Verdict
 from flask_langpont_session.policy.values import AuthRow, Basis, CategoryChange, CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.journal_writer import JournalWriter
-from flask_langpont_session.session.cookies import SessionId, digest_of
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Journal, PendingWrite
 from flask_langpont_session.stores.host.limits import JournalLimits

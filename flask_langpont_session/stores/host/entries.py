@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
+from ...policy.ids import ANONYMOUS
 from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
-from ...session.cookies import ANONYMOUS
 from .limits import SIZE_SCHEMA
 
 SCHEMA_VERSION = 7

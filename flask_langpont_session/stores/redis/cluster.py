@@ -19,9 +19,9 @@ from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnecti
 from redis.crc import key_slot
 
 from ...policy.categories import AUTH
+from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import LEAST_WAIT, AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
-from ...session.cookies import SIGNED_IN
 from ...support.lag import Deadline
 from .errors import Redirected, translate
 from .records import Answer, Limits, Merge, Merged, Restore

@@ -31,6 +31,7 @@ from redis.connection import ConnectionPool
 
 from ...policy.categories import AUTH
 from ...policy.health import PRIMARY
+from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import (
     AuthRow,
@@ -42,7 +43,6 @@ from ...policy.values import (
     Wait,
     role_of,
 )
-from ...session.cookies import SIGNED_IN
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS, Deadline
 from . import records

@@ -1,4 +1,5 @@
-"""URLs that name several hosts, any of which knows the rest: sentinels, or nodes of a cluster."""
+"""URLs that name no single server: several hosts, any of which knows the rest (sentinels, or nodes of a cluster), or a
+group that AWS knows."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
+
+ELASTICACHE = "elasticache"
+"""The scheme of a URL that names a replication group; :mod:`~flask_langpont_session.aws.endpoints` reads the rest."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 
@@ -26,6 +30,11 @@ class ManyHosts:
     tls: bool
     credentials: dict[str, Any]
     options: dict[str, Any]
+
+
+def is_elasticache(url: str | None) -> bool:
+    """Whether this is the URL of a replication group."""
+    return bool(url) and str(url).startswith(f"{ELASTICACHE}://")
 
 
 def read(url: str, *, called: str, port: int) -> ManyHosts:

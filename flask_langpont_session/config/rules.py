@@ -1,0 +1,340 @@
+"""Several settings together, and the application's own beside them: what is wrong although each alone is right."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from flask import Flask
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import StaticPool
+
+from ..exceptions import SessionValueError
+from ..policy.categories import AUTH, CategoryTable
+from ..policy.serializer import check_key, encode
+from ..stores.redis import topology
+from ..stores.redis.url import ELASTICACHE, is_elasticache
+from ..stores.sql.dialects import RECOMMENDED, REFUSED
+from . import checks
+from .checks import FLASK_SESSION, FLASK_SESSION_PICKLE, PREFIX
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+_TLS_SCHEMES = (
+    *(f"{name}{way}:" for name in ("rediss", "valkeys") for way in ("", "+sentinel", "+cluster")),
+    f"{ELASTICACHE}:",
+)
+
+
+def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[str], *, has_table: bool) -> list[str]:
+    """What is wrong although each setting alone is right.
+
+    :param wrong: settings that are wrong alone. They stand at their defaults here, about which there is nothing to say.
+    :param tables: what is wrong inside the tables of categories and behaviours.
+    :param has_table: whether the table of categories is as it was configured.
+    """
+    problems = list(tables)
+    if has_table:
+        problems += _table_relations(settings) + _default_problems(settings)
+    problems += _secret_key_problems(app) + _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
+    problems += _adoption_problems(settings, app)
+    if "redis_url" not in wrong:
+        problems += _aws_problems(settings)
+    either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
+    silent = frozenset(wrong).union(*(pair for pair in either if pair & wrong))
+    about = tuple(f"{PREFIX}{name.upper()}{end}" for name in silent for end in (":", "["))
+    return [problem for problem in problems if not problem.startswith(about)]
+
+
+def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
+    """Settings that are right alone and wrong together."""
+    budget = f"more than REQUEST_BUDGET ({settings.request_budget:g} s), all that one request may wait for"
+    rules: list[tuple[set[str], Any, str]] = [
+        (
+            {"verify_interval", "idle_timeout"},
+            settings.idle_timeout / 4 < settings.verify_interval,
+            "VERIFY_INTERVAL: at most a quarter of IDLE_TIMEOUT, else a session that is only read would run out",
+        ),
+        (
+            {"idle_timeout", "absolute_timeout"},
+            settings.idle_timeout > settings.absolute_timeout,
+            "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT",
+        ),
+        (
+            {"grace", "verify_interval"},
+            0 < settings.grace < settings.verify_interval,
+            "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
+        ),
+    ]
+    for name in ("replica_url", "replica_client"):
+        for knows, what in ((topology.is_cluster, "cluster"), (is_elasticache, "group")):
+            apart = knows(settings.redis_url) and getattr(settings, name) is not None
+            found = f"{name.upper()}: the replicas of a {what} are found with its primaries; leave this out"
+            rules.append(({"redis_url", name}, apart, found))
+    for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
+        seconds = getattr(settings, name)
+        too_long = seconds > settings.request_budget
+        rules.append(({name, "request_budget"}, too_long, f"{name.upper()}: {seconds:g} s alone is {budget}"))
+    for url, ready in (
+        ("redis_url", "redis_client"),
+        ("replica_url", "replica_client"),
+        ("database_url", "database_engine"),
+    ):
+        both = getattr(settings, url) and getattr(settings, ready) is not None
+        rules.append(({url, ready}, both, f"{url.upper()} and {ready.upper()}: give one of them"))
+    return [PREFIX + text for names, broken, text in rules if broken and not names & wrong]
+
+
+def _table_relations(settings: Settings) -> list[str]:
+    problems = []
+    table = settings.table
+    for setting, keys in (("USER_KEYS", settings.user_keys), ("PRIVILEGE_KEYS", settings.privilege_keys)):
+        for key in keys:
+            # Anywhere else it would be stored without the database having a word in it.
+            if _category_of(table, key) not in (AUTH, None):
+                problems.append(
+                    f"{PREFIX}{setting}: {key!r} is in category {_category_of(table, key)!r}, not in 'auth': name it "
+                    f"there, or set {setting} without it"
+                )
+    problems += [
+        f"{PREFIX}USER_KEYS: {key!r}: whole names only, the first that is set tells who the user is"
+        for key in settings.user_keys
+        if "*" in key
+    ]
+    for name in ("carry_on_sign_in", "carry_on_sign_out"):
+        for category in getattr(settings, name):
+            if category not in table.categories or category == AUTH:
+                others = ", ".join(known for known in table.categories if known != AUTH)
+                problems.append(f"{PREFIX}{name.upper()}: {category!r} is not one of {others or 'no categories'}")
+    return problems
+
+
+def _category_of(table: CategoryTable, key: str) -> str | None:
+    try:
+        return table.feature_of(key.strip("*")).category
+    except KeyError:
+        return None
+
+
+def _default_problems(settings: Settings) -> list[str]:
+    problems = {key: _default_problem(settings, key, value) for key, value in settings.defaults.items()}
+    return [f"{PREFIX}DEFAULTS[{key!r}]: {problem}" for key, problem in problems.items() if problem]
+
+
+def _default_problem(settings: Settings, key: Any, value: Any) -> str | None:
+    try:
+        encode(check_key(key), value, max_depth=settings.max_depth)
+    except SessionValueError as error:
+        return error.reason
+    if key in settings.transient_key_patterns:
+        return "a transient key has no default; it is never stored"
+    category = _category_of(settings.table, key)
+    if category is None:
+        return "no feature of CATEGORIES claims this key"
+    return "auth keys have no defaults: an identity is never invented" if category == AUTH else None
+
+
+def _secret_key_problems(app: Flask) -> list[str]:
+    """Tests may set it later; Flask itself explains its absence there."""
+    if isinstance(app.secret_key, (str, bytes, type(None))):
+        if app.secret_key or app.testing:
+            return []
+        return ["SECRET_KEY: required, it signs the cookie; python -c 'import secrets; print(secrets.token_hex())'"]
+    return [
+        f"SECRET_KEY: text or bytes, not {type(app.secret_key).__name__}; in an environment variable digits alone are "
+        f"a number, unless they are in quotation marks that are part of it"
+    ]
+
+
+def _cookie_problems(app: Flask) -> list[str]:
+    """Flask's own settings, where browsers would throw the cookie away (or Werkzeug fail at each response)."""
+    name, same_site = app.config["SESSION_COOKIE_NAME"], app.config["SESSION_COOKIE_SAMESITE"]
+    secure, domain = app.config["SESSION_COOKIE_SECURE"], app.config["SESSION_COOKIE_DOMAIN"]
+    path = app.config["SESSION_COOKIE_PATH"] or app.config["APPLICATION_ROOT"]
+    host = name.startswith("__Host-")
+    rules = (
+        (host and not secure, f"SESSION_COOKIE_NAME: browsers refuse {name!r} without SESSION_COOKIE_SECURE = True"),
+        (host and domain, f"SESSION_COOKIE_NAME: browsers refuse {name!r} with a SESSION_COOKIE_DOMAIN"),
+        (host and path != "/", f"SESSION_COOKIE_NAME: browsers refuse {name!r} unless SESSION_COOKIE_PATH is '/'"),
+        (
+            name.startswith("__Secure-") and not secure,
+            f"SESSION_COOKIE_NAME: browsers refuse {name!r} without SESSION_COOKIE_SECURE = True",
+        ),
+        (
+            same_site is not None and str(same_site).title() not in ("Strict", "Lax", "None"),
+            f"SESSION_COOKIE_SAMESITE: 'Strict', 'Lax', 'None' or None, not {same_site!r}",
+        ),
+        (
+            isinstance(same_site, str) and same_site.title() == "None" and not secure,
+            "SESSION_COOKIE_SAMESITE: browsers refuse 'None' without SESSION_COOKIE_SECURE = True",
+        ),
+    )
+    return [text for broken, text in rules if broken]
+
+
+def _adoption_problems(settings: Settings, app: Flask) -> list[str]:
+    """What taking over old sessions needs."""
+    if not settings.adopt:
+        return []
+    problems, label = [], f"{PREFIX}ADOPT"
+    if app.config["SESSION_COOKIE_NAME"] == settings.adopt_cookie_name:
+        problems.append(
+            f"{label}: {settings.adopt_cookie_name!r} cannot be both the old cookie and the new one, which old workers "
+            f"would overwrite; set SESSION_COOKIE_NAME to another name, such as '__Host-session', and "
+            f"{PREFIX}ADOPT_COOKIE_NAME to the old one"
+        )
+    if set(settings.adopt) & {FLASK_SESSION, FLASK_SESSION_PICKLE}:
+        client = app.config.get("SESSION_REDIS")
+        if client is None:
+            problems.append(
+                f"{label}: 'flask-session' needs Flask-Session's own SESSION_REDIS, the client by which it kept its "
+                f"sessions (its default is redis.Redis())"
+            )
+        elif problem := checks.client("SESSION_REDIS", client):
+            problems.append(problem)
+    return problems
+
+
+def _places(settings: Settings, app: Flask) -> list[str]:
+    """Where the stores are: is anything missing, unreadable or dangerous?"""
+    problems = []
+    if not settings.redis_url and settings.redis_client is None:
+        problems.append(f"{PREFIX}REDIS_URL: required outside debug and testing, for example redis://host:6379/0")
+    for name in ("redis_url", "replica_url"):
+        problems += checks.redis_url_problems(name, getattr(settings, name))
+    if not settings.database_url and settings.database_engine is None:
+        problems.append(
+            f"{PREFIX}DATABASE_URL: required, for example postgresql+psycopg://user@host/db; it decides who is in"
+        )
+    if settings.redis_ca_file and not Path(settings.redis_ca_file).is_file():
+        problems.append(f"{PREFIX}REDIS_CA_FILE: there is no file {os.fspath(settings.redis_ca_file)!r}")
+    return problems + _database_problems(settings) + _journal_problems(settings) + _metrics_problems(settings)
+
+
+def _database_problems(settings: Settings) -> list[str]:
+    label = f"{PREFIX}DATABASE_URL"
+    if settings.database_engine is not None:
+        label, url = f"{PREFIX}DATABASE_ENGINE", settings.database_engine.url
+        if reason := REFUSED.get(settings.database_engine.dialect.driver):
+            return [f"{label}: its driver will not do: {reason}"]
+        if isinstance(settings.database_engine.pool, StaticPool):
+            return [
+                f"{label}: its StaticPool has one connection for everybody, so sessions would be written in the middle "
+                f"of the application's transactions; use another pool, or set {PREFIX}DATABASE_URL instead"
+            ]
+    elif settings.database_url:
+        try:
+            url = make_url(settings.database_url)
+            if reason := REFUSED.get(url.drivername.partition("+")[2]):
+                return [f"{label}: its driver will not do: {reason}"]
+            dialect = url.get_dialect()
+            dialect.import_dbapi()
+        except NoSuchModuleError:
+            name = make_url(settings.database_url).drivername
+            instead = "; write postgresql+psycopg://" if name.partition("+")[0] == "postgres" else ""
+            return [f"{label}: SQLAlchemy knows no dialect {name!r}{instead}"]
+        except (ArgumentError, ValueError):
+            return [f"{label}: not a database URL, for example postgresql+psycopg://user@host/db"]
+        except ImportError as error:
+            scheme, package = RECOMMENDED.get(url.get_backend_name(), RECOMMENDED["postgresql"])
+            return [f'{label}: its driver {error.name!r} is not installed; write {scheme} and pip install "{package}"']
+        if dialect.is_async:
+            return [f"{label}: {url.drivername!r} is asynchronous; use a driver that waits, for example psycopg"]
+    else:
+        return []
+    if url.get_backend_name() != "sqlite":
+        return []
+    if checks.is_in_memory(url):
+        return [f"{label}: an in-memory SQLite database forgets every session and is private to one thread; use a file"]
+    remote = settings.redis_client is None and settings.redis_url and not checks.is_local(settings.redis_url)
+    if remote and not settings.single_host:
+        return [
+            f"{label}: SQLite beside a Redis on another host: each host would decide alone who is signed in; "
+            f"use a shared database, or set {PREFIX}SINGLE_HOST=True if there is only one host"
+        ]
+    return []
+
+
+def _journal_problems(settings: Settings) -> list[str]:
+    """What can be seen before the file is opened, so that it is said together with all else."""
+    if not settings.journal:
+        return []
+    path = Path(settings.journal)
+    with suppress(OSError):
+        if path.is_dir():
+            return [f"{PREFIX}JOURNAL: {os.fspath(path)!r} is a folder; name a file"]
+        place = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
+        usable = place is path or place.is_dir()
+        if usable and os.access(place, os.R_OK | os.W_OK):
+            return []
+    return [f"{PREFIX}JOURNAL: {os.fspath(path)!r}: not a place where this process may write a file"]
+
+
+def _metrics_problems(settings: Settings) -> list[str]:
+    """What an exporter needs and will not find by itself later, as it may find credentials."""
+    label = f"{PREFIX}METRICS"
+    idle = [
+        f"{PREFIX}{name}: nobody reads it; add 'prometheus' to METRICS, or leave this out"
+        for name in ("METRICS_URL", "METRICS_REGISTRY")
+        if getattr(settings, name.lower()) is not None and "prometheus" not in settings.metrics
+    ]
+    missing = [
+        f'{label}: {exporter} needs {module}; pip install "flask-langpont-session[{extra}]"'
+        for exporter, module, extra in (
+            ("cloudwatch", "boto3", "aws"),
+            ("prometheus", "prometheus_client", "prometheus"),
+        )
+        if exporter in settings.metrics and find_spec(module) is None
+    ]
+    if missing or "cloudwatch" not in settings.metrics:
+        return idle + missing
+    from ..aws.client import known_region
+
+    if known_region():
+        return idle
+    return [*idle, f"{label}: cloudwatch needs a region: set AWS_DEFAULT_REGION, or name one in AWS_PROFILE's profile"]
+
+
+def _aws_problems(settings: Settings) -> list[str]:
+    """Credentials that AWS gives: what they need, and what they cannot stand beside."""
+    given = [way for way in ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER") if getattr(settings, way.lower())]
+    if len(given) > 1:
+        return [f"{PREFIX}{' and '.join(given)}: give one of them"]
+    if not given or given == ["REDIS_TOKEN"]:
+        return []
+    [way] = given
+    if settings.redis_client is not None or settings.replica_client is not None:
+        return [f"{PREFIX}{way}: a ready client brings its own credentials; give one of them"]
+    urls = {name.upper(): getattr(settings, name) for name in ("redis_url", "replica_url")}
+    known = {name: url for name, url in urls.items() if url and not checks.redis_url_problems(name.lower(), url)}
+    problems = [problem for name, url in known.items() for problem in _greeting_problems(way, name, url)]
+    return [f"{PREFIX}{way}: {problem}" for problem in problems or _asking_problems(settings)]
+
+
+def _asking_problems(settings: Settings) -> list[str]:
+    from ..aws import client as aws
+    from ..aws.credentials import region_of
+
+    if not aws.is_installed():
+        return [f"needs boto3; {aws.EXTRA}"]
+    secret = settings.redis_token_secret
+    if secret and not is_elasticache(settings.redis_url) and not region_of(secret, aws.known_region()):
+        return ["no region is known; give the ARN of the secret, or set AWS_DEFAULT_REGION"]
+    return []
+
+
+def _greeting_problems(way: str, name: str, url: str) -> list[str]:
+    if way == "REDIS_IAM_USER" and name == "REDIS_URL" and not is_elasticache(url):
+        return ["needs REDIS_URL = 'elasticache://group-id': a token is signed for one group"]
+    if not url.startswith(_TLS_SCHEMES):
+        return [f"{name} has no TLS, and the token could be read on the way; use rediss:// or elasticache://"]
+    if "@" in urlsplit(url).netloc:
+        return [f"{name} has a user or a password in it; give one of them"]
+    return []

@@ -1,0 +1,62 @@
+"""What a session is called: the secret id in the cookie, its digest everywhere else, and its kind."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+
+ANONYMOUS, SIGNED_IN = "a", "u"
+"""The two kinds of session; that of an id never changes."""
+
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
+_DIGEST_PREFIX = b"flask-langpont-session\0"
+_CSRF = b"csrf"
+
+
+def digest_of(sid: str) -> str:
+    """The only form in which a session id is stored, logged (shortened) or shown: 43 characters of SHA-256.
+
+    256 random bits need no key, so that no key rotation can lose them.
+    """
+    return base64url(hashlib.sha256(_DIGEST_PREFIX + sid.encode()).digest())
+
+
+def is_digest(text: str) -> bool:
+    """Whether this has the form of a digest."""
+    return bool(_DIGEST.fullmatch(text))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionId:
+    """A session id with what the signed cookie says of it.
+
+    :param sid: the secret token.
+    :param kind: ``a`` anonymous or ``u`` signed in; never changes for a sid.
+    :param permanent: whether the browser keeps the cookie when it is closed.
+    :param issued_at: seconds since 1970, by the clock of the host that signed it.
+    :param secret: the secret key from which the CSRF token is derived: the newest one of when the id was made. Another
+        may have signed the cookie since.
+    """
+
+    sid: str = field(repr=False)
+    kind: str
+    permanent: bool
+    issued_at: int
+    secret: bytes = field(repr=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest_of(self.sid))
+
+    def csrf_token(self, *, shadow: bool = False) -> str:
+        """The session's CSRF token. That of a shadow is another one, so that forms of a dead session are dead."""
+        message = _CSRF + (b"-shadow" if shadow else b"") + self.sid.encode()
+        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()
+
+
+def base64url(raw: bytes) -> str:
+    """Letters, digits, ``-`` and ``_``; no padding."""
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
