@@ -241,7 +241,7 @@ class Ours(Contestant):
         self.app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(self.app)
         level_changed.connect(self._note_outage, sender=self.app)
-        state_of(self.app).repository.database.create_tables()
+        state_of(self.app).backend.database.create_tables()
 
     def _note_outage(self, app: Flask, *, event: object) -> None:
         self.outages += 1
@@ -249,8 +249,8 @@ class Ours(Contestant):
     def close(self) -> None:
         state = state_of(self.app)
         state.monitor.stop()
-        state.repository.database.engine.dispose()
-        state.repository.journal.close()
+        state.backend.database.engine.dispose()
+        state.backend.journal.close()
 
 
 def without_sql(redis_url: str) -> list[Contestant]:

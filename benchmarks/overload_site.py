@@ -21,7 +21,7 @@ def create_app() -> Flask:
     for name in ("REDIS_URL", "DATABASE_URL", "JOURNAL"):
         app.config[f"LANGPONT_SESSION_{name}"] = os.environ[f"OVERLOAD_{name}"]
     LangPontSession(app)
-    state_of(app).repository.database.create_tables()
+    state_of(app).backend.database.create_tables()
     app.post("/login/<user>")(login)
     app.get("/read")(seen)
     app.get("/write")(write)

@@ -71,7 +71,7 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
     )
     LangPontSession(app)
     state = state_of(app)
-    state.repository.database.create_tables()
+    state.backend.database.create_tables()
     state.monitor.tick()
     return app
 
@@ -83,7 +83,7 @@ def sessions(state: State, count: int, signed_in: float) -> Iterator[SessionId]:
         sid = SessionId(f"{number:043}", kind, False, int(time.time()), b"secret")
         if kind == "u":
             life = state.settings.life
-            state.repository.database.create(
+            state.backend.database.create(
                 sid.digest,
                 user_id=str(number),
                 payload={"_user_id": b'"%d"' % number},
@@ -100,8 +100,10 @@ def fill(state: State, entries: int, signed_in: float) -> int:
     known = list(sessions(state, -(-entries // len(KEYS)), signed_in))
     for begin in range(0, len(known), 1000):  # Redis knows the sessions of users that signed in before the outage
         state.monitor.replay.reconciler.push([sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"])
-    for shard in repository.health.shards:
-        repository.health.failed(StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ)
+    for shard in state.backend.health.shards:
+        state.backend.health.failed(
+            StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ
+        )
     for sid in known:
         sets = dict.fromkeys(KEYS, b'"a text of that session"')
         changes = {"translation": CategoryChange(0, sets=sets)}
@@ -112,13 +114,13 @@ def fill(state: State, entries: int, signed_in: float) -> int:
 
 def left(state: State) -> int:
     """How many changes wait."""
-    return state.repository.journal.counts()["writes"]
+    return state.backend.journal.counts()["writes"]
 
 
 @contextmanager
 def away(state: State) -> Iterator[None]:
     """The database does not answer while this is open."""
-    database = state.repository.database
+    database = state.backend.database
     execute, down = database._bounded, True
 
     def bounded(*arguments: object, **more: object) -> object:

@@ -28,10 +28,12 @@ from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE
 from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .metrics.recorder import Recorder, count_level
+from .metrics.reports import Reports
 from .policy.health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor
 from .request.repository import SessionRepository
+from .stores.backend import Backend
 from .stores.host.journal import Journal
 from .stores.host.limits import JournalLimits
 from .stores.host.opening import NewerJournal, OlderJournal
@@ -71,6 +73,7 @@ class State:
     """The parts of one application. None of them holds the application: it is gone with the last reference to it."""
 
     settings: Settings
+    backend: Backend
     repository: SessionRepository
     health: Health
     recorder: Recorder
@@ -97,9 +100,9 @@ class State:
         if self.alerts is not None:
             self.alerts.stop()
         self.monitor.stop()
-        self.repository.database.close()
-        self.repository.journal.close()
-        for store in self.repository.redis.values():
+        self.backend.database.close()
+        self.backend.journal.close()
+        for store in self.backend.redis.values():
             store.forget_connections()
         if self.adoption is not None:
             self.adoption.close()
@@ -144,19 +147,18 @@ def build(app: Flask, recorder: Recorder) -> State:
         directory.arranged = health.arrange
         directory.adopt_single()
     active, exporting = _exporting(settings, recorder, health, redis)
-    repository = SessionRepository(
+    backend = Backend(
         settings,
+        Reports(recorder, emit, active),
         redis=redis,
         database=_database(app, settings),
         local=local,
         journal=journal,
         health=health,
-        recorder=recorder,
-        emit=emit,
-        in_use=active,
     )
+    repository = SessionRepository(backend)
     monitor = Monitor(
-        repository,
+        backend,
         interval=settings.health_interval,
         slow=settings.slow_ms / 1000,
         attend=lambda lost: _attend(lost, redis, cloud, directory),
@@ -164,11 +166,12 @@ def build(app: Flask, recorder: Recorder) -> State:
     monitors.append(monitor)
     if scratch is not None:
         scratch.users.append(monitor.stop)
-    repository.make_refusal = _refusals(app, health)
+    repository.refuse_with(_refusals(app, health))
     local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
     return State(
         settings,
+        backend,
         repository,
         health,
         recorder,

@@ -178,7 +178,7 @@ def _faulty(state: State, faults: Mapping[str, ErrorClass]) -> Iterator[None]:
 def _is_home(state: State) -> bool:
     """Whether nothing waits any more, after another slice of the replay."""
     state.monitor.replay.run_once()
-    return not state.repository.journal.waiting().entries
+    return not state.backend.journal.waiting().entries
 
 
 def _named(store: str, health: Health) -> list[str]:

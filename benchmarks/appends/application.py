@@ -186,7 +186,7 @@ def _one(app: Flask, asked: Mapping[str, Any], cookie: str | None) -> tuple[int,
 def waiting(app: Flask) -> int:
     """Entries in the host's journal that a store does not have yet; -1: the journal does not answer."""
     try:
-        return state_of(app).repository.journal.waiting().entries
+        return state_of(app).backend.journal.waiting().entries
     except StoreError:
         return -1
 

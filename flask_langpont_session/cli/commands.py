@@ -56,7 +56,7 @@ _PATIENCE = 2.0
 def init_db() -> None:
     """Create the tables of the auth mirror. Does nothing when they are there."""
     try:
-        state_of().repository.database.create_tables()
+        state_of().backend.database.create_tables()
     except StoreError as error:
         raise click.ClickException(
             f"{error}. Check LANGPONT_SESSION_DATABASE_URL and the rights of its user."
@@ -73,9 +73,9 @@ def status(as_json: bool) -> None:
     state = state_of()
     found = {name: _ask(state, name) for name in _stores(state)}
     waiting: Waiting | None = None
-    if state.repository.journal.path is not None:
+    if state.backend.journal.path is not None:
         try:
-            waiting, found[JOURNAL] = state.repository.journal.waiting(), None
+            waiting, found[JOURNAL] = state.backend.journal.waiting(), None
         except StoreError as error:
             found[JOURNAL] = str(error)
     if as_json:
@@ -108,30 +108,30 @@ def _age(waiting: Waiting) -> str:
 
 def _stores(state: State) -> list[str]:
     """All stores by name; the shards of a cluster that is found, each with its primary and its replica."""
-    primary = state.repository.primary
+    primary = state.backend.primary
     if isinstance(primary, ClusterStore):
         with suppress(StoreError):
             primary.find_shards(_PATIENCE)
-        replica = state.repository.redis[REPLICA]
+        replica = state.backend.redis[REPLICA]
         return [*(primary.stores or [PRIMARY]), *replica.stores, DATABASE]
-    return [*state.repository.redis, DATABASE]
+    return [*state.backend.redis, DATABASE]
 
 
 def _ask(state: State, name: str) -> str | None:
-    repository = state.repository
+    backend = state.backend
     try:
         if name == DATABASE:
-            repository.database.probe(_PATIENCE)
-            return _without_tables(repository.database.missing_tables())
+            backend.database.probe(_PATIENCE)
+            return _without_tables(backend.database.missing_tables())
         elif role_of(name) == PRIMARY:
-            if isinstance(repository.primary, ClusterStore):
-                repository.primary.find_shards(_PATIENCE)
-                if name == PRIMARY and repository.primary.homeless:
-                    return f"{repository.primary.homeless} of {SLOTS} slots have no shard"
+            if isinstance(backend.primary, ClusterStore):
+                backend.primary.find_shards(_PATIENCE)
+                if name == PRIMARY and backend.primary.homeless:
+                    return f"{backend.primary.homeless} of {SLOTS} slots have no shard"
             key = f"{state.settings.key_prefix}:canary:status"
-            repository.store(name).probe(key, "status", timeout=_PATIENCE)
+            backend.store(name).probe(key, "status", timeout=_PATIENCE)
         else:
-            repository.store(name).probe_read(timeout=_PATIENCE)
+            backend.store(name).probe_read(timeout=_PATIENCE)
     except LangPontSessionError as error:
         return str(error)
     return None
@@ -197,7 +197,7 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
 @with_appcontext
 def journal(as_json: bool) -> None:
     """Say what waits in this host's journal, since when, for how many sessions. Exit code 1 if it cannot be read."""
-    file = state_of().repository.journal
+    file = state_of().backend.journal
     if file.path is None:
         raise click.ClickException(
             "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
@@ -239,7 +239,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
 @with_appcontext
 def purge(days: int) -> None:
     """Delete rows of sessions whose life in all is over. For a nightly job; safe to run on several hosts."""
-    database, deleted, portion = state_of().repository.database, 0, 1000
+    database, deleted, portion = state_of().backend.database, 0, 1000
     try:
         while (now := database.purge(days * 86_400_000, portion)) > 0:
             deleted += now

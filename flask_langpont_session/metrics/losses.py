@@ -89,6 +89,14 @@ class Losses:
         self._recorder = recorder
         self._emit = emit
 
+    def outdated(self, found: Mapping[tuple[str, Basis], int]) -> None:
+        """Values that waited in the journal gave way to what the host knows now.
+
+        :param found: their category, and what they were made from → how many.
+        """
+        for (category, basis), count in found.items():
+            self.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, count)
+
     def note(self, loss: Loss, cause: Cause, category: str, count: int = 1) -> None:
         """Some changes of a category were not kept.
 

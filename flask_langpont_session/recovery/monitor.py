@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from .. import events
 from ..policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE
 from ..policy.values import ErrorClass, StoreError, role_of, shard_of
-from ..request.repository import SessionRepository
+from ..stores.backend import Backend
 from ..stores.host.journal import Waiting
 from ..stores.redis.cluster import ClusterStore
 from ..support.forks import renew_in_children
@@ -65,7 +65,7 @@ _ANXIOUS = 2.0
 
 
 class Monitor:
-    """Probes the stores of one repository.
+    """Probes the stores of one backend.
 
     :ivar replay: brings what waited in the journal to the stores.
     :param interval: seconds between canaries while everything is healthy.
@@ -77,7 +77,7 @@ class Monitor:
 
     def __init__(
         self,
-        repository: SessionRepository,
+        backend: Backend,
         *,
         interval: float,
         slow: float,
@@ -88,20 +88,20 @@ class Monitor:
         lag: Lag = PROCESS,
     ) -> None:
         self._lag = lag
-        self._repository = repository
-        self._health = repository.health
-        self._journal = repository.journal
+        self._backend = backend
+        self._health = backend.health
+        self._journal = backend.journal
         self._interval = interval
         self._slow = slow
         self._attend = attend
         self._clock = clock
         self._rng = rng or random.Random()
-        self._renewal = repository.settings.lease_terms.renewal_ms / 1000
-        self.replay = Replay(repository, renewal=self._renewal, suspect=self.suspect, clock=clock, now_ms=now_ms)
+        self._renewal = backend.settings.lease_terms.renewal_ms / 1000
+        self.replay = Replay(backend, renewal=self._renewal, suspect=self.suspect, clock=clock, now_ms=now_ms)
         self._patience = {
-            PRIMARY: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
-            REPLICA: max(_PROBE_TIMEOUT, repository.settings.redis_timeout),
-            DATABASE: max(_PROBE_TIMEOUT, repository.settings.database_timeout),
+            PRIMARY: max(_PROBE_TIMEOUT, backend.settings.redis_timeout),
+            REPLICA: max(_PROBE_TIMEOUT, backend.settings.redis_timeout),
+            DATABASE: max(_PROBE_TIMEOUT, backend.settings.database_timeout),
         }
         self._probes: dict[str, Callable[[str, float], frozenset[str]]] = {
             PRIMARY: self._probe_primary,
@@ -115,7 +115,7 @@ class Monitor:
         """As new: a forked child has neither the thread nor the locks' holders."""
         self._lock = threading.Lock()
         # One canary per process: workers must not read each other's.
-        self._canary_key = f"{self._repository.settings.key_prefix}:canary:{secrets.token_hex(4)}"
+        self._canary_key = f"{self._backend.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._ticking = threading.RLock()
         self._wake = threading.Event()
         self._lag.on_overtime.add(self._wake)
@@ -226,8 +226,8 @@ class Monitor:
             self._first_look.set()
 
     def _watch(self) -> None:
-        self._repository.database.end_overdue()
-        self._repository.recorder.measure("process_lag", "process", self._lag.longest * 1000)
+        self._backend.database.end_overdue()
+        self._backend.recorder.measure("process_lag", "process", self._lag.longest * 1000)
         self._look_at_suspects()
         lost = {store for store, _ in self._health.open_stores()}
         self._note_waiting(ask_journal(self._journal.is_empty, "monitor"))
@@ -245,7 +245,7 @@ class Monitor:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""
         silent = frozenset(shard for shard in self._health.shards if self._health.view(shard).reader is None)
         if silent - self._published:
-            self._repository.publish_copies(silent - self._published)
+            self._backend.share_copies(silent - self._published)
             self._next_announcement = 0.0
         if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
@@ -286,7 +286,7 @@ class Monitor:
             self._suspects.update(stores)
         elif overtimes != self._overtimes:
             # A probe of the database takes a late process a second, in which it does not look at the others.
-            is_idle = not self._repository.database.in_use
+            is_idle = not self._backend.database.in_use
             self._suspects.update(store for store in stores if not (is_idle and role_of(store) == DATABASE))
         self._lost = lost
         suspects, self._suspects = self._suspects, set()
@@ -321,7 +321,7 @@ class Monitor:
 
     def _send_canary(self, store: str) -> None:
         # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
-        for _ in range(self._repository.settings.failure_threshold):
+        for _ in range(self._backend.settings.failure_threshold):
             try:
                 self._look_at(store)
                 break
@@ -359,7 +359,7 @@ class Monitor:
         """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
         began = self._clock()
         try:
-            primary = self._repository.store(store)
+            primary = self._backend.store(store)
             canary = primary.look_at_canary(primary.server_identity.canary, timeout=self._patience[PRIMARY])
         except StoreError as error:
             self._health.failed(error, WRITE)
@@ -367,10 +367,10 @@ class Monitor:
         shard = shard_of(store)
         if primary.server_identity.saw(canary):
             log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)
-            self._repository.emit(events.data_lost, events.DataLost(store))
+            self._backend.reports.emit(events.data_lost, events.DataLost(store))
         elif not self.replay.gives_back:
             locate = self._health.locate
-            self._repository.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
+            self._backend.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
         self._last_good[shard], self._well_until_ms[shard] = self._clock(), canary.now_ms
 
     def _probe(self, store: str) -> None:
@@ -404,7 +404,7 @@ class Monitor:
         role = role_of(store)
         if role != DATABASE:
             with suppress(StoreError):  # its shard is none any more
-                self._repository.store(store).forget_connections()
+                self._backend.store(store).forget_connections()
         if role in (PRIMARY, DATABASE):
             opened_at = min(self._opened_at(store, way) for way in directions)
             self.replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])
@@ -422,13 +422,13 @@ class Monitor:
     def _close(self, store: str, direction: str) -> None:
         seconds = self._clock() - self._opened_at(store, direction)
         self._health.close(store, direction)
-        self._repository.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
+        self._backend.reports.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
 
     def _probe_primary(self, name: str, timeout: float) -> frozenset[str]:
-        primary = self._repository.primary
+        primary = self._backend.primary
         if isinstance(primary, ClusterStore):
             primary.find_shards(timeout)
-        store = self._repository.store(name)  # none of this name, if shards were found: each has probes of its own
+        store = self._backend.store(name)  # none of this name, if shards were found: each has probes of its own
         value = secrets.token_hex(8)
         try:
             self._took[name] = store.probe(self._canary_key, value, timeout=timeout)
@@ -442,11 +442,11 @@ class Monitor:
         return _BOTH
 
     def _probe_replica(self, name: str, timeout: float) -> frozenset[str]:
-        self._took[name] = self._repository.store(name).probe_read(timeout=timeout)
+        self._took[name] = self._backend.store(name).probe_read(timeout=timeout)
         return _BOTH
 
     def _probe_database(self, name: str, timeout: float) -> frozenset[str]:
-        database = self._repository.database
+        database = self._backend.database
         try:
             database.probe(timeout)
         except StoreError as error:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..events import short
-from ..metrics.losses import Cause, Loss, Losses
+from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE, ONLY, PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
@@ -37,7 +37,7 @@ from ..policy.values import (
     SharedCopy,
     StoreError,
 )
-from ..request.repository import SessionRepository
+from ..stores.backend import Backend
 from ..stores.host.entries import (
     WIPED_FIELD,
     Claim,
@@ -139,21 +139,21 @@ class Reconciler:
 
     def __init__(
         self,
-        repository: SessionRepository,
+        backend: Backend,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._repository = repository
-        self._journal = repository.journal
-        self._redis = repository.primary
-        self._database = repository.database
-        self._locate = repository.health.locate
+        self._backend = backend
+        self._journal = backend.journal
+        self._redis = backend.primary
+        self._database = backend.database
+        self._locate = backend.health.locate
         self._now_ms = now_ms
         self._clock = clock
-        self._limits = repository.limits
-        self._losses = Losses(repository.recorder, repository.emit)
+        self._limits = backend.limits
+        self._losses = backend.reports.losses
         # What waits for longer than copies are shown is dropped: its user has long seen something else.
-        self._oldest_ms = repository.settings.local_cache_ttl * 1000
+        self._oldest_ms = backend.settings.local_cache_ttl * 1000
         self._as_of_ms = now_ms()
         self.is_home = True  # nothing has waited since a store came back
         self.copies_are_needed: Callable[[], bool] = lambda: True  # by workers of this host that are in an outage
@@ -304,9 +304,9 @@ class Reconciler:
             entry.user_id, entry.until_ms, _PATIENCE, epoch=entry.epoch, after=after, limit=_BATCH
         )
         for digest in digests:
-            self._repository.local.kill(digest)
-            self._repository.row_changed(digest)
-            self._repository.no_longer_in_use(digest)
+            self._backend.local.kill(digest)
+            self._backend.row_changed(digest)
+            self._backend.reports.no_longer_in_use(digest)
         return digests
 
     def _write_tombstones(self, dead: Sequence[tuple[str, int]], shards: Container[str]) -> None:
@@ -324,8 +324,8 @@ class Reconciler:
         being_carried: Container[str],
     ) -> bool:
         for entry in entries:
-            self._repository.local.kill(entry.digest)
-            self._repository.no_longer_in_use(entry.digest)
+            self._backend.local.kill(entry.digest)
+            self._backend.reports.no_longer_in_use(entry.digest)
         to_database = [entry.digest for entry in entries if database and not entry.in_database]
         versions = {entry.digest: int(entry.in_database) for entry in entries}
         if to_database:
@@ -333,7 +333,7 @@ class Reconciler:
             versions.update(dict.fromkeys(to_database, 0) | dead)
             later = dead.keys() - set(to_database)  # the session had been given another id
             for digest in later:
-                self._repository.row_changed(digest)
+                self._backend.row_changed(digest)
             if later:
                 self._journal.revoke(*sorted(later), in_database=True)
             self._journal.settle_revocation(*to_database, in_database=True)
@@ -369,7 +369,7 @@ class Reconciler:
         dead_there = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row is None}
         for digest in dead_there:
             self._database.kill(digest, timeout=_TIMEOUT)
-            self._repository.row_changed(digest)
+            self._backend.row_changed(digest)
         asked = [digest for digest in answers if digest not in dead_there]
         if not asked:
             return Found({}, frozenset())
@@ -399,7 +399,7 @@ class Reconciler:
 
     @property
     def _categories(self) -> tuple[str, ...]:
-        return tuple(self._repository.table.categories)
+        return tuple(self._backend.table.categories)
 
     def settle_changes(self, ms_ago: int, shards: Sequence[str] = (ONLY,)) -> bool:
         """Bring every row that changed in the last milliseconds to Redis, which may have lost or restored data.
@@ -413,7 +413,7 @@ class Reconciler:
         :raises StoreError: one of the two does not answer. Call it again, as before.
         """
         now_ms = self._now_ms()
-        stores = [self._repository.store(f"{PRIMARY}{shard}") for shard in shards]
+        stores = [self._backend.store(f"{PRIMARY}{shard}") for shard in shards]
         server = " ".join(
             f"{server_identity.identity} {server_identity.canary.generation if server_identity.canary else ''}"
             for server_identity in (store.server_identity for store in stores)
@@ -452,7 +452,7 @@ class Reconciler:
 
     def _settle_rows(self, wanted: Settlement, ms_ago: int, shards: Sequence[str]) -> bool:
         """As many of the rows as are done at once, from where it was. Whether those were all."""
-        stores = [self._repository.store(f"{PRIMARY}{shard}") for shard in shards]
+        stores = [self._backend.store(f"{PRIMARY}{shard}") for shard in shards]
         for _ in range(_AT_ONCE):
             # Each has its own clock; by the one that is behind, nothing counts as younger than it is.
             stamp_ms = min(store.time_ms(timeout=_TIMEOUT) for store in stores)
@@ -460,7 +460,7 @@ class Reconciler:
             rows = [row for row in changed if self._locate(row.digest) in shards]
             dead = [(row.digest, row.version) for row in rows if row.state in (RowState.DEAD, RowState.EXPIRED)]
             for digest, _ in dead:
-                self._repository.local.kill(digest)
+                self._backend.local.kill(digest)
             live = [(row, _life_of(row)) for row in rows if row.state is RowState.VALID]
             # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
             # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
@@ -535,7 +535,7 @@ class Reconciler:
         for (entry, name), reply in zip(places, replies, strict=True):
             if reply.status != "merged":
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
-            self._repository.note_wipe(entry.origin, name, reply.version)
+            self._backend.note_wipe(entry.origin, name, reply.version)
 
     def _merge_all(self, merges: Sequence[Merge]) -> list[Merged]:
         """:raises StoreError: one of them failed."""
@@ -558,7 +558,7 @@ class Reconciler:
     def _merge_of(
         self, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, shadow: bool = False
     ) -> Merge:
-        life_ms = self._repository.life_of(category, kind, self._repository.settings.life)
+        life_ms = self._backend.life_of(category, kind, self._backend.settings.life)
         return Merge(digest, category, steps, guard, life_ms, shadow)
 
     def _merge_some(self, entries: Sequence[PendingWrite], database: bool) -> bool:
@@ -605,9 +605,8 @@ class Reconciler:
         merged = {(entry.digest, entry.category): entry.kind for entry in settled if not entry.shadow}
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and group[0].operation is Operation.WIPE:
-                self._repository.note_wipe(group[0].digest, group[0].category, reply.version)
-        for (category, basis), lost in self._journal.forget_writes(settled, self._copies(merged)).items():
-            self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, lost)
+                self._backend.note_wipe(group[0].digest, group[0].category, reply.version)
+        self._losses.outdated(self._journal.forget_writes(settled, self._copies(merged)))
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(settled)
@@ -646,7 +645,7 @@ class Reconciler:
         return sent
 
     def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
-        self._repository.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
+        self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
         for entry, outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(entry.basis), entry.category)
@@ -659,7 +658,7 @@ class Reconciler:
 
         :param merged: digest and category → kind of the session.
         """
-        local, are_needed = self._repository.local, self.copies_are_needed()
+        local, are_needed = self._backend.local, self.copies_are_needed()
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
         asked_at = self._clock()
         try:
@@ -690,7 +689,7 @@ class Reconciler:
                 change.put(entry.field, entry.value)
             if not change or self._update(row, change):
                 applied = len(in_row)
-                self._repository.recorder.count("merged_fields", applied)
+                self._backend.recorder.count("merged_fields", applied)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
                 self._journal.forget_writes(group, in_row=in_row)
                 return set(group)
@@ -699,7 +698,7 @@ class Reconciler:
 
     def _is_right(self, key: str) -> bool:
         """Users and rights never wait here: where one does, it was not put there by this package."""
-        settings = self._repository.settings
+        settings = self._backend.settings
         return key in settings.user_key_patterns or key in settings.privilege_key_patterns
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
@@ -712,7 +711,7 @@ class Reconciler:
             timeout=_TIMEOUT,
         )
         if updated is not None:
-            self._repository.row_changed(row.digest)
+            self._backend.row_changed(row.digest)
             self._push(row.digest)
         return updated is not None
 
@@ -827,12 +826,12 @@ def _unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:
         yield together
 
 
-def answering(repository: SessionRepository) -> tuple[bool, bool]:
+def answering(backend: Backend) -> tuple[bool, bool]:
     """Which of (primary, database) requests use at the moment, both directions. Of several shards one is enough."""
-    return bool(answering_shards(repository)), repository.health.is_whole(DATABASE)
+    return bool(answering_shards(backend)), backend.health.is_whole(DATABASE)
 
 
-def answering_shards(repository: SessionRepository) -> frozenset[str]:
+def answering_shards(backend: Backend) -> frozenset[str]:
     """The shards of the primary that requests use at the moment, in both directions."""
-    health = repository.health
+    health = backend.health
     return frozenset(health.shards) - set(health.lost_shards)

@@ -15,7 +15,7 @@ from itertools import chain, islice
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
-from ..request.repository import SessionRepository
+from ..stores.backend import Backend
 from ..stores.redis.records import Restore
 from ..stores.redis.store import new_write_id
 
@@ -43,11 +43,11 @@ class Refill:
 
     def __init__(
         self,
-        repository: SessionRepository,
+        backend: Backend,
         push: Callable[[Sequence[str]], Found],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._repository = repository
+        self._backend = backend
         self._push = push
         self._clock = clock
         self.forget()
@@ -100,7 +100,7 @@ class Refill:
             if not self._left.issubset(shards):
                 self._wanted |= self._left
                 self._left = set()
-            known = set(self._repository.health.shards)
+            known = set(self._backend.health.shards)
             if not self._wanted | self._unverified <= known:
                 self._wanted, self._unverified = known, set()
 
@@ -136,8 +136,8 @@ class Refill:
 
     def _own(self, shards: Set[str]) -> list[SharedCopy]:
         """This worker's, those that were used lately first."""
-        locate = self._repository.health.locate
-        own = (copy for copy in self._repository.local.held() if locate(copy.digest) in shards)
+        locate = self._backend.health.locate
+        own = (copy for copy in self._backend.local.held() if locate(copy.digest) in shards)
         return sorted(own, key=lambda copy: copy.age)
 
     def _next_batch(self) -> list[SharedCopy] | None:
@@ -147,19 +147,19 @@ class Refill:
         """
         if batch := list(islice(self._waiting, _BATCH)):
             return batch
-        page = self._repository.journal.shared_copies(_BATCH, after=self._after)
+        page = self._backend.journal.shared_copies(_BATCH, after=self._after)
         if not page:
             return None
         self._after = max(page)
         return [copy for copy in page.values() if self._is_of_others(copy)]
 
     def _is_of_others(self, copy: SharedCopy) -> bool:
-        is_due = bool(copy.kind) and self._repository.health.locate(copy.digest) in self._begun
-        return is_due and self._repository.local.category(copy.digest, copy.category) is None
+        is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
+        return is_due and self._backend.local.category(copy.digest, copy.category) is None
 
     def _reached(self, batch: Sequence[SharedCopy], shards: Set[str]) -> list[SharedCopy]:
         """Those whose shards answer. The others' are asked again when they do, as a whole."""
-        locate = self._repository.health.locate
+        locate = self._backend.health.locate
         with self._lock:
             self._wanted |= {locate(copy.digest) for copy in batch} - shards
         return [copy for copy in batch if locate(copy.digest) in shards]
@@ -175,7 +175,7 @@ class Refill:
             else:
                 self._failures = 0
                 with self._lock:
-                    self._left |= {self._repository.health.locate(copy.digest) for copy in batch}
+                    self._left |= {self._backend.health.locate(copy.digest) for copy in batch}
                 log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
             raise
 
@@ -183,16 +183,16 @@ class Refill:
         living = self._living({copy.digest for copy in batch if copy.kind == SIGNED_IN}, database)
         wanted = []
         for copy in batch:
-            if (copy.kind == SIGNED_IN and copy.digest not in living) or self._repository.was_wiped(copy):
+            if (copy.kind == SIGNED_IN and copy.digest not in living) or self._backend.was_wiped(copy):
                 continue
             life_ms = self._life_of(copy)
             if life_ms > 0:
                 guard = "alive" if copy.kind == SIGNED_IN else "free"
                 # What began before the loss knows all that there was.
-                is_partial = copy.began > self._well_until_us.get(self._repository.health.locate(copy.digest), 0)
+                is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
                 wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms, is_partial))
-        limits, write_id = self._repository.limits, new_write_id()
-        for reply in self._repository.primary.merge_all(wanted, limits=limits, timeout=_TIMEOUT, write_id=write_id):
+        limits, write_id = self._backend.limits, new_write_id()
+        for reply in self._backend.primary.merge_all(wanted, limits=limits, timeout=_TIMEOUT, write_id=write_id):
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
                     raise reply
@@ -203,18 +203,18 @@ class Refill:
 
     def _life_of(self, copy: SharedCopy) -> int:
         """What is left of its life, milliseconds: it was in use when it was last seen, or later."""
-        repository = self._repository
-        return repository.life_of(copy.category, copy.kind, repository.settings.life) - int(copy.age * 1000)
+        backend = self._backend
+        return backend.life_of(copy.category, copy.kind, backend.settings.life) - int(copy.age * 1000)
 
     def _living(self, digests: Set[str], database: bool) -> set[str]:
         """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were
         lost."""
         asked = sorted(digests)
-        answers = dict(zip(asked, self._repository.primary.auths(asked, timeout=_TIMEOUT), strict=True))
+        answers = dict(zip(asked, self._backend.primary.auths(asked, timeout=_TIMEOUT), strict=True))
         living = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row}
         unknown = [digest for digest, answer in answers.items() if answer.auth is None]
         if unknown and database:
             living |= self._push(unknown).rows.keys()
         elif unknown:  # when it answers: again
-            self._unverified.update(map(self._repository.health.locate, unknown))
+            self._unverified.update(map(self._backend.health.locate, unknown))
         return living

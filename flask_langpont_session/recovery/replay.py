@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from ..policy.values import StoreError
-from ..request.repository import SessionRepository
+from ..stores.backend import Backend
 from ..support.forks import renew_in_children
 from ..support.threads import PeriodicThread, end_all
 from .reconciler import Progress, Reconciler, answering, answering_shards
@@ -59,7 +59,7 @@ _EXIT_WAIT = 5.0
 
 
 def ask_journal(call: Callable[[], T], asking: str) -> T | None:
-    """What the journal says; None: it cannot be used. That is an alarm of the repository's, not the end of a thread.
+    """What the journal says; None: it cannot be used. The requests' alarm tells that, it is not the end of a thread.
 
     :param asking: names the thread for the log.
     """
@@ -80,22 +80,22 @@ class Replay:
 
     def __init__(
         self,
-        repository: SessionRepository,
+        backend: Backend,
         *,
         renewal: float,
         suspect: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._repository = repository
-        self._health = repository.health
-        self._journal = repository.journal
+        self._backend = backend
+        self._health = backend.health
+        self._journal = backend.journal
         self._clock = clock
         self._renewal = renewal
         self._suspect = suspect
-        self.reconciler = Reconciler(repository, now_ms, clock)
+        self.reconciler = Reconciler(backend, now_ms, clock)
         self.reconciler.copies_are_needed = self._somebody_needs_copies
-        self._refill = Refill(repository, self.reconciler.push)
+        self._refill = Refill(backend, self.reconciler.push)
         self._pump = PeriodicThread("replay", lambda: self._work, _PAUSE)
         self._reset()
         renew_in_children(self, Replay._reset)
@@ -172,8 +172,8 @@ class Replay:
         :return: whether there is nothing more that this worker could do at once.
         """
         with self._turn:
-            redis, database = answering(self._repository)
-            shards = answering_shards(self._repository)
+            redis, database = answering(self._backend)
+            shards = answering_shards(self._backend)
             is_given = self._give_back(shards, database, seconds)
             # Additions are made to what Redis is given back, not to nothing.
             data = not self._refill.is_due(shards, database)

@@ -209,12 +209,6 @@ class Fallback:
         with suppress(StoreError):
             self._journal.note_wipe(digest, name, version)
 
-    def is_wiped_since(self, copy: SharedCopy) -> bool:
-        """Whether what a copy has was wiped after it was made."""
-        with suppress(StoreError):
-            return self._journal.is_wiped_since(copy.digest, copy.category, copy.copy.version)
-        return False
-
     def _is_outdated(self, digest: str, name: str, version: int) -> bool:
         with suppress(StoreError):
             return self._journal.is_outdated(digest, name, version)

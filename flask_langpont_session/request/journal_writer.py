@@ -11,11 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from blinker import Signal
-
-from .. import events
-from ..metrics.losses import Cause, Loss, Losses
-from ..metrics.recorder import Recorder
+from ..metrics.losses import Cause, Loss
+from ..metrics.reports import Reports
 from ..policy.categories import AUTH
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.levels import Behaviour
@@ -24,7 +21,6 @@ from ..policy.values import (
     Basis,
     CategoryChange,
     CategoryCopy,
-    ErrorClass,
     Operation,
     SharedCopy,
     StoreError,
@@ -52,18 +48,10 @@ _FIRST = 1 / 3
 """The share of a request's time in which the journal has to say what waits: Redis and the database are asked after it,
 and know more."""
 
-_SILENCE = 60.0
-"""Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
-
-
-def _nobody(signal: Signal, event: object) -> None:
-    pass
-
 
 class JournalWriter:
     """Reads and fills the journal by the rules of the table.
 
-    :param emit: called with a signal and an event; must not raise.
     :param clock: monotonic seconds.
     """
 
@@ -71,18 +59,14 @@ class JournalWriter:
         self,
         journal: Journal,
         fallback: Fallback,
-        recorder: Recorder,
-        emit: Callable[[Signal, object], None] = _nobody,
+        reports: Reports,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._fallback = fallback
-        self._recorder = recorder
-        self._emit = emit
+        self._reports = reports
         self._clock = clock
-        self._losses = Losses(recorder, emit)
-        self._said: dict[str, float] = {}
 
     def overlay(self, digest: str, scope: RequestScope | None = None, *, shadow: bool = False) -> Overlay:
         """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always. :data:`UNKNOWN`: the
@@ -95,7 +79,7 @@ class JournalWriter:
                 return NOTHING
             return _noted(scope, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait), _FIRST)
         except StoreError as error:
-            self._failed(error)
+            self._reports.journal_failed(error)
             return UNKNOWN if is_busy(error) else NOTHING
 
     def queue_push(self, digest: str, version: int = 0, *, scope: RequestScope | None = None) -> None:
@@ -129,7 +113,7 @@ class JournalWriter:
         try:
             return self._journal.row_changing(digest)
         except StoreError as error:
-            self._failed(error)
+            self._reports.journal_failed(error)
             return None
 
     def row_changed(self, digest: str, number: int | None = None) -> None:
@@ -149,15 +133,14 @@ class JournalWriter:
                 return True  # a moment that is yet to come is from before the machine's start
             return number is not None and self._journal.is_last_change(digest, number)
         except StoreError as error:
-            self._failed(error)
+            self._reports.journal_failed(error)
             return False
 
     def publish(self, copies: Iterable[SharedCopy], scope: RequestScope | None = None) -> None:
         """Put local copies where the other workers of the host can read them."""
 
         def publish(wait: float | None) -> None:
-            for (category, basis), lost in self._journal.publish_copies(copies, wait=wait).items():
-                self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, lost)
+            self._reports.losses.outdated(self._journal.publish_copies(copies, wait=wait))
 
         self._do(publish, scope)
 
@@ -181,7 +164,7 @@ class JournalWriter:
         try:
             return self._journal.is_empty(_wait(scope))
         except StoreError as error:
-            self._failed(error)
+            self._reports.journal_failed(error)
             return not is_busy(error)
 
     def keep(
@@ -220,7 +203,7 @@ class JournalWriter:
                     entries.append(entry)
                 else:
                     plan.note_kept([name], Kept.NOWHERE)
-                    self._losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
+                    self._reports.losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
         copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
         return bool(entries) and self._put(plan, entries, copies, scope)
 
@@ -238,7 +221,7 @@ class JournalWriter:
         try:
             for lost in _noted(scope, lambda wait: self._journal.put(entries, copies, wait=wait)):
                 plan.note_kept([lost.category], Kept.NOWHERE)
-                self._losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
+                self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._note_lost(plan, names, error)
             return False
@@ -247,10 +230,10 @@ class JournalWriter:
 
     def _note_lost(self, plan: Plan, names: Sequence[str], error: StoreError) -> None:
         """The journal did not take something of these categories."""
-        self._failed(error)
+        self._reports.journal_failed(error)
         plan.note_kept(names, Kept.NOWHERE)
         for name in names:
-            self._losses.note(Loss.WRITES_LOST, Cause.of(error), name)
+            self._reports.losses.note(Loss.WRITES_LOST, Cause.of(error), name)
 
     def carry(self, plan: Plan, now_us: int, scope: RequestScope | None = None) -> bool:
         """The target of a plan is to have what its origin had, too, as soon as that can be read. To be called before
@@ -351,25 +334,9 @@ class JournalWriter:
         try:
             _noted(scope, call)
         except StoreError as error:
-            self._failed(error)
+            self._reports.journal_failed(error)
             return False
         return True
-
-    def _failed(self, error: StoreError) -> None:
-        if error.error_class is ErrorClass.DATA:
-            # One session's value, for example something else than a number that was to be counted up.
-            self._recorder.count("journal_rejected")
-            log.warning("the journal could not keep a change: %s", error)
-            return
-        self._recorder.count("journal_errors")
-        self._emit(events.journal_failed, events.JournalFailed(error.cause))
-        now = self._clock()
-        if now - self._said.get(error.cause, -_SILENCE) >= _SILENCE:
-            self._said[error.cause] = now
-            log.critical(
-                "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
-                "(Said once in %d s; the counter journal_errors has all.)", error, _SILENCE
-            )  # fmt: skip
 
 
 def _noted(scope: RequestScope | None, call: Callable[[float | None], T], share: float = 1.0) -> T:

@@ -6,16 +6,11 @@ primary that has become one.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from blinker import Signal
-
 from .. import events
-from ..config.settings import Settings
 from ..exceptions import UnreadableValue
-from ..metrics.recorder import Recorder
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.leases import (
@@ -28,10 +23,9 @@ from ..policy.leases import (
 from ..policy.records import Life, Loaded, Verdict
 from ..policy.serializer import decode, encode
 from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
-from ..stores.local import LocalAuth, LocalCopies
-from ..stores.redis.cluster import Redis
+from ..stores.backend import Backend
+from ..stores.local import LocalAuth
 from ..stores.redis.records import Answer, AuthEntry
-from ..stores.sql.database import Database
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
 from .scope import RequestScope
@@ -87,26 +81,20 @@ class Verifier:
 
     def __init__(
         self,
-        settings: Settings,
-        *,
-        primary: Redis,
-        database: Database,
-        local: LocalCopies,
+        backend: Backend,
         journal_writer: JournalWriter,
-        recorder: Recorder,
-        emit: Callable[[Signal, object], None],
-        clock: Callable[[], float] = time.monotonic,
+        *,
         flights: SingleFlight[Confirmed] | None = None,
     ) -> None:
+        settings = backend.settings
         self._settings = settings
         self._terms = settings.lease_terms
-        self._primary = primary
-        self._database = database
-        self._local = local
+        self._primary = backend.primary
+        self._database = backend.database
+        self._local = backend.local
         self._journal_writer = journal_writer
-        self._recorder = recorder
-        self._emit = emit
-        self._clock = clock
+        self._reports = backend.reports
+        self._clock = backend.clock
         self._flights: SingleFlight[Confirmed] = flights or SingleFlight()
         self._privileged = {encode("role", role) for role in settings.privileged_roles}
 
@@ -305,8 +293,8 @@ class Verifier:
             for value in row.payload.values():
                 decode(value)
         except UnreadableValue:
-            self._recorder.count("records_set_aside")
-            self._emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
+            self._reports.recorder.count("records_set_aside")
+            self._reports.emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
             return False
         return True
 

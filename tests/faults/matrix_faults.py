@@ -672,7 +672,7 @@ def skewed(seconds: float) -> Cause:
         with ExitStack() as stack:
             for module in (extension, repository, monitor):
                 stack.enter_context(patch.object(module, "time", wrong))
-            stack.enter_context(patch.object(parts(site.app).repository.journal, "_clock", wrong.time))
+            stack.enter_context(patch.object(parts(site.app).backend.journal, "_clock", wrong.time))
             yield lambda: asked.total()
 
     return cause

@@ -59,7 +59,7 @@ def stored(server: Valkey, category: str, cookie: str | None) -> dict[str, str]:
 
 def row_of(app: Flask, cookie: str | None) -> Any:
     """The row of the session of a cookie."""
-    return parts(app).repository.database.load(digest(cookie), idle_ms=0)
+    return parts(app).backend.database.load(digest(cookie), idle_ms=0)
 
 
 def row(app: Flask, name: str) -> Mapping[str, Any]:
@@ -119,7 +119,7 @@ def pass_time(app: Flask, server: Valkey, name: str, ms: int) -> None:
     """Time passes for one session, in the database, in Redis and for this worker's view of Redis."""
     age_row(app, name, ms)
     age_entry(server, name, ms)
-    parts(app).repository.primary.server_identity.trust_since_ms -= ms
+    parts(app).backend.primary.server_identity.trust_since_ms -= ms
 
 
 def now_ms(server: Valkey) -> int:
@@ -141,7 +141,7 @@ def outcomes(app: Flask, store: str) -> set[str]:
 
 def waiting(app: Flask) -> int:
     """How much waits in the host's journal for a store."""
-    return parts(app).repository.journal.waiting().entries
+    return parts(app).backend.journal.waiting().entries
 
 
 def is_home(app: Flask) -> bool:

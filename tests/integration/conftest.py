@@ -115,8 +115,8 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeA
         app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
         LangPontSession(app)
-        unforced(state_of(app).repository.database.engine)
-        state_of(app).repository.database.create_tables()
+        unforced(state_of(app).backend.database.engine)
+        state_of(app).backend.database.create_tables()
         add_views(app)
         made.append(app)
         return app

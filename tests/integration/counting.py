@@ -31,4 +31,4 @@ def wait_for_monitors() -> None:
 
 def _is_real(monitor: Monitor) -> bool:
     """Not so in the simulation of the protocol, whose monitors are ticked by hand."""
-    return isinstance(monitor._repository.primary, RedisStore)
+    return isinstance(monitor._backend.primary, RedisStore)

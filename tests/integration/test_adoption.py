@@ -50,8 +50,8 @@ def make_shop(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[Make
             is_ours = not name.startswith(("SESSION_", "SECRET_", "PERMANENT_"))
             app.config[f"LANGPONT_SESSION_{name}" if is_ours else name] = value
         LangPontSession(app)
-        unforced(parts(app).repository.database.engine)
-        parts(app).repository.database.create_tables()
+        unforced(parts(app).backend.database.engine)
+        parts(app).backend.database.create_tables()
         made.append(app)
         return shop(app)
 
@@ -78,7 +78,7 @@ both_kinds = pytest.mark.parametrize("kind", ["flask-cookie", "flask-session"])
 
 def rows(app: Flask) -> list[Any]:
     """The live rows of the database."""
-    with parts(app).repository.database.engine.connect() as connection:
+    with parts(app).backend.database.engine.connect() as connection:
         return list(connection.execute(sa.text("SELECT * FROM langpont_sessions WHERE live")))
 
 
@@ -162,15 +162,17 @@ def test_a_new_id_has_a_token_of_its_own(make_shop: MakeShop) -> None:
 def test_it_is_part_of_the_one_way_of_a_request(make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """One budget for all stores; and no second write for what the old session says already."""
     new = make_shop("flask-cookie")
-    repository, begun, updates = parts(new).repository, [], []
+    repository, database = parts(new).repository, parts(new).backend.database
+    begun: list[int] = []
+    updates: list[int] = []
 
     @new.before_request
     def stay() -> None:
         session.permanent = True
 
-    begin, update = repository.begin, repository.database.update
+    begin, update = repository.begin, database.update
     monkeypatch.setattr(repository, "begin", lambda **options: begun.append(1) or begin(**options))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(repository.database, "update", lambda *a, **options: updates.append(1) or update(*a, **options))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(database, "update", lambda *a, **options: updates.append(1) or update(*a, **options))  # type: ignore[func-returns-value]
     browser = Browser(session=signed({"_user_id": "7", "_fresh": False, "_permanent": True}))
     assert browser.page(new)["user"] == "7"
     assert (len(begun), len(updates)) == (1, 0)
@@ -260,11 +262,11 @@ def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> N
     kept = Browser(session=browser.cookies[OLD])
     browser.page(new)
     browser.post(new, "/logout")
-    database = parts(new).repository.database
+    database = parts(new).backend.database
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE langpont_sessions SET absolute_expires_at = 0 WHERE user_id = '7'"))
     assert database.purge(0) == 1
-    parts(new).repository.local.clear()
+    parts(new).backend.local.clear()
     assert kept.page(new)["user"] is None
 
 
@@ -427,7 +429,7 @@ def test_what_is_known_to_be_over_asks_no_store(make_shop: MakeShop, monkeypatch
     def asked(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the database was asked")
 
-    monkeypatch.setattr(parts(new).repository.database, "adopt", asked)
+    monkeypatch.setattr(parts(new).backend.database, "adopt", asked)
     assert Browser(session=cookie).page(new)["user"] is None
 
 
@@ -452,7 +454,7 @@ def test_one_that_was_taken_over_and_cannot_be_verified_waits(
     new = make_shop("flask-cookie")
     browser = Browser(session=signed({"_user_id": "7"}))
     Browser(**browser.cookies).page(new)
-    parts(new).repository.local.clear()
+    parts(new).backend.local.clear()
     with primary.client() as client:
         client.flushall()
 
@@ -460,7 +462,7 @@ def test_one_that_was_taken_over_and_cannot_be_verified_waits(
         raise StoreError("database", ErrorClass.UNREACHABLE, "Gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts(new).repository.database, "load", fails)
+        patch.setattr(parts(new).backend.database, "load", fails)
         assert browser.page(new)["user"] is None
         assert NEW not in browser.cookies
     wait_until(lambda: parts(new).health.level == 0 and browser.page(new)["user"] == "7", "the database is used again")

@@ -150,7 +150,7 @@ def test_a_lock_that_a_late_process_waits_for_is_tried_again(
 ) -> None:
     """A thread of the same process may have it, and be late as well; one that is on time is told at once."""
     app = make_busy()
-    database = parts(app).repository.database
+    database = parts(app).backend.database
     monkeypatch.setattr(Lag, "is_behind", is_behind)
     monkeypatch.setattr(PROCESS, "passed", lambda: 0.0)
     with parts(app).monitor.paused(), closing(sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None,
@@ -170,7 +170,7 @@ def test_what_is_tried_again_has_the_rest_of_the_time(
 ) -> None:
     """A lock that stays is told as one: the wait for it ends before the call is given up as if nothing had answered."""
     app = make_busy(DATABASE_TIMEOUT=2.0, REQUEST_BUDGET=5.0)
-    database, moments = parts(app).repository.database, itertools.chain([0.0, 1.2], itertools.repeat(9.0))
+    database, moments = parts(app).backend.database, itertools.chain([0.0, 1.2], itertools.repeat(9.0))
     waits: list[float] = []
     patience = database._connections.patience
 

@@ -33,7 +33,7 @@ def test_i4_a_right_that_was_withdrawn_meanwhile_does_not_come_back(make_app: Ma
     assert cookie is not None
     elsewhere.set_cookie("session", cookie.value)
     assert browser.get("/get/user_role").json == {"value": "admin", "present": True}
-    primary: Any = parts(other).repository.primary
+    primary: Any = parts(other).backend.primary
     with parts(one).monitor.paused(), parts(other).monitor.paused():
         primary.write, write = lambda *_, **__: Written("late"), primary.write  # Redis does not hear of it
         assert elsewhere.post("/set", json={"user_role": "user"}).status_code == 200

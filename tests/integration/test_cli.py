@@ -48,7 +48,7 @@ def run(app: Flask, *arguments: str) -> Result:
 
 
 def tables(app: Flask) -> set[str]:
-    return set(sqlalchemy.inspect(parts(app).repository.database.engine).get_table_names())
+    return set(sqlalchemy.inspect(parts(app).backend.database.engine).get_table_names())
 
 
 def test_init_db_makes_the_tables_and_may_run_again(bare: Flask) -> None:
@@ -60,7 +60,7 @@ def test_init_db_makes_the_tables_and_may_run_again(bare: Flask) -> None:
         client = bare.test_client()
         with client.session_transaction() as session:
             session["_user_id"] = "7"
-    with parts(bare).repository.database.engine.connect() as connection:
+    with parts(bare).backend.database.engine.connect() as connection:
         count = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar()
     assert count == 3
 
@@ -79,7 +79,7 @@ def test_status_names_missing_tables(bare: Flask) -> None:
     assert_missing("langpont_")
     run(bare, "init-db")
     assert run(bare, "status").exit_code == 0
-    with parts(bare).repository.database.engine.begin() as connection:
+    with parts(bare).backend.database.engine.begin() as connection:
         connection.execute(sqlalchemy.text("DROP TABLE langpont_sessions"))
     assert_missing("langpont_sessions")
 
@@ -301,7 +301,7 @@ def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Pat
     awake = health_of(app)
     assert awake["waiting"] == 0
     with parts(app).monitor.paused():
-        parts(app).repository.journal.close()
+        parts(app).backend.journal.close()
         (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
         result, status = run(app, "journal"), run(app, "status")
     assert result.exit_code == 1
@@ -453,7 +453,7 @@ DAY = 86_400_000
 
 
 def count(app: Flask) -> int:
-    with parts(app).repository.database.engine.connect() as connection:
+    with parts(app).backend.database.engine.connect() as connection:
         found = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar()
     return int(found or 0)
 
@@ -461,7 +461,7 @@ def count(app: Flask) -> int:
 def test_purge_deletes_what_was_over_long_ago(bare: Flask) -> None:
     """By the end of a session's life in all: who lives, and who died while an old cookie may still come, stays."""
     run(bare, "init-db")
-    database = parts(bare).repository.database
+    database = parts(bare).backend.database
 
     def session_over_since(days: float, name: str) -> None:
         database.create(name, user_id="7", payload={}, idle_ms=DAY, absolute_ms=DAY)
@@ -485,7 +485,7 @@ def test_purge_deletes_more_than_one_portion(make_app: MakeApp) -> None:
     app = make_app()
     names = ("digest", "version", "live", "payload", "user_epoch", "created_at", "updated_at", "idle_expires_at",
              "absolute_expires_at")  # fmt: skip
-    with parts(app).repository.database.engine.begin() as connection:
+    with parts(app).backend.database.engine.begin() as connection:
         connection.execute(
             sqlalchemy.text(f"INSERT INTO langpont_sessions ({', '.join(names)}) VALUES (:digest, 1, 0, '{{}}', "
                             "0, 0, 0, 0, 0)"),

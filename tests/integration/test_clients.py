@@ -99,7 +99,7 @@ def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -
 def test_a_connection_that_lies_ready_is_seen_to_be_good(app: Flask, client_object: Any) -> None:
     """Whatever made it: else each request would make one anew, and nothing else would show it."""
     app.test_client().post("/set", json={"lang": "jp"})
-    pool = parts(app).repository.primary.connections
+    pool = parts(app).backend.primary.connections
     connection = pool.take(time.monotonic() + 10)
     try:
         assert pool._is_good(connection)
@@ -151,7 +151,7 @@ def test_one_extension_object_may_serve_several_applications(primary: Valkey, tm
         app.config["LANGPONT_SESSION_KEY_PREFIX"] = name
         sessions.init_app(app)
         assert app.session_interface is sessions
-        parts(app).repository.database.create_tables()
+        parts(app).backend.database.create_tables()
         app.add_url_rule("/", view_func=lambda: f"{session.setdefault('lang', 'jp')}{session.level}")  # type: ignore[attr-defined]
         apps.append(app)
     assert vars(sessions) == {}
@@ -264,7 +264,7 @@ FORKING = """
         app.config[f"LANGPONT_SESSION_{name}"] = 20
     LangPontSession(app)
     state = state_of(app)
-    state.repository.database.create_tables()
+    state.backend.database.create_tables()
 
     @app.post("/login/<user>")
     def login(user):
@@ -283,7 +283,7 @@ FORKING = """
         browser = app.test_client()
         browser.post(f"/login/{name}")
         found = [browser.get("/who").json for _ in range(20)]
-        while not (idle := state.repository.primary.connections.idle):  # the monitor has the only one just now
+        while not (idle := state.backend.primary.connections.idle):  # the monitor has the only one just now
             time.sleep(0.001)  # a pool does not signal that a connection came back
         same = all(answer == {"user": name, "lang": name, "level": 0} for answer in found)
         return {"right": same, "monitor": monitor_runs(), "port": idle[0]._sock.getsockname()[1]}

@@ -209,7 +209,7 @@ def test_a_users_permanent_cookie_lasts_as_long_as_the_session_and_is_never_rene
     client = browser(app)
     client.post("/login/7")
     sent = set_cookies(client.post("/permanent/1"))
-    [row] = parts(app).repository.database.sessions_of("7")
+    [row] = parts(app).backend.database.sessions_of("7")
     [expires] = re.findall(r"Expires=([^;]+)", sent[0])
     assert abs(parsedate_to_datetime(expires).timestamp() - row.absolute_expires_at / 1000) < 10
     Clock(monkeypatch).advance(0.9)

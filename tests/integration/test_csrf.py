@@ -143,7 +143,7 @@ def records(app: Flask, primary: Valkey) -> tuple[list[str], int]:
     """Everything that is stored about anybody: keys in Redis, number of rows in SQL."""
     with primary.client() as redis:
         keys = [key for key in redis.scan_iter() if "canary" not in key]
-    with parts(app).repository.database.engine.connect() as connection:
+    with parts(app).backend.database.engine.connect() as connection:
         rows: int = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar_one()
     return keys, rows
 

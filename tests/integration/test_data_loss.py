@@ -95,7 +95,7 @@ def loss_noticed(app: Flask) -> list[object]:
 
 def trust_since(app: Flask) -> int:
     """Since when what was stamped counts for a worker."""
-    return parts(app).repository.primary.server_identity.trust_since_ms
+    return parts(app).backend.primary.server_identity.trust_since_ms
 
 
 def who(app: Flask, client: Any) -> str | None:
@@ -255,11 +255,11 @@ def test_i3_after_a_loss_only_grace_carries_a_session_without_the_database(worke
     for minutes, expected in ((4, "7"), (6, None)):
         snapshot.restore()
         age_entry(primary, client.digest, minutes * 60_000, "@at")
-        parts(app).repository.local.forget(client.digest)
+        parts(app).backend.local.forget(client.digest)
         with switched_off(app, "database"):
-            parts(app).repository.primary.server_identity.trust_since_ms = 0
+            parts(app).backend.primary.server_identity.trust_since_ms = 0
             assert who(app, client) == "7"
-            parts(app).repository.local.forget(client.digest)
+            parts(app).backend.local.forget(client.digest)
             assert DataLost("primary") in loss_noticed(app)
             assert who(app, client) == expected
 
@@ -296,7 +296,7 @@ def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Work
     before, accepted = trust_since(workers.worker), connections(primary)
     with primary.client() as redis:
         assert redis.client_kill_filter(_type="normal", skipme=True) > 0
-    idle = parts(workers.worker).repository.primary.connections.idle
+    idle = parts(workers.worker).backend.primary.connections.idle
     wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here", LONG)
     assert not asks(workers.worker, client)
     assert trust_since(workers.worker) == before
@@ -435,7 +435,7 @@ def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
 
 def ask_for(app: Flask, digest: str, *categories: str) -> None:
     """Somebody asks for another session over the next connection, and goes away before the reply is there."""
-    store = parts(app).repository.primary
+    store = parts(app).backend.primary
     connection = store.connections.take(time.monotonic() + LONG)
     bound(connection, time.monotonic() + LONG)
     keys = [store.key(name, digest) for name in categories]
@@ -495,7 +495,7 @@ def test_i10_a_crossed_reply_is_no_answer_when_the_database_is_silent(
     app = behind_proxy
     mine, other = sign_in(app, "7"), sign_in(app, "8")
     with switched_off(app, "database"):
-        parts(app).repository.local.forget(mine.digest)
+        parts(app).backend.local.forget(mine.digest)
         response = get_with_the_reply_of(app, proxy, mine, other.digest, *ALL)
         assert response.json["user"] is None
         assert cookie_of(response) is None

@@ -65,12 +65,12 @@ def files() -> int:
 
 def use(app: Flask) -> None:
     """All that makes connections: a sign-in, what a journal keeps, another page."""
-    state_of(app).repository.database.create_tables()
+    state_of(app).backend.database.create_tables()
     add_views(app)
     client = app.test_client()
     assert client.post("/login/7").status_code == 200
     assert client.post("/set", json={"lang": "jp"}).status_code == 200
-    assert state_of(app).repository.journal.is_empty()
+    assert state_of(app).backend.journal.is_empty()
     assert client.get("/who").json["user"] == "7"  # type: ignore[index]
 
 

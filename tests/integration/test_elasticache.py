@@ -202,11 +202,11 @@ def run_id(server: Valkey) -> str:
 
 
 def identity(app: Flask, store: str = PRIMARY) -> str:
-    return (parts(app).repository.store(store).server_identity.identity or "").split(":")[0]
+    return (parts(app).backend.store(store).server_identity.identity or "").split(":")[0]
 
 
 def group_of(app: Flask) -> endpoints.Group:
-    primary: Any = parts(app).repository.primary
+    primary: Any = parts(app).backend.primary
     found: endpoints.Group = primary._directory.nodes.seeds.__self__
     return found
 
@@ -224,13 +224,13 @@ def test_a_session_lives_on_the_primary_that_aws_names(
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     assert identity(app) == run_id(primary)
-    parts(app).repository.store(REPLICA).probe_read(timeout=1)
+    parts(app).backend.store(REPLICA).probe_read(timeout=1)
     assert identity(app, REPLICA) == run_id(replica)
     parts(app).monitor.stop()
     before = aws.asked["elasticache"]
     assert before >= 1
     for number in range(30):
-        parts(app).repository.primary.forget_connections()
+        parts(app).backend.primary.forget_connections()
         browser.post("/set", json={"lang": str(number)})
     assert aws.asked["elasticache"] == before
 
@@ -357,7 +357,7 @@ def test_an_application_starts_and_serves_without_aws(
         assert browser.post("/login/7").status_code == 200
         assert who(browser) == {"user": "7", "level": 2, "lang": None}
         with pytest.raises(StoreError) as caught:
-            parts(app).repository.primary.run_commands([("PING",)], timeout=1)
+            parts(app).backend.primary.run_commands([("PING",)], timeout=1)
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "NotDiscoveredYet")
         wait_until(lambda: says in caplog.text, "the reason in the log")
         assert "LANGPONT_SESSION_REDIS_URL: replication group 'sessions': " in caplog.text
@@ -533,7 +533,7 @@ class Load:
             for _ in range(3):
                 time.sleep(0.05)  # visitors leave the monitor some of the one processor
                 if self._renew:
-                    parts(self._app).repository.primary.forget_connections()
+                    parts(self._app).backend.primary.forget_connections()
                 answer = browser.get("/who")
                 seen: Any = answer.json if answer.status_code == 200 else {"user": None, "level": -1}
                 if seen["user"] != user:
@@ -581,7 +581,7 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
     assert load.done.total() >= before + 20
     assert load.done[1] > 0, "the demoted server was never noticed"
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    parts(app).repository.redis[REPLICA].forget_connections()
+    parts(app).backend.redis[REPLICA].forget_connections()
     wait_until(lambda: clients_of(old) == 0, "the end of all connections to the demoted server")
     wait_until(lambda: aws.asked["elasticache"] > asked, "the question to AWS")
     browser.post("/set", json={"lang": "jp"})
@@ -712,7 +712,7 @@ def test_a_certificate_of_another_name_is_refused(
         names.ports = {name: front.port}
         app = make_tls(REDIS_TOKEN=OLD)
         with pytest.raises(StoreError) as caught:
-            parts(app).repository.store(PRIMARY).time_ms(timeout=1)
+            parts(app).backend.store(PRIMARY).time_ms(timeout=1)
         assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
         browser = app.test_client()
         browser.post("/login/7")
@@ -727,7 +727,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def token_in_use(app: Flask) -> str:
-    provider = parts(app).repository.store(PRIMARY).connections.source.connection_kwargs["credential_provider"]
+    provider = parts(app).backend.store(PRIMARY).connections.source.connection_kwargs["credential_provider"]
     return str(provider.get_credentials()[-1])
 
 
@@ -797,7 +797,7 @@ def test_a_server_that_is_ahead_of_the_secret_is_found_again(
     browser.post("/login/7")
     assert who(browser)["level"] == 0
     locked.accept(NEW)
-    parts(app).repository.primary.forget_connections()
+    parts(app).backend.primary.forget_connections()
     assert [who(browser) for _ in range(2)][-1] == {"user": "7", "level": 2, "lang": None}
     assert app.test_client().post("/login/8").status_code == 200
     aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW, VersionStages=["AWSPENDING"])

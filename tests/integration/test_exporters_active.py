@@ -54,7 +54,7 @@ class Workers:
     """Several workers' indexes over one Redis."""
 
     def __init__(self, app: Flask) -> None:
-        self.redis = Commands(parts(app).repository.primary)
+        self.redis = Commands(parts(app).backend.primary)
         self.recorder = Recorder()
         self.up = True
         self.clock = Clock()

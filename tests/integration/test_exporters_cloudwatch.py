@@ -140,7 +140,7 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
         user.post(f"/login/{number}")
         user.get("/who")
     users[0].post("/logout")
-    parts(app).repository.local.clear()  # what the database said a moment ago would do
+    parts(app).backend.local.clear()  # what the database said a moment ago would do
     with switched_off(app, "primary"):
         users[1].get("/who")
     exporting = parts(app).exporting
@@ -391,7 +391,7 @@ APPLICATION = """
         LANGPONT_SESSION_SERVICE="shop",
     )
     LangPontSession(app)
-    state_of(app).repository.database.create_tables()
+    state_of(app).backend.database.create_tables()
     be_quiet(app)
 
     @app.post("/set")

@@ -111,7 +111,7 @@ def who(client: Any, **options: Any) -> str | None:
 
 
 def row_count(app: Flask, condition: str) -> int:
-    with parts(app).repository.database.engine.connect() as connection:
+    with parts(app).backend.database.engine.connect() as connection:
         statement = sqlalchemy.text(f"SELECT count(*) FROM langpont_sessions WHERE {condition}")
         found: int = connection.execute(statement).scalar_one()
     return found
@@ -485,7 +485,7 @@ def test_session_protection_does_not_refuse_pages_of_a_session_that_nobody_can_v
     """Flask-Login sets ``_fresh = False`` for it as for every visitor with data; afterwards it is as it was."""
     client = signed_in(app)
     with switched_off(app, "primary", "database"):
-        parts(app).repository.local.clear()  # another worker, which never saw the user
+        parts(app).backend.local.clear()  # another worker, which never saw the user
         client.post("/set", json={"input_text": "meanwhile"})
         for _ in range(2):
             response = client.get("/me")

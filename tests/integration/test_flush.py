@@ -168,7 +168,7 @@ def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valke
     client.get("/all")
     wait_for_level(app, 2)
     with parts(app).monitor.paused():
-        parts(app).repository.journal.close()
+        parts(app).backend.journal.close()
         (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
         assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
     assert losses(app) == {("writes_lost", "journal failed", "translation"): 1}
@@ -347,7 +347,7 @@ def test_a_sign_in_and_a_sign_out_of_one_request(app: Flask, client: Any, flushe
 
     view(app, pay)
     response = client.post("/do")
-    row = parts(app).repository.database.load(response.json, idle_ms=0)
+    row = parts(app).backend.database.load(response.json, idle_ms=0)
     assert row is None or not row.live
     assert client.get("/all").json == {"lang": "jp"}
 

@@ -59,12 +59,12 @@ def in_redis(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
 
 def in_this_worker(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
     copy = CategoryCopy(10**16, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
-    parts(app).repository.local.put_category(client.digest, "auth", copy)
+    parts(app).backend.local.put_category(client.digest, "auth", copy)
 
 
 def in_this_host(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
     copy = CategoryCopy(10**16, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
-    parts(app).repository.journal.publish_copies([SharedCopy(client.digest, "auth", copy)])
+    parts(app).backend.journal.publish_copies([SharedCopy(client.digest, "auth", copy)])
 
 
 def in_the_journal(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
@@ -78,7 +78,7 @@ def keep(app: Flask, name: str, changes: Mapping[str, bytes], *, kind: str, shad
         )
         for key, value in changes.items()
     ]
-    parts(app).repository.journal.put(entries)
+    parts(app).backend.journal.put(entries)
 
 
 Forge = Callable[[Flask, Valkey, Any, bool], None]
@@ -119,7 +119,7 @@ def test_i8_the_journal_gives_a_user_no_right(app: Flask) -> None:
         keep(app, client.digest, {"user_role": b'"admin"', "_user_id": b'"1"', "daily_limit": b"4"}, kind="u")
         shown = client.get("/all").json
     assert shown == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
-    wait_until(parts(app).repository.journal.is_empty, "what waits is merged")
+    wait_until(parts(app).backend.journal.is_empty, "what waits is merged")
     assert client.get("/all").json["user_role"] == "user"
 
 
@@ -139,7 +139,7 @@ def test_what_write_access_to_redis_can_do_and_what_it_cannot(
         record = redis.hgetall(key(client.digest))
         assert browser(there, client.cookie).get("/who").json["user"] == "7"
         client.post("/logout")
-        parts(there).repository.primary.server_identity.trust_since_ms -= 60_000
+        parts(there).backend.primary.server_identity.trust_since_ms -= 60_000
 
         def forge() -> None:
             redis.delete(key(client.digest))
@@ -173,7 +173,7 @@ def test_i3_what_redis_claims_of_a_session_does_not_reach_the_database(app: Flas
         return ""
 
     client = sign_in(app)
-    parts(app).repository.primary.server_identity.trust_since_ms -= 60_000
+    parts(app).backend.primary.server_identity.trust_since_ms -= 60_000
     with primary.client() as redis:
         redis.hset(key(client.digest), mapping={"_user_id": '"1"', "user_role": '"admin"', "@u": "1"})
         redis.hdel(key(client.digest), "_fresh")
@@ -207,7 +207,7 @@ def test_i3_with_the_database_down_a_stamp_of_the_future_is_no_confirmation(app:
     client = sign_in(app)
     with parts(app).monitor.paused(), switched_off(app, "database"):
         age_entry(primary, client.digest, -2 * HOUR, "@at")
-        parts(app).repository.local.forget(client.digest)
+        parts(app).backend.local.forget(client.digest)
         response = client.get("/who")
         assert response.json["user"] is None
         assert cookie_of(response) is None

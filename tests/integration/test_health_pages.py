@@ -54,7 +54,7 @@ def commands(server: Valkey) -> int:
 def counted_sql(app: Flask) -> Iterator[list[str]]:
     """The SQL statements that are sent while this is open."""
     sent: list[str] = []
-    engine = parts(app).repository.database.engine
+    engine = parts(app).backend.database.engine
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         sent.append(statement)

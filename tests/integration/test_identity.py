@@ -109,7 +109,7 @@ def test_nobody_is_verified_because_a_replica_came(pair: Pair, make_app: MakeApp
     user = sign_in(app)
     with parts(app).monitor.paused(), captured_events(app) as events:
         follow(pair.other, pair.one)
-        parts(app).repository.primary.forget_connections()
+        parts(app).backend.primary.forget_connections()
         before = questions(app)
         assert user.get("/who").json["user"] == "7"
         assert questions(app) == before

@@ -187,8 +187,8 @@ def test_s4_without_an_answer_of_redis_nobody_is_ended(app: Flask, primary: Valk
     client = sign_in(app)
     age_row(app, client.digest, IDLE + 1)
     age_entry(primary, client.digest, QUARTER // 2, "@at")  # no lease
-    parts(app).repository.primary.server_identity.trust_since_ms -= QUARTER
-    parts(app).repository.local.forget(client.digest)
+    parts(app).backend.primary.server_identity.trust_since_ms -= QUARTER
+    parts(app).backend.local.forget(client.digest)
     primary.kill()
     for _ in range(4):
         response = client.get("/who")
@@ -231,7 +231,7 @@ def test_s1_the_later_expiry_counts_and_is_written_to_the_row(hosts: Hosts, prim
     client = sign_in(hosts.here)
     age_row(hosts.here, client.digest, passed)
     age_entry(primary, client.digest, QUARTER // 2, "@i", "@at")
-    parts(hosts.there).repository.primary.server_identity.trust_since_ms -= QUARTER
+    parts(hosts.there).backend.primary.server_identity.trust_since_ms -= QUARTER
     assert who(hosts.there, client) == "7"
     assert all(is_about(found, IDLE - QUARTER // 2) for found in left(hosts.here, primary, client))
     assert row(hosts.here, client.digest)["live"]
@@ -268,7 +268,7 @@ def test_s3_a_push_keeps_the_later_expiry(hosts: Hosts, primary: Valkey, version
         assert is_about(redis.pttl(f"session:auth:{{{client.digest}}}"), IDLE)
     age_row(hosts.here, client.digest, IDLE // 2 + QUARTER, "idle_expires_at")
     age_entry(primary, client.digest, QUARTER // 2, "@at")
-    parts(hosts.there).repository.primary.server_identity.trust_since_ms -= QUARTER
+    parts(hosts.there).backend.primary.server_identity.trust_since_ms -= QUARTER
     assert who(hosts.there, client) == "7"
 
 
@@ -330,13 +330,13 @@ def test_s1_whose_row_ran_out_in_the_outage_stays_signed_in(pg_app: Flask, postg
     client, idler = sign_in(app), sign_in(app)
     for name in (client.digest, idler.digest):
         pass_time(app, primary, name, QUARTER + 1)
-        parts(app).repository.primary.server_identity.trust_since_ms += QUARTER + 1
-    parts(app).repository.primary.server_identity.trust_since_ms -= QUARTER + 1
+        parts(app).backend.primary.server_identity.trust_since_ms += QUARTER + 1
+    parts(app).backend.primary.server_identity.trust_since_ms -= QUARTER + 1
     postgres.kill()
     assert client.get("/who").json["user"] == "7"
     noted = int(entry(primary, client.digest)["@i"])
     age_entry(primary, idler.digest, IDLE, "@i")
-    parts(app).repository.local.forget(idler.digest)  # for which no time has passed
+    parts(app).backend.local.forget(idler.digest)  # for which no time has passed
     assert idler.get("/who").json["user"] is None  # nobody can say, and nobody is ended
     assert entry(primary, idler.digest)["@live"] == "1"
     with parts(app).monitor.paused():
@@ -358,8 +358,8 @@ def test_i3_a_use_is_no_confirmation(pg_app: Flask, postgres: Postgres, primary:
     postgres.kill()
     for minutes, expected in ((20, "7"), (20, "7"), (19, "7"), (2, None)):
         age_entry(primary, client.digest, minutes * 60_000)
-        parts(app).repository.primary.server_identity.trust_since_ms -= minutes * 60_000
-        parts(app).repository.local.forget(client.digest)
+        parts(app).backend.primary.server_identity.trust_since_ms -= minutes * 60_000
+        parts(app).backend.local.forget(client.digest)
         response = client.get("/who")
         assert response.json["user"] == expected
         assert cookie_of(response) is None
@@ -376,7 +376,7 @@ def test_a_use_is_not_noted_for_a_session_that_has_run_out(app: Flask, primary: 
     pass_time(app, primary, client.digest, IDLE + 1)
     expired = entry(primary, client.digest)["@i"]
     with switched_off(app, "database"):
-        parts(app).repository.local.forget(client.digest)
+        parts(app).backend.local.forget(client.digest)
         assert client.get("/who").json["user"] is None
         assert entry(primary, client.digest)["@i"] == expired
         assert waiting(app) == 0

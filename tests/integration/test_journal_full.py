@@ -46,7 +46,7 @@ class Disk:
     """The room that an application's journal has."""
 
     def __init__(self, app: Flask) -> None:
-        self._journal = parts(app).repository.journal
+        self._journal = parts(app).backend.journal
         self._monitor = parts(app).monitor
         assert self._journal.is_empty()
 
@@ -289,7 +289,7 @@ def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
     """Not even reading works: requests are answered by the stores that are left, and the alarm says why."""
     postgres.kill()
     held.enter_context(parts(app).monitor.paused())  # which opens it again
-    parts(app).repository.journal.close()
+    parts(app).backend.journal.close()
     (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
     assert user.get("/who").json["user"] == "7"
     assert user.post("/set", json={"input_text": "during"}).status_code == 200

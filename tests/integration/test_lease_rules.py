@@ -69,10 +69,12 @@ class Clock:
 def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """A revocation during the query must not hide behind a younger moment: it is taken before the database is asked."""
     client, clock = sign_in(app), Clock()
-    repository, began = parts(app).repository, clock.now
-    monkeypatch.setattr(repository, "_clock", clock)
-    monkeypatch.setattr(repository._verifier, "_clock", clock)
-    monkeypatch.setattr(repository.database, method, clock.slow(getattr(repository.database, method)))
+    state, began = parts(app), clock.now
+    repository, backend = state.repository, state.backend
+    monkeypatch.setattr(backend, "clock", clock)
+    monkeypatch.setattr(repository._reads, "_clock", clock)
+    monkeypatch.setattr(repository._reads._verifier, "_clock", clock)
+    monkeypatch.setattr(backend.database, method, clock.slow(getattr(backend.database, method)))
     with parts(app).monitor.paused():
         if method == "load":
             repository.load(_sid(app, client), repository.begin(60), parts(app).settings.life, fresh=True)
@@ -80,7 +82,7 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
             client.post("/set", json={"daily_limit": 4})
         else:
             client.digest = digest(cookie_of(client.post("/login/8")))
-    held = repository.local.auth(client.digest)
+    held = backend.local.auth(client.digest)
     assert held is not None
     assert clock.now > began
     assert held.confirmed_at == began
@@ -94,14 +96,14 @@ def _sid(app: Flask, client: Any) -> Any:
 def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """It began before this worker saw the right withdrawn: the worker asks for itself."""
     client = sign_in(app)
-    repository = parts(app).repository
+    repository, backend = parts(app).repository, parts(app).backend
     database = elsewhere(app)
     old = database.load(client.digest, idle_ms=0)
     assert isinstance(old, AuthRow)
     payload = {**old.payload, "user_role": b'"guest"'}
     assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
     database.close()
-    repository.local.raise_min_version(client.digest, 2)
+    backend.local.raise_min_version(client.digest, 2)
     before, shared = questions(app), Confirmed(old, 0, time.monotonic())
     asked: list[str] = []
 
@@ -109,7 +111,7 @@ def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, mon
         asked.append(digest)
         return shared, True
 
-    monkeypatch.setattr(repository._verifier._flights, "ask", ask)
+    monkeypatch.setattr(repository._reads._verifier._flights, "ask", ask)
     assert client.get("/get/user_role").json["value"] == "guest"
     assert asked == [client.digest]
     assert questions(app) == before + 2
@@ -118,11 +120,13 @@ def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, mon
 def test_a_shared_answer_that_is_current_is_taken(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the floor it says what this worker knows: one question for all."""
     client = sign_in(app)
-    repository = parts(app).repository
-    known = repository.database.load(client.digest, idle_ms=0)
-    repository.local.raise_min_version(client.digest, 1)
-    monkeypatch.setattr(repository._verifier._flights, "ask", lambda *_: (Confirmed(known, 0, time.monotonic()), True))
-    parts(app).repository.primary.server_identity.trust_since_ms = 10**15  # no lease counts
+    repository, backend = parts(app).repository, parts(app).backend
+    known = backend.database.load(client.digest, idle_ms=0)
+    backend.local.raise_min_version(client.digest, 1)
+    monkeypatch.setattr(
+        repository._reads._verifier._flights, "ask", lambda *_: (Confirmed(known, 0, time.monotonic()), True)
+    )
+    parts(app).backend.primary.server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
     assert client.get("/who").json["user"] == "7"
     assert questions(app) == before + 1
@@ -136,7 +140,7 @@ def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask
         assert client.get("/who").json == {"user": "7", "level": 1, "lang": None}
         assert {series.source for series in parts(app).recorder.series() if series.name == "verify"} == {"database"}
         database.kill(client.digest)
-        parts(app).repository.local.forget(client.digest)  # no answer of the last two seconds either
+        parts(app).backend.local.forget(client.digest)  # no answer of the last two seconds either
         assert client.get("/who").json["user"] is None
     database.close()
     assert client.get("/who").json["user"] is None

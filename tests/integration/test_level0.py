@@ -136,7 +136,7 @@ def test_sign_in_writes_one_row(make_app: MakeApp) -> None:
     app = make_app()
     client: Any = app.test_client()
     cookie = cookie_of(client.post("/login/7?role=admin")) or ""
-    row = parts(app).repository.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
+    row = parts(app).backend.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
     assert row is not None
     assert (row.user_id, row.version, row.live) == ("7", 1, True)
     assert row.payload == {"_user_id": b'"7"', "_fresh": b"true", "user_role": b'"admin"'}
@@ -285,7 +285,7 @@ def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) ->
     client: Any = app.test_client()
     cookie = cookie_of(client.post("/set", json={"early_access": True})) or ""
     assert ".u" in cookie
-    row = parts(app).repository.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
+    row = parts(app).backend.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
     assert row is not None
     assert row.user_id is None
 

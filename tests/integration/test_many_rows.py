@@ -15,7 +15,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.request.repository import _MOST_SETTLED
+from flask_langpont_session.request.revocations import _MOST_SETTLED
 
 from .behind import LONG, browser, emptied, is_home, sign_in, wait_until_home, waiting
 from .conftest import MakeApp, parts
@@ -196,7 +196,7 @@ def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, pr
     worker = parts(site.worker)
     with resting(*site.all):
         worker.health.failed(StoreError("database", ErrorClass.IDENTITY_REFUSED, "Test"), "write")
-        worker.repository.journal.revoke(*digests, in_redis=True)
+        worker.backend.journal.revoke(*digests, in_redis=True)
         worker.monitor.tick()
         assert tombstones(primary) == len(digests)
         assert waiting(site.worker) == len(digests)
@@ -233,7 +233,7 @@ def test_changed_rows_that_cannot_be_had_keep_no_breaker_open(site: Site, monkey
         raise StoreError("database", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
 
     with resting(*site.all):
-        monkeypatch.setattr(worker.repository.database, "changed_since", too_slow)
+        monkeypatch.setattr(worker.backend.database, "changed_since", too_slow)
         for _ in range(worker.settings.failure_threshold):
             worker.health.failed(StoreError("database", ErrorClass.UNREACHABLE, "Test"), "read")
         while worker.health.open_stores():

@@ -121,7 +121,7 @@ def test_saying_that_there_is_nobody_ends_no_session_that_cannot_be_verified(app
     client = signed_in(app, user=ALICE)
     with switched_off(app, "primary"), switched_off(app, "database"):
         stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
-        parts(app).repository.local.clear()
+        parts(app).backend.local.clear()
         assert stranger.get("/get/user").json["value"] is None
         assert stranger.post("/set", json={"user": nobody}).status_code == 200
     assert client.get("/get/user").json["value"] == ALICE

@@ -43,7 +43,7 @@ def proxy(primary: Valkey) -> Iterator[FaultProxy]:
 
 
 def waiting(app: Flask, what: str = "writes") -> int:
-    return parts(app).repository.journal.counts()[what]
+    return parts(app).backend.journal.counts()[what]
 
 
 def lose_the_primary(app: Flask, proxy: FaultProxy, client: Any) -> None:
@@ -94,7 +94,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
     lose_the_primary(cut_off, proxy, there)
     with parts(healthy).monitor.paused():
         assert there.post("/set", json={"input_text": "during"}).status_code == 200
-        parts(cut_off).repository.journal.outage_over("primary")
+        parts(cut_off).backend.journal.outage_over("primary")
     wait_until(lambda: waiting(cut_off) == 0, "the sibling brought it home")
     assert there.get("/get/input_text").json["value"] == "during"
 
@@ -143,7 +143,7 @@ def test_of_an_outage_no_more_is_lost_than_what_was_written_before_the_copies_we
     with parts(one).monitor.paused(), parts(other).monitor.paused(), switched_off(other, "primary"):
         assert there.post("/append/early").json == ["early"]
         with switched_off(one, "primary"):
-            parts(one).repository.publish_copies(parts(one).health.shards)
+            parts(one).backend.share_copies(parts(one).health.shards)
             assert there.post("/append/jam").json == ["tea", "cup", "jam"]
             assert here.post("/append/egg").json == ["tea", "cup", "jam", "egg"]
     wait_until(lambda: waiting(one) == 0, "the merge")
@@ -273,7 +273,7 @@ def test_what_a_worker_has_changed_itself_it_need_not_ask_for(
     one, other = make_app(), make_app()
     client = sign_in(one)
     here, there = browser(one, client.cookie), browser(other, client.cookie)
-    database, asked = parts(one).repository.database, list[str]()
+    database, asked = parts(one).backend.database, list[str]()
     load = database.load
 
     def noted(digest: str, **how: Any) -> Any:
@@ -330,7 +330,7 @@ def test_who_ends_a_session_that_redis_knows_to_be_dead_tells_who_cannot_reach_r
     there = browser(cut_off, here.cookie)
     lose_the_primary(cut_off, proxy, there)
     assert there.get("/who").json["user"] == "7"
-    parts(healthy).repository.primary.write_tombstone(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
+    parts(healthy).backend.primary.write_tombstone(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
     assert here.get("/who").json["user"] is None
     assert there.get("/who").json["user"] is None
 
@@ -343,7 +343,7 @@ def test_who_lost_a_race_and_tried_again_is_seen_by_who_won_it(
     here = sign_in(healthy, daily_limit=0)
     there = browser(cut_off, here.cookie)
     lose_the_primary(cut_off, proxy, there)
-    database, tries = parts(healthy).repository.database, list[int]()
+    database, tries = parts(healthy).backend.database, list[int]()
     update = database.update
 
     def late(digest: str, **how: Any) -> Any:

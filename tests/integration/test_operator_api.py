@@ -245,7 +245,7 @@ def test_i1_a_user_is_logged_out_when_the_epoch_is_raised(
     """I1, I5: for the rows there was no time: it holds all the same, for this host at once, for others by the database.
     The tombstones follow."""
     clients = [site.signed_in_everywhere(on=app) for app in site.all]
-    database = parts(site.worker).repository.database
+    database = parts(site.worker).backend.database
 
     def too_slow(*_: object, **__: object) -> None:
         raise StoreError("database", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
@@ -399,7 +399,7 @@ def until_sign_in_works(app: Flask) -> None:
 def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, primary: Valkey) -> None:
     """I12: for the user, and for all sessions together; each waits for the disk."""
     clients = [site.signed_in_everywhere() for _ in range(4)]
-    journal = parts(site.worker).repository.journal
+    journal = parts(site.worker).backend.journal
     asked: list[str] = []
     with resting(*site.all), switched_off(site.worker, "database"):
         journal._file.transaction(lambda connection: connection.set_trace_callback(asked.append))

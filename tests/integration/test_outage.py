@@ -188,7 +188,7 @@ def test_a_restart_with_old_data_does_not_bring_a_session_back(
     wait_until(lambda: is_leased(other, replay), "a lease")
     # A first look that is late would bring it to Redis.
     with parts(app).monitor.paused(), parts(other).monitor.paused():
-        assert parts(app).repository.database.kill(digest(user.cookie))  # revoked where Redis does not hear of it
+        assert parts(app).backend.database.kill(digest(user.cookie))  # revoked where Redis does not hear of it
         assert replay.get("/who").json["user"] == "7"  # a lease: at most VERIFY_INTERVAL
     primary.kill()
     primary.start()
@@ -273,7 +273,7 @@ def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, prima
     primary.kill()
     wait_until(lambda: client.get("/who").json["level"] == 1, "level 1")
     assert client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}
-    assert parts(app).repository.database.kill(digest(cookie))
+    assert parts(app).backend.database.kill(digest(cookie))
     wait_until(lambda: client.get("/who").json["user"] is None, "revoked in the database, alive in the replica", 20)
     primary.start()
     wait_for_level(app, 0)
@@ -424,7 +424,7 @@ def test_a_second_worker_of_the_host_sees_what_the_first_wrote(
     sibling.test_client().get("/untouched")  # starts its monitor, as any first request does
     primary.kill()
     user.post("/set", json={"source_lang": "ja"})
-    wait_until(lambda: parts(app).repository.journal.counts()["copies"] > 0, "the first worker shared its copies")
+    wait_until(lambda: parts(app).backend.journal.counts()["copies"] > 0, "the first worker shared its copies")
     other: Any = sibling.test_client()
     other.set_cookie("session", user.cookie)
     wait_until(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request", 3)
@@ -511,7 +511,7 @@ def test_a_damaged_value_reads_as_absent_and_heals(app: Flask, user: Any, primar
 
 
 def state_of_journal(state: State) -> dict[str, int]:
-    return dict(state.repository.journal.counts())
+    return dict(state.backend.journal.counts())
 
 
 def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
@@ -594,8 +594,8 @@ def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primar
     entry = PendingWrite(
         digest=digest_, kind="a", category="translation", operation=Operation.SET, field="input_text", value=b'"x"'
     )
-    parts(app).repository.journal.put([entry])
-    wait_until(lambda: parts(app).repository.journal.is_empty(), "the journal is empty")
+    parts(app).backend.journal.put([entry])
+    wait_until(lambda: parts(app).backend.journal.is_empty(), "the journal is empty")
     assert ("replica", "read") in parts(app).health.open_stores()
     replica.start()
 
@@ -666,7 +666,7 @@ def test_a_ready_client_is_fenced_like_our_own(make_app: MakeApp, primary: Valke
     client.cookie = cookie_of(client.post("/login/7"))
     wait_until(lambda: is_leased(app, client), "a lease")
     with parts(app).monitor.paused():  # a first look that is late would bring it to Redis
-        assert parts(app).repository.database.kill(digest(client.cookie))
+        assert parts(app).backend.database.kill(digest(client.cookie))
         assert client.get("/who").json["user"] == "7"  # a lease: at most VERIFY_INTERVAL
     primary.kill()
     primary.start()

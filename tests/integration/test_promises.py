@@ -71,7 +71,7 @@ def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary:
     assert "unreachable" in outcomes(app, "primary") & outcomes(app, "database")
     assert parts(app).health.level == 4
     postgres.thaw()
-    database = parts(app).repository.database  # a connection that comes back after the end would be nobody's
+    database = parts(app).backend.database  # a connection that comes back after the end would be nobody's
     wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
 
 
@@ -111,7 +111,7 @@ def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
         parts(app).monitor.replay._next_renewal = 0.0
         wait_until(lambda: entry(primary, client.digest).get("@live") == "0", "the tombstone", LONG)
         assert int(redis.pttl(key(client.digest))) > TOMBSTONE_MS - MINUTES
-    assert parts(app).repository.journal.counts()["revocations"] == 1
+    assert parts(app).backend.journal.counts()["revocations"] == 1
     postgres.start()
     wait_until_home(app)
     assert not row(app, client.digest)["live"]
@@ -120,7 +120,7 @@ def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
 @contextmanager
 def a_busy_database(app: Flask) -> Iterator[None]:
     """Its only slot is taken for as long as the block lasts."""
-    database = parts(app).repository.database
+    database = parts(app).backend.database
     done = threading.Event()
 
     def take() -> None:
@@ -141,13 +141,13 @@ def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primar
     """S10: with no free slot a confirmation of five minutes counts, one of ten does not; nobody is logged out."""
     app = make_app(DATABASE_TIMEOUT=0.2, DATABASE_CONCURRENCY=1, IDLE_TIMEOUT=7200)
     recent, older = sign_in(app), sign_in(app)
-    view = parts(app).repository.primary.server_identity
+    view = parts(app).backend.primary.server_identity
     with parts(app).monitor.paused():
         view.trust_since_ms -= 60 * MINUTES
         for client, minutes in ((recent, 4), (older, 10)):
             age_entry(primary, client.digest, minutes * MINUTES, "@at")
-        parts(app).repository.local.forget(recent.digest)
-        parts(app).repository.local.forget(older.digest)
+        parts(app).backend.local.forget(recent.digest)
+        parts(app).backend.local.forget(older.digest)
         with a_busy_database(app):
             assert user_of(app, recent) == "7"
             assert user_of(app, older) is None

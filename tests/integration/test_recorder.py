@@ -197,13 +197,13 @@ def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) ->
 
     client.post("/set", json={"theme": "dark"})
     with parts(app).monitor.paused():
-        parts(app).repository.primary.forget_connections()
+        parts(app).backend.primary.forget_connections()
         assert (waits_for_a_request(), waits_for_a_request()) == (1, 0)
 
 
 def test_connections_in_use_are_counted(app: Flask) -> None:
     """Now, and the most at a time since somebody asked."""
-    store = parts(app).repository.primary
+    store = parts(app).backend.primary
     seen = []
 
     def meanwhile(replies: object, server: object) -> bool:

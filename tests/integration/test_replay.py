@@ -72,7 +72,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     state = parts(app)
     with state.monitor.paused():
         lose(state, PRIMARY)
-        state.repository.journal.put([write(name(number), "input_text", "x") for number in range(5000)])
+        state.backend.journal.put([write(name(number), "input_text", "x") for number in range(5000)])
         monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 20)
     with slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
         state.monitor.ensure_started()
@@ -83,7 +83,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
         wait_until(lambda: not state.health.open_stores(), "the database in use", LONG)
         assert time.monotonic() - began < 5
         assert app.test_client().post("/login/7").status_code == 200
-        assert state.repository.journal.counts()["writes"] > 1000
+        assert state.backend.journal.counts()["writes"] > 1000
     wait_until_home(app)
 
 
@@ -180,10 +180,10 @@ def test_what_is_still_to_be_carried_is_not_known(make_app: MakeApp, primary: Va
     cookie = cookie_of(client.post("/set", json={"input_text": "old", "context_info": "old"}))
     old = browser(app, cookie or "")
     with state.monitor.paused():
-        state.repository.local.clear()
+        state.backend.local.clear()
         lose(state, PRIMARY)
         new = cookie_of(old.post("/login/7"))
-        assert state.repository.journal.counts()["carries"] == 1
+        assert state.backend.journal.counts()["carries"] == 1
         state.monitor.recover(PRIMARY, BOTH)
         now = browser(app, new or "")
         assert now.get("/available").text == "False"
@@ -199,7 +199,7 @@ def test_what_was_written_under_the_new_id_is_newer_than_what_is_carried(make_ap
     """A write without a look at it, and an addition; carried over two changes of id."""
     app = make_app()
     state = parts(app)
-    journal = state.repository.journal
+    journal = state.backend.journal
     first, second, third = name(1), name(2), name(3)
     with state.monitor.paused():
         lose(state, PRIMARY)
@@ -212,7 +212,7 @@ def test_what_was_written_under_the_new_id_is_newer_than_what_is_carried(make_ap
         journal.put([write(third, "input_text", "new")])
         state.monitor.recover(PRIMARY, BOTH)
         state.monitor.tick()
-        [copy] = state.repository.primary.copies([(third, "translation")], timeout=5)
+        [copy] = state.backend.primary.copies([(third, "translation")], timeout=5)
     assert copy.fields == {"input_text": b'"new"', "context_info": b'"old"'}
     assert not journal.counts()["carries"] + journal.counts()["writes"]
 
@@ -224,7 +224,7 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
     """And pushes: a transaction, a question and a round trip for each few hundred of them."""
     app = make_app()
     state = parts(app)
-    database, life = state.repository.database, state.settings.life
+    database, life = state.backend.database, state.settings.life
     for number in range(3 * _PIPELINE):
         database.create(
             name(number), user_id="7", payload={"_user_id": b'"7"'}, idle_ms=life.idle_ms, absolute_ms=life.absolute_ms
@@ -233,19 +233,19 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
     with state.monitor.paused():
         state.monitor.tick()
         lose(state, PRIMARY)
-        state.repository.journal.revoke(*dead)
+        state.backend.journal.revoke(*dead)
         for digest in alive:
-            state.repository.journal.queue_push(digest)
+            state.backend.journal.queue_push(digest)
         state.monitor.recover(PRIMARY, BOTH)
         with (
             slowed(RedisStore, "_run", 0, monkeypatch) as asked,
             slowed(Database, "_bounded", 0, monkeypatch) as questions,
         ):
-            while state.repository.journal.counts()["revocations"] + state.repository.journal.counts()["pushes"]:
+            while state.backend.journal.counts()["revocations"] + state.backend.journal.counts()["pushes"]:
                 state.monitor.replay.run_once()
     assert len(asked) <= 20
     assert len(questions) <= 20
-    answers = state.repository.primary.auths([name(number) for number in range(3 * _PIPELINE)], timeout=5)
+    answers = state.backend.primary.auths([name(number) for number in range(3 * _PIPELINE)], timeout=5)
     lives = [bool(answer.auth and answer.auth.row) for answer in answers]
     assert lives == [number % 2 == 1 for number in range(3 * _PIPELINE)]
 
@@ -264,20 +264,20 @@ def test_one_that_cannot_be_brought_home_keeps_no_other_one_waiting(
         return real(database, digests, timeout)
 
     with state.monitor.paused():
-        state.repository.journal.revoke(*(name(number) for number in range(20)))
+        state.backend.journal.revoke(*(name(number) for number in range(20)))
         with monkeypatch.context() as patch:
             patch.setattr(Database, "revoke_many", fails)
             state.monitor.replay.run_once()
-            assert [left.digest for left in state.repository.journal.pending_revocations()] == [name(7)]
+            assert [left.digest for left in state.backend.journal.pending_revocations()] == [name(7)]
         state.monitor.replay.run_once()
-        assert state.repository.journal.counts()["revocations"] == 0
+        assert state.backend.journal.counts()["revocations"] == 0
 
 
 def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice ends after its time, and the next one begins with them; data goes on where it was."""
     app = make_app()
     state = parts(app)
-    journal = state.repository.journal
+    journal = state.backend.journal
     monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 10)
     with state.monitor.paused(), slowed(RedisStore, "merge_all", 0.03, monkeypatch):
         journal.put([write(name(number), "input_text", "x") for number in range(200)])
@@ -297,7 +297,7 @@ def test_nothing_is_dropped_for_its_age_while_it_is_brought_home(make_app: MakeA
     """A second outage during the replay counts for nothing either; what waited too long before is dropped."""
     app = make_app()
     state = parts(app)
-    journal, reconciler = state.repository.journal, state.monitor.replay.reconciler
+    journal, reconciler = state.backend.journal, state.monitor.replay.reconciler
     now = [time.time()]
     journal._clock = lambda: now[0]
     reconciler._now_ms = lambda: int(now[0] * 1000)
@@ -317,7 +317,7 @@ def test_nothing_is_dropped_for_its_age_while_it_is_brought_home(make_app: MakeA
         now[0] += patience + 1
         state.monitor.recover(PRIMARY, BOTH)
         state.monitor.replay.run_once()
-        copies = state.repository.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
+        copies = state.backend.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
     assert [bool(copy.fields) for copy in copies] == [True, False]
     assert journal.counts()["writes"] == 0
 
@@ -346,7 +346,7 @@ def test_both_threads_outlive_any_surprise(
     surprise(state.monitor, "watch")
     surprise(state.monitor.replay, "run_once")
     lose(state, PRIMARY)
-    state.repository.journal.put([write(name(1), "input_text", "x")])
+    state.backend.journal.put([write(name(1), "input_text", "x")])
     state.monitor.ensure_started()
     wait_until_home(app)
     assert max(left.values()) < 0
@@ -359,15 +359,15 @@ def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
     state = parts(app)
     state.monitor.ensure_started()
     wait_until(lambda: state.monitor.replay._pump._thread is not None, "the replay's thread", LONG)
-    state.repository.journal.put([write(name(1), "input_text", "x")])
+    state.backend.journal.put([write(name(1), "input_text", "x")])
     with state.monitor.paused():
         child = os.fork()
         if not child:
             state.monitor.ensure_started()
             deadline = time.monotonic() + LONG
-            while state.repository.journal.counts()["writes"] and time.monotonic() < deadline:
+            while state.backend.journal.counts()["writes"] and time.monotonic() < deadline:
                 time.sleep(0.01)
-            os._exit(int(state.repository.journal.counts()["writes"]))
+            os._exit(int(state.backend.journal.counts()["writes"]))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -378,12 +378,12 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
     monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 10)
     with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
         with state.monitor.paused():
-            state.repository.journal.put([write(name(number), "input_text", "x") for number in range(3000)])
+            state.backend.journal.put([write(name(number), "input_text", "x") for number in range(3000)])
         state.monitor.ensure_started()
         wait_until(lambda: bool(merged), "the replay", LONG)
         state.monitor.stop()
         assert not [thread for thread in threading.enumerate() if thread is state.monitor.replay._pump._thread]
-    assert state.repository.journal.counts()["writes"] > 0
+    assert state.backend.journal.counts()["writes"] > 0
 
 
 def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
@@ -392,8 +392,8 @@ def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
     client = sign_in(app, input_text="mine")
     with parts(app).monitor.paused():
         client.get("/get/input_text")
-        parts(app).repository.publish_copies([""])
-        shared = parts(app).repository.journal.shared_copies().values()
+        parts(app).backend.share_copies([""])
+        shared = parts(app).backend.journal.shared_copies().values()
         assert {(copy.digest, copy.category, copy.kind) for copy in shared} >= {
             (client.digest, "translation", SIGNED_IN)
         }

@@ -24,7 +24,7 @@ VERIFY, IDLE = 60_000, 3_600_000
 @contextmanager
 def counted(app: Flask) -> Iterator[list[str]]:
     """The statements that requests send meanwhile: their first words. The monitor is quiet."""
-    engine = parts(app).repository.database.engine
+    engine = parts(app).backend.database.engine
     sent: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -50,7 +50,7 @@ def app(make_app: MakeApp, database_url: str) -> Flask:
 def age(app: Flask, primary: Valkey, ms: int) -> None:
     """Time passes: every stored moment moves back."""
     wait_for_monitors()
-    engine = parts(app).repository.database.engine
+    engine = parts(app).backend.database.engine
     columns = ("created_at", "updated_at", "idle_expires_at", "absolute_expires_at")
     moved = ", ".join(f"{name} = {name} - {ms}" for name in columns)
     with engine.begin() as connection:
@@ -59,7 +59,7 @@ def age(app: Flask, primary: Valkey, ms: int) -> None:
         for key in client.scan_iter("session:auth:*"):
             for field in ("@at", "@i", "@x"):
                 client.hincrby(key, field, -ms)
-    server_identity = parts(app).repository.primary.server_identity
+    server_identity = parts(app).backend.primary.server_identity
     server_identity.trust_since_ms -= ms
 
 
@@ -98,7 +98,7 @@ def test_a_change_of_auth_is_one_read_and_one_transaction(app: Flask) -> None:
     client.get("/who")
     with counted(app) as sent:
         client.post("/set", json={"user_role": "editor"})
-        asked = ["SELECT"] if parts(app).repository.database.engine.dialect.name == "mysql" else []
+        asked = ["SELECT"] if parts(app).backend.database.engine.dialect.name == "mysql" else []
         assert sent == ["SELECT", "UPDATE", *asked]  # which says what the row is then, but for MariaDB's
         sent.clear()
         client.post("/set", json={"lang": "jp", "input_text": "x"})
@@ -133,7 +133,7 @@ def test_a_hundred_requests_whose_lease_has_run_out_are_one_query(
 
     with counted(app) as sent, ThreadPoolExecutor(30) as pool:
         answers = [pool.submit(ask, number) for number in range(30)]
-        flights = parts(app).repository._verifier._flights
+        flights = parts(app).repository._reads._verifier._flights
         while not flights._under_way:
             pass
         threading.Timer(0.3, all_wait.set).start()
@@ -152,7 +152,7 @@ def test_a_dead_session_is_asked_about_once(app: Flask, primary: Valkey) -> None
     wait_for_monitors()
     with primary.client() as redis:
         redis.flushall()
-    parts(app).repository.local._begin()  # as in a worker that did not see the sign-out
+    parts(app).backend.local._begin()  # as in a worker that did not see the sign-out
     with counted(app) as sent:
         for _ in range(20):
             browser: Any = app.test_client()

@@ -71,7 +71,7 @@ class Place:
     def renew_connections(self) -> None:
         """As when the last ones have been idle for too long."""
         with parts(self.app).monitor.paused():  # one that it borrowed would come back to nobody
-            parts(self.app).repository.database.engine.dispose()
+            parts(self.app).backend.database.engine.dispose()
 
 
 Cause = Callable[[Place], AbstractContextManager[object]]
@@ -124,7 +124,7 @@ def lock_table(mode: str) -> Cause:
 @contextmanager
 def read_only_file(place: Place) -> Iterator[None]:
     """Connections of this time never write again: only new ones do."""
-    engine = parts(place.app).repository.database.engine
+    engine = parts(place.app).backend.database.engine
 
     def refuse(connection: sqlite3.Connection, record: object) -> None:
         connection.execute("PRAGMA query_only = ON")
@@ -293,7 +293,7 @@ def lost(app: Flask) -> frozenset[str]:
 def end_lease(app: Flask, primary: Valkey, digest: str) -> None:
     """The database said so a minute ago, and is to be asked again."""
     age_entry(primary, digest, 61_000, "@at")
-    parts(app).repository.primary.server_identity.trust_since_ms -= 61_000
+    parts(app).backend.primary.server_identity.trust_since_ms -= 61_000
 
 
 def answers(app: Flask) -> bool:
@@ -309,7 +309,7 @@ def visited(app: Flask, primary: Valkey, user: Any) -> frozenset[str]:
 
 
 def calls_have_ended(app: Flask) -> bool:
-    database = parts(app).repository.database
+    database = parts(app).backend.database
     return not (database._requests.busy or database._probes.busy or database._patient.busy)
 
 
@@ -431,7 +431,7 @@ def test_lost_replies_are_over_when_replies_come_again(
         address = proxy.instead_of(url)
         engine = {"DATABASE_URL": ..., "DATABASE_ENGINE": sa.create_engine(address, pool_pre_ping=True)}
         app = make_app(**({"DATABASE_URL": address} if owner == "its own" else engine), DATABASE_TIMEOUT=TIMEOUT)
-        database, user = parts(app).repository.database, sign_in(app, USER)
+        database, user = parts(app).backend.database, sign_in(app, USER)
         with parts(app).monitor.paused():
             connections = [database.engine.connect() for _ in LANES]
             for connection in connections:
@@ -527,7 +527,7 @@ def test_an_own_open_transaction_is_named(shared: Flask, name: str, caplog: pyte
 def test_an_own_transaction_that_has_written_is_named_without_waiting(shared: Flask) -> None:
     """Nothing is even begun: there is nothing to wait for."""
     begun: list[object] = []
-    database = parts(shared).repository.database
+    database = parts(shared).backend.database
     with shared.app_context(), engine_of(shared).connect() as connection:
         connection.exec_driver_sql("INSERT INTO notes VALUES ('mine')")
         sa.event.listen(database.engine, "begin", lambda connection: begun.append(connection))
@@ -562,7 +562,7 @@ def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
     assert not revoked.durable
     assert user.get("/who").json["user"] is None
     wait_until_home(shared)
-    row = parts(shared).repository.database.load(user.digest, idle_ms=0)
+    row = parts(shared).backend.database.load(user.digest, idle_ms=0)
     assert row is not None
     assert not row.live
 
@@ -599,7 +599,7 @@ def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, database_url: 
         user = sign_in(app, USER)
         with engine.connect():  # the application's own is none of our business
             assert answers(app)
-        with parts(app).repository.database.engine.connect():
+        with parts(app).backend.database.engine.connect():
             for _ in range(4):
                 assert not answers(app)
                 end_lease(app, primary, user.digest)

@@ -52,7 +52,7 @@ def interface(app: Flask) -> LangPontSession:
 
 
 def tables(app: Flask) -> set[str]:
-    return set(sa.inspect(parts(app).repository.database.engine).get_table_names()) & TABLES
+    return set(sa.inspect(parts(app).backend.database.engine).get_table_names()) & TABLES
 
 
 # -- where nobody makes them -------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_who_was_ready_stays_so(make: Make) -> None:
         interface(app).create_tables()
     client: Any = app.test_client()
     assert client.get("/healthz/ready").status_code == 200
-    with parts(app).repository.database.engine.begin() as connection:
+    with parts(app).backend.database.engine.begin() as connection:
         interface(app).metadata.drop_all(connection)
     wait_until(lambda: client.get("/healthz").json["database"] == "no tables", "it is noticed")
     assert client.get("/healthz/ready").status_code == 200
@@ -148,7 +148,7 @@ def test_app_run_with_debug_counts(make: Make) -> None:
 
 def changes(app: Flask, metadata: Any, **options: Any) -> list[Any]:
     """What ``flask db migrate`` would write into a new revision."""
-    with parts(app).repository.database.engine.connect() as connection:
+    with parts(app).backend.database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"target_metadata": metadata, **options})
         found: list[Any] = alembic.autogenerate.compare_metadata(context, metadata)
     return found
@@ -160,7 +160,7 @@ def shop(make: Make) -> Iterator[tuple[Flask, sa.MetaData]]:
     app = make()
     metadata = sa.MetaData()
     sa.Table("langpont_shop_orders", metadata, sa.Column("id", sa.Integer, primary_key=True))
-    engine = parts(app).repository.database.engine
+    engine = parts(app).backend.database.engine
     metadata.create_all(engine)
     yield app, metadata
     metadata.drop_all(engine)

@@ -65,7 +65,7 @@ def test_s6_a_sign_out_that_waits_for_another_worker_is_renewed_too(
     stopped = Journal(tmp_path / "journal.sqlite3")
     with stopped.alone() as is_alone, parts(app).monitor.paused(), primary.client() as redis:
         assert is_alone
-        parts(app).repository.journal.revoke(client.digest, in_database=False, in_redis=True)
+        parts(app).backend.journal.revoke(client.digest, in_database=False, in_redis=True)
         parts(app).monitor.replay.run_once()
         assert waiting(app) == 1
         assert redis.hget(key(client.digest), "@live") == "0"
@@ -82,7 +82,7 @@ def test_a_tombstone_outlives_every_lease(make_app: MakeApp, primary: Valkey, se
         left = int(redis.pttl(key(client.digest)))
     longest = (settings["VERIFY_INTERVAL"] + settings["GRACE"]) * 1000
     assert left > max(TOMBSTONE_MS, longest + 1_500_000) - 60_000
-    assert parts(app).repository.local._min_versions.ttl > 1800 + longest / 1000 + 1500
+    assert parts(app).backend.local._min_versions.ttl > 1800 + longest / 1000 + 1500
 
 
 @pytest.mark.parametrize("settings", CORNERS, ids=str)

@@ -62,7 +62,7 @@ def without_a_server() -> dict[str, Any]:
 
 
 def file_of(app: Flask) -> str:
-    return state_of(app).repository.database.engine.url.database or ""
+    return state_of(app).backend.database.engine.url.database or ""
 
 
 def signs_in(app: Flask) -> bool:
@@ -80,7 +80,7 @@ def test_the_developers_files_are_left_alone(make: Make, instance: Path) -> None
     LangPontSession(app)
     assert signs_in(app)
     assert not instance.exists()
-    assert state_of(app).repository.journal.path is None
+    assert state_of(app).backend.journal.path is None
 
 
 def test_testing_may_be_set_after_the_extension(make: Make, instance: Path) -> None:
@@ -106,7 +106,7 @@ def test_every_application_has_a_database_of_its_own(make: Make) -> None:
         app = make(TESTING=True, **without_a_server())
         LangPontSession(app)
         assert signs_in(app)
-        assert len(state_of(app).repository.database.sessions_of("7")) == 1
+        assert len(state_of(app).backend.database.sessions_of("7")) == 1
         files.append(Path(file_of(app)))
         assert files[-1].exists()
     del app
@@ -198,7 +198,7 @@ def test_a_server_may_be_given(make: Make, primary: Valkey) -> None:
         configure(app, primary.url)
         LangPontSession(app)
         assert signs_in(app)
-        assert isinstance(state_of(app).repository.primary, RedisStore)
+        assert isinstance(state_of(app).backend.primary, RedisStore)
     assert state_of(apps[0]).settings.key_prefix != state_of(apps[1]).settings.key_prefix
     with primary.client() as client:
         keys = [key.decode() if isinstance(key, bytes) else key for key in client.keys("*")]

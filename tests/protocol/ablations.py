@@ -11,10 +11,10 @@ from typing import Any
 from flask_langpont_session import events
 from flask_langpont_session.policy import leases
 from flask_langpont_session.policy import values as base
-from flask_langpont_session.policy.records import Loaded, Plan, Verdict
+from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RowState
 from flask_langpont_session.recovery import reconciler, replay
-from flask_langpont_session.request import journal_writer, repository, scope, verifier
+from flask_langpont_session.request import journal_writer, repository, revocations, scope, verifier
 from flask_langpont_session.stores import local
 from flask_langpont_session.stores.host import journal
 from flask_langpont_session.stores.redis import records, server_identity
@@ -215,20 +215,20 @@ def _fresh_is_not(
 _verify = verifier.Verifier.verify
 
 
-def _silence_is_a_yes(self: repository.SessionRepository, digest: str, scope: Any) -> list[tuple[str, int]]:
+def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) -> list[tuple[str, int]]:
     return _revoke_in_database(self, digest, scope) or []
 
 
-_revoke_in_database = repository.SessionRepository._revoke_in_database
+_revoke_in_database = revocations.Revocations._revoke_in_database
 
 
-def _rights_may_wait(self: repository.SessionRepository, plan: Plan, scope: Any) -> AuthRow | None:
+def _rights_may_wait(self: repository.SessionRepository, plan: Plan, scope: Any) -> Saved:
     plan.grants = False
-    self._ordinary = dict  # type: ignore[assignment]  # what lies over a read is filtered, too: both are off
-    return _save_auth(self, plan, scope)
+    self._reads._ordinary = dict  # type: ignore[assignment]  # what lies over a read is filtered, too: both are off
+    return _save(self, plan, scope)
 
 
-_save_auth = repository.SessionRepository._save_auth
+_save = repository.SessionRepository.save
 
 
 def _shares_every_question(
@@ -307,11 +307,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
     Ablation("unverifiable is not dead", Loaded, "verified", staticmethod(_unverifiable_is_dead)),
     Ablation("fresh", verifier.Verifier, "verify", _fresh_is_not),
-    Ablation(
-        "durable is what the database has", repository.SessionRepository, "_revoke_in_database", _silence_is_a_yes
-    ),
+    Ablation("durable is what the database has", revocations.Revocations, "_revoke_in_database", _silence_is_a_yes),
     Ablation("epochs", sim_database.Tables, "raise_epoch", lambda self, user_id: self.epoch(user_id) + 1),
-    Ablation("rights do not wait", repository.SessionRepository, "_save_auth", _rights_may_wait),
+    Ablation("rights do not wait", repository.SessionRepository, "save", _rights_may_wait),
     Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
     Ablation("the own digest", records, "_split", _whosever_it_is),
     Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),

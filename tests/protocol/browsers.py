@@ -62,7 +62,7 @@ def serving(world: World, worker: Worker) -> Flask:
     """The application of a worker."""
     app = application(worker.name)
     monitor: Any = SimpleNamespace(ensure_started=lambda: None)
-    state = State(world.settings, worker.repository, worker.health, world.recorder, monitor)
+    state = State(world.settings, worker.backend, worker.repository, worker.health, world.recorder, monitor)
     app.extensions[EXTENSION], app.extensions[CONTEXT] = state, _context(app, state)
     return app
 

@@ -22,13 +22,16 @@ from flask import Flask
 
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.recovery import reconciler
 from flask_langpont_session.recovery.monitor import Monitor
-from flask_langpont_session.request import repository
+from flask_langpont_session.request import revocations
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
+from flask_langpont_session.request.verifier import Confirmed
+from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
@@ -87,7 +90,7 @@ def settings_of(profile: str) -> Settings:
 
 
 PARTS: Mapping[Any, Mapping[str, Any]] = {
-    repository: {"_MOST_SETTLED": 1},
+    revocations: {"_MOST_SETTLED": 1},
     reconciler: {"_BATCH": 2, "_PIPELINE": 2, "_AT_ONCE": 3},
 }
 """How much the package does at a time, much smaller than it is: a few sessions are too many for it."""
@@ -167,22 +170,21 @@ class Worker:
         )
         for _ in range(FIRST_ANSWERS):  # it has been up for a while
             self.health.succeeded(DATABASE, READ)
-        self.repository = SessionRepository(
+        self.backend = Backend(
             settings,
+            Reports(world.recorder, lambda signal, event: world.promises.said(repr(event)), clock=clock.monotonic),
             redis=stores,
             database=world.database(self),
             local=self.local,
             journal=host.journal,
             health=self.health,
-            recorder=world.recorder,
-            emit=lambda signal, event: world.promises.said(repr(event)),
             clock=clock.monotonic,
-            now_ms=lambda: clock.now_ms,
-            flights=SteppedFlights(world.tasks),
         )
+        flights: SteppedFlights[Confirmed] = SteppedFlights(world.tasks)
+        self.repository = SessionRepository(self.backend, now_ms=lambda: clock.now_ms, flights=flights)
         world.births += 1
         self.monitor = Monitor(
-            self.repository,
+            self.backend,
             interval=settings.health_interval,
             slow=settings.slow_ms / 1000,
             clock=clock.monotonic,
@@ -360,10 +362,10 @@ class World:
         self.start(label, worker, work, stepped=stepped)
 
     def _check_tick(self, worker: Worker, task: Task) -> None:
-        redis, _ = reconciler.answering(worker.repository)
+        redis, _ = reconciler.answering(worker.backend)
         journal = worker.host.journal
         waiting = [] if journal.is_empty() else journal.pending_revocations(database=True, redis=False)
-        identity = worker.repository.primary.server_identity.identity
+        identity = worker.backend.primary.server_identity.identity
         on_primary = redis and identity == self.cluster.primary.identity
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
 

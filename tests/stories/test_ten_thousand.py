@@ -75,17 +75,17 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
     app = Flask("crowd")
     app.config.update(site.lab.configuration)
     LangPontSession(app)
-    repository = state_of(app).repository
+    backend = state_of(app).backend
     signer = CookieSigner([app.config["SECRET_KEY"]])
     ids = [signer.mint(SIGNED_IN, permanent=False, now=time.time()) for _ in users]
-    with repository.database.engine.begin() as connection:
+    with backend.database.engine.begin() as connection:
         connection.execute(INSERT, [values_of(sid, user) for sid, user in zip(ids, users, strict=True)])
-    stamp_ms = repository.primary.time_ms(timeout=1)
-    rows, reached = repository.database.changed_since(60_000, limit=len(users) + 1)
+    stamp_ms = backend.primary.time_ms(timeout=1)
+    rows, reached = backend.database.changed_since(60_000, limit=len(users) + 1)
     assert (len(rows), reached) == (len(users), None)
     for at in range(0, len(rows), AT_ONCE):
         some = [(row, HOUR_MS) for row in rows[at : at + AT_ONCE]]
-        repository.primary.settle(some, [], [], stamp_ms=stamp_ms, timeout=5)
+        backend.primary.settle(some, [], [], stamp_ms=stamp_ms, timeout=5)
     close(app)
     return [Login(user, sid.digest, f"{COOKIE}={signer.dump(sid)}") for sid, user in zip(ids, users, strict=True)]
 

@@ -99,7 +99,7 @@ def shard_of(app: Flask, digest: str) -> str:
 
 
 def identities(app: Flask) -> dict[str, str | None]:
-    return {name: store.server_identity.identity for name, store in parts(app).repository.primary.stores.items()}
+    return {name: store.server_identity.identity for name, store in parts(app).backend.primary.stores.items()}
 
 
 def counted(app: Flask, name: str) -> int:

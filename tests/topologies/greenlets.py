@@ -29,7 +29,7 @@ def main(url: str, folder: str) -> None:
     app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
     LangPontSession(app)
-    store = state_of(app).repository.primary
+    store = state_of(app).backend.primary
     digests = fill(store, 20)
     seen: Counter[str] = Counter()
     for seed in range(12):

@@ -213,14 +213,14 @@ def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
 
 def failing(app: Flask, digest: str) -> list[ErrorClass]:
     """What fails of that which only a cluster is asked for: its map, a session on its way, a replica."""
-    repository = parts(app).repository
-    primary = cast(ClusterStore, repository.primary)
+    backend = parts(app).backend
+    primary = cast(ClusterStore, backend.primary)
     with parts(app).monitor.paused():
         try:
             primary.find_shards(LONG)
             # One key: of several, the node that a slot goes to refuses those that it does not have yet.
             assert primary.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG).auth is not None
-            repository.store("replica:1").probe_read(timeout=LONG)
+            backend.store("replica:1").probe_read(timeout=LONG)
         except StoreError as error:
             return [error.error_class]
     return []

@@ -73,7 +73,7 @@ def app(make_app: MakeApp, url: str) -> Flask:
 
 @pytest.fixture
 def store(app: Flask) -> RedisStore:
-    return parts(app).repository.primary
+    return parts(app).backend.primary
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def app(make_app: MakeApp, server: Valkey) -> Flask:
 
 @pytest.fixture
 def store(app: Flask) -> RedisStore:
-    return parts(app).repository.primary
+    return parts(app).backend.primary
 
 
 def change(server: Valkey, *rules: str) -> None:
@@ -262,7 +262,7 @@ def test_sentinels_are_asked_two_questions(
             client.execute_command("ACL", "SETUSER", acl.USER, "on", f">{acl.SENTINEL_PASSWORD}", *rules)
         url = f"redis+sentinel://{acl.USER}:{acl.PASSWORD}@127.0.0.1:{sentinel.port}/{SERVICE}"
         url += f"?sentinel_username={acl.USER}&sentinel_password={acl.SENTINEL_PASSWORD}"
-        stores = parts(make_app(REDIS_URL=url)).repository.redis
+        stores = parts(make_app(REDIS_URL=url)).backend.redis
         found = {"primary": ErrorClass.IDENTITY_REFUSED, "replica": ErrorClass.UNREACHABLE}  # there is no replica
         if missing != "sentinel|get-master-addr-by-name":
             assert stores["primary"].time_ms(timeout=LONG) > 0

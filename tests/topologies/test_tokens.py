@@ -81,7 +81,7 @@ def test_a_refused_token_is_an_outage_until_it_is_right(
     """NOAUTH and WRONGPASS are class A: noticed at once, probed until it is accepted."""
     app = make_app(REDIS_URL=address(locked), REDIS_TOKEN=token)
     with pytest.raises(StoreError) as caught:
-        parts(app).repository.primary.time_ms(timeout=LONG)
+        parts(app).backend.primary.time_ms(timeout=LONG)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     user = sign_in(app, "7")
     wait_until_lost(app, "primary")
@@ -105,7 +105,7 @@ class TokenFile(CredentialProvider):
 def visit(app: Flask, number: int) -> tuple[int, Any]:
     """Somebody signs in and reads over connections that are all new; the status of the sign-in, and what was read."""
     browser = app.test_client()
-    forget: Callable[[], None] = parts(app).repository.primary.forget_connections
+    forget: Callable[[], None] = parts(app).backend.primary.forget_connections
     forget()
     status = browser.post(f"/login/{number}").status_code
     forget()

@@ -681,21 +681,19 @@ def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, other
     """However much it is, and however old: it is left where it is, without asking anybody."""
     home: Any = Home()
     journal = Journal(tmp_path / "journal")
-    repository: Any = SimpleNamespace(
+    backend: Any = SimpleNamespace(
         journal=journal,
         primary=home,
         database=home,
         table=SimpleNamespace(categories=()),
         local=SimpleNamespace(kill=lambda digest: None),
-        no_longer_in_use=lambda digest: None,
         row_changed=lambda digest: None,
         health=SimpleNamespace(locate=lambda digest: f":{digest[0]}"),
         limits=None,
-        recorder=None,
-        emit=None,
+        reports=SimpleNamespace(losses=None, no_longer_in_use=lambda digest: None),
         settings=SimpleNamespace(local_cache_ttl=60),
     )
-    reconciler = Reconciler(repository)
+    reconciler = Reconciler(backend)
     journal.revoke("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
     assert reconciler.run(redis=True, database=True, shards={":1"}).left is None
     assert home.buried == ["1last"]

@@ -16,6 +16,7 @@ from flask_langpont_session import events
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.metrics.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.ids import SessionId, digest_of
 from flask_langpont_session.policy.records import Gap, Life, Loaded, Plan, Verdict
 from flask_langpont_session.policy.values import AuthRow, Basis, CategoryChange, CategoryCopy, Operation, SharedCopy
@@ -41,8 +42,7 @@ class Refusing:
         self.journal_writer = JournalWriter(
             Journal(None, limits=JournalLimits(entries=0)),
             cast(Any, None),  # asked for written changes only
-            self.recorder,
-            lambda signal, event: self.sent.append((signal, event)),
+            Reports(self.recorder, lambda signal, event: self.sent.append((signal, event)), clock=lambda: self.now),
             clock=lambda: self.now,
         )
 
@@ -90,7 +90,10 @@ def test_one_sessions_value_is_no_alarm(refusing: Refusing, caplog: pytest.LogCa
 def outboxes(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
     """Two workers of a host, and one whose journal cannot be used."""
     journals = [Journal(folder / "journal"), Journal(folder / "journal"), Journal(folder)]
-    one, other, broken = (JournalWriter(each, cast(Any, None), Recorder(), clock=lambda: now) for each in journals)
+    one, other, broken = (
+        JournalWriter(each, cast(Any, None), Reports(Recorder(), lambda *_: None), clock=lambda: now)
+        for each in journals
+    )
     yield one, other, broken
     for journal in journals:
         journal.close()
@@ -170,8 +173,7 @@ class Desk:
         self.journal_writer = JournalWriter(
             self.journal,
             Fallback(load_settings(app), LocalCopies(10, 60), self.journal),
-            self.recorder,
-            lambda signal, event: self.events.append(event),
+            Reports(self.recorder, lambda signal, event: self.events.append(event)),
         )
         self.loaded = Loaded(Verdict.ANONYMOUS)
 

@@ -15,6 +15,7 @@ from flask import Flask
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.events import WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.values import (
     AuthRow,
     Basis,
@@ -202,7 +203,7 @@ class Host:
         self.no_longer_in_use: list[str] = []
         self.changed: list[str] = []
         self.wiped: list[tuple[str, str, int]] = []
-        repository: Any = SimpleNamespace(
+        backend: Any = SimpleNamespace(
             journal=self.journal,
             primary=self.stores,
             database=self.stores,
@@ -211,16 +212,19 @@ class Host:
             limits=Limits(9, 999, 9),
             local=self.local,
             recorder=self.recorder,
-            emit=lambda signal, event: self.lost.append(event),
+            reports=Reports(
+                self.recorder,
+                lambda signal, event: self.lost.append(event),
+                SimpleNamespace(ended=self.no_longer_in_use.append),
+            ),
             life_of=lambda category, kind, life: 1000,
-            no_longer_in_use=self.no_longer_in_use.append,
             row_changed=self.changed.append,
             note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
             health=SimpleNamespace(locate=lambda digest: ""),
             store=lambda name: self.stores,
         )
         self.seconds = 0.0
-        self.reconciler = Reconciler(repository, now_ms=lambda: self.now, clock=lambda: self.seconds)
+        self.reconciler = Reconciler(backend, now_ms=lambda: self.now, clock=lambda: self.seconds)
 
     def write(self, digest: str, key: str, value: bytes | None = b"1", **more: Any) -> None:
         """A change that was made from version 1, in which the key was absent; None: a deletion."""
@@ -433,7 +437,7 @@ def test_a_user_with_many_rows_keeps_nobody_waiting(host: Host) -> None:
     host.run()
     assert host.settled()[1] == host.stores.of_user[:-1]
     assert host.waiting() == {"user_revocations": 1}
-    host.reconciler = Reconciler(host.reconciler._repository, now_ms=lambda: host.now)
+    host.reconciler = Reconciler(host.reconciler._backend, now_ms=lambda: host.now)
     host.run()
     assert host.settled() == ([], host.stores.of_user[-1:])
     assert host.waiting() == {}

@@ -56,7 +56,7 @@ def shards() -> Shards:
 def refill(shards: Shards) -> Refill:
     """Of a worker that holds copies of visitors' sessions on two shards, both of which lost all."""
     held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
-    repository: Any = SimpleNamespace(
+    backend: Any = SimpleNamespace(
         local=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
         health=shards,
         journal=shards,
@@ -66,7 +66,7 @@ def refill(shards: Shards) -> Refill:
         limits=None,
         was_wiped=lambda copy: copy.digest in shards.wiped,
     )
-    made = Refill(repository, lambda digests: pytest.fail("nobody is signed in"), clock=lambda: 0.0)
+    made = Refill(backend, lambda digests: pytest.fail("nobody is signed in"), clock=lambda: 0.0)
     made.ask_for("a", 0)
     made.ask_for("b", 0)
     return made

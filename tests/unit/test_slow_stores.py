@@ -29,7 +29,7 @@ def monitor(tmp_path: Any) -> Iterator[Monitor]:
         LANGPONT_SESSION_SLOW_MS=100,
     )  # fmt: skip
     LangPontSession(app)
-    state_of(app).repository.database.create_tables()
+    state_of(app).backend.database.create_tables()
     monitor = state_of(app).monitor
     monitor._lag = Lag()  # which rests: this process is on time
     yield monitor
@@ -46,7 +46,7 @@ def probing(monitor: Monitor, *seconds: float | StoreError) -> Callable[..., flo
             raise took
         return took
 
-    monitor._repository.primary.probe = probe  # type: ignore[method-assign]
+    monitor._backend.primary.probe = probe  # type: ignore[method-assign]
     return probe
 
 
@@ -121,7 +121,7 @@ def test_a_late_process_believes_its_requests_more_than_a_probe(
         monitor._health.succeeded(PRIMARY, READ)
         return answer(*arguments, **options)
 
-    monitor._repository.primary.probe = while_requests_are_answered  # type: ignore[method-assign]
+    monitor._backend.primary.probe = while_requests_are_answered  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert bool(lost(monitor)) is is_lost
@@ -135,7 +135,7 @@ def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
         monitor._health.succeeded(PRIMARY, READ)
         raise silent()
 
-    monitor._repository.primary.probe = silence  # type: ignore[method-assign]
+    monitor._backend.primary.probe = silence  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert lost(monitor)

@@ -1,0 +1,79 @@
+"""Where requests and the recovery say what happened: it is counted, sent as an event, and logged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from blinker import Signal
+
+from .. import events
+from ..policy.values import CategoryChange, ErrorClass, StoreError
+from .losses import Losses
+from .recorder import InUse, Recorder
+
+log = logging.getLogger(__name__)
+
+_SILENCE = 60.0
+"""Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
+
+
+class Reports:
+    """What happened in one application.
+
+    :ivar losses: changes of sessions that were not kept.
+    :param emit: called with a signal and an event; must not raise.
+    :param in_use: is told which sessions are in use.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        emit: Callable[[Signal, object], None],
+        in_use: InUse | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.recorder = recorder
+        self.emit = emit
+        self.in_use = in_use
+        self.losses = Losses(recorder, emit)
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def no_longer_in_use(self, digest: str) -> None:
+        """Have a session that is over counted no more."""
+        if self.in_use is not None:
+            self.in_use.ended(digest)
+
+    def payload(self, changes: Mapping[str, CategoryChange]) -> None:
+        """These changes of categories were stored: measure their bytes."""
+        for name, change in changes.items():
+            if change.sets:
+                size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
+                self.recorder.measure("payload", name, size)
+
+    def rejected(self, category: str, key: str | None, reason: str) -> None:
+        """A change could not be stored at save time, when no view is there to be told any more."""
+        what = f"session key {key!r}" if key else f"session data of category {category!r}"
+        log.error("%s was not stored (%s); the old data is kept", what, reason)
+        self.recorder.count("values_rejected")
+        self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
+
+    def journal_failed(self, error: StoreError) -> None:
+        """The journal did not do what it was asked."""
+        if error.error_class is ErrorClass.DATA:
+            # One session's value, for example something else than a number that was to be counted up.
+            self.recorder.count("journal_rejected")
+            log.warning("the journal could not keep a change: %s", error)
+            return
+        self.recorder.count("journal_errors")
+        self.emit(events.journal_failed, events.JournalFailed(error.cause))
+        now = self._clock()
+        if now - self._said.get(error.cause, -_SILENCE) >= _SILENCE:
+            self._said[error.cause] = now
+            log.critical(
+                "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
+                "(Said once in %d s; the counter journal_errors has all.)", error, _SILENCE
+            )  # fmt: skip

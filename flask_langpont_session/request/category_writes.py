@@ -1,0 +1,328 @@
+"""Writing categories: to Redis, else to the journal as the table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ..policy.health import DATABASE, PRIMARY, READ, WRITE
+from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
+from ..policy.records import (
+    NO_FIELDS,
+    Kept,
+    Life,
+    Loaded,
+    Plan,
+    apply_change,
+)
+from ..policy.values import (
+    AuthRow,
+    CategoryChange,
+    CategoryCopy,
+    StoreError,
+)
+from ..stores.redis.records import Merged, Restore, Written
+from ..stores.redis.store import new_write_id
+from .parts import Parts
+from .scope import RequestScope
+
+_BEFORE_US = 3_600_000_000
+"""Microseconds: the data of an old session counts as that much older than the request that takes it over, so that
+nothing which any request writes meanwhile is undone by it."""
+
+
+class _Sent(NamedTuple):
+    """A write that was sent to Redis.
+
+    :param written: None: it was not written, as far as is known.
+    :param doubt: then the id of the write, if Redis may have it, or get it yet.
+    :param sent_us: and when it was sent, microseconds by the Redis clock.
+    """
+
+    written: Written | None
+    doubt: str = ""
+    sent_us: int = 0
+
+
+class CategoryWrites:
+    """Stores what requests have changed of categories."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._backend = parts.backend
+        self._reports = parts.backend.reports
+        self._settings = parts.backend.settings
+        self._primary = parts.backend.primary
+        self._local = parts.backend.local
+        self._clock = parts.backend.clock
+        self._now_ms = parts.now_ms
+        self._fallback = parts.fallback
+        self._journal_writer = parts.journal_writer
+        self._verifier = parts.verifier
+
+    def save(self, plan: Plan, target: SessionId, scope: RequestScope, row: AuthRow | None) -> bool:
+        """Write to Redis what changed, the auth record first; else to the journal what the table keeps.
+
+        What was written earlier and waits in the journal comes first: then the change waits behind it, and so does one
+        that was made without knowing what Redis has.
+        """
+        scope = scope.to(target.digest)
+        changes = {name: change for name, change in plan.changes.items() if change}
+        if not changes and row is None:
+            return False
+        if plan.is_for_shadow:
+            return self._write_shadow(plan, target, scope, changes)
+        self._give_life(changes, target.kind, plan.life)
+        waits = self._must_wait(target.digest, changes, scope)
+        sent = self._write_guarded(plan, target, scope, {} if waits else changes, row)
+        if sent.written is None:
+            return self._keep_for_later(plan, target, scope, changes, row, sent)
+        if sent.written.status == "dead":
+            self._local.kill(target.digest)
+            return not plan.is_new and self._write_shadow(plan, target, scope, changes)
+        if waits:
+            return self._keep_for_later(plan, target, scope, changes, None, sent) or row is not None
+        return self._was_written(plan, target, changes, sent.written, scope)
+
+    def _must_wait(
+        self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, *, shadow: bool = False
+    ) -> bool:
+        is_unseen = any(change.unseen for change in changes.values())
+        return is_unseen or self._journal_writer.has_writes(digest, changes, scope, shadow=shadow)
+
+    def _write_guarded(
+        self,
+        plan: Plan,
+        target: SessionId,
+        scope: RequestScope,
+        changes: dict[str, CategoryChange],
+        row: AuthRow | None,
+    ) -> _Sent:
+        if not changes and row is None:
+            return _Sent(Written("written"))
+        guard = "free" if target.kind != SIGNED_IN else "new" if plan.is_new else "alive"
+        stamp = self._stamp_of(row, plan.loaded)
+        # A session that is not permanent any more is to live shorter than Redis remembers.
+        sent = self._write(target.digest, changes, guard, scope, row, stamp, plan.life, exact=plan.permanence_changed)
+        if sent.written and sent.written.status == "gone":
+            # Redis lost a session that SQL may still know: push it again and try once more.
+            found = self._ask_arbiter(target.digest, scope, plan.life)
+            if found is not None and found.shadow:
+                return _Sent(Written("dead"))
+            if found is None or found.row is None:
+                return _Sent(None)  # that it is dead is not known either
+            for _ in range(2):  # a server that was restarted may have to learn the push first
+                sent = self._write(target.digest, changes, guard, scope, found.row, 0, plan.life)
+                if sent.written is None or sent.written.status != "gone":
+                    return sent
+            return _Sent(None)
+        return sent
+
+    def _stamp_of(self, row: AuthRow | None, loaded: Loaded | None) -> int:
+        """The Redis clock before the database said what is to be pushed; 0: unknown, and it is asked again."""
+        known_ms = loaded.now_ms if loaded else 0
+        held = self._local.auth(row.digest) if row and not known_ms else None
+        return self._primary.estimated_ms(held.row.digest, held.confirmed_at) if held else known_ms
+
+    def _write(
+        self,
+        digest: str,
+        changes: dict[str, CategoryChange],
+        guard: str,
+        scope: RequestScope,
+        row: AuthRow | None,
+        stamp: int,
+        life: Life,
+        exact: bool = False,
+    ) -> _Sent:
+        return self._send(
+            digest,
+            scope,
+            lambda timeout, write_id: self._primary.write(
+                digest,
+                changes,
+                guard=guard,
+                limits=self._backend.limits,
+                timeout=timeout,
+                write_id=write_id,
+                push=(row, stamp) if row else None,
+                push_life_ms=life.left_of(row) if row else 0,
+                push_exact=exact,
+            ),
+        )
+
+    def _send(self, digest: str, scope: RequestScope, write: Callable[[float, str], Written]) -> _Sent:
+        """Send a write to the primary."""
+        if not scope.can(PRIMARY, WRITE):
+            return _Sent(None)
+        write_id, began = new_write_id(), self._clock()
+        try:
+            written = scope.ask(
+                PRIMARY, WRITE, "save", self._settings.redis_timeout, lambda timeout: write(timeout, write_id)
+            )
+        except StoreError as error:
+            if not error.sent:
+                return _Sent(None)
+            return _Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))
+        return _Sent(None if written.status == "late" else written)
+
+    def now_us(self, digest: str) -> int:
+        """The clock of the Redis that has a session, microseconds since 1970, or a little later: what this worker wrote
+        there before is not taken for what was written since."""
+        return (self._primary.estimated_ms(digest, self._clock(), latest=True) or self._now_ms()) * 1000
+
+    def _ask_arbiter(self, digest: str, scope: RequestScope, life: Life) -> Loaded | None:
+        """What the database says of a session; None: it did not answer."""
+        if not scope.can(DATABASE, READ):
+            return None
+        try:
+            # Redis has just said that it has nothing: it knows of no later use.
+            return self._verifier.ask_database(digest, scope, life, stamp_ms=0, idle_seen=0, alone=True)
+        except StoreError:
+            return None
+
+    def _write_shadow(
+        self, plan: Plan, target: SessionId, scope: RequestScope, changes: dict[str, CategoryChange]
+    ) -> bool:
+        """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
+        self._give_life(changes, ANONYMOUS, plan.life)
+        sent = _Sent(None)
+        if not self._must_wait(target.digest, changes, scope, shadow=True):
+            sent = self._send(
+                target.digest,
+                scope,
+                lambda timeout, write_id: self._primary.write(
+                    target.digest,
+                    changes,
+                    guard="free",
+                    limits=self._backend.limits,
+                    timeout=timeout,
+                    write_id=write_id,
+                    shadow=True,
+                ),
+            )
+        if sent.written is None:
+            now_us = self.now_us(target.digest)
+            return self._journal_writer.keep(
+                plan, changes, scope.level, now_us, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
+            )
+        return self._was_written(plan, target, changes, sent.written, scope, shadow=True)
+
+    def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
+        for name, change in changes.items():
+            change.life_ms = self._backend.life_of(name, kind, life)
+
+    def _keep_for_later(
+        self,
+        plan: Plan,
+        target: SessionId,
+        scope: RequestScope,
+        changes: Mapping[str, CategoryChange],
+        row: AuthRow | None,
+        sent: _Sent,
+    ) -> bool:
+        """Redis did not take it, or not yet. Returns whether anything outlives the request all the same."""
+        if row:
+            self._journal_writer.queue_push(row.digest, row.version, scope=scope)
+        fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
+        now_us = self.now_us(target.digest)
+        kept = self._journal_writer.keep(
+            plan, fitting, scope.level, now_us, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
+        )
+        self._reports.recorder.count("fallback_journal", by=int(kept))
+        return kept or row is not None
+
+    def _fits(self, plan: Plan, name: str, change: CategoryChange) -> bool:
+        """Whether a category is within its limits after a change, as far as is known here; else that is said, and the
+        change is not kept."""
+        if plan.loaded is None or plan.is_new:
+            return True
+        after = apply_change(plan.loaded.fields.get(name, NO_FIELDS), change)
+        size = sum(len(key.encode()) + len(value) for key, value in after.items())
+        if not change.sets or (size <= self._backend.limits.bytes and len(after) <= self._backend.limits.fields):
+            return True
+        self._reports.rejected(
+            name, max(change.sets, key=lambda key: len(change.sets[key])), f"category {name!r}: large"
+        )
+        return False
+
+    def _was_written(
+        self,
+        plan: Plan,
+        target: SessionId,
+        changes: Mapping[str, CategoryChange],
+        written: Written,
+        scope: RequestScope,
+        *,
+        shadow: bool = False,
+    ) -> bool:
+        if written.status != "written":
+            return self._write_the_rest(plan, target, changes, written, scope, shadow)
+        self._reports.payload(changes)
+        plan.note_kept(changes, Kept.REDIS)
+        if not shadow:
+            self._fallback.remember_write(target.digest, plan.loaded, changes, written.versions, target.kind)
+            self._journal_writer.written(target.digest, changes, scope)
+        return True
+
+    def _write_the_rest(
+        self,
+        plan: Plan,
+        target: SessionId,
+        changes: Mapping[str, CategoryChange],
+        refused: Written,
+        scope: RequestScope,
+        shadow: bool,
+    ) -> bool:
+        """One category cannot take its change (``large``, ``no number``); the others are none the worse for it."""
+        culprit = refused.category or ""
+        for key in changes[culprit].writes | changes[culprit].increments:
+            self._reports.rejected(culprit, key, f"category {culprit!r}: {refused.status}")
+        rest = {name: change for name, change in changes.items() if name != culprit}
+        if not rest:
+            return False
+        if shadow:
+            return self._write_shadow(plan, target, scope, rest)
+        plan.changes = rest
+        return self.save(plan, target, scope, None)
+
+    def lay_beneath(self, plan: Plan, target: SessionId, scope: RequestScope) -> bool:
+        """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""
+        scope = scope.to(target.digest)
+        self._give_life(plan.changes, target.kind, plan.life)
+        guard, as_of = "new" if target.kind == SIGNED_IN else "free", self.now_us(target.digest) - _BEFORE_US
+        copies = [
+            Restore(target.digest, name, CategoryCopy(as_of, change.sets), guard, change.life_ms, is_partial=True)
+            for name, change in plan.changes.items()
+        ]
+        if not copies:
+            return False
+        done = scope.attempt(
+            PRIMARY,
+            WRITE,
+            "save",
+            self._settings.redis_timeout,
+            lambda timeout: self._primary.merge_all(
+                copies, limits=self._backend.limits, timeout=timeout, write_id=new_write_id()
+            ),
+        )
+        if done is None or not all(isinstance(reply, Merged) and reply.status == "merged" for reply in done):
+            return False
+        self._reports.payload(plan.changes)
+        plan.changes.clear()
+        return True
+
+    def carry(self, plan: Plan, scope: RequestScope) -> bool:
+        """Have the journal bring what the plan says to the target. Whether it will."""
+        if not (plan.carries and plan.origin):
+            return False
+        return self._journal_writer.carry(plan, self.now_us(plan.origin.digest), scope)
+
+    def leave(self, origin: SessionId, scope: RequestScope, life: Life, *, is_carried: bool) -> None:
+        """Wipe the data of an anonymous session that was given another id.
+
+        :param is_carried: the replay does so, when it has brought the data to the other id.
+        """
+        if not is_carried:
+            changes = {name: CategoryChange(0, wipe=True) for name in self._backend.table.categories}
+            self.save(Plan(origin, origin, life, changes=changes), origin, scope, None)
+        self._reports.no_longer_in_use(origin.digest)

@@ -1,0 +1,187 @@
+"""Ending sessions, for ever: in the database, in Redis, on this host; what does not answer hears it later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .. import events
+from ..policy.categories import AUTH
+from ..policy.health import DATABASE, PRIMARY, READ, WRITE
+from ..policy.records import (
+    Kept,
+    Revoked,
+)
+from ..policy.values import (
+    AuthRow,
+    RowState,
+    StoreError,
+)
+from .parts import Parts
+from .scope import RequestScope
+
+_MOST_SETTLED = 200
+"""Sessions of a user who is logged out everywhere that the request itself brings home: they take no longer than what
+else it asks for."""
+
+
+class Revocations:
+    """Ends sessions of one digest, or all of a user."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._backend = parts.backend
+        self._reports = parts.backend.reports
+        self._settings = parts.backend.settings
+        self._table = parts.backend.table
+        self._database = parts.backend.database
+        self._primary = parts.backend.primary
+        self._local = parts.backend.local
+        self._now_ms = parts.now_ms
+        self._journal_writer = parts.journal_writer
+        self._verifier = parts.verifier
+
+    def revoke(self, digest: str, scope: RequestScope) -> bool:
+        """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
+
+        :return: whether the database knows it already.
+        """
+        return self.end(digest, scope) is Kept.DATABASE
+
+    def end(self, digest: str, scope: RequestScope, *, keeps_data: bool = False) -> Kept:
+        self._reports.recorder.count("sessions_ended", by=int(not self._local.is_dead(digest)))
+        self._local.kill(digest)
+        dead = self._revoke_in_database(digest, scope)
+        in_database, places = dead is not None, []
+        for name, version in dead or [(digest, 0)]:
+            places.append(self.make_known(name, version, scope, in_database=in_database, keeps_data=keeps_data))
+            self._reports.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
+        return places[0]
+
+    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[tuple[str, int]] | None:
+        """Digest and version of what is dead now; None: the database does not answer."""
+        return scope.attempt(
+            DATABASE,
+            WRITE,
+            "revoke",
+            self._settings.database_timeout,
+            lambda timeout: self._database.revoke(digest, timeout=timeout),
+        )
+
+    def make_known(
+        self, digest: str, version: int, scope: RequestScope, *, in_database: bool, keeps_data: bool = False
+    ) -> Kept:
+        """Have the stores and this host hear that a session is dead.
+
+        :param keeps_data: what it had is still to be brought to another id; it goes after that.
+        """
+        self._local.kill(digest)
+        self._backend.row_changed(digest)
+        self._reports.no_longer_in_use(digest)
+        names = (AUTH,) if keeps_data else tuple(self._table.categories)
+        in_redis = self._verifier.write_tombstone(digest, max(version, int(in_database)), scope, names)
+        is_gone = in_redis and not keeps_data
+        waits = not (in_database and is_gone) and self._journal_writer.revoke(
+            digest, in_database=in_database, in_redis=is_gone, scope=scope
+        )
+        if in_database:
+            return Kept.DATABASE
+        return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
+
+    def sessions_of(self, user_id: str, scope: RequestScope) -> list[AuthRow]:
+        """The valid sessions of a user, without those that this host knows to be dead.
+
+        :raises StoreError: the database does not answer.
+        """
+        if not scope.can(DATABASE, READ):
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        rows = scope.ask(
+            DATABASE,
+            READ,
+            "list",
+            self._settings.database_timeout,
+            lambda timeout: self._database.sessions_of(user_id, timeout=timeout),
+        )
+        return [row for row in rows if row.state is RowState.VALID and not self._is_known_dead(row)]
+
+    def _is_known_dead(self, row: AuthRow) -> bool:
+        overlay = self._journal_writer.overlay(row.digest)
+        is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
+        return overlay.revoked or is_out or self._local.is_dead(row.digest) or self._local.is_signed_out(row)
+
+    def revoke_user(self, user_id: str, scope: RequestScope) -> Revoked:
+        """End all sessions of a user, those being created just now too.
+
+        It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done
+        for as many as a request has time for, else by the reconciler, from the journal. With the database down this
+        host holds it against every session that began until now, and tells the database as soon as it answers.
+        """
+        epoch = scope.attempt(
+            DATABASE,
+            WRITE,
+            "revoke",
+            self._settings.database_timeout,
+            lambda timeout: self._database.kill_user(user_id, timeout=timeout),
+        )
+        if epoch is None:
+            return self._revoke_user_later(user_id, scope)
+
+        def end_some(timeout: float) -> list[str]:
+            try:
+                return self._database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_SETTLED)
+            except StoreError as error:
+                # It has heard what matters. That many rows take too long must not open its breaker.
+                raise scope.gave_up(DATABASE, error.cause) from None
+
+        digests = scope.attempt(DATABASE, WRITE, "revoke", self._settings.database_timeout, end_some)
+        in_redis = self._make_all_known(digests or [], scope, in_database=True)
+        self._local.sign_out_user(user_id, 0, epoch)
+        if not in_redis or digests is None or len(digests) >= _MOST_SETTLED:
+            self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
+        return Revoked(durable=True, sessions=len(digests or []))
+
+    def _revoke_user_later(self, user_id: str, scope: RequestScope) -> Revoked:
+        until_ms = self._now_ms()
+        # The journal first: from then on every worker of the host knows.
+        self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
+        digests = self._local.sign_out_user(user_id, until_ms)
+        self._reports.recorder.count("sessions_ended", by=len(digests))
+        self._make_all_known(digests, scope, in_database=False)
+        return Revoked(durable=False, sessions=len(digests))
+
+    def _make_all_known(self, digests: Sequence[str], scope: RequestScope, *, in_database: bool) -> bool:
+        """Of a user who was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
+
+        :return: whether Redis has them.
+        """
+        self._reports.recorder.count("sessions_ended", by=sum(not self._local.is_dead(digest) for digest in digests))
+        for digest in digests:
+            self._local.kill(digest)
+            self._backend.row_changed(digest)
+            self._reports.no_longer_in_use(digest)
+        buried = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
+        in_redis = all(buried)
+        if digests and not in_database:
+            self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
+        for digest in digests:
+            self._reports.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
+        return in_redis
+
+    def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:
+        groups: dict[str, list[str]] = {}
+        for digest in digests:
+            groups.setdefault(self._backend.health.locate(digest), []).append(digest)
+        return groups.values()
+
+    def _write_tombstones(self, digests: Sequence[str], scope: RequestScope, in_database: bool) -> bool:
+        """Sessions of one shard. Whether it has the tombstones."""
+        names = tuple(self._table.categories)
+
+        def write_tombstone(timeout: float) -> bool:
+            dead = [(digest, int(in_database)) for digest in digests]
+            self._primary.settle([], dead, names, stamp_ms=0, timeout=timeout)
+            return True
+
+        return bool(
+            scope.to(digests[0]).attempt(
+                PRIMARY, WRITE, "write_tombstone", self._settings.redis_timeout, write_tombstone
+            )
+        )

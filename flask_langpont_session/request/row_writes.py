@@ -1,0 +1,212 @@
+"""Writing the rows of the database: sign-ins, new ids, changes of auth. What it does not take is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from .. import events
+from ..exceptions import GrantRefused, UnreadableValue
+from ..policy.health import DATABASE, READ, WRITE
+from ..policy.records import (
+    Life,
+    Note,
+    Plan,
+    apply_change,
+    difference,
+)
+from ..policy.serializer import decode
+from ..policy.users import user_of
+from ..policy.values import (
+    AuthRow,
+    Fields,
+    RowState,
+)
+from .parts import Parts
+from .scope import RequestScope
+
+T = TypeVar("T")
+
+_UPDATE_TRIES = 3
+"""A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
+
+
+class RowWrites:
+    """Makes and changes the rows of signed-in sessions.
+
+    :ivar make_refusal: the answer to a grant that the database does not decide about.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._settings = parts.backend.settings
+        self._database = parts.backend.database
+        self._reports = parts.backend.reports
+        self._journal_writer = parts.journal_writer
+        self.make_refusal: Callable[[], GrantRefused] = GrantRefused
+
+    def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> AuthRow | None:
+        """The row of a minted id; the one before ends in the same transaction.
+
+        :return: None: this was a change of id, and the session has ended meanwhile.
+        :raises StoreError: the database did not answer.
+        """
+        if plan.renames:
+            change = difference(plan.renames.payload, payload)
+            return self.compete(
+                plan.renames,
+                lambda row: self._renamed(row, digest, apply_change(row.payload, change), plan, scope),
+                scope,
+            )
+        life = plan.life
+
+        def create(timeout: float) -> AuthRow:
+            return self._database.create(
+                digest,
+                user_id=self._user_of(payload),
+                payload=payload,
+                idle_ms=life.idle_ms,
+                absolute_ms=life.absolute_ms,
+                kill=old,
+                timeout=timeout,
+            )
+
+        return self._write_row(scope, "sign_in", create)
+
+    def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
+        return self._write_row(
+            scope,
+            "sign_in",
+            lambda timeout: self._database.regenerate(
+                row.digest,
+                successor=digest,
+                seen=row.version,
+                payload=payload,
+                idle_ms=plan.life.idle_ms,
+                absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
+                timeout=timeout,
+            ),
+        )
+
+    def _write_row(self, scope: RequestScope, operation: str, write: Callable[[float], T]) -> T:
+        """:raises StoreError: the database did not answer."""
+        if not scope.can(DATABASE, WRITE):
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        return scope.ask(DATABASE, WRITE, operation, self._settings.database_timeout, write)
+
+    def adopted_row(self, digest: str, payload: Fields, life: Life, note: Note, scope: RequestScope) -> AuthRow | None:
+        user_id = self._user_of(payload)
+        if user_id is not None and user_id in self._journal_writer.overlay(digest, scope).users:
+            return None  # this host has logged the user out everywhere, and the database has yet to hear of it
+        return self._write_row(
+            scope,
+            "sign_in",
+            lambda timeout: self._database.adopt(
+                digest,
+                note=note.digest,
+                note_ms=note.life_ms,
+                user_id=user_id,
+                payload=payload,
+                idle_ms=life.idle_ms,
+                absolute_ms=life.absolute_ms,
+                timeout=timeout,
+            ),
+        )
+
+    def never_adopt(self, note: Note, scope: RequestScope) -> None:
+        """An old session is over: have the database know it, if it answers."""
+        scope.attempt(
+            DATABASE,
+            WRITE,
+            "revoke",
+            self._settings.database_timeout,
+            lambda timeout: self._database.note_adopted(note.digest, note.life_ms, timeout),
+        )
+
+    def refused(self) -> GrantRefused:
+        """The answer to a grant that nobody can decide about, counted."""
+        self._reports.recorder.count("grants_refused")
+        self._reports.emit(events.grant_refused, events.GrantWasRefused())
+        return self.make_refusal()
+
+    def compete(
+        self,
+        row: AuthRow,
+        write: Callable[[AuthRow], AuthRow | None],
+        scope: RequestScope,
+        *,
+        is_confirmed: bool = False,
+    ) -> AuthRow | None:
+        """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
+
+        :param write: writes the row that follows from one; None: that one is not the present one.
+        :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
+            but nothing that lasts is made of it.
+        :raises StoreError: the database did not answer, or others were faster every time.
+        """
+        if not scope.can(DATABASE, WRITE):  # nor is there a reason to read
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        current: AuthRow | None = row if is_confirmed else self._present(row, scope)
+        for _ in range(_UPDATE_TRIES):
+            if current is None or current.state is not RowState.VALID:
+                return None
+            updated = write(current)
+            if updated is not None:
+                return updated
+            current = self._present(current, scope)
+        raise scope.gave_up(DATABASE, "TooManyConflicts")
+
+    def _present(self, row: AuthRow, scope: RequestScope) -> AuthRow | None:
+        """What the database says of a row now, with the later of the idle expiries."""
+        current = self._reload(row.digest, scope)
+        if current is not None and current.state is RowState.IDLE_EXPIRED:
+            current = self._reload_in_use(current, row.idle_expires_at, scope)
+        return current
+
+    def _reload(self, digest: str, scope: RequestScope, idle_seen: int | None = None) -> AuthRow | None:
+        if not scope.can(DATABASE, READ):
+            raise scope.gave_up(DATABASE, "BreakerOpen")
+        return scope.ask(
+            DATABASE,
+            READ,
+            "verify",
+            self._settings.database_timeout,
+            lambda timeout: self._database.load(digest, idle_ms=0, idle_seen=idle_seen, timeout=timeout),
+        )
+
+    def _reload_in_use(self, current: AuthRow, idle_seen: int, scope: RequestScope) -> AuthRow | None:
+        """A row that is behind: the lease that this request was given knew of a later use.
+
+        :raises StoreError: that has run out meanwhile; nobody is ended for being idle on this request's word.
+        """
+        if idle_seen <= current.read_at:
+            raise scope.gave_up(DATABASE, "IdleExpired")
+        return self._reload(current.digest, scope, idle_seen)
+
+    def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
+        return self._write_row(
+            scope,
+            "save",
+            lambda timeout: self._database.update(
+                row.digest,
+                seen=row.version,
+                payload=payload,
+                user_id=self._user_of(payload, row.user_id),
+                idle_ms=plan.life.idle_ms,
+                absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
+                timeout=timeout,
+            ),
+        )
+
+    def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
+        """The user a payload belongs to: whom the first of USER_KEYS names that names one, as text.
+
+        :param known: whom the row belongs to; one value that is damaged, or names none, does not take it from them.
+        """
+        for key in self._settings.user_keys:
+            try:
+                user = user_of(decode(payload[key])) if key in payload else None
+            except UnreadableValue:
+                return known
+            if user is not None:
+                return user
+        return known

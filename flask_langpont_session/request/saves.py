@@ -1,0 +1,199 @@
+"""Saving a session: the database first, then Redis, then the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..policy.categories import AUTH
+from ..policy.health import DATABASE
+from ..policy.ids import SIGNED_IN, SessionId
+from ..policy.records import (
+    Kept,
+    Note,
+    Plan,
+    Saved,
+    apply_change,
+)
+from ..policy.values import (
+    AuthRow,
+    CategoryChange,
+    RowState,
+    StoreError,
+)
+from .category_writes import CategoryWrites
+from .parts import Parts
+from .revocations import Revocations
+from .row_writes import RowWrites
+from .scope import RequestScope
+
+
+class Saves:
+    """Brings a request's changes home."""
+
+    def __init__(self, parts: Parts, rows: RowWrites, categories: CategoryWrites, revocations: Revocations) -> None:
+        self._backend = parts.backend
+        self._reports = parts.backend.reports
+        self._settings = parts.backend.settings
+        self._local = parts.backend.local
+        self._clock = parts.backend.clock
+        self._journal_writer = parts.journal_writer
+        self._rows = rows
+        self._categories = categories
+        self._revocations = revocations
+
+    def save(self, plan: Plan, scope: RequestScope) -> Saved:
+        """Bring a request's changes home, database first.
+
+        :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
+        """
+        if plan.is_new and plan.target and plan.target.kind == SIGNED_IN:
+            try:
+                return self._sign_in(plan, scope)
+            finally:
+                if plan.ends and plan.origin:
+                    # The sign-out that came first holds, whatever becomes of the sign-in, and under any id.
+                    self._revocations.revoke(plan.origin.digest, scope)
+        is_carried = self._categories.carry(plan, scope)
+        durable = True
+        if plan.ends and plan.origin:
+            place = self._revocations.end(plan.origin.digest, scope, keeps_data=bool(plan.carries))
+            plan.note_kept([AUTH], place)
+            durable = place is Kept.DATABASE
+        if not plan.target or not (plan.changes or plan.carries):
+            return Saved(stored=False, durable=durable)
+        row = self._save_auth(plan, scope) if plan.target.kind == SIGNED_IN else None
+        names = tuple(plan.changes)
+        stored = self._categories.save(plan, plan.target, scope, row) or is_carried
+        if stored:
+            self._count_save(plan, plan.target, names)
+        if plan.leaves and plan.origin:
+            self._categories.leave(plan.origin, scope, plan.life, is_carried=bool(plan.carries))
+        has_ended = plan.target.kind == SIGNED_IN and self._local.is_dead(plan.target.digest)
+        return Saved(stored, durable, ended=has_ended)
+
+    def _sign_in(self, plan: Plan, scope: RequestScope) -> Saved:
+        target, origin = plan.target, plan.origin
+        assert target is not None
+        auth = plan.changes.pop(AUTH, None)
+        payload = dict(auth.sets) if auth else {}
+        old = origin.digest if origin and origin.kind == SIGNED_IN else None
+        began = self._clock()
+        try:
+            row = self._rows.new_row(plan, target.digest, payload, old, scope)
+        except StoreError:
+            raise self._rows.refused() from None
+        if row is None or row.state is not RowState.VALID:
+            return self._came_too_late(plan, old, scope)
+        self._local.put_auth(row, began)
+        plan.note_kept([AUTH], Kept.DATABASE)
+        self._categories.carry(plan, scope)
+        if old:
+            self._revocations.make_known(old, 0, scope, in_database=True, keeps_data=bool(plan.carries))
+            self._reports.recorder.count("sessions_ended", by=int(not plan.renames))
+        elif origin:
+            self._reports.no_longer_in_use(origin.digest)  # its data is left to run out
+        self._count_save(plan, target)
+        self._categories.save(plan, target, scope, row)
+        return Saved(stored=True)
+
+    def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:
+        """The session ended while this request was about to give it another id, or to sign its user in.
+
+        :raises GrantRefused: it was a sign-in: the user was logged out everywhere at this moment.
+        """
+        if not plan.renames:
+            raise self._rows.refused()
+        if old:
+            self._revocations.make_known(old, 0, scope, in_database=True)
+        return Saved(stored=False, ended=True)
+
+    def adopt(self, plan: Plan, note: Note, scope: RequestScope) -> Saved:
+        """Store a session that was taken over from elsewhere. Of several requests that do so at once, each with the
+        same target, one makes the row, and none undoes what another one has changed since.
+
+        :param plan: of a new session, as :meth:`save` gets it.
+        :param note: by which a signed-in one is known to be taken over already.
+        :return: `ended`: it was taken over before, and may go on; or it is over.
+        :raises StoreError: the database did not answer.
+        """
+        target, row = plan.target, None
+        assert target is not None
+        if self._local.is_dead(target.digest):
+            return Saved(stored=False, ended=True)
+        auth = plan.changes.pop(AUTH, None) if target.kind == SIGNED_IN else None
+        names = tuple(plan.changes)
+        # Before the row: where there is one, another request may read what belongs to it.
+        is_laid = self._categories.lay_beneath(plan, target, scope)
+        if target.kind == SIGNED_IN:
+            began = self._clock()
+            row = self._rows.adopted_row(target.digest, auth.sets if auth else {}, plan.life, note, scope)
+            if row is None:
+                return Saved(stored=False, ended=True)
+            self._local.put_auth(row, began)
+        stored = self._categories.save(plan, target, scope, row) or is_laid or row is not None
+        if stored:
+            self._count_save(plan, target, names)
+        return Saved(stored)
+
+    def _save_auth(self, plan: Plan, scope: RequestScope) -> AuthRow | None:
+        """Update the SQL row of a session that lives. Returns the new row; None: there is nothing to push."""
+        if plan.is_for_shadow:
+            return None  # the auth keys of an anonymous shadow are plain data
+        change = plan.changes.pop(AUTH, None)
+        row = plan.loaded.row if plan.loaded else None
+        if change is None or row is None:
+            return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
+        waits = self._journal_writer.has_writes(row.digest, [AUTH])
+        if waits and not plan.grants:
+            # What waits for the database goes first; rights never wait.
+            self._journal_writer.keep(plan, {AUTH: change}, scope.level, self._categories.now_us(row.digest))
+            return None
+        is_confirmed = plan.loaded is not None and plan.loaded.sources.get(AUTH) == DATABASE
+        began, number = self._clock(), None
+
+        def write(row: AuthRow) -> AuthRow | None:
+            nonlocal number
+            number = self._journal_writer.row_changing(row.digest)
+            return self._rows.compare_and_set(row, apply_change(row.payload, change), plan, scope)
+
+        try:
+            updated = self._rows.compete(row, write, scope, is_confirmed=is_confirmed)
+        except StoreError:
+            if plan.grants:
+                raise self._rows.refused() from None
+            self._journal_writer.keep(
+                plan, {AUTH: change}, scope.level, self._categories.now_us(row.digest), scope=scope
+            )
+            plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
+            return None
+        if updated is None or updated.state is not RowState.VALID:
+            self._revocations.make_known(row.digest, row.version, scope, in_database=True)
+            return None
+        self._journal_writer.row_changed(row.digest, number)
+        self._local.put_auth(updated, began, change=number)
+        plan.note_kept([AUTH], Kept.DATABASE)
+        if waits and (ordinary := self._without_rights(change)):
+            # In the place of what waits, which would else undo it.
+            self._journal_writer.keep(plan, {AUTH: ordinary}, scope.level, self._categories.now_us(row.digest))
+        return updated
+
+    def _without_rights(self, change: CategoryChange) -> CategoryChange:
+        rest = CategoryChange(change.life_ms, seen=change.seen)
+        for key, value in change.writes.items():
+            if key not in self._settings.user_keys and key not in self._settings.privilege_key_patterns:
+                rest.put(key, value)
+        return rest
+
+    def _count_save(self, plan: Plan, target: SessionId, names: Iterable[str] = ()) -> None:
+        """A session that began or has another id now, or an anonymous one whose data lives longer for it: it is in use.
+
+        :param names: the categories that were saved.
+        """
+        if plan.is_new:
+            keeps_on = plan.renames or (target.kind != SIGNED_IN and plan.origin and not plan.ends)
+            self._reports.recorder.count("sessions_regenerated" if keeps_on else "sessions_created")
+        is_signed_in = target.kind == SIGNED_IN
+        if self._reports.in_use is None or plan.is_for_shadow or (is_signed_in and not plan.is_new):
+            return
+        lives = [self._backend.life_of(name, target.kind, plan.life) for name in names or plan.carries]
+        self._reports.in_use.served(target.digest, plan.life.idle_ms if is_signed_in else max(lives))

@@ -1,0 +1,113 @@
+"""The stores of one application, for all that works with them: requests, the recovery, the command line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from ..policy.health import PRIMARY, Health
+from ..policy.ids import SIGNED_IN
+from ..policy.records import Life
+from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
+from .host.journal import Journal
+from .local import LocalCopies
+from .redis.cluster import ClusterStore, Redis
+from .redis.records import Limits
+from .redis.store import RedisStore
+from .sql.database import Database
+
+if TYPE_CHECKING:
+    from ..config.settings import Settings
+    from ..metrics.recorder import Recorder
+    from ..metrics.reports import Reports
+    from ..policy.categories import CategoryTable
+
+
+class Backend:
+    """What an application keeps its sessions in.
+
+    :param redis: ``primary`` and perhaps ``replica`` → store.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reports: Reports,
+        *,
+        redis: Mapping[str, Redis],
+        database: Database,
+        local: LocalCopies,
+        journal: Journal,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.reports = reports
+        # A cluster's store does all that sessions ask of a server's; what concerns one server is asked of `store`.
+        self.redis = cast("Mapping[str, RedisStore]", redis)
+        self.primary = self.redis[PRIMARY]
+        self.database = database
+        self.local = local
+        self.journal = journal
+        self.health = health
+        self.clock = clock
+        longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
+        self._anonymous_ms = longest * 1000
+        self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
+
+    @property
+    def table(self) -> CategoryTable:
+        """Which key belongs to which feature and category."""
+        return self.settings.table
+
+    @property
+    def recorder(self) -> Recorder:
+        """Counts and measures."""
+        return self.reports.recorder
+
+    def store(self, name: str) -> RedisStore:
+        """The Redis behind a name as health has it: a server, or one shard of a cluster.
+
+        :raises StoreError: that shard is not known, or not any more.
+        """
+        store: RedisStore | None = self.redis[role_of(name)]
+        if isinstance(store, ClusterStore):
+            store = store.stores.get(name)
+        if store is None:
+            raise StoreError(name, ErrorClass.TOPOLOGY, "NoSuchShard")
+        return store
+
+    def life_of(self, category: str, kind: str, life: Life) -> int:
+        """Milliseconds a category's data may lie unused: its own TTL, cut to the session's life."""
+        ttl = self.table.categories[category].ttl
+        whole = life.idle_ms if kind == SIGNED_IN else self._anonymous_ms
+        return whole if ttl is None else min(ttl * 1000, whole)
+
+    def row_changed(self, digest: str) -> None:
+        """Have no worker of this host believe what it was told of this session's row before."""
+        try:
+            self.journal.row_changed(digest, self.clock())
+        except StoreError as error:
+            self.reports.journal_failed(error)
+
+    def note_wipe(self, digest: str, category: str, version: int) -> None:
+        """Have no worker of this host give Redis back what a category had before."""
+        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
+            self.journal.note_wipe(digest, category, version)
+
+    def was_wiped(self, copy: SharedCopy) -> bool:
+        """Whether a worker of this host has wiped a category since a copy of it was made."""
+        with suppress(StoreError):
+            return self.journal.is_wiped_since(copy.digest, copy.category, copy.copy.version)
+        return False
+
+    def share_copies(self, shards: Container[str]) -> None:
+        """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""
+        copies = [copy for copy in self.local.live_categories() if self.health.locate(copy.digest) in shards]
+        try:
+            self.reports.losses.outdated(self.journal.publish_copies(copies))
+        except StoreError as error:
+            self.reports.journal_failed(error)
