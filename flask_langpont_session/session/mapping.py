@@ -32,10 +32,11 @@ from ..policy.levels import LEVELS, Behaviour
 from ..policy.records import NO_FIELDS, Kept, Life, Loaded, Plan, Saved, Verdict, apply_change
 from ..policy.serializer import INT_LIMIT, check_key, decode
 from ..policy.users import is_nobody, user_of
-from ..policy.values import AuthRow, CategoryChange, Fields
+from ..policy.values import CategoryChange, Fields
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
 from .changes import Carried, Changes
+from .identity import NOT_READ, Identity, State
 from .values import CategoryView, FeatureReport
 
 log = logging.getLogger(__name__)
@@ -130,36 +131,24 @@ class Session(SessionMixin):
         self._cookie = cookie
         self._is_remembered = is_remembered
         self.old = old
+        self._identity = Identity()
         # The id of an old session that was taken over in this request; whether there is one that could not be, and the
         # CSRF token that is shown meanwhile.
         self._adopted: SessionId | None = None
         self._is_put_off = False
         self._token_meanwhile: str | None = None
-        self._origin: SessionId | None = _MISSING
-        self._minted: SessionId | None = None
         self._permanent: bool | None = None
         self._loaded: Loaded | None = None
         self._scope = scope
         self._changes: Changes | None = None
         self._transient: dict[str, Any] = {}
-        self._ended = False  # this request signed the session out
-        self._restarted = False  # what is stored under the origin is not this session's data any more
-        self._pending_end = False
-        self._pending_wipe = False
         self._grants = False
-        # The origin's row, if the minted id is for the same session.
-        self._renames: AuthRow | None = None
-        # Categories of the origin that the journal brings to the minted id.
-        self._carries: tuple[str, ...] = ()
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
         self._forced = False
         self._saved = False
-        # Once a save has stored this session under another id than the one that came: that one, whether the session was
-        # signed out before, what of it has been read, and the permanent flag as it was saved.
-        self._has_moved = False
-        self._came_with: SessionId | None = None
-        self._was_ended = False
+        # Once a save has stored this session under another id: what of it has been read, and the permanent flag as it
+        # was saved.
         self._before: Loaded | None = None
         self._saved_permanent: bool | None = None
         self._places: Mapping[str, Kept] = {}
@@ -172,11 +161,12 @@ class Session(SessionMixin):
     def origin(self) -> SessionId | None:
         """The session id whose records this request works with: the one that came with it, if its signature is good;
         after a save under another id, that one."""
-        if self._origin is _MISSING:
-            self._origin = self._cookie()
-            if self._origin is None and self.old is not None and not self._saved:
+        identity = self._identity
+        if identity.origin is NOT_READ:
+            identity.origin = self._cookie()
+            if identity.origin is None and self.old is not None and not self._saved:
                 self._take_over(self.old.take_over())
-        return self._origin
+        return identity.origin
 
     def _take_over(self, adopted: Adopted | None) -> None:
         """From here on it is as if the request had come with the id of the old session that was taken over."""
@@ -187,8 +177,8 @@ class Session(SessionMixin):
             self._is_put_off, self._token_meanwhile = True, adopted.token
         else:
             self._scope = adopted.scope.to(adopted.sid.digest)
-            self._origin = self._adopted = self._came_with = adopted.sid
-            self._has_moved = self._was_stored = True
+            self._adopted, self._was_stored = adopted.sid, True
+            self._identity.stand_in(adopted.sid)
 
     @property
     def digest(self) -> str | None:
@@ -198,12 +188,14 @@ class Session(SessionMixin):
     @property
     def minted(self) -> SessionId | None:
         """The session id made in this request, if one was."""
-        return self._minted or (self._origin if self._has_moved else None)
+        identity = self._identity
+        return identity.minted or (identity.origin if identity.has_moved else None)
 
     @property
     def target(self) -> SessionId | None:
         """The session id this request's data belongs to."""
-        return self._minted or (None if self._ended else self.origin)
+        identity = self._identity
+        return identity.minted or (None if identity.is_signed_out else self.origin)
 
     @property
     def new(self) -> bool:  # type: ignore[override]
@@ -213,12 +205,12 @@ class Session(SessionMixin):
     @property
     def _cookies_id(self) -> SessionId | None:
         """The session id that came with the request."""
-        return self._came_with if self._has_moved else self.origin
+        return self._identity.came_with if self._identity.has_moved else self.origin
 
     @property
     def ended(self) -> bool:
         """Whether this request signed the session out."""
-        return self._ended or self._was_ended
+        return self._identity.was_signed_out
 
     @property
     def is_in_shadow(self) -> bool:
@@ -235,7 +227,7 @@ class Session(SessionMixin):
     def showed_auth(self) -> bool:
         """Whether this response may show what only the signed-in user should see."""
         signed_in_now = self.minted is not None and self.minted.kind == SIGNED_IN
-        return signed_in_now or bool(self._renames or (self._loaded and self._loaded.row))
+        return signed_in_now or bool(self._identity.row or (self._loaded and self._loaded.row))
 
     @property
     def is_worth_a_cookie(self) -> bool:
@@ -250,16 +242,17 @@ class Session(SessionMixin):
         return minted is not None and minted.kind == SIGNED_IN and minted is not self._adopted
 
     def _mint(self, kind: str) -> SessionId:
-        self._minted = self._repository.placed(lambda: self._context.mint(kind, self.permanent))
+        sid = self._repository.placed(lambda: self._context.mint(kind, self.permanent))
+        self._identity.mint(sid)
         self._wants_cookie = False  # a token that was given out is of the id before
         self._context.on_new_id()
-        return self._minted
+        return sid
 
     @property
     def _kind(self) -> str:
         """``u`` only for a session that is, or may be, signed in: a dead one is anonymous."""
         target = self.target
-        if target is None or target is self._minted:
+        if target is None or target is self._identity.minted:
             return target.kind if target else ANONYMOUS
         return ANONYMOUS if self._load().shadow else target.kind
 
@@ -289,7 +282,8 @@ class Session(SessionMixin):
 
     def _load(self) -> Loaded:
         if self._loaded is None:
-            origin = None if self._restarted or self._ended else self.origin
+            identity = self._identity
+            origin = None if identity.is_restarted or identity.is_signed_out else self.origin
             known = origin and self._repository.load(origin, self.scope, self.life)
             self._loaded = known or Loaded(Verdict.UNVERIFIABLE if self._is_put_off else Verdict.ANONYMOUS)
             before, self._before = self._before, None
@@ -300,7 +294,7 @@ class Session(SessionMixin):
     def _stored(self, category: str) -> Fields:
         """The stored fields of one category as far as this request may see them."""
         loaded = self._load()
-        if category not in loaded.fields and not self._restarted and self.origin:
+        if category not in loaded.fields and not self._identity.is_restarted and self.origin:
             self._repository.load_more(self.origin, self.scope, self.life, loaded, category)
         return loaded.fields.get(category, NO_FIELDS)
 
@@ -373,7 +367,7 @@ class Session(SessionMixin):
         self._wants_cookie = True
         if self.old is not None and target is self.origin and (token := self._token_brought_along(key)):
             return token
-        if target is self._minted or target.kind == ANONYMOUS:
+        if target is self._identity.minted or target.kind == ANONYMOUS:
             return target.csrf_token()
         # A session that is dead or cannot be verified gets what an anonymous visitor would have, and no more.
         return target.csrf_token(shadow=self._load().verdict is not Verdict.VALID)
@@ -535,7 +529,7 @@ class Session(SessionMixin):
         """
         self._require_arbiter()
         self._grants = True
-        if self._renames or not (self._minted and self._minted.kind == SIGNED_IN):
+        if self._identity.row or not self._identity.signs_in:
             users, settings = self._users(), self._repository.settings
             is_anothers = self.unverified or (bool(users) and (user is None or users.get(user_key) != user))
             features: tuple[str, ...] = () if is_anothers else (DURABLE_FEATURE,)
@@ -558,8 +552,8 @@ class Session(SessionMixin):
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
         """Of the categories that are taken along to another id, those that this request may not know as a whole: in an
         outage some of it is not shown, or would not be kept."""
-        if self._minted is not None:  # nothing is stored under that id yet
-            return tuple(name for name in self._carries if name in categories)
+        if self._identity.minted is not None:  # nothing is stored under that id yet
+            return tuple(name for name in self._identity.carries if name in categories)
         loaded = self._load() if categories else None
         if loaded is None or self.origin is None or loaded.shadow or (self.scope.level == 0 and not loaded.gaps):
             return ()
@@ -580,9 +574,10 @@ class Session(SessionMixin):
         for key, encoded in taken.items():
             if self._feature_of(key).category not in stays and self._now.assigned.get(key) == encoded:
                 self._now.delete(key, stored=False)
-        for name in [name for name in self._carries if name not in stays]:
+        carries = self._identity.carries
+        for name in [name for name in carries if name not in stays]:
             self._give_back_stored(name)
-        self._carries = tuple(name for name in self._carries if name in stays)
+        self._identity.carries = tuple(name for name in carries if name in stays)
         self._permanent = bool(self._permanent)
         self._taken_from = {}, {}
 
@@ -632,11 +627,7 @@ class Session(SessionMixin):
         self._loaded = Loaded(verdict, now_ms=before.now_ms if before else 0)
         if before is not None:
             self._loaded.keep_from(before, incomplete)
-        self._carries = incomplete
-        self._restarted = True
-        self._renames = None
-        self._pending_wipe = kind is None
-        self._minted = None
+        self._identity.restart(incomplete, wipes=kind is None)
         if kind:
             self._mint(kind)
         else:
@@ -711,16 +702,14 @@ class Session(SessionMixin):
 
     def _end(self, keeps: Collection[str]) -> None:
         is_something_kept = bool(self._carry(keeps))
-        was_signed_in = self._minted is not None and self._minted.kind == SIGNED_IN
-        origin = self.origin
+        identity, origin, signed_in_now = self._identity, self.origin, self._identity.signs_in
         if origin and origin.kind == SIGNED_IN:
             # Of a session that is over the cookie is left alone: the browser may have a newer one by now. It is ended
             # all the same, because it may go on under an id that another request gave it.
-            self._pending_end = True
-            self._ended = not (self.target is origin and self._load().shadow)
+            identity.end(is_over=self.target is origin and self._load().shadow)
         elif self._is_put_off:
-            self._ended = True  # by the old session's own cookie, which goes
-        leaves = self._ended or was_signed_in
+            identity.end_elsewhere()  # by the old session's own cookie, which goes
+        leaves = identity.is_signed_out or signed_in_now
         self._restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
         self._grants = False
         self._forced = True
@@ -736,9 +725,10 @@ class Session(SessionMixin):
         if kind == SIGNED_IN:
             self._require_verified()
             self._grants = True
-        row = self._load().row if self._minted is None else self._renames
+        row = self._load().row if self._identity.minted is None else self._identity.row
         self._restart(kind, self._repository.table.categories)
-        self._renames = row
+        if row is not None:
+            self._identity.rename(row)
 
     def increment(self, key: str, by: int = 1) -> int:
         """Add to a whole number. The server adds, so that no concurrent increment is lost.
@@ -808,9 +798,9 @@ class Session(SessionMixin):
         """
         name = self._repository.table.categories[category].name
         origin = self.origin
-        if self._renames and name == AUTH:
+        if self._identity.row and name == AUTH:
             return self._still_lives()
-        if origin is None or self._restarted or self.target is not origin:
+        if origin is None or self._identity.is_restarted or self.target is not origin:
             return name != AUTH
         if name != AUTH:
             loaded = self._load()
@@ -962,7 +952,7 @@ class Session(SessionMixin):
         if self._must_update_row(target):
             changes.setdefault(AUTH, CategoryChange(0))
         replaced = origin is not None and target is not None and target is not origin
-        if not (changes or self._pending_end or replaced):
+        if not (changes or self._identity.must_end or replaced):
             return None
         return Plan(
             origin=origin,
@@ -970,23 +960,23 @@ class Session(SessionMixin):
             life=self.life,
             loaded=self._needed_for(target, changes),
             changes=changes,
-            ends=self._pending_end,
-            renames=self._renames,
+            ends=self._identity.must_end,
+            renames=self._identity.row,
             grants=self._grants,
             permanence_changed=self._must_save_permanence,
-            carries=self._carries if self._minted else (),
+            carries=self._identity.carries if self._identity.minted else (),
         )
 
     @property
     def _is_unchanged(self) -> bool:
         """Whether there is nothing that a save could have to do."""
-        return self._changes is None and not self._pending_end and not self._must_save_permanence
+        return self._changes is None and not self._identity.must_end and not self._must_save_permanence
 
     def _all_changes(self) -> dict[str, CategoryChange]:
         changes = self._now.by_category(self._stored, self._is_unknown)
         if AUTH in changes:
             self._decide_about_rights(changes[AUTH])
-        if self._pending_wipe and self.target is self.origin and self.origin is not None:
+        if self._identity.must_wipe and self.target is self.origin and self.origin is not None:
             for name in self._repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
         return changes
@@ -1071,27 +1061,25 @@ class Session(SessionMixin):
                 self._loaded.fields[name] = apply_change(self._loaded.fields.get(name, NO_FIELDS), change)
         self._forced = True  # "modified" stays true for whoever asks after the save
         self._now.settled(changes)
-        self._pending_end = self._pending_wipe = self._grants = False
-        self._renames, self._carries = None, ()
+        self._grants = False
+        self._identity.settle()
         self._saved_permanent = self.permanent
-        has_moved = self._minted is not None and saved.stored and not saved.ended
-        if has_moved or (self._ended and self._minted is None):
-            self._go_on_as(self._minted)
+        has_moved = self._identity.minted is not None and saved.stored and not saved.ended
+        if has_moved or self._identity.state is State.ENDED:
+            self._go_on()
 
-    def _go_on_as(self, sid: SessionId | None) -> None:
-        """From here on it is as if the request had come with this id, but for the cookie, which is still to be sent."""
-        if not self._has_moved:
-            self._came_with, self._has_moved = self.origin, True
-        self._was_ended = self.ended
-        self._origin, self._minted, self._ended, self._restarted = sid, None, False, False
+    def _go_on(self) -> None:
+        """From here on it is as if the request had come with the id that was made, but for the cookie, which is still
+        to be sent."""
+        self._identity.move()
+        sid = self.origin
         if sid is not None and sid.kind == SIGNED_IN:
             self._before, self._loaded = self._loaded, None  # a further change of auth needs its row
 
     def _take_back(self) -> None:
         """A grant was refused: what was to be saved with it is gone, and what is stored is read again."""
-        self._minted = self._loaded = self._renames = None
-        self._carries = ()
-        self._pending_end = self._pending_wipe = self._grants = self._restarted = False
+        self._identity.take_back()
+        self._loaded, self._grants = None, False
         self._now.restart({})
         self._context.on_new_id()
 
@@ -1101,8 +1089,7 @@ class Session(SessionMixin):
 
     def came_too_late(self) -> None:
         """The session ended before this request could save: it is what it would be now."""
-        self._minted = None
-        self._has_moved, self._came_with = False, None
+        self._identity.came_too_late()
         self._loaded = Loaded(Verdict.DEAD)
         self._now.restart({})
         self._context.on_new_id()

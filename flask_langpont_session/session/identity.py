@@ -1,0 +1,186 @@
+"""Which id a request's session goes by: a state machine, which decides nothing and reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from ..policy.ids import SIGNED_IN, SessionId
+from ..policy.values import AuthRow
+
+NOT_READ: Any = object()
+"""Which id came with the request was not asked yet."""
+
+
+class State(Enum):
+    """Under which id the session's data belongs."""
+
+    KEPT = "kept"  # the id that came with the request; none, if none came
+    MINTED = "minted"  # an id made in this request
+    RENAMED = "renamed"  # an id made in this request, for the same signed-in session: its row goes along
+    ENDED = "ended"  # none: the session was signed out
+    REPLACED = "replaced"  # an id made in this request, after the session was signed out
+
+
+class Event(Enum):
+    """What happens to it."""
+
+    MINT = "mint"  # another id: a sign-in, a visitor's first data, or what a sign-out leaves
+    RENAME = "rename"  # the id that was just made is for the same session
+    END = "end"  # a sign-out
+    DROP = "drop"  # the id that was made is given up: a sign-out, a refused grant, a session that ended meanwhile
+    SETTLE = "settle"  # a save is done, and there is nothing to bring along any more
+    MOVE = "move"  # a save has stored the session under its new id, or ended it: it goes on as if it had come so
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.KEPT, Event.MINT): State.MINTED,
+    (State.MINTED, Event.MINT): State.MINTED,
+    (State.RENAMED, Event.MINT): State.MINTED,
+    (State.ENDED, Event.MINT): State.REPLACED,
+    (State.REPLACED, Event.MINT): State.REPLACED,
+    (State.MINTED, Event.RENAME): State.RENAMED,
+    **{(state, Event.END): State.ENDED for state in State},
+    (State.KEPT, Event.DROP): State.KEPT,
+    (State.MINTED, Event.DROP): State.KEPT,
+    (State.RENAMED, Event.DROP): State.KEPT,
+    (State.ENDED, Event.DROP): State.ENDED,
+    (State.REPLACED, Event.DROP): State.ENDED,
+    (State.KEPT, Event.SETTLE): State.KEPT,
+    (State.MINTED, Event.SETTLE): State.MINTED,
+    (State.RENAMED, Event.SETTLE): State.MINTED,
+    (State.ENDED, Event.SETTLE): State.ENDED,
+    (State.REPLACED, Event.SETTLE): State.REPLACED,
+    (State.MINTED, Event.MOVE): State.KEPT,
+    (State.ENDED, Event.MOVE): State.KEPT,
+    (State.REPLACED, Event.MOVE): State.KEPT,
+}
+"""What follows. A pair that is not here cannot happen: only an id that was just made is renamed, and a save settles
+before it moves."""
+
+_SIGNED_OUT = frozenset({State.ENDED, State.REPLACED})
+
+
+class Identity:
+    """The id of one request's session.
+
+    :ivar state: see :data:`TRANSITIONS`.
+    :ivar origin: the id whose records the request works with: the one that came, or was moved to; `NOT_READ` at first.
+    :ivar minted: the id that was made, in the states that have one.
+    :ivar row: the origin's row, in the state RENAMED.
+    :ivar carries: categories of the origin that the journal brings to the minted id.
+    :ivar is_restarted: what is stored under the origin is not this session's data any more.
+    :ivar must_end: the save has to end the origin.
+    :ivar must_wipe: the save has to empty the origin.
+    :ivar came_with: where it has moved, the id that came with the request.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.KEPT
+        self.origin: SessionId | None = NOT_READ
+        self.minted: SessionId | None = None
+        self.row: AuthRow | None = None
+        self.carries: tuple[str, ...] = ()
+        self.is_restarted = False
+        self.must_end = False
+        self.must_wipe = False
+        self.has_moved = False
+        self.came_with: SessionId | None = None
+        self._was_signed_out = False
+
+    @property
+    def is_signed_out(self) -> bool:
+        """Whether it was signed out since it came, or moved."""
+        return self.state in _SIGNED_OUT
+
+    @property
+    def was_signed_out(self) -> bool:
+        """Whether this request signed it out at any time."""
+        return self.is_signed_out or self._was_signed_out
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether the id that was made is of a signed-in session."""
+        return self.minted is not None and self.minted.kind == SIGNED_IN
+
+    def mint(self, sid: SessionId) -> None:
+        """It has this id from here on."""
+        self._to(Event.MINT)
+        self.minted, self.row = sid, None
+
+    def rename(self, row: AuthRow) -> None:
+        """The id that was just made is for the same session, with this row."""
+        self._to(Event.RENAME)
+        self.row = row
+
+    def end(self, *, is_over: bool) -> None:
+        """Signed out: the save has to end the origin.
+
+        :param is_over: it is already, as the request has learned; the origin's shadow is gone on with.
+        """
+        self.must_end = True
+        if not is_over:
+            self._to(Event.END)
+
+    def end_elsewhere(self) -> None:
+        """Signed out, by another cookie than ours: there is nothing of ours to end."""
+        self._to(Event.END)
+
+    def restart(self, carries: tuple[str, ...], *, wipes: bool) -> None:
+        """Data begins anew: of the id that is made next, or of the origin.
+
+        :param carries: categories of the origin that the journal brings along.
+        :param wipes: what is stored under the origin goes.
+        """
+        self.drop()
+        self.carries, self.is_restarted, self.must_wipe = carries, True, wipes
+
+    def drop(self) -> None:
+        """Without the id that was made."""
+        self._to(Event.DROP)
+        self.minted = self.row = None
+
+    def take_back(self) -> None:
+        """What was to be saved is not: the session is again what is stored."""
+        self.drop()
+        self.carries = ()
+        self.must_end = self.must_wipe = self.is_restarted = False
+
+    def settle(self) -> None:
+        """A save is done."""
+        self._to(Event.SETTLE)
+        self.row, self.carries = None, ()
+        self.must_end = self.must_wipe = False
+
+    def move(self) -> None:
+        """From here on it is as if the request had come with the id that was made, or without one."""
+        if not self.has_moved:
+            self.came_with, self.has_moved = self.origin, True
+        self._was_signed_out = self.was_signed_out
+        self._to(Event.MOVE)
+        self.origin, self.minted, self.is_restarted = self.minted, None, False
+
+    def stand_in(self, sid: SessionId) -> None:
+        """From here on it is as if the request had come with the id of an old session that was taken over."""
+        self.origin = self.came_with = sid
+        self.has_moved = True
+
+    def came_too_late(self) -> None:
+        """The session ended meanwhile: it is what came. The row stays: the response may show what it said."""
+        self._to(Event.DROP)
+        self.minted = None
+        self.has_moved, self.came_with = False, None
+
+    def _to(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]
+
+
+def drawing() -> str:
+    """The transitions as a Mermaid state diagram, for the docs; what changes nothing is left out."""
+    lines = [
+        f"    {before.value} --> {after.value}: {event.value}"
+        for (before, event), after in TRANSITIONS.items()
+        if before is not after
+    ]
+    return "\n".join(["stateDiagram-v2", "    [*] --> kept", *lines])
