@@ -29,8 +29,9 @@ from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
 from .routes import yielding
 from .session.cookies import CookieSigner, signer_for
-from .session.mapping import Session, SessionContext
+from .session.mapping import Session
 from .session.values import SessionInfo
+from .session.work import SessionContext
 from .stores.sql.tables import METADATA
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class LangPontSession(SessionInterface):
         began = time.perf_counter()
         modified = session.modified
         try:
-            saved = session.save()
+            saved = session.saving.save()
         except GrantRefused as refused:
             _replace_response(response, _refusal(app, refused))
             state.recorder.observe("request_save", "all", "none", "refused", time.perf_counter() - began)
@@ -114,9 +115,9 @@ class LangPontSession(SessionInterface):
         finally:
             session.close()
         is_gone = self._send_cookie(app, session, response, modified or saved is not None)
-        if session.old is not None and session.old.ends_with(session, is_gone):
+        if session.work.old is not None and session.work.old.ends_with(session, is_gone):
             self._delete_old_cookie(app, state.settings, response)
-        if session.showed_auth:
+        if session.saving.showed_auth:
             _store_nowhere(response)
         if saved is not None:
             outcome = "ok" if saved.durable else "not_durable"
@@ -140,9 +141,9 @@ class LangPontSession(SessionInterface):
         """
         if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
             return False  # nobody looked at the session: the cookie is not even read
-        target, minted = session.target, session.minted
+        target, minted = session.work.target, session.work.minted
         if target is not None and minted is target:
-            if session.is_worth_a_cookie:
+            if session.saving.is_worth_a_cookie:
                 self._set_cookie(app, session, response, target)
             elif session.ended:
                 return self._delete_cookie(app, response)
@@ -154,16 +155,16 @@ class LangPontSession(SessionInterface):
 
     def _is_emptied(self, app: Flask, session: Session) -> bool:
         """Flask deletes the cookie of a session that was modified to be empty; only the ``flask`` mode does that."""
-        return state_of(app).settings.cookie_resend == "flask" and session.origin is not None and not session
+        return state_of(app).settings.cookie_resend == "flask" and session.work.origin is not None and not session
 
     def _is_due(self, app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
         if state_of(app).settings.cookie_resend == "flask":
             refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-            return (modified or refresh) and not session.is_in_doubt
-        if not session.accessed or session.is_in_doubt:
+            return (modified or refresh) and not session.work.is_in_doubt
+        if not session.accessed or session.work.is_in_doubt:
             return False
-        if session.permanence_changed or not session.permanent:
-            return session.permanence_changed
+        if session.work.permanence_changed or not session.permanent:
+            return session.work.permanence_changed
         if target.kind == SIGNED_IN:
             return False  # it lasts as long as the session can, and a late renewal would undo a newer sign-in
         return time.time() - target.issued_at > app.permanent_session_lifetime.total_seconds() / 10
@@ -315,7 +316,7 @@ def _listen_to_flask_login(app: Flask) -> None:
 
 def _logged_out(sender: Flask, **_: Any) -> None:
     session = current_session._get_current_object()  # type: ignore[attr-defined]
-    if isinstance(session, Session) and session.is_in_doubt:
+    if isinstance(session, Session) and session.work.is_in_doubt:
         session.sign_out()
 
 

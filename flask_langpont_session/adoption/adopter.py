@@ -40,7 +40,8 @@ from ..policy.users import is_nobody, user_of
 from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
-from ..session.mapping import Adopted, Session, SessionContext
+from ..session.mapping import Session
+from ..session.work import Adopted, SessionContext
 from ..stores.redis.store import RedisStore
 from .old_records import NotReadable, read
 
@@ -104,14 +105,14 @@ class BroughtAlong:
         :param is_gone: whether the session's own cookie goes: the next request would begin with the old one again.
         :return: whether the cookies are to go.
         """
-        is_over = is_gone or session.ended or (session.signed_in_anew and self._is_anothers(session))
+        is_over = is_gone or session.ended or (session.saving.signed_in_anew and self._is_anothers(session))
         if is_over:
-            self._adoption.end(self._cookies, session.scope)
+            self._adoption.end(self._cookies, session.work.scope)
         return is_over
 
     def _is_anothers(self, session: Session) -> bool:
         try:
-            old = self._adoption.find(self._cookies, session.scope)
+            old = self._adoption.find(self._cookies, session.work.scope)
         except StoreError:
             return True
         if old is None or not self._adoption.is_of_somebody(old):
@@ -274,7 +275,7 @@ class Adoption:
         later = Adopted(None, scope, self._token_of(old))
         if self.is_of_somebody(old) and not scope.can(DATABASE, WRITE):
             return later
-        plan = self._new_session(old, context, scope).plan()
+        plan = self._new_session(old, context, scope).saving.plan()
         if plan is None or plan.target is None:
             return None
         saved = self._repository.adopt(plan, self._note(old), scope)
@@ -370,7 +371,7 @@ class Adoption:
                 if key in users:
                     return False
         if token := self._token_of(old):
-            session.bring_token(token)
+            session.special.bring_token(token)
         return True
 
     def _category_of(self, key: Any) -> str | None:

@@ -16,7 +16,11 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.request.repository import SessionRepository
-from flask_langpont_session.session.mapping import Session
+from flask_langpont_session.request.revocations import Revocations
+from flask_langpont_session.session.auth_keys import AuthKeys
+from flask_langpont_session.session.identity import State
+from flask_langpont_session.session.saving import Saving
+from flask_langpont_session.session.special_keys import SpecialKeys
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 
@@ -28,7 +32,7 @@ Function = Callable[..., Any]
 
 def the_dead_cannot_sign_in(sign_in: Function) -> Function:
     """Without C1: setting a user key is plain data for whoever comes with a dead id."""
-    return lambda self, *user: None if self._load().shadow else sign_in(self, *user)
+    return lambda self, *user: None if self._work.load().shadow else sign_in(self, *user)
 
 
 def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
@@ -40,8 +44,9 @@ def who_writes_leaves_a_dead_id(plan: Function) -> Function:
     """Without C3: what a request with a dead id writes begins a new session."""
 
     def plan_for_a_new_id(self: Any) -> Any:
-        if self._loaded and self._loaded.shadow and self._now.assigned:
-            self._restart(ANONYMOUS, (), dict(self._now.assigned))
+        work = self._work
+        if work.loaded and work.loaded.shadow and work.now.assigned:
+            work.restart(ANONYMOUS, (), dict(work.now.assigned))
         return plan(self)
 
     return plan_for_a_new_id
@@ -51,8 +56,8 @@ def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
     """Without C3: a form of a request with a dead id begins a new session."""
 
     def token_of_a_new_id(self: Any, key: str) -> Any:
-        if self._load().shadow:
-            self._restart(ANONYMOUS, ())
+        if self._work.load().shadow:
+            self._work.restart(ANONYMOUS, ())
         return csrf_token(self, key)
 
     return token_of_a_new_id
@@ -63,7 +68,8 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)
-        self._ended = True
+        identity = self._work.identity
+        identity.state = State.REPLACED if identity.minted else State.ENDED
 
     return end_and_delete
 
@@ -92,7 +98,7 @@ def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:
 
     def store(self: Any, key: str, value: Any, encoded: bytes) -> bool:
         self._is_identity = lambda key: False
-        self._repository._withhold_identity = lambda loaded: None
+        self._work.repository._reads._withhold_identity = lambda loaded: None
         return True
 
     return store
@@ -124,16 +130,16 @@ class Ablation(NamedTuple):
 
 
 ABLATIONS = {
-    "C1": Ablation({"C1"}, Session, "_begin_sign_in", the_dead_cannot_sign_in),
+    "C1": Ablation({"C1"}, AuthKeys, "_begin_sign_in", the_dead_cannot_sign_in),
     "C2": Ablation({"C2", "I15"}, LangPontSession, "_is_due", the_cookie_is_sent_as_flask_does),
-    "C3-write": Ablation({"C3", "I15"}, Session, "plan", who_writes_leaves_a_dead_id),
-    "C3-token": Ablation({"C3", "I15"}, Session, "_csrf_token", who_takes_a_token_leaves_a_dead_id),
-    "C4": Ablation({"C4", "I15"}, Session, "_end", a_sign_out_always_deletes_the_cookie),
-    "I5": Ablation({"I5", "I7"}, SessionRepository, "_revoke", nothing_is_revoked),
+    "C3-write": Ablation({"C3", "I15"}, Saving, "plan", who_writes_leaves_a_dead_id),
+    "C3-token": Ablation({"C3", "I15"}, SpecialKeys, "csrf_token", who_takes_a_token_leaves_a_dead_id),
+    "C4": Ablation({"C4", "I15"}, AuthKeys, "end", a_sign_out_always_deletes_the_cookie),
+    "I5": Ablation({"I5", "I7"}, Revocations, "end", nothing_is_revoked),
     "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),
     "I6": Ablation({"I6"}, SessionRepository, "load", some_reads_find_it_dead),
     "I7": Ablation({"I7"}, RedisStore, "write", writes_are_not_guarded),
-    "I8-identity": Ablation({"I8-identity"}, Session, "_is_to_be_stored", a_user_key_is_plain_data),
+    "I8-identity": Ablation({"I8-identity"}, AuthKeys, "is_to_be_stored", a_user_key_is_plain_data),
     "I8-form": Ablation({"I8-form"}, SessionId, "csrf_token", a_token_outlives_its_session),
 }
 

@@ -1,0 +1,288 @@
+"""What setting, changing or removing a key of auth means: a sign-in, a sign-out, a grant, or just data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..config.categories import DURABLE_FEATURE
+from ..exceptions import UnsupportedValue
+from ..policy.categories import (
+    AUTH,
+    OAUTH_FEATURE,
+)
+from ..policy.health import DATABASE, WRITE
+from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.records import NO_FIELDS, Verdict
+from ..policy.serializer import decode
+from ..policy.users import is_nobody, user_of
+from ..policy.values import CategoryChange
+from .changes import Carried
+from .work import Work
+
+LONGEST_USER_ID = 255
+"""Characters; the width of the column that sessions are found by."""
+
+
+def _checked_user(key: str, value: Any) -> str | None:
+    user = user_of(value)
+    if user is not None and (len(user) > LONGEST_USER_ID or "\0" in user):
+        raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
+    return user
+
+
+class AuthKeys:
+    """The rules of users and rights, for one request's session."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        # At a sign-in: the users of the session before, and what was carried over from it.
+        self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
+
+    def is_to_be_stored(self, key: str, value: Any, encoded: bytes) -> bool:
+        """What setting an auth key means: a sign-in, a sign-out, a change of rights, or just data."""
+        settings = self._work.repository.settings
+        is_right = key in settings.privilege_key_patterns
+        if key in settings.user_key_patterns:
+            said = decode(encoded)
+            if is_nobody(said):
+                if self._work.has(key):  # a session that cannot be verified shows no user: that is no reason to end it
+                    self.delete(key)
+                return False
+            user = _checked_user(key, said)
+            if not self._tells_more_of_user(key, value, user):
+                self._begin_sign_in(key, user)
+                return True
+            is_right = True
+        if self._work.kind != SIGNED_IN:
+            if is_right and value:
+                self._begin_sign_in()
+            # A visitor has no rights; saying so is worth no record. It is visible in this request.
+            return not is_right or bool(value)
+        is_stored = self._work.target is self._work.origin and self._work.stored(AUTH).get(key) == encoded
+        if is_stored and key not in self._work.now:
+            return False  # said again is not changed: no transaction, and no refusal in an outage
+        if is_right:
+            if not value and self._shows_no_rights():
+                return False
+            self._require_verified()
+            self._work.grants = True
+        return True
+
+    def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
+        """Whether a value that is assigned to a user key is news of the user whom that key names already: the dict that
+        this session gave out, changed; or, where the key is a right as well, a value that names no user (a token that
+        was refreshed)."""
+        if self._work.kind != SIGNED_IN or not self._work.has(key):
+            return False
+        if value is self._work.now.values[key] and isinstance(value, (dict, list)):
+            return user == user_of(self._work.before_changes(key))
+        return user is None and key in self._work.repository.settings.privilege_key_patterns
+
+    def _shows_no_rights(self) -> bool:
+        """Whether this request can only show a visitor: rights are then not withdrawn by saying that there are none.
+
+        Flask-Login says so to every visitor with data, on each page and inside error pages. Refused, all would be.
+        """
+        is_lost_sign_in = self._work.target is not self._work.origin and not self._work.scope.can(DATABASE, WRITE)
+        return self._work.is_in_doubt or is_lost_sign_in
+
+    def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
+        """From here on this request speaks for a new id; what may be carried over is taken along.
+
+        Of a session of another user, or of one that cannot be verified, that is what outlives a sign-out. Of one
+        without a user its tokens of OAuth libraries, too: they say who the user is.
+
+        :param user_key: the key that is set; empty: it is a right.
+        :param user: the user whom it names; None: none, which is never the one before.
+        """
+        self._require_arbiter()
+        self._work.grants = True
+        if self._work.identity.row or not self._work.identity.signs_in:
+            users, settings = self._users(), self._work.repository.settings
+            is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))
+            features: tuple[str, ...] = () if is_anothers else (DURABLE_FEATURE,)
+            if not users and self._has_rights():
+                features = (DURABLE_FEATURE, OAUTH_FEATURE)
+            if is_anothers:
+                # That the other one is to be remembered says nothing of this one.
+                self._work.chosen_permanent = bool(self._work.chosen_permanent)
+            of_user, besides = dict[str, bytes](), self._work.carry((), features)
+            if self._work.kind != SIGNED_IN:
+                # What a request says of its user before it says who it is belongs to that user. What a signed-in
+                # session has is another user's.
+                assigned = self._work.now.assigned
+                of_user = {k: v for k, v in assigned.items() if self._work.feature_of(k).category == AUTH}
+            categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
+            self._work.restart(SIGNED_IN, categories, {**besides, **of_user})
+            taken = {key: value for key, value in self._work.now.assigned.items() if key not in of_user}
+            self._taken_from = users, {} if is_anothers else taken
+        elif self._taken_from[0].get(user_key, user) != user:
+            self._give_back()
+
+    def _users(self) -> Mapping[str, str | None]:
+        """The user keys that are set, with the users whom they name."""
+        work = self._work
+        return {key: user_of(work.before_changes(key)) for key in work.repository.settings.user_keys if work.has(key)}
+
+    def _has_rights(self) -> bool:
+        """Whether the database says, at this moment, that this is a session which is signed in."""
+        work = self._work
+        is_signed_in = work.kind == SIGNED_IN and work.target is work.origin and not work.unverified
+        return is_signed_in and self.is_fresh()
+
+    def _give_back(self) -> None:
+        """A later user key says that the session was another user's after all: what was taken from it goes again."""
+        _, taken = self._taken_from
+        stays = self._work.repository.settings.carry_on_sign_out
+        for key, encoded in taken.items():
+            if self._work.feature_of(key).category not in stays and self._work.now.assigned.get(key) == encoded:
+                self._work.now.delete(key, stored=False)
+        carries = self._work.identity.carries
+        for name in [name for name in carries if name not in stays]:
+            self._give_back_stored(name)
+        self._work.identity.carries = tuple(name for name in carries if name in stays)
+        self._work.chosen_permanent = bool(self._work.chosen_permanent)
+        self._taken_from = {}, {}
+
+    def _give_back_stored(self, category: str) -> None:
+        loaded = self._work.load()
+        loaded.fields[category] = NO_FIELDS
+        loaded.gaps.pop(category, None)
+        for key in [key for key in self._work.now.values if self._work.feature_of(key).category == category]:
+            if key not in self._work.now.assigned:
+                self._work.now.delete(key, stored=False)
+
+    def _require_arbiter(self) -> None:
+        if not self._work.scope.can(DATABASE, WRITE):
+            raise self._work.repository.refused()
+
+    def _require_verified(self) -> None:
+        self._require_arbiter()
+        if self._work.unverified:
+            raise self._work.repository.refused()
+
+    def delete(self, key: str) -> None:
+        """Remove a key, of whatever category. Of auth that may be a sign-out.
+
+        :raises KeyError: there is none.
+        """
+        work = self._work
+        is_of_user = work.feature_of(key).category == AUTH and work.is_kept(key) and work.kind == SIGNED_IN
+        if is_of_user and self._is_sign_out(key):
+            work.warn_if_closed(key)
+        else:
+            work.delete(key)
+
+    def _is_sign_out(self, key: str) -> bool:
+        """What removing an auth key means. Returns whether the session ended by it."""
+        settings = self._work.repository.settings
+        if key in settings.user_key_patterns:
+            self.sign_out()
+            return True
+        if key in settings.privilege_key_patterns:
+            if not self._has_identity_beside(key):
+                self.sign_out()  # it was all that made this more than a visitor's session
+                return True
+            self._require_verified()
+            self._work.grants = True
+        return False
+
+    def _has_identity_beside(self, key: str) -> bool:
+        others = {*self._work.stored(AUTH), *self._work.now.assigned} - {key}
+        return any(
+            self._is_identity(other) and self._work.has(other) and not is_nobody(self._work.value(other))
+            for other in others
+        )
+
+    def _is_identity(self, key: str) -> bool:
+        settings = self._work.repository.settings
+        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
+
+    def decide_about_rights(self, change: CategoryChange) -> None:
+        """A right, or what is told of a user, that was changed inside its value is a grant, as one that was assigned; a
+        visitor has none. Another user is not made so: that takes a new id.
+
+        :raises GrantRefused: nobody can decide about it.
+        """
+        for key in filter(self._is_identity, list(change.sets)):
+            before, said = self._work.before_changes(key), decode(change.sets[key])
+            if before is None and is_nobody(said):
+                del change.sets[key]  # it is so anyway
+            elif self._work.kind != SIGNED_IN:
+                del change.sets[key]
+                self._work.repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
+            elif self._is_user_changed(key, before, said):
+                del change.sets[key]
+                if key in self._work.now.assigned:
+                    change.sets[key] = self._work.now.assigned[key]
+                self._work.repository.reject(AUTH, key, "another user inside of the value; assigning it is a sign-in")
+            else:
+                self._require_verified()
+                self._work.grants = True
+
+    def _is_user_changed(self, key: str, before: Any, said: Any) -> bool:
+        if key not in self._work.repository.settings.user_key_patterns:
+            return False
+        return before is None or user_of(before) != user_of(said)
+
+    def sign_out(self) -> None:
+        """End the session; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
+        self.end(self._work.repository.settings.carry_on_sign_out)
+
+    def end(self, keeps: Collection[str]) -> None:
+        """End the session.
+
+        :param keeps: categories whose data goes on in a new anonymous one.
+        """
+        is_something_kept = bool(self._work.carry(keeps))
+        identity, origin, signed_in_now = self._work.identity, self._work.origin, self._work.identity.signs_in
+        if origin and origin.kind == SIGNED_IN:
+            # Of a session that is over the cookie is left alone: the browser may have a newer one by now. It is ended
+            # all the same, because it may go on under an id that another request gave it.
+            identity.end(is_over=self._work.target is origin and self._work.load().shadow)
+        elif self._work.is_put_off:
+            identity.end_elsewhere()  # by the old session's own cookie, which goes
+        leaves = identity.is_signed_out or signed_in_now
+        self._work.restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
+        self._work.grants = False
+        self._work.forced = True
+
+    def regenerate(self) -> None:
+        """Give the session a new id with the same data; the old id is dead afterwards.
+
+        :raises GrantRefused: the session is signed in and the database does not answer.
+        """
+        if self._work.target is None or (self._work.target is self._work.origin and self._work.load().shadow):
+            return  # nobody has an id that could be replaced; a dead one stays where it is
+        kind = self._work.kind
+        if kind == SIGNED_IN:
+            self._require_verified()
+            self._work.grants = True
+        row = self._work.load().row if self._work.identity.minted is None else self._work.identity.row
+        self._work.restart(kind, self._work.repository.table.categories)
+        if row is not None:
+            self._work.identity.rename(row)
+
+    def is_fresh(self) -> bool:
+        """Ask the database again. Whether it says that this session is signed in.
+
+        :raises GrantRefused: this request gave the session another id, and the database does not answer.
+        """
+        work = self._work
+        if work.identity.row:
+            return self._still_lives()
+        if work.origin is None or work.identity.is_restarted or work.target is not work.origin:
+            return False
+        return work.load_anew(work.origin).row is not None
+
+    def _still_lives(self) -> bool:
+        """Of a session that this request gave another id: what the database says of the one it has still."""
+        work, before = self._work, self._work.origin
+        loaded = work.repository.load(before, work.scope, work.life, fresh=True) if before else None
+        if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
+            raise work.repository.refused()
+        if loaded is None or loaded.row is None:
+            work.came_too_late()
+            return False
+        return True

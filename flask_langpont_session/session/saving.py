@@ -1,0 +1,163 @@
+"""Saving one request's session, and what its response has to say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..policy.categories import (
+    AUTH,
+)
+from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
+from ..policy.records import NO_FIELDS, Kept, Loaded, Plan, Saved, apply_change
+from ..policy.values import CategoryChange
+from .auth_keys import AuthKeys
+from .identity import State
+from .work import Work
+
+
+class Saving:
+    """Makes the plan of a save, has it carried out, and goes on from there.
+
+    :ivar places: category → where the last save put its data.
+    """
+
+    def __init__(self, work: Work, auth_keys: AuthKeys) -> None:
+        self._work = work
+        self._auth_keys = auth_keys
+        self.places: Mapping[str, Kept] = {}
+
+    def plan(self) -> Plan | None:
+        """What a save has to do; None when there is nothing to write.
+
+        A visitor without an id gets one here if there is something to keep.
+        """
+        if self._is_unchanged:
+            return None
+        changes = self._all_changes()
+        if self._work.target is None and any(changes.values()):
+            self._work.mint(ANONYMOUS)
+        origin, target = self._work.origin, self._work.target
+        if self._must_update_row(target):
+            changes.setdefault(AUTH, CategoryChange(0))
+        replaced = origin is not None and target is not None and target is not origin
+        if not (changes or self._work.identity.must_end or replaced):
+            return None
+        return Plan(
+            origin=origin,
+            target=target,
+            life=self._work.life,
+            loaded=self._needed_for(target, changes),
+            changes=changes,
+            ends=self._work.identity.must_end,
+            renames=self._work.identity.row,
+            grants=self._work.grants,
+            permanence_changed=self._work.must_save_permanence,
+            carries=self._work.identity.carries if self._work.identity.minted else (),
+        )
+
+    @property
+    def _is_unchanged(self) -> bool:
+        """Whether there is nothing that a save could have to do."""
+        return self._work.changes is None and not self._work.identity.must_end and not self._work.must_save_permanence
+
+    def _all_changes(self) -> dict[str, CategoryChange]:
+        changes = self._work.now.by_category(self._work.stored, self._work.is_unknown)
+        if AUTH in changes:
+            self._auth_keys.decide_about_rights(changes[AUTH])
+        if self._work.identity.must_wipe and self._work.target is self._work.origin and self._work.origin is not None:
+            for name in self._work.repository.table.categories:
+                changes.setdefault(name, CategoryChange(0)).wipe = True
+        return changes
+
+    def _must_update_row(self, target: SessionId | None) -> bool:
+        """A signed-in session that becomes permanent (or ceases to be) lives by another clock from now on."""
+        return bool(
+            self._work.must_save_permanence
+            and target is not None
+            and target is self._work.origin
+            and target.kind == SIGNED_IN
+        )
+
+    def _needed_for(self, target: SessionId | None, changes: Mapping[str, CategoryChange]) -> Loaded | None:
+        """Changing the row of a signed-in session needs its version; other changes need no read."""
+        needs_row = target is self._work.origin and target is not None and target.kind == SIGNED_IN and AUTH in changes
+        return self._work.load() if needs_row else self._work.loaded
+
+    def save(self) -> Saved | None:
+        """Store what changed since the last save; None: there was nothing to do.
+
+        :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
+        """
+        if not self._is_unchanged and self._work.target is None and self._work.is_put_off:
+            return self._keep_nothing()
+        plan = self.plan()
+        if plan is None:
+            return None
+        changes, changes_permanence = dict(plan.changes), plan.permanence_changed
+        saved = self._work.repository.save(plan, self._work.scope)
+        self.places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
+        self._settle(changes, saved)
+        if changes_permanence and not plan.permanence_changed:
+            self._keep_permanence()
+        if saved.ended:
+            self._work.came_too_late()
+        return saved
+
+    def _keep_nothing(self) -> Saved | None:
+        """What a request changes while its old session cannot be taken over lasts for the request: an id of its own
+        would have the old session forgotten."""
+        changes = self._all_changes()
+        if not changes:
+            return None
+        for name, change in changes.items():
+            for key in (*change.writes, *change.increments):
+                self._work.repository.reject(name, key, "the old session of this browser cannot be taken over yet")
+        self.places = dict.fromkeys(changes, Kept.NOWHERE)
+        saved = Saved(stored=False)
+        self._settle(changes, saved)
+        return saved
+
+    def _settle(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
+        """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
+        self._work.was_stored = self._work.was_stored or saved.stored
+        if self._work.loaded is not None:
+            for name, change in changes.items():
+                self._work.loaded.fields[name] = apply_change(self._work.loaded.fields.get(name, NO_FIELDS), change)
+        self._work.forced = True  # "modified" stays true for whoever asks after the save
+        self._work.now.settled(changes)
+        self._work.grants = False
+        self._work.identity.settle()
+        self._work.saved_permanent = self._work.permanent
+        has_moved = self._work.identity.minted is not None and saved.stored and not saved.ended
+        if has_moved or self._work.identity.state is State.ENDED:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """From here on it is as if the request had come with the id that was made, but for the cookie, which is still
+        to be sent."""
+        self._work.identity.move()
+        sid = self._work.origin
+        if sid is not None and sid.kind == SIGNED_IN:
+            self._work.before, self._work.loaded = self._work.loaded, None  # a further change of auth needs its row
+
+    def _keep_permanence(self) -> None:
+        """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
+        self._work.chosen_permanent = self._work.saved_permanent = None
+
+    @property
+    def showed_auth(self) -> bool:
+        """Whether this response may show what only the signed-in user should see."""
+        signed_in_now = self._work.minted is not None and self._work.minted.kind == SIGNED_IN
+        return signed_in_now or bool(self._work.identity.row or (self._work.loaded and self._work.loaded.row))
+
+    @property
+    def is_worth_a_cookie(self) -> bool:
+        """Whether the minted id leads anywhere: to stored data, to a user, or to a CSRF token that was given out."""
+        signs_in = self._work.minted is not None and self._work.minted.kind == SIGNED_IN
+        return self._work.was_stored or self._work.wants_cookie or signs_in
+
+    @property
+    def signed_in_anew(self) -> bool:
+        """Whether this request signed a user in, other than by taking over an old session."""
+        minted = self._work.minted
+        return minted is not None and minted.kind == SIGNED_IN and minted is not self._work.adopted

@@ -1,0 +1,95 @@
+"""Keys that are answered without the data of their category."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..policy.categories import (
+    AUTH,
+    CSRF_FEATURE,
+    KEPT_BY_THE_PACKAGE,
+    PERMANENT,
+)
+from ..policy.health import DATABASE, WRITE
+from ..policy.ids import ANONYMOUS
+from ..policy.records import Verdict
+from .work import Work
+
+MISSING: Any = object()
+"""The key is none of these."""
+
+REMEMBER, LET_BE = "_remember", "clear"
+"""Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
+
+
+class SpecialKeys:
+    """CSRF token, permanent flag, times of the session, and what lasts for the request only.
+
+    :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
+    """
+
+    def __init__(self, work: Work, is_remembered: Callable[[], bool]) -> None:
+        self._work = work
+        self._is_remembered = is_remembered
+        self.transient: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        """Keys that are answered without their category's data; `MISSING` for all others."""
+        if key in self._work.repository.settings.transient_key_patterns:
+            return LET_BE if self._puts_off_sign_in(key) else self.transient[key]
+        if key == PERMANENT:
+            return self._work.permanent
+        if self.is_derived(key):
+            return self.csrf_token(key)
+        if key in KEPT_BY_THE_PACKAGE:
+            return self._kept(key)
+        return MISSING
+
+    def _puts_off_sign_in(self, key: str) -> bool:
+        """A remember cookie on a page is a sign-in that the request did not ask for.
+
+        While the database is known to be down it is put off instead of refused: Flask-Login hears that this request is
+        not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
+        """
+        asked = key == REMEMBER and key not in self.transient
+        return asked and self._is_remembered() and (self._work.is_put_off or not self._work.scope.can(DATABASE, WRITE))
+
+    def is_derived(self, key: str) -> bool:
+        """Whether it is a CSRF token's."""
+        feature = self._work.repository.table.features.get(CSRF_FEATURE)
+        return feature is not None and key in feature.keys
+
+    def csrf_token(self, key: str) -> str:
+        """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,
+        that of the old one, if it was taken over with one: forms of either are good for both."""
+        if self._work.target is None and self._work.is_put_off:
+            meanwhile = self._work.token_meanwhile or self._work.context.mint(ANONYMOUS, False).csrf_token()
+            self._work.token_meanwhile = meanwhile
+            return meanwhile  # without a cookie: else the old session would never be looked at again
+        target = self._work.target or self._work.mint(ANONYMOUS)
+        self._work.wants_cookie = True
+        if self._work.old is not None and target is self._work.origin and (token := self._token_brought_along(key)):
+            return token
+        if target is self._work.identity.minted or target.kind == ANONYMOUS:
+            return target.csrf_token()
+        # A session that is dead or cannot be verified gets what an anonymous visitor would have, and no more.
+        return target.csrf_token(shadow=self._work.load().verdict is not Verdict.VALID)
+
+    def _token_brought_along(self, key: str) -> str | None:
+        if self._work.load().verdict not in (Verdict.VALID, Verdict.ANONYMOUS) or key not in self._work.stored(AUTH):
+            return None
+        return str(self._work.decode(key))
+
+    def bring_token(self, token: str) -> None:
+        """Store the CSRF token of an old session, which is to be taken over with it."""
+        for key in self._work.repository.table.features[CSRF_FEATURE].keys:
+            self._work.now.assign(key, token, self._work.now.encode(key, token))
+
+    def _kept(self, key: str) -> datetime:
+        row = self._work.load().row
+        if row is None:
+            raise KeyError(key)
+        at_ms = row.created_at if key == "session_created" else row.idle_expires_at - self._work.life.idle_ms
+        return datetime.fromtimestamp(at_ms / 1000, UTC)
