@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, Protocol
 
 from flask.sessions import SessionMixin
 
-from ..config.categories import DURABLE_FEATURE
 from ..exceptions import GrantRefused, UnreadableValue, UnsupportedValue
 from ..policy.categories import (
     AUTH,
     CSRF_FEATURE,
+    DURABLE_FEATURE,
     KEPT_BY_THE_PACKAGE,
     OAUTH_FEATURE,
     PERMANENT,

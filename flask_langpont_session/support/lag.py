@@ -26,6 +26,9 @@ REST = 1.0
 LATE = 0.2
 """A process is late that missed more than this share of the time in question: what it waited for may be well."""
 
+LEAST_WAIT = 0.005
+"""Seconds. With less left than this nothing is asked any more: it could not answer in time."""
+
 MORE, TIMES = 1.0, 5
 """By how much a wait of a late process goes on, once: at most so many seconds, and so many times what it was given. It
 is more than it was late: a thread may have to wait for its turn longer than the one that measures; and often the whole
