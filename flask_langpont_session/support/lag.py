@@ -16,6 +16,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from .forks import renew_in_children
+from .threads import start_daemon
 
 TICK = 0.01
 """Seconds that the measuring thread sleeps at a time."""
@@ -77,12 +78,9 @@ class Lag:
             if self._state[1] < math.inf:
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="langpont-session-lag", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # no thread is to be had now: the next wait tries again
+                self._thread = start_daemon("langpont-session-lag", self._run)
+                if self._thread is None:  # the next wait tries again
                     return
-                self._thread = thread
             now, late = self.clock(), self._state[0]
             self._longest, self._began = (0.0, 0.0), ((now, late), (now, late))
             self._state = late, now + TICK
