@@ -10,10 +10,8 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 from blinker import Signal
@@ -51,6 +49,7 @@ from .stores.redis.url import is_elasticache
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
 from .support.scratch import Scratch
+from .support.threads import start_daemon
 
 if TYPE_CHECKING:
     from .adoption.adopter import Adoption, Source
@@ -120,8 +119,7 @@ def close_with(app: Flask, state: State) -> Callable[[], object]:
 
 def _close_beside(state: State) -> None:
     """In a thread of its own: closing waits, and the last reference goes in any thread, which may hold any lock."""
-    with suppress(RuntimeError):  # no thread is to be had: the process is ending
-        Thread(target=state.close, name=CLOSES, daemon=True).start()
+    start_daemon(CLOSES, state.close)
 
 
 def build(app: Flask, recorder: Recorder) -> State:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from ..support.forks import renew_in_children
+from ..support.threads import start_daemon
 from .client import explain
 
 log = logging.getLogger(__name__)
@@ -72,13 +73,7 @@ class BackgroundQuery:
     def begin(self) -> None:
         """Ask in the background, now."""
         self._schedule()
-        # A daemon: a question that hangs must not keep the interpreter from ending.
-        thread = threading.Thread(target=self.ask, name="langpont-session-aws", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no thread is to be had, or the interpreter is ending
-            return
-        self._thread = thread
+        self._thread = start_daemon("langpont-session-aws", self.ask) or self._thread
 
     def wait(self, seconds: float) -> None:
         """Give a question that is under way so much time. It goes on when the time is over."""

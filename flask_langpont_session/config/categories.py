@@ -10,10 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..policy.categories import AUTH, DEFAULT_PRIORITIES, Category, CategoryTable, Feature, Priority
-
-DURABLE_FEATURE = "durable_keys"
-"""The feature of auth that ``DURABLE_KEYS`` makes."""
+from ..policy.categories import AUTH, DEFAULT_PRIORITIES, DURABLE_FEATURE, Category, CategoryTable, Feature, Priority
 
 IDENTITY_FEATURE = "identity_keys"
 """The feature of auth that has the keys of users and rights which the table does not name."""

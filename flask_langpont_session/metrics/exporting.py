@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask
 
-from ..config.settings import Settings
-from ..stores.redis.cluster import Redis
 from ..support.threads import PeriodicThread, end_all
 from .recorder import Reader, Recorder
 from .session_index import ActiveSessions
+
+if TYPE_CHECKING:
+    from ..config.settings import Settings
+    from ..stores.redis.cluster import Redis
 
 CLOUDWATCH, PROMETHEUS = "cloudwatch", "prometheus"
 

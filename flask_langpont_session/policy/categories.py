@@ -18,6 +18,9 @@ CSRF_FEATURE = "csrf_protection"
 """The feature whose keys are derived from the session id instead of stored."""
 
 
+DURABLE_FEATURE = "durable_keys"
+"""The feature of auth that ``DURABLE_KEYS`` makes."""
+
 OAUTH_FEATURE = "oauth_tokens"
 """The feature whose keys, although rights, are taken along when a session without a user gets one."""
 

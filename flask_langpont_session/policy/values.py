@@ -8,7 +8,7 @@ answer" is always an exception. Those are two different answers everywhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -16,10 +16,6 @@ from ..exceptions import LangPontSessionError
 
 Fields = Mapping[str, bytes]
 """Session key → encoded value (UTF-8 JSON as the serializer writes it)."""
-
-
-LEAST_WAIT = 0.005
-"""Seconds. With less left than this nothing is asked any more: it could not answer in time."""
 
 
 class Wait(float):
@@ -231,6 +227,38 @@ class Basis(StrEnum):
     BLIND = "blind"  # nothing: the key was not read. The last write wins, by its time
     SEEN = "seen"  # the value that was there at a known version. It wins unless the field was written since
     UNSEEN = "unseen"  # the key could not be read: it is put only where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """What the workers of this host know of the Redis server behind an endpoint.
+
+    :param identity: who it says it is; new after every start of a server process.
+    :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
+        by its own clock. What was stamped before counts no more.
+    :param generation: of the canary that was last seen there; empty: none yet.
+    :param number: of that canary; it grows within a generation.
+    """
+
+    identity: str
+    trust_since_ms: int
+    generation: str
+    number: int
+
+    def outdates(self, known: ServerRecord | None) -> bool:
+        """Whether this is news to who knows `known`.
+
+        A worker that has not heard of an incident yet must not hide it from workers that start now: trust is never
+        dated back. (A failover to a server with a slow clock is not kept for a while; who starts then learns by
+        itself.)
+        """
+        if known is None or self.trust_since_ms != known.trust_since_ms:
+            return known is None or self.trust_since_ms > known.trust_since_ms
+        return self.number > known.number or not self.is_same_as(known)
+
+    def is_same_as(self, known: ServerRecord | None) -> bool:
+        """Whether nothing has happened in between: only the canary's number may differ."""
+        return known is not None and replace(known, number=self.number) == self
 
 
 class Operation(StrEnum):

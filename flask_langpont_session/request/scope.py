@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from ..metrics.recorder import Recorder
 from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
-from ..policy.values import LEAST_WAIT, ErrorClass, StoreError, Wait, role_of
+from ..policy.values import ErrorClass, StoreError, Wait, role_of
 from ..support import lag
-from ..support.lag import no_answer
+from ..support.lag import LEAST_WAIT, no_answer
 
 T = TypeVar("T")
 

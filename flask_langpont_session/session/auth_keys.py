@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..config.categories import DURABLE_FEATURE
 from ..exceptions import UnsupportedValue
 from ..policy.categories import (
     AUTH,
+    DURABLE_FEATURE,
     OAUTH_FEATURE,
 )
 from ..policy.health import DATABASE, WRITE

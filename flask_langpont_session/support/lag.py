@@ -16,6 +16,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from .forks import renew_in_children
+from .threads import start_daemon
 
 TICK = 0.01
 """Seconds that the measuring thread sleeps at a time."""
@@ -25,6 +26,9 @@ REST = 1.0
 
 LATE = 0.2
 """A process is late that missed more than this share of the time in question: what it waited for may be well."""
+
+LEAST_WAIT = 0.005
+"""Seconds. With less left than this nothing is asked any more: it could not answer in time."""
 
 MORE, TIMES = 1.0, 5
 """By how much a wait of a late process goes on, once: at most so many seconds, and so many times what it was given. It
@@ -74,12 +78,9 @@ class Lag:
             if self._state[1] < math.inf:
                 return
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="langpont-session-lag", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # no thread is to be had now: the next wait tries again
+                self._thread = start_daemon("langpont-session-lag", self._run)
+                if self._thread is None:  # the next wait tries again
                     return
-                self._thread = thread
             now, late = self.clock(), self._state[0]
             self._longest, self._began = (0.0, 0.0), ((now, late), (now, late))
             self._state = late, now + TICK

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 from ..exceptions import LangPontSessionError
-from ..policy.values import LEAST_WAIT
 from .forks import renew_in_children
-from .lag import Deadline
+from .lag import LEAST_WAIT, Deadline
 
 T = TypeVar("T")
 

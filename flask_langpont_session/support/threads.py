@@ -1,7 +1,7 @@
-"""A thread that does one piece of work again and again: in every process anew, and once more when the process ends.
+"""Threads beside the requests: daemons, so that nothing they wait for keeps a process alive.
 
-It starts with the first request that a process serves: a thread that was started before a fork (gunicorn --preload)
-does not exist in the workers. It is a daemon, so nothing it waits for keeps a process alive.
+They start when a process needs them: a thread that was started before a fork (gunicorn --preload) does not exist in the
+workers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from weakref import WeakSet
 
 from .forks import renew_in_children
@@ -22,8 +23,24 @@ EXIT_WAIT = 1.8
 """Seconds that the end of a process may wait for all pumps together."""
 
 
+def start_daemon(name: str, target: Callable[..., object], *arguments: Any) -> threading.Thread | None:
+    """Start a thread.
+
+    :param name: as it stands in a stack dump.
+    :return: None: no thread is to be had now, or the interpreter is ending.
+    """
+    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
+
+
 class PeriodicThread:
-    """Does some work every `interval` seconds in a thread of its own.
+    """Does some work every `interval` seconds in a thread of its own, and once more when the process ends.
+
+    It starts with the first request that a process serves.
 
     :param begin: called in the thread when it starts; makes what the work needs in this process, and gives the work.
     :param interval: seconds. The first time comes after a random part of it: workers must not work in step.
@@ -52,13 +69,9 @@ class PeriodicThread:
                     self._start()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # no thread is to be had now: the next request tries again
-            log.error("%s cannot be started: %s", self._name, error)
-        else:
-            self._thread = thread
+        self._thread = start_daemon(self._name, self._run)
+        if self._thread is None:  # the next request tries again
+            log.error("%s cannot be started: the system gives no more threads", self._name)
 
     def end(self) -> None:
         """Have the work done a last time, soon; see :meth:`wait`."""

@@ -168,7 +168,7 @@ import flask
 import flask_langpont_session as package
 from flask_langpont_session import *
 from flask_langpont_session import session as proxy
-from flask_langpont_session.config import settings as config
+from flask_langpont_session.config import checks as config
 
 assert proxy is session is package.session is flask.session
 assert all(name in globals() and name in dir(package) for name in package.__all__)

@@ -2,9 +2,176 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
+
+import flask_langpont_session
+
+PACKAGE = Path(flask_langpont_session.__file__).parent
+NAME = PACKAGE.name
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "support": set(),
+    "policy": {"support"},
+    "stores": {"policy", "support", "stores/host", "stores/redis", "stores/sql"},
+    "stores/host": {"policy", "support"},
+    "stores/redis": {"policy", "support"},
+    "stores/sql": {"policy", "support"},
+    "config": {"policy", "stores/redis", "stores/sql", "support"},
+    "aws": {"config", "stores/redis", "support"},
+    "metrics": {"aws", "policy", "support"},
+    "request": {"config", "metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
+    "recovery": {"metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
+    "session": {"policy", "request"},
+    "alerts": {"aws", "config", "metrics", "policy", "support"},
+    "adoption": {"config", "policy", "request", "session", "stores/redis"},
+    "migrations": set(),
+}
+"""Folder → the folders that its modules may import, wherever in a module: the whole order, from below."""
+
+FOR_ALL = {"events", "exceptions"}
+"""Top-level modules that every folder may import. The other ones are wiring and what users import: they may import
+everything, and no folder imports them."""
+
+MAY_IMPORT_ALL = {"cli"}
+"""Folders that count as top-level modules."""
+
+LATE: dict[str, set[str]] = {
+    "config": {"aws"},
+    "metrics": {"config", "stores/redis"},
+    "stores": {"config", "metrics"},
+}
+"""Folder → the folders that it may import inside of functions (which run where a setting asks for them) and for types,
+besides."""
+
+
+class Import(NamedTuple):
+    """One module that another one imports.
+
+    :param late: inside of a function, or for types only.
+    """
+
+    importer: str
+    imported: str
+    late: bool
+
+
+def imports_of(importer: str, source: str, *, is_package: bool = False) -> Iterator[Import]:
+    """The imports of modules of this package, by their names without the package's."""
+    path = [NAME, *importer.split(".")] if importer else [NAME]
+    tree = ast.parse(source)
+    late = {id(inner) for outer in ast.walk(tree) if _makes_late(outer) for inner in ast.walk(outer)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            folder = path[: len(path) + is_package - node.level] if node.level else []
+            names = [".".join([*folder, *([node.module] if node.module else []), alias.name]) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, _, rest = name.partition(".")
+            if top == NAME:
+                yield Import(importer, rest, id(node) in late)
+
+
+def _makes_late(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def folder_of(name: str) -> str:
+    """The folder of what is imported, or of the module that imports; of what is in none: the module's name."""
+    parts = name.split(".")
+    return next(("/".join(parts[:size]) for size in (2, 1) if "/".join(parts[:size]) in FOLDERS), parts[0])
+
+
+FOLDERS = {str(path.parent.relative_to(PACKAGE)) for path in PACKAGE.rglob("__init__.py")} - {"."}
+
+
+def all_imports() -> list[Import]:
+    """Those from one folder into another, or into a top-level module."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        is_package = path.name == "__init__.py"
+        module = path.parent if is_package else path.with_suffix("")
+        name = ".".join(module.relative_to(PACKAGE).parts)
+        if folder_of(name) in FOLDERS - MAY_IMPORT_ALL:
+            imports = imports_of(name, path.read_text(), is_package=is_package)
+            found += [one for one in imports if folder_of(one.imported) != folder_of(name)]
+    return found
+
+
+def allowed(one: Import) -> set[str]:
+    """What the importer may import in that way."""
+    folder = folder_of(one.importer)
+    return MAY_IMPORT[folder] | FOR_ALL | (LATE.get(folder, set()) if one.late else set())
+
+
+def test_every_folder_has_its_place_in_the_order() -> None:
+    """There is an order: no folder imports itself by way of others."""
+    assert MAY_IMPORT.keys() | MAY_IMPORT_ALL == FOLDERS
+    TopologicalSorter(MAY_IMPORT).prepare()  # raises where there is none
+
+
+def test_folders_import_only_what_is_below_them() -> None:
+    """As the tables say."""
+    assert [one for one in all_imports() if folder_of(one.imported) not in allowed(one)] == []
+
+
+def test_what_may_be_imported_is() -> None:
+    """What is not used any more is deleted from the tables, so that it does not come back unnoticed."""
+    found = {(folder_of(one.importer), folder_of(one.imported)) for one in all_imports()}
+    assert not [folder for folder, others in LATE.items() if others & MAY_IMPORT[folder]]
+    for table in (MAY_IMPORT, LATE):
+        assert {(folder, other) for folder, others in table.items() for other in others} - found == set()
+
+
+EVERY_WAY = """
+from typing import TYPE_CHECKING
+import flask_langpont_session.policy.values
+from flask_langpont_session.stores.sql import tables
+from .. import events
+from ..aws import client, cloud
+from .settings import Settings
+from . import checks
+if TYPE_CHECKING:
+    from ..stores.redis.store import RedisStore
+def load():
+    import os, flask_langpont_session.alerts
+"""
+
+
+def test_every_way_to_import_is_seen() -> None:
+    """By name and by place, at the top, in a function and for types."""
+    found = set(imports_of("config.rules", EVERY_WAY))
+    now = {
+        "policy.values",
+        "stores.sql.tables",
+        "events",
+        "aws.client",
+        "aws.cloud",
+        "config.settings.Settings",
+        "config.checks",
+    }
+    late = {"stores.redis.store.RedisStore", "alerts"}
+    assert found == {Import("config.rules", name, name in late) for name in now | late}
+    [of_package] = imports_of("config", "from .checks import PREFIX", is_package=True)
+    assert of_package.imported == "config.checks.PREFIX"
+    assert [folder_of(name) for name in ("stores.redis.store.RedisStore", "stores.local", "events")] == [
+        "stores/redis",
+        "stores",
+        "events",
+    ]
+
+
+# -- what only a setting brings ----------------------------------------------------------------------------------------
 
 PLAIN = """
 import sys

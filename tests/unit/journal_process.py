@@ -13,8 +13,8 @@ from pathlib import Path
 # The package itself is not executed: a worker that does not load Flask starts in a fifth of the time.
 spec = importlib.util.find_spec("flask_langpont_session")
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-from flask_langpont_session.policy.values import Operation, StoreError
-from flask_langpont_session.stores.host.journal import Journal, PendingWrite, ServerRecord
+from flask_langpont_session.policy.values import Operation, ServerRecord, StoreError
+from flask_langpont_session.stores.host.journal import Journal, PendingWrite
 from flask_langpont_session.stores.host.entries import Basis
 journal = Journal(Path(sys.argv[1]))
 place = {"kind": "u", "category": "translation"}

@@ -15,7 +15,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.policy.values import (
+    CategoryCopy,
+    ErrorClass,
+    Operation,
+    ServerRecord,
+    SharedCopy,
+    StoreError,
+)
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
 from flask_langpont_session.stores.host.entries import (
@@ -25,7 +32,6 @@ from flask_langpont_session.stores.host.entries import (
     PendingPush,
     PendingUserRevocation,
     PendingWrite,
-    ServerRecord,
 )
 from flask_langpont_session.stores.host.journal import _PORTION, Carry, Journal
 from flask_langpont_session.stores.host.limits import JournalLimits

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.host.journal import Journal, ServerRecord
+from flask_langpont_session.policy.values import ServerRecord
+from flask_langpont_session.stores.host.journal import Journal
 
 from .journal_process import let_go, output, process
 

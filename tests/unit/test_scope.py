@@ -8,10 +8,10 @@ import pytest
 
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
-from flask_langpont_session.policy.values import LEAST_WAIT, ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
 from flask_langpont_session.support import lag
-from flask_langpont_session.support.lag import Lag
+from flask_langpont_session.support.lag import LEAST_WAIT, Lag
 from tests.clock import Clock
 
 

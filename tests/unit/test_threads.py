@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_langpont_session.support.threads import PeriodicThread, end_all
+from flask_langpont_session.support.threads import PeriodicThread, end_all, start_daemon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 PATIENCE = 10
 LONG = 3600
+
+
+MakePump = Callable[..., PeriodicThread]
 
 
 class Work:
@@ -39,6 +42,32 @@ def make_pump() -> Iterator[Callable[..., PeriodicThread]]:
 
     yield make
     end_all(made, PATIENCE)
+
+
+def test_a_daemon_runs_with_its_arguments_under_its_name() -> None:
+    """It keeps no process alive."""
+    seen: list[object] = []
+    thread = start_daemon("a name", lambda *given: seen.append((threading.current_thread().name, *given)), 1, "two")
+    assert thread is not None and thread.daemon
+    thread.join(PATIENCE)
+    assert seen == [("a name", 1, "two")]
+
+
+def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch, make_pump: MakePump) -> None:
+    """The caller decides what that means. What works again and again is started by the next request."""
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    work = Work()
+    pump = make_pump(work)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        assert start_daemon("a name", work) is None
+        pump.ensure_started()
+    assert work.threads == []
+    pump.ensure_started()
+    assert work.done.acquire(timeout=PATIENCE)
 
 
 def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ...policy.ids import ANONYMOUS
-from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, ServerRecord, SharedCopy, StoreError
 from .limits import SIZE_SCHEMA
 
 SCHEMA_VERSION = 7
@@ -99,38 +99,6 @@ class PendingUserRevocation:
     epoch: int = 0
     in_database: bool = False
     reached: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerRecord:
-    """What the workers of this host know of the Redis server behind an endpoint.
-
-    :param identity: who it says it is; new after every start of a server process.
-    :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
-        by its own clock. What was stamped before counts no more.
-    :param generation: of the canary that was last seen there; empty: none yet.
-    :param number: of that canary; it grows within a generation.
-    """
-
-    identity: str
-    trust_since_ms: int
-    generation: str
-    number: int
-
-    def outdates(self, known: ServerRecord | None) -> bool:
-        """Whether this is news to who knows `known`.
-
-        A worker that has not heard of an incident yet must not hide it from workers that start now: trust is never
-        dated back. (A failover to a server with a slow clock is not kept for a while; who starts then learns by
-        itself.)
-        """
-        if known is None or self.trust_since_ms != known.trust_since_ms:
-            return known is None or self.trust_since_ms > known.trust_since_ms
-        return self.number > known.number or not self.is_same_as(known)
-
-    def is_same_as(self, known: ServerRecord | None) -> bool:
-        """Whether nothing has happened in between: only the canary's number may differ."""
-        return known is not None and replace(known, number=self.number) == self
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from ...policy.values import ErrorClass, StoreError
 from ...support.lag import MORE, Deadline
+from ...support.threads import start_daemon
 
 T = TypeVar("T")
 
@@ -204,11 +205,9 @@ class Writer:
             self._tasks.put(task)
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, args=(self._tasks,), name="langpont-session-journal", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise StoreError("journal", ErrorClass.LOCAL, "no thread can be started") from error
+        thread = start_daemon("langpont-session-journal", self._run, self._tasks)
+        if thread is None:
+            raise StoreError("journal", ErrorClass.LOCAL, "no thread can be started")
         self._runs, self._thread = True, thread
 
     def rest(self, timeout: float) -> None:

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from ...policy.values import Basis, ErrorClass, SharedCopy, StoreError
+from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
 from .commit_counter import Generation
 from .entries import (
     FIELD,
@@ -30,7 +30,6 @@ from .entries import (
     PendingRevocation,
     PendingUserRevocation,
     PendingWrite,
-    ServerRecord,
     Settlement,
     is_revoked,
     oldest_carries,
@@ -63,7 +62,6 @@ __all__ = [
     "PendingRevocation",
     "PendingUserRevocation",
     "PendingWrite",
-    "ServerRecord",
     "Settlement",
     "Summary",
     "Waiting",

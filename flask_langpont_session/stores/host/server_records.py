@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from ...policy.values import StoreError
-from .entries import ServerRecord
+from ...policy.values import ServerRecord, StoreError
 from .journal import Journal
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from redis.crc import key_slot
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import LEAST_WAIT, AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
-from ...support.lag import Deadline
+from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
+from ...support.lag import LEAST_WAIT, Deadline
 from .errors import Redirected, translate
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary, ServerIdentity

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...support.forks import renew_in_children
+from ...support.threads import start_daemon
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +146,7 @@ class DnsCache:
             answered = name.answered = threading.Event()
             # Not in step with all other workers.
             name.looked_at, name.rest = self._clock(), min(REST, 2 * name.rest) * random.uniform(0.8, 1)
-        # A daemon: a resolver that hangs must not keep the interpreter from ending.
-        thread = threading.Thread(
-            target=self._resolve, args=(name, answered), name="langpont-session-names", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:  # no thread is to be had now, or the interpreter is ending
+        if start_daemon("langpont-session-names", self._resolve, name, answered) is None:
             name.answered = None
 
     def _resolve(self, name: _Name, answered: threading.Event) -> None:

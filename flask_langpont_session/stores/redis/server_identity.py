@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
+from ...policy.values import ServerRecord
 from ...support.forks import renew_in_children
-from ..host.entries import ServerRecord
 
 _PRIMARY_ROLE = "master"
 

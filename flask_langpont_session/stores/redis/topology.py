@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Protocol
 from redis import exceptions as driver
 
 from ...policy.leases import LONGEST_UNCONFIRMED_MS
-from ...policy.values import LEAST_WAIT, shard_of
+from ...policy.values import shard_of
 from ...support.forks import renew_in_children
+from ...support.lag import LEAST_WAIT
 from .slots import (
     NOBODY,
     SINGLE,

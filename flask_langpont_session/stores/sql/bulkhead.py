@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from ...exceptions import LangPontSessionError
 from ...support.lag import PROCESS, Deadline, no_answer
+from ...support.threads import start_daemon
 
 T = TypeVar("T")
 
@@ -279,14 +280,11 @@ class Bulkhead:
 
     def _start_thread(self) -> _Inbox:
         inbox: _Inbox = SimpleQueue()
-        try:
-            its_own = (inbox, self._free, self._places, self._running)
-            thread = Thread(target=_serve, args=its_own, name=self._name, daemon=True)
-            thread.start()
-        except RuntimeError:  # the system gives no more threads, or the interpreter is ending
+        thread = start_daemon(self._name, _serve, inbox, self._free, self._places, self._running)
+        if thread is None:
             self._free.insert(0, None)
             self._places.release()
-            raise NoFreeSlot(f"{self._name}: no thread can be started") from None
+            raise NoFreeSlot(f"{self._name}: no thread can be started")
         self._threads[inbox] = thread
         return inbox
 
