@@ -103,7 +103,7 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
     assert bulkhead.busy == 1
 
 
-@pytest.mark.parametrize(("begins_late", "error"), [(0.0, DeadlineExceeded), (0.3, StartedLate)])
+@pytest.mark.parametrize(("begins_late", "error"), [(0.0, DeadlineExceeded), (0.7, StartedLate)])
 def test_who_had_too_little_time_left_says_so(
     gate: Gate, monkeypatch: pytest.MonkeyPatch, begins_late: float, error: type[Exception]
 ) -> None:
