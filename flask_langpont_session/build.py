@@ -188,7 +188,7 @@ def ask_aws(settings: Settings) -> Cloud | None:
     """
     if not (is_elasticache(settings.redis_url) or settings.redis_token_secret):  # an IAM user signs for a group
         return None
-    from .aws.cloud import cloud_of  # not paid for by who does not use AWS
+    from .aws.cloud import cloud_of  # not paid for without AWS
 
     cloud = cloud_of(settings)
     cloud.begin()
@@ -213,7 +213,7 @@ def _exporting(
     if not settings.metrics:
         return None, None
     from .metrics.exporting import Exporting
-    from .metrics.session_index import ActiveSessions  # not paid for by who exports nothing
+    from .metrics.session_index import ActiveSessions  # not paid for where nothing is exported
 
     active = ActiveSessions(
         redis[PRIMARY],
@@ -273,7 +273,7 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
     if not settings.alert_topics:
         log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic")
         return None
-    from .alerts.alerts import attach  # not paid for by who has no topics
+    from .alerts.alerts import attach  # not paid for without topics
 
     return attach(app, settings, health, recorder)
 
@@ -281,7 +281,7 @@ def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) 
 def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> Adoption | None:
     if not settings.adopt:
         return None
-    from .adoption.adopter import Adoption, FlaskCookie  # not paid for by who has nothing to take over
+    from .adoption.adopter import Adoption, FlaskCookie  # not paid for where nothing is taken over
 
     its = cast(Flask, weakref.proxy(app))
     sources: list[Source] = [FlaskCookie(its)] if FLASK_COOKIE in settings.adopt else []
@@ -336,7 +336,7 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
             try:
                 receiver(app, event=event)
             except Exception:
-                # Whoever listens must not be able to break a request.
+                # A listener must not be able to break a request.
                 log.exception("a listener of %s failed", type(event).__name__)
 
     return emit
@@ -359,7 +359,7 @@ def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeIdenti
 
 
 def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | None:
-    """Where the servers are, if somebody is to be asked for them, who may say that there are several shards."""
+    """Where the servers are, if a service is to be asked for them, which may say that there are several shards."""
     nodes = _nodes(settings, cloud)
     if nodes is None:
         return None
@@ -458,7 +458,7 @@ def _store_options(
 
 
 def _replica_url(settings: Settings) -> str | None:
-    """Sentinels know the replicas too, so nobody has to name them."""
+    """Sentinels know the replicas too, so they need not be named."""
     if settings.replica_url or settings.replica_client is not None:
         return settings.replica_url
     return settings.redis_url if sentinel.is_sentinel(settings.redis_url) else None
@@ -475,7 +475,7 @@ def _waits_for(store: str, recorder: Recorder) -> Callable[[float], None]:
 def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
     def surprised(error: str) -> None:
         recorder.count("unknown_errors")
-        log.warning("session store %s: an error that nobody knows counts as unreachable: %s", store, error)
+        log.warning("session store %s: an error that is in no table counts as unreachable: %s", store, error)
 
     return surprised
 
@@ -538,7 +538,7 @@ def make_pool(
     """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
 
     :param cloud: what AWS says, if it is to be asked.
-    :param is_master: which server of a service or group is wanted, where somebody knows them all.
+    :param is_master: which server of a service or group is wanted, where a service knows them all.
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
     waits = _waits(settings, _introducing(cloud, server_identity.introduce))
@@ -572,7 +572,8 @@ def _database(app: Flask, settings: Settings) -> Database:
 
 
 def _makes_tables(app: Flask, settings: Settings) -> Callable[[], bool]:
-    """Where nobody has to be asked: in debug (which ``app.run`` turns on later), in testing, in a file of our own."""
+    """Where no person has to be asked: in debug (which ``app.run`` turns on later), in testing, in a file of our
+    own."""
     its = weakref.ref(app)
 
     def makes_tables() -> bool:

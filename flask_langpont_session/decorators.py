@@ -37,7 +37,7 @@ def requires_fresh(
 
     :param otherwise: makes the response for a visitor who is not signed in (a redirect to the sign-in page); without
         it :class:`werkzeug.exceptions.Unauthorized` (401) is raised.
-    :raises GrantRefused: 503 with Retry-After: the database does not answer, so that nobody can say.
+    :raises GrantRefused: 503 with Retry-After: the database does not answer, so that it cannot be said.
     """
 
     def decorate(view: View) -> View:

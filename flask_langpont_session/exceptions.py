@@ -46,7 +46,7 @@ class SessionValueError(LangPontSessionError):
 
 
 def _shown(key: object) -> str:
-    """A key as it may stand in a message, however long somebody made it."""
+    """A key as it may stand in a message, however long it is."""
     text = repr(key)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(text)} characters)"
 
@@ -60,7 +60,7 @@ class SessionTooLarge(SessionValueError, ValueError):
 
 
 class UnreadableValue(LangPontSessionError, ValueError):
-    """Stored bytes are not what the serializer writes: somebody else wrote them, or they are damaged."""
+    """Stored bytes are not what the serializer writes: another program wrote them, or they are damaged."""
 
 
 class GrantRefused(LangPontSessionError, ServiceUnavailable):

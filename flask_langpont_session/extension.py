@@ -140,7 +140,7 @@ class LangPontSession(SessionInterface):
         :return: whether the cookie is deleted.
         """
         if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
-            return False  # nobody looked at the session: the cookie is not even read
+            return False  # no view looked at the session: the cookie is not even read
         target, minted = session.work.target, session.work.minted
         if target is not None and minted is target:
             if session.saving.is_worth_a_cookie:
@@ -248,7 +248,7 @@ class LangPontSession(SessionInterface):
         """End an application before its process: publish and tell what is left, end the threads that run beside its
         requests, let go of connections and files. Waits for that, some seconds at most. May be called again.
 
-        Nobody has to: it happens by itself when the application is dropped, and when the process ends.
+        This need not be called: it happens by itself when the application is dropped, and when the process ends.
         """
         state_of(app).close()
 

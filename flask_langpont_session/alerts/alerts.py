@@ -1,5 +1,5 @@
 """Alerts to SNS: in each process one daemon thread looks at the conditions and moves the host's incidents on, and
-another one sends what there is to tell. Who looks never waits for a network: others would think that what only this
+another one sends what there is to tell. The look never waits for a network: others would think that what only this
 process sees is over.
 
 Nothing here runs in a request but what costs a dictionary entry. The workers of a host share their incidents in a file
@@ -244,7 +244,7 @@ class Alerts:
 
 
 def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts:
-    """Make alerts and connect them to the signals of `app`, for as long as somebody holds them. Starts no thread."""
+    """Make alerts and connect them to the signals of `app`, for as long as they are referred to. Starts no thread."""
     client.load()
     alerts = Alerts(
         Conditions(health, recorder, time.monotonic),
@@ -276,7 +276,7 @@ def joined(shared: bytes, own: bytes) -> bytes:
 
 
 def _read(data: bytes) -> Host | None:
-    """None: nobody can read it."""
+    """None: it cannot be read."""
     try:
         return incidents.decode_host(data) if data else Host()
     except msgspec.MsgspecError:

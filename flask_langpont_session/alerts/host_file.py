@@ -30,11 +30,11 @@ _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"LPA1"
 _PLACE = 131_072
 _PATIENCE = 0.5
-"""Seconds to wait for the lock at a time. Whoever holds it longer was stopped, or waits for a disk."""
+"""Seconds to wait for the lock at a time. A process that holds it longer was stopped, or waits for a disk."""
 
 _ALONE_AFTER = (30.0, 60.0)
 """Seconds, at random between these, without getting the lock, after which a process goes on by itself: not all at once,
-for whoever holds it may go on in between."""
+for the process that holds it may go on in between."""
 
 
 class Busy(Exception):
@@ -55,7 +55,7 @@ class HostFile:
         renew_in_children(self, HostFile._reset)
 
     def _reset(self) -> None:
-        """As new: nobody in a forked child holds the lock, and what was the parent's alone stays the parent's."""
+        """As new: no thread of a forked child holds the lock, and what was the parent's alone stays the parent's."""
         self._lock = threading.Lock()
         self._alone = False
         self._alone_at: float | None = None
@@ -67,14 +67,14 @@ class HostFile:
         return self._alone
 
     def read(self) -> bytes:
-        """What is there, without waiting for anybody; empty if there is nothing."""
+        """What is there, without waiting for the lock; empty if there is nothing."""
         with self._lock:
             if self._path is not None and not self._alone:
                 self._last = self._peek(self._path)
             return self._last
 
     def update(self, change: Callable[[bytes], tuple[bytes, T]]) -> T:
-        """Replace the contents while nobody else can.
+        """Replace the contents while no other process can.
 
         :param change: old contents → (new contents, what to return). Without effects: it may be called twice.
         :raises Busy: nothing else is raised by itself.
@@ -96,7 +96,7 @@ class HostFile:
             return answer
 
     def _is_patient(self) -> bool:
-        """Whether to wait on for who holds the lock."""
+        """Whether to wait on for the process that holds the lock."""
         now = time.monotonic()
         if self._alone_at is None:
             self._alone_at = now + random.uniform(*_ALONE_AFTER)

@@ -2,13 +2,13 @@
 
 An incident is *pending* while its condition holds but not yet for long enough, then it *fires* (one message), and is
 *resolved* (one message) when no worker of the host saw the condition for long enough. The workers share one
-:class:`Host`. There is no leader: whoever moves an incident on, under the lock, also queues its message. The queue is
-part of the host's state, so that a message survives the worker that was about to send it.
+:class:`Host`. There is no leader: the worker that moves an incident on, under the lock, also queues its message. The
+    queue is part of the host's state, so that a message survives the worker that was about to send it.
 
 What waits there is only the latest of each key: a recovery takes the place of an alarm that SNS has not taken by then.
 So nothing has to be dropped, however long SNS is away, and nobody is woken for what is over.
 
-Who sees a condition says so again at every step. A worker that is killed just stops saying it.
+A worker that sees a condition says so again at every step. A worker that is killed just stops saying it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Terms:
 
     :param repeat: an incident that goes on is told again after this.
     :param pace: the times of the alert table are multiplied by it; for tests.
-    :param gap: a pending incident that nobody saw for so long is forgotten.
+    :param gap: a pending incident that was not seen for so long is forgotten.
     :param token_every: one message per key each … on average;
     :param burst: so many of them at once.
     :param host_token_every: the same for all keys of the host together.
@@ -53,7 +53,7 @@ class Terms:
         to …
     :param longest_retry: this. An alarm is tried for as long as it burns, …
     :param keep: a recovery for so long.
-    :param lease: who took a message out of the queue and did not report within this time is believed dead.
+    :param lease: a worker that took a message out of the queue and did not report within this time is believed dead.
     """
 
     repeat: float = 14_400
@@ -199,7 +199,7 @@ def step(host: Host, sightings: Sightings, now: float, terms: Terms, watched: fl
 
 
 def _tidy(host: Host, now: float) -> None:
-    """Forget what nobody knows any more; and a clock that was set back must not leave an incident burning until it has
+    """Forget what is not known any more; and a clock that was set back must not leave an incident burning until it has
     caught up."""
     host.incidents = {key: i for key, i in host.incidents.items() if is_known(key) or now - i.seen < _FOREIGN}
     host.queue = [notice for notice in host.queue if is_known(notice.key) or now - notice.at < _FOREIGN]
@@ -245,7 +245,7 @@ def _advance(host: Host, key: str, now: float, terms: Terms, watched: float) -> 
 
 
 def _is_due(host: Host, key: str, now: float, terms: Terms) -> bool:
-    """Whether a pending incident fires. One that nobody sees any more is forgotten."""
+    """Whether a pending incident fires. One that is not seen any more is forgotten."""
     alert, incident = alert_of(key), host.incidents[key]
     if now - incident.seen > terms.gap and not alert.happens_once:
         del host.incidents[key]
@@ -264,7 +264,7 @@ def _is_inhibited(host: Host, key: str) -> bool:
     """Whether something worse burns, or is about to, that says it all.
 
     Both are states: what happened once explains nothing that goes on, and is not held back, for when the emergency is
-    over nobody would see it any more.
+    over it would not be seen any more.
     """
     alert = alert_of(key)
     return not alert.happens_once and any(
@@ -303,7 +303,7 @@ def _hold_back(incident: Incident, past: Past) -> bool:
 
 
 def _tell(host: Host, key: str, incident: Incident, state: State, now: float, *, repeated: bool = False) -> None:
-    """Queue a message, in place of the one of its key that nobody is sending."""
+    """Queue a message, in place of the one of its key that is not being sent."""
     past = host.past[key]
     replaced = [notice for notice in host.queue if notice.key == key and notice.taken_until <= now]
     for notice in replaced:
@@ -329,7 +329,7 @@ def _tell(host: Host, key: str, incident: Incident, state: State, now: float, *,
 
 
 def take(host: Host, now: float, terms: Terms) -> Notice | None:
-    """The message that the caller shall try to send now; nobody else gets it for the length of a lease.
+    """The message that the caller shall try to send now; no other worker gets it for the length of a lease.
 
     A key's messages go one after the other: a recovery must not overtake an alarm that is on its way.
     """

@@ -31,7 +31,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who speaks.
+    """The sender.
 
     :param environment: the setting ENVIRONMENT; `service`: SERVICE.
     :param runbook: the setting ALERT_RUNBOOK.
@@ -79,7 +79,7 @@ def compose(
     body = {"schema_version": SCHEMA_VERSION, "title": alert.title, **attributes, **_facts(notice, alert, sender)}
     if test:
         body["test"] = True
-    # ASCII: no control character and no half of a character reaches anybody's terminal or parser.
+    # ASCII: no control character and no half of a character reaches a terminal or parser.
     return Message(_subject(subject), json.dumps(body, indent=1), attributes)
 
 

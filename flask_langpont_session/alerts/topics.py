@@ -37,7 +37,7 @@ class Topics:
     def publish(self, arn: str, message: Message) -> None:
         """Send a message, or try once.
 
-        :raises NotSent: it was refused, or nobody answered in time.
+        :raises NotSent: it was refused, or SNS did not answer in time.
         """
         attributes = {name: {"DataType": "String", "StringValue": text} for name, text in message.attributes.items()}
         try:

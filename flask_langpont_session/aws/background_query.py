@@ -26,7 +26,7 @@ _SPREAD = 10.0
 class BackgroundQuery:
     """One question, asked again and again for as long as the process lives.
 
-    It has no thread of its own: whoever calls :meth:`look` now and then keeps it going, also in a forked child.
+    It has no thread of its own: each call of :meth:`look` keeps it going, also in a forked child.
 
     :param subject: begins every log line: the setting that it is about, and what is asked for.
     :param ask: puts the question and keeps the answer. Its errors are logged when they change, in words.
@@ -85,7 +85,7 @@ class BackgroundQuery:
         try:
             self._ask()
         except Exception as error:
-            # Whatever boto3 or a strange answer raises: there is no answer this time, and somebody asks again.
+            # Whatever boto3 or a strange answer raises: there is no answer this time, and it is asked again.
             self._note(explain(error))
         else:
             self._note(None)

@@ -1,6 +1,6 @@
 """Calls to AWS that cannot hang, and their errors in words.
 
-boto3 is an extra and imported inside the functions. A call is tried once, in the background: whoever makes it knows
+boto3 is an extra and imported inside the functions. A call is tried once, in the background: its caller knows
 when to try again.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 EXTRA = 'pip install "flask-langpont-session[aws]"'
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 1.0, 1.5
-"""Seconds. boto3's own defaults wait for minutes where nobody answers."""
+"""Seconds. boto3's own defaults wait for minutes where nothing answers."""
 
 _BY_CODE = {
     "ReplicationGroupNotFoundFault": "there is none of this name in this account and region",
@@ -61,7 +61,7 @@ def known_region() -> str | None:
 
 def load() -> None:
     """Import boto3 here and now, at start. Else a thread would, whose lock on a module a child that is forked meanwhile
-    would inherit without anybody to open it; and a request's thread would wait for the import before it can sign.
+    would inherit without a thread to open it; and a request's thread would wait for the import before it can sign.
     """
     for name in ("boto3.session", "botocore.config", "botocore.exceptions", "botocore.signers"):
         importlib.import_module(name)

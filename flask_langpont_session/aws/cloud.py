@@ -70,7 +70,7 @@ class Cloud:
                 store.forget_connections()
 
     def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-        """What greets a new connection and asks who it is, with credentials that may change."""
+        """What greets a new connection and asks for its identity, with credentials that may change."""
         return introduce if self.credentials is None else self.credentials.introducing(introduce)
 
 

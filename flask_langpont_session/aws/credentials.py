@@ -159,8 +159,8 @@ class SecretToken(Credentials):
         self.inquiry = BackgroundQuery(f"{setting}: the secret", self._ask, rest=SECRET_REST)
         self._secret_id = secret_id
         self._region = region_of(secret_id, region)
-        self._logins: tuple[Login, ...] = ()  # written by the one who asks AWS, and by nobody else
-        self._refused: dict[Login, int] = {}  # when, since the last look at the secret that nobody was in a hurry for
+        self._logins: tuple[Login, ...] = ()  # written by the thread that asks AWS, and by no other
+        self._refused: dict[Login, int] = {}  # when, since the last look at the secret that was not urgent
         self._refusals = itertools.count(1)
         self._in_doubt = False
 

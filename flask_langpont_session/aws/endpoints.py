@@ -130,7 +130,7 @@ def describe(name: GroupName) -> Endpoints:
 
 
 class _Remembered(msgspec.Struct):
-    """The file's content. A file of another group or region is nobody's."""
+    """The file's content. A file of another group or region does not count."""
 
     group: str
     region: str | None
@@ -185,7 +185,7 @@ class Memory:
 
 
 class Group:
-    """The endpoints of one replication group as they were known last. Connections ask it, it asks nobody.
+    """The endpoints of one replication group as they were known last. Connections ask it, it asks no server.
 
     :param name: which group.
     :param setting: the one that names it, for messages.

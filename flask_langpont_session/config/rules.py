@@ -226,7 +226,7 @@ def _database_problems(settings: Settings) -> list[str]:
             return [f"{label}: its driver will not do: {reason}"]
         if isinstance(settings.database_engine.pool, StaticPool):
             return [
-                f"{label}: its StaticPool has one connection for everybody, so sessions would be written in the middle "
+                f"{label}: its StaticPool has one connection for all threads: sessions would be written in the middle "
                 f"of the application's transactions; use another pool, or set {PREFIX}DATABASE_URL instead"
             ]
     elif settings.database_url:
@@ -281,7 +281,7 @@ def _metrics_problems(settings: Settings) -> list[str]:
     """What an exporter needs and will not find by itself later, as it may find credentials."""
     label = f"{PREFIX}METRICS"
     idle = [
-        f"{PREFIX}{name}: nobody reads it; add 'prometheus' to METRICS, or leave this out"
+        f"{PREFIX}{name}: nothing reads it; add 'prometheus' to METRICS, or leave this out"
         for name in ("METRICS_URL", "METRICS_REGISTRY")
         if getattr(settings, name.lower()) is not None and "prometheus" not in settings.metrics
     ]

@@ -213,7 +213,7 @@ def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
     if not url or checks.is_in_memory(url):  # which would be another database for each thread
         filled["database_url"] = f"sqlite:///{scratch.path / 'langpont_session.sqlite3'}"
         filled["database_engine"] = None
-        filled["single_host"] = True  # wherever Redis is, as in CI: nobody else has this file
+        filled["single_host"] = True  # wherever Redis is, as in CI: no other host has this file
     if filled.get("journal", "") == "":
         filled["journal"] = None
     longest = filled.get("request_budget", PATIENCE["request_budget"])

@@ -147,7 +147,7 @@ OPERATION_VALUES = ("read", "write", "delete", "touch", "regenerate", "verify", 
 
 BACKEND_VALUES = ("replica", "local", "database", "default")
 """Values of the dimension Backend: what stood in for the primary. ``local`` is this host's copies and journal,
-``default`` what the configuration or the code says when nobody knows."""
+``default`` what the configuration or the code says when it is not known."""
 
 LOSSES: Mapping[Metric, Loss] = {
     WRITES_LOST: Loss.WRITES_LOST,

@@ -50,7 +50,7 @@ _OF_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Codes of AWS for credentials that are not, or not any longer, somebody's."""
+"""Codes of AWS for credentials that are not, or not any longer, valid."""
 
 _WAIT = 0.8
 """Seconds, for a connection and for the answer: both together end within what an exit may take."""

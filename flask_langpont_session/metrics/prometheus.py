@@ -1,8 +1,8 @@
 """Figures for Prometheus: collectors of ``prometheus_client``, kept up to date by a thread, so that no request pays.
 
-Under gunicorn each worker writes to files in ``PROMETHEUS_MULTIPROC_DIR`` and whoever is asked adds them up; without it
-each process tells of itself. Nothing is registered at import, and once per registry: the applications of a process
-share the collectors, which show the worst level and sums.
+Under gunicorn each worker writes to files in ``PROMETHEUS_MULTIPROC_DIR`` and the one that is asked adds them up;
+without it each process tells of itself. Nothing is registered at import, and once per registry: the applications of a
+process share the collectors, which show the worst level and sums.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Collectors:
             registry=self._registry,
         )
         if not MULTIPROCESS:
-            # Among several processes what nobody has set is not shown; and this would hide what another one has set.
+            # Among several processes what was not set is not shown; and this would hide what another one has set.
             self.active.set(math.nan)
 
     def _count(self) -> None:
@@ -275,7 +275,7 @@ class Prometheus:
 
 
 def page(url: str, registry: Any) -> Blueprint:
-    """A page at `url` for the scraper. Whoever may read it is for the web server to say."""
+    """A page at `url` for the scraper. Who may read it is for the web server to say."""
     pages = Blueprint("langpont_session_metrics", __name__)
 
     @pages.get(url)
@@ -289,7 +289,7 @@ def page(url: str, registry: Any) -> Blueprint:
 
 def _shown(registry: CollectorRegistry | None) -> CollectorRegistry:
     if MULTIPROCESS:
-        everybody = CollectorRegistry()
-        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
-        return everybody
+        all_processes = CollectorRegistry()
+        MultiProcessCollector(all_processes)  # type: ignore[no-untyped-call]
+        return all_processes
     return REGISTRY if registry is None else registry

@@ -124,8 +124,8 @@ class Recorder:
         self._record(self._count_loss, (what, cause, category), by)
 
     def _record(self, add: Callable[[Any, Any], None], key: Any, amount: Any) -> None:
-        # Who holds the lock may have been suspended with it, and then all threads that record would wait for that one,
-        # again and again. So nobody waits: it is written down for the next one who has the lock.
+        # The thread that holds the lock may have been suspended with it, and then all threads that record would wait
+        # for that one, again and again. So no thread waits: it is written down for the next one that has the lock.
         if not self._lock.acquire(blocking=False):
             self._late.append((add, key, amount))
             return
@@ -268,7 +268,7 @@ def count_level(recorder: Recorder, level: int) -> None:
 
 
 class InUse(Protocol):
-    """Who wants to know which sessions are in use. Nothing here may wait for anything."""
+    """Is told which sessions are in use. Nothing here may wait for anything."""
 
     def served(self, digest: str, life_ms: int) -> None:
         """A session was used, and ends unless it is used again within `life_ms` milliseconds. Not said of every use:

@@ -6,8 +6,8 @@ a few sorted sets, ``{prefix}:active:{<number>}`` (the braces around the number 
 them over a cluster): member is the beginning of a digest, score the moment, by the Redis clock in ms, at which the
 session is over unless it is used again. How many lie in the future is the answer; nothing is ever scanned.
 
-Who ends a session gives it a score beyond all times, and that stands for a while: another worker's note of an earlier
-use, brought later, cannot bring it back, because scores only ever grow (``ZADD GT``).
+The worker that ends a session gives it a score beyond all times, and that stands for a while: another worker's note of
+an earlier use, brought later, cannot bring it back, because scores only ever grow (``ZADD GT``).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ActiveSessions:
         self._is_up = is_up
         self._clock = clock
         self._name = f"{redis.prefix}:active"
-        # A little less than the interval, so that who published last time can do it again in time.
+        # A little less than the interval, so that the worker that published last time can do it again in time.
         self._lease_ms = max(1, int(interval * 900))
         self._linger_ms = int(interval * 2000) + 60_000
         self._begin()
@@ -130,7 +130,8 @@ class ActiveSessions:
     # -- in the thread ---------------------------------------------------------------------------------------------
 
     def take(self) -> int | None:
-        """The number, once, if this worker is the one to publish it; None: it is another, or nobody knows."""
+        """The number, once, if this worker is the one to publish it; None: it is another, or the number is not
+        known."""
         number, self._to_publish = self._to_publish, None
         return number
 
@@ -158,7 +159,7 @@ class ActiveSessions:
         self._say(None)
 
     def _say(self, problem: str | None) -> None:
-        """Log what is wrong when it changes; nobody else hears of it, because the requests do without the index."""
+        """Log what is wrong when it changes; it is told nowhere else, because the requests do without the index."""
         before, self._problem = self._problem, problem
         if problem is not None and problem != before:
             log.warning(
@@ -203,7 +204,8 @@ class ActiveSessions:
         return scores
 
     def _tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> int:
-        """How many sessions of a bucket are in use. Who leads takes out the others, and counts who was not ended."""
+        """How many sessions of a bucket are in use. The leader takes out the others, and counts those that were not
+        ended."""
         key = f"{self._name}:{{{bucket}}}"
         commands = list(_additions(key, scores))
         if commands or leads:

@@ -67,7 +67,7 @@ class Breaker:
             self._failures = 0
 
     def was_slow(self, now: float) -> bool:
-        """A call that succeeded took too long. Whether so many did that somebody should look why.
+        """A call that succeeded took too long. Whether so many did that the monitor should look why.
 
         :param now: monotonic seconds.
         """
@@ -76,7 +76,7 @@ class Breaker:
             window.slow += 1
             if not window.is_bad(window.slow):
                 return False
-            self._window = None  # who looked need not look again at every call
+            self._window = None  # what was looked at need not be looked at again at every call
             return True
 
     def failed(self, now: float, cause: str, *, at_once: bool) -> bool:

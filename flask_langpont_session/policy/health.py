@@ -2,7 +2,7 @@
 
 A Redis of several shards is several stores: ``primary:1``, ``primary:2`` … What stands behind the name is its *shard*
 (``":2"``; of the only shard of a single primary it is ``""``), and a session sees the stores of its own shard only. So
-a shard that is lost is lost for its own sessions, and for nobody else.
+a shard that is lost is lost for its own sessions, and for no others.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class Health:
     :param local_ttl: seconds a local copy may be used; the age of an outage at which level 2 becomes 3.
     :param on_change: called with (old level, new level) after the level changed; must not raise or block.
     :param on_lost: called with (the last error, direction) when a breaker opened; must not raise or block.
-    :param on_failure: called with the store at every failure that concerns health: somebody should look at it, so
+    :param on_failure: called with the store at every failure that concerns health: the monitor should look at it, so
         that an outage is noticed without waiting for more requests to fail; must not raise or block.
     :param slow: seconds above which a call to a Redis is a slow one.
-    :param on_slow: called with the store when half of its calls were: somebody should look whether it is the store;
+    :param on_slow: called with the store when half of its calls were: the monitor should look whether it is the store;
         must not raise or block.
     :param clock: monotonic seconds.
     :param locate: digest → the shard its session lies on.
@@ -131,8 +131,8 @@ class Health:
     def arrange(self, role: str, shards: Iterable[str]) -> None:
         """The shards that one role's stores are on were found, or became others.
 
-        A shard that nobody knew is as the whole was while no shard was known, and the whole, if there are none any
-        more, as the worst of them: of an outage somebody has to say that it is over.
+        A shard that was not known is as the whole was while no shard was known, and the whole, if there are none any
+        more, as the worst of them: the end of an outage has to be told.
         """
         wanted = {f"{role}{shard}" for shard in shards}
         with self._lock:

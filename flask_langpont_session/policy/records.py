@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     ANONYMOUS = "anonymous"  # kind a: there is nothing to know
     VALID = "valid"
     DEAD = "dead"
-    UNVERIFIABLE = "unverifiable"  # nobody who may say so answers
+    UNVERIFIABLE = "unverifiable"  # no store that may say so answers
 
 
 class Kept(StrEnum):

@@ -319,7 +319,7 @@ def _unescaped(text: Any) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """The value that a decoded JSON value stands for. Containers are changed in place: nobody else has them yet."""
+    """The value that a decoded JSON value stands for. Containers are changed in place: no other code has them yet."""
     if type(value) is dict:
         if _looks_like_tag(value):
             [(tag, content)] = value.items()

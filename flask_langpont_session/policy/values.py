@@ -164,7 +164,7 @@ class AuthRow:
 
 
 Position = tuple[int, str]
-"""How far somebody is who goes through rows in the order of their last change: its time, and the digest."""
+"""How far a reader is that goes through rows in the order of their last change: its time, and the digest."""
 
 
 class Changes(NamedTuple):
@@ -233,7 +233,7 @@ class Basis(StrEnum):
 class ServerRecord:
     """What the workers of this host know of the Redis server behind an endpoint.
 
-    :param identity: who it says it is; new after every start of a server process.
+    :param identity: what it says it is; new after every start of a server process.
     :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
         by its own clock. What was stamped before counts no more.
     :param generation: of the canary that was last seen there; empty: none yet.
@@ -246,11 +246,11 @@ class ServerRecord:
     number: int
 
     def outdates(self, known: ServerRecord | None) -> bool:
-        """Whether this is news to who knows `known`.
+        """Whether this is news to a worker that knows `known`.
 
         A worker that has not heard of an incident yet must not hide it from workers that start now: trust is never
-        dated back. (A failover to a server with a slow clock is not kept for a while; who starts then learns by
-        itself.)
+        dated back. (A failover to a server with a slow clock is not kept for a while; a worker that starts then learns
+        by itself.)
         """
         if known is None or self.trust_since_ms != known.trust_since_ms:
             return known is None or self.trust_since_ms > known.trust_since_ms

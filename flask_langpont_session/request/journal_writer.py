@@ -125,7 +125,7 @@ class JournalWriter:
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
         """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
-        this worker. False: nobody can say."""
+        this worker. False: it cannot be said."""
         digest, number = held.row.digest, held.change
         try:
             changed_at = self._journal.row_changed_at(digest)

@@ -50,7 +50,7 @@ class Reads:
     def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
         """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
 
-        :param fresh: the database is asked about auth whatever is known, and nobody else is believed.
+        :param fresh: the database is asked about auth whatever is known, and no other store is believed.
         """
         scope = scope.to(sid.digest)
         if sid.kind != SIGNED_IN:

@@ -81,7 +81,7 @@ class SessionRepository:
         )
 
     def placed(self, mint: Callable[[], SessionId]) -> SessionId:
-        """A new session id that lies on a shard that is well, if there is one: nobody has to begin in an outage."""
+        """A new session id that lies on a shard that is well, if there is one: no session has to begin in an outage."""
         lost = self._health.lost_shards
         sid = mint()
         if lost and len(lost) < len(self._health.shards):

@@ -20,8 +20,8 @@ from .parts import Parts
 from .scope import RequestScope
 
 _MOST_SETTLED = 200
-"""Sessions of a user who is logged out everywhere that the request itself brings home: they take no longer than what
-else it asks for."""
+"""Sessions of a user who is logged out everywhere that the request itself tells the stores: they take no longer than
+what else it asks for."""
 
 
 class Revocations:

@@ -123,7 +123,7 @@ class RowWrites:
         )
 
     def refused(self) -> GrantRefused:
-        """The answer to a grant that nobody can decide about, counted."""
+        """The answer to a grant that the database does not decide about, counted."""
         self._reports.recorder.count("grants_refused")
         self._reports.emit(events.grant_refused, events.GrantWasRefused())
         return self.make_refusal()
@@ -136,7 +136,7 @@ class RowWrites:
         *,
         is_confirmed: bool = False,
     ) -> AuthRow | None:
-        """Compare-and-set; who lost reloads and merges its own keys. None: the session is dead.
+        """Compare-and-set; a request that lost reloads and merges its own keys. None: the session is dead.
 
         :param write: writes the row that follows from one; None: that one is not the present one.
         :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
@@ -176,7 +176,7 @@ class RowWrites:
     def _reload_in_use(self, current: AuthRow, idle_seen: int, scope: RequestScope) -> AuthRow | None:
         """A row that is behind: the lease that this request was given knew of a later use.
 
-        :raises StoreError: that has run out meanwhile; nobody is ended for being idle on this request's word.
+        :raises StoreError: that has run out meanwhile; no session is ended for being idle on this request's word.
         """
         if idle_seen <= current.read_at:
             raise scope.gave_up(DATABASE, "IdleExpired")

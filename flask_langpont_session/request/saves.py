@@ -142,7 +142,7 @@ class Saves:
         change = plan.changes.pop(AUTH, None)
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
-            return None  # without a row there is nobody to write this for: an unverifiable session keeps what it has
+            return None  # without a row there is no user to write this for: an unverifiable session keeps what it has
         waits = self._journal_writer.has_writes(row.digest, [AUTH])
         if waits and not plan.grants:
             # What waits for the database goes first; rights never wait.

@@ -139,7 +139,7 @@ class Verifier:
         """The arbiter's word; Redis is brought up to it when `stamp_ms` (the Redis clock before this) is known.
 
         :param idle_seen: the idle expiry that Redis knows, see :meth:`Database.load`.
-        :param alone: do not take the answer to somebody else's question, which began before this one.
+        :param alone: do not take the answer to another request's question, which began before this one.
         :raises StoreError: the database did not answer.
         """
         confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone)
@@ -180,7 +180,7 @@ class Verifier:
         return scope.ask(DATABASE, READ, "verify", self._settings.database_timeout, ask)
 
     def _needs_an_own_answer(self, row: AuthRow) -> bool:
-        """Somebody else's question began before this one: what this worker has seen since then counts more."""
+        """Another request's question began before this one: what this worker has seen since then counts more."""
         return row.state is RowState.IDLE_EXPIRED or row.version < self._local.min_version(row.digest)
 
     def write_tombstone(
@@ -201,7 +201,7 @@ class Verifier:
         )
 
     def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
-        """Redis has a tombstone: the row must not live on, whoever was to kill it. Once per worker and session.
+        """Redis has a tombstone: the row must not live on, whatever was to kill it. Once per worker and session.
 
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
             which the session goes on.)
@@ -305,7 +305,7 @@ class Verifier:
 
 
 def _idle_seen(heard: RedisReply) -> int | None:
-    """The idle expiry that Redis knows of; None: it cannot say, so that nobody may be ended for being idle."""
+    """The idle expiry that Redis knows of; None: it cannot say, so that no session may be ended for being idle."""
     row = heard.entry.row if heard.entry else None
     if heard.by_primary and not (heard.answer and AUTH in heard.answer.damaged):
         return row.idle_expires_at if row else 0

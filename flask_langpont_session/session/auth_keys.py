@@ -203,7 +203,7 @@ class AuthKeys:
         """A right, or what is told of a user, that was changed inside its value is a grant, as one that was assigned; a
         visitor has none. Another user is not made so: that takes a new id.
 
-        :raises GrantRefused: nobody can decide about it.
+        :raises GrantRefused: the database does not decide about it.
         """
         for key in filter(self._is_identity, list(change.sets)):
             before, said = self._work.before_changes(key), decode(change.sets[key])
@@ -254,7 +254,7 @@ class AuthKeys:
         :raises GrantRefused: the session is signed in and the database does not answer.
         """
         if self._work.target is None or (self._work.target is self._work.origin and self._work.load().shadow):
-            return  # nobody has an id that could be replaced; a dead one stays where it is
+            return  # there is no id that could be replaced; a dead one stays where it is
         kind = self._work.kind
         if kind == SIGNED_IN:
             self._require_verified()

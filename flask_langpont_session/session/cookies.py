@@ -18,7 +18,7 @@ from itsdangerous import Signer, want_bytes
 from ..policy.ids import SessionId, base64url
 
 SID_BYTES = 32
-"""256 random bits: ASVS 7.2.3 asks for 128, and nobody guesses or collides with 256."""
+"""256 random bits: ASVS 7.2.3 asks for 128, and 256 are neither guessed nor made twice."""
 
 _SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", re.ASCII)
 """What does not look like this is not ours, and its signature is not even checked."""

@@ -111,7 +111,7 @@ class Session(SessionMixin):
         return True
 
     def __iter__(self) -> Iterator[str]:
-        # A value that cannot be read counts as absent here too: who iterates must be able to look every key up.
+        # A value that cannot be read counts as absent here too: a loop must be able to look every key up.
         self.work.now.read_all = True
         return iter([key for key in self.work.present_keys() if key in self.work.now.values or self._is_readable(key)])
 
@@ -249,7 +249,7 @@ class Session(SessionMixin):
         """Ask again, whatever was read before: from here on this request sees what the arbiter says now.
 
         For auth that is the database, however young the lease: a change elsewhere that is durable is seen. While it
-        does not answer, the rest of this request sees nobody signed in (:attr:`unverified`). For other categories it
+        does not answer, the rest of this request sees no user signed in (:attr:`unverified`). For other categories it
         is Redis. Changes that this request made itself stay.
 
         >>> if not session.fresh("auth"): abort(403)      # doctest: +SKIP

@@ -123,7 +123,7 @@ class Saving:
         if self._work.loaded is not None:
             for name, change in changes.items():
                 self._work.loaded.fields[name] = apply_change(self._work.loaded.fields.get(name, NO_FIELDS), change)
-        self._work.forced = True  # "modified" stays true for whoever asks after the save
+        self._work.forced = True  # "modified" stays true after the save
         self._work.now.settled(changes)
         self._work.grants = False
         self._work.identity.settle()

@@ -32,7 +32,7 @@ class FeatureReport:
 class SessionInfo:
     """One session in which a user is signed in. Times by the database's clock, with a zone.
 
-    :param digest: its name, for :meth:`LangPontSession.revoke`; nobody can use it as a session id.
+    :param digest: its name, for :meth:`LangPontSession.revoke`; it cannot be used as a session id.
     :param user_id: the user, as text.
     :param idle_expires_at: when it ends unless it is used; moved in steps of a quarter of the idle time.
     :param absolute_expires_at: when it ends in any case.

@@ -173,7 +173,7 @@ class Work:
 
     @property
     def unverified(self) -> bool:
-        """Whether nobody could say if this session is signed in: it is shown as anonymous and kept as it is."""
+        """Whether no store could say if this session is signed in: it is shown as anonymous and kept as it is."""
         return self.target is self.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     def mint(self, kind: str) -> SessionId:

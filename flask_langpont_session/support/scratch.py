@@ -22,7 +22,7 @@ class Scratch:
 
     @property
     def path(self) -> Path:
-        """The folder. Nobody else may look into it."""
+        """The folder. No other user may look into it."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix="langpont-session-"))
             weakref.finalize(self, _remove, self._path, os.getpid(), self.users)

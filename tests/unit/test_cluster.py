@@ -27,7 +27,7 @@ from flask_langpont_session.stores.redis.errors import translate
 from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import (
-    NOBODY,
+    NO_SHARD,
     SINGLE,
     SLOTS,
     Address,
@@ -79,7 +79,7 @@ def test_every_slot_has_its_shard() -> None:
 def test_a_slot_may_have_nobody() -> None:
     """Some shard was never given its slots, or they were taken from it."""
     found = draw(read((1,), (2,), slots=((0, 10), (20, 30))))
-    assert (found.owners[10], found.owners[11], found.owners[31]) == (1, NOBODY, NOBODY)
+    assert (found.owners[10], found.owners[11], found.owners[31]) == (1, NO_SHARD, NO_SHARD)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ def test_all_waits_of_a_call_come_out_of_its_time(stores: Stores) -> None:
 def test_a_slot_of_nobody_has_no_store(stores: Stores) -> None:
     """Its sessions are served without Redis; no shard is blamed."""
     assert stores.nodes.directory.map is not None
-    stores.nodes.directory.map.owners[5] = NOBODY
+    stores.nodes.directory.map.owners[5] = NO_SHARD
     with pytest.raises(StoreError) as caught:
         stores.read(5)
     assert caught.value.store == PRIMARY

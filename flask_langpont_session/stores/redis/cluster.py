@@ -26,7 +26,7 @@ from ...support.lag import LEAST_WAIT, Deadline
 from .errors import Redirected, translate
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary, ServerIdentity
-from .slots import NOBODY, Address, Servers, name_of, tag_of
+from .slots import NO_SHARD, Address, Servers, name_of, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
 
@@ -200,7 +200,7 @@ class ShardStore(RedisStore):
         return self._in(slot, lambda: super(ShardStore, self).probe(tagged, value, timeout=timeout))
 
     def _leads_where_it_should(self, connection: Any) -> bool:
-        # Who handed over to another primary lives on, and sends everybody there over each connection that there is.
+        # A server that handed over to another primary lives on, and sends all there over each connection that there is.
         return connection.leads_there() and super()._leads_where_it_should(connection)
 
     def _in(self, slot: int, call: Callable[[], T]) -> T:
@@ -304,7 +304,7 @@ class ClusterStore:
         """
         wanted = [number for number, place in sorted(places.items()) if self._is_master or place.replicas]
         if has_hole and self._is_master:
-            wanted.insert(0, NOBODY)
+            wanted.insert(0, NO_SHARD)
         if list(self._parts) == wanted:
             return
         gone = [part for number, part in self._parts.items() if number not in wanted]
@@ -479,7 +479,9 @@ class ClusterStore:
                 store = self._follow(store, error)
             except StoreError as error:
                 if error.cause not in _COUNTERS:
-                    if error.error_class is ErrorClass.TOPOLOGY:  # a slot that nobody has, which the map does not know
+                    if (
+                        error.error_class is ErrorClass.TOPOLOGY
+                    ):  # a slot that no server has, which the map does not know
                         self._directory.doubt()
                     raise
                 self._count(_COUNTERS[error.cause])

@@ -1,7 +1,7 @@
 """Connections that cannot hang a request: every wait of one ends at one moment, making it included.
 
 redis-py's classes do the talking. What stands under them here is a socket that knows its deadline, connecting without
-a resolver, and a pool of our own: redis-py's connects inside, where nobody can say how long that may take, and its
+a resolver, and a pool of our own: redis-py's connects inside, where its time cannot be limited, and its
 books cost more than a script.
 """
 
@@ -261,7 +261,7 @@ class Pool:
                 self._most = used
             try:
                 good = self._is_good(connection)
-            except BaseException:  # whoever ends this request ends no connection's place with it
+            except BaseException:  # what ends this request ends no connection's place with it
                 self.drop(connection)
                 raise
             if good:
@@ -285,7 +285,7 @@ class Pool:
             self._waited(monotonic() - began)
 
     def _wait_for_one(self, deadline: Deadline) -> Any:
-        """A connection that somebody gave back just now; None: one may be made, and is counted already."""
+        """A connection that was given back just now; None: one may be made, and is counted already."""
         with self._free:
             self._waiting += 1
             try:

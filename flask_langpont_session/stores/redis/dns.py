@@ -1,8 +1,9 @@
 """Host names and the addresses behind them: no request ever resolves one.
 
 A resolver may take seconds and knows no time-out, so it is asked in a thread of its own. Connections use its last
-answer, also while it answers no more; who comes before the first answer waits for it as long as it may wait at all.
-An answer has no age here: names are looked up again now and then, and at once when an address turned out to be no good.
+answer, also while it answers no more; a request that comes before the first answer waits for it as long as it may wait
+at all. An answer has no age here: names are looked up again now and then, and at once when an address turned out to be
+no good.
 """
 
 from __future__ import annotations

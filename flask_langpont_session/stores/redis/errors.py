@@ -1,6 +1,6 @@
 """What a driver error means: one table from redis-py's exceptions and Redis' codes to the classes the rest knows.
 
-Errors that nobody has put into a table count as unreachable: a server that says what we do not understand is not used.
+Errors that are in no table count as unreachable: a server that says what we do not understand is not used.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
 # A node says this of a slot that no shard has. It is well, although its code says that it is not.
 _UNSERVED = "Hash slot not served"
 
-# TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who somebody
+# TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who a peer
 # is, unless the network garbled something: those are told apart by the second list.
 _TLS_IDENTITY = ("alert", "tls settings", "pem lib", "key values mismatch", "no certificate", "bad end line")
 _TLS_TRANSPORT = ("record mac", "decode error", "internal error", "unexpected message", "protocol version", "notify")
@@ -130,7 +130,7 @@ def _known(error: Exception) -> ErrorClass | None:
 
 
 def _refused_by_tls(error: BaseException) -> str | None:
-    """What TLS refused, for people; None: it refused nobody."""
+    """What TLS refused, for people; None: it refused nothing."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _CERTIFICATE.get(getattr(cause, "verify_code", 0), _NOT_TRUSTED)

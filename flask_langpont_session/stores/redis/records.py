@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     :param auth: None: no auth record there (or an unusable one, see `damaged`).
     :param categories: the fields of each category that was asked for.
     :param damaged: categories whose record is not one of ours.
-    :param foreign: those of them that name another session: a reply meant for somebody else, or a moved key.
+    :param foreign: those of them that name another session: a reply meant for another request, or a moved key.
     :param is_primary: whether the server that answered is a primary.
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.

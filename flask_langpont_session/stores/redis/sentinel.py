@@ -2,7 +2,7 @@
 
 A sentinel may be down, or cut off from the others and repeat what was true before a failover. So the next sentinel is
 asked when one does not answer, and also when the server it named could not be used; and a server that says itself
-that it is a replica is never used as the primary, whoever named it.
+that it is a replica is never used as the primary, whichever sentinel named it.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class _Managed(Bounded):
 
     def on_connect(self) -> None:
         super().on_connect()  # type: ignore[misc]
-        # The greeting of the server tells its role: no round trip more, and nobody else's connection is looked at.
+        # The greeting of the server tells its role: no round trip more, and no other connection is looked at.
         greeting: Mapping[Any, Any] = self.handshake_metadata or {}  # type: ignore[attr-defined]
         role = greeting.get(b"role") or greeting.get("role") or b"master"
         if self.connection_pool.is_master and role not in (b"master", "master"):

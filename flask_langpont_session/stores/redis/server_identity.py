@@ -1,9 +1,9 @@
 """Noticing that a Redis server may be older than the database: which server is it, and since when do we know it?
 
-Failover and restart need a new connection, and a new connection asks the server who it is. Another answer than the one
-seen last is an incident: from that moment on no stamp from before counts, and every signed-in session is verified once
-against the database. What keeps the connection (an emptied server, a restored snapshot) is found by a canary: a
-number that only grows, under a name that changes with every loss.
+Failover and restart need a new connection, and a new connection asks the server for its identity. Another answer than
+the one seen last is an incident: from that moment on no stamp from before counts, and every signed-in session is
+verified once against the database. What keeps the connection (an emptied server, a restored snapshot) is found by a
+canary: a number that only grows, under a name that changes with every loss.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Canary(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who answered at the other end of a connection.
+    """The server at the other end of a connection.
 
     :param identity: see :func:`identity_of`: new after every start, promotion and resynchronisation. None: it does not
         say.
@@ -149,7 +149,7 @@ class ServerIdentity:
         :param now_ms: its own clock, the one that stamps are taken from.
         :param is_primary: whether it is the primary of its replication group.
         """
-        # The memory is a file: nobody holds a lock that others need while it is read or written.
+        # The memory is a file: no lock that others need is held while it is read or written.
         remembered = self._memory.recall() if self.server.identity is None and identity is not None else None
         with self._lock:
             if identity is not None and identity == self.server.identity:
@@ -169,8 +169,8 @@ class ServerIdentity:
     def saw(self, canary: Canary) -> bool:
         """The canary was looked at. Whether it says that data was lost.
 
-        Any other generation than the one seen last is a loss: whoever noticed it first wrote a new one, and must not
-        hide it from the others. One that lies elsewhere says nothing of the one before.
+        Any other generation than the one seen last is a loss: the worker that noticed it first wrote a new one, and
+        must not hide it from the others. One that lies elsewhere says nothing of the one before.
         """
         with self._lock:
             known = self.canary
@@ -184,7 +184,8 @@ class ServerIdentity:
         return lost
 
     def introduce(self, connection: Any) -> None:
-        """redis-py's ``redis_connect_func``: greet, then ask who answers. One round trip per new connection."""
+        """redis-py's ``redis_connect_func``: greet, then ask which server answers. One round trip per new
+        connection."""
         try:
             connection.on_connect()
             self.ask(connection)
@@ -231,7 +232,7 @@ class ServerIdentity:
 
 
 def identity_of(server: Mapping[str, str], replication: Mapping[str, str]) -> str | None:
-    """Who a server is, so that it is another one after whatever may have given it older data.
+    """The identity of a server, so that it is another one after whatever may have given it older data.
 
     A start gives it another run id. A replica has the replication id of its primary: another one, another history. A
     primary changes its own when it is promoted, but also when its first replica comes, and an hour after its last one

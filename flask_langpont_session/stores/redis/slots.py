@@ -20,12 +20,12 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 """How many there are."""
 
-NOBODY = 0
+NO_SHARD = 0
 """The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are a shard that has no server."""
 
-SINGLE = NOBODY
+SINGLE = NO_SHARD
 """In the place of a number: the one shard of what is no cluster. A map that has servers for it is not one of a cluster,
-where it means nobody."""
+where it means that no shard is known."""
 
 
 class Address(NamedTuple):
@@ -59,7 +59,7 @@ class Servers:
 class SlotMap:
     """What is known of a cluster.
 
-    :param owners: of each slot: the number of its shard, or :data:`NOBODY`. A single entry may be corrected in place.
+    :param owners: of each slot: the number of its shard, or :data:`NO_SHARD`. A single entry may be corrected in place.
     :param places: number → its servers. Numbers begin at 1, in the order of the slots when the map is the first;
         :data:`SINGLE` if this is no cluster.
     """
@@ -79,7 +79,7 @@ class SlotMap:
     @property
     def homeless(self) -> int:
         """How many slots no shard has."""
-        return self.owners.count(NOBODY) if NOBODY not in self.places else 0
+        return self.owners.count(NO_SHARD) if NO_SHARD not in self.places else 0
 
     def at(self, address: Address) -> int | None:
         """The shard that has a server at an address."""
@@ -108,14 +108,14 @@ def single(servers: Servers) -> SlotMap:
 
 
 Range = tuple[int, int, Servers]
-"""First slot, last slot, who has them."""
+"""First slot, last slot, which servers have them."""
 
 
 def read_ranges(reply: Sequence[Any], asked: Address) -> list[Range]:
     """Read the reply to ``CLUSTER SLOTS``.
 
-    :param asked: who answered: a host that is not named is that one.
-    :raises ValueError: it is not such a reply, or says that nobody has any slot.
+    :param asked: the server that answered: a host that is not named is that one.
+    :raises ValueError: it is not such a reply, or says that no server has any slot.
     """
     try:
         ranges = [
@@ -146,7 +146,7 @@ def draw(ranges: Iterable[Range], before: SlotMap | None = None) -> SlotMap:
     for first, last, place in sorted(ranges):
         found.setdefault(place.primary, (place, []))[1].append((first, last))
     numbers = _numbers(found, before)
-    owners = [NOBODY] * SLOTS
+    owners = [NO_SHARD] * SLOTS
     for primary, (_, parts) in found.items():
         for first, last in parts:
             owners[first : last + 1] = [numbers[primary]] * (last - first + 1)
@@ -165,7 +165,7 @@ def _numbers(
         for primary in found.keys() - numbers.keys():
             owned = Counter(before.owners[slot] for part in found[primary][1] for slot in range(part[0], part[1] + 1))
             for number, _ in owned.most_common():
-                if number != NOBODY and number not in numbers.values():
+                if number != NO_SHARD and number not in numbers.values():
                     numbers[primary] = number
                     break
     free = (number for number in count(1) if before is None or number not in before.places)
@@ -176,14 +176,14 @@ def _numbers(
 
 
 def moved(before: SlotMap, after: SlotMap) -> list[int]:
-    """The slots that another shard has than before, or that nobody had: what lies in them may be old. All of them if it
-    was no cluster, or is none any more."""
+    """The slots that another shard has than before, or that no shard had: what lies in them may be old. All of them if
+    it was no cluster, or is none any more."""
     if before.is_cluster != after.is_cluster:
         return list(range(SLOTS))
     if before.owners == after.owners:
         return []
     pairs = zip(before.owners, after.owners, strict=True)
-    return [slot for slot, (old, new) in enumerate(pairs) if old != new != NOBODY]
+    return [slot for slot, (old, new) in enumerate(pairs) if old != new != NO_SHARD]
 
 
 @lru_cache(maxsize=1024)

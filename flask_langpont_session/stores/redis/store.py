@@ -526,7 +526,7 @@ class RedisStore:
         """Send commands and read their replies. Errors of the server are raised, but for a script it does not know.
 
         :param fits: whether a reply can be one to the command of that number.
-        :param understand: gets good replies, and who sent them, before the connection is used by anybody else; False:
+        :param understand: gets good replies, and which server sent them, before the connection is used again; False:
             they belong to another question, so that nothing this connection says can be believed any more.
         """
         end = Deadline.after(self._whole(timeout))
@@ -584,7 +584,7 @@ class RedisStore:
     def _put_back(self, connection: Any, clean: bool) -> None:
         """Keep a connection for the next request.
 
-        :param clean: every reply was read. A reply that was not read would answer somebody else's question, and a
+        :param clean: every reply was read. A reply that was not read would answer another request's question, and a
             server that has become read-only must be looked up anew.
         """
         if clean and self._leads_where_it_should(connection):
@@ -608,12 +608,12 @@ class RedisStore:
         return timeout.whole if isinstance(timeout, Wait) else timeout + self._to_connect(timeout)
 
     def _to_connect(self, timeout: float) -> float:
-        """Seconds for a new connection, its greeting included. Who is no request has as much time as for an answer."""
+        """Seconds for a new connection, its greeting included. What is no request has as much time as for an answer."""
         own = self._connect_timeout
         return own if isinstance(timeout, Wait) else max(own, timeout)
 
     def _translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:
-        """The error for the rest of the package; what nobody knows is counted and said.
+        """The error for the rest of the package; what is in no table is counted and said.
 
         :param greeting: no user's data was involved yet, so none can be to blame.
         :param reading: stored data may be in the reply.

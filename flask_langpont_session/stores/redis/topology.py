@@ -3,7 +3,7 @@
 The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
 a process may ask one node for it.
 
-Where only somebody else knows whether this is a cluster, it may be none: then it is one shard, without a number.
+Where only AWS or a list knows whether this is a cluster, it may be none: then it is one shard, without a number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...policy.values import shard_of
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
 from .slots import (
-    NOBODY,
+    NO_SHARD,
     SINGLE,
     SLOTS,
     Address,
@@ -50,13 +50,13 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds between two looks at the map while a shard does not answer, or requests were sent elsewhere."""
 
 _PATIENCE = 0.5
-"""Seconds for one node to say who has which slot. Requests do not wait for that."""
+"""Seconds for one node to say which server has which slot. Requests do not wait for that."""
 
 _AVOIDED = 60.0
 """Seconds for which no canary is put into a slot that is being moved."""
 
 _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
-"""Seconds after which nobody believes a record from before a move in any case."""
+"""Seconds after which no record is believed from before a move in any case."""
 
 _PORT = 6379
 
@@ -93,7 +93,7 @@ def parse(url: str) -> Place:
 
 
 class Nodes(NamedTuple):
-    """What somebody said of a cluster before it was asked.
+    """What was said of a cluster before it was asked.
 
     :param seeds: where to ask when nothing else is known.
     :param tls: whether the nodes speak TLS.
@@ -108,7 +108,7 @@ class Nodes(NamedTuple):
 
 
 class Follower(Protocol):
-    """Whoever has a store for each shard."""
+    """What has a store for each shard."""
 
     def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
         """Have one for each of these shards, as far as there are servers.
@@ -160,15 +160,15 @@ class ClusterTopology:
     # -- in requests -----------------------------------------------------------------------------------------------
 
     def number_of(self, digest: str) -> int:
-        """The shard that has a session; NOBODY: none, or not known yet."""
-        return self.map.number_of(digest) if self.map is not None else NOBODY
+        """The shard that has a session; NO_SHARD: none, or not known yet."""
+        return self.map.number_of(digest) if self.map is not None else NO_SHARD
 
     def locate(self, digest: str) -> str:
         """The shard of a session, as its stores' names end."""
         return name_of(self.number_of(digest))
 
     def learn(self, timeout: float) -> SlotMap:
-        """The map; the first who need it ask one node.
+        """The map; the first requests that need it ask one node.
 
         :raises Exception: what the node's connection raised, or ValueError: it does not know.
         """
@@ -195,10 +195,10 @@ class ClusterTopology:
 
     def share(self, shard: str) -> float:
         """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
-        return self.map.owners.count(int(shard[1:] or NOBODY)) / SLOTS if self.map is not None else 1.0
+        return self.map.owners.count(int(shard[1:] or NO_SHARD)) / SLOTS if self.map is not None else 1.0
 
     def note_moved(self, slot: int, address: Address) -> int:
-        """A node said who has a slot by now. Returns that shard."""
+        """A node said which server has a slot by now. Returns that shard."""
         with self._lock:
             assert self.map is not None
             number = self.map.at(address)
@@ -240,13 +240,13 @@ class ClusterTopology:
         try:
             self.refresh(_PATIENCE)
         except (driver.RedisError, OSError, ValueError):
-            return  # whoever needs a node will see that it does not answer
+            return  # a request that needs a node will see that it does not answer
         finally:
             # Workers that lost the same shard must not ask in step.
             self._next_look = self._clock() + REST - random.uniform(0, self._pause / 2)
 
     def adopt_single(self) -> bool:
-        """Whether the servers are known to be no cluster: then the map is that, and nobody has to be asked."""
+        """Whether the servers are known to be no cluster: then the map is that, and no server has to be asked."""
         servers = self.nodes.single()
         if servers is None:
             return False
@@ -298,7 +298,7 @@ class ClusterTopology:
     def _nodes(self) -> Iterator[Address]:
         known = sorted({address for place in self.map.places.values() for address in place.all} if self.map else ())
         random.shuffle(known)
-        # Who did not answer last time may keep us waiting for a time-out.
+        # A node that did not answer last time may keep us waiting for a time-out.
         yield from sorted(known, key=lambda address: address in self._silent)
         yield from (address for address in self.nodes.seeds() if address not in known)
 
@@ -337,7 +337,7 @@ class ClusterTopology:
         return True
 
     def _adopt(self, after: SlotMap) -> None:
-        # In this order nobody is sent to a shard that is not there yet, or not any more.
+        # In this order no request is sent to a shard that is not there yet, or not any more.
         before = self.map or after
         for store in self._stores:
             store.arrange({**before.places, **after.places}, has_hole=bool(before.homeless or after.homeless))

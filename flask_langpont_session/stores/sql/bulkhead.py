@@ -31,7 +31,7 @@ from ...support.threads import start_daemon
 T = TypeVar("T")
 
 IDLE_SECONDS = 60.0
-"""A thread that nobody needed for so long ends. Applications that come and go, as in tests, leave none behind."""
+"""A thread that was not needed for so long ends. Applications that come and go, as in tests, leave none behind."""
 
 FAIR_SHARE = 0.8
 """The share of its time that a call must have had on its thread for its lateness to be its own. In less time a store
@@ -52,7 +52,7 @@ class StartedLate(DeadlineExceeded):
 
 
 class GivenUp(LangPontSessionError):
-    """Nobody waits for this call any more."""
+    """No caller waits for this call any more."""
 
 
 _here = local()
@@ -77,7 +77,7 @@ def waiting_on(owner: object, fd: int) -> None:
     """To be said by a call before it waits for the other side of a connection. Outside of a bulkhead it says nothing.
 
     :param owner: the connection. It belongs to this call until :func:`no_longer_waiting_on`, which has to be said
-        before the connection is closed or given to anybody else.
+        before the connection is closed or given to another call.
     :param fd: its socket.
     """
     job = getattr(_here, "job", None)
@@ -88,7 +88,7 @@ def waiting_on(owner: object, fd: int) -> None:
 def no_longer_waiting_on(owner: object) -> bool:
     """From when this returns the connection's socket is left alone.
 
-    :return: whether it was shut down: nobody can use the connection any more.
+    :return: whether it was shut down: the connection cannot be used any more.
     """
     job = getattr(_here, "job", None)
     return job is not None and job.leave(owner)
@@ -106,7 +106,7 @@ class _Wire:
         self._identity = _identity(fd)
 
     def shut_down(self) -> None:
-        """Whoever waits on it is told that the connection has ended. Does not block."""
+        """A thread that waits on it is told that the connection has ended. Does not block."""
         # The driver's own object is not safe to use from another thread, and its library closes a broken socket without
         # a word: the number may be another file's then.
         with suppress(OSError):
@@ -136,8 +136,8 @@ class _Job(Generic[T]):
         self._fn = fn
         self._result: T | None = None
         self._error: BaseException | None = None
-        # Held by who shuts the wire down: meanwhile the connection goes to nobody else. Reentrant, because the garbage
-        # collector may give back a connection that was lost, in this thread and at any moment.
+        # Held while the wire is shut down: meanwhile the connection goes to no other call. Reentrant, because the
+        # garbage collector may give back a connection that was lost, in this thread and at any moment.
         self._guard = RLock()
         self._wire: _Wire | None = None
         self.began = self.given_up_at = math.inf
@@ -195,7 +195,7 @@ class Bulkhead:
     Usable from any thread. A forked child begins with all slots free and no threads.
 
     :param slots: calls that may run at the same time, hung ones included.
-    :param name: of the threads, for whoever looks at a stack dump.
+    :param name: of the threads, for readers of a stack dump.
     """
 
     def __init__(self, slots: int, name: str) -> None:

@@ -66,7 +66,7 @@ _REPEATS = 3
 """How often a transaction is begun anew that was rolled back for the sake of another: by then that one has ended."""
 
 _PART_SECONDS = 2.0
-"""What a part of a list may take. It is read through an index, in milliseconds; whoever waits for it probes nothing
+"""What a part of a list may take. It is read through an index, in milliseconds; what waits for it probes nothing
 meanwhile."""
 
 _SLIDE_AFTER = 0.25
@@ -122,9 +122,9 @@ class Database:
 
         A session in use has its idle expiry moved on the way. If the row's idle time has passed but Redis knows a
         later expiry, that counts; if it has passed for Redis too, the session is ended. Without an answer of Redis
-        nobody can know, and the row is returned as it is.
+        it cannot be known, and the row is returned as it is.
 
-        A read waits for nobody: while the row is locked, or the database takes no writes, nothing is noted and
+        A read waits for no lock: while the row is locked, or the database takes no writes, nothing is noted and
         nothing is ended, but a later expiry counts all the same. The next read tries again.
 
         :param idle_ms: the idle time; the expiry is moved when more than a quarter of it has passed. 0: never.
@@ -197,7 +197,7 @@ class Database:
         def insert(connection: Connection) -> AuthRow | None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
             row = sql.written_row(connection, sql.INSERT, values)
-            # Asked behind the row: whoever is logged out everywhere from now on is so by this row, too.
+            # Asked behind the row: a user who is logged out everywhere from now on is so by this row, too.
             if row is not None and connection.execute(sql.SELECT_EPOCH, {"user": user_id}).scalar() is not None:
                 connection.execute(sql.KILL, {"key": digest})
                 return None
@@ -382,7 +382,7 @@ class Database:
             while rows:
                 connection.execute(sql.KILL_THESE, {"digests": [row.digest for row in rows]})
                 dead = [*(row.digest for row in rows), *dead]
-                # Whoever gets another digest while this goes on may get one that lies before the part.
+                # A session that gets another digest while this goes on may get one that lies before the part.
                 later = {row.successor for row in rows}.difference(dead, [None])
                 rows = connection.execute(sql.LOCK_THESE, {"digests": list(later)}).all() if later else []
             return dead
@@ -419,8 +419,8 @@ class Database:
         expiry is no change. Live rows that are damaged are left out: nothing follows from them.
 
         :param after: what was reached with the part before, instead of `ms_ago`.
-        :param limit: rows that are read at most. Fewer than that are the last: who waited for none at all would go on
-            for as long as anybody changes anything.
+        :param limit: rows that are read at most. Fewer than that are the last: to wait for none at all would go on
+            for as long as anything changes.
         """
         values: dict[str, Any] = {"ms": ms_ago, "most": limit}
         statement = sql.SELECT_CHANGED
@@ -454,7 +454,7 @@ class Database:
             self._connections.distrust()
         began = time.monotonic()
         self._probed(self._commit, timeout, writing=True)
-        # A commit that was asked for later is done, answer included: for the answers to earlier ones nobody need wait.
+        # A commit that was asked for later is done, answer included: no call need wait for the answers to earlier ones.
         self._cut_off(began)
 
     def probe_read(self, timeout: float) -> None:
@@ -476,7 +476,7 @@ class Database:
             if error.cause == NoFreeSlot.__name__:
                 # Elsewhere a limit of our own. A probe has a slot to itself: the one before hangs.
                 raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
-            error.may_be_one_row = False  # its rows are nobody else's: the table is locked
+            error.may_be_one_row = False  # its rows are this call's alone: the table is locked
             raise
         self.had_tables = True
 
@@ -507,7 +507,7 @@ class Database:
         return self._requests.busy
 
     def end_overdue(self) -> None:
-        """End the calls that nobody waits for any more and that do not end by themselves: a reply is lost for good.
+        """End the calls that no caller waits for any more and that do not end by themselves: a reply is lost for good.
         Does not block; to be called every second or more often, or their slots stay taken."""
         self._cut_off(time.monotonic() - _GRACE)
 
@@ -587,7 +587,7 @@ class Database:
             patience = self._connections.patience(left)
 
     def _complain(self, error: OwnTransaction) -> None:
-        """What nobody but the developer can mend is said to the developer, though not by every request."""
+        """What only the developer can mend is said to the developer, though not by every request."""
         now = time.monotonic()
         if now - self._complained_at >= _SILENCE:
             self._complained_at = now

@@ -200,7 +200,7 @@ class Limits:
 
 
 _MARK = "langpont.options"
-"""A setting of nobody's: it is there if start-up options have arrived."""
+"""A setting that nothing else has: it is there if start-up options have arrived."""
 
 _REFUSES_OPTIONS = re.compile("unsupported startup parameter|command-line options")
 """What PgBouncer and RDS Proxy say to start-up options."""
@@ -309,8 +309,8 @@ class OfMySQL(Limits):
 _FOR_US = (
     # Else what is too long is stored cut off, and another user's name may be what is left.
     ", sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES') "
-    # Else whoever looks for a row that is not there locks the place where it would be, and two of them wait for each
-    # other.
+    # Else a transaction that looks for a row that is not there locks the place where it would be, and two of them wait
+    # for each other.
     "/*M!, tx_isolation = 'READ-COMMITTED' */ /*!80000 , transaction_isolation = 'READ-COMMITTED' */ "
     # Else a write that has waited for another one fails, since 11.6.2, instead of looking what there is now.
     "/*M!110602 , innodb_snapshot_isolation = OFF */"

@@ -34,7 +34,7 @@ from .dialects import (
 from .errors import OwnTransaction, waited_for_a_lock
 
 PATIENT_SECONDS = 10.0
-"""What nobody's request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
+"""What no request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
 
 OWN_SHARE = 0.8
 """The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""
@@ -45,7 +45,7 @@ _OWN = "langpont_own"
 """Execution option of engines that :func:`make_engine` has made: their :class:`~.dialects.Limits`."""
 
 _Listener = tuple[str, Callable[..., Any]]
-"""Name of an event, and who listens to it."""
+"""Name of an event, and its listener."""
 
 
 def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engine:
@@ -196,7 +196,7 @@ class Connections:
 
     @contextmanager
     def defining(self) -> Iterator[Connection]:
-        """A transaction that makes tables, whether or not anybody waits for it any more: others need them, too."""
+        """A transaction that makes tables, whether or not a call still waits for it: others need them, too."""
         with self._transaction(self._allowed_ms) as connection:
             yield connection
 
@@ -224,7 +224,7 @@ class Connections:
     @contextmanager
     def beside_the_caller(self) -> Iterator[None]:
         """For a write that another thread does while this one waits for it. A transaction that this one has open on
-        the same SQLite would keep that thread waiting until nobody waits for it any more.
+        the same SQLite would keep that thread waiting until no call waits for it any more.
 
         :raises OwnTransaction: it has one, which has written; or it has one, and the lock could not be had in time.
         """
@@ -253,7 +253,7 @@ class Connections:
         self._transactions[key] = _Transaction(held, threading.get_ident(), changes)
 
     def distrust(self) -> None:
-        """Let no connection that is open by now be lent again: nobody knows which server it leads to, if to any."""
+        """Let no connection that is open by now be lent again: it is not known which server it leads to, if to any."""
         self._distrusted_before = time.monotonic()
 
     @property
@@ -276,7 +276,7 @@ class Connections:
 
     def _before_fork(self) -> None:
         if self._is_sqlite:
-            # The locks are those of the process and a file, whoever opened it.
+            # The locks are those of the process and a file, whatever opened it.
             for engine in {self.engine, self._given}:
                 engine.dispose()
 
@@ -318,7 +318,7 @@ def _share_of(seconds: float) -> int:
 
 
 def _has_ended(connection: Any) -> bool:
-    """Whether the server closed a connection while it lay in the pool. Costs no round trip: nobody has asked anything,
+    """Whether the server closed a connection while it lay in the pool. Costs no round trip: nothing was asked,
     so what there is to read can only be the end, or a notice after which a new connection does no harm either."""
     fd = socket_of(connection)
     if fd is None:

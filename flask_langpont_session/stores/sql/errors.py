@@ -1,6 +1,6 @@
 """What an error of the SQL database says: a class for the rest of the package, and a name that quotes no value.
 
-The drivers are many and raise more than their documentation says. An error that nobody knows must count against the
+The drivers are many and raise more than their documentation says. An error that is in no table must count against the
 database rather than end as an answer or a crash.
 """
 
@@ -57,7 +57,7 @@ _CLASSES: Mapping[object, ErrorClass] = {
     "53": _B,  # insufficient resources, too many connections
     "53100": _W,  # disk full
     "54": _D,  # a value or statement beyond the server's limits
-    "55P03": _W,  # somebody else has the lock, and did not give it back in time
+    "55P03": _W,  # another transaction has the lock, and did not give it back in time
     "57P03": _B,  # starting up
     # MariaDB and MySQL: number
     1020: _B,  # the row has changed since it was read: rolled back
@@ -112,9 +112,9 @@ _CLASSES: Mapping[object, ErrorClass] = {
 no connection, a statement that took too long, a file that is no database, a bug of a driver."""
 
 _WHILE_READING: Mapping[object, ErrorClass] = {1969: _U, _W: _B}
-"""What keeps a database from taking writes keeps nobody from reading, as a rule. Who meets it with a read (a file that
-is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads. By the same signs
-as above, or by class."""
+"""What keeps a database from taking writes does not keep it from reading, as a rule. What meets it with a read (a file
+that is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads. By the same
+signs as above, or by class."""
 
 _TIMED_OUT = frozenset({DeadlineExceeded, "57014", 1969, 3024, "ConnectionTimeout"})
 """Signs that the next caller would have to wait as long again, unless it was for a lock, which few others want."""
@@ -129,7 +129,7 @@ _TAKEN_BACK = frozenset({"40001", "40P01", 1020, 1213})
 """How the database ends a transaction in favour of another one. To begin it anew is all that is to be done."""
 
 _LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
-"""Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: who is busy
+"""Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: what is busy
 shall not be asked for new connections as well."""
 
 _MISSING_TABLE = re.compile(r"langpont_(?:sessions|users)")

@@ -78,7 +78,7 @@ SESSIONS = sa.Table(
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
     sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
-    # The digest under which the session goes on, once it was given another id: who revokes it must find it.
+    # The digest under which the session goes on, once it was given another id: a revocation must find it.
     sa.Column("successor", _exact_text(43), nullable=True),
     # With the digest: of many rows a part is taken at a time, in this order.
     sa.Index("ix_langpont_sessions_user_id", "user_id", "digest"),
@@ -98,7 +98,8 @@ USERS = sa.Table(
 
 
 def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
-    """The user's epoch. Who never logged out everywhere has no row, and epoch 0 as whoever did so by the time alone."""
+    """The user's epoch. A user who never logged out everywhere has no row, and epoch 0 as one who did so by the time
+    alone."""
     stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
     return sa.func.coalesce(stored, 0, type_=sa.BigInteger())
 
@@ -174,7 +175,8 @@ INSERT_ADOPTED = SESSIONS.insert().values(
 
 
 def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
-    """Compare-and-set. Who is dead by epoch is not updated either, else a new epoch could be written over it."""
+    """Compare-and-set. A session that is dead by epoch is not updated either, else a new epoch could be written over
+    it."""
     return (
         SESSIONS.update()
         .where(_s.digest == _digest, _s.version == sa.bindparam("seen"), _s.live)
@@ -233,16 +235,16 @@ SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
 # Locked: MySQL would else say what there was when the transaction first read.
 SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest).with_for_update()
 
-# Whoever holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
+# A transaction that holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
 LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
-# Compare-and-set: of several who read the same row and would move its expiry, one does.
+# Compare-and-set: of several transactions that read the same row and would move its expiry, one does.
 EXTEND_IDLE = (
     SESSIONS.update()
     .where(_s.digest == _digest, _s.live, _s.idle_expires_at == sa.bindparam("seen", type_=sa.BigInteger()))
     .where(_s.user_epoch == _epoch_of(_s.user_id))
     .values(idle_expires_at=_ms)
 )
-# Of a reader who knows a later expiry and one who does not, whoever is first decides: the other changes nothing.
+# Of a reader that knows a later expiry and one that does not, the first decides: the other changes nothing.
 KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.idle_expires_at <= now_ms())
 
 RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
@@ -250,12 +252,12 @@ FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
 SAME_EPOCH = USERS.insert().values(user_id=_user, epoch=0)
 SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
 
-# Who takes many rows takes them in one order, or two of them would wait for each other for ever.
+# A transaction that takes many rows takes them in one order, or two of them would wait for each other for ever.
 _LOCK = sa.select(_s.digest, _s.successor, _s.version, _s.live).order_by(_s.digest).with_for_update()
 _is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < sa.bindparam("epoch", type_=sa.BigInteger()))
 LOCK_UNTIL = _LOCK.where(_s.user_id == _user, _is_over, _s.digest > _after).limit(_most)
 LOCK_THESE = _LOCK.where(_s.digest.in_(_digests))
-# Those of an earlier epoch are dead without it; the stamp is for those who ask what changed.
+# Those of an earlier epoch are dead without it; the stamp is for those that ask what changed.
 KILL_THESE = (
     SESSIONS.update()
     .where(_s.digest.in_(_digests), _s.live)

@@ -56,7 +56,7 @@ local function written_since(name, moment, by_time, doubtful)
     is_known = at < moment
     if horizon_author == WIPED then
       -- What the request of the wipe wrote behind it has the wipe's moment, and may come in another batch. A field that
-      -- is there was left by the wipe, because nobody knows when it was written: it stays as it was then.
+      -- is there was left by the wipe, because it is not known when it was written: it stays as it was then.
       is_known = at + (record.old[name] and 1000 or 0) <= moment
     end
   end

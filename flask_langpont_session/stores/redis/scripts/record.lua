@@ -25,7 +25,7 @@ local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local now = clock[1] * 1000000 + clock[2]
 
 -- What a script has to answer instead of writing: the time for it is over, or the session is not what it must be.
--- guard 'free': kind a, or data that nobody else can have an id for; 'alive': the auth hash must exist and live;
+-- guard 'free': kind a, or data that no other request can have an id for; 'alive': the auth hash must exist and live;
 -- 'new': it must not be a tombstone. deadline: milliseconds by this server's clock, 0: none. A command that was stuck
 -- in a socket while its sender gave up must not undo what was written since.
 local function refusal(auth_key, digest, guard, deadline)
