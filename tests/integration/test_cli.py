@@ -225,6 +225,23 @@ def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
     assert re.findall(r"^  langpont\b", done.stdout, re.MULTILINE) == ["  langpont"], done.stdout
 
 
+@pytest.mark.parametrize(
+    "arguments", [["langpont", "init-db"], ["langpont", "purge"], ["langpont", "explain"], ["routes"], ["--help"]]
+)
+def test_a_command_that_needs_no_journal_makes_none(tmp_path: Path, primary: Valkey, arguments: list[str]) -> None:
+    """It may be run as root, to whom the file would belong: the workers, who are another user, could not use it."""
+    done = flask(tmp_path, *arguments, REDIS_URL=primary.url)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("langpont_session_journal*")) == []
+
+
+def test_a_command_that_needs_the_journal_makes_it(tmp_path: Path, primary: Valkey) -> None:
+    """As an application does that is to answer requests."""
+    done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
+    assert (done.returncode, done.stdout.splitlines()[-2].split()) == (0, ["all", "nothing", "waits"]), done.stderr
+    assert (tmp_path / "langpont_session_journal.sqlite3").exists()
+
+
 def test_an_application_may_have_a_command_of_that_name(primary: Valkey, tmp_path: Path) -> None:
     """What it made before is left alone."""
     app = Flask("shop", instance_path=str(tmp_path))
