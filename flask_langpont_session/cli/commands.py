@@ -15,7 +15,7 @@ from flask.cli import AppGroup, with_appcontext
 from ..build import State
 from ..config.checks import PREFIX, SEVERITIES
 from ..config.explanations import key_lines, table_lines
-from ..exceptions import ConfigError, LangPontSessionError
+from ..exceptions import LangPontSessionError
 from ..extension import NotSetUp, state_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
 from ..policy.ids import is_digest
@@ -35,8 +35,6 @@ class _Commands(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            raise click.ClickException("; ".join(error.problems)) from None
         except NotSetUp as error:
             raise click.ClickException(str(error)) from None
 

@@ -260,12 +260,15 @@ def test_an_application_without_the_extension_is_told_so_in_a_line(tmp_path: Pat
     assert done.stderr == "Error: LangPontSession is not set up for this application; call init_app(app)\n"
 
 
-def test_an_application_that_does_not_start_says_why(tmp_path: Path) -> None:
-    """Every mistake of its configuration in a line, whatever command is run; exit code 1."""
-    done = flask(tmp_path, "langpont", "status", REDIS_URL="http://h", GRACE=-1)
+@pytest.mark.parametrize("arguments", [["langpont", "status"], ["run", "--port", "0"], ["routes"]])
+def test_an_application_that_does_not_start_says_why(tmp_path: Path, arguments: list[str]) -> None:
+    """Every mistake of its configuration in a line, without a traceback, whatever command is run; exit code 1."""
+    done = flask(tmp_path, *arguments, REDIS_URL="http://h", GRACE=-1)
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert re.fullmatch(r"Error: LANGPONT_SESSION_GRACE: .+; LANGPONT_SESSION_REDIS_URL: .+", line)
+    head, *problems = done.stderr.splitlines()
+    assert head == "Error: flask_langpont_session cannot start with this configuration:"
+    settings = [re.match(r"  - LANGPONT_SESSION_(\w+): .+", problem) for problem in problems]
+    assert [found and found[1] for found in settings] == ["GRACE", "REDIS_URL", "DATABASE_URL"]
 
 
 # -- journal -----------------------------------------------------------------------------------------------------------
@@ -344,8 +347,8 @@ def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: P
     (tmp_path / "langpont_session_journal.sqlite3").write_bytes(b"not a database" * 100)
     done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert line.startswith("Error: LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
+    _, line = done.stderr.splitlines()
+    assert line.startswith("  - LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
 
 
 def test_what_each_worker_remembers_no_command_can_read(make_app: MakeApp) -> None:
