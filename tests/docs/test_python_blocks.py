@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dis
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from flask_langpont_session.extension import EXTENSION
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.integration.conftest import close
 
-from .pages import PAGES, blocks_of
+from .pages import PAGES, ROOT, blocks_of
 
 GIVEN = """
 from flask_langpont_session import LangPontSession
@@ -131,6 +132,21 @@ def test_the_tests_of_the_docs_pass(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_environment_of_the_page_on_deployment_is_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every variable is a setting, and nothing is missing."""
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    variables = dict(re.findall(r"^(FLASK_\w+)=(.+)$", page, re.MULTILINE))
+    assert len(variables) == 6
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("/var/lib/shop", str(tmp_path)))
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config.from_prefixed_env()
+    settings = load_settings(app)
+    assert (settings.journal, app.config["SESSION_COOKIE_SECURE"]) == (str(tmp_path / "journal.sqlite3"), True)
 
 
 def test_few_blocks_are_not_run() -> None:
