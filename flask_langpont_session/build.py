@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 from blinker import Signal
 from flask import Flask
+from flask.cli import ScriptInfo
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool
 from redis.retry import Retry
@@ -603,11 +605,18 @@ def _journal(settings: Settings) -> Journal:
     )
     journal = Journal(path, limits=limits)
     try:
-        if path is not None:
+        if path is not None and (path.exists() or not _is_command()):
             path.parent.mkdir(parents=True, exist_ok=True)
-        journal.open()
+            journal.open()
     except (StoreError, OSError) as error:
         where = os.fspath(path) if path else "memory"
         problem = f"{where} cannot be used ({error}); {_REMEDIES.get(type(error), _REMEDY)}"
         raise ConfigError([f"LANGPONT_SESSION_JOURNAL: {problem}"]) from error
     return journal
+
+
+def _is_command() -> bool:
+    """Whether a command of ``flask`` loads the application that answers no requests: it makes no file of the workers',
+    whose user may be another one, unless it needs it."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.find_object(ScriptInfo) is not None and context.info_name != "run"

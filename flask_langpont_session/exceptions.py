@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from click import ClickException
 from werkzeug.exceptions import ServiceUnavailable
 
 _LONGEST_SHOWN = 120
@@ -18,8 +19,10 @@ class LangPontSessionError(Exception):
     """Base of all errors of this package."""
 
 
-class ConfigError(LangPontSessionError, ValueError):
+class ConfigError(LangPontSessionError, ClickException, ValueError):
     """The configuration cannot work. Raised once, at start, with every problem found.
+
+    A command of ``flask`` shows it without a traceback: what is wrong is in the configuration, not in the code.
 
     :param problems: one sentence per mistake; each names the setting and what is allowed.
     """

@@ -15,7 +15,7 @@ from flask.cli import AppGroup, with_appcontext
 from ..build import State
 from ..config.checks import PREFIX, SEVERITIES
 from ..config.explanations import key_lines, table_lines
-from ..exceptions import ConfigError, LangPontSessionError
+from ..exceptions import LangPontSessionError
 from ..extension import NotSetUp, state_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
 from ..policy.ids import is_digest
@@ -26,6 +26,7 @@ from ..stores.host.journal import Summary, Waiting
 from ..stores.host.summary import together
 from ..stores.redis.cluster import ClusterStore
 from ..stores.redis.slots import SLOTS
+from ..stores.sql.dialects import place_of
 
 
 class _Commands(AppGroup):
@@ -34,8 +35,6 @@ class _Commands(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            raise click.ClickException("; ".join(error.problems)) from None
         except NotSetUp as error:
             raise click.ClickException(str(error)) from None
 
@@ -47,6 +46,9 @@ JOURNAL = "journal"
 _SETTINGS = {PRIMARY: "REDIS_URL", REPLICA: "REPLICA_URL", DATABASE: "DATABASE_URL", JOURNAL: "JOURNAL"}
 """Which setting says where a store is."""
 
+_MAKE_TABLES = "run `flask langpont init-db`"
+"""What an answer says that needs no setting to be looked at."""
+
 _PATIENCE = 2.0
 """Seconds a command waits for a store; nobody's request hangs on it."""
 
@@ -55,13 +57,14 @@ _PATIENCE = 2.0
 @with_appcontext
 def init_db() -> None:
     """Create the tables of the auth mirror. Does nothing when they are there."""
+    database = state_of().backend.database
     try:
-        state_of().backend.database.create_tables()
+        database.create_tables()
     except StoreError as error:
         raise click.ClickException(
             f"{error}. Check LANGPONT_SESSION_DATABASE_URL and the rights of its user."
         ) from None
-    click.echo("The session tables are there.")
+    click.echo(f"The session tables are there: {place_of(database.engine.url)}.")
 
 
 @langpont.command("status")
@@ -85,7 +88,8 @@ def status(as_json: bool) -> None:
         for name, problem in found.items():
             more = f", {_sentence(waiting)}" if name == JOURNAL and waiting else ""
             click.echo(f"{name:10} {problem or 'ok'}{more}")
-        for setting in dict.fromkeys(_SETTINGS[role_of(name)] for name, problem in found.items() if problem):
+        doubtful = [name for name, problem in found.items() if problem and _MAKE_TABLES not in problem]
+        for setting in dict.fromkeys(_SETTINGS[role_of(name)] for name in doubtful):
             click.echo(f"check that {PREFIX}{setting} is right, that it can be reached from here and may be used")
     if any(found.values()):
         raise SystemExit(1)
@@ -98,7 +102,11 @@ def _as_json(waiting: Waiting) -> dict[str, Any]:
 def _sentence(waiting: Waiting) -> str:
     if not waiting.entries:
         return "nothing waits"
-    return f"{waiting.entries} wait{_age(waiting)}"
+    return f"{waiting.entries} {'waits' if waiting.entries == 1 else 'wait'}{_age(waiting)}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _age(waiting: Waiting) -> str:
@@ -139,7 +147,7 @@ def _ask(state: State, name: str) -> str | None:
 
 def _without_tables(missing: list[str]) -> str | None:
     """It answers, but nobody can sign in."""
-    return f"missing: {', '.join(missing)}; run `flask langpont init-db`" if missing else None
+    return f"missing: {', '.join(missing)}; {_MAKE_TABLES}" if missing else None
 
 
 @langpont.group("sessions")
@@ -162,7 +170,7 @@ def list_sessions(user_id: str) -> None:
             f"{info.digest}  since {info.created_at:%Y-%m-%d %H:%M:%S}  "
             f"until {info.idle_expires_at:%Y-%m-%d %H:%M:%S} if unused (UTC)"
         )
-    click.echo(f"{len(rows)} sessions of user {user_id}", err=True)
+    click.echo(f"{_counted(len(rows), 'session')} of user {user_id}", err=True)
 
 
 # A digest may begin with a dash.
@@ -189,7 +197,7 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
     if state.exporting is not None:
         state.exporting.active.update(may_lead=False)  # this process has no thread that would bring it
     where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"
-    click.echo(f"{done.sessions} sessions ended: {where}.")
+    click.echo(f"{_counted(done.sessions, 'session')} ended: {where}.")
 
 
 @langpont.command("journal")
@@ -230,7 +238,7 @@ def _summary_as_json(summary: Summary) -> dict[str, Any]:
 def _summary_lines(summary: Summary) -> Iterator[str]:
     for kind, waiting in summary.kinds.items():
         yield f"{kind.replace('_', ' '):20}{waiting.entries}{_age(waiting)}"
-    yield f"{'sessions':20}{summary.signed_in} signed in, {summary.visitors} visitors"
+    yield f"{'sessions':20}{summary.signed_in} signed in, {_counted(summary.visitors, 'visitor')}"
     yield f"{'all':20}{_sentence(_all_waiting(summary))}"
 
 
@@ -244,8 +252,8 @@ def purge(days: int) -> None:
         while (now := database.purge(days * 86_400_000, portion)) > 0:
             deleted += now
     except StoreError as error:
-        raise click.ClickException(f"{error}; {deleted} rows were deleted before that") from None
-    click.echo(f"{deleted} rows deleted.")
+        raise click.ClickException(f"{error}; rows deleted before that: {deleted}") from None
+    click.echo(f"{_counted(deleted, 'row')} deleted.")
 
 
 @langpont.command("alert-test")

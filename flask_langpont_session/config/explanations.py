@@ -46,10 +46,10 @@ class UnclaimedKeys:
         self._noted.add(key)
         log.log(
             logging.WARNING if has_app_context() and current_app.debug else logging.INFO,
-            "no feature names session key %r. %s To change that: app.config[%r] = %s",
+            "no feature names session key %r. %s To name it, and to change that: app.config[%r] = %s",
             key,
             _fate(self._settings, key),
-            *_setting(self._settings, key),
+            *_setting(self._settings, key, self._settings.table.feature_of(key).priority),
         )
 
 
@@ -69,11 +69,11 @@ def _fate(settings: Settings, key: str) -> str:
     )
 
 
-def _setting(settings: Settings, key: str) -> tuple[str, str]:
-    """The setting that gives a key a feature of its own, and its value: as things are now."""
+def _setting(settings: Settings, key: str, priority: Priority) -> tuple[str, str]:
+    """The setting that gives a key a feature of its own with that priority, and its value."""
     feature = settings.table.feature_of(key)
     name = key if key not in settings.table.features else f"{key}_key"
-    spec = {"keys": [key], "category": feature.category, "priority": feature.priority}
+    spec = {"keys": [key], "category": feature.category, "priority": priority}
     return f"{PREFIX}FEATURES", json.dumps({name: spec}, ensure_ascii=False)
 
 
@@ -99,7 +99,7 @@ def _life(settings: Settings, category: str) -> str:
 
 
 def key_lines(settings: Settings, key: str) -> list[str]:
-    """What happens to one session key, one line each; where the table can say otherwise, the line that does."""
+    """What happens to one session key, one line each; where the table can say otherwise, a line that does."""
     if special := _special(settings, key):
         return [f"{key}: {special}"]
     feature = settings.table.feature_of(key)
@@ -119,7 +119,10 @@ def key_lines(settings: Settings, key: str) -> list[str]:
             behaviour = settings.behaviour(priority, level)
             lines.append(f"{f'level {level} {name} {whose}':30}{behaviour}: {WHAT_IT_GETS[behaviour]}")
     if feature.category != AUTH:
-        lines.append("to change it: {} = {}".format(*_setting(settings, key)))
+        other = Priority.MEDIUM if feature.priority is Priority.HIGH else Priority.HIGH
+        lines.append("to change it: {} = {}".format(*_setting(settings, key, other)))
+        durable = json.dumps([key], ensure_ascii=False)
+        lines.append(f"to have the database keep it for signed-in users: {PREFIX}DURABLE_KEYS = {durable}")
     return lines
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Set
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from ..policy.serializer import check_key, encode
 from ..stores.redis import topology
 from ..stores.redis.url import ELASTICACHE, is_elasticache
 from ..stores.sql.dialects import RECOMMENDED, REFUSED
+from ..support.files import UnsafeFile, check_private
 from . import checks
 from .checks import FLASK_SESSION, FLASK_SESSION_PICKLE, PREFIX
 
@@ -206,7 +206,10 @@ def _places(settings: Settings, app: Flask) -> list[str]:
     """Where the stores are: is anything missing, unreadable or dangerous?"""
     problems = []
     if not settings.redis_url and settings.redis_client is None:
-        problems.append(f"{PREFIX}REDIS_URL: required outside debug and testing, for example redis://host:6379/0")
+        problems.append(
+            f"{PREFIX}REDIS_URL: required outside debug and testing, for example redis://host:6379/0; for tests set "
+            "TESTING before LangPontSession(app), by FLASK_TESTING=true and app.config.from_prefixed_env()"
+        )
     for name in ("redis_url", "replica_url"):
         problems += checks.redis_url_problems(name, getattr(settings, name))
     if not settings.database_url and settings.database_engine is None:
@@ -266,15 +269,20 @@ def _journal_problems(settings: Settings) -> list[str]:
     """What can be seen before the file is opened, so that it is said together with all else."""
     if not settings.journal:
         return []
-    path = Path(settings.journal)
-    with suppress(OSError):
+    path, hindrance = Path(settings.journal), "not a place where this process may write a file"
+    try:
         if path.is_dir():
             return [f"{PREFIX}JOURNAL: {os.fspath(path)!r} is a folder; name a file"]
         place = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
         usable = place is path or place.is_dir()
         if usable and os.access(place, os.R_OK | os.W_OK):
             return []
-    return [f"{PREFIX}JOURNAL: {os.fspath(path)!r}: not a place where this process may write a file"]
+        check_private(path)
+    except UnsafeFile as error:
+        hindrance = str(error)
+    except OSError:
+        pass
+    return [f"{PREFIX}JOURNAL: {os.fspath(path)!r}: {hindrance}"]
 
 
 def _metrics_problems(settings: Settings) -> list[str]:

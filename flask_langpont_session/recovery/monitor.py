@@ -409,8 +409,9 @@ class Monitor:
             opened_at = min(self._opened_at(store, way) for way in directions)
             self.replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])
         self.replay.recovered()
-        for direction in directions:
-            self._close(store, direction)
+        away = max(self._close(store, direction) for direction in directions)
+        ways = " and ".join(f"{direction}s" for direction in sorted(directions))
+        log.warning("session store %s is used for %s again, after %.1f s", store, ways, away)
         self._good[store] = 0
         self._pauses.pop(store, None)
         self._next_probe.pop(store, None)
@@ -419,10 +420,12 @@ class Monitor:
         breaker = self._health.breakers.get((store, direction))
         return self._clock() if breaker is None or breaker.opened_at is None else breaker.opened_at
 
-    def _close(self, store: str, direction: str) -> None:
+    def _close(self, store: str, direction: str) -> float:
+        """For how many seconds requests did not use it."""
         seconds = self._clock() - self._opened_at(store, direction)
         self._health.close(store, direction)
         self._backend.reports.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
+        return seconds
 
     def _probe_primary(self, name: str, timeout: float) -> frozenset[str]:
         primary = self._backend.primary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
 import threading
 from contextlib import suppress
@@ -117,4 +118,14 @@ def _check(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeFile(f"{path.name} is not a regular file")
     if status.st_uid != os.geteuid():
-        raise UnsafeFile(f"{path.name} is another user's")
+        raise UnsafeFile(
+            f"{path.name} belongs to {_name_of(status.st_uid)}, and this process runs as {_name_of(os.geteuid())}; run "
+            f"workers and commands as one user, and chown {path} and the files beside it to that one"
+        )
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:  # of a container, for example
+        return str(user)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dis
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from flask_langpont_session.extension import EXTENSION
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.integration.conftest import close
 
-from .pages import PAGES, blocks_of
+from .pages import PAGES, ROOT, blocks_of
 
 GIVEN = """
 from flask_langpont_session import LangPontSession
@@ -120,17 +121,64 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_tests_of_the_docs_pass(tmp_path: Path) -> None:
-    """Those that the page on Flask recommends, as a suite of its own."""
-    page = next(page for page in WITH_BLOCKS if page.name == "flask.md")
-    [suite] = [block.code for block in blocks_of(page) if "def test_profile(" in block.code]
+    """Those that the pages on Flask and on the move recommend, as a suite of its own."""
+    for name in ("flask", "moving"):
+        page = next(page for page in WITH_BLOCKS if page.name == f"{name}.md")
+        [suite] = [block.code for block in blocks_of(page) if "\ndef test_" in block.code]
+        (tmp_path / f"test_{name}.py").write_text(suite)
     (tmp_path / "shop.py").write_text(SHOP)
-    (tmp_path / "test_shop.py").write_text(suite)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+PROGRAM = """
+from flask_langpont_session.testing import configure
+from shop import app
+
+configure(app)
+client = app.test_client()
+with client.session_transaction() as session:
+    session["_user_id"] = "7"
+print(client.get("/profile").text)
+"""
+
+
+def configured(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Tests of an application that is made at the top of a module, and has its configuration from the environment."""
+    shop = SHOP.replace('{"TESTING": True, "SECRET_KEY": "a key for tests"}', "{}")
+    (folder / "shop.py").write_text(shop.replace("app.config.update(config)", "app.config.from_prefixed_env()"))
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}", **environment},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+
+
+def test_an_application_at_the_top_of_a_module_is_imported_where_the_environment_says_testing(tmp_path: Path) -> None:
+    """As the page on Flask says; else its import ends before the tests can configure it."""
+    done = configured(tmp_path, FLASK_TESTING="true")
+    assert done.stdout == "7\n", done.stderr
+    done = configured(tmp_path)
+    assert (done.stdout, "ConfigError" in done.stderr) == ("", True)
+
+
+def test_the_environment_of_the_page_on_deployment_is_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every variable is a setting, and nothing is missing."""
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    variables = dict(re.findall(r"^(FLASK_\w+)=(.+)$", page, re.MULTILINE))
+    assert len(variables) == 6
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("/var/lib/shop", str(tmp_path)))
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config.from_prefixed_env()
+    settings = load_settings(app)
+    assert (settings.journal, app.config["SESSION_COOKIE_SECURE"]) == (str(tmp_path / "journal.sqlite3"), True)
 
 
 def test_few_blocks_are_not_run() -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.cookies import SimpleCookie
+from textwrap import indent
 from typing import Any
 
 import flask_session
 import pytest
 import redis
-from flask import Flask, after_this_request, flash, get_flashed_messages, jsonify, session
+from flask import Flask, flash, get_flashed_messages, jsonify, session
 from flask_login import (
     LoginManager,
     UserMixin,
     current_user,
     login_user,
     logout_user,
-    user_logged_in,
-    user_logged_out,
 )
 from flask_wtf.csrf import CSRFProtect, generate_csrf
+
+from tests.docs.pages import ROOT, blocks_of
+
+MOVING = ROOT / "docs" / "moving.md"
 
 OLD, NEW = "session", "new-session"
 """The names of the cookies."""
@@ -97,16 +100,11 @@ def old_app(kind: str, url: str, **config: Any) -> Flask:
 
 
 def prepared(app: Flask) -> Flask:
-    """What docs/moving.md adds to the application before the move."""
-
-    def forget_new_session(sender: Flask, **_: Any) -> None:
-        @after_this_request
-        def delete(response: Any) -> Any:
-            response.delete_cookie(NEW)
-            return response
-
-    for signal in (user_logged_in, user_logged_out):
-        signal.connect(forget_new_session, app, weak=False)
+    """What docs/moving.md adds to the application before the move, as it stands there, in an application factory."""
+    [step] = [block.text for block in blocks_of(MOVING) if "user_logged_in" in block.text]
+    factory: dict[str, Any] = {}
+    exec(f"def prepare(app):\n{indent(step, '    ')}".replace("__Host-session", NEW), factory)
+    factory["prepare"](app)
     return app
 
 

@@ -51,11 +51,19 @@ def tables(app: Flask) -> set[str]:
     return set(sqlalchemy.inspect(parts(app).backend.database.engine).get_table_names())
 
 
+def place(app: Flask) -> str:
+    """Where its tables are, as an operator looks for them."""
+    url = parts(app).backend.database.engine.url
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite, {url.database}"
+    return f"{url.get_backend_name()}, database {url.database!r} on {url.host}:{url.port}"
+
+
 def test_init_db_makes_the_tables_and_may_run_again(bare: Flask) -> None:
     """A deployment calls it each time; data that is there stays."""
     for _ in range(3):
         result = run(bare, "init-db")
-        assert (result.exit_code, result.output) == (0, "The session tables are there.\n")
+        assert (result.exit_code, result.output) == (0, f"The session tables are there: {place(bare)}.\n")
         assert tables(bare) >= TABLES
         client = bare.test_client()
         with client.session_transaction() as session:
@@ -74,6 +82,7 @@ def test_status_names_missing_tables(bare: Flask) -> None:
             assert result.exit_code == 1
             assert table in result.output
             assert "`flask langpont init-db`" in result.output
+            assert "DATABASE_URL" not in result.output, "it is right, and answers"
 
     bare.testing = False  # where they are made when they are needed
     assert_missing("langpont_")
@@ -209,10 +218,28 @@ def flask(
 def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
     """The entry point is installed: ``flask langpont`` works in any application with the extension, and is one."""
     done = flask(tmp_path, "langpont", "init-db", REDIS_URL=primary.url)
-    assert (done.returncode, done.stdout) == (0, "The session tables are there.\n"), done.stderr
+    said = f"The session tables are there: sqlite, {tmp_path / 'langpont_session.sqlite3'}.\n"
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
     assert (tmp_path / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
     done = flask(tmp_path, "--help", REDIS_URL=primary.url)
     assert re.findall(r"^  langpont\b", done.stdout, re.MULTILINE) == ["  langpont"], done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["langpont", "init-db"], ["langpont", "purge"], ["langpont", "explain"], ["routes"], ["--help"]]
+)
+def test_a_command_that_needs_no_journal_makes_none(tmp_path: Path, primary: Valkey, arguments: list[str]) -> None:
+    """It may be run as root, to whom the file would belong: the workers, who are another user, could not use it."""
+    done = flask(tmp_path, *arguments, REDIS_URL=primary.url)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("langpont_session_journal*")) == []
+
+
+def test_a_command_that_needs_the_journal_makes_it(tmp_path: Path, primary: Valkey) -> None:
+    """As an application does that is to answer requests."""
+    done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
+    assert (done.returncode, done.stdout.splitlines()[-2].split()) == (0, ["all", "nothing", "waits"]), done.stderr
+    assert (tmp_path / "langpont_session_journal.sqlite3").exists()
 
 
 def test_an_application_may_have_a_command_of_that_name(primary: Valkey, tmp_path: Path) -> None:
@@ -233,12 +260,15 @@ def test_an_application_without_the_extension_is_told_so_in_a_line(tmp_path: Pat
     assert done.stderr == "Error: LangPontSession is not set up for this application; call init_app(app)\n"
 
 
-def test_an_application_that_does_not_start_says_why(tmp_path: Path) -> None:
-    """Every mistake of its configuration in a line, whatever command is run; exit code 1."""
-    done = flask(tmp_path, "langpont", "status", REDIS_URL="http://h", GRACE=-1)
+@pytest.mark.parametrize("arguments", [["langpont", "status"], ["run", "--port", "0"], ["routes"]])
+def test_an_application_that_does_not_start_says_why(tmp_path: Path, arguments: list[str]) -> None:
+    """Every mistake of its configuration in a line, without a traceback, whatever command is run; exit code 1."""
+    done = flask(tmp_path, *arguments, REDIS_URL="http://h", GRACE=-1)
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert re.fullmatch(r"Error: LANGPONT_SESSION_GRACE: .+; LANGPONT_SESSION_REDIS_URL: .+", line)
+    head, *problems = done.stderr.splitlines()
+    assert head == "Error: flask_langpont_session cannot start with this configuration:"
+    settings = [re.match(r"  - LANGPONT_SESSION_(\w+): .+", problem) for problem in problems]
+    assert [found and found[1] for found in settings] == ["GRACE", "REDIS_URL", "DATABASE_URL"]
 
 
 # -- journal -----------------------------------------------------------------------------------------------------------
@@ -266,7 +296,7 @@ def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None
     lines = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in text.output.splitlines())
     assert re.fullmatch(r"3, the oldest for 0:00:\d\d", lines["writes"])
     assert lines["carries"] == lines["revocations"] == lines["user revocations"] == lines["pushes"] == "0"
-    assert lines["sessions"] == "1 signed in, 1 visitors"
+    assert lines["sessions"] == "1 signed in, 1 visitor"
     assert re.fullmatch(r"3 wait, the oldest for 0:00:\d\d", lines["all"])
     assert lines["file"].startswith(f"{found['bytes']} bytes, ")
     assert found["writes"]["entries"] == found["waiting"]["entries"] == 3
@@ -317,8 +347,8 @@ def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: P
     (tmp_path / "langpont_session_journal.sqlite3").write_bytes(b"not a database" * 100)
     done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert line.startswith("Error: LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
+    _, line = done.stderr.splitlines()
+    assert line.startswith("  - LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
 
 
 def test_what_each_worker_remembers_no_command_can_read(make_app: MakeApp) -> None:
@@ -347,6 +377,7 @@ def test_sessions_are_listed_with_the_names_to_end_them_by(make_app: MakeApp) ->
         assert re.fullmatch(r"\S{43}  since [\d-]{10} [\d:]{8}  until [\d-]{10} [\d:]{8} if unused \(UTC\)", line)
     assert "2 sessions of user 7" in result.stderr
     assert first.cookie.split(".")[0] not in result.output
+    assert "1 session of user 8" in run(app, "sessions", "list", "8").stderr
     result = run(app, "sessions", "list", "nobody")
     assert (result.exit_code, result.stdout) == (0, "")
 
@@ -356,7 +387,7 @@ def test_a_session_is_revoked_by_its_name(make_app: MakeApp) -> None:
     app = make_app()
     client, other = sign_in(app), sign_in(app)
     result = run(app, "sessions", "revoke", client.digest)
-    assert (result.exit_code, result.output) == (0, "1 sessions ended: the database knows it.\n")
+    assert (result.exit_code, result.output) == (0, "1 session ended: the database knows it.\n")
     assert client.get("/who").json["user"] is None
     assert other.get("/who").json["user"] == "7"
 
@@ -398,7 +429,7 @@ def test_a_digest_that_begins_with_a_dash_is_one(make_app: MakeApp) -> None:
     while not client.digest.startswith("-"):
         client = sign_in(app)
     result = run(app, "sessions", "revoke", client.digest)
-    assert (result.exit_code, result.output) == (0, "1 sessions ended: the database knows it.\n")
+    assert (result.exit_code, result.output) == (0, "1 session ended: the database knows it.\n")
     assert client.get("/who").json["user"] is None
 
 
@@ -410,7 +441,7 @@ def test_sessions_can_be_ended_while_redis_is_down(make_app: MakeApp, primary: V
     try:
         assert client.digest in run(command, "sessions", "list", "7").stdout
         result = run(command, "sessions", "revoke", client.digest)
-        assert (result.exit_code, result.output) == (0, "1 sessions ended: the database knows it.\n")
+        assert (result.exit_code, result.output) == (0, "1 session ended: the database knows it.\n")
         assert client.get("/who").json["user"] is None
     finally:
         primary.start()
@@ -472,7 +503,7 @@ def test_purge_deletes_what_was_over_long_ago(bare: Flask) -> None:
     database.create("revoked", user_id="7", payload={}, idle_ms=DAY, absolute_ms=DAY)
     database.kill("revoked")
     result = run(bare, "purge", "--days", "7")
-    assert (result.exit_code, result.output) == (0, "1 rows deleted.\n")
+    assert (result.exit_code, result.output) == (0, "1 row deleted.\n")
     result = run(bare, "purge")
     assert (result.exit_code, result.output) == (0, "2 rows deleted.\n")
     result = run(bare, "purge")
@@ -511,4 +542,4 @@ def test_purge_without_the_database_says_so(on_postgres: tuple[Flask, Flask], po
     result = run(on_postgres[1], "purge")
     assert result.exit_code == 1
     assert result.output.startswith("Error: database: unreachable")
-    assert "0 rows were deleted" in result.output
+    assert "rows deleted before that: 0" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -530,6 +531,22 @@ def test_a_lost_record_and_a_silent_database_kill_nobody(app: Flask, user: Any, 
     with switched_off(app, "database"):
         assert user.post("/set", json={"lang": "en"}).status_code == 200
     assert user.get("/who").json["user"] == "7"
+
+
+@pytest.mark.parametrize("store", ["primary", "replica", "database"])
+def test_the_log_says_when_a_store_is_used_again(
+    make_app: MakeApp, replica: Valkey, caplog: pytest.LogCaptureFixture, store: str
+) -> None:
+    """One line for each that was lost, whether or not the level changed, with how long requests did without it."""
+    app = make_app(REPLICA_URL=replica.url)
+    with caplog.at_level("WARNING"), switched_off(app, store):
+        for direction in ("read", "write"):
+            breaker = parts(app).health.breakers[store, direction]
+            assert breaker.opened_at is not None
+            breaker.opened_at -= 7200  # two hours ago
+    said = [record.getMessage() for record in caplog.records if "again, after" in record.msg]
+    assert len(said) == 1
+    assert re.fullmatch(rf"session store {store} is used for reads and writes again, after 72\d\d\.\d s", said[0])
 
 
 def test_a_burst_of_sign_ins_is_served(on_postgres: Flask) -> None:

@@ -54,6 +54,11 @@ def test_a_cart_survives_an_outage(make_app: MakeApp) -> None:
             assert session.flush() is Kept.JOURNAL  # type: ignore[attr-defined]
 
 
+def levels(app: Flask, key: str) -> list[str]:
+    """What a key gets at each of them."""
+    return [line for line in explained(app, key) if line.startswith("level")]
+
+
 # -- said aloud --------------------------------------------------------------------------------------------------------
 
 
@@ -67,7 +72,7 @@ def test_in_debug_the_first_use_is_a_warning_with_what_happens_and_the_line_that
             app.test_client().post("/set", json={"cart": [1], "lang": "jp", "_user_id": "7"})
     assert said(caplog) == [
         "no feature names session key 'cart'. It is kept in category 'ui' (86400 s) with priority 'high', at levels "
-        "0, 1, 2; what is written at levels 3, 4 is gone with its request. To change that: "
+        "0, 1, 2; what is written at levels 3, 4 is gone with its request. To name it, and to change that: "
         f"app.config['LANGPONT_SESSION_FEATURES'] = {CART}"
     ]
     assert {record.levelno for record in caplog.records if record.getMessage() in said(caplog)} == {logging.WARNING}
@@ -85,9 +90,19 @@ def test_the_line_that_is_offered_is_accepted(make_app: MakeApp, caplog: pytest.
     with caplog.at_level(logging.INFO):
         changed.test_client().post("/set", json={key: 1})
     assert said(caplog) == []
-    before, after = explained(app, key), explained(changed, key)
-    assert before[-1] == f"to change it: LANGPONT_SESSION_FEATURES = {json.dumps(offered, ensure_ascii=False)}"
-    assert [line for line in after if line.startswith("level")] == [line for line in before if line.startswith("level")]
+    assert levels(changed, key) == levels(app, key)
+
+
+@pytest.mark.parametrize("key", ["cart", "statistics", "日本語", "it's", "theme", "avg_rating", "next", "input_text"])
+def test_what_explain_offers_changes_what_the_key_gets(make_app: MakeApp, key: str) -> None:
+    """Both lines, as they stand there: another priority, and the database for signed-in users."""
+    app = make_app()
+    *_, priority, durable = explained(app, key)
+    for line, setting in ((priority, "FEATURES"), (durable, "DURABLE_KEYS")):
+        label, value = line.split(f": LANGPONT_SESSION_{setting} = ")
+        assert label in ("to change it", "to have the database keep it for signed-in users")
+        changed = make_app(**{setting: json.loads(value)})
+        assert levels(changed, key) != levels(app, key)
 
 
 def test_an_increment_is_a_use(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,7 +153,8 @@ def test_explain_a_key(make_app: MakeApp) -> None:
         f"level 2 local_cache           {copy}",
         f"level 3 database              {none}",
         f"level 4 minimal               {none}",
-        f"to change it: LANGPONT_SESSION_FEATURES = {CART}",
+        f"to change it: LANGPONT_SESSION_FEATURES = {CART.replace('high', 'medium')}",
+        'to have the database keep it for signed-in users: LANGPONT_SESSION_DURABLE_KEYS = ["cart"]',
     ]
 
 

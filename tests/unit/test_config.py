@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
+import pwd
 import re
 import shlex
 import sqlite3
@@ -611,6 +613,7 @@ def test_redis_and_database_are_required_in_production(load: Load) -> None:
         f"{PREFIX}REDIS_URL: required outside debug and testing",
         f"{PREFIX}DATABASE_URL: required",
     ]
+    assert "for tests set TESTING before LangPontSession(app), by FLASK_TESTING=true" in problems[0]
 
 
 def test_in_debug_both_have_a_place(load: Load) -> None:
@@ -848,6 +851,20 @@ def test_a_journal_that_cannot_be_written_is_named(load: Load, tmp_path: Path, w
     (tmp_path / "file").write_text("")
     [problem] = problems_of(load, JOURNAL=str(tmp_path / where))
     assert problem.startswith(f"{PREFIX}JOURNAL: ")
+
+
+def test_a_journal_of_another_user_is_named_with_its_owner_and_the_cure(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first command as root leaves it: workers of another user can neither read nor write it."""
+    path, owner = tmp_path / "journal", pwd.getpwuid(os.geteuid()).pw_name
+    path.touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert problems_of(load, JOURNAL=str(path)) == [
+        f"{PREFIX}JOURNAL: '{path}': journal belongs to {owner}, and this process runs as 12345; run workers and "
+        f"commands as one user, and chown {path} and the files beside it to that one"
+    ]
 
 
 def test_a_journal_that_is_something_else_is_named_at_start(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ import pytest
 import sqlalchemy as sa
 
 from flask_langpont_session.stores.sql import dialects
-from flask_langpont_session.stores.sql.dialects import DRIVERS, REFUSED, OfMySQL, advice, arguments, limits_for
+from flask_langpont_session.stores.sql.dialects import (
+    DRIVERS,
+    REFUSED,
+    OfMySQL,
+    advice,
+    arguments,
+    limits_for,
+    place_of,
+)
 
 
 def test_a_driver_that_was_never_run_is_named() -> None:
@@ -33,6 +41,24 @@ def test_the_docs_have_every_driver_of_the_tables(driver: str) -> None:
         line for line in page.splitlines() if line.startswith("|") and NAMES.get(driver, f"+{driver}:") in line
     ]
     assert ("refused" in row) is (driver in REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql+psycopg://app:secret@db.example/app", "postgresql, database 'app' on db.example"),
+        ("postgresql+psycopg://app:secret@[::1]:6432/app?password=secret", "postgresql, database 'app' on ::1:6432"),
+        ("postgresql+psycopg:///app?host=/run/postgresql", "postgresql, database 'app' on /run/postgresql"),
+        ("postgresql+psycopg:///app?host=a:5432&host=b", "postgresql, database 'app' on a:5432, b"),
+        ("postgresql+psycopg://", "postgresql, database and host as its driver finds them"),
+        ("mysql+pymysql://app:secret@h:3306/app", "mysql, database 'app' on h:3306"),
+        ("sqlite:////srv/sessions.sqlite3", "sqlite, /srv/sessions.sqlite3"),
+        ("sqlite://", "sqlite, in memory"),
+    ],
+)
+def test_a_database_is_named_without_its_password(url: str, place: str) -> None:
+    """By what an operator looks for: the engine, the host, the database."""
+    assert place_of(sa.make_url(url)) == place
 
 
 def test_what_a_url_says_itself_is_kept() -> None:

@@ -13,6 +13,8 @@ from .journal import Journal
 
 log = logging.getLogger(__name__)
 
+_IF_IT_GOES_ON = "If this line comes again and again, check LANGPONT_SESSION_JOURNAL and its disk"
+
 
 class HostMemory:
     """The memory of one endpoint's :class:`~flask_langpont_session.stores.redis.server_identity.ServerIdentity`.
@@ -29,7 +31,11 @@ class HostMemory:
         try:
             return self._journal.server(self._endpoint)
         except StoreError as error:
-            log.warning("what this host knows of the %s cannot be read: %s", self._endpoint, error)
+            log.warning(
+                "what this host knows of the %s cannot be read (%s): this worker verifies each signed-in session once "
+                "by the database. %s",
+                *(self._endpoint, error, _IF_IT_GOES_ON),
+            )
             return None
 
     def note(self, record: ServerRecord) -> None:
@@ -37,4 +43,8 @@ class HostMemory:
         try:
             self._journal.remember_server(self._endpoint, record)
         except StoreError as error:
-            log.warning("what this worker knows of the %s cannot be shared: %s", self._endpoint, error)
+            log.warning(
+                "what this worker knows of the %s could not be noted for the other workers of its host (%s): one that "
+                "starts now verifies each signed-in session once by the database. It is noted again by itself. %s",
+                *(self._endpoint, error, _IF_IT_GOES_ON),
+            )

@@ -162,6 +162,17 @@ def arguments(url: URL) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 
+def place_of(url: URL) -> str:
+    """Which database a URL leads to, for people: never with a user, a password or an option."""
+    name, database = url.get_backend_name(), url.database
+    if name == "sqlite":
+        return f"sqlite, {database or 'in memory'}"
+    hosts = [f"{url.host}:{url.port}" if url.port else url.host] if url.host else url.normalized_query.get("host", ())
+    if not (database or hosts):
+        return f"{name}, database and host as its driver finds them"
+    return f"{name}, database {database!r} on {', '.join(hosts) or 'the host that its driver finds'}"
+
+
 def _driver_of(engine: Engine) -> Driver:
     return DRIVERS.get(engine.dialect.driver, Driver())
 

@@ -1,0 +1,35 @@
+"""What the workers of a host tell each other of a Redis server, through the journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flask_langpont_session.stores.host.entries import ServerRecord
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.server_records import HostMemory
+
+RECORD = ServerRecord("a", 1000, "g", 7)
+
+
+def test_a_worker_reads_what_another_has_noted(path: Path) -> None:
+    """By the endpoint's name."""
+    HostMemory(Journal(path), "primary").note(RECORD)
+    assert HostMemory(Journal(path), "primary").recall() == RECORD
+    assert HostMemory(Journal(path), "replica").recall() is None
+
+
+def test_a_journal_that_cannot_be_used_costs_no_error_but_a_line_that_says_what_it_means(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it costs, what is done by itself, and where to look if it goes on."""
+    memory = HostMemory(Journal(tmp_path), "primary")  # a folder is no journal
+    memory.note(RECORD)
+    assert memory.recall() is None
+    noting, reading = (record.getMessage() for record in caplog.records)
+    for line in (noting, reading):
+        assert "of the primary c" in line and "(journal: unreachable (" in line
+        assert "verifies each signed-in session once by the database" in line
+        assert line.endswith("If this line comes again and again, check LANGPONT_SESSION_JOURNAL and its disk")
+    assert "noted again by itself" in noting
