@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.host.entries import ServerRecord
+from flask_langpont_session.policy.values import ServerRecord
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.host.server_records import HostMemory
 
