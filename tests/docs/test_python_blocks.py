@@ -25,6 +25,9 @@ from flask_langpont_session.stores.sql.tables import METADATA
 from tests.integration.conftest import close
 
 from .pages import PAGES, ROOT, blocks_of
+from .shop import (
+    SHOP,
+)
 
 GIVEN = """
 from flask_langpont_session import LangPontSession
@@ -93,22 +96,6 @@ def test_the_page_can_be_followed(page: Path, app: Flask) -> None:
     run(page, app)
     if EXTENSION not in app.extensions:
         load_settings(app)
-
-
-SHOP = """
-from flask import Flask, session
-from flask_langpont_session import LangPontSession
-
-def create_app(config):
-    app = Flask("shop")
-    app.config.update(config)
-    LangPontSession(app)
-    app.get("/profile")(lambda: str(session.get("_user_id")))
-    return app
-
-app = create_app({"TESTING": True, "SECRET_KEY": "a key for tests"})
-"""
-"""The application that the page on Flask tests."""
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pytest
 from devservers.web import PROJECT
 
 from .pages import PAGES, blocks_of
-from .test_python_blocks import SHOP
+from .shop import SHOP
 
 TIMES = 150
 """How often each of the two tests is run."""

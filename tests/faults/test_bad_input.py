@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tests.integration.behind import key, outcomes
 from tests.integration.conftest import parts
-from tests.unit.test_serializer import UNREADABLE
+from tests.unit.values import UNREADABLE
 
 from .matrix import REDIS_ROWS
 from .matrix_site import Site, Visitor

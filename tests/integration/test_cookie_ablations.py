@@ -6,142 +6,17 @@ Each rule is taken away by replacing one function of the package.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession
-from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
-from flask_langpont_session.policy.records import Kept, Loaded, Verdict
-from flask_langpont_session.request.repository import SessionRepository
-from flask_langpont_session.request.revocations import Revocations
-from flask_langpont_session.session.auth_keys import AuthKeys
-from flask_langpont_session.session.identity import State
-from flask_langpont_session.session.saving import Saving
-from flask_langpont_session.session.special_keys import SpecialKeys
-from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.stores.sql.database import Database
 
 from .conftest import MakeApp
+from .cookie_ablations import (
+    ABLATIONS,
+)
 from .cookie_search import BEGINNINGS, CONFIG, PROPERTIES, SEARCHED, Case, World, cases, search
-
-Function = Callable[..., Any]
-
-
-def the_dead_cannot_sign_in(sign_in: Function) -> Function:
-    """Without C1: setting a user key is plain data for whoever comes with a dead id."""
-    return lambda self, *user: None if self._work.load().shadow else sign_in(self, *user)
-
-
-def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
-    """Without C2: with every answer to a request that changed the session."""
-    return lambda self, app, session, target, modified: modified
-
-
-def who_writes_leaves_a_dead_id(plan: Function) -> Function:
-    """Without C3: what a request with a dead id writes begins a new session."""
-
-    def plan_for_a_new_id(self: Any) -> Any:
-        work = self._work
-        if work.loaded and work.loaded.shadow and work.now.assigned:
-            work.restart(ANONYMOUS, (), dict(work.now.assigned))
-        return plan(self)
-
-    return plan_for_a_new_id
-
-
-def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
-    """Without C3: a form of a request with a dead id begins a new session."""
-
-    def token_of_a_new_id(self: Any, key: str) -> Any:
-        if self._work.load().shadow:
-            self._work.restart(ANONYMOUS, ())
-        return csrf_token(self, key)
-
-    return token_of_a_new_id
-
-
-def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
-    """Without C4: also when somebody else has ended the session before."""
-
-    def end_and_delete(self: Any, *carried: Any) -> None:
-        end(self, *carried)
-        identity = self._work.identity
-        identity.state = State.REPLACED if identity.minted else State.ENDED
-
-    return end_and_delete
-
-
-def nothing_is_revoked(revoke: Function) -> Function:
-    """A sign-out takes away the cookie, and no more."""
-    return lambda self, digest, scope, **_: Kept.DATABASE
-
-
-def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
-    """A session that another request has given another id goes on under that."""
-
-    def kill(self: Any, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
-        return [(digest, self.kill(digest, timeout) or 0)]
-
-    return kill
-
-
-def writes_are_not_guarded(write: Function) -> Function:
-    """What a request writes is stored, whatever became of the session."""
-    return lambda self, digest, changes, *, guard, **how: write(self, digest, changes, guard="free", **how)
-
-
-def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:
-    """Setting it gives no new id, and it is not looked at when it is saved or read either."""
-
-    def store(self: Any, key: str, value: Any, encoded: bytes) -> bool:
-        self._is_identity = lambda key: False
-        self._work.repository._reads._withhold_identity = lambda loaded: None
-        return True
-
-    return store
-
-
-def a_token_outlives_its_session(csrf_token: Function) -> Function:
-    """The anonymous shadow has the token of the session that died."""
-    return lambda self, *, shadow=False: csrf_token(self)
-
-
-def some_reads_find_it_dead(load: Function) -> Function:
-    """Every second read takes a session that lives for dead."""
-    turn = itertools.cycle((False, True))
-    return lambda self, *what, **how: Loaded(Verdict.DEAD) if next(turn) else load(self, *what, **how)
-
-
-class Ablation(NamedTuple):
-    """One rule taken away.
-
-    :param breaks: properties that do not hold any more.
-    :param of, function: what is replaced,
-    :param without: by what this makes of it.
-    """
-
-    breaks: set[str]
-    of: type
-    function: str
-    without: Callable[[Function], Function]
-
-
-ABLATIONS = {
-    "C1": Ablation({"C1"}, AuthKeys, "_begin_sign_in", the_dead_cannot_sign_in),
-    "C2": Ablation({"C2", "I15"}, LangPontSession, "_is_due", the_cookie_is_sent_as_flask_does),
-    "C3-write": Ablation({"C3", "I15"}, Saving, "plan", who_writes_leaves_a_dead_id),
-    "C3-token": Ablation({"C3", "I15"}, SpecialKeys, "csrf_token", who_takes_a_token_leaves_a_dead_id),
-    "C4": Ablation({"C4", "I15"}, AuthKeys, "end", a_sign_out_always_deletes_the_cookie),
-    "I5": Ablation({"I5", "I7"}, Revocations, "end", nothing_is_revoked),
-    "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),
-    "I6": Ablation({"I6"}, SessionRepository, "load", some_reads_find_it_dead),
-    "I7": Ablation({"I7"}, RedisStore, "write", writes_are_not_guarded),
-    "I8-identity": Ablation({"I8-identity"}, AuthKeys, "is_to_be_stored", a_user_key_is_plain_data),
-    "I8-form": Ablation({"I8-form"}, SessionId, "csrf_token", a_token_outlives_its_session),
-}
 
 KINDS = ("read", "slow write", "form", "sign in another", "sign out", "clear", "regenerate")
 

@@ -12,7 +12,7 @@ from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, cookie_of, parts
-from .test_cookie_rules import set_cookies
+from .cookie_headers import set_cookies
 
 LIFE = 1000
 

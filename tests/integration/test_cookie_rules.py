@@ -23,8 +23,11 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import digest, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
+from .cookie_headers import (
+    set_cookies,
+)
 from .counting import evals
-from .test_csrf import browser, records
+from .forms_site import browser, records
 
 KEY = "test key of the test suite, 32+ bytes"
 LIFE = timedelta(days=10)
@@ -78,11 +81,6 @@ def visitor(app: Flask) -> Any:
     client.cookie = cookie_of(client.post("/set", json={"lang": "jp"}))
     assert client.cookie
     return client
-
-
-def set_cookies(response: Any) -> list[str]:
-    found: list[str] = response.headers.getlist("Set-Cookie")
-    return found
 
 
 def send(app: Flask, raw: str, url: str = "/all", method: str = "GET", **options: Any) -> Any:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-import sqlalchemy
 from flask import Flask, render_template_string, request, session
-from flask_login import LoginManager, UserMixin, login_user, logout_user
+from flask_login import login_user, logout_user
 from flask_wtf import CSRFProtect, FlaskForm
 from wtforms import StringField
 
-from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.testing import switched_off
 
 from .behind import stored, wait_for_level
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of
 from .counting import evals
+from .forms_site import (
+    User,
+    at_level,
+    browser,
+    config_for,
+    records,
+    with_login_manager,
+)
 
 PAGE = "<form method=post>{{ form.csrf_token }}{{ form.input_text }}</form>"
 
@@ -31,18 +35,6 @@ class Form(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
 
 
 # A busy machine is not a database fault.
-
-
-class User(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
-    def __init__(self, user_id: str) -> None:
-        self.id = user_id
-
-
-def with_login_manager(app: Flask) -> Flask:
-    """Flask-Login, without pages of its own."""
-    manager = LoginManager(app)
-    manager.user_loader(User)
-    return app
 
 
 def with_forms(app: Flask) -> Flask:
@@ -129,23 +121,6 @@ def signed_in(app: Flask, user: str = "7", role: str = "user") -> Any:
     client.cookie = cookie_of(client.post(f"/login/{user}?role={role}"))
     assert client.get("/who").json["user"] == user
     return client
-
-
-def browser(app: Flask, cookie: str | None = None) -> Any:
-    """A new browser, perhaps with somebody's session cookie."""
-    client = app.test_client()
-    if cookie is not None:
-        client.set_cookie("session", cookie)
-    return client
-
-
-def records(app: Flask, primary: Valkey) -> tuple[list[str], int]:
-    """Everything that is stored about anybody: keys in Redis, number of rows in SQL."""
-    with primary.client() as redis:
-        keys = [key for key in redis.scan_iter() if "canary" not in key]
-    with parts(app).backend.database.engine.connect() as connection:
-        rows: int = connection.execute(sqlalchemy.text("SELECT count(*) FROM langpont_sessions")).scalar_one()
-    return keys, rows
 
 
 # -- visitors ----------------------------------------------------------------------------------------------------------
@@ -394,43 +369,6 @@ def test_flask_wtf_signs_with_the_newest_key_only(app: Flask) -> None:
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def refusing_writes(app: Flask, primary: Valkey) -> Iterator[None]:
-    """Out of memory: reads go on. Level 1 without a replica."""
-
-    def noticed() -> bool:
-        parts(app).monitor.suspect("primary")
-        return parts(app).health.level == 1
-
-    browser(app).get("/who")  # starts the monitor
-    with primary.client() as redis:
-        redis.config_set("maxmemory", 1)
-        try:
-            wait_until(noticed, "level 1")
-            yield
-        finally:
-            redis.config_set("maxmemory", 0)
-    wait_for_level(app, 0)
-
-
-@contextmanager
-def at_level(app: Flask, level: int, primary: Valkey) -> Iterator[None]:
-    """An outage that means this level for `app`; for level 3 it must have a short LOCAL_CACHE_TTL."""
-    with ExitStack() as stack:
-        if level == 1:
-            stack.enter_context(refusing_writes(app, primary))
-        elif level:
-            stores = ("primary", "database") if level == 4 else ("primary",)
-            stack.enter_context(switched_off(app, *stores))
-        wait_for_level(app, level)
-        yield
-        assert parts(app).health.level == level
-
-
-def config_for(level: int) -> dict[str, int]:
-    return {"LOCAL_CACHE_TTL": 1} if level == 3 else {}
 
 
 @pytest.mark.parametrize("level", range(5))

@@ -37,6 +37,9 @@ from .behind import (
     sign_in,
 )
 from .conftest import MakeApp, cookie_of, parts
+from .looks import (
+    look,
+)
 
 QUICK = {"HEALTH_INTERVAL": 0.05}
 """A busy machine is no outage; a canary with every tick of the monitor."""
@@ -67,13 +70,6 @@ def primary_runs_again(primary: Valkey) -> Iterator[None]:
     yield
     primary.thaw()
     primary.start()
-
-
-def look(app: Flask) -> None:
-    """One round of a worker's monitor, with canaries."""
-    monitor = parts(app).monitor
-    monitor._next_canary = 0.0
-    monitor.tick()
 
 
 def looks(*apps: Flask) -> list[object]:

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Engine, default
 from devservers.processes import wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, Fields, Position, RowState, StoreError
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, Position, RowState, StoreError
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
@@ -32,19 +32,21 @@ from flask_langpont_session.stores.sql.errors import classify
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS, now_ms
 
 from .conftest import unforced
+from .rows import (
+    HOUR,
+    LONG,
+    PAYLOAD,
+    create,
+    load,
+    locked,
+    together,
+    until_it_answers,
+    update,
+)
 
-HOUR = 3_600_000
 DAY = 24 * HOUR
 SHORT = 0.25
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
-PAYLOAD: Fields = {
-    "user_id": encode("user_id", 7),
-    "username": encode("username", '田中 \0 "quoted" 😀'),
-    "_fresh": encode("_fresh", True),
-    "identity.id": encode("identity.id", (1, b"\xff", None)),
-}
 
 MakeDatabase = Callable[..., Database]
 
@@ -79,28 +81,12 @@ def hasty(make_database: MakeDatabase, database: Database) -> Database:
     return hasty
 
 
-def create(database: Database, digest: str = "digest", **changes: Any) -> AuthRow:
-    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR, "absolute_ms": 12 * HOUR}
-    return database.create(digest, **(values | changes))
-
-
 def began(database: Database, digest: str, ms_ago: int, **changes: Any) -> None:
     """A session that began some time ago."""
     create(database, digest, **changes)
     with database.engine.begin() as connection:
         at = SESSIONS.c.created_at - ms_ago
         connection.execute(SESSIONS.update().where(SESSIONS.c.digest == digest).values(created_at=at))
-
-
-def update(database: Database, seen: int, digest: str = "digest", **changes: Any) -> AuthRow | None:
-    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR}
-    return database.update(digest, seen=seen, **(values | changes))
-
-
-def load(database: Database, digest: str = "digest", idle_ms: int = 0, idle_seen: int | None = None) -> AuthRow:
-    row = database.load(digest, idle_ms=idle_ms, idle_seen=idle_seen)
-    assert row is not None
-    return row
 
 
 def changed(database: Database, ms_ago: int, limit: int = 200) -> list[AuthRow]:
@@ -168,51 +154,6 @@ def until_requests_are_answered(database: Database) -> None:
             return
         except StoreError:
             assert time.monotonic() < deadline
-
-
-def until_it_answers(database: Database) -> None:
-    """As the monitor does: two good probes in a row."""
-    deadline, good = time.monotonic() + LONG, 0
-    while good < 2:
-        assert time.monotonic() < deadline
-        try:
-            database.probe(1.0)
-            good += 1
-        except StoreError:
-            good = 0
-            time.sleep(0.02)
-
-
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """What the calls return or raise when they begin at the same moment."""
-    barrier = threading.Barrier(len(calls))
-    results: list[Any] = [None] * len(calls)
-
-    def run(number: int) -> None:
-        barrier.wait(LONG)
-        try:
-            results[number] = calls[number]()
-        except Exception as error:
-            results[number] = error
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LONG)
-    return results
-
-
-@contextmanager
-def locked(database: Database, digest: str = "digest") -> Iterator[None]:
-    """Somebody else writes: the row is locked, or with SQLite the database."""
-    engine = sa.create_engine(database.engine.url)
-    try:
-        with engine.connect() as connection, connection.begin():
-            connection.execute(SESSIONS.update().where(SESSIONS.c.digest == digest).values(user_epoch=0))
-            yield
-    finally:
-        engine.dispose()
 
 
 @contextmanager

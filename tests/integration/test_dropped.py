@@ -6,7 +6,6 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +19,15 @@ from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
-from tests.unit.test_forks import in_child
+from tests.unit.children import in_child
 
 from .conftest import PATIENT, SLOW_MS, add_views
+from .leftover_threads import (
+    threads,
+)
 
 MANY = 60
 PATIENCE = 60.0
-ONE_PER_PROCESS = {"langpont-session-lag"}
 
 Make = Callable[..., Flask]
 
@@ -51,12 +52,6 @@ def make(primary: Valkey, tmp_path: Path) -> Make:
         return app
 
     return make
-
-
-def threads() -> set[threading.Thread]:
-    """Of this package, but for the one that all applications of a process share."""
-    started = {thread for thread in threading.enumerate() if thread.name.startswith("langpont")}
-    return {thread for thread in started if thread.name not in ONE_PER_PROCESS}
 
 
 def files() -> int:

@@ -16,7 +16,6 @@ import sys
 import textwrap
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,18 +23,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import redis
 from flask import Flask
-from moto.server import ThreadedMotoServer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import ConfigError
-from flask_langpont_session.aws import background_query as inquiry
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
 from flask_langpont_session.cli.commands import langpont
@@ -43,10 +39,9 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 from .conftest import MakeApp, parts
+from .elasticache_site import REGION, URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from .tls import Authority, TlsFront
 
-REGION = "ap-northeast-1"
-URL = f"elasticache://sessions?region={REGION}"
 PATIENT = {
     "REQUEST_BUDGET": 30, "REDIS_TIMEOUT": 10, "REDIS_CONNECT_TIMEOUT": 10, "DATABASE_TIMEOUT": 10, "SLOW_MS": 20_000,
     "DATABASE_CONCURRENCY": 16, "SINGLE_HOST": True,
@@ -57,110 +52,6 @@ OLD, NEW = "old-token-of-16-and-more", "new-token-of-16-and-more"
 
 
 # -- AWS, and a network in which ElastiCache's names mean something ----------------------------------------------------
-
-
-class Aws:
-    """The AWS of one test, and who asked it."""
-
-    def __init__(self, url: str) -> None:
-        options: Any = {"endpoint_url": url, "region_name": REGION}
-        self.elasticache: Any = boto3.client("elasticache", **options)
-        self.secrets: Any = boto3.client("secretsmanager", **options)
-        self.url = url
-        self.asked: Counter[str] = Counter()
-        self.threads: set[str] = set()
-
-    def reset(self) -> None:
-        """Nothing is there any more."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")):
-            pass
-
-    def create_group(self, replicas: int = 1, tls: bool = False, **options: Any) -> str:
-        """The name of its primary endpoint."""
-        self.elasticache.create_replication_group(
-            ReplicationGroupId="sessions",
-            ReplicationGroupDescription="sessions",
-            Engine="valkey",
-            TransitEncryptionEnabled=tls,
-            **(options or {"NumNodeGroups": 1, "ReplicasPerNodeGroup": replicas}),
-        )
-        found = self.elasticache.describe_replication_groups(ReplicationGroupId="sessions")
-        shard = found["ReplicationGroups"][0]["NodeGroups"][0]
-        return str(shard.get("PrimaryEndpoint", {}).get("Address"))
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-    assert server._server is not None
-    server._server.server_close()
-
-
-@pytest.fixture
-def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An empty account. It may be as slow as a busy machine; whoever asks twice waits a short time only."""
-    environment = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ENDPOINT_URL": moto_url,
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(inquiry, "SHORTEST_PAUSE", 0.1)
-    monkeypatch.setattr(inquiry, "LONGEST_PAUSE", 0.4)
-    monkeypatch.setattr(cloud, "START_PATIENCE", 20)
-    monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 20)
-    account = Aws(moto_url)
-    account.reset()
-
-    @contextmanager
-    def watched(service: str, region: str | None) -> Iterator[Any]:
-        account.asked[service] += 1
-        account.threads.add(threading.current_thread().name)
-        with aws_calls.aws_client(service, region) as found:
-            yield found
-
-    monkeypatch.setattr(endpoints, "aws_client", watched)
-    monkeypatch.setattr(credentials, "aws_client", watched)
-    yield account
-    for thread in threading.enumerate():
-        if thread.name == "langpont-session-aws":
-            thread.join(10)
-    assert account.threads <= {"langpont-session-aws"}, "nobody but the background asks AWS"
-    account.elasticache.close()
-    account.secrets.close()
-
-
-class DnsCache:
-    """A resolver that knows some names of ElastiCache, and no others of it."""
-
-    def __init__(self) -> None:
-        self.ports: dict[str, int] = {}
-        self._real = socket.getaddrinfo
-
-    def __call__(self, host: Any, port: Any, *rest: Any, **options: Any) -> Any:
-        if host in self.ports:
-            return self._real("127.0.0.1", self.ports[host], *rest, **options)
-        if str(host).endswith("amazonaws.com"):
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return self._real(host, port, *rest, **options)
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> DnsCache:
-    table = DnsCache()
-    monkeypatch.setattr(socket, "getaddrinfo", table)
-    return table
 
 
 READER = "replica.sessions.x.apne1.cache.amazonaws.com"

@@ -19,7 +19,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 from .behind import LONG, browser, entry, sign_in, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
-from .test_data_loss import look
+from .looks import look
 
 QUICK = {"HEALTH_INTERVAL": 0.2}
 

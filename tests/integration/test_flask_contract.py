@@ -36,7 +36,7 @@ from flask_langpont_session.testing import switched_off
 from .behind import digest, row_of, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
-from .test_csrf import browser, records
+from .forms_site import browser, records
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from flask_langpont_session.testing import switched_off
 from .behind import digest, row_of, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
-from .test_csrf import User, browser, records
+from .forms_site import User, browser, records
 
 # Flask-Login 0.6 makes the remember cookie's date with utcnow(), which newer Pythons warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")

@@ -19,7 +19,7 @@ from flask_langpont_session.testing import switched_off
 from .behind import emptied, row_of, stored, wait_for_level, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
-from .test_journal_full import Disk
+from .small_disk import Disk
 
 HIGH, MEDIUM = {"input_text": "paid"}, {"theme": "dark"}
 

@@ -22,7 +22,7 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import wait_for_level
 from .conftest import MakeApp, close, parts
-from .test_csrf import at_level, browser, config_for
+from .forms_site import at_level, browser, config_for
 
 PAGES = ("/healthz", "/healthz/live", "/healthz/ready")
 STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}

@@ -17,7 +17,7 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import browser, digest, elsewhere, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts
-from .test_csrf import refusing_writes, with_login_manager
+from .forms_site import refusing_writes, with_login_manager
 
 
 @pytest.fixture

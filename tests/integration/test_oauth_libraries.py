@@ -14,7 +14,7 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import browser, digest, row
 from .conftest import MakeApp, cookie_of
-from .test_csrf import User, with_login_manager
+from .forms_site import User, with_login_manager
 
 LIBRARIES = ("authlib", "flask_dance", "flask_oidc")
 missing = [name for name in LIBRARIES if find_spec(name) is None]

@@ -14,7 +14,7 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import emptied, row, sign_in, wait_until_home, wait_until_lost
 from .conftest import MakeApp, cookie_of, parts
-from .test_cookie_rules import set_cookies
+from .cookie_headers import set_cookies
 
 DAYS = 86_400_000
 

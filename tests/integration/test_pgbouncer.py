@@ -17,7 +17,7 @@ from flask_langpont_session.stores.sql.database import Database, make_engine
 
 from .behind import LONG, emptied
 from .pgbouncer import PgBouncer
-from .test_database import create, load, locked, together, until_it_answers, update
+from .rows import create, load, locked, together, until_it_answers, update
 
 SHORT = 0.25
 LIMITS = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"

@@ -17,7 +17,7 @@ from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import digest, wait_for_level
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
-from .test_csrf import browser
+from .forms_site import browser
 
 
 @pytest.fixture

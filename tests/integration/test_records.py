@@ -33,7 +33,7 @@ from flask_langpont_session.stores.redis.records import (
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import MERGE, WRITE, RedisStore
 
-from .test_redis_store import DIGEST, EMPTY, LIFE, key, made
+from .scripts_server import DIGEST, EMPTY, LIFE, key, made
 
 WAIT = 2.0
 LIMITS = Limits(256, 65_536, EMPTY)

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha1
-from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.connection import BlockingConnectionPool
 
-from devservers.processes import spawn
 from devservers.servers import Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import MERGE, QUARANTINE_MS, READ, RedisStore, Script, new_write_id
-from tests.programs import required
 
-DIGEST = "d" * 43
+from .scripts_server import (
+    DIGEST,
+    EMPTY,
+    LIFE,
+    key,
+    made,
+)
+
 Call = tuple[Script, Sequence[str], Sequence[Any]]
-LIFE = 60_000
-EMPTY = 30_000
 LIMITS = Limits(256, 65_536, EMPTY)
 WAIT = 2.0
 OLD, NEW = 1, 9_999_999_999_999_999
 """Before and after everything that the server wrote."""
 
 APPLIED, CONFLICT = Outcome.APPLIED, Outcome.CONFLICT
-
-
-class Redis(Valkey):
-    """The system's redis-server, driven as Valkey is."""
-
-    def _launch(self) -> subprocess.Popen[bytes]:
-        return spawn([required("redis-server"), *self._options(), *self._extra], log=self.log)
-
-
-def made(program: str, folder: Path) -> Valkey:
-    """``valkey`` or ``redis``, not started yet."""
-    if program == "redis":
-        required("redis-server")
-    return (Redis if program == "redis" else Valkey)(folder, appendonly=False)
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -77,10 +64,6 @@ def store(server: Valkey, raw: Any) -> Iterator[RedisStore]:
     store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
     yield store
     store.forget_connections()
-
-
-def key(category: str, shadow: bool = False) -> str:
-    return f"session:{category}:{{{DIGEST}}}{':anon' if shadow else ''}"
 
 
 def row(version: int = 1, **changes: Any) -> AuthRow:

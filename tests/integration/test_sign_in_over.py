@@ -12,7 +12,7 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import age_row, browser, digest, row
 from .conftest import MakeApp, cookie_of, parts
-from .test_csrf import with_login_manager
+from .forms_site import with_login_manager
 
 TEXTS = {"input_text": "private", "source_lang": "jp", "usage_count": 3}
 LOOKS = {"lang": "jp", "theme": "dark"}
@@ -33,7 +33,7 @@ def app(make_app: MakeApp) -> Flask:
     def flask_login(user: str) -> Any:
         from flask_login import login_user
 
-        from .test_csrf import User
+        from .forms_site import User
 
         login_user(User(user))
         return jsonify(dict(session))

@@ -26,7 +26,7 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import app_config, closing_applications, configure, outage
 
 from .conftest import add_views
-from .test_dropped import threads
+from .leftover_threads import threads
 
 Make = Callable[..., Flask]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cookie_ablations import ABLATIONS as COOKIE_ABLATIONS
 from tests.integration.cookie_search import PROPERTIES
-from tests.integration.test_cookie_ablations import ABLATIONS as COOKIE_ABLATIONS
 from tests.protocol.schedules import KEPT
 
 TESTS = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.integration.test_cookie_ablations import ABLATIONS
+from tests.integration.cookie_ablations import ABLATIONS
 
 from .browsers import browse
 from .invariants import Broken

@@ -7,7 +7,6 @@ minutes. A finding names the invariant of docs/guarantees.md, and quotes what th
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -18,6 +17,9 @@ import pytest
 from tests.stories.ledger import state_of
 from tests.stories.visitor import COOKIE, Visitor
 
+from .logs import (
+    look_at_the_log,
+)
 from .people import Crowd
 from .schedule import LONG, deaths, faults_of, plan
 from .site import VERIFY_INTERVAL, Site, soaking
@@ -30,8 +32,6 @@ budget, because the machine may be busy."""
 
 DEATH = 1.0
 """Seconds around the death of a worker in which a request may remain without an answer."""
-
-_TRACE = re.compile(r"Traceback|WORKER TIMEOUT|met an error it does not know")
 
 
 @pytest.mark.timeout(SECONDS * 2 + 240)
@@ -76,16 +76,6 @@ def look_at_times(site: Site, crowd: Crowd) -> None:
     for began, ended in crowd.confirmed:
         if any(start < began and ended < end for start, end in site.silences):
             crowd.found(f"I2/I3: granted or confirmed at {began:.3f} while the database heard nothing")
-
-
-def look_at_the_log(log: str, hidden: set[str], found: Callable[[str], None]) -> None:
-    """Neither ids nor values in it, and no error that nobody expected."""
-    if any(secret in log for secret in hidden):
-        found("I14: a session id stands in the log")
-    if re.search(r"person-\d+:\d+", log):
-        found("I14: a session value stands in the log")
-    if trace := _TRACE.search(log):
-        found(f"an unexpected error in the log: {log[max(0, trace.start() - 500) : trace.end() + 3000]}")
 
 
 def assert_it_was_a_soak(site: Site, crowd: Crowd) -> None:

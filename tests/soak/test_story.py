@@ -10,9 +10,9 @@ from benchmarks.outages.browser import Answer, Browser
 from tests.stories.ledger import OUT
 from tests.stories.visitor import COOKIE
 
+from .logs import look_at_the_log
 from .people import Crowd
 from .story import LAG, Story
-from .test_soak import look_at_the_log
 
 VERIFY_INTERVAL = 1.0
 

@@ -22,7 +22,7 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts
-from tests.integration.test_elasticache import Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
+from tests.integration.elasticache_site import Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
 
 from .cluster_crowd import (

@@ -16,7 +16,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.blueprint import health_report
 from tests.integration.behind import key, sign_in, waiting
 from tests.integration.conftest import parts
-from tests.integration.test_elasticache import URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
+from tests.integration.elasticache_site import URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 
 from .cluster_lab import LONG, Cluster
 from .conftest import MakeApp

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -29,18 +27,11 @@ from flask_langpont_session.support import forks
 from flask_langpont_session.support.forks import renew_in_children
 from flask_langpont_session.support.threads import PeriodicThread
 
+from .children import (
+    in_child,
+)
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-
-def in_child(work: Callable[[], bool]) -> bool:
-    """Whether it returns True in a forked child, within ten seconds."""
-    if (child := os.fork()) == 0:
-        done: list[bool] = []
-        thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
-        thread.start()
-        thread.join(10)
-        os._exit(0 if done == [True] else 1)
-    return os.waitpid(child, 0)[1] == 0
 
 
 class Counter:

@@ -12,7 +12,7 @@ import pytest
 from flask_langpont_session.support import lag as module
 from flask_langpont_session.support.lag import MORE, REST, TICK, TIMES, Deadline, Lag, no_answer, of
 
-from .test_forks import in_child
+from .children import in_child
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""

@@ -23,7 +23,8 @@ from werkzeug.datastructures import CombinedMultiDict, ImmutableMultiDict, Multi
 
 from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.policy.serializer import decode, encode
-from tests.unit.test_serializer import any_text, same
+
+from .values import any_text, same
 
 
 def by_flask(value: Any) -> Any:

@@ -1,0 +1,14 @@
+"""What a page shows of a session."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from .conftest import parts
+
+
+def look(app: Flask) -> None:
+    """One round of a worker's monitor, with canaries."""
+    monitor = parts(app).monitor
+    monitor._next_canary = 0.0
+    monitor.tick()

@@ -1,0 +1,91 @@
+"""Rows of the database, and what stands in their way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from flask_langpont_session.policy.serializer import encode
+from flask_langpont_session.policy.values import AuthRow, Fields, StoreError
+from flask_langpont_session.stores.sql.database import Database
+from flask_langpont_session.stores.sql.tables import SESSIONS
+
+HOUR = 3_600_000
+
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+
+PAYLOAD: Fields = {
+    "user_id": encode("user_id", 7),
+    "username": encode("username", '田中 \0 "quoted" 😀'),
+    "_fresh": encode("_fresh", True),
+    "identity.id": encode("identity.id", (1, b"\xff", None)),
+}
+
+
+def create(database: Database, digest: str = "digest", **changes: Any) -> AuthRow:
+    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR, "absolute_ms": 12 * HOUR}
+    return database.create(digest, **(values | changes))
+
+
+def update(database: Database, seen: int, digest: str = "digest", **changes: Any) -> AuthRow | None:
+    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR}
+    return database.update(digest, seen=seen, **(values | changes))
+
+
+def load(database: Database, digest: str = "digest", idle_ms: int = 0, idle_seen: int | None = None) -> AuthRow:
+    row = database.load(digest, idle_ms=idle_ms, idle_seen=idle_seen)
+    assert row is not None
+    return row
+
+
+def until_it_answers(database: Database) -> None:
+    """As the monitor does: two good probes in a row."""
+    deadline, good = time.monotonic() + LONG, 0
+    while good < 2:
+        assert time.monotonic() < deadline
+        try:
+            database.probe(1.0)
+            good += 1
+        except StoreError:
+            good = 0
+            time.sleep(0.02)
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """What the calls return or raise when they begin at the same moment."""
+    barrier = threading.Barrier(len(calls))
+    results: list[Any] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        barrier.wait(LONG)
+        try:
+            results[number] = calls[number]()
+        except Exception as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    return results
+
+
+@contextmanager
+def locked(database: Database, digest: str = "digest") -> Iterator[None]:
+    """Somebody else writes: the row is locked, or with SQLite the database."""
+    engine = sa.create_engine(database.engine.url)
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.execute(SESSIONS.update().where(SESSIONS.c.digest == digest).values(user_epoch=0))
+            yield
+    finally:
+        engine.dispose()
