@@ -91,7 +91,7 @@ def test_what_is_made_of_the_unknown_replaces_nothing(app: Flask, browser: Any, 
     assert browser.get("/all").json["input_text"] == ["old"]
     assert browser.get("/all").json["source_lang"] == "ja"
     assert browser.get("/available").json == ALL
-    assert parts(app).recorder.losses() == {("merge_conflicts", "written since", "translation"): 1}
+    assert parts(app).recorder.losses() == {("merge_conflicts", "made without reading", "translation"): 1}
 
 
 def test_after_a_clear_everything_is_known_again(app: Flask, browser: Any, primary: Valkey) -> None:

@@ -72,7 +72,8 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
     state, began = parts(app), clock.now
     repository, backend = state.repository, state.backend
     monkeypatch.setattr(backend, "clock", clock)
-    monkeypatch.setattr(repository._reads, "_clock", clock)
+    for part in (repository._reads, repository._saves):
+        monkeypatch.setattr(part, "_clock", clock)
     monkeypatch.setattr(repository._reads._verifier, "_clock", clock)
     monkeypatch.setattr(backend.database, method, clock.slow(getattr(backend.database, method)))
     with parts(app).monitor.paused():

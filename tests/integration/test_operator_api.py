@@ -17,7 +17,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
 from flask_langpont_session.events import SessionRevoked
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.request import repository
+from flask_langpont_session.request import revocations
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import (
@@ -271,7 +271,7 @@ def test_i1_of_many_sessions_a_request_settles_some(
     site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I1, I12: as many as it has time for; the rest has ended as well, and follows in Redis."""
-    monkeypatch.setattr(repository, "_MOST_SETTLED", 2)
+    monkeypatch.setattr(revocations, "_MOST_SETTLED", 2)
     clients = [site.signed_in_everywhere() for _ in range(3)]
     with resting(*site.all):
         assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=2)

@@ -196,6 +196,24 @@ def test_what_was_read_before_a_file_was_cut_off_is_not_believed(path: Path) -> 
     writer.close()
 
 
+def test_a_file_that_is_cut_off_while_it_is_made_whole_says_that_all_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever cuts it off can be faster than a process that is kept waiting."""
+    shared = Generation(path)
+    whole = os.pwrite
+
+    def cut_off_again(descriptor: int, content: bytes, place: int) -> int:
+        written = whole(descriptor, content, place)
+        os.truncate(descriptor, 0)
+        return written
+
+    monkeypatch.setattr(os, "pwrite", cut_off_again)
+    os.truncate(beside(path, "-gen"), 0)
+    assert shared.row_changed_at("d") > 0
+    assert shared.row_changing("d") is not None
+
+
 @pytest.mark.parametrize("left", [0, 8, 4000])
 def test_rows_of_which_nothing_is_known_any_more_were_changed_just_now(path: Path, left: int) -> None:
     """D16: whichever row it is, and whichever process asks or notes something first."""

@@ -127,9 +127,8 @@ class Generation:
 
     def _get(self, place: int) -> bytes:
         word = self._read(place, _WORD)
-        if len(word) < _WORD:
-            self._fill(time.monotonic())
-            word = self._read(place, _WORD)
+        if len(word) < _WORD:  # not read again: the file may have been cut off again
+            word = self._fill(time.monotonic())[place : place + _WORD]
         return word
 
     def _put(self, place: int, word: bytes) -> None:
@@ -138,8 +137,8 @@ class Generation:
             self._fill(time.monotonic())
         self._write(place, word)
 
-    def _fill(self, at: float) -> None:
-        """Make the file whole.
+    def _fill(self, at: float) -> bytes:
+        """Make the file whole. Returns what it says now.
 
         :param at: when all rows were changed. Of a file that was cut off: now; what it said is lost.
         """
@@ -149,6 +148,7 @@ class Generation:
         content = numbers + _MOMENT.pack(at) * _PLACES + os.urandom(_WORD * _PLACES)
         if self._write(0, content) < SIZE:
             raise OSError(errno.ENOSPC, "no room for the generation")
+        return content
 
     def _size(self) -> int:
         return self._file.size
