@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, ViewportSize, sync_playwright
 from devservers.processes import wait_until
 from lab.servers import Lab
 from tests.browser.visitor import Visitor
-from tests.programs import required
+from tests.support.programs import required
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]

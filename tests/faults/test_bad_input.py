@@ -1,7 +1,7 @@
 """What somebody else wrote to the stores: nobody sees an error or another's data, and no store is blamed for it.
 
 Cookie values are in ``tests/integration/test_cookie_rules.py``, session values in ``test_values.py`` there, bytes of
-values and configuration in ``tests/unit/test_serializer.py`` and ``test_config.py``.
+values and configuration in ``tests/unit/policy/test_serializer.py`` and ``config/test_settings.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tests.integration.behind import key, outcomes
 from tests.integration.conftest import parts
-from tests.unit.values import UNREADABLE
+from tests.support.values import UNREADABLE
 
 from .matrix import REDIS_ROWS
 from .matrix_site import Site, Visitor

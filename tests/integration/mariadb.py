@@ -10,7 +10,7 @@ import pymysql
 
 from devservers.processes import is_root, spawn
 from devservers.servers import Server, ServerError
-from tests.programs import required
+from tests.support.programs import required
 
 PACKAGE = "mariadb-server"
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from devservers.postgres import as_nobody
 from devservers.processes import spawn
 from devservers.servers import Postgres, Server
-from tests.programs import required
+from tests.support.programs import required
 
 
 class PgBouncer(Server):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from devservers.processes import spawn
 from devservers.servers import Valkey
-from tests.programs import required
+from tests.support.programs import required
 
 DIGEST = "d" * 43
 

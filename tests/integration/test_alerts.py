@@ -35,7 +35,7 @@ from flask_langpont_session.alerts.incidents import decode_host
 from flask_langpont_session.alerts.table import LATENCY_WINDOW, REDIS_CONNECTION_FAILED
 from flask_langpont_session.aws import client as aws_client
 from flask_langpont_session.cli.commands import langpont
-from tests.unit.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
+from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
 
 from .alerts_site import TERMS, TICK
 from .behind import wait_for_level, wait_until_home

@@ -19,7 +19,7 @@ from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
-from tests.unit.children import in_child
+from tests.support.children import in_child
 
 from .conftest import PATIENT, SLOW_MS, add_views
 from .leftover_threads import (

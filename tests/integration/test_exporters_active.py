@@ -22,7 +22,7 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 from .conftest import MakeApp, parts
 from .exporters_site import be_quiet

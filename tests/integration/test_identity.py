@@ -14,7 +14,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.stores.redis.server_identity import identity_of
 from flask_langpont_session.testing import captured_events
-from tests.programs import required
+from tests.support.programs import required
 
 from .behind import LONG, questions, sign_in
 from .conftest import MakeApp, parts

@@ -22,7 +22,7 @@ from flask_langpont_session.recovery.reconciler import Progress
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
-from tests.unit.journal_process import process
+from tests.support.journal_process import process
 
 from .behind import browser, entry, sign_in, wait_until_lost
 from .conftest import MakeApp, parts

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import required
+from tests.support.programs import required
 
 PROJECT = Path(__file__).parent.parent.parent
 

@@ -71,7 +71,13 @@ def test_the_sdist_holds_what_a_packager_needs(built: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert package_files() <= names
-    assert {"LICENSE", "README.md", "pyproject.toml", "docs/configuration.md", "tests/unit/test_config.py"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "docs/configuration.md",
+        "tests/unit/config/test_settings.py",
+    } <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".sqlite3"))]
 
 

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from devservers.processes import spawn
 from devservers.servers import Valkey
 from tests.integration.tls import Authority
-from tests.programs import required
+from tests.support.programs import required
 
 
 class Redis8(Valkey):

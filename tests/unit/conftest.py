@@ -10,9 +10,8 @@ import pytest
 
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.journal import Journal
-from tests.clock import Clock
-
-from .journal_process import end_all
+from tests.support.clock import Clock
+from tests.support.journal_process import end_all
 
 
 @pytest.fixture

@@ -1,0 +1,463 @@
+"""Incidents: when they are told, how often, and that each that was told is called off. No threads, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flask_langpont_session.alerts import table
+from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, settle, step, take
+from flask_langpont_session.alerts.table import ALERTS, Severity, alert_lines
+from flask_langpont_session.config.checks import SEVERITIES
+
+REDIS = table.REDIS_CONNECTION_FAILED.name
+REPLICA = table.REPLICA_CONNECTION_FAILED.name
+DATABASE = table.DATABASE_CONNECTION_FAILED.name
+DATA_LOST = table.DATA_LOST.name
+LEVEL_1, LEVEL_2, LEVEL_4 = table.LEVEL_REPLICA.name, table.LEVEL_FALLBACK.name, table.LEVEL_MINIMAL.name
+START = 1_000_000.0
+TERMS = Terms()
+
+
+class World:
+    """One host, a step per second, and an SNS that takes everything while `sns` says so."""
+
+    def __init__(self, terms: Terms = TERMS) -> None:
+        self.host = Host()
+        self.terms = terms
+        self.now = START
+        self.watched = 10_000
+        self.sns = True
+        self.suppressed = 0
+        self.notices: list[Notice] = []
+
+    def run(self, seconds: int, *seen: str, details: Details | None = None, pace: int = 1) -> list[str]:
+        """Step on for so long while these conditions hold. What was told, as ``state key``."""
+        before = len(self.notices)
+        for _ in range(0, seconds, pace):
+            self.now += pace
+            self.watched += pace
+            self.look(seen, details)
+        return [f"{notice.state} {notice.key}" for notice in self.notices[before:]]
+
+    def look(self, seen: Iterable[str] = (), details: Details | None = None) -> None:
+        # As the workers do: through the encoding that they share.
+        self.host = msgspec.json.decode(msgspec.json.encode(self.host), type=Host)
+        sightings = dict.fromkeys(seen, details or {})
+        self.suppressed += step(self.host, sightings, self.now, self.terms, self.watched)
+        while notice := take(self.host, self.now, self.terms):
+            if self.sns:
+                self.notices.append(notice)
+            settle(self.host, notice.serial, self.now, self.terms, sent=self.sns)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# -- one incident ------------------------------------------------------------------------------------------------------
+
+
+def test_an_incident_is_told_twice(world: World) -> None:
+    """Once when it has lasted, once when it has been over for long enough; nothing in between."""
+    assert world.run(5, REDIS) == []
+    assert world.run(2, REDIS) == [f"firing {REDIS}"]
+    assert world.run(600, REDIS) == []
+    assert world.run(29) == []
+    assert world.run(2) == [f"resolved {REDIS}"]
+    assert world.run(10_000) == []
+    firing, resolved = world.notices
+    assert firing.since == resolved.since == START + 1
+    assert resolved.seen - resolved.since == 606
+    assert world.host.is_idle
+
+
+def test_a_blip_is_not_told(world: World) -> None:
+    """A condition that is gone before it has lasted is no incident, however often it comes."""
+    for _ in range(20):
+        assert world.run(3, REDIS) == []
+        assert world.run(10) == []
+    assert world.host.is_idle
+
+
+def test_a_short_gap_does_not_end_it(world: World) -> None:
+    """An incident is over when nobody saw it for its whole healing time."""
+    world.run(10, REDIS)
+    for _ in range(5):
+        assert world.run(25) == []
+        assert world.run(1, REDIS) == []
+    assert world.run(31) == [f"resolved {REDIS}"]
+
+
+def test_what_happened_once_is_told_at_once_and_called_off_when_quiet(world: World) -> None:
+    """An event has no state: it is over when it did not come again."""
+    assert world.run(1, DATA_LOST) == [f"firing {DATA_LOST}"]
+    assert world.run(200) == []
+    assert world.run(1, DATA_LOST) == []
+    assert world.run(299) == []
+    assert world.run(2) == [f"resolved {DATA_LOST}"]
+
+
+def test_a_long_incident_is_repeated(world: World) -> None:
+    """Every ALERT_REPEAT, marked as the same incident."""
+    world.terms = Terms(repeat=600)
+    assert world.run(1900, REDIS) == [f"firing {REDIS}"] * 4
+    assert [notice.repeated for notice in world.notices] == [False, True, True, True]
+    assert len({notice.since for notice in world.notices}) == 1
+
+
+def test_details_are_those_of_the_moment(world: World) -> None:
+    """The message says what was known when it was told."""
+    world.run(4, LEVEL_2, details={"level": 2})
+    world.run(4, LEVEL_2, details={"level": 3})
+    assert world.notices[0].details == {"level": 3}
+
+
+def test_scopes_are_incidents_of_their_own(world: World) -> None:
+    """Two stores that refuse our password are two incidents."""
+    told = world.run(10, "auth-failed/primary", "auth-failed/database")
+    assert sorted(told) == ["firing auth-failed/database", "firing auth-failed/primary"]
+
+
+# -- several workers, and their ends -----------------------------------------------------------------------------------
+
+
+def test_who_just_began_to_look_does_not_call_anything_off(world: World) -> None:
+    """All workers died in the outage: the first one of the next day must have looked for long enough itself."""
+    world.run(10, REDIS)
+    world.now += 86_400
+    world.watched = 0
+    assert world.run(29) == []
+    assert world.run(2) == [f"resolved {REDIS}"]
+
+
+def test_who_just_began_to_look_goes_on_with_it(world: World) -> None:
+    """An outage that outlives all workers is one incident."""
+    world.run(10, REDIS)
+    world.now += 600
+    world.watched = 0
+    assert world.run(3) == []
+    assert world.run(60, REDIS) == []
+    assert world.run(31) == [f"resolved {REDIS}"]
+
+
+def test_a_message_whose_sender_died_is_sent_by_another(world: World) -> None:
+    """It was taken and not settled: after the lease it is free again, and not before."""
+    world.now += 1
+    step(world.host, {DATA_LOST: {}}, world.now, TERMS, world.watched)
+    taken = take(world.host, world.now, TERMS)
+    assert taken is not None
+    assert take(world.host, world.now + TERMS.lease - 1, TERMS) is None
+    assert take(world.host, world.now + TERMS.lease, TERMS) == taken
+
+
+def test_what_a_worker_went_through_alone_is_called_off_together(world: World) -> None:
+    """It comes back to the others, who have not seen it: what it told, and what it could not tell, is theirs."""
+    alone = World()
+    alone.run(10, REDIS, DATABASE, REPLICA)
+    alone.sns = False
+    alone.run(40, DATABASE, REPLICA)
+    world.run(50, DATABASE)
+    join(world.host, alone.host)
+    told = world.run(100, DATABASE)
+    assert sorted(told) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
+    assert world.run(31) == [f"resolved {DATABASE}"]
+    assert world.host.is_idle
+
+
+def test_what_is_known_together_holds(world: World) -> None:
+    """Joining what is known already changes nothing, and tells nothing again."""
+    world.run(10, REDIS)
+    world.sns = False
+    world.run(10, REDIS, DATABASE)
+    before = msgspec.json.encode(world.host)
+    copy = msgspec.json.decode(before, type=Host)
+    join(world.host, copy)
+    assert msgspec.json.encode(world.host) == before
+
+
+# -- SNS is away -------------------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_gets_through_when_sns_is_back(world: World) -> None:
+    """A network that fails takes Redis and SNS: the alarm is told within a retry, not at the next repetition."""
+    world.sns = False
+    world.run(60, REDIS)
+    world.sns = True
+    assert world.run(60, REDIS) == [f"firing {REDIS}"]
+    assert world.run(10_000, REDIS) == []
+    assert world.run(31) == [f"resolved {REDIS}"]
+
+
+@pytest.mark.parametrize("hours", [1, 23])
+@pytest.mark.parametrize("key", [REDIS, REPLICA, "server-changed/primary"])
+def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: str, hours: int) -> None:
+    """Nothing that was told goes on burning in somebody's pager."""
+    world.run(10, key)
+    world.sns = False
+    world.run(hours * 3600, pace=10)
+    world.sns = True
+    assert world.run(310, pace=10) == [f"resolved {key}"]
+    assert world.host.is_idle
+
+
+def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
+    """And said to be lost, once."""
+    world.run(10, REDIS)
+    world.sns = False
+    world.run(40)
+    [waiting] = world.host.queue
+    assert waiting.state is State.RESOLVED
+    while not settle(world.host, waiting.serial, world.now, TERMS, sent=False):
+        world.now += TERMS.longest_retry
+    assert TERMS.keep <= world.now - waiting.at <= TERMS.keep + TERMS.longest_retry
+    assert world.host.is_idle
+
+
+def test_what_is_over_before_it_could_be_told_wakes_nobody(world: World) -> None:
+    """That it happened is told by its end, which takes the alarm's place."""
+    world.sns = False
+    world.run(100, REDIS)
+    world.run(3000)
+    world.sns = True
+    assert world.run(310) == [f"resolved {REDIS}"]
+    assert world.notices[0].seen - world.notices[0].since == 99
+
+
+def test_a_queue_holds_one_message_per_key(world: World) -> None:
+    """A day of flapping without SNS: there is nothing that would have to be dropped."""
+    world.sns = False
+    for _ in range(24):
+        world.run(600, REDIS, REPLICA, pace=2)
+        world.run(3000, pace=10)
+        assert len({notice.key for notice in world.host.queue}) == len(world.host.queue) <= 2
+    world.sns = True
+    assert sorted(world.run(310, pace=10)) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
+
+
+def test_a_message_says_what_the_one_in_whose_place_it_is_would_have_said(world: World) -> None:
+    """How many were held back is not forgotten with the alarm that nobody got."""
+    world.terms = Terms(burst=1, token_every=1000)
+    for seconds in (10, 20):
+        world.run(seconds, REDIS)
+        world.run(100)
+    world.run(1000)
+    world.sns = False
+    world.run(10, REDIS)
+    world.run(100)
+    world.sns = True
+    assert world.run(310) == [f"resolved {REDIS}"]
+    assert world.notices[-1].suppressed == 1
+
+
+def test_tries_become_rare(world: World) -> None:
+    """At once, after 30 s, then after twice as long each time, up to five minutes; whatever it is."""
+    host = Host(queue=[notice(1, "server-changed/primary", State.FIRING)])
+    now, pauses = START, []
+    terms = Terms(retry=30.0)
+    for _ in range(2000):
+        assert take(host, now, terms) is not None
+        assert not settle(host, 1, now, terms, sent=False)
+        pause = host.queue[0].not_before - now
+        assert take(host, now + pause - 1, terms) is None
+        pauses.append(pause)
+        now += pause
+    assert pauses[:6] == [30, 60, 120, 240, 300, 300]
+    assert set(pauses[5:]) == {300}
+
+
+def test_a_recovery_does_not_overtake_its_alarm(world: World) -> None:
+    """While somebody is sending the alarm, the recovery waits behind it; if that fails, it is all that is sent."""
+    for sent in (True, False):
+        world.run(5, REDIS)
+        world.now += 1
+        step(world.host, {REDIS: {}}, world.now, TERMS, world.watched)
+        firing = take(world.host, world.now, TERMS)
+        assert firing is not None and firing.state is State.FIRING
+        for _ in range(40):
+            world.now += 1
+            step(world.host, {}, world.now, TERMS, world.watched)
+        assert [notice.state for notice in world.host.queue] == [State.FIRING, State.RESOLVED]
+        assert take(world.host, world.now, TERMS) is None
+        assert settle(world.host, firing.serial, world.now, TERMS, sent=sent) is False
+        assert world.run(1) == [f"resolved {REDIS}"]
+        world.run(4000, pace=10)
+
+
+# -- the clock ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_burning(world: World) -> None:
+    """Hosts are corrected; an incident of the future ends as any other, and so does a wait of the future."""
+    world.run(10, REDIS)
+    world.now -= 5000
+    assert world.run(5, REDIS) == []
+    assert world.run(31) == [f"resolved {REDIS}"]
+    world.sns = False
+    world.run(600, REDIS)
+    world.sns = True
+    world.now -= 5000
+    assert world.run(1, REDIS) == [f"firing {REDIS}"]
+
+
+# -- too much ----------------------------------------------------------------------------------------------------------
+
+
+def test_flapping_becomes_one_long_incident(world: World) -> None:
+    """Each time it comes back it must be gone for twice as long to be over."""
+    told = []
+    for _ in range(30):
+        told += world.run(10, REDIS)
+        told += world.run(50)
+    assert told == [f"firing {REDIS}", f"resolved {REDIS}", f"firing {REDIS}"]
+    assert world.notices[-1].firings == 2
+    assert world.run(61) == [f"resolved {REDIS}"]
+
+
+def test_a_key_has_a_limit_and_the_next_message_says_what_was_left_out(world: World) -> None:
+    """What is held back is counted once, and an incident that was never told is not called off."""
+    world.terms = Terms(burst=1, token_every=1000)
+    assert world.run(10, REDIS) == [f"firing {REDIS}"]
+    assert world.run(100) == [f"resolved {REDIS}"]
+    assert world.suppressed == 0
+    assert world.run(20, REDIS) == []
+    assert world.run(100) == []
+    assert world.suppressed == 1
+    world.run(1000)
+    assert world.run(10, REDIS) == [f"firing {REDIS}"]
+    assert world.notices[-1].suppressed == 1
+    assert world.run(1000) == [f"resolved {REDIS}"]
+    assert world.notices[-1].suppressed == 0
+
+
+def test_an_incident_that_outlasts_the_limit_is_told_late(world: World) -> None:
+    """The limit delays; it hides nothing that goes on."""
+    world.terms = Terms(burst=1, token_every=500)
+    world.run(10, REDIS)
+    world.run(100)
+    told = world.run(500, REDIS)
+    assert told == [f"firing {REDIS}"]
+    assert world.suppressed == 1
+    assert world.notices[-1].suppressed == 0
+
+
+def test_a_host_has_a_limit_over_all_keys(world: World) -> None:
+    """Everything fails at once: the limit leaves out some, the worst comes first."""
+    world.terms = Terms(host_burst=2, host_token_every=10_000)
+    told = world.run(20, REDIS, DATABASE, REPLICA, LEVEL_2)
+    assert len(told) == 2
+    assert f"firing {REPLICA}" not in told
+    assert world.suppressed == 2
+
+
+def test_getting_worse_is_told_whatever_the_limits_are(world: World) -> None:
+    """An escalation is exempt."""
+    world.terms = Terms(host_burst=1, host_token_every=10**6)
+    assert world.run(10, LEVEL_1) == [f"firing {LEVEL_1}"]
+    assert world.run(10, REDIS) == []
+    assert world.run(10, LEVEL_1, LEVEL_2, REDIS) == [f"firing {LEVEL_2}"]
+    assert world.run(10, LEVEL_1, LEVEL_2, LEVEL_4, REDIS) == [f"firing {LEVEL_4}"]
+
+
+def test_an_emergency_speaks_for_all(world: World) -> None:
+    """What follows from it is not told while it lasts; what is still so afterwards is."""
+    assert world.run(600, LEVEL_1, LEVEL_2, LEVEL_4, REDIS, DATABASE, REPLICA) == [f"firing {LEVEL_4}"]
+    told = world.run(31, LEVEL_1, LEVEL_2, REDIS)
+    assert told[0] == f"resolved {LEVEL_4}"
+    assert sorted(told[1:]) == [f"firing {LEVEL_2}", f"firing {REDIS}"]
+    assert world.suppressed == 0
+    assert sorted(world.run(31)) == [f"resolved {LEVEL_2}", f"resolved {REDIS}"]
+
+
+def test_what_was_told_before_the_emergency_is_called_off_in_it(world: World) -> None:
+    """Inhibition holds back alarms, never recoveries."""
+    world.run(10, REPLICA)
+    assert f"resolved {REPLICA}" in world.run(60, LEVEL_4)
+
+
+def test_an_emergency_does_not_swallow_what_happened_once(world: World) -> None:
+    """After it nobody would see it any more."""
+    world.run(20, LEVEL_4)
+    assert world.run(1, LEVEL_4, DATA_LOST) == [f"firing {DATA_LOST}"]
+
+
+def test_what_happened_once_speaks_for_nothing_else(world: World) -> None:
+    """Data loss is an emergency too, but that Redis went away just then is another matter."""
+    assert world.run(1, DATA_LOST) == [f"firing {DATA_LOST}"]
+    assert world.run(10, REDIS) == [f"firing {REDIS}"]
+
+
+def test_an_emergency_that_is_about_to_be_told_counts_already(world: World) -> None:
+    """The stores failed one after the other, within seconds: one message."""
+    assert world.run(3, REDIS, LEVEL_2) == []
+    assert world.run(60, REDIS, DATABASE, LEVEL_2, LEVEL_4) == [f"firing {LEVEL_4}"]
+
+
+def notice(serial: int, key: str, state: State) -> Notice:
+    return Notice(serial=serial, key=key, state=state, since=START, at=START, seen=START, suppressed=0, firings=1)
+
+
+KEYS = [REDIS, DATABASE, REPLICA, LEVEL_1, LEVEL_2, LEVEL_4, DATA_LOST, "latency-high", "latency-critical"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 70)), max_size=8),
+    st.sampled_from([Terms(), Terms(burst=1, host_burst=2), Terms(repeat=60)]),
+)
+def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[str], int]], terms: Terms) -> None:
+    """Whatever comes and goes: alarm, then recovery, in turns; in the end all is called off and nothing is left."""
+    world = World(terms)
+    for seen, seconds in phases:
+        world.run(seconds, *seen)
+    world.run(1000, pace=10)
+    assert world.host.is_idle
+    burning: set[str] = set()
+    for told in world.notices:
+        assert (told.key in burning) == (told.state is State.RESOLVED or told.repeated)
+        (burning.discard if told.state is State.RESOLVED else burning.add)(told.key)
+    assert not burning
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 700), st.booleans()), max_size=8))
+def test_sns_may_come_and_go(phases: list[tuple[set[str], int, bool]]) -> None:
+    """In the end nobody believes that something burns, and nothing is called off twice."""
+    world = World()
+    for seen, seconds, world.sns in phases:
+        world.run(seconds, *seen)
+    world.sns = True
+    world.run(3000, pace=10)
+    assert world.host.is_idle
+    last = {told.key: told for told in world.notices}
+    assert {told.state for told in last.values()} <= {State.RESOLVED}
+    ends = [(told.key, told.since) for told in world.notices if told.state is State.RESOLVED]
+    assert len(set(ends)) == len(ends)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_names_hold_no_numbers_and_every_severity_is_used() -> None:
+    """A number in a name or title would make a new incident of each value."""
+    assert {alert.severity for alert in ALERTS} == set(Severity)
+    assert tuple(Severity) == SEVERITIES
+    assert len({alert.name for alert in ALERTS}) == len(ALERTS) == 13
+    for alert in ALERTS:
+        assert not any(character.isdigit() for character in alert.name + alert.title)
+        assert (alert.fires_after == 0) == alert.happens_once
+
+
+BEGIN, END = "<!-- alerts: begin -->\n", "<!-- alerts: end -->\n"
+
+
+def test_the_documented_table_is_the_code() -> None:
+    """The docs' table is generated: paste the lines of ``alert_lines()`` when this fails."""
+    docs = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    assert docs.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(alert_lines())

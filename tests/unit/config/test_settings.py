@@ -1,0 +1,1131 @@
+"""Settings: defaults, checks, relations, places; every mistake in one error, no secret in it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+import pwd
+import re
+import shlex
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fakeredis
+import pytest
+import redis.asyncio
+import sqlalchemy
+import valkey
+from flask import Flask
+
+from flask_langpont_session import ConfigError, LangPontSession
+from flask_langpont_session.config.checks import PREFIX, is_local
+from flask_langpont_session.config.settings import Settings, load_settings
+from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
+from flask_langpont_session.policy.levels import Behaviour
+from flask_langpont_session.stores.host.journal import Journal
+
+Load = Callable[..., Settings]
+DOCS = Path(__file__).parents[3] / "docs" / "configuration.md"
+REMOTE = {"REDIS_URL": "redis://cache.internal:6379/0", "DATABASE_URL": "postgresql+psycopg://u@db.internal/app"}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads a configuration: keys without our prefix, Flask's own (``SESSION_…``) as they are."""
+
+    def make(*, testing: bool = True, debug: bool = False, **config: Any) -> Settings:
+        app = Flask("app", instance_path=str(tmp_path / "instance"))
+        app.debug, app.testing, app.secret_key = debug, testing, "a key for tests"
+        for key, value in config.items():
+            app.config[key if key.startswith(("SESSION_", "APPLICATION_", "PERM", "SECRET_")) else PREFIX + key] = value
+        return load_settings(app)
+
+    return make
+
+
+def problems_of(load: Load, **config: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(**config)
+    return list(caught.value.problems)
+
+
+# -- each setting ------------------------------------------------------------------------------------------------------
+
+DEFAULTS: dict[str, Any] = {
+    "REDIS_URL": "redis://localhost:6379/0",
+    "REPLICA_URL": None,
+    "REDIS_CLIENT": None,
+    "REPLICA_CLIENT": None,
+    "REDIS_TIMEOUT": 0.2,
+    "REDIS_CONNECT_TIMEOUT": 0.2,
+    "REDIS_MAX_CONNECTIONS": 50,
+    "REDIS_POOL_TIMEOUT": 0.05,
+    "REDIS_TOKEN": None,
+    "REDIS_TOKEN_SECRET": None,
+    "REDIS_IAM_USER": None,
+    "REDIS_CA_FILE": None,
+    "DATABASE_ENGINE": None,
+    "DATABASE_TIMEOUT": 0.25,
+    "DATABASE_CONCURRENCY": 4,
+    "SINGLE_HOST": False,
+    "LOCAL_CACHE_SIZE": 1000,
+    "LOCAL_CACHE_TTL": 1800,
+    "JOURNAL_MAX_ENTRIES": 100_000,
+    "JOURNAL_MAX_BYTES": 268_435_456,
+    "JOURNAL_SESSION_ENTRIES": 4_000,
+    "JOURNAL_SESSION_BYTES": 1_048_576,
+    "JOURNAL_VISITOR_SHARE": 0.5,
+    "CATEGORIES": DEFAULT_CATEGORIES,
+    "FEATURES": {},
+    "DURABLE_KEYS": [],
+    "FEATURE_PRIORITIES": {},
+    "DEFAULTS": {},
+    "BEHAVIOURS": {},
+    "USER_KEYS": ("_user_id", "user_id", "username", "user", "oidc_auth_token"),
+    "PRIVILEGE_KEYS": (
+        "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*",
+        "oidc_auth_token", "*_oauth_token",
+    ),
+    "PRIVILEGED_ROLES": ("admin",),
+    "TRANSIENT_KEYS": ("_remember*",),
+    "IDLE_TIMEOUT": 3600,
+    "ABSOLUTE_TIMEOUT": 43_200,
+    "VERIFY_INTERVAL": 60,
+    "GRACE": 300,
+    "CARRY_ON_SIGN_IN": ("translation", "ui"),
+    "CARRY_ON_SIGN_OUT": ("ui",),
+    "COOKIE_RESEND": "due",
+    "REQUEST_BUDGET": 0.3,
+    "HEALTH_INTERVAL": 30,
+    "FAILURE_THRESHOLD": 3,
+    "SLOW_MS": 100,
+    "MAX_CATEGORY_BYTES": 65_536,
+    "MAX_FIELDS": 256,
+    "MAX_DEPTH": 32,
+    "KEY_PREFIX": "session",
+    "HEALTH_URL_PREFIX": "/healthz",
+    "HEALTH_FAIL_LEVEL": None,
+    "ENVIRONMENT": "production",
+    "SERVICE": "LangPont",
+    "METRICS": [],
+    "METRICS_INTERVAL": 60,
+    "METRICS_URL": None,
+    "METRICS_REGISTRY": None,
+    "ALERT_TOPICS": {},
+    "ALERT_REPEAT": 14_400,
+    "ALERT_RUNBOOK": "docs/operations.md",
+    "ADOPT": [],
+    "ADOPT_COOKIE_NAME": "session",
+    "ADOPT_COOKIE_DOMAIN": None,
+}  # fmt: skip
+
+
+def test_an_application_under_test_needs_no_setting(load: Load, tmp_path: Path) -> None:
+    """Every default is the documented one; the files lie in the instance folder."""
+    settings = load()
+    names = {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
+    assert names == {*DEFAULTS, "DATABASE_URL", "JOURNAL"}
+    assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
+    assert settings.database_url == f"sqlite:///{tmp_path / 'instance' / 'langpont_session.sqlite3'}"
+    assert settings.journal == tmp_path / "instance" / "langpont_session_journal.sqlite3"
+
+
+WRONG: dict[str, tuple[Any, ...]] = {
+    "REDIS_URL": (7, "", b"redis://h"),
+    "REPLICA_URL": (7, ""),
+    "REDIS_CLIENT": (object(), "redis://h", redis.asyncio.Redis(), redis.Redis),
+    "REPLICA_CLIENT": (object(),),
+    "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
+    "REDIS_CONNECT_TIMEOUT": (0, -1, "0.2", None),
+    "REDIS_MAX_CONNECTIONS": (0, -1, 1.5, "50", True, 10_001),
+    "REDIS_POOL_TIMEOUT": (-0.01, "0", None),
+    "REDIS_TOKEN": (7, ""),
+    "REDIS_TOKEN_SECRET": (7, ""),
+    "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "ユーザー", "a" * 41),
+    "REDIS_CA_FILE": (7,),
+    "DATABASE_URL": (7, ""),
+    "DATABASE_ENGINE": ("sqlite:///x", object()),
+    "DATABASE_TIMEOUT": (0, -1, "1"),
+    "DATABASE_CONCURRENCY": (0, 1.0, 1001),
+    "SINGLE_HOST": (1, "yes", None),
+    "LOCAL_CACHE_SIZE": (0, -1, 10**9, 1.5, "1000"),
+    "LOCAL_CACHE_TTL": (0, -1, 86_401, 0.5),
+    "JOURNAL": (7, b"journal"),
+    "JOURNAL_MAX_ENTRIES": (0, -1, 10**9, 1.5, "1000"),
+    "JOURNAL_MAX_BYTES": (0, 1_048_575, 10**13, 2e6, "10M"),
+    "JOURNAL_SESSION_ENTRIES": (0, -1, 10**9, 1.5, "1000"),
+    "JOURNAL_SESSION_BYTES": (0, 63, 10**13, 1e6, "1M"),
+    "JOURNAL_VISITOR_SHARE": (-0.1, 0.51, 1, "half", True),
+    "CATEGORIES": ([], {}, None, {"auth": 7}, {"auth": {"features": []}}, {"auth": {}, 7: {}},
+                   {"auth": {"features": {"a": "key"}}},
+                   {"auth": {"features": {"a": [7]}}}, {"auth": {"ttl": 10**12, "features": {}}}),
+    "FEATURES": ([], None, {"cart": []}, {"cart": {"keys": ["c"], "category": "shop"}}),
+    "DURABLE_KEYS": ("cart", None, [7], [""], ["a*b"]),
+    "FEATURE_PRIORITIES": ([], "high", None),
+    "DEFAULTS": ([("lang", "ja")], None),
+    "BEHAVIOURS": ([], {"low": []}, {"low": {1: ["primary"]}}, {"low": None}),
+    "USER_KEYS": ("user_id", [7], [""], None),
+    "PRIVILEGE_KEYS": ("user_role", [None]),
+    "PRIVILEGED_ROLES": ("admin", [7]),
+    "TRANSIENT_KEYS": ("_remember*", [7]),
+    "IDLE_TIMEOUT": (0, -1, 3600.5, "3600", True),
+    "ABSOLUTE_TIMEOUT": (0, 315_360_001),
+    "VERIFY_INTERVAL": (-1, "60", None, float("nan")),
+    "GRACE": (-1, 3601),
+    "CARRY_ON_SIGN_IN": ("ui", [7]),
+    "CARRY_ON_SIGN_OUT": ("ui", None),
+    "COOKIE_RESEND": ("always", None, True, []),
+    "REQUEST_BUDGET": (0, 61, "0.3"),
+    "HEALTH_INTERVAL": (0, 3601, None),
+    "FAILURE_THRESHOLD": (0, 1001, 1.5),
+    "SLOW_MS": (0, 60_001, 0.5),
+    "MAX_CATEGORY_BYTES": (63, 16_777_217, 100.0),
+    "MAX_FIELDS": (0, 100_000, None),
+    "MAX_DEPTH": (0, 129, "32"),
+    "KEY_PREFIX": ("", "a{b", "a}", "a b", "a*", "a\n", "é", 7, None),
+    "HEALTH_URL_PREFIX": ("", "healthz", "/", 7, "/<id>", "/health z"),
+    "HEALTH_FAIL_LEVEL": (0, 5, "4", True),
+    "ENVIRONMENT": ("", None, 7, " ", "é", "two\nlines", "x" * 1025),
+    "SERVICE": ("", None, 7, "  ", "ラングポント"),
+    "METRICS": (None, "cloudwatch", 7, ["statsd"], [7]),
+    "METRICS_INTERVAL": (0, 61, 300, "60", None),
+    "METRICS_URL": ("", "metrics", "/", "/metrics/", "/<path:x>", "/a b", 7),
+    "METRICS_REGISTRY": (7, "registry", object()),
+    "ALERT_TOPICS": (None, [], "arn:aws:sns:eu-west-1:123456789012:t",
+                     {"fatal": "arn:aws:sns:eu-west-1:123456789012:t"},
+                     {"critical": "langpont-critical"}, {"critical": 7}, {"critical": ""},
+                     {"info": "arn:aws:sqs:eu-west-1:123456789012:t"}, {"info": "arn:aws:sns:eu-west-1:1234:t"},
+                     {"info": "arn:aws:sns:eu-west-1:123456789012:t.fifo"}, {"info": "arn:aws:sns::123456789012:t"},
+                     {"info": "arn:aws:sns:eu-west-1:123456789012:t\n"}, {7: "arn:aws:sns:eu-west-1:123456789012:t"}),
+    "ALERT_REPEAT": (59, 2_592_001, "14400", None),
+    "ALERT_RUNBOOK": ("", None, 1),
+    "ADOPT": (None, "flask-cookie", 7, ["flask"], ["flask-session", "pickle"], [7]),
+    "ADOPT_COOKIE_NAME": ("", None, 7),
+    "ADOPT_COOKIE_DOMAIN": ("", 7),
+}  # fmt: skip
+
+
+def test_every_setting_has_its_check() -> None:
+    """No setting is left out of the table of wrong values."""
+    assert set(WRONG) == {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_named_alone(load: Load, name: str, value: Any) -> None:
+    """One problem, which begins with the setting: no follow-up of it, no other word."""
+    [problem] = problems_of(load, **{name: value})
+    assert problem.startswith(PREFIX + name)
+
+
+def test_all_mistakes_come_in_one_error(load: Load, tmp_path: Path) -> None:
+    """Unknown, wrong alone, wrong together, wrong places, wrong cookie: one error lists them all."""
+    (tmp_path / "file").write_text("")
+    problems = problems_of(
+        load,
+        testing=False,
+        REDIS_URI="redis://h",
+        SLOW_MS=0,
+        KEY_PREFIX="{}",
+        GRACE=10,
+        DATABASE_TIMEOUT=2,
+        DATABASE_URL="nosuch://h/db",
+        JOURNAL=str(tmp_path / "file" / "journal"),
+        DEFAULTS={"lang": object()},
+        SESSION_COOKIE_NAME="__Host-session",
+        SECRET_KEY=None,
+    )
+    named = sorted(problem.removeprefix(PREFIX).split(":")[0] for problem in problems)
+    assert named == [
+        "DATABASE_TIMEOUT", "DATABASE_URL", "DEFAULTS['lang']", "GRACE", "JOURNAL", "KEY_PREFIX", "REDIS_URI",
+        "REDIS_URL", "SECRET_KEY", "SESSION_COOKIE_NAME", "SLOW_MS",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "says"), [(None, "required"), ("", "required"), (b"", "required"), (7, "not int")])
+def test_without_a_secret_key_that_can_sign_it_does_not_start(load: Load, key: Any, says: str) -> None:
+    """In debug neither: each page that changes a session would be an error."""
+    for debug in (False, True):
+        [problem] = problems_of(load, testing=False, debug=debug, **{**REMOTE, "SECRET_KEY": key})
+        assert problem.startswith("SECRET_KEY: ") and says in problem
+    assert load(testing=False, **{**REMOTE, "SECRET_KEY": b"bytes"}).redis_url == REMOTE["REDIS_URL"]
+
+
+def test_a_test_may_set_the_secret_key_later(load: Load) -> None:
+    """Fixtures often do, and Flask explains its absence there."""
+    assert load(SECRET_KEY=None).grace == 300
+
+
+ENVIRONMENT: dict[str, tuple[str, Any]] = {
+    "REDIS_URL": ("redis://127.0.0.1:7000/1", "redis://127.0.0.1:7000/1"),
+    "REDIS_TOKEN": ('"123456"', "123456"),
+    "GRACE": ("60.5", 60.5),
+    "SINGLE_HOST": ("true", True),
+    "JOURNAL": ("null", None),
+    "METRICS": ('["prometheus"]', ["prometheus"]),
+    "DEFAULTS": ('{"lang": "jp"}', {"lang": "jp"}),
+    "FEATURE_PRIORITIES__language_preference": ("high", {"language_preference": "high"}),
+    "BEHAVIOURS": ('{"low": {"1": "local_cache_fallback"}}', {"low": {"1": "local_cache_fallback"}}),
+}
+
+
+def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ``from_prefixed_env``: JSON where it is some, else text; two underscores lead into a mapping."""
+    for name, (text, _) in ENVIRONMENT.items():
+        monkeypatch.setenv(f"FLASK_{PREFIX}{name}", text)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config.from_prefixed_env()
+    settings = load_settings(app)
+    assert {name: getattr(settings, name.partition("__")[0].lower()) for name in ENVIRONMENT} == {
+        name: value for name, (_, value) in ENVIRONMENT.items()
+    }
+    assert settings.behaviour(Priority.LOW, 1) is Behaviour.LOCAL_CACHE_FALLBACK
+
+
+def test_the_documented_environment_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line of the page, as a shell reads it."""
+    [block] = re.findall(r"```sh\n(FLASK_SECRET_KEY.+?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    variables = [word for line in block.splitlines() for word in shlex.split(line, comments=True)]
+    for name, text in (variable.split("=", 1) for variable in variables):
+        monkeypatch.setenv(name, text)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.config.from_prefixed_env()
+    settings = load_settings(app)
+    assert (settings.journal, settings.redis_token, settings.single_host) == (None, "0123456789", True)
+    assert settings.feature_priorities == {"language_preference": "high"}
+
+
+@pytest.mark.parametrize(("name", "word"), [("SINGLE_HOST", "True"), ("JOURNAL", "None"), ("REDIS_TOKEN", "None")])
+def test_a_word_of_python_in_the_environment_is_an_error_that_says_the_one_of_json(
+    load: Load, name: str, word: str
+) -> None:
+    """No journal is a file that is called None."""
+    [problem] = problems_of(load, **{name: word})
+    assert problem.startswith(PREFIX + name) and "write true, false or null" in problem
+
+
+def test_the_error_reads_as_a_list(load: Load) -> None:
+    """A person reads it in a log: a heading and a line for each problem."""
+    with pytest.raises(ConfigError) as caught:
+        load(SLOW_MS=0, GRACE=-1)
+    assert str(caught.value).count("\n  - LANGPONT_SESSION_") == 2
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("REDIS_URI", "REDIS_URL"), ("CATEGORY", None), ("VERIFY_INTERVALL", "VERIFY_INTERVAL"), ("GRACE_", "GRACE")],
+)
+def test_an_unknown_setting_is_an_error_with_a_suggestion(load: Load, name: str, meant: str | None) -> None:
+    """A misspelt key does not quietly leave the default in force."""
+    [problem] = problems_of(load, **{name: 1})
+    assert problem.startswith(f"{PREFIX}{name}: there is no such setting")
+    if meant:
+        assert problem.endswith(f"did you mean {PREFIX}{meant}?")
+
+
+def test_keys_of_others_are_left_alone(load: Load) -> None:
+    """Only our prefix is looked at: Flask's and other extensions' keys are theirs."""
+    assert load(SESSION_TYPE="redis", PERMANENT_SESSION_LIFETIME=60).grace == 300
+
+
+TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:langpont-critical-alerts"
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
+def test_topics_of_every_partition_are_accepted(load: Load, partition: str) -> None:
+    """Nothing is asked of AWS at start."""
+    topics = {severity: TOPIC.replace("aws", partition, 1) for severity in ("info", "warning", "critical", "emergency")}
+    assert load(ALERT_TOPICS=topics).alert_topics == topics
+
+
+def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> None:
+    """An ARN names the account, and errors are logged."""
+    [problem] = problems_of(load, ALERT_TOPICS={"info": TOPIC, "critical": f"{TOPIC}.fifo", "warning": f" {TOPIC}"})
+    assert problem.startswith(f"{PREFIX}ALERT_TOPICS: critical, warning: ")
+    assert "123456789012" not in problem
+    for turned_round in (TOPIC, {TOPIC: "critical"}):
+        [problem] = problems_of(load, ALERT_TOPICS=turned_round)
+        assert "123456789012" not in problem
+    [problem] = problems_of(load, ALERT_TOPICS={"fatal": TOPIC})
+    assert problem.endswith("not 'fatal'")
+
+
+def test_topics_without_boto3_are_an_error_that_names_the_extra(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better at start than in the first outage."""
+    monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
+    [problem] = problems_of(load, ALERT_TOPICS={"critical": TOPIC})
+    assert problem.endswith('pip install "flask-langpont-session[aws]"')
+    assert load().alert_topics == {}
+
+
+def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library and a region; and what only one exporter reads is an error without it."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+    monkeypatch.setattr("flask_langpont_session.config.rules.find_spec", lambda name: "here")
+    registry = SimpleNamespace(register=None, collect=None)
+    assert load(METRICS=["cloudwatch", "prometheus"], METRICS_URL="/metrics").metrics == ["cloudwatch", "prometheus"]
+    for only in ({"METRICS_URL": "/metrics"}, {"METRICS_REGISTRY": registry}):
+        [problem] = problems_of(load, METRICS=["cloudwatch"], **only)
+        assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and "'prometheus'" in problem
+    for exporter, extra in (("cloudwatch", "aws"), ("prometheus", "prometheus")):
+        with monkeypatch.context() as without:
+            without.setattr("flask_langpont_session.config.rules.find_spec", lambda name: None)
+            [problem] = problems_of(load, METRICS=[exporter])
+            assert problem.endswith(f'pip install "flask-langpont-session[{extra}]"')
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    [problem] = problems_of(load, METRICS=["cloudwatch"])
+    assert "region" in problem
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert load(METRICS=["cloudwatch"]).metrics == ["cloudwatch"]
+
+
+# -- relations ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"VERIFY_INTERVAL": 901, "GRACE": 901}, "VERIFY_INTERVAL"),
+        ({"IDLE_TIMEOUT": 200}, "VERIFY_INTERVAL"),
+        ({"IDLE_TIMEOUT": 43_201}, "IDLE_TIMEOUT"),
+        ({"GRACE": 59}, "GRACE"),
+        ({"REDIS_TIMEOUT": 0.31}, "REDIS_TIMEOUT"),
+        ({"REDIS_CONNECT_TIMEOUT": 0.31}, "REDIS_CONNECT_TIMEOUT"),
+        ({"REDIS_POOL_TIMEOUT": 0.31}, "REDIS_POOL_TIMEOUT"),
+        ({"DATABASE_TIMEOUT": 0.31}, "DATABASE_TIMEOUT"),
+        ({"REQUEST_BUDGET": 0.24}, "DATABASE_TIMEOUT"),
+        ({"REDIS_URL": "redis://localhost", "REDIS_CLIENT": redis.Redis()}, "REDIS_URL and REDIS_CLIENT"),
+        ({"REPLICA_URL": "redis://localhost", "REPLICA_CLIENT": redis.Redis()}, "REPLICA_URL and REPLICA_CLIENT"),
+        ({"CARRY_ON_SIGN_IN": ["auth"]}, "CARRY_ON_SIGN_IN"),
+        ({"CARRY_ON_SIGN_OUT": ["nothing"]}, "CARRY_ON_SIGN_OUT"),
+        ({"USER_KEYS": ["lang"]}, "USER_KEYS"),
+        ({"USER_KEYS": ["_state_*"]}, "USER_KEYS"),
+        ({"PRIVILEGE_KEYS": ["theme"]}, "PRIVILEGE_KEYS"),
+        ({"FEATURE_PRIORITIES": {"statistics": "critical"}}, "FEATURE_PRIORITIES['statistics']"),
+        ({"FEATURE_PRIORITIES": {"authentication": "high"}}, "FEATURE_PRIORITIES['authentication']"),
+        ({"FEATURE_PRIORITIES": {"statistics": "urgent"}}, "FEATURE_PRIORITIES['statistics']"),
+        ({"FEATURE_PRIORITIES": {"language": "high"}}, "FEATURE_PRIORITIES"),
+        ({"FEATURE_PRIORITIES": {7: "high"}}, "FEATURE_PRIORITIES"),
+        ({"BEHAVIOURS": {"critical": {2: "local_cache_fallback"}}}, "BEHAVIOURS['critical'][2]"),
+        ({"BEHAVIOURS": {"low": {2: "emergency_mode"}}}, "BEHAVIOURS['low'][2]"),
+        ({"BEHAVIOURS": {"lowest": {2: "primary"}}}, "BEHAVIOURS['lowest'][2]"),
+        ({"BEHAVIOURS": {"low": {5: "primary"}}}, "BEHAVIOURS['low'][5]"),
+    ],
+)
+def test_settings_that_are_wrong_together(load: Load, config: dict[str, Any], named: str) -> None:
+    """Each alone is possible; the sentence names the one to change."""
+    [problem] = problems_of(load, **config)
+    assert problem.startswith(f"{PREFIX}{named}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"VERIFY_INTERVAL": 0, "GRACE": 0},
+        {"VERIFY_INTERVAL": 900, "GRACE": 900},
+        {"IDLE_TIMEOUT": 240},
+        {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5, "DATABASE_TIMEOUT": 5},
+        {"CARRY_ON_SIGN_IN": [], "CARRY_ON_SIGN_OUT": ()},
+        {"HEALTH_URL_PREFIX": None, "JOURNAL": None, "HEALTH_FAIL_LEVEL": 4},
+    ],
+)
+def test_the_limits_themselves_are_allowed(load: Load, config: dict[str, Any]) -> None:
+    """A value at the edge of its range is in it."""
+    settings = load(**config)
+    assert {name: getattr(settings, name.lower()) for name in config} == config
+
+
+def test_a_wrong_value_is_not_compared_with_others(load: Load) -> None:
+    """IDLE_TIMEOUT is a typing mistake; nobody can say whether VERIFY_INTERVAL fits it."""
+    [problem] = problems_of(load, IDLE_TIMEOUT="14400", VERIFY_INTERVAL=3600, GRACE=3600)
+    assert problem.startswith(f"{PREFIX}IDLE_TIMEOUT")
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_priority_is_raised_in_three_lines(load: Load) -> None:
+    """The table is configuration: the interface language becomes as important as the text to translate."""
+    settings = load(FEATURE_PRIORITIES={"language_preference": "high"})
+    feature = settings.table.feature_of("lang")
+    assert feature.priority is Priority.HIGH
+    assert settings.behaviour(feature.priority, 2) is Behaviour.LOCAL_CACHE_FALLBACK
+    assert settings.table.feature_of("theme").priority is Priority.MEDIUM
+
+
+def test_a_cell_of_the_decision_table_can_be_replaced(load: Load) -> None:
+    """Only the cells that are named change."""
+    settings = load(BEHAVIOURS={"low": {1: "local_cache_fallback"}})
+    assert settings.behaviour(Priority.LOW, 1) is Behaviour.LOCAL_CACHE_FALLBACK
+    assert settings.behaviour(Priority.LOW, 2) is Behaviour.DEFAULT_VALUE
+
+
+SHOP: dict[str, Any] = {
+    "auth": {"features": {"login": ["_user_id"], "csrf_protection": ["csrf_token"]}},
+    "cart": {"ttl": 600, "features": {"items": ["cart"], "rest": ["*"]}},
+}
+SHOP_PRIORITIES = {"login": "critical", "csrf_protection": "critical", "items": "high", "rest": "low"}
+SHOP_KEYS: dict[str, Any] = {
+    "USER_KEYS": ["_user_id"], "PRIVILEGE_KEYS": [], "CARRY_ON_SIGN_IN": ["cart"], "CARRY_ON_SIGN_OUT": [],
+}  # fmt: skip
+
+
+def shop(**changes: Any) -> dict[str, Any]:
+    return {"CATEGORIES": SHOP, "FEATURE_PRIORITIES": SHOP_PRIORITIES, **SHOP_KEYS, **changes}
+
+
+def test_another_application_brings_its_own_table(load: Load) -> None:
+    """Nothing of the default table is left in force."""
+    settings = load(**shop())
+    assert list(settings.table.categories) == ["auth", "cart"]
+    assert settings.table.feature_of("lang").name == "rest"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ttl": 0}, "CATEGORIES['cart']['ttl']"),
+        ({"ttl": "600"}, "CATEGORIES['cart']['ttl']"),
+        ({"ttl": True}, "CATEGORIES['cart']['ttl']"),
+        ({"expires": 600}, "CATEGORIES['cart']: unknown entries ['expires']"),
+        ({"features": {"items": ["cart", "_user_id"]}}, "CATEGORIES: key '_user_id' is claimed by"),
+        ({"features": {"items": ["@cart"]}}, "CATEGORIES: '@cart'"),
+        ({"features": {"items": ["a*b"]}}, "CATEGORIES: 'a*b'"),
+        ({"features": {"login": ["x"]}}, "CATEGORIES: feature 'login' stands in 'auth' and 'cart'"),
+        ({"features": {"items": ["cart"], "wishes": ["w"]}}, "FEATURE_PRIORITIES: feature 'wishes' has no priority"),
+        ({"on_demand": "yes"}, "CATEGORIES['cart']['on_demand']"),
+    ],
+)
+def test_a_mistake_in_the_category_table_is_named(load: Load, change: dict[str, Any], named: str) -> None:
+    """The sentence says where in the table to look."""
+    table = {**SHOP, "cart": {**SHOP["cart"], **change}}
+    problems = problems_of(load, **shop(CATEGORIES=table))
+    assert any(problem.startswith(PREFIX + named) for problem in problems), problems
+
+
+@pytest.mark.parametrize("table", [{"cart": SHOP["cart"]}, {**SHOP, "a b": {"features": {}}}])
+def test_a_table_without_auth_or_with_a_bad_name_is_refused(load: Load, table: dict[str, Any]) -> None:
+    """Auth is the category that SQL mirrors; a name becomes part of a Redis key."""
+    problems = problems_of(load, **shop(CATEGORIES=table))
+    assert any(problem.startswith(f"{PREFIX}CATEGORIES") for problem in problems)
+
+
+def test_a_right_that_would_be_stored_outside_auth_is_refused(load: Load) -> None:
+    """Where the table names it elsewhere, the database has no word in it."""
+    problems = problems_of(load, **shop(PRIVILEGE_KEYS=["cart"]))
+    assert problems == [
+        f"{PREFIX}PRIVILEGE_KEYS: 'cart' is in category 'cart', not in 'auth': name it there, or set PRIVILEGE_KEYS "
+        "without it"
+    ]
+
+
+def test_a_right_that_the_table_does_not_name_is_in_auth(load: Load) -> None:
+    """Not where the catch-all would put it."""
+    assert load(**shop(PRIVILEGE_KEYS=["user_role"])).table.feature_of("user_role").category == "auth"
+    assert load(PRIVILEGE_KEYS=["is_admin"]).table.feature_of("is_admin").category == "auth"
+
+
+def test_the_smallest_table_needs_no_other_setting(load: Load) -> None:
+    """Default users and rights are in auth, and what default carries over need not be there."""
+    settings = load(CATEGORIES={"auth": {}, "ui": {"features": {"all": ["*"]}}}, FEATURE_PRIORITIES={"all": "high"})
+    assert settings.table.feature_of("_user_id").category == "auth"
+    assert settings.table.feature_of("anything").category == "ui"
+    assert (settings.carry_on_sign_in, settings.carry_on_sign_out) == (("ui",), ("ui",))
+
+
+def test_mistakes_in_the_table_come_with_those_about_it(load: Load) -> None:
+    """All at once; none of them is only there because of another."""
+    table = {**SHOP, "cart": {"ttl": 0, "features": {"items": ["cart", "@cart"], "rest": ["*"]}}}
+    problems = problems_of(
+        load, **shop(CATEGORIES=table, CARRY_ON_SIGN_IN=["card"], PRIVILEGE_KEYS=["cart"], DEFAULTS={"_user_id": 1})
+    )
+    found = [problem.removeprefix(PREFIX).partition(":")[0] for problem in problems]
+    assert found == [
+        "CATEGORIES['cart']['ttl']",
+        "CATEGORIES",
+        "PRIVILEGE_KEYS",
+        "CARRY_ON_SIGN_IN",
+        "DEFAULTS['_user_id']",
+    ]
+
+
+def test_a_feature_is_added_to_the_table(load: Load) -> None:
+    """And can be given another priority where all the others are."""
+    added = {"cart": {"keys": ["cart"], "category": "ui", "priority": "medium"}}
+    assert load(FEATURES=added).table.feature_of("cart").priority is Priority.MEDIUM
+    assert load(FEATURES=added, FEATURE_PRIORITIES={"cart": "low"}).table.feature_of("cart").priority is Priority.LOW
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_values_a_session_could_hold(load: Load) -> None:
+    """They are shown in an outage in the place of stored ones."""
+    assert load(DEFAULTS={"lang": "ja", "bookmarked_count": 0}).defaults == {"lang": "ja", "bookmarked_count": 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("lang", object(), "type object is not supported"),
+        ("lang", {b"a": 2}, "a dict key of type bytes"),
+        (7, "ja", "a session key is a str, not int"),
+        ("@lang", "ja", "reserved"),
+        ("_remember", "set", "transient"),
+        ("_user_id", "guest", "an identity is never invented"),
+        ("username", "ゲスト", "an identity is never invented"),
+        ("user_role", "user", "an identity is never invented"),
+        ("csrf_token", "x", "an identity is never invented"),
+    ],
+)
+def test_a_default_that_cannot_be_is_refused(load: Load, key: Any, value: Any, reason: str) -> None:
+    """At start, not in the first outage; the sentence names key and type."""
+    [problem] = problems_of(load, DEFAULTS={key: value})
+    assert problem.startswith(f"{PREFIX}DEFAULTS[{key!r}]: ")
+    assert reason in problem
+
+
+def test_a_default_for_a_key_that_no_feature_claims_is_refused(load: Load) -> None:
+    """Nothing could ever show it."""
+    table = {**SHOP, "cart": {"ttl": 600, "features": {"items": ["cart"]}}}
+    priorities = {name: priority for name, priority in SHOP_PRIORITIES.items() if name != "rest"}
+    [problem] = problems_of(
+        load, **shop(CATEGORIES=table, FEATURE_PRIORITIES=priorities, DEFAULTS={"lang": "ja", "cart": []})
+    )
+    assert problem.startswith(f"{PREFIX}DEFAULTS['lang']")
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+def test_redis_and_database_are_required_in_production(load: Load) -> None:
+    """No silent localhost where it counts; both are asked for at once."""
+    problems = problems_of(load, testing=False)
+    assert [problem.split(",")[0] for problem in problems] == [
+        f"{PREFIX}REDIS_URL: required outside debug and testing",
+        f"{PREFIX}DATABASE_URL: required",
+    ]
+    assert "for tests set TESTING before LangPontSession(app), by FLASK_TESTING=true" in problems[0]
+
+
+def test_in_debug_both_have_a_place(load: Load) -> None:
+    """A newcomer's first start needs a Redis on localhost and no setting."""
+    settings = load(testing=False, debug=True)
+    assert settings.redis_url == "redis://localhost:6379/0"
+    assert (settings.database_url or "").startswith("sqlite:///")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:7000/1", "redis://[::1]", "valkey://localhost", "unix:///run/v.sock"]
+)
+def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -> None:
+    """One host has one arbiter: the SQLite file in its instance folder."""
+    assert is_local(url)
+    assert (load(testing=False, REDIS_URL=url).database_url or "").startswith("sqlite:///")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h", "redis://h:6379", "redis://h:6379/", "redis://h:6379/15", "rediss://u:p%40ss@h:6380/0?db=1",
+        "valkey://h", "valkeys://h/0", "unix:///run/valkey.sock", "unix://:pw@/run/valkey.sock?db=2",
+        f"rediss://h?ssl_ca_certs={__file__}&client_name=web",
+        "redis+sentinel://h1:26379,h2:26380,h3/service", "valkey+sentinel://u:p%40ss@h1,[::1]:26379/my-master.1?db=1",
+        f"rediss+sentinel://h1/service?ssl_ca_certs={__file__}", "valkeys+sentinel://h1/service",
+        "redis+sentinel://h1/service?sentinel_username=u&sentinel_password=p",
+        "elasticache://group-id?region=ap-northeast-1", "elasticache://group-id/1?region=ap-northeast-1",
+    ],
+)  # fmt: skip
+def test_urls_that_the_driver_understands(load: Load, url: str) -> None:
+    """All schemes, with database, password and certificate options."""
+    assert load(**{**REMOTE, "REDIS_URL": url}).redis_url == url
+
+
+SECRET = "pa55word"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f":{SECRET}@h:6379", "without a scheme"),
+        (f"{SECRET}@h", "without a scheme"),
+        ("localhost:6379", "without a scheme"),
+        (f"//:{SECRET}@h/0", "without a scheme"),
+        (f"redis+sentinels://:{SECRET}@h1,h2/service", "scheme 'redis+sentinels'"),
+        (f"redis+clusters://:{SECRET}@h", "scheme 'redis+clusters'"),
+        (f"redis+cluster://:{SECRET}@h/2", "one database, number 0"),
+        (f"redis+cluster://:{SECRET}@h?db=1", "one database, number 0"),
+        (f"redis+cluster://:{SECRET}@h1,u:x@h2", "stands once"),
+        (f"redis+cluster://:{SECRET}@h1:port", "with commas between them"),
+        (f"redis+cluster://:{SECRET}@h?timeout=3", "its options can be"),
+        (f"http://u:{SECRET}@h/", "scheme 'http'"),
+        (f"REDIS://:{SECRET}@h", "scheme 'redis'"),
+        (f" redis://:{SECRET}@h", "scheme 'redis'"),
+        (f"redis:/:{SECRET}@h", "without a scheme"),
+        (f"redis://:{SECRET}@h/xyz", "the number of a database"),
+        (f"redis://:{SECRET}@h/0/1", "the number of a database"),
+        (f"redis://:{SECRET}@h/²", "the number of a database"),
+        (f"redis://:{SECRET}@h:port/0", "not a URL"),
+        (f"redis://:{SECRET}@h:99999/0", "not a URL"),
+        (f"redis://:{SECRET}@[::1", "not a URL"),
+        (f"redis://:{SECRET}\u2100@h/0", "not a URL"),
+        (f"redis://:{SECRET}#1@h/0", "not a URL"),
+        (f"redis://:12#{SECRET}@h/0", "write %23"),
+        (f"redis://:{SECRET}@h/0?socket_timeout=5", "all else has settings of its own"),
+        (f"redis://:{SECRET}@h/0?decode_responses=True", "all else has settings of its own"),
+        (f"rediss://:{SECRET}@h/0?ssl_check_hostname=False", "all else has settings of its own"),
+        (f"rediss://:{SECRET}@h/0?ssl_certfile=/none.pem", "ssl_certfile: there is no such file"),
+        (f"redis://:{SECRET}@h/0?ssl_certfile={__file__}", "ssl_certfile: for TLS only"),
+        (f"redis://:{SECRET}@h?db=x", "db is the number of a database"),
+        ("unix://", "whole path"),
+        (f"unix://:{SECRET}@run/valkey.sock", "whole path"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["REDIS_URL", "REPLICA_URL"])
+def test_a_wrong_redis_url_says_what_is_supported(load: Load, setting: str, url: str, says: str) -> None:
+    """redis-py would take most of these for another address; and no error shows what may be a password."""
+    problems = problems_of(load, testing=False, **{**REMOTE, setting: url})
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{PREFIX}{setting}: ")
+    assert says in problems[0]
+    assert SECRET not in problems[0]
+    if "scheme" in says:
+        assert all(f"{scheme}://" in problems[0] for scheme in ("redis", "rediss", "valkey", "valkeys", "unix"))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"redis+sentinel://:{SECRET}@h1,h2", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/service/0", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@h1,h2/my service", "the name of the service"),
+        (f"redis+sentinel://:{SECRET}@/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1,,h2/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1,h2:port/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1:0/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1:65536/service", "host or host:port"),
+        (f"redis+sentinel://:{SECRET}@h1,:{SECRET}@h2/service", "before the first host"),
+        (f"redis+sentinel://h1,:{SECRET}@h2/service", "before the first host"),
+        (f"redis+sentinel://h1,::1/service?sentinel_password={SECRET}", "host or host:port"),
+        (f"redis+sentinel://:12#{SECRET}@h1/service", "write %23"),
+        (f"redis+sentinel://h1/service?sentinel_password=12#{SECRET}", "write %23"),
+        (f"redis+sentinel://:{SECRET}@h1/service?db=x", "db is the number of a database"),
+        (f"redis+sentinel://:{SECRET}@h1/service?socket_timeout=5", "all else has settings of its own"),
+        (f"redis://:{SECRET}@h1/0?sentinel_password=x", "all else has settings of its own"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["REDIS_URL", "REPLICA_URL"])
+def test_a_wrong_sentinel_url_says_what_is_wrong(load: Load, setting: str, url: str, says: str) -> None:
+    """At start, and without what may be a password."""
+    [problem] = problems_of(load, testing=False, **{**REMOTE, setting: url})
+    assert problem.startswith(f"{PREFIX}{setting}: ")
+    assert says in problem
+    assert SECRET not in problem
+
+
+def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
+    """A service has several hosts, also where a sentinel runs on this one."""
+    url = "redis+sentinel://localhost,127.0.0.1:26380/service"
+    assert not is_local(url)
+    [problem] = problems_of(load, testing=False, REDIS_URL=url)
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: required")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"nosuch://u:{SECRET}@h/db", "no dialect 'nosuch'"),
+        (f"postgres://u:{SECRET}@h/db", "write postgresql+psycopg://"),
+        (f"postgres+psycopg2://u:{SECRET}@h/db", "write postgresql+psycopg://"),
+        (f"postgresql+nosuch://u:{SECRET}@h/db", "no dialect 'postgresql+nosuch'"),
+        (f"mssql+pymssql://u:{SECRET}@h/db", "driver 'pymssql' is not installed"),
+        (
+            f"mysql+mysqlconnector://u:{SECRET}@h/db",
+            """write mysql+pymysql:// and pip install "flask-langpont-session[mariadb]\"""",
+        ),
+        (f"postgresql+pg8000://u:{SECRET}@h/db", "use psycopg or psycopg2"),
+        (f"mariadb+mariadbconnector://u:{SECRET}@h/db", "use mysql+pymysql://"),
+        (f"u:{SECRET}@h/db", "not a database URL"),
+        (f"postgresql+psycopg://u:{SECRET}@h:port/db", "not a database URL"),
+        (f"postgresql+psycopg_async://u:{SECRET}@h/db", "asynchronous"),
+        ("sqlite://", "in-memory"),
+        ("sqlite:///:memory:", "in-memory"),
+        ("sqlite:///file::memory:?cache=shared&uri=true", "in-memory"),
+        ("sqlite:///file:x?mode=memory&uri=true", "in-memory"),
+        ("sqlite:////var/lib/app/sessions.sqlite3", f"{PREFIX}SINGLE_HOST=True"),
+    ],
+)
+def test_a_wrong_database_url_says_why(load: Load, url: str, says: str) -> None:
+    """Dialect, driver, kind: found at start, and the error has no password in it."""
+    [problem] = problems_of(load, testing=False, **{**REMOTE, "DATABASE_URL": url})
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: ")
+    assert says in problem
+    assert SECRET not in problem
+
+
+def test_sqlite_beside_a_remote_redis_is_for_a_single_host(load: Load) -> None:
+    """With several hosts each would be its own arbiter; whoever says there is one may."""
+    url = "sqlite:////var/lib/app/sessions.sqlite3"
+    settings = load(testing=False, **{**REMOTE, "DATABASE_URL": url}, SINGLE_HOST=True)
+    assert settings.database_url == url
+
+
+def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
+    """An in-memory database is no arbiter, however it is handed over; and URL and engine together are one too many."""
+    memory = sqlalchemy.create_engine("sqlite://")
+    file = sqlalchemy.create_engine("sqlite:////var/lib/app/sessions.sqlite3")
+    assert load(DATABASE_ENGINE=file).database_engine is file
+    [problem] = problems_of(load, DATABASE_ENGINE=memory)
+    assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: ")
+    assert "in-memory" in problem
+    [problem] = problems_of(load, DATABASE_ENGINE=file, DATABASE_URL="sqlite:////var/lib/app/other.sqlite3")
+    assert problem == f"{PREFIX}DATABASE_URL and DATABASE_ENGINE: give one of them"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:////var/lib/app/sessions.sqlite3"])
+def test_an_engine_with_one_connection_for_everybody_is_refused(load: Load, url: str) -> None:
+    """What we commit would commit, and what we roll back would undo, what the application has begun."""
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.StaticPool)
+    [problem] = problems_of(load, DATABASE_ENGINE=engine)
+    assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: its StaticPool ")
+    assert f"{PREFIX}DATABASE_URL" in problem
+
+
+def test_an_engine_whose_driver_will_not_do_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a URL."""
+    monkeypatch.setattr("flask_langpont_session.config.rules.REFUSED", {"pysqlite": "it is the one of this test"})
+    [problem] = problems_of(load, DATABASE_ENGINE=sqlalchemy.create_engine("sqlite:///x.sqlite3"))
+    assert problem == f"{PREFIX}DATABASE_ENGINE: its driver will not do: it is the one of this test"
+
+
+@pytest.mark.parametrize("client", [redis.Redis(), redis.Redis(decode_responses=True), fakeredis.FakeRedis()])
+def test_a_ready_client_stands_in_for_the_url(load: Load, client: Any) -> None:
+    """Then no URL is made up beside it."""
+    settings = load(REDIS_CLIENT=client)
+    assert settings.redis_client is client
+    assert settings.redis_url is None
+
+
+CLUSTER = "LANGPONT_SESSION_REDIS_URL to 'redis+cluster://"
+
+
+@pytest.mark.parametrize(
+    ("client", "instead"),
+    [
+        (valkey.Valkey(), "LANGPONT_SESSION_REDIS_URL to its address"),
+        (redis.asyncio.Redis(), "LANGPONT_SESSION_REDIS_URL to its address"),
+        (object.__new__(redis.RedisCluster), CLUSTER),
+        (object.__new__(redis.asyncio.RedisCluster), CLUSTER),
+        (object.__new__(valkey.ValkeyCluster), CLUSTER),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_client_of_another_kind_is_a_mistake_that_says_what_to_write(load: Load, client: Any, instead: str) -> None:
+    """valkey-py's errors are not redis-py's, and a cluster has a pool for each server."""
+    [problem] = problems_of(load, REDIS_CLIENT=client)
+    assert problem.startswith(f"{PREFIX}REDIS_CLIENT: a client of redis-py")
+    assert f"{type(client).__module__}.{type(client).__qualname__}; set {instead}" in problem
+
+
+def test_a_certificate_file_must_be_there(load: Load, tmp_path: Path) -> None:
+    """Else every connection would fail, and look like an outage."""
+    [problem] = problems_of(load, REDIS_CA_FILE=str(tmp_path / "ca.pem"))
+    assert problem.startswith(f"{PREFIX}REDIS_CA_FILE")
+    (tmp_path / "ca.pem").write_text("")
+    assert load(REDIS_CA_FILE=str(tmp_path / "ca.pem")).redis_ca_file == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("where", ["folder", "file/journal", "file/deep/journal"])
+def test_a_journal_that_cannot_be_written_is_named(load: Load, tmp_path: Path, where: str) -> None:
+    """Found with all other mistakes, before anything is opened."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    [problem] = problems_of(load, JOURNAL=str(tmp_path / where))
+    assert problem.startswith(f"{PREFIX}JOURNAL: ")
+
+
+def test_a_journal_of_another_user_is_named_with_its_owner_and_the_cure(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first command as root leaves it: workers of another user can neither read nor write it."""
+    path, owner = tmp_path / "journal", pwd.getpwuid(os.geteuid()).pw_name
+    path.touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert problems_of(load, JOURNAL=str(path)) == [
+        f"{PREFIX}JOURNAL: '{path}': journal belongs to {owner}, and this process runs as 12345; run workers and "
+        f"commands as one user, and chown {path} and the files beside it to that one"
+    ]
+
+
+def test_a_journal_that_is_something_else_is_named_at_start(tmp_path: Path) -> None:
+    """A file that is no SQLite database is not overwritten; the application does not start with it."""
+    (tmp_path / "notes.txt").write_text("my notes, not a database\n" * 100)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config[f"{PREFIX}JOURNAL"] = tmp_path / "notes.txt"
+    with pytest.raises(ConfigError) as caught:
+        LangPontSession(app)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{PREFIX}JOURNAL: ")
+    assert (tmp_path / "notes.txt").read_text().startswith("my notes")
+
+
+def test_a_journal_of_a_newer_release_says_what_it_is(tmp_path: Path) -> None:
+    """After a downgrade: both ways out, with what the second one costs. The file stays as it is."""
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.open()
+    journal.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config[f"{PREFIX}JOURNAL"] = path
+    with pytest.raises(ConfigError) as caught:
+        LangPontSession(app)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{PREFIX}JOURNAL: {path} ")
+    for words in ("a newer release has written it", "upgrade flask-langpont-session", "name another file", "sign-outs"):
+        assert words in problem
+    assert path.read_bytes() == before
+
+
+def test_a_journal_in_a_folder_that_is_not_there_yet_is_fine(load: Load, tmp_path: Path) -> None:
+    """It is made at start."""
+    assert load(JOURNAL=str(tmp_path / "a" / "b" / "journal")).journal == str(tmp_path / "a" / "b" / "journal")
+
+
+# -- ElastiCache -------------------------------------------------------------------------------------------------------
+
+GROUP = {**REMOTE, "REDIS_URL": "elasticache://sessions?region=ap-northeast-1"}
+TLS = {**REMOTE, "REDIS_URL": "rediss://cache.internal:6379/0"}
+ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/token-AbCdEf"
+
+
+@pytest.fixture
+def no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither environment nor files know one."""
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**GROUP, "REDIS_TOKEN": SECRET},
+        {**GROUP, "REDIS_TOKEN_SECRET": "app/token"},
+        {**GROUP, "REDIS_IAM_USER": "app-user"},
+        {**TLS, "REDIS_TOKEN_SECRET": ARN},
+        {**TLS, "REDIS_TOKEN_SECRET": ARN, "REPLICA_URL": "valkeys://reader.internal:6379/0"},
+        {**REMOTE, "REDIS_URL": "rediss+sentinel://h1,h2/service", "REDIS_TOKEN_SECRET": ARN},
+    ],
+)
+def test_ways_to_sign_in_by_aws(load: Load, no_region: None, config: dict[str, str]) -> None:
+    """Each with what it needs, and a region that is said or part of the ARN."""
+    settings = load(testing=False, **config)
+    assert {name: getattr(settings, name.lower()) for name in config} == config
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({**REMOTE, "REDIS_URL": "elasticache://sessions"}, "REDIS_URL: no region is known; write elasticache://"),
+        ({**REMOTE, "REDIS_URL": f"elasticache://:{SECRET}@sessions"}, "REDIS_URL: no user and no password here"),
+        (
+            {**TLS, "REPLICA_URL": GROUP["REDIS_URL"]},
+            "REPLICA_URL: the replicas of a group are found with its primary",
+        ),
+        (
+            {**GROUP, "REPLICA_URL": "rediss://reader.internal:6379/0"},
+            "REPLICA_URL: the replicas of a group are found with its primaries",
+        ),
+        ({**TLS, "REDIS_TOKEN_SECRET": "app/token"}, "REDIS_TOKEN_SECRET: no region is known; give the ARN"),
+        ({**TLS, "REDIS_TOKEN": SECRET, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN and REDIS_TOKEN_SECRET: give one"),
+        (
+            {**GROUP, "REDIS_TOKEN_SECRET": ARN, "REDIS_IAM_USER": "u"},
+            "REDIS_TOKEN_SECRET and REDIS_IAM_USER: give one",
+        ),
+        ({**TLS, "REDIS_IAM_USER": "app-user"}, "REDIS_IAM_USER: needs REDIS_URL = 'elasticache://group-id'"),
+        ({**REMOTE, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REDIS_URL has no TLS"),
+        (
+            {**REMOTE, "REDIS_URL": "unix:///run/v.sock", "REDIS_TOKEN_SECRET": ARN},
+            "REDIS_TOKEN_SECRET: REDIS_URL has no",
+        ),
+        ({**TLS, "REPLICA_URL": "redis://h", "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET: REPLICA_URL has no TLS"),
+        (
+            {**REMOTE, "REDIS_URL": f"rediss://:{SECRET}@h", "REDIS_TOKEN_SECRET": ARN},
+            "REDIS_TOKEN_SECRET: REDIS_URL has a user or a password in it",
+        ),
+        (
+            {"REDIS_CLIENT": redis.Redis(), "DATABASE_URL": REMOTE["DATABASE_URL"], "REDIS_TOKEN_SECRET": ARN},
+            "REDIS_TOKEN_SECRET: a ready client brings its own credentials",
+        ),
+    ],
+)
+def test_what_cannot_work_with_aws_is_said_at_start(
+    load: Load, no_region: None, config: dict[str, Any], says: str
+) -> None:
+    """One sentence each, without token, password and ARN; also where all would work, but the token could be read."""
+    [problem] = problems_of(load, testing=False, **config)
+    assert problem.startswith(f"{PREFIX}{says}")
+    assert SECRET not in problem
+    assert "123456789012" not in problem
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"), [(GROUP, "REDIS_URL"), ({**TLS, "REDIS_TOKEN_SECRET": ARN}, "REDIS_TOKEN_SECRET")]
+)
+def test_elasticache_without_boto3_names_the_extra(
+    load: Load, monkeypatch: pytest.MonkeyPatch, config: dict[str, str], setting: str
+) -> None:
+    """It is not installed with the package."""
+    monkeypatch.setattr("flask_langpont_session.aws.client.is_installed", lambda: False)
+    [problem] = problems_of(load, testing=False, **config)
+    assert problem.startswith(f"{PREFIX}{setting}: ")
+    assert problem.endswith('pip install "flask-langpont-session[aws]"')
+
+
+def test_a_group_is_never_on_this_host_alone(load: Load) -> None:
+    """So the database must be one that all hosts share."""
+    assert not is_local(GROUP["REDIS_URL"])
+    [problem] = problems_of(load, testing=False, REDIS_URL=GROUP["REDIS_URL"])
+    assert problem.startswith(f"{PREFIX}DATABASE_URL: required")
+
+
+# -- the cookie --------------------------------------------------------------------------------------------------------
+
+HOST: dict[str, Any] = {"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_SECURE": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"SESSION_COOKIE_NAME": "__Host-session"}, "SESSION_COOKIE_SECURE = True"),
+        ({**HOST, "SESSION_COOKIE_DOMAIN": "example.com"}, "SESSION_COOKIE_DOMAIN"),
+        ({**HOST, "SESSION_COOKIE_PATH": "/app"}, "SESSION_COOKIE_PATH"),
+        ({**HOST, "APPLICATION_ROOT": "/app"}, "SESSION_COOKIE_PATH"),
+        ({"SESSION_COOKIE_NAME": "__Secure-session"}, "SESSION_COOKIE_SECURE = True"),
+        ({"SESSION_COOKIE_SAMESITE": "None"}, "SESSION_COOKIE_SECURE = True"),
+        ({"SESSION_COOKIE_SAMESITE": "none"}, "SESSION_COOKIE_SECURE = True"),
+        ({"SESSION_COOKIE_SAMESITE": "Laxx"}, "'Strict', 'Lax', 'None'"),
+        ({"SESSION_COOKIE_SAMESITE": True}, "'Strict', 'Lax', 'None'"),
+    ],
+)
+def test_a_cookie_that_browsers_throw_away_is_refused(load: Load, config: dict[str, Any], says: str) -> None:
+    """Nobody could sign in, and nothing would say why."""
+    [problem] = problems_of(load, **config)
+    assert problem.startswith("SESSION_COOKIE_")
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        HOST,
+        {**HOST, "SESSION_COOKIE_PATH": "/", "APPLICATION_ROOT": "/app"},
+        {"SESSION_COOKIE_NAME": "__Secure-session", "SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": "x.org"},
+        {"SESSION_COOKIE_SAMESITE": "None", "SESSION_COOKIE_SECURE": True},
+        {"SESSION_COOKIE_SAMESITE": "Lax"},
+        {"SESSION_COOKIE_SAMESITE": "strict"},
+    ],
+)
+def test_cookies_that_browsers_keep_are_accepted(load: Load, config: dict[str, Any]) -> None:
+    """Flask's defaults among them."""
+    assert load(**config).cookie_resend == "due"
+
+
+# -- sessions of before ------------------------------------------------------------------------------------------------
+
+COOKIE: dict[str, Any] = {"ADOPT": ["flask-cookie"]}
+RECORDS: dict[str, Any] = {"SESSION_COOKIE_NAME": "shop", "SESSION_REDIS": fakeredis.FakeRedis()}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (COOKIE, "set SESSION_COOKIE_NAME to another name, such as '__Host-session'"),
+        ({**COOKIE, "SESSION_COOKIE_NAME": "s", "ADOPT_COOKIE_NAME": "s"}, "'s' cannot be both the old cookie and the"),
+        ({"ADOPT": ["flask-session"], "SESSION_COOKIE_NAME": "shop"}, "needs Flask-Session's own SESSION_REDIS"),
+        ({"ADOPT": ["flask-session-pickle"], "SESSION_COOKIE_NAME": "shop"}, "needs Flask-Session's own SESSION_REDIS"),
+        ({**RECORDS, "ADOPT": ["flask-session"], "SESSION_REDIS": "redis://h"}, "SESSION_REDIS: a client of"),
+    ],
+)
+def test_what_taking_sessions_over_needs_is_said_at_start(load: Load, config: dict[str, Any], says: str) -> None:
+    """One sentence, with what to do."""
+    [problem] = problems_of(load, **config)
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {**COOKIE, "SESSION_COOKIE_NAME": "shop"},
+        {**COOKIE, "ADOPT_COOKIE_NAME": "shop"},
+        {**RECORDS, "ADOPT": ["flask-session"]},
+        {**RECORDS, "ADOPT": ["flask-cookie", "flask-session-pickle"]},
+        {"SESSION_REDIS": "of no interest"},
+    ],
+)
+def test_sessions_of_before_can_be_taken_over(load: Load, config: dict[str, Any]) -> None:
+    """By as many ways as are named."""
+    assert load(**config).adopt == config.get("ADOPT", [])
+
+
+# -- docs --------------------------------------------------------------------------------------------------------------
+
+IN_WORDS = {"REDIS_URL", "DATABASE_URL", "JOURNAL", "CATEGORIES"}
+
+
+def examples() -> list[tuple[str, dict[str, str]]]:
+    """The environments of the ElastiCache page, those that AWS is asked for and those by hand."""
+    text = DOCS.with_name("elasticache.md").read_text(encoding="utf-8")
+    found: list[tuple[str, dict[str, str]]] = []
+    for block in re.findall(r"```python\nREDIS = (\{.+?\n\})\n```", text, re.DOTALL):
+        found += ast.literal_eval(block).items()
+    return found
+
+
+def test_the_page_on_elasticache_shows_three_environments_in_two_ways() -> None:
+    """Those of the deployment plan."""
+    assert [name for name, _ in examples()] == ["production", "staging", "development"] * 2
+
+
+@pytest.mark.parametrize(("name", "example"), examples())
+def test_the_examples_for_elasticache_are_accepted(
+    load: Load, no_region: None, name: str, example: dict[str, str]
+) -> None:
+    """As they stand, without anything that the host would have to know."""
+    assert load(testing=False, **{**REMOTE, **example, "ENVIRONMENT": name}).redis_url == example["REDIS_URL"]
+
+
+def documented() -> dict[str, list[str]]:
+    """Setting → type, default and meaning, as the tables of the docs have them."""
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    rows = [re.fullmatch(r"\| `([A-Z_]+)` \| (.+?) \| (.+?) \| (.+) \|", line) for line in lines]
+    return {row[1]: [row[2], row[3], row[4]] for row in rows if row}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """The docs' tables name all settings and no others, and the defaults in them are the code's."""
+    found = documented()
+    assert set(found) == {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
+    written = {
+        name: f"`{' '.join(default)}`" if isinstance(default, tuple) else f"`{default!r}`"
+        for name, default in DEFAULTS.items()
+        if name not in IN_WORDS
+    }
+    assert {name: found[name][1] for name in written} == written

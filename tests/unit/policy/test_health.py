@@ -1,0 +1,230 @@
+"""Breakers and the level that follows from them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flask_langpont_session.policy.breaker import Breaker
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, HealthSnapshot
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from tests.support.clock import Clock
+
+
+def fail(health: Health, store: str, kind: ErrorClass = ErrorClass.UNREACHABLE, *, hang: bool = False) -> None:
+    health.failed(StoreError(store, kind, "Test", timed_out=hang), READ)
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health([PRIMARY, REPLICA, DATABASE], threshold=3, local_ttl=1800, clock=clock)
+
+
+def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
+    """An answer in between starts the count anew."""
+    breaker = Breaker(threshold=3)
+    for _ in range(2):
+        assert not breaker.failed(1.0, "U", at_once=False)
+    breaker.succeeded()
+    for _ in range(2):
+        assert not breaker.failed(2.0, "U", at_once=False)
+    assert breaker.failed(3.0, "U", at_once=False)
+    assert (breaker.closed, breaker.opened_at) == (False, 3.0)
+
+
+def test_an_answer_does_not_close_an_open_breaker() -> None:
+    """Only the monitor closes: the answer may be that of a request sent before."""
+    breaker = Breaker(threshold=1)
+    breaker.failed(1.0, "U", at_once=False)
+    breaker.succeeded()
+    assert not breaker.closed
+    breaker.close()
+    assert breaker.closed
+
+
+def test_only_one_of_many_threads_opens_a_breaker() -> None:
+    """The event of an opening is sent once, however many requests saw the failure."""
+    breaker = Breaker(threshold=3)
+    opened: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: opened.append(breaker.failed(1.0, "U", at_once=True))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(opened) == 1
+
+
+def test_a_time_out_opens_at_once(health: Health) -> None:
+    """The next request would have to wait as long again."""
+    fail(health, PRIMARY, hang=True)
+    assert health.open_stores() == {(PRIMARY, READ), (PRIMARY, WRITE)}
+
+
+@pytest.mark.parametrize("kind", [ErrorClass.DATA, ErrorClass.LOCAL, ErrorClass.TOPOLOGY])
+def test_one_users_data_never_changes_the_level(health: Health, kind: ErrorClass) -> None:
+    """I11: whatever one user stores or sends, the breakers do not hear of it."""
+    for _ in range(100):
+        fail(health, PRIMARY, kind)
+    assert health.level == 0
+
+
+def test_refused_writes_leave_reads_alone(health: Health) -> None:
+    """A primary that is read-only or out of memory still answers: level 1."""
+    for _ in range(3):
+        health.failed(StoreError(PRIMARY, ErrorClass.WRITE_REFUSED, "OOM"), WRITE)
+    assert health.open_stores() == {(PRIMARY, WRITE)}
+    assert health.level == 1
+    assert health.view().reader == PRIMARY
+
+
+def test_a_row_that_stays_locked_is_a_suspicion_and_opens_nothing(clock: Clock) -> None:
+    """It may be one user's. What a probe meets is no such thing, and counts."""
+    suspected: list[str] = []
+    health = Health([PRIMARY, DATABASE], threshold=3, local_ttl=1800, clock=clock, on_failure=suspected.append)
+    error = StoreError(DATABASE, ErrorClass.WRITE_REFUSED, "Test")
+    error.may_be_one_row = True
+    assert [health.failed(error, WRITE) for _ in range(20)] == [(WRITE,)] * 20
+    assert (health.open_stores(), suspected) == (frozenset(), [DATABASE] * 20)
+    error.may_be_one_row = False
+    for _ in range(3):
+        health.failed(error, WRITE)
+    assert health.open_stores() == {(DATABASE, WRITE)}
+
+
+def test_the_levels_from_0_to_4(health: Health, clock: Clock) -> None:
+    """One outage after the other, and what time alone does."""
+    seen = [health.level]
+    fail(health, PRIMARY, hang=True)
+    seen.append(health.level)
+    fail(health, REPLICA, hang=True)
+    seen.append(health.level)
+    clock.now += 1800
+    seen.append(health.level)
+    fail(health, DATABASE, hang=True)
+    seen.append(health.level)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_a_change_of_level_is_reported_once_and_with_time_too(clock: Clock) -> None:
+    """2 → 3 comes with time alone; the monitor's refresh notices it."""
+    changes: list[tuple[int, int]] = []
+    health = Health([PRIMARY, DATABASE], clock=clock, on_change=lambda old, new: changes.append((old, new)))
+    fail(health, PRIMARY, hang=True)
+    fail(health, PRIMARY, hang=True)
+    clock.now += 1800
+    health.refresh()
+    health.refresh()
+    for way in (READ, WRITE):
+        health.close(PRIMARY, way)
+    assert changes[:2] == [(0, 2), (2, 3)]
+    assert changes[-1][1] == 0
+
+
+def test_a_request_keeps_its_view_while_health_recovers(health: Health) -> None:
+    """A view only ever loses stores: what failed this request does not come back to it."""
+    view = health.view().without(PRIMARY, READ, WRITE)
+    assert view.reader == REPLICA
+    assert view.level == 1
+    assert health.view().reader == PRIMARY
+
+
+@pytest.mark.parametrize("lost", range(2**4))
+def test_what_a_view_says_follows_from_what_is_up(lost: int) -> None:
+    """The reader and the level of every view, also of one that has lost something, are those of a new one."""
+    endpoints = [(PRIMARY, READ), (PRIMARY, WRITE), (REPLICA, READ), (DATABASE, READ)]
+    gone = [endpoint for bit, endpoint in enumerate(endpoints) if lost >> bit & 1]
+    view = HealthSnapshot(frozenset(endpoints), 0.0, 1800)
+    for store, direction in gone:
+        view = view.without(store, direction)
+    assert view == HealthSnapshot(frozenset(endpoints) - set(gone), 0.0, 1800)
+    blind = not view.can(PRIMARY) and not view.can(REPLICA)
+    assert view.reader == (None if blind else PRIMARY if view.can(PRIMARY) else REPLICA)
+    assert view.level == ((2 if view.can(DATABASE) else 4) if blind else 0 if view.can(PRIMARY, WRITE) else 1)
+
+
+def test_an_identity_that_is_refused_opens_at_once(health: Health) -> None:
+    """A wrong password does not get better by trying."""
+    fail(health, PRIMARY, ErrorClass.IDENTITY_REFUSED)
+    assert health.level == 1
+
+
+# -- shares of bad calls -----------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_calls_failing_opens_though_never_enough_in_a_row() -> None:
+    """A server that answers every other time: ten calls in two seconds are enough to know."""
+    breaker = Breaker(threshold=3)
+    opened = []
+    for number in range(10):
+        if number % 2:
+            opened.append(breaker.failed(1.0 + number / 100, "U", at_once=False))
+        else:
+            breaker.succeeded()
+    assert opened == [False] * 4 + [False]  # the first good call was before the first bad one, and is not counted
+    breaker.succeeded()
+    assert breaker.failed(1.2, "U", at_once=False)
+
+
+def test_a_share_counts_within_two_seconds_only() -> None:
+    """Rare failures among rare calls never add up."""
+    breaker = Breaker(threshold=3)
+    for number in range(100):
+        breaker.succeeded()
+        assert not breaker.failed(float(number), "U", at_once=False)
+    assert breaker.closed
+
+
+def test_few_failures_among_many_calls_mean_nothing() -> None:
+    """A third is not half."""
+    breaker = Breaker(threshold=3)
+    for _ in range(50):
+        assert not breaker.failed(1.0, "U", at_once=False)
+        for _ in range(2):
+            breaker.succeeded()
+    assert breaker.closed
+
+
+def answers(health: Health, took: float, store: str = PRIMARY, times: int = 1) -> None:
+    for _ in range(times):
+        health.succeeded(store, READ, took)
+
+
+@pytest.fixture
+def slow(clock: Clock) -> tuple[Health, list[str]]:
+    """A health that knows what is slow, and the stores of which it said so."""
+    said: list[str] = []
+    return Health([PRIMARY, DATABASE], slow=0.1, on_slow=said.append, clock=clock), said
+
+
+def test_many_slow_calls_are_a_suspicion_and_open_nothing(slow: tuple[Health, list[str]]) -> None:
+    """Whether it is the store, or this process, only a probe can tell."""
+    health, said = slow
+    answers(health, 0.15, times=9)
+    assert said == []
+    answers(health, 0.15, times=2)
+    assert said == [PRIMARY]
+    assert not health.open_stores()
+
+
+def test_slow_calls_are_counted_within_two_seconds_and_against_all_calls(
+    slow: tuple[Health, list[str]], clock: Clock
+) -> None:
+    """A slow one now and then, and slow ones among many good ones, are nothing."""
+    health, said = slow
+    for _ in range(30):
+        answers(health, 0.15)
+        clock.now += 0.5
+    for _ in range(30):
+        answers(health, 0.15)
+        answers(health, 0.01, times=2)
+    assert said == []
+
+
+def test_a_database_may_take_its_time(slow: tuple[Health, list[str]]) -> None:
+    """It writes to a disk, and has a time-out of its own."""
+    health, said = slow
+    answers(health, 0.2, DATABASE, times=50)
+    assert said == []

@@ -1,0 +1,325 @@
+"""What Flask's own sessions take is taken, and comes back as it does there."""
+
+from __future__ import annotations
+
+import enum
+import json
+import uuid
+from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from flask import Flask, request
+from flask.json.provider import DefaultJSONProvider
+from flask.json.tag import TaggedJSONSerializer
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+from werkzeug.datastructures import CombinedMultiDict, ImmutableMultiDict, MultiDict
+
+from flask_langpont_session.exceptions import UnsupportedValue
+from flask_langpont_session.policy.serializer import decode, encode
+from tests.support.values import any_text, same
+
+
+def by_flask(value: Any) -> Any:
+    """The value as Flask's own session has it in the next request."""
+    serializer = TaggedJSONSerializer()
+    return serializer.loads(serializer.dumps(value))
+
+
+def by_us(value: Any) -> Any:
+    return decode(encode("key", value))
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class OldColour(str, enum.Enum):  # noqa: UP042 - its members are texts of another kind than those of a StrEnum
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Share(float, enum.Enum):
+    HALF = 0.5
+
+
+class Rights(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+class Text(str):
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Number(int):
+    def __repr__(self) -> str:
+        return "a number"
+
+
+class Bytes(bytes):
+    def __bytes__(self) -> bytes:
+        return b"something else"
+
+
+class Id(uuid.UUID):
+    def __str__(self) -> str:
+        return "an id"
+
+
+class Moment(datetime):
+    """In the manner of pendulum and freezegun."""
+
+    def isoformat(self, *_: Any, **__: Any) -> str:
+        return "now"
+
+
+class Html:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __html__(self) -> str:
+        return self.text
+
+
+class HtmlText(str):
+    def __html__(self) -> str:
+        return "<b>bold</b>"
+
+
+class LazyString:
+    """As ``flask_babel.speaklater.LazyString`` (4.0): what matters of it."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(str(self), name)
+
+    def __str__(self) -> str:
+        return self._function()
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+class UserInfo(dict[str, Any]):
+    """As ``authlib.oidc.core.UserInfo`` (1.9)."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class OAuth2Token(dict[str, Any]):
+    """As ``oauthlib.oauth2.OAuth2Token`` (4.0), which Flask-Dance stores: with attributes of its own."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self._new_scope = set(params["scope"])
+
+
+Pair = namedtuple("Pair", "a b")
+
+
+@dataclass
+class Line:
+    article: str
+    price: Decimal = Decimal("1.50")
+    made: date = date(2025, 1, 2)
+    name: Markup = Markup("<i>")
+    place: tuple[int, int] = (1, 2)
+
+
+@dataclass
+class Order:
+    number: int
+    lines: list[Line] = field(default_factory=list)
+    tag: dict[str, Any] = field(default_factory=lambda: {"@tuple": [1]})
+
+
+SUBCLASSES = [
+    OrderedDict(b=1, a=2),
+    defaultdict(list, a=[1]),
+    Counter("abba"),
+    MultiDict([("a", "1"), ("a", "2"), ("b", "3")]),
+    ImmutableMultiDict([("a", "1"), ("a", "2")]),
+    CombinedMultiDict([MultiDict({"a": "1"}), MultiDict({"b": "2"})]),
+    UserInfo(sub="248289761001", email_verified=True),
+    OAuth2Token({"access_token": "x", "scope": ["a", "b"], "expires_at": 1.5}),
+    Colour.RED,
+    OldColour.RED,
+    Level.LOW,
+    Share.HALF,
+    Rights.READ | Rights.WRITE,
+    Text("text"),
+    Number(7),
+    Number(2**70),
+    Bytes(b"bytes"),
+    Pair(1, [Pair(2, 3)]),
+    Id(int=7),
+    Moment(2025, 7, 1, 12, 30, tzinfo=UTC),
+    Html("<b>"),
+    HtmlText("plain"),
+    LazyString(lambda: "こんにちは"),
+    Order(7, [Line("a"), Line("b")]),
+    {1: "a", 2.5: "b", False: "c", None: "d", "e": "f"},
+    {1: "a", "1": "b"},
+    {Level.LOW: 1, Colour.RED: 2, OldColour.RED: 3},
+    {float("nan"): 1, float("inf"): 2, -0.0: 3, 2**70: 4},
+    {" t": [1]},
+    {" di": {" t": 1}},
+    2**63,
+    -(2**63),
+    -(10**4000),
+    float("nan"),
+    float("-inf"),
+    "half an emoji: \ud83d",
+    {"\ud800": Markup("\udfff"), "b": (b"", {"@tuple": "\ud800"})},
+]
+
+
+@pytest.mark.parametrize("value", SUBCLASSES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: [v], lambda v: {"a": (1, v)}], ids=["bare", "list", "deep"])
+def test_it_comes_back_as_from_flask(value: Any, wrap: Callable[[Any], Any]) -> None:
+    """By name: each type that applications and their libraries are known to put into sessions."""
+    before = repr(value)
+    assert same(by_us(wrap(value)), by_flask(wrap(value)))
+    assert repr(value) == before
+
+
+keys = (
+    any_text
+    | st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.none()
+    | any_text.map(HtmlText)
+    | st.sampled_from([*Colour, *OldColour, *Level, " t", " di", " b", "@tuple", "@json"])
+)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**90), 2**90)
+    | st.floats()
+    | any_text
+    | st.binary()
+    | st.uuids()
+    | st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))
+    | any_text.map(Markup)
+    | any_text.map(Text)
+    | any_text.map(Html)
+    | any_text.map(HtmlText)
+    | st.integers().map(Number)
+    | st.binary().map(Bytes)
+    | st.sampled_from([*Colour, *OldColour, *Level, *Share, *Rights])
+)
+
+
+def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    lists, dicts = st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=4)
+    plain_keys = st.dictionaries(any_text, inner, max_size=4)
+    return (
+        lists
+        | lists.map(tuple)
+        | st.tuples(inner, inner).map(lambda pair: Pair(*pair))
+        | dicts
+        | dicts.map(OrderedDict)
+        | plain_keys.map(UserInfo)
+        | plain_keys.map(MultiDict)
+        | plain_keys.map(lambda given: CombinedMultiDict([MultiDict(given)]))
+    )
+
+
+@given(st.recursive(scalars, containers, max_leaves=20))
+def test_whatever_flask_takes_comes_back_as_from_flask(value: Any) -> None:
+    """Any nesting of types and subclasses, with any keys."""
+    assert same(by_us(value), by_flask(value))
+
+
+class Mapping(UserDict[str, Any]):
+    """A mapping that is no dict."""
+
+
+things = st.sampled_from([object(), {1}, Mapping(a=1), bytearray(b"a"), 1j, len, Line, timedelta(1), Html])
+
+
+@given(st.recursive(scalars | things, containers, max_leaves=8))
+def test_what_is_refused_is_what_flask_cannot_take(value: Any) -> None:
+    """Never more, never less."""
+    try:
+        expected = by_flask(value)
+    except (TypeError, AttributeError):
+        with pytest.raises(UnsupportedValue):
+            encode("key", value)
+    else:
+        assert same(by_us(value), expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2025, 7, 1, 12, 30, 15, 123456),
+        datetime(2025, 7, 1, 12, 30, 15, 123456, timezone(timedelta(hours=9))),
+        date(2025, 7, 1),
+        Decimal("1.50"),
+        Decimal("NaN"),
+        Decimal("-Infinity"),
+    ],
+    ids=str,
+)
+def test_three_types_are_kept_more_exactly_than_by_flask(value: Any) -> None:
+    """There a datetime loses its fraction and its zone, a date and a Decimal become text."""
+    assert not same(by_flask([value]), [value])
+    assert same(by_us([value]), [value])
+
+
+def test_a_moment_of_an_odd_offset_stays_the_same_moment() -> None:
+    """No zone has a fraction of a second; what has one is kept in UTC, as Flask keeps every datetime."""
+    odd = datetime(2025, 7, 1, 12, 30, tzinfo=timezone(timedelta(microseconds=1)))
+    assert by_us(odd) == odd
+    assert by_us(odd).tzinfo == UTC
+    with pytest.raises(UnsupportedValue, match="a datetime that is in no year of UTC"):
+        encode("key", datetime.max.replace(tzinfo=timezone(-timedelta(microseconds=1))))
+
+
+def test_the_arguments_of_a_request() -> None:
+    """``session["search"] = request.args``, as applications do."""
+    with Flask("app").test_request_context("/?q=tea&q=milk&page=2", method="POST", data={"box": "on"}):
+        for value in (request.args, request.form, request.values):
+            assert by_us(value) == by_flask(value) == dict(value.items())
+
+
+def test_an_application_s_own_json_counts() -> None:
+    """What its provider turns into JSON is stored as that, as by Flask's session."""
+
+    class Provider(DefaultJSONProvider):
+        @staticmethod
+        def default(value: Any) -> Any:
+            return sorted(value) if isinstance(value, set) else DefaultJSONProvider.default(value)
+
+    app = Flask("app")
+    app.json = Provider(app)
+    with app.app_context():
+        assert by_us({"tags": {2, 1}}) == by_flask({"tags": {2, 1}}) == {"tags": [1, 2]}
+    with pytest.raises(UnsupportedValue):
+        encode("key", {2, 1})
+
+
+def test_what_is_stored_is_json_for_everybody() -> None:
+    """Also what JSON cannot say is written so that any reader of JSON can read around it."""
+    for value in SUBCLASSES:
+        json.loads(encode("key", value), parse_constant=pytest.fail)

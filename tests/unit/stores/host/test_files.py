@@ -1,0 +1,236 @@
+"""What lies where the journal's files belong: links, other users' files, and a file that is cut off in use."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.support.files import UnsafeFile, check_folder, open_private
+from tests.support.journal_process import output, process
+
+FILES = ("", "-gen", "-lock", "-wal", "-shm")
+IS_ROOT = os.geteuid() == 0
+OTHER = 12_345
+"""Another user's number."""
+
+
+pytestmark = pytest.mark.usefixtures("a_patient_journal")
+
+
+def beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def refused(path: Path) -> str:
+    """Why a journal cannot be used there: every call says it, and so does the start."""
+    journal = Journal(path)
+    causes = set()
+    for call in (journal.open, lambda: journal.revoke("d"), journal.open):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        causes.add(caught.value.cause)
+    journal.close()
+    [cause] = causes
+    return cause
+
+
+@pytest.mark.parametrize("ending", FILES)
+def test_no_link_is_followed(path: Path, tmp_path: Path, ending: str) -> None:
+    """D16: what a link points to is neither opened nor changed, whichever of the files it takes the place of."""
+    Journal(path).open()
+    target = tmp_path / "precious"
+    target.write_bytes(beside(path, "").read_bytes() if ending == "" else b"precious")
+    target.chmod(0o644)
+    before = target.read_bytes()
+    beside(path, ending).unlink(missing_ok=True)
+    beside(path, ending).symlink_to(target)
+    if ending == "-lock":  # only writes have to do with it
+        journal = Journal(path)
+        with pytest.raises(StoreError, match=f"{path.name}-lock is a symbolic link"):
+            journal.revoke("d")
+        journal.close()
+    else:
+        assert refused(path) == f"{path.name}{ending} is a symbolic link"
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (before, 0o644)
+
+
+def name_of(user: int) -> str:
+    return str(user) if user == OTHER else pwd.getpwuid(user).pw_name
+
+
+@pytest.mark.parametrize("ending", FILES)
+def test_another_users_file_is_refused(path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D16: that user could read what is written to it, or take it away. Its mode is not touched."""
+    Journal(path).open()
+    file = beside(path, ending)
+    file.touch()
+    file.chmod(0o666)
+    if IS_ROOT:
+        os.chown(file, OTHER, -1)
+    else:
+        for name in FILES:
+            if name != ending:
+                beside(path, name).unlink(missing_ok=True)
+        monkeypatch.setattr(os, "geteuid", lambda: OTHER)
+    journal = Journal(path)
+    with pytest.raises(StoreError) as caught:
+        journal.revoke("d")
+    owner, user = (OTHER, os.geteuid()) if IS_ROOT else (os.getuid(), OTHER)
+    assert caught.value.cause == (
+        f"{path.name}{ending} belongs to {name_of(owner)}, and this process runs as {name_of(user)}; run workers and "
+        f"commands as one user, and chown {file} and the files beside it to that one"
+    )
+    journal.close()
+    assert file.stat().st_mode & 0o777 == 0o666
+
+
+@pytest.mark.parametrize("ending", ["", "-gen", "-lock"])
+def test_what_is_no_file_is_refused(path: Path, ending: str) -> None:
+    """D16: a pipe, for example, would keep its reader waiting."""
+    Journal(path).open()
+    beside(path, ending).unlink(missing_ok=True)
+    os.mkfifo(beside(path, ending))
+    journal = Journal(path)
+    with pytest.raises(StoreError, match=f"{path.name}{ending} is not a regular file"):
+        journal.revoke("d")
+    journal.close()
+
+
+@pytest.mark.parametrize("ending", ["", "-gen", "-lock"])
+def test_the_mode_of_ones_own_file_is_set_right(path: Path, ending: str) -> None:
+    """D16: also of those that were made by hand, or restored."""
+    Journal(path).open()
+    beside(path, ending).touch()
+    beside(path, ending).chmod(0o666)
+    journal = Journal(path)
+    journal.revoke("d")
+    assert stat.S_IMODE(beside(path, ending).stat().st_mode) == 0o600
+    journal.close()
+
+
+def test_a_folder_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
+    """As deployments make them; of another user's making it could be turned to another place at any time."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "instance").symlink_to(tmp_path / "shared")
+    journal = Journal(tmp_path / "instance" / "journal")
+    journal.revoke("d")
+    assert (tmp_path / "shared" / "journal").exists()
+    journal.close()
+
+
+def test_a_folder_that_is_another_users_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D16: neither this user nor root has made it."""
+    (tmp_path / "shared").mkdir()
+    link = tmp_path / "instance"
+    link.symlink_to(tmp_path / "shared")
+    if IS_ROOT:
+        os.lchown(link, OTHER, -1)
+        assert refused(link / "journal") == "the folder instance is another user's symbolic link"
+        assert list((tmp_path / "shared").iterdir()) == []
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: OTHER)
+        with pytest.raises(UnsafeFile, match="another user's symbolic link"):
+            check_folder(link)
+
+
+def test_a_descriptor_that_is_refused_is_closed(path: Path) -> None:
+    """As often as it is tried."""
+    os.mkfifo(path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(UnsafeFile):
+            open_private(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Cut off while it is used
+
+
+@pytest.mark.parametrize("left", [0, 4, 8, 4096, SIZE - 1])
+def test_a_file_that_is_cut_off_ends_no_process(path: Path, left: int) -> None:
+    """D16: another process asks and writes all the time, and sees what this one writes."""
+    script = """
+        print("ready", flush=True)
+        while not journal.is_revoked("end"):
+            journal.is_empty()
+            journal.row_changed_at("d")
+            journal.is_last_change("d", journal.row_changing("d"))
+            journal.queue_push("theirs", wait=20)
+        print(journal.is_empty())
+    """
+    journal = Journal(path)
+    journal.open()
+    worker = process(script, path)
+    assert worker.stdout and worker.stdout.readline() == "ready\n"
+    for _ in range(20):
+        os.truncate(beside(path, "-gen"), left)
+        journal.is_empty()
+        time.sleep(0.005)
+    journal.revoke("end", wait=20)
+    assert output(worker) == "False"
+    journal.close()
+
+
+def test_what_was_read_before_a_file_was_cut_off_is_not_believed(path: Path) -> None:
+    """D16: the numbers do not begin where they began before, or as many writes later "empty" would seem to hold."""
+    reader, writer = Journal(path), Journal(path)
+    writer.open()
+    for digest in ("a", "b"):
+        assert reader.is_empty() == (digest == "a")
+        os.truncate(beside(path, "-gen"), 0)
+        for _ in range(3):
+            writer.queue_push(digest)
+            assert not reader.is_empty()
+    reader.close()
+    writer.close()
+
+
+def test_a_file_that_is_cut_off_while_it_is_made_whole_says_that_all_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever cuts it off can be faster than a process that is kept waiting."""
+    shared = Generation(path)
+    whole = os.pwrite
+
+    def cut_off_again(descriptor: int, content: bytes, place: int) -> int:
+        written = whole(descriptor, content, place)
+        os.truncate(descriptor, 0)
+        return written
+
+    monkeypatch.setattr(os, "pwrite", cut_off_again)
+    os.truncate(beside(path, "-gen"), 0)
+    assert shared.row_changed_at("d") > 0
+    assert shared.row_changing("d") is not None
+
+
+@pytest.mark.parametrize("left", [0, 8, 4000])
+def test_rows_of_which_nothing_is_known_any_more_were_changed_just_now(path: Path, left: int) -> None:
+    """D16: whichever row it is, and whichever process asks or notes something first."""
+    Journal(path).open()
+    one, other = Generation(path), Generation(path)
+    asks: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: one.row_changing("d"),
+        lambda: one.row_changed("d", 1.0),
+        lambda: one.end(one.begin()),
+        lambda: Generation(path),
+    ]
+    for ask in asks:
+        number = one.row_changing("kept")
+        began = time.monotonic()
+        os.truncate(beside(path, "-gen"), left)
+        ask()
+        if left < 4000:
+            assert other.row_changed_at("kept") >= began
+        assert not other.is_last_change("kept", number)
+        assert beside(path, "-gen").stat().st_size == SIZE

@@ -1,0 +1,1605 @@
+"""The host's journal, on real files and with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from flask_langpont_session.policy.values import (
+    CategoryCopy,
+    ErrorClass,
+    Operation,
+    ServerRecord,
+    SharedCopy,
+    StoreError,
+)
+from flask_langpont_session.stores.host import file as journal_file
+from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.entries import (
+    SCHEMA_VERSION,
+    WIPED_FIELD,
+    Overlay,
+    PendingPush,
+    PendingUserRevocation,
+    PendingWrite,
+)
+from flask_langpont_session.stores.host.journal import _PORTION, Carry, Journal
+from flask_langpont_session.stores.host.limits import JournalLimits
+from flask_langpont_session.stores.host.opening import NewerJournal, OlderJournal
+from flask_langpont_session.support import files as private_file
+from tests.support.clock import Clock
+from tests.support.journal_process import let_go, output, process
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+
+
+@pytest.fixture(params=["file", "memory"])
+def journal(request: pytest.FixtureRequest, path: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(path if request.param == "file" else None, clock=clock)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def durable(path: Path, clock: Clock) -> Iterator[Journal]:
+    journal = Journal(path, clock=clock)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def sibling(path: Path) -> Iterator[Journal]:
+    """A second connection to the same file, as another worker has it."""
+    journal = Journal(path)
+    yield journal
+    journal.close()
+
+
+def write(journal: Journal, digest: str = "d", /, **changes: bytes | None) -> None:
+    write_fields(journal, digest, changes)
+
+
+def write_shadow(journal: Journal, **changes: bytes | None) -> None:
+    write_fields(journal, "d", changes, shadow=True)
+
+
+def write_fields(journal: Journal, digest: str, changes: Mapping[str, bytes | None], *, shadow: bool = False) -> None:
+    journal.put([entry(field, value, digest=digest, shadow=shadow) for field, value in changes.items()])
+
+
+def entry(field: str, value: bytes | None = None, *, digest: str = "d", shadow: bool = False) -> PendingWrite:
+    """A blind write of a field; None: its deletion."""
+    operation = Operation.DELETE if value is None else Operation.SET
+    return PendingWrite(
+        digest=digest, kind="u", shadow=shadow, category="translation", operation=operation, field=field, value=value
+    )
+
+
+def addition(by: int, digest: str = "d", token: str = "added..") -> PendingWrite:
+    return replace(entry("n", digest=digest), operation=Operation.ADD, delta=by, token=token)
+
+
+def increment(journal: Journal, by: int, digest: str = "d") -> None:
+    journal.put([addition(by, digest)])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def in_fork(work: Callable[[], object]) -> str:
+    """What ``work`` returns in a forked child, as text."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writer, str(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def writer(journal: Journal) -> sqlite3.Connection:
+    """The connection of the open journal that writes."""
+    connection = journal._file.writer.connection
+    assert connection is not None
+    return connection
+
+
+def questions(journal: Journal) -> list[str]:
+    """What the journal asks SQLite from now on, by whichever connection."""
+    statements: list[str] = []
+    with journal._file.connected() as connection:
+        connection.set_trace_callback(statements.append)
+    journal._file.transaction(lambda connection: connection.set_trace_callback(statements.append))
+    journal.is_empty()  # opening one was a change
+    statements.clear()
+    return statements
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are forced to the disk by the package itself, in turn."""
+    names: list[str] = []
+
+    def to_disk(descriptor: int) -> None:
+        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        os.fdatasync(descriptor)
+
+    monkeypatch.setattr(journal_file, "_to_disk", to_disk)
+    return names
+
+
+# What a session is told
+
+
+def test_a_new_journal_is_empty(journal: Journal) -> None:
+    """A new journal is empty and knows nothing of any session."""
+    assert journal.is_empty()
+    assert journal.overlay("d") == NOTHING
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda journal: write(journal, a=b"1"),
+        lambda journal: increment(journal, 1),
+        lambda journal: journal.revoke("d"),
+        lambda journal: journal.revoke_user("7", until_ms=1),
+        lambda journal: journal.queue_push("d"),
+        lambda journal: journal.carry(Carry("c", "d", "u", ["ui"])),
+        lambda journal: journal.announce_outage("primary"),
+        lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]),
+    ],
+)
+def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[Journal], None]) -> None:
+    """A write, increment, revocation, push, carry, outage or copy is seen by is_empty at once."""
+    assert journal.is_empty()
+    fill(journal)
+    assert not journal.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("fill", "of"),
+    [
+        (lambda journal: write(journal, a=b"1"), "d"),
+        (lambda journal: write_shadow(journal, a=b"1"), "d"),
+        (lambda journal: journal.revoke("d"), "d"),
+        (lambda journal: journal.queue_push("d"), "d"),
+        (lambda journal: journal.carry(Carry("c", "d", "u", ["ui"])), "dc"),
+        (lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]), "d"),
+        (lambda journal: journal.announce_outage("primary"), ""),
+        (lambda journal: journal.revoke_user("7", until_ms=1), "dcx"),
+    ],
+)
+def test_it_is_known_of_which_sessions_it_has_anything(
+    journal: Journal, fill: Callable[[Journal], None], of: str
+) -> None:
+    """Of its own process and of another one; a user who was logged out everywhere may be that of any session."""
+    assert all(map(journal.is_silent_about, "dcx"))
+    fill(journal)
+    assert "".join(digest for digest in "dcx" if not journal.is_silent_about(digest)) == of
+    assert journal.overlay("x") == NOTHING or of == "dcx"
+
+
+def test_what_another_process_writes_is_heard_of_at_once(durable: Journal, sibling: Journal) -> None:
+    """Of that session and of no other; and when it was merged, too."""
+    assert durable.is_silent_about("d")
+    write(sibling, a=b"1")
+    assert not durable.is_silent_about("d")
+    assert durable.is_silent_about("x")
+    sibling.forget_writes(sibling.pending_writes())
+    assert durable.is_silent_about("d")
+
+
+@pytest.mark.parametrize(("sessions", "is_silent"), [(50, True), (51, False)])
+def test_of_many_sessions_it_is_not_remembered(journal: Journal, sessions: int, is_silent: bool) -> None:
+    """The others have to ask then."""
+    for number in range(sessions):
+        write(journal, f"d{number}", a=b"1")
+    assert journal.is_silent_about("x") is is_silent
+    assert not journal.is_silent_about("d0")
+    assert journal.overlay("x") == NOTHING
+
+
+def test_threads_that_look_at_the_same_moment_look_once(durable: Journal, sibling: Journal) -> None:
+    """The others have waited for the connection, and find what the first one has seen."""
+    write(sibling, a=b"1")
+    looks: list[str] = []
+    with durable._file.connected() as db:
+        db.set_trace_callback(looks.append)
+        threads = [threading.Thread(target=durable.is_silent_about, args=("x",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)  # they wait for the connection by now; should one not, it finds what is known
+    for thread in threads:
+        thread.join(LONG)
+    assert sum("group_concat" in look for look in looks) == 1
+
+
+def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
+    """The overlay holds a session's writes, deletions, increments and copies, and those of no other."""
+    copy = CategoryCopy(4, {"lang": b'"jp"'})
+    write(journal, text=b'"\xe3\x81\x82"', gone=None)
+    increment(journal, 2)
+    journal.publish_copies([SharedCopy("d", "ui", copy), SharedCopy("other", "ui", copy)])
+    write(journal, "other", text=b"1")
+    assert journal.overlay("d") == Overlay(
+        revoked=False,
+        writes={"translation": {"text": b'"\xe3\x81\x82"', "gone": None}},
+        deltas={"translation": {"n": [("added..", 2)]}},
+        copies={"ui": copy},
+    )
+
+
+def test_the_shadow_is_apart(journal: Journal) -> None:
+    """The anonymous shadow of a session id and the session itself do not see each other's writes."""
+    write(journal, a=b"1")
+    write_shadow(journal, a=b"2")
+    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))])
+    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
+    assert journal.overlay("d", shadow=True).copies == {}
+
+
+# Writes
+
+
+def test_pending_writes_are_oldest_first(journal: Journal) -> None:
+    """The field written longest ago comes first, and the limit cuts the newest off."""
+    write(journal, a=b"1", b=b"1", c=b"1")
+    write(journal, a=b"2")
+    assert [entry.field for entry in journal.pending_writes()] == ["b", "c", "a"]
+    assert [entry.field for entry in journal.pending_writes(limit=2)] == ["b", "c"]
+
+
+def test_forgetting_spares_what_was_written_meanwhile(journal: Journal) -> None:
+    """A field that was written again after it was read for merging stays, even with an equal value."""
+    write(journal, a=b"1", b=b"1")
+    merged = journal.pending_writes()
+    write(journal, a=b"1")
+    journal.forget_writes(merged)
+    assert [entry.field for entry in journal.pending_writes()] == ["a"]
+
+
+def test_a_number_is_never_given_twice(journal: Journal) -> None:
+    """Numbers grow even after everything was deleted, so that an old entry can never name a new write."""
+    write(journal, a=b"1")
+    first = journal.pending_writes()
+    journal.forget_writes(first)
+    write(journal, a=b"2")
+    journal.forget_writes(first)
+    (entry,) = journal.pending_writes()
+    assert entry.seq > first[0].seq
+
+
+def test_all_of_a_request_is_kept_or_nothing(journal: Journal) -> None:
+    """What cannot be added to fails the call: nothing of it is kept, not even what came before it."""
+    write(journal, n=b'"x"')
+    with pytest.raises(StoreError) as caught:
+        journal.put([entry("a", b"1"), addition(1), entry("b", b"1")])
+        journal.carry(Carry("c", "d", "u", ["ui"]))
+    assert caught.value.error_class is ErrorClass.DATA
+    assert journal.overlay("d").writes == {"translation": {"n": b'"x"'}}
+    assert journal.counts()["carries"] == 0
+
+
+def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
+    """An increment that no store could hold is an error of class DATA; what waited stays."""
+    increment(journal, 2**62)
+    with pytest.raises(StoreError) as caught:
+        increment(journal, 2**62)
+    assert caught.value.error_class is ErrorClass.DATA
+    [kept] = journal.pending_writes()
+    assert kept.delta == 2**62
+
+
+# Data under a former id
+
+
+@pytest.mark.parametrize("damage", ["operation = 'x'", "basis = 'x'", "operation = x'c1'"])
+def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    """What it was to change is lost, and is said; its session and the replay go on."""
+    journal = Journal(tmp_path / "journal")
+    write(journal, a=b"1")
+    write(journal, b=b"2")
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
+        file.execute(f"UPDATE writes SET {damage} WHERE field = 'a'")
+        file.commit()
+    assert journal.overlay("d").writes == {"translation": {"b": b"2"}}
+    assert [entry.field for entry in journal.pending_writes()] == ["b"]
+    assert journal.counts()["writes"] == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    journal.close()
+
+
+def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
+    """Less is known of the session."""
+    journal = Journal(tmp_path / "journal")
+    journal.publish_copies([SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")])
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
+        file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
+        file.commit()
+    assert journal.overlay("d").copies.keys() == {"translation"}
+    assert [copy.category for copy in journal.shared_copies().values()] == ["translation"]
+    journal.close()
+
+
+@pytest.mark.parametrize("use", ["alone", "shrink"])
+def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: Path, use: str) -> None:
+    """As every other one: the replay and the monitor go on after it."""
+    journal = Journal(tmp_path / "journal", limits=JournalLimits(session_bytes=2**24))
+    write(journal, a=b"1" * 5_000_000)
+    journal.forget_writes(journal.pending_writes())
+    lock = tmp_path / ("journal-gen" if use == "alone" else "journal-lock")
+    lock.rename(tmp_path / "aside")
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError) as caught:
+        if use == "shrink":
+            journal.shrink()
+        else:
+            with journal.alone():
+                raise AssertionError
+    assert caught.value.store == "journal"
+    journal.close()
+
+
+def test_what_is_to_be_carried_is_kept_with_what_was_written(journal: Journal, clock: Clock) -> None:
+    """Oldest first, with its categories in order; once it is done it is forgotten, and the other one stays."""
+    journal.carry(Carry("old", "d", "u", ["ui", "translation"]))
+    journal.put([entry("a", b"1")])
+    journal.carry(Carry("older", "e", "a", ("ui",)))
+    first, second = journal.pending_carries()
+    assert (first.origin, first.digest, first.kind, first.categories) == ("old", "d", "u", ("ui", "translation"))
+    assert (second.origin, second.digest, second.kind, second.categories) == ("older", "e", "a", ("ui",))
+    assert journal.pending_carries(1) == [first]
+    assert journal.pending_carries(after=first.seq) == [second]
+    assert journal.counts() == {**dict.fromkeys(journal.counts(), 0), "writes": 1, "carries": 2}
+    journal.forget_carries([first])
+    assert journal.pending_carries() == [second]
+
+
+def test_a_number_of_a_carry_is_never_given_twice(journal: Journal) -> None:
+    """Forgetting what was done cannot name what is to be carried since."""
+    journal.carry(Carry("c", "d", "a", ["ui"]))
+    done = journal.pending_carries()
+    journal.forget_carries(done)
+    journal.carry(Carry("c", "d", "a", ["ui"]))
+    journal.forget_carries(done)
+    [left] = journal.pending_carries()
+    assert left.seq > done[0].seq
+
+
+def test_what_is_on_its_way_to_an_id_goes_on_to_the_next_one(journal: Journal) -> None:
+    """Behind what that one has itself, and only what is carried on: a sign-out takes along no more than it names."""
+    journal.carry(Carry("first", "second", "u", ["ui", "translation"]))
+    journal.carry(Carry("second", "third", "a", ["ui"]))
+    assert [(carry.origin, carry.digest, carry.kind, carry.categories) for carry in journal.pending_carries()] == [
+        ("second", "third", "a", ("ui",)),
+        ("first", "third", "a", ("ui",)),
+    ]
+    assert journal.overlay("third").carried == journal.overlay("first").carried == {"ui"}
+
+
+def test_what_a_visitor_wiped_is_not_carried_on(journal: Journal) -> None:
+    """Neither by its id nor by one before that; the data of that one goes all the same."""
+    journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
+    journal.put([replace(entry(WIPED_FIELD, digest="second"), category="ui", operation=Operation.WIPE)])
+    journal.carry(Carry("second", "third", "a", ["ui"], left_us=7))
+    assert journal.pending_carries() == []
+    wipes = [(write.digest, write.moment) for write in journal.pending_writes() if write.operation is Operation.WIPE]
+    assert sorted(wipes) == [("first", 5), ("second", 7)]
+
+
+def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
+    """I20. What it had is still to be brought to the other one; an id that is left to run out shows what it has."""
+    journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
+    journal.carry(Carry("visitor", "user", "u", ["ui"]))
+    assert journal.overlay("first").wiped == {"ui"}
+    assert journal.overlay("second").wiped == journal.overlay("visitor").wiped == frozenset()
+
+
+# Revocations and pushes
+
+
+def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
+    """A revocation deletes the session's writes and copies, but not those of its shadow or of others."""
+    for digest in ("d", "other"):
+        write(journal, digest, a=b"1")
+        journal.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
+    write_shadow(journal, a=b"1")
+    journal.revoke("d")
+    assert journal.overlay("d") == Overlay(True, {}, {}, {})
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
+    assert journal.overlay("other").writes
+    assert journal.overlay("other").copies
+
+
+def test_many_revocations_are_one_write(durable: Journal) -> None:
+    """Who logs a user out everywhere waits once for the disk, not once for each session."""
+    asked = questions(durable)
+    durable.revoke("b", "a", "c", in_redis=True)
+    assert asked.count("COMMIT") == 1
+    assert [(e.digest, e.in_database, e.in_redis) for e in durable.pending_revocations()] == [
+        (digest, False, True) for digest in "bac"
+    ]
+
+
+def test_revocations_are_read_part_by_part(journal: Journal) -> None:
+    """The next part begins after the last number of the one before, whatever was settled meanwhile."""
+    journal.revoke("a", "b", "c", "d")
+    first = journal.pending_revocations(2)
+    journal.settle_revocation("a", in_database=True, in_redis=True)
+    second = journal.pending_revocations(2, after=first[-1].seq)
+    assert [entry.digest for entry in (*first, *second)] == ["a", "b", "c", "d"]
+    assert journal.pending_revocations(2, after=second[-1].seq) == []
+
+
+def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
+    """After a revocation nothing can be kept for the session any more, except for its shadow."""
+    journal.revoke("d")
+    write(journal, a=b"1")
+    increment(journal, 1)
+    journal.put([replace(entry("@"), operation=Operation.WIPE)])
+    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
+    write_shadow(journal, a=b"2")
+    assert journal.overlay("d") == Overlay(True, {}, {}, {})
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
+
+
+def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
+    """The entry leaves the journal only when the database and Redis have the revocation."""
+    journal.revoke("d")
+    journal.settle_revocation("d", in_database=True)
+    (entry,) = journal.pending_revocations()
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
+    assert journal.is_revoked("d")
+    journal.settle_revocation("d", in_redis=True)
+    assert not journal.is_revoked("d")
+    assert journal.is_empty()
+
+
+def test_revoking_again_keeps_the_time_and_the_tombstone(journal: Journal, clock: Clock) -> None:
+    """A second revocation keeps the first one's time, and that Redis has the tombstone."""
+    journal.revoke("d", in_redis=True)
+    clock.now += 9
+    journal.revoke("d")
+    (entry,) = journal.pending_revocations()
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (False, True, 1_000_000)
+    journal.revoke("d", in_database=True)
+    assert journal.pending_revocations() == []
+
+
+def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
+    """What it had before may have been a change of id, after which the session went on."""
+    journal.revoke("d", in_database=True)
+    journal.revoke("d")
+    (entry,) = journal.pending_revocations()
+    assert (entry.in_database, entry.in_redis) == (False, False)
+    journal.revoke("d", in_redis=True)
+    assert not journal.is_empty()
+    journal.revoke("d", in_database=True)
+    assert journal.is_empty()
+
+
+def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
+    """Settling an unknown revocation creates none."""
+    journal.settle_revocation("d", in_database=True)
+    assert journal.is_empty()
+
+
+def test_a_push_queued_again_outlives_the_older_one(journal: Journal) -> None:
+    """Forgetting a push that was done does not forget one that was queued since."""
+    journal.queue_push("a")
+    journal.queue_push("b")
+    done = journal.pending_pushes()
+    journal.queue_push("a")
+    for entry in done:
+        journal.forget_push(entry)
+    assert journal.pending_pushes() == [PendingPush(seq=3, digest="a")]
+
+
+def test_a_push_says_of_which_version_it_is(journal: Journal) -> None:
+    """The highest that was noted, for the workers that have an older row; forgotten with the push."""
+    assert journal.overlay("a").version == 0
+    for version in (4, 3, 0):
+        journal.queue_push("a", version)
+        assert journal.overlay("a").version == 4
+    assert journal.overlay("b").version == 0
+    for entry in journal.pending_pushes():
+        journal.forget_push(entry)
+    assert journal.overlay("a").version == 0
+
+
+# Users who were logged out everywhere
+
+
+def logged_out(journal: Journal) -> dict[str, int]:
+    return {entry.user_id: entry.until_ms for entry in journal.pending_user_revocations()}
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 9), (9, 5), (9, 9)])
+def test_of_two_times_the_later_one_counts(journal: Journal, first: int, second: int) -> None:
+    """A user who is logged out everywhere twice is one entry, with the later time."""
+    journal.revoke_user("7", until_ms=first)
+    journal.revoke_user("7", until_ms=second)
+    assert logged_out(journal) == {"7": 9}
+
+
+def test_every_overlay_names_all_users(journal: Journal) -> None:
+    """Whose session it is only its record can say, so every session and shadow is told of every user."""
+    journal.revoke_user("7", until_ms=5)
+    journal.revoke_user("8", until_ms=6)
+    assert journal.overlay("d") == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
+    assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
+    for entry in journal.pending_user_revocations():
+        journal.forget_user_revocation(entry)
+    assert journal.overlay("d") == NOTHING
+    assert journal.is_empty()
+
+
+def test_users_are_oldest_first(journal: Journal) -> None:
+    """The user who was noted longest ago comes first, and the limit cuts the newest off."""
+    for user in ("b", "a", "c", "b"):
+        journal.revoke_user(user, until_ms=1)
+    assert [entry.user_id for entry in journal.pending_user_revocations()] == ["a", "c", "b"]
+    assert journal.pending_user_revocations(limit=1) == [PendingUserRevocation(seq=2, user_id="a", until_ms=1)]
+    assert journal.counts()["user_revocations"] == 3
+
+
+@pytest.mark.parametrize("until", [4, 5, 6])
+def test_a_user_noted_again_outlives_the_older_entry(journal: Journal, until: int) -> None:
+    """Forgetting what was carried out does not forget what was noted since, whatever time it has."""
+    journal.revoke_user("7", until_ms=5)
+    [done] = journal.pending_user_revocations()
+    journal.revoke_user("7", until_ms=until)
+    journal.forget_user_revocation(done)
+    assert logged_out(journal) == {"7": max(5, until)}
+
+
+def test_a_forgotten_user_can_be_noted_again(journal: Journal) -> None:
+    """Once it is forgotten an earlier time counts too, and the old entry does not name the new one."""
+    journal.revoke_user("7", until_ms=9)
+    [done] = journal.pending_user_revocations()
+    journal.forget_user_revocation(done)
+    journal.revoke_user("7", until_ms=5)
+    journal.forget_user_revocation(done)
+    assert logged_out(journal) == {"7": 5}
+
+
+def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -> None:
+    """The epoch ends all that there is: no time is needed. Every session is told of it."""
+    journal.revoke_user("8", until_ms=5)
+    journal.revoke_user("7", epoch=3)
+    assert [entry.user_id for entry in journal.pending_user_revocations(redis=False)] == ["8"]
+    assert journal.pending_user_revocations()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
+    overlay = journal.overlay("d")
+    assert (overlay.users, overlay.epochs) == ({"7": 0, "8": 5}, {"7": 3})
+
+
+def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
+    """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
+    not heard of."""
+    journal.revoke_user("7", until_ms=5)
+    journal.revoke_user("7", epoch=3)
+    assert journal.pending_user_revocations() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
+    journal.revoke_user("7", until_ms=4)
+    assert journal.pending_user_revocations() == [PendingUserRevocation(3, "7", 4, epoch=3)]
+    journal.revoke_user("7", epoch=2)
+    assert journal.pending_user_revocations() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
+
+
+def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journal) -> None:
+    """Another one goes on there; unless the user was noted again, which begins anew."""
+    durable.revoke_user("7", epoch=3)
+    [entry] = durable.pending_user_revocations()
+    durable.advance_user_revocation(replace(entry, reached="k"))
+    assert sibling.pending_user_revocations() == [replace(entry, reached="k")]
+    sibling.revoke_user("7", epoch=4)
+    durable.advance_user_revocation(replace(entry, reached="m"))
+    assert [entry.reached for entry in sibling.pending_user_revocations()] == [""]
+
+
+def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
+    """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
+    write(journal, a=b"1")
+    journal.revoke("e")
+    journal.revoke_user("7", until_ms=2**62)
+    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
+    assert journal.is_revoked("e")
+    assert not journal.is_revoked("d")
+
+
+# What the host knows of its servers
+
+KNOWN = ServerRecord(identity="a", trust_since_ms=100, generation="g", number=7)
+
+
+def test_an_unknown_server_is_unknown(journal: Journal) -> None:
+    """Nothing is known of an endpoint until it is noted, and nothing of another one then."""
+    assert journal.server("redis:6379") is None
+    journal.remember_server("redis:6379", KNOWN)
+    assert journal.server("redis:6379") == KNOWN
+    assert journal.server("redis:6380") is None
+
+
+def test_a_server_is_no_entry(journal: Journal) -> None:
+    """Knowing a server leaves the journal empty: it waits for nothing."""
+    journal.remember_server("redis:6379", KNOWN)
+    assert journal.is_empty()
+    assert journal.overlay("d") == NOTHING
+    assert not any(journal.counts().values())
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (replace(KNOWN, number=8), True),
+        (replace(KNOWN, number=6), False),
+        (replace(KNOWN, generation="h", number=1), True),
+        (replace(KNOWN, identity="b", number=1), True),
+        (replace(KNOWN, trust_since_ms=101, number=1), True),
+        (replace(KNOWN, trust_since_ms=99, number=8), False),
+        (replace(KNOWN, identity="b", generation="h", trust_since_ms=99), False),
+    ],
+)
+def test_who_has_not_heard_of_an_incident_hides_it_from_nobody(
+    journal: Journal, said: ServerRecord, kept: bool
+) -> None:
+    """S5: what a worker remembers may not date trust back; of one canary the higher number stays."""
+    journal.remember_server("redis:6379", KNOWN)
+    journal.remember_server("redis:6379", said)
+    assert journal.server("redis:6379") == (said if kept else KNOWN)
+
+
+def test_an_incident_noted_at_the_same_moment_is_not_hidden(
+    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S5: a worker that looked just before another one noted an incident sees it when it writes."""
+    sibling.remember_server("redis:6379", replace(KNOWN, trust_since_ms=200))
+    monkeypatch.setattr(durable, "server", lambda endpoint: None)
+    durable.remember_server("redis:6379", KNOWN)
+    assert sibling.server("redis:6379") == replace(KNOWN, trust_since_ms=200)
+
+
+def test_a_growing_number_costs_requests_nothing(durable: Journal, sibling: Journal) -> None:
+    """The canary's number is noted without making any worker look at the journal again; a sibling sees it."""
+    sibling.remember_server("redis:6379", KNOWN)
+    assert durable.is_empty()
+    asked = questions(durable)
+    sibling.remember_server("redis:6379", replace(KNOWN, number=8))
+    assert durable.is_empty()
+    assert asked == []
+    assert durable.server("redis:6379") == replace(KNOWN, number=8)
+
+
+def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal, forced: list[str]) -> None:
+    """An incident is forced to the disk, as every entry is after what was not."""
+    times = []
+    for number, trust_since_ms in ((7, 100), (8, 100), (8, 101)):
+        durable.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
+        times.append(len(forced))
+    assert times == [1, 1, 2]
+
+
+def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
+    durable: Journal, sibling: Journal, forced: list[str]
+) -> None:
+    """The database has it for good; the siblings still hear of it without being told to look."""
+    assert durable.is_empty() and sibling.is_empty()
+    durable.queue_push("d", 7)
+    assert forced == []
+    assert not sibling.is_empty()
+    assert sibling.overlay("d").version == 7
+    durable.revoke("d")
+    assert len(forced) == 1
+
+
+# Copies, outages, status
+
+
+def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
+    """Of the copies that workers publish, the highest version stays."""
+    for version in (5, 4, 5, 6, 2):
+        journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
+    assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
+
+
+def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
+    """Another worker that has to note a logout meanwhile comes in between, and sees what is there already."""
+    seen: list[int] = []
+
+    def copies() -> Iterator[SharedCopy]:
+        for number in range(3 * _PORTION):
+            yield SharedCopy(f"d{number}", "ui", CategoryCopy(1, {}))
+            if number % _PORTION == 0:
+                sibling.revoke(f"r{number}")
+                seen.append(sibling.counts()["copies"])
+
+    durable.publish_copies(copies())
+    assert seen == [0, _PORTION, 2 * _PORTION]
+    assert sibling.counts()["copies"] == 3 * _PORTION
+
+
+def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
+    """The rest of them is refused, and nothing else suffers."""
+    journal = Journal(path, limits=JournalLimits(entries=4 * (2 * _PORTION - 1)))
+    with pytest.raises(StoreError) as caught:
+        journal.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION))
+    assert caught.value.error_class is ErrorClass.LOCAL
+    assert journal.counts()["copies"] == _PORTION
+    journal.close()
+
+
+def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
+    """Clearing the copies leaves everything else alone, however many there are."""
+    journal.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
+    write(journal, a=b"1")
+    journal.clear_copies()
+    assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
+
+
+def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
+    """An announcement carries the time of the last one, and all ask the journal for as long as it stands."""
+    journal.announce_outage("primary")
+    clock.now += 1
+    journal.announce_outage("primary")
+    journal.announce_outage("database")
+    assert journal.outages() == {"primary": 1_001_000, "database": 1_001_000}
+    journal.outage_over("primary")
+    assert journal.outages() == {"database": 1_001_000}
+    assert not journal.is_empty()
+    journal.outage_over("database")
+    assert journal.is_empty()
+
+
+def test_a_full_journal_still_takes_revocations(path: Path) -> None:
+    """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
+    journal = Journal(path, limits=JournalLimits(entries=2))
+    write(journal, a=b"1", b=b"1")
+    additions: tuple[Callable[[], object], ...] = (
+        lambda: write(journal, "e", a=b"1"),
+        lambda: increment(journal, 1),
+        lambda: journal.put([replace(entry("@", digest="e"), operation=Operation.WIPE)]),
+        lambda: journal.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
+    )
+    for add in additions:
+        with pytest.raises(StoreError) as caught:
+            add()
+        assert caught.value.error_class is ErrorClass.LOCAL
+    journal.revoke("e")
+    journal.revoke_user("7", until_ms=1)
+    journal.queue_push("e")
+    write(journal, a=b"2")
+    assert journal.overlay("d").writes == {"translation": {"a": b"2", "b": b"1"}}
+    journal.revoke("d")
+    write(journal, "f", a=b"1", b=b"1")
+    assert journal.counts()["writes"] == 2
+    journal.close()
+
+
+# Several workers of one host
+
+
+def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> None:
+    """What one worker writes, and what it deletes, every other worker of the host sees in its next call."""
+    assert durable.is_empty()
+    assert sibling.is_empty()
+    for _ in range(3):
+        durable.revoke("d")
+        assert not sibling.is_empty()
+        assert sibling.is_revoked("d")
+        sibling.settle_revocation("d", in_database=True, in_redis=True)
+        assert durable.is_empty()
+
+
+def test_an_empty_journal_is_not_read_again(durable: Journal) -> None:
+    """While nobody writes, is_empty reads no table."""
+    asked = questions(durable)
+    assert durable.is_empty()
+    assert asked == []
+
+
+def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: Journal) -> None:
+    """The first call says True, later ones only when another worker has committed since."""
+    assert durable.changed()
+    assert not durable.changed()
+    durable.announce_outage("primary")
+    assert not durable.changed()
+    sibling.announce_outage("primary")
+    assert durable.changed()
+    assert not durable.changed()
+
+
+def test_workers_that_start_together_share_one_file(path: Path) -> None:
+    """Processes that all create the file at the same moment all succeed, and lose nothing."""
+    workers = [process("wait(); journal.open(); journal.queue_push(sys.argv[2])", path, number) for number in range(6)]
+    let_go(workers)
+    for worker in workers:
+        output(worker)
+    journal = Journal(path)
+    assert sorted(entry.digest for entry in journal.pending_pushes()) == list("012345")
+    journal.close()
+
+
+def test_concurrent_increments_are_all_counted(path: Path) -> None:
+    """Increments of several processes on one field add up to exactly what was acknowledged."""
+    script = """
+        wait()
+        acknowledged = 0
+        for _ in range(50):
+            try:
+                journal.put([addition("d", "n")])
+                acknowledged += 1
+            except StoreError:
+                pass
+        print(acknowledged)
+    """
+    workers = [process(script, path) for _ in range(4)]
+    let_go(workers)
+    acknowledged = sum(int(output(worker)) for worker in workers)
+    journal = Journal(path)
+    [(_, counted)] = journal.overlay("d").deltas["translation"]["n"]
+    assert counted == acknowledged
+    journal.close()
+
+
+def test_threads_of_one_worker_share_its_connections(durable: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that write, read and ask at once neither fail nor lose a write."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)  # a busy disk is not what this is about
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for number in range(30):
+                write_fields(durable, name, {f"f{number}": b"1"})
+                assert not durable.is_empty()
+                assert len(durable.overlay(name).writes["translation"]) == number + 1
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"d{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert durable.counts()["writes"] == 120
+
+
+def test_who_reads_does_not_wait_for_who_waits_to_write(
+    durable: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process keeps one thread from writing: the others read on."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
+    durable.revoke("d")
+    asked = questions(durable)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=durable.revoke, args=("e",))
+    thread.start()
+    until(lambda: "BEGIN IMMEDIATE" in asked)
+    assert not durable.is_empty()
+    assert durable.overlay("d").revoked
+    assert durable.counts()["revocations"] == 1
+    assert thread.is_alive()
+    other.execute("ROLLBACK")
+    other.close()
+    thread.join(LONG)
+    assert durable.is_revoked("e")
+
+
+def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Journal) -> None:
+    """A call that finds others before it is not late by all that they wait, but fails like any other; all can read."""
+    durable.revoke("d")
+    entered, held = threading.Event(), threading.Event()
+
+    def write_slowly(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO pushes (digest) VALUES ('d')")
+        entered.set()
+        assert held.wait(LONG)
+
+    thread = threading.Thread(target=durable._file.transaction, args=(write_slowly, LONG))
+    thread.start()
+    assert entered.wait(LONG)
+    with pytest.raises(StoreError) as caught:
+        durable.revoke("e")
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+    assert not durable.is_revoked("e")
+    held.set()
+    thread.join(LONG)
+    durable.revoke("e")
+    assert (durable.counts()["revocations"], durable.counts()["pushes"]) == (2, 1)
+
+
+# How a commit is noticed without asking
+
+_KILLS = 8
+
+
+_KILLED = {
+    "before its commit": """
+def write(db):
+    db.execute("INSERT INTO pushes (digest) VALUES ('d')")
+    os.kill(os.getpid(), signal.SIGKILL)
+journal._file.transaction(write)
+""",
+    "after its commit": """
+Generation.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
+journal.queue_push("d")
+""",
+}
+
+
+@pytest.mark.parametrize("moment", _KILLED)
+def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
+    """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
+    asked = questions(durable)
+    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import Generation\n"
+    worker = process(prologue + _KILLED[moment], path)
+    worker.communicate(timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    for _ in range(2):
+        assert durable.is_empty() == (moment == "before its commit")
+    assert len(asked) == 2
+    durable.changed()
+    durable.is_empty()
+    asked.clear()
+    assert durable.is_empty() == (moment == "before its commit")
+    assert asked == []
+
+
+def test_a_worker_that_writes_slowly_is_left_alone(
+    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While somebody is in the middle of a write, "empty" is not kept, nobody waits, and its commit is noticed."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
+    assert durable.is_empty()
+
+    def write_slowly(db: sqlite3.Connection) -> None:
+        assert durable.is_empty()
+        began = time.monotonic()
+        durable.changed()
+        assert time.monotonic() - began < 5
+        assert durable.is_empty()
+        db.execute("INSERT INTO pushes (digest) VALUES ('d')")
+
+    sibling._file.transaction(write_slowly)
+    assert not durable.is_empty()
+
+
+def test_a_late_end_does_not_hide_who_began_meanwhile(durable: Journal, path: Path) -> None:
+    """A worker that is held up after its commit must not speak for the next one, which may die in its own."""
+    durable.open()
+    one, two = Generation(path), Generation(path)
+    before = one.settled()
+    first = one.begin()
+    second = two.begin()
+    one.end(first)
+    assert one.settled() is two.settled() is None
+    two.end(second)
+    assert one.settled() == two.settled() != before
+    one.end(first)
+    assert one.settled() == two.settled() != before
+
+
+def test_a_write_that_is_taken_back_leaves_nothing_behind(journal: Journal) -> None:
+    """After a transaction that failed the journal is asked once, and then not any more."""
+    assert journal.is_empty()
+    increment(journal, 2**62)
+    journal.forget_writes(journal.pending_writes())
+    write(journal, n=b'"x"')
+    with pytest.raises(StoreError):
+        increment(journal, 1)
+    journal.forget_writes(journal.pending_writes())
+    assert journal.is_empty()
+    asked = questions(journal)
+    assert journal.is_empty()
+    assert asked == []
+
+
+def test_one_file_under_two_names_is_noticed(durable: Journal, path: Path) -> None:
+    """A worker that knows the folder by a symbolic link shares what the others look at."""
+    (path.parent / "link").symlink_to(path.parent)
+    assert durable.is_empty()
+    linked = Journal(path.parent / "link" / path.name)
+    linked.queue_push("d")
+    assert not durable.is_empty()
+    linked.close()
+
+
+def test_without_the_shared_numbers_a_commit_is_noticed_by_the_monitor(durable: Journal, path: Path) -> None:
+    """Who takes the small file away makes the workers slower to notice, not blind: the next poll does."""
+    assert durable.is_empty()
+    durable.changed()
+    path.with_name(f"{path.name}-gen").unlink()
+    output(process("journal.queue_push('d')", path))
+    assert durable.changed()
+    assert not durable.is_empty()
+
+
+def test_the_numbers_begin_anew_at_their_end(path: Path) -> None:
+    """After the last number of 32 bits comes 0, and commits are noticed as ever."""
+    path.with_name(f"{path.name}-gen").write_bytes((b"\xff" * 8).ljust(SIZE, b"\0"))
+    one, two = Journal(path), Journal(path)
+    for _ in range(2):
+        assert one.is_empty()
+        two.queue_push("d")
+        assert not one.is_empty()
+        two.forget_push(two.pending_pushes()[0])
+    one.close()
+    two.close()
+
+
+def test_a_file_that_is_made_twice_says_nothing_at_first(durable: Journal, path: Path) -> None:
+    """A worker that finds the small file too short begins it anew. Of a transaction that is under way there it does not
+    say that it is over: what was read before its commit is not kept."""
+    durable.open()
+    mine = Generation(path)
+    number = mine.begin()
+    path.with_name(f"{path.name}-gen").write_bytes(b"")
+    other = Generation(path)
+    assert other.settled() is None
+    mine.end(number)
+    assert other.settled() is mine.settled() is None
+    other.end(other.begin())
+    assert other.settled() == mine.settled() != None  # noqa: E711
+
+
+def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process says when; neither side asks SQLite."""
+    asked = questions(durable)
+    assert durable.row_changed_at("d") == 0
+    output(process("journal.row_changed('d', 7.5)", path))
+    assert (durable.row_changed_at("d"), durable.row_changed_at("other")) == (7.5, 0)
+    assert in_fork(lambda: durable.row_changed_at("d")) == "7.5"
+    assert asked == []
+    assert durable.is_empty()
+
+
+def test_who_tried_last_to_change_a_row_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process puts its own number in place of this one's; that of another session stays."""
+    asked = questions(durable)
+    numbers = {digest: durable.row_changing(digest) for digest in ("d", "other")}
+    durable.row_changed("d", 7.5, numbers["d"])
+    assert all(durable.is_last_change(digest, number) for digest, number in numbers.items())
+    output(process("journal.row_changing('d')", path))
+    assert not durable.is_last_change("d", numbers["d"])
+    assert durable.is_last_change("other", numbers["other"])
+    assert durable.row_changed_at("d") == 7.5
+    assert asked == []
+
+
+def test_only_one_worker_is_alone(journal: Journal) -> None:
+    """Whoever comes second is told so and does not wait; afterwards the next one is, also after an error."""
+    with journal.alone() as first, journal.alone() as second:
+        assert (first, second) == (True, False)
+    with pytest.raises(StoreError), journal.alone():
+        raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
+    with journal.alone() as again:
+        assert again
+
+
+def test_who_is_killed_or_has_forked_keeps_nobody_out(durable: Journal, sibling: Journal, path: Path) -> None:
+    """Another process is kept out until the one that is alone is killed; a child has no part in its parent's turn."""
+
+    def is_alone(journal: Journal) -> bool:
+        with journal.alone() as alone:
+            return alone
+
+    worker = process("with journal.alone():\n    wait()", path)
+    assert worker.stdout and worker.stdout.readline() == "ready\n"
+    assert not is_alone(durable)
+    worker.kill()
+    worker.wait(timeout=60)
+    assert is_alone(durable)
+    with durable.alone():
+        assert in_fork(lambda: is_alone(durable)) == "False"
+        assert not is_alone(sibling)
+    assert is_alone(sibling)
+    reader, writer = os.pipe()
+    with durable.alone():
+        if (child := os.fork()) == 0:
+            os.write(writer, b".")
+            signal.pause()
+    try:
+        os.read(reader, 1)
+        assert is_alone(sibling)
+    finally:
+        os.close(reader)
+        os.close(writer)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
+    """Two workers write all the time, and are killed; nobody ever believes what is not so.
+
+    Each writer says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 nobody knows, 2 it waits.
+    What did not change during a question must agree with the answer.
+    """
+    script = """
+        import mmap, struct
+        me, count, board = int(sys.argv[2]), int(sys.argv[3]), open(sys.argv[4], "r+b")
+        states = memoryview(mmap.mmap(board.fileno(), 0)).cast("Q")
+        def at(state):
+            states[me] += (state - states[me]) % 4 or 4
+        def look():
+            before = [states[n] for n in range(count)]
+            empty = journal.is_empty()
+            after = [states[n] for n in range(count)]
+            certain = [a % 4 for a, b in zip(after, before) if a == b]
+            if empty and 2 in certain or not empty and certain == [0] * count:
+                print("empty" if empty else "not empty", before, after, flush=True)
+                os._exit(1)
+        def forget():
+            while True:
+                try:
+                    for entry in journal.pending_pushes():
+                        if entry.digest == str(me):
+                            journal.forget_push(entry)
+                    return
+                except StoreError:
+                    pass
+        while me >= 2:
+            look()
+        at(1)
+        while True:
+            forget()
+            at(0)
+            for _ in range(20):
+                look()
+            at(1)
+            try:
+                journal.queue_push(str(me))
+                at(2)
+                for _ in range(20):
+                    look()
+                at(3)
+            except StoreError:
+                pass
+            if me:
+                journal.changed()
+    """
+    board, count = tmp_path / "board", 4
+    board.write_bytes(bytes(8 * count))
+    workers = [process(script, path, number, count, board) for number in range(count)]
+    for turn in range(_KILLS):
+        time.sleep(0.2)
+        number = turn % count
+        assert [worker.poll() for worker in workers] == [None] * count
+        workers[number].kill()
+        workers[number].communicate(timeout=60)
+        workers[number] = process(script, path, number, count, board)
+    for worker in workers:
+        worker.kill()
+        text, _ = worker.communicate(timeout=60)
+        assert text == ""
+
+
+# Durability
+
+
+def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
+    """A writer that is killed in the middle of its work leaves everything that it had acknowledged."""
+    script = """
+        number = 0
+        while True:
+            journal.put([value(str(number), "a")])
+            journal.revoke(f"r{number}")
+            print(number, flush=True)
+            number += 1
+    """
+    worker = process(script, path)
+    assert worker.stdout is not None
+    acknowledged = [worker.stdout.readline().strip() for _ in range(50)]
+    worker.send_signal(signal.SIGKILL)
+    acknowledged += worker.stdout.read().splitlines()
+    output(worker, expected=-signal.SIGKILL)
+    journal = Journal(path)
+    written = {entry.digest for entry in journal.pending_writes(limit=10**6)}
+    revoked = {entry.digest for entry in journal.pending_revocations(limit=10**6)}
+    assert set(acknowledged) <= written
+    assert {f"r{number}" for number in acknowledged} <= revoked
+    journal.close()
+
+
+def test_kill_9_of_a_sibling_disturbs_nobody(durable: Journal, path: Path) -> None:
+    """While one worker is killed another keeps reading and writing, and sees what the first one wrote."""
+    worker = process("journal.revoke('theirs'); print('done', flush=True); sys.stdin.readline()", path)
+    durable.revoke("ours")
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "done\n"
+    worker.kill()
+    worker.communicate(timeout=60)
+    assert durable.is_revoked("theirs")
+    durable.revoke("later")
+    durable.close()
+    assert [entry.digest for entry in durable.pending_revocations()].count("later") == 1
+    assert durable.counts()["revocations"] == 3
+
+
+def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> None:
+    """Closing the file and opening it again brings everything back as it was."""
+    write(durable, a=b"1")
+    increment(durable, 3, "e")
+    durable.revoke("gone")
+    durable.revoke_user("7", until_ms=5)
+    durable.queue_push("pushed")
+    durable.carry(Carry("c", "d", "u", ["ui"]))
+    durable.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
+    durable.remember_server("redis:6379", KNOWN)
+
+    def everything() -> list[object]:
+        pending = (
+            durable.pending_writes,
+            durable.pending_revocations,
+            durable.pending_user_revocations,
+            durable.pending_pushes,
+            durable.pending_carries,
+        )
+        return [durable.overlay("d"), durable.server("redis:6379"), *(ask() for ask in pending)]
+
+    before = everything()
+    durable.close()
+    assert not durable.is_empty()
+    assert everything() == before
+
+
+def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str]) -> None:
+    """The log that holds it is, before the call returns: a power failure loses no acknowledged write. SQLite itself
+    forces the log before it copies from it, and the file before it writes the log anew."""
+    for number in range(1, 4):
+        durable.revoke(f"d{number}")
+        assert forced == ["journal.sqlite-wal"] * number
+    assert writer(durable).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert writer(durable).execute("PRAGMA synchronous").fetchone() == (1,)
+
+
+# Forks
+
+
+def test_a_fork_inherits_nothing(durable: Journal) -> None:
+    """Parent and child each open the file anew after a fork, and see each other's writes."""
+    durable.revoke("before")
+
+    def child() -> bool:
+        durable.revoke("child")
+        return durable.is_revoked("before")
+
+    assert in_fork(child) == "True"
+    assert durable.is_revoked("child")
+    durable.revoke("parent")
+    assert durable.counts()["revocations"] == 3
+
+
+def test_a_child_keeps_its_writes_when_the_parent_closes(path: Path) -> None:
+    """A child's acknowledged write survives although the parent closed the file and the child was killed.
+
+    With a connection that lives through the fork SQLite loses it: the parent, believing itself the last,
+    removes the log the child writes to.
+    """
+    script = """
+        import signal
+        journal.revoke("parent")
+        ready, go = os.pipe(), os.pipe()
+        if (child := os.fork()) == 0:
+            journal.revoke("first")
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            journal.revoke("second")
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.read(ready[0], 1)
+        journal.close()
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+        print(sorted(entry.digest for entry in journal.pending_revocations()))
+    """
+    assert output(process(script, path)) == "['first', 'parent', 'second']"
+
+
+def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
+    """Forking while other threads write and read leaves no lock behind, neither in the child nor in the parent."""
+    script = """
+        import warnings
+        warnings.simplefilter("ignore")
+        stop = threading.Event()
+        def write():
+            while not stop.is_set():
+                journal.put([addition("d", "n")])
+        def read():
+            while not stop.is_set():
+                assert not journal.is_empty()
+                journal.overlay("d")
+        journal.revoke("parent")
+        threads = [threading.Thread(target=work) for work in (write, write, read, read)]
+        [thread.start() for thread in threads]
+        for number in range(10):
+            if (child := os.fork()) == 0:
+                try:
+                    assert journal.is_revoked("parent")
+                    journal.queue_push(str(number))
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+        stop.set()
+        [thread.join() for thread in threads]
+        print(len(journal.pending_pushes()))
+    """
+    assert output(process(script, path)) == "10"
+
+
+def test_a_journal_in_memory_begins_anew_in_a_child() -> None:
+    """What waits in the parent's memory is the parent's to merge: a child's journal in memory is empty."""
+    journal = Journal(None)
+    journal.revoke("parent")
+
+    def child() -> tuple[bool, int]:
+        was_empty = journal.is_empty()
+        journal.revoke("child")
+        return was_empty, len(journal.pending_revocations())
+
+    assert in_fork(child) == "(True, 1)"
+    assert [entry.digest for entry in journal.pending_revocations()] == ["parent"]
+    journal.close()
+
+
+def test_a_fork_without_hooks_is_refused_but_for_open(path: Path) -> None:
+    """A child made by C code may not use an open connection; after open() alone there is none to inherit."""
+    script = """
+        import ctypes
+        def child_says():
+            if (child := ctypes.PyDLL(None).fork()) == 0:
+                try:
+                    journal.close()
+                    print(journal.is_empty(), flush=True)
+                except StoreError as error:
+                    print(error, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+        journal.open()
+        child_says()
+        journal.is_empty()
+        child_says()
+        print(journal.is_empty())
+    """
+    assert output(process(script, path)) == "True\njournal: local (forked while open)\nTrue"
+
+
+# The file
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
+    """The file and what lies beside it have mode 0600 whatever the umask; a folder made for it has 0700."""
+    before = os.umask(umask)
+    try:
+        journal = Journal(tmp_path / "instance" / "journal.sqlite")
+        journal.revoke("d")
+    finally:
+        os.umask(before)
+    files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "instance").iterdir()}
+    assert files == dict.fromkeys(
+        ["journal.sqlite", *(f"journal.sqlite-{what}" for what in ("wal", "shm", "gen", "lock"))], 0o600
+    )
+    assert (tmp_path / "instance").stat().st_mode & 0o777 == 0o700
+    journal.close()
+
+
+def test_nobody_opens_a_file_while_another_thread_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who made it closes it, and that would take the other thread's locks on it away."""
+    entered, held = threading.Event(), threading.Event()
+
+    def close(descriptor: int) -> None:
+        entered.set()
+        assert held.wait(LONG)
+        os.close(descriptor)
+
+    flags = {name: getattr(os, name) for name in ("O_CREAT", "O_EXCL", "O_RDWR")}
+    monkeypatch.setattr(private_file, "os", SimpleNamespace(open=os.open, close=close, **flags))
+    threads = [threading.Thread(target=private_file.create_private, args=(tmp_path / "file",)) for _ in range(2)]
+    threads[0].start()
+    assert entered.wait(LONG)
+    threads[1].start()
+    threads[1].join(0.1)
+    assert threads[1].is_alive()
+    held.set()
+    for thread in threads:
+        thread.join(LONG)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_rights_given_since_are_taken_back(durable: Journal, path: Path) -> None:
+    """A journal that others can read, for example a restored copy, becomes private when it is opened."""
+    durable.open()
+    path.chmod(0o644)
+    durable.revoke("d")
+    modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert modes == {0o600}
+
+
+def test_open_finds_a_path_that_cannot_be_written(tmp_path: Path) -> None:
+    """Opening fails at once, with the reason's name, when the place of the file cannot be used."""
+    (tmp_path / "file").touch()
+    for path, cause in (
+        (tmp_path / "missing" / "folder" / "journal", "FileNotFoundError"),
+        (tmp_path / "file" / "journal", "NotADirectoryError"),
+        (tmp_path, f"{tmp_path.name} is not a regular file"),
+    ):
+        mode = tmp_path.stat().st_mode
+        with pytest.raises(StoreError) as caught:
+            Journal(path).open()
+        assert (caught.value.store, caught.value.error_class) == ("journal", ErrorClass.UNREACHABLE)
+        assert caught.value.cause.startswith(cause)
+        assert tmp_path.stat().st_mode == mode
+
+
+def test_a_damaged_file_is_reported_and_left_alone(durable: Journal, path: Path) -> None:
+    """A file that is no database is an error of class UNREACHABLE in every call, and keeps its content."""
+    path.write_bytes(b"not a database" * 100)
+    for call in (durable.open, durable.is_empty, lambda: durable.revoke("d")):
+        with pytest.raises(StoreError) as caught:
+            call()
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        assert caught.value.cause == "SQLITE_NOTADB"
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_a_repaired_file_works_again(durable: Journal, path: Path) -> None:
+    """After the damaged file was moved away the same journal goes on with a new one."""
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError):
+        durable.is_empty()
+    path.unlink()
+    assert durable.is_empty()
+
+
+def test_somebody_elses_database_is_not_touched(durable: Journal, path: Path) -> None:
+    """Given another application's SQLite file by mistake, the journal refuses and changes nothing of it."""
+    path.touch(mode=0o644)
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE accounts (id)")
+    other.close()
+    before = (path.read_bytes(), path.stat().st_mode)
+    with pytest.raises(StoreError, match="not a journal"):
+        durable.open()
+    assert (path.read_bytes(), path.stat().st_mode) == before
+
+
+def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
+    """A file that a later release wrote is refused, not misread."""
+    durable.open()
+    other = sqlite3.connect(path)
+    other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    other.close()
+    for call in (durable.open, durable.is_empty, lambda: durable.revoke("d")):
+        with pytest.raises(
+            NewerJournal, match=f"a newer release has written it: its schema is {SCHEMA_VERSION + 1}, and "
+        ):
+            call()
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT count(*) FROM revocations").fetchone() == (0,)
+    other.close()
+
+
+def test_an_older_schema_is_refused(durable: Journal, path: Path) -> None:
+    """A file of an older release is left as it is, with what waits in it for that release."""
+    durable.revoke("waits")
+    durable.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    with pytest.raises(
+        OlderJournal, match=f"an older release has written it: its schema is {SCHEMA_VERSION - 1}, and "
+    ):
+        durable.open()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT digest FROM revocations").fetchall() == [("waits",)]
+
+
+def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> None:
+    """While somebody holds the write lock a write fails soon; reading and later writes work."""
+    durable.revoke("before")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        durable.revoke("refused")
+    assert time.monotonic() - began < 10
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+    assert durable.is_revoked("before")
+    other.execute("ROLLBACK")
+    other.close()
+    durable.revoke("after")
+    assert [entry.digest for entry in durable.pending_revocations()] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("pragma", "cause"), [("max_page_count = 1", "SQLITE_FULL"), ("query_only = ON", "SQLITE_READONLY")]
+)
+def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, cause: str) -> None:
+    """Full and read-only are of class WRITE_REFUSED; nothing of the call is kept, and reads go on."""
+    durable.revoke("before")
+    writer(durable).execute(f"PRAGMA {pragma}")
+    with pytest.raises(StoreError) as caught:
+        write_fields(durable, "d", {f"field{number}": b"x" * 1000 for number in range(100)})
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
+    assert durable.overlay("d") == NOTHING
+    assert durable.is_revoked("before")
+
+
+def test_a_full_disk_closes_nothing(durable: Journal) -> None:
+    """A file that is let go of on a full disk may find no room to be opened again, and nobody could read it."""
+    durable.revoke("before")
+    assert not durable.is_empty()
+    writes, reads = writer(durable), durable._file.reader.connection
+    writes.execute("PRAGMA max_page_count = 1")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="SQLITE_FULL"):
+            write(durable, a=b"x" * 100_000)
+        assert not durable.is_empty()
+    assert (durable._file.writer.connection, durable._file.reader.connection) == (writes, reads)
+    writes.execute("PRAGMA max_page_count = 1000")
+    write(durable, a=b"x" * 100_000)
+
+
+def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> None:
+    """Numbers that were written in part are an error like any full disk's, and are made whole later."""
+    script = """
+        import resource
+        from flask_langpont_session.stores.host.commit_counter import Generation
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
+        try:
+            Generation(Path(sys.argv[1]))
+        except OSError as error:
+            print(error.strerror)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        print(journal.is_empty())
+    """
+    assert output(process(script, path)) == "no room for the generation\nTrue"
+
+
+def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
+    """When the system refuses to write, the call fails and what was acknowledged stays; later calls work."""
+    script = """
+        import resource, signal
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        journal.revoke("before")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        try:
+            journal.revoke("refused")
+        except StoreError as error:
+            print(error.error_class.name)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        journal.revoke("after")
+        print([entry.digest for entry in journal.pending_revocations()])
+    """
+    assert output(process(script, path)) == "UNREACHABLE\n['before', 'after']"
+
+
+def test_closing_twice_is_harmless(journal: Journal) -> None:
+    """Closing never raises, opened or not."""
+    journal.close()
+    journal.is_empty()
+    journal.close()
+    journal.close()

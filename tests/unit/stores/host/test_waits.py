@@ -1,0 +1,532 @@
+"""How long a call of the journal waits, and for what: slow disks, busy siblings, stopped processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from benchmarks.slow_disk import slow_disk
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.host import file as journal_file
+from flask_langpont_session.stores.host import group_commit
+from flask_langpont_session.stores.host import lock as host_lock
+from flask_langpont_session.stores.host.journal import Carry, Journal
+from flask_langpont_session.support.lag import Deadline
+from tests.support.entries import addition, value
+from tests.support.journal_process import let_go, output, process
+
+LONG = 30.0
+"""Seconds; a bound that is only reached when something is broken."""
+
+SHORT = 0.05
+"""Seconds that a call is given which cannot succeed."""
+
+
+@pytest.fixture
+def journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
+    """Whatever is not told how long to wait waits for longer than any test."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
+    journal = Journal(path)
+    journal.open()
+    journal.is_empty()
+    yield journal
+    journal.close()
+
+
+class Disk:
+    """A disk that can hang: what is to be forced to it waits until it goes on."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self.reached = threading.Event()
+        self.fails = False
+        self.goes_on.set()
+
+    def take(self, descriptor: int) -> None:
+        """In place of fdatasync()."""
+        self.reached.set()
+        assert self.goes_on.wait(LONG)
+        if self.fails:
+            raise OSError(5, "Input/output error")
+
+    def hang(self) -> None:
+        """From the next time on."""
+        self.goes_on.clear()
+        self.reached.clear()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk()
+    monkeypatch.setattr(journal_file, "_to_disk", disk.take)
+    yield disk
+    disk.goes_on.set()
+
+
+class Threads:
+    """Calls that are made at the same time, and how each ended: None or an error."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self.ends: list[BaseException | None] = []
+
+    def call(self, function: Callable[..., object], *arguments: object, **options: object) -> None:
+        """In a thread of its own."""
+        number = len(self.ends)
+        self.ends.append(None)
+
+        def run() -> None:
+            try:
+                function(*arguments, **options)
+            except BaseException as error:
+                self.ends[number] = error
+
+        self._threads.append(threading.Thread(target=run))
+        self._threads[-1].start()
+
+    def join(self) -> None:
+        """Wait for all of them."""
+        for thread in self._threads:
+            thread.join(LONG)
+            assert not thread.is_alive()
+
+
+def revoked(journal: Journal) -> set[str]:
+    return {entry.digest for entry in journal.pending_revocations()}
+
+
+def failing(call: Callable[[], object]) -> StoreError:
+    """The error of a call that has to end long before a call would that is not told how long to wait."""
+    began = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        call()
+    assert time.monotonic() - began < LONG / 2
+    return caught.value
+
+
+def waiting(journal: Journal) -> int:
+    """How many tasks have not been looked at by the writing thread."""
+    return journal._file._writers._tasks.qsize()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# Many writers at once
+
+
+def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Path) -> None:
+    """D8: 256 clients of eight processes, 6 ms for each fsync: every write is acknowledged, and is there. (One
+    after the other they would wait for twice as long as they may.)"""
+    script = """
+        from flask_langpont_session.stores.host import file as journal_file
+        if "SLOW_DISK_US" not in os.environ:
+            journal_file._to_disk = lambda descriptor: time.sleep(0.006)
+        lost = []
+        def client(number):
+            for count in range(10):
+                try:
+                    journal.put([value(f"{os.getpid()}.{number}.{count}", "a")], wait=1)
+                except StoreError as error:
+                    lost.append(str(error))
+        began = time.monotonic()
+        os.fsync(os.open(sys.argv[1], os.O_RDONLY))
+        assert time.monotonic() - began >= 0.006 or "SLOW_DISK_US" not in os.environ
+        journal.is_empty()
+        clients = [threading.Thread(target=client, args=(number,)) for number in range(32)]
+        wait()
+        [client.start() for client in clients]
+        [client.join() for client in clients]
+        print(len(lost), *set(lost))
+    """
+    journal = Journal(path)
+    journal.open()
+    environment = os.environ | (slow_disk(tmp_path, 6) or {})
+    workers = [process(script, path, environment=environment) for _ in range(8)]
+    let_go(workers)
+    assert [output(worker) for worker in workers] == ["0"] * 8
+    assert journal.counts()["writes"] == 8 * 32 * 10
+    journal.close()
+
+
+def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Disk) -> None:
+    """Threads that come while the disk is busy wait for it once, all together."""
+    asked: list[str] = []
+    journal._file.transaction(lambda connection: connection.set_trace_callback(asked.append))
+    disk.hang()
+    asked.clear()
+    threads = Threads()
+    threads.call(journal.revoke, "first")
+    assert disk.reached.wait(LONG)
+    for number in range(5):
+        threads.call(journal.revoke, f"d{number}")
+    until(lambda: waiting(journal) == 5)
+    disk.goes_on.set()
+    threads.join()
+    assert threads.ends == [None] * 6
+    assert asked.count("COMMIT") == 2
+    assert len(revoked(journal)) == 6
+
+
+def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) -> None:
+    """Of several that share a transaction the others are kept, and each hears of its own end."""
+    journal.put([value("d", "n", b'"x"')])
+    disk.hang()
+    threads = Threads()
+    threads.call(journal.revoke, "first")
+    assert disk.reached.wait(LONG)
+    threads.call(journal.revoke, "before")
+    until(lambda: waiting(journal) == 1)
+    threads.call(journal.put, [addition("d", "n", 1)])
+    until(lambda: waiting(journal) == 2)
+
+    def half(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO pushes (digest) VALUES ('half')")
+        raise ZeroDivisionError
+
+    threads.call(journal._file.transaction, half)
+    until(lambda: waiting(journal) == 3)
+    threads.call(journal.revoke, "after")
+    until(lambda: waiting(journal) == 4)
+    disk.goes_on.set()
+    threads.join()
+    ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
+    assert [*ends[:3], type(ends[3]), ends[4]] == [None, None, ErrorClass.DATA, ZeroDivisionError, None]
+    assert revoked(journal) == {"first", "before", "after"}
+    assert journal.overlay("d").writes == {"ui": {"n": b'"x"'}}
+    assert journal.pending_pushes() == []
+
+
+def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk) -> None:
+    """On a disk with little room: SQLite may take back the whole transaction, and then each is tried for itself."""
+    disk.hang()
+    threads = Threads()
+    threads.call(journal._file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
+    assert disk.reached.wait(LONG)
+    threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
+    until(lambda: waiting(journal) == 1)
+    threads.call(journal.revoke, "small")
+    until(lambda: waiting(journal) == 2)
+    disk.goes_on.set()
+    threads.join()
+    assert str(threads.ends[1]) == "journal: write refused (SQLITE_FULL)"
+    assert (threads.ends[2], revoked(journal)) == (None, {"small"})
+
+
+def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(journal: Journal, disk: Disk) -> None:
+    """What the others did meanwhile is taken back, too, and done again."""
+    disk.hang()
+    threads = Threads()
+    threads.call(journal.revoke, "first")
+    assert disk.reached.wait(LONG)
+    threads.call(journal.revoke, "before")
+    until(lambda: waiting(journal) == 1)
+    threads.call(journal._file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
+    until(lambda: waiting(journal) == 2)
+    threads.call(journal.revoke, "after")
+    until(lambda: waiting(journal) == 3)
+    disk.goes_on.set()
+    threads.join()
+    assert [type(end) for end in threads.ends] == [type(None), type(None), ZeroDivisionError, type(None)]
+    assert revoked(journal) == {"first", "before", "after"}
+
+
+# The time of a call
+
+
+def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
+    """D9: another program has the file; what is given up is not done later either, and reading waits for nothing."""
+    journal.revoke("before")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        error = failing(lambda: journal.revoke("given up", wait=SHORT))
+        assert (error.error_class, error.cause, error.timed_out, error.sent) == (
+            ErrorClass.UNREACHABLE, "SQLITE_BUSY", False, False,
+        )  # fmt: skip
+        assert not journal.is_empty(wait=SHORT)
+        assert journal.overlay("before", wait=SHORT).revoked
+        other.execute("ROLLBACK")
+    journal.revoke("after")
+    assert revoked(journal) == {"before", "after"}
+
+
+def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, path: Path) -> None:
+    """D9: all that write."""
+    calls: list[Callable[[], object]] = [
+        lambda: journal.revoke("d", wait=SHORT),
+        lambda: journal.revoke_user("7", until_ms=1, wait=SHORT),
+        lambda: journal.queue_push("d", 1, wait=SHORT),
+        lambda: journal.put([value("d", "a", b"1"), addition("d", "n", 1)], wait=SHORT),
+        lambda: journal.carry(Carry("c", "d", "u", ["ui"]), wait=SHORT),
+    ]
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for call in calls:
+            assert failing(call).cause == "SQLITE_BUSY"
+        other.execute("ROLLBACK")
+    journal.announce_outage("primary")
+    assert {name: count for name, count in journal.counts().items() if count} == {"outages": 1}
+
+
+def test_a_stopped_worker_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
+    """D9: in the middle of a write. What was given up meanwhile is not done when it goes on; what waits is."""
+    script = """
+        def write(db):
+            db.execute("INSERT INTO pushes (digest) VALUES ('theirs')")
+            print("writing", flush=True)
+            sys.stdin.readline()
+        journal._file.transaction(write, 60)
+    """
+    worker = process(script, path)
+    assert worker.stdout is not None
+    assert worker.stdin is not None
+    assert worker.stdout.readline() == "writing\n"
+    worker.send_signal(signal.SIGSTOP)
+    for _ in range(3):
+        assert failing(lambda: journal.revoke("given up", wait=SHORT)).cause == "SQLITE_BUSY"
+    threads = Threads()
+    threads.call(journal.revoke, "patient")
+    worker.send_signal(signal.SIGCONT)
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    threads.join()
+    output(worker)
+    assert (threads.ends, revoked(journal)) == ([None], {"patient"})
+    assert [push.digest for push in journal.pending_pushes()] == ["theirs"]
+
+
+def test_a_killed_worker_lets_the_next_one_in_at_once(journal: Journal, path: Path) -> None:
+    """Wherever it was, also while others queue for the file behind it."""
+    script = """
+        def write(db):
+            print("writing", flush=True)
+            time.sleep(60)
+        journal._file.transaction(write, 60)
+    """
+    worker = process(script, path)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "writing\n"
+    threads = Threads()
+    threads.call(journal.revoke, "patient")
+    worker.kill()
+    threads.join()
+    output(worker, expected=-signal.SIGKILL)
+    assert (threads.ends, revoked(journal)) == ([None], {"patient"})
+
+
+def test_a_disk_that_hangs_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, disk: Disk) -> None:
+    """D9: what is committed then may be lost with the machine, or not: the error says that it may have happened. What
+    has not been begun will not be done."""
+    disk.hang()
+    error = failing(lambda: journal.revoke("under way", wait=SHORT))
+    assert (error.error_class, error.timed_out, error.sent) == (ErrorClass.UNREACHABLE, True, True)
+    error = failing(lambda: journal.revoke("given up", wait=SHORT))
+    assert (error.error_class, error.timed_out, error.sent) == (ErrorClass.UNREACHABLE, False, False)
+    assert journal.is_revoked("under way", wait=SHORT)
+    disk.goes_on.set()
+    journal.revoke("after")
+    assert revoked(journal) == {"under way", "after"}
+
+
+def test_a_disk_that_fails_says_that_it_may_have_happened(journal: Journal, disk: Disk) -> None:
+    """It is committed, but may get lost with the machine; it is not done twice."""
+    disk.fails = True
+    error = failing(lambda: journal.put([addition("d", "n", 1)]))
+    assert (error.error_class, error.cause, error.timed_out, error.sent) == (
+        ErrorClass.UNREACHABLE, "OSError", False, True,
+    )  # fmt: skip
+    assert journal.overlay("d").deltas == {"ui": {"n": [("added.1", 1)]}}
+
+
+def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:
+    """The thread that waits looks once more."""
+    task = group_commit.Task(lambda db: 7, Deadline.after(-1), forced=True, is_entry=True)
+    assert task.take_up()
+    with closing(sqlite3.connect(":memory:")) as db:
+        task.execute(db)
+    task.finish()
+    assert task.result() == 7
+
+
+def test_far_too_many_waiting_are_refused(journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a process that was stopped, requests must not fill the memory with what they have given up."""
+    monkeypatch.setattr(group_commit, "MOST_WAITING", 3)
+    disk.hang()
+    threads = Threads()
+    threads.call(journal.revoke, "first")
+    assert disk.reached.wait(LONG)
+    for _ in range(3):
+        assert failing(lambda: journal.revoke("given up", wait=0.001)).cause == "SQLITE_BUSY"
+    assert failing(lambda: journal.revoke("refused", wait=0.001)).error_class is ErrorClass.LOCAL
+    disk.goes_on.set()
+    threads.join()
+    journal.revoke("after")
+    assert revoked(journal) == {"first", "after"}
+
+
+def test_where_no_thread_can_be_had_it_is_said(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the end of a process; the next call tries again. What was refused is not written then."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert failing(lambda: journal.revoke("refused")).error_class is ErrorClass.LOCAL
+    journal.revoke("after")
+    assert revoked(journal) == {"after"}
+
+
+def test_an_idle_writing_thread_ends_and_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has written once does not keep a thread for ever."""
+    others = set(threading.enumerate())
+
+    def runs() -> bool:
+        return any(thread.name == "langpont-session-journal" for thread in {*threading.enumerate()} - others)
+
+    monkeypatch.setattr(group_commit, "_IDLE", 0.1)
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
+    with closing(Journal(path)) as journal:
+        for digest in ("one", "two"):
+            journal.revoke(digest)
+            assert digest in revoked(journal)
+            until(lambda: not runs())
+
+
+@pytest.mark.parametrize("are_native", [True, False])
+def test_processes_queue_for_the_file(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, are_native: bool
+) -> None:
+    """In the system's queue, or, where greenlets are in the place of threads and one that waits there would keep all
+    others from running, by looking again and again."""
+    monkeypatch.setattr(host_lock, "_threads_are_native", lambda: are_native)
+    lock = host_lock.HostLock(Path(f"{path}-lock"))
+    threads = Threads()
+    with lock.waited(lambda: True) as is_held:
+        assert is_held
+        assert failing(lambda: journal.revoke("given up", wait=SHORT)).cause == "SQLITE_BUSY"
+        threads.call(journal.revoke, "patient")
+    threads.join()
+    assert (threads.ends, revoked(journal)) == ([None], {"patient"})
+
+
+def test_reading_waits_for_a_recovery_no_longer_than_it_may(journal: Journal) -> None:
+    """SQLite is told each time, unless it was told nearly the same."""
+
+    def told(wait: float) -> int:
+        journal.overlay("d", wait=wait)
+        connection = journal._file.reader.connection
+        assert connection is not None
+        return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    for wait in (3.0, 2.9, SHORT, LONG):
+        assert wait * 400 < told(wait) <= wait * 1000
+    assert told(1.5 * LONG) == told(1.2 * LONG) <= LONG * 1000
+
+
+def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
+    """Its other threads let the writing one go on soon, and only while it writes."""
+    before = sys.getswitchinterval()
+    assert journal._file.transaction(lambda db: sys.getswitchinterval()) < before / 10
+    until(lambda: sys.getswitchinterval() == before)
+
+
+def test_the_last_of_two_journals_that_write_sets_the_interval_back() -> None:
+    """The first one to begin ends first: what it found must not be taken for brisk by the other, nor kept."""
+    before = sys.getswitchinterval()
+    brisk = group_commit._Brisk()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(brisk)
+        second.enter_context(brisk)
+        first.close()
+        assert sys.getswitchinterval() < before / 10
+        second.close()
+        assert sys.getswitchinterval() == before
+
+
+# Signals and forks
+
+
+def test_a_child_that_was_forked_by_c_code_keeps_no_lock(path: Path) -> None:
+    """Not when its parent has let go of it."""
+    lock = host_lock.HostLock(path)
+    with lock.waited(lambda: True):
+        if (child := ctypes.PyDLL(None).fork()) == 0:
+            signal.pause()
+        with lock.taken() as is_held:
+            assert not is_held
+    try:
+        with lock.taken() as is_held:
+            assert is_held
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_signal_handler_may_write(path: Path) -> None:
+    """Wherever it interrupts a thread that writes, reads or waits."""
+    script = """
+        import itertools
+        journal.open()
+        numbers = itertools.count()
+        def handler(signum, frame):
+            journal.revoke(f"h{next(numbers)}", wait=20)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        for number in range(150):
+            journal.revoke(f"m{number}", wait=20)
+            journal.is_empty()
+            journal.overlay("m0")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        names = {entry.digest for entry in journal.pending_revocations(10**6)}
+        handled = next(numbers)
+        print(handled > 3, {f"m{n}" for n in range(150)} | {f"h{n}" for n in range(handled)} == names)
+    """
+    assert output(process(script, path)) == "True True"
+
+
+def test_a_child_that_was_forked_by_c_code_writes(path: Path) -> None:
+    """After open() nothing is open, and the child has none of its parent's threads."""
+    script = """
+        import ctypes
+        journal.open()
+        journal.revoke("parent")
+        journal.close()
+        if (child := ctypes.PyDLL(None).fork()) == 0:
+            journal.revoke("child")
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], sorted(entry.digest for entry in journal.pending_revocations()))
+    """
+    assert output(process(script, path)) == "0 ['child', 'parent']"
+
+
+def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writing thread queues for the file; a fork of its process does not, and the child does not hold it."""
+    monkeypatch.setattr(journal_file, "_FAREWELL", SHORT)
+    lock = host_lock.HostLock(Path(f"{path}-lock"))
+    threads = Threads()
+    with lock.waited(lambda: True):
+        threads.call(journal.revoke, "patient")
+        until(lambda: bool(journal._file._queue and journal._file._queue._descriptors))
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    threads.join()
+    assert (threads.ends, revoked(journal)) == ([None], {"patient"})

@@ -1,0 +1,489 @@
+"""What remains of what waits when more is written, what a session is shown of it, and when a copy outdates it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.limits import JournalLimits
+from tests.support.clock import Clock
+
+SET, DELETE, ADD, WIPE, _ = Operation
+BLIND, SEEN, UNSEEN = Basis
+NOW = 1_000_000
+"""Milliseconds; the host's clock."""
+
+
+@pytest.fixture
+def journal(clock: Clock) -> Iterator[Journal]:
+    journal = Journal(None, clock=clock)
+    yield journal
+    journal.close()
+
+
+def change(operation: Operation, **more: Any) -> PendingWrite:
+    fields = {"digest": "d", "kind": "a", "category": "ui", "field": "n", "moment": 5, **more}
+    return PendingWrite(operation=operation, **fields)
+
+
+def value(text: bytes | None, basis: Basis = BLIND, **more: Any) -> PendingWrite:
+    """A field that is set; None: deleted."""
+    return change(DELETE if text is None else SET, value=text, basis=basis, **more)
+
+
+def seen(text: bytes | None, base: bytes | None, version: int, **more: Any) -> PendingWrite:
+    """What was made from a value that was read."""
+    return value(text, SEEN, moment=version, base=base, **more)
+
+
+def addition(by: int, token: str = "added.1", **more: Any) -> PendingWrite:
+    return change(ADD, delta=by, token=token, **{"moment": 0, **more})
+
+
+def wipe(**more: Any) -> PendingWrite:
+    return change(WIPE, field=WIPED_FIELD, **more)
+
+
+def kept(journal: Journal) -> list[PendingWrite]:
+    """What waits, in its order, without numbers and times of its own."""
+    return [replace(entry, seq=0, at_ms=0) for entry in journal.pending_writes()]
+
+
+def sent(journal: Journal, write_id: str = "sent..1", moment_ms: int = 9) -> None:
+    """The reconciler has sent everything that waits."""
+    journal.mark_sent(dict.fromkeys(journal.pending_writes(), write_id), {"d": moment_ms})
+
+
+# -- a value over a value ----------------------------------------------------------------------------------------------
+
+VALUES = {
+    "blind": value(b"1", moment=5),
+    "seen": seen(b"1", b"0", 5),
+    "seen, absent": seen(b"1", None, 5),
+    "unseen": value(b"1", UNSEEN, moment=5),
+}
+
+
+@pytest.mark.parametrize("before", VALUES)
+@pytest.mark.parametrize("operation", [SET, DELETE])
+def test_a_blind_value_takes_the_place_of_any(journal: Journal, before: str, operation: Operation) -> None:
+    """It was made from nothing: it wins by its own time, whatever the one before knew."""
+    journal.put([VALUES[before]])
+    new = value(b"2" if operation is SET else None, moment=7)
+    assert journal.put([new]) == []
+    assert kept(journal) == [new]
+
+
+@pytest.mark.parametrize("operation", [SET, DELETE])
+@pytest.mark.parametrize("before", VALUES)
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_what_is_made_from_a_value_that_waits_knows_no_more_than_that(
+    journal: Journal, before: str, operation: Operation, is_seen: bool
+) -> None:
+    """The request saw the value that waits, but not what Redis has: that value's basis, moment and base stay."""
+    first = VALUES[before]
+    journal.put([first])
+    text = b"2" if operation is SET else None
+    journal.put([seen(text, b"1", 7) if is_seen else value(text, UNSEEN, moment=7, base=b"1")])
+    expected = replace(first, operation=operation, value=text)
+    assert kept(journal) == ([] if (operation, first.basis) == (DELETE, UNSEEN) else [expected])
+
+
+@pytest.mark.parametrize("operation", [SET, DELETE])
+@pytest.mark.parametrize("before", VALUES)
+@pytest.mark.parametrize("seen_value", [None, b"9"])
+def test_what_was_made_without_reading_does_not_replace_what_waits(
+    journal: Journal, before: str, operation: Operation, seen_value: bytes | None
+) -> None:
+    """A worker that could not read the journal in time does not put a list of one in the place of the real one."""
+    journal.put([VALUES[before]])
+    guess = value(b"2" if operation is SET else None, UNSEEN, moment=7, base=seen_value)
+    assert journal.put([guess]) == [guess]
+    assert kept(journal) == [VALUES[before]]
+
+
+def test_a_deletion_of_what_was_never_read_deletes_nothing(journal: Journal) -> None:
+    """It may only be applied where the field is absent: there is nothing to be done."""
+    assert journal.put([value(None, UNSEEN)]) == []
+    assert journal.is_empty()
+
+
+def test_doubts_are_kept_with_whatever_takes_the_place(journal: Journal) -> None:
+    """Redis may have any of the values that were sent: none of them is another worker's."""
+    journal.put([seen(b"1", b"0", 5, doubts="first.. ")])
+    sent(journal, "second.")
+    journal.put([value(b"2", moment=7, doubts="third.. ")])
+    [entry] = kept(journal)
+    assert entry.doubts.split() == ["third..", "first..", "second."]
+    journal.put([seen(b"3", b"2", 9)])
+    assert kept(journal)[0].doubts.split() == ["third..", "first..", "second."]
+    assert kept(journal)[0].moment == 7
+
+
+def test_only_the_same_field_of_the_same_session_is_replaced(journal: Journal) -> None:
+    """Other fields, categories, sessions, and the shadow, are other places."""
+    places: list[dict[str, Any]] = [{}, {"field": "m"}, {"category": "x"}, {"digest": "e"}, {"shadow": True}]
+    for text in (b"1", b"2"):
+        journal.put([value(text, **place) for place in places])
+    assert kept(journal) == [value(b"2", **place) for place in places]
+    assert journal.counts()["writes"] == len(places)
+
+
+def test_a_field_that_is_written_again_is_younger(journal: Journal, clock: Clock) -> None:
+    """It goes to the end of the line, and its age is counted anew."""
+    journal.put([value(b"1"), value(b"1", field="m")])
+    clock.now += 5
+    journal.put([value(b"2")])
+    entries = journal.pending_writes()
+    assert [(entry.field, entry.at_ms) for entry in entries] == [("m", NOW), ("n", NOW + 5000)]
+    assert [entry.seq for entry in entries] == [2, 3]
+
+
+# -- additions ---------------------------------------------------------------------------------------------------------
+
+
+def test_additions_that_were_not_sent_are_one(journal: Journal) -> None:
+    """Under the id of the first."""
+    journal.put([addition(2)])
+    journal.put([addition(-5, "added.2"), addition(1, "added.3")])
+    assert kept(journal) == [addition(-2)]
+
+
+def test_an_addition_that_was_sent_is_not_changed_any_more(journal: Journal) -> None:
+    """Redis may have it as it was: what comes later is another one, with an id of its own, and is added to."""
+    journal.put([addition(2)])
+    sent(journal)
+    journal.put([addition(3, "added.2")])
+    journal.put([addition(4, "added.3")])
+    first = addition(2, moment=9000, is_sent=True, doubts="sent..1 ")
+    assert kept(journal) == [first, addition(7, "added.2")]
+
+
+def test_an_addition_keeps_the_moment_of_its_first_sending(journal: Journal) -> None:
+    """By it the server tells whether it would remember the id."""
+    journal.put([addition(2)])
+    sent(journal, "sent..1", 9)
+    sent(journal, "sent..2", 99)
+    assert kept(journal) == [addition(2, moment=9000, is_sent=True, doubts="sent..1 sent..2 ")]
+
+
+def test_an_addition_of_which_a_request_does_not_know_the_outcome_stays_apart(journal: Journal) -> None:
+    """It is under the id by which Redis may have it."""
+    journal.put([addition(2)])
+    journal.put([addition(3, "request", is_sent=True, moment=8)])
+    journal.put([addition(4, "added.3")])
+    assert kept(journal) == [
+        addition(3, "request", is_sent=True, moment=8),
+        addition(6),
+    ]
+
+
+@pytest.mark.parametrize(("text", "after"), [(b"41", b"43"), (b"-1", b"1"), (b"0", b"2"), (None, b"2"), (b"-2", b"0")])
+@pytest.mark.parametrize("basis", [BLIND, SEEN])
+def test_an_addition_to_a_value_that_waits_is_made_here(
+    journal: Journal, text: bytes | None, after: bytes, basis: Basis
+) -> None:
+    """A deleted key counts as 0. What the value was made from stays."""
+    first = seen(text, b"9", 5) if basis is SEEN else value(text)
+    journal.put([first])
+    journal.put([addition(2)])
+    assert kept(journal) == [replace(first, operation=SET, value=after)]
+
+
+@pytest.mark.parametrize("text", [b'"x"', b"1.5", b"true", b"007", b"[1]", b"", b"--1"])
+def test_an_addition_to_something_else_is_refused(journal: Journal, text: bytes) -> None:
+    """An error of class DATA; the value stays."""
+    journal.put([value(text)])
+    with pytest.raises(StoreError) as caught:
+        journal.put([addition(1)])
+    assert caught.value.error_class is ErrorClass.DATA
+    assert kept(journal) == [value(text)]
+
+
+def test_an_addition_to_a_guess_waits_behind_it(journal: Journal) -> None:
+    """The guess is dropped where Redis has a value, and the addition counts on that one all the same."""
+    journal.put([value(b"1", UNSEEN)])
+    journal.put([addition(2)])
+    journal.put([addition(3, "added.2")])
+    assert kept(journal) == [value(b"1", UNSEEN), addition(5)]
+
+
+def test_an_addition_that_may_have_been_made_waits_behind_a_value(journal: Journal) -> None:
+    """Part of the value it would be made a second time, under no id."""
+    journal.put([value(b"1")])
+    journal.put([addition(2, "request", is_sent=True, moment=8)])
+    assert kept(journal) == [value(b"1"), addition(2, "request", is_sent=True, moment=8)]
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+@pytest.mark.parametrize("operation", [SET, DELETE])
+@pytest.mark.parametrize("basis", [BLIND, SEEN])
+def test_a_value_takes_the_place_of_additions(
+    journal: Journal, basis: Basis, operation: Operation, is_sent: bool
+) -> None:
+    """It was made from their sum, or from nothing. That Redis may have one of them is no change by somebody else."""
+    journal.put([addition(2)])
+    if is_sent:
+        sent(journal)
+    journal.put([addition(3, "added.2")])
+    text = b"9" if operation is SET else None
+    new = seen(text, b"8", 7) if basis is SEEN else value(text, moment=7)
+    journal.put([new])
+    assert kept(journal) == [replace(new, doubts="sent..1 " if is_sent else "")]
+
+
+@pytest.mark.parametrize("operation", [SET, DELETE])
+def test_a_guess_over_additions_is_not_kept(journal: Journal, operation: Operation) -> None:
+    """Something is there, which it must not replace. The caller is told so."""
+    journal.put([addition(2)])
+    guess = value(b"9" if operation is SET else None, UNSEEN)
+    assert journal.put([guess, value(b"1", field="m")]) == [guess]
+    assert kept(journal) == [addition(2), value(b"1", field="m")]
+
+
+def test_what_is_added_after_an_addition_that_may_have_been_made_is_behind_it_too(journal: Journal) -> None:
+    """Part of the value before it, it would have that value stand behind the addition, and undo it."""
+    journal.put([value(b"1")])
+    journal.put([addition(2, "request", is_sent=True, moment=8)])
+    journal.put([addition(4, "added.3")])
+    journal.put([addition(5, "added.4")])
+    assert kept(journal) == [value(b"1"), addition(2, "request", is_sent=True, moment=8), addition(9, "added.3")]
+
+
+# -- wipes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_wipe_takes_the_place_of_everything_in_its_category(journal: Journal, is_sent: bool) -> None:
+    """What was written before it is of no use; other categories, sessions and the shadow keep theirs."""
+    others = [value(b"1", category="x"), value(b"1", digest="e"), value(b"1", shadow=True)]
+    journal.put([value(b"1"), addition(1, field="m"), value(b"1", UNSEEN, field="o"), wipe(), *others])
+    if is_sent:
+        sent(journal)
+        others = [replace(entry, doubts="sent..1 ") for entry in others]
+    journal.put([wipe(moment=7)])
+    assert kept(journal) == [*others, wipe(moment=7)]
+
+
+def test_what_is_written_after_a_wipe_waits_behind_it(journal: Journal) -> None:
+    """In the order of the view; written again it is still behind it."""
+    journal.put([wipe(), value(b"1"), addition(2, field="m")])
+    journal.put([value(b"2"), addition(1, "added.2", field="m")])
+    assert [entry.operation for entry in kept(journal)] == [WIPE, SET, ADD]
+    assert kept(journal)[1:] == [value(b"2"), addition(3, field="m")]
+
+
+@pytest.mark.parametrize("basis", [SEEN, UNSEEN])
+def test_what_is_made_after_a_wipe_is_made_from_nothing(journal: Journal, basis: Basis) -> None:
+    """Whatever version was read then: the wipe was acknowledged, so the value counts by its own time, as if its key
+    had not been read. A record that was wiped since that version, by this very wipe, is not in its way."""
+    new = value(b"1", basis, moment=5, acknowledged=8)
+    blind = value(b"1", moment=8, acknowledged=8)
+    journal.put([wipe(acknowledged=7), new])
+    journal.put([replace(new, field="m", base=None), replace(new, field="o", category="x")])
+    assert kept(journal)[1:] == [blind, replace(blind, field="m"), replace(new, field="o", category="x")]
+    journal.put([replace(new, value=b"2", base=b"1", acknowledged=9)])
+    assert kept(journal)[-1] == replace(blind, value=b"2", moment=9, acknowledged=9)
+
+
+def test_a_guess_from_before_a_wipe_does_not_bring_back_what_was_wiped(journal: Journal) -> None:
+    """Its request could not read the journal, and showed what was there before."""
+    guess = value(b"1", UNSEEN, base=b"0")
+    assert journal.put([wipe(), guess]) == [guess]
+    assert kept(journal) == [wipe()]
+
+
+def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:
+    """It may be from before the wipe, which is not in Redis yet."""
+    journal.put([wipe(), seen(b"1", None, 5, acknowledged=8)])
+    assert not journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))])
+    assert [entry.value for entry in kept(journal)] == [None, b"1"]
+
+
+# -- what a session is shown -------------------------------------------------------------------------------------------
+
+
+def test_the_overlay_tells_values_additions_guesses_and_wipes_apart(journal: Journal) -> None:
+    """By category; each addition with its id, so that what Redis counts already is not added once more."""
+    journal.put([addition(2)])
+    sent(journal)
+    journal.put([addition(3, "added.2"), addition(4, "added.3", field="m")])
+    journal.put([value(b"1", UNSEEN, field="guess"), value(None, field="gone"), wipe(category="x")])
+    overlay = journal.overlay("d")
+    assert overlay.deltas == {"ui": {"n": [("added.1", 2), ("added.2", 3)], "m": [("added.3", 4)]}}
+    assert overlay.writes == {"ui": {"guess": b"1", "gone": None}}
+    assert overlay.guesses == {"ui": {"guess"}}
+    assert overlay.wiped == {"x"}
+    assert [overlay.has_writes(name) for name in ("ui", "x", "translation")] == [True, True, False]
+
+
+def test_after_a_wipe_nothing_is_a_guess(journal: Journal) -> None:
+    """Whatever Redis has is gone: what is written then is what is there."""
+    journal.put([wipe(), value(b"1", UNSEEN)])
+    overlay = journal.overlay("d")
+    assert overlay.writes == {"ui": {"n": b"1"}}
+    assert overlay.guesses == {}
+    assert overlay.wiped == {"ui"}
+
+
+def test_a_shadow_is_shown_its_own(journal: Journal) -> None:
+    """A wipe, an addition and a guess of the session say nothing of its shadow."""
+    journal.put([wipe(), addition(2), value(b"1", UNSEEN, field="m")])
+    overlay = journal.overlay("d", shadow=True)
+    assert (overlay.writes, overlay.deltas, overlay.guesses, overlay.wiped) == ({}, {}, {}, frozenset())
+
+
+# -- marked as sent, forgotten -----------------------------------------------------------------------------------------
+
+
+def test_each_sending_leaves_its_id(journal: Journal) -> None:
+    """Of values their moment stays; of a session whose server's clock is not known an addition's is 0."""
+    journal.put([seen(b"1", b"0", 5), value(b"1", field="m"), addition(2, field="o", digest="e"), wipe(category="x")])
+    for write_id in ("sent..1", "sent..2"):
+        sent(journal, write_id)
+    marked = "sent..1 sent..2 "
+    assert kept(journal) == [
+        seen(b"1", b"0", 5, doubts=marked),
+        value(b"1", field="m", doubts=marked),
+        addition(2, field="o", digest="e", doubts=marked, is_sent=True),
+        wipe(category="x", doubts=marked),
+    ]
+
+
+def test_what_was_written_again_before_it_was_marked_is_not_marked(journal: Journal) -> None:
+    """It is another entry, which is not sent as it was."""
+    journal.put([value(b"1")])
+    read = journal.pending_writes()
+    journal.put([value(b"2"), value(b"1", field="m")])
+    assert journal.mark_sent(dict.fromkeys(read, "sent..1"), {}) == []
+    assert kept(journal) == [value(b"2"), value(b"1", field="m")]
+    read += journal.pending_writes()
+    assert journal.mark_sent(dict.fromkeys(read, "sent..2"), {}) == read[1:]
+
+
+def test_what_is_written_while_it_is_sent_stays_and_knows_it(journal: Journal) -> None:
+    """The merge's own value is not taken for another host's newer one, by its id; the next merge may replace it."""
+    journal.put([seen(b"1", b"0", 5)])
+    read = journal.pending_writes()
+    journal.mark_sent(dict.fromkeys(read, "sent..1"), {})
+    journal.put([seen(b"2", b"1", 6)])
+    journal.forget_writes(read)
+    assert kept(journal) == [seen(b"2", b"0", 5, doubts="sent..1 ")]
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+COPY = CategoryCopy(7, {"n": b"0", "same": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("waiting", "left", "lost"),
+    [
+        # the field is as it was: the value is made from the newer version all the same
+        (seen(b"1", b"0", 5), seen(b"1", b"0", 7), 0),
+        (seen(b"1", None, 5, field="new"), seen(b"1", None, 7, field="new"), 0),
+        (seen(None, b"0", 5), seen(None, b"0", 7), 0),
+        # what was to be written stands there
+        (seen(b"1", b"0", 5, field="same"), seen(b"1", b"1", 7, field="same"), 0),
+        (seen(None, b"0", 5, field="new"), seen(None, None, 7, field="new"), 0),
+        # somebody else has changed it since
+        (seen(b"1", b"9", 5), None, 1),
+        (seen(None, b"9", 5), None, 1),
+        (seen(b"1", b"9", 5, field="new"), None, 1),
+        # or this host has, by a write whose outcome it does not know: the merge finds out
+        (seen(b"1", b"9", 5, doubts="sent..1 "), seen(b"1", b"9", 5, doubts="sent..1 "), 0),
+        # it was made from this version or a later one
+        (seen(b"1", b"9", 7), seen(b"1", b"9", 7), 0),
+        (seen(b"1", b"9", 8), seen(b"1", b"9", 8), 0),
+        # its request could not read what is there: the merge would not put it there either
+        (value(b"1", UNSEEN), None, 1),
+        (value(b"0", UNSEEN), value(b"0", UNSEEN), 0),
+        (value(b"1", UNSEEN, field="new"), value(b"1", UNSEEN, field="new"), 0),
+        (value(b"1", UNSEEN, doubts="sent..1 "), value(b"1", UNSEEN, doubts="sent..1 "), 0),
+        # it was not made from any, or is of the shadow
+        (value(b"1"), value(b"1"), 0),
+        (value(b"1", UNSEEN, shadow=True), value(b"1", UNSEEN, shadow=True), 0),
+        (addition(2), addition(2), 0),
+        (wipe(), wipe(), 0),
+        (seen(b"1", b"9", 5, shadow=True), seen(b"1", b"9", 5, shadow=True), 0),
+        (seen(b"1", b"9", 5, digest="e"), seen(b"1", b"9", 5, digest="e"), 0),
+        (seen(b"1", b"9", 5, category="x"), seen(b"1", b"9", 5, category="x"), 0),
+    ],
+)
+def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
+    journal: Journal, waiting: PendingWrite, left: PendingWrite | None, lost: int
+) -> None:
+    """A sibling has seen what was written since. What lost is not shown any more, and is counted at once."""
+    journal.put([waiting])
+    assert journal.publish_copies([SharedCopy("d", "ui", COPY)]) == ({("ui", waiting.basis): 1} if lost else {})
+    assert kept(journal) == ([left] if left else [])
+    assert journal.counts()["writes"] == 1 - lost
+
+
+def test_a_copy_from_before_a_wipe_says_nothing_of_what_could_not_be_read(journal: Journal) -> None:
+    """Another worker has emptied the category since, which the copy does not know."""
+    journal.put([value(b"1", UNSEEN)])
+    journal.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
+    assert not journal.publish_copies([SharedCopy("d", "ui", COPY)])
+    assert kept(journal) == [value(b"1", UNSEEN)]
+
+
+def test_a_copy_that_is_no_newer_outdates_nothing(journal: Journal) -> None:
+    """Nor does one of a session that is revoked."""
+    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"8"}))])
+    journal.put([seen(b"1", b"9", 5)])
+    assert not +journal.publish_copies([SharedCopy("d", "ui", COPY)])
+    journal.put([seen(b"1", b"9", 5, digest="e", shadow=True)])
+    journal.revoke("e")
+    assert not +journal.publish_copies([SharedCopy("e", "ui", COPY)])
+    assert len(kept(journal)) == 2
+
+
+def test_what_builds_on_a_copy_is_judged_by_the_next_one(journal: Journal) -> None:
+    """The base follows from copy to copy, for as long as the field stays as it was."""
+    journal.put([seen(b"1", b"0", 5)])
+    journal.publish_copies([SharedCopy("d", "ui", COPY)])
+    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(8, {"n": b"0"}))])
+    assert kept(journal) == [seen(b"1", b"0", 8)]
+    assert journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))]) == {("ui", SEEN): 1}
+    assert kept(journal) == []
+
+
+def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
+    """In one transaction with the entries that go, so that no worker sees neither; room is where they were."""
+    full = Journal(None, limits=JournalLimits(entries=1))
+    full.put([value(b"2", kind="u")])
+    merged = full.pending_writes()
+    assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
+    assert full.pending_writes() == []
+    assert full.overlay("d").copies == {"ui": CategoryCopy(7, {"n": b"2"})}
+    full.close()
+
+
+def test_what_the_copy_of_a_merge_outdates_is_told(journal: Journal) -> None:
+    """By category, as of a copy that is published."""
+    journal.put([value(b"2")])
+    merged = journal.pending_writes()
+    journal.put([seen(b"1", b"9", 5, field="m"), seen(b"1", b"9", 5, field="o")])
+    assert journal.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))]) == {("ui", SEEN): 2}
+    assert kept(journal) == []
+
+
+def test_two_workers_write_one_field_in_one_order(tmp_path: Path) -> None:
+    """I18: what the one acknowledged first is below what the other one writes then."""
+    one, two = Journal(tmp_path / "journal"), Journal(tmp_path / "journal")
+    one.put([addition(2)])
+    two.put([addition(3, "added.2")])
+    one.put([seen(b"[1]", b"[]", 5, field="list")])
+    two.put([seen(b"[1,2]", b"[1]", 5, field="list")])
+    expected = [addition(5), seen(b"[1,2]", b"[]", 5, field="list")]
+    assert kept(one) == kept(two) == expected
+    one.close()
+    two.close()

@@ -1,0 +1,203 @@
+"""A forked child begins anew: no lock stays held by a thread that it does not have."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.connection import ConnectionPool
+
+from flask_langpont_session.metrics.prometheus import Collectors
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.redis.cluster import Redis
+from flask_langpont_session.stores.redis.dns import DnsCache
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
+from flask_langpont_session.stores.redis.slots import Address
+from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
+from flask_langpont_session.support import forks
+from flask_langpont_session.support.forks import renew_in_children
+from flask_langpont_session.support.threads import PeriodicThread
+from tests.support.children import (
+    in_child,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.renewed = 0
+        renew_in_children(self, Counter.renew)
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+
+def test_it_is_called_in_the_child_and_not_in_the_parent() -> None:
+    """Once per fork; a child of the child again."""
+    counter = Counter()
+    assert in_child(lambda: counter.renewed == 1 and in_child(lambda: counter.renewed == 2))
+    assert counter.renewed == 0
+
+
+def test_nothing_is_kept_alive_by_it() -> None:
+    """Applications come and go in tests."""
+    counter = Counter()
+    before = len(forks._renewals)
+    del counter
+    gc.collect()
+    assert len(forks._renewals) < before
+
+
+def test_a_fence_can_be_used_in_the_child() -> None:
+    """A thread of the parent may be looking at a new connection or a canary at the moment of the fork."""
+    server_identity = ServerIdentity()
+
+    def work() -> bool:
+        server_identity.observe("a:master:x", now_ms=1, is_primary=True)
+        return not server_identity.saw(Canary("g", 1, 2))
+
+    with server_identity._lock:
+        assert in_child(work)
+
+
+def test_breakers_can_be_used_in_the_child() -> None:
+    """A request of the parent may be telling of a failure at that moment."""
+    health = Health([PRIMARY, DATABASE])
+    error = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True)
+    with health.breakers[PRIMARY, "read"]._lock:
+        assert in_child(lambda: bool(health.failed(error, "read")))
+
+
+# -- what each part of the package begins anew -------------------------------------------------------------------------
+
+
+def a_store() -> RedisStore:
+    return RedisStore("primary", ConnectionPool(max_connections=2), prefix="session", server_identity=ServerIdentity())
+
+
+def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
+    """One that lies ready would be read by both; one that is in use in the parent is not in use in the child; and a
+    thread of the parent may be waiting for one just now."""
+    store = a_store()
+    pool = store.connections
+    lying_ready, era = object(), pool._era
+    pool.idle.append(lying_ready)
+    pool._open, pool._waiting, pool._most = 2, 1, 2
+
+    def work() -> bool:
+        with pool._free:
+            return (pool.idle, pool._open, pool._waiting, store.take_most_in_use()) == ([], 0, 0, 0)
+
+    with pool._free:
+        assert in_child(work)
+    assert (pool.idle, pool._open, pool._era) == ([lying_ready], 2, era)
+
+
+def test_a_look_up_of_the_parent_is_none_of_the_child() -> None:
+    """Its thread stays behind: the child looks the name up itself, whatever lock was held."""
+    names = DnsCache()
+    name = names._name("localhost", 6379)
+    name.answered, name.looked_at = threading.Event(), time.monotonic()
+
+    def work() -> bool:
+        return bool(names.addresses("localhost", 6379, time.monotonic() + 5))
+
+    with names._lock:
+        assert in_child(work)
+
+
+def test_a_directory_is_asked_in_the_child() -> None:
+    """A thread of the parent may be asking a node for the map: the child's first request asks, too."""
+    asked: list[Address] = []
+
+    def connect(address: Address, timeout: float) -> Any:
+        asked.append(address)
+        raise OSError
+
+    directory = ClusterTopology(Nodes(lambda: [Address("127.0.0.1", 1)], lambda: False, {}), connect)
+
+    def work() -> bool:
+        with suppress(OSError):
+            directory.learn(0.5)
+        return len(asked) == 1
+
+    with directory._lock:
+        assert in_child(work)
+
+
+def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
+    """The parent brings them to Redis itself; the child begins with none, and with a lock that is free."""
+    active = ActiveSessions(cast(Redis, a_store()), Recorder(), is_up=lambda: True, interval=60)
+    active.served("d" * 43, 60_000)
+    active.ended("e" * 43)
+    active.reading, active._to_publish, active._problem = cast(Reading, object()), 3, "problem"
+
+    def work() -> bool:
+        is_empty = (active._served, active._ended, active.number, active.take(), active._problem) == (
+            {}, set(), None, None, None,
+        )  # fmt: skip
+        active.served("f" * 43, 60_000)
+        return is_empty and list(active._served) == ["f" * 43]
+
+    with active._lock:
+        assert in_child(work)
+    assert len(active._served) == len(active._ended) == 1
+
+
+def test_an_exporter_s_threads_begin_in_the_child() -> None:
+    """The parent's thread does not exist there: the first request starts another one."""
+    ran = threading.Event()
+    pump = PeriodicThread("test", lambda: ran.set, 0.01)
+    pump.ensure_started()
+    assert ran.wait(20)
+
+    def work() -> bool:
+        ran.clear()
+        pump.ensure_started()
+        return ran.wait(5)
+
+    try:
+        with pump._lock:
+            assert in_child(work)
+    finally:
+        pump.end()
+        pump.wait(20)
+
+
+def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
+    """A gauge of the child is about its own applications, and its lock is free."""
+    registry = CollectorRegistry()
+    collectors, of_parent, of_child = Collectors(registry), _Publisher(), _Publisher()
+    collectors.show(of_parent, 4, {"primary": 5}, 2)
+
+    def work() -> bool:
+        collectors.show(of_child, 0, {"primary": 1}, 0)
+        level = registry.get_sample_value("langpont_session_degradation_level")
+        in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
+        return (level, in_use) == (0, 1)
+
+    with collectors._lock:
+        assert in_child(work)
+    assert registry.get_sample_value("langpont_session_degradation_level") == 4
+
+
+class _Publisher:
+    """Somebody whose states are shown."""
+
+
+def test_counters_of_the_parent_are_not_published_twice() -> None:
+    """What was counted before the fork is the parent's to publish."""
+    recorder = Recorder()
+    recorder.count("bad_cookies", 3)
+    assert in_child(lambda: not recorder.counters().get("bad_cookies"))
+    assert recorder.counters()["bad_cookies"] == 3
