@@ -313,7 +313,7 @@ class Reconciler:
         reached = [(digest, version) for digest, version in dead if self._locate(digest) in shards]
         for begin in range(0, len(reached), _PIPELINE):
             part = reached[begin : begin + _PIPELINE]
-            self._redis.settle([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
+            self._redis.push_many([], part, self._categories, stamp_ms=0, timeout=_TIMEOUT)
 
     def _revoke(
         self,
@@ -343,7 +343,7 @@ class Reconciler:
         to_redis = [digest for digest in lacking if self._locate(digest) in shards]
         if to_redis:
             tombstones = [(digest, versions[digest]) for digest in to_redis]
-            self._redis.settle([], tombstones, self._categories, stamp_ms=0, timeout=_TIMEOUT)
+            self._redis.push_many([], tombstones, self._categories, stamp_ms=0, timeout=_TIMEOUT)
             self._journal.settle_revocation(*to_redis, in_redis=True)
         return bool(to_database or to_redis)
 
@@ -381,7 +381,7 @@ class Reconciler:
         # Nobody is ended here for being idle: another host may know of a later use.
         over = {digest: row.version for digest, row in rows.items() if row.state in (RowState.DEAD, RowState.EXPIRED)}
         over |= {digest: 0 for digest in asked if digest not in rows and digest not in found.damaged}
-        self._redis.settle(
+        self._redis.push_many(
             [(row, _life_of(row)) for row in live.values()],
             list(over.items()),
             (AUTH,),  # see Verifier.write_tombstone
@@ -464,7 +464,7 @@ class Reconciler:
             live = [(row, _life_of(row)) for row in rows if row.state is RowState.VALID]
             # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
             # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
-            self._redis.settle(live, dead, (AUTH,), stamp_ms=stamp_ms, timeout=_TIMEOUT)
+            self._redis.push_many(live, dead, (AUTH,), stamp_ms=stamp_ms, timeout=_TIMEOUT)
             if reached is None:
                 return True
             self._reached = reached

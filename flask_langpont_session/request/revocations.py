@@ -177,7 +177,7 @@ class Revocations:
 
         def write_tombstone(timeout: float) -> bool:
             dead = [(digest, int(in_database)) for digest in digests]
-            self._primary.settle([], dead, names, stamp_ms=0, timeout=timeout)
+            self._primary.push_many([], dead, names, stamp_ms=0, timeout=timeout)
             return True
 
         return bool(

@@ -45,7 +45,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
     "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
-    "settle": (lambda s: s.settle([(ROW, 1)], [], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
+    "push_many": (lambda s: s.push_many([(ROW, 1)], [], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
     "extend_idle": (lambda s: s.extend_idle(D, 1000, timeout=WAIT), 17),
     "canary": (lambda s: s.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),
     "merge": (

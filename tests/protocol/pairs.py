@@ -219,7 +219,7 @@ class RedisPair(Pair):
         return {
             "read": self._read, "write": self._write, "push": self._push,
             "write_tombstone": self._write_tombstone, "extend_idle": self._extend_idle,
-            "merge": self._merge, "settle": self._settle, "quarantine": self._quarantine,
+            "merge": self._merge, "push_many": self._push_many, "quarantine": self._quarantine,
             "copies": self._copies, "carry": self._carry, "merge_again": self._merge,
             "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("time_ms", timeout=WAIT),
             "probe": lambda: self.both("probe", "session:probe", "1", timeout=WAIT),
@@ -338,11 +338,11 @@ class RedisPair(Pair):
             found.append(store.merge(merge, limits=LIMITS, timeout=WAIT, write_id=write_id) if copy.meta else None)
         self.compare(*found)
 
-    def _settle(self) -> None:
+    def _push_many(self) -> None:
         one, other = SIGNED_IN
         rows = [(self.some_row(one), HOUR)] if self.rng.random() < 0.7 else []
         dead = [(other, self.rng.randint(0, 3))] if self.rng.random() < 0.2 else []
-        self.both("settle", rows, dead, NAMES, stamp_ms=self.rng.choice((10, 20, 30)), timeout=WAIT)
+        self.both("push_many", rows, dead, NAMES, stamp_ms=self.rng.choice((10, 20, 30)), timeout=WAIT)
 
     def _quarantine(self) -> None:
         only_foreign = self.rng.random() < 0.5

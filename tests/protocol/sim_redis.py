@@ -462,7 +462,7 @@ class SimRedisStore:
         """See the package."""
         self._run(timeout, lambda node: write_tombstone(node, digest, version, categories))
 
-    def settle(
+    def push_many(
         self,
         rows: Sequence[tuple[AuthRow, int]],
         dead: Sequence[tuple[str, int]],

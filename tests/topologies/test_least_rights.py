@@ -129,7 +129,7 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "auths": lambda: store.auths([DIGEST], timeout=LONG),
         "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
         "quarantine": lambda: store.quarantine(DIGEST, "ui", timeout=LONG),
-        "settle": lambda: store.settle([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
+        "push_many": lambda: store.push_many([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
         "write_tombstone": lambda: store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=LONG),
         "look_at_canary": lambda: store.look_at_canary(None, timeout=LONG),
         "probe": lambda: store.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),

@@ -352,7 +352,7 @@ class ClusterStore:
 
     # -- several sessions ------------------------------------------------------------------------------------------
 
-    def settle(
+    def push_many(
         self,
         rows: Sequence[tuple[AuthRow, int]],
         dead: Sequence[tuple[str, int]],
@@ -370,7 +370,7 @@ class ClusterStore:
             own_rows = [(row, life_ms) for row, life_ms in rows if number_of(row.digest) == number]
             own_dead = [(digest, version) for digest, version in dead if number_of(digest) == number]
             try:
-                self._part(number).settle(own_rows, own_dead, categories, stamp_ms=stamp_ms, timeout=timeout)
+                self._part(number).push_many(own_rows, own_dead, categories, stamp_ms=stamp_ms, timeout=timeout)
             except StoreError as error:
                 if error.error_class is not ErrorClass.TOPOLOGY:
                     raise

@@ -256,7 +256,7 @@ class RedisStore:
         """
         self._run([self._bury_call(digest, version, categories)], timeout)
 
-    def settle(
+    def push_many(
         self,
         rows: Sequence[tuple[AuthRow, int]],
         dead: Sequence[tuple[str, int]],
@@ -265,7 +265,7 @@ class RedisStore:
         stamp_ms: int,
         timeout: float,
     ) -> None:
-        """Push rows and bury dead sessions, all in one round trip.
+        """Push rows and write tombstones of dead sessions, all in one round trip.
 
         :param rows: row, life in ms; `dead`: digest, version.
         :param stamp_ms: the Redis clock before the database was asked for the rows.

@@ -117,7 +117,7 @@ class Stores:
             for digest, name in wanted
         ]
 
-    def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+    def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         """All of them or, if one is failing, none."""
         told = [("push", row.digest, stamp_ms) for row, _ in rows]
         told += [("write_tombstone", digest, version) for digest, version in dead]
@@ -483,7 +483,7 @@ def test_another_server_is_told_everything(host: Host) -> None:
     """In the middle of a round Redis was lost once more: what it was told before is lost with it."""
     host.stores.changed = [row(f"{number:043}") for number in range(_AT_ONCE * _PIPELINE + 1)]
     assert not host.reconciler.settle_changes(5000)
-    host.told_about("settle")
+    host.stores.told = []
     host.stores.server_identity.identity = "y"
     assert not host.reconciler.settle_changes(5000)
     assert host.reconciler.settle_changes(5000)
@@ -598,13 +598,13 @@ def test_a_session_that_redis_has_lost_is_asked_of_the_database(host: Host) -> N
     host.write(A, "input_text")
     host.write(B, "input_text", kind="a")
 
-    settle = host.stores.settle
+    push_many = host.stores.push_many
 
     def pushed(*arguments: Any, **options: Any) -> None:
-        settle(*arguments, **options)
+        push_many(*arguments, **options)
         host.stores.answers.clear()
 
-    host.stores.settle = pushed  # type: ignore[method-assign]
+    host.stores.push_many = pushed  # type: ignore[method-assign]
     assert [told[:2] for told in host.run()] == [
         ("merge", A), ("merge", B), ("push", A), ("merge", A), ("copies",),
     ]  # fmt: skip

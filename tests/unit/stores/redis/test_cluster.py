@@ -669,7 +669,7 @@ class Home:
         self.buried: list[str] = []
         self.merged: list[str] = []
 
-    def settle(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+    def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         self.buried += [digest for digest, _ in dead]
 
     def kill_user_until(self, *arguments: Any, after: str, **options: Any) -> list[str]:
