@@ -99,7 +99,9 @@ def fill(state: State, entries: int, signed_in: float) -> int:
     repository = state.repository
     known = list(sessions(state, -(-entries // len(KEYS)), signed_in))
     for begin in range(0, len(known), 1000):  # Redis knows the sessions of users that signed in before the outage
-        state.monitor.replay.reconciler.push([sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"])
+        state.monitor.replay.reconciler.pushes.push(
+            [sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"]
+        )
     for shard in state.backend.health.shards:
         state.backend.health.failed(
             StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ

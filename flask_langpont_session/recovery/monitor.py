@@ -26,7 +26,8 @@ from ..stores.host.journal import Waiting
 from ..stores.redis.cluster import ClusterStore
 from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
-from .replay import Replay, ask_journal
+from .calls import ask_journal
+from .replay import Replay
 
 log = logging.getLogger(__name__)
 

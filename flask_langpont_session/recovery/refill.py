@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from itertools import chain, islice
 
@@ -18,14 +17,12 @@ from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
 from ..stores.backend import Backend
 from ..stores.redis.records import Restore
 from ..stores.redis.store import new_write_id
+from . import calls
 
 log = logging.getLogger(__name__)
 
 _BATCH = 200
 """Copies per round trip."""
-
-_TIMEOUT = 2.0
-"""Seconds per call. No request waits for this."""
 
 _CLOCKS_APART_US = 1_000_000
 """Microseconds by which the clock of a server may be behind that of the one before."""
@@ -38,18 +35,12 @@ their server that did not answer, they are given back when it does."""
 class Refill:
     """What one worker gives back.
 
-    :param push: brings the auth records of sessions to Redis as the database has them.
+    :param push: brings the auth records of sessions in Redis up to what the database says.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        push: Callable[[Sequence[str]], Found],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, backend: Backend, push: Callable[[Sequence[str]], Found]) -> None:
         self._backend = backend
         self._push = push
-        self._clock = clock
         self.forget()
 
     def forget(self) -> None:
@@ -120,7 +111,7 @@ class Refill:
                 log.info("%d categories of sessions were given back to Redis, or were there", self._given)
                 break
             self._try(self._reached(batch, shards), database)
-            if self._clock() >= end:
+            if self._backend.clock() >= end:
                 return False
         return True
 
@@ -192,7 +183,7 @@ class Refill:
                 is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
                 wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms, is_partial))
         limits, write_id = self._backend.limits, new_write_id()
-        for reply in self._backend.primary.merge_all(wanted, limits=limits, timeout=_TIMEOUT, write_id=write_id):
+        for reply in self._backend.primary.merge_all(wanted, limits=limits, timeout=calls.TIMEOUT, write_id=write_id):
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
                     raise reply
@@ -210,7 +201,7 @@ class Refill:
         """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were
         lost."""
         asked = sorted(digests)
-        answers = dict(zip(asked, self._backend.primary.auths(asked, timeout=_TIMEOUT), strict=True))
+        answers = dict(zip(asked, self._backend.primary.auths(asked, timeout=calls.TIMEOUT), strict=True))
         living = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row}
         unknown = [digest for digest, answer in answers.items() if answer.auth is None]
         if unknown and database:

@@ -1,4 +1,4 @@
-"""Brings home what an outage left behind, beside the monitor: in a thread of its own, a slice at a time.
+"""Merges what an outage left behind, beside the monitor: in a thread of its own, a slice at a time.
 
 A store that answers again is used by requests at once, whatever waits for it. That is safe, because nothing that waits
 is known to this host by the store alone:
@@ -9,10 +9,11 @@ is known to this host by the store alone:
 - **Writes.** What is written of a category, or of auth, while changes of it wait goes behind them into the journal:
   what this host acknowledged reaches the stores in that order.
 - **Other hosts** never wait for this host's breakers: they believe a lease for VERIFY_INTERVAL, and their own journals.
-  How soon they hear of a revocation depends on how soon it is brought home, hence the order: it comes before all data,
+  How soon they hear of a revocation depends on how soon it is replayed, hence the order: it comes before all data,
   and the database is told before Redis is.
-- **A Redis that lost data** is not believed by the fence, whichever breaker is closed. What Redis was not told while
-  this worker could not see it is brought to it as soon as it is in use; until then a lease counts no longer than any.
+- **A Redis that lost data** is not believed by :class:`.ServerIdentity`, whichever breaker is closed. What Redis was
+  not told while this worker could not see it is pushed as soon as it is in use; until then a lease counts no longer
+  than any.
 
 One worker of a host replays at a time. The others do not wait for it.
 """
@@ -20,29 +21,27 @@ One worker of a host replays at a time. The others do not wait for it.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..support.forks import renew_in_children
 from ..support.threads import PeriodicThread, end_all
-from .reconciler import Progress, Reconciler, answering, answering_shards
+from .calls import ask_journal
+from .reconciler import Progress, Reconciler, answering
 from .refill import Refill
+from .resync import Resync
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 SLICE = 0.25
 """Seconds for which one kind of work keeps the others from having their turn."""
 
 _LET_OTHERS_IN = 0.003
-"""Seconds between two slices: whoever waits for the journal's file looks once in a millisecond whether it is free."""
+"""Seconds between two slices: a worker that waits for the journal's file looks once in a millisecond if it is free."""
 
 _PAUSE = 0.2
 """Seconds between looks at what is to be done."""
@@ -50,31 +49,15 @@ _PAUSE = 0.2
 _SHARE_OF_TIME = 0.1
 """The most that looking through a journal whose entries wait for a lost shard may take of this thread's time."""
 
-_COPIES_LINGER = 5.0
-"""Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
-worker's last announcement that it is in an outage."""
-
 _EXIT_WAIT = 5.0
 """Seconds that :meth:`Replay.stop` waits for the call that is under way."""
-
-
-def ask_journal(call: Callable[[], T], asking: str) -> T | None:
-    """What the journal says; None: it cannot be used. The requests' alarm tells that, it is not the end of a thread.
-
-    :param asking: names the thread for the log.
-    """
-    try:
-        return call()
-    except StoreError as error:
-        log.warning("the %s cannot use the journal: %s", asking, error)
-        return None
 
 
 class Replay:
     """What one worker does about outages that are over.
 
     :param renewal: seconds between two times that tombstones are written again of which the database has not heard.
-    :param suspect: called with a store that failed: somebody should look at it.
+    :param suspect: called with a store that failed: it should be probed.
     :param now_ms: milliseconds since 1970; ages of journal entries only.
     """
 
@@ -88,52 +71,44 @@ class Replay:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._backend = backend
-        self._health = backend.health
-        self._journal = backend.journal
         self._clock = clock
         self._renewal = renewal
         self._suspect = suspect
         self.reconciler = Reconciler(backend, now_ms, clock)
-        self.reconciler.copies_are_needed = self._somebody_needs_copies
-        self._refill = Refill(backend, self.reconciler.push)
-        self._pump = PeriodicThread("replay", lambda: self._work, _PAUSE)
+        self._resync = Resync(backend, now_ms, clock)
+        self._refill = Refill(backend, self.reconciler.pushes.push)
+        self._thread = PeriodicThread("replay", lambda: self._work, _PAUSE)
         self._reset()
         renew_in_children(self, Replay._reset)
 
     def _reset(self) -> None:
         """As new: a forked child has neither the locks' holders nor its parent's copies."""
-        self._lock = threading.Lock()
         self._turn = threading.RLock()
-        self._incidents: dict[str, float] = {}
         self._next_renewal = 0.0
-        self._is_settling = False
         self._next_drain = 0.0
-        self._announced: Mapping[str, int] = {}
-        self._announced_at = -math.inf
-        self._recovered_at = self._clock()
+        self.reconciler.copies.forget()
+        self._resync.forget()
         self._refill.forget()
 
     # -- told by the monitor -----------------------------------------------------------------------------------------
 
     def ensure_started(self) -> None:
         """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
-        self._pump.ensure_started()
+        self._thread.ensure_started()
 
     def stop(self) -> None:
         """End the thread, and wait for the call that is under way."""
-        end_all([self._pump], _EXIT_WAIT)
+        end_all([self._thread], _EXIT_WAIT)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is done while this is open, but by who opened it."""
+        """Nothing is done while this is open, but by the thread that opened it."""
         with self._turn:
             yield
 
     def incident_since(self, moment: float, shards: Collection[str]) -> None:
         """What changed since a moment (monotonic seconds) may not be known to these shards of Redis."""
-        with self._lock:
-            for shard in shards:
-                self._incidents[shard] = min(moment, self._incidents.get(shard, moment))
+        self._resync.incident_since(moment, shards)
         self._next_renewal = 0.0
 
     def may_have_lost(self, shard: str, well_until_ms: int) -> None:
@@ -145,7 +120,7 @@ class Replay:
 
     def recovered(self) -> None:
         """A store is in use again."""
-        self._recovered_at = self._clock()
+        self.reconciler.copies.recovered()
         self.reconciler.recovered()
 
     @property
@@ -155,14 +130,14 @@ class Replay:
 
     @property
     def has_incidents(self) -> bool:
-        """Whether anything is still to be brought to Redis because of an incident."""
-        return bool(self._incidents) or self._is_settling
+        """Whether anything is still to be pushed to Redis because of an incident."""
+        return self._resync.has_incidents
 
     # -- the work ----------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         # Without a pause while there is more to do: others get the interpreter, and the journal, between two slices.
-        while not self._pump.is_ending and not self.run_once():
+        while not self._thread.is_ending and not self.run_once():
             time.sleep(_LET_OTHERS_IN)
 
     def run_once(self, seconds: float = SLICE) -> bool:
@@ -172,46 +147,43 @@ class Replay:
         :return: whether there is nothing more that this worker could do at once.
         """
         with self._turn:
-            redis, database = answering(self._backend)
-            shards = answering_shards(self._backend)
+            shards, database = answering(self._backend)
             is_given = self._give_back(shards, database, seconds)
             # Additions are made to what Redis is given back, not to nothing.
             data = not self._refill.is_due(shards, database)
-            is_drained = self._drain(redis, database, shards, seconds, data=data)
-            self._settle_incidents(shards, database)
+            is_drained = self._drain(database, shards, seconds, data=data)
+            self._resync_shards(shards, database)
             return is_given and is_drained
 
-    def _drain(self, redis: bool, database: bool, shards: frozenset[str], seconds: float, *, data: bool) -> bool:
-        """Bring home what waits for stores that answer, other workers' entries too; clear up when all is well again.
+    def _drain(self, database: bool, shards: frozenset[str], seconds: float, *, data: bool) -> bool:
+        """Replay what waits for stores that answer, other workers' entries too; clear up when all is well again.
 
         :param data: changes of sessions too.
         :return: whether nothing more can be done at once.
         """
-        is_empty = ask_journal(self._journal.is_empty, "replay")
+        is_empty = ask_journal(self._backend.journal.is_empty, "replay")
         if is_empty:
-            self.reconciler.is_home = True
-        began, lost = self._clock(), self._health.lost_shards
+            self.reconciler.nothing_waits = True
+        began, lost = self._clock(), self._backend.health.lost_shards
         if is_empty in (True, None) or began < self._next_drain:
             return True
-        progress = self._replay(redis, database, shards, seconds, data) if redis or database else None
-        if redis and self._clock() >= self._next_renewal:
+        progress = self._replay(database, shards, seconds, data) if shards or database else None
+        if shards and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
-        if redis and not lost and data and not self._somebody_needs_copies():
-            ask_journal(self._journal.clear_copies, "replay")
-        if redis and lost and not (progress and progress.moved):
+        if shards and not lost and data and not self.reconciler.copies.are_needed():
+            ask_journal(self._backend.journal.clear_copies, "replay")
+        if shards and lost and not (progress and progress.moved):
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
         return progress is None or progress.is_through
 
-    def _replay(
-        self, redis: bool, database: bool, shards: frozenset[str], seconds: float, data: bool
-    ) -> Progress | None:
-        """What was brought home; None: another worker of the host is at it, or it was interrupted."""
+    def _replay(self, database: bool, shards: frozenset[str], seconds: float, data: bool) -> Progress | None:
+        """What was replayed; None: another worker of the host is at it, or it was interrupted."""
         try:
-            with self._journal.alone() as is_alone:
+            with self._backend.journal.alone() as is_alone:
                 if not is_alone:
                     return None
                 progress = self.reconciler.run(
-                    redis=redis, database=database, shards=shards, data=data, seconds=seconds
+                    redis=bool(shards), database=database, shards=shards, data=data, seconds=seconds
                 )
         except StoreError as error:
             if error.store == "journal":
@@ -229,56 +201,34 @@ class Replay:
     def _renew_tombstones(self, shards: Container[str]) -> None:
         """While only this host knows of a revocation, besides Redis, Redis must not forget it."""
         self._next_renewal = self._clock() + self._renewal
-        self._with_stores(lambda: self.reconciler.renew_tombstones(shards))
+        self._with_stores(lambda: self.reconciler.revocations.renew_tombstones(shards))
 
-    def _settle_incidents(self, shards: frozenset[str], database: bool) -> None:
-        """Bring what changed since the last incident to those shards of Redis where there was one."""
+    def _resync_shards(self, shards: frozenset[str], database: bool) -> None:
+        """Push what changed since the last incident to those shards of Redis where there was one."""
         if not database:
             return
-        with self._lock:
-            since = {shard: at for shard, at in sorted(self._incidents.items()) if shard in shards}
-            self._is_settling = bool(since)
-            for shard in since:
-                del self._incidents[shard]  # one that is noticed from here on is another one
-        if not since:
-            return
-        ms_ago, is_done = int((self._clock() - min(since.values())) * 1000), False
+        is_done = False
         try:
-            is_done = self._with_stores(lambda: self.reconciler.settle_changes(ms_ago, tuple(since)))
+            is_done = self._with_stores(lambda: self._resync.run(shards))
         finally:
-            for shard, moment in () if is_done else since.items():
-                self.incident_since(moment, [shard])
-            self._is_settling = False
+            if not is_done:  # as after an incident that is noticed now
+                self._next_renewal = 0.0
 
     def _give_back(self, shards: frozenset[str], database: bool, seconds: float) -> bool:
         """Give Redis what this worker has of sessions, where it lost them. Whether nothing more can be done at once."""
-        if not self._refill.is_due(shards, database):
-            return True
 
-        try:
-            with self._journal.alone() as is_alone:
+        def give() -> bool:
+            with self._backend.journal.alone() as is_alone:
                 return not is_alone or self._refill.run(shards, database, self._clock() + seconds)
-        except StoreError as error:
-            self._note_failure(error)
-            return True
 
-    def _with_stores(self, work: Callable[[], bool]) -> bool:
-        """Whether it is done; a store that failed is looked at, and the work is to be done again."""
+        return not self._refill.is_due(shards, database) or self._with_stores(give, failed=True)
+
+    def _with_stores(self, work: Callable[[], bool], *, failed: bool = False) -> bool:
+        """What the work says, or `failed`: the store is looked at, and the work is to be done again."""
         try:
             return work()
         except StoreError as error:
-            self._note_failure(error)
-            return False
-
-    def _note_failure(self, error: StoreError) -> None:
-        if error.store != "journal":
-            self._suspect(error.store)
-        log.info("what an outage left behind could not be settled and will be repeated: %s", error)
-
-    def _somebody_needs_copies(self) -> bool:
-        """Whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
-        announced = ask_journal(self._journal.outages, "replay") or {}
-        if announced and announced != self._announced:
-            self._announced_at = self._clock()
-        self._announced = announced
-        return self._clock() - max(self._announced_at, self._recovered_at) < _COPIES_LINGER
+            if error.store != "journal":
+                self._suspect(error.store)
+            log.info("what an outage left behind could not be settled and will be repeated: %s", error)
+            return failed

@@ -17,7 +17,7 @@ from flask_langpont_session.policy import leases
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.policy.health import READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.recovery import monitor, replay
+from flask_langpont_session.recovery import copies, monitor
 from flask_langpont_session.recovery.reconciler import Progress
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
@@ -59,7 +59,7 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
 ) -> None:
     """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
     monkeypatch.setattr(monitor, "_ANXIOUS", 0.2)
-    monkeypatch.setattr(replay, "_COPIES_LINGER", 1.0)
+    monkeypatch.setattr(copies, "LINGER", 1.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before", source_lang="ja")
     there = browser(cut_off, here.cookie)
@@ -86,7 +86,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
 ) -> None:
     """Whoever recovers says so for the whole host; who has not is heard again only a little later."""
     monkeypatch.setattr(monitor, "_ANXIOUS", 600.0)
-    monkeypatch.setattr(replay, "_COPIES_LINGER", 600.0)
+    monkeypatch.setattr(copies, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before")
     there = browser(cut_off, here.cookie)
@@ -390,7 +390,7 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     there = browser(cut_off, here.cookie)
     assert there.get("/get/input_text").json["value"] == "before"
     reconciler = parts(one).monitor.replay.reconciler
-    copies = reconciler._copies
+    refresh = reconciler.copies.refresh
 
     def once(redis: bool, database: bool, shards: Container[str]) -> Progress:
         return reconciler._run_once(redis, database, shards, True, math.inf)
@@ -398,13 +398,13 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     def meanwhile(*arguments: Any) -> Any:
         assert there.post("/set", json={"input_text": "second"}).status_code == 200
         parts(other).monitor.tick()
-        return copies(*arguments)
+        return refresh(*arguments)
 
     with parts(one).monitor.paused(), parts(other).monitor.paused():
         lose_the_primary(cut_off, proxy, there)
         assert there.post("/set", json={"input_text": "first"}).status_code == 200
         with monkeypatch.context() as patch:
-            patch.setattr(reconciler, "_copies", meanwhile)
+            patch.setattr(reconciler.copies, "refresh", meanwhile)
             patch.setattr(reconciler, "run", lambda redis, database, shards, **rest: once(redis, database, shards))
             parts(one).monitor.tick()
     wait_until(lambda: waiting(other) == 0, "everything home")

@@ -18,7 +18,7 @@ from flask_langpont_session.extension import State
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
-from flask_langpont_session.recovery.reconciler import _PIPELINE
+from flask_langpont_session.recovery.calls import PIPELINE
 from flask_langpont_session.stores.host.journal import Carry, PendingWrite
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
@@ -73,7 +73,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     with state.monitor.paused():
         lose(state, PRIMARY)
         state.backend.journal.put([write(name(number), "input_text", "x") for number in range(5000)])
-        monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 20)
+        monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 20)
     with slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
         state.monitor.ensure_started()
         wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay", LONG)
@@ -225,11 +225,11 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
     app = make_app()
     state = parts(app)
     database, life = state.backend.database, state.settings.life
-    for number in range(3 * _PIPELINE):
+    for number in range(3 * PIPELINE):
         database.create(
             name(number), user_id="7", payload={"_user_id": b'"7"'}, idle_ms=life.idle_ms, absolute_ms=life.absolute_ms
         )
-    dead, alive = [[name(number) for number in range(3 * _PIPELINE) if number % 2 == odd] for odd in (0, 1)]
+    dead, alive = [[name(number) for number in range(3 * PIPELINE) if number % 2 == odd] for odd in (0, 1)]
     with state.monitor.paused():
         state.monitor.tick()
         lose(state, PRIMARY)
@@ -245,9 +245,9 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
                 state.monitor.replay.run_once()
     assert len(asked) <= 20
     assert len(questions) <= 20
-    answers = state.backend.primary.auths([name(number) for number in range(3 * _PIPELINE)], timeout=5)
+    answers = state.backend.primary.auths([name(number) for number in range(3 * PIPELINE)], timeout=5)
     lives = [bool(answer.auth and answer.auth.row) for answer in answers]
-    assert lives == [number % 2 == 1 for number in range(3 * _PIPELINE)]
+    assert lives == [number % 2 == 1 for number in range(3 * PIPELINE)]
 
 
 def test_one_that_cannot_be_brought_home_keeps_no_other_one_waiting(
@@ -278,7 +278,7 @@ def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeyp
     app = make_app()
     state = parts(app)
     journal = state.backend.journal
-    monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 10)
     with state.monitor.paused(), slowed(RedisStore, "merge_all", 0.03, monkeypatch):
         journal.put([write(name(number), "input_text", "x") for number in range(200)])
         assert not state.monitor.replay.run_once(0.1)
@@ -358,7 +358,7 @@ def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
     app = make_app()
     state = parts(app)
     state.monitor.ensure_started()
-    wait_until(lambda: state.monitor.replay._pump._thread is not None, "the replay's thread", LONG)
+    wait_until(lambda: state.monitor.replay._thread._thread is not None, "the replay's thread", LONG)
     state.backend.journal.put([write(name(1), "input_text", "x")])
     with state.monitor.paused():
         child = os.fork()
@@ -375,14 +375,14 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
     """In the middle of a large journal; what is left waits."""
     app = make_app()
     state = parts(app)
-    monkeypatch.setattr("flask_langpont_session.recovery.reconciler._BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 10)
     with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
         with state.monitor.paused():
             state.backend.journal.put([write(name(number), "input_text", "x") for number in range(3000)])
         state.monitor.ensure_started()
         wait_until(lambda: bool(merged), "the replay", LONG)
         state.monitor.stop()
-        assert not [thread for thread in threading.enumerate() if thread is state.monitor.replay._pump._thread]
+        assert not [thread for thread in threading.enumerate() if thread is state.monitor.replay._thread._thread]
     assert state.backend.journal.counts()["writes"] > 0
 
 

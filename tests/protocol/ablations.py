@@ -13,7 +13,8 @@ from flask_langpont_session.policy import leases
 from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RowState
-from flask_langpont_session.recovery import reconciler, replay
+from flask_langpont_session.recovery import reconciler, replay, resync
+from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import journal_writer, repository, revocations, scope, verifier
 from flask_langpont_session.stores import local
 from flask_langpont_session.stores.host import journal
@@ -124,14 +125,15 @@ def _replays_nothing(*arguments: Any, **more: Any) -> reconciler.Progress:
     return reconciler.Progress(moved=False, is_through=True)
 
 
-def _buries_the_idle(self: reconciler.Reconciler, ms_ago: int, shards: Any) -> bool:
-    for row in self._database.changed_since(ms_ago + reconciler.INCIDENT_MARGIN_MS).rows:
+def _buries_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
+    backend = self._backend
+    for row in backend.database.changed_since(ms_ago + resync.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
-            self._redis.write_tombstone(row.digest, row.version, self._categories, timeout=2.0)
-    return _settle_changes(self, ms_ago, shards)
+            backend.primary.write_tombstone(row.digest, row.version, tuple(backend.table.categories), timeout=2.0)
+    return _push_changes(self, ms_ago, shards)
 
 
-_settle_changes = reconciler.Reconciler.settle_changes
+_push_changes = resync.Resync.push_changes
 
 
 def _new_workers_trust(self: server_identity.ServerIdentity, identity: str | None, known: Any) -> bool:
@@ -286,7 +288,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
     Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),
     Ablation("reconciler", reconciler.Reconciler, "run", _replays_nothing),
-    Ablation("rows changed since an incident", reconciler.Reconciler, "settle_changes", lambda *arguments: True),
+    Ablation("rows changed since an incident", resync.Resync, "push_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
     Ablation("tombstone instead of DEL", sim_redis, "write_tombstone", _bury_by_deleting),
@@ -330,9 +332,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S2", leases.Life, "is_slide_due", _never_due),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
-    Ablation("S4 of the reconciler", reconciler.Reconciler, "settle_changes", _buries_the_idle),
+    Ablation("S4 of the reconciler", resync.Resync, "push_changes", _buries_the_idle),
     Ablation("S5", server_identity.ServerIdentity, "_takes_over", _new_workers_trust),
-    Ablation("S6", reconciler.Reconciler, "renew_tombstones", _nothing),
+    Ablation("S6", missed.MissedRevocations, "renew_tombstones", _nothing),
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),
     Ablation("S8", sim_database.SimDatabase, "kill_user_until", _only_the_living),
     Ablation("S9", server_identity.ServerIdentity, "saw", _only_smaller_numbers),

@@ -16,7 +16,7 @@ from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import CategoryChange, RowState
-from flask_langpont_session.recovery.reconciler import INCIDENT_MARGIN_MS
+from flask_langpont_session.recovery.resync import INCIDENT_MARGIN_MS
 from flask_langpont_session.request.scope import RequestScope
 
 from .invariants import LIST, as_list

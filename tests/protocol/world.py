@@ -25,7 +25,7 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.recovery import reconciler
+from flask_langpont_session.recovery import calls, reconciler
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.request import revocations
 from flask_langpont_session.request.repository import SessionRepository
@@ -91,7 +91,7 @@ def settings_of(profile: str) -> Settings:
 
 PARTS: Mapping[Any, Mapping[str, Any]] = {
     revocations: {"_MOST_SETTLED": 1},
-    reconciler: {"_BATCH": 2, "_PIPELINE": 2, "_AT_ONCE": 3},
+    calls: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
 }
 """How much the package does at a time, much smaller than it is: a few sessions are too many for it."""
 
@@ -362,11 +362,11 @@ class World:
         self.start(label, worker, work, stepped=stepped)
 
     def _check_tick(self, worker: Worker, task: Task) -> None:
-        redis, _ = reconciler.answering(worker.backend)
+        shards, _ = reconciler.answering(worker.backend)
         journal = worker.host.journal
         waiting = [] if journal.is_empty() else journal.pending_revocations(database=True, redis=False)
         identity = worker.backend.primary.server_identity.identity
-        on_primary = redis and identity == self.cluster.primary.identity
+        on_primary = bool(shards) and identity == self.cluster.primary.identity
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
 
     def tick_all(self) -> None:

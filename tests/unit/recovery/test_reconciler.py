@@ -1,4 +1,5 @@
-"""What the journal holds goes home: in which order, to whom, and what is dropped. A real journal, stores that note."""
+"""What the journal holds is replayed: in which order, to which store, and what is dropped. A real journal; stores that
+note what they are told."""
 
 from __future__ import annotations
 
@@ -28,8 +29,10 @@ from flask_langpont_session.policy.values import (
     SharedCopy,
     StoreError,
 )
-from flask_langpont_session.recovery import reconciler
-from flask_langpont_session.recovery.reconciler import _AT_ONCE, _BATCH, _PIPELINE, Reconciler
+from flask_langpont_session.recovery import calls
+from flask_langpont_session.recovery.calls import AT_ONCE, BATCH, PIPELINE
+from flask_langpont_session.recovery.reconciler import Reconciler
+from flask_langpont_session.recovery.resync import Resync
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, Settlement
 from flask_langpont_session.stores.host.journal import Carry, Journal
 from flask_langpont_session.stores.local import LocalCopies
@@ -224,7 +227,9 @@ class Host:
             store=lambda name: self.stores,
         )
         self.seconds = 0.0
+        self.backend = backend
         self.reconciler = Reconciler(backend, now_ms=lambda: self.now, clock=lambda: self.seconds)
+        self.resync = Resync(backend, lambda: self.now, lambda: self.seconds)
 
     def write(self, digest: str, key: str, value: bytes | None = b"1", **more: Any) -> None:
         """A change that was made from version 1, in which the key was absent; None: a deletion."""
@@ -255,19 +260,19 @@ class Host:
         return self.stores.told
 
     def told_about(self, what: str) -> list[tuple[Any, ...]]:
-        """What the stores were told of one sort since the last time that somebody asked."""
+        """What the stores were told of one sort since the last call."""
         told, self.stores.told = [said[1:] for said in self.stores.told if said[0] == what], []
         return told
 
-    def settled(self) -> tuple[list[str], list[str]]:
-        """Of whom Redis was told since the last time that somebody asked: the living, and the dead."""
+    def pushed(self) -> tuple[list[str], list[str]]:
+        """Digests that Redis was told of since the last call: of the living, and of the dead."""
         told, self.stores.told = self.stores.told, []
         return [said[1] for said in told if said[0] == "push"], [
             said[1] for said in told if said[0] == "write_tombstone"
         ]
 
     def waiting(self) -> dict[str, int]:
-        """For a store; a copy of what came home is for the other workers."""
+        """For a store; a copy of what was merged is for the other workers."""
         return {name: count for name, count in self.journal.counts().items() if count and name != "copies"}
 
 
@@ -282,7 +287,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> None:
-    """Whoever logged out is out before anything else is brought home, but for what a former id leaves to another."""
+    """Who logged out is out before anything else is replayed, but for what a former id leaves to another."""
     host.write(B, "input_text")
     host.journal.queue_push(A)
     host.journal.revoke(C)
@@ -341,7 +346,7 @@ def test_a_push_needs_both_stores(host: Host) -> None:
 
 
 @pytest.mark.parametrize("change", [{"live": False}, {"absolute_expires_at": 1}])
-def test_a_session_that_is_over_is_buried_instead_of_pushed(host: Host, change: dict[str, Any]) -> None:
+def test_a_session_that_is_over_gets_a_tombstone_instead_of_a_push(host: Host, change: dict[str, Any]) -> None:
     """A push is never a revival."""
     host.stores.rows[A] = row(A, **change)
     host.journal.queue_push(A)
@@ -349,7 +354,7 @@ def test_a_session_that_is_over_is_buried_instead_of_pushed(host: Host, change: 
     assert host.waiting() == {}
 
 
-def test_nobody_is_buried_for_being_idle(host: Host) -> None:
+def test_no_session_gets_a_tombstone_for_being_idle(host: Host) -> None:
     """S4: another host may know of a later use; the read that finds out decides."""
     host.stores.rows[A] = row(A, idle_expires_at=1)
     host.journal.queue_push(A)
@@ -366,14 +371,14 @@ def test_a_use_that_only_redis_knows_is_made_good(host: Host) -> None:
 
 
 def test_a_row_that_redis_knows_to_be_dead_is_killed(host: Host) -> None:
-    """The tombstone is the newer word: nobody writes one for a session that lives."""
+    """The tombstone is the newer word: none is written for a session that lives."""
     host.stores.entries[A] = AuthEntry(None)
     host.journal.queue_push(A)
     assert host.run() == [("kill", A)]
     assert host.changed == [A]
 
 
-def test_a_session_without_a_row_is_buried(host: Host) -> None:
+def test_a_session_without_a_row_gets_a_tombstone(host: Host) -> None:
     """Kind u without a row means dead."""
     host.journal.queue_push(C)
     assert host.run() == [("write_tombstone", C, 0)]
@@ -383,7 +388,7 @@ def test_a_session_without_a_row_is_buried(host: Host) -> None:
 
 
 def test_a_user_is_logged_out_by_time(host: Host) -> None:
-    """S7, S8: what began until that moment dies, all of it is settled in Redis and here; the epoch is not touched."""
+    """S7, S8: what began until that moment dies, Redis and this worker know all of it; the epoch is not touched."""
     host.stores.of_user = [A, B]
     host.journal.revoke_user("7", until_ms=123)
     assert host.run(database=False) == []
@@ -402,20 +407,20 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
 
 def test_without_redis_a_logged_out_user_is_told_to_the_database_once(host: Host) -> None:
     """It holds from then on; the tombstones follow when Redis is back."""
-    host.stores.of_user = [f"{number:043}" for number in range(_BATCH + 1)]
+    host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
     host.journal.revoke_user("7", until_ms=123)
     host.run(redis=False)
     assert [after for *_, after in host.told_about("kill_user_until")] == [
-        "", host.stores.of_user[_BATCH - 1], host.stores.of_user[_BATCH],
+        "", host.stores.of_user[BATCH - 1], host.stores.of_user[BATCH],
     ]  # fmt: skip
     assert host.run(redis=False) == []
     assert host.waiting() == {"user_revocations": 1}
     host.run()
-    assert host.settled()[1] == host.stores.of_user
+    assert host.pushed()[1] == host.stores.of_user
     assert host.waiting() == {}
 
 
-def test_a_user_whose_epoch_the_database_has_raised_is_settled_by_it(host: Host) -> None:
+def test_a_user_whose_epoch_the_database_has_raised_is_logged_out_by_it(host: Host) -> None:
     """What a request had no time for: without Redis there is nothing to be done."""
     host.stores.of_user = [A, B]
     host.journal.revoke_user("7", epoch=4)
@@ -430,88 +435,88 @@ def test_a_user_whose_epoch_the_database_has_raised_is_settled_by_it(host: Host)
     assert host.waiting() == {}
 
 
-def test_a_user_with_many_rows_keeps_nobody_waiting(host: Host) -> None:
+def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
     """After some of them others have their turn, and then it goes on where it was; in another worker too."""
-    host.stores.of_user = [f"{number:043}" for number in range(_AT_ONCE * _BATCH + 1)]
+    host.stores.of_user = [f"{number:043}" for number in range(AT_ONCE * BATCH + 1)]
     host.journal.revoke_user("7", epoch=4)
     host.run()
-    assert host.settled()[1] == host.stores.of_user[:-1]
+    assert host.pushed()[1] == host.stores.of_user[:-1]
     assert host.waiting() == {"user_revocations": 1}
-    host.reconciler = Reconciler(host.reconciler._backend, now_ms=lambda: host.now)
+    host.reconciler = Reconciler(host.backend, now_ms=lambda: host.now)
     host.run()
-    assert host.settled() == ([], host.stores.of_user[-1:])
+    assert host.pushed() == ([], host.stores.of_user[-1:])
     assert host.waiting() == {}
 
 
 def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     """What Redis has not heard of is not left out."""
-    host.stores.of_user = [f"{number:043}" for number in range(_BATCH + 1)]
+    host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
     host.journal.revoke_user("7", epoch=4)
     host.stores.failing = {"write_tombstone", "push"}
     assert host.reconciler.run(redis=True, database=True).left is not None
     host.stores.failing = set()
     host.run()
-    assert host.settled()[1] == host.stores.of_user
+    assert host.pushed()[1] == host.stores.of_user
 
 
 # -- what changed around an incident -----------------------------------------------------------------------------------
 
 
 def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None:
-    """Valid rows are pushed, ended ones buried, idle ones left to whoever reads them; a minute more than asked for."""
+    """Valid rows are pushed, ended ones get tombstones, idle ones wait to be read; a minute more than asked for."""
     dead = row(C, live=False)
     host.stores.changed = [row(A), row(B, idle_expires_at=1), dead]
-    assert host.reconciler.settle_changes(5000)
+    assert host.resync.push_changes(5000)
     assert host.stores.told == [("changed_since", 65_000), ("push", A, 500), ("write_tombstone", C, 3)]
     assert host.local.is_dead(C)
     assert not host.local.is_dead(B)
 
 
-def test_many_changed_rows_keep_nobody_waiting(host: Host) -> None:
-    """After some of them others have their turn; then it goes on where it was, and each is brought home once."""
-    host.stores.changed = [row(f"{number:043}") for number in range(_AT_ONCE * _PIPELINE + 1)]
-    assert not host.reconciler.settle_changes(5000)
+def test_many_changed_rows_keep_no_other_work_waiting(host: Host) -> None:
+    """After some of them others have their turn; then it goes on where it was, and each is pushed once."""
+    host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
+    assert not host.resync.push_changes(5000)
     sibling = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
     assert host.journal.claim_settlement("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
     host.now += 1000
-    assert host.reconciler.settle_changes(6000)
-    assert host.settled()[0] == [r.digest for r in host.stores.changed]
+    assert host.resync.push_changes(6000)
+    assert host.pushed()[0] == [r.digest for r in host.stores.changed]
     assert host.journal.claim_settlement("sibling", sibling, 1000) is Claim.DONE
 
 
 def test_another_server_is_told_everything(host: Host) -> None:
     """In the middle of a round Redis was lost once more: what it was told before is lost with it."""
-    host.stores.changed = [row(f"{number:043}") for number in range(_AT_ONCE * _PIPELINE + 1)]
-    assert not host.reconciler.settle_changes(5000)
+    host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
+    assert not host.resync.push_changes(5000)
     host.stores.told = []
     host.stores.server_identity.identity = "y"
-    assert not host.reconciler.settle_changes(5000)
-    assert host.reconciler.settle_changes(5000)
-    assert host.settled()[0] == [r.digest for r in host.stores.changed]
+    assert not host.resync.push_changes(5000)
+    assert host.resync.push_changes(5000)
+    assert host.pushed()[0] == [r.digest for r in host.stores.changed]
 
 
-def test_what_changed_is_brought_home_by_one_worker_of_a_host(host: Host) -> None:
+def test_what_changed_is_pushed_by_one_worker_of_a_host(host: Host) -> None:
     """While another is at it, it is not done; when that one is done, it is."""
     host.stores.changed = [row(A)]
     wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
     assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
-    assert not host.reconciler.settle_changes(5000)
+    assert not host.resync.push_changes(5000)
     host.journal.end_settlement("sibling", replace(wanted, began_ms=host.now))
-    assert host.reconciler.settle_changes(5000)
+    assert host.resync.push_changes(5000)
     assert host.stores.told == []
 
 
 def test_an_interrupted_round_is_given_back(host: Host) -> None:
-    """Whoever comes next does it again."""
+    """The next worker does it again."""
     host.stores.failing = {"write_tombstone", "push"}
     host.stores.changed = [row(A)]
     with pytest.raises(StoreError):
-        host.reconciler.settle_changes(5000)
+        host.resync.push_changes(5000)
     wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
     assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
     host.journal.end_settlement("sibling", None)
     host.stores.failing = set()
-    assert host.reconciler.settle_changes(5000)
+    assert host.resync.push_changes(5000)
     assert host.stores.told[-1] == ("push", A, 500)
 
 
@@ -519,17 +524,17 @@ def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> N
     """S6: the database has not heard of it, so Redis must not forget it."""
     host.journal.revoke(A, in_redis=True)
     host.journal.revoke(B, in_database=True)
-    host.reconciler.renew_tombstones()
+    host.reconciler.revocations.renew_tombstones()
     assert host.stores.told == [("write_tombstone", A, 0)]
     assert host.waiting() == {"revocations": 2}
 
 
 def test_all_tombstones_are_renewed_however_many_there_are(host: Host) -> None:
     """S6: the youngest as well as the oldest, and each once."""
-    digests = [f"{number:043}" for number in range(3 * _PIPELINE + 1)]
+    digests = [f"{number:043}" for number in range(3 * PIPELINE + 1)]
     host.journal.revoke(*digests, in_redis=True)
-    host.reconciler.renew_tombstones()
-    assert host.settled()[1] == digests
+    host.reconciler.revocations.renew_tombstones()
+    assert host.pushed()[1] == digests
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -613,7 +618,7 @@ def test_a_session_that_redis_has_lost_is_asked_of_the_database(host: Host) -> N
 
 
 def test_a_session_that_redis_has_lost_waits_for_the_database(host: Host) -> None:
-    """Nobody else can say whether it lives. Others do not wait for that."""
+    """Nothing else can say whether it lives. Others do not wait for that."""
     host.stores.answers[A] = Merged("gone")
     host.write(A, "input_text")
     host.write(B, "input_text", kind="a")
@@ -696,7 +701,7 @@ def test_what_the_server_refuses_for_its_data_is_dropped_and_counted(host: Host)
 
 @pytest.mark.parametrize("error_class", [ErrorClass.WRITE_REFUSED, ErrorClass.BUSY, ErrorClass.TOPOLOGY])
 def test_what_the_server_refuses_for_now_waits(host: Host, error_class: ErrorClass) -> None:
-    """What it took of the others is settled; the caller hears of the refusal."""
+    """What it took of the others is done; the caller hears of the refusal."""
     host.stores.answers[A] = StoreError("primary", error_class, "Test", sent=False)
     host.write(A, "input_text")
     host.add(A, "usage_count", 5)
@@ -850,7 +855,7 @@ def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) ->
 
 
 @pytest.mark.parametrize("database", [True, False])
-def test_what_is_being_carried_is_neither_buried_nor_overtaken(host: Host, database: bool) -> None:
+def test_what_is_being_carried_gets_no_tombstone_and_is_not_overtaken(host: Host, database: bool) -> None:
     """The former id's data stays until it was brought, and what waits for the present one comes behind it."""
     carried(host)
     host.journal.revoke(C, in_database=True)
@@ -990,7 +995,7 @@ def test_what_is_changed_before_it_is_sent_is_not_sent_as_it_was(
 @pytest.mark.parametrize(("needed", "held"), [(True, True), (True, False), (False, True), (False, False)])
 def test_what_was_merged_is_shown_to_all_workers_that_need_it(host: Host, needed: bool, held: bool) -> None:
     """To those that cannot reach Redis by the journal, in the place of the entries; to this one by its own copy."""
-    host.reconciler.copies_are_needed = lambda: needed
+    host.seconds = 0 if needed else 60  # since the recovery
     if held:
         host.local.put_category(A, "translation", CategoryCopy(5, {}))
     host.write(A, "input_text")
@@ -1054,7 +1059,7 @@ def test_auth_goes_to_the_database_and_from_there_to_redis(host: Host) -> None:
     ("seen", "base", "applied"),
     [(3, b"1", True), (2, b"1", False), (2, b"5", True), (2, None, False), (2, b"9", False), (0, b"5", True)],
 )
-def test_auth_that_somebody_else_changed_is_a_conflict(
+def test_auth_that_was_changed_elsewhere_is_a_conflict(
     host: Host, seen: int, base: bytes | None, applied: bool
 ) -> None:
     """As for all data: the row as the host saw it, or the field as the host saw it; else theirs stays, counted."""
@@ -1069,11 +1074,11 @@ def test_auth_that_somebody_else_changed_is_a_conflict(
 
 def test_what_waits_for_the_database_keeps_nothing_from_redis(host: Host) -> None:
     """However much it is, and however old."""
-    for number in range(_BATCH + 1):
+    for number in range(BATCH + 1):
         host.write(f"{number:043}", "daily_limit", category="auth")
     host.write(A, "input_text", kind="a")
     assert host.run(database=False)[0] == ("merge", A, "translation", "free", ["input_text"])
-    assert host.waiting() == {"writes": _BATCH + 1}
+    assert host.waiting() == {"writes": BATCH + 1}
 
 
 def test_auth_of_a_visitor_or_a_shadow_is_data_of_redis(host: Host) -> None:
@@ -1085,7 +1090,7 @@ def test_auth_of_a_visitor_or_a_shadow_is_data_of_redis(host: Host) -> None:
     ]  # fmt: skip
 
 
-def test_auth_is_merged_again_when_somebody_was_faster(host: Host) -> None:
+def test_auth_is_merged_again_when_another_write_was_faster(host: Host) -> None:
     """The compare-and-set lost: nothing is dropped for that."""
     host.stores.lost_races = 2
     host.stores.rows[A] = row(A, payload={"daily_limit": b"0"})
@@ -1113,10 +1118,10 @@ def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["other fields", "the same field"])
-def test_siblings_that_write_on_keep_nobody_at_it(host: Host, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waited is home then; what they write meanwhile is for another run, however much that is."""
+def test_siblings_that_write_on_do_not_prolong_a_run(host: Host, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waited is merged then; what they write meanwhile is for another run, however much that is."""
     batch, numbers = 20, count()
-    monkeypatch.setattr(reconciler, "_BATCH", batch)
+    monkeypatch.setattr(calls, "BATCH", batch)
 
     def meanwhile() -> None:
         host.seconds += 1.0
@@ -1137,7 +1142,7 @@ def test_siblings_that_write_on_keep_nobody_at_it(host: Host, anew: bool, monkey
 
 @pytest.mark.parametrize("failing", ["kill", "write_tombstone", "push", "merge"])
 def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
-    """The error goes to who called; the next run does what is left, and doing some of it again does no harm."""
+    """The error goes to the caller; the next run does what is left, and doing some of it again does no harm."""
     host.journal.revoke(C)
     host.journal.queue_push(A)
     host.write(B, "input_text")
@@ -1186,8 +1191,8 @@ def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> Non
     assert host.waiting() == {"revocations": 3}
 
 
-def test_what_is_journalled_during_the_run_goes_home_too(host: Host) -> None:
-    """It goes on until nothing more can be brought home: requests still write while it runs."""
+def test_what_is_journalled_during_the_run_is_merged_too(host: Host) -> None:
+    """It goes on until nothing more can be merged: requests still write while it runs."""
     late = iter(["source_lang"])
 
     def meanwhile() -> None:
@@ -1200,8 +1205,8 @@ def test_what_is_journalled_during_the_run_goes_home_too(host: Host) -> None:
     assert host.waiting() == {}
 
 
-def test_more_than_one_batch_goes_home(host: Host) -> None:
-    """An outage with many users is brought home in one run."""
+def test_more_than_one_batch_is_merged(host: Host) -> None:
+    """After an outage all that many users wrote is merged in one run."""
     for number in range(600):
         host.journal.queue_push(f"{number:043}")
     assert len(host.run()) == 600

@@ -61,12 +61,13 @@ def refill(shards: Shards) -> Refill:
         health=shards,
         journal=shards,
         primary=shards,
+        clock=lambda: 0.0,
         settings=SimpleNamespace(life=None),
         life_of=lambda category, kind, life: 1000,
         limits=None,
         was_wiped=lambda copy: copy.digest in shards.wiped,
     )
-    made = Refill(backend, lambda digests: pytest.fail("nobody is signed in"), clock=lambda: 0.0)
+    made = Refill(backend, lambda digests: pytest.fail("nobody is signed in"))
     made.ask_for("a", 0)
     made.ask_for("b", 0)
     return made

@@ -1,0 +1,140 @@
+"""Data that sessions have under former ids is brought to the present ones."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+
+from ..metrics.losses import Cause, Loss
+from ..policy.health import PRIMARY
+from ..policy.ids import ANONYMOUS
+from ..policy.values import CategoryCopy, ErrorClass, Operation, StoreError
+from ..stores.backend import Backend
+from ..stores.host.entries import WIPED_FIELD
+from ..stores.host.journal import PendingCarry
+from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
+from ..stores.redis.store import new_write_id
+from . import calls
+from .copies import MergedCopies
+from .merges import guard_of, merge_of
+from .pushes import Pushes
+
+_LONG_AGO = 1
+"""Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""
+
+
+class Carries:
+    """What could not be read when the session was given another id."""
+
+    def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies) -> None:
+        self._backend = backend
+        self._journal = backend.journal
+        self._redis = backend.primary
+        self._pushes = pushes
+        self._copies = copies
+
+    def waiting(self) -> Container[str]:
+        """The former ids whose data must stay until it was brought to the present ones, and those: what waits for them
+        comes behind it.
+
+        To be asked for after that was read: a carry is kept before what follows from it.
+        """
+        waiting = [carry for carries in calls.pages(self._journal.pending_carries) for carry in carries]
+        return {digest for carry in waiting for digest in (carry.origin, carry.digest)}
+
+    def carry(self, entries: Sequence[PendingCarry], database: bool) -> bool:
+        """Bring what sessions had under former ids to the present ones, where nothing is there. Whether any is done.
+
+        :param database: it answers.
+        """
+        wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
+        copies = dict(zip(wanted, self._redis.copies(wanted, timeout=calls.TIMEOUT), strict=True))
+        merges = {entry: self._brought(entry, copies) for entry in entries}
+        statuses = self._carried(merges)
+        gone = [entry for entry in entries if "gone" in statuses[entry]]
+        if gone and database:
+            known = self._pushes.push([entry.digest for entry in gone])
+            statuses |= {entry: {"dead"} for entry in gone if entry.digest not in known.rows}
+            statuses |= self._carried({entry: merges[entry] for entry in gone if entry.digest in known.rows})
+        for entry in entries:
+            if "dead" in statuses[entry]:
+                for name in entry.categories:
+                    self._backend.reports.losses.note(Loss.MERGE_DROPPED, Cause.SESSION_OVER, name)
+        done = [entry for entry in entries if not statuses[entry] & {"gone", "late"}]
+        self._wipe([entry for entry in done if entry.left_us])
+        self._journal.forget_carries(done)
+        being_carried = self.waiting()  # of these less is there than will be
+        whole = [entry for entry in done if entry.digest not in being_carried]
+        brought = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
+        self._journal.publish_copies(self._copies.refresh(brought))
+        return bool(done)
+
+    def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
+        """What lies under a former id; where Redis has lost that, what this host knew of it.
+
+        :param copies: the digest of the former id and a category → what Redis has there.
+        """
+        left = {name: copies[entry.origin, name] for name in entry.categories}
+        if not all(copy.meta for copy in left.values()):
+            known = self._journal.overlay(entry.digest).copies
+            left = {name: copy if copy.meta else known.get(name, copy) for name, copy in left.items()}
+        return [
+            merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry))
+            for name, copy in left.items()
+            if (steps := _steps_of(copy))
+        ]
+
+    def _wipe(self, entries: Sequence[PendingCarry]) -> None:
+        """Former ids that were given up have nothing any more.
+
+        :raises StoreError: they may have it still. To be done again, with all that was carried.
+        """
+        places = [(entry, name) for entry in entries for name in entry.categories]
+        wipes = [
+            merge_of(self._backend, entry.origin, name, ANONYMOUS, [_wipe_at(entry.left_us)], "free")
+            for entry, name in places
+        ]
+        replies = self._merge_all(wipes)
+        for (entry, name), reply in zip(places, replies, strict=True):
+            if reply.status != "merged":
+                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+            self._backend.note_wipe(entry.origin, name, reply.version)
+
+    def _carried(self, merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, set[str]]:
+        """How the merges of each ended.
+
+        :raises StoreError: one of them failed.
+        """
+        replies = iter(self._merge_all([merge for some in merges.values() for merge in some]))
+        return {entry: {next(replies).status for _ in some} for entry, some in merges.items()}
+
+    def _merge_all(self, merges: Sequence[Merge]) -> list[Merged]:
+        """:raises StoreError: one of them failed."""
+        limits, write_id = self._backend.limits, new_write_id()
+        done = []
+        for reply in self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id):
+            if isinstance(reply, StoreError):
+                raise reply
+            done.append(reply)
+        return done
+
+
+def _wipe_at(moment_us: int) -> MergeStep:
+    return MergeStep(Operation.WIPE, WIPED_FIELD, b"", TIME, moment_us, acknowledged=moment_us)
+
+
+def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
+    """What was there under a former id, where nothing is under the present one."""
+    fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
+    return [MergeStep(Operation.RECORD, value=copy.meta), *fields] if copy.meta else fields
+
+
+def unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:
+    """Carries in their order, those that can be done together in one list: none is from where another one goes."""
+    together: list[PendingCarry] = []
+    for carry in carries:
+        if any(carry.origin == before.digest for before in together):
+            yield together
+            together = []
+        together.append(carry)
+    if together:
+        yield together

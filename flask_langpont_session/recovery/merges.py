@@ -1,0 +1,254 @@
+"""Changes of sessions that wait in the journal are merged into what the stores have, field by field.
+
+What waits for one category of one session is sent together, many categories in a round trip. Ordinary auth keys of
+users go to the database, by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from ..metrics.losses import Cause, Loss
+from ..policy.categories import AUTH
+from ..policy.health import DATABASE, PRIMARY
+from ..policy.ids import SIGNED_IN
+from ..policy.records import apply_change
+from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, StoreError
+from ..stores.backend import Backend
+from ..stores.host.journal import PendingCarry, PendingWrite
+from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
+from ..stores.redis.store import new_write_id
+from . import calls
+from .copies import MergedCopies
+from .pushes import Pushes
+
+log = logging.getLogger(__name__)
+
+_OF_ONE_SESSION = frozenset({ErrorClass.DATA, ErrorClass.LOCAL})
+"""Classes with which a server refuses one session's changes, and will again: the others must not wait for them."""
+
+_Sent = tuple[Sequence[PendingWrite], Merged | StoreError]
+
+
+class Merges:
+    """Changes that were kept during an outage.
+
+    :ivar as_of_ms: how long something has waited is counted until then, milliseconds since 1970.
+    """
+
+    def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies, as_of_ms: int) -> None:
+        self._backend = backend
+        self._journal = backend.journal
+        self._redis = backend.primary
+        self._losses = backend.reports.losses
+        self._pushes = pushes
+        self._copies = copies
+        # What waits for longer than copies are shown is dropped: its user has long seen something else.
+        self._oldest_ms = backend.settings.local_cache_ttl * 1000
+        self.as_of_ms = as_of_ms
+
+    def merge(self, entries: Sequence[PendingWrite], database: bool) -> bool:
+        """Merge a batch of changes, in the order in which they were made. Whether any of them is done.
+
+        :param database: it answers.
+        :raises StoreError: what comes after these entries must not be merged before them.
+        """
+        fresh = [entry for entry in entries if not self._is_too_old(entry)]
+        done = set(entries) - set(fresh)
+        self._drop(done, Cause.TOO_OLD)
+        of_auth = [entry for entry in fresh if is_for_database(entry)]
+        groups = _by_category([entry for entry in fresh if not is_for_database(entry)])
+        for begin in range(0, len(groups), calls.PIPELINE):
+            done |= self._merge_groups(groups[begin : begin + calls.PIPELINE], database)
+        for group in _by_category(of_auth) if database else ():
+            done |= self._merge_auth(group)
+        return bool(done)
+
+    def _is_too_old(self, entry: PendingWrite) -> bool:
+        """Its user has long seen something else. A wipe holds however late it is: what was written since stays."""
+        return entry.operation is not Operation.WIPE and self.as_of_ms - entry.at_ms > self._oldest_ms
+
+    def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
+        """Merge what waits for some categories. What is merged or dropped."""
+        sent = self._send(groups)
+        gone = [group for group, reply in sent if _is_gone(reply)]
+        if gone and database:  # Redis lost sessions that SQL may still know
+            sent = [one for one in sent if not _is_gone(one[1])] + self._send_again(gone)
+        done: list[PendingWrite] = []
+        failed: StoreError | None = None
+        for group, reply in sent:
+            if isinstance(reply, StoreError):
+                if reply.error_class not in _OF_ONE_SESSION:
+                    failed = reply
+                    continue
+                self._drop(group, Cause.REFUSED)
+            elif _is_gone(reply):
+                continue  # whether the session lives is not known
+            elif reply.status == "late":
+                failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+                continue
+            elif reply.status == "dead":
+                self._drop(group, Cause.SESSION_OVER)
+            else:
+                self._count(group, reply.outcomes)
+            done += group
+        merged = {(entry.digest, entry.category): entry.kind for entry in done if not entry.shadow}
+        for group, reply in sent:
+            if isinstance(reply, Merged) and reply.version and group[0].operation is Operation.WIPE:
+                self._backend.note_wipe(group[0].digest, group[0].category, reply.version)
+        self._losses.outdated(self._journal.forget_writes(done, self._copies.refresh(merged)))
+        if failed is not None:  # what comes after it must not be merged before it
+            raise failed
+        return set(done)
+
+    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+        """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
+
+        From before it is sent each entry is marked with the id of its write: should the answer be lost, the next try
+        knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
+        """
+        write_id, now = new_write_id(), time.monotonic()
+        digests = {group[0].digest for group in groups}
+        moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
+        ids = {entry: used for group in groups if (used := _used_id(group) or write_id) for entry in group}
+        sent = _by_category(self._journal.mark_sent(ids, moments_ms))
+        merges = [self._merge_for(group, ids[group[0]]) for group in sent]
+        limits = self._backend.limits
+        replies = self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id)
+        return list(zip(sent, replies, strict=True))
+
+    def _merge_for(self, group: Sequence[PendingWrite], write_id: str) -> Merge:
+        first = group[0]
+        steps = [_step(entry) for entry in group]
+        merge = merge_of(self._backend, first.digest, first.category, first.kind, steps, guard_of(first))
+        return merge._replace(write_id=write_id, shadow=first.shadow)
+
+    def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+        """Changes of sessions that Redis does not know: as the database says."""
+        known = self._pushes.push(sorted({group[0].digest for group in groups}))
+        damaged = StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
+        sent = self._send([group for group in groups if group[0].digest in known.rows])
+        for group in groups:
+            if group[0].digest in known.damaged:
+                sent.append((group, damaged))
+            elif group[0].digest not in known.rows:
+                sent.append((group, Merged("dead")))
+        return sent
+
+    def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
+        self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
+        for entry, outcome in zip(group, outcomes, strict=True):
+            if outcome is Outcome.CONFLICT:
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(entry.basis), entry.category)
+            elif outcome is not Outcome.APPLIED:
+                self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
+
+    def _merge_auth(self, group: Sequence[PendingWrite]) -> set[PendingWrite]:
+        """Ordinary auth keys, written while the database was down; rights never wait here. All of them are done."""
+        try:
+            row = self._pushes.push_one(group[0].digest)
+        except StoreError as error:
+            if error.error_class is not ErrorClass.DATA:
+                raise
+            return self._drop(group, Cause.DAMAGED_ROW)
+        while row is not None:
+            change = CategoryChange(life_ms=0)
+            in_row = [entry for entry in group if not self._is_right(entry.field) and _may_apply(entry, row)]
+            for entry in in_row:
+                change.put(entry.field, entry.value)
+            if not change or self._update(row, change):
+                applied = len(in_row)
+                self._backend.recorder.count("merged_fields", applied)
+                self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
+                self._journal.forget_writes(group, in_row=in_row)
+                return set(group)
+            row = self._pushes.push_one(row.digest)  # another one was faster: again, with what is there now
+        return self._drop(group, Cause.SESSION_OVER)
+
+    def _is_right(self, key: str) -> bool:
+        """Users and rights never wait here: where one does, it was not put there by this package."""
+        settings = self._backend.settings
+        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
+
+    def _update(self, row: AuthRow, change: CategoryChange) -> bool:
+        updated = self._backend.database.update(
+            row.digest,
+            seen=row.version,
+            payload=apply_change(row.payload, change),
+            user_id=row.user_id,
+            idle_ms=row.idle_expires_at - row.read_at,
+            timeout=calls.TIMEOUT,
+        )
+        if updated is not None:
+            self._backend.row_changed(row.digest)
+            self._pushes.push_one(row.digest)
+        return updated is not None
+
+    def _drop(self, entries: Collection[PendingWrite], why: Cause) -> set[PendingWrite]:
+        for entry in entries:
+            self._losses.note(Loss.MERGE_DROPPED, why, entry.category)
+        if entries:
+            log.warning("%d changes of sessions that were kept during an outage are dropped: %s", len(entries), why)
+            self._journal.forget_writes(entries)
+        return set(entries)
+
+
+def _used_id(group: Sequence[PendingWrite]) -> str:
+    """The id under which entries of a category were sent before; empty: they were not. Under the same one again: else
+    what fails for long would be followed by more and more ids."""
+    return next((entry.doubts.split()[-1] for entry in group if entry.doubts), "")
+
+
+def _is_gone(reply: Merged | StoreError) -> bool:
+    return isinstance(reply, Merged) and reply.status == "gone"
+
+
+def is_for_database(entry: PendingWrite) -> bool:
+    """Auth of a user is what the database says."""
+    return entry.category == AUTH and entry.kind == SIGNED_IN and not entry.shadow
+
+
+def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
+    """Entries by the category of one session that they are for, each in their order."""
+    groups: dict[tuple[str, bool, str], list[PendingWrite]] = {}
+    for entry in entries:
+        groups.setdefault((entry.digest, entry.shadow, entry.category), []).append(entry)
+    return list(groups.values())
+
+
+def guard_of(entry: PendingWrite | PendingCarry) -> str:
+    """On which condition Redis takes it, see ``record.lua``."""
+    is_shadow = isinstance(entry, PendingWrite) and entry.shadow
+    return "alive" if entry.kind == SIGNED_IN and not is_shadow else "free"
+
+
+def merge_of(backend: Backend, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str) -> Merge:
+    """A merge into a category that lives as long as its kind of session lets it."""
+    return Merge(digest, category, steps, guard, backend.life_of(category, kind, backend.settings.life))
+
+
+def _step(entry: PendingWrite) -> MergeStep:
+    if entry.operation is Operation.ADD:
+        moment = max(entry.moment, 1) if entry.is_sent else 0  # what was never sent cannot be in doubt
+        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
+    return MergeStep(
+        entry.operation,
+        entry.field,
+        entry.value or b"",
+        _MODES[entry.basis],
+        entry.moment,
+        entry.base,
+        entry.doubts,
+        entry.acknowledged,
+    )
+
+
+_MODES = {Basis.BLIND: TIME, Basis.SEEN: SINCE, Basis.UNSEEN: ABSENT}
+
+
+def _may_apply(write: PendingWrite, row: AuthRow) -> bool:
+    """A field is applied unless it was written since the host saw the row, as the merge script has it for Redis."""
+    now = row.payload.get(write.field)
+    return row.version == write.moment or now in (write.base, write.value)
