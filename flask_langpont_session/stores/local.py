@@ -77,9 +77,25 @@ class _MinVersions(TTLCache[str, tuple[int, float], float]):
 
     :ivar evicted_at: monotonic seconds; copies confirmed before it may be older than a minimum version that is
         forgotten.
+    :ivar any_died: whether any session was seen to end: in nearly every worker none was, or another one is asked for.
     """
 
     evicted_at = float("-inf")
+    any_died = False
+
+    def of(self, digest: str) -> int:
+        """0: none is known."""
+        return self.get(digest, _NO_VERSION)[0]
+
+    def raise_to(self, digest: str, version: int) -> None:
+        """There is a row of this version."""
+        if self.of(digest) < version:
+            self[digest] = version, self.timer()
+
+    def kill(self, digest: str) -> None:
+        """The session is dead."""
+        self.any_died = True
+        self[digest] = DEAD, self.timer()
 
     def popitem(self) -> tuple[str, tuple[int, float]]:
         digest, (version, seen_at) = super().popitem()
@@ -116,7 +132,7 @@ class LocalCopies:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        # Each with the moment at which its life is to be renewed: the maps do not tell the age of an entry.
+        # Each with the moment when it was put, or its life was renewed last: the maps do not tell the age of an entry.
         self._auth: TTLCache[str, tuple[LocalAuth, float], float] = TTLCache(self._size, self._ttl, self._clock)
         self._copies: TTLCache[tuple[str, str], _Held, float] = TTLCache(self._size, self._ttl, self._clock)
         # What the primary does not have any more, as it seems: until it is known whether it lost data.
@@ -127,8 +143,6 @@ class LocalCopies:
         # or what it had before, is left by then.
         longest = self._ttl + max(self._tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000
         self._min_versions = _MinVersions(10 * self._size, longest, self._clock)
-        # Nearly every worker has seen nobody sign out yet, or is asked about somebody else.
-        self._anyone_died = False
         self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
         # The few category names there are, so that one session can be forgotten without a search through all.
         self._names: set[str] = set()
@@ -159,28 +173,28 @@ class LocalCopies:
         """
         with self._lock:
             if row.version > 1:
-                self._raise_min_version(row.digest, row.version)
+                self._min_versions.raise_to(row.digest, row.version)
             held = _find(self._auth, row.digest)
             if held is None:
                 if not self.is_dead(row.digest):
                     self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms, change)
                 return
-            known, renewed_at = held  # what is kept is not dead: kill() takes it away
+            known, kept_at = held  # what is kept is not dead: kill() takes it away
             if (known.row.version, known.confirmed_at) > (row.version, confirmed_at):
                 return
             if not _says_the_same(known.row, row):
                 self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms, change)
             elif confirmed_ms is None or confirmed_at - known.confirmed_at >= _SAME_MOMENT:
                 self._keep_auth(row, known.row.payload, confirmed_at, confirmed_ms, change)
-            elif self._clock() >= renewed_at:
-                self._auth[row.digest] = known, self._renewal()
+            elif _is_due(kept_at, self._clock(), self._ttl):
+                self._auth[row.digest] = known, self._clock()
 
     def min_version(self, digest: str) -> int:
         """The highest version of a session's row that this worker has seen; DEAD for one that has ended."""
         if digest not in self._min_versions:  # nearly every session has been what it is since its sign-in
             return 0
         with self._lock:
-            return self._min_versions.get(digest, _NO_VERSION)[0]
+            return self._min_versions.of(digest)
 
     @property
     def evicted_at(self) -> float:
@@ -190,11 +204,7 @@ class LocalCopies:
     def raise_min_version(self, digest: str, version: int) -> None:
         """There is a row of this version: what is kept of an older one is out of date."""
         with self._lock:
-            self._raise_min_version(digest, version)
-
-    def _raise_min_version(self, digest: str, version: int) -> None:
-        if self._min_versions.get(digest, _NO_VERSION)[0] < version:
-            self._min_versions[digest] = version, self._clock()
+            self._min_versions.raise_to(digest, version)
 
     def category(self, digest: str, category: str) -> CategoryCopy | None:
         """The category as this worker last saw it; None: nothing known here, or the session is dead."""
@@ -240,7 +250,7 @@ class LocalCopies:
             is_news = known.version != copy.version or known.fields != copy.fields
             if is_news or (kind and not held.kind):
                 self._keep(digest, category, copy, kind or held.kind, held.began if began is None else began)
-            elif self._is_to_be_renewed(held):
+            elif _is_due(held.kept_at, self._clock(), self._ttl):
                 self._copies[key] = held._replace(kept_at=self._clock())
         return is_news
 
@@ -254,7 +264,7 @@ class LocalCopies:
         with self._lock:
             held = _find(self._copies, (digest, category))
             if held is not None and not held.copy.fields:
-                if self._is_to_be_renewed(held):  # it is so still
+                if _is_due(held.kept_at, self._clock(), self._ttl):  # it is so still
                     self._keep(digest, category, held.copy, held.kind, held.began)
                 return False
             if self.is_dead(digest) or (held is not None and held.kept_at > as_of):
@@ -291,17 +301,16 @@ class LocalCopies:
     def kill(self, digest: str) -> None:
         """The session is dead: forget it, and let nothing of it be kept again."""
         with self._lock:
-            self._anyone_died = True
-            self._min_versions[digest] = DEAD, self._clock()
+            self._min_versions.kill(digest)
             self.forget(digest)
 
     def is_dead(self, digest: str) -> bool:
         """Whether this worker knows that the session is dead. It stays so as long as the bounds allow."""
-        if not self._anyone_died:
+        if not self._min_versions.any_died:
             return False
         with self._lock:
-            # The question costs less than a get() that finds nothing; the get() keeps who is asked about for longest.
-            return digest in self._min_versions and self._min_versions.get(digest, _NO_VERSION)[0] == DEAD
+            # The question costs less than a get() that finds nothing; the get() keeps what is asked for for longest.
+            return digest in self._min_versions and self._min_versions.of(digest) == DEAD
 
     def sign_out_user(self, user_id: str, until_ms: int, epoch: int = 0) -> list[str]:
         """The user was logged out everywhere, and not every store has heard of it.
@@ -387,13 +396,12 @@ class LocalCopies:
     ) -> None:
         read_at = row.read_at if confirmed_ms is None else confirmed_ms
         kept = replace(row, payload=payload, read_at=read_at)
-        self._auth[row.digest] = LocalAuth(kept, confirmed_at, change), self._renewal()
+        self._auth[row.digest] = LocalAuth(kept, confirmed_at, change), self._clock()
 
-    def _is_to_be_renewed(self, held: _Held) -> bool:
-        return self._clock() >= held.kept_at + self._ttl * _RENEWED_AFTER
 
-    def _renewal(self) -> float:
-        return self._clock() + self._ttl * _RENEWED_AFTER
+def _is_due(kept_at: float, now: float, ttl: float) -> bool:
+    """Whether the life of an entry that was put at `kept_at` is to be renewed."""
+    return now >= kept_at + ttl * _RENEWED_AFTER
 
 
 def _frozen(fields: Fields) -> Fields:
