@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from flask_langpont_session.policy.values import Operation, StoreError
-from flask_langpont_session.stores.host.journal import Journal, PendingWrite
+from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 
 from .slow_disk import slow_disk
 
@@ -26,7 +26,7 @@ SLOW_MS = 6.0
 def work(path: Path, threads: int, writes: int) -> None:
     """One worker: say ready, wait for the word, write, and print when it began and ended, and how long each write
     took, -1 for one that was not acknowledged."""
-    journal = Journal(path)
+    journal = journal_at(path)
     journal.is_empty()
     took: list[float] = []
 
@@ -72,7 +72,7 @@ def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, f
         return "no C compiler: not measured"
     with tempfile.TemporaryDirectory(dir=folder) as place:
         path = Path(place) / "journal"
-        Journal(path).open()
+        journal_at(path).open()
         command = [sys.executable, "-m", "benchmarks.journal", "--worker", str(path), str(threads), str(writes)]
         workers = [
             subprocess.Popen(command, env=os.environ | slow, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -34,7 +34,8 @@ from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor
 from .request.repository import SessionRepository
 from .stores.backend import Backend
-from .stores.host.journal import Journal
+from .stores.host.board import Board
+from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
 from .stores.host.opening import NewerJournal, OlderJournal
 from .stores.host.server_records import HostMemory
@@ -140,7 +141,7 @@ def build(app: Flask, recorder: Recorder) -> State:
     directory = _directory(settings, cloud)
     locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
     share = directory.share if directory else lambda shard: 1.0
-    make_identity = _fences(journal, emit, monitors)
+    make_identity = _fences(journal.board, emit, monitors)
     redis = _redis_stores(settings, cloud, recorder, make_identity, directory)
     health = _health(settings, redis, emit, monitors, recorder, locate, share)
     if directory is not None:
@@ -344,7 +345,7 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
     return emit
 
 
-def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeIdentity:
+def _fences(board: Board, emit: Emit, monitors: list[Monitor]) -> MakeIdentity:
     """Makes the fence of a store by its name."""
 
     def make(name: str) -> ServerIdentity:
@@ -355,7 +356,7 @@ def _fences(journal: Journal, emit: Emit, monitors: list[Monitor]) -> MakeIdenti
                 monitor.note_incident(shard)
 
         on_incident = primary_is_older if role_of(name) == PRIMARY else lambda: None
-        return ServerIdentity(on_incident, HostMemory(journal, name), _changed(name, emit))
+        return ServerIdentity(on_incident, HostMemory(board, name), _changed(name, emit))
 
     return make
 
@@ -603,7 +604,7 @@ def _journal(settings: Settings) -> Journal:
         session_bytes=settings.journal_session_bytes,
         visitor_share=settings.journal_visitor_share,
     )
-    journal = Journal(path, limits=limits)
+    journal = journal_at(path, limits=limits)
     try:
         if path is not None and (path.exists() or not _is_command()):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ class Carries:
     def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies) -> None:
         self._backend = backend
         self._journal = backend.journal
+        self._board = backend.board
         self._redis = backend.primary
         self._pushes = pushes
         self._copies = copies
@@ -65,7 +66,7 @@ class Carries:
         being_carried = self.waiting()  # of these less is there than will be
         whole = [entry for entry in done if entry.digest not in being_carried]
         brought = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
-        self._journal.publish_copies(self._copies.refresh(brought))
+        self._board.publish_copies(self._copies.refresh(brought))
         return bool(done)
 
     def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:

@@ -38,7 +38,7 @@ class MergedCopies:
 
     def are_needed(self) -> bool:
         """Whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
-        announced = calls.ask_journal(self._backend.journal.outages, "replay") or {}
+        announced = calls.ask_journal(self._backend.board.outages, "replay") or {}
         if announced and announced != self._announced:
             self._announced_at = self._clock()
         self._announced = announced

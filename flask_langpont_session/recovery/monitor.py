@@ -92,6 +92,7 @@ class Monitor:
         self._backend = backend
         self._health = backend.health
         self._journal = backend.journal
+        self._board = backend.board
         self._interval = interval
         self._slow = slow
         self._attend = attend
@@ -251,18 +252,16 @@ class Monitor:
         if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + _ANXIOUS
-            ask_journal(lambda: self._journal.announce_outage(PRIMARY), "monitor")
+            ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
         was_announced = bool(self._published)
         if not was_announced and self._rounds == 0:
-            was_announced = bool(ask_journal(self._journal.outages, "monitor"))
+            was_announced = bool(ask_journal(self._board.outages, "monitor"))
         if not silent and was_announced:  # here, or by a worker that died during the outage
-            ask_journal(lambda: self._journal.outage_over(PRIMARY), "monitor")
+            ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor")
         self._published = silent
 
     def _siblings_are_in_trouble(self) -> bool:
-        return bool(ask_journal(self._journal.changed, "monitor")) and bool(
-            ask_journal(self._journal.outages, "monitor")
-        )
+        return bool(ask_journal(self._journal.changed, "monitor")) and bool(ask_journal(self._board.outages, "monitor"))
 
     def _note_waiting(self, is_empty: bool | None) -> None:
         """So that a health page can say it without asking the file."""

@@ -132,10 +132,10 @@ class Reconciler:
                 reached = [c for c in carries if self._locate(c.origin) in shards and self._locate(c.digest) in shards]
                 yield from (_Step(partial(self._carries.carry, database=database), some) for some in unchained(reached))
         if database:
-            for user in self._journal.pending_user_revocations(calls.BATCH, redis=redis):
+            for user in self._journal.revocations.pending_users(calls.BATCH, redis=redis):
                 yield _Step(partial(self.revocations.revoke_user, redis=redis, shards=shards), [user])
         revoke = partial(self.revocations.revoke, redis=redis, database=database, shards=shards)
-        for revocations in calls.pages(partial(self._journal.pending_revocations, database=database, redis=redis)):
+        for revocations in calls.pages(partial(self._journal.revocations.pending, database=database, redis=redis)):
             yield _Step(partial(revoke, being_carried=self._carries.waiting()), revocations)
         if redis and database:
             for pushes in calls.pages(self._journal.pending_pushes):

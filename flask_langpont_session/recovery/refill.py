@@ -138,7 +138,7 @@ class Refill:
         """
         if batch := list(islice(self._waiting, _BATCH)):
             return batch
-        page = self._backend.journal.shared_copies(_BATCH, after=self._after)
+        page = self._backend.board.shared_copies(_BATCH, after=self._after)
         if not page:
             return None
         self._after = max(page)

@@ -171,7 +171,7 @@ class Replay:
         if shards and self._clock() >= self._next_renewal:
             self._renew_tombstones(shards)
         if shards and not lost and data and not self.reconciler.copies.are_needed():
-            ask_journal(self._backend.journal.clear_copies, "replay")
+            ask_journal(self._backend.board.clear_copies, "replay")
         if shards and lost and not (progress and progress.moved):
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
         return progress is None or progress.is_through

@@ -32,7 +32,7 @@ class Resync:
 
     def __init__(self, backend: Backend, now_ms: Callable[[], int], clock: Callable[[], float]) -> None:
         self._backend = backend
-        self._journal = backend.journal
+        self._board = backend.board
         self._now_ms = now_ms
         self._clock = clock
         self._round: Settlement | None = None
@@ -115,7 +115,7 @@ class Resync:
 
     def _end_round(self, done: Settlement | None) -> None:
         with suppress(StoreError):  # the claim lapses by itself
-            self._journal.end_settlement(self._name, done)
+            self._board.end_settlement(self._name, done)
 
     @property
     def _name(self) -> str:
@@ -124,7 +124,7 @@ class Resync:
 
     def _claim(self, wanted: Settlement) -> Claim:
         try:
-            return self._journal.claim_settlement(self._name, wanted, _HOLD_MS)
+            return self._board.claim_settlement(self._name, wanted, _HOLD_MS)
         except StoreError:  # without a journal every worker does it, which costs more and does no harm
             return Claim.MINE
 

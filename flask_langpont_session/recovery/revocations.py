@@ -17,7 +17,7 @@ class MissedRevocations:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._journal = backend.journal
+        self._queue = backend.journal.revocations
         self._database = backend.database
         self._locate = backend.health.locate
 
@@ -29,7 +29,7 @@ class MissedRevocations:
         reached = ""
         while digests := self._kill_some(entry, reached):
             reached = digests[-1]
-        self._journal.advance_user_revocation(replace(entry, in_database=True))
+        self._queue.advance_user(replace(entry, in_database=True))
         return True
 
     def _revoke_user_everywhere(self, entry: PendingUserRevocation, shards: Container[str]) -> bool:
@@ -37,14 +37,14 @@ class MissedRevocations:
         for _ in range(calls.AT_ONCE):
             digests = self._kill_some(entry, entry.reached)
             if not digests:
-                self._journal.forget_user_revocation(entry)
+                self._queue.forget_user(entry)
                 return True
             lost = [digest for digest in digests if self._locate(digest) not in shards]
             if lost:
-                self._journal.revoke(*lost, in_database=True)
+                self._queue.note(*lost, in_database=True)
             self._write_tombstones([(digest, 1) for digest in digests], shards)
             entry = replace(entry, reached=digests[-1])
-            self._journal.advance_user_revocation(entry)
+            self._queue.advance_user(entry)
         return False
 
     def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
@@ -82,7 +82,7 @@ class MissedRevocations:
         to_redis = [digest for digest in lacking if self._locate(digest) in shards]
         if to_redis:
             self._send_tombstones([(digest, versions[digest]) for digest in to_redis])
-            self._journal.settle_revocation(*to_redis, in_redis=True)
+            self._queue.settle(*to_redis, in_redis=True)
         return bool(to_database or to_redis)
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
@@ -92,8 +92,8 @@ class MissedRevocations:
         for digest in later:
             self._backend.row_changed(digest)
         if later:
-            self._journal.revoke(*sorted(later), in_database=True)
-        self._journal.settle_revocation(*digests, in_database=True)
+            self._queue.note(*sorted(later), in_database=True)
+        self._queue.settle(*digests, in_database=True)
         return dict.fromkeys(digests, 0) | dead
 
     def renew_tombstones(self, shards: Container[str] = (ONLY,)) -> bool:
@@ -103,7 +103,7 @@ class MissedRevocations:
         :raises StoreError: Redis does not answer.
         """
         renewed = 0
-        while waiting := self._journal.pending_revocations(calls.PIPELINE, database=True, redis=False, after=renewed):
+        while waiting := self._queue.pending(calls.PIPELINE, database=True, redis=False, after=renewed):
             self._write_tombstones([(entry.digest, 0) for entry in waiting], shards)
             renewed = waiting[-1].seq
         return True

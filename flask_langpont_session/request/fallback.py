@@ -13,7 +13,8 @@ from ..policy.levels import LEVELS, Behaviour
 from ..policy.records import NO_COPY, Gap, Loaded, apply_change, apply_writes
 from ..policy.serializer import encode
 from ..policy.values import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
-from ..stores.host.journal import Journal, Overlay
+from ..stores.host.board import Board
+from ..stores.host.journal import Overlay
 from ..stores.local import LocalCopies
 from ..stores.redis.records import Answer, Change, empty_as_of
 
@@ -24,9 +25,9 @@ _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 class Fallback:
     """The decision table applied to data, and the local copies it needs."""
 
-    def __init__(self, settings: Settings, local: LocalCopies, journal: Journal) -> None:
+    def __init__(self, settings: Settings, local: LocalCopies, board: Board) -> None:
         self.table = settings.table
-        self._journal = journal
+        self._board = board
         self._settings = settings
         self._local = local
         self._defaults = {key: encode(key, value) for key, value in settings.defaults.items()}
@@ -202,16 +203,16 @@ class Fallback:
 
     def _note_version(self, digest: str, name: str, version: int) -> None:
         with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
-            self._journal.note_version(digest, name, version)
+            self._board.note_version(digest, name, version)
 
     def note_wipe(self, digest: str, name: str, version: int) -> None:
         """No older copy of a category may be given back to Redis, whichever worker of this host has it."""
         with suppress(StoreError):
-            self._journal.note_wipe(digest, name, version)
+            self._board.note_wipe(digest, name, version)
 
     def _is_outdated(self, digest: str, name: str, version: int) -> bool:
         with suppress(StoreError):
-            return self._journal.is_outdated(digest, name, version)
+            return self._board.is_outdated(digest, name, version)
         return False
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:

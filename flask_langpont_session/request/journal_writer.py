@@ -64,6 +64,8 @@ class JournalWriter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
+        self._board = journal.board
+        self._revocations = journal.revocations
         self._fallback = fallback
         self._reports = reports
         self._clock = clock
@@ -92,7 +94,8 @@ class JournalWriter:
     def revoke(self, *digests: str, in_database: bool, in_redis: bool, scope: RequestScope | None = None) -> bool:
         """Revocations that not every store has heard of. Whether the journal has them."""
         return self._do(
-            lambda wait: self._journal.revoke(*digests, in_database=in_database, in_redis=in_redis, wait=wait), scope
+            lambda wait: self._revocations.note(*digests, in_database=in_database, in_redis=in_redis, wait=wait),
+            scope,
         )
 
     def revoke_user(
@@ -103,7 +106,7 @@ class JournalWriter:
         :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
         :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
-        self._do(lambda wait: self._journal.revoke_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), scope)
+        self._do(lambda wait: self._revocations.note_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), scope)
 
     def row_changing(self, digest: str) -> int | None:
         """This worker is about to try a compare-and-set of a session's row.
@@ -111,7 +114,7 @@ class JournalWriter:
         :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
         """
         try:
-            return self._journal.row_changing(digest)
+            return self._board.row_changing(digest)
         except StoreError as error:
             self._reports.journal_failed(error)
             return None
@@ -121,17 +124,17 @@ class JournalWriter:
 
         :param number: of the try that succeeded, if it was a compare-and-set.
         """
-        self._do(lambda _: self._journal.row_changed(digest, self._clock(), number))
+        self._do(lambda _: self._board.row_changed(digest, self._clock(), number))
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
         """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
         this worker. False: it cannot be said."""
         digest, number = held.row.digest, held.change
         try:
-            changed_at = self._journal.row_changed_at(digest)
+            changed_at = self._board.row_changed_at(digest)
             if changed_at <= held.confirmed_at or changed_at > self._clock():
                 return True  # a moment that is yet to come is from before the machine's start
-            return number is not None and self._journal.is_last_change(digest, number)
+            return number is not None and self._board.is_last_change(digest, number)
         except StoreError as error:
             self._reports.journal_failed(error)
             return False
@@ -140,7 +143,7 @@ class JournalWriter:
         """Put local copies where the other workers of the host can read them."""
 
         def publish(wait: float | None) -> None:
-            self._reports.losses.outdated(self._journal.publish_copies(copies, wait=wait))
+            self._reports.losses.outdated(self._board.publish_copies(copies, wait=wait))
 
         self._do(publish, scope)
 

@@ -60,7 +60,7 @@ class SessionRepository:
         self.recorder = backend.recorder
         self._backend = backend
         self._health = backend.health
-        self._fallback = Fallback(backend.settings, backend.local, backend.journal)
+        self._fallback = Fallback(backend.settings, backend.local, backend.board)
         journal_writer = JournalWriter(backend.journal, self._fallback, backend.reports, clock=backend.clock)
         verifier = Verifier(backend, journal_writer, flights=flights)
         parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms)

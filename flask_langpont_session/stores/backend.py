@@ -52,6 +52,7 @@ class Backend:
         self.database = database
         self.local = local
         self.journal = journal
+        self.board = journal.board
         self.health = health
         self.clock = clock
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
@@ -89,25 +90,25 @@ class Backend:
     def row_changed(self, digest: str) -> None:
         """Have no worker of this host believe what it was told of this session's row before."""
         try:
-            self.journal.row_changed(digest, self.clock())
+            self.board.row_changed(digest, self.clock())
         except StoreError as error:
             self.reports.journal_failed(error)
 
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Have no worker of this host give Redis back what a category had before."""
         with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
-            self.journal.note_wipe(digest, category, version)
+            self.board.note_wipe(digest, category, version)
 
     def was_wiped(self, copy: SharedCopy) -> bool:
         """Whether a worker of this host has wiped a category since a copy of it was made."""
         with suppress(StoreError):
-            return self.journal.is_wiped_since(copy.digest, copy.category, copy.copy.version)
+            return self.board.is_wiped_since(copy.digest, copy.category, copy.copy.version)
         return False
 
     def share_copies(self, shards: Container[str]) -> None:
         """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""
         copies = [copy for copy in self.local.live_categories() if self.health.locate(copy.digest) in shards]
         try:
-            self.reports.losses.outdated(self.journal.publish_copies(copies))
+            self.reports.losses.outdated(self.board.publish_copies(copies))
         except StoreError as error:
             self.reports.journal_failed(error)

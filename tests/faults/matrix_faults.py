@@ -672,7 +672,9 @@ def skewed(seconds: float) -> Cause:
         with ExitStack() as stack:
             for module in (extension, repository, monitor):
                 stack.enter_context(patch.object(module, "time", wrong))
-            stack.enter_context(patch.object(parts(site.app).backend.journal, "_clock", wrong.time))
+            journal = parts(site.app).backend.journal
+            for part in (journal, journal.revocations, journal.board):
+                stack.enter_context(patch.object(part, "_clock", wrong.time))
             yield lambda: asked.total()
 
     return cause

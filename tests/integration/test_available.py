@@ -58,7 +58,7 @@ def lose(app: Flask, browser: Any, primary: Valkey, *, copies: bool) -> None:
     wait_for_level(app, 2)
     if not copies:
         parts(app).backend.local.clear()
-        parts(app).backend.journal.clear_copies()
+        parts(app).backend.board.clear_copies()
 
 
 def test_with_a_copy_a_feature_is_available(app: Flask, browser: Any, primary: Valkey) -> None:

@@ -64,7 +64,7 @@ def in_this_worker(app: Flask, server: Valkey, client: Any, shadow: bool) -> Non
 
 def in_this_host(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
     copy = CategoryCopy(10**16, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
-    parts(app).backend.journal.publish_copies([SharedCopy(client.digest, "auth", copy)])
+    parts(app).backend.board.publish_copies([SharedCopy(client.digest, "auth", copy)])
 
 
 def in_the_journal(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:

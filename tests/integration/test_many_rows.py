@@ -196,7 +196,7 @@ def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, pr
     worker = parts(site.worker)
     with resting(*site.all):
         worker.health.failed(StoreError("database", ErrorClass.IDENTITY_REFUSED, "Test"), "write")
-        worker.backend.journal.revoke(*digests, in_redis=True)
+        worker.backend.journal.revocations.note(*digests, in_redis=True)
         worker.monitor.tick()
         assert tombstones(primary) == len(digests)
         assert waiting(site.worker) == len(digests)

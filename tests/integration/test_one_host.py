@@ -94,7 +94,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
     lose_the_primary(cut_off, proxy, there)
     with parts(healthy).monitor.paused():
         assert there.post("/set", json={"input_text": "during"}).status_code == 200
-        parts(cut_off).backend.journal.outage_over("primary")
+        parts(cut_off).backend.board.outage_over("primary")
     wait_until(lambda: waiting(cut_off) == 0, "the sibling brought it home")
     assert there.get("/get/input_text").json["value"] == "during"
 

@@ -406,7 +406,7 @@ def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, p
         asked.clear()
         assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=False, sessions=len(clients))
         assert asked.count("COMMIT") == 2
-        assert {entry.digest for entry in journal.pending_revocations()} == {client.digest for client in clients}
+        assert {entry.digest for entry in journal.revocations.pending()} == {client.digest for client in clients}
 
 
 def test_s7_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:

@@ -233,7 +233,7 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
     with state.monitor.paused():
         state.monitor.tick()
         lose(state, PRIMARY)
-        state.backend.journal.revoke(*dead)
+        state.backend.journal.revocations.note(*dead)
         for digest in alive:
             state.backend.journal.queue_push(digest)
         state.monitor.recover(PRIMARY, BOTH)
@@ -264,11 +264,11 @@ def test_one_that_cannot_be_brought_home_keeps_no_other_one_waiting(
         return real(database, digests, timeout)
 
     with state.monitor.paused():
-        state.backend.journal.revoke(*(name(number) for number in range(20)))
+        state.backend.journal.revocations.note(*(name(number) for number in range(20)))
         with monkeypatch.context() as patch:
             patch.setattr(Database, "revoke_many", fails)
             state.monitor.replay.run_once()
-            assert [left.digest for left in state.backend.journal.pending_revocations()] == [name(7)]
+            assert [left.digest for left in state.backend.journal.revocations.pending()] == [name(7)]
         state.monitor.replay.run_once()
         assert state.backend.journal.counts()["revocations"] == 0
 
@@ -284,7 +284,7 @@ def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeyp
         assert not state.monitor.replay.run_once(0.1)
         left = journal.counts()["writes"]
         assert 0 < left < 200
-        journal.revoke(name(300))
+        journal.revocations.note(name(300))
         assert not state.monitor.replay.run_once(0.01)
         assert journal.counts()["revocations"] == 0
         assert journal.counts()["writes"] in (left, left - 10)
@@ -393,7 +393,7 @@ def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
     with parts(app).monitor.paused():
         client.get("/get/input_text")
         parts(app).backend.share_copies([""])
-        shared = parts(app).backend.journal.shared_copies().values()
+        shared = parts(app).backend.board.shared_copies().values()
         assert {(copy.digest, copy.category, copy.kind) for copy in shared} >= {
             (client.digest, "translation", SIGNED_IN)
         }

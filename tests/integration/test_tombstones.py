@@ -11,7 +11,7 @@ from flask import Flask
 from devservers.servers import Valkey
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, key, row, sign_in, waiting
@@ -62,10 +62,10 @@ def test_s6_a_sign_out_that_waits_for_another_worker_is_renewed_too(
     """The database answers, and the worker whose turn it is to tell it was stopped: Redis must not forget meanwhile."""
     app = make_app(HEALTH_INTERVAL=3600)
     client = sign_in(app)
-    stopped = Journal(tmp_path / "journal.sqlite3")
+    stopped = journal_at(tmp_path / "journal.sqlite3")
     with stopped.alone() as is_alone, parts(app).monitor.paused(), primary.client() as redis:
         assert is_alone
-        parts(app).backend.journal.revoke(client.digest, in_database=False, in_redis=True)
+        parts(app).backend.journal.revocations.note(client.digest, in_database=False, in_redis=True)
         parts(app).monitor.replay.run_once()
         assert waiting(app) == 1
         assert redis.hget(key(client.digest), "@live") == "0"

@@ -17,7 +17,7 @@ from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import journal_writer, repository, revocations, scope, verifier
 from flask_langpont_session.stores import local
-from flask_langpont_session.stores.host import journal
+from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import records, server_identity
 from flask_langpont_session.stores.redis.records import ABSENT, Outcome
 
@@ -93,15 +93,15 @@ _regenerate = sim_database.SimDatabase.regenerate
 
 
 def _revoked_once(
-    self: journal.Journal, digest: str, *, in_database: bool = False, in_redis: bool = False, wait: float | None = None
+    self: RevocationQueue, digest: str, *, in_database: bool = False, in_redis: bool = False, wait: float | None = None
 ) -> None:
     if self.is_revoked(digest):
-        self.settle_revocation(digest, in_database=in_database, in_redis=in_redis)
+        self.settle(digest, in_database=in_database, in_redis=in_redis)
     else:
-        _revoke(self, digest, in_database=in_database, in_redis=in_redis)
+        _note(self, digest, in_database=in_database, in_redis=in_redis)
 
 
-_revoke = journal.Journal.revoke
+_note = RevocationQueue.note
 
 
 def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
@@ -305,7 +305,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("revocations follow a change of id", sim_database.SimDatabase, "_ids_of", lambda self, name: [name]),
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
     Ablation("what a change of id leaves", records.AuthEntry, "in_database", property(lambda entry: False)),
-    Ablation("a revocation after a change of id", journal.Journal, "revoke", _revoked_once),
+    Ablation("a revocation after a change of id", RevocationQueue, "note", _revoked_once),
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
     Ablation("unverifiable is not dead", Loaded, "verified", staticmethod(_unverifiable_is_dead)),
     Ablation("fresh", verifier.Verifier, "verify", _fresh_is_not),

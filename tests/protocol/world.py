@@ -32,7 +32,7 @@ from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.stores.backend import Backend
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import AuthEntry
@@ -129,7 +129,7 @@ class Host:
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
-        self.journal = Journal(None, clock=world.clock.wall)
+        self.journal = journal_at(None, clock=world.clock.wall)
 
 
 @dataclass(eq=False)
@@ -197,7 +197,7 @@ class Worker:
             if store == PRIMARY:
                 self.monitor.note_incident()
 
-        return ServerIdentity(incident, HostMemory(self.host.journal, store))
+        return ServerIdentity(incident, HostMemory(self.host.journal.board, store))
 
     # -- its network -------------------------------------------------------------------------------------------------
 
@@ -364,7 +364,7 @@ class World:
     def _check_tick(self, worker: Worker, task: Task) -> None:
         shards, _ = reconciler.answering(worker.backend)
         journal = worker.host.journal
-        waiting = [] if journal.is_empty() else journal.pending_revocations(database=True, redis=False)
+        waiting = [] if journal.is_empty() else journal.revocations.pending(database=True, redis=False)
         identity = worker.backend.primary.server_identity.identity
         on_primary = bool(shards) and identity == self.cluster.primary.identity
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)

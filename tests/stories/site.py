@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from devservers.web import WebServer
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import Journal, journal_at
 from lab.servers import Lab
 from tests.faults.proxy import FaultProxy
 
@@ -122,7 +122,7 @@ class Site:
     def revocations(host: WebServer) -> set[str]:
         """Digests of the sessions whose end waits in a host's journal."""
         with journal_of(host) as journal:
-            return {entry.digest for entry in journal.pending_revocations()}
+            return {entry.digest for entry in journal.revocations.pending()}
 
     @staticmethod
     def pushes(host: WebServer) -> set[str]:
@@ -134,7 +134,7 @@ class Site:
 @contextmanager
 def journal_of(host: WebServer) -> Iterator[Journal]:
     """What a host's workers have noted and not yet brought home."""
-    journal = Journal(host.folder / "journal.sqlite3")
+    journal = journal_at(host.folder / "journal.sqlite3")
     journal.open()
     try:
         yield journal

@@ -14,9 +14,9 @@ from pathlib import Path
 spec = importlib.util.find_spec("flask_langpont_session")
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 from flask_langpont_session.policy.values import Operation, ServerRecord, StoreError
-from flask_langpont_session.stores.host.journal import Journal, PendingWrite
+from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.entries import Basis
-journal = Journal(Path(sys.argv[1]))
+journal = journal_at(Path(sys.argv[1]))
 place = {"kind": "u", "category": "translation"}
 def value(digest, field, **more):
     return PendingWrite(digest=digest, field=field, operation=Operation.SET, value=b"1", **place, **more)

@@ -165,7 +165,7 @@ class Overlay:
     :param wiped: categories of which nothing but this is left.
     :param guesses: category → those keys of `writes` whose value was made without knowing what the stores have.
     :param copies: category → the newest copy that a worker of this host published.
-    :param users: user id → until when, for every user who was logged out everywhere, whoever's session this is: only
+    :param users: user id → until when, for every user who was logged out everywhere, whichever session this is: only
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
     :param epochs: user id → the epoch that goes with it.
     :param version: of the row that Redis is to be told of; 0: of none that is known.
@@ -486,7 +486,10 @@ def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
 
 
 def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database: bool) -> None:
-    """Keep that a session is dead, and nothing else of it but its shadow's writes. :func:`settle` says who knows."""
+    """Keep that a session is dead, and nothing else of it but its shadow's writes.
+
+    :func:`settle` says which store knows.
+    """
     db.execute(
         """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
         ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND ?""",
@@ -550,6 +553,11 @@ def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, S
         for number, digest, category, version, blob, additions, kind in db.execute(sql, (after, limit))
         if (fields := _fields(blob)) is not None
     }
+
+
+def delete(table: str, numbers: Sequence[int], db: sqlite3.Connection) -> None:
+    """Entries of a kind, by number."""
+    db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(number,) for number in numbers])
 
 
 def _fields(blob: bytes) -> dict[str, bytes] | None:

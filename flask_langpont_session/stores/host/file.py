@@ -52,6 +52,9 @@ BUSY_SECONDS = 0.5
 """How long a call waits that was not told: for its turn, other workers' writes and the disk, all together. A write
 takes a few milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
 
+REPLAY_SECONDS = 5.0
+"""The same for what no request waits for: giving up there means to do again what the stores have done already."""
+
 _PORTION = 512
 """Pages of 4 KB that are given back to the system at a time: some milliseconds for which no other process may write."""
 
@@ -67,7 +70,7 @@ _FAREWELL = 1.0
 
 
 class JournalFile:
-    """The connections of this process to the file: for who writes, who reads, who shrinks it. Errors are StoreErrors.
+    """The connections of this process to the file: for writing, reading and shrinking it. Errors are StoreErrors.
 
     Wherever there is a `wait`, it is the seconds that all waits of the call take together at most; None:
     :data:`BUSY_SECONDS`.
@@ -96,7 +99,7 @@ class JournalFile:
 
     @contextmanager
     def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
-        """The connection for who reads, for this thread alone."""
+        """The connection for reading, for this thread alone."""
         deadline = _deadline(wait)
         with self._lent(self.reader, deadline) as db:
             self.reader.wait_for_others(deadline.left())
@@ -118,7 +121,8 @@ class JournalFile:
         :param work: gets the connection, and is called by another thread. What it raises is raised here; then nothing
             of it was written. It may be called again if all that it did was taken back: its arguments must be there
             still.
-        :param forced: to the disk. False: nobody waits for it, and it may be lost when the machine loses its power.
+        :param forced: to the disk. False: the call does not wait for it, and it may be lost when the machine loses its
+            power.
         :return: what `work` returned.
         :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, and may be written or not;
             without, it will never be. With `sent` alone it is written, but the disk may lose it.
@@ -126,19 +130,19 @@ class JournalFile:
         return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True))
 
     def aside(self, work: Work[T], wait: float | None = None) -> T:
-        """The same without being forced, for what is no entry: who asks whether there are entries is not made to look
-        again."""
+        """The same without being forced, for what is no entry: requests that ask whether there are entries are not made
+        to look again."""
         return self._done(Task(work, _deadline(wait), forced=False, is_entry=False))
 
     def open(self) -> None:
         """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
         task = Task(lambda db: None, _deadline(None), forced=True, is_entry=True)
-        self._deliver(self._execute([task]))
+        _deliver(self.path, self._execute([task]))
         task.result()
 
     def _done(self, task: Task[T]) -> T:
         if self.path is None:
-            self._deliver(self._execute([task]))
+            _deliver(self.path, self._execute([task]))
         else:
             self._refuse_if_inherited()
             self._writers.put(task)
@@ -159,7 +163,7 @@ class JournalFile:
         except Exception as error:
             _fail(tasks, error if isinstance(error, StoreError) else store_error(error))
         else:
-            self._deliver(written)
+            _deliver(self.path, written)
 
     def _execute(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
         """Together if that goes, else each for itself.
@@ -204,60 +208,20 @@ class JournalFile:
             with suppress(OSError):  # what is committed is committed; readers go on asking
                 generation.end(number)
 
-    def _deliver(self, tasks: Sequence[Task[Any]]) -> None:
-        """These are committed: for the next process, and safe from the death of this one. Not yet from that of the
-        machine."""
-        forced = [task for task in tasks if task.forced]
-        for task in tasks:
-            if not task.forced:
-                task.finish()
-        try:
-            if forced:
-                self._force()
-        except OSError as error:
-            cause = StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__, sent=True)
-            for task in forced:
-                task.fail(cause)
-        else:
-            for task in forced:
-                task.finish()
-
-    def _force(self) -> None:
-        """Have the disk take what is committed. Without a log SQLite has done that before it took the log away."""
-        if self.path is None:
-            return
-        with suppress(FileNotFoundError):
-            log = os.open(log_path(self.path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                _to_disk(log)
-            finally:
-                os.close(log)
-
     # -- one process at a time -----------------------------------------------------------------------------------
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether this is now the only one of all processes and threads that is in here; nobody waits. Who is killed
-        in here is out of it."""
+        """Whether this is now the only one of all processes and threads that is in here; it waits for none. A process
+        that is killed in here is out of it."""
         if not self._alone.acquire(blocking=False):
             yield False
             return
         try:
             with ExitStack() as ends:
-                yield self._held(ends, self._sole_on_host)
+                yield _held(ends, self._sole_on_host)
         finally:
             self._alone.release()
-
-    @staticmethod
-    def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> bool:
-        """Whether a lock of the host was free; then it is held until the end of `ends`.
-
-        :raises StoreError: its file cannot be used.
-        """
-        try:
-            return ends.enter_context(lock())
-        except FAILURES as error:
-            raise store_error(error) from error
 
     def _sole_on_host(self) -> AbstractContextManager[bool]:
         if self._sole is None:
@@ -292,7 +256,7 @@ class JournalFile:
         if free <= max(_SLACK, used):
             return False
         with ExitStack() as ends:
-            is_ours = self._held(ends, self._queue.taken)
+            is_ours = _held(ends, self._queue.taken)
             db = ends.enter_context(self._lent(self._shrinker, _deadline(None)))
             if is_ours and begun(db, "BEGIN IMMEDIATE", lambda: False):
                 db.execute("ROLLBACK")  # no other program has it
@@ -340,14 +304,15 @@ class JournalFile:
         again after a process was killed while it wrote."""
         with self._lent(self.writer, _deadline(None)) as db:
             self._tidy(db)
-            # By the connection for who writes: this process' own commits count for nothing there.
+            # By the connection for writing: this process' own commits count for nothing there.
             return self.writer.opened, one(db, "PRAGMA data_version")
 
     def _tidy(self, db: sqlite3.Connection) -> None:
         generation = self._generation
         if generation is None or generation.settled() is not None:
             return
-        # Who is alive and writes holds the lock, and needs no help. Nobody waits for it here: requests would, too.
+        # A process that is alive and writes holds the lock, and needs no help. It is not waited for: requests would be
+        # made to, too.
         with suppress(sqlite3.OperationalError):
             db.execute("BEGIN IMMEDIATE")
             number = generation.begin()
@@ -375,8 +340,8 @@ class JournalFile:
 
     def _refuse_if_inherited(self) -> None:
         """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
-        process would write where nobody looks. (After Journal.open() nothing is open, so that a server which forks like
-        this works all the same.)"""
+        process would write where no other looks. (After Journal.open() nothing is open: a server which forks like this
+        works all the same.)"""
         if any(side.is_inherited() for side in self._sides):
             raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
 
@@ -390,7 +355,7 @@ class JournalFile:
         return generation
 
     def _let_go(self) -> None:
-        """Whoever holds a connection goes on with it; the next one opens its own."""
+        """A thread that holds a connection goes on with it; the next one opens its own."""
         self._generation = None
         self._age += 1
 
@@ -418,6 +383,46 @@ def _fail(tasks: Sequence[Task[Any]], error: Exception) -> None:
     for task in tasks:
         if task.take_up():
             task.fail(error)
+
+
+def _deliver(path: Path | None, tasks: Sequence[Task[Any]]) -> None:
+    """These are committed: for the next process, and safe from the death of this one. Not yet from that of the
+    machine."""
+    forced = [task for task in tasks if task.forced]
+    for task in tasks:
+        if not task.forced:
+            task.finish()
+    try:
+        if forced and path is not None:
+            _force(path)
+    except OSError as error:
+        cause = StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__, sent=True)
+        for task in forced:
+            task.fail(cause)
+    else:
+        for task in forced:
+            task.finish()
+
+
+def _force(path: Path) -> None:
+    """Have the disk take what is committed. Without a log SQLite has done that before it took the log away."""
+    with suppress(FileNotFoundError):
+        log = os.open(log_path(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _to_disk(log)
+        finally:
+            os.close(log)
+
+
+def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> bool:
+    """Whether a lock of the host was free; then it is held until the end of `ends`.
+
+    :raises StoreError: its file cannot be used.
+    """
+    try:
+        return ends.enter_context(lock())
+    except FAILURES as error:
+        raise store_error(error) from error
 
 
 def _is_done(db: sqlite3.Connection, task: Task[Any]) -> bool:

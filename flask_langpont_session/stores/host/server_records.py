@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from ...policy.values import ServerRecord, StoreError
-from .journal import Journal
+from .board import Board
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +22,14 @@ class HostMemory:
     :param endpoint: ``primary`` or ``replica``.
     """
 
-    def __init__(self, journal: Journal, endpoint: str) -> None:
-        self._journal = journal
+    def __init__(self, board: Board, endpoint: str) -> None:
+        self._board = board
         self._endpoint = endpoint
 
     def recall(self) -> ServerRecord | None:
         """What any worker of this host noted last; None: nothing, or the journal cannot be read."""
         try:
-            return self._journal.server(self._endpoint)
+            return self._board.server(self._endpoint)
         except StoreError as error:
             log.warning(
                 "what this host knows of the %s cannot be read (%s): this worker verifies each signed-in session once "
@@ -41,7 +41,7 @@ class HostMemory:
     def note(self, record: ServerRecord) -> None:
         """Keep it for the other workers. Never raises."""
         try:
-            self._journal.remember_server(self._endpoint, record)
+            self._board.remember_server(self._endpoint, record)
         except StoreError as error:
             log.warning(
                 "what this worker knows of the %s could not be noted for the other workers of its host (%s): one that "

@@ -27,7 +27,7 @@ from flask_langpont_session.config.checks import PREFIX, is_local
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
 from flask_langpont_session.policy.levels import Behaviour
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 
 Load = Callable[..., Settings]
 DOCS = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -883,7 +883,7 @@ def test_a_journal_that_is_something_else_is_named_at_start(tmp_path: Path) -> N
 def test_a_journal_of_a_newer_release_says_what_it_is(tmp_path: Path) -> None:
     """After a downgrade: both ways out, with what the second one costs. The file stays as it is."""
     path = tmp_path / "journal"
-    journal = Journal(path)
+    journal = journal_at(path)
     journal.open()
     journal.close()
     with closing(sqlite3.connect(path)) as file:

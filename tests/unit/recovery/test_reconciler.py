@@ -34,7 +34,7 @@ from flask_langpont_session.recovery.calls import AT_ONCE, BATCH, PIPELINE
 from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.recovery.resync import Resync
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, Settlement
-from flask_langpont_session.stores.host.journal import Carry, Journal
+from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
@@ -198,7 +198,7 @@ class Host:
         settings = load_settings(app)
         self.now = 1_000_000_000_000
         self.stores = Stores()
-        self.journal = Journal(folder / "journal", clock=lambda: self.now / 1000)
+        self.journal = journal_at(folder / "journal", clock=lambda: self.now / 1000)
         self.journal.open()
         self.recorder = Recorder()
         self.local = LocalCopies(10, 60)
@@ -208,6 +208,7 @@ class Host:
         self.wiped: list[tuple[str, str, int]] = []
         backend: Any = SimpleNamespace(
             journal=self.journal,
+            board=self.journal.board,
             primary=self.stores,
             database=self.stores,
             table=settings.table,
@@ -290,7 +291,7 @@ def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> 
     """Who logged out is out before anything else is replayed, but for what a former id leaves to another."""
     host.write(B, "input_text")
     host.journal.queue_push(A)
-    host.journal.revoke(C)
+    host.journal.revocations.note(C)
     host.journal.carry(Carry(C, A, "u", ["ui", "translation"]))
     host.stores.there[C] = {"ui": {"lang": b"1"}}
     assert [told[:2] for told in host.run()] == [
@@ -302,7 +303,7 @@ def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> 
 
 def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
     """The kill counts the row's version; the record in Redis says the same."""
-    host.journal.revoke(A)
+    host.journal.revocations.note(A)
     assert host.run() == [("kill", A), ("write_tombstone", A, 4)]
     assert host.no_longer_in_use == [A]  # a command may have ended it, which counts nothing itself
 
@@ -310,7 +311,7 @@ def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
 def test_a_session_that_had_been_given_another_id_is_revoked_under_that_one_too(host: Host) -> None:
     """No worker of the host goes on believing what it was told of that one."""
     host.stores.successors[A] = [B]
-    host.journal.revoke(A)
+    host.journal.revocations.note(A)
     assert host.run() == [("kill", A), ("write_tombstone", A, 4), ("write_tombstone", B, 1)]
     assert host.changed == [B]
     assert host.waiting() == {}
@@ -328,7 +329,7 @@ def test_a_revocation_waits_until_both_stores_have_it(
     host: Host, redis: bool, database: bool, first: list[Any], then: list[Any]
 ) -> None:
     """Each store hears of it once; the entry leaves the journal after the second."""
-    host.journal.revoke(A)
+    host.journal.revocations.note(A)
     assert host.run(redis=redis, database=database) == first
     assert host.waiting() == {"revocations": 1}
     host.stores.told = []
@@ -390,7 +391,7 @@ def test_a_session_without_a_row_gets_a_tombstone(host: Host) -> None:
 def test_a_user_is_logged_out_by_time(host: Host) -> None:
     """S7, S8: what began until that moment dies, Redis and this worker know all of it; the epoch is not touched."""
     host.stores.of_user = [A, B]
-    host.journal.revoke_user("7", until_ms=123)
+    host.journal.revocations.note_user("7", until_ms=123)
     assert host.run(database=False) == []
     assert host.waiting() == {"user_revocations": 1}
     assert host.run() == [
@@ -408,7 +409,7 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
 def test_without_redis_a_logged_out_user_is_told_to_the_database_once(host: Host) -> None:
     """It holds from then on; the tombstones follow when Redis is back."""
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
-    host.journal.revoke_user("7", until_ms=123)
+    host.journal.revocations.note_user("7", until_ms=123)
     host.run(redis=False)
     assert [after for *_, after in host.told_about("kill_user_until")] == [
         "", host.stores.of_user[BATCH - 1], host.stores.of_user[BATCH],
@@ -423,7 +424,7 @@ def test_without_redis_a_logged_out_user_is_told_to_the_database_once(host: Host
 def test_a_user_whose_epoch_the_database_has_raised_is_logged_out_by_it(host: Host) -> None:
     """What a request had no time for: without Redis there is nothing to be done."""
     host.stores.of_user = [A, B]
-    host.journal.revoke_user("7", epoch=4)
+    host.journal.revocations.note_user("7", epoch=4)
     assert host.run(redis=False) == []
     assert host.run(database=False) == []
     assert host.run() == [
@@ -438,7 +439,7 @@ def test_a_user_whose_epoch_the_database_has_raised_is_logged_out_by_it(host: Ho
 def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
     """After some of them others have their turn, and then it goes on where it was; in another worker too."""
     host.stores.of_user = [f"{number:043}" for number in range(AT_ONCE * BATCH + 1)]
-    host.journal.revoke_user("7", epoch=4)
+    host.journal.revocations.note_user("7", epoch=4)
     host.run()
     assert host.pushed()[1] == host.stores.of_user[:-1]
     assert host.waiting() == {"user_revocations": 1}
@@ -451,7 +452,7 @@ def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
 def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     """What Redis has not heard of is not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
-    host.journal.revoke_user("7", epoch=4)
+    host.journal.revocations.note_user("7", epoch=4)
     host.stores.failing = {"write_tombstone", "push"}
     assert host.reconciler.run(redis=True, database=True).left is not None
     host.stores.failing = set()
@@ -477,11 +478,11 @@ def test_many_changed_rows_keep_no_other_work_waiting(host: Host) -> None:
     host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
     assert not host.resync.push_changes(5000)
     sibling = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.claim_settlement("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
+    assert host.journal.board.claim_settlement("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
     host.now += 1000
     assert host.resync.push_changes(6000)
     assert host.pushed()[0] == [r.digest for r in host.stores.changed]
-    assert host.journal.claim_settlement("sibling", sibling, 1000) is Claim.DONE
+    assert host.journal.board.claim_settlement("sibling", sibling, 1000) is Claim.DONE
 
 
 def test_another_server_is_told_everything(host: Host) -> None:
@@ -499,9 +500,9 @@ def test_what_changed_is_pushed_by_one_worker_of_a_host(host: Host) -> None:
     """While another is at it, it is not done; when that one is done, it is."""
     host.stores.changed = [row(A)]
     wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+    assert host.journal.board.claim_settlement("sibling", wanted, 1000) is Claim.MINE
     assert not host.resync.push_changes(5000)
-    host.journal.end_settlement("sibling", replace(wanted, began_ms=host.now))
+    host.journal.board.end_settlement("sibling", replace(wanted, began_ms=host.now))
     assert host.resync.push_changes(5000)
     assert host.stores.told == []
 
@@ -513,8 +514,8 @@ def test_an_interrupted_round_is_given_back(host: Host) -> None:
     with pytest.raises(StoreError):
         host.resync.push_changes(5000)
     wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.claim_settlement("sibling", wanted, 1000) is Claim.MINE
-    host.journal.end_settlement("sibling", None)
+    assert host.journal.board.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+    host.journal.board.end_settlement("sibling", None)
     host.stores.failing = set()
     assert host.resync.push_changes(5000)
     assert host.stores.told[-1] == ("push", A, 500)
@@ -522,8 +523,8 @@ def test_an_interrupted_round_is_given_back(host: Host) -> None:
 
 def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> None:
     """S6: the database has not heard of it, so Redis must not forget it."""
-    host.journal.revoke(A, in_redis=True)
-    host.journal.revoke(B, in_database=True)
+    host.journal.revocations.note(A, in_redis=True)
+    host.journal.revocations.note(B, in_database=True)
     host.reconciler.revocations.renew_tombstones()
     assert host.stores.told == [("write_tombstone", A, 0)]
     assert host.waiting() == {"revocations": 2}
@@ -532,7 +533,7 @@ def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> N
 def test_all_tombstones_are_renewed_however_many_there_are(host: Host) -> None:
     """S6: the youngest as well as the oldest, and each once."""
     digests = [f"{number:043}" for number in range(3 * PIPELINE + 1)]
-    host.journal.revoke(*digests, in_redis=True)
+    host.journal.revocations.note(*digests, in_redis=True)
     host.reconciler.revocations.renew_tombstones()
     assert host.pushed()[1] == digests
 
@@ -858,7 +859,7 @@ def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) ->
 def test_what_is_being_carried_gets_no_tombstone_and_is_not_overtaken(host: Host, database: bool) -> None:
     """The former id's data stays until it was brought, and what waits for the present one comes behind it."""
     carried(host)
-    host.journal.revoke(C, in_database=True)
+    host.journal.revocations.note(C, in_database=True)
     host.write(A, "input_text", category="ui")
     host.stores.answers[A] = Merged("late")
     host.run(database=database)
@@ -1032,7 +1033,7 @@ def test_a_copy_that_a_sibling_shares_does_not_outdate_what_is_being_merged(host
     """It has what was merged: the entry goes all the same, and nothing is counted as lost."""
     host.write(A, "input_text", b"2")
     shared = SharedCopy(A, "translation", CategoryCopy(8, {"input_text": b"2"}))
-    host.stores.meanwhile = lambda: host.journal.publish_copies([shared])
+    host.stores.meanwhile = lambda: host.journal.board.publish_copies([shared])
     host.run()
     assert host.losses() == {}
     assert host.waiting() == {}
@@ -1143,7 +1144,7 @@ def test_siblings_that_write_on_do_not_prolong_a_run(host: Host, anew: bool, mon
 @pytest.mark.parametrize("failing", ["kill", "write_tombstone", "push", "merge"])
 def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
     """The error goes to the caller; the next run does what is left, and doing some of it again does no harm."""
-    host.journal.revoke(C)
+    host.journal.revocations.note(C)
     host.journal.queue_push(A)
     host.write(B, "input_text")
     host.stores.failing = {failing, B}
@@ -1159,19 +1160,19 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
 def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
     """Its row may be locked. It is not forgotten, and the caller hears of it."""
     for digest in (A, B, C):
-        host.journal.revoke(digest)
+        host.journal.revocations.note(digest)
     host.stores.failing = {B}
     error = host.reconciler.run(redis=True, database=True).left
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
-    assert [entry.digest for entry in host.journal.pending_revocations()] == [B]
+    assert [entry.digest for entry in host.journal.revocations.pending()] == [B]
     assert [digest for digest, *_ in host.told_about("write_tombstone")] == [A, C]
 
 
 def test_two_entries_that_fail_are_a_store_that_does_not_answer(host: Host) -> None:
     """Else every single one of them would be waited for."""
     for digest in (A, B, C):
-        host.journal.revoke(digest)
+        host.journal.revocations.note(digest)
     host.stores.failing = {A, B}
     with pytest.raises(StoreError):
         host.reconciler.run(redis=True, database=True)
@@ -1180,9 +1181,9 @@ def test_two_entries_that_fail_are_a_store_that_does_not_answer(host: Host) -> N
 
 def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> None:
     """An error of data says nothing about the store, however often it comes; one more of another sort is one."""
-    host.journal.revoke(A, B)
-    host.journal.revoke("d" * 43)
-    host.journal.revoke(C)
+    host.journal.revocations.note(A, B)
+    host.journal.revocations.note("d" * 43)
+    host.journal.revocations.note(C)
     host.stores.damaged, host.stores.failing = {A, B}, {"d" * 43}
     error = host.reconciler.run(redis=True, database=True).left
     assert error is not None

@@ -59,7 +59,7 @@ def refill(shards: Shards) -> Refill:
     backend: Any = SimpleNamespace(
         local=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
         health=shards,
-        journal=shards,
+        board=shards,
         primary=shards,
         clock=lambda: 0.0,
         settings=SimpleNamespace(life=None),

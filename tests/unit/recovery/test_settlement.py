@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.stores.host.entries import Claim, Settlement
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 
 HOLD = 6000
 
@@ -17,8 +17,8 @@ class Host:
 
     def __init__(self, path: Path | None) -> None:
         self.now = 1_000_000
-        self.a = Journal(path, clock=lambda: self.now / 1000)
-        self.b = Journal(path, clock=lambda: self.now / 1000) if path else self.a
+        self.a = journal_at(path, clock=lambda: self.now / 1000)
+        self.b = journal_at(path, clock=lambda: self.now / 1000) if path else self.a
 
     def wanted(self, server: str = "x", since: int = 1000) -> Settlement:
         return Settlement(server, since_ms=self.now - since, began_ms=self.now - since)
@@ -36,57 +36,57 @@ def done(wanted: Settlement, now: int) -> Settlement:
 def test_one_works_and_the_other_waits_until_it_is_done(host: Host) -> None:
     """Then it is done for both; nobody repeats it."""
     wanted = host.wanted()
-    assert host.a.claim_settlement("a", wanted, HOLD) is Claim.MINE
-    assert host.b.claim_settlement("b", wanted, HOLD) is Claim.TAKEN
-    host.a.end_settlement("a", done(wanted, host.now))
-    assert host.b.claim_settlement("b", wanted, HOLD) is Claim.DONE
+    assert host.a.board.claim_settlement("a", wanted, HOLD) is Claim.MINE
+    assert host.b.board.claim_settlement("b", wanted, HOLD) is Claim.TAKEN
+    host.a.board.end_settlement("a", done(wanted, host.now))
+    assert host.b.board.claim_settlement("b", wanted, HOLD) is Claim.DONE
     assert host.a.is_empty()
 
 
 def test_a_sibling_that_noticed_a_little_earlier_needs_no_round_of_its_own(host: Host) -> None:
     """What was brought home reaches back a minute before what the first one asked for."""
     first = host.wanted(since=1000)
-    host.a.claim_settlement("a", first, HOLD)
-    host.a.end_settlement("a", done(first, host.now))
-    assert host.b.claim_settlement("b", host.wanted(since=30_000), HOLD) is Claim.DONE
-    assert host.b.claim_settlement("b", host.wanted(since=90_000), HOLD) is Claim.MINE
+    host.a.board.claim_settlement("a", first, HOLD)
+    host.a.board.end_settlement("a", done(first, host.now))
+    assert host.b.board.claim_settlement("b", host.wanted(since=30_000), HOLD) is Claim.DONE
+    assert host.b.board.claim_settlement("b", host.wanted(since=90_000), HOLD) is Claim.MINE
 
 
 def test_another_incident_is_another_round(host: Host) -> None:
     """Another server, another generation of the canary, or a later moment."""
     wanted = host.wanted()
-    host.a.claim_settlement("a", wanted, HOLD)
-    host.a.end_settlement("a", done(wanted, host.now))
-    assert host.b.claim_settlement("b", host.wanted(server="y"), HOLD) is Claim.MINE
-    host.b.end_settlement("b", None)
+    host.a.board.claim_settlement("a", wanted, HOLD)
+    host.a.board.end_settlement("a", done(wanted, host.now))
+    assert host.b.board.claim_settlement("b", host.wanted(server="y"), HOLD) is Claim.MINE
+    host.b.board.end_settlement("b", None)
     host.now += 5000
-    assert host.b.claim_settlement("b", host.wanted(), HOLD) is Claim.MINE
+    assert host.b.board.claim_settlement("b", host.wanted(), HOLD) is Claim.MINE
 
 
 def test_a_killed_worker_keeps_the_others_waiting_for_a_bounded_time(host: Host) -> None:
     """The claim lapses; who lost it does not give back somebody else's."""
     wanted = host.wanted()
-    host.a.claim_settlement("a", wanted, HOLD)
+    host.a.board.claim_settlement("a", wanted, HOLD)
     host.now += HOLD - 1
-    assert host.b.claim_settlement("b", wanted, HOLD) is Claim.TAKEN
+    assert host.b.board.claim_settlement("b", wanted, HOLD) is Claim.TAKEN
     host.now += 1
-    assert host.b.claim_settlement("b", wanted, HOLD) is Claim.MINE
-    host.a.end_settlement("a", done(wanted, host.now))
-    assert host.a.claim_settlement("a", wanted, HOLD) is Claim.TAKEN
+    assert host.b.board.claim_settlement("b", wanted, HOLD) is Claim.MINE
+    host.a.board.end_settlement("a", done(wanted, host.now))
+    assert host.a.board.claim_settlement("a", wanted, HOLD) is Claim.TAKEN
 
 
 def test_who_is_at_it_prolongs_the_claim(host: Host) -> None:
     """Many rows take longer than one hold."""
     wanted = host.wanted()
     for _ in range(3):
-        assert host.a.claim_settlement("a", wanted, HOLD) is Claim.MINE
+        assert host.a.board.claim_settlement("a", wanted, HOLD) is Claim.MINE
         host.now += HOLD - 1
-    assert host.b.claim_settlement("b", wanted, HOLD) is Claim.TAKEN
+    assert host.b.board.claim_settlement("b", wanted, HOLD) is Claim.TAKEN
 
 
 def test_what_failed_is_done_by_somebody_else(host: Host) -> None:
     """The claim is given back undone."""
     wanted = host.wanted()
-    host.a.claim_settlement("a", wanted, HOLD)
-    host.a.end_settlement("a", None)
-    assert host.b.claim_settlement("b", wanted, HOLD) is Claim.MINE
+    host.a.board.claim_settlement("a", wanted, HOLD)
+    host.a.board.end_settlement("a", None)
+    assert host.b.board.claim_settlement("b", wanted, HOLD) is Claim.MINE

@@ -14,7 +14,7 @@ from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.records import Gap, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
 from flask_langpont_session.request.fallback import Fallback
-from flask_langpont_session.stores.host.journal import Journal, Overlay
+from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import Answer, Change, empty_as_of
 
@@ -31,7 +31,7 @@ class Shown:
         app.config["LANGPONT_SESSION_DEFAULTS"] = {"lang": "en"}
         settings = load_settings(app)
         self.local = LocalCopies(10, 60)
-        self.fallback = Fallback(settings, self.local, Journal(None))
+        self.fallback = Fallback(settings, self.local, journal_at(None).board)
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 

@@ -23,7 +23,7 @@ from flask_langpont_session.policy.values import AuthRow, Basis, CategoryChange,
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.journal_writer import JournalWriter
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
-from flask_langpont_session.stores.host.journal import Journal, PendingWrite
+from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.local import LocalAuth, LocalCopies
 
@@ -40,7 +40,7 @@ class Refusing:
         self.recorder = Recorder()
         self.sent: list[tuple[Signal, object]] = []
         self.journal_writer = JournalWriter(
-            Journal(None, limits=JournalLimits(entries=0)),
+            journal_at(None, limits=JournalLimits(entries=0)),
             cast(Any, None),  # asked for written changes only
             Reports(self.recorder, lambda signal, event: self.sent.append((signal, event)), clock=lambda: self.now),
             clock=lambda: self.now,
@@ -89,7 +89,7 @@ def test_one_sessions_value_is_no_alarm(refusing: Refusing, caplog: pytest.LogCa
 
 def outboxes(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
     """Two workers of a host, and one whose journal cannot be used."""
-    journals = [Journal(folder / "journal"), Journal(folder / "journal"), Journal(folder)]
+    journals = [journal_at(folder / "journal"), journal_at(folder / "journal"), journal_at(folder)]
     one, other, broken = (
         JournalWriter(each, cast(Any, None), Reports(Recorder(), lambda *_: None), clock=lambda: now)
         for each in journals
@@ -115,7 +115,7 @@ def test_a_copy_from_before_a_change_is_out_of_date_to_all(
     assert not there.is_up_to_date(before) and not here.is_up_to_date(before)
     assert there.is_up_to_date(after)
     assert there.is_up_to_date(replace(before, row=replace(ROW, digest="other")))
-    here._journal.row_changed("d", NOW + 1)
+    here._board.row_changed("d", NOW + 1)
     assert there.is_up_to_date(before)
     broken.row_changed("d")
     assert not broken.is_up_to_date(after)
@@ -169,10 +169,10 @@ class Desk:
         app.testing = True
         self.recorder = Recorder()
         self.events: list[object] = []
-        self.journal = Journal(None, limits=JournalLimits(entries=max_entries))
+        self.journal = journal_at(None, limits=JournalLimits(entries=max_entries))
         self.journal_writer = JournalWriter(
             self.journal,
-            Fallback(load_settings(app), LocalCopies(10, 60), self.journal),
+            Fallback(load_settings(app), LocalCopies(10, 60), self.journal.board),
             Reports(self.recorder, lambda signal, event: self.events.append(event)),
         )
         self.loaded = Loaded(Verdict.ANONYMOUS)

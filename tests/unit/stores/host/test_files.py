@@ -13,7 +13,7 @@ import pytest
 
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.support.files import UnsafeFile, check_folder, open_private
 from tests.support.journal_process import output, process
 
@@ -32,9 +32,9 @@ def beside(path: Path, ending: str) -> Path:
 
 def refused(path: Path) -> str:
     """Why a journal cannot be used there: every call says it, and so does the start."""
-    journal = Journal(path)
+    journal = journal_at(path)
     causes = set()
-    for call in (journal.open, lambda: journal.revoke("d"), journal.open):
+    for call in (journal.open, lambda: journal.revocations.note("d"), journal.open):
         with pytest.raises(StoreError) as caught:
             call()
         assert caught.value.error_class is ErrorClass.UNREACHABLE
@@ -47,7 +47,7 @@ def refused(path: Path) -> str:
 @pytest.mark.parametrize("ending", FILES)
 def test_no_link_is_followed(path: Path, tmp_path: Path, ending: str) -> None:
     """D16: what a link points to is neither opened nor changed, whichever of the files it takes the place of."""
-    Journal(path).open()
+    journal_at(path).open()
     target = tmp_path / "precious"
     target.write_bytes(beside(path, "").read_bytes() if ending == "" else b"precious")
     target.chmod(0o644)
@@ -55,9 +55,9 @@ def test_no_link_is_followed(path: Path, tmp_path: Path, ending: str) -> None:
     beside(path, ending).unlink(missing_ok=True)
     beside(path, ending).symlink_to(target)
     if ending == "-lock":  # only writes have to do with it
-        journal = Journal(path)
+        journal = journal_at(path)
         with pytest.raises(StoreError, match=f"{path.name}-lock is a symbolic link"):
-            journal.revoke("d")
+            journal.revocations.note("d")
         journal.close()
     else:
         assert refused(path) == f"{path.name}{ending} is a symbolic link"
@@ -71,7 +71,7 @@ def name_of(user: int) -> str:
 @pytest.mark.parametrize("ending", FILES)
 def test_another_users_file_is_refused(path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """D16: that user could read what is written to it, or take it away. Its mode is not touched."""
-    Journal(path).open()
+    journal_at(path).open()
     file = beside(path, ending)
     file.touch()
     file.chmod(0o666)
@@ -82,9 +82,9 @@ def test_another_users_file_is_refused(path: Path, ending: str, monkeypatch: pyt
             if name != ending:
                 beside(path, name).unlink(missing_ok=True)
         monkeypatch.setattr(os, "geteuid", lambda: OTHER)
-    journal = Journal(path)
+    journal = journal_at(path)
     with pytest.raises(StoreError) as caught:
-        journal.revoke("d")
+        journal.revocations.note("d")
     owner, user = (OTHER, os.geteuid()) if IS_ROOT else (os.getuid(), OTHER)
     assert caught.value.cause == (
         f"{path.name}{ending} belongs to {name_of(owner)}, and this process runs as {name_of(user)}; run workers and "
@@ -97,23 +97,23 @@ def test_another_users_file_is_refused(path: Path, ending: str, monkeypatch: pyt
 @pytest.mark.parametrize("ending", ["", "-gen", "-lock"])
 def test_what_is_no_file_is_refused(path: Path, ending: str) -> None:
     """D16: a pipe, for example, would keep its reader waiting."""
-    Journal(path).open()
+    journal_at(path).open()
     beside(path, ending).unlink(missing_ok=True)
     os.mkfifo(beside(path, ending))
-    journal = Journal(path)
+    journal = journal_at(path)
     with pytest.raises(StoreError, match=f"{path.name}{ending} is not a regular file"):
-        journal.revoke("d")
+        journal.revocations.note("d")
     journal.close()
 
 
 @pytest.mark.parametrize("ending", ["", "-gen", "-lock"])
 def test_the_mode_of_ones_own_file_is_set_right(path: Path, ending: str) -> None:
     """D16: also of those that were made by hand, or restored."""
-    Journal(path).open()
+    journal_at(path).open()
     beside(path, ending).touch()
     beside(path, ending).chmod(0o666)
-    journal = Journal(path)
-    journal.revoke("d")
+    journal = journal_at(path)
+    journal.revocations.note("d")
     assert stat.S_IMODE(beside(path, ending).stat().st_mode) == 0o600
     journal.close()
 
@@ -122,8 +122,8 @@ def test_a_folder_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
     """As deployments make them; of another user's making it could be turned to another place at any time."""
     (tmp_path / "shared").mkdir()
     (tmp_path / "instance").symlink_to(tmp_path / "shared")
-    journal = Journal(tmp_path / "instance" / "journal")
-    journal.revoke("d")
+    journal = journal_at(tmp_path / "instance" / "journal")
+    journal.revocations.note("d")
     assert (tmp_path / "shared" / "journal").exists()
     journal.close()
 
@@ -161,14 +161,14 @@ def test_a_file_that_is_cut_off_ends_no_process(path: Path, left: int) -> None:
     """D16: another process asks and writes all the time, and sees what this one writes."""
     script = """
         print("ready", flush=True)
-        while not journal.is_revoked("end"):
+        while not journal.revocations.is_revoked("end"):
             journal.is_empty()
-            journal.row_changed_at("d")
-            journal.is_last_change("d", journal.row_changing("d"))
+            journal.board.row_changed_at("d")
+            journal.board.is_last_change("d", journal.board.row_changing("d"))
             journal.queue_push("theirs", wait=20)
         print(journal.is_empty())
     """
-    journal = Journal(path)
+    journal = journal_at(path)
     journal.open()
     worker = process(script, path)
     assert worker.stdout and worker.stdout.readline() == "ready\n"
@@ -176,14 +176,14 @@ def test_a_file_that_is_cut_off_ends_no_process(path: Path, left: int) -> None:
         os.truncate(beside(path, "-gen"), left)
         journal.is_empty()
         time.sleep(0.005)
-    journal.revoke("end", wait=20)
+    journal.revocations.note("end", wait=20)
     assert output(worker) == "False"
     journal.close()
 
 
 def test_what_was_read_before_a_file_was_cut_off_is_not_believed(path: Path) -> None:
     """D16: the numbers do not begin where they began before, or as many writes later "empty" would seem to hold."""
-    reader, writer = Journal(path), Journal(path)
+    reader, writer = journal_at(path), journal_at(path)
     writer.open()
     for digest in ("a", "b"):
         assert reader.is_empty() == (digest == "a")
@@ -216,7 +216,7 @@ def test_a_file_that_is_cut_off_while_it_is_made_whole_says_that_all_changed(
 @pytest.mark.parametrize("left", [0, 8, 4000])
 def test_rows_of_which_nothing_is_known_any_more_were_changed_just_now(path: Path, left: int) -> None:
     """D16: whichever row it is, and whichever process asks or notes something first."""
-    Journal(path).open()
+    journal_at(path).open()
     one, other = Generation(path), Generation(path)
     asks: list[Callable[[], object]] = [
         lambda: None,

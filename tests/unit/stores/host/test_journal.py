@@ -24,6 +24,7 @@ from flask_langpont_session.policy.values import (
     StoreError,
 )
 from flask_langpont_session.stores.host import file as journal_file
+from flask_langpont_session.stores.host.board import _PORTION
 from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
 from flask_langpont_session.stores.host.entries import (
     SCHEMA_VERSION,
@@ -33,7 +34,7 @@ from flask_langpont_session.stores.host.entries import (
     PendingUserRevocation,
     PendingWrite,
 )
-from flask_langpont_session.stores.host.journal import _PORTION, Carry, Journal
+from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.opening import NewerJournal, OlderJournal
 from flask_langpont_session.support import files as private_file
@@ -48,14 +49,14 @@ NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
 @pytest.fixture(params=["file", "memory"])
 def journal(request: pytest.FixtureRequest, path: Path, clock: Clock) -> Iterator[Journal]:
-    journal = Journal(path if request.param == "file" else None, clock=clock)
+    journal = journal_at(path if request.param == "file" else None, clock=clock)
     yield journal
     journal.close()
 
 
 @pytest.fixture
 def durable(path: Path, clock: Clock) -> Iterator[Journal]:
-    journal = Journal(path, clock=clock)
+    journal = journal_at(path, clock=clock)
     yield journal
     journal.close()
 
@@ -63,7 +64,7 @@ def durable(path: Path, clock: Clock) -> Iterator[Journal]:
 @pytest.fixture
 def sibling(path: Path) -> Iterator[Journal]:
     """A second connection to the same file, as another worker has it."""
-    journal = Journal(path)
+    journal = journal_at(path)
     yield journal
     journal.close()
 
@@ -163,12 +164,12 @@ def test_a_new_journal_is_empty(journal: Journal) -> None:
     [
         lambda journal: write(journal, a=b"1"),
         lambda journal: increment(journal, 1),
-        lambda journal: journal.revoke("d"),
-        lambda journal: journal.revoke_user("7", until_ms=1),
+        lambda journal: journal.revocations.note("d"),
+        lambda journal: journal.revocations.note_user("7", until_ms=1),
         lambda journal: journal.queue_push("d"),
         lambda journal: journal.carry(Carry("c", "d", "u", ["ui"])),
-        lambda journal: journal.announce_outage("primary"),
-        lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]),
+        lambda journal: journal.board.announce_outage("primary"),
+        lambda journal: journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]),
     ],
 )
 def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[Journal], None]) -> None:
@@ -183,12 +184,12 @@ def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[J
     [
         (lambda journal: write(journal, a=b"1"), "d"),
         (lambda journal: write_shadow(journal, a=b"1"), "d"),
-        (lambda journal: journal.revoke("d"), "d"),
+        (lambda journal: journal.revocations.note("d"), "d"),
         (lambda journal: journal.queue_push("d"), "d"),
         (lambda journal: journal.carry(Carry("c", "d", "u", ["ui"])), "dc"),
-        (lambda journal: journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]), "d"),
-        (lambda journal: journal.announce_outage("primary"), ""),
-        (lambda journal: journal.revoke_user("7", until_ms=1), "dcx"),
+        (lambda journal: journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))]), "d"),
+        (lambda journal: journal.board.announce_outage("primary"), ""),
+        (lambda journal: journal.revocations.note_user("7", until_ms=1), "dcx"),
     ],
 )
 def test_it_is_known_of_which_sessions_it_has_anything(
@@ -241,7 +242,7 @@ def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
     copy = CategoryCopy(4, {"lang": b'"jp"'})
     write(journal, text=b'"\xe3\x81\x82"', gone=None)
     increment(journal, 2)
-    journal.publish_copies([SharedCopy("d", "ui", copy), SharedCopy("other", "ui", copy)])
+    journal.board.publish_copies([SharedCopy("d", "ui", copy), SharedCopy("other", "ui", copy)])
     write(journal, "other", text=b"1")
     assert journal.overlay("d") == Overlay(
         revoked=False,
@@ -255,7 +256,7 @@ def test_the_shadow_is_apart(journal: Journal) -> None:
     """The anonymous shadow of a session id and the session itself do not see each other's writes."""
     write(journal, a=b"1")
     write_shadow(journal, a=b"2")
-    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))])
+    journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))])
     assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
     assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
     assert journal.overlay("d", shadow=True).copies == {}
@@ -319,7 +320,7 @@ def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
 @pytest.mark.parametrize("damage", ["operation = 'x'", "basis = 'x'", "operation = x'c1'"])
 def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     """What it was to change is lost, and is said; its session and the replay go on."""
-    journal = Journal(tmp_path / "journal")
+    journal = journal_at(tmp_path / "journal")
     write(journal, a=b"1")
     write(journal, b=b"2")
     with closing(sqlite3.connect(tmp_path / "journal")) as file:
@@ -334,20 +335,22 @@ def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCap
 
 def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
     """Less is known of the session."""
-    journal = Journal(tmp_path / "journal")
-    journal.publish_copies([SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")])
+    journal = journal_at(tmp_path / "journal")
+    journal.board.publish_copies(
+        [SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")]
+    )
     with closing(sqlite3.connect(tmp_path / "journal")) as file:
         file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
         file.commit()
     assert journal.overlay("d").copies.keys() == {"translation"}
-    assert [copy.category for copy in journal.shared_copies().values()] == ["translation"]
+    assert [copy.category for copy in journal.board.shared_copies().values()] == ["translation"]
     journal.close()
 
 
 @pytest.mark.parametrize("use", ["alone", "shrink"])
 def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: Path, use: str) -> None:
     """As every other one: the replay and the monitor go on after it."""
-    journal = Journal(tmp_path / "journal", limits=JournalLimits(session_bytes=2**24))
+    journal = journal_at(tmp_path / "journal", limits=JournalLimits(session_bytes=2**24))
     write(journal, a=b"1" * 5_000_000)
     journal.forget_writes(journal.pending_writes())
     lock = tmp_path / ("journal-gen" if use == "alone" else "journal-lock")
@@ -425,9 +428,9 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
     """A revocation deletes the session's writes and copies, but not those of its shadow or of others."""
     for digest in ("d", "other"):
         write(journal, digest, a=b"1")
-        journal.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
+        journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
     write_shadow(journal, a=b"1")
-    journal.revoke("d")
+    journal.revocations.note("d")
     assert journal.overlay("d") == Overlay(True, {}, {}, {})
     assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
     assert journal.overlay("other").writes
@@ -437,30 +440,30 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
 def test_many_revocations_are_one_write(durable: Journal) -> None:
     """Who logs a user out everywhere waits once for the disk, not once for each session."""
     asked = questions(durable)
-    durable.revoke("b", "a", "c", in_redis=True)
+    durable.revocations.note("b", "a", "c", in_redis=True)
     assert asked.count("COMMIT") == 1
-    assert [(e.digest, e.in_database, e.in_redis) for e in durable.pending_revocations()] == [
+    assert [(e.digest, e.in_database, e.in_redis) for e in durable.revocations.pending()] == [
         (digest, False, True) for digest in "bac"
     ]
 
 
 def test_revocations_are_read_part_by_part(journal: Journal) -> None:
     """The next part begins after the last number of the one before, whatever was settled meanwhile."""
-    journal.revoke("a", "b", "c", "d")
-    first = journal.pending_revocations(2)
-    journal.settle_revocation("a", in_database=True, in_redis=True)
-    second = journal.pending_revocations(2, after=first[-1].seq)
+    journal.revocations.note("a", "b", "c", "d")
+    first = journal.revocations.pending(2)
+    journal.revocations.settle("a", in_database=True, in_redis=True)
+    second = journal.revocations.pending(2, after=first[-1].seq)
     assert [entry.digest for entry in (*first, *second)] == ["a", "b", "c", "d"]
-    assert journal.pending_revocations(2, after=second[-1].seq) == []
+    assert journal.revocations.pending(2, after=second[-1].seq) == []
 
 
 def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
     """After a revocation nothing can be kept for the session any more, except for its shadow."""
-    journal.revoke("d")
+    journal.revocations.note("d")
     write(journal, a=b"1")
     increment(journal, 1)
     journal.put([replace(entry("@"), operation=Operation.WIPE)])
-    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
+    journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
     write_shadow(journal, a=b"2")
     assert journal.overlay("d") == Overlay(True, {}, {}, {})
     assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
@@ -468,42 +471,42 @@ def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
 
 def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
     """The entry leaves the journal only when the database and Redis have the revocation."""
-    journal.revoke("d")
-    journal.settle_revocation("d", in_database=True)
-    (entry,) = journal.pending_revocations()
+    journal.revocations.note("d")
+    journal.revocations.settle("d", in_database=True)
+    (entry,) = journal.revocations.pending()
     assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
-    assert journal.is_revoked("d")
-    journal.settle_revocation("d", in_redis=True)
-    assert not journal.is_revoked("d")
+    assert journal.revocations.is_revoked("d")
+    journal.revocations.settle("d", in_redis=True)
+    assert not journal.revocations.is_revoked("d")
     assert journal.is_empty()
 
 
 def test_revoking_again_keeps_the_time_and_the_tombstone(journal: Journal, clock: Clock) -> None:
     """A second revocation keeps the first one's time, and that Redis has the tombstone."""
-    journal.revoke("d", in_redis=True)
+    journal.revocations.note("d", in_redis=True)
     clock.now += 9
-    journal.revoke("d")
-    (entry,) = journal.pending_revocations()
+    journal.revocations.note("d")
+    (entry,) = journal.revocations.pending()
     assert (entry.in_database, entry.in_redis, entry.at_ms) == (False, True, 1_000_000)
-    journal.revoke("d", in_database=True)
-    assert journal.pending_revocations() == []
+    journal.revocations.note("d", in_database=True)
+    assert journal.revocations.pending() == []
 
 
 def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
     """What it had before may have been a change of id, after which the session went on."""
-    journal.revoke("d", in_database=True)
-    journal.revoke("d")
-    (entry,) = journal.pending_revocations()
+    journal.revocations.note("d", in_database=True)
+    journal.revocations.note("d")
+    (entry,) = journal.revocations.pending()
     assert (entry.in_database, entry.in_redis) == (False, False)
-    journal.revoke("d", in_redis=True)
+    journal.revocations.note("d", in_redis=True)
     assert not journal.is_empty()
-    journal.revoke("d", in_database=True)
+    journal.revocations.note("d", in_database=True)
     assert journal.is_empty()
 
 
 def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
     """Settling an unknown revocation creates none."""
-    journal.settle_revocation("d", in_database=True)
+    journal.revocations.settle("d", in_database=True)
     assert journal.is_empty()
 
 
@@ -534,25 +537,25 @@ def test_a_push_says_of_which_version_it_is(journal: Journal) -> None:
 
 
 def logged_out(journal: Journal) -> dict[str, int]:
-    return {entry.user_id: entry.until_ms for entry in journal.pending_user_revocations()}
+    return {entry.user_id: entry.until_ms for entry in journal.revocations.pending_users()}
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 9), (9, 5), (9, 9)])
 def test_of_two_times_the_later_one_counts(journal: Journal, first: int, second: int) -> None:
     """A user who is logged out everywhere twice is one entry, with the later time."""
-    journal.revoke_user("7", until_ms=first)
-    journal.revoke_user("7", until_ms=second)
+    journal.revocations.note_user("7", until_ms=first)
+    journal.revocations.note_user("7", until_ms=second)
     assert logged_out(journal) == {"7": 9}
 
 
 def test_every_overlay_names_all_users(journal: Journal) -> None:
     """Whose session it is only its record can say, so every session and shadow is told of every user."""
-    journal.revoke_user("7", until_ms=5)
-    journal.revoke_user("8", until_ms=6)
+    journal.revocations.note_user("7", until_ms=5)
+    journal.revocations.note_user("8", until_ms=6)
     assert journal.overlay("d") == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
     assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
-    for entry in journal.pending_user_revocations():
-        journal.forget_user_revocation(entry)
+    for entry in journal.revocations.pending_users():
+        journal.revocations.forget_user(entry)
     assert journal.overlay("d") == NOTHING
     assert journal.is_empty()
 
@@ -560,38 +563,38 @@ def test_every_overlay_names_all_users(journal: Journal) -> None:
 def test_users_are_oldest_first(journal: Journal) -> None:
     """The user who was noted longest ago comes first, and the limit cuts the newest off."""
     for user in ("b", "a", "c", "b"):
-        journal.revoke_user(user, until_ms=1)
-    assert [entry.user_id for entry in journal.pending_user_revocations()] == ["a", "c", "b"]
-    assert journal.pending_user_revocations(limit=1) == [PendingUserRevocation(seq=2, user_id="a", until_ms=1)]
+        journal.revocations.note_user(user, until_ms=1)
+    assert [entry.user_id for entry in journal.revocations.pending_users()] == ["a", "c", "b"]
+    assert journal.revocations.pending_users(limit=1) == [PendingUserRevocation(seq=2, user_id="a", until_ms=1)]
     assert journal.counts()["user_revocations"] == 3
 
 
 @pytest.mark.parametrize("until", [4, 5, 6])
 def test_a_user_noted_again_outlives_the_older_entry(journal: Journal, until: int) -> None:
     """Forgetting what was carried out does not forget what was noted since, whatever time it has."""
-    journal.revoke_user("7", until_ms=5)
-    [done] = journal.pending_user_revocations()
-    journal.revoke_user("7", until_ms=until)
-    journal.forget_user_revocation(done)
+    journal.revocations.note_user("7", until_ms=5)
+    [done] = journal.revocations.pending_users()
+    journal.revocations.note_user("7", until_ms=until)
+    journal.revocations.forget_user(done)
     assert logged_out(journal) == {"7": max(5, until)}
 
 
 def test_a_forgotten_user_can_be_noted_again(journal: Journal) -> None:
     """Once it is forgotten an earlier time counts too, and the old entry does not name the new one."""
-    journal.revoke_user("7", until_ms=9)
-    [done] = journal.pending_user_revocations()
-    journal.forget_user_revocation(done)
-    journal.revoke_user("7", until_ms=5)
-    journal.forget_user_revocation(done)
+    journal.revocations.note_user("7", until_ms=9)
+    [done] = journal.revocations.pending_users()
+    journal.revocations.forget_user(done)
+    journal.revocations.note_user("7", until_ms=5)
+    journal.revocations.forget_user(done)
     assert logged_out(journal) == {"7": 5}
 
 
 def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -> None:
     """The epoch ends all that there is: no time is needed. Every session is told of it."""
-    journal.revoke_user("8", until_ms=5)
-    journal.revoke_user("7", epoch=3)
-    assert [entry.user_id for entry in journal.pending_user_revocations(redis=False)] == ["8"]
-    assert journal.pending_user_revocations()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
+    journal.revocations.note_user("8", until_ms=5)
+    journal.revocations.note_user("7", epoch=3)
+    assert [entry.user_id for entry in journal.revocations.pending_users(redis=False)] == ["8"]
+    assert journal.revocations.pending_users()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
     overlay = journal.overlay("d")
     assert (overlay.users, overlay.epochs) == ({"7": 0, "8": 5}, {"7": 3})
 
@@ -599,34 +602,34 @@ def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -
 def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
     """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
     not heard of."""
-    journal.revoke_user("7", until_ms=5)
-    journal.revoke_user("7", epoch=3)
-    assert journal.pending_user_revocations() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
-    journal.revoke_user("7", until_ms=4)
-    assert journal.pending_user_revocations() == [PendingUserRevocation(3, "7", 4, epoch=3)]
-    journal.revoke_user("7", epoch=2)
-    assert journal.pending_user_revocations() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
+    journal.revocations.note_user("7", until_ms=5)
+    journal.revocations.note_user("7", epoch=3)
+    assert journal.revocations.pending_users() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
+    journal.revocations.note_user("7", until_ms=4)
+    assert journal.revocations.pending_users() == [PendingUserRevocation(3, "7", 4, epoch=3)]
+    journal.revocations.note_user("7", epoch=2)
+    assert journal.revocations.pending_users() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
 
 
 def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journal) -> None:
     """Another one goes on there; unless the user was noted again, which begins anew."""
-    durable.revoke_user("7", epoch=3)
-    [entry] = durable.pending_user_revocations()
-    durable.advance_user_revocation(replace(entry, reached="k"))
-    assert sibling.pending_user_revocations() == [replace(entry, reached="k")]
-    sibling.revoke_user("7", epoch=4)
-    durable.advance_user_revocation(replace(entry, reached="m"))
-    assert [entry.reached for entry in sibling.pending_user_revocations()] == [""]
+    durable.revocations.note_user("7", epoch=3)
+    [entry] = durable.revocations.pending_users()
+    durable.revocations.advance_user(replace(entry, reached="k"))
+    assert sibling.revocations.pending_users() == [replace(entry, reached="k")]
+    sibling.revocations.note_user("7", epoch=4)
+    durable.revocations.advance_user(replace(entry, reached="m"))
+    assert [entry.reached for entry in sibling.revocations.pending_users()] == [""]
 
 
 def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
     """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
     write(journal, a=b"1")
-    journal.revoke("e")
-    journal.revoke_user("7", until_ms=2**62)
+    journal.revocations.note("e")
+    journal.revocations.note_user("7", until_ms=2**62)
     assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
-    assert journal.is_revoked("e")
-    assert not journal.is_revoked("d")
+    assert journal.revocations.is_revoked("e")
+    assert not journal.revocations.is_revoked("d")
 
 
 # What the host knows of its servers
@@ -636,15 +639,15 @@ KNOWN = ServerRecord(identity="a", trust_since_ms=100, generation="g", number=7)
 
 def test_an_unknown_server_is_unknown(journal: Journal) -> None:
     """Nothing is known of an endpoint until it is noted, and nothing of another one then."""
-    assert journal.server("redis:6379") is None
-    journal.remember_server("redis:6379", KNOWN)
-    assert journal.server("redis:6379") == KNOWN
-    assert journal.server("redis:6380") is None
+    assert journal.board.server("redis:6379") is None
+    journal.board.remember_server("redis:6379", KNOWN)
+    assert journal.board.server("redis:6379") == KNOWN
+    assert journal.board.server("redis:6380") is None
 
 
 def test_a_server_is_no_entry(journal: Journal) -> None:
     """Knowing a server leaves the journal empty: it waits for nothing."""
-    journal.remember_server("redis:6379", KNOWN)
+    journal.board.remember_server("redis:6379", KNOWN)
     assert journal.is_empty()
     assert journal.overlay("d") == NOTHING
     assert not any(journal.counts().values())
@@ -666,37 +669,37 @@ def test_who_has_not_heard_of_an_incident_hides_it_from_nobody(
     journal: Journal, said: ServerRecord, kept: bool
 ) -> None:
     """S5: what a worker remembers may not date trust back; of one canary the higher number stays."""
-    journal.remember_server("redis:6379", KNOWN)
-    journal.remember_server("redis:6379", said)
-    assert journal.server("redis:6379") == (said if kept else KNOWN)
+    journal.board.remember_server("redis:6379", KNOWN)
+    journal.board.remember_server("redis:6379", said)
+    assert journal.board.server("redis:6379") == (said if kept else KNOWN)
 
 
 def test_an_incident_noted_at_the_same_moment_is_not_hidden(
     durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S5: a worker that looked just before another one noted an incident sees it when it writes."""
-    sibling.remember_server("redis:6379", replace(KNOWN, trust_since_ms=200))
-    monkeypatch.setattr(durable, "server", lambda endpoint: None)
-    durable.remember_server("redis:6379", KNOWN)
-    assert sibling.server("redis:6379") == replace(KNOWN, trust_since_ms=200)
+    sibling.board.remember_server("redis:6379", replace(KNOWN, trust_since_ms=200))
+    monkeypatch.setattr(durable.board, "server", lambda endpoint: None)
+    durable.board.remember_server("redis:6379", KNOWN)
+    assert sibling.board.server("redis:6379") == replace(KNOWN, trust_since_ms=200)
 
 
 def test_a_growing_number_costs_requests_nothing(durable: Journal, sibling: Journal) -> None:
     """The canary's number is noted without making any worker look at the journal again; a sibling sees it."""
-    sibling.remember_server("redis:6379", KNOWN)
+    sibling.board.remember_server("redis:6379", KNOWN)
     assert durable.is_empty()
     asked = questions(durable)
-    sibling.remember_server("redis:6379", replace(KNOWN, number=8))
+    sibling.board.remember_server("redis:6379", replace(KNOWN, number=8))
     assert durable.is_empty()
     assert asked == []
-    assert durable.server("redis:6379") == replace(KNOWN, number=8)
+    assert durable.board.server("redis:6379") == replace(KNOWN, number=8)
 
 
 def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal, forced: list[str]) -> None:
     """An incident is forced to the disk, as every entry is after what was not."""
     times = []
     for number, trust_since_ms in ((7, 100), (8, 100), (8, 101)):
-        durable.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
+        durable.board.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
         times.append(len(forced))
     assert times == [1, 1, 2]
 
@@ -710,7 +713,7 @@ def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
     assert forced == []
     assert not sibling.is_empty()
     assert sibling.overlay("d").version == 7
-    durable.revoke("d")
+    durable.revocations.note("d")
     assert len(forced) == 1
 
 
@@ -720,7 +723,7 @@ def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
 def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
     """Of the copies that workers publish, the highest version stays."""
     for version in (5, 4, 5, 6, 2):
-        journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
+        journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
     assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
 
 
@@ -732,19 +735,21 @@ def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) ->
         for number in range(3 * _PORTION):
             yield SharedCopy(f"d{number}", "ui", CategoryCopy(1, {}))
             if number % _PORTION == 0:
-                sibling.revoke(f"r{number}")
+                sibling.revocations.note(f"r{number}")
                 seen.append(sibling.counts()["copies"])
 
-    durable.publish_copies(copies())
+    durable.board.publish_copies(copies())
     assert seen == [0, _PORTION, 2 * _PORTION]
     assert sibling.counts()["copies"] == 3 * _PORTION
 
 
 def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
     """The rest of them is refused, and nothing else suffers."""
-    journal = Journal(path, limits=JournalLimits(entries=4 * (2 * _PORTION - 1)))
+    journal = journal_at(path, limits=JournalLimits(entries=4 * (2 * _PORTION - 1)))
     with pytest.raises(StoreError) as caught:
-        journal.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION))
+        journal.board.publish_copies(
+            SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION)
+        )
     assert caught.value.error_class is ErrorClass.LOCAL
     assert journal.counts()["copies"] == _PORTION
     journal.close()
@@ -752,46 +757,46 @@ def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
 
 def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
     """Clearing the copies leaves everything else alone, however many there are."""
-    journal.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
+    journal.board.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
     write(journal, a=b"1")
-    journal.clear_copies()
+    journal.board.clear_copies()
     assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
 
 
 def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
     """An announcement carries the time of the last one, and all ask the journal for as long as it stands."""
-    journal.announce_outage("primary")
+    journal.board.announce_outage("primary")
     clock.now += 1
-    journal.announce_outage("primary")
-    journal.announce_outage("database")
-    assert journal.outages() == {"primary": 1_001_000, "database": 1_001_000}
-    journal.outage_over("primary")
-    assert journal.outages() == {"database": 1_001_000}
+    journal.board.announce_outage("primary")
+    journal.board.announce_outage("database")
+    assert journal.board.outages() == {"primary": 1_001_000, "database": 1_001_000}
+    journal.board.outage_over("primary")
+    assert journal.board.outages() == {"database": 1_001_000}
     assert not journal.is_empty()
-    journal.outage_over("database")
+    journal.board.outage_over("database")
     assert journal.is_empty()
 
 
 def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
-    journal = Journal(path, limits=JournalLimits(entries=2))
+    journal = journal_at(path, limits=JournalLimits(entries=2))
     write(journal, a=b"1", b=b"1")
     additions: tuple[Callable[[], object], ...] = (
         lambda: write(journal, "e", a=b"1"),
         lambda: increment(journal, 1),
         lambda: journal.put([replace(entry("@", digest="e"), operation=Operation.WIPE)]),
-        lambda: journal.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
+        lambda: journal.board.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
     )
     for add in additions:
         with pytest.raises(StoreError) as caught:
             add()
         assert caught.value.error_class is ErrorClass.LOCAL
-    journal.revoke("e")
-    journal.revoke_user("7", until_ms=1)
+    journal.revocations.note("e")
+    journal.revocations.note_user("7", until_ms=1)
     journal.queue_push("e")
     write(journal, a=b"2")
     assert journal.overlay("d").writes == {"translation": {"a": b"2", "b": b"1"}}
-    journal.revoke("d")
+    journal.revocations.note("d")
     write(journal, "f", a=b"1", b=b"1")
     assert journal.counts()["writes"] == 2
     journal.close()
@@ -805,10 +810,10 @@ def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> 
     assert durable.is_empty()
     assert sibling.is_empty()
     for _ in range(3):
-        durable.revoke("d")
+        durable.revocations.note("d")
         assert not sibling.is_empty()
-        assert sibling.is_revoked("d")
-        sibling.settle_revocation("d", in_database=True, in_redis=True)
+        assert sibling.revocations.is_revoked("d")
+        sibling.revocations.settle("d", in_database=True, in_redis=True)
         assert durable.is_empty()
 
 
@@ -823,9 +828,9 @@ def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: J
     """The first call says True, later ones only when another worker has committed since."""
     assert durable.changed()
     assert not durable.changed()
-    durable.announce_outage("primary")
+    durable.board.announce_outage("primary")
     assert not durable.changed()
-    sibling.announce_outage("primary")
+    sibling.board.announce_outage("primary")
     assert durable.changed()
     assert not durable.changed()
 
@@ -836,7 +841,7 @@ def test_workers_that_start_together_share_one_file(path: Path) -> None:
     let_go(workers)
     for worker in workers:
         output(worker)
-    journal = Journal(path)
+    journal = journal_at(path)
     assert sorted(entry.digest for entry in journal.pending_pushes()) == list("012345")
     journal.close()
 
@@ -857,7 +862,7 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
     workers = [process(script, path) for _ in range(4)]
     let_go(workers)
     acknowledged = sum(int(output(worker)) for worker in workers)
-    journal = Journal(path)
+    journal = journal_at(path)
     [(_, counted)] = journal.overlay("d").deltas["translation"]["n"]
     assert counted == acknowledged
     journal.close()
@@ -891,11 +896,11 @@ def test_who_reads_does_not_wait_for_who_waits_to_write(
 ) -> None:
     """Another process keeps one thread from writing: the others read on."""
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
-    durable.revoke("d")
+    durable.revocations.note("d")
     asked = questions(durable)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    thread = threading.Thread(target=durable.revoke, args=("e",))
+    thread = threading.Thread(target=durable.revocations.note, args=("e",))
     thread.start()
     until(lambda: "BEGIN IMMEDIATE" in asked)
     assert not durable.is_empty()
@@ -905,12 +910,12 @@ def test_who_reads_does_not_wait_for_who_waits_to_write(
     other.execute("ROLLBACK")
     other.close()
     thread.join(LONG)
-    assert durable.is_revoked("e")
+    assert durable.revocations.is_revoked("e")
 
 
 def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Journal) -> None:
     """A call that finds others before it is not late by all that they wait, but fails like any other; all can read."""
-    durable.revoke("d")
+    durable.revocations.note("d")
     entered, held = threading.Event(), threading.Event()
 
     def write_slowly(db: sqlite3.Connection) -> None:
@@ -922,12 +927,12 @@ def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Jour
     thread.start()
     assert entered.wait(LONG)
     with pytest.raises(StoreError) as caught:
-        durable.revoke("e")
+        durable.revocations.note("e")
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
-    assert not durable.is_revoked("e")
+    assert not durable.revocations.is_revoked("e")
     held.set()
     thread.join(LONG)
-    durable.revoke("e")
+    durable.revocations.note("e")
     assert (durable.counts()["revocations"], durable.counts()["pushes"]) == (2, 1)
 
 
@@ -1021,7 +1026,7 @@ def test_one_file_under_two_names_is_noticed(durable: Journal, path: Path) -> No
     """A worker that knows the folder by a symbolic link shares what the others look at."""
     (path.parent / "link").symlink_to(path.parent)
     assert durable.is_empty()
-    linked = Journal(path.parent / "link" / path.name)
+    linked = journal_at(path.parent / "link" / path.name)
     linked.queue_push("d")
     assert not durable.is_empty()
     linked.close()
@@ -1040,7 +1045,7 @@ def test_without_the_shared_numbers_a_commit_is_noticed_by_the_monitor(durable: 
 def test_the_numbers_begin_anew_at_their_end(path: Path) -> None:
     """After the last number of 32 bits comes 0, and commits are noticed as ever."""
     path.with_name(f"{path.name}-gen").write_bytes((b"\xff" * 8).ljust(SIZE, b"\0"))
-    one, two = Journal(path), Journal(path)
+    one, two = journal_at(path), journal_at(path)
     for _ in range(2):
         assert one.is_empty()
         two.queue_push("d")
@@ -1068,10 +1073,10 @@ def test_a_file_that_is_made_twice_says_nothing_at_first(durable: Journal, path:
 def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
     """Another process says when; neither side asks SQLite."""
     asked = questions(durable)
-    assert durable.row_changed_at("d") == 0
-    output(process("journal.row_changed('d', 7.5)", path))
-    assert (durable.row_changed_at("d"), durable.row_changed_at("other")) == (7.5, 0)
-    assert in_fork(lambda: durable.row_changed_at("d")) == "7.5"
+    assert durable.board.row_changed_at("d") == 0
+    output(process("journal.board.row_changed('d', 7.5)", path))
+    assert (durable.board.row_changed_at("d"), durable.board.row_changed_at("other")) == (7.5, 0)
+    assert in_fork(lambda: durable.board.row_changed_at("d")) == "7.5"
     assert asked == []
     assert durable.is_empty()
 
@@ -1079,13 +1084,13 @@ def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path
 def test_who_tried_last_to_change_a_row_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
     """Another process puts its own number in place of this one's; that of another session stays."""
     asked = questions(durable)
-    numbers = {digest: durable.row_changing(digest) for digest in ("d", "other")}
-    durable.row_changed("d", 7.5, numbers["d"])
-    assert all(durable.is_last_change(digest, number) for digest, number in numbers.items())
-    output(process("journal.row_changing('d')", path))
-    assert not durable.is_last_change("d", numbers["d"])
-    assert durable.is_last_change("other", numbers["other"])
-    assert durable.row_changed_at("d") == 7.5
+    numbers = {digest: durable.board.row_changing(digest) for digest in ("d", "other")}
+    durable.board.row_changed("d", 7.5, numbers["d"])
+    assert all(durable.board.is_last_change(digest, number) for digest, number in numbers.items())
+    output(process("journal.board.row_changing('d')", path))
+    assert not durable.board.is_last_change("d", numbers["d"])
+    assert durable.board.is_last_change("other", numbers["other"])
+    assert durable.board.row_changed_at("d") == 7.5
     assert asked == []
 
 
@@ -1205,7 +1210,7 @@ def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
         number = 0
         while True:
             journal.put([value(str(number), "a")])
-            journal.revoke(f"r{number}")
+            journal.revocations.note(f"r{number}")
             print(number, flush=True)
             number += 1
     """
@@ -1215,9 +1220,9 @@ def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
     worker.send_signal(signal.SIGKILL)
     acknowledged += worker.stdout.read().splitlines()
     output(worker, expected=-signal.SIGKILL)
-    journal = Journal(path)
+    journal = journal_at(path)
     written = {entry.digest for entry in journal.pending_writes(limit=10**6)}
-    revoked = {entry.digest for entry in journal.pending_revocations(limit=10**6)}
+    revoked = {entry.digest for entry in journal.revocations.pending(limit=10**6)}
     assert set(acknowledged) <= written
     assert {f"r{number}" for number in acknowledged} <= revoked
     journal.close()
@@ -1225,16 +1230,16 @@ def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
 
 def test_kill_9_of_a_sibling_disturbs_nobody(durable: Journal, path: Path) -> None:
     """While one worker is killed another keeps reading and writing, and sees what the first one wrote."""
-    worker = process("journal.revoke('theirs'); print('done', flush=True); sys.stdin.readline()", path)
-    durable.revoke("ours")
+    worker = process("journal.revocations.note('theirs'); print('done', flush=True); sys.stdin.readline()", path)
+    durable.revocations.note("ours")
     assert worker.stdout is not None
     assert worker.stdout.readline() == "done\n"
     worker.kill()
     worker.communicate(timeout=60)
-    assert durable.is_revoked("theirs")
-    durable.revoke("later")
+    assert durable.revocations.is_revoked("theirs")
+    durable.revocations.note("later")
     durable.close()
-    assert [entry.digest for entry in durable.pending_revocations()].count("later") == 1
+    assert [entry.digest for entry in durable.revocations.pending()].count("later") == 1
     assert durable.counts()["revocations"] == 3
 
 
@@ -1242,22 +1247,22 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
     """Closing the file and opening it again brings everything back as it was."""
     write(durable, a=b"1")
     increment(durable, 3, "e")
-    durable.revoke("gone")
-    durable.revoke_user("7", until_ms=5)
+    durable.revocations.note("gone")
+    durable.revocations.note_user("7", until_ms=5)
     durable.queue_push("pushed")
     durable.carry(Carry("c", "d", "u", ["ui"]))
-    durable.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
-    durable.remember_server("redis:6379", KNOWN)
+    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
+    durable.board.remember_server("redis:6379", KNOWN)
 
     def everything() -> list[object]:
         pending = (
             durable.pending_writes,
-            durable.pending_revocations,
-            durable.pending_user_revocations,
+            durable.revocations.pending,
+            durable.revocations.pending_users,
             durable.pending_pushes,
             durable.pending_carries,
         )
-        return [durable.overlay("d"), durable.server("redis:6379"), *(ask() for ask in pending)]
+        return [durable.overlay("d"), durable.board.server("redis:6379"), *(ask() for ask in pending)]
 
     before = everything()
     durable.close()
@@ -1269,7 +1274,7 @@ def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str])
     """The log that holds it is, before the call returns: a power failure loses no acknowledged write. SQLite itself
     forces the log before it copies from it, and the file before it writes the log anew."""
     for number in range(1, 4):
-        durable.revoke(f"d{number}")
+        durable.revocations.note(f"d{number}")
         assert forced == ["journal.sqlite-wal"] * number
     assert writer(durable).execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert writer(durable).execute("PRAGMA synchronous").fetchone() == (1,)
@@ -1280,15 +1285,15 @@ def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str])
 
 def test_a_fork_inherits_nothing(durable: Journal) -> None:
     """Parent and child each open the file anew after a fork, and see each other's writes."""
-    durable.revoke("before")
+    durable.revocations.note("before")
 
     def child() -> bool:
-        durable.revoke("child")
-        return durable.is_revoked("before")
+        durable.revocations.note("child")
+        return durable.revocations.is_revoked("before")
 
     assert in_fork(child) == "True"
-    assert durable.is_revoked("child")
-    durable.revoke("parent")
+    assert durable.revocations.is_revoked("child")
+    durable.revocations.note("parent")
     assert durable.counts()["revocations"] == 3
 
 
@@ -1300,19 +1305,19 @@ def test_a_child_keeps_its_writes_when_the_parent_closes(path: Path) -> None:
     """
     script = """
         import signal
-        journal.revoke("parent")
+        journal.revocations.note("parent")
         ready, go = os.pipe(), os.pipe()
         if (child := os.fork()) == 0:
-            journal.revoke("first")
+            journal.revocations.note("first")
             os.write(ready[1], b"x")
             os.read(go[0], 1)
-            journal.revoke("second")
+            journal.revocations.note("second")
             os.kill(os.getpid(), signal.SIGKILL)
         os.read(ready[0], 1)
         journal.close()
         os.write(go[1], b"x")
         os.waitpid(child, 0)
-        print(sorted(entry.digest for entry in journal.pending_revocations()))
+        print(sorted(entry.digest for entry in journal.revocations.pending()))
     """
     assert output(process(script, path)) == "['first', 'parent', 'second']"
 
@@ -1330,13 +1335,13 @@ def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
             while not stop.is_set():
                 assert not journal.is_empty()
                 journal.overlay("d")
-        journal.revoke("parent")
+        journal.revocations.note("parent")
         threads = [threading.Thread(target=work) for work in (write, write, read, read)]
         [thread.start() for thread in threads]
         for number in range(10):
             if (child := os.fork()) == 0:
                 try:
-                    assert journal.is_revoked("parent")
+                    assert journal.revocations.is_revoked("parent")
                     journal.queue_push(str(number))
                 finally:
                     os._exit(0)
@@ -1350,16 +1355,16 @@ def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
 
 def test_a_journal_in_memory_begins_anew_in_a_child() -> None:
     """What waits in the parent's memory is the parent's to merge: a child's journal in memory is empty."""
-    journal = Journal(None)
-    journal.revoke("parent")
+    journal = journal_at(None)
+    journal.revocations.note("parent")
 
     def child() -> tuple[bool, int]:
         was_empty = journal.is_empty()
-        journal.revoke("child")
-        return was_empty, len(journal.pending_revocations())
+        journal.revocations.note("child")
+        return was_empty, len(journal.revocations.pending())
 
     assert in_fork(child) == "(True, 1)"
-    assert [entry.digest for entry in journal.pending_revocations()] == ["parent"]
+    assert [entry.digest for entry in journal.revocations.pending()] == ["parent"]
     journal.close()
 
 
@@ -1393,8 +1398,8 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     """The file and what lies beside it have mode 0600 whatever the umask; a folder made for it has 0700."""
     before = os.umask(umask)
     try:
-        journal = Journal(tmp_path / "instance" / "journal.sqlite")
-        journal.revoke("d")
+        journal = journal_at(tmp_path / "instance" / "journal.sqlite")
+        journal.revocations.note("d")
     finally:
         os.umask(before)
     files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "instance").iterdir()}
@@ -1432,7 +1437,7 @@ def test_rights_given_since_are_taken_back(durable: Journal, path: Path) -> None
     """A journal that others can read, for example a restored copy, becomes private when it is opened."""
     durable.open()
     path.chmod(0o644)
-    durable.revoke("d")
+    durable.revocations.note("d")
     modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert modes == {0o600}
 
@@ -1447,7 +1452,7 @@ def test_open_finds_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     ):
         mode = tmp_path.stat().st_mode
         with pytest.raises(StoreError) as caught:
-            Journal(path).open()
+            journal_at(path).open()
         assert (caught.value.store, caught.value.error_class) == ("journal", ErrorClass.UNREACHABLE)
         assert caught.value.cause.startswith(cause)
         assert tmp_path.stat().st_mode == mode
@@ -1456,7 +1461,7 @@ def test_open_finds_a_path_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_damaged_file_is_reported_and_left_alone(durable: Journal, path: Path) -> None:
     """A file that is no database is an error of class UNREACHABLE in every call, and keeps its content."""
     path.write_bytes(b"not a database" * 100)
-    for call in (durable.open, durable.is_empty, lambda: durable.revoke("d")):
+    for call in (durable.open, durable.is_empty, lambda: durable.revocations.note("d")):
         with pytest.raises(StoreError) as caught:
             call()
         assert caught.value.error_class is ErrorClass.UNREACHABLE
@@ -1491,7 +1496,7 @@ def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
     other = sqlite3.connect(path)
     other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     other.close()
-    for call in (durable.open, durable.is_empty, lambda: durable.revoke("d")):
+    for call in (durable.open, durable.is_empty, lambda: durable.revocations.note("d")):
         with pytest.raises(
             NewerJournal, match=f"a newer release has written it: its schema is {SCHEMA_VERSION + 1}, and "
         ):
@@ -1503,7 +1508,7 @@ def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
 
 def test_an_older_schema_is_refused(durable: Journal, path: Path) -> None:
     """A file of an older release is left as it is, with what waits in it for that release."""
-    durable.revoke("waits")
+    durable.revocations.note("waits")
     durable.close()
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
@@ -1517,19 +1522,19 @@ def test_an_older_schema_is_refused(durable: Journal, path: Path) -> None:
 
 def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> None:
     """While somebody holds the write lock a write fails soon; reading and later writes work."""
-    durable.revoke("before")
+    durable.revocations.note("before")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
     with pytest.raises(StoreError) as caught:
-        durable.revoke("refused")
+        durable.revocations.note("refused")
     assert time.monotonic() - began < 10
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "SQLITE_BUSY")
-    assert durable.is_revoked("before")
+    assert durable.revocations.is_revoked("before")
     other.execute("ROLLBACK")
     other.close()
-    durable.revoke("after")
-    assert [entry.digest for entry in durable.pending_revocations()] == ["before", "after"]
+    durable.revocations.note("after")
+    assert [entry.digest for entry in durable.revocations.pending()] == ["before", "after"]
 
 
 @pytest.mark.parametrize(
@@ -1537,18 +1542,18 @@ def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> 
 )
 def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, cause: str) -> None:
     """Full and read-only are of class WRITE_REFUSED; nothing of the call is kept, and reads go on."""
-    durable.revoke("before")
+    durable.revocations.note("before")
     writer(durable).execute(f"PRAGMA {pragma}")
     with pytest.raises(StoreError) as caught:
         write_fields(durable, "d", {f"field{number}": b"x" * 1000 for number in range(100)})
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
     assert durable.overlay("d") == NOTHING
-    assert durable.is_revoked("before")
+    assert durable.revocations.is_revoked("before")
 
 
 def test_a_full_disk_closes_nothing(durable: Journal) -> None:
     """A file that is let go of on a full disk may find no room to be opened again, and nobody could read it."""
-    durable.revoke("before")
+    durable.revocations.note("before")
     assert not durable.is_empty()
     writes, reads = writer(durable), durable._file.reader.connection
     writes.execute("PRAGMA max_page_count = 1")
@@ -1583,16 +1588,16 @@ def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
     script = """
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        journal.revoke("before")
+        journal.revocations.note("before")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
         try:
-            journal.revoke("refused")
+            journal.revocations.note("refused")
         except StoreError as error:
             print(error.error_class.name)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        journal.revoke("after")
-        print([entry.digest for entry in journal.pending_revocations()])
+        journal.revocations.note("after")
+        print([entry.digest for entry in journal.revocations.pending()])
     """
     assert output(process(script, path)) == "UNREACHABLE\n['before', 'after']"
 

@@ -12,7 +12,7 @@ import pytest
 
 from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
-from flask_langpont_session.stores.host.journal import Carry, Journal
+from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.entries import addition, value
 from tests.support.journal_process import output, process
@@ -32,7 +32,7 @@ def make(path: Path) -> Iterator[Callable[..., Journal]]:
 
     def make(**limits: float) -> Journal:
         plenty: dict[str, float] = dict.fromkeys(("entries", "bytes", "session_entries", "session_bytes"), PLENTY)
-        journals.append(Journal(path, limits=JournalLimits(**{**plenty, **limits})))  # type: ignore[arg-type]
+        journals.append(journal_at(path, limits=JournalLimits(**{**plenty, **limits})))  # type: ignore[arg-type]
         return journals[-1]
 
     yield make
@@ -45,7 +45,7 @@ def write(journal: Journal, digest: str, *, kind: str = "u", shadow: bool = Fals
 
 
 def publish(journal: Journal, digest: str, value: bytes = b"1") -> None:
-    journal.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {"a": value}))])
+    journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {"a": value}))])
 
 
 def is_full(add: Callable[[], object]) -> str:
@@ -91,7 +91,7 @@ def test_visitors_cannot_crowd_out_users(make: Callable[..., Journal]) -> None:
     assert fill(lambda n: publish(journal, f"c{n}")) == ("JOURNAL_MAX_ENTRIES is reached", 25)
     assert fill(lambda n: write(journal, f"user{n}", a=b"1")) == ("JOURNAL_MAX_ENTRIES is reached", 24)
     write(journal, "user", text=b"2")
-    journal.revoke("someone")
+    journal.revocations.note("someone")
     journal.forget_writes(journal.pending_writes(10))
     write(journal, "user", other=b"2")
 
@@ -177,11 +177,11 @@ def test_what_is_counted_is_what_is_there(make: Callable[..., Journal], path: Pa
         lambda: journal.put([addition(digest(), "n", 1, kind=rng.choice("au"), token=f"added.{rng.randrange(3)}")]),
         lambda: journal.put([value(digest(), "n", b"2", basis=Basis.SEEN, moment=5, base=b"12", doubts="write.1 ")]),
         lambda: journal.put([value(digest(), WIPED_FIELD, None, kind=rng.choice("au"), operation=Operation.WIPE)]),
-        lambda: journal.publish_copies([copy(), copy()]),
+        lambda: journal.board.publish_copies([copy(), copy()]),
         lambda: journal.mark_sent(dict.fromkeys(journal.pending_writes(2), "write.2"), {"a": 9}),
         lambda: journal.forget_writes(journal.pending_writes(1), [copy()]),
-        lambda: journal.revoke(rng.choice("xyz"), in_database=True, in_redis=True),
-        journal.clear_copies,
+        lambda: journal.revocations.note(rng.choice("xyz"), in_database=True, in_redis=True),
+        journal.board.clear_copies,
     ]
     for _ in range(60):
         rng.choice(steps)()
@@ -271,7 +271,7 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: P
 
 def test_a_journal_in_memory_has_limits_too() -> None:
     """And shrinks, to no use."""
-    journal = Journal(None, limits=JournalLimits(entries=2))
+    journal = journal_at(None, limits=JournalLimits(entries=2))
     assert fill(lambda n: write(journal, f"d{n}", a=b"1")) == ("JOURNAL_MAX_ENTRIES is reached", 2)
     assert not journal.shrink()
     journal.close()

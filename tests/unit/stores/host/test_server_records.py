@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.values import ServerRecord
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.host.server_records import HostMemory
 
 RECORD = ServerRecord("a", 1000, "g", 7)
@@ -15,16 +15,16 @@ RECORD = ServerRecord("a", 1000, "g", 7)
 
 def test_a_worker_reads_what_another_has_noted(path: Path) -> None:
     """By the endpoint's name."""
-    HostMemory(Journal(path), "primary").note(RECORD)
-    assert HostMemory(Journal(path), "primary").recall() == RECORD
-    assert HostMemory(Journal(path), "replica").recall() is None
+    HostMemory(journal_at(path).board, "primary").note(RECORD)
+    assert HostMemory(journal_at(path).board, "primary").recall() == RECORD
+    assert HostMemory(journal_at(path).board, "replica").recall() is None
 
 
 def test_a_journal_that_cannot_be_used_costs_no_error_but_a_line_that_says_what_it_means(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What it costs, what is done by itself, and where to look if it goes on."""
-    memory = HostMemory(Journal(tmp_path), "primary")  # a folder is no journal
+    memory = HostMemory(journal_at(tmp_path).board, "primary")  # a folder is no journal
     memory.note(RECORD)
     assert memory.recall() is None
     noting, reading = (record.getMessage() for record in caplog.records)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
-from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite, Waiting
+from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite, Waiting, journal_at
 from flask_langpont_session.stores.host.summary import KINDS
 from tests.support.clock import Clock
 
 
 @pytest.fixture(params=["file", "memory"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Any:
-    journal = Journal(tmp_path / "journal.sqlite" if request.param == "file" else None, clock=clock)
+    journal = journal_at(tmp_path / "journal.sqlite" if request.param == "file" else None, clock=clock)
     yield journal
     journal.close()
 
@@ -43,10 +43,10 @@ def test_each_kind_has_its_number_and_its_oldest(journal: Journal, clock: Clock)
     journal.put([write("A"), write("A", "b"), write("C", kind="a")])
     journal.carry(Carry("X", "B", "u", ["ui"]))
     clock.now += 10
-    journal.revoke("D", in_database=True)
-    journal.revoke_user("7", until_ms=1_005_000)
+    journal.revocations.note("D", in_database=True)
+    journal.revocations.note_user("7", until_ms=1_005_000)
     journal.queue_push("E")
-    journal.publish_copies([SharedCopy("F", "ui", CategoryCopy(1, {}))])
+    journal.board.publish_copies([SharedCopy("F", "ui", CategoryCopy(1, {}))])
     assert journal.summary().kinds == {
         "writes": Waiting(4, 1_000_000),
         "carries": Waiting(1, 1_010_000),
@@ -65,8 +65,8 @@ def test_a_session_is_counted_once_whatever_waits_for_it(journal: Journal) -> No
     journal.put([write("A"), write("A", "b"), write("B", kind="a"), write("C", shadow=True)])
     journal.carry(Carry("A", "D", "u", ["ui"]))
     journal.queue_push("A")
-    journal.revoke("E")
-    journal.publish_copies([SharedCopy("F", "ui", CategoryCopy(1, {}))])
+    journal.revocations.note("E")
+    journal.board.publish_copies([SharedCopy("F", "ui", CategoryCopy(1, {}))])
     assert (journal.summary().signed_in, journal.summary().visitors) == (3, 2)
 
 
@@ -80,7 +80,7 @@ def test_an_age_is_never_below_nought() -> None:
 def test_it_can_be_read_while_another_writes(tmp_path: Path) -> None:
     """Every look is at one moment: no kind is ahead of another that is written before it."""
     path, stop = tmp_path / "journal.sqlite", threading.Event()
-    writer, reader = Journal(path), Journal(path)
+    writer, reader = journal_at(path), journal_at(path)
     writer.open()
 
     def work() -> None:

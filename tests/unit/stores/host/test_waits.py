@@ -20,7 +20,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
 from flask_langpont_session.stores.host import lock as host_lock
-from flask_langpont_session.stores.host.journal import Carry, Journal
+from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.support.lag import Deadline
 from tests.support.entries import addition, value
 from tests.support.journal_process import let_go, output, process
@@ -36,7 +36,7 @@ SHORT = 0.05
 def journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
     """Whatever is not told how long to wait waits for longer than any test."""
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
-    journal = Journal(path)
+    journal = journal_at(path)
     journal.open()
     journal.is_empty()
     yield journal
@@ -102,7 +102,7 @@ class Threads:
 
 
 def revoked(journal: Journal) -> set[str]:
-    return {entry.digest for entry in journal.pending_revocations()}
+    return {entry.digest for entry in journal.revocations.pending()}
 
 
 def failing(call: Callable[[], object]) -> StoreError:
@@ -153,7 +153,7 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
         [client.join() for client in clients]
         print(len(lost), *set(lost))
     """
-    journal = Journal(path)
+    journal = journal_at(path)
     journal.open()
     environment = os.environ | (slow_disk(tmp_path, 6) or {})
     workers = [process(script, path, environment=environment) for _ in range(8)]
@@ -170,10 +170,10 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
     disk.hang()
     asked.clear()
     threads = Threads()
-    threads.call(journal.revoke, "first")
+    threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     for number in range(5):
-        threads.call(journal.revoke, f"d{number}")
+        threads.call(journal.revocations.note, f"d{number}")
     until(lambda: waiting(journal) == 5)
     disk.goes_on.set()
     threads.join()
@@ -187,9 +187,9 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) ->
     journal.put([value("d", "n", b'"x"')])
     disk.hang()
     threads = Threads()
-    threads.call(journal.revoke, "first")
+    threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
-    threads.call(journal.revoke, "before")
+    threads.call(journal.revocations.note, "before")
     until(lambda: waiting(journal) == 1)
     threads.call(journal.put, [addition("d", "n", 1)])
     until(lambda: waiting(journal) == 2)
@@ -200,7 +200,7 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) ->
 
     threads.call(journal._file.transaction, half)
     until(lambda: waiting(journal) == 3)
-    threads.call(journal.revoke, "after")
+    threads.call(journal.revocations.note, "after")
     until(lambda: waiting(journal) == 4)
     disk.goes_on.set()
     threads.join()
@@ -219,7 +219,7 @@ def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk)
     assert disk.reached.wait(LONG)
     threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
     until(lambda: waiting(journal) == 1)
-    threads.call(journal.revoke, "small")
+    threads.call(journal.revocations.note, "small")
     until(lambda: waiting(journal) == 2)
     disk.goes_on.set()
     threads.join()
@@ -231,13 +231,13 @@ def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(journal: Journ
     """What the others did meanwhile is taken back, too, and done again."""
     disk.hang()
     threads = Threads()
-    threads.call(journal.revoke, "first")
+    threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
-    threads.call(journal.revoke, "before")
+    threads.call(journal.revocations.note, "before")
     until(lambda: waiting(journal) == 1)
     threads.call(journal._file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
     until(lambda: waiting(journal) == 2)
-    threads.call(journal.revoke, "after")
+    threads.call(journal.revocations.note, "after")
     until(lambda: waiting(journal) == 3)
     disk.goes_on.set()
     threads.join()
@@ -250,25 +250,25 @@ def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(journal: Journ
 
 def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
     """D9: another program has the file; what is given up is not done later either, and reading waits for nothing."""
-    journal.revoke("before")
+    journal.revocations.note("before")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        error = failing(lambda: journal.revoke("given up", wait=SHORT))
+        error = failing(lambda: journal.revocations.note("given up", wait=SHORT))
         assert (error.error_class, error.cause, error.timed_out, error.sent) == (
             ErrorClass.UNREACHABLE, "SQLITE_BUSY", False, False,
         )  # fmt: skip
         assert not journal.is_empty(wait=SHORT)
         assert journal.overlay("before", wait=SHORT).revoked
         other.execute("ROLLBACK")
-    journal.revoke("after")
+    journal.revocations.note("after")
     assert revoked(journal) == {"before", "after"}
 
 
 def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, path: Path) -> None:
     """D9: all that write."""
     calls: list[Callable[[], object]] = [
-        lambda: journal.revoke("d", wait=SHORT),
-        lambda: journal.revoke_user("7", until_ms=1, wait=SHORT),
+        lambda: journal.revocations.note("d", wait=SHORT),
+        lambda: journal.revocations.note_user("7", until_ms=1, wait=SHORT),
         lambda: journal.queue_push("d", 1, wait=SHORT),
         lambda: journal.put([value("d", "a", b"1"), addition("d", "n", 1)], wait=SHORT),
         lambda: journal.carry(Carry("c", "d", "u", ["ui"]), wait=SHORT),
@@ -278,7 +278,7 @@ def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, 
         for call in calls:
             assert failing(call).cause == "SQLITE_BUSY"
         other.execute("ROLLBACK")
-    journal.announce_outage("primary")
+    journal.board.announce_outage("primary")
     assert {name: count for name, count in journal.counts().items() if count} == {"outages": 1}
 
 
@@ -297,9 +297,9 @@ def test_a_stopped_worker_keeps_a_call_no_longer_than_it_may_wait(journal: Journ
     assert worker.stdout.readline() == "writing\n"
     worker.send_signal(signal.SIGSTOP)
     for _ in range(3):
-        assert failing(lambda: journal.revoke("given up", wait=SHORT)).cause == "SQLITE_BUSY"
+        assert failing(lambda: journal.revocations.note("given up", wait=SHORT)).cause == "SQLITE_BUSY"
     threads = Threads()
-    threads.call(journal.revoke, "patient")
+    threads.call(journal.revocations.note, "patient")
     worker.send_signal(signal.SIGCONT)
     worker.stdin.write("go\n")
     worker.stdin.flush()
@@ -321,7 +321,7 @@ def test_a_killed_worker_lets_the_next_one_in_at_once(journal: Journal, path: Pa
     assert worker.stdout is not None
     assert worker.stdout.readline() == "writing\n"
     threads = Threads()
-    threads.call(journal.revoke, "patient")
+    threads.call(journal.revocations.note, "patient")
     worker.kill()
     threads.join()
     output(worker, expected=-signal.SIGKILL)
@@ -332,13 +332,13 @@ def test_a_disk_that_hangs_keeps_a_call_no_longer_than_it_may_wait(journal: Jour
     """D9: what is committed then may be lost with the machine, or not: the error says that it may have happened. What
     has not been begun will not be done."""
     disk.hang()
-    error = failing(lambda: journal.revoke("under way", wait=SHORT))
+    error = failing(lambda: journal.revocations.note("under way", wait=SHORT))
     assert (error.error_class, error.timed_out, error.sent) == (ErrorClass.UNREACHABLE, True, True)
-    error = failing(lambda: journal.revoke("given up", wait=SHORT))
+    error = failing(lambda: journal.revocations.note("given up", wait=SHORT))
     assert (error.error_class, error.timed_out, error.sent) == (ErrorClass.UNREACHABLE, False, False)
-    assert journal.is_revoked("under way", wait=SHORT)
+    assert journal.revocations.is_revoked("under way", wait=SHORT)
     disk.goes_on.set()
-    journal.revoke("after")
+    journal.revocations.note("after")
     assert revoked(journal) == {"under way", "after"}
 
 
@@ -367,14 +367,14 @@ def test_far_too_many_waiting_are_refused(journal: Journal, disk: Disk, monkeypa
     monkeypatch.setattr(group_commit, "MOST_WAITING", 3)
     disk.hang()
     threads = Threads()
-    threads.call(journal.revoke, "first")
+    threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     for _ in range(3):
-        assert failing(lambda: journal.revoke("given up", wait=0.001)).cause == "SQLITE_BUSY"
-    assert failing(lambda: journal.revoke("refused", wait=0.001)).error_class is ErrorClass.LOCAL
+        assert failing(lambda: journal.revocations.note("given up", wait=0.001)).cause == "SQLITE_BUSY"
+    assert failing(lambda: journal.revocations.note("refused", wait=0.001)).error_class is ErrorClass.LOCAL
     disk.goes_on.set()
     threads.join()
-    journal.revoke("after")
+    journal.revocations.note("after")
     assert revoked(journal) == {"first", "after"}
 
 
@@ -386,8 +386,8 @@ def test_where_no_thread_can_be_had_it_is_said(journal: Journal, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        assert failing(lambda: journal.revoke("refused")).error_class is ErrorClass.LOCAL
-    journal.revoke("after")
+        assert failing(lambda: journal.revocations.note("refused")).error_class is ErrorClass.LOCAL
+    journal.revocations.note("after")
     assert revoked(journal) == {"after"}
 
 
@@ -400,9 +400,9 @@ def test_an_idle_writing_thread_ends_and_comes_back(path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(group_commit, "_IDLE", 0.1)
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
-    with closing(Journal(path)) as journal:
+    with closing(journal_at(path)) as journal:
         for digest in ("one", "two"):
-            journal.revoke(digest)
+            journal.revocations.note(digest)
             assert digest in revoked(journal)
             until(lambda: not runs())
 
@@ -418,8 +418,8 @@ def test_processes_queue_for_the_file(
     threads = Threads()
     with lock.waited(lambda: True) as is_held:
         assert is_held
-        assert failing(lambda: journal.revoke("given up", wait=SHORT)).cause == "SQLITE_BUSY"
-        threads.call(journal.revoke, "patient")
+        assert failing(lambda: journal.revocations.note("given up", wait=SHORT)).cause == "SQLITE_BUSY"
+        threads.call(journal.revocations.note, "patient")
     threads.join()
     assert (threads.ends, revoked(journal)) == ([None], {"patient"})
 
@@ -484,16 +484,16 @@ def test_a_signal_handler_may_write(path: Path) -> None:
         journal.open()
         numbers = itertools.count()
         def handler(signum, frame):
-            journal.revoke(f"h{next(numbers)}", wait=20)
+            journal.revocations.note(f"h{next(numbers)}", wait=20)
             signal.setitimer(signal.ITIMER_REAL, 0.001)
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, 0.001)
         for number in range(150):
-            journal.revoke(f"m{number}", wait=20)
+            journal.revocations.note(f"m{number}", wait=20)
             journal.is_empty()
             journal.overlay("m0")
         signal.setitimer(signal.ITIMER_REAL, 0)
-        names = {entry.digest for entry in journal.pending_revocations(10**6)}
+        names = {entry.digest for entry in journal.revocations.pending(10**6)}
         handled = next(numbers)
         print(handled > 3, {f"m{n}" for n in range(150)} | {f"h{n}" for n in range(handled)} == names)
     """
@@ -505,12 +505,12 @@ def test_a_child_that_was_forked_by_c_code_writes(path: Path) -> None:
     script = """
         import ctypes
         journal.open()
-        journal.revoke("parent")
+        journal.revocations.note("parent")
         journal.close()
         if (child := ctypes.PyDLL(None).fork()) == 0:
-            journal.revoke("child")
+            journal.revocations.note("child")
             os._exit(0)
-        print(os.waitpid(child, 0)[1], sorted(entry.digest for entry in journal.pending_revocations()))
+        print(os.waitpid(child, 0)[1], sorted(entry.digest for entry in journal.revocations.pending()))
     """
     assert output(process(script, path)) == "0 ['child', 'parent']"
 
@@ -523,7 +523,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
     lock = host_lock.HostLock(Path(f"{path}-lock"))
     threads = Threads()
     with lock.waited(lambda: True):
-        threads.call(journal.revoke, "patient")
+        threads.call(journal.revocations.note, "patient")
         until(lambda: bool(journal._file._queue and journal._file._queue._descriptors))
         if (child := os.fork()) == 0:
             os._exit(0)

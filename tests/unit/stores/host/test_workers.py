@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.values import ServerRecord
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journal_process import let_go, output, process
 
 
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
-    journal = Journal(path)
+    journal = journal_at(path)
     yield journal
     journal.close()
 
@@ -50,10 +50,10 @@ def test_kill_9_of_one_worker_loses_nothing_of_any(path: Path, journal: Journal)
                 name = f"{me}.{number}"
                 journal.put([value(name, "a", basis=Basis.SEEN, moment=4, base=b"0")])
                 journal.put([addition("d", f"n{me}")])
-                journal.revoke(f"r{name}")
-                journal.revoke_user(f"u{name}", until_ms=number)
+                journal.revocations.note(f"r{name}")
+                journal.revocations.note_user(f"u{name}", until_ms=number)
                 journal.queue_push(f"p{name}")
-                journal.remember_server(me, ServerRecord("a", 1, "g", number + 1))
+                journal.board.remember_server(me, ServerRecord("a", 1, "g", number + 1))
             except StoreError:
                 continue
             number += 1
@@ -68,11 +68,11 @@ def test_kill_9_of_one_worker_loses_nothing_of_any(path: Path, journal: Journal)
     writes = {entry.digest: entry for entry in journal.pending_writes(limit=10**6)}
     assert set(names) <= set(writes)
     assert {(writes[name].base, writes[name].moment) for name in names} == {(b"0", 4)}
-    assert {f"r{name}" for name in names} <= {entry.digest for entry in journal.pending_revocations(limit=10**6)}
-    assert {f"u{name}" for name in names} <= {entry.user_id for entry in journal.pending_user_revocations(limit=10**6)}
+    assert {f"r{name}" for name in names} <= {entry.digest for entry in journal.revocations.pending(limit=10**6)}
+    assert {f"u{name}" for name in names} <= {entry.user_id for entry in journal.revocations.pending_users(limit=10**6)}
     assert {f"p{name}" for name in names} <= {entry.digest for entry in journal.pending_pushes(limit=10**6)}
     for number, said in enumerate(acknowledged):
-        server = journal.server(str(number))
+        server = journal.board.server(str(number))
         assert server is not None
         # One more may have been written and not been acknowledged.
         assert server.number - len(said) in (0, 1)
@@ -87,7 +87,7 @@ def test_a_user_noted_while_an_older_entry_is_carried_out_is_not_lost(path: Path
         for number in range(1, 61):
             while True:
                 try:
-                    journal.revoke_user(sys.argv[2], until_ms=number)
+                    journal.revocations.note_user(sys.argv[2], until_ms=number)
                     break
                 except StoreError:
                     pass
@@ -97,9 +97,9 @@ def test_a_user_noted_while_an_older_entry_is_carried_out_is_not_lost(path: Path
     carrying = """
         while True:
             try:
-                for entry in journal.pending_user_revocations():
+                for entry in journal.revocations.pending_users():
                     print(entry.user_id, entry.until_ms, flush=True)
-                    journal.forget_user_revocation(entry)
+                    journal.revocations.forget_user(entry)
             except StoreError:
                 pass
     """
@@ -110,7 +110,7 @@ def test_a_user_noted_while_an_older_entry_is_carried_out_is_not_lost(path: Path
     for writer in writers:
         output(writer)
     carried += killed(carriers[1])
-    last = {entry.user_id: entry.until_ms for entry in journal.pending_user_revocations()}
+    last = {entry.user_id: entry.until_ms for entry in journal.revocations.pending_users()}
     for user, until in (line.split() for line in carried):
         last[user] = max(last.get(user, 0), int(until))
     assert last == {"7": 60, "8": 60}
@@ -124,7 +124,7 @@ def test_of_what_workers_know_of_a_server_the_newest_stays(path: Path, journal: 
         for trust_since_ms, number in ((1, me), (2 + me, 1), (1, 9), (2 + me, 2), (2, 9)):
             while True:
                 try:
-                    journal.remember_server("redis:6379", ServerRecord("a", trust_since_ms, f"g{me}", number))
+                    journal.board.remember_server("redis:6379", ServerRecord("a", trust_since_ms, f"g{me}", number))
                     break
                 except StoreError:
                     pass
@@ -133,20 +133,23 @@ def test_of_what_workers_know_of_a_server_the_newest_stays(path: Path, journal: 
     let_go(workers)
     for worker in workers:
         output(worker)
-    assert journal.server("redis:6379") == ServerRecord("a", 5, "g3", 2)
+    assert journal.board.server("redis:6379") == ServerRecord("a", 5, "g3", 2)
 
 
 def test_a_server_is_noted_while_requests_write(path: Path, journal: Journal) -> None:
     """What is not forced to the disk is there for every worker nevertheless, and no entry between is lost."""
     script = """
         for number in range(1, 41):
-            journal.remember_server(sys.argv[2], ServerRecord("a", 1, "g", number))
-            journal.revoke(f"{sys.argv[2]}.{number}")
+            journal.board.remember_server(sys.argv[2], ServerRecord("a", 1, "g", number))
+            journal.revocations.note(f"{sys.argv[2]}.{number}")
         os.kill(os.getpid(), signal.SIGKILL)
     """
     workers = [process(script, path, name) for name in ("left", "right")]
     for worker in workers:
         output(worker, expected=-signal.SIGKILL)
-    assert [record and record.number for record in (journal.server("left"), journal.server("right"))] == [40, 40]
+    assert [record and record.number for record in (journal.board.server("left"), journal.board.server("right"))] == [
+        40,
+        40,
+    ]
     names = {f"{name}.{number}" for name, number in product(("left", "right"), range(1, 41))}
-    assert {entry.digest for entry in journal.pending_revocations()} == names
+    assert {entry.digest for entry in journal.revocations.pending()} == names

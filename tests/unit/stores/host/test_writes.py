@@ -11,7 +11,7 @@ import pytest
 
 from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
 
@@ -23,7 +23,7 @@ NOW = 1_000_000
 
 @pytest.fixture
 def journal(clock: Clock) -> Iterator[Journal]:
-    journal = Journal(None, clock=clock)
+    journal = journal_at(None, clock=clock)
     yield journal
     journal.close()
 
@@ -303,7 +303,7 @@ def test_a_guess_from_before_a_wipe_does_not_bring_back_what_was_wiped(journal: 
 def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:
     """It may be from before the wipe, which is not in Redis yet."""
     journal.put([wipe(), seen(b"1", None, 5, acknowledged=8)])
-    assert not journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))])
+    assert not journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))])
     assert [entry.value for entry in kept(journal)] == [None, b"1"]
 
 
@@ -422,7 +422,7 @@ def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
 ) -> None:
     """A sibling has seen what was written since. What lost is not shown any more, and is counted at once."""
     journal.put([waiting])
-    assert journal.publish_copies([SharedCopy("d", "ui", COPY)]) == ({("ui", waiting.basis): 1} if lost else {})
+    assert journal.board.publish_copies([SharedCopy("d", "ui", COPY)]) == ({("ui", waiting.basis): 1} if lost else {})
     assert kept(journal) == ([left] if left else [])
     assert journal.counts()["writes"] == 1 - lost
 
@@ -430,35 +430,35 @@ def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
 def test_a_copy_from_before_a_wipe_says_nothing_of_what_could_not_be_read(journal: Journal) -> None:
     """Another worker has emptied the category since, which the copy does not know."""
     journal.put([value(b"1", UNSEEN)])
-    journal.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
-    assert not journal.publish_copies([SharedCopy("d", "ui", COPY)])
+    journal.board.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
+    assert not journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
     assert kept(journal) == [value(b"1", UNSEEN)]
 
 
 def test_a_copy_that_is_no_newer_outdates_nothing(journal: Journal) -> None:
     """Nor does one of a session that is revoked."""
-    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"8"}))])
+    journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"8"}))])
     journal.put([seen(b"1", b"9", 5)])
-    assert not +journal.publish_copies([SharedCopy("d", "ui", COPY)])
+    assert not +journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
     journal.put([seen(b"1", b"9", 5, digest="e", shadow=True)])
-    journal.revoke("e")
-    assert not +journal.publish_copies([SharedCopy("e", "ui", COPY)])
+    journal.revocations.note("e")
+    assert not +journal.board.publish_copies([SharedCopy("e", "ui", COPY)])
     assert len(kept(journal)) == 2
 
 
 def test_what_builds_on_a_copy_is_judged_by_the_next_one(journal: Journal) -> None:
     """The base follows from copy to copy, for as long as the field stays as it was."""
     journal.put([seen(b"1", b"0", 5)])
-    journal.publish_copies([SharedCopy("d", "ui", COPY)])
-    journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(8, {"n": b"0"}))])
+    journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
+    journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(8, {"n": b"0"}))])
     assert kept(journal) == [seen(b"1", b"0", 8)]
-    assert journal.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))]) == {("ui", SEEN): 1}
+    assert journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))]) == {("ui", SEEN): 1}
     assert kept(journal) == []
 
 
 def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
     """In one transaction with the entries that go, so that no worker sees neither; room is where they were."""
-    full = Journal(None, limits=JournalLimits(entries=1))
+    full = journal_at(None, limits=JournalLimits(entries=1))
     full.put([value(b"2", kind="u")])
     merged = full.pending_writes()
     assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
@@ -478,7 +478,7 @@ def test_what_the_copy_of_a_merge_outdates_is_told(journal: Journal) -> None:
 
 def test_two_workers_write_one_field_in_one_order(tmp_path: Path) -> None:
     """I18: what the one acknowledged first is below what the other one writes then."""
-    one, two = Journal(tmp_path / "journal"), Journal(tmp_path / "journal")
+    one, two = journal_at(tmp_path / "journal"), journal_at(tmp_path / "journal")
     one.put([addition(2)])
     two.put([addition(3, "added.2")])
     one.put([seen(b"[1]", b"[]", 5, field="list")])

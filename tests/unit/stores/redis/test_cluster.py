@@ -21,7 +21,7 @@ from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.request.scope import RequestScope
-from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
 from flask_langpont_session.stores.redis.records import Answer
@@ -680,9 +680,10 @@ class Home:
 def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, others: int) -> None:
     """However much it is, and however old: it is left where it is, without asking anybody."""
     home: Any = Home()
-    journal = Journal(tmp_path / "journal")
+    journal = journal_at(tmp_path / "journal")
     backend: Any = SimpleNamespace(
         journal=journal,
+        board=journal.board,
         primary=home,
         database=home,
         table=SimpleNamespace(categories=()),
@@ -694,14 +695,14 @@ def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, other
         settings=SimpleNamespace(local_cache_ttl=60),
     )
     reconciler = Reconciler(backend)
-    journal.revoke("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
+    journal.revocations.note("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
     assert reconciler.run(redis=True, database=True, shards={":1"}).left is None
     assert home.buried == ["1last"]
     assert journal.counts()["revocations"] == others + 1
-    journal.revoke_user("u", epoch=3)
+    journal.revocations.note_user("u", epoch=3)
     reconciler.run(redis=True, database=True, shards={":1"})
     assert home.buried == ["1last", "1a"]
-    assert journal.is_revoked("2b"), "it waits for its shard alone"
+    assert journal.revocations.is_revoked("2b"), "it waits for its shard alone"
     assert not journal.counts()["user_revocations"]
     reconciler.run(redis=True, database=True, shards={":1", ":2"})
     assert len(home.buried) == others + 4

@@ -1,0 +1,235 @@
+"""What the worker processes of a host tell each other, beside what waits for the stores.
+
+It is kept in the file of the journal, and in small files and memory beside it: the outages that were announced, the
+copies that are shared, which rows were changed, which versions were seen or wiped, which worker resyncs Redis after an
+incident, and what is known of the Redis servers.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
+from typing import TypeAlias
+
+from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
+from .entries import Claim, Settlement, put_copy, put_server, read_server, shared_copies
+from .file import REPLAY_SECONDS, JournalFile
+from .latest_versions import LatestVersions
+from .limits import JournalLimits
+
+_PORTION = 200
+"""Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
+them."""
+
+Outdated: TypeAlias = "Counter[tuple[str, Basis]]"
+"""Category and basis of values that waited → how many of them lost against what was shared."""
+
+
+class Board:
+    """What the workers of a host tell each other. Threads, waits and errors: see :class:`~.journal.Journal`.
+
+    :param file: of the journal.
+    :param clock: seconds since 1970.
+    :param limits: how much is kept at most, what waits in the journal included.
+    """
+
+    def __init__(
+        self, file: JournalFile, *, clock: Callable[[], float] = time.time, limits: JournalLimits | None = None
+    ) -> None:
+        self._file = file
+        self._clock = clock
+        self._limits = limits or JournalLimits()
+        self._versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
+
+    def close(self) -> None:
+        """Let go of the files beside the journal's. Never raises; the next call opens them again."""
+        self._versions.close()
+        self._wipes.close()
+
+    # -- outages -------------------------------------------------------------------------------------------------------
+
+    def announce_outage(self, what: str) -> None:
+        """Tell the other workers of the host at once, with the time of now.
+
+        :param what: what fails, for example ``primary``.
+        """
+        now = self._now_ms()
+        self._file.transaction(lambda db: db.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (what, now)))
+
+    def outages(self) -> Mapping[str, int]:
+        """What fails, and when it was last announced, milliseconds since 1970."""
+        with self._file.connected() as db:
+            return dict(db.execute("SELECT what, at_ms FROM outages ORDER BY what").fetchall())
+
+    def outage_over(self, what: str) -> None:
+        """Take an announcement back."""
+        self._file.transaction(lambda db: db.execute("DELETE FROM outages WHERE what = ?", (what,)))
+
+    # -- copies --------------------------------------------------------------------------------------------------------
+
+    def publish_copies(self, copies: Iterable[SharedCopy], *, wait: float | None = None) -> Outdated:
+        """Share this worker's copies with the other workers of the host: as many as there is room for.
+
+        :param copies: one that is not newer than what is there, or whose session is revoked here, is left out.
+        :param wait: seconds, for each portion of them; others are let in between.
+        :return: how many values that waited here they outdate, see :func:`~.entries.put_copy`.
+        """
+        lost: Outdated = Counter()
+        waiting = iter(copies)
+        while portion := list(islice(waiting, _PORTION)):
+            lost.update(self._file.transaction(self._limits.adding(partial(self.put_copies, portion)), wait))
+        return lost
+
+    def add_copies(self, copies: Sequence[SharedCopy], wait: float | None) -> None:
+        """Share what is known of a session of which something was kept. Never raises: without the copies less is known,
+        and nothing that was written is lost."""
+        if copies:
+            with suppress(StoreError):
+                self._file.transaction(self._limits.adding(partial(self.put_copies, copies)), wait, forced=False)
+
+    def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Outdated:
+        """Share copies within a transaction that is under way; whether there is room is for its caller to see."""
+        lost: Outdated = Counter()
+        for shared in copies:
+            of_copy = shared.digest, shared.category, shared.copy.version
+            is_outdated = self.is_outdated(*of_copy) or self.is_wiped_since(*of_copy)
+            for basis, count in put_copy(db, shared, is_outdated=is_outdated).items():
+                lost[shared.category, basis] += count
+        return lost
+
+    def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:
+        """What the workers of this host have published, by number.
+
+        :param after: only those with a higher number.
+        """
+        with self._file.connected() as db:
+            return shared_copies(db, limit, after)
+
+    def clear_copies(self) -> None:
+        """The outage is over: the copies have no use any more."""
+        sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
+        while self._file.transaction(lambda db: db.execute(sql, (_PORTION,)).rowcount, REPLAY_SECONDS):
+            pass
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    def row_changing(self, digest: str) -> int:
+        """Let the other workers of the host know that this one is about to try a compare-and-set of a session's row.
+
+        :return: the number of this try, for :meth:`row_changed` and :meth:`is_last_change`.
+        """
+        return self._file.numbers(lambda numbers: numbers.row_changing(digest))
+
+    def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
+        """Let the other workers of the host know that a session has another row in the database. Not an entry: the
+        change waits for nothing. Costs a microsecond.
+
+        :param at: monotonic seconds, after the commit.
+        :param number: of the try that succeeded. None: the change was no compare-and-set.
+        """
+        self._file.numbers(lambda numbers: numbers.row_changed(digest, at, number))
+
+    def is_last_change(self, digest: str, number: int) -> bool:
+        """Whether no worker of this host has changed the row after the try of this number, which succeeded."""
+        return self._file.numbers(lambda numbers: numbers.is_last_change(digest, number))
+
+    def row_changed_at(self, digest: str) -> float:
+        """Monotonic seconds at which that was, or later. Long ago: it is not known to have been changed."""
+        return self._file.numbers(lambda numbers: numbers.row_changed_at(digest))
+
+    # -- versions ------------------------------------------------------------------------------------------------------
+
+    def note_version(self, digest: str, category: str, version: int) -> None:
+        """Let the other workers of the host know that this version of a category is what there is. Not an entry."""
+        with _translated():
+            self._versions.note(digest, category, version)
+
+    def is_outdated(self, digest: str, category: str, version: int) -> bool:
+        """Whether a worker of this host has seen a later version of a category."""
+        with _translated():
+            return self._versions.is_outdated(digest, category, version)
+
+    def note_wipe(self, digest: str, category: str, version: int) -> None:
+        """Let the other workers of the host know that a category was wiped at this version. Not an entry."""
+        with _translated():
+            self._wipes.note(digest, category, version)
+
+    def is_wiped_since(self, digest: str, category: str, version: int) -> bool:
+        """Whether a worker of this host has wiped a category after a version."""
+        with _translated():
+            return self._wipes.is_outdated(digest, category, version)
+
+    # -- the claim to resync Redis -------------------------------------------------------------------------------------
+
+    def claim_settlement(self, claimant: str, wanted: Settlement, hold_ms: int) -> Claim:
+        """Ask to be the one worker of this host that brings what changed around an incident to Redis.
+
+        :param claimant: names the worker; the one that holds the claim prolongs it by asking again.
+        :param hold_ms: the claim lapses then, so that a killed worker keeps no other waiting for longer.
+        """
+        now = self._now_ms()
+
+        def claim(db: sqlite3.Connection) -> Claim:
+            row = db.execute("SELECT server, since_ms, began_ms, claimant, claimed_until_ms FROM settlement").fetchone()
+            done, holder, until_ms = Settlement(*row[:3]), row[3], row[4]
+            if done.covers(wanted):
+                return Claim.DONE
+            if holder not in ("", claimant) and now < until_ms:
+                return Claim.TAKEN
+            db.execute("UPDATE settlement SET claimant = ?, claimed_until_ms = ?", (claimant, now + hold_ms))
+            return Claim.MINE
+
+        return self._file.aside(claim, REPLAY_SECONDS)
+
+    def end_settlement(self, claimant: str, done: Settlement | None) -> None:
+        """Give the claim back.
+
+        :param done: what was done; None: it failed, and a worker has to do it again.
+        """
+
+        def end(db: sqlite3.Connection) -> None:
+            sql = "UPDATE settlement SET claimant = '', claimed_until_ms = 0 WHERE claimant = ?"
+            if db.execute(sql, (claimant,)).rowcount and done is not None:
+                db.execute(
+                    "UPDATE settlement SET server = ?, since_ms = ?, began_ms = ?",
+                    (done.server, done.since_ms, done.began_ms),
+                )
+
+        self._file.aside(end, REPLAY_SECONDS)
+
+    # -- servers -------------------------------------------------------------------------------------------------------
+
+    def server(self, endpoint: str, *, wait: float | None = None) -> ServerRecord | None:
+        """What the workers of this host know of the Redis server behind an endpoint. Not an entry: it waits for
+        nothing."""
+        with self._file.connected(wait) as db:
+            return read_server(db, endpoint)
+
+    def remember_server(self, endpoint: str, record: ServerRecord) -> None:
+        """Let workers that start later know. What is not news (:meth:`ServerRecord.outdates`) changes nothing.
+
+        Meant to be called as often as a canary is sent: as long as only its number grows, nothing is forced to the
+        disk, and no request is made to look at the journal.
+
+        :param endpoint: a name for it, without a password.
+        """
+        known = self.server(endpoint)
+        if record.outdates(known):
+            write = self._file.aside if record.is_same_as(known) else self._file.transaction
+            write(lambda db: put_server(db, endpoint, record))
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error
