@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,86 +15,31 @@ from types import SimpleNamespace
 
 import pytest
 
-from flask_langpont_session.policy.values import (
-    CategoryCopy,
-    ErrorClass,
-    Operation,
-    ServerRecord,
-    SharedCopy,
-    StoreError,
-)
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host import file as journal_file
-from flask_langpont_session.stores.host.board import _PORTION
 from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
-from flask_langpont_session.stores.host.entries import (
-    SCHEMA_VERSION,
-    WIPED_FIELD,
-    Overlay,
-    PendingPush,
-    PendingUserRevocation,
-    PendingWrite,
-)
+from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.opening import NewerJournal, OlderJournal
 from flask_langpont_session.support import files as private_file
 from tests.support.clock import Clock
 from tests.support.journal_process import let_go, output, process
+from tests.support.journals import (
+    KNOWN,
+    NOTHING,
+    addition,
+    blind_write,
+    in_fork,
+    increment,
+    questions,
+    write,
+    write_fields,
+    write_shadow,
+)
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
-
-NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-
-
-@pytest.fixture(params=["file", "memory"])
-def journal(request: pytest.FixtureRequest, path: Path, clock: Clock) -> Iterator[Journal]:
-    journal = journal_at(path if request.param == "file" else None, clock=clock)
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def durable(path: Path, clock: Clock) -> Iterator[Journal]:
-    journal = journal_at(path, clock=clock)
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def sibling(path: Path) -> Iterator[Journal]:
-    """A second connection to the same file, as another worker has it."""
-    journal = journal_at(path)
-    yield journal
-    journal.close()
-
-
-def write(journal: Journal, digest: str = "d", /, **changes: bytes | None) -> None:
-    write_fields(journal, digest, changes)
-
-
-def write_shadow(journal: Journal, **changes: bytes | None) -> None:
-    write_fields(journal, "d", changes, shadow=True)
-
-
-def write_fields(journal: Journal, digest: str, changes: Mapping[str, bytes | None], *, shadow: bool = False) -> None:
-    journal.put([entry(field, value, digest=digest, shadow=shadow) for field, value in changes.items()])
-
-
-def entry(field: str, value: bytes | None = None, *, digest: str = "d", shadow: bool = False) -> PendingWrite:
-    """A blind write of a field; None: its deletion."""
-    operation = Operation.DELETE if value is None else Operation.SET
-    return PendingWrite(
-        digest=digest, kind="u", shadow=shadow, category="translation", operation=operation, field=field, value=value
-    )
-
-
-def addition(by: int, digest: str = "d", token: str = "added..") -> PendingWrite:
-    return replace(entry("n", digest=digest), operation=Operation.ADD, delta=by, token=token)
-
-
-def increment(journal: Journal, by: int, digest: str = "d") -> None:
-    journal.put([addition(by, digest)])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -104,50 +49,11 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def in_fork(work: Callable[[], object]) -> str:
-    """What ``work`` returns in a forked child, as text."""
-    reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        try:
-            os.write(writer, str(work()).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    return text
-
-
 def writer(journal: Journal) -> sqlite3.Connection:
     """The connection of the open journal that writes."""
     connection = journal._file.writer.connection
     assert connection is not None
     return connection
-
-
-def questions(journal: Journal) -> list[str]:
-    """What the journal asks SQLite from now on, by whichever connection."""
-    statements: list[str] = []
-    with journal._file.connected() as connection:
-        connection.set_trace_callback(statements.append)
-    journal._file.transaction(lambda connection: connection.set_trace_callback(statements.append))
-    journal.is_empty()  # opening one was a change
-    statements.clear()
-    return statements
-
-
-@pytest.fixture
-def forced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that are forced to the disk by the package itself, in turn."""
-    names: list[str] = []
-
-    def to_disk(descriptor: int) -> None:
-        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        os.fdatasync(descriptor)
-
-    monkeypatch.setattr(journal_file, "_to_disk", to_disk)
-    return names
 
 
 # What a session is told
@@ -297,7 +203,7 @@ def test_all_of_a_request_is_kept_or_nothing(journal: Journal) -> None:
     """What cannot be added to fails the call: nothing of it is kept, not even what came before it."""
     write(journal, n=b'"x"')
     with pytest.raises(StoreError) as caught:
-        journal.put([entry("a", b"1"), addition(1), entry("b", b"1")])
+        journal.put([blind_write("a", b"1"), addition(1), blind_write("b", b"1")])
         journal.carry(Carry("c", "d", "u", ["ui"]))
     assert caught.value.error_class is ErrorClass.DATA
     assert journal.overlay("d").writes == {"translation": {"n": b'"x"'}}
@@ -333,20 +239,6 @@ def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCap
     journal.close()
 
 
-def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
-    """Less is known of the session."""
-    journal = journal_at(tmp_path / "journal")
-    journal.board.publish_copies(
-        [SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")]
-    )
-    with closing(sqlite3.connect(tmp_path / "journal")) as file:
-        file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
-        file.commit()
-    assert journal.overlay("d").copies.keys() == {"translation"}
-    assert [copy.category for copy in journal.board.shared_copies().values()] == ["translation"]
-    journal.close()
-
-
 @pytest.mark.parametrize("use", ["alone", "shrink"])
 def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: Path, use: str) -> None:
     """As every other one: the replay and the monitor go on after it."""
@@ -369,7 +261,7 @@ def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: P
 def test_what_is_to_be_carried_is_kept_with_what_was_written(journal: Journal, clock: Clock) -> None:
     """Oldest first, with its categories in order; once it is done it is forgotten, and the other one stays."""
     journal.carry(Carry("old", "d", "u", ["ui", "translation"]))
-    journal.put([entry("a", b"1")])
+    journal.put([blind_write("a", b"1")])
     journal.carry(Carry("older", "e", "a", ("ui",)))
     first, second = journal.pending_carries()
     assert (first.origin, first.digest, first.kind, first.categories) == ("old", "d", "u", ("ui", "translation"))
@@ -406,7 +298,7 @@ def test_what_is_on_its_way_to_an_id_goes_on_to_the_next_one(journal: Journal) -
 def test_what_a_visitor_wiped_is_not_carried_on(journal: Journal) -> None:
     """Neither by its id nor by one before that; the data of that one goes all the same."""
     journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
-    journal.put([replace(entry(WIPED_FIELD, digest="second"), category="ui", operation=Operation.WIPE)])
+    journal.put([replace(blind_write(WIPED_FIELD, digest="second"), category="ui", operation=Operation.WIPE)])
     journal.carry(Carry("second", "third", "a", ["ui"], left_us=7))
     assert journal.pending_carries() == []
     wipes = [(write.digest, write.moment) for write in journal.pending_writes() if write.operation is Operation.WIPE]
@@ -422,92 +314,6 @@ def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
 
 
 # Revocations and pushes
-
-
-def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
-    """A revocation deletes the session's writes and copies, but not those of its shadow or of others."""
-    for digest in ("d", "other"):
-        write(journal, digest, a=b"1")
-        journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
-    write_shadow(journal, a=b"1")
-    journal.revocations.note("d")
-    assert journal.overlay("d") == Overlay(True, {}, {}, {})
-    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
-    assert journal.overlay("other").writes
-    assert journal.overlay("other").copies
-
-
-def test_many_revocations_are_one_write(durable: Journal) -> None:
-    """Who logs a user out everywhere waits once for the disk, not once for each session."""
-    asked = questions(durable)
-    durable.revocations.note("b", "a", "c", in_redis=True)
-    assert asked.count("COMMIT") == 1
-    assert [(e.digest, e.in_database, e.in_redis) for e in durable.revocations.pending()] == [
-        (digest, False, True) for digest in "bac"
-    ]
-
-
-def test_revocations_are_read_part_by_part(journal: Journal) -> None:
-    """The next part begins after the last number of the one before, whatever was settled meanwhile."""
-    journal.revocations.note("a", "b", "c", "d")
-    first = journal.revocations.pending(2)
-    journal.revocations.settle("a", in_database=True, in_redis=True)
-    second = journal.revocations.pending(2, after=first[-1].seq)
-    assert [entry.digest for entry in (*first, *second)] == ["a", "b", "c", "d"]
-    assert journal.revocations.pending(2, after=second[-1].seq) == []
-
-
-def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
-    """After a revocation nothing can be kept for the session any more, except for its shadow."""
-    journal.revocations.note("d")
-    write(journal, a=b"1")
-    increment(journal, 1)
-    journal.put([replace(entry("@"), operation=Operation.WIPE)])
-    journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
-    write_shadow(journal, a=b"2")
-    assert journal.overlay("d") == Overlay(True, {}, {}, {})
-    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
-
-
-def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
-    """The entry leaves the journal only when the database and Redis have the revocation."""
-    journal.revocations.note("d")
-    journal.revocations.settle("d", in_database=True)
-    (entry,) = journal.revocations.pending()
-    assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
-    assert journal.revocations.is_revoked("d")
-    journal.revocations.settle("d", in_redis=True)
-    assert not journal.revocations.is_revoked("d")
-    assert journal.is_empty()
-
-
-def test_revoking_again_keeps_the_time_and_the_tombstone(journal: Journal, clock: Clock) -> None:
-    """A second revocation keeps the first one's time, and that Redis has the tombstone."""
-    journal.revocations.note("d", in_redis=True)
-    clock.now += 9
-    journal.revocations.note("d")
-    (entry,) = journal.revocations.pending()
-    assert (entry.in_database, entry.in_redis, entry.at_ms) == (False, True, 1_000_000)
-    journal.revocations.note("d", in_database=True)
-    assert journal.revocations.pending() == []
-
-
-def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
-    """What it had before may have been a change of id, after which the session went on."""
-    journal.revocations.note("d", in_database=True)
-    journal.revocations.note("d")
-    (entry,) = journal.revocations.pending()
-    assert (entry.in_database, entry.in_redis) == (False, False)
-    journal.revocations.note("d", in_redis=True)
-    assert not journal.is_empty()
-    journal.revocations.note("d", in_database=True)
-    assert journal.is_empty()
-
-
-def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
-    """Settling an unknown revocation creates none."""
-    journal.revocations.settle("d", in_database=True)
-    assert journal.is_empty()
 
 
 def test_a_push_queued_again_outlives_the_older_one(journal: Journal) -> None:
@@ -533,177 +339,6 @@ def test_a_push_says_of_which_version_it_is(journal: Journal) -> None:
     assert journal.overlay("a").version == 0
 
 
-# Users who were logged out everywhere
-
-
-def logged_out(journal: Journal) -> dict[str, int]:
-    return {entry.user_id: entry.until_ms for entry in journal.revocations.pending_users()}
-
-
-@pytest.mark.parametrize(("first", "second"), [(5, 9), (9, 5), (9, 9)])
-def test_of_two_times_the_later_one_counts(journal: Journal, first: int, second: int) -> None:
-    """A user who is logged out everywhere twice is one entry, with the later time."""
-    journal.revocations.note_user("7", until_ms=first)
-    journal.revocations.note_user("7", until_ms=second)
-    assert logged_out(journal) == {"7": 9}
-
-
-def test_every_overlay_names_all_users(journal: Journal) -> None:
-    """Whose session it is only its record can say, so every session and shadow is told of every user."""
-    journal.revocations.note_user("7", until_ms=5)
-    journal.revocations.note_user("8", until_ms=6)
-    assert journal.overlay("d") == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
-    assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
-    for entry in journal.revocations.pending_users():
-        journal.revocations.forget_user(entry)
-    assert journal.overlay("d") == NOTHING
-    assert journal.is_empty()
-
-
-def test_users_are_oldest_first(journal: Journal) -> None:
-    """The user who was noted longest ago comes first, and the limit cuts the newest off."""
-    for user in ("b", "a", "c", "b"):
-        journal.revocations.note_user(user, until_ms=1)
-    assert [entry.user_id for entry in journal.revocations.pending_users()] == ["a", "c", "b"]
-    assert journal.revocations.pending_users(limit=1) == [PendingUserRevocation(seq=2, user_id="a", until_ms=1)]
-    assert journal.counts()["user_revocations"] == 3
-
-
-@pytest.mark.parametrize("until", [4, 5, 6])
-def test_a_user_noted_again_outlives_the_older_entry(journal: Journal, until: int) -> None:
-    """Forgetting what was carried out does not forget what was noted since, whatever time it has."""
-    journal.revocations.note_user("7", until_ms=5)
-    [done] = journal.revocations.pending_users()
-    journal.revocations.note_user("7", until_ms=until)
-    journal.revocations.forget_user(done)
-    assert logged_out(journal) == {"7": max(5, until)}
-
-
-def test_a_forgotten_user_can_be_noted_again(journal: Journal) -> None:
-    """Once it is forgotten an earlier time counts too, and the old entry does not name the new one."""
-    journal.revocations.note_user("7", until_ms=9)
-    [done] = journal.revocations.pending_users()
-    journal.revocations.forget_user(done)
-    journal.revocations.note_user("7", until_ms=5)
-    journal.revocations.forget_user(done)
-    assert logged_out(journal) == {"7": 5}
-
-
-def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -> None:
-    """The epoch ends all that there is: no time is needed. Every session is told of it."""
-    journal.revocations.note_user("8", until_ms=5)
-    journal.revocations.note_user("7", epoch=3)
-    assert [entry.user_id for entry in journal.revocations.pending_users(redis=False)] == ["8"]
-    assert journal.revocations.pending_users()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
-    overlay = journal.overlay("d")
-    assert (overlay.users, overlay.epochs) == ({"7": 0, "8": 5}, {"7": 3})
-
-
-def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
-    """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
-    not heard of."""
-    journal.revocations.note_user("7", until_ms=5)
-    journal.revocations.note_user("7", epoch=3)
-    assert journal.revocations.pending_users() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
-    journal.revocations.note_user("7", until_ms=4)
-    assert journal.revocations.pending_users() == [PendingUserRevocation(3, "7", 4, epoch=3)]
-    journal.revocations.note_user("7", epoch=2)
-    assert journal.revocations.pending_users() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
-
-
-def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journal) -> None:
-    """Another one goes on there; unless the user was noted again, which begins anew."""
-    durable.revocations.note_user("7", epoch=3)
-    [entry] = durable.revocations.pending_users()
-    durable.revocations.advance_user(replace(entry, reached="k"))
-    assert sibling.revocations.pending_users() == [replace(entry, reached="k")]
-    sibling.revocations.note_user("7", epoch=4)
-    durable.revocations.advance_user(replace(entry, reached="m"))
-    assert [entry.reached for entry in sibling.revocations.pending_users()] == [""]
-
-
-def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
-    """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
-    write(journal, a=b"1")
-    journal.revocations.note("e")
-    journal.revocations.note_user("7", until_ms=2**62)
-    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
-    assert journal.revocations.is_revoked("e")
-    assert not journal.revocations.is_revoked("d")
-
-
-# What the host knows of its servers
-
-KNOWN = ServerRecord(identity="a", trust_since_ms=100, generation="g", number=7)
-
-
-def test_an_unknown_server_is_unknown(journal: Journal) -> None:
-    """Nothing is known of an endpoint until it is noted, and nothing of another one then."""
-    assert journal.board.server("redis:6379") is None
-    journal.board.remember_server("redis:6379", KNOWN)
-    assert journal.board.server("redis:6379") == KNOWN
-    assert journal.board.server("redis:6380") is None
-
-
-def test_a_server_is_no_entry(journal: Journal) -> None:
-    """Knowing a server leaves the journal empty: it waits for nothing."""
-    journal.board.remember_server("redis:6379", KNOWN)
-    assert journal.is_empty()
-    assert journal.overlay("d") == NOTHING
-    assert not any(journal.counts().values())
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        (replace(KNOWN, number=8), True),
-        (replace(KNOWN, number=6), False),
-        (replace(KNOWN, generation="h", number=1), True),
-        (replace(KNOWN, identity="b", number=1), True),
-        (replace(KNOWN, trust_since_ms=101, number=1), True),
-        (replace(KNOWN, trust_since_ms=99, number=8), False),
-        (replace(KNOWN, identity="b", generation="h", trust_since_ms=99), False),
-    ],
-)
-def test_who_has_not_heard_of_an_incident_hides_it_from_nobody(
-    journal: Journal, said: ServerRecord, kept: bool
-) -> None:
-    """S5: what a worker remembers may not date trust back; of one canary the higher number stays."""
-    journal.board.remember_server("redis:6379", KNOWN)
-    journal.board.remember_server("redis:6379", said)
-    assert journal.board.server("redis:6379") == (said if kept else KNOWN)
-
-
-def test_an_incident_noted_at_the_same_moment_is_not_hidden(
-    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """S5: a worker that looked just before another one noted an incident sees it when it writes."""
-    sibling.board.remember_server("redis:6379", replace(KNOWN, trust_since_ms=200))
-    monkeypatch.setattr(durable.board, "server", lambda endpoint: None)
-    durable.board.remember_server("redis:6379", KNOWN)
-    assert sibling.board.server("redis:6379") == replace(KNOWN, trust_since_ms=200)
-
-
-def test_a_growing_number_costs_requests_nothing(durable: Journal, sibling: Journal) -> None:
-    """The canary's number is noted without making any worker look at the journal again; a sibling sees it."""
-    sibling.board.remember_server("redis:6379", KNOWN)
-    assert durable.is_empty()
-    asked = questions(durable)
-    sibling.board.remember_server("redis:6379", replace(KNOWN, number=8))
-    assert durable.is_empty()
-    assert asked == []
-    assert durable.board.server("redis:6379") == replace(KNOWN, number=8)
-
-
-def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal, forced: list[str]) -> None:
-    """An incident is forced to the disk, as every entry is after what was not."""
-    times = []
-    for number, trust_since_ms in ((7, 100), (8, 100), (8, 101)):
-        durable.board.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
-        times.append(len(forced))
-    assert times == [1, 1, 2]
-
-
 def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
     durable: Journal, sibling: Journal, forced: list[str]
 ) -> None:
@@ -717,66 +352,6 @@ def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
     assert len(forced) == 1
 
 
-# Copies, outages, status
-
-
-def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
-    """Of the copies that workers publish, the highest version stays."""
-    for version in (5, 4, 5, 6, 2):
-        journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
-    assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
-
-
-def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
-    """Another worker that has to note a logout meanwhile comes in between, and sees what is there already."""
-    seen: list[int] = []
-
-    def copies() -> Iterator[SharedCopy]:
-        for number in range(3 * _PORTION):
-            yield SharedCopy(f"d{number}", "ui", CategoryCopy(1, {}))
-            if number % _PORTION == 0:
-                sibling.revocations.note(f"r{number}")
-                seen.append(sibling.counts()["copies"])
-
-    durable.board.publish_copies(copies())
-    assert seen == [0, _PORTION, 2 * _PORTION]
-    assert sibling.counts()["copies"] == 3 * _PORTION
-
-
-def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
-    """The rest of them is refused, and nothing else suffers."""
-    journal = journal_at(path, limits=JournalLimits(entries=4 * (2 * _PORTION - 1)))
-    with pytest.raises(StoreError) as caught:
-        journal.board.publish_copies(
-            SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION)
-        )
-    assert caught.value.error_class is ErrorClass.LOCAL
-    assert journal.counts()["copies"] == _PORTION
-    journal.close()
-
-
-def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
-    """Clearing the copies leaves everything else alone, however many there are."""
-    journal.board.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
-    write(journal, a=b"1")
-    journal.board.clear_copies()
-    assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
-
-
-def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
-    """An announcement carries the time of the last one, and all ask the journal for as long as it stands."""
-    journal.board.announce_outage("primary")
-    clock.now += 1
-    journal.board.announce_outage("primary")
-    journal.board.announce_outage("database")
-    assert journal.board.outages() == {"primary": 1_001_000, "database": 1_001_000}
-    journal.board.outage_over("primary")
-    assert journal.board.outages() == {"database": 1_001_000}
-    assert not journal.is_empty()
-    journal.board.outage_over("database")
-    assert journal.is_empty()
-
-
 def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
     journal = journal_at(path, limits=JournalLimits(entries=2))
@@ -784,7 +359,7 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     additions: tuple[Callable[[], object], ...] = (
         lambda: write(journal, "e", a=b"1"),
         lambda: increment(journal, 1),
-        lambda: journal.put([replace(entry("@", digest="e"), operation=Operation.WIPE)]),
+        lambda: journal.put([replace(blind_write("@", digest="e"), operation=Operation.WIPE)]),
         lambda: journal.board.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
     )
     for add in additions:
@@ -1068,30 +643,6 @@ def test_a_file_that_is_made_twice_says_nothing_at_first(durable: Journal, path:
     assert other.settled() is mine.settled() is None
     other.end(other.begin())
     assert other.settled() == mine.settled() != None  # noqa: E711
-
-
-def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
-    """Another process says when; neither side asks SQLite."""
-    asked = questions(durable)
-    assert durable.board.row_changed_at("d") == 0
-    output(process("journal.board.row_changed('d', 7.5)", path))
-    assert (durable.board.row_changed_at("d"), durable.board.row_changed_at("other")) == (7.5, 0)
-    assert in_fork(lambda: durable.board.row_changed_at("d")) == "7.5"
-    assert asked == []
-    assert durable.is_empty()
-
-
-def test_who_tried_last_to_change_a_row_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
-    """Another process puts its own number in place of this one's; that of another session stays."""
-    asked = questions(durable)
-    numbers = {digest: durable.board.row_changing(digest) for digest in ("d", "other")}
-    durable.board.row_changed("d", 7.5, numbers["d"])
-    assert all(durable.board.is_last_change(digest, number) for digest, number in numbers.items())
-    output(process("journal.board.row_changing('d')", path))
-    assert not durable.board.is_last_change("d", numbers["d"])
-    assert durable.board.is_last_change("other", numbers["other"])
-    assert durable.board.row_changed_at("d") == 7.5
-    assert asked == []
 
 
 def test_only_one_worker_is_alone(journal: Journal) -> None:

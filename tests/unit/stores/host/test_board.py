@@ -1,0 +1,181 @@
+"""What the workers of a host tell each other, on real files."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, ServerRecord, SharedCopy, StoreError
+from flask_langpont_session.stores.host.board import _PORTION
+from flask_langpont_session.stores.host.journal import Journal, journal_at
+from flask_langpont_session.stores.host.limits import JournalLimits
+from tests.support.clock import Clock
+from tests.support.journal_process import output, process
+from tests.support.journals import KNOWN, NOTHING, in_fork, questions, write
+
+
+def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
+    """An announcement carries the time of the last one, and all ask the journal for as long as it stands."""
+    journal.board.announce_outage("primary")
+    clock.now += 1
+    journal.board.announce_outage("primary")
+    journal.board.announce_outage("database")
+    assert journal.board.outages() == {"primary": 1_001_000, "database": 1_001_000}
+    journal.board.outage_over("primary")
+    assert journal.board.outages() == {"database": 1_001_000}
+    assert not journal.is_empty()
+    journal.board.outage_over("database")
+    assert journal.is_empty()
+
+
+def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
+    """Of the copies that workers publish, the highest version stays."""
+    for version in (5, 4, 5, 6, 2):
+        journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
+    assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
+
+
+def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
+    """Another worker that has to note a logout meanwhile comes in between, and sees what is there already."""
+    seen: list[int] = []
+
+    def copies() -> Iterator[SharedCopy]:
+        for number in range(3 * _PORTION):
+            yield SharedCopy(f"d{number}", "ui", CategoryCopy(1, {}))
+            if number % _PORTION == 0:
+                sibling.revocations.note(f"r{number}")
+                seen.append(sibling.counts()["copies"])
+
+    durable.board.publish_copies(copies())
+    assert seen == [0, _PORTION, 2 * _PORTION]
+    assert sibling.counts()["copies"] == 3 * _PORTION
+
+
+def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
+    """The rest of them is refused, and nothing else suffers."""
+    journal = journal_at(path, limits=JournalLimits(entries=4 * (2 * _PORTION - 1)))
+    with pytest.raises(StoreError) as caught:
+        journal.board.publish_copies(
+            SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(3 * _PORTION)
+        )
+    assert caught.value.error_class is ErrorClass.LOCAL
+    assert journal.counts()["copies"] == _PORTION
+    journal.close()
+
+
+def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
+    """Clearing the copies leaves everything else alone, however many there are."""
+    journal.board.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
+    write(journal, a=b"1")
+    journal.board.clear_copies()
+    assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}
+
+
+def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
+    """Less is known of the session."""
+    journal = journal_at(tmp_path / "journal")
+    journal.board.publish_copies(
+        [SharedCopy("d", name, CategoryCopy(1, {"a": b"1"})) for name in ("ui", "translation")]
+    )
+    with closing(sqlite3.connect(tmp_path / "journal")) as file:
+        file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
+        file.commit()
+    assert journal.overlay("d").copies.keys() == {"translation"}
+    assert [copy.category for copy in journal.board.shared_copies().values()] == ["translation"]
+    journal.close()
+
+
+def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process says when; neither side asks SQLite."""
+    asked = questions(durable)
+    assert durable.board.row_changed_at("d") == 0
+    output(process("journal.board.row_changed('d', 7.5)", path))
+    assert (durable.board.row_changed_at("d"), durable.board.row_changed_at("other")) == (7.5, 0)
+    assert in_fork(lambda: durable.board.row_changed_at("d")) == "7.5"
+    assert asked == []
+    assert durable.is_empty()
+
+
+def test_who_tried_last_to_change_a_row_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+    """Another process puts its own number in place of this one's; that of another session stays."""
+    asked = questions(durable)
+    numbers = {digest: durable.board.row_changing(digest) for digest in ("d", "other")}
+    durable.board.row_changed("d", 7.5, numbers["d"])
+    assert all(durable.board.is_last_change(digest, number) for digest, number in numbers.items())
+    output(process("journal.board.row_changing('d')", path))
+    assert not durable.board.is_last_change("d", numbers["d"])
+    assert durable.board.is_last_change("other", numbers["other"])
+    assert durable.board.row_changed_at("d") == 7.5
+    assert asked == []
+
+
+def test_an_unknown_server_is_unknown(journal: Journal) -> None:
+    """Nothing is known of an endpoint until it is noted, and nothing of another one then."""
+    assert journal.board.server("redis:6379") is None
+    journal.board.remember_server("redis:6379", KNOWN)
+    assert journal.board.server("redis:6379") == KNOWN
+    assert journal.board.server("redis:6380") is None
+
+
+def test_a_server_is_no_entry(journal: Journal) -> None:
+    """Knowing a server leaves the journal empty: it waits for nothing."""
+    journal.board.remember_server("redis:6379", KNOWN)
+    assert journal.is_empty()
+    assert journal.overlay("d") == NOTHING
+    assert not any(journal.counts().values())
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (replace(KNOWN, number=8), True),
+        (replace(KNOWN, number=6), False),
+        (replace(KNOWN, generation="h", number=1), True),
+        (replace(KNOWN, identity="b", number=1), True),
+        (replace(KNOWN, trust_since_ms=101, number=1), True),
+        (replace(KNOWN, trust_since_ms=99, number=8), False),
+        (replace(KNOWN, identity="b", generation="h", trust_since_ms=99), False),
+    ],
+)
+def test_who_has_not_heard_of_an_incident_hides_it_from_nobody(
+    journal: Journal, said: ServerRecord, kept: bool
+) -> None:
+    """S5: what a worker remembers may not date trust back; of one canary the higher number stays."""
+    journal.board.remember_server("redis:6379", KNOWN)
+    journal.board.remember_server("redis:6379", said)
+    assert journal.board.server("redis:6379") == (said if kept else KNOWN)
+
+
+def test_an_incident_noted_at_the_same_moment_is_not_hidden(
+    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S5: a worker that looked just before another one noted an incident sees it when it writes."""
+    sibling.board.remember_server("redis:6379", replace(KNOWN, trust_since_ms=200))
+    monkeypatch.setattr(durable.board, "server", lambda endpoint: None)
+    durable.board.remember_server("redis:6379", KNOWN)
+    assert sibling.board.server("redis:6379") == replace(KNOWN, trust_since_ms=200)
+
+
+def test_a_growing_number_costs_requests_nothing(durable: Journal, sibling: Journal) -> None:
+    """The canary's number is noted without making any worker look at the journal again; a sibling sees it."""
+    sibling.board.remember_server("redis:6379", KNOWN)
+    assert durable.is_empty()
+    asked = questions(durable)
+    sibling.board.remember_server("redis:6379", replace(KNOWN, number=8))
+    assert durable.is_empty()
+    assert asked == []
+    assert durable.board.server("redis:6379") == replace(KNOWN, number=8)
+
+
+def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal, forced: list[str]) -> None:
+    """An incident is forced to the disk, as every entry is after what was not."""
+    times = []
+    for number, trust_since_ms in ((7, 100), (8, 100), (8, 101)):
+        durable.board.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
+        times.append(len(forced))
+    assert times == [1, 1, 2]

@@ -1,0 +1,195 @@
+"""The sessions and users that have ended, in the journal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.stores.host.entries import Overlay, PendingUserRevocation
+from flask_langpont_session.stores.host.journal import Journal
+from tests.support.clock import Clock
+from tests.support.journals import NOTHING, blind_write, increment, questions, write, write_shadow
+
+
+def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
+    """A revocation deletes the session's writes and copies, but not those of its shadow or of others."""
+    for digest in ("d", "other"):
+        write(journal, digest, a=b"1")
+        journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
+    write_shadow(journal, a=b"1")
+    journal.revocations.note("d")
+    assert journal.overlay("d") == Overlay(True, {}, {}, {})
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
+    assert journal.overlay("other").writes
+    assert journal.overlay("other").copies
+
+
+def test_many_revocations_are_one_write(durable: Journal) -> None:
+    """Who logs a user out everywhere waits once for the disk, not once for each session."""
+    asked = questions(durable)
+    durable.revocations.note("b", "a", "c", in_redis=True)
+    assert asked.count("COMMIT") == 1
+    assert [(e.digest, e.in_database, e.in_redis) for e in durable.revocations.pending()] == [
+        (digest, False, True) for digest in "bac"
+    ]
+
+
+def test_revocations_are_read_part_by_part(journal: Journal) -> None:
+    """The next part begins after the last number of the one before, whatever was settled meanwhile."""
+    journal.revocations.note("a", "b", "c", "d")
+    first = journal.revocations.pending(2)
+    journal.revocations.settle("a", in_database=True, in_redis=True)
+    second = journal.revocations.pending(2, after=first[-1].seq)
+    assert [entry.digest for entry in (*first, *second)] == ["a", "b", "c", "d"]
+    assert journal.revocations.pending(2, after=second[-1].seq) == []
+
+
+def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
+    """After a revocation nothing can be kept for the session any more, except for its shadow."""
+    journal.revocations.note("d")
+    write(journal, a=b"1")
+    increment(journal, 1)
+    journal.put([replace(blind_write("@"), operation=Operation.WIPE)])
+    journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
+    write_shadow(journal, a=b"2")
+    assert journal.overlay("d") == Overlay(True, {}, {}, {})
+    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
+
+
+def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
+    """The entry leaves the journal only when the database and Redis have the revocation."""
+    journal.revocations.note("d")
+    journal.revocations.settle("d", in_database=True)
+    (entry,) = journal.revocations.pending()
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
+    assert journal.revocations.is_revoked("d")
+    journal.revocations.settle("d", in_redis=True)
+    assert not journal.revocations.is_revoked("d")
+    assert journal.is_empty()
+
+
+def test_revoking_again_keeps_the_time_and_the_tombstone(journal: Journal, clock: Clock) -> None:
+    """A second revocation keeps the first one's time, and that Redis has the tombstone."""
+    journal.revocations.note("d", in_redis=True)
+    clock.now += 9
+    journal.revocations.note("d")
+    (entry,) = journal.revocations.pending()
+    assert (entry.in_database, entry.in_redis, entry.at_ms) == (False, True, 1_000_000)
+    journal.revocations.note("d", in_database=True)
+    assert journal.revocations.pending() == []
+
+
+def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
+    """What it had before may have been a change of id, after which the session went on."""
+    journal.revocations.note("d", in_database=True)
+    journal.revocations.note("d")
+    (entry,) = journal.revocations.pending()
+    assert (entry.in_database, entry.in_redis) == (False, False)
+    journal.revocations.note("d", in_redis=True)
+    assert not journal.is_empty()
+    journal.revocations.note("d", in_database=True)
+    assert journal.is_empty()
+
+
+def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
+    """Settling an unknown revocation creates none."""
+    journal.revocations.settle("d", in_database=True)
+    assert journal.is_empty()
+
+
+def logged_out(journal: Journal) -> dict[str, int]:
+    return {entry.user_id: entry.until_ms for entry in journal.revocations.pending_users()}
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 9), (9, 5), (9, 9)])
+def test_of_two_times_the_later_one_counts(journal: Journal, first: int, second: int) -> None:
+    """A user who is logged out everywhere twice is one entry, with the later time."""
+    journal.revocations.note_user("7", until_ms=first)
+    journal.revocations.note_user("7", until_ms=second)
+    assert logged_out(journal) == {"7": 9}
+
+
+def test_every_overlay_names_all_users(journal: Journal) -> None:
+    """Whose session it is only its record can say, so every session and shadow is told of every user."""
+    journal.revocations.note_user("7", until_ms=5)
+    journal.revocations.note_user("8", until_ms=6)
+    assert journal.overlay("d") == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
+    assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
+    for entry in journal.revocations.pending_users():
+        journal.revocations.forget_user(entry)
+    assert journal.overlay("d") == NOTHING
+    assert journal.is_empty()
+
+
+def test_users_are_oldest_first(journal: Journal) -> None:
+    """The user who was noted longest ago comes first, and the limit cuts the newest off."""
+    for user in ("b", "a", "c", "b"):
+        journal.revocations.note_user(user, until_ms=1)
+    assert [entry.user_id for entry in journal.revocations.pending_users()] == ["a", "c", "b"]
+    assert journal.revocations.pending_users(limit=1) == [PendingUserRevocation(seq=2, user_id="a", until_ms=1)]
+    assert journal.counts()["user_revocations"] == 3
+
+
+@pytest.mark.parametrize("until", [4, 5, 6])
+def test_a_user_noted_again_outlives_the_older_entry(journal: Journal, until: int) -> None:
+    """Forgetting what was carried out does not forget what was noted since, whatever time it has."""
+    journal.revocations.note_user("7", until_ms=5)
+    [done] = journal.revocations.pending_users()
+    journal.revocations.note_user("7", until_ms=until)
+    journal.revocations.forget_user(done)
+    assert logged_out(journal) == {"7": max(5, until)}
+
+
+def test_a_forgotten_user_can_be_noted_again(journal: Journal) -> None:
+    """Once it is forgotten an earlier time counts too, and the old entry does not name the new one."""
+    journal.revocations.note_user("7", until_ms=9)
+    [done] = journal.revocations.pending_users()
+    journal.revocations.forget_user(done)
+    journal.revocations.note_user("7", until_ms=5)
+    journal.revocations.forget_user(done)
+    assert logged_out(journal) == {"7": 5}
+
+
+def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -> None:
+    """The epoch ends all that there is: no time is needed. Every session is told of it."""
+    journal.revocations.note_user("8", until_ms=5)
+    journal.revocations.note_user("7", epoch=3)
+    assert [entry.user_id for entry in journal.revocations.pending_users(redis=False)] == ["8"]
+    assert journal.revocations.pending_users()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
+    overlay = journal.overlay("d")
+    assert (overlay.users, overlay.epochs) == ({"7": 0, "8": 5}, {"7": 3})
+
+
+def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
+    """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
+    not heard of."""
+    journal.revocations.note_user("7", until_ms=5)
+    journal.revocations.note_user("7", epoch=3)
+    assert journal.revocations.pending_users() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
+    journal.revocations.note_user("7", until_ms=4)
+    assert journal.revocations.pending_users() == [PendingUserRevocation(3, "7", 4, epoch=3)]
+    journal.revocations.note_user("7", epoch=2)
+    assert journal.revocations.pending_users() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
+
+
+def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journal) -> None:
+    """Another one goes on there; unless the user was noted again, which begins anew."""
+    durable.revocations.note_user("7", epoch=3)
+    [entry] = durable.revocations.pending_users()
+    durable.revocations.advance_user(replace(entry, reached="k"))
+    assert sibling.revocations.pending_users() == [replace(entry, reached="k")]
+    sibling.revocations.note_user("7", epoch=4)
+    durable.revocations.advance_user(replace(entry, reached="m"))
+    assert [entry.reached for entry in sibling.revocations.pending_users()] == [""]
+
+
+def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
+    """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
+    write(journal, a=b"1")
+    journal.revocations.note("e")
+    journal.revocations.note_user("7", until_ms=2**62)
+    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
+    assert journal.revocations.is_revoked("e")
+    assert not journal.revocations.is_revoked("d")
