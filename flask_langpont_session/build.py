@@ -158,12 +158,7 @@ def build(app: Flask, recorder: Recorder) -> State:
         health=health,
     )
     repository = SessionRepository(backend)
-    monitor = Monitor(
-        backend,
-        interval=settings.health_interval,
-        slow=settings.slow_ms / 1000,
-        attend=lambda lost: _attend(lost, redis, cloud, directory),
-    )
+    monitor = Monitor(backend, attend=lambda lost: _attend(lost, redis, cloud, directory))
     monitors.append(monitor)
     if scratch is not None:
         scratch.users.append(monitor.stop)

@@ -56,7 +56,6 @@ _EXIT_WAIT = 5.0
 class Replay:
     """What one worker does about outages that are over.
 
-    :param renewal: seconds between two times that tombstones are written again of which the database has not heard.
     :param suspect: called with a store that failed: it should be probed.
     :param now_ms: milliseconds since 1970; ages of journal entries only.
     """
@@ -65,14 +64,13 @@ class Replay:
         self,
         backend: Backend,
         *,
-        renewal: float,
         suspect: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._backend = backend
         self._clock = clock
-        self._renewal = renewal
+        self._renewal = backend.settings.lease_terms.renewal_ms / 1000
         self._suspect = suspect
         self.reconciler = Reconciler(backend, now_ms, clock)
         self._resync = Resync(backend, now_ms, clock)

@@ -22,7 +22,7 @@ def wait_for_monitors() -> None:
     """Their first look, and what it brings to Redis, is over; the next one is HEALTH_INTERVAL away."""
     deadline = time.monotonic() + 60
     for monitor in list(forks._renewals):
-        if isinstance(monitor, Monitor) and not monitor._stopping and _is_real(monitor):
+        if isinstance(monitor, Monitor) and not monitor.is_stopping and _is_real(monitor):
             monitor.ensure_started()
             while not monitor.has_looked or monitor.replay.has_incidents or monitor.replay.gives_back:
                 assert time.monotonic() < deadline, "the monitor does not come to rest"
@@ -31,4 +31,4 @@ def wait_for_monitors() -> None:
 
 def _is_real(monitor: Monitor) -> bool:
     """Not so in the simulation of the protocol, whose monitors are ticked by hand."""
-    return isinstance(monitor._backend.primary, RedisStore)
+    return isinstance(monitor.backend.primary, RedisStore)

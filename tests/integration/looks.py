@@ -10,5 +10,5 @@ from .conftest import parts
 def look(app: Flask) -> None:
     """One round of a worker's monitor, with canaries."""
     monitor = parts(app).monitor
-    monitor._next_canary = 0.0
+    monitor.suspect("primary")
     monitor.tick()

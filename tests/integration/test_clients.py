@@ -113,7 +113,7 @@ def test_the_monitor_goes_along_with_a_ready_client(app: Flask, client_object: A
     browser.post("/set", json={"lang": "jp"})
     state = parts(app)
     for _ in range(3):
-        state.monitor._next_canary = 0.0
+        state.monitor.suspect("primary")
         state.monitor.tick()
     assert state.health.level == 0
     with switched_off(app, "primary"):

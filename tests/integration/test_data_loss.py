@@ -85,7 +85,7 @@ def looks(*apps: Flask) -> list[object]:
 def loss_noticed(app: Flask) -> list[object]:
     """What a worker reports when it looks at the canary, and brings nothing to Redis yet."""
     with captured_events(app) as events:
-        parts(app).monitor._look_for_losses()
+        parts(app).monitor.outages.look_for_losses()
     return events
 
 

@@ -151,7 +151,7 @@ def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
     for _ in range(state.settings.failure_threshold):
         state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test", timed_out=True), READ)
     empty(primary)
-    state.monitor._look_for_losses(PRIMARY)
+    state.monitor.outages.look_for_losses(PRIMARY)
     state.monitor.replay.run_once()
     assert shown(app, other) == {"input_text": "x"}
     assert entry(primary, client.digest, "translation") == {}

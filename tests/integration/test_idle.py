@@ -96,8 +96,8 @@ def lose_the_canary(app: Flask, server: Valkey) -> None:
     with server.client() as redis:
         assert redis.delete("session:canary") == 1
     monitor = parts(app).monitor
-    monitor._next_canary = 0.0
     with captured_events(app) as events:
+        monitor.suspect("primary")
         monitor.tick()
     assert DataLost("primary") in events
 
@@ -198,7 +198,7 @@ def test_s4_without_an_answer_of_redis_nobody_is_ended(app: Flask, primary: Valk
     assert row(app, client.digest)["live"]
     primary.start()
     for _ in range(3):
-        parts(app).monitor._next_probe.clear()
+        parts(app).monitor.probes.of("primary").next_at = 0.0
         parts(app).monitor.tick()
     assert not parts(app).health.open_stores()
     assert entry(primary, client.digest)["@live"] == "1"

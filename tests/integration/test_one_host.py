@@ -17,7 +17,7 @@ from flask_langpont_session.policy import leases
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.policy.health import READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.recovery import copies, monitor
+from flask_langpont_session.recovery import copies, outages
 from flask_langpont_session.recovery.reconciler import Progress
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
@@ -58,7 +58,7 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
-    monkeypatch.setattr(monitor, "_ANXIOUS", 0.2)
+    monkeypatch.setattr(outages, "_ANNOUNCEMENTS", 0.2)
     monkeypatch.setattr(copies, "LINGER", 1.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before", source_lang="ja")
@@ -71,8 +71,8 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
         for _ in range(3):
             assert there.get("/all").json == browser(healthy, here.cookie).get("/all").json
             assert there.get("/get/input_text").json["value"] == text
-    rounds = parts(healthy).monitor._rounds
-    wait_until(lambda: parts(healthy).monitor._rounds > rounds + 10, "the sibling's monitor cleared up")
+    rounds = parts(healthy).monitor.rounds
+    wait_until(lambda: parts(healthy).monitor.rounds > rounds + 10, "the sibling's monitor cleared up")
     assert parts(cut_off).health.level == 2
     assert there.get("/get/input_text").json["value"] == "later"
     proxy.heal()
@@ -85,7 +85,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever recovers says so for the whole host; who has not is heard again only a little later."""
-    monkeypatch.setattr(monitor, "_ANXIOUS", 600.0)
+    monkeypatch.setattr(outages, "_ANNOUNCEMENTS", 600.0)
     monkeypatch.setattr(copies, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before")

@@ -25,7 +25,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.recovery.monitor import _PROBE_TIMEOUT
+from flask_langpont_session.recovery.probes import PROBE_TIMEOUT
 from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
 
@@ -367,11 +367,11 @@ def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: 
     with FaultProxy("127.0.0.1", postgres.port) as proxy:
         app = make_app(DATABASE_URL=proxy.instead_of(url), DATABASE_TIMEOUT=LONG, REQUEST_BUDGET=LONG)
         monitor = parts(app).monitor
-        with monitor.paused(), proxy.failing(delay(_PROBE_TIMEOUT / 4)):  # each of half a dozen round trips
-            monitor._suspects.add("database")
+        with monitor.paused(), proxy.failing(delay(PROBE_TIMEOUT / 4)):  # each of half a dozen round trips
+            monitor.suspect("database")
             began = time.monotonic()
             monitor.tick()
-            assert time.monotonic() - began > _PROBE_TIMEOUT
+            assert time.monotonic() - began > PROBE_TIMEOUT
         assert proxy.hits["delay"]
         assert lost(app) == NONE
 

@@ -185,8 +185,6 @@ class Worker:
         world.births += 1
         self.monitor = Monitor(
             self.backend,
-            interval=settings.health_interval,
-            slow=settings.slow_ms / 1000,
             clock=clock.monotonic,
             now_ms=lambda: clock.now_ms,
             rng=random.Random(world.births),

@@ -114,7 +114,8 @@ def given_up(app: Flask, store: str) -> int:
 
 def has_canary(app: Flask, cluster: Cluster, shard: int) -> bool:
     """Whether the canary of a shard lies on it."""
-    parts(app).monitor._next_canary = 0.0
+    for store in parts(app).backend.primary.stores:
+        parts(app).monitor.suspect(store)
     return any(key.count(":") == 2 for key in cluster.keys("session:canary:{*}")[shard])
 
 

@@ -26,7 +26,7 @@ from flask_langpont_session.policy.values import (
     Operation,
     StoreError,
 )
-from flask_langpont_session.recovery.monitor import GOOD_PROBES
+from flask_langpont_session.recovery.probes import GOOD_PROBES
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
 from flask_langpont_session.testing import captured_events

@@ -31,7 +31,7 @@ def monitor(tmp_path: Any) -> Iterator[Monitor]:
     LangPontSession(app)
     state_of(app).backend.database.create_tables()
     monitor = state_of(app).monitor
-    monitor._lag = Lag()  # which rests: this process is on time
+    monitor.probes.prober.lag = Lag()  # which rests: this process is on time
     yield monitor
     state_of(app).close()
 
@@ -46,12 +46,12 @@ def probing(monitor: Monitor, *seconds: float | StoreError) -> Callable[..., flo
             raise took
         return took
 
-    monitor._backend.primary.probe = probe  # type: ignore[method-assign]
+    monitor.backend.primary.probe = probe  # type: ignore[method-assign]
     return probe
 
 
 def lost(monitor: Monitor) -> set[tuple[str, str]]:
-    return set(monitor._health.open_stores())
+    return set(monitor.backend.health.open_stores())
 
 
 def test_slowness_that_two_probes_confirm_is_an_outage(monitor: Monitor) -> None:
@@ -63,7 +63,7 @@ def test_slowness_that_two_probes_confirm_is_an_outage(monitor: Monitor) -> None
     assert lost(monitor) == {(PRIMARY, READ), (PRIMARY, WRITE)}
     for took, is_lost in ((0.15, True), (0.15, True), (0.02, True), (0.02, False)):
         probing(monitor, took)
-        monitor._next_probe.clear()
+        monitor.probes.of(PRIMARY).next_at = 0.0
         monitor.tick()
         assert bool(lost(monitor)) is is_lost
 
@@ -102,7 +102,7 @@ def test_a_probe_without_an_answer_opens_a_breaker(monitor: Monitor, monkeypatch
         assert lost(monitor) == {(PRIMARY, READ), (PRIMARY, WRITE)}
         probing(monitor, 0.01)
         for _ in range(2):
-            monitor._next_probe.clear()
+            monitor.probes.of(PRIMARY).next_at = 0.0
             monitor.tick()
         assert not lost(monitor)
 
@@ -118,10 +118,10 @@ def test_a_late_process_believes_its_requests_more_than_a_probe(
     answer = probing(monitor, *seconds)
 
     def while_requests_are_answered(*arguments: Any, **options: Any) -> float:
-        monitor._health.succeeded(PRIMARY, READ)
+        monitor.backend.health.succeeded(PRIMARY, READ)
         return answer(*arguments, **options)
 
-    monitor._backend.primary.probe = while_requests_are_answered  # type: ignore[method-assign]
+    monitor.backend.primary.probe = while_requests_are_answered  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert bool(lost(monitor)) is is_lost
@@ -132,10 +132,10 @@ def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
     monitor.tick()
 
     def silence(*arguments: Any, **options: Any) -> float:
-        monitor._health.succeeded(PRIMARY, READ)
+        monitor.backend.health.succeeded(PRIMARY, READ)
         raise silent()
 
-    monitor._backend.primary.probe = silence  # type: ignore[method-assign]
+    monitor.backend.primary.probe = silence  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert lost(monitor)
@@ -147,7 +147,7 @@ def test_a_wait_that_goes_on_is_reason_to_look(monitor: Monitor) -> None:
     probing(monitor, silent())
     monitor.tick()
     assert not lost(monitor)
-    monitor._lag.overtime()
+    monitor.probes.prober.lag.overtime()
     monitor.tick()
     assert lost(monitor)
 
@@ -159,9 +159,9 @@ def test_a_wait_that_goes_on_is_no_reason_to_look_at_a_database_that_is_not_used
     """A probe of it takes a late process a second, in which it does not look at Redis."""
     monitor.tick()
     probed: list[str] = []
-    monkeypatch.setitem(monitor._probes, DATABASE, lambda store, patience: probed.append(store))
+    monkeypatch.setattr(Database, "probe", lambda database, timeout: probed.append(DATABASE))
     monkeypatch.setattr(Database, "in_use", calls)
-    monitor._lag.overtime()
+    monitor.probes.prober.lag.overtime()
     monitor.tick()
     assert probed == [DATABASE] * calls
 
@@ -190,13 +190,13 @@ def test_who_is_refused_probes_less_often(monitor: Monitor) -> None:
     pauses = {}
     for kind in (ErrorClass.UNREACHABLE, ErrorClass.IDENTITY_REFUSED):
         error = StoreError(PRIMARY, kind, "Test", timed_out=True)
-        monitor._health.failed(error, READ)
+        monitor.backend.health.failed(error, READ)
         probing(monitor, error)
         for _ in range(8):
-            monitor._next_probe.clear()
+            monitor.probes.of(PRIMARY).next_at = 0.0
             monitor.tick()
-        pauses[kind] = monitor._pauses[PRIMARY]
-        monitor._pauses.clear()
+        pauses[kind] = monitor.probes.of(PRIMARY).pause
+        monitor.probes.of(PRIMARY).recovered()
         for way in (READ, WRITE):
-            monitor._health.close(PRIMARY, way)
+            monitor.backend.health.close(PRIMARY, way)
     assert pauses == {ErrorClass.UNREACHABLE: 1.0, ErrorClass.IDENTITY_REFUSED: 3.0}

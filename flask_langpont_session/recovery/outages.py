@@ -1,0 +1,114 @@
+"""What a worker and its host know of outages: what it tells its siblings by the journal, and what Redis may have lost.
+
+Each shard of a Redis that has several is lost, and loses data, for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from .. import events
+from ..policy.health import ONLY, PRIMARY, WRITE
+from ..policy.values import StoreError, shard_of
+from ..stores.backend import Backend
+from ..stores.host.journal import Waiting
+from .calls import ask_journal
+from .replay import Replay
+
+log = logging.getLogger(__name__)
+
+NOTHING_WAITS = Waiting(0, None)
+
+_LOOK_AT_JOURNAL = 1.0
+"""Seconds between two looks at how much waits there."""
+
+_ANNOUNCEMENTS = 2.0
+"""Seconds between two announcements of an outage that lasts."""
+
+
+class Outages:
+    """What this worker shares with the others of its host in an outage, and what each shard of Redis may have lost.
+
+    :param patience: seconds that a primary is waited for.
+    :param clock: monotonic seconds.
+    :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
+    """
+
+    def __init__(self, backend: Backend, replay: Replay, *, patience: float, clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self._journal = backend.journal
+        self._board = backend.board
+        self._replay = replay
+        self._patience = patience
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """As new: a forked child has announced nothing, and has seen no shard well yet."""
+        self._published: frozenset[str] = frozenset()
+        self._next_announcement = 0.0
+        self._next_look = 0.0
+        self.waiting: Waiting | None = NOTHING_WAITS
+        # By shard: when all was well there for certain; the second one by its own clock.
+        self._last_good: dict[str, tuple[float, int]] = {}
+        self._began = self._clock()
+
+    def share(self, *, is_first: bool) -> None:
+        """When no Redis answers any more: let the host's other workers have this one's copies, once.
+
+        :param is_first: this worker has looked at no store before.
+        """
+        health = self._backend.health
+        silent = frozenset(shard for shard in health.shards if health.view(shard).reader is None)
+        if silent - self._published:
+            self._backend.share_copies(silent - self._published)
+            self._next_announcement = 0.0
+        if silent and self._clock() >= self._next_announcement:
+            # As long as it lasts: a worker that has recovered takes it back for all of them.
+            self._next_announcement = self._clock() + _ANNOUNCEMENTS
+            ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
+        was_announced = bool(self._published)
+        if not was_announced and is_first:
+            was_announced = bool(ask_journal(self._board.outages, "monitor"))
+        if not silent and was_announced:  # here, or by a worker that died during the outage
+            ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor")
+        self._published = silent
+
+    def siblings_are_in_trouble(self) -> bool:
+        """Whether another worker of the host has announced an outage since this was asked last."""
+        return bool(ask_journal(self._journal.changed, "monitor")) and bool(ask_journal(self._board.outages, "monitor"))
+
+    def note_waiting(self) -> None:
+        """So that a health page can say it without asking the file."""
+        is_empty = ask_journal(self._journal.is_empty, "monitor")
+        if is_empty is not False:
+            self.waiting, self._next_look = NOTHING_WAITS if is_empty else None, 0.0
+        elif self._clock() >= self._next_look:
+            self._next_look = self._clock() + _LOOK_AT_JOURNAL
+            self.waiting = ask_journal(self._journal.waiting, "monitor")
+
+    def note_incident(self, shard: str = ONLY) -> None:
+        """Redis was exchanged for another server, or lost data: what changed lately is brought to it again, and what
+        this worker holds."""
+        since, well_until_ms = self._last_good.get(shard, (self._began, 0))
+        self._replay.incident_since(since, [shard])
+        self._replay.may_have_lost(shard, well_until_ms)
+
+    def look_for_losses(self, store: str = PRIMARY) -> None:
+        """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
+        began = self._clock()
+        try:
+            primary = self._backend.store(store)
+            canary = primary.look_at_canary(primary.server_identity.canary, timeout=self._patience)
+        except StoreError as error:
+            self._backend.health.failed(error, WRITE)
+            return
+        shard = shard_of(store)
+        if primary.server_identity.saw(canary):
+            log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)
+            self._backend.reports.emit(events.data_lost, events.DataLost(store))
+        elif not self._replay.gives_back:
+            locate = self._backend.health.locate
+            self._backend.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
+        self._last_good[shard] = self._clock(), canary.now_ms

@@ -1,0 +1,363 @@
+"""Whether each store answers: what probing it has found so far, and when it is probed next.
+
+Requests may open a breaker, only probes close one: two good ones in a row over new connections. A store that requests
+do not use is probed for ever, with full jitter from 0.1 to 1 s; one that they use is sent a canary now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .. import events
+from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
+from ..policy.values import ErrorClass, StoreError, role_of, shard_of
+from ..stores.backend import Backend
+from ..stores.redis.cluster import ClusterStore
+from ..support.lag import Lag
+from .outages import Outages
+from .replay import Replay
+
+log = logging.getLogger(__name__)
+
+GOOD_PROBES = 2
+"""Probes in a row that close a breaker: one could be luck in a flapping network."""
+
+SLOW_PROBES = 2
+"""Slow probes in a row that confirm that a store is slow."""
+
+LATE_PROBES = 3
+"""Probes without an answer in a row that tell a late process more than the answers that its requests had meanwhile."""
+
+PROBE_TIMEOUT = 0.5
+"""Seconds for a store that is lost. One that is not is waited for as long as requests wait, if that is longer: what
+they would get an answer from is no outage."""
+
+_LEAST_PACE = 0.2
+"""The share of the patience with a Redis that a late process has at least."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_REFUSED_PAUSE = 3.0
+"""Seconds. A worker that is refused gets in again only when a person or a rotation has changed something."""
+
+_ANXIOUS = 2.0
+"""Seconds between canaries to the remaining stores while one is lost."""
+
+_BOTH = frozenset({READ, WRITE})
+
+
+@dataclass
+class StoreProbe:
+    """What probing one store has found so far, and when it is probed next. It is told the time.
+
+    :ivar good: good probes in a row of a store that is lost.
+    :ivar pause: seconds that the pause before the next probe takes at most.
+    :ivar next_at: monotonic seconds, when a store that is lost is probed next; 0: at once.
+    :ivar is_suspect: whether a canary is to be sent; so it is to a store that is new.
+    :ivar may_be_slow: whether requests had to wait too long for it, and probes are to say whether it is the store.
+    :ivar was_lost: whether requests did not use it in the last round.
+    """
+
+    name: str
+    good: int = 0
+    pause: float = _FIRST_PAUSE / 2
+    next_at: float = 0.0
+    is_suspect: bool = True
+    may_be_slow: bool = False
+    was_lost: bool = False
+
+    def succeeded(self, now: float) -> bool:
+        """Count a good probe.
+
+        :return: whether requests can use the store again.
+        """
+        self.good += 1
+        self.next_at = now + _FIRST_PAUSE / 2
+        return self.good >= GOOD_PROBES
+
+    def failed(self, now: float, uniform: Callable[[float, float], float], *, refused: bool = False) -> None:
+        """Count a probe that was in vain, or slow: the next one comes later.
+
+        :param uniform: a random number between two.
+        :param refused: whether the store refuses this worker.
+        """
+        self.good = 0
+        self.pause = min(_REFUSED_PAUSE if refused else _LONGEST_PAUSE, self.pause * 2)
+        # Full jitter: the workers of a fleet must not probe in step.
+        self.next_at = now + uniform(_FIRST_PAUSE / 2, self.pause)
+
+    def recovered(self) -> None:
+        """Requests use the store again: the next outage begins with short pauses."""
+        self.good, self.pause, self.next_at = 0, _FIRST_PAUSE / 2, 0.0
+
+
+class Answer(NamedTuple):
+    """What a store said to a probe.
+
+    :ivar ways: the directions in which it answers.
+    :ivar took: seconds that it was waited for; None: not measured.
+    """
+
+    ways: frozenset[str]
+    took: float | None = None
+
+
+class Prober:
+    """Makes the calls, and tells a store that does not answer from a process that is late itself.
+
+    :ivar lag: how late this process is.
+    """
+
+    def __init__(self, backend: Backend, lag: Lag) -> None:
+        self._backend = backend
+        self._health = backend.health
+        self.lag = lag
+        self._slow = backend.settings.slow_ms / 1000
+        redis = max(PROBE_TIMEOUT, backend.settings.redis_timeout)
+        database = max(PROBE_TIMEOUT, backend.settings.database_timeout)
+        self.patience = {PRIMARY: redis, REPLICA: redis, DATABASE: database}
+        self.reset()
+
+    def reset(self) -> None:
+        """As new: one canary per process, workers must not read each other's."""
+        self._canary_key = f"{self._backend.settings.key_prefix}:canary:{secrets.token_hex(4)}"
+        self._overtimes = self.lag.overtimes
+
+    def was_overtime(self) -> bool:
+        """Whether a wait has gone on after its time since this was asked last."""
+        before, self._overtimes = self._overtimes, self.lag.overtimes
+        return before != self._overtimes
+
+    def took_too_long(self, took: float, late: float) -> bool:
+        """Whether it was the store that took a probe so many seconds.
+
+        :param late: what this process had been late before it, see :meth:`Lag.late`.
+        """
+        return took > self._slow and not self.lag.is_late(took, late)
+
+    def is_slow(self, store: str) -> bool:
+        """Whether several probes find it slow, too, while this process itself is not held up."""
+        for _ in range(SLOW_PROBES):
+            late = self.lag.late()
+            try:
+                answer = self.look(store)
+            except StoreError as error:
+                self._health.failed(error, READ)
+                return False
+            if not self.took_too_long(answer.took or 0.0, late):
+                return False
+        return True
+
+    def look(self, store: str) -> Answer:
+        """One probe. A late process repeats one that it had no answer to while requests had theirs.
+
+        :raises StoreError: the store's, or of class L: this process has not found out.
+        """
+        for _ in range(LATE_PROBES - 1):
+            answers, late = self._health.answers(store), self.lag.late()
+            patience = self._patience_with(role_of(store))
+            try:
+                return self.ask(store, patience)
+            except StoreError as error:
+                is_clear = self._health.answers(store) == answers or not self.lag.is_late(patience, late)
+                if is_clear or not error.timed_out:
+                    raise
+        return self.ask(store, self._patience_with(role_of(store)))
+
+    def _patience_with(self, role: str) -> float:
+        """Seconds. A late process waits longer by itself, and shall know soon all the same; but a call of the database
+        has to wait for its turn again and again."""
+        return self.patience[role] * (1.0 if role == DATABASE else max(_LEAST_PACE, self.lag.pace))
+
+    def ask(self, store: str, timeout: float) -> Answer:
+        """One call.
+
+        :param timeout: seconds.
+        :raises StoreError: the store answers in no direction.
+        """
+        role = role_of(store)
+        if role == REPLICA:
+            return Answer(_BOTH, self._backend.store(store).probe_read(timeout=timeout))
+        if role == PRIMARY and isinstance(self._backend.primary, ClusterStore):
+            self._backend.primary.find_shards(timeout)
+        try:
+            return Answer(_BOTH, self._write(store, timeout))
+        except StoreError as error:
+            if error.error_class is not ErrorClass.WRITE_REFUSED:
+                raise
+            self._read(store, timeout)
+            if (store, WRITE) not in self._health.open_stores():
+                self._health.failed(error, WRITE)
+            return Answer(frozenset({READ}))
+
+    def _write(self, store: str, timeout: float) -> float | None:
+        if role_of(store) == DATABASE:
+            self._backend.database.probe(timeout)
+            return None
+        # None of this name, if shards were found: each has probes of its own.
+        return self._backend.store(store).probe(self._canary_key, secrets.token_hex(8), timeout=timeout)
+
+    def _read(self, store: str, timeout: float) -> None:
+        if role_of(store) == DATABASE:
+            self._backend.database.probe_read(timeout)
+        else:
+            self._backend.store(store).probe_read(timeout=timeout)
+
+
+class Probes:
+    """The probes of all stores of one backend.
+
+    :param clock: monotonic seconds.
+    :ivar prober: makes the calls.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        prober: Prober,
+        replay: Replay,
+        outages: Outages,
+        *,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._backend = backend
+        self._health = backend.health
+        self.prober = prober
+        self._replay = replay
+        self._outages = outages
+        self._clock = clock
+        self._rng = rng
+        self.reset()
+
+    def reset(self) -> None:
+        """As new: a forked child has looked at no store yet."""
+        self._probes: dict[str, StoreProbe] = {}
+        self._next_canary = 0.0
+        self.prober.reset()
+
+    def of(self, store: str) -> StoreProbe:
+        """The probe of one store. Usable from any thread."""
+        return self._probes.get(store) or self._probes.setdefault(store, StoreProbe(store))
+
+    def until_next(self) -> float | None:
+        """Seconds until a store that is lost is to be probed; None: none is."""
+        moments = [probe.next_at for probe in list(self._probes.values()) if probe.next_at]
+        return min(moments) - self._clock() if moments else None
+
+    # -- stores that requests use --------------------------------------------------------------------------------------
+
+    def look_at_suspects(self) -> None:
+        """Canaries: to all stores now and then, at once to those that failed here or on this host."""
+        lost = {store for store, _ in self._health.open_stores()}
+        for probe in self._take_suspects(lost):
+            if probe.name not in lost:  # those have probes of their own
+                self._send_canary(probe.name)
+        for probe in list(self._probes.values()):
+            may_be_slow, probe.may_be_slow = probe.may_be_slow, False
+            if may_be_slow and probe.name not in lost and self.prober.is_slow(probe.name):
+                log.warning("session store %s answers, but takes longer than SLOW_MS", probe.name)
+                self._health.failed(StoreError(probe.name, ErrorClass.UNREACHABLE, "Slow", timed_out=True), READ)
+
+    def _take_suspects(self, lost: set[str]) -> list[StoreProbe]:
+        """Those that a canary is to be sent to now."""
+        stores = {store for store, _ in self._health.breakers}
+        used = [self.of(store) for store in stores]  # a new one is suspect
+        for probe in self._those_to_look_at(used, lost):
+            probe.is_suspect = True
+        for probe in used:
+            probe.was_lost = probe.name in lost
+        suspects = [probe for probe in list(self._probes.values()) if probe.is_suspect]
+        for probe in suspects:
+            probe.is_suspect = False
+        for gone in set(self._probes) - stores:
+            del self._probes[gone]
+        return sorted(suspects, key=lambda probe: role_of(probe.name) == DATABASE)  # which may take its time
+
+    def _those_to_look_at(self, used: list[StoreProbe], lost: set[str]) -> list[StoreProbe]:
+        """Those that a canary is due for, whether or not a call to them failed."""
+        due = self._clock() >= self._next_canary
+        if due:
+            interval = self._backend.settings.health_interval
+            self._next_canary = self._clock() + (min(interval, _ANXIOUS) if lost else interval)
+        was_overtime = self.prober.was_overtime()
+        # Where one store is lost the others carry its load: whether they can is worth knowing at once.
+        is_new = any(probe.name in lost and not probe.was_lost for probe in used)
+        if due or is_new or self._outages.siblings_are_in_trouble():
+            return used
+        # A probe of the database takes a late process a second, in which it does not look at the others.
+        is_idle = not self._backend.database.in_use
+        return [probe for probe in used if was_overtime and not (is_idle and role_of(probe.name) == DATABASE)]
+
+    def _send_canary(self, store: str) -> None:
+        # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
+        for _ in range(self._backend.settings.failure_threshold):
+            try:
+                self.prober.look(store)
+                break
+            except StoreError as error:
+                self._health.failed(error, READ)
+                if error.error_class is ErrorClass.LOCAL:
+                    self.of(store).is_suspect = True
+            if not self._health.is_whole(store):
+                break
+        if role_of(store) == PRIMARY and self._health.is_whole(store):
+            self._outages.look_for_losses(store)
+
+    # -- stores that requests do not use -------------------------------------------------------------------------------
+
+    def probe_lost(self, lost: Collection[str]) -> None:
+        """Probe those of these stores whose time has come, and close the breakers of those that answer again."""
+        for probe in list(self._probes.values()):
+            if probe.name not in lost:
+                probe.next_at = 0.0
+        for probe in map(self.of, lost):
+            if self._clock() >= probe.next_at:
+                self._probe(probe)
+
+    def _probe(self, probe: StoreProbe) -> None:
+        began, late = self._clock(), self.prober.lag.late()
+        answer = Answer(frozenset())
+        with suppress(StoreError):
+            answer = self.prober.ask(probe.name, PROBE_TIMEOUT)
+        took = self._clock() - began if answer.took is None else answer.took
+        recovered = answer.ways & {way for name, way in self._health.open_stores() if name == probe.name}
+        if not recovered or self.prober.took_too_long(took, late):
+            probe.failed(self._clock(), self._rng.uniform, refused=self._is_refused(probe.name))
+        elif probe.succeeded(self._clock()):
+            self.recover(probe.name, recovered)
+
+    def _is_refused(self, store: str) -> bool:
+        breaker = self._health.breakers.get((store, READ))
+        return breaker is not None and breaker.cause == ErrorClass.IDENTITY_REFUSED.name
+
+    def recover(self, store: str, directions: Collection[str]) -> None:
+        """Let requests use a store again; what waited for it, and what it was not told meanwhile, follows."""
+        role = role_of(store)
+        if role != DATABASE:
+            with suppress(StoreError):  # its shard is none any more
+                self._backend.store(store).forget_connections()
+        if role in (PRIMARY, DATABASE):
+            opened_at = min(self._opened_at(store, way) for way in directions)
+            self._replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])
+        self._replay.recovered()
+        away = max(self._close(store, direction) for direction in directions)
+        ways = " and ".join(f"{direction}s" for direction in sorted(directions))
+        log.warning("session store %s is used for %s again, after %.1f s", store, ways, away)
+        self.of(store).recovered()
+
+    def _opened_at(self, store: str, direction: str) -> float:
+        breaker = self._health.breakers.get((store, direction))
+        return self._clock() if breaker is None or breaker.opened_at is None else breaker.opened_at
+
+    def _close(self, store: str, direction: str) -> float:
+        """For how many seconds requests did not use it."""
+        seconds = self._clock() - self._opened_at(store, direction)
+        self._health.close(store, direction)
+        self._backend.reports.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
+        return seconds
