@@ -50,7 +50,7 @@ _MAKE_TABLES = "run `flask langpont init-db`"
 """What an answer says that needs no setting to be looked at."""
 
 _PATIENCE = 2.0
-"""Seconds a command waits for a store; nobody's request hangs on it."""
+"""Seconds a command waits for a store; no request hangs on it."""
 
 
 @langpont.command("init-db")

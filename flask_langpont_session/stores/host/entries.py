@@ -129,7 +129,7 @@ class Settlement:
 
 
 class Claim(StrEnum):
-    """Who is to do what only one worker of a host has to do."""
+    """Which worker is to do what only one of a host has to do."""
 
     MINE = "mine"
     TAKEN = "taken"  # another worker is at it

@@ -1,4 +1,4 @@
-"""Opening the journal's file: it is made if need be, it has to be a journal of this release, and nobody else's."""
+"""Opening the journal's file: it is made if need be, it has to be a journal of this release, and no other user's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 _REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 _PAGES_OF_LOG = 4_000
-"""Pages of 4 KB in SQLite's -wal after which who commits has to copy them to the file, while all others wait. It should
+"""Pages of 4 KB in SQLite's -wal after which a commit has to copy them to the file, while all others wait. It should
 not come to that: see :meth:`JournalFile.shrink`."""
 
 _LARGEST_LOG = 8_388_608
