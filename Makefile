@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
 
-.PHONY: demo test unit check small-suites peer-suites lowest environments bench outage-report soak busy-suite clean
+.PHONY: demo test unit check figures small-suites peer-suites lowest environments bench outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -27,6 +27,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# How easy the package is to read, and how easy it was.
+figures: $(INSTALLED)
+	@$(BIN)/python -m tools.figures
 
 # The tests of Flask, Flask-Login and Flask-WTF with our interface in place of Flask's. They need pytest 8, so an environment
 # of their own.

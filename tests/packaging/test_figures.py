@@ -1,0 +1,46 @@
+"""The program that counts how easy the package is to read counts what is there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tools import figures
+
+
+def test_both_requests_are_followed_from_flask_to_the_stores() -> None:
+    """A read goes through the session, the request and Redis; a write goes on to the database."""
+    read, write = ([int(part) for part in figure.value.split(" / ")] for figure in figures.traced_requests())
+    assert all(0 < fewer < more for fewer, more in zip(read, write, strict=True))
+    assert read[0] < read[1] > read[2] > 20
+
+
+def test_the_words_are_looked_for_as_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any case, and not inside others."""
+    (tmp_path / "room.py").write_text('"""Nobody asks."""\n# whole\n# who does\n')
+    monkeypatch.setattr(figures, "PACKAGE", tmp_path)
+    assert [line.partition("/")[2] for line in figures.lines_with_old_words()] == [
+        'room.py:1: """Nobody asks."""',
+        "room.py:3: # who does",
+    ]
+
+
+PRIVATE = """
+from flask_langpont_session.room import _made, made
+
+class Fake:
+    def __init__(self):
+        self._own = made._theirs
+
+def test(monkeypatch, fake):
+    assert fake._own
+    monkeypatch.setattr(made, "_theirs", 1)
+"""
+
+
+def test_private_names_are_found_by_import_by_dot_and_as_a_text() -> None:
+    """But not those of the test's own classes."""
+    found = figures.private_uses(ast.parse(PRIVATE), {"_made", "_theirs", "_own"})
+    assert sorted(found) == [(2, "_made"), (6, "_theirs"), (10, "_theirs")]

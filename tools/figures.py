@@ -1,0 +1,319 @@
+"""How easy the package is to read, in figures: ``python -m tools.figures``.
+
+Three kinds are counted: what a request runs through (a signed-in session is read by its lease, and one of its auth keys
+is written, in an application with a Redis in memory and SQLite), what the source looks like, and how much of it the
+tests reach into. Beside each figure stands what it was before the package was put into folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import flask_langpont_session
+
+PACKAGE = Path(flask_langpont_session.__file__).parent
+NAME = PACKAGE.name
+TESTS = PACKAGE.parent / "tests"
+
+OLD_WORDS = re.compile(r"\b(?:who|nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
+"""Words for persons, which the code once had for processes, requests and servers."""
+
+BEFORE: Mapping[str, str] = {
+    "modules / functions / hops of a leased read": "26 / 138 / 92",
+    "modules / functions / hops of a write of an auth key": "31 / 215 / 189",
+    "import depth": "15",
+    "modules on the top level": "34",
+    "most methods of a class": "79",
+    "most parameters of a constructor": "12",
+    "most attributes of a class": "39",
+    "lines with words for persons": "269",
+    "places where tests use private names": "217",
+}
+"""By name of the figure, on commit 56a517c. Some were counted otherwise: there, this program finds 26 / 133 / 86 and
+31 / 210 / 177 in the two requests, and 160 private names."""
+
+
+class Figure(NamedTuple):
+    """One figure.
+
+    :param value: as it is printed.
+    :param where: which class or chain of modules it is about; empty: it is about all.
+    """
+
+    value: str
+    where: str = ""
+
+
+# -- what a request runs through ---------------------------------------------------------------------------------------
+
+
+class Trace:
+    """Which functions of the package one thread enters while this is open, and how often the next one lies in another
+    file."""
+
+    def __init__(self) -> None:
+        self.functions: set[tuple[str, str, int]] = set()
+        self.hops = 0
+        self._file = ""
+
+    def __enter__(self) -> Trace:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(f"{PACKAGE}/"):
+            return
+        self.functions.add((code.co_filename, code.co_qualname, code.co_firstlineno))
+        self.hops += self._file not in ("", code.co_filename)
+        self._file = code.co_filename
+
+    @property
+    def figure(self) -> Figure:
+        """Modules, functions, and hops: how often a reader who follows it turns to another file."""
+        modules = {file for file, *_ in self.functions}
+        return Figure(f"{len(modules)} / {len(self.functions)} / {self.hops}")
+
+
+def traced_requests() -> tuple[Figure, Figure]:
+    """A leased read, and a write of an auth key that gives no right."""
+    import fakeredis
+    from flask import Flask, session
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = Flask(__name__, instance_path=folder)
+        app.config.update(TESTING=True, SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_CLIENT=fakeredis.FakeRedis())
+        extension = flask_langpont_session.LangPontSession(app)
+
+        @app.get("/sign-in")
+        def sign_in() -> str:
+            session["user_id"] = "7"
+            return ""
+
+        @app.get("/read")
+        def read() -> str:
+            return str(session["user_id"])
+
+        @app.get("/write/<limit>")
+        def write(limit: str) -> str:
+            session["daily_limit"] = limit
+            return ""
+
+        client = app.test_client()
+        extension.create_tables(app)
+        for path in ("/sign-in", "/read", "/write/1", "/read"):  # what only a first request does is over then
+            assert client.get(path).status_code == 200
+        read_trace, write_trace = _traced(client, "/read"), _traced(client, "/write/2")
+        extension.close(app)
+    return read_trace, write_trace
+
+
+def _traced(client: Any, path: str) -> Figure:
+    with Trace() as trace:
+        answer = client.get(path)
+    assert answer.status_code == 200
+    return trace.figure
+
+
+# -- what the source looks like ----------------------------------------------------------------------------------------
+
+
+@cache
+def trees() -> Mapping[str, ast.Module]:
+    """Every module of the package by its dotted name, without the package's own."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): ast.parse(
+            path.read_text(encoding="utf-8")
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def import_depth() -> Figure:
+    """The longest chain of modules each of which imports the next when it is imported itself."""
+    graph = {module: tuple(_imports(module, tree)) for module, tree in trees().items()}
+
+    @cache
+    def longest(module: str) -> tuple[str, ...]:
+        return (module, *max((longest(other) for other in graph[module]), key=len, default=()))
+
+    chain = max((longest(module) for module in graph if module), key=len)
+    return Figure(str(len(chain)), " > ".join(chain))
+
+
+def _imports(module: str, tree: ast.Module) -> Iterator[str]:
+    is_package = (PACKAGE / module.replace(".", "/")).is_dir()
+    for node in tree.body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        parts = [NAME, *filter(None, module.split("."))]
+        if node.level:
+            base = parts[: len(parts) - node.level + is_package]
+        elif (node.module or "").partition(".")[0] == NAME:
+            base = []
+        else:
+            continue
+        named = ".".join([*base, *filter(None, [node.module])]).removeprefix(NAME).lstrip(".")
+        for alias in node.names:
+            whole = f"{named}.{alias.name}".lstrip(".")
+            found = whole if whole in trees() else named
+            if found and found != module:
+                yield found
+
+
+def top_level_modules() -> Figure:
+    """Modules beside the folders, ``__init__`` too."""
+    return Figure(str(len(list(PACKAGE.glob("*.py")))))
+
+
+def largest_class(measure: Callable[[ast.ClassDef], int]) -> Figure:
+    """The class of which there is most."""
+    found = max(
+        (measure(node), f"{module}.{node.name}")
+        for module, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    )
+    return Figure(str(found[0]), found[1])
+
+
+def methods(node: ast.ClassDef) -> int:
+    """Properties too; a property with a setter is two."""
+    return len([part for part in node.body if isinstance(part, ast.FunctionDef)])
+
+
+def parameters(node: ast.ClassDef) -> int:
+    """Of the constructor, without ``self``."""
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            return len([*part.args.posonlyargs, *part.args.args, *part.args.kwonlyargs]) - 1
+    return 0
+
+
+def attributes(node: ast.ClassDef) -> int:
+    """Names that are put on ``self``."""
+    return len(
+        {
+            part.attr
+            for part in ast.walk(node)
+            if isinstance(part, ast.Attribute)
+            and isinstance(part.ctx, ast.Store)
+            and isinstance(part.value, ast.Name)
+            and part.value.id == "self"
+        }
+    )
+
+
+def lines_with_old_words() -> list[str]:
+    """Each with its file and number."""
+    return [
+        f"{path.relative_to(PACKAGE.parent)}:{number}: {line.strip()}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if OLD_WORDS.search(line)
+    ]
+
+
+# -- what tests reach into ---------------------------------------------------------------------------------------------
+
+OF_EVERY_NAMED_TUPLE = {"_replace", "_asdict", "_fields"}
+BY_NAME = {"setattr", "getattr", "delattr", "object"}
+"""Functions, ``patch.object`` is one, whose second argument is the name of an attribute."""
+
+
+def private_names() -> list[str]:
+    """Where tests use names of the package that begin with one underscore, by file and line."""
+    ours = {name for tree in trees().values() for name in _private_definitions(tree)} - OF_EVERY_NAMED_TUPLE
+    return [
+        f"{path.relative_to(TESTS.parent)}:{line}: {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line, name in private_uses(ast.parse(path.read_text(encoding="utf-8")), ours)
+    ]
+
+
+def _private_definitions(tree: ast.Module) -> Iterator[str]:
+    """Functions, classes, names of a module or function, and attributes that a class gives itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and _is_private(node.name):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and _is_of_self(node) and isinstance(node.ctx, ast.Store):
+            yield from [node.attr] if _is_private(node.attr) else []
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and _is_private(node.id):
+            yield node.id
+
+
+def private_uses(tree: ast.Module, ours: set[str]) -> Iterator[tuple[int, str]]:
+    """Attributes, by a dot or by their name as a text, of anything but a class of the test's own; and imports."""
+    names = ours - set(_private_definitions(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(NAME):
+            yield from ((node.lineno, alias.name) for alias in node.names if _is_private(alias.name))
+        elif isinstance(node, ast.Attribute) and node.attr in names and not _is_of_self(node):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.Call) and (name := _named_attribute(node)) in names:
+            yield node.lineno, name
+
+
+def _named_attribute(call: ast.Call) -> str:
+    """Of which attribute a call of ``setattr`` and the like is; empty: it is another call."""
+    called = call.func
+    function = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+    second = call.args[1] if function in BY_NAME and len(call.args) > 1 else None
+    return second.value if isinstance(second, ast.Constant) and isinstance(second.value, str) else ""
+
+
+def _is_of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def figures() -> dict[str, Figure]:
+    """All of them, by the names of :data:`BEFORE`."""
+    read, write = traced_requests()
+    now = [
+        read,
+        write,
+        import_depth(),
+        top_level_modules(),
+        largest_class(methods),
+        largest_class(parameters),
+        largest_class(attributes),
+        Figure(str(len(lines_with_old_words()))),
+        Figure(str(len(private_names()))),
+    ]
+    return dict(zip(BEFORE, now, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.figures", description=__doc__)
+    parser.add_argument("--words", action="store_true", help="print the lines with words for persons instead")
+    parser.add_argument("--private", action="store_true", help="print the places where tests use private names instead")
+    asked = parser.parse_args()
+    if asked.words or asked.private:
+        print(*(lines_with_old_words() if asked.words else private_names()), sep="\n")
+        return
+    print("| figure | before | now | where |\n| --- | --- | --- | --- |")
+    for name, (value, where) in figures().items():
+        print(f"| {name} | {BEFORE[name]} | {value} | {where} |")
+
+
+if __name__ == "__main__":
+    main()
