@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Reader, Recorder, Series, count_level
+from flask_langpont_session.policy.values import ErrorClass
 
 
 @pytest.fixture
@@ -176,3 +179,10 @@ def test_a_forked_child_begins_at_nought(recorder: Recorder) -> None:
             os._exit(0 if (recorder.counters(), recorder.series()) == ({"after": 1}, {}) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert recorder.counters() == {"before": 1}
+
+
+def test_every_class_of_error_is_a_documented_outcome() -> None:
+    """Prometheus shows them all, and the page on metrics says which there are."""
+    docs = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    classes = docs.partition("or the class of a store's error (")[2].partition(")")[0]
+    assert re.findall(r"`(\w+)`", classes) == [error_class.name.lower() for error_class in ErrorClass]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
+from flask_langpont_session.config.explanations import WHAT_IT_GETS
 from flask_langpont_session.policy.categories import Priority
-from flask_langpont_session.policy.levels import ALLOWED, BEHAVIOURS, LEVELS, build_behaviours, level
+from flask_langpont_session.policy.levels import ALLOWED, BEHAVIOURS, LEVELS, Behaviour, build_behaviours, level
+
+ROOT = Path(__file__).parents[3]
 
 TABLE = """
 critical  primary  database_fallback     database_fallback     database_fallback  emergency_mode
@@ -23,6 +28,22 @@ def test_the_table_is_the_one_of_the_design() -> None:
     assert {priority: cells for priority, *cells in rows} == {
         priority: [row[at] for at in LEVELS] for priority, row in BEHAVIOURS.items()
     }
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+def test_the_pages_show_the_table(page: str) -> None:
+    """All its rows, as the code has them."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for priority, row in BEHAVIOURS.items():
+        assert f"| {' | '.join([priority, *(row[at] for at in LEVELS)])} |" in text
+
+
+def test_every_behaviour_is_explained() -> None:
+    """By the page on the configuration, and by `flask langpont explain` and the log, which say it of a key."""
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    described = text.partition("A behaviour is one of\n\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^- `(\w+)`", described, re.MULTILINE) == list(Behaviour)
+    assert list(WHAT_IT_GETS) == list(Behaviour)
 
 
 FACTS = list(itertools.product([True, False], repeat=3))

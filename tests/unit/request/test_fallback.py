@@ -11,6 +11,8 @@ import pytest
 from flask import Flask
 
 from flask_langpont_session.config.settings import load_settings
+from flask_langpont_session.policy.categories import Priority
+from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.records import Gap, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
 from flask_langpont_session.request.fallback import Fallback
@@ -25,10 +27,11 @@ NOW_MS = 1_795_782_953_000
 class Shown:
     """One category of one session, as a request sees it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **config: Any) -> None:
         app = Flask("app", instance_path=str(folder))
         app.testing = True
-        app.config["LANGPONT_SESSION_DEFAULTS"] = {"lang": "en"}
+        for name, value in {"DEFAULTS": {"lang": "en"}, **config}.items():
+            app.config[f"LANGPONT_SESSION_{name}"] = value
         settings = load_settings(app)
         self.local = LocalCopies(10, 60)
         self.fallback = Fallback(settings, self.local, journal_at(None).board)
@@ -123,6 +126,24 @@ def test_a_copy_is_known(shown: Shown, source: str) -> None:
     assert shown.fields() == {"input_text": b"1"}
     assert shown.loaded.versions["translation"] == 7
     assert [shown.is_unknown(key) for key in ("input_text", "source_lang", "analysis_result")] == [False, False, True]
+
+
+BY_BEHAVIOUR: dict[Behaviour, dict[str, bytes]] = {
+    Behaviour.PRIMARY: {},
+    Behaviour.LOCAL_CACHE_FALLBACK: {"lang": b'"ja"'},
+    Behaviour.DEFAULT_VALUE: {"lang": b'"en"'},
+    Behaviour.DISABLE_FEATURE: {"lang": b'"en"'},
+}
+
+
+def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path) -> None:
+    """All that a feature outside of auth can have, while no Redis answers and this worker has a copy."""
+    assert BY_BEHAVIOUR.keys() == ALLOWED[Priority.MEDIUM]
+    for behaviour, expected in BY_BEHAVIOUR.items():
+        shown = Shown(tmp_path, BEHAVIOURS={"medium": {2: behaviour.value}})
+        shown.local.put_category("d", "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+        shown.by_host(name="ui")
+        assert shown.fields("ui") == expected, behaviour
 
 
 @pytest.mark.parametrize("level", [3, 4])
