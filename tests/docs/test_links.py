@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import PAGES, README, ROOT
+from .pages import MAPS, PAGES, README, ROOT
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
@@ -41,7 +41,7 @@ def test_the_readme_leads_to_the_site_of_the_docs() -> None:
         assert_is_there(ROOT / "docs" / (f"{path.rstrip('/')}.md" if path.endswith("/") else path), anchor)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != README], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted({*PAGES, *MAPS} - {README}), ids=lambda page: page.name)
 def test_the_pages_lead_to_each_other(page: Path) -> None:
     """Files and headings are there."""
     for link in links(page):
