@@ -42,11 +42,11 @@ class Exporting:
         self._level = level
         self._lost_shards = lost_shards
         self._stores = stores
-        self.pumps = [PeriodicThread("active", lambda: active.update, settings.metrics_interval)]
+        self.threads = [PeriodicThread("active", lambda: active.update, settings.metrics_interval)]
         if CLOUDWATCH in settings.metrics:
-            self.pumps.append(self._cloudwatch())
+            self.threads.append(self._cloudwatch())
         if PROMETHEUS in settings.metrics:
-            self.pumps.append(self._prometheus())
+            self.threads.append(self._prometheus())
 
     def _cloudwatch(self) -> PeriodicThread:
         from ..aws import client
@@ -96,9 +96,9 @@ class Exporting:
 
     def ensure_started(self) -> None:
         """Start the threads in this process unless they run."""
-        for pump in self.pumps:
-            pump.ensure_started()
+        for thread in self.threads:
+            thread.ensure_started()
 
     def stop(self) -> None:
         """Publish what is left and end. For tests and orderly exits; a process that ends does it by itself."""
-        end_all(self.pumps)
+        end_all(self.threads)

@@ -1,7 +1,7 @@
 """Which session key belongs where: categories, their features, and the keys each feature claims.
 
 Pure: no I/O, no clock, no Flask. A key is claimed by its exact name or by a pattern with a ``*`` at its beginning or
-end; the longest claim wins. Everything here is configuration, read by ``category_config.py``.
+end; the longest claim wins. Everything here is configuration, read by ``config/categories.py``.
 """
 
 from __future__ import annotations

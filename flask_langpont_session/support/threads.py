@@ -20,7 +20,7 @@ from .forks import renew_in_children
 log = logging.getLogger(__name__)
 
 EXIT_WAIT = 1.8
-"""Seconds that the end of a process may wait for all pumps together."""
+"""Seconds that the end of a process may wait for all threads together."""
 
 
 def start_daemon(name: str, target: Callable[..., object], *arguments: Any) -> threading.Thread | None:
@@ -107,13 +107,13 @@ class PeriodicThread:
             self._is_surprised = True
 
 
-def end_all(pumps: list[PeriodicThread], timeout: float = EXIT_WAIT) -> None:
-    """End pumps, and wait for them for `timeout` seconds in all."""
+def end_all(threads: list[PeriodicThread], timeout: float = EXIT_WAIT) -> None:
+    """End threads, and wait for them for `timeout` seconds in all."""
     deadline = time.monotonic() + timeout
-    for pump in pumps:
-        pump.end()
-    for pump in pumps:
-        pump.wait(max(0.0, deadline - time.monotonic()))
+    for thread in threads:
+        thread.end()
+    for thread in threads:
+        thread.wait(max(0.0, deadline - time.monotonic()))
 
 
 _alive: WeakSet[PeriodicThread] = WeakSet()

@@ -54,7 +54,7 @@ def be_quiet(app: Flask) -> None:
     """Have nothing published before the end, unless a test does it: an hour is longer than the longest interval."""
     exporting = state_of(app).exporting
     assert exporting is not None
-    for pump in exporting.pumps:
+    for pump in exporting.threads:
         pump._interval = 3600
 
 

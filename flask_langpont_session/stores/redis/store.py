@@ -115,7 +115,7 @@ class RedisStore:
     :param name: ``primary`` or ``replica``, for errors and metrics.
     :param pool: where to connect to and how; any pool of redis-py, also of a ready client or of fakeredis.
     :param prefix: first part of every key.
-    :param fence: told of every server this endpoint connects to.
+    :param server_identity: told of every server this endpoint connects to.
     :param waited: told the seconds until a connection was there, each time none lay ready.
     :param surprised: told the name of an error that stands in no table; it counts as unreachable.
     :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.

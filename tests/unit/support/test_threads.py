@@ -60,25 +60,25 @@ def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("can't start new thread")
 
     work = Work()
-    pump = make_pump(work)
+    thread = make_pump(work)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         assert start_daemon("a name", work) is None
-        pump.ensure_started()
+        thread.ensure_started()
     assert work.threads == []
-    pump.ensure_started()
+    thread.ensure_started()
     assert work.done.acquire(timeout=PATIENCE)
 
 
 def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:
     """In one thread, which only the first call starts."""
     often, once = Work(), Work()
-    pumps = [make_pump(often), make_pump(once, LONG)]
+    threads = [make_pump(often), make_pump(once, LONG)]
     for _ in range(2):
-        for pump in pumps:
-            pump.ensure_started()
+        for thread in threads:
+            thread.ensure_started()
     assert often.done.acquire(timeout=PATIENCE) and often.done.acquire(timeout=PATIENCE)
-    end_all(pumps, PATIENCE)
+    end_all(threads, PATIENCE)
     assert once.threads == ["langpont-session-test"]
     assert set(often.threads) == {"langpont-session-test"}
     assert not [thread for thread in threading.enumerate() if thread.name == "langpont-session-test"]
@@ -100,11 +100,11 @@ def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., Peri
         began.set()
         goes_on.wait(PATIENCE)
 
-    pumps = [make_pump(hang), make_pump(other, LONG)]
-    for pump in pumps:
-        pump.ensure_started()
+    threads = [make_pump(hang), make_pump(other, LONG)]
+    for thread in threads:
+        thread.ensure_started()
     assert began.wait(PATIENCE)
-    end_all(pumps, 0.1)
+    end_all(threads, 0.1)
     assert not goes_on.is_set()
     assert other.done.acquire(timeout=PATIENCE)
     goes_on.set()
@@ -133,12 +133,12 @@ def test_a_surprise_is_logged_once_until_it_is_over(
 def test_a_forked_child_has_a_thread_of_its_own(make_pump: Callable[..., PeriodicThread]) -> None:
     """The parent's does not exist there; the first request of the child starts one."""
     work = Work()
-    pump = make_pump(work, LONG)
-    pump.ensure_started()
+    thread = make_pump(work, LONG)
+    thread.ensure_started()
     child = os.fork()
     if child == 0:
-        pump.ensure_started()
-        end_all([pump], PATIENCE)
+        thread.ensure_started()
+        end_all([thread], PATIENCE)
         os._exit(0 if work.threads == ["langpont-session-test"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert work.threads == []
