@@ -115,7 +115,7 @@ class Recorder:
         self._record(self._measure, (name, of), amount)
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter, for example ``bad_cookies`` or ``merge_conflicts``."""
+        """Add to a counter, for example ``bad_cookies``."""
         self._record(self._count, name, by)
 
     def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:

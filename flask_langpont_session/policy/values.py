@@ -36,7 +36,7 @@ class Wait(float):
 
 
 class ErrorClass(StrEnum):
-    """What kind of failure it was. Only the first five say anything about the health of a store."""
+    """What kind of failure it was. Those in :data:`~.health.HEALTH_CLASSES` say something of the health of a store."""
 
     UNREACHABLE = "U"
     BUSY = "B"

@@ -1,4 +1,4 @@
-"""What a worker and its host know of outages: what it tells its siblings by the journal, and what Redis may have lost.
+"""What a worker and its host know of outages: what it tells its siblings by the board, and what Redis may have lost.
 
 Each shard of a Redis that has several is lost, and loses data, for itself.
 """

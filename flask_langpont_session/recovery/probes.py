@@ -1,7 +1,8 @@
 """Whether each store answers: what probing it has found so far, and when it is probed next.
 
 Requests may open a breaker, only probes close one: two good ones in a row over new connections. A store that requests
-do not use is probed for ever, with full jitter from 0.1 to 1 s; one that they use is sent a canary now and then.
+do not use is probed for ever, with full jitter up to 1 s (3 s, if it refuses this worker); one that they use is sent a
+canary now and then.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ they would get an answer from is no outage."""
 _LEAST_PACE = 0.2
 """The share of the patience with a Redis that a late process has at least."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_LEAST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _REFUSED_PAUSE = 3.0
 """Seconds. A worker that is refused gets in again only when a person or a rotation has changed something."""
 
@@ -65,7 +66,7 @@ class StoreProbe:
 
     name: str
     good: int = 0
-    pause: float = _FIRST_PAUSE / 2
+    pause: float = _LEAST_PAUSE
     next_at: float = 0.0
     is_suspect: bool = True
     may_be_slow: bool = False
@@ -77,7 +78,7 @@ class StoreProbe:
         :return: whether requests can use the store again.
         """
         self.good += 1
-        self.next_at = now + _FIRST_PAUSE / 2
+        self.next_at = now + _LEAST_PAUSE
         return self.good >= GOOD_PROBES
 
     def failed(self, now: float, uniform: Callable[[float, float], float], *, refused: bool = False) -> None:
@@ -89,11 +90,11 @@ class StoreProbe:
         self.good = 0
         self.pause = min(_REFUSED_PAUSE if refused else _LONGEST_PAUSE, self.pause * 2)
         # Full jitter: the workers of a fleet must not probe in step.
-        self.next_at = now + uniform(_FIRST_PAUSE / 2, self.pause)
+        self.next_at = now + uniform(_LEAST_PAUSE, self.pause)
 
     def recovered(self) -> None:
         """Requests use the store again: the next outage begins with short pauses."""
-        self.good, self.pause, self.next_at = 0, _FIRST_PAUSE / 2, 0.0
+        self.good, self.pause, self.next_at = 0, _LEAST_PAUSE, 0.0
 
 
 class Answer(NamedTuple):

@@ -94,7 +94,8 @@ class Reconciler:
         data: bool = True,
         seconds: float = calls.PATIENCE,
     ) -> Progress:
-        """Replay what the answering stores can take of what waits: revocations before data, the oldest first.
+        """Replay what the answering stores can take of what waits: data of former ids, revocations, pushes, data; of
+        each the oldest first.
 
         :param redis: the primary answers; `database`: the database answers.
         :param shards: those of the primary that answer.

@@ -35,8 +35,6 @@ class Resync:
         self._board = backend.board
         self._now_ms = now_ms
         self._clock = clock
-        self._round: Settlement | None = None
-        self._reached: Position | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -44,6 +42,8 @@ class Resync:
         self._lock = threading.Lock()
         self._incidents: dict[str, float] = {}
         self._is_running = False
+        self._round: Settlement | None = None
+        self._reached: Position | None = None
 
     def incident_since(self, moment: float, shards: Collection[str]) -> None:
         """What changed since a moment (monotonic seconds) may not be known to these shards of Redis."""

@@ -46,6 +46,7 @@ class SessionRepository:
     """The records of all sessions of one application: what a request asks for, by what answers it.
 
     :param now_ms: milliseconds since 1970.
+    :param flights: has requests that ask the database about the same session at the same time share one answer.
     """
 
     def __init__(
@@ -77,7 +78,11 @@ class SessionRepository:
         """
         shard = self._health.best_shard if digest is None else self._health.locate(digest)
         return RequestScope(
-            self._health, self.recorder, budget or self.settings.request_budget, self._backend.clock, shard
+            self._health,
+            self.recorder,
+            self.settings.request_budget if budget is None else budget,
+            self._backend.clock,
+            shard,
         )
 
     def placed(self, mint: Callable[[], SessionId]) -> SessionId:

@@ -143,10 +143,10 @@ class Saves:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is no user to write this for: an unverifiable session keeps what it has
-        waits = self._journal_writer.has_writes(row.digest, [AUTH])
+        waits = self._journal_writer.has_writes(row.digest, [AUTH], scope)
         if waits and not plan.grants:
             # What waits for the database goes first; rights never wait.
-            self._journal_writer.keep(plan, {AUTH: change}, scope.level, self._categories.now_us(row.digest))
+            self._keep(plan, change, row.digest, scope)
             return None
         is_confirmed = plan.loaded is not None and plan.loaded.sources.get(AUTH) == DATABASE
         began, number = self._clock(), None
@@ -161,9 +161,7 @@ class Saves:
         except StoreError:
             if plan.grants:
                 raise self._rows.refused() from None
-            self._journal_writer.keep(
-                plan, {AUTH: change}, scope.level, self._categories.now_us(row.digest), scope=scope
-            )
+            self._keep(plan, change, row.digest, scope)
             plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
         if updated is None or updated.state is not RowState.VALID:
@@ -174,8 +172,12 @@ class Saves:
         plan.note_kept([AUTH], Kept.DATABASE)
         if waits and (ordinary := self._without_rights(change)):
             # In the place of what waits, which would else undo it.
-            self._journal_writer.keep(plan, {AUTH: ordinary}, scope.level, self._categories.now_us(row.digest))
+            self._keep(plan, ordinary, row.digest, scope)
         return updated
+
+    def _keep(self, plan: Plan, change: CategoryChange, digest: str, scope: RequestScope) -> None:
+        """Have the journal keep a change of auth until the database takes it."""
+        self._journal_writer.keep(plan, {AUTH: change}, scope.level, self._categories.now_us(digest), scope=scope)
 
     def _without_rights(self, change: CategoryChange) -> CategoryChange:
         rest = CategoryChange(change.life_ms, seen=change.seen)
