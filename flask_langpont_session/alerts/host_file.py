@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import random
 import struct
 import threading
 import time
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class HostFile:
         """Whether to wait on for the process that holds the lock."""
         now = time.monotonic()
         if self._alone_at is None:
-            self._alone_at = now + random.uniform(*_ALONE_AFTER)
+            self._alone_at = now + CHANCE.uniform(*_ALONE_AFTER)
         return not self._alone and now < self._alone_at
 
     @staticmethod

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 
+from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 from ..support.threads import start_daemon
 from .client import explain
@@ -46,13 +46,13 @@ class BackgroundQuery:
         self._pause = SHORTEST_PAUSE
         self._thread: threading.Thread | None = None
         self._soonest = self._retry = clock()
-        self._next = self._soonest + random.uniform(0, min(_SPREAD, rest))
+        self._next = self._soonest + CHANCE.uniform(0, min(_SPREAD, rest))
         renew_in_children(self, BackgroundQuery._in_child)
 
     def _in_child(self) -> None:
         # The thread did not follow; and children that are forked together must not ask in step.
         self._thread = None
-        self._next = self._retry = self._clock() + random.uniform(0, self._rest)
+        self._next = self._retry = self._clock() + CHANCE.uniform(0, self._rest)
 
     @property
     def busy(self) -> bool:
@@ -93,9 +93,9 @@ class BackgroundQuery:
     def _schedule(self) -> None:
         now, pause = self._clock(), self._pause
         self._pause = min(self._rest, pause * 2)
-        self._soonest = now + min(LONGEST_PAUSE, pause) * random.uniform(0.5, 1)
-        self._next = now + self._rest * random.uniform(0.8, 1.2)
-        self._retry = now + pause * random.uniform(0.5, 1)
+        self._soonest = now + min(LONGEST_PAUSE, pause) * CHANCE.uniform(0.5, 1)
+        self._next = now + self._rest * CHANCE.uniform(0.8, 1.2)
+        self._retry = now + pause * CHANCE.uniform(0.5, 1)
 
     def _note(self, problem: str | None) -> None:
         before, self.problem = self.problem, problem

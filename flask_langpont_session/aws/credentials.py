@@ -11,7 +11,6 @@ import itertools
 import json
 import logging
 import os
-import random
 import re
 import threading
 import time
@@ -23,6 +22,7 @@ from urllib.parse import urlencode
 from redis import exceptions as driver
 from redis.credentials import CredentialProvider
 
+from ..support.chance import CHANCE
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client, make_session
 
@@ -357,4 +357,4 @@ class Recycling:
 
     def _later(self) -> float:
         # Workers that started together must not all connect in the same moment.
-        return self._clock() + CONNECTION_LIFE * random.uniform(0.75, 0.95)
+        return self._clock() + CONNECTION_LIFE * CHANCE.uniform(0.75, 0.95)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from ..policy.health import ONLY, PRIMARY
 from ..stores.backend import Backend
 from ..stores.host.journal import Waiting
+from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
 from .calls import ask_journal
@@ -61,7 +62,7 @@ class Monitor:
         self.replay = Replay(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
         prober = Prober(backend, lag)
         self.outages = Outages(backend, self.replay, patience=prober.patience[PRIMARY], clock=clock)
-        self.probes = Probes(backend, prober, self.replay, self.outages, clock=clock, rng=rng or random.Random())
+        self.probes = Probes(backend, prober, self.replay, self.outages, clock=clock, rng=rng or CHANCE)
         self._reset()
         renew_in_children(self, Monitor._reset)
 

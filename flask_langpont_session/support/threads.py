@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import atexit
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
+from .chance import CHANCE
 from .forks import renew_in_children
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class PeriodicThread:
 
     def _run(self) -> None:
         work = self._begin()
-        pause = random.uniform(0, self._interval)
+        pause = CHANCE.uniform(0, self._interval)
         while not self._ends.wait(pause):
             began = time.monotonic()
             self._do(work)

@@ -201,7 +201,7 @@ def test_each_interval_is_published_once(aws: pytest.MonkeyPatch, moto: str) -> 
 
 def test_the_thread_publishes_by_itself(make_exporting: MakeApp, moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first request of a process starts it; nothing else has to be called."""
-    monkeypatch.setattr(threads.random, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
+    monkeypatch.setattr(threads.CHANCE, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
     app = make_exporting(METRICS_INTERVAL=1)
     assert statistics(catalogue.HEARTBEAT)["Sum"] == 0
     app.test_client().get("/untouched")
@@ -354,7 +354,7 @@ def test_no_request_waits_while_the_endpoint_hangs(
             stuck.clear()
 
     monkeypatch.setattr(CloudWatch, "_send", watched)
-    monkeypatch.setattr(threads.random, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
+    monkeypatch.setattr(threads.CHANCE, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
     endpoint.answer = None
     app = make_exporting(METRICS_INTERVAL=1)
     client = app.test_client()

@@ -7,7 +7,6 @@ without being one.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
+from ...support.chance import CHANCE
 from ...support.lag import LEAST_WAIT, Deadline
 from .errors import Redirected, translate
 from .records import Answer, Limits, Merge, Merged, Restore
@@ -50,7 +50,7 @@ class Route:
         self._number = number
         self._is_master = is_master
         # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
-        self._choice = random.randrange(1 << 16)
+        self._choice = CHANCE.randrange(1 << 16)
 
     def __call__(self) -> tuple[Address, bool]:
         servers = self._servers()
@@ -530,7 +530,7 @@ class ClusterStore:
         """
         now = self._clock()
         is_persistent = now - self._between.setdefault(slot, now) > _PERSISTENT
-        pause = random.uniform(0.025, 0.05)
+        pause = CHANCE.uniform(0.025, 0.05)
         # However long it lasts, it is the matter of one slot: no breaker hears of it, or the whole shard would be lost.
         if is_persistent or tries > _TRIES_AGAIN or ends - now - pause < LEAST_WAIT:
             raise error

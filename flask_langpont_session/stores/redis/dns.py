@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.threads import start_daemon
 
@@ -146,7 +146,7 @@ class DnsCache:
                 return
             answered = name.answered = threading.Event()
             # Not in step with all other workers.
-            name.looked_at, name.rest = self._clock(), min(REST, 2 * name.rest) * random.uniform(0.8, 1)
+            name.looked_at, name.rest = self._clock(), min(REST, 2 * name.rest) * CHANCE.uniform(0.8, 1)
         if start_daemon("langpont-session-names", self._resolve, name, answered) is None:
             name.answered = None
 

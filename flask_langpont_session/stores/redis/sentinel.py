@@ -7,7 +7,6 @@ that it is a replica is never used as the primary, whichever sentinel named it.
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from redis.sentinel import (
     SlaveNotFoundError,
 )
 
+from ...support.chance import CHANCE
 from .connections import UNASKED, Bounded, Resolving, bounded, connect
 from .dns import DnsCache
 from .url import read as read_url
@@ -151,7 +151,7 @@ class SentinelResolver:
         self._patience = patience
         self._first = 0
         # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
-        self._choice = random.randrange(1 << 16)
+        self._choice = CHANCE.randrange(1 << 16)
 
     def primary(self, names: DnsCache, until: float) -> Address:
         """Where the present primary is, as the first sentinel that knows one says."""

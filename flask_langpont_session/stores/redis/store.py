@@ -17,7 +17,6 @@ server says; and a connection is kept only if every reply over it was one that t
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -43,6 +42,7 @@ from ...policy.values import (
     Wait,
     role_of,
 )
+from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS, Deadline
 from . import records
@@ -85,7 +85,7 @@ def _text(name: str) -> bytes:
 
 def new_write_id() -> str:
     """Seven characters by which a record remembers one write: whether it was done can be seen there afterwards."""
-    return f"{random.getrandbits(28):07x}"
+    return f"{CHANCE.getrandbits(28):07x}"
 
 
 class Script:

@@ -9,7 +9,6 @@ Where only AWS or a list knows whether this is a cluster, it may be none: then i
 from __future__ import annotations
 
 import logging
-import random
 import re
 import threading
 import time
@@ -21,6 +20,7 @@ from redis import exceptions as driver
 
 from ...policy.leases import LONGEST_UNCONFIRMED_MS
 from ...policy.values import shard_of
+from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
 from .slots import (
@@ -151,7 +151,7 @@ class ClusterTopology:
         self._doubtful = False
         self._next_look = 0.0
         self._pause = _SHORTEST_PAUSE
-        self._turn = random.randrange(1 << 16)
+        self._turn = CHANCE.randrange(1 << 16)
 
     def tell(self, store: Follower) -> None:
         """Have a store follow the map."""
@@ -243,7 +243,7 @@ class ClusterTopology:
             return  # a request that needs a node will see that it does not answer
         finally:
             # Workers that lost the same shard must not ask in step.
-            self._next_look = self._clock() + REST - random.uniform(0, self._pause / 2)
+            self._next_look = self._clock() + REST - CHANCE.uniform(0, self._pause / 2)
 
     def adopt_single(self) -> bool:
         """Whether the servers are known to be no cluster: then the map is that, and no server has to be asked."""
@@ -297,7 +297,7 @@ class ClusterTopology:
 
     def _nodes(self) -> Iterator[Address]:
         known = sorted({address for place in self.map.places.values() for address in place.all} if self.map else ())
-        random.shuffle(known)
+        CHANCE.shuffle(known)
         # A node that did not answer last time may keep us waiting for a time-out.
         yield from sorted(known, key=lambda address: address in self._silent)
         yield from (address for address in self.nodes.seeds() if address not in known)
