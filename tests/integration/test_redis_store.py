@@ -372,7 +372,9 @@ def test_a_record_changed_past_the_scripts_is_counted_anew(
 
 
 def test_a_write_with_an_auth_record_pushes_first(store: RedisStore, raw: Any) -> None:
-    """Both in one packet: the guard of the write finds what the push brought."""
+    """Both in one packet: the guard of the write finds what the push brought, if the server knows the script."""
+    store.push(row(), 5, LIFE, timeout=WAIT)
+    raw.delete(key("auth"))
     first = written(store, "alive", push=(row(), 5), ui=change(sets={"lang": b"1"}))
     assert (first.status, set(first.versions)) == ("written", {"ui"})
     assert data(raw, "auth") == {"_user_id": '"7"'}
