@@ -139,14 +139,8 @@ def build(app: Flask, recorder: Recorder) -> State:
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
-    locate = directory.locate if directory else lambda digest: ONLY  # everything is on one
-    share = directory.share if directory else lambda shard: 1.0
-    make_identity = _fences(journal.board, emit, monitors)
-    redis = _redis_stores(settings, cloud, recorder, make_identity, directory)
-    health = _health(settings, redis, emit, monitors, recorder, locate, share)
-    if directory is not None:
-        directory.arranged = health.arrange
-        directory.adopt_single()
+    redis = _redis_stores(settings, cloud, recorder, _fences(journal.board, emit, monitors), directory)
+    health = _health(settings, redis, emit, monitors, recorder, directory)
     active, exporting = _exporting(settings, recorder, health, redis)
     backend = Backend(
         settings,
@@ -163,7 +157,7 @@ def build(app: Flask, recorder: Recorder) -> State:
     if scratch is not None:
         scratch.users.append(monitor.stop)
     repository.refuse_with(_refusals(app, health))
-    local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{locate(digest)}")
+    local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{health.locate(digest)}")
     alerts = _alerts(app, settings, health, recorder)
     return State(
         settings,
@@ -229,8 +223,7 @@ def _health(
     emit: Emit,
     monitors: list[Monitor],
     recorder: Recorder,
-    locate: Callable[[str], str],
-    share: Callable[[str], float],
+    directory: ClusterTopology | None,
 ) -> Health:
     def level_changed(old: int, new: int) -> None:
         count_level(recorder, new)
@@ -252,7 +245,7 @@ def _health(
         for monitor in monitors:
             monitor.suspect_slowness(store)
 
-    return Health(
+    health = Health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or isinstance(store, RedisStore)), DATABASE],
         threshold=settings.failure_threshold,
@@ -262,9 +255,13 @@ def _health(
         on_failure=store_failed,
         slow=settings.slow_ms / 1000,
         on_slow=store_is_slow,
-        locate=locate,
-        share=share,
+        locate=directory.locate if directory else lambda digest: ONLY,  # everything is on one
+        share=directory.share if directory else lambda shard: 1.0,
     )
+    if directory is not None:
+        directory.arranged = health.arrange
+        directory.adopt_single()
+    return health
 
 
 def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts | None:

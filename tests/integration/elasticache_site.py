@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import urllib.request
@@ -13,11 +12,11 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from flask_langpont_session.aws import background_query as inquiry
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
+from tests.support.moto import moto_server
 
 REGION = "ap-northeast-1"
 
@@ -57,14 +56,8 @@ class Aws:
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-    assert server._server is not None
-    server._server.server_close()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture

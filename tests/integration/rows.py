@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
+from devservers.processes import wait_until
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow, Fields, StoreError
 from flask_langpont_session.stores.sql.database import Database
@@ -48,15 +48,16 @@ def load(database: Database, digest: str = "digest", idle_ms: int = 0, idle_seen
 
 def until_it_answers(database: Database) -> None:
     """As the monitor does: two good probes in a row."""
-    deadline, good = time.monotonic() + LONG, 0
-    while good < 2:
-        assert time.monotonic() < deadline
+
+    def answers_twice() -> bool:
         try:
             database.probe(1.0)
-            good += 1
+            database.probe(1.0)
         except StoreError:
-            good = 0
-            time.sleep(0.02)
+            return False
+        return True
+
+    wait_until(answers_twice, "two good probes", LONG)
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:

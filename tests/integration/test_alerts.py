@@ -23,7 +23,6 @@ import pytest
 import sqlalchemy
 from click.testing import Result
 from flask import Flask
-from moto.server import ThreadedMotoServer
 
 from devservers.processes import family, free_port, kill, spawn
 from devservers.servers import Postgres, Valkey
@@ -36,6 +35,7 @@ from flask_langpont_session.alerts.table import LATENCY_WINDOW, REDIS_CONNECTION
 from flask_langpont_session.aws import client as aws_client
 from flask_langpont_session.cli.commands import langpont
 from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
+from tests.support.moto import moto_server
 
 from .alerts_site import TERMS, TICK
 from .behind import wait_for_level, wait_until_home
@@ -49,11 +49,8 @@ REGION = "ap-northeast-1"
 
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 class Aws:

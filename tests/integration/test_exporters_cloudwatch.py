@@ -20,7 +20,6 @@ from typing import Any
 import boto3
 import pytest
 from flask import Flask
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
@@ -31,6 +30,7 @@ from flask_langpont_session.metrics.cloudwatch import CloudWatch
 from flask_langpont_session.metrics.recorder import Reader, Recorder
 from flask_langpont_session.support import threads
 from flask_langpont_session.testing import switched_off
+from tests.support.moto import moto_server
 
 from .conftest import MakeApp, parts
 from .exporters_site import be_quiet, running
@@ -41,13 +41,9 @@ WHOLE = {"Environment": "test", "Service": "shop"}
 
 
 @pytest.fixture(scope="module")
-def moto_server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def moto_url() -> Iterator[str]:
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -68,11 +64,11 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 
 @pytest.fixture
-def moto(moto_server: str, aws: pytest.MonkeyPatch) -> str:
+def moto(moto_url: str, aws: pytest.MonkeyPatch) -> str:
     """The address of an empty CloudWatch, at which boto3 looks for the real one."""
-    urllib.request.urlopen(urllib.request.Request(f"{moto_server}/moto-api/reset", method="POST")).close()
-    aws.setenv("AWS_ENDPOINT_URL", moto_server)
-    return moto_server
+    urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")).close()
+    aws.setenv("AWS_ENDPOINT_URL", moto_url)
+    return moto_url
 
 
 @pytest.fixture
