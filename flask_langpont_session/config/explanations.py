@@ -112,7 +112,7 @@ def key_lines(settings: Settings, key: str) -> list[str]:
     priorities = {"": feature.priority}
     if feature.category == AUTH:
         priorities = {"signed in": Priority.CRITICAL} | (
-            {} if _is_identity(settings, key) else {"visitor": Priority.HIGH}
+            {} if settings.is_identity(key) else {"visitor": Priority.HIGH}
         )
     for level, name in LEVELS.items():
         for whose, priority in priorities.items():
@@ -142,10 +142,6 @@ def _special(settings: Settings, key: str) -> str | None:
     if key not in settings.table:
         return f"no feature claims it, so assigning it is an error; name it in {PREFIX}FEATURES"
     return None
-
-
-def _is_identity(settings: Settings, key: str) -> bool:
-    return key in settings.user_key_patterns or key in settings.privilege_key_patterns
 
 
 def _meaning(settings: Settings, key: str) -> str:

@@ -145,6 +145,10 @@ class Settings:
         """What the decision table says."""
         return self.behaviour_table[priority][level]
 
+    def is_identity(self, key: str) -> bool:
+        """Whether a key names a user or is a right: only the database decides about those."""
+        return key in self.user_key_patterns or key in self.privilege_key_patterns
+
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 

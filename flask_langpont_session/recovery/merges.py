@@ -169,8 +169,7 @@ class Merges:
 
     def _is_right(self, key: str) -> bool:
         """Users and rights never wait here: where one does, it was not put there by this package."""
-        settings = self._backend.settings
-        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
+        return self._backend.settings.is_identity(key)
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
         updated = self._backend.database.update(

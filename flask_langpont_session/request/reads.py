@@ -111,8 +111,7 @@ class Reads:
 
     def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
         """Auth data without users and rights: what may be stored elsewhere than in a row."""
-        users, rights = self._settings.user_key_patterns, self._settings.privilege_key_patterns
-        return {key: value for key, value in fields.items() if key not in users and key not in rights}
+        return {key: value for key, value in fields.items() if not self._settings.is_identity(key)}
 
     def _read(
         self,

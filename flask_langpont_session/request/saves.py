@@ -182,7 +182,7 @@ class Saves:
     def _without_rights(self, change: CategoryChange) -> CategoryChange:
         rest = CategoryChange(change.life_ms, seen=change.seen)
         for key, value in change.writes.items():
-            if key not in self._settings.user_keys and key not in self._settings.privilege_key_patterns:
+            if not self._settings.is_identity(key):
                 rest.put(key, value)
         return rest
 

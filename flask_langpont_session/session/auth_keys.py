@@ -196,8 +196,7 @@ class AuthKeys:
         )
 
     def _is_identity(self, key: str) -> bool:
-        settings = self._work.repository.settings
-        return key in settings.user_key_patterns or key in settings.privilege_key_patterns
+        return self._work.repository.settings.is_identity(key)
 
     def decide_about_rights(self, change: CategoryChange) -> None:
         """A right, or what is told of a user, that was changed inside its value is a grant, as one that was assigned; a
