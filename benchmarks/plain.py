@@ -6,14 +6,13 @@ journal. It exists only to be measured against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any
 
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.records import Loaded, Verdict
 from flask_langpont_session.request.journal_writer import NOTHING
-from flask_langpont_session.stores.redis.store import READ, WRITE, Script
+from flask_langpont_session.stores.redis.commands import READ, WRITE, Commands, Script
 
 from .contestants import Ours
 
@@ -61,7 +60,7 @@ return reply
 """
 
 
-class _Script:
+class _Script(Script):
     """In the place of a script of the package: its replies have the same form."""
 
     def __init__(self, text: bytes, stands_for: Script) -> None:
@@ -70,27 +69,25 @@ class _Script:
         self.fits = stands_for.fits
 
 
-_PLAIN = {READ: _Script(_READ, READ), WRITE: _Script(_WRITE, WRITE)}
+class _PlainCommands(Commands):
+    reading, writing = _Script(_READ, READ), _Script(_WRITE, WRITE)
 
 
 class WithoutProtocol(Ours):
-    """This package, believing everybody."""
+    """This package, believing all that is said."""
 
     name, label = "plain", "… the same with plain scripts: no protocol"
 
     def set_up(self) -> None:
         super().set_up()
-        repository: Any = state_of(self.app).repository
-        store, run = repository.primary, repository.primary._run
-
-        def run_plain(calls: Sequence[Any], timeout: float, understand: Any = None) -> Any:
-            return run([(_PLAIN.get(script, script), *rest) for script, *rest in calls], timeout, understand)
+        state: Any = state_of(self.app)
+        state.backend.primary.commands = _PlainCommands(state.settings.key_prefix)
+        state.backend.local.is_dead = lambda digest: False
+        reads = state.repository._reads
 
         def believe(digest: str, scope: Any, life: Any, heard: Any, *, fresh: bool = False) -> Loaded:
             return Loaded.verified(Verdict.VALID, 0, heard.answer.auth.row, "primary")
 
-        store._run = run_plain
-        repository._verifier.verify = believe
-        repository._journal_writer.overlay = lambda digest, *, shadow=False: NOTHING
-        repository.local.is_dead = lambda digest: False
-        repository._fallback.kept_locally = frozenset()
+        reads._verifier.verify = believe
+        reads._journal_writer.overlay = lambda digest, scope=None, *, shadow=False: NOTHING
+        reads._fallback.kept_locally = frozenset()

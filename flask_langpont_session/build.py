@@ -44,6 +44,8 @@ from .stores.redis import cluster, connections, sentinel
 from .stores.redis.cluster import ClusterStore, Redis, ShardStore
 from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
+from .stores.redis.link import Link
+from .stores.redis.link import Reports as LinkReports
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
@@ -291,11 +293,10 @@ def _flask_session(app: Flask, settings: Settings) -> Source:
 
     server_identity = ServerIdentity()
     pool = _pool_of(app.config["SESSION_REDIS"], settings, server_identity)
+    link = Link("old", pool, server_identity=server_identity, connect_timeout=settings.redis_connect_timeout)
     return FlaskSessionRecord(
         app,
-        RedisStore(
-            "old", pool, prefix="", server_identity=server_identity, connect_timeout=settings.redis_connect_timeout
-        ),
+        RedisStore(link, prefix=""),
         timeout=settings.redis_timeout,
         prefix=app.config.get("SESSION_KEY_PREFIX", "session:"),
         signed=bool(app.config.get("SESSION_USE_SIGNER", False)),
@@ -403,7 +404,8 @@ def _redis_stores(
                 pool = _pool_of(client, settings, server_identity)
             else:
                 pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
-            stores[name] = RedisStore(name, pool, **_store_options(name, settings, recorder, server_identity))
+            link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
+            stores[name] = RedisStore(link, **_store_options(settings))
     return stores
 
 
@@ -427,10 +429,12 @@ def _found_stores(
                 options=directory.nodes.options,
                 **_size(settings),
             )
-            options = _store_options(role, settings, recorder, server_identity)
-            if is_shard:
-                return ShardStore(name, pool, directory=directory, number=number, **options)
-            return RedisStore(name, pool, **options)
+            options = _link_options(role, settings, recorder)
+            if not is_shard:
+                link = Link(name, pool, server_identity=server_identity, **options)
+                return RedisStore(link, **_store_options(settings))
+            link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
+            return ShardStore(link, directory=directory, number=number, **_store_options(settings))
 
         return ClusterStore(
             role, directory, make, prefix=settings.key_prefix, count=recorder.count, is_master=is_master
@@ -439,17 +443,15 @@ def _found_stores(
     return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 
 
-def _store_options(
-    role: str, settings: Settings, recorder: Recorder, server_identity: ServerIdentity
-) -> dict[str, Any]:
+def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str, Any]:
     return {
-        "prefix": settings.key_prefix,
-        "server_identity": server_identity,
-        "waited": _waits_for(role, recorder),
-        "surprised": _surprises_of(role, recorder),
+        "reports": LinkReports(_waits_for(role, recorder), _surprises_of(role, recorder)),
         "connect_timeout": settings.redis_connect_timeout,
-        "tombstone_ms": settings.lease_terms.tombstone_ms,
     }
+
+
+def _store_options(settings: Settings) -> dict[str, Any]:
+    return {"prefix": settings.key_prefix, "tombstone_ms": settings.lease_terms.tombstone_ms}
 
 
 def _replica_url(settings: Settings) -> str | None:

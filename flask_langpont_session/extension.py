@@ -86,7 +86,7 @@ class LangPontSession(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Session | None:
         """A session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
-        if not app.secret_key:
+        if not app.config["SECRET_KEY"]:
             return None
         state = state_of(app)
         state.ensure_started()
@@ -114,7 +114,7 @@ class LangPontSession(SessionInterface):
             return
         finally:
             session.close()
-        is_gone = self._send_cookie(app, session, response, modified or saved is not None)
+        is_gone = self._send_cookie(app, state.settings, session, response, modified or saved is not None)
         if session.work.old is not None and session.work.old.ends_with(session, is_gone):
             self._delete_old_cookie(app, state.settings, response)
         if session.saving.showed_auth:
@@ -124,22 +124,34 @@ class LangPontSession(SessionInterface):
             state.recorder.observe("request_save", "all", "none", outcome, time.perf_counter() - began)
 
     def _read_cookie(self, app: Flask, request: Request, recorder: Recorder) -> SessionId | None:
-        values = request.cookies.getlist(self.get_cookie_name(app))
+        header = request.environ.get("HTTP_COOKIE")
+        if not header:
+            return None
+        signer, name = _signer(app), self.get_cookie_name(app)
+        known = signer.known(name, header)
+        if known is not None:
+            return known
+        values = request.cookies.getlist(name)
         if not values:
             return None
         if len(values) > 1:
             recorder.count("duplicate_cookies")
-        found = _signer(app).load(values)
+        found = signer.load(values)
         if found is None:
             recorder.count("bad_cookies")
+        elif len(values) == 1:
+            signer.remember(name, header, found)
         return found
 
-    def _send_cookie(self, app: Flask, session: Session, response: Response, modified: bool) -> bool:
+    def _send_cookie(
+        self, app: Flask, settings: Settings, session: Session, response: Response, modified: bool
+    ) -> bool:
         """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md).
 
         :return: whether the cookie is deleted.
         """
-        if not session.accessed and not modified and state_of(app).settings.cookie_resend == "due":
+        is_flask_mode = settings.cookie_resend == "flask"
+        if not session.accessed and not modified and not is_flask_mode:
             return False  # no view looked at the session: the cookie is not even read
         target, minted = session.work.target, session.work.minted
         if target is not None and minted is target:
@@ -147,27 +159,28 @@ class LangPontSession(SessionInterface):
                 self._set_cookie(app, session, response, target)
             elif session.ended:
                 return self._delete_cookie(app, response)
-        elif session.ended or (modified and self._is_emptied(app, session)):
-            return self._delete_cookie(app, response)
-        elif target is not None and self._is_due(app, session, target, modified):
-            self._set_cookie(app, session, response, target)
+        elif session.ended or (is_flask_mode and modified and session.work.origin is not None and not session):
+            return self._delete_cookie(app, response)  # Flask deletes that of a session that was modified to be empty
+        elif target is not None:
+            is_due = self._is_due_in_flask if is_flask_mode else self._is_due
+            if is_due(app, session, target, modified):
+                self._set_cookie(app, session, response, target)
         return False
 
-    def _is_emptied(self, app: Flask, session: Session) -> bool:
-        """Flask deletes the cookie of a session that was modified to be empty; only the ``flask`` mode does that."""
-        return state_of(app).settings.cookie_resend == "flask" and session.work.origin is not None and not session
+    @staticmethod
+    def _is_due(app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
+        work = session.work
+        if not work.permanence_changed:
+            if target.kind == SIGNED_IN or not work.permanent:
+                return False  # a user's lasts as long as the session can: a late renewal would undo a newer sign-in
+            if time.time() - target.issued_at <= app.permanent_session_lifetime.total_seconds() / 10:
+                return False
+        return session.accessed and not work.is_in_doubt
 
-    def _is_due(self, app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
-        if state_of(app).settings.cookie_resend == "flask":
-            refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-            return (modified or refresh) and not session.work.is_in_doubt
-        if not session.accessed or session.work.is_in_doubt:
-            return False
-        if session.work.permanence_changed or not session.permanent:
-            return session.work.permanence_changed
-        if target.kind == SIGNED_IN:
-            return False  # it lasts as long as the session can, and a late renewal would undo a newer sign-in
-        return time.time() - target.issued_at > app.permanent_session_lifetime.total_seconds() / 10
+    @staticmethod
+    def _is_due_in_flask(app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
+        refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
+        return (modified or refresh) and not session.work.is_in_doubt
 
     def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
         value = _signer(app).dump(replace(target, permanent=session.permanent, issued_at=int(time.time())))
@@ -321,16 +334,16 @@ def _logged_out(sender: Flask, **_: Any) -> None:
 
 
 def _vary_on_cookie(response: Response) -> None:
-    if "Vary" in response.headers:
+    if response.headers.getlist("Vary"):
         response.vary.add("Cookie")
     else:
-        response.headers["Vary"] = "Cookie"  # nearly always, and a fifth of what taking a set of headers apart costs
+        response.headers.add("Vary", "Cookie")  # nearly always, and a fraction of what taking a set apart costs
 
 
 def _store_nowhere(response: Response) -> None:
     """ASVS 14.3.2; a view that knows better sets its own."""
-    if "Cache-Control" not in response.headers:
-        response.headers["Cache-Control"] = "no-store"
+    if not response.headers.getlist("Cache-Control"):
+        response.headers.add("Cache-Control", "no-store")
 
 
 def _keep_out_of_caches(response: Response) -> None:
@@ -361,8 +374,8 @@ def _replace_response(response: Response, page: Response) -> None:
 
 
 def _signer(app: Flask) -> CookieSigner:
-    assert app.secret_key is not None  # open_session gave no session without one
-    return signer_for(app.secret_key, app.config["SECRET_KEY_FALLBACKS"])
+    config = app.config  # open_session gave no session without a key
+    return signer_for(config["SECRET_KEY"], config["SECRET_KEY_FALLBACKS"])
 
 
 def _life(app: Flask, settings: Settings, permanent: bool) -> Life:

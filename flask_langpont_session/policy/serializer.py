@@ -39,7 +39,7 @@ INT_LIMIT = 2**63
 _to_json = msgspec.json.Encoder().encode
 _from_json = msgspec.json.Decoder().decode
 _STR = frozenset({str})
-_IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, Markup, UUID, datetime, date, Decimal})
+IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, Markup, UUID, datetime, date, Decimal})
 _ESCAPED = "@json"
 
 
@@ -123,7 +123,7 @@ def check_key(key: object) -> str:
 def is_mutable(value: object) -> bool:
     """Whether a value can change without being assigned again: a list or dict, a tuple, which may hold one, and
     whatever is stored as something else than it is."""
-    return type(value) not in _IMMUTABLE
+    return type(value) not in IMMUTABLE
 
 
 # -- writing: what msgspec would encode wrongly is replaced, all else stays the object it is ------------------------

@@ -11,8 +11,8 @@ from ..policy.values import CategoryCopy, ErrorClass, Operation, StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import WIPED_FIELD
 from ..stores.host.journal import PendingCarry
+from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
-from ..stores.redis.store import new_write_id
 from . import calls
 from .copies import MergedCopies
 from .merges import guard_of, merge_of

@@ -18,8 +18,8 @@ from ..policy.records import apply_change
 from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, StoreError
 from ..stores.backend import Backend
 from ..stores.host.journal import PendingCarry, PendingWrite
+from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
-from ..stores.redis.store import new_write_id
 from . import calls
 from .copies import MergedCopies
 from .pushes import Pushes

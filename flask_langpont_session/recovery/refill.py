@@ -15,8 +15,8 @@ from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
 from ..stores.backend import Backend
+from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Restore
-from ..stores.redis.store import new_write_id
 from . import calls
 
 log = logging.getLogger(__name__)

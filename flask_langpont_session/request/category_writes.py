@@ -21,8 +21,8 @@ from ..policy.values import (
     CategoryCopy,
     StoreError,
 )
+from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merged, Restore, Written
-from ..stores.redis.store import new_write_id
 from .parts import Parts
 from .scope import RequestScope
 

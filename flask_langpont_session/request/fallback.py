@@ -62,7 +62,8 @@ class Fallback:
         :param remember: the answer is the primary's, and worth a local copy.
         :param overlay: what the journal knows beyond it; None: nothing.
         """
-        answered = answer.categories[name]
+        record = answer.records[name]
+        answered = record.copy
         is_carried, known = overlay is not None and name in overlay.carried, None
         if overlay and is_carried and (known := overlay.copies.get(name)):  # what is on its way from a former id
             together = {**known.fields, **answered.fields}
@@ -71,8 +72,9 @@ class Fallback:
         if remember and name in self.kept_locally and not is_carried:
             held = self._local.category(digest, name)
             if answered.version:
-                began = answer.begun.get(name, 0)
-                is_news = self._local.put_category(digest, name, answered, kind=kind, began=began, as_of=asked_at)
+                is_news = self._local.put_category(
+                    digest, name, answered, kind=kind, began=record.began, as_of=asked_at
+                )
             else:
                 is_news = self._local.put_absent(digest, name, version, asked_at) and held is not None
             if is_news:

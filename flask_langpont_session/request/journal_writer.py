@@ -29,8 +29,8 @@ from ..stores.host.entries import WIPED_FIELD
 from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
 from ..stores.local import LocalAuth
+from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import addition_id
-from ..stores.redis.store import new_write_id
 from .fallback import Fallback
 from .scope import LEAST_FOR_JOURNAL, RequestScope
 

@@ -214,7 +214,7 @@ class Reads:
     def _is_behind(self, digest: str, category: str, answer: Answer, overlay: Overlay) -> bool:
         """Whether a replica has less than this host has seen already. What it does not have at all it may have yet to
         hear of."""
-        version = answer.categories[category].version
+        version = answer.records[category].copy.version
         held = self._local.category(digest, category), overlay.copies.get(category)
         return not version or any(copy is not None and copy.version > version for copy in held)
 
@@ -227,7 +227,9 @@ class Reads:
         if self._reports.in_use is None or row is None:
             return
         # Leases are shared, so all workers together ask the database about a session once in a while.
-        is_due = life.is_slide_due(row, row.read_at)  # still: the database could not note this use, but Redis did
-        if is_due or loaded.sources[AUTH] == DATABASE:
-            ends = row.read_at + life.idle_ms if is_due else row.idle_expires_at
-            self._reports.in_use.served(row.digest, min(ends, row.absolute_expires_at) - row.read_at)
+        by_database = loaded.sources[AUTH] == DATABASE
+        now_ms = row.read_at if by_database else loaded.now_ms
+        is_due = life.is_slide_due(row, now_ms)  # still: the database could not note this use, but Redis did
+        if is_due or by_database:
+            ends = now_ms + life.idle_ms if is_due else row.idle_expires_at
+            self._reports.in_use.served(row.digest, min(ends, row.absolute_expires_at) - now_ms)

@@ -8,7 +8,7 @@ from typing import Any
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
 from ..policy.categories import CategoryTable
 from ..policy.records import NO_FIELDS, Loaded
-from ..policy.serializer import decode, encode, is_mutable
+from ..policy.serializer import IMMUTABLE, decode, encode, is_mutable
 from ..policy.values import CategoryChange, Fields
 
 Carried = Mapping[str, bytes]
@@ -40,6 +40,11 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.assigned or self.deleted or self.increments)
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether anything was changed, or could be inside of a value."""
+        return bool(self) or not IMMUTABLE.issuperset(map(type, self.values.values()))
 
     def __contains__(self, key: str) -> bool:
         """Whether this request gave the key a value."""

@@ -26,6 +26,9 @@ _SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", re
 _MOST_VERIFIED = 4096
 """Cookies whose signature is remembered as good, per set of keys: a browser sends the same one with every request."""
 
+_LONGEST_HEADER = 1024
+"""Characters of a Cookie header up to which it is remembered what it leads to."""
+
 _SALT = "flask-langpont-session.cookie"
 _KEY_NAME, _KEY_NAME_LENGTH = b"flask-langpont-session.key", 6
 
@@ -38,6 +41,7 @@ class CookieSigner:
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._verified: dict[str, SessionId] = {}
+        self._headers: dict[tuple[str, str], SessionId] = {}
         self._signers = [(want_bytes(key), _make_signer(key)) for key in keys]
         self._named = {_name_of(key): key for key, _ in self._signers}
 
@@ -55,6 +59,17 @@ class CookieSigner:
     def load(self, values: Iterable[str]) -> SessionId | None:
         """The first value with a good signature; None when there is none. Never raises."""
         return next(filter(None, map(self._load_one, values)), None)
+
+    def known(self, name: str, header: str) -> SessionId | None:
+        """What was remembered of a whole Cookie header: a browser sends the same one with every request."""
+        return self._headers.get((name, header))
+
+    def remember(self, name: str, header: str, found: SessionId) -> None:
+        """A Cookie header has just one cookie of this name, with this id and a good signature."""
+        if len(header) <= _LONGEST_HEADER:
+            if len(self._headers) >= _MOST_VERIFIED:
+                self._headers.clear()
+            self._headers[name, header] = found
 
     def _load_one(self, value: str) -> SessionId | None:
         known = self._verified.get(value)

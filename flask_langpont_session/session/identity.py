@@ -76,18 +76,18 @@ class Identity:
     :ivar came_with: where it has moved, the id that came with the request.
     """
 
-    def __init__(self) -> None:
-        self.state = State.KEPT
-        self.origin: SessionId | None = NOT_READ
-        self.minted: SessionId | None = None
-        self.row: AuthRow | None = None
-        self.carries: tuple[str, ...] = ()
-        self.is_restarted = False
-        self.must_end = False
-        self.must_wipe = False
-        self.has_moved = False
-        self.came_with: SessionId | None = None
-        self._was_signed_out = False
+    # How it begins. Of the class: most requests change none of it, and a session is made for each.
+    state = State.KEPT
+    origin: SessionId | None = NOT_READ
+    minted: SessionId | None = None
+    row: AuthRow | None = None
+    carries: tuple[str, ...] = ()
+    is_restarted = False
+    must_end = False
+    must_wipe = False
+    has_moved = False
+    came_with: SessionId | None = None
+    _was_signed_out = False
 
     @property
     def is_signed_out(self) -> bool:

@@ -31,8 +31,6 @@ class Saving:
 
         A visitor without an id gets one here if there is something to keep.
         """
-        if self._is_unchanged:
-            return None
         changes = self._all_changes()
         if self._work.target is None and any(changes.values()):
             self._work.mint(ANONYMOUS)
@@ -57,8 +55,12 @@ class Saving:
 
     @property
     def _is_unchanged(self) -> bool:
-        """Whether there is nothing that a save could have to do."""
-        return self._work.changes is None and not self._work.identity.must_end and not self._work.must_save_permanence
+        """Whether there is nothing that a save could have to do, as nearly always."""
+        work = self._work
+        identity, changes = work.identity, work.changes
+        if identity.minted is not None or identity.must_end or identity.must_wipe or work.must_save_permanence:
+            return False
+        return changes is None or not changes.may_have_changed
 
     def _all_changes(self) -> dict[str, CategoryChange]:
         changes = self._work.now.by_category(self._work.stored, self._work.is_unknown)
@@ -88,7 +90,9 @@ class Saving:
 
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
-        if not self._is_unchanged and self._work.target is None and self._work.is_put_off:
+        if self._is_unchanged:
+            return None
+        if self._work.target is None and self._work.is_put_off:
             return self._keep_nothing()
         plan = self.plan()
         if plan is None:

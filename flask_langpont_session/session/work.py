@@ -77,10 +77,28 @@ class Work:
     :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
     :param old: the old session whose cookie the request carries as well; None: it carries none.
     :param scope: this request's way through the stores, if it is on it already.
+    :ivar adopted: the id of an old session that was taken over in this request.
+    :ivar is_put_off: there is one that could not be; `token_meanwhile`: the CSRF token that is shown then.
+    :ivar before: once a save has stored this session under another id: what of it has been read.
     :ivar grants: the save changes users or rights.
     :ivar forced: it was said to be modified.
     :ivar is_closed: the response is on its way; what is changed from here on is lost unless a save runs again.
     """
+
+    # How it begins. Of the class: most requests change little of it, and a session is made for each.
+    adopted: SessionId | None = None
+    is_put_off = False
+    token_meanwhile: str | None = None
+    chosen_permanent: bool | None = None
+    saved_permanent: bool | None = None
+    loaded: Loaded | None = None
+    before: Loaded | None = None
+    changes: Changes | None = None
+    grants = False
+    forced = False
+    is_closed = False
+    wants_cookie = False
+    was_stored = False
 
     def __init__(
         self,
@@ -94,23 +112,7 @@ class Work:
         self._cookie = cookie
         self.old = old
         self.identity = Identity()
-        # The id of an old session that was taken over in this request; whether there is one that could not be, and the
-        # CSRF token that is shown meanwhile.
-        self.adopted: SessionId | None = None
-        self.is_put_off = False
-        self.token_meanwhile: str | None = None
-        self.chosen_permanent: bool | None = None
-        self.saved_permanent: bool | None = None
-        self.loaded: Loaded | None = None
-        # Once a save has stored this session under another id: what of it has been read.
-        self.before: Loaded | None = None
         self._scope = scope
-        self.changes: Changes | None = None
-        self.grants = False
-        self.forced = False
-        self.is_closed = False
-        self.wants_cookie = False
-        self.was_stored = False
 
     @property
     def origin(self) -> SessionId | None:
@@ -214,7 +216,7 @@ class Work:
     @property
     def must_save_permanence(self) -> bool:
         if self.saved_permanent is None:
-            return self.permanence_changed
+            return self.chosen_permanent is not None and self.permanence_changed
         return self.permanent != self.saved_permanent
 
     @property
@@ -227,20 +229,25 @@ class Work:
         return self.changes
 
     def load(self) -> Loaded:
-        if self.loaded is None:
-            identity = self.identity
-            origin = None if identity.is_restarted or identity.is_signed_out else self.origin
-            known = origin and self.repository.load(origin, self.scope, self.life)
-            self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.is_put_off else Verdict.ANONYMOUS)
-            before, self.before = self.before, None
-            if before is not None and not self.loaded.shadow:
-                self.loaded.keep_from(before, before.fields.keys() - {AUTH})
+        return self.loaded or self._load()
+
+    def _load(self) -> Loaded:
+        identity = self.identity
+        origin = None if identity.is_restarted or identity.is_signed_out else self.origin
+        known = origin and self.repository.load(origin, self.scope, self.life)
+        self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.is_put_off else Verdict.ANONYMOUS)
+        before, self.before = self.before, None
+        if before is not None and not self.loaded.shadow:
+            self.loaded.keep_from(before, before.fields.keys() - {AUTH})
         return self.loaded
 
     def stored(self, category: str) -> Fields:
         """The stored fields of one category as far as this request may see them."""
-        loaded = self.load()
-        if category not in loaded.fields and not self.identity.is_restarted and self.origin:
+        loaded = self.loaded or self._load()
+        fields = loaded.fields.get(category)
+        if fields is not None:
+            return fields
+        if not self.identity.is_restarted and self.origin:
             self.repository.load_more(self.origin, self.scope, self.life, loaded, category)
         return loaded.fields.get(category, NO_FIELDS)
 
@@ -252,7 +259,7 @@ class Work:
         return self.loaded is not None and self.loaded.is_unknown(self.feature_of(key), key)
 
     def decode(self, key: str) -> Any:
-        raw = self.now.assigned.get(key) or self.stored(self.feature_of(key).category)[key]
+        raw = self.now.assigned.get(key) or self.stored(self.repository.table.feature_of(key).category)[key]
         try:
             return decode(raw)
         except UnreadableValue:
@@ -323,13 +330,13 @@ class Work:
 
         :raises KeyError: it has none, or one that cannot be read.
         """
-        values = self.now.values
-        if key in values:
-            return values[key]
-        if key in self.now.deleted:
+        changes = self.now
+        if key in changes.values:
+            return changes.values[key]
+        if key in changes.deleted:
             raise KeyError(key)
-        self.now.read.add(key)
-        value = values[key] = self.decode(key)
+        changes.read.add(key)
+        value = changes.values[key] = self.decode(key)
         return value
 
     def has(self, key: str) -> bool:

@@ -17,8 +17,8 @@ from redis import Redis
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
+from flask_langpont_session.stores.redis.commands import READ
 from flask_langpont_session.stores.redis.connections import bound
-from flask_langpont_session.stores.redis.store import READ
 from flask_langpont_session.testing import captured_events, switched_off
 from tests.faults.proxy import STALL_REPLY, FaultProxy
 

@@ -13,6 +13,7 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis.link import Link, Reports
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -121,7 +122,7 @@ def store(request: pytest.FixtureRequest, server: StrangeServer) -> Iterator[Red
         server.url(), protocol=3, socket_timeout=WAIT, socket_connect_timeout=1, timeout=0.1, max_connections=2,
         redis_connect_func=server_identity.introduce, parser_class=request.param,
     )  # fmt: skip
-    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
+    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     yield store
     store.forget_connections()
 
@@ -207,7 +208,8 @@ def test_what_nobody_knows_is_counted_and_fails_closed(server: StrangeServer) ->
     heard: list[str] = []
     server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(server.url(), protocol=3, redis_connect_func=server_identity.introduce)
-    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity, surprised=heard.append)
+    reports = Reports(surprised=heard.append)
+    store = RedisStore(Link("primary", pool, server_identity=server_identity, reports=reports), prefix="session")
     server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
     with pytest.raises(StoreError) as caught:
         store.extend_idle(D, 1, timeout=1)
@@ -232,7 +234,7 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     def interrupted(*arguments: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(connection, "read_response", interrupted)
+    monkeypatch.setattr(connection, "exchange", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.extend_idle(D, 1, timeout=1)
     assert store.connections.idle == []
@@ -256,7 +258,7 @@ def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
     pool = BlockingConnectionPool.from_url(
         server.url(), protocol=3, redis_connect_func=server_identity.introduce, parser_class=_RESP3Parser
     )
-    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
+    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     deep = b"*1\r\n" * (sys.getrecursionlimit() * 2)
     server.say(lambda command: deep if command == "EVALSHA" else None)
     with pytest.raises(StoreError):

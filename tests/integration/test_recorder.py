@@ -13,6 +13,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Recorder
+from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import digest, wait_for_level
@@ -211,7 +212,7 @@ def test_connections_in_use_are_counted(app: Flask) -> None:
         store.time_ms(timeout=5)
         return True
 
-    store._commands([("TIME",)], 5, meanwhile)
+    store.link.run([commands.plain("TIME", fits=lambda reply: True)], 5, meanwhile)
     assert (seen, store.in_use) == ([1], 0)
     assert (store.take_most_in_use(), store.take_most_in_use()) == (2, 0)
 

@@ -18,6 +18,8 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis.commands import MERGE, WRITE, Command
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
     SINCE,
@@ -31,7 +33,7 @@ from flask_langpont_session.stores.redis.records import (
     addition_id,
 )
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.stores.redis.store import MERGE, WRITE, RedisStore
+from flask_langpont_session.stores.redis.store import RedisStore
 
 from .scripts_server import DIGEST, EMPTY, LIFE, key, made
 
@@ -74,7 +76,7 @@ def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
         pool = BlockingConnectionPool.from_url(
             server.url, protocol=3, socket_timeout=WAIT, max_connections=2, redis_connect_func=server_identity.introduce
         )
-    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
+    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     yield store
     store.forget_connections()
 
@@ -1025,12 +1027,12 @@ def test_any_two_numbers_are_added_exactly(store: RedisStore, client: Any) -> No
 # -- deadlines ---------------------------------------------------------------------------------------------------------
 
 
-def calls(deadline_ms: int, write_id: str = "late..1") -> list[Any]:
+def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
     keys = [key("auth"), key("ui")]
     common = [deadline_ms, write_id, EMPTY]
     return [
-        (WRITE, keys, ["free", DIGEST, 9, 999, *common, LIFE, 1, 1, "late", "1", 0, 1, "n", 1]),
-        (MERGE, keys, ["free", DIGEST, LIFE, 9, 999, *common, "wipe", "@", "", "since", 9 * 10**15, 0, "", ""]),
+        WRITE(keys, ["free", DIGEST, 9, 999, *common, LIFE, 1, 1, "late", "1", 0, 1, "n", 1]),
+        MERGE(keys, ["free", DIGEST, LIFE, 9, 999, *common, "wipe", "@", "", "since", 9 * 10**15, 0, "", ""]),
     ]
 
 
@@ -1039,11 +1041,11 @@ def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client:
     """And says how late it is; in time it does everything."""
     stamp(store, sets={"a": b"1"})
     before, now_ms = whole(client), store.time_ms(timeout=WAIT)
-    [reply] = store._run([calls(now_ms - 1)[number]], WAIT)
+    [reply] = store.link.run([commands(now_ms - 1)[number]], WAIT)
     assert reply[0] == b"late"
     assert 0 <= reply[1] - now_ms < 10_000
     assert whole(client) == before
-    [reply] = store._run([calls(now_ms + 60_000)[number]], WAIT)
+    [reply] = store.link.run([commands(now_ms + 60_000)[number]], WAIT)
     assert reply[0] in (b"written", b"merged")
     assert "a" not in data(client)
 
@@ -1067,7 +1069,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
     store.server_identity.note_clock(store.server_identity.server, now_ms, time.monotonic())
     stamp(store, sets={"a": b"1", "n": b"1"})
     steps = [wipe(now_ms * 1000 + 250_000), put("b", b"1", now_ms * 1000), add("n", 3)]
-    sent, run = [], store._run
+    sent, run = [], store.link.run
 
     def half_late(calls: Any, *arguments: Any, **options: Any) -> Any:
         """The second packet is the first that is in time as a whole."""
@@ -1076,7 +1078,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
         return [replies[0], [b"late", now_ms]] if len(sent) == 1 else replies
 
     merges = [Merge(DIGEST, "ui", steps, "free", LIFE), Merge("e" * 43, "ui", [add("n", 1)], "free", LIFE)]
-    store._run = half_late  # type: ignore[method-assign]
+    store.link.run = half_late  # type: ignore[method-assign, assignment]
     found = store.merge_all(merges, limits=LIMITS, timeout=WAIT, write_id="merge.1")
     assert len(sent) == 2
     assert [merged.outcomes for merged in found if isinstance(merged, Merged)] == [(APPLIED,) * 3, (APPLIED,)]
@@ -1094,7 +1096,7 @@ def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, clien
     def late(*arguments: Any, **options: Any) -> list[Any]:
         return [[b"late", now_ms]]
 
-    store._run = late  # type: ignore[method-assign]
+    store.link.run = late  # type: ignore[method-assign]
     with pytest.raises(StoreError) as caught:
         change = {"ui": CategoryChange(LIFE, sets={"a": b"2"})}
         store.write(DIGEST, change, guard="free", limits=LIMITS, timeout=0.004, write_id="write.2")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha1
@@ -15,9 +15,11 @@ from redis.connection import BlockingConnectionPool
 from devservers.servers import Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.stores.redis.commands import MERGE, QUARANTINE_MS, READ, Script, new_write_id
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.stores.redis.store import MERGE, QUARANTINE_MS, READ, RedisStore, Script, new_write_id
+from flask_langpont_session.stores.redis.store import RedisStore
 
 from .scripts_server import (
     DIGEST,
@@ -27,7 +29,6 @@ from .scripts_server import (
     made,
 )
 
-Call = tuple[Script, Sequence[str], Sequence[Any]]
 LIMITS = Limits(256, 65_536, EMPTY)
 WAIT = 2.0
 OLD, NEW = 1, 9_999_999_999_999_999
@@ -61,7 +62,7 @@ def store(server: Valkey, raw: Any) -> Iterator[RedisStore]:
         timeout=0.5,
         redis_connect_func=server_identity.introduce,
     )
-    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
+    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     yield store
     store.forget_connections()
 
@@ -582,12 +583,12 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
     wrong = Script.__new__(Script)
     wrong.text = b"return redis.call('LPUSH', KEYS[1], 'x')"
     wrong.sha = sha1(wrong.text, usedforsecurity=False).hexdigest().encode()
-    failing: Call = (wrong, [key("auth")], [])
-    merging: Call = (MERGE, [key("auth"), key("ui")], ["alive", DIGEST, LIFE, 9, 99, 0, "merge.1", EMPTY])
-    reading: Call = (READ, [key("ui")], [0])
-    for calls in ([failing, reading], [reading, failing, reading], [failing, merging, reading]):
+    failing = wrong([key("auth")], [])
+    merging = MERGE([key("auth"), key("ui")], ["alive", DIGEST, LIFE, 9, 99, 0, "merge.1", EMPTY])
+    reading = READ([key("ui")], [0])
+    for commands in ([failing, reading], [reading, failing, reading], [failing, merging, reading]):
         with pytest.raises(StoreError) as caught:
-            store._run(calls, WAIT)
+            store.link.run(commands, WAIT)
         assert caught.value.error_class is ErrorClass.DATA
         assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
     assert raw.info("stats")["total_connections_received"] == connections

@@ -10,9 +10,11 @@ from redis import ConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, StoreError
+from flask_langpont_session.stores.redis.commands import new_write_id
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Restore
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
+from flask_langpont_session.stores.redis.store import RedisStore
 
 SID = "a" * 43
 LIMITS = Limits(50, 4096, 60_000)
@@ -69,9 +71,8 @@ class Server:
 
 @pytest.fixture
 def server(primary: Valkey) -> Iterator[Server]:
-    store = RedisStore(
-        "primary", ConnectionPool.from_url(primary.url, protocol=3), prefix="session", server_identity=ServerIdentity()
-    )
+    pool = ConnectionPool.from_url(primary.url, protocol=3)
+    store = RedisStore(Link("primary", pool, server_identity=ServerIdentity()), prefix="session")
     yield Server(store)
     store.forget_connections()
 

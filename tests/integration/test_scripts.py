@@ -12,6 +12,7 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 
@@ -29,7 +30,7 @@ def store(primary: Valkey) -> Iterator[RedisStore]:
         primary.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=WAIT,
         redis_connect_func=server_identity.introduce,
     )  # fmt: skip
-    yield RedisStore("primary", pool, prefix="session", server_identity=server_identity)
+    yield RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     pool.disconnect()
 
 

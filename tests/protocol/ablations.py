@@ -242,12 +242,12 @@ def _shares_every_question(
 _question = verifier.Verifier._question
 
 
-def _whosever_it_is(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
-    named = dict(zip(found[::2], found[1::2], strict=True)).get(b"@d", digest.encode())
-    return _split(found, named.decode())
+def _whosever_it_is(found: Any, digest: str, now_ms: int) -> records.Known:
+    ours = {**dict(zip(found[::2], found[1::2], strict=True)), b"@d": digest.encode()} if found else {}
+    return _auth([part for field in ours.items() for part in field], digest, now_ms)
 
 
-_split = records._split
+_auth = records._auth
 
 
 def _waits_for_nothing(self: scope.RequestScope, error: Any, direction: str, operation: str, took: float) -> None:
@@ -313,7 +313,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("epochs", sim_database.Tables, "raise_epoch", lambda self, user_id: self.epoch(user_id) + 1),
     Ablation("rights do not wait", repository.SessionRepository, "save", _rights_may_wait),
     Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
-    Ablation("the own digest", records, "_split", _whosever_it_is),
+    Ablation("the own digest", records, "_auth", _whosever_it_is),
     Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),
     Ablation("budget", scope.RequestScope, "_failed", _waits_for_nothing),
     Ablation("what may fail", scope.RequestScope, "attempt", scope.RequestScope.ask),

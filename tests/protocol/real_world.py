@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
@@ -346,7 +347,7 @@ class RealWorld(World):
             "max_connections": 8, "driver_info": None,
         }  # fmt: skip
         pool = BlockingConnectionPool(**options)  # type: ignore[no-untyped-call]
-        real = RedisStore(name, pool, prefix="session", server_identity=server_identity)
+        real = RedisStore(Link(name, pool, server_identity=server_identity), prefix="session")
         self._made[worker.name].append(real.forget_connections)
         store: Any = Stepped(real, self, path)
         return cast(RedisStore, store)

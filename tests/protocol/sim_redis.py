@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha1
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.stores.redis.commands import QUARANTINE_MS
+from flask_langpont_session.stores.redis.known import KnownRecords
 from flask_langpont_session.stores.redis.records import (
+    NO_RECORDS,
     Answer,
     AuthEntry,
     Change,
+    Known,
     Limits,
     Merge,
     Merged,
@@ -27,7 +32,6 @@ from flask_langpont_session.stores.redis.records import (
     copy_of,
 )
 from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Server, ServerIdentity
-from flask_langpont_session.stores.redis.store import QUARANTINE_MS
 
 from .clock import Clock, SkewedClock
 from .sim_records import Meta, SimMerge, SimRecord, changed, restored
@@ -342,6 +346,7 @@ class SimRedisStore:
         self._network = network
         self._tasks = tasks
         self._idle: list[Connection] = []
+        self._known = KnownRecords()
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -409,14 +414,25 @@ class SimRedisStore:
     # -- the methods of RedisStore -----------------------------------------------------------------------------------
 
     def read(
-        self, digest: str, lives_ms: Mapping[str, int], *, timeout: float, shadow: bool = False, kind: str = "a"
+        self,
+        digest: str,
+        lives_ms: Mapping[str, int],
+        *,
+        timeout: float,
+        shadow: bool = False,
+        kind: str = "a",
+        anew: bool = False,
     ) -> Answer:
         """See the package."""
 
+        session = (digest, kind, shadow)
+        known = NO_RECORDS if anew else self._known.of(session)
+
         def effect(node: Node) -> Answer:
-            return answer(digest, tuple(lives_ms), kind, read(node, digest, lives_ms, shadow))
+            return answer(digest, tuple(lives_ms), kind, read(node, digest, lives_ms, shadow, known), known)
 
         found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
+        self._known.note(session, known, found.records)
         if AUTH in lives_ms and kind == "u":
             self._network.heard(connection, digest, found.auth)
         trusted = self.server_identity.trust_since(connection.server)
@@ -574,7 +590,9 @@ class SimRedisStore:
 # -- the scripts -------------------------------------------------------------------------------------------------------
 
 
-def read(node: Node, digest: str, lives_ms: Mapping[str, int], shadow: bool) -> list[Any]:
+def read(
+    node: Node, digest: str, lives_ms: Mapping[str, int], shadow: bool, known: Mapping[str, Known] = NO_RECORDS
+) -> list[Any]:
     """``read.lua``: its reply."""
     reply: list[Any] = [node.clock.now_ms]
     moved = 0
@@ -584,8 +602,16 @@ def read(node: Node, digest: str, lives_ms: Mapping[str, int], shadow: bool) -> 
         if record is not None and life > 0 and _slide_life(node, key, record, life):
             moved = max(moved, life)
         fields = {} if record is None else record.fields
-        reply.append([part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))])
+        hash_ = [part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))]
+        mark = known[name].mark if name in known else ""
+        reply.append(mark[:11].encode() if mark and mark[11:] == _description(hash_) else hash_)
     return [*reply, moved]
+
+
+def _description(fields: Sequence[bytes]) -> str:
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    of_auth = b" ".join(found.get(name, b"") for name in (b"@live", b"@v", b"@at", b"@i"))
+    return sha1(found.get(b"@m") or of_auth, usedforsecurity=False).hexdigest()[:16]
 
 
 def _as_bytes(value: object) -> bytes:

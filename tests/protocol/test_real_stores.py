@@ -13,6 +13,7 @@ import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
@@ -35,7 +36,7 @@ def store_on(valkey: Valkey) -> Iterator[RedisStore]:
     server_identity = ServerIdentity()
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    store = RedisStore("primary", pool, prefix="session", server_identity=server_identity)
+    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     yield store
     store.forget_connections()
 

@@ -22,7 +22,8 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Valkey
-from flask_langpont_session.stores.redis.store import READ, RedisStore
+from flask_langpont_session.stores.redis.commands import READ
+from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay
 from tests.integration.conftest import parts
 from tests.integration.sentinels import SERVICE, Sentinel
@@ -140,7 +141,7 @@ def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) 
     connection = store.connections.take(time.monotonic() + PATIENCE)
     connection.send_command("EVAL", READ.text, len(keys), *keys, 0, 0, 0)
     store.connections.put_back(connection)
-    connection.can_read = lambda timeout=0: False  # the reply is late enough
+    connection.is_quiet = lambda: True  # the reply is late enough
     answer = store.read(mine, {"auth": 0, "translation": 0, "ui": 0}, timeout=PATIENCE)
     assert answer.foreign == ("ui",)
     assert not any(copy.fields for copy in answer.categories.values())

@@ -27,8 +27,9 @@ from flask_langpont_session.policy.values import (
     StoreError,
 )
 from flask_langpont_session.recovery.probes import GOOD_PROBES
+from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
-from flask_langpont_session.stores.redis.store import RedisStore, new_write_id
+from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
@@ -162,7 +163,7 @@ def failing(store: RedisStore) -> dict[str, StoreError]:
 def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) -> None:
     """A method that is added needs its commands in the documentation."""
     own = {name for name, _ in inspect.getmembers(RedisStore, inspect.isfunction) if not name.startswith("_")}
-    assert own - set(calls(store)) == {"key", "asking", "estimated_ms", "take_most_in_use", "forget_connections"}
+    assert own - set(calls(store)) == {"asking", "estimated_ms", "take_most_in_use", "forget_connections"}
 
 
 def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server: Valkey) -> None:

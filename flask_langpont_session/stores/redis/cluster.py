@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
-from redis.connection import BlockingConnectionPool, ConnectionPool, SSLConnection
+from redis.connection import BlockingConnectionPool, SSLConnection
 from redis.crc import key_slot
 
 from ...policy.categories import AUTH
@@ -22,13 +22,15 @@ from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
 from ...support.chance import CHANCE
-from ...support.lag import LEAST_WAIT, Deadline
+from ...support.lag import LEAST_WAIT
 from .errors import Redirected, translate
+from .link import Link
 from .records import Answer, Limits, Merge, Merged, Restore
-from .server_identity import Canary, ServerIdentity
+from .server_identity import Canary
 from .slots import NO_SHARD, Address, Servers, name_of, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
+from .wire import pack
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -138,39 +140,27 @@ def may_read(introduce: Callable[[Any], None]) -> Callable[[Any], None]:
 class ShardStore(RedisStore):
     """The store of one shard. Its canary and its probes lie in a slot that the shard has.
 
+    :param link: the way to its server, see :func:`leads_there`.
     :param number: of the shard.
     """
 
     def __init__(
-        self,
-        name: str,
-        pool: ConnectionPool,
-        *,
-        directory: ClusterTopology,
-        number: int,
-        prefix: str,
-        server_identity: ServerIdentity,
-        waited: Callable[[float], None] = lambda seconds: None,
-        surprised: Callable[[str], None] = lambda error: None,
-        connect_timeout: float = 0.2,
-        tombstone_ms: int = TOMBSTONE_MS,
+        self, link: Link, *, directory: ClusterTopology, number: int, prefix: str, tombstone_ms: int = TOMBSTONE_MS
     ) -> None:
-        more: dict[str, Any] = {"waited": waited, "surprised": surprised, "connect_timeout": connect_timeout}
-        more["tombstone_ms"] = tombstone_ms
-        super().__init__(name, pool, prefix=prefix, server_identity=server_identity, **more)
-        self._more = {
-            **more,
-            "prefix": prefix,
-            "server_identity": server_identity,
-            "directory": directory,
-            "number": number,
-        }
+        super().__init__(link, prefix=prefix, tombstone_ms=tombstone_ms)
         self._directory = directory
         self._number = number
+        self._tombstone_ms = tombstone_ms
 
     def asking(self) -> ShardStore:
         """The same store, for keys that are still on their way to it."""
-        return _Asking(self.name, self.connections.source, **self._more)
+        return ShardStore(
+            self.link.announcing(_ASKING),
+            directory=self._directory,
+            number=self._number,
+            prefix=self.prefix,
+            tombstone_ms=self._tombstone_ms,
+        )
 
     @property
     def _slot(self) -> int:
@@ -199,10 +189,6 @@ class ShardStore(RedisStore):
         tagged = f"{key}:{{{tag_of(slot)}}}"
         return self._in(slot, lambda: super(ShardStore, self).probe(tagged, value, timeout=timeout))
 
-    def _leads_where_it_should(self, connection: Any) -> bool:
-        # A server that handed over to another primary lives on, and sends all there over each connection that there is.
-        return connection.leads_there() and super()._leads_where_it_should(connection)
-
     def _in(self, slot: int, call: Callable[[], T]) -> T:
         try:
             return call()
@@ -212,24 +198,13 @@ class ShardStore(RedisStore):
             raise
 
 
-class _Asking(ShardStore):
-    """A store that is asked for keys that are still on their way to it."""
+_ASKING = pack(("ASKING",))
 
-    def _exchange(
-        self,
-        commands: Sequence[tuple[Any, ...]],
-        timeout: float,
-        end: Deadline,
-        fits: Callable[[int, Any], bool],
-        understand: Any,
-    ) -> list[Any]:
-        announced = [part for command in commands for part in (("ASKING",), command)]
 
-        def fit(number: int, reply: Any) -> bool:
-            return fits(number // 2, reply) if number % 2 else bool(reply == b"OK")
-
-        heard = understand and (lambda replies, server: understand(replies[1::2], server))
-        return super()._exchange(announced, timeout, end, fit, heard)[1::2]
+def leads_there(connection: Any) -> bool:
+    """Whether a connection leads to a server of its shard still: one that handed over to another primary lives on, and
+    sends all there over each connection that there is."""
+    return bool(connection.leads_there())
 
 
 def routed(
@@ -340,10 +315,17 @@ class ClusterStore:
     _read = routed(RedisStore.read)
 
     def read(
-        self, digest: str, lives_ms: Mapping[str, int], *, timeout: float, shadow: bool = False, kind: str = "a"
+        self,
+        digest: str,
+        lives_ms: Mapping[str, int],
+        *,
+        timeout: float,
+        shadow: bool = False,
+        kind: str = "a",
+        anew: bool = False,
     ) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
-        answer = self._read(digest, lives_ms, timeout=timeout, shadow=shadow, kind=kind)
+        answer = self._read(digest, lives_ms, timeout=timeout, shadow=shadow, kind=kind, anew=anew)
         arrived = self._directory.arrived and self._directory.arrived.get(key_slot(digest.encode()))
         if not arrived:
             return answer

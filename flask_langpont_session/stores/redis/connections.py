@@ -26,18 +26,10 @@ from redis.retry import Retry
 from ...support.lag import Deadline
 from .dns import Address, DnsCache
 from .errors import is_full
+from .wire import FOR_EVER, IS_FAST, SOON, Wire
 
 RESTRAINT = 5.0
 """Seconds for which no connection more is opened to a server that had as many clients as it takes."""
-
-_FOR_EVER = 1e6
-"""Seconds from which on a wait has no end; a socket takes no number that is much larger."""
-
-_SOON = 0.001
-"""Seconds by which a wait may end late: that saves a system call for nearly every reply."""
-
-_NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
-"""How a socket says that there is nothing to read, after a wait and at a look."""
 
 try:
     from redis.maint_notifications import MaintNotificationsConfig
@@ -57,69 +49,6 @@ UNASKED: dict[str, Any] = {**NO_NOTICES, **dict.fromkeys(_NAMES)}
 _PUSHED = ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler")
 
 
-class _Wire:
-    """A connected socket whose waits end at the deadline, however the other side spreads its bytes over time."""
-
-    __slots__ = ("_armed", "_at_once", "_deadline", "_receive", "_send", "_socket", "fileno", "pending")
-
-    def __init__(self, connected: Any, deadline: Deadline) -> None:
-        self._socket = connected
-        self._deadline = deadline
-        self._armed = -1.0
-        self._at_once = False
-        # Asked for at every request; an attribute is found in a fraction of the time that __getattr__ takes.
-        self._send = connected.sendall
-        self._receive = connected.recv_into
-        self.fileno = connected.fileno
-        self.pending = getattr(connected, "pending", _nothing_pending)
-
-    def settimeout(self, seconds: float | None) -> None:
-        """Only a look without waiting (0) is heeded: how long to wait is said by the deadline."""
-        self._at_once = seconds == 0
-
-    def sendall(self, data: bytes) -> None:
-        left = 0.0 if self._at_once else self._deadline.left()
-        if left < 0:
-            raise TimeoutError("the time for this is over")
-        self._arm(left)
-        self._send(data)
-
-    def recv(self, *arguments: Any) -> bytes:
-        received: bytes = self._take(self._socket.recv, *arguments)
-        return received
-
-    def recv_into(self, buffer: Any) -> int:
-        count: int = self._take(self._receive, buffer)
-        return count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-    def _take(self, receive: Callable[..., Any], *arguments: Any) -> Any:
-        """What has arrived, also after the deadline: it may have come while this process was late."""
-        if self._at_once:
-            self._arm(0.0)
-            return receive(*arguments)
-        left = max(0.0, self._deadline.at - monotonic())
-        while True:
-            self._arm(left)
-            try:
-                return receive(*arguments)
-            except _NOT_YET:
-                is_over, left = left == 0, max(0.0, self._deadline.left())
-                if is_over and left == 0:
-                    raise TimeoutError("the time for this is over") from None
-
-    def _arm(self, left: float) -> None:
-        if left == 0 or not 0 <= self._armed - left < _SOON:
-            self._armed = left
-            self._socket.settimeout(None if left > _FOR_EVER else left)
-
-
-def _nothing_pending() -> int:
-    return 0
-
-
 class Bounded:
     """Stands before a connection class of redis-py: it connects, greets, asks and listens until its deadline."""
 
@@ -128,7 +57,7 @@ class Bounded:
         super().__init__(**options)
 
     def _connect(self) -> Any:
-        return _Wire(super()._connect(), self.deadline)  # type: ignore[misc]
+        return Wire(super()._connect(), self.deadline)  # type: ignore[misc]
 
     def _wrap_socket_with_ssl(self, connected: Any) -> Any:
         try:
@@ -136,6 +65,18 @@ class Bounded:
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             # Else it looks like a server's socket that is not there.
             raise ssl.SSLError(error.errno, "a file of the TLS settings cannot be read") from error
+
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        """Send packed commands and read their replies, errors of the server among them."""
+        parser = self._parser  # type: ignore[attr-defined]
+        if not IS_FAST or not hasattr(parser, "_reader"):  # redis-py's parsers in Python
+            return _exchange(self, data, count)
+        replies: list[Any] = self._sock.exchange(data, count, parser.parse_error)  # type: ignore[attr-defined]
+        return replies
+
+    def is_quiet(self) -> bool:
+        """Whether it is connected, and nothing came that was not asked for."""
+        return self._sock is not None and self._sock.is_quiet()  # type: ignore[attr-defined]
 
 
 class Resolving(driver_connection.Connection):
@@ -160,8 +101,8 @@ class Resolving(driver_connection.Connection):
                 trouble = error
                 continue
             self.address = address
-            left = max(_SOON, deadline.left())
-            connected.settimeout(None if left > _FOR_EVER else left)  # for TLS
+            left = max(SOON, deadline.left())
+            connected.settimeout(None if left > FOR_EVER else left)  # for TLS
             return connected
         raise trouble
 
@@ -173,7 +114,7 @@ class Resolving(driver_connection.Connection):
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for option, value in self.socket_keepalive_options.items():
                     made.setsockopt(socket.IPPROTO_TCP, option, value)
-            made.settimeout(None if seconds > _FOR_EVER else seconds)
+            made.settimeout(None if seconds > FOR_EVER else seconds)
             made.connect(address.place)
         except BaseException:
             made.close()
@@ -271,8 +212,7 @@ class Pool:
 
     def _is_good(self, connection: Any) -> bool:
         try:
-            # Nothing was asked: there is something to read only at the end.
-            return connection._sock is not None and not connection.can_read() and self._usable(connection)
+            return bool(is_quiet(connection) and self._usable(connection))
         except Exception:  # what came unasked may be anything
             return False
 
@@ -379,6 +319,32 @@ def connect(connection: Any, until: float) -> None:
     except Exception:
         doubt(connection)
         raise
+
+
+def exchange(connection: Any, data: bytes, count: int) -> list[Any]:
+    """Send packed commands over a connection and read as many replies, errors of the server among them."""
+    own: Callable[[bytes, int], list[Any]] | None = getattr(connection, "exchange", None)
+    return own(data, count) if own else _exchange(connection, data, count)
+
+
+def _exchange(connection: Any, data: bytes, count: int) -> list[Any]:
+    """The same in the way of redis-py."""
+    connection.send_packed_command([data], check_health=False)
+    return [_read_reply(connection) for _ in range(count)]
+
+
+def _read_reply(connection: Any) -> Any:
+    # An error reply is returned: the replies behind it must be read before anything is raised.
+    try:
+        return connection.read_response(disable_decoding=True, disconnect_on_error=False)
+    except (driver.ResponseError, driver.BusyLoadingError) as error:
+        return error
+
+
+def is_quiet(connection: Any) -> bool:
+    """Whether there is nothing to read: of a connection over which nothing was asked that is so only at its end."""
+    own: Callable[[], bool] | None = getattr(connection, "is_quiet", None)
+    return own() if own else connection._sock is not None and not connection.can_read()
 
 
 def bound(connection: Any, until: float) -> None:

@@ -1,6 +1,6 @@
 """What the scripts are told and what they answer, as values; and how one hash becomes a record.
 
-Fields that begin with ``@`` are ours; ``stores/redis.py`` lists them.
+Fields that begin with ``@`` are ours; ``commands.py`` lists them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from hashlib import sha1
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
@@ -28,29 +29,52 @@ class AuthEntry(NamedTuple):
     in_database: bool = False
 
 
+class Known(NamedTuple):
+    """What a reader has of the record of one category.
+
+    :param mark: names just this content; empty: it has none.
+    :param auth: of a signed-in session's auth hash: what that says. The row's `read_at` is when it was read first.
+    :param began: if it began from nothing, as of when at the latest, as its version; 0: it did not.
+    """
+
+    mark: str
+    copy: CategoryCopy
+    auth: AuthEntry | None = None
+    began: int = 0
+
+
+NOT_THERE = Known("", CategoryCopy(0, {}))
+"""Nothing, or nothing of ours."""
+
+NO_RECORDS: Mapping[str, Known] = {}
+
+
 class Answer(NamedTuple):
     """What one read found. A category that is not there has version 0 and no fields.
 
     :param now_ms: the server's clock before the read.
     :param auth: None: no auth record there (or an unusable one, see `damaged`).
-    :param categories: the fields of each category that was asked for.
+    :param records: what there is of each category that was asked for.
     :param damaged: categories whose record is not one of ours.
     :param foreign: those of them that name another session: a reply meant for another request, or a moved key.
     :param is_primary: whether the server that answered is a primary.
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
-    :param begun: of those categories that began from nothing, as of when at the latest; as their versions.
     """
 
     now_ms: int
     auth: AuthEntry | None
-    categories: Mapping[str, CategoryCopy]
+    records: Mapping[str, Known]
     damaged: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     is_primary: bool = True
     trust_since_ms: int = 0
     moved_ms: int = 0
-    begun: Mapping[str, int] = {}
+
+    @property
+    def categories(self) -> Mapping[str, CategoryCopy]:
+        """The fields of each category that was asked for, and their versions."""
+        return {name: known.copy for name, known in self.records.items()}
 
 
 class Change(NamedTuple):
@@ -279,53 +303,46 @@ def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
     return numbers.get(reply[0]) == len(reply) - 1 and all(type(part) is int for part in reply[1:])
 
 
-def answer(digest: str, names: Sequence[str], kind: str, reply: Sequence[Any]) -> Answer:
-    auth, categories, begun, damaged, foreign = None, {}, {}, [], []
-    for name, found in zip(names, reply[1:-1], strict=True):
-        added = b""
+def answer(
+    digest: str, names: Sequence[str], kind: str, reply: Sequence[Any], known: Mapping[str, Known] = NO_RECORDS
+) -> Answer:
+    """What a reply to ``read.lua`` says.
+
+    :param known: what the reader said that it has.
+    """
+    found: dict[str, Known] = {}
+    damaged, foreign = [], []
+    for name, part in zip(names, reply[1:-1], strict=True):
         try:
-            if name == AUTH and kind == "u":
-                fields, meta = _split(found, digest)
-                auth = _auth_entry(digest, fields, meta, reply[0])
-                version = int(meta.get(b"@v", 0))
+            if type(part) is bytes:
+                found[name] = _unchanged(part, digest, known.get(name))
+            elif name == AUTH and kind == "u":
+                found[name] = _auth(part, digest, reply[0])
             else:
-                fields, version, began, added = _category(found, digest)
-                if began:
-                    begun[name] = began
+                found[name] = _category(part, digest)
         except (_Damaged, ValueError) as error:
             damaged.append(name)
             if isinstance(error, _Foreign):
                 foreign.append(name)
-            fields, version = {}, 0
-        categories[name] = CategoryCopy(version, fields, additions=added)
-    return Answer(reply[0], auth, categories, tuple(damaged), tuple(foreign), moved_ms=reply[-1], begun=begun)
+            found[name] = NOT_THERE
+    return Answer(reply[0], found.get(AUTH, NOT_THERE).auth, found, tuple(damaged), tuple(foreign), moved_ms=reply[-1])
+
+
+def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
+    """In the place of a hash: that the reader has it already, or an error text."""
+    if known is not None and part == known.mark[:_OWN].encode():
+        return known
+    raise _Foreign if len(part) == _OWN else _Damaged
 
 
 def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
     """One category as it is, and what its record says of itself. One that is not there is empty as of now."""
     said = answer(digest, (name,), "a", reply)
-    copy = said.categories[name]
+    copy = said.records[name].copy
     if not copy.version:
         return CategoryCopy(empty_as_of(said.now_ms), {})
     flat = iter(reply[1])
     return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
-
-
-def _split(found: Any, digest: str) -> tuple[dict[str, bytes], dict[bytes, bytes]]:
-    """One hash as fields and metadata. A record that names another digest is a crossed reply or a moved key."""
-    if isinstance(found, bytes):  # an error text: not a hash
-        raise _Damaged
-    fields: dict[str, bytes] = {}
-    meta: dict[bytes, bytes] = {}
-    flat = iter(found)
-    for name, value in zip(flat, flat, strict=True):
-        if name[:1] == b"@":
-            meta[name] = value
-        else:
-            fields[str(name, "utf-8")] = value
-    if found and meta.get(b"@d") != digest.encode():
-        raise _Foreign if b"@d" in meta else _Damaged
-    return fields, meta
 
 
 _OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 11, 27, 40, 46, 53, 64
@@ -335,13 +352,15 @@ _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 """Authors of a horizon that are no write which began a record from nothing."""
 
 
-def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, int, bytes]:
-    """The fields of a category, its version (0: nothing is there), when it began from nothing (0: it did not), and its
-    latest additions."""
+def _mark(digest: str, description: bytes) -> str:
+    """Of a record that is described so, see ``read.lua``."""
+    return digest[:_OWN] + sha1(description, usedforsecurity=False).hexdigest()[:16]
+
+
+def _category(found: Sequence[bytes], digest: str) -> Known:
+    """What a hash says of a category."""
     if not found:
-        return {}, 0, 0, b""
-    if isinstance(found, bytes):  # an error text: not a hash
-        raise _Damaged
+        return NOT_THERE
     flat = iter(found)
     fields = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
     meta = fields.pop("@m", b"")
@@ -351,17 +370,37 @@ def _category(found: Any, digest: str) -> tuple[dict[str, bytes], int, int, byte
         raise _Foreign
     version = _natural(meta[_OWN:_STAMP])
     began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else version - int(meta[_STAMP:_HORIZON])
-    return fields, version, began, meta[_META:].partition(b"\1")[0]
+    copy = CategoryCopy(version, fields, additions=meta[_META:].partition(b"\1")[0])
+    return Known(_mark(digest, meta), copy, began=began)
 
 
-def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry | None:
-    if not meta:
-        return None
-    live = meta.get(b"@live")
+def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
+    """What a hash says of a signed-in session. A record that names another digest is a crossed reply or a moved key."""
+    if not found:
+        return NOT_THERE
+    fields: dict[str, bytes] = {}
+    meta: dict[bytes, bytes] = {}
+    flat = iter(found)
+    for name, value in zip(flat, flat, strict=True):
+        if name[:1] == b"@":
+            meta[name] = value
+        else:
+            fields[str(name, "utf-8")] = value
+    if meta.get(b"@d") != digest.encode():
+        raise _Foreign if b"@d" in meta else _Damaged
+    copy, live = CategoryCopy(int(meta.get(b"@v", 0)), fields), meta.get(b"@live")
     if live == b"0":
-        return AuthEntry(None, in_database=meta.get(b"@v", b"0") != b"0")
+        return Known("", copy, AuthEntry(None, in_database=meta.get(b"@v", b"0") != b"0"))
     if live != b"1":
         raise _Damaged
+    return Known(
+        _mark(digest, b" ".join([live, *(meta.get(name, b"") for name in (b"@v", b"@at", b"@i"))])),
+        copy,
+        _auth_entry(digest, fields, meta, now_ms),
+    )
+
+
+def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry:
     try:
         user = meta.get(b"@u")
         row = AuthRow(

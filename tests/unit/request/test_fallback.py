@@ -18,7 +18,7 @@ from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.local import LocalCopies
-from flask_langpont_session.stores.redis.records import Answer, Change, empty_as_of
+from flask_langpont_session.stores.redis.records import Answer, Change, Known, empty_as_of
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000
@@ -41,7 +41,7 @@ class Shown:
     def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
-        answer = Answer(NOW_MS, None, {name: copy}, begun={name: copy.version})
+        answer = Answer(NOW_MS, None, {name: Known("", copy, began=copy.version)})
         more = {"asked_at": math.inf, **more}
         source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
         self.fallback.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from flask_langpont_session.stores.redis.store import new_write_id
+from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.support.chance import CHANCE
 from tests.support.children import in_child
 

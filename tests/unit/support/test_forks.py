@@ -19,6 +19,7 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import Redis
 from flask_langpont_session.stores.redis.dns import DnsCache
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -82,7 +83,9 @@ def test_breakers_can_be_used_in_the_child() -> None:
 
 
 def a_store() -> RedisStore:
-    return RedisStore("primary", ConnectionPool(max_connections=2), prefix="session", server_identity=ServerIdentity())
+    return RedisStore(
+        Link("primary", ConnectionPool(max_connections=2), server_identity=ServerIdentity()), prefix="session"
+    )
 
 
 def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:

@@ -1,15 +1,29 @@
--- Reads whole categories of one session, and slides their life when a quarter of it has passed.
+-- Reads whole categories of one session, and extends their life when a quarter of it has passed.
 --   KEYS  the categories' hashes
---   ARGV  for each key the life to slide to, in milliseconds; 0: do not touch
--- Returns {server time in ms, hash or error text, …, the longest life that was slid to, or 0}.
+--   ARGV  for each key the life to extend to, in milliseconds (0: do not touch); then, for each key of which the reader
+--         has the content already, the mark of that: 11 characters of the digest and 16 of the SHA-1 of what describes
+--         the record. '' or left out: it has none.
+-- Returns {server time in ms, hash or error text, …, the longest life that was extended to, or 0}. In the place of a
+-- hash that is what the reader has there are the 11 characters, by which it knows that it is the answer to its question.
 -- The touch comes first, so that a copy tracked by the client is not invalidated right after it was read. It is a
 -- pcall: a server that refuses writes (read-only, out of memory, no replicas) still answers this read. A tombstone
 -- is never touched: it lives for the time it was given.
 local time = redis.call('TIME')
 local reply = {time[1] * 1000 + math.floor(time[2] / 1000)}
-local moved = 0
+local moved, hashed = 0, redis.sha1hex  -- fakeredis has none
+
+-- Of a signed-in session's auth hash nothing changes without one of these; of any other record '@m' changes with each
+-- write: it names the latest ones by their ids.
+local function description(key)
+  local found = redis.pcall('HMGET', key, '@m', '@live', '@v', '@at', '@i')
+  if found.err then
+    return ''
+  end
+  return found[1] or (table.concat({found[2] or '', found[3] or '', found[4] or '', found[5] or ''}, ' '))
+end
+
 for i = 1, #KEYS do
-  local life = tonumber(ARGV[i])
+  local life, mark = tonumber(ARGV[i]), ARGV[#KEYS + i] or ''
   if life > 0 then
     local left = redis.call('PTTL', KEYS[i])
     if left >= 0 and left < life * 0.75 then
@@ -21,13 +35,17 @@ for i = 1, #KEYS do
       end
     end
   end
-  local hash = redis.pcall('HGETALL', KEYS[i])
-  if hash.err and not string.find(hash.err, '^WRONGTYPE') then
-    return hash  -- what this server does not let its user do says nothing of the record
-  elseif hash.err then
-    reply[i + 1] = hash.err
+  if mark ~= '' and hashed and string.sub(hashed(description(KEYS[i])), 1, 16) == string.sub(mark, 12) then
+    reply[i + 1] = string.sub(mark, 1, 11)
   else
-    reply[i + 1] = hash
+    local hash = redis.pcall('HGETALL', KEYS[i])
+    if hash.err and not string.find(hash.err, '^WRONGTYPE') then
+      return hash  -- what this server does not let its user do says nothing of the record
+    elseif hash.err then
+      reply[i + 1] = hash.err
+    else
+      reply[i + 1] = hash
+    end
   end
 end
 reply[#KEYS + 2] = moved

@@ -1,0 +1,220 @@
+"""What is sent to Redis: the scripts of the package, and the commands that call them. Pure: no I/O.
+
+Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
+shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
+are ours: ``@m`` describes the record of a category (``scripts/record.lua``); the auth hash of a signed-in session has
+``@d`` own digest, ``@v`` version of the row, ``@live``, ``@at`` stamp (Redis TIME in ms at which the confirming read of
+the database began), ``@i`` idle and ``@x`` absolute expiry, ``@c`` creation, ``@u`` user id, ``@e`` user epoch.
+
+The version of a category is a stamp: microseconds by the server's clock, and more than any version before. It never
+begins anew, so that of two copies of a category the older one is always known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha1
+from importlib import resources
+from typing import Any, NamedTuple
+
+from ...policy.categories import AUTH
+from ...policy.leases import TOMBSTONE_MS
+from ...policy.values import AuthRow, CategoryChange, Operation
+from ...support.chance import CHANCE
+from . import records
+from .records import (
+    ABSENT,
+    NO_RECORDS,
+    NOT_THERE,
+    Known,
+    Limits,
+    Merge,
+    MergeStep,
+    Restore,
+    change_arguments,
+    merge_arguments,
+)
+from .wire import pack
+
+QUARANTINE_MS = 86_400_000
+"""A record that is not ours is kept for a day for an operator to look at."""
+
+PROBE_MS, PROBE_LIMITS = 600_000, (16, 4096)
+"""Life of what a probe writes, and the fields and bytes it may have."""
+
+
+def new_write_id() -> str:
+    """Seven characters by which a record remembers one write: whether it was done can be seen there afterwards."""
+    return f"{CHANCE.getrandbits(28):07x}"
+
+
+class Command(NamedTuple):
+    """One command, ready to be sent.
+
+    :param packed: what goes over the wire.
+    :param fits: whether a reply is one that it can get.
+    :param spelled_out: of a script that is called by its name: the command for a server that does not know it yet.
+    """
+
+    packed: bytes
+    fits: Callable[[Any], bool]
+    spelled_out: Callable[[], bytes] | None = None
+
+
+def plain(*parts: Any, fits: Callable[[Any], bool]) -> Command:
+    """A command that is no script."""
+    return Command(pack(parts), fits)
+
+
+class Script:
+    """A Lua script shipped with the package.
+
+    :param fits: whether a reply is one that it can give, and with how many keys.
+    :param preface: the name of a text that stands before it.
+    """
+
+    def __init__(self, name: str, fits: Callable[[Any, int], bool], preface: str | None = None) -> None:
+        self.text = (_text(preface) if preface else b"") + _text(name)
+        # Redis names scripts by their SHA-1; this is an address, not a defence.
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+        self.fits = fits
+
+    def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Command:
+        """The command that runs it."""
+        number = len(keys)
+        return Command(
+            pack(("EVALSHA", self.sha, number, *keys, *arguments)),
+            lambda reply: self.fits(reply, number),
+            lambda: pack(("EVAL", self.text, number, *keys, *arguments)),
+        )
+
+
+def _text(name: str) -> bytes:
+    return resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
+
+
+READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, "record")
+PUSH, WRITE_TOMBSTONE = Script("push", records.push_fits), Script("write_tombstone", records.tombstone_fits)
+MERGE, EXTEND_IDLE = Script("merge", records.merge_fits, "record"), Script("extend_idle", records.number_fits)
+RESTORE = Script("restore", records.merge_fits, "record")
+CANARY, QUARANTINE = Script("canary", records.canary_fits), Script("quarantine", records.number_fits)
+
+
+class Guarded(NamedTuple):
+    """What every command says that changes categories.
+
+    :param limits: what a category may hold.
+    :param deadline_ms: by the server's clock; what arrives later does nothing. 0: none.
+    :param write_id: see :func:`new_write_id`.
+    """
+
+    limits: Limits
+    deadline_ms: int
+    write_id: str
+
+
+class Commands:
+    """Makes the commands about sessions.
+
+    :param prefix: first part of every key.
+    :param tombstone_ms: the life of a tombstone.
+    :cvar reading: the script that reads; `writing`: the one that writes.
+    """
+
+    reading, writing = READ, WRITE
+
+    def __init__(self, prefix: str, tombstone_ms: int = TOMBSTONE_MS) -> None:
+        self.prefix = prefix
+        self._tombstone_ms = tombstone_ms
+
+    def key(self, category: str, digest: str, shadow: bool = False) -> str:
+        """The Redis key of one category of one session."""
+        return f"{self.prefix}:{category}:{{{digest}}}{':anon' if shadow else ''}"
+
+    def read(
+        self, digest: str, lives_ms: Mapping[str, int], shadow: bool = False, known: Mapping[str, Known] = NO_RECORDS
+    ) -> Command:
+        """Reads categories.
+
+        :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).
+        :param known: category → what the reader has of it already.
+        """
+        marks = [known.get(name, NOT_THERE).mark for name in lives_ms] if known else ()
+        return self.reading([self.key(name, digest, shadow) for name in lives_ms], [*lives_ms.values(), *marks])
+
+    def write(
+        self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, shadow: bool = False
+    ) -> Command:
+        """Writes changed fields of categories."""
+        keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
+        arguments = [guard, digest, said.limits.fields, said.limits.bytes, said.deadline_ms, said.write_id]
+        arguments.append(said.limits.empty_ms)
+        for change in changes.values():
+            arguments += change_arguments(change)
+        return self.writing(keys, arguments)
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
+        """Puts a row into its auth hash.
+
+        :param exact: the row's idle expiry counts even if an earlier one was later.
+        """
+        meta = (
+            "@d", row.digest, "@v", row.version, "@live", "1", "@at", stamp_ms, "@i", row.idle_expires_at,
+            "@x", row.absolute_expires_at, "@c", row.created_at, "@e", row.user_epoch,
+        )  # fmt: skip
+        arguments: list[Any] = [row.version, stamp_ms, max(1, life_ms), row.idle_expires_at, int(exact), *meta]
+        if row.user_id is not None:
+            arguments += ("@u", row.user_id)
+        for name, value in row.payload.items():
+            arguments += (name, value)
+        return PUSH([self.key(AUTH, row.digest)], arguments)
+
+    def tombstone(self, digest: str, version: int, categories: Sequence[str]) -> Command:
+        """Leaves a tombstone and removes the session's data.
+
+        :param version: of the dead row; 0: the database has not heard of it.
+        """
+        names = [AUTH, *(name for name in categories if name != AUTH)]
+        return WRITE_TOMBSTONE([self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])
+
+    def merge(self, merge: Merge | Restore, said: Guarded) -> Command:
+        """Brings what a host kept of one category into it."""
+        shadow = isinstance(merge, Merge) and merge.shadow
+        write_id = (isinstance(merge, Merge) and merge.write_id) or said.write_id
+        keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
+        arguments: list[Any] = [merge.guard, merge.digest, merge.life_ms, said.limits.fields, said.limits.bytes]
+        arguments += [said.deadline_ms, write_id, said.limits.empty_ms]
+        if isinstance(merge, Merge):
+            return MERGE(keys, [*arguments, *merge_arguments(merge.steps)])
+        fields = [part for item in merge.copy.fields.items() for part in item]
+        copy = merge.copy
+        return RESTORE(keys, [*arguments, copy.version, int(merge.is_partial), copy.additions, *fields])
+
+    def extend_idle(self, digest: str, idle_ms: int) -> Command:
+        """Moves the idle expiry of a live auth record."""
+        return EXTEND_IDLE([self.key(AUTH, digest)], [idle_ms])
+
+    def quarantine(self, digest: str, category: str, *, shadow: bool, only_foreign: bool) -> Command:
+        """Moves a damaged record out of the way."""
+        key = self.key(category, digest, shadow)
+        return QUARANTINE([key, f"{key}:aside"], [QUARANTINE_MS, digest if only_foreign else ""])
+
+
+def probing(key: str, value: str) -> list[Command]:
+    """A real write and read back. It runs every command that the scripts of requests do, and asks for them in the same
+    way: a right that only they needed would open the breaker again at once."""
+    change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
+    write_id = new_write_id()
+    common: list[Any] = [*PROBE_LIMITS, 0, write_id, PROBE_MS]
+    write = WRITE([key, key], ["free", key, *common, *change_arguments(change)])
+    steps = merge_arguments([MergeStep(Operation.SET, "probe", value.encode(), ABSENT, doubts=write_id)])
+    return [
+        plain("DEL", key, fits=lambda reply: type(reply) is int),
+        write,
+        MERGE([key, key], ["free", key, PROBE_MS, *common, *steps]),
+        write,  # of a record that is there, and was merged, it has more to ask
+        READ([key], [2 * PROBE_MS]),
+        QUARANTINE([key, f"{key}:aside"], [PROBE_MS, ""]),
+        plain("SET", key, value, "PX", PROBE_MS, fits=lambda reply: reply == b"OK"),
+        plain("GET", key, fits=lambda reply: reply == value.encode()),
+    ]

@@ -1,0 +1,302 @@
+"""The way to one Redis or Valkey: connections, whole exchanges over them, and errors in the words of this package.
+
+Nothing but :class:`StoreError` comes out of here, whatever a server says; and a connection is kept only if every reply
+over it was one that the question has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+
+from redis import exceptions as driver
+from redis.connection import ConnectionPool
+
+from ...policy.health import PRIMARY
+from ...policy.values import ErrorClass, StoreError, Wait, role_of
+from ...support.forks import renew_in_children
+from ...support.lag import PROCESS, Deadline
+from .commands import Command
+from .connections import Pool, bound, connect, doubt, exchange
+from .dns import DnsCache
+from .errors import is_known, translate
+from .server_identity import NEVER_MS, Server, ServerIdentity
+
+log = logging.getLogger(__name__)
+
+LEAST = 0.005
+"""Seconds. With less left than this nothing is tried a second time."""
+
+Understand = Callable[[Sequence[Any], Server], bool]
+
+
+class Reports(NamedTuple):
+    """What a link tells of itself.
+
+    :param waited: the seconds until a connection was there, each time none lay ready.
+    :param surprised: the name of an error that stands in no table; it counts as unreachable.
+    """
+
+    waited: Callable[[float], None] = lambda seconds: None
+    surprised: Callable[[str], None] = lambda error: None
+
+
+class Link:
+    """The way to one server.
+
+    :param name: ``primary``, ``replica``, or one of those with a shard: for errors and metrics.
+    :param pool: where to connect to and how; any pool of redis-py, also of a ready client or of fakeredis.
+    :param server_identity: told of every server that is connected to.
+    :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
+    :param leads_there: asked of each connection whether its server is still one that this leads to.
+    :param announces: a command that stands before each other one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pool: ConnectionPool,
+        *,
+        server_identity: ServerIdentity,
+        reports: Reports | None = None,
+        connect_timeout: float = 0.2,
+        leads_there: Callable[[Any], bool] = lambda connection: True,
+        announces: bytes = b"",
+    ) -> None:
+        self.name = name
+        self.server_identity = server_identity
+        self.names = DnsCache(self.forget_connections)
+        self._reports = reports or Reports()
+        self.connections = Pool(
+            pool, self.names, usable=self._is_usable, made=self._look_at_role, waited=self._reports.waited
+        )
+        self._connect_timeout = connect_timeout
+        self._leads_there = leads_there
+        self._announces = announces
+        self._refusal = ""
+        renew_in_children(self, Link._begin)  # the parent goes on using its connections
+
+    def _begin(self) -> None:
+        self.connections.begin()
+
+    def announcing(self, command: bytes) -> Link:
+        """A way of its own to the same server, on which a command stands before each other one."""
+        return Link(
+            self.name,
+            self.connections.source,
+            server_identity=self.server_identity,
+            reports=self._reports,
+            connect_timeout=self._connect_timeout,
+            leads_there=self._leads_there,
+            announces=command,
+        )
+
+    def run_in_time(
+        self, commands: Callable[[int], list[Command]], timeout: float, *, refusals: bool = False
+    ) -> list[Any]:
+        """Run scripts that do nothing after a deadline, see ``record.lua``.
+
+        :param commands: gets the deadline, milliseconds by the server's clock; 0: its clock is not known here.
+        :param refusals: return what the server refused among the replies.
+        """
+        began = monotonic()
+        by_now = self.server_identity.estimated_ms(began)
+        end = Deadline.after(self._whole(timeout))
+        replies = self.run(commands(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals)
+        late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
+        if late is None:
+            return replies
+        # It is in time all the same: the server's clock was set, or this process was late; nothing was written.
+        self.server_identity.note_clock(self.server_identity.server, late[1], began)
+        left = min(timeout, end.left())
+        if left < LEAST:
+            raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
+        return self.run(commands(late[1] + int(left * 1000)), left, refusals=refusals)
+
+    def run(
+        self,
+        commands: Sequence[Command],
+        timeout: float,
+        understand: Understand | None = None,
+        *,
+        refusals: bool = False,
+    ) -> list[Any]:
+        """Send commands in one round trip and read their replies; a server that does not know a script yet is sent its
+        text.
+
+        :param timeout: seconds to wait for the replies.
+        :param understand: gets good replies, and which server sent them, before the connection is used again; False:
+            they belong to another question, so that nothing this connection says can be believed any more.
+        :param refusals: return what the server refused among the replies.
+        :raises StoreError: the server did not answer, or refused one of them.
+        """
+        began = monotonic()
+        replies, is_refused = self._exchange(commands, timeout, understand)
+        if is_refused and _is_demoted(replies):
+            # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
+            self.forget_connections()
+            left = self._whole(timeout) - (monotonic() - began)
+            if left > LEAST:
+                replies, is_refused = self._exchange(commands, timeout, understand, left)
+        if is_refused:
+            for number, reply in enumerate(replies):
+                if isinstance(reply, driver.NoScriptError):
+                    replies[number] = reply = self._spelled_out(commands[number], timeout, understand)
+                if is_refusal(reply) and not refusals:
+                    raise self.translated(reply, sent=False)
+        return replies
+
+    def _spelled_out(self, command: Command, timeout: float, understand: Understand | None) -> Any:
+        if command.spelled_out is None:
+            return driver.NoScriptError("no script was called")
+        [reply], _ = self._exchange([Command(command.spelled_out(), command.fits)], timeout, understand)
+        if isinstance(reply, driver.NoScriptError):
+            raise self.translated(reply, sent=False)
+        return reply
+
+    def _exchange(
+        self, commands: Sequence[Command], timeout: float, understand: Understand | None, whole: float | None = None
+    ) -> tuple[list[Any], bool]:
+        """The replies, and whether there are errors of the server among them.
+
+        :param whole: seconds for everything, if it is less than for a first try.
+        """
+        connection, clean = None, False
+        try:
+            now = monotonic()
+            connection = self.connections.take(now + min(self._to_connect(timeout), whole or self._whole(timeout)))
+            bound(connection, monotonic() + min(timeout, whole or timeout))
+            replies = self._ask(connection, commands)
+            is_refused = False
+            for command, reply in zip(commands, replies, strict=True):
+                if isinstance(reply, Exception):
+                    is_refused = True
+                elif not command.fits(reply):
+                    # Of a read it says nothing of the server's health: the connection is out of step with its replies.
+                    crossed = StoreError(self.name, ErrorClass.DATA, "CrossedReply")
+                    raise crossed if understand else driver.InvalidResponse("no reply that this command has")
+            clean = True
+            if understand and not is_refused:
+                # Ready clients' connections (fakeredis) do not introduce themselves: they stand for the endpoint.
+                clean = understand(replies, getattr(connection, "langpont_server", self.server_identity.server))
+            elif is_refused and _is_demoted(replies):
+                clean = False
+                doubt(connection)
+            return replies, is_refused
+        except StoreError:
+            raise
+        except Exception as error:
+            if connection is not None:
+                doubt(connection)
+            greeting = connection is None
+            raise self.translated(error, sent=not greeting, greeting=greeting, reading=bool(understand)) from None
+        finally:
+            # Of a connection that is kept every reply was read: one that was not would answer another question.
+            if clean:
+                self.connections.put_back(connection)
+            elif connection is not None:
+                self.connections.drop(connection)
+
+    def _ask(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        if self._announces:
+            announced = b"".join([self._announces + command.packed for command in commands])
+            replies = exchange(connection, announced, 2 * len(commands))
+            # One that is refused is of one slot: what comes behind it is sent to the server that has that still.
+            if not all(reply == b"OK" or is_refusal(reply) for reply in replies[::2]):
+                raise driver.InvalidResponse("no reply that this command has")
+            return replies[1::2]
+        packed = commands[0].packed if len(commands) == 1 else b"".join([command.packed for command in commands])
+        return exchange(connection, packed, len(commands))
+
+    def over_a_new_one(self, commands: Sequence[Command], timeout: float) -> float:
+        """Ask over a connection that is closed afterwards.
+
+        :return: seconds between question and answer; connecting does not count.
+        :raises StoreError: it failed, or another reply came back than is expected.
+        """
+        connection = None
+        try:
+            connection = self.connections.new()
+            # A late process, which waits longer by itself, shall not wait five times as long for this as for an answer.
+            connect(connection, monotonic() + (timeout if PROCESS.is_behind else self._to_connect(timeout)))
+            if not connection.redis_connect_func:
+                self.server_identity.ask(connection)  # a ready client's connections do not introduce themselves
+            began = PROCESS.passed()
+            bound(connection, monotonic() + timeout)
+            replies = self._ask(connection, commands)
+            if any(isinstance(reply, driver.NoScriptError) for reply in replies):
+                again = [Command(one.spelled_out() if one.spelled_out else one.packed, one.fits) for one in commands]
+                replies = self._ask(connection, again)
+            took = PROCESS.passed() - began
+            for error in filter(is_refusal, replies):
+                raise error
+            if not all(one.fits(reply) for one, reply in zip(commands, replies, strict=True)):
+                raise driver.InvalidResponse("not what was written, or no reply to this")
+        except Exception as error:
+            if connection is not None:
+                doubt(connection)
+            raise self.translated(error, sent=False, greeting=True) from None
+        finally:
+            if connection is not None:
+                connection.disconnect()
+        return took
+
+    def forget_connections(self) -> None:
+        """Drop the connections there are, so that the next ones go to the server that answers now. That it refuses us
+        is said, though the one before may have done so, too."""
+        self._refusal = ""
+        self.connections.forget()
+
+    def _is_usable(self, connection: Any) -> bool:
+        """Not so after a failover, for connections to the server that was the primary before."""
+        server, known = getattr(connection, "langpont_server", None), self.server_identity
+        if server not in (None, known.server) and known.trust_since(server) == NEVER_MS:
+            return False
+        return self._leads_there(connection)
+
+    def _look_at_role(self, connection: Any) -> None:
+        """A primary that says it is a replica was one until a failover, which its name may have followed by now. It is
+        read meanwhile."""
+        server = getattr(connection, "langpont_server", None)
+        if role_of(self.name) == PRIMARY and server is not None and not server.is_primary:
+            doubt(connection)
+
+    def _whole(self, timeout: float) -> float:
+        return timeout.whole if isinstance(timeout, Wait) else timeout + self._to_connect(timeout)
+
+    def _to_connect(self, timeout: float) -> float:
+        """Seconds for a new connection, its greeting included. What is no request has as much time as for an answer."""
+        own = self._connect_timeout
+        return own if isinstance(timeout, Wait) else max(own, timeout)
+
+    def translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:
+        """The error for the rest of the package; what is in no table is counted and said.
+
+        :param sent: the command had left.
+        :param greeting: no user's data was involved yet, so none can be to blame.
+        :param reading: stored data may be in the reply.
+        """
+        found = translate(self.name, error, sent=sent)
+        own = isinstance(error, driver.MaxConnectionsError)
+        blameless = {ErrorClass.DATA, ErrorClass.LOCAL} if greeting and not own else set()
+        blameless |= set() if reading else {ErrorClass.DATA}
+        if found.error_class in blameless:
+            found = StoreError(self.name, ErrorClass.UNREACHABLE, found.cause, sent=sent)
+        if not is_known(error):
+            self._reports.surprised(found.cause)
+        refusal = found.cause if found.error_class is ErrorClass.IDENTITY_REFUSED else ""
+        if refusal and refusal != self._refusal:
+            log.error("%s", found)
+        self._refusal = refusal or self._refusal
+        return found
+
+
+def is_refusal(reply: Any) -> bool:
+    """Whether a reply is an error of the server."""
+    return isinstance(reply, Exception)
+
+
+def _is_demoted(replies: Sequence[Any]) -> bool:
+    return driver.ReadOnlyError in map(type, replies)

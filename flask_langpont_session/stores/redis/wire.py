@@ -1,0 +1,166 @@
+"""A connected socket whose waits end at a deadline, and whole exchanges over it.
+
+redis-py's classes connect and greet. What follows goes over the socket directly: a request of a session is one packed
+script and one reply, and the machinery of a client's commands costs more than the script itself.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from redis import exceptions as driver
+
+from ...support.lag import Deadline
+
+try:
+    import hiredis
+except ImportError:  # the extra `speed` is not installed
+    hiredis = None  # type: ignore[assignment]
+
+FOR_EVER = 1e6
+"""Seconds from which on a wait has no end; a socket takes no number that is much larger."""
+
+SOON = 0.001
+"""Seconds by which a wait may end late: that saves a system call for nearly every reply."""
+
+_NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
+"""How a socket says that there is nothing to read, after a wait and at a look."""
+
+_BUFFER = 65536
+_MORE: Any = object()
+_PUSH = tuple(filter(None, [getattr(hiredis, "PushNotification", None)]))
+
+IS_FAST = hiredis is not None
+"""Whether whole exchanges are possible: hiredis is installed."""
+
+
+def pack(parts: tuple[Any, ...]) -> bytes:
+    """A command as it goes over the wire.
+
+    :param parts: text, bytes or numbers.
+    """
+    packed = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        raw = part if type(part) is bytes else str(part).encode()
+        packed += (b"$%d\r\n" % len(raw), raw, b"\r\n")
+    return b"".join(packed)
+
+
+if hasattr(hiredis, "pack_command"):
+    pack = hiredis.pack_command  # type: ignore[assignment]
+
+
+class Wire:
+    """A connected socket. Its waits end at the deadline, however the other side spreads its bytes over time."""
+
+    __slots__ = (
+        "_armed", "_at_once", "_buffer", "_deadline", "_poll", "_reader", "_receive", "_send", "_socket", "fileno",
+        "pending",
+    )  # fmt: skip
+
+    def __init__(self, connected: Any, deadline: Deadline) -> None:
+        self._socket = connected
+        self._deadline = deadline
+        self._armed = -1.0
+        self._at_once = False
+        self._reader: Any = None
+        self._buffer = bytearray()
+        self._poll: Any = None
+        # Asked for at every request; an attribute is found in a fraction of the time that __getattr__ takes.
+        self._send = connected.sendall
+        self._receive = connected.recv_into
+        self.fileno = connected.fileno
+        self.pending: Callable[[], int] = getattr(connected, "pending", _nothing_pending)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Only a look without waiting (0) is heeded: how long to wait is said by the deadline."""
+        self._at_once = seconds == 0
+
+    def sendall(self, data: bytes) -> None:
+        left = 0.0 if self._at_once else self._deadline.left()
+        if left < 0:
+            raise TimeoutError("the time for this is over")
+        self._arm(left)
+        self._send(data)
+
+    def recv(self, *arguments: Any) -> bytes:
+        received: bytes = self._take(self._socket.recv, *arguments)
+        return received
+
+    def recv_into(self, buffer: Any) -> int:
+        count: int = self._take(self._receive, buffer)
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to read, and the other side has not closed: nothing was asked."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.fileno(), select.POLLIN | select.POLLPRI)
+        has_more = self._reader is not None and self._reader.has_data()
+        return not (has_more or self._poll.poll(0) or self.pending())
+
+    def exchange(self, data: bytes, count: int, to_error: Callable[[str], Exception]) -> list[Any]:
+        """Send commands and read their replies. Needs hiredis.
+
+        :param count: how many replies there will be.
+        :param to_error: makes the driver's exception of an error reply, which stands among the replies.
+        :raises redis.exceptions.ConnectionError: it is no connection any more; TimeoutError: the deadline has passed.
+        """
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = hiredis.Reader(driver.InvalidResponse, to_error, notEnoughData=_MORE)
+            self._buffer = bytearray(_BUFFER)
+        try:
+            self.sendall(data)
+            replies: list[Any] = []
+            while len(replies) < count:
+                reply = reader.gets(False)
+                if reply is _MORE:
+                    received = self._take(self._receive, self._buffer)
+                    if not received:
+                        raise driver.ConnectionError("the server has closed the connection")
+                    reader.feed(self._buffer, 0, received)
+                elif isinstance(reply, Exception) and not isinstance(reply, _ANSWERS):
+                    raise reply
+                elif not isinstance(reply, _PUSH):  # a message that nothing was asked for
+                    replies.append(reply)
+        except TimeoutError:
+            raise driver.TimeoutError("no answer within the time for it") from None
+        except OSError as error:
+            raise driver.ConnectionError("the connection has failed") from error
+        return replies
+
+    def _take(self, receive: Callable[..., Any], *arguments: Any) -> Any:
+        """What has arrived, also after the deadline: it may have come while this process was late."""
+        if self._at_once:
+            self._arm(0.0)
+            return receive(*arguments)
+        left = max(0.0, self._deadline.at - monotonic())
+        while True:
+            self._arm(left)
+            try:
+                return receive(*arguments)
+            except _NOT_YET:
+                is_over, left = left == 0, max(0.0, self._deadline.left())
+                if is_over and left == 0:
+                    raise TimeoutError("the time for this is over") from None
+
+    def _arm(self, left: float) -> None:
+        if left == 0 or not 0 <= self._armed - left < SOON:
+            self._armed = left
+            self._socket.settimeout(None if left > FOR_EVER else left)
+
+
+_ANSWERS = (driver.ResponseError, driver.BusyLoadingError)
+"""Errors that a server answers to a command; behind them come the replies to the others."""
+
+
+def _nothing_pending() -> int:
+    return 0
