@@ -112,9 +112,12 @@ class Carries:
         """:raises StoreError: one of them failed."""
         limits, write_id = self._backend.limits, new_write_id()
         done = []
-        for reply in self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id):
+        replies = self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id)
+        for merge, reply in zip(merges, replies, strict=True):
             if isinstance(reply, StoreError):
                 raise reply
+            if reply.version:  # what a worker of this host has from before lacks what was brought
+                self._backend.note_version(merge.digest, merge.category, reply.version)
             done.append(reply)
         return done
 

@@ -94,6 +94,11 @@ class Backend:
         except StoreError as error:
             self.reports.journal_failed(error)
 
+    def note_version(self, digest: str, category: str, version: int) -> None:
+        """Have no worker of this host go by what it had of a category before."""
+        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
+            self.board.note_version(digest, category, version)
+
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Have no worker of this host give Redis back what a category had before."""
         with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it

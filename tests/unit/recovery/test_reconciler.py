@@ -83,6 +83,7 @@ class Stores:
         self.there: dict[str, dict[str, dict[str, bytes]]] = {}
         self.clock_ms = 700
         self.failing: set[str] = set()
+        self.failing_to_refresh = False
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()
 
@@ -111,6 +112,8 @@ class Stores:
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
         """What lies under a former id; of others what a merge may have made of them."""
         self.tell("copies")
+        if self.failing_to_refresh and C not in dict(wanted):
+            raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
         return [
             CategoryCopy(
                 9,
@@ -224,6 +227,7 @@ class Host:
             life_of=lambda category, kind, life: 1000,
             row_changed=self.changed.append,
             note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
+            note_version=self.journal.board.note_version,
             health=SimpleNamespace(locate=lambda digest: ""),
             store=lambda name: self.stores,
         )
@@ -824,6 +828,21 @@ def test_nothing_under_the_former_id_is_done(host: Host) -> None:
     assert host.run() == [("copies",), ("copies",)]
     assert host.stores.merges == []
     assert host.waiting() == {}
+
+
+@pytest.mark.parametrize("is_read_back", [True, False])
+def test_no_worker_of_the_host_goes_by_a_copy_from_before_a_merge(host: Host, is_read_back: bool) -> None:
+    """I17: when the next outage begins. Where Redis cannot be asked what it has now, nothing of it is known there."""
+    host.write(A, "text")
+    carried(host)
+    host.stores.there[C] = {"ui": {"lang": b"1"}}
+    host.stores.answers = {A: Merged("merged", 9_000, (APPLIED,))}
+    host.stores.failing_to_refresh = not is_read_back
+    host.run()
+    is_outdated = host.journal.board.is_outdated
+    assert is_outdated(A, "translation", 8_000)
+    assert is_outdated(A, "ui", 8_000)
+    assert not is_outdated(A, "ui", 9_000)
 
 
 @pytest.mark.parametrize("status", ["late", "gone", "dead"])
