@@ -66,7 +66,7 @@ class Carries:
         being_carried = self.waiting()  # of these less is there than will be
         whole = [entry for entry in done if entry.digest not in being_carried]
         brought = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
-        self._board.publish_copies(self._copies.refresh(brought))
+        self._backend.reports.losses.outdated(self._board.publish_copies(self._copies.refresh(brought)))
         return bool(done)
 
     def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:

@@ -833,16 +833,25 @@ def test_nothing_under_the_former_id_is_done(host: Host) -> None:
 @pytest.mark.parametrize("is_read_back", [True, False])
 def test_no_worker_of_the_host_goes_by_a_copy_from_before_a_merge(host: Host, is_read_back: bool) -> None:
     """I17: when the next outage begins. Where Redis cannot be asked what it has now, nothing of it is known there."""
-    host.write(A, "text")
+    host.write(B, "text")
     carried(host)
-    host.stores.there[C] = {"ui": {"lang": b"1"}}
-    host.stores.answers = {A: Merged("merged", 9_000, (APPLIED,))}
+    host.stores.answers = {digest: Merged("merged", 9_000, (APPLIED,)) for digest in (A, B)}
     host.stores.failing_to_refresh = not is_read_back
     host.run()
     is_outdated = host.journal.board.is_outdated
-    assert is_outdated(A, "translation", 8_000)
+    assert is_outdated(B, "translation", 8_000)
     assert is_outdated(A, "ui", 8_000)
     assert not is_outdated(A, "ui", 9_000)
+
+
+def test_what_the_copy_of_a_carry_outdates_is_counted(host: Host) -> None:
+    """A value that waits for the new id was made from less than is there by now: it is not merged, and that is said."""
+    host.write(A, "text")
+    carried(host)
+    host.stores.there[C] = {"translation": {"text": b"2"}}
+    host.run()
+    assert host.losses() == {("merge_conflicts", "written since", "translation"): 1}
+    assert host.waiting() == {}
 
 
 @pytest.mark.parametrize("status", ["late", "gone", "dead"])
