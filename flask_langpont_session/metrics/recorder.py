@@ -108,7 +108,16 @@ class Recorder:
 
     def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
         """Record one operation."""
-        self._record(self._observe, (name, category, source, outcome), seconds)
+        key = name, category, source, outcome
+        if not self._lock.acquire(False):  # as _record() does it, without two calls more: a request records several
+            self._late.append((self._observe, key, seconds))
+            return
+        try:
+            self._observe(key, seconds)
+            if self._late:
+                self._catch_up()
+        finally:
+            self._lock.release()
 
     def measure(self, name: str, of: str, amount: float) -> None:
         """Record one amount, see :class:`Measure`."""

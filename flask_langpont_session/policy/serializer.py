@@ -40,6 +40,9 @@ _to_json = msgspec.json.Encoder().encode
 _from_json = msgspec.json.Decoder().decode
 _STR = frozenset({str})
 IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, Markup, UUID, datetime, date, Decimal})
+"""Types of values that cannot change without being assigned again. All others can: a list or dict, a tuple, which may
+hold one, and whatever is stored as something else than it is."""
+
 _ESCAPED = "@json"
 
 
@@ -81,6 +84,15 @@ def encode(key: str, value: object, *, max_depth: int = 32) -> bytes:
     raise error
 
 
+def is_readable(data: bytes) -> bool:
+    """Whether :func:`decode` gives the value of a field."""
+    try:
+        decode(data)
+    except UnreadableValue:
+        return False
+    return True
+
+
 def decode(data: bytes) -> Any:
     """The session value for a field.
 
@@ -118,12 +130,6 @@ def check_key(key: object) -> str:
     if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
         raise UnsupportedValue(key, "a key with a lone surrogate, which is not text")
     return str.__str__(key)  # of a StrEnum its text
-
-
-def is_mutable(value: object) -> bool:
-    """Whether a value can change without being assigned again: a list or dict, a tuple, which may hold one, and
-    whatever is stored as something else than it is."""
-    return type(value) not in IMMUTABLE
 
 
 # -- writing: what msgspec would encode wrongly is replaced, all else stays the object it is ------------------------

@@ -204,6 +204,19 @@ class CategoryCopy(NamedTuple):
     additions: bytes = b""
 
 
+class RecordRef(NamedTuple):
+    """Whose data is meant.
+
+    :param digest: of the session.
+    :param kind: of the session; ``a`` of a shadow.
+    :param shadow: the anonymous shadow of a session that is dead is meant.
+    """
+
+    digest: str
+    kind: str
+    shadow: bool = False
+
+
 class SharedCopy(NamedTuple):
     """What a worker has of a category, to be shared with the other workers of its host.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
@@ -58,6 +58,7 @@ class CategoryWrites:
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
         self._verifier = parts.verifier
+        self._operations = parts.operations
 
     def save(self, plan: Plan, target: SessionId, scope: RequestScope, row: AuthRow | None) -> bool:
         """Write to Redis what changed, the auth record first; else to the journal what the table keeps.
@@ -134,30 +135,28 @@ class CategoryWrites:
         life: Life,
         exact: bool = False,
     ) -> _Sent:
-        return self._send(
-            digest,
-            scope,
-            lambda timeout, write_id: self._primary.write(
-                digest,
-                changes,
-                guard=guard,
-                limits=self._backend.limits,
-                timeout=timeout,
-                write_id=write_id,
-                push=(row, stamp) if row else None,
-                push_life_ms=life.left_of(row) if row else 0,
-                push_exact=exact,
-            ),
-        )
+        push: dict[str, Any] = {}
+        if row:
+            push = {"push": (row, stamp), "push_life_ms": life.left_of(row), "push_exact": exact}
+        return self._send(digest, changes, scope, guard=guard, **push)
 
-    def _send(self, digest: str, scope: RequestScope, write: Callable[[float, str], Written]) -> _Sent:
-        """Send a write to the primary."""
+    def _send(self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any) -> _Sent:
+        """Send a write to the primary.
+
+        :param options: of :meth:`.RedisStore.write`.
+        """
         if not scope.can(PRIMARY, WRITE):
             return _Sent(None)
         write_id, began = new_write_id(), self._clock()
         try:
             written = scope.ask(
-                PRIMARY, WRITE, "save", self._settings.redis_timeout, lambda timeout: write(timeout, write_id)
+                self._operations.save,
+                self._primary.write,
+                digest,
+                changes,
+                limits=self._backend.limits,
+                write_id=write_id,
+                **options,
             )
         except StoreError as error:
             if not error.sent:
@@ -187,19 +186,7 @@ class CategoryWrites:
         self._give_life(changes, ANONYMOUS, plan.life)
         sent = _Sent(None)
         if not self._must_wait(target.digest, changes, scope, shadow=True):
-            sent = self._send(
-                target.digest,
-                scope,
-                lambda timeout, write_id: self._primary.write(
-                    target.digest,
-                    changes,
-                    guard="free",
-                    limits=self._backend.limits,
-                    timeout=timeout,
-                    write_id=write_id,
-                    shadow=True,
-                ),
-            )
+            sent = self._send(target.digest, changes, scope, guard="free", shadow=True)
         if sent.written is None:
             now_us = self.now_us(target.digest)
             return self._journal_writer.keep(
@@ -296,15 +283,8 @@ class CategoryWrites:
         ]
         if not copies:
             return False
-        done = scope.attempt(
-            PRIMARY,
-            WRITE,
-            "save",
-            self._settings.redis_timeout,
-            lambda timeout: self._primary.merge_all(
-                copies, limits=self._backend.limits, timeout=timeout, write_id=new_write_id()
-            ),
-        )
+        merge, limits = self._primary.merge_all, self._backend.limits
+        done = scope.attempt(self._operations.save, merge, copies, limits=limits, write_id=new_write_id())
         if done is None or not all(isinstance(reply, Merged) and reply.status == "merged" for reply in done):
             return False
         self._reports.payload(plan.changes)

@@ -8,15 +8,17 @@ from functools import partial
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
+from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import LEVELS, Behaviour
 from ..policy.records import NO_COPY, Gap, Loaded, apply_change, apply_writes
 from ..policy.serializer import encode
-from ..policy.values import CategoryChange, CategoryCopy, Fields, SharedCopy, StoreError
+from ..policy.values import CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy, StoreError
 from ..stores.host.board import Board
 from ..stores.host.journal import Overlay
 from ..stores.local import LocalCopies
-from ..stores.redis.records import Answer, Change, empty_as_of
+from ..stores.redis.records import Change, Known, empty_as_of
+from .redis_reply import RedisReply
 
 _AS_DEFAULT = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
@@ -43,57 +45,60 @@ class Fallback:
         return Behaviour.LOCAL_CACHE_FALLBACK in behaviours
 
     def show_answer(
-        self,
-        loaded: Loaded,
-        name: str,
-        digest: str,
-        answer: Answer,
-        *,
-        source: str,
-        asked_at: float,
-        remember: bool,
-        level: int,
-        kind: str,
-        overlay: Overlay | None,
+        self, loaded: Loaded, name: str, ref: RecordRef, heard: RedisReply, *, level: int, overlay: Overlay | None
     ) -> None:
-        """Put into `loaded` what Redis answered for one category.
+        """Put into `loaded` what Redis answered for one category. What the primary said is worth a local copy.
 
-        :param asked_at: when it was asked at the earliest, monotonic seconds.
-        :param remember: the answer is the primary's, and worth a local copy.
         :param overlay: what the journal knows beyond it; None: nothing.
         """
+        answer = heard.answer
+        assert answer is not None
         record = answer.records[name]
-        answered = record.copy
-        is_carried, known = overlay is not None and name in overlay.carried, None
-        if overlay and is_carried and (known := overlay.copies.get(name)):  # what is on its way from a former id
-            together = {**known.fields, **answered.fields}
-            answered = CategoryCopy(known.version, together, additions=known.additions + answered.additions)
-        version = answered.version or empty_as_of(answer.now_ms)
-        if remember and name in self.kept_locally and not is_carried:
-            held = self._local.category(digest, name)
-            if answered.version:
-                is_news = self._local.put_category(
-                    digest, name, answered, kind=kind, began=record.began, as_of=asked_at
-                )
-            else:
-                is_news = self._local.put_absent(digest, name, version, asked_at) and held is not None
-            if is_news:
-                self._note_version(digest, name, version)
+        version = record.copy.version or empty_as_of(answer.now_ms)
+        is_carried = overlay is not None and name in overlay.carried
+        if heard.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
+            self._remember(ref, name, record, version, heard.asked_at)
         loaded.versions[name] = version
-        loaded.sources[name] = source
-        loaded.fields[name] = answered.fields
-        if level or overlay:
-            loaded.beneath[name] = answered
-            self._lay_over(loaded, name, dict(answered.fields), level, kind, overlay, answered=True)
-            if is_carried and known is None:
-                # What is there stays; what is not may be brought from the former id yet.
-                gap = loaded.gaps.get(name, Gap(True, frozenset()))
-                loaded.gaps[name] = gap._replace(whole=True, kept=gap.kept | answered.fields.keys())
+        loaded.sources[name] = heard.source
+        loaded.fields[name] = record.copy.fields
+        if overlay is not None and is_carried:
+            self._lay_over_carried(loaded, name, ref, record.copy, level, overlay)
+        elif level or overlay:
+            loaded.beneath[name] = record.copy
+            self._lay_over(loaded, name, dict(record.copy.fields), level, ref.kind, overlay, answered=True)
+
+    def _remember(self, ref: RecordRef, name: str, record: Known, version: int, asked_at: float) -> None:
+        copy = record.copy
+        if copy.version:
+            is_news = self._local.put_category(
+                ref.digest, name, copy, kind=ref.kind, began=record.began, as_of=asked_at
+            )
+        else:
+            is_news = self._local.put_absent(ref.digest, name, version, asked_at)
+        if is_news:
+            self._note_version(ref.digest, name, version)
+
+    def _lay_over_carried(
+        self, loaded: Loaded, name: str, ref: RecordRef, copy: CategoryCopy, level: int, overlay: Overlay
+    ) -> None:
+        """The same of a category of which more is on its way from a former id."""
+        known = overlay.copies.get(name)
+        if known:
+            together = {**known.fields, **copy.fields}
+            copy = CategoryCopy(known.version, together, additions=known.additions + copy.additions)
+            loaded.versions[name] = known.version or loaded.versions[name]
+        loaded.beneath[name] = copy
+        self._lay_over(loaded, name, dict(copy.fields), level, ref.kind, overlay, answered=True)
+        if known is None:
+            # What is there stays; what is not may be brought from the former id yet.
+            gap = loaded.gaps.get(name, Gap(True, frozenset()))
+            loaded.gaps[name] = gap._replace(whole=True, kept=gap.kept | copy.fields.keys())
 
     def show_without_answer(
-        self, loaded: Loaded, name: str, digest: str, *, level: int, kind: str, overlay: Overlay | None
+        self, loaded: Loaded, name: str, ref: RecordRef, *, level: int, overlay: Overlay | None
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
+        digest, kind = ref.digest, ref.kind
         known = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self._is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what

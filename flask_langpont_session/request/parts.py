@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..stores.backend import Backend
 from .fallback import Fallback
 from .journal_writer import JournalWriter
+from .operations import Operations
 from .verifier import Verifier
 
 
@@ -23,3 +24,4 @@ class Parts:
     journal_writer: JournalWriter
     verifier: Verifier
     now_ms: Callable[[], int]
+    operations: Operations

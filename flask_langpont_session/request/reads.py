@@ -15,15 +15,13 @@ from ..policy.records import (
     Verdict,
     apply_writes,
 )
-from ..policy.values import (
-    StoreError,
-)
+from ..policy.values import RecordRef, StoreError
 from ..stores.host.journal import Overlay
 from ..stores.redis.records import Answer
 from .journal_writer import NOTHING
 from .parts import Parts
+from .redis_reply import RedisReply
 from .scope import RequestScope
-from .verifier import RedisReply
 
 T = TypeVar("T")
 
@@ -44,7 +42,9 @@ class Reads:
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
         self._verifier = parts.verifier
+        self._operations = parts.operations
         self._others = tuple(name for name in self._table.loaded_together if name != AUTH)
+        self._of_user = (AUTH, *self._others)
         self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
 
     def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
@@ -52,54 +52,68 @@ class Reads:
 
         :param fresh: the database is asked about auth whatever is known, and no other store is believed.
         """
-        scope = scope.to(sid.digest)
+        digest = sid.digest
+        scope = scope.to(digest)
         if sid.kind != SIGNED_IN:
-            return self._load_anonymous(sid, scope, life, Verdict.ANONYMOUS)
-        overlay = self._journal_writer.overlay(sid.digest, scope)
-        fresh = fresh or not overlay.is_known  # the journal may have said that it is over
-        if overlay.revoked:
-            # The entry goes as soon as the stores have it, which this worker need not find answering yet.
-            self._local.kill(sid.digest)
-        for user_id, until_ms in overlay.users.items():
-            self._local.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
-        if self._local.is_dead(sid.digest):
-            return self._load_anonymous(sid, scope, life, Verdict.DEAD)
-        if overlay.version and scope.can(DATABASE, READ):
-            # Another worker of the host has changed the row, and Redis cannot tell.
-            self._local.raise_min_version(sid.digest, overlay.version)
-        others = self._others
-        heard = self._read(sid, scope, life, (AUTH, *others), kind=SIGNED_IN)
-        loaded = self._verifier.verify(sid.digest, scope, life, heard, fresh=fresh)
-        if loaded.row and self._local.is_signed_out(loaded.row):
+            return self._load_anonymous(digest, scope, life, Verdict.ANONYMOUS, fresh=fresh)
+        overlay = self._journal_writer.overlay(digest, scope)
+        if overlay is not NOTHING:
+            fresh = fresh or not overlay.is_known  # the journal may have said that it is over
+            self._learn(digest, overlay, scope)
+        if self._local.is_dead(digest):
+            return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
+        ref = RecordRef(digest, SIGNED_IN)
+        heard = self._read(ref, scope, life, self._of_user, fresh=fresh)
+        loaded = self._verifier.verify(digest, scope, life, heard, fresh=fresh)
+        row = loaded.row
+        if row is None:
+            is_dead = loaded.verdict is Verdict.DEAD
+        elif is_dead := self._local.is_signed_out(row):
             loaded = Loaded.verified(Verdict.DEAD, heard.now_ms)
-        if loaded.shadow:
-            self._local.kill(sid.digest)
-            return self._load_anonymous(sid, scope, life, Verdict.DEAD)
-        if loaded.row and AUTH in overlay.writes:
+        if is_dead:
+            self._local.kill(digest)
+            return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
+        if row and AUTH in overlay.writes:
             shown = dict(loaded.fields[AUTH])
             apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
             loaded.fields[AUTH] = shown
-        self._show(loaded, others, sid, scope, heard, overlay)
+        self._show(loaded, ref, self._others, scope, heard, overlay)
         self._count_load(loaded, scope, life)
         return loaded
 
-    def load_more(self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str) -> None:
-        """Add a category that is loaded on demand to `loaded`."""
+    def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:
+        """What the journal says of a signed-in session."""
+        if overlay.revoked:
+            # The entry goes as soon as the stores have it, which this worker need not find answering yet.
+            self._local.kill(digest)
+        for user_id, until_ms in overlay.users.items():
+            self._local.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
+        if overlay.version and scope.can(DATABASE, READ):
+            # Another worker of the host has changed the row, and Redis cannot tell.
+            self._local.raise_min_version(digest, overlay.version)
+
+    def load_more(
+        self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str, *, fresh: bool = False
+    ) -> None:
+        """Add a category that is loaded on demand to `loaded`.
+
+        :param fresh: Redis is to send it as a whole, whatever this worker knows.
+        """
         scope = scope.to(sid.digest)
-        kind = ANONYMOUS if loaded.shadow else sid.kind
-        overlay = self._journal_writer.overlay(sid.digest, scope, shadow=loaded.shadow)
-        heard = self._read(sid, scope, life, (category,), kind=kind, shadow=loaded.shadow)
-        self._show(loaded, (category,), sid, scope, heard, overlay)
-        if kind != SIGNED_IN:
+        ref = RecordRef(sid.digest, ANONYMOUS if loaded.shadow else sid.kind, loaded.shadow)
+        overlay = self._journal_writer.overlay(ref.digest, scope, shadow=ref.shadow)
+        heard = self._read(ref, scope, life, (category,), fresh=fresh)
+        self._show(loaded, ref, (category,), scope, heard, overlay)
+        if ref.kind != SIGNED_IN:
             self._withhold_identity(loaded)
 
-    def _load_anonymous(self, sid: SessionId, scope: RequestScope, life: Life, verdict: Verdict) -> Loaded:
-        shadow = verdict is Verdict.DEAD
+    def _load_anonymous(self, digest: str, scope: RequestScope, life: Life, verdict: Verdict, *, fresh: bool) -> Loaded:
+        ref = RecordRef(digest, ANONYMOUS, verdict is Verdict.DEAD)
         names = self._table.loaded_together
-        overlay = self._journal_writer.overlay(sid.digest, scope, shadow=shadow)
-        heard = self._read(sid, scope, life, names, kind=ANONYMOUS, shadow=shadow)
+        overlay = self._journal_writer.overlay(digest, scope, shadow=ref.shadow)
+        heard = self._read(ref, scope, life, names, fresh=fresh)
         loaded = Loaded(verdict, now_ms=heard.now_ms)
-        self._show(loaded, names, sid, scope, heard, overlay)
+        self._show(loaded, ref, names, scope, heard, overlay)
         self._withhold_identity(loaded)
         self._count_load(loaded, scope, life)
         return loaded
@@ -114,36 +128,32 @@ class Reads:
         return {key: value for key, value in fields.items() if not self._settings.is_identity(key)}
 
     def _read(
-        self,
-        sid: SessionId,
-        scope: RequestScope,
-        life: Life,
-        names: tuple[str, ...],
-        *,
-        kind: str,
-        shadow: bool = False,
+        self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...], *, fresh: bool
     ) -> RedisReply:
         """Ask the Redis that answers, if one does."""
         for _ in range(_READ_TRIES):  # a store that failed is out of the view; one that is misread is asked again
             source = scope.view.reader
             if source is None:
                 break
-            slides = source == PRIMARY and scope.can(PRIMARY, WRITE)
-            lives = self._lives(names, kind, life.idle_ms if slides else 0)
+            extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
+            lives = self._lives(names, ref.kind, life.idle_ms if extends else 0)
             asked_at = self._clock()
+            operation, store = self._operations.loading(source), self._backend.redis[source]
             try:
-                answer = self._ask(source, sid.digest, lives, scope, kind, shadow)
+                answer = scope.ask(
+                    operation, store.read, ref.digest, lives, kind=ref.kind, shadow=ref.shadow, anew=fresh
+                )
             except StoreError:
                 continue
-            if self._reports.in_use and answer.moved_ms and kind == ANONYMOUS and not shadow:
-                self._reports.in_use.served(sid.digest, answer.moved_ms)
+            if self._reports.in_use and answer.moved_ms and ref.kind == ANONYMOUS and not ref.shadow:
+                self._reports.in_use.served(ref.digest, answer.moved_ms)
             for category in answer.damaged:
-                self._quarantine(sid.digest, category, source, scope, shadow, category in answer.foreign)
+                self._quarantine(ref, category, source, scope, category in answer.foreign)
             return RedisReply(answer, source, asked_at)
         return RedisReply(None, "none", self._clock())
 
     def _lives(self, names: tuple[str, ...], kind: str, idle_ms: int) -> Mapping[str, int]:
-        """The life to slide each category to. There are few combinations, and every read needs one of them."""
+        """The life to extend each category to. There are few combinations, and every read needs one of them."""
         wanted = (names, kind, idle_ms)
         lives = self._known_lives.get(wanted)
         if lives is None:
@@ -152,64 +162,32 @@ class Reads:
             self._known_lives[wanted] = lives
         return lives
 
-    def _ask(
-        self, source: str, digest: str, lives: Mapping[str, int], scope: RequestScope, kind: str, shadow: bool
-    ) -> Answer:
-        store = self._backend.redis[source]
-        return scope.ask(
-            source,
-            READ,
-            "load",
-            self._settings.redis_timeout,
-            lambda timeout: store.read(digest, lives, timeout=timeout, shadow=shadow, kind=kind),
-        )
-
-    def _quarantine(
-        self, digest: str, category: str, source: str, scope: RequestScope, shadow: bool, foreign: bool
-    ) -> None:
+    def _quarantine(self, ref: RecordRef, category: str, source: str, scope: RequestScope, foreign: bool) -> None:
         self._reports.recorder.count("records_set_aside")
         self._reports.emit(events.record_set_aside, events.RecordSetAside(source, category))
         if source == PRIMARY:
+            quarantine = self._backend.primary.quarantine
             scope.attempt(
-                PRIMARY,
-                WRITE,
-                "quarantine",
-                self._settings.redis_timeout,
-                lambda timeout: self._backend.primary.quarantine(
-                    digest, category, timeout=timeout, shadow=shadow, only_foreign=foreign
-                ),
+                self._operations.quarantine, quarantine, ref.digest, category, shadow=ref.shadow, only_foreign=foreign
             )
 
     def _show(
         self,
         loaded: Loaded,
+        ref: RecordRef,
         names: Iterable[str],
-        sid: SessionId,
         scope: RequestScope,
         heard: RedisReply,
         overlay: Overlay,
     ) -> None:
-        kind = ANONYMOUS if loaded.shadow else sid.kind
+        level, answer = scope.view.level, heard.answer
         known = None if overlay is NOTHING else overlay
-        level = scope.level
-        answer, source = heard.answer, heard.source
         for name in names:
-            is_behind = source == REPLICA and answer and self._is_behind(sid.digest, name, answer, overlay)
+            is_behind = heard.source == REPLICA and answer and self._is_behind(ref.digest, name, answer, overlay)
             if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
-                self._fallback.show_without_answer(loaded, name, sid.digest, level=level, kind=kind, overlay=known)
+                self._fallback.show_without_answer(loaded, name, ref, level=level, overlay=known)
             else:
-                self._fallback.show_answer(
-                    loaded,
-                    name,
-                    sid.digest,
-                    answer,
-                    source=source,
-                    asked_at=heard.asked_at,
-                    remember=source == PRIMARY and not loaded.shadow,
-                    level=level,
-                    kind=kind,
-                    overlay=known,
-                )
+                self._fallback.show_answer(loaded, name, ref, heard, level=level, overlay=known)
 
     def _is_behind(self, digest: str, category: str, answer: Answer, overlay: Overlay) -> bool:
         """Whether a replica has less than this host has seen already. What it does not have at all it may have yet to

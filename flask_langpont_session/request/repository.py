@@ -30,6 +30,7 @@ from ..support.single_flight import SingleFlight
 from .category_writes import CategoryWrites
 from .fallback import Fallback
 from .journal_writer import JournalWriter
+from .operations import Operations
 from .parts import Parts
 from .reads import Reads
 from .revocations import Revocations
@@ -63,8 +64,9 @@ class SessionRepository:
         self._health = backend.health
         self._fallback = Fallback(backend.settings, backend.local, backend.board)
         journal_writer = JournalWriter(backend.journal, self._fallback, backend.reports, clock=backend.clock)
-        verifier = Verifier(backend, journal_writer, flights=flights)
-        parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms)
+        operations = Operations.of(backend.settings)
+        verifier = Verifier(backend, journal_writer, operations, flights=flights)
+        parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms, operations)
         self._reads = Reads(parts)
         self._rows = RowWrites(parts)
         self._revocations = Revocations(parts)
@@ -104,9 +106,11 @@ class SessionRepository:
         """See :meth:`.Reads.load`."""
         return self._reads.load(sid, scope, life, fresh=fresh)
 
-    def load_more(self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str) -> None:
+    def load_more(
+        self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str, *, fresh: bool = False
+    ) -> None:
         """See :meth:`.Reads.load_more`."""
-        self._reads.load_more(sid, scope, life, loaded, category)
+        self._reads.load_more(sid, scope, life, loaded, category, fresh=fresh)
 
     def save(self, plan: Plan, scope: RequestScope) -> Saved:
         """See :meth:`.Saves.save`."""

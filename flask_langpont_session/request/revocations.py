@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .. import events
 from ..policy.categories import AUTH
-from ..policy.health import DATABASE, PRIMARY, READ, WRITE
+from ..policy.health import DATABASE, READ
 from ..policy.records import (
     Kept,
     Revoked,
@@ -37,6 +37,7 @@ class Revocations:
         self._local = parts.backend.local
         self._now_ms = parts.now_ms
         self._journal_writer = parts.journal_writer
+        self._operations = parts.operations
         self._verifier = parts.verifier
 
     def revoke(self, digest: str, scope: RequestScope) -> bool:
@@ -58,13 +59,7 @@ class Revocations:
 
     def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[tuple[str, int]] | None:
         """Digest and version of what is dead now; None: the database does not answer."""
-        return scope.attempt(
-            DATABASE,
-            WRITE,
-            "revoke",
-            self._settings.database_timeout,
-            lambda timeout: self._database.revoke(digest, timeout=timeout),
-        )
+        return scope.attempt(self._operations.revoke, self._database.revoke, digest)
 
     def make_known(
         self, digest: str, version: int, scope: RequestScope, *, in_database: bool, keeps_data: bool = False
@@ -93,13 +88,7 @@ class Revocations:
         """
         if not scope.can(DATABASE, READ):
             raise scope.gave_up(DATABASE, "BreakerOpen")
-        rows = scope.ask(
-            DATABASE,
-            READ,
-            "list",
-            self._settings.database_timeout,
-            lambda timeout: self._database.sessions_of(user_id, timeout=timeout),
-        )
+        rows = scope.ask(self._operations.list, self._database.sessions_of, user_id)
         return [row for row in rows if row.state is RowState.VALID and not self._is_known_dead(row)]
 
     def _is_known_dead(self, row: AuthRow) -> bool:
@@ -114,13 +103,7 @@ class Revocations:
         for as many as a request has time for, else by the reconciler, from the journal. With the database down this
         host holds it against every session that began until now, and tells the database as soon as it answers.
         """
-        epoch = scope.attempt(
-            DATABASE,
-            WRITE,
-            "revoke",
-            self._settings.database_timeout,
-            lambda timeout: self._database.kill_user(user_id, timeout=timeout),
-        )
+        epoch = scope.attempt(self._operations.revoke, self._database.kill_user, user_id)
         if epoch is None:
             return self._revoke_user_later(user_id, scope)
 
@@ -131,7 +114,7 @@ class Revocations:
                 # It has heard what matters. That many rows take too long must not open its breaker.
                 raise scope.gave_up(DATABASE, error.cause) from None
 
-        digests = scope.attempt(DATABASE, WRITE, "revoke", self._settings.database_timeout, end_some)
+        digests = scope.attempt(self._operations.revoke, end_some)
         in_redis = self._make_all_known(digests or [], scope, in_database=True)
         self._local.sign_out_user(user_id, 0, epoch)
         if not in_redis or digests is None or len(digests) >= _MOST_SETTLED:
@@ -180,8 +163,4 @@ class Revocations:
             self._primary.push_many([], dead, names, stamp_ms=0, timeout=timeout)
             return True
 
-        return bool(
-            scope.to(digests[0]).attempt(
-                PRIMARY, WRITE, "write_tombstone", self._settings.redis_timeout, write_tombstone
-            )
-        )
+        return bool(scope.to(digests[0]).attempt(self._operations.write_tombstone, write_tombstone))

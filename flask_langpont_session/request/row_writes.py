@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .. import events
 from ..exceptions import GrantRefused, UnreadableValue
@@ -22,6 +22,7 @@ from ..policy.values import (
     Fields,
     RowState,
 )
+from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
 
@@ -42,6 +43,7 @@ class RowWrites:
         self._database = parts.backend.database
         self._reports = parts.backend.reports
         self._journal_writer = parts.journal_writer
+        self._operations = parts.operations
         self.make_refusal: Callable[[], GrantRefused] = GrantRefused
 
     def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> AuthRow | None:
@@ -58,40 +60,39 @@ class RowWrites:
                 scope,
             )
         life = plan.life
-
-        def create(timeout: float) -> AuthRow:
-            return self._database.create(
-                digest,
-                user_id=self._user_of(payload),
-                payload=payload,
-                idle_ms=life.idle_ms,
-                absolute_ms=life.absolute_ms,
-                kill=old,
-                timeout=timeout,
-            )
-
-        return self._write_row(scope, "sign_in", create)
+        return self._write_row(
+            scope,
+            self._operations.sign_in,
+            self._database.create,
+            digest,
+            user_id=self._user_of(payload),
+            payload=payload,
+            idle_ms=life.idle_ms,
+            absolute_ms=life.absolute_ms,
+            kill=old,
+        )
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         return self._write_row(
             scope,
-            "sign_in",
-            lambda timeout: self._database.regenerate(
-                row.digest,
-                successor=digest,
-                seen=row.version,
-                payload=payload,
-                idle_ms=plan.life.idle_ms,
-                absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
-                timeout=timeout,
-            ),
+            self._operations.sign_in,
+            self._database.regenerate,
+            row.digest,
+            successor=digest,
+            seen=row.version,
+            payload=payload,
+            idle_ms=plan.life.idle_ms,
+            absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
         )
 
-    def _write_row(self, scope: RequestScope, operation: str, write: Callable[[float], T]) -> T:
+    @staticmethod
+    def _write_row(
+        scope: RequestScope, operation: Operation, write: Callable[..., T], *arguments: Any, **options: Any
+    ) -> T:
         """:raises StoreError: the database did not answer."""
         if not scope.can(DATABASE, WRITE):
             raise scope.gave_up(DATABASE, "BreakerOpen")
-        return scope.ask(DATABASE, WRITE, operation, self._settings.database_timeout, write)
+        return scope.ask(operation, write, *arguments, **options)
 
     def adopted_row(self, digest: str, payload: Fields, life: Life, note: Note, scope: RequestScope) -> AuthRow | None:
         user_id = self._user_of(payload)
@@ -99,28 +100,20 @@ class RowWrites:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
         return self._write_row(
             scope,
-            "sign_in",
-            lambda timeout: self._database.adopt(
-                digest,
-                note=note.digest,
-                note_ms=note.life_ms,
-                user_id=user_id,
-                payload=payload,
-                idle_ms=life.idle_ms,
-                absolute_ms=life.absolute_ms,
-                timeout=timeout,
-            ),
+            self._operations.sign_in,
+            self._database.adopt,
+            digest,
+            note=note.digest,
+            note_ms=note.life_ms,
+            user_id=user_id,
+            payload=payload,
+            idle_ms=life.idle_ms,
+            absolute_ms=life.absolute_ms,
         )
 
     def never_adopt(self, note: Note, scope: RequestScope) -> None:
         """An old session is over: have the database know it, if it answers."""
-        scope.attempt(
-            DATABASE,
-            WRITE,
-            "revoke",
-            self._settings.database_timeout,
-            lambda timeout: self._database.note_adopted(note.digest, note.life_ms, timeout),
-        )
+        scope.attempt(self._operations.revoke, self._database.note_adopted, note.digest, note.life_ms)
 
     def refused(self) -> GrantRefused:
         """The answer to a grant that the database does not decide about, counted."""
@@ -165,13 +158,7 @@ class RowWrites:
     def _reload(self, digest: str, scope: RequestScope, idle_seen: int | None = None) -> AuthRow | None:
         if not scope.can(DATABASE, READ):
             raise scope.gave_up(DATABASE, "BreakerOpen")
-        return scope.ask(
-            DATABASE,
-            READ,
-            "verify",
-            self._settings.database_timeout,
-            lambda timeout: self._database.load(digest, idle_ms=0, idle_seen=idle_seen, timeout=timeout),
-        )
+        return scope.ask(self._operations.verify, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
 
     def _reload_in_use(self, current: AuthRow, idle_seen: int, scope: RequestScope) -> AuthRow | None:
         """A row that is behind: the lease that this request was given knew of a later use.
@@ -185,16 +172,14 @@ class RowWrites:
     def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         return self._write_row(
             scope,
-            "save",
-            lambda timeout: self._database.update(
-                row.digest,
-                seen=row.version,
-                payload=payload,
-                user_id=self._user_of(payload, row.user_id),
-                idle_ms=plan.life.idle_ms,
-                absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
-                timeout=timeout,
-            ),
+            self._operations.save_row,
+            self._database.update,
+            row.digest,
+            seen=row.version,
+            payload=payload,
+            user_id=self._user_of(payload, row.user_id),
+            idle_ms=plan.life.idle_ms,
+            absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
         )
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..metrics.recorder import Recorder
 from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
 from ..policy.values import ErrorClass, StoreError, Wait, role_of
 from ..support import lag
 from ..support.lag import LEAST_WAIT, no_answer
+from .operations import Operation
 
 T = TypeVar("T")
 
@@ -81,15 +82,14 @@ class RequestScope:
         """Whether this request may still ask that store."""
         return (store, direction) in self.view.up
 
-    def ask(self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]) -> T:
+    def ask(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Ask one store.
 
-        :param store: its role.
-        :param operation: for the recorder.
-        :param timeout: the store's own; the wait is cut to what is left of the budget.
-        :param call: gets the seconds it may wait, as a :class:`Wait`.
+        :param call: gets the arguments and, as `timeout`, the seconds it may wait: those of the operation, cut to what
+            is left of the budget, as a :class:`Wait`.
         :raises StoreError: after health was told, and the store is out for the rest of this request.
         """
+        name, store, direction, timeout = operation
         left, clock = self._left[0], self._clock
         is_first = store == DATABASE and self._health.answers(store) < FIRST_ANSWERS
         allowed = max(FIRST, timeout) if is_first else timeout if timeout < left else left
@@ -98,27 +98,25 @@ class RequestScope:
             raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
         began, late = clock(), self._lag.late()
         try:
-            answer = call(Wait(allowed, max(allowed, left)))
+            answer = call(*arguments, timeout=Wait(allowed, max(allowed, left)), **options)
         except StoreError as error:
             if error.timed_out:
                 error = self._judged(error, allowed, timeout, late)
-            self._failed(error, direction, operation, self._took(began, late))
+            self._failed(error, direction, name, self._took(began, late))
             raise error from None
         took = self._took(began, late)
         if not is_first:
             self._left[0] -= min(allowed, took)
         self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took)
-        self._recorder.observe(operation, "all", store, "ok", took)
+        self._recorder.observe(name, "all", store, "ok", took)
         return answer
 
-    def attempt(
-        self, store: str, direction: str, operation: str, timeout: float, call: Callable[[float], T]
-    ) -> T | None:
+    def attempt(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         """Ask a store whose failure changes nothing but what is done next; None: it did not do it."""
-        if not self.can(store, direction):
+        if not self.can(operation.store, operation.way):
             return None
         try:
-            return self.ask(store, direction, operation, timeout, call)
+            return self.ask(operation, call, *arguments, **options)
         except StoreError:
             return None
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .. import events
-from ..exceptions import UnreadableValue
 from ..policy.categories import AUTH
-from ..policy.health import DATABASE, PRIMARY, READ, WRITE
+from ..policy.health import DATABASE, PRIMARY, READ
 from ..policy.leases import (
     Copy,
     is_leased,
@@ -21,47 +20,16 @@ from ..policy.leases import (
     was_just_asked,
 )
 from ..policy.records import Life, Loaded, Verdict
-from ..policy.serializer import decode, encode
+from ..policy.serializer import encode
 from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.local import LocalAuth
-from ..stores.redis.records import Answer, AuthEntry
+from ..stores.redis.records import AuthEntry
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
+from .operations import Operations
+from .redis_reply import RedisReply
 from .scope import RequestScope
-
-
-class RedisReply(NamedTuple):
-    """What Redis said of a session.
-
-    :param answer: None: no Redis answered.
-    :param source: the store that did, or ``none``.
-    :param asked_at: monotonic seconds, before it was asked.
-    """
-
-    answer: Answer | None
-    source: str
-    asked_at: float
-
-    @property
-    def by_primary(self) -> bool:
-        """Whether the primary said it, and it is one."""
-        return self.answer is not None and self.source == PRIMARY and self.answer.is_primary
-
-    @property
-    def entry(self) -> AuthEntry | None:
-        """What it said of auth; None: nothing."""
-        return self.answer.auth if self.answer else None
-
-    @property
-    def now_ms(self) -> int:
-        """The Redis clock when it was asked; 0: no Redis answered."""
-        return self.answer.now_ms if self.answer else 0
-
-    @property
-    def stamp_ms(self) -> int:
-        """The stamp of what the database says from now on; 0: none can be given."""
-        return self.now_ms if self.by_primary else 0
 
 
 class Confirmed(NamedTuple):
@@ -83,6 +51,7 @@ class Verifier:
         self,
         backend: Backend,
         journal_writer: JournalWriter,
+        operations: Operations,
         *,
         flights: SingleFlight[Confirmed] | None = None,
     ) -> None:
@@ -93,6 +62,7 @@ class Verifier:
         self._database = backend.database
         self._local = backend.local
         self._journal_writer = journal_writer
+        self._operations = operations
         self._reports = backend.reports
         self._clock = backend.clock
         self._flights: SingleFlight[Confirmed] = flights or SingleFlight()
@@ -109,7 +79,7 @@ class Verifier:
             return Loaded.verified(Verdict.DEAD, heard.now_ms)
         copy = self._copy(entry, heard) if entry and heard.by_primary and scope.primary_is_healthy else None
         if not fresh:
-            if copy and is_leased(copy, life, self._terms) and self._is_readable(copy.row):
+            if copy and entry and is_leased(copy, life, self._terms) and self._is_readable(entry):
                 return self._believe(copy, heard)
             if scope.can(DATABASE, READ) and (held := self._just_asked(digest, scope)):
                 return Loaded.verified(Verdict.VALID, heard.now_ms, held.row, "local")
@@ -177,7 +147,7 @@ class Verifier:
             except FlightLate:
                 raise StoreError(DATABASE, ErrorClass.LOCAL, "SharedQueryLate", timed_out=True) from None
 
-        return scope.ask(DATABASE, READ, "verify", self._settings.database_timeout, ask)
+        return scope.ask(self._operations.verify, ask)
 
     def _needs_an_own_answer(self, row: AuthRow) -> bool:
         """Another request's question began before this one: what this worker has seen since then counts more."""
@@ -196,9 +166,7 @@ class Verifier:
             self._primary.write_tombstone(digest, version, categories, timeout=timeout)
             return True
 
-        return bool(
-            scope.to(digest).attempt(PRIMARY, WRITE, "write_tombstone", self._settings.redis_timeout, write_tombstone)
-        )
+        return bool(scope.to(digest).attempt(self._operations.write_tombstone, write_tombstone))
 
     def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
         """Redis has a tombstone: the row must not live on, whatever was to kill it. Once per worker and session.
@@ -211,20 +179,14 @@ class Verifier:
             self._database.kill(digest, timeout=timeout)
             return True
 
-        repaired = scope.attempt(DATABASE, WRITE, "repair", self._settings.database_timeout, kill)
+        repaired = scope.attempt(self._operations.repair, kill)
         if repaired:
             self._journal_writer.row_changed(digest)
         if not (repaired or in_database):
             self._journal_writer.revoke(digest, in_database=False, in_redis=True, scope=scope)
 
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
-        return scope.attempt(
-            PRIMARY,
-            WRITE,
-            "push",
-            self._settings.redis_timeout,
-            lambda timeout: self._primary.push(row, stamp_ms, life.left_of(row), timeout=timeout),
-        )
+        return scope.attempt(self._operations.push, self._primary.push, row, stamp_ms, life.left_of(row))
 
     def _copy(self, entry: AuthEntry, heard: RedisReply) -> Copy | None:
         row, answer = entry.row, heard.answer
@@ -262,7 +224,7 @@ class Verifier:
     def _without_database(
         self, digest: str, scope: RequestScope, life: Life, copy: Copy | None, heard: RedisReply, *, busy: bool
     ) -> Loaded:
-        if copy and self._survives(copy, busy):
+        if copy and heard.entry and self._survives(copy, busy) and self._is_readable(heard.entry):
             if life.is_slide_due(copy.row, copy.now_ms):
                 self._extend_idle(digest, scope, life)
             return self._believe(copy, heard)
@@ -274,29 +236,19 @@ class Verifier:
 
     def _survives(self, copy: Copy, busy: bool) -> bool:
         only_grace = busy or self.is_privileged(copy.row)
-        return survives_database_outage(copy, self._terms, only_grace=only_grace) and self._is_readable(copy.row)
+        return survives_database_outage(copy, self._terms, only_grace=only_grace)
 
     def _extend_idle(self, digest: str, scope: RequestScope, life: Life) -> None:
         """Note in Redis that the session is in use; the database is told when it answers again."""
-
-        def extend_idle(timeout: float) -> int:
-            return self._primary.extend_idle(digest, life.idle_ms, timeout=timeout)
-
-        if scope.attempt(PRIMARY, WRITE, "extend_idle", self._settings.redis_timeout, extend_idle):
+        if scope.attempt(self._operations.extend_idle, self._primary.extend_idle, digest, life.idle_ms):
             self._journal_writer.queue_push(digest, scope=scope)
 
-    def _is_readable(self, row: AuthRow) -> bool:
+    def _is_readable(self, entry: AuthEntry) -> bool:
         """Damaged auth data is not shown in part: the database has the whole."""
-        if self._local.holds(row):
-            return True
-        try:
-            for value in row.payload.values():
-                decode(value)
-        except UnreadableValue:
+        if not entry.is_readable:
             self._reports.recorder.count("records_set_aside")
             self._reports.emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
-            return False
-        return True
+        return entry.is_readable
 
     def is_privileged(self, row: AuthRow) -> bool:
         """Whether a privilege key has one of PRIVILEGED_ROLES as its value."""

@@ -8,7 +8,7 @@ from typing import Any
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
 from ..policy.categories import CategoryTable
 from ..policy.records import NO_FIELDS, Loaded
-from ..policy.serializer import IMMUTABLE, decode, encode, is_mutable
+from ..policy.serializer import IMMUTABLE, decode, encode
 from ..policy.values import CategoryChange, Fields
 
 Carried = Mapping[str, bytes]
@@ -183,7 +183,7 @@ class Changes:
         """Values that were changed in place since they were read or assigned."""
         changed = {}
         for key, value in self.values.items():
-            if is_mutable(value) and key not in self.increments:
+            if type(value) not in IMMUTABLE and key not in self.increments:
                 encoded = self._encode_again(key, value, stored)
                 if encoded is not None:
                     changed[key] = encoded

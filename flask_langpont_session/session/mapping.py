@@ -89,9 +89,9 @@ class Session(SessionMixin):
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
             raise KeyError(key)
-        values = self.work.now.values
-        if key in values:
-            return values[key]
+        changes = self.work.changes
+        if changes is not None and key in changes.values:
+            return changes.values[key]
         special = self.special.get(key)
         return self.work.value(key) if special is MISSING else special
 
@@ -113,14 +113,7 @@ class Session(SessionMixin):
     def __iter__(self) -> Iterator[str]:
         # A value that cannot be read counts as absent here too: a loop must be able to look every key up.
         self.work.now.read_all = True
-        return iter([key for key in self.work.present_keys() if key in self.work.now.values or self._is_readable(key)])
-
-    def _is_readable(self, key: str) -> bool:
-        try:
-            self.work.now.values[key] = self.work.decode(key)
-        except KeyError:
-            return False
-        return True
+        return iter(self.work.readable_keys())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -268,7 +261,7 @@ class Session(SessionMixin):
             return True
         loaded = work.load()
         work.now.forget_read(name, work.stored)
-        work.repository.load_more(work.origin, work.scope, work.life, loaded, name)
+        work.repository.load_more(work.origin, work.scope, work.life, loaded, name, fresh=True)
         return loaded.sources.get(name) == PRIMARY
 
     def category(self, name: str) -> CategoryView:

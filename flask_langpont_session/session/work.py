@@ -259,7 +259,12 @@ class Work:
         return self.loaded is not None and self.loaded.is_unknown(self.feature_of(key), key)
 
     def decode(self, key: str) -> Any:
-        raw = self.now.assigned.get(key) or self.stored(self.repository.table.feature_of(key).category)[key]
+        changes = self.changes or self.now
+        raw = changes.assigned.get(key)
+        if raw is None:
+            category, loaded = self.repository.table.feature_of(key).category, self.loaded
+            fields = loaded.fields.get(category) if loaded is not None else None
+            raw = (self.stored(category) if fields is None else fields)[key]
         try:
             return decode(raw)
         except UnreadableValue:
@@ -274,11 +279,26 @@ class Work:
         return decode(encoded) if encoded else None
 
     def present_keys(self) -> list[str]:
-        keys = {key: None for name in self.repository.table.categories for key in self.stored(name)}
-        keys.update(dict.fromkeys(self.now.increments))
-        keys.update(dict.fromkeys(self.now.assigned))
-        keys.update(dict.fromkeys(self.now.saved))
-        return [key for key in keys if key not in self.now.deleted and key in self.repository.table]
+        changes, table = self.now, self.repository.table
+        keys: dict[str, object] = {}
+        for name in table.categories:
+            keys.update(self.stored(name))
+        for changed in (changes.increments, changes.assigned, changes.saved):
+            keys.update(changed)
+        deleted = changes.deleted
+        return [key for key in keys if key not in deleted and key in table]
+
+    def readable_keys(self) -> list[str]:
+        """Those whose value can be read; all of them are, now."""
+        values, keys = self.now.values, []
+        for key in self.present_keys():
+            if key not in values:
+                try:
+                    values[key] = self.decode(key)
+                except KeyError:
+                    continue
+            keys.append(key)
+        return keys
 
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
         """Of the categories that are taken along to another id, those that this request may not know as a whole: in an

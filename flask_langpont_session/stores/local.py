@@ -153,11 +153,6 @@ class LocalCopies:
             held = _find(self._auth, digest)
         return held[0] if held else None
 
-    def holds(self, row: AuthRow) -> bool:
-        """Whether just these fields of the session are kept: what they mean was looked at then."""
-        held = self.auth(row.digest)
-        return held is not None and held.row.payload == row.payload
-
     def put_auth(
         self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None, *, change: int | None = None
     ) -> None:
@@ -259,7 +254,7 @@ class LocalCopies:
 
         :param version: the moment of that, as a version.
         :param as_of: when it was asked at the earliest, monotonic seconds: what was kept since then is later.
-        :return: whether this is news here, and not perhaps a loss of data.
+        :return: whether something was there before, as far as is known here, and it is not perhaps lost.
         """
         with self._lock:
             held = _find(self._copies, (digest, category))
@@ -277,7 +272,7 @@ class LocalCopies:
             self._keep(digest, category, CategoryCopy(version, {}), "", version)
         if is_missing:
             self.on_missing(digest)
-        return not is_missing
+        return held is not None and not is_missing
 
     def patch_category(
         self, digest: str, category: str, apply: Callable[[Fields], Fields], before: int, after: int, kind: str = ""

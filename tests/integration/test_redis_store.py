@@ -574,6 +574,59 @@ def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: A
     assert found == ["written", (APPLIED,), {"a": b"1", "b": b"1"}, None, None]
 
 
+def hashes_sent(raw: Any) -> int:
+    """How many hashes the server has sent as a whole, in all."""
+    return int(raw.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+
+def test_what_is_known_is_not_sent_again(store: RedisStore, raw: Any) -> None:
+    """Of three categories one changed since: that one comes, the others are what was read before."""
+    store.push(row(), 1, LIFE, timeout=WAIT)
+    write(store, "alive", ui=change(sets={"lang": b"1"}), translation=change(sets={"text": b"1"}))
+
+    def read(**more: Any) -> Any:
+        return store.read(DIGEST, {"auth": LIFE, "ui": LIFE, "translation": 0}, timeout=WAIT, kind="u", **more)
+
+    first, before = read(), hashes_sent(raw)
+    again = read()
+    assert hashes_sent(raw) == before
+    assert (again.records, again.auth) == (first.records, first.auth)
+    assert again.now_ms >= first.now_ms
+    write(store, "alive", ui=change(sets={"lang": b"2"}))
+    later = read()
+    assert hashes_sent(raw) == before + 1
+    assert later.categories["ui"].fields == {"lang": b"2"}
+    assert later.records["translation"] is first.records["translation"]
+    store.push(row(version=2), 2, LIFE, timeout=WAIT)
+    entry = read().auth
+    assert entry is not None and entry.row is not None and entry.row.version == 2
+    before = hashes_sent(raw)
+    assert read(anew=True).categories == read().categories
+    assert hashes_sent(raw) == before + 3
+
+
+@pytest.mark.parametrize("loss", ["emptied", "tombstone", "expired", "another type"])
+def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw: Any, loss: str) -> None:
+    """Whatever took it away."""
+    store.push(row(), 1, LIFE, timeout=WAIT)
+    write(store, "alive", ui=change(sets={"lang": b"1"}))
+    for _ in range(2):
+        store.read(DIGEST, {"auth": 0, "ui": 0}, timeout=WAIT, kind="u")
+    if loss == "tombstone":
+        store.write_tombstone(DIGEST, 1, ["auth", "ui"], timeout=WAIT)
+    elif loss == "emptied":
+        raw.flushall()
+    else:
+        for name in ("auth", "ui"):
+            raw.delete(key(name))
+            if loss == "another type":
+                raw.set(key(name), "x")
+    found = store.read(DIGEST, {"auth": 0, "ui": 0}, timeout=WAIT, kind="u")
+    assert found.categories["ui"].fields == {}
+    assert (found.auth is not None and found.auth.row is None) == (loss == "tombstone")
+    assert found.damaged == (("auth", "ui") if loss == "another type" else ())
+
+
 def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: RedisStore, raw: Any) -> None:
     """The replies behind an error reply are read before it is raised: the next question gets its own answer."""
     raw.set(key("auth"), "not a hash")

@@ -15,7 +15,7 @@ from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RowState
 from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
-from flask_langpont_session.request import journal_writer, repository, revocations, scope, verifier
+from flask_langpont_session.request import journal_writer, redis_reply, repository, revocations, scope, verifier
 from flask_langpont_session.stores import local
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import records, server_identity
@@ -112,11 +112,11 @@ def _no_overlay(self: journal_writer.JournalWriter, digest: str, scope: Any = No
     return journal_writer.NOTHING
 
 
-def _redis_knows_no_use(heard: verifier.RedisReply) -> int | None:
+def _redis_knows_no_use(heard: redis_reply.RedisReply) -> int | None:
     return 0 if heard.by_primary else None
 
 
-def _silence_is_an_answer(heard: verifier.RedisReply) -> int:
+def _silence_is_an_answer(heard: redis_reply.RedisReply) -> int:
     row = heard.entry.row if heard.entry else None
     return row.idle_expires_at if row else 0
 
@@ -197,7 +197,7 @@ def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
     return None
 
 
-def _anybody_is_primary(self: verifier.RedisReply) -> bool:
+def _anybody_is_primary(self: redis_reply.RedisReply) -> bool:
     return self.answer is not None
 
 
@@ -280,7 +280,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
-    Ablation("role of the server", verifier.RedisReply, "by_primary", property(_anybody_is_primary)),
+    Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_anybody_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
     Ablation("floor", local.LocalCopies, "min_version", _no_floor),
     Ablation("floors that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))),

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.policy.values import (
+    AuthRow,
+    CategoryChange,
+    CategoryCopy,
+    ErrorClass,
+    RecordRef,
+    StoreError,
+)
 from flask_langpont_session.stores.redis.commands import QUARANTINE_MS
 from flask_langpont_session.stores.redis.known import KnownRecords
 from flask_langpont_session.stores.redis.records import (
@@ -425,7 +432,7 @@ class SimRedisStore:
     ) -> Answer:
         """See the package."""
 
-        session = (digest, kind, shadow)
+        session = RecordRef(digest, kind, shadow)
         known = NO_RECORDS if anew else self._known.of(session)
 
         def effect(node: Node) -> Answer:

@@ -25,7 +25,6 @@ from . import records
 from .records import (
     ABSENT,
     NO_RECORDS,
-    NOT_THERE,
     Known,
     Limits,
     Merge,
@@ -85,8 +84,12 @@ class Script:
         return Command(
             pack(("EVALSHA", self.sha, number, *keys, *arguments)),
             lambda reply: self.fits(reply, number),
-            lambda: pack(("EVAL", self.text, number, *keys, *arguments)),
+            lambda: self.spelled_out(keys, arguments),
         )
+
+    def spelled_out(self, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
+        """The same for a server that does not know it yet."""
+        return pack(("EVAL", self.text, len(keys), *keys, *arguments))
 
 
 def _text(name: str) -> bytes:
@@ -113,6 +116,16 @@ class Guarded(NamedTuple):
     write_id: str
 
 
+_Form = tuple[tuple[str, ...], tuple[int, ...], bool, int, int]
+"""Of a read: categories, the lives to extend them to, whether of a shadow, length of the digest, number of marks."""
+
+_MOST_HEADS = 1000
+
+
+def _packed(part: str) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(part), part.encode())
+
+
 class Commands:
     """Makes the commands about sessions.
 
@@ -125,6 +138,7 @@ class Commands:
 
     def __init__(self, prefix: str, tombstone_ms: int = TOMBSTONE_MS) -> None:
         self.prefix = prefix
+        self._heads: dict[_Form, bytes] = {}
         self._tombstone_ms = tombstone_ms
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
@@ -139,8 +153,29 @@ class Commands:
         :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).
         :param known: category → what the reader has of it already.
         """
-        marks = [known.get(name, NOT_THERE).mark for name in lives_ms] if known else ()
-        return self.reading([self.key(name, digest, shadow) for name in lives_ms], [*lives_ms.values(), *marks])
+        names = tuple(lives_ms)
+        marks = tuple([known[name].mark if name in known else "" for name in names]) if known else ()
+        form = names, tuple(lives_ms.values()), shadow, len(digest), len(marks)
+        head = self._heads.get(form) or self._head(form)
+        packed = head % ((digest.encode(),) * len(names)) + b"".join(map(_packed, marks))
+
+        def spelled_out() -> bytes:
+            keys = [self.key(name, digest, shadow) for name in names]
+            return self.reading.spelled_out(keys, (*lives_ms.values(), *marks))
+
+        return Command(packed, lambda reply: self.reading.fits(reply, len(names)), spelled_out)
+
+    def _head(self, form: _Form) -> bytes:
+        """The command that reads, as it goes over the wire, with a place for each digest; the marks come behind it. All
+        reads of one form have the same, and packing it is a good part of a cheap call."""
+        names, lives, shadow, length, marks = form
+        place = "\0" * length
+        keys = [self.key(name, place, shadow) for name in names]
+        whole = self.reading(keys, (*lives, *[""] * marks)).packed
+        head = whole[: len(whole) - marks * len(_packed(""))].replace(b"%", b"%%").replace(place.encode(), b"%b")
+        if len(self._heads) < _MOST_HEADS:
+            self._heads[form] = head
+        return head
 
     def write(
         self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, shadow: bool = False

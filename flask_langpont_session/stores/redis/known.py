@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...policy.values import RecordRef
 from ...support.forks import renew_in_children
 from .records import NO_RECORDS, Known
-
-Session = tuple[str, str, bool]
-"""Digest, kind, and whether it is the anonymous shadow of that."""
 
 BYTES = 16 * 1024 * 1024
 """How much a worker keeps, names and values of fields counted: some five thousand sessions of 1 KB each."""
@@ -36,25 +34,25 @@ class KnownRecords:
         # Of two generations the older one goes when the younger one has half of the room: all that is asked for
         # meanwhile moves to the younger one. That needs no order of entries, which a lock would have to protect.
         # Each with its size.
-        self._young: dict[Session, tuple[int, Mapping[str, Known]]] = {}
-        self._old: dict[Session, tuple[int, Mapping[str, Known]]] = {}
+        self._young: dict[RecordRef, tuple[int, Mapping[str, Known]]] = {}
+        self._old: dict[RecordRef, tuple[int, Mapping[str, Known]]] = {}
         self._bytes = 0
 
     def clear(self) -> None:
         """Forget all of it: what is asked for next is sent as a whole."""
         self._begin()
 
-    def of(self, session: Session) -> Mapping[str, Known]:
+    def of(self, ref: RecordRef) -> Mapping[str, Known]:
         """Category → what is known."""
-        found = self._young.get(session)
+        found = self._young.get(ref)
         if found is None:
-            found = self._old.get(session)
+            found = self._old.get(ref)
             if found is None:
                 return NO_RECORDS
-            self._keep(session, *found)
+            self._keep(ref, *found)
         return found[1]
 
-    def note(self, session: Session, known: Mapping[str, Known], found: Mapping[str, Known]) -> None:
+    def note(self, ref: RecordRef, known: Mapping[str, Known], found: Mapping[str, Known]) -> None:
         """Keep what a read has found.
 
         :param known: what was known before.
@@ -62,13 +60,13 @@ class KnownRecords:
         news = {name: record for name, record in found.items() if record is not known.get(name) and record.mark}
         if news:
             records = {**known, **news}
-            self._keep(session, sum(map(_size, records.values())), records)
+            self._keep(ref, sum(map(_size, records.values())), records)
 
-    def _keep(self, session: Session, size: int, records: Mapping[str, Known]) -> None:
+    def _keep(self, ref: RecordRef, size: int, records: Mapping[str, Known]) -> None:
         if size > self._most // LARGEST_SHARE:
             return
-        self._bytes += size - self._young.get(session, _NOTHING)[0]
-        self._young[session] = size, records
+        self._bytes += size - self._young.get(ref, _NOTHING)[0]
+        self._young[ref] = size, records
         if self._bytes > self._most // 2:
             self._old, self._young, self._bytes = self._young, {}, 0
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
 from ...policy.leases import CLOCK_TOLERANCE_MS
+from ...policy.serializer import is_readable
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
 
 
@@ -22,11 +23,13 @@ class AuthEntry(NamedTuple):
     :param row: None for a tombstone.
     :param confirmed_ms: the stamp, by the Redis clock.
     :param in_database: of a tombstone: the database had the revocation when it was left.
+    :param is_readable: every value of the row can be decoded.
     """
 
     row: AuthRow | None
     confirmed_ms: int = 0
     in_database: bool = False
+    is_readable: bool = True
 
 
 class Known(NamedTuple):
@@ -415,7 +418,7 @@ def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms
             absolute_expires_at=_natural(meta[b"@x"]),
             read_at=now_ms,
         )
-        return AuthEntry(row, _natural(meta[b"@at"]))
+        return AuthEntry(row, _natural(meta[b"@at"]), is_readable=all(map(is_readable, fields.values())))
     except KeyError:
         raise _Damaged from None
 

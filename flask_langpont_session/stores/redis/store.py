@@ -10,7 +10,7 @@ from typing import Any
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, StoreError
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
 from . import records
 from .commands import CANARY, READ, Command, Commands, Guarded, plain, probing
 from .known import KnownRecords
@@ -78,8 +78,8 @@ class RedisStore:
         :param anew: have all of it sent, also what this worker has read before.
         :raises StoreError: the server did not answer.
         """
-        names, session = tuple(lives_ms), (digest, kind, shadow)
-        known = NO_RECORDS if anew else self.known.of(session)
+        names, ref = tuple(lives_ms), RecordRef(digest, kind, shadow)
+        known = NO_RECORDS if anew else self.known.of(ref)
         answers: list[Answer] = []
         asked_at = monotonic()
 
@@ -91,7 +91,7 @@ class RedisStore:
             return not found.foreign
 
         self.link.run([self.commands.read(digest, lives_ms, shadow, known)], timeout, understand)
-        self.known.note(session, known, answers[-1].records)
+        self.known.note(ref, known, answers[-1].records)
         return answers[-1]
 
     def write(

@@ -14,14 +14,18 @@ from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.records import Gap, Loaded, Verdict
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
+from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, RecordRef
 from flask_langpont_session.request.fallback import Fallback
+from flask_langpont_session.request.redis_reply import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import Answer, Change, Known, empty_as_of
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000
+
+
+REF = RecordRef("d", "a")
 
 
 class Shown:
@@ -42,13 +46,13 @@ class Shown:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
         answer = Answer(NOW_MS, None, {name: Known("", copy, began=copy.version)})
-        more = {"asked_at": math.inf, **more}
-        source = {"source": "replica" if level else "primary", "remember": not level, "level": level, "kind": "a"}
-        self.fallback.show_answer(self.loaded, name, "d", answer, overlay=overlay, **{**source, **more})
+        reply = RedisReply(answer, "replica" if level else "primary", more.pop("asked_at", math.inf))
+        self.fallback.show_answer(self.loaded, name, REF, reply, level=level, overlay=overlay)
+        assert not more
 
     def by_host(self, *, level: int = 2, overlay: Overlay | None = None, name: str = "translation") -> None:
         """No Redis has answered."""
-        self.fallback.show_without_answer(self.loaded, name, "d", level=level, kind="a", overlay=overlay)
+        self.fallback.show_without_answer(self.loaded, name, REF, level=level, overlay=overlay)
 
     def fields(self, name: str = "translation") -> dict[str, bytes]:
         return dict(self.loaded.fields[name])

@@ -9,10 +9,13 @@ import pytest
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.request.operations import Operation
 from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
 from flask_langpont_session.support import lag
 from flask_langpont_session.support.lag import LEAST_WAIT, Lag
 from tests.support.clock import Clock
+
+SAVE = Operation("save", PRIMARY, WRITE, 0.2)
 
 
 def warm_up(health: Health) -> None:
@@ -42,13 +45,13 @@ class Request:
         fails: ErrorClass | None = None,
         timed_out: bool = False,
     ) -> str:
-        return self.scope.ask(store, direction, "load", timeout, self.call(store, takes, fails, timed_out))
+        return self.scope.ask(Operation("load", store, direction, timeout), self.call(store, takes, fails, timed_out))
 
     def call(
         self, store: str, takes: float = 0.0, fails: ErrorClass | None = None, timed_out: bool = False
-    ) -> Callable[[float], str]:
-        def answer(allowed: float) -> str:
-            self.waits.append(round(allowed, 6))
+    ) -> Callable[..., str]:
+        def answer(*, timeout: float) -> str:
+            self.waits.append(round(timeout, 6))
             self.clock.now += takes
             if fails:
                 raise StoreError(store, fails, "Test", timed_out=timed_out)
@@ -134,7 +137,7 @@ def test_health_hears_of_what_concerns_it(request_: Request, error_class: ErrorC
     for _ in range(3):
         scope = RequestScope(request_.health, request_.recorder, 0.3, request_.clock)
         with pytest.raises(StoreError):
-            scope.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=error_class))
+            scope.ask(Operation("load", PRIMARY, READ, 0.2), request_.call(PRIMARY, fails=error_class))
     assert bool(request_.health.open_stores()) == (error_class.value in "UBWAN")
 
 
@@ -164,12 +167,9 @@ def test_a_view_never_grows(request_: Request) -> None:
 
 def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> None:
     """None: it did not happen, for whatever reason; nothing is raised."""
-    assert request_.scope.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) == "answer"
-    assert (
-        request_.scope.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
-        is None
-    )
-    assert request_.scope.attempt(PRIMARY, WRITE, "save", 0.2, request_.call(PRIMARY)) is None
+    assert request_.scope.attempt(SAVE, request_.call(PRIMARY)) == "answer"
+    assert request_.scope.attempt(SAVE, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE)) is None
+    assert request_.scope.attempt(SAVE, request_.call(PRIMARY)) is None
     assert len(request_.waits) == 2
 
 
@@ -208,13 +208,13 @@ def time_out(request: Request, late: LateProcess, seconds: float, *, budget: flo
     """A time-out after 0.25 s of the database, in which the process was late by so much."""
     scope = RequestScope(request.health, request.recorder, budget, request.clock)
 
-    def answer(allowed: float) -> str:
+    def answer(*, timeout: float) -> str:
         request.clock.now += 0.25
         late.was_late += seconds
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
 
     with pytest.raises(StoreError) as caught:
-        scope.ask(DATABASE, READ, "verify", 0.25, answer)
+        scope.ask(Operation("verify", DATABASE, READ, 0.25), answer)
     return caught.value
 
 
@@ -257,7 +257,7 @@ def test_failures_that_are_no_time_outs_count_however_late_the_process_is(reques
     for _ in range(3):
         scope = RequestScope(request_.health, request_.recorder, 0.3, request_.clock)
         with pytest.raises(StoreError):
-            scope.ask(PRIMARY, READ, "load", 0.2, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
+            scope.ask(Operation("load", PRIMARY, READ, 0.2), request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
     assert request_.health.open_stores()
 
 
@@ -265,18 +265,18 @@ def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateP
     """Nor does it make a store a slow one; and no call uses up more than it was given."""
     scope, waits = RequestScope(request_.health, request_.recorder, 0.3, request_.clock), list[float]()
 
-    def answer(allowed: float) -> None:
-        waits.append(round(allowed, 6))
+    def answer(*, timeout: float) -> None:
+        waits.append(round(timeout, 6))
         request_.clock.now += 1.0
         late.was_late += 0.9
 
-    def answer_late(allowed: float) -> None:
-        waits.append(round(allowed, 6))
+    def answer_late(*, timeout: float) -> None:
+        waits.append(round(timeout, 6))
         request_.clock.now += 1.0
 
-    scope.ask(PRIMARY, READ, "load", 0.2, answer)
-    scope.ask(DATABASE, READ, "verify", 0.05, answer_late)
-    scope.ask(PRIMARY, READ, "load", 0.2, answer)
+    scope.ask(Operation("load", PRIMARY, READ, 0.2), answer)
+    scope.ask(Operation("verify", DATABASE, READ, 0.05), answer_late)
+    scope.ask(Operation("load", PRIMARY, READ, 0.2), answer)
     assert waits == [0.2, 0.05, 0.15]
     series = {o.source: round(s.seconds, 6) for o, s in request_.recorder.series().items()}
     assert series == {"primary": 0.2, "database": 1.0}

@@ -20,6 +20,7 @@ from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, 
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.reconciler import Reconciler
+from flask_langpont_session.request.operations import Operation
 from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
@@ -342,7 +343,7 @@ class Part:
         self._stores = stores
         self._asks = asks
 
-    def read(self, digest: str, lives_ms: Any, *, timeout: float, shadow: bool, kind: str) -> Answer:
+    def read(self, digest: str, lives_ms: Any, *, timeout: float, shadow: bool, kind: str, anew: bool) -> Answer:
         self._stores.asked.append((self.number, self._asks))
         self._stores.timeouts.append(timeout)
         error = self._stores.errors.pop(0) if self._stores.errors else None
@@ -643,10 +644,10 @@ def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
         raise StoreError("primary:2", ErrorClass.UNREACHABLE, "Test", timed_out=True)
 
     with pytest.raises(StoreError):
-        there.ask(PRIMARY, READ, "load", 0.2, fail)
+        there.ask(Operation("load", PRIMARY, READ, 0.2), fail)
     assert (there.level, scope.level) == (1, 0)
     waited: list[float] = []
-    scope.ask(PRIMARY, READ, "load", 0.2, waited.append)
+    scope.ask(Operation("load", PRIMARY, READ, 0.2), lambda timeout: waited.append(timeout))
     assert waited == [pytest.approx(0.1)]
     assert health.lost_shards == (":2",)
 
@@ -654,7 +655,7 @@ def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test")
 
     with pytest.raises(StoreError):
-        scope.ask(DATABASE, READ, "verify", 0.2, no_answer)
+        scope.ask(Operation("verify", DATABASE, READ, 0.2), no_answer)
     assert not there.can(DATABASE, READ)
     assert not scope.to("3").can(DATABASE, READ)
 

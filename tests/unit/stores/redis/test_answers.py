@@ -1,0 +1,67 @@
+"""What the reply to a read says, where the reader has said what it has already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.stores.redis.records import Known, answer
+
+MINE, THEIRS = "m" * 43, "t" * 43
+UI = {"ui": Known("m" * 11 + "0123456789abcdef", CategoryCopy(5, {"lang": b"1"}))}
+
+
+def meta(digest: str, author: str = "-------", lately: str = "") -> bytes:
+    return f"{digest[:11]}{7:016}{0:013}000000{author}{5:07x}{1:04x}{lately}".encode()
+
+
+def said(part: Any, known: Any = UI) -> Any:
+    return answer(MINE, ("ui",), "a", [1, part, 0], known)
+
+
+def test_what_is_unchanged_is_what_the_reader_has() -> None:
+    found = said(b"m" * 11)
+    assert found.records["ui"] is UI["ui"]
+    assert (found.damaged, found.foreign) == ((), ())
+
+
+def test_that_nothing_changed_is_believed_of_the_own_session_only() -> None:
+    """I11: a reply that was meant for another request says nothing of this one."""
+    for part, known in ((b"t" * 11, UI), (b"m" * 11, {})):
+        found = said(part, known)
+        assert found.categories["ui"] == CategoryCopy(0, {})
+        assert found.foreign == ("ui",)
+
+
+def test_an_error_text_is_a_damaged_record_and_no_foreign_one() -> None:
+    found = said(b"WRONGTYPE Operation against a key")
+    assert (found.damaged, found.foreign) == (("ui",), ())
+
+
+def test_a_mark_names_one_content() -> None:
+    """Two servers that were both the primary may give two writes the same stamp; the ids of the writes differ."""
+    lately = "\1lang\1{}0000000000000007000000"
+    marks = {
+        said([b"@m", meta(MINE, lately=lately.format(write_id)), b"lang", b"1"]).records["ui"].mark
+        for write_id in ("write.1", "write.2")
+    }
+    marks |= {
+        said([b"@m", meta(MINE, author=author), b"lang", b"1"]).records["ui"].mark for author in ("first.1", "first.2")
+    }
+    assert len(marks) == 4
+    assert {mark[:11] for mark in marks} == {"m" * 11}
+
+
+def test_a_mark_of_auth_changes_with_version_stamp_and_idle_expiry() -> None:
+    """Nothing else of a live record changes without one of these."""
+    fields = {"@d": MINE, "@v": "3", "@live": "1", "@at": "5", "@i": "9", "@x": "9", "@c": "1", "@e": "0"}
+
+    def known(**changes: str) -> Known:
+        flat = [
+            part.encode() for item in {**fields, **{f"@{k}": v for k, v in changes.items()}}.items() for part in item
+        ]
+        return answer(MINE, ("auth",), "u", [1, flat, 0]).records["auth"]
+
+    marks = {known(**changes).mark for changes in ({}, {"v": "4"}, {"at": "6"}, {"i": "8"})}
+    assert len(marks) == 4
+    assert known(live="0").mark == ""  # a tombstone is read as a whole
