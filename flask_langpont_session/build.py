@@ -29,7 +29,7 @@ from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .metrics.recorder import Recorder, count_level
 from .metrics.reports import Reports
-from .policy.health import DATABASE, ONLY, PRIMARY, REPLICA, WRITE, Health
+from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor
 from .request.repository import SessionRepository
@@ -250,15 +250,9 @@ def _health(
     health = Health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or isinstance(store, RedisStore)), DATABASE],
-        threshold=settings.failure_threshold,
-        local_ttl=settings.local_cache_ttl,
-        on_change=level_changed,
-        on_lost=store_lost,
-        on_failure=store_failed,
-        slow=settings.slow_ms / 1000,
-        on_slow=store_is_slow,
-        locate=directory.locate if directory else lambda digest: ONLY,  # everything is on one
-        share=directory.share if directory else lambda shard: 1.0,
+        limits=Limits(settings.failure_threshold, settings.local_cache_ttl, settings.slow_ms / 1000),
+        listeners=Listeners(level_changed, store_lost, store_failed, store_is_slow),
+        shards=Shards(directory.locate, directory.share) if directory else Shards(),
     )
     if directory is not None:
         directory.arranged = health.arrange

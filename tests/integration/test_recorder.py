@@ -105,7 +105,7 @@ def test_a_series_adds_up(app: Flask) -> None:
     for observed in series.values():
         assert observed.count == sum(observed.durations.values())
         assert set(observed.durations) <= set(BOUNDS)
-        assert 0 < observed.seconds < 60
+        assert 0 <= observed.seconds < 60  # nothing of it is left where this process was late all the time
     requests = sum(s.seconds for o, s in series.items() if o.name == "request")
     assert requests > sum(s.seconds for o, s in series.items() if o.name == "load")
 

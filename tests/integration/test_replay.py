@@ -20,6 +20,7 @@ from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
 from flask_langpont_session.recovery.calls import PIPELINE
 from flask_langpont_session.stores.host.journal import Carry, PendingWrite
+from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 
@@ -238,7 +239,7 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
             state.backend.journal.queue_push(digest)
         state.monitor.recover(PRIMARY, BOTH)
         with (
-            slowed(RedisStore, "_run", 0, monkeypatch) as asked,
+            slowed(Link, "run", 0, monkeypatch) as asked,
             slowed(Database, "_bounded", 0, monkeypatch) as questions,
         ):
             while state.backend.journal.counts()["revocations"] + state.backend.journal.counts()["pushes"]:

@@ -23,7 +23,7 @@ from flask import Flask
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.recovery import calls, reconciler
 from flask_langpont_session.recovery.monitor import Monitor
@@ -162,10 +162,11 @@ class Worker:
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],
-            threshold=settings.failure_threshold,
-            local_ttl=settings.local_cache_ttl,
-            on_lost=lambda error, direction: world.promises.lost(error.store, error.error_class.name.lower()),
-            on_failure=lambda store: self.monitor.suspect(store),
+            limits=Limits(settings.failure_threshold, settings.local_cache_ttl),
+            listeners=Listeners(
+                store_lost=lambda error, direction: world.promises.lost(error.store, error.error_class.name.lower()),
+                store_failed=lambda store: self.monitor.suspect(store),
+            ),
             clock=clock.monotonic,
         )
         for _ in range(FIRST_ANSWERS):  # it has been up for a while

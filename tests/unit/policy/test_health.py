@@ -7,7 +7,17 @@ import threading
 import pytest
 
 from flask_langpont_session.policy.breaker import Breaker
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, HealthSnapshot
+from flask_langpont_session.policy.health import (
+    DATABASE,
+    PRIMARY,
+    READ,
+    REPLICA,
+    WRITE,
+    Health,
+    HealthSnapshot,
+    Limits,
+    Listeners,
+)
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.support.clock import Clock
 
@@ -18,7 +28,7 @@ def fail(health: Health, store: str, kind: ErrorClass = ErrorClass.UNREACHABLE, 
 
 @pytest.fixture
 def health(clock: Clock) -> Health:
-    return Health([PRIMARY, REPLICA, DATABASE], threshold=3, local_ttl=1800, clock=clock)
+    return Health([PRIMARY, REPLICA, DATABASE], clock=clock)
 
 
 def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
@@ -83,7 +93,7 @@ def test_refused_writes_leave_reads_alone(health: Health) -> None:
 def test_a_row_that_stays_locked_is_a_suspicion_and_opens_nothing(clock: Clock) -> None:
     """It may be one user's. What a probe meets is no such thing, and counts."""
     suspected: list[str] = []
-    health = Health([PRIMARY, DATABASE], threshold=3, local_ttl=1800, clock=clock, on_failure=suspected.append)
+    health = Health([PRIMARY, DATABASE], clock=clock, listeners=Listeners(store_failed=suspected.append))
     error = StoreError(DATABASE, ErrorClass.WRITE_REFUSED, "Test")
     error.may_be_one_row = True
     assert [health.failed(error, WRITE) for _ in range(20)] == [(WRITE,)] * 20
@@ -111,7 +121,7 @@ def test_the_levels_from_0_to_4(health: Health, clock: Clock) -> None:
 def test_a_change_of_level_is_reported_once_and_with_time_too(clock: Clock) -> None:
     """2 → 3 comes with time alone; the monitor's refresh notices it."""
     changes: list[tuple[int, int]] = []
-    health = Health([PRIMARY, DATABASE], clock=clock, on_change=lambda old, new: changes.append((old, new)))
+    health = Health([PRIMARY, DATABASE], clock=clock, listeners=Listeners(lambda old, new: changes.append((old, new))))
     fail(health, PRIMARY, hang=True)
     fail(health, PRIMARY, hang=True)
     clock.now += 1800
@@ -196,7 +206,9 @@ def answers(health: Health, took: float, store: str = PRIMARY, times: int = 1) -
 def slow(clock: Clock) -> tuple[Health, list[str]]:
     """A health that knows what is slow, and the stores of which it said so."""
     said: list[str] = []
-    return Health([PRIMARY, DATABASE], slow=0.1, on_slow=said.append, clock=clock), said
+    return Health(
+        [PRIMARY, DATABASE], limits=Limits(slow=0.1), listeners=Listeners(store_is_slow=said.append), clock=clock
+    ), said
 
 
 def test_many_slow_calls_are_a_suspicion_and_open_nothing(slow: tuple[Health, list[str]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, Listeners
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.request.operations import Operation
 from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
@@ -29,7 +29,7 @@ class Request:
 
     def __init__(self, budget: float = 0.3) -> None:
         self.clock = Clock()
-        self.health = Health([PRIMARY, REPLICA, DATABASE], threshold=3, clock=self.clock)
+        self.health = Health([PRIMARY, REPLICA, DATABASE], clock=self.clock)
         warm_up(self.health)
         self.recorder = Recorder()
         self.scope = RequestScope(self.health, self.recorder, budget, self.clock)
@@ -50,7 +50,7 @@ class Request:
     def call(
         self, store: str, takes: float = 0.0, fails: ErrorClass | None = None, timed_out: bool = False
     ) -> Callable[..., str]:
-        def answer(*, timeout: float) -> str:
+        def answer(timeout: float) -> str:
             self.waits.append(round(timeout, 6))
             self.clock.now += takes
             if fails:
@@ -208,7 +208,7 @@ def time_out(request: Request, late: LateProcess, seconds: float, *, budget: flo
     """A time-out after 0.25 s of the database, in which the process was late by so much."""
     scope = RequestScope(request.health, request.recorder, budget, request.clock)
 
-    def answer(*, timeout: float) -> str:
+    def answer(timeout: float) -> str:
         request.clock.now += 0.25
         late.was_late += seconds
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
@@ -221,7 +221,7 @@ def time_out(request: Request, late: LateProcess, seconds: float, *, budget: flo
 def test_a_time_out_of_a_late_process_is_not_charged_to_the_store(late: LateProcess) -> None:
     """I21: the monitor is asked to look, and the log can say what happened."""
     request, looked = Request(), list[str]()
-    request.health = Health([PRIMARY, DATABASE], clock=request.clock, on_failure=looked.append)
+    request.health = Health([PRIMARY, DATABASE], clock=request.clock, listeners=Listeners(store_failed=looked.append))
     warm_up(request.health)
     error = time_out(request, late, 0.18)
     assert (error.error_class, error.timed_out, error.sent) == (ErrorClass.LOCAL, True, True)
@@ -244,7 +244,7 @@ def test_a_time_out_of_a_process_that_is_on_time_is_the_stores(
 def test_a_call_cut_short_by_the_budget_opens_no_breaker(request_: Request, late: LateProcess) -> None:
     """The store was not given its time: the monitor does not have to look at it."""
     looked = list[str]()
-    request_.health = Health([PRIMARY, DATABASE], clock=request_.clock, on_failure=looked.append)
+    request_.health = Health([PRIMARY, DATABASE], clock=request_.clock, listeners=Listeners(store_failed=looked.append))
     warm_up(request_.health)
     error = time_out(request_, late, 0.0, budget=0.2)
     assert (error.error_class, error.cause) == (ErrorClass.LOCAL, "RequestBudgetSpent")
@@ -265,12 +265,12 @@ def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateP
     """Nor does it make a store a slow one; and no call uses up more than it was given."""
     scope, waits = RequestScope(request_.health, request_.recorder, 0.3, request_.clock), list[float]()
 
-    def answer(*, timeout: float) -> None:
+    def answer(timeout: float) -> None:
         waits.append(round(timeout, 6))
         request_.clock.now += 1.0
         late.was_late += 0.9
 
-    def answer_late(*, timeout: float) -> None:
+    def answer_late(timeout: float) -> None:
         waits.append(round(timeout, 6))
         request_.clock.now += 1.0
 

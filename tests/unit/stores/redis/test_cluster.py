@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, Limits, Shards
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.reconciler import Reconciler
@@ -587,7 +587,7 @@ def test_a_shard_is_lost_for_its_own_sessions() -> None:
 
 def test_the_share_of_lost_shards_is_the_share_of_the_sessions() -> None:
     """Of a single primary it is all or nothing."""
-    health = Health(ALL, share={":1": 0.5, ":2": 0.3, ":3": 0.2}.__getitem__)
+    health = Health(ALL, shards=Shards(share={":1": 0.5, ":2": 0.3, ":3": 0.2}.__getitem__))
     assert health.lost_share == 0
     lose(health, "primary:1", "replica:2", "primary:3")
     assert health.lost_share == pytest.approx(0.7)
@@ -600,7 +600,7 @@ def test_the_share_of_lost_shards_is_the_share_of_the_sessions() -> None:
 def test_each_shard_has_an_outage_of_its_own_age() -> None:
     """Its local copies age from when it was lost."""
     now = [0.0]
-    health = Health([DATABASE, "primary:1", "primary:2"], local_ttl=100, clock=lambda: now[0])
+    health = Health([DATABASE, "primary:1", "primary:2"], limits=Limits(local_ttl=100), clock=lambda: now[0])
     lose(health, "primary:1")
     now[0] = 60
     lose(health, "primary:2")
@@ -632,7 +632,7 @@ def test_shards_that_are_found_take_over_the_outage() -> None:
 def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
     """A sign-in has to do with the old session and the new one."""
     now = [0.0]
-    health = Health(ALL, locate=lambda digest: f":{digest}", clock=lambda: now[0])
+    health = Health(ALL, shards=Shards(lambda digest: f":{digest}"), clock=lambda: now[0])
     scope = RequestScope(health, Recorder(), 0.3, lambda: now[0], ":1")
     assert scope.to("1") is scope
     there = scope.to("2")
