@@ -29,9 +29,9 @@ from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
 from .routes import yielding
 from .session.cookies import CookieSigner, signer_for
+from .session.ids import SessionContext
 from .session.mapping import Session
 from .session.values import SessionInfo
-from .session.work import SessionContext
 from .stores.sql.tables import METADATA
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class LangPontSession(SessionInterface):
         finally:
             session.close()
         is_gone = self._send_cookie(app, state.settings, session, response, modified or saved is not None)
-        if session.work.old is not None and session.work.old.ends_with(session, is_gone):
+        if session.work.ids.old is not None and session.work.ids.old.ends_with(session, is_gone):
             self._delete_old_cookie(app, state.settings, response)
         if session.saving.showed_auth:
             _store_nowhere(response)
@@ -153,13 +153,13 @@ class LangPontSession(SessionInterface):
         is_flask_mode = settings.cookie_resend == "flask"
         if not session.accessed and not modified and not is_flask_mode:
             return False  # no view looked at the session: the cookie is not even read
-        target, minted = session.work.target, session.work.minted
+        target, minted = session.work.ids.target, session.work.ids.minted
         if target is not None and minted is target:
             if session.saving.is_worth_a_cookie:
                 self._set_cookie(app, session, response, target)
             elif session.ended:
                 return self._delete_cookie(app, response)
-        elif session.ended or (is_flask_mode and modified and session.work.origin is not None and not session):
+        elif session.ended or (is_flask_mode and modified and session.work.ids.origin is not None and not session):
             return self._delete_cookie(app, response)  # Flask deletes that of a session that was modified to be empty
         elif target is not None:
             is_due = self._is_due_in_flask if is_flask_mode else self._is_due
@@ -170,8 +170,8 @@ class LangPontSession(SessionInterface):
     @staticmethod
     def _is_due(app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
         work = session.work
-        if not work.permanence_changed:
-            if target.kind == SIGNED_IN or not work.permanent:
+        if not work.ids.permanence_changed:
+            if target.kind == SIGNED_IN or not work.ids.permanent:
                 return False  # a user's lasts as long as the session can: a late renewal would undo a newer sign-in
             if time.time() - target.issued_at <= app.permanent_session_lifetime.total_seconds() / 10:
                 return False

@@ -40,8 +40,8 @@ from ..policy.users import is_nobody, user_of
 from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
+from ..session.ids import Adopted, SessionContext
 from ..session.mapping import Session
-from ..session.work import Adopted, SessionContext
 from ..stores.redis.store import RedisStore
 from .old_records import NotReadable, read
 
@@ -107,12 +107,12 @@ class BroughtAlong:
         """
         is_over = is_gone or session.ended or (session.saving.signed_in_anew and self._is_anothers(session))
         if is_over:
-            self._adoption.end(self._cookies, session.work.scope)
+            self._adoption.end(self._cookies, session.work.ids.scope)
         return is_over
 
     def _is_anothers(self, session: Session) -> bool:
         try:
-            old = self._adoption.find(self._cookies, session.work.scope)
+            old = self._adoption.find(self._cookies, session.work.ids.scope)
         except StoreError:
             return True
         if old is None or not self._adoption.is_of_somebody(old):

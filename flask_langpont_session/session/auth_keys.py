@@ -36,6 +36,7 @@ class AuthKeys:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._ids = work.ids
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
@@ -59,7 +60,7 @@ class AuthKeys:
                 self._begin_sign_in()
             # A visitor has no rights; saying so is worth no record. It is visible in this request.
             return not is_right or bool(value)
-        is_stored = self._work.target is self._work.origin and self._work.stored(AUTH).get(key) == encoded
+        is_stored = self._ids.target is self._ids.origin and self._work.stored(AUTH).get(key) == encoded
         if is_stored and key not in self._work.now:
             return False  # said again is not changed: no transaction, and no refusal in an outage
         if is_right:
@@ -84,7 +85,7 @@ class AuthKeys:
 
         Flask-Login says so to every visitor with data, on each page and inside error pages. Refused, all would be.
         """
-        is_lost_sign_in = self._work.target is not self._work.origin and not self._work.scope.can(DATABASE, WRITE)
+        is_lost_sign_in = self._ids.target is not self._ids.origin and not self._ids.scope.can(DATABASE, WRITE)
         return self._work.is_in_doubt or is_lost_sign_in
 
     def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
@@ -98,7 +99,7 @@ class AuthKeys:
         """
         self._require_arbiter()
         self._work.grants = True
-        if self._work.identity.row or not self._work.identity.signs_in:
+        if self._ids.identity.row or not self._ids.identity.signs_in:
             users, settings = self._users(), self._work.repository.settings
             is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))
             features: tuple[str, ...] = () if is_anothers else (DURABLE_FEATURE,)
@@ -106,7 +107,7 @@ class AuthKeys:
                 features = (DURABLE_FEATURE, OAUTH_FEATURE)
             if is_anothers:
                 # That the other one is to be remembered says nothing of this one.
-                self._work.chosen_permanent = bool(self._work.chosen_permanent)
+                self._ids.chosen_permanent = bool(self._ids.chosen_permanent)
             of_user, besides = dict[str, bytes](), self._work.carry((), features)
             if self._work.kind != SIGNED_IN:
                 # What a request says of its user before it says who it is belongs to that user. What a signed-in
@@ -128,7 +129,7 @@ class AuthKeys:
     def _has_rights(self) -> bool:
         """Whether the database says, at this moment, that this is a session which is signed in."""
         work = self._work
-        is_signed_in = work.kind == SIGNED_IN and work.target is work.origin and not work.unverified
+        is_signed_in = work.kind == SIGNED_IN and work.ids.target is work.ids.origin and not work.unverified
         return is_signed_in and self.is_fresh()
 
     def _give_back(self) -> None:
@@ -138,11 +139,11 @@ class AuthKeys:
         for key, encoded in taken.items():
             if self._work.feature_of(key).category not in stays and self._work.now.assigned.get(key) == encoded:
                 self._work.now.delete(key, stored=False)
-        carries = self._work.identity.carries
+        carries = self._ids.identity.carries
         for name in [name for name in carries if name not in stays]:
             self._give_back_stored(name)
-        self._work.identity.carries = tuple(name for name in carries if name in stays)
-        self._work.chosen_permanent = bool(self._work.chosen_permanent)
+        self._ids.identity.carries = tuple(name for name in carries if name in stays)
+        self._ids.chosen_permanent = bool(self._ids.chosen_permanent)
         self._taken_from = {}, {}
 
     def _give_back_stored(self, category: str) -> None:
@@ -154,7 +155,7 @@ class AuthKeys:
                 self._work.now.delete(key, stored=False)
 
     def _require_arbiter(self) -> None:
-        if not self._work.scope.can(DATABASE, WRITE):
+        if not self._ids.scope.can(DATABASE, WRITE):
             raise self._work.repository.refused()
 
     def _require_verified(self) -> None:
@@ -235,12 +236,16 @@ class AuthKeys:
         :param keeps: categories whose data goes on in a new anonymous one.
         """
         is_something_kept = bool(self._work.carry(keeps))
-        identity, origin, signed_in_now = self._work.identity, self._work.origin, self._work.identity.signs_in
+        identity, origin, signed_in_now = (
+            self._ids.identity,
+            self._ids.origin,
+            self._ids.identity.signs_in,
+        )
         if origin and origin.kind == SIGNED_IN:
             # Of a session that is over the cookie is left alone: the browser may have a newer one by now. It is ended
             # all the same, because it may go on under an id that another request gave it.
-            identity.end(is_over=self._work.target is origin and self._work.load().shadow)
-        elif self._work.is_put_off:
+            identity.end(is_over=self._ids.target is origin and self._work.load().shadow)
+        elif self._ids.put_off is not None:
             identity.end_elsewhere()  # by the old session's own cookie, which goes
         leaves = identity.is_signed_out or signed_in_now
         self._work.restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
@@ -252,16 +257,16 @@ class AuthKeys:
 
         :raises GrantRefused: the session is signed in and the database does not answer.
         """
-        if self._work.target is None or (self._work.target is self._work.origin and self._work.load().shadow):
+        if self._ids.target is None or (self._ids.target is self._ids.origin and self._work.load().shadow):
             return  # there is no id that could be replaced; a dead one stays where it is
         kind = self._work.kind
         if kind == SIGNED_IN:
             self._require_verified()
             self._work.grants = True
-        row = self._work.load().row if self._work.identity.minted is None else self._work.identity.row
+        row = self._work.load().row if self._ids.identity.minted is None else self._ids.identity.row
         self._work.restart(kind, self._work.repository.table.categories)
         if row is not None:
-            self._work.identity.rename(row)
+            self._ids.identity.rename(row)
 
     def is_fresh(self) -> bool:
         """Ask the database again. Whether it says that this session is signed in.
@@ -269,16 +274,16 @@ class AuthKeys:
         :raises GrantRefused: this request gave the session another id, and the database does not answer.
         """
         work = self._work
-        if work.identity.row:
+        if work.ids.identity.row:
             return self._still_lives()
-        if work.origin is None or work.identity.is_restarted or work.target is not work.origin:
+        if work.ids.origin is None or work.ids.identity.is_restarted or work.ids.target is not work.ids.origin:
             return False
-        return work.load_anew(work.origin).row is not None
+        return work.load_anew(work.ids.origin).row is not None
 
     def _still_lives(self) -> bool:
         """Of a session that this request gave another id: what the database says of the one it has still."""
-        work, before = self._work, self._work.origin
-        loaded = work.repository.load(before, work.scope, work.life, fresh=True) if before else None
+        work, before = self._work, self._ids.origin
+        loaded = work.repository.load(before, work.ids.scope, work.ids.life, fresh=True) if before else None
         if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
             raise work.repository.refused()
         if loaded is None or loaded.row is None:

@@ -29,10 +29,11 @@ from ..policy.records import Kept, Loaded
 from ..policy.serializer import INT_LIMIT, check_key
 from ..request.scope import RequestScope
 from .auth_keys import AuthKeys
+from .ids import Ids, OldSession, SessionContext
 from .saving import Saving
 from .special_keys import MISSING, SpecialKeys
 from .values import CategoryView, FeatureReport
-from .work import OldSession, SessionContext, Work
+from .work import Work
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Session(SessionMixin):
         old: OldSession | None = None,
         scope: RequestScope | None = None,
     ) -> None:
-        self.work = Work(context, cookie, old, scope)
+        self.work = Work(Ids(context, cookie, old, scope))
         self.special = SpecialKeys(self.work, is_remembered)
         self._auth_keys = AuthKeys(self.work)
         self.saving = Saving(self.work, self._auth_keys)
@@ -74,17 +75,17 @@ class Session(SessionMixin):
     @property
     def digest(self) -> str | None:
         """The name under which this session is stored, listed and revoked; None: it has no id yet."""
-        return self.work.target.digest if self.work.target else None
+        return self.work.ids.target.digest if self.work.ids.target else None
 
     @property
     def new(self) -> bool:  # type: ignore[override]
         """Whether no session id came with the request."""
-        return self.work.cookies_id is None
+        return self.work.ids.cookies_id is None
 
     @property
     def ended(self) -> bool:
         """Whether this request signed the session out."""
-        return self.work.identity.was_signed_out
+        return self.work.ids.identity.was_signed_out
 
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
@@ -101,9 +102,11 @@ class Session(SessionMixin):
         if key in self.work.repository.settings.transient_key_patterns:
             return key in self.special.transient
         if key == PERMANENT:
-            return self.work.permanent
+            return self.work.ids.permanent
         if self.special.is_derived(key):
-            return self.work.target is not None or self.work.is_put_off  # asking must not make a session
+            return (
+                self.work.ids.target is not None or self.work.ids.put_off is not None
+            )  # asking must not make a session
         try:
             self[key]
         except KeyError:
@@ -131,7 +134,7 @@ class Session(SessionMixin):
         if key in self.work.repository.settings.transient_key_patterns:
             self.special.transient[key] = value
         elif key == PERMANENT:
-            self.work.chosen_permanent = bool(value)
+            self.work.ids.chosen_permanent = bool(value)
         elif self.special.is_derived(key):
             self.special.csrf_token(key)
         elif key not in KEPT_BY_THE_PACKAGE:
@@ -160,7 +163,7 @@ class Session(SessionMixin):
         if key in self.work.repository.settings.transient_key_patterns:
             del self.special.transient[key]
         elif key == PERMANENT:
-            self.work.chosen_permanent = False
+            self.work.ids.chosen_permanent = False
         elif not self.special.is_derived(key) and key not in KEPT_BY_THE_PACKAGE:
             self._auth_keys.delete(key)
 
@@ -257,11 +260,11 @@ class Session(SessionMixin):
         name = work.repository.table.categories[category].name
         if name == AUTH:
             return self._auth_keys.is_fresh()
-        if work.origin is None or work.identity.is_restarted or work.target is not work.origin:
+        if work.ids.origin is None or work.ids.identity.is_restarted or work.ids.target is not work.ids.origin:
             return True
         loaded = work.load()
         work.now.forget_read(name, work.stored)
-        work.repository.load_more(work.origin, work.scope, work.life, loaded, name, fresh=True)
+        work.repository.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, name, fresh=True)
         return loaded.sources.get(name) == PRIMARY
 
     def category(self, name: str) -> CategoryView:
@@ -312,7 +315,7 @@ class Session(SessionMixin):
     @property
     def level(self) -> int:
         """The degradation level this request is at, 0 (normal) to 4 (minimal)."""
-        return self.work.scope.level
+        return self.work.ids.scope.level
 
     @property
     def level_name(self) -> str:
@@ -337,7 +340,7 @@ class Session(SessionMixin):
     @property
     def modified(self) -> bool:
         """Whether a key was set or removed. Changes inside a value are found at the save, without this."""
-        return self.work.forced or bool(self.work.changes) or self.work.permanence_changed
+        return self.work.forced or bool(self.work.changes) or self.work.ids.permanence_changed
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -346,12 +349,12 @@ class Session(SessionMixin):
     @property
     def permanent(self) -> bool:
         """Whether the browser keeps the session when it is closed; stands in the cookie."""
-        return self.work.permanent
+        return self.work.ids.permanent
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
-        self.work.chosen_permanent = bool(value)
+        self.work.ids.chosen_permanent = bool(value)
 
     def close(self) -> None:
         """The response is on its way; what is changed from here on is lost unless a save runs again."""
-        self.work.is_closed = True
+        self.work.ids.is_closed = True

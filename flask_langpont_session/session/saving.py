@@ -23,8 +23,10 @@ class Saving:
 
     def __init__(self, work: Work, auth_keys: AuthKeys) -> None:
         self._work = work
+        self._ids = work.ids
         self._auth_keys = auth_keys
         self.places: Mapping[str, Kept] = {}
+        self._was_stored = False
 
     def plan(self) -> Plan | None:
         """What a save has to do; None when there is nothing to write.
@@ -32,33 +34,33 @@ class Saving:
         A visitor without an id gets one here if there is something to keep.
         """
         changes = self._all_changes()
-        if self._work.target is None and any(changes.values()):
-            self._work.mint(ANONYMOUS)
-        origin, target = self._work.origin, self._work.target
+        if self._ids.target is None and any(changes.values()):
+            self._ids.mint(ANONYMOUS)
+        origin, target = self._ids.origin, self._ids.target
         if self._must_update_row(target):
             changes.setdefault(AUTH, CategoryChange(0))
         replaced = origin is not None and target is not None and target is not origin
-        if not (changes or self._work.identity.must_end or replaced):
+        if not (changes or self._ids.identity.must_end or replaced):
             return None
         return Plan(
             origin=origin,
             target=target,
-            life=self._work.life,
+            life=self._ids.life,
             loaded=self._needed_for(target, changes),
             changes=changes,
-            ends=self._work.identity.must_end,
-            renames=self._work.identity.row,
+            ends=self._ids.identity.must_end,
+            renames=self._ids.identity.row,
             grants=self._work.grants,
-            permanence_changed=self._work.must_save_permanence,
-            carries=self._work.identity.carries if self._work.identity.minted else (),
+            permanence_changed=self._ids.must_save_permanence,
+            carries=self._ids.identity.carries if self._ids.identity.minted else (),
         )
 
     @property
     def _is_unchanged(self) -> bool:
         """Whether there is nothing that a save could have to do, as nearly always."""
         work = self._work
-        identity, changes = work.identity, work.changes
-        if identity.minted is not None or identity.must_end or identity.must_wipe or work.must_save_permanence:
+        identity, changes = work.ids.identity, work.changes
+        if identity.minted is not None or identity.must_end or identity.must_wipe or work.ids.must_save_permanence:
             return False
         return changes is None or not changes.may_have_changed
 
@@ -66,7 +68,7 @@ class Saving:
         changes = self._work.now.by_category(self._work.stored, self._work.is_unknown)
         if AUTH in changes:
             self._auth_keys.decide_about_rights(changes[AUTH])
-        if self._work.identity.must_wipe and self._work.target is self._work.origin and self._work.origin is not None:
+        if self._ids.identity.must_wipe and self._ids.target is self._ids.origin and self._ids.origin is not None:
             for name in self._work.repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
         return changes
@@ -74,15 +76,15 @@ class Saving:
     def _must_update_row(self, target: SessionId | None) -> bool:
         """A signed-in session that becomes permanent (or ceases to be) lives by another clock from now on."""
         return bool(
-            self._work.must_save_permanence
+            self._ids.must_save_permanence
             and target is not None
-            and target is self._work.origin
+            and target is self._ids.origin
             and target.kind == SIGNED_IN
         )
 
     def _needed_for(self, target: SessionId | None, changes: Mapping[str, CategoryChange]) -> Loaded | None:
         """Changing the row of a signed-in session needs its version; other changes need no read."""
-        needs_row = target is self._work.origin and target is not None and target.kind == SIGNED_IN and AUTH in changes
+        needs_row = target is self._ids.origin and target is not None and target.kind == SIGNED_IN and AUTH in changes
         return self._work.load() if needs_row else self._work.loaded
 
     def save(self) -> Saved | None:
@@ -92,13 +94,13 @@ class Saving:
         """
         if self._is_unchanged:
             return None
-        if self._work.target is None and self._work.is_put_off:
+        if self._ids.target is None and self._ids.put_off is not None:
             return self._keep_nothing()
         plan = self.plan()
         if plan is None:
             return None
         changes, changes_permanence = dict(plan.changes), plan.permanence_changed
-        saved = self._work.repository.save(plan, self._work.scope)
+        saved = self._work.repository.save(plan, self._ids.scope)
         self.places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
         self._settle(changes, saved)
         if changes_permanence and not plan.permanence_changed:
@@ -123,45 +125,46 @@ class Saving:
 
     def _settle(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
         """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
-        self._work.was_stored = self._work.was_stored or saved.stored
+        self._was_stored = self._was_stored or saved.stored
         if self._work.loaded is not None:
             for name, change in changes.items():
                 self._work.loaded.fields[name] = apply_change(self._work.loaded.fields.get(name, NO_FIELDS), change)
         self._work.forced = True  # "modified" stays true after the save
         self._work.now.settled(changes)
         self._work.grants = False
-        self._work.identity.settle()
-        self._work.saved_permanent = self._work.permanent
-        has_moved = self._work.identity.minted is not None and saved.stored and not saved.ended
-        if has_moved or self._work.identity.state is State.ENDED:
+        self._ids.identity.settle()
+        self._ids.saved_permanent = self._ids.permanent
+        has_moved = self._ids.identity.minted is not None and saved.stored and not saved.ended
+        if has_moved or self._ids.identity.state is State.ENDED:
             self._go_on()
 
     def _go_on(self) -> None:
         """From here on it is as if the request had come with the id that was made, but for the cookie, which is still
         to be sent."""
-        self._work.identity.move()
-        sid = self._work.origin
+        self._ids.identity.move()
+        sid = self._ids.origin
         if sid is not None and sid.kind == SIGNED_IN:
             self._work.before, self._work.loaded = self._work.loaded, None  # a further change of auth needs its row
 
     def _keep_permanence(self) -> None:
         """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
-        self._work.chosen_permanent = self._work.saved_permanent = None
+        self._ids.chosen_permanent = self._ids.saved_permanent = None
 
     @property
     def showed_auth(self) -> bool:
         """Whether this response may show what only the signed-in user should see."""
-        signed_in_now = self._work.minted is not None and self._work.minted.kind == SIGNED_IN
-        return signed_in_now or bool(self._work.identity.row or (self._work.loaded and self._work.loaded.row))
+        signed_in_now = self._ids.minted is not None and self._ids.minted.kind == SIGNED_IN
+        return signed_in_now or bool(self._ids.identity.row or (self._work.loaded and self._work.loaded.row))
 
     @property
     def is_worth_a_cookie(self) -> bool:
         """Whether the minted id leads anywhere: to stored data, to a user, or to a CSRF token that was given out."""
-        signs_in = self._work.minted is not None and self._work.minted.kind == SIGNED_IN
-        return self._work.was_stored or self._work.wants_cookie or signs_in
+        signs_in = self._ids.minted is not None and self._ids.minted.kind == SIGNED_IN
+        is_stored = self._was_stored or self._ids.adopted is not None
+        return is_stored or self._ids.wants_cookie or signs_in
 
     @property
     def signed_in_anew(self) -> bool:
         """Whether this request signed a user in, other than by taking over an old session."""
-        minted = self._work.minted
-        return minted is not None and minted.kind == SIGNED_IN and minted is not self._work.adopted
+        minted = self._ids.minted
+        return minted is not None and minted.kind == SIGNED_IN and minted is not self._ids.adopted

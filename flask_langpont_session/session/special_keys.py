@@ -32,15 +32,17 @@ class SpecialKeys:
 
     def __init__(self, work: Work, is_remembered: Callable[[], bool]) -> None:
         self._work = work
+        self._ids = work.ids
         self._is_remembered = is_remembered
         self.transient: dict[str, Any] = {}
+        self._meanwhile = ""  # the CSRF token that is shown while an old session cannot be taken over
 
     def get(self, key: str) -> Any:
         """Keys that are answered without their category's data; `MISSING` for all others."""
         if key in self._work.repository.settings.transient_key_patterns:
             return LET_BE if self._puts_off_sign_in(key) else self.transient[key]
         if key == PERMANENT:
-            return self._work.permanent
+            return self._ids.permanent
         if self.is_derived(key):
             return self.csrf_token(key)
         if key in KEPT_BY_THE_PACKAGE:
@@ -54,7 +56,11 @@ class SpecialKeys:
         not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
         """
         asked = key == REMEMBER and key not in self.transient
-        return asked and self._is_remembered() and (self._work.is_put_off or not self._work.scope.can(DATABASE, WRITE))
+        return (
+            asked
+            and self._is_remembered()
+            and (self._ids.put_off is not None or not self._ids.scope.can(DATABASE, WRITE))
+        )
 
     def is_derived(self, key: str) -> bool:
         """Whether it is a CSRF token's."""
@@ -64,15 +70,14 @@ class SpecialKeys:
     def csrf_token(self, key: str) -> str:
         """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,
         that of the old one, if it was taken over with one: forms of either are good for both."""
-        if self._work.target is None and self._work.is_put_off:
-            meanwhile = self._work.token_meanwhile or self._work.context.mint(ANONYMOUS, False).csrf_token()
-            self._work.token_meanwhile = meanwhile
-            return meanwhile  # without a cookie: else the old session would never be looked at again
-        target = self._work.target or self._work.mint(ANONYMOUS)
-        self._work.wants_cookie = True
-        if self._work.old is not None and target is self._work.origin and (token := self._token_brought_along(key)):
+        if self._ids.target is None and (put_off := self._ids.put_off):
+            self._meanwhile = put_off.token or self._meanwhile or self._work.context.mint(ANONYMOUS, False).csrf_token()
+            return self._meanwhile  # without a cookie: else the old session would never be looked at again
+        target = self._ids.target or self._ids.mint(ANONYMOUS)
+        self._ids.wants_cookie = True
+        if self._ids.old is not None and target is self._ids.origin and (token := self._token_brought_along(key)):
             return token
-        if target is self._work.identity.minted or target.kind == ANONYMOUS:
+        if target is self._ids.identity.minted or target.kind == ANONYMOUS:
             return target.csrf_token()
         # A session that is dead or cannot be verified gets what an anonymous visitor would have, and no more.
         return target.csrf_token(shadow=self._work.load().verdict is not Verdict.VALID)
@@ -91,5 +96,5 @@ class SpecialKeys:
         row = self._work.load().row
         if row is None:
             raise KeyError(key)
-        at_ms = row.created_at if key == "session_created" else row.idle_expires_at - self._work.life.idle_ms
+        at_ms = row.created_at if key == "session_created" else row.idle_expires_at - self._ids.life.idle_ms
         return datetime.fromtimestamp(at_ms / 1000, UTC)

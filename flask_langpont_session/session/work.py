@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import UnreadableValue
 from ..policy.categories import (
@@ -14,210 +13,58 @@ from ..policy.categories import (
     Feature,
 )
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import NO_FIELDS, Life, Loaded, Verdict
+from ..policy.records import NO_FIELDS, Loaded, Verdict
 from ..policy.serializer import decode
 from ..policy.values import Fields
-from ..request.repository import SessionRepository
-from ..request.scope import RequestScope
 from .changes import Carried, Changes
-from .identity import NOT_READ, Identity
+from .ids import Ids
 
 if TYPE_CHECKING:
-    from .mapping import Session
+    pass
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionContext:
-    """What the extension gives the sessions of an application, instead of them knowing Flask.
-
-    :param mint: makes a session id of a kind (``a``/``u``) with a permanent flag.
-    :param life: the life of a session by its permanent flag.
-    :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
-    :param on_use: called with each key that is given a value.
-    """
-
-    repository: SessionRepository
-    mint: Callable[[str, bool], SessionId]
-    life: Callable[[bool], Life]
-    on_new_id: Callable[[], None]
-    on_use: Callable[[str], None]
-
-
-class Adopted(NamedTuple):
-    """What became of an old session that came with a request.
-
-    :param sid: under which it goes on; None: it cannot be taken over yet, because a store does not answer.
-    :param scope: the request's way through the stores, which may have used up some of its time.
-    :param token: the CSRF token that forms of the old session have, if one is known.
-    """
-
-    sid: SessionId | None
-    scope: RequestScope
-    token: str | None = None
-
-
-class OldSession(Protocol):
-    """What a request brings along of sessions that the application had before."""
-
-    def take_over(self) -> Adopted | None:
-        """Have it go on under an id of ours. Asked once, of a request without one. None: there is nothing to do so."""
-
-    def ends_with(self, session: Session, is_gone: bool) -> bool:
-        """Have it be over, if this request ended what it went on as. Whether its cookies are to go.
-
-        :param is_gone: whether the session's own cookie goes.
-        """
-
-
 class Work:
-    """The part of a session that the mapping, the rules of auth and the save share.
+    """What one request knows of its session, and what it has changed: the part that the mapping, the rules of auth and
+    the save share.
 
-    :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
-    :param old: the old session whose cookie the request carries as well; None: it carries none.
-    :param scope: this request's way through the stores, if it is on it already.
-    :ivar adopted: the id of an old session that was taken over in this request.
-    :ivar is_put_off: there is one that could not be; `token_meanwhile`: the CSRF token that is shown then.
+    :param ids: under which it is stored.
     :ivar before: once a save has stored this session under another id: what of it has been read.
     :ivar grants: the save changes users or rights.
     :ivar forced: it was said to be modified.
-    :ivar is_closed: the response is on its way; what is changed from here on is lost unless a save runs again.
     """
 
     # How it begins. Of the class: most requests change little of it, and a session is made for each.
-    adopted: SessionId | None = None
-    is_put_off = False
-    token_meanwhile: str | None = None
-    chosen_permanent: bool | None = None
-    saved_permanent: bool | None = None
     loaded: Loaded | None = None
     before: Loaded | None = None
     changes: Changes | None = None
     grants = False
     forced = False
-    is_closed = False
-    wants_cookie = False
-    was_stored = False
 
-    def __init__(
-        self,
-        context: SessionContext,
-        cookie: Callable[[], SessionId | None],
-        old: OldSession | None = None,
-        scope: RequestScope | None = None,
-    ) -> None:
-        self.context = context
-        self.repository = context.repository
-        self._cookie = cookie
-        self.old = old
-        self.identity = Identity()
-        self._scope = scope
-
-    @property
-    def origin(self) -> SessionId | None:
-        """The session id whose records this request works with: the one that came with it, if its signature is good;
-        after a save under another id, that one."""
-        identity = self.identity
-        if identity.origin is NOT_READ:
-            identity.origin = self._cookie()
-            if identity.origin is None and self.old is not None and not self.is_closed:
-                self.take_over(self.old.take_over())
-        return identity.origin
-
-    def take_over(self, adopted: Adopted | None) -> None:
-        """From here on it is as if the request had come with the id of the old session that was taken over."""
-        if adopted is None:
-            return
-        if adopted.sid is None:
-            self._scope = adopted.scope
-            self.is_put_off, self.token_meanwhile = True, adopted.token
-        else:
-            self._scope = adopted.scope.to(adopted.sid.digest)
-            self.adopted, self.was_stored = adopted.sid, True
-            self.identity.stand_in(adopted.sid)
-
-    @property
-    def target(self) -> SessionId | None:
-        """The session id this request's data belongs to."""
-        identity = self.identity
-        return identity.minted or (None if identity.is_signed_out else self.origin)
-
-    @property
-    def minted(self) -> SessionId | None:
-        """The session id made in this request, if one was."""
-        identity = self.identity
-        return identity.minted or (identity.origin if identity.has_moved else None)
-
-    @property
-    def cookies_id(self) -> SessionId | None:
-        """The session id that came with the request."""
-        return self.identity.came_with if self.identity.has_moved else self.origin
+    def __init__(self, ids: Ids) -> None:
+        self.ids = ids
+        self.context = ids.context
+        self.repository = ids.context.repository
 
     @property
     def kind(self) -> str:
         """``u`` only for a session that is, or may be, signed in: a dead one is anonymous."""
-        target = self.target
-        if target is None or target is self.identity.minted:
+        target = self.ids.target
+        if target is None or target is self.ids.identity.minted:
             return target.kind if target else ANONYMOUS
         return ANONYMOUS if self.load().shadow else target.kind
 
     @property
-    def is_in_shadow(self) -> bool:
-        """Whether this request learned that its id is dead, and works with the anonymous shadow of it."""
-        return self.target is self.origin and self.loaded is not None and self.loaded.shadow
-
-    @property
     def is_in_doubt(self) -> bool:
         """Whether this request learned that its id is dead or cannot be verified; its cookie is left as it is."""
-        verdict = self.loaded.verdict if self.loaded and self.target is self.origin else None
+        verdict = self.loaded.verdict if self.loaded and self.ids.target is self.ids.origin else None
         return verdict in (Verdict.DEAD, Verdict.UNVERIFIABLE)
 
     @property
     def unverified(self) -> bool:
         """Whether no store could say if this session is signed in: it is shown as anonymous and kept as it is."""
-        return self.target is self.origin and self.load().verdict is Verdict.UNVERIFIABLE
-
-    def mint(self, kind: str) -> SessionId:
-        sid = self.repository.placed(lambda: self.context.mint(kind, self.permanent))
-        self.identity.mint(sid)
-        self.wants_cookie = False  # a token that was given out is of the id before
-        self.context.on_new_id()
-        return sid
-
-    @property
-    def scope(self) -> RequestScope:
-        """This request's way through the stores."""
-        if self._scope is None:
-            origin = self.origin  # which may be found on a way through the stores
-            self._scope = self._scope or self.repository.begin(digest=origin.digest if origin else None)
-        return self._scope
-
-    @property
-    def life(self) -> Life:
-        """How long this session lives."""
-        return self.context.life(self.permanent)
-
-    @property
-    def permanent(self) -> bool:
-        """Whether the browser keeps the session when it is closed; stands in the cookie."""
-        if self.chosen_permanent is not None:
-            return self.chosen_permanent
-        return bool(self.origin and self.origin.permanent)
-
-    @property
-    def permanence_changed(self) -> bool:
-        """Whether this request made the session permanent, or not permanent any more."""
-        if self.chosen_permanent is None:
-            return False
-        came_with = self.cookies_id
-        return self.chosen_permanent != bool(came_with and came_with.permanent)
-
-    @property
-    def must_save_permanence(self) -> bool:
-        if self.saved_permanent is None:
-            return self.chosen_permanent is not None and self.permanence_changed
-        return self.permanent != self.saved_permanent
+        return self.ids.target is self.ids.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     @property
     def now(self) -> Changes:
@@ -232,10 +79,10 @@ class Work:
         return self.loaded or self._load()
 
     def _load(self) -> Loaded:
-        identity = self.identity
-        origin = None if identity.is_restarted or identity.is_signed_out else self.origin
-        known = origin and self.repository.load(origin, self.scope, self.life)
-        self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.is_put_off else Verdict.ANONYMOUS)
+        identity = self.ids.identity
+        origin = None if identity.is_restarted or identity.is_signed_out else self.ids.origin
+        known = origin and self.repository.load(origin, self.ids.scope, self.ids.life)
+        self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:
             self.loaded.keep_from(before, before.fields.keys() - {AUTH})
@@ -247,11 +94,12 @@ class Work:
         fields = loaded.fields.get(category)
         if fields is not None:
             return fields
-        if not self.identity.is_restarted and self.origin:
-            self.repository.load_more(self.origin, self.scope, self.life, loaded, category)
+        if not self.ids.identity.is_restarted and self.ids.origin:
+            self.repository.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
         return loaded.fields.get(category, NO_FIELDS)
 
     def feature_of(self, key: str) -> Feature:
+        """:raises KeyError: no feature claims it."""
         return self.repository.table.feature_of(key)
 
     def is_unknown(self, key: str) -> bool:
@@ -303,10 +151,15 @@ class Work:
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
         """Of the categories that are taken along to another id, those that this request may not know as a whole: in an
         outage some of it is not shown, or would not be kept."""
-        if self.identity.minted is not None:  # nothing is stored under that id yet
-            return tuple(name for name in self.identity.carries if name in categories)
+        if self.ids.identity.minted is not None:  # nothing is stored under that id yet
+            return tuple(name for name in self.ids.identity.carries if name in categories)
         loaded = self.load() if categories else None
-        if loaded is None or self.origin is None or loaded.shadow or (self.scope.level == 0 and not loaded.gaps):
+        if (
+            loaded is None
+            or self.ids.origin is None
+            or loaded.shadow
+            or (self.ids.scope.level == 0 and not loaded.gaps)
+        ):
             return ()
         return tuple(name for name in categories if name != AUTH or self.kind != SIGNED_IN)
 
@@ -334,14 +187,17 @@ class Work:
         carried = self.carry([name for name in categories if name not in incomplete])
         for name in incomplete:
             self.stored(name)  # what is loaded on demand cannot be later on
-        before, verdict = self.loaded, Verdict.DEAD if kind is None and self.is_in_shadow else Verdict.ANONYMOUS
+        before = self.loaded
+        # Of a session that is dead its anonymous shadow is gone on with.
+        is_in_shadow = self.ids.target is self.ids.origin and before is not None and before.shadow
+        verdict = Verdict.DEAD if kind is None and is_in_shadow else Verdict.ANONYMOUS
         self.now.restart({**carried, **also}, incomplete)
         self.loaded = Loaded(verdict, now_ms=before.now_ms if before else 0)
         if before is not None:
             self.loaded.keep_from(before, incomplete)
-        self.identity.restart(incomplete, wipes=kind is None)
+        self.ids.identity.restart(incomplete, wipes=kind is None)
         if kind:
-            self.mint(kind)
+            self.ids.mint(kind)
         else:
             self.context.on_new_id()
 
@@ -387,7 +243,7 @@ class Work:
 
     def warn_if_closed(self, key: str) -> None:
         """A key is about to be changed: say so in the log, if it will not be stored."""
-        if self.is_closed:
+        if self.ids.is_closed:
             log.warning(
                 "session[%r] was changed after the response had been sent (a streaming response?): it is not stored",
                 key,
@@ -398,7 +254,7 @@ class Work:
         before = self.loaded
         if before is not None:
             self.now.forget_read(AUTH, self.stored)
-        loaded = self.repository.load(origin, self.scope, self.life, fresh=True)
+        loaded = self.repository.load(origin, self.ids.scope, self.ids.life, fresh=True)
         if before is not None and before.shadow == loaded.shadow:
             # What was read of other categories stays as it was read: changes are found by comparing with it.
             loaded.keep_from(before, before.fields.keys() - {AUTH})
@@ -409,14 +265,14 @@ class Work:
 
     def take_back(self) -> None:
         """A grant was refused: what was to be saved with it is gone, and what is stored is read again."""
-        self.identity.take_back()
+        self.ids.identity.take_back()
         self.loaded, self.grants = None, False
         self.now.restart({})
         self.context.on_new_id()
 
     def came_too_late(self) -> None:
         """The session ended before this request could save: it is what it would be now."""
-        self.identity.came_too_late()
+        self.ids.identity.came_too_late()
         self.loaded = Loaded(Verdict.DEAD)
         self.now.restart({})
         self.context.on_new_id()

@@ -59,7 +59,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)
-        identity = self._work.identity
+        identity = self._work.ids.identity
         identity.state = State.REPLACED if identity.minted else State.ENDED
 
     return end_and_delete
