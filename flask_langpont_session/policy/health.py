@@ -129,7 +129,7 @@ class Health:
         shards: Shards | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._limits = limits or Limits()
         self._listeners = listeners or Listeners()
         self.locate, self._share = shards or Shards()
@@ -177,7 +177,7 @@ class Health:
         if not self._breakers.open and shard in self._whole:
             return self._whole[shard]
         lost_at = self._redis_lost_at.get(shard)
-        age = 0.0 if lost_at is None else self._clock() - lost_at
+        age = 0.0 if lost_at is None else self.clock() - lost_at
         up = self._breakers.endpoints(shard, only_closed=True)
         opened = (breaker.opened_at for breaker in self._breakers.of(f"{PRIMARY}{shard}"))
         primary_lost_at = min((at for at in opened if at is not None), default=math.inf)
@@ -224,7 +224,7 @@ class Health:
             return
         breaker.succeeded()
         # A database may take its time: it writes to a disk.
-        if took > self._limits.slow and store != DATABASE and breaker.was_slow(self._clock()):
+        if took > self._limits.slow and store != DATABASE and breaker.was_slow(self.clock()):
             self._listeners.store_is_slow(store)
 
     def failed(self, error: StoreError, direction: str) -> tuple[str, ...]:
@@ -255,7 +255,7 @@ class Health:
     def _count(self, error: StoreError, direction: str) -> None:
         at_once = error.timed_out or error.error_class in _AT_ONCE
         breaker = self.breakers.get((error.store, direction))
-        if breaker and breaker.failed(self._clock(), error.error_class.name, at_once=at_once):
+        if breaker and breaker.failed(self.clock(), error.error_class.name, at_once=at_once):
             self._changed()
             self._listeners.store_lost(error, direction)
 
@@ -282,7 +282,7 @@ class Health:
     def _changed(self) -> None:
         self._breakers.count()
         lost_at = {
-            shard: self._redis_lost_at.get(shard, self._redis_lost_at.get(ONLY, self._clock()))
+            shard: self._redis_lost_at.get(shard, self._redis_lost_at.get(ONLY, self.clock()))
             for shard in self.shards
             if self.view(shard).reader is None
         }

@@ -35,7 +35,6 @@ class Reads:
     def __init__(self, parts: Parts) -> None:
         self._backend = parts.backend
         self._reports = parts.backend.reports
-        self._settings = parts.backend.settings
         self._table = parts.backend.table
         self._local = parts.backend.local
         self._clock = parts.backend.clock
@@ -125,7 +124,7 @@ class Reads:
 
     def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
         """Auth data without users and rights: what may be stored elsewhere than in a row."""
-        return {key: value for key, value in fields.items() if not self._settings.is_identity(key)}
+        return {key: value for key, value in fields.items() if not self._backend.settings.is_identity(key)}
 
     def _read(
         self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...], *, fresh: bool

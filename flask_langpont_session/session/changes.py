@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
 from ..policy.categories import CategoryTable
@@ -15,18 +15,27 @@ Carried = Mapping[str, bytes]
 """Session key → encoded value."""
 
 
+class SessionLimits(NamedTuple):
+    """What a session may hold.
+
+    :param bytes: per category; `fields`: likewise.
+    :param depth: levels of nesting in a value.
+    """
+
+    bytes: int
+    fields: int
+    depth: int
+
+
 class Changes:
     """Values as the view sees them, and which of them are to be stored.
 
-    :param limits: bytes per category, fields per category, levels of nesting.
     :param reject: told (category, key, reason) of a change that turns out at the save to be impossible to store.
     """
 
-    def __init__(
-        self, table: CategoryTable, limits: tuple[int, int, int], reject: Callable[[str, str, str], None]
-    ) -> None:
+    def __init__(self, table: CategoryTable, limits: SessionLimits, reject: Callable[[str, str, str], None]) -> None:
         self._table = table
-        self._max_bytes, self._max_fields, self._max_depth = limits
+        self._limits = limits
         self._reject = reject
         self.values: dict[str, Any] = {}
         self.assigned: dict[str, bytes] = {}
@@ -55,7 +64,7 @@ class Changes:
 
         :raises SessionValueError: it cannot be stored.
         """
-        return encode(key, value, max_depth=self._max_depth)
+        return encode(key, value, max_depth=self._limits.depth)
 
     def assign(self, key: str, value: Any, encoded: bytes) -> None:
         """The key has this value from now on."""
@@ -127,7 +136,7 @@ class Changes:
         count = self._counts.get(category, 0) + 1
         self._bytes[category], self._counts[category] = size, count
         known = loaded.fields.get(category, NO_FIELDS) if loaded else NO_FIELDS
-        if known or size > self._max_bytes or count > self._max_fields:
+        if known or size > self._limits.bytes or count > self._limits.fields:
             self._count_size(key, encoded, category, known)
 
     def _count_size(self, key: str, encoded: bytes, category: str, stored: Fields) -> None:
@@ -139,10 +148,12 @@ class Changes:
             sizes.pop(gone, None)
         sizes[key] = len(encoded)
         size = sum(sizes.values()) + sum(len(name.encode()) for name in sizes)
-        if size > self._max_bytes:
-            raise SessionTooLarge(key, f"category {category!r} would have {size} bytes, {self._max_bytes} are allowed")
-        if len(sizes) > self._max_fields:
-            raise SessionTooLarge(key, f"category {category!r} would have more than {self._max_fields} fields")
+        if size > self._limits.bytes:
+            raise SessionTooLarge(
+                key, f"category {category!r} would have {size} bytes, {self._limits.bytes} are allowed"
+            )
+        if len(sizes) > self._limits.fields:
+            raise SessionTooLarge(key, f"category {category!r} would have more than {self._limits.fields} fields")
 
     def by_category(
         self, stored: Callable[[str], Fields], is_unknown: Callable[[str], bool]
@@ -173,7 +184,7 @@ class Changes:
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
         """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
         size = sum(len(key) + len(value) for key, value in change.sets.items())
-        if size > self._max_bytes:
+        if size > self._limits.bytes:
             self._reject(
                 category, max(change.sets, key=lambda key: len(change.sets[key])), f"{size} bytes are too many"
             )

@@ -16,7 +16,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import NO_FIELDS, Loaded, Verdict
 from ..policy.serializer import decode
 from ..policy.values import Fields
-from .changes import Carried, Changes
+from .changes import Carried, Changes, SessionLimits
 from .ids import Ids
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Work:
         """What this request changed so far. Made when first needed: most requests to a site touch no session."""
         if self.changes is None:
             settings = self.repository.settings
-            limits = (settings.max_category_bytes, settings.max_fields, settings.max_depth)
+            limits = SessionLimits(settings.max_category_bytes, settings.max_fields, settings.max_depth)
             self.changes = Changes(settings.table, limits, self.repository.reject)
         return self.changes
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
@@ -29,7 +28,7 @@ class Backend:
     """What an application keeps its sessions in.
 
     :param redis: ``primary`` and perhaps ``replica`` → store.
-    :param clock: monotonic seconds.
+    :ivar clock: monotonic seconds.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class Backend:
         local: LocalCopies,
         journal: Journal,
         health: Health,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.reports = reports
@@ -54,7 +52,7 @@ class Backend:
         self.journal = journal
         self.board = journal.board
         self.health = health
-        self.clock = clock
+        self.clock = health.clock
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)

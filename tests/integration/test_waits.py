@@ -458,7 +458,7 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
     assert connection.deadline
     notices = getattr(connection, "maint_notifications_config", None)  # before redis-py 7.0 there are none
     assert notices is None or not notices.enabled
-    assert store.connections._patience == 0.07
+    assert store.connections.patience == 0.07
     if how != "sentinel":
         with primary.client() as admin:
             admin.config_resetstat()

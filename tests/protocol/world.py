@@ -179,7 +179,6 @@ class Worker:
             local=self.local,
             journal=host.journal,
             health=self.health,
-            clock=clock.monotonic,
         )
         flights: SteppedFlights[Confirmed] = SteppedFlights(world.tasks)
         self.repository = SessionRepository(self.backend, now_ms=lambda: clock.now_ms, flights=flights)

@@ -135,6 +135,22 @@ def bounded(kind: type) -> type:
     return type(kind.__name__, bases, {})
 
 
+class _Room:
+    """How many connections may be open: fewer for a while, where the server had as many clients as it takes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._for_now, self._until = most, 0.0
+
+    def restrain(self, number: int) -> None:
+        """No more than so many, for a while."""
+        self._for_now, self._until = max(1, number), monotonic() + RESTRAINT
+
+    def allowed(self) -> int:
+        """How many there may be now."""
+        return self._for_now if monotonic() < self._until else self._most
+
+
 class Pool:
     """The connections of one store.
 
@@ -161,7 +177,6 @@ class Pool:
         self._usable = usable
         self._made = made
         self._waited = waited
-        self._patience: float = getattr(source, "timeout", 0.05) or 0.0
         self.begin()
 
     def begin(self) -> None:
@@ -171,9 +186,13 @@ class Pool:
         self._open = 0
         self._waiting = 0
         self._most = 0
-        self._full_until = 0.0
-        self._limit = self.source.max_connections
+        self._room = _Room(self.source.max_connections)
         self._era = 0  # ends when all that is there is to be forgotten
+
+    @property
+    def patience(self) -> float:
+        """Seconds that are waited for a connection to become free."""
+        return getattr(self.source, "timeout", 0.05) or 0.0
 
     @property
     def in_use(self) -> int:
@@ -219,7 +238,7 @@ class Pool:
     def _wait_or_make(self, until: float) -> Any:
         began, deadline = monotonic(), Deadline(until)
         try:
-            waiting = Deadline(min(until, began + self._patience))
+            waiting = Deadline(min(until, began + self.patience))
             return self._wait_for_one(waiting) or self._connected(monotonic() + deadline.left())
         finally:
             self._waited(monotonic() - began)
@@ -232,7 +251,7 @@ class Pool:
                 while True:
                     if self.idle:
                         return self.idle.pop()
-                    if self._open < self._allowed():
+                    if self._open < self._room.allowed():
                         self._open += 1
                         self._most = max(self._most, self._open)
                         return None
@@ -241,11 +260,6 @@ class Pool:
                     self._free.wait(left)  # and look: one may have become free while this process was late
             finally:
                 self._waiting -= 1
-
-    def _allowed(self) -> int:
-        if self._full_until and monotonic() >= self._full_until:
-            self._full_until, self._limit = 0.0, self.source.max_connections
-        return int(self._limit)
 
     def _connected(self, until: float) -> Any:
         connection, era = None, self._era
@@ -257,7 +271,7 @@ class Pool:
         except BaseException as error:  # whatever ended it: another one may be made in its place
             self.drop(connection)
             if isinstance(error, Exception) and is_full(error):
-                self._full_until, self._limit = monotonic() + RESTRAINT, max(1, self._open)
+                self._room.restrain(self._open)
             raise
         return connection
 
@@ -299,7 +313,7 @@ class Pool:
         """Drop what lies ready, and what is in use as soon as it is given back, so that the next ones go to the server
         that answers now."""
         self._era += 1
-        self._full_until, self._limit = 0.0, self.source.max_connections
+        self._room = _Room(self.source.max_connections)
         while True:
             try:
                 connection = self.idle.pop()

@@ -132,6 +132,8 @@ class Link:
         :param refusals: return what the server refused among the replies.
         :raises StoreError: the server did not answer, or refused one of them.
         """
+        if not commands:
+            return []
         began = monotonic()
         replies, is_refused = self._exchange(commands, timeout, understand)
         if is_refused and _is_demoted(replies):

@@ -212,17 +212,13 @@ class RedisStore:
 
         :param wanted: digest and category of each.
         """
-        replies = self._read_each(wanted, timeout)
+        replies = self.link.run([self.commands.read(digest, {name: 0}) for digest, name in wanted], timeout)
         return [records.copy_of(digest, name, reply) for (digest, name), reply in zip(wanted, replies, strict=True)]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
         """The auth records of signed-in sessions, all in one round trip; no life is extended."""
-        replies = self._read_each([(digest, AUTH) for digest in digests], timeout)
+        replies = self.link.run([self.commands.read(digest, {AUTH: 0}) for digest in digests], timeout)
         return [answer(digest, (AUTH,), SIGNED_IN, reply) for digest, reply in zip(digests, replies, strict=True)]
-
-    def _read_each(self, wanted: Sequence[tuple[str, str]], timeout: float) -> list[Any]:
-        commands = [self.commands.read(digest, {name: 0}) for digest, name in wanted]
-        return self.link.run(commands, timeout) if commands else []
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """The clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""
