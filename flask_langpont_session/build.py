@@ -44,6 +44,7 @@ from .stores.redis import cluster, connections, sentinel
 from .stores.redis.cluster import ClusterStore, Redis, ShardStore
 from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
+from .stores.redis.known import KnownRecords
 from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
 from .stores.redis.server_identity import ServerIdentity
@@ -390,6 +391,7 @@ def _redis_stores(
         (PRIMARY, settings.redis_url, settings.redis_client),
         (REPLICA, _replica_url(settings), settings.replica_client),
     )
+    of_sessions = _store_options(settings)
     stores: dict[str, Redis] = {}
     for name, url, client in places:
         if url or client is not None:
@@ -399,7 +401,7 @@ def _redis_stores(
             else:
                 pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
             link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
-            stores[name] = RedisStore(link, **_store_options(settings))
+            stores[name] = RedisStore(link, **of_sessions)
     return stores
 
 
@@ -407,6 +409,7 @@ def _found_stores(
     settings: Settings, cloud: Cloud | None, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology
 ) -> dict[str, Redis]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
+    of_sessions = _store_options(settings)
 
     def store(role: str) -> ClusterStore:
         is_master = role == PRIMARY
@@ -426,9 +429,9 @@ def _found_stores(
             options = _link_options(role, settings, recorder)
             if not is_shard:
                 link = Link(name, pool, server_identity=server_identity, **options)
-                return RedisStore(link, **_store_options(settings))
+                return RedisStore(link, **of_sessions)
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
-            return ShardStore(link, directory=directory, number=number, **_store_options(settings))
+            return ShardStore(link, directory=directory, number=number, **of_sessions)
 
         return ClusterStore(
             role, directory, make, prefix=settings.key_prefix, count=recorder.count, is_master=is_master
@@ -445,7 +448,12 @@ def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str
 
 
 def _store_options(settings: Settings) -> dict[str, Any]:
-    return {"prefix": settings.key_prefix, "tombstone_ms": settings.lease_terms.tombstone_ms}
+    """What all stores of an application share; of one server and its replica the records are the same."""
+    return {
+        "prefix": settings.key_prefix,
+        "tombstone_ms": settings.lease_terms.tombstone_ms,
+        "known": KnownRecords(settings.read_cache_bytes),
+    }
 
 
 def _replica_url(settings: Settings) -> str | None:

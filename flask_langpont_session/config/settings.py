@@ -79,6 +79,7 @@ class Settings:
     database_concurrency: int = _setting(4, checks.integer(1, 1000, "calls"))
     single_host: bool = _setting(False, checks.flag)
     local_cache_size: int = _setting(1000, checks.integer(1, 10_000_000, "entries"))
+    read_cache_bytes: int = _setting(16_777_216, checks.integer(0, 1_099_511_627_776, "bytes"))
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
     journal: str | Path | None = _setting("", checks.optional(checks.path))

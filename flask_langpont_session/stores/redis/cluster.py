@@ -24,6 +24,7 @@ from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
 from ...support.chance import CHANCE
 from ...support.lag import LEAST_WAIT
 from .errors import Redirected, translate
+from .known import KnownRecords
 from .link import Link
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary
@@ -145,9 +146,16 @@ class ShardStore(RedisStore):
     """
 
     def __init__(
-        self, link: Link, *, directory: ClusterTopology, number: int, prefix: str, tombstone_ms: int = TOMBSTONE_MS
+        self,
+        link: Link,
+        *,
+        directory: ClusterTopology,
+        number: int,
+        prefix: str,
+        tombstone_ms: int = TOMBSTONE_MS,
+        known: KnownRecords | None = None,
     ) -> None:
-        super().__init__(link, prefix=prefix, tombstone_ms=tombstone_ms)
+        super().__init__(link, prefix=prefix, tombstone_ms=tombstone_ms, known=known)
         self._directory = directory
         self._number = number
         self._tombstone_ms = tombstone_ms
@@ -160,6 +168,7 @@ class ShardStore(RedisStore):
             number=self._number,
             prefix=self.prefix,
             tombstone_ms=self._tombstone_ms,
+            known=self.known,
         )
 
     @property
