@@ -1,0 +1,125 @@
+"""The mapping that a view sees: what is read, when, and what it says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.exceptions import UnsupportedValue
+from flask_langpont_session.policy.records import Kept, Saved, Verdict
+from tests.support.fakes import Maker, Repository
+
+DATA: dict[str, dict[str, Any]] = {"auth": {"_user_id": "7"}, "ui": {"lang": "ja", "cart": [1]}, "translation": {"input_text": "x"}}
+
+
+def test_nothing_is_read_before_a_stored_key_is_touched(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a")))
+    session["theme"] = "dark"
+    session.permanent = True
+    assert session["csrf_token"]
+    assert "_permanent" in session
+    assert repository.loads == []
+    assert session.get("lang") is None
+    assert len(repository.loads) == 1
+
+
+def test_everything_comes_with_the_first_key(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("u", "u"), **DATA))
+    assert (session["_user_id"], session["lang"], session["input_text"]) == ("7", "ja", "x")
+    assert sorted(session) == ["_user_id", "cart", "input_text", "lang"]
+    assert len(session) == 4
+    assert len(repository.loads) == 1
+
+
+def test_a_cookie_is_read_when_it_is_needed_and_once(maker: Maker) -> None:
+    asked: list[int] = []
+    session = maker.session()
+    session.work.ids._cookie = lambda: asked.append(1)
+    assert not session.modified
+    assert asked == []
+    assert "lang" not in session
+    assert session.new
+    assert asked == [1]
+
+
+def test_a_key_is_text(maker: Maker) -> None:
+    session = maker.session()
+    for wrong in (1, None, b"a"):
+        assert wrong not in session
+        with pytest.raises(KeyError):
+            session[wrong]  # type: ignore[index]
+        with pytest.raises(UnsupportedValue):
+            session[wrong] = 1  # type: ignore[index]
+
+
+def test_what_was_removed_is_gone_and_what_was_set_is_there(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a"), **DATA))
+    del session["lang"]
+    session["theme"] = "dark"
+    assert "lang" not in session
+    assert (session["theme"], session.get("lang", "default")) == ("dark", "default")
+    with pytest.raises(KeyError):
+        del session["lang"]
+
+
+def test_an_increment_is_seen_at_once_and_added_by_the_server(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a"), translation={"usage_count": 2}))
+    assert session.increment("usage_count") == 3
+    assert session.increment("usage_count", 2) == session["usage_count"] == 5
+    assert session.flush() is Kept.NOWHERE  # this repository does not say where it is
+    [plan] = repository.plans
+    assert plan.changes["translation"].increments == {"usage_count": 3}
+    assert plan.changes["translation"].sets == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "by"), [("usage_count", 1.5), ("usage_count", 10**18), ("daily_limit", 1), ("lang", 1)]
+)
+def test_what_cannot_be_added_is_refused(maker: Maker, repository: Repository, key: str, by: int) -> None:
+    """A fraction, too much at once, a key of auth, and a value that is no number."""
+    session = maker.session(repository.has(maker.sid("a"), **DATA))
+    with pytest.raises(UnsupportedValue):
+        session.increment(key, by)
+
+
+def test_flush_says_where_the_worst_of_it_is(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a")))
+    assert session.flush() is None
+    session["lang"], session["input_text"] = "en", "y"
+    repository.save = lambda plan, scope: _saved(plan, ui=Kept.REDIS, translation=Kept.JOURNAL)  # type: ignore[assignment]
+    assert session.flush() is Kept.JOURNAL
+    assert session.kept == {"ui": Kept.REDIS, "translation": Kept.JOURNAL}
+    assert session.flush() is None
+
+
+def _saved(plan, **places: Kept) -> Saved:  # type: ignore[no-untyped-def]
+    plan.kept.update(places)
+    return Saved(stored=True)
+
+
+@pytest.mark.parametrize(("verdict", "unverified"), [(Verdict.VALID, False), (Verdict.UNVERIFIABLE, True)])
+def test_it_says_whether_it_could_be_verified(
+    maker: Maker, repository: Repository, verdict: Verdict, unverified: bool
+) -> None:
+    sid = repository.has(maker.sid("u", "u"), **DATA)
+    repository.verdicts[sid.digest] = verdict
+    assert maker.session(sid).unverified is unverified
+
+
+def test_a_category_is_a_mapping_of_its_own(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a"), **DATA))
+    ui = session.category("ui")
+    assert dict(ui) == {"lang": "ja", "cart": [1]}
+    ui["theme"] = "dark"
+    assert session["theme"] == "dark"
+    with pytest.raises(KeyError):
+        session.category("nothing")
+
+
+def test_its_repr_has_no_values(maker: Maker, repository: Repository) -> None:
+    """It ends up in logs and error pages."""
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "a secret"}))
+    session["theme"] = "another secret"
+    assert session["lang"]
+    assert "secret" not in repr(session)

@@ -1,0 +1,119 @@
+"""What a save has to do: the plan that is made of a request's changes, and how the request goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
+from flask_langpont_session.policy.records import Saved
+from tests.support.fakes import Maker, Repository
+
+
+@pytest.mark.parametrize("deed", ["nothing", "reads", "reads a list", "sets what is there"])
+def test_what_changes_nothing_saves_nothing(maker: Maker, repository: Repository, deed: str) -> None:
+    session = maker.session(
+        repository.has(maker.sid("u", "u"), auth={"_user_id": "7", "daily_limit": 1}, ui={"cart": []})
+    )
+    if deed == "reads":
+        assert session["_user_id"] == "7"
+    elif deed == "reads a list":
+        assert session["cart"] == []
+    elif deed == "sets what is there":
+        session["daily_limit"] = 1
+    assert session.saving.save() is None
+    assert repository.plans == []
+
+
+def test_only_changed_keys_are_saved_by_category(maker: Maker, repository: Repository) -> None:
+    session = maker.session(
+        repository.has(maker.sid("a"), ui={"lang": "ja", "theme": "x"}, translation={"input_text": "x"})
+    )
+    session["lang"] = "en"
+    del session["input_text"]
+    session.saving.save()
+    [plan] = repository.plans
+    assert {name: (dict(change.sets), set(change.deletes)) for name, change in plan.changes.items()} == {
+        "ui": ({"lang": b'"en"'}, set()),
+        "translation": ({}, {"input_text"}),
+    }
+    assert (plan.origin, plan.target, plan.is_new, plan.ends) == (plan.target, plan.origin, False, False)
+
+
+def test_a_change_inside_of_a_value_is_found(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1]}))
+    session["cart"].append(2)
+    assert not session.modified
+    session.saving.save()
+    assert repository.plans[0].changes["ui"].sets == {"cart": b"[1,2]"}
+    assert session.modified
+
+
+def test_what_was_read_before_it_was_written_is_told(maker: Maker, repository: Repository) -> None:
+    """It was made from what is there; what was set unread was not."""
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}))
+    session["lang"] += "!"
+    session["theme"] = "dark"
+    session.saving.save()
+    assert repository.plans[0].changes["ui"].seen == {"lang"}
+
+
+def test_a_visitor_gets_an_id_with_the_first_data(maker: Maker, repository: Repository) -> None:
+    session = maker.session()
+    assert session.get("lang") is None
+    assert session.saving.save() is None
+    assert maker.minted == []
+    session["lang"] = "ja"
+    session.saving.save()
+    [plan] = repository.plans
+    assert (plan.origin, plan.target, plan.is_new) == (None, maker.minted[0], True)
+    assert session.saving.is_worth_a_cookie
+
+
+def test_nothing_is_saved_twice(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a")))
+    session["lang"] = "ja"
+    session.saving.save()
+    assert session.saving.save() is None
+    session["theme"] = "dark"
+    session.saving.save()
+    assert [set(plan.changes["ui"].sets) for plan in repository.plans] == [{"lang"}, {"theme"}]
+
+
+def test_clear_empties_every_category(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}))
+    session.clear()
+    session["theme"] = "dark"
+    session.saving.save()
+    [plan] = repository.plans
+    assert {name for name, change in plan.changes.items() if change.wipe} == set(repository.table.categories)
+    assert plan.changes["ui"].sets == {"theme": b'"dark"'}
+
+
+@pytest.mark.parametrize("permanent", [True, False])
+def test_a_change_of_permanence_changes_the_row(maker: Maker, repository: Repository, permanent: bool) -> None:
+    sid = repository.has(maker.sid("u", "u", permanent=not permanent), auth={"_user_id": "7"})
+    session = maker.session(sid)
+    session.permanent = permanent
+    session.saving.save()
+    [plan] = repository.plans
+    assert (plan.permanence_changed, list(plan.changes)) == (True, ["auth"])
+    assert session.saving.save() is None
+
+
+def test_a_session_that_ended_meanwhile_is_what_came(maker: Maker, repository: Repository) -> None:
+    repository.saves = Saved(stored=False, ended=True)
+    session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7"}))
+    session["daily_limit"] = 5
+    session.saving.save()
+    assert "_user_id" not in session
+    assert not session.saving.is_worth_a_cookie
+
+
+@pytest.mark.parametrize(("kind", "shows"), [(SIGNED_IN, True), (ANONYMOUS, False)])
+def test_a_page_that_may_show_a_users_data_is_kept_out_of_caches(
+    maker: Maker, repository: Repository, kind: str, shows: bool
+) -> None:
+    session = maker.session(repository.has(maker.sid("s", kind), auth={"daily_limit": 1}))
+    assert not session.saving.showed_auth
+    assert session["daily_limit"] == 1
+    assert session.saving.showed_auth is shows
