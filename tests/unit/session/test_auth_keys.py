@@ -11,7 +11,10 @@ from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import Verdict
 from tests.support.fakes import Maker, Repository
 
-USER: dict[str, dict[str, Any]] = {"auth": {"_user_id": "7", "user_role": "editor", "daily_limit": 1}, "ui": {"lang": "ja"}}
+USER: dict[str, dict[str, Any]] = {
+    "auth": {"_user_id": "7", "user_role": "editor", "daily_limit": 1},
+    "ui": {"lang": "ja"},
+}
 
 
 def test_setting_a_user_key_is_a_sign_in_under_another_id(maker: Maker, repository: Repository) -> None:

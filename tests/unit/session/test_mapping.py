@@ -10,7 +10,11 @@ from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.policy.records import Kept, Saved, Verdict
 from tests.support.fakes import Maker, Repository
 
-DATA: dict[str, dict[str, Any]] = {"auth": {"_user_id": "7"}, "ui": {"lang": "ja", "cart": [1]}, "translation": {"input_text": "x"}}
+DATA: dict[str, dict[str, Any]] = {
+    "auth": {"_user_id": "7"},
+    "ui": {"lang": "ja", "cart": [1]},
+    "translation": {"input_text": "x"},
+}
 
 
 def test_nothing_is_read_before_a_stored_key_is_touched(maker: Maker, repository: Repository) -> None:
@@ -46,7 +50,7 @@ def test_a_cookie_is_read_when_it_is_needed_and_once(maker: Maker) -> None:
 def test_a_key_is_text(maker: Maker) -> None:
     session = maker.session()
     for wrong in (1, None, b"a"):
-        assert wrong not in session
+        assert wrong not in session  # type: ignore[comparison-overlap]
         with pytest.raises(KeyError):
             session[wrong]  # type: ignore[index]
         with pytest.raises(UnsupportedValue):
@@ -87,7 +91,7 @@ def test_flush_says_where_the_worst_of_it_is(maker: Maker, repository: Repositor
     session = maker.session(repository.has(maker.sid("a")))
     assert session.flush() is None
     session["lang"], session["input_text"] = "en", "y"
-    repository.save = lambda plan, scope: _saved(plan, ui=Kept.REDIS, translation=Kept.JOURNAL)  # type: ignore[assignment]
+    repository.save = lambda plan, scope: _saved(plan, ui=Kept.REDIS, translation=Kept.JOURNAL)  # type: ignore[method-assign]
     assert session.flush() is Kept.JOURNAL
     assert session.kept == {"ui": Kept.REDIS, "translation": Kept.JOURNAL}
     assert session.flush() is None
