@@ -180,16 +180,16 @@ def test_an_exporter_s_threads_begin_in_the_child() -> None:
 def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
     """A gauge of the child is about its own applications, and its lock is free."""
     registry = CollectorRegistry()
-    collectors, of_parent, of_child = Collectors(registry), _Publisher(), _Publisher()
-    collectors.show(of_parent, 4, {"primary": 5}, 2)
+    gauges, of_parent, of_child = Collectors(registry).gauges, _Publisher(), _Publisher()
+    gauges.show(of_parent, 4, {"primary": 5}, 2)
 
     def work() -> bool:
-        collectors.show(of_child, 0, {"primary": 1}, 0)
+        gauges.show(of_child, 0, {"primary": 1}, 0)
         level = registry.get_sample_value("langpont_session_degradation_level")
         in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
         return (level, in_use) == (0, 1)
 
-    with collectors._lock:
+    with gauges._lock:
         assert in_child(work)
     assert registry.get_sample_value("langpont_session_degradation_level") == 4
 
