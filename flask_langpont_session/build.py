@@ -27,7 +27,7 @@ from . import events
 from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE
 from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
-from .metrics.recorder import Recorder, count_level
+from .metrics.recorder import InUse, Recorder, count_level
 from .metrics.reports import Reports
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from .alerts.alerts import Alerts
     from .aws.cloud import Cloud
     from .metrics.exporting import Exporting
-    from .metrics.session_index import ActiveSessions
 
 log = logging.getLogger(__name__)
 
@@ -143,10 +142,10 @@ def build(app: Flask, recorder: Recorder) -> State:
     directory = _directory(settings, cloud)
     redis = _redis_stores(settings, cloud, recorder, _fences(journal.board, emit, monitors), directory)
     health = _health(settings, redis, emit, monitors, recorder, directory)
-    active, exporting = _exporting(settings, recorder, health, redis)
+    in_use, exporting = _exporting(settings, recorder, health, redis)
     backend = Backend(
         settings,
-        Reports(recorder, emit, active),
+        Reports(recorder, emit, in_use),
         redis=redis,
         database=_database(app, settings),
         local=local,
@@ -203,7 +202,7 @@ def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud | None, dir
 
 def _exporting(
     settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, Redis]
-) -> tuple[ActiveSessions | None, Exporting | None]:
+) -> tuple[InUse | None, Exporting | None]:
     if not settings.metrics:
         return None, None
     from .metrics.exporting import Exporting
@@ -216,7 +215,9 @@ def _exporting(
         interval=settings.metrics_interval,
     )
     stores = tuple(redis.values())
-    return active, Exporting(settings, recorder, lambda: health.level, lambda: len(health.lost_shards), active, stores)
+    return active.notes, Exporting(
+        settings, recorder, lambda: health.level, lambda: len(health.lost_shards), active, stores
+    )
 
 
 def _health(

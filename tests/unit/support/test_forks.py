@@ -141,20 +141,20 @@ def test_a_directory_is_asked_in_the_child() -> None:
 def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
     """The parent brings them to Redis itself; the child begins with none, and with a lock that is free."""
     active = ActiveSessions(cast(Redis, a_store()), Recorder(), is_up=lambda: True, interval=60)
-    active.served("d" * 43, 60_000)
-    active.ended("e" * 43)
+    active.notes.served("d" * 43, 60_000)
+    active.notes.ended("e" * 43)
     active.reading, active._to_publish, active._problem = cast(Reading, object()), 3, "problem"
 
     def work() -> bool:
-        is_empty = (active._served, active._ended, active.number, active.take(), active._problem) == (
+        is_empty = (active.notes._served, active.notes._ended, active.number, active.take(), active._problem) == (
             {}, set(), None, None, None,
         )  # fmt: skip
-        active.served("f" * 43, 60_000)
-        return is_empty and list(active._served) == ["f" * 43]
+        active.notes.served("f" * 43, 60_000)
+        return is_empty and list(active.notes._served) == ["f" * 43]
 
-    with active._lock:
+    with active.notes._lock:
         assert in_child(work)
-    assert len(active._served) == len(active._ended) == 1
+    assert len(active.notes._served) == len(active.notes._ended) == 1
 
 
 def test_an_exporter_s_threads_begin_in_the_child() -> None:
