@@ -46,10 +46,11 @@ from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
 from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
+from .stores.redis.nodes import Nodes
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
-from .stores.redis.topology import ClusterTopology, Nodes, is_cluster, parse
+from .stores.redis.topology import ClusterTopology, is_cluster, parse
 from .stores.redis.url import is_elasticache
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice

@@ -20,9 +20,9 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from redis import exceptions as driver
 
+from ..stores.redis.nodes import Nodes
 from ..stores.redis.slots import Address as Address
 from ..stores.redis.slots import Servers
-from ..stores.redis.topology import Nodes
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import stat
@@ -37,8 +38,9 @@ from flask_langpont_session.aws.endpoints import (
 from flask_langpont_session.policy.values import ErrorClass
 from flask_langpont_session.stores.redis.cluster import Connection, Route, make_pool
 from flask_langpont_session.stores.redis.errors import classify
+from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.slots import SINGLE, Servers
-from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
+from flask_langpont_session.stores.redis.topology import REST, ClusterTopology
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
@@ -272,7 +274,8 @@ def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
         asked.append(address)
         raise driver.ConnectionError("refused")
 
-    directory = ClusterTopology(nodes_of(group), connect)
+    # Each look at the clock finds it time to look at the map again.
+    directory = ClusterTopology(nodes_of(group), connect, clock=itertools.count(step=REST).__next__)
     for answer, places, nodes in (
         (described(), {SINGLE: Servers(PRIMARY, (READER,))}, []),
         (CLUSTER, {SINGLE: Servers(PRIMARY, (READER,))}, [PRIMARY, READER, ("clustercfg.sessions.x", 6379)]),
@@ -286,7 +289,6 @@ def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
         assert directory.map is not None
         assert directory.map.places == places
         assert sorted(asked) == sorted(nodes)
-        directory._next_look = 0.0
 
 
 def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,10 +20,11 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import Redis
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
+from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
+from flask_langpont_session.stores.redis.topology import ClusterTopology
 from flask_langpont_session.support import forks
 from flask_langpont_session.support.forks import renew_in_children
 from flask_langpont_session.support.threads import PeriodicThread

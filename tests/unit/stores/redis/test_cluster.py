@@ -25,6 +25,7 @@ from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
+from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import (
@@ -39,7 +40,7 @@ from flask_langpont_session.stores.redis.slots import (
     read_ranges,
     tag_of,
 )
-from flask_langpont_session.stores.redis.topology import REST, ClusterTopology, Nodes, parse
+from flask_langpont_session.stores.redis.topology import REST, ClusterTopology, parse
 
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 
