@@ -432,9 +432,7 @@ def _found_stores(
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
             return ShardStore(link, directory=directory, number=number, **_store_options(settings))
 
-        return ClusterStore(
-            role, directory, make, prefix=settings.key_prefix, count=recorder.count, is_master=is_master
-        )
+        return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
 
     return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis import exceptions as driver
+from redis.crc import key_slot
 
 from ...policy.leases import LONGEST_UNCONFIRMED_MS
 from ...policy.values import shard_of
@@ -233,6 +234,12 @@ class ClusterTopology:
         self.doubt()
         self.arrived.setdefault(slot, self._clock())
         return self.map.at(address) if self.map else None
+
+    def since_arrival(self, digest: str) -> float | None:
+        """Seconds since another shard than before answers for a session; None: the same one does, as far as that still
+        matters."""
+        arrived = self.arrived and self.arrived.get(key_slot(digest.encode()))
+        return self._clock() - arrived if arrived else None
 
     def doubt(self) -> None:
         """Have the monitor look at the map soon."""

@@ -378,7 +378,6 @@ class Stores:
             count=self.counted.append,
             clock=lambda: known.now,
             sleep=self.sleep,
-            is_master=role == PRIMARY,
         )
 
     def sleep(self, seconds: float) -> None:
