@@ -50,8 +50,8 @@ from .stores.redis.nodes import Nodes
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
-from .stores.redis.topology import ClusterTopology, is_cluster, parse
-from .stores.redis.url import is_elasticache
+from .stores.redis.topology import ClusterTopology
+from .stores.redis.url import Kind, for_redis_py, has_tls, kind_of, read_cluster, read_sentinel
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
 from .support.scratch import Scratch
@@ -180,7 +180,7 @@ def ask_aws(settings: Settings) -> Cloud | None:
 
     :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
     """
-    if not (is_elasticache(settings.redis_url) or settings.redis_token_secret):  # an IAM user signs for a group
+    if not (kind_of(settings.redis_url) is Kind.GROUP or settings.redis_token_secret):  # an IAM user signs for a group
         return None
     from .aws.cloud import cloud_of  # not paid for without AWS
 
@@ -373,10 +373,10 @@ def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
     credentials, tls_options = _credentials(settings, cloud), _tls_options(settings)
     if cloud is not None and cloud.group is not None:
         return cloud.group.nodes({**tls_options, **credentials})
-    if not is_cluster(settings.redis_url):
+    if kind_of(settings.redis_url) is not Kind.CLUSTER:
         return None
-    place = parse(settings.redis_url or "")
-    return Nodes(lambda: place.seeds, lambda: place.tls, {**tls_options, **place.options, **credentials})
+    said = read_cluster(settings.redis_url or "")
+    return Nodes(lambda: said.seeds, lambda: said.tls, {**tls_options, **said.options, **credentials})
 
 
 def _redis_stores(
@@ -452,7 +452,7 @@ def _replica_url(settings: Settings) -> str | None:
     """Sentinels know the replicas too, so they need not be named."""
     if settings.replica_url or settings.replica_client is not None:
         return settings.replica_url
-    return settings.redis_url if sentinel.is_sentinel(settings.redis_url) else None
+    return settings.redis_url if kind_of(settings.redis_url) is Kind.SENTINEL else None
 
 
 def _changed(store: str, emit: Emit) -> Callable[[], None]:
@@ -533,15 +533,13 @@ def make_pool(
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
     waits = _waits(settings, _introducing(cloud, server_identity.introduce))
-    if sentinel.is_sentinel(url):
+    if kind_of(url) is Kind.SENTINEL:
         return sentinel.make_pool(
-            sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
+            read_sentinel(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
         )
-    if url.startswith(("rediss:", "valkeys:")):
+    if has_tls(url):
         options |= tls_options
-    if url.startswith("valkey"):
-        url = url.replace("valkey", "redis", 1)
-    return BlockingConnectionPool.from_url(url, protocol=3, **size, **waits, **options)
+    return BlockingConnectionPool.from_url(for_redis_py(url), protocol=3, **size, **waits, **options)
 
 
 def _database(app: Flask, settings: Settings) -> Database:

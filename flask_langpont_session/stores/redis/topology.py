@@ -1,4 +1,4 @@
-"""Where the shards of a Redis Cluster are: what its URL says, what its nodes say, and when to ask them again.
+"""Where the shards of a Redis Cluster are: what its nodes say, and when to ask them again.
 
 The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
 a process may ask one node for it.
@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis import exceptions as driver
@@ -36,11 +35,8 @@ from .slots import (
     name_of,
     single,
 )
-from .url import read as read_url
 
 log = logging.getLogger(__name__)
-
-SCHEMES = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
 
 REST = 30.0
 """Seconds between two looks at the map while all is well."""
@@ -56,39 +52,6 @@ _AVOIDED = 60.0
 
 _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
 """Seconds after which no record is believed from before a move in any case."""
-
-_PORT = 6379
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a URL says.
-
-    :param seeds: nodes to ask first; any one that answers knows the others.
-    :param tls: for all nodes.
-    :param options: of the connections, as redis-py takes them.
-    """
-
-    seeds: tuple[Address, ...]
-    tls: bool
-    options: Mapping[str, Any]
-
-
-def is_cluster(url: str | None) -> bool:
-    """Whether this is the URL of a cluster."""
-    return bool(url) and str(url).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
-def parse(url: str) -> Place:
-    """Read ``redis+cluster://[user:password@]host[:port][,host[:port]…][?option=value…]``.
-
-    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
-    """
-    said = read_url(url, called="nodes", port=_PORT)
-    options = said.options
-    if said.path not in ("", "0") or options.pop("db", "0") != "0":
-        raise ValueError("a cluster has one database, number 0; leave the number out")
-    return Place(tuple(Address(*host) for host in said.hosts), said.tls, {**said.credentials, **options})
 
 
 class Follower(Protocol):

@@ -34,8 +34,8 @@ _REPEATS = 3
 
 
 class Calls:
-    """Runs the calls of requests, of probes, and of those who can wait, in slots of their own each: what hangs in one
-    keeps none of the others.
+    """Runs the calls of requests, of probes, and of the recovery and of operators, in slots of their own each: what
+    hangs in one keeps none of the others.
 
     :param schema: makes the tables that a call finds missing, if they may be made.
     :param timeout: seconds a request waits for one call, connecting included.
@@ -156,7 +156,7 @@ class Calls:
             patience = self._connections.patience(left)
 
     def _complain(self, error: OwnTransaction) -> None:
-        """What only the developer can mend is said to the developer, though not by every request."""
+        """Log what only the developer can mend, though not once per request."""
         now = time.monotonic()
         if now - self._complained_at >= _SILENCE:
             self._complained_at = now
