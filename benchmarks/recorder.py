@@ -36,7 +36,7 @@ def calls(recorder: Recorder) -> Mapping[str, Callable[[], object]]:
         "observe an operation": lambda: recorder.observe("load", "all", "primary", "ok", 0.00042),
         "count an event": lambda: recorder.count("sessions_created"),
         "measure a payload": lambda: recorder.measure("payload", "ui", 120),
-        "note a session in use": lambda: active.served("a session", 3_600_000),
+        "note a session in use": lambda: active.notes.served("a session", 3_600_000),
     }
 
 

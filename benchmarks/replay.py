@@ -122,15 +122,15 @@ def left(state: State) -> int:
 @contextmanager
 def away(state: State) -> Iterator[None]:
     """The database does not answer while this is open."""
-    database = state.backend.database
-    execute, down = database._bounded, True
+    calls = state.backend.database.calls
+    execute, down = calls._bounded, True
 
     def bounded(*arguments: object, **more: object) -> object:
         if down:
             raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "Away")
         return execute(*arguments, **more)  # type: ignore[arg-type]
 
-    database._bounded = bounded  # type: ignore[method-assign,assignment]
+    calls._bounded = bounded  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:

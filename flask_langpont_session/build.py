@@ -27,7 +27,7 @@ from . import events
 from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE
 from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
-from .metrics.recorder import Recorder, count_level
+from .metrics.recorder import InUse, Recorder, count_level
 from .metrics.reports import Reports
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
@@ -47,11 +47,12 @@ from .stores.redis.dns import DnsCache
 from .stores.redis.known import KnownRecords
 from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
+from .stores.redis.nodes import Nodes
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
-from .stores.redis.topology import ClusterTopology, Nodes, is_cluster, parse
-from .stores.redis.url import is_elasticache
+from .stores.redis.topology import ClusterTopology
+from .stores.redis.url import Kind, for_redis_py, has_tls, kind_of, read_cluster, read_sentinel
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
 from .support.scratch import Scratch
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from .alerts.alerts import Alerts
     from .aws.cloud import Cloud
     from .metrics.exporting import Exporting
-    from .metrics.session_index import ActiveSessions
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +144,10 @@ def build(app: Flask, recorder: Recorder) -> State:
     directory = _directory(settings, cloud)
     redis = _redis_stores(settings, cloud, recorder, _fences(journal.board, emit, monitors), directory)
     health = _health(settings, redis, emit, monitors, recorder, directory)
-    active, exporting = _exporting(settings, recorder, health, redis)
+    in_use, exporting = _exporting(settings, recorder, health, redis)
     backend = Backend(
         settings,
-        Reports(recorder, emit, active),
+        Reports(recorder, emit, in_use),
         redis=redis,
         database=_database(app, settings),
         local=local,
@@ -181,7 +181,7 @@ def ask_aws(settings: Settings) -> Cloud | None:
 
     :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
     """
-    if not (is_elasticache(settings.redis_url) or settings.redis_token_secret):  # an IAM user signs for a group
+    if not (kind_of(settings.redis_url) is Kind.GROUP or settings.redis_token_secret):  # an IAM user signs for a group
         return None
     from .aws.cloud import cloud_of  # not paid for without AWS
 
@@ -204,7 +204,7 @@ def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud | None, dir
 
 def _exporting(
     settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, Redis]
-) -> tuple[ActiveSessions | None, Exporting | None]:
+) -> tuple[InUse | None, Exporting | None]:
     if not settings.metrics:
         return None, None
     from .metrics.exporting import Exporting
@@ -217,7 +217,9 @@ def _exporting(
         interval=settings.metrics_interval,
     )
     stores = tuple(redis.values())
-    return active, Exporting(settings, recorder, lambda: health.level, lambda: len(health.lost_shards), active, stores)
+    return active.notes, Exporting(
+        settings, recorder, lambda: health.level, lambda: len(health.lost_shards), active, stores
+    )
 
 
 def _health(
@@ -372,10 +374,10 @@ def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
     credentials, tls_options = _credentials(settings, cloud), _tls_options(settings)
     if cloud is not None and cloud.group is not None:
         return cloud.group.nodes({**tls_options, **credentials})
-    if not is_cluster(settings.redis_url):
+    if kind_of(settings.redis_url) is not Kind.CLUSTER:
         return None
-    place = parse(settings.redis_url or "")
-    return Nodes(lambda: place.seeds, lambda: place.tls, {**tls_options, **place.options, **credentials})
+    said = read_cluster(settings.redis_url or "")
+    return Nodes(lambda: said.seeds, lambda: said.tls, {**tls_options, **said.options, **credentials})
 
 
 def _redis_stores(
@@ -433,9 +435,7 @@ def _found_stores(
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
             return ShardStore(link, directory=directory, number=number, **of_sessions)
 
-        return ClusterStore(
-            role, directory, make, prefix=settings.key_prefix, count=recorder.count, is_master=is_master
-        )
+        return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
 
     return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 
@@ -460,7 +460,7 @@ def _replica_url(settings: Settings) -> str | None:
     """Sentinels know the replicas too, so they need not be named."""
     if settings.replica_url or settings.replica_client is not None:
         return settings.replica_url
-    return settings.redis_url if sentinel.is_sentinel(settings.redis_url) else None
+    return settings.redis_url if kind_of(settings.redis_url) is Kind.SENTINEL else None
 
 
 def _changed(store: str, emit: Emit) -> Callable[[], None]:
@@ -541,15 +541,13 @@ def make_pool(
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
     waits = _waits(settings, _introducing(cloud, server_identity.introduce))
-    if sentinel.is_sentinel(url):
+    if kind_of(url) is Kind.SENTINEL:
         return sentinel.make_pool(
-            sentinel.parse(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
+            read_sentinel(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size
         )
-    if url.startswith(("rediss:", "valkeys:")):
+    if has_tls(url):
         options |= tls_options
-    if url.startswith("valkey"):
-        url = url.replace("valkey", "redis", 1)
-    return BlockingConnectionPool.from_url(url, protocol=3, **size, **waits, **options)
+    return BlockingConnectionPool.from_url(for_redis_py(url), protocol=3, **size, **waits, **options)
 
 
 def _database(app: Flask, settings: Settings) -> Database:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +44,11 @@ class Sender:
     host: str
     pid: int
     runbook: str
+
+
+def sender_here(environment: str, service: str, runbook: str) -> Sender:
+    """This process as a sender; a forked child is another one."""
+    return Sender(environment, service, socket.gethostname(), os.getpid(), runbook)
 
 
 @dataclass(frozen=True, slots=True)

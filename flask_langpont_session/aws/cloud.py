@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from ..config.checks import PREFIX
 from ..config.settings import Settings
 from ..exceptions import ConfigError
-from ..stores.redis.url import is_elasticache
-from . import client, endpoints
+from ..stores.redis.url import Kind, kind_of, read_group
+from . import client
 from .credentials import Credentials, IamToken, Recycling, SecretToken
 from .endpoints import Group, Memory
 
@@ -76,7 +76,8 @@ class Cloud:
 
 def cloud_of(settings: Settings) -> Cloud:
     """What the settings ask for. Nothing is asked of AWS here."""
-    name = endpoints.parse(settings.redis_url or "") if is_elasticache(settings.redis_url) else None
+    url = settings.redis_url or ""
+    name = read_group(url) if kind_of(url) is Kind.GROUP else None
     region = name.region if name else None
     credentials: Credentials | None = None
     if settings.redis_token_secret:

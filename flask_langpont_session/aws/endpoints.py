@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from redis import exceptions as driver
 
+from ..stores.redis.nodes import Nodes
 from ..stores.redis.slots import Address as Address
 from ..stores.redis.slots import Servers
-from ..stores.redis.topology import Nodes
+from ..stores.redis.url import GroupName
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client
 
@@ -30,24 +29,6 @@ log = logging.getLogger(__name__)
 
 REST = 900.0
 """Seconds between two questions while the group answers: replicas may have been added, or TLS switched on."""
-
-_OPTIONS = frozenset({"region", "db"})
-_GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
-_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
-
-
-@dataclass(frozen=True)
-class GroupName:
-    """What an ``elasticache://`` URL says.
-
-    :param group_id: of the replication group, in lower case as AWS keeps it.
-    :param region: None: as boto3 finds it.
-    :param db: number of the database.
-    """
-
-    group_id: str
-    region: str | None = None
-    db: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,31 +53,6 @@ class NotDiscoveredYet(driver.ConnectionError):
 
 class UnusableGroup(driver.ConnectionError):
     """AWS has said what the group is like, and it is none that this package can use; the log says why."""
-
-
-def parse(url: str) -> GroupName:
-    """Read ``elasticache://group-id[/db][?region=…&db=…]``.
-
-    :raises ValueError: what is wrong with it, without quoting any of it.
-    """
-    try:
-        parts = urlsplit(url)
-        options = parse_qs(parts.query, keep_blank_values=True)
-    except ValueError:
-        raise ValueError("not a URL; write elasticache://group-id?region=…") from None
-    if "@" in parts.netloc:
-        raise ValueError("no user and no password here; use REDIS_TOKEN, REDIS_TOKEN_SECRET or REDIS_IAM_USER")
-    if not _GROUP.fullmatch(parts.netloc):
-        raise ValueError("the id of a replication group stands alone: up to 40 letters, digits and single hyphens")
-    if parts.fragment or set(options) - _OPTIONS or any(len(values) > 1 for values in options.values()):
-        raise ValueError("its options can be db, region, each once")
-    region = options.get("region", [None])[0]
-    if region is not None and not _REGION.fullmatch(region):
-        raise ValueError("region is the name of an AWS region, as in ?region=ap-northeast-1")
-    number = options.get("db", [parts.path.removeprefix("/") or "0"])[0]
-    if not (number.isascii() and number.isdecimal()):
-        raise ValueError("the path is the number of a database, as in elasticache://group-id/0")
-    return GroupName(parts.netloc.lower(), region, int(number))
 
 
 def read(group: Mapping[str, Any]) -> Endpoints:

@@ -266,7 +266,7 @@ def alert_test(severity: str | None) -> None:
         raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
     failed = False
     for name in [severity] if severity else SEVERITIES:
-        sent = alerts.send_test(name)
+        sent = alerts.outgoing.send_test(name)
         failed = failed or sent.problem is not None
         click.echo(f"{name:10} {sent.topic}: {sent.problem or 'sent'}")
     if failed:

@@ -11,31 +11,32 @@ import re
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult
 
 from redis import ConnectionPool
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ..stores.redis import sentinel, topology
-from ..stores.redis.url import ELASTICACHE, is_elasticache
+from ..stores.redis.url import (
+    SCHEMES,
+    SENTINEL_OPTIONS,
+    Kind,
+    has_tls,
+    is_number,
+    kind_of,
+    options_of,
+    read_cluster,
+    read_group,
+    read_sentinel,
+    read_server,
+)
 from .categories import names_problem
 
 PREFIX = "LANGPONT_SESSION_"
 
 Check = Callable[[str, Any], str | None]
 
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "valkey",
-    "valkeys",
-    "unix",
-    *sentinel.SCHEMES,
-    *topology.SCHEMES,
-    ELASTICACHE,
-)
 _URL_OPTIONS = frozenset({"db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "", None})
 
@@ -195,12 +196,10 @@ def behaviour_cells(name: str, value: Any) -> str | None:
 
 def is_local(redis_url: str | None) -> bool:
     """Whether a Redis URL names this very host. Sentinels and seeds may run here, what they know is on several."""
-    if any(knows(redis_url) for knows in (sentinel.is_sentinel, topology.is_cluster, is_elasticache)):
-        return False
-    if not redis_url:
+    if not redis_url or kind_of(redis_url) not in (Kind.SERVER, None):
         return False
     try:
-        parts = urlsplit(redis_url)
+        parts = read_server(redis_url)
         return parts.scheme == "unix" or parts.hostname in _LOCAL_HOSTS
     except ValueError:
         return False
@@ -219,37 +218,37 @@ def is_in_memory(url: str | URL) -> bool:
 def redis_url_problems(name: str, url: str | None) -> list[str]:
     if not url:
         return []
-    label = PREFIX + name.upper()
-    if sentinel.is_sentinel(url):
-        return [f"{label}: {problem}" for problem in _sentinel_problems(url)]
-    if topology.is_cluster(url):
-        return [f"{label}: {problem}" for problem in _cluster_problems(name, url)]
-    if is_elasticache(url):
-        return [f"{label}: {problem}" for problem in _elasticache_problems(name, url)]
+    kinds: Mapping[Kind | None, Callable[[str, str], list[str]]] = {
+        Kind.SENTINEL: _sentinel_problems,
+        Kind.CLUSTER: _cluster_problems,
+        Kind.GROUP: _elasticache_problems,
+    }
+    return [f"{PREFIX}{name.upper()}: {problem}" for problem in kinds.get(kind_of(url), _server_problems)(name, url)]
+
+
+def _server_problems(name: str, url: str) -> list[str]:
+    """What the driver would take for another address, or not take at all: never with the text, it may hold a
+    password."""
     try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it is the check
+        parts = read_server(url)
     except ValueError:
-        return [f"{label}: not a URL (is the port a number?)"]
-    # What the driver would take for another address, or not take at all: never with the text, it may hold a password.
-    if not url.startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):
+        return ["not a URL (is the port a number?)"]
+    if kind_of(url) is None:
         found = f"scheme {parts.scheme!r}" if "://" in url and parts.scheme else "a URL without a scheme"
-        return [f"{label}: {found} is not supported; use one of {', '.join(f'{s}://' for s in REDIS_SCHEMES)}"]
-    problems = _unix_problems(parts) + _tcp_problems(parts) + _option_problems(parts) + _tls_problems(parts)
-    return [f"{label}: {problem}" for problem in problems]
+        return [f"{found} is not supported; use one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"]
+    return _unix_problems(parts) + _tcp_problems(parts) + _option_problems(url) + _tls_problems(url)
 
 
 def _tcp_problems(parts: SplitResult) -> list[str]:
     number = parts.path.removeprefix("/")
-    if parts.scheme == "unix" or not number or (number.isascii() and number.isdecimal()):
+    if parts.scheme == "unix" or not number or is_number(number):
         return []
     return ["the path is the number of a database, as in redis://host:6379/0"]
 
 
-def _tls_problems(parts: SplitResult) -> list[str]:
-    given = sorted(name for name in parse_qs(parts.query) if name.startswith("ssl_"))
-    plain = parts.scheme not in ("rediss", "valkeys")
-    return [f"{', '.join(given)}: for TLS only; use rediss:// or valkeys://"] if given and plain else []
+def _tls_problems(url: str) -> list[str]:
+    given = sorted(name for name, values in options_of(url).values.items() if name.startswith("ssl_") and any(values))
+    return [f"{', '.join(given)}: for TLS only; use rediss:// or valkeys://"] if given and not has_tls(url) else []
 
 
 def _unix_problems(parts: SplitResult) -> list[str]:
@@ -258,37 +257,32 @@ def _unix_problems(parts: SplitResult) -> list[str]:
     return []
 
 
-def _sentinel_problems(url: str) -> list[str]:
-    query = urlsplit("?" + url.partition("?")[2])
-    problems = _option_problems(query, _URL_OPTIONS | sentinel.OPTIONS)
-    if not problems:
-        try:
-            sentinel.parse(url)
-        except ValueError as error:
-            problems = [str(error)]
-    return problems
+def _sentinel_problems(name: str, url: str) -> list[str]:
+    return _option_problems(url, _URL_OPTIONS | SENTINEL_OPTIONS) or _problem_of(read_sentinel, url)
 
 
 def _cluster_problems(name: str, url: str) -> list[str]:
-    problems = _option_problems(urlsplit("?" + url.partition("?")[2]))
-    if not problems:
-        try:
-            topology.parse(url)
-        except ValueError as error:
-            problems = [str(error)]
+    problems = _option_problems(url) or _problem_of(read_cluster, url)
     if not problems and name == "replica_url":
         return ["the replicas of a cluster are found with its primaries, by REDIS_URL; leave this out"]
     return problems
+
+
+def _problem_of(read: Callable[[str], object], url: str) -> list[str]:
+    try:
+        read(url)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _elasticache_problems(name: str, url: str) -> list[str]:
     if name == "replica_url":
         return ["the replicas of a group are found with its primary, by REDIS_URL; leave this out"]
     from ..aws import client as aws
-    from ..aws.endpoints import parse
 
     try:
-        group = parse(url)
+        group = read_group(url)
     except ValueError as error:
         return [str(error)]
     if not aws.is_installed():
@@ -298,17 +292,17 @@ def _elasticache_problems(name: str, url: str) -> list[str]:
     return []
 
 
-def _option_problems(parts: SplitResult, known: Set[str] = _URL_OPTIONS) -> list[str]:
+def _option_problems(url: str, known: Set[str] = _URL_OPTIONS) -> list[str]:
     """An option in the URL would quietly override a setting, or fail at the first request."""
-    if parts.fragment:
+    options, has_fragment = options_of(url)
+    if has_fragment:
         return ["'#' ends a URL; in a password write %23"]
-    options = parse_qs(parts.query, keep_blank_values=True)
     problems = []
     if set(options) - known:
         problems.append(f"its options can be {', '.join(sorted(known))}; all else has settings of its own")
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if not all(Path(path).is_file() for path in options.get(name, [])):
             problems.append(f"{name}: there is no such file")
-    if not all(number.isascii() and number.isdecimal() for number in options.get("db", [])):
+    if not all(is_number(number) for number in options.get("db", [])):
         problems.append("db is the number of a database, as in redis://host:6379/?db=0")
     return problems

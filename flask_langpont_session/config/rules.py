@@ -7,7 +7,6 @@ from collections.abc import Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from flask import Flask
 from sqlalchemy.engine import make_url
@@ -17,8 +16,7 @@ from sqlalchemy.pool import StaticPool
 from ..exceptions import SessionValueError
 from ..policy.categories import AUTH, CategoryTable
 from ..policy.serializer import check_key, encode
-from ..stores.redis import topology
-from ..stores.redis.url import ELASTICACHE, is_elasticache
+from ..stores.redis.url import Kind, has_credentials, has_tls, kind_of
 from ..stores.sql.dialects import RECOMMENDED, REFUSED
 from ..support.files import UnsafeFile, check_private
 from . import checks
@@ -26,11 +24,6 @@ from .checks import FLASK_SESSION, FLASK_SESSION_PICKLE, PREFIX
 
 if TYPE_CHECKING:
     from .settings import Settings
-
-_TLS_SCHEMES = (
-    *(f"{name}{way}:" for name in ("rediss", "valkeys") for way in ("", "+sentinel", "+cluster")),
-    f"{ELASTICACHE}:",
-)
 
 
 def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[str], *, has_table: bool) -> list[str]:
@@ -74,9 +67,9 @@ def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
         ),
     ]
     for name in ("replica_url", "replica_client"):
-        for knows, what in ((topology.is_cluster, "cluster"), (is_elasticache, "group")):
-            apart = knows(settings.redis_url) and getattr(settings, name) is not None
-            found = f"{name.upper()}: the replicas of a {what} are found with its primaries; leave this out"
+        for kind in (Kind.CLUSTER, Kind.GROUP):
+            apart = kind_of(settings.redis_url) is kind and getattr(settings, name) is not None
+            found = f"{name.upper()}: the replicas of a {kind.value} are found with its primaries; leave this out"
             rules.append(({"redis_url", name}, apart, found))
     for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
         seconds = getattr(settings, name)
@@ -333,16 +326,16 @@ def _asking_problems(settings: Settings) -> list[str]:
     if not aws.is_installed():
         return [f"needs boto3; {aws.EXTRA}"]
     secret = settings.redis_token_secret
-    if secret and not is_elasticache(settings.redis_url) and not region_of(secret, aws.known_region()):
+    if secret and kind_of(settings.redis_url) is not Kind.GROUP and not region_of(secret, aws.known_region()):
         return ["no region is known; give the ARN of the secret, or set AWS_DEFAULT_REGION"]
     return []
 
 
 def _greeting_problems(way: str, name: str, url: str) -> list[str]:
-    if way == "REDIS_IAM_USER" and name == "REDIS_URL" and not is_elasticache(url):
+    if way == "REDIS_IAM_USER" and name == "REDIS_URL" and kind_of(url) is not Kind.GROUP:
         return ["needs REDIS_URL = 'elasticache://group-id': a token is signed for one group"]
-    if not url.startswith(_TLS_SCHEMES):
+    if not has_tls(url):
         return [f"{name} has no TLS, and the token could be read on the way; use rediss:// or elasticache://"]
-    if "@" in urlsplit(url).netloc:
+    if has_credentials(url):
         return [f"{name} has a user or a password in it; give one of them"]
     return []

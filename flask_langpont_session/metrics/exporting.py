@@ -81,7 +81,7 @@ class Exporting:
                 return {store.name: store.in_use for store in self._stores}
 
             reader = self._reader()
-            collectors.expect(self._settings.table.categories)
+            collectors.counted.expect(self._settings.table.categories)
             return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, in_use).publish
 
         return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)

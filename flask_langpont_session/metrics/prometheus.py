@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,7 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from ..policy.values import ErrorClass
 from ..support.forks import renew_in_children
 from . import aggregate, catalogue
-from .recorder import Amounts, Interval, Operation, Reader, Series
+from .recorder import Amounts, Interval, Operation, Reader
 from .session_index import Reading
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
@@ -71,103 +71,84 @@ _TRANSITIONS = {"open": "StoreLost", "closed": "StoreRecovered"}
 _DROPPED = {"cloudwatch": "metrics_dropped", "alerts": "alerts_suppressed"}
 
 
-class Collectors:
-    """What one registry shows of this package."""
+class _Measured:
+    """The histograms: how long, how big."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._measure()
-        self._gauge()
-        self._count()
-        self._begin()
-        renew_in_children(self, Collectors._begin)
-
-    def _measure(self) -> None:
-        self.durations = self._histogram(
+        self.durations = Histogram(
             "langpont_session_operation_duration_seconds",
             "Time of questions to stores, of requests and of their saves; rounded up to two digits.",
-            SECONDS,
-            "operation",
-            "backend",
+            ("operation", "backend"),
+            buckets=SECONDS,
+            registry=registry,
         )
-        self.waits = self._histogram(
+        self.waits = Histogram(
             "langpont_session_pool_wait_seconds",
             "Time until a Redis connection was there, when none lay ready; rounded up to two digits.",
-            SECONDS,
-            "backend",
+            ("backend",),
+            buckets=SECONDS,
+            registry=registry,
         )
-        self.payloads = self._histogram(
+        self.payloads = Histogram(
             "langpont_session_payload_bytes",
             "Names and values that a save sent, per category written; rounded up to two digits.",
-            BYTES,
-            "category",
+            ("category",),
+            buckets=BYTES,
+            registry=registry,
         )
 
-    def _gauge(self) -> None:
+    def add(self, interval: Interval) -> None:
+        """Bring in what an interval has."""
+        for operation, series in interval.series.items():
+            _observe(self.durations.labels(_word(operation), _backend(operation)), series.durations, unit=0.001)
+        for backend, amounts in aggregate.measured(interval, "pool_wait").items():
+            _observe(self.waits.labels(backend), amounts, unit=0.001)
+        for category, amounts in aggregate.measured(interval, "payload").items():
+            _observe(self.payloads.labels(category), amounts, unit=1)
+
+
+class _Gauges:
+    """What is so at the moment: of the applications of this process together, the worst or the sum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.in_use = Gauge(
             "langpont_session_pool_in_use",
             "Redis connections in use at this moment.",
             ("backend",),
             multiprocess_mode="livesum",
-            registry=self._registry,
+            registry=registry,
         )
         self.level = Gauge(
             "langpont_session_degradation_level",
             "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.",
             multiprocess_mode="livemax",
-            registry=self._registry,
+            registry=registry,
         )
         self.shards_lost = Gauge(
             "langpont_session_shards_lost",
             "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard "
             "has are one more.",
             multiprocess_mode="livemax",
-            registry=self._registry,
+            registry=registry,
         )
         self.process_lag = Gauge(
             "langpont_session_process_lag_seconds",
             "How late a worker went on when it wanted to, at the most in the last second or two; rounded up to two "
             "digits.",
             multiprocess_mode="livemax",
-            registry=self._registry,
+            registry=registry,
         )
         self.active = Gauge(
             "langpont_session_active",
             "Sessions in use, of all hosts together; NaN while Redis cannot tell.",
             multiprocess_mode="mostrecent",
-            registry=self._registry,
+            registry=registry,
         )
         if not MULTIPROCESS:
             # Among several processes what was not set is not shown; and this would hide what another one has set.
             self.active.set(math.nan)
-
-    def _count(self) -> None:
-        counter = self._counter
-        self.operations = counter(
-            "langpont_session_operations", "Questions to stores, requests and saves.", "operation", "backend", "outcome"
-        )
-        self.fallbacks = counter(
-            "langpont_session_fallback_operations", "Times something stood in for the primary.", "backend"
-        )
-        self.transitions = counter("langpont_session_circuit_transitions", "Breakers that opened or closed.", "to")
-        self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
-        self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
-        self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
-        self.losses = {name: counter(name, of.meaning, "cause", "category") for name, of in _LOSSES.items()}
-
-    def expect(self, categories: Iterable[str]) -> None:
-        """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
-        see that one."""
-        for category in categories:
-            for name, metric in _LOSSES.items():
-                for cause in catalogue.CAUSE_VALUES[metric]:
-                    self.losses[name].labels(cause, category)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
-
-    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self._registry)
+        self._begin()
+        renew_in_children(self, _Gauges._begin)
 
     def _begin(self) -> None:
         """As new: a forked child shows nothing of what its parent is like."""
@@ -190,20 +171,53 @@ class Collectors:
             for store in in_use:
                 self.in_use.labels(store).set(sum(used.get(store, 0) for _, _, used in states))
 
+    def show_active(self, reading: Reading) -> None:
+        """Show how many sessions are in use, as far as that is known."""
+        self.active.set(math.nan if reading.number is None else reading.number)
+
+    def add(self, interval: Interval) -> None:
+        """Bring in what an interval has."""
+        for amounts in aggregate.measured(interval, "process_lag").values():
+            self.process_lag.set(max(amounts) * 0.001)
+
+
+class _Counted:
+    """The counters: how often."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.operations = counter(
+            "langpont_session_operations", "Questions to stores, requests and saves.", "operation", "backend", "outcome"
+        )
+        self.fallbacks = counter(
+            "langpont_session_fallback_operations", "Times something stood in for the primary.", "backend"
+        )
+        self.transitions = counter("langpont_session_circuit_transitions", "Breakers that opened or closed.", "to")
+        self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
+        self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
+        self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
+        self.losses = {name: counter(name, of.meaning, "cause", "category") for name, of in _LOSSES.items()}
+
+    def expect(self, categories: Iterable[str]) -> None:
+        """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
+        see that one."""
+        for category in categories:
+            for name, metric in _LOSSES.items():
+                for cause in catalogue.CAUSE_VALUES[metric]:
+                    self.losses[name].labels(cause, category)
+
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
         for operation, series in interval.series.items():
-            self._add_operation(operation, series)
+            outcome = operation.outcome if operation.outcome in _OUTCOMES else "other"
+            self.operations.labels(_word(operation), _backend(operation), outcome).inc(series.count)
         for backend, number in aggregate.fallbacks(interval).items():
             self.fallbacks.labels(backend).inc(number)
         for labelled, counters in ((self.transitions, _TRANSITIONS), (self.dropped, _DROPPED)):
             for label, name in counters.items():
                 labelled.labels(label).inc(interval.counters.get(name, 0))
-        for histogram, name in ((self.waits, "pool_wait"), (self.payloads, "payload")):
-            for label, amounts in aggregate.measured(interval, name).items():
-                _observe(histogram.labels(label), amounts, unit=0.001 if histogram is self.waits else 1)
-        for amounts in aggregate.measured(interval, "process_lag").values():
-            self.process_lag.set(max(amounts) * 0.001)
         for event, metric in _LIFECYCLE.items():
             self.lifecycle.labels(event).inc(aggregate.counted(interval, metric))
         for name, (metric, _) in _EVENTS.items():
@@ -212,12 +226,27 @@ class Collectors:
             for labels, number in aggregate.not_kept(interval, metric).items():
                 self.losses[name].labels(*labels).inc(number)
 
-    def _add_operation(self, operation: Operation, series: Series) -> None:
-        name = operation.name if operation.name in _REQUESTS else aggregate.operation_word(operation.name)
-        backend = operation.source if operation.source in _SOURCES else "other"
-        outcome = operation.outcome if operation.outcome in _OUTCOMES else "other"
-        self.operations.labels(name, backend, outcome).inc(series.count)
-        _observe(self.durations.labels(name, backend), series.durations, unit=0.001)
+
+class Collectors:
+    """What one registry shows of this package."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.measured = _Measured(registry)
+        self.gauges = _Gauges(registry)
+        self.counted = _Counted(registry)
+
+    def add(self, interval: Interval) -> None:
+        """Bring in what an interval has."""
+        for part in (self.measured, self.gauges, self.counted):
+            part.add(interval)
+
+
+def _word(operation: Operation) -> str:
+    return operation.name if operation.name in _REQUESTS else aggregate.operation_word(operation.name)
+
+
+def _backend(operation: Operation) -> str:
+    return operation.source if operation.source in _SOURCES else "other"
 
 
 def _observe(histogram: Histogram, amounts: Amounts, *, unit: float) -> None:
@@ -267,11 +296,11 @@ class Prometheus:
         """Bring in what is new."""
         interval = self._reader.take()
         self._collectors.add(interval)
-        self._collectors.show(self, interval.level, self._in_use(), interval.lost_shards)
+        self._collectors.gauges.show(self, interval.level, self._in_use(), interval.lost_shards)
         reading = self._active()
         if reading is not None and reading is not self._shown:
             self._shown = reading  # each once: the most recent look counts, whichever worker's it was
-            self._collectors.active.set(math.nan if reading.number is None else reading.number)
+            self._collectors.gauges.show_active(reading)
 
 
 def page(url: str, registry: Any) -> Blueprint:

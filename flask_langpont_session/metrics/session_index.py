@@ -16,7 +16,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -68,8 +68,103 @@ class Redis(Protocol):
         """Run commands on keys of one cluster slot in one round trip."""
 
 
+class Notes:
+    """What the requests of one worker note. See :class:`flask_langpont_session.metrics.recorder.InUse`.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begin()
+        renew_in_children(self, Notes._begin)
+
+    def _begin(self) -> None:
+        """As new: the parent of a forked child brings its notes itself."""
+        self._lock = threading.Lock()
+        self._served: dict[str, float] = {}
+        self._ended: set[str] = set()
+
+    def served(self, digest: str, life_ms: int) -> None:
+        """Note that a session was used. When there are too many notes it is left for the next time."""
+        with self._lock:
+            if len(self._served) < MOST_NOTES:
+                self._served[digest] = self._clock() + life_ms / 1000
+
+    def ended(self, digest: str) -> None:
+        """Note that a session is over."""
+        with self._lock:
+            self._served.pop(digest, None)
+            if len(self._ended) < MOST_NOTES:
+                self._ended.add(digest)
+
+    def take(self) -> tuple[dict[str, float], set[str]]:
+        """All that was noted: digest → the moment at which that session's life ends, and the digests of those that are
+        over. None of it is here any more."""
+        with self._lock:
+            served, self._served = self._served, {}
+            ended, self._ended = self._ended, set()
+        return served, ended
+
+    def keep(self, served: dict[str, float], ended: set[str]) -> None:
+        """Take back what could not be brought, as much as may be held. Part of it may be brought a second time."""
+        with self._lock:
+            served.update(self._served)
+            ended |= self._ended
+            kept = ((digest, ends) for digest, ends in served.items() if digest not in ended)
+            self._served = dict(islice(kept, MOST_NOTES))
+            self._ended = set(islice(ended, MOST_NOTES))
+
+
+class _Index:
+    """The sorted sets. All methods raise :class:`StoreError`.
+
+    :param interval: seconds between two updates of a worker.
+    """
+
+    def __init__(self, redis: Redis, interval: float) -> None:
+        self.name = f"{redis.prefix}:active"
+        self._redis = redis
+        # A little less than the interval, so that the worker that published last time can do it again in time.
+        self._lease_ms = max(1, int(interval * 900))
+        self._linger_ms = int(interval * 2000) + 60_000
+
+    def look(self, may_lead: bool) -> tuple[int, bool]:
+        """The Redis clock in ms, and whether this worker is to publish and to clear up."""
+        commands: list[tuple[Any, ...]] = [("TIME",)]
+        if may_lead:
+            commands.append(("SET", f"{self.name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
+        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        return int(seconds) * 1000 + int(micros) // 1000, any(lease)
+
+    def scores(self, lives: Mapping[str, float], ended: Iterable[str], now_ms: int) -> list[dict[str, int]]:
+        """Of each bucket: member → score.
+
+        :param lives: digest → seconds that are left of a session's life.
+        """
+        scores: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
+        for digest, left in lives.items():
+            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = now_ms + int(left * 1000)
+        for digest in ended:
+            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = DEAD + now_ms + self._linger_ms
+        return scores
+
+    def tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> tuple[int, int]:
+        """How many sessions of a bucket are in use, and how many have run out: the leader takes these out, and those
+        that were ended."""
+        key = f"{self.name}:{{{bucket}}}"
+        commands = list(_additions(key, scores))
+        if commands or leads:
+            commands.append(("PEXPIRE", key, _TEND_MS))
+        if leads:
+            commands += [("ZREMRANGEBYSCORE", key, low, low + now_ms) for low in (0, DEAD)]
+        commands.append(("ZCOUNT", key, f"({now_ms}", f"({DEAD}"))
+        replies = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        return int(replies[-1]), replies[-3] if leads else 0
+
+
 class ActiveSessions:
-    """The notes of one worker, and what came of them. See :class:`flask_langpont_session.metrics.recorder.InUse`.
+    """Brings the notes of one worker to the index, and tells what came of them.
 
     :param recorder: is told of the sessions that have run out, by the one worker that publishes.
     :param is_up: whether requests use that Redis at the moment.
@@ -87,22 +182,16 @@ class ActiveSessions:
         interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._redis = redis
+        self.notes = Notes(clock)
+        self._index = _Index(redis, interval)
         self._recorder = recorder
         self._is_up = is_up
         self._clock = clock
-        self._name = f"{redis.prefix}:active"
-        # A little less than the interval, so that the worker that published last time can do it again in time.
-        self._lease_ms = max(1, int(interval * 900))
-        self._linger_ms = int(interval * 2000) + 60_000
         self._begin()
         renew_in_children(self, ActiveSessions._begin)
 
     def _begin(self) -> None:
-        """As new: the parent of a forked child brings its notes itself."""
-        self._lock = threading.Lock()
-        self._served: dict[str, float] = {}
-        self._ended: set[str] = set()
+        """As new: a forked child has not looked yet."""
         self.reading: Reading | None = None
         self._to_publish: int | None = None
         self._problem: str | None = None
@@ -111,23 +200,6 @@ class ActiveSessions:
     def number(self) -> int | None:
         """Sessions in use when this worker last looked; None: not known."""
         return self.reading.number if self.reading else None
-
-    # -- in requests -----------------------------------------------------------------------------------------------
-
-    def served(self, digest: str, life_ms: int) -> None:
-        """Note that a session was used. When there are too many notes it is left for the next time."""
-        with self._lock:
-            if len(self._served) < MOST_NOTES:
-                self._served[digest] = self._clock() + life_ms / 1000
-
-    def ended(self, digest: str) -> None:
-        """Note that a session is over."""
-        with self._lock:
-            self._served.pop(digest, None)
-            if len(self._ended) < MOST_NOTES:
-                self._ended.add(digest)
-
-    # -- in the thread ---------------------------------------------------------------------------------------------
 
     def take(self) -> int | None:
         """The number, once, if this worker is the one to publish it; None: it is another, or the number is not
@@ -143,20 +215,28 @@ class ActiveSessions:
         if not self._is_up():
             self._found(None)
             return
-        with self._lock:
-            served, self._served = self._served, {}
-            ended, self._ended = self._ended, set()
+        served, ended = self.notes.take()
         try:
-            now_ms, leads = self._look(may_lead)
-            scores = self._scores(served, ended, now_ms)
-            number = sum(self._tend(bucket, scores[bucket], now_ms, leads) for bucket in range(BUCKETS))
+            number, leads = self._bring(served, ended, may_lead)
         except StoreError as error:
             self._found(None)
-            self._keep(served, ended)
+            self.notes.keep(served, ended)
             self._say(str(error))
             return
         self._found(number, leads)
         self._say(None)
+
+    def _bring(self, served: dict[str, float], ended: set[str], may_lead: bool) -> tuple[int, bool]:
+        """How many sessions are in use, and whether this worker is to publish it."""
+        now_ms, leads = self._index.look(may_lead)
+        now, number = self._clock(), 0
+        scores = self._index.scores({digest: ends - now for digest, ends in served.items()}, ended, now_ms)
+        for bucket, its_scores in enumerate(scores):
+            in_use, expired = self._index.tend(bucket, its_scores, now_ms, leads)
+            number += in_use
+            if leads:
+                self._recorder.count("sessions_expired", expired)
+        return number, leads
 
     def _say(self, problem: str | None) -> None:
         """Log what is wrong when it changes; it is told nowhere else, because the requests do without the index."""
@@ -166,7 +246,7 @@ class ActiveSessions:
                 "sessions in use cannot be counted: %s. Redis must be 6.2 or newer, and its user must be allowed SET, "
                 "TIME, PEXPIRE, ZADD, ZCOUNT and ZREMRANGEBYSCORE on %s:*",
                 problem,
-                self._name,
+                self._index.name,
             )
         elif problem is None and before is not None:
             log.warning("sessions in use are counted again")
@@ -175,48 +255,6 @@ class ActiveSessions:
         self.reading = Reading(number)
         if leads:
             self._to_publish = number
-
-    def _keep(self, served: dict[str, float], ended: set[str]) -> None:
-        """For the next time, as many as may be held. What was brought already may be brought again."""
-        with self._lock:
-            served.update(self._served)
-            ended |= self._ended
-            kept = ((digest, ends) for digest, ends in served.items() if digest not in ended)
-            self._served = dict(islice(kept, MOST_NOTES))
-            self._ended = set(islice(ended, MOST_NOTES))
-
-    def _look(self, may_lead: bool) -> tuple[int, bool]:
-        """The Redis clock in ms, and whether this worker is to publish and to clear up."""
-        commands: list[tuple[Any, ...]] = [("TIME",)]
-        if may_lead:
-            commands.append(("SET", f"{self._name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
-        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=_TIMEOUT)
-        return int(seconds) * 1000 + int(micros) // 1000, any(lease)
-
-    def _scores(self, served: dict[str, float], ended: set[str], now_ms: int) -> list[dict[str, int]]:
-        """Of each bucket: member → score."""
-        now, over = self._clock(), DEAD + now_ms + self._linger_ms
-        scores: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
-        for digest, ends in served.items():
-            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = now_ms + int((ends - now) * 1000)
-        for digest in ended:
-            scores[_bucket(digest)][digest[:MEMBER_LENGTH]] = over
-        return scores
-
-    def _tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> int:
-        """How many sessions of a bucket are in use. The leader takes out the others, and counts those that were not
-        ended."""
-        key = f"{self._name}:{{{bucket}}}"
-        commands = list(_additions(key, scores))
-        if commands or leads:
-            commands.append(("PEXPIRE", key, _TEND_MS))
-        if leads:
-            commands += [("ZREMRANGEBYSCORE", key, low, low + now_ms) for low in (0, DEAD)]
-        commands.append(("ZCOUNT", key, f"({now_ms}", f"({DEAD}"))
-        replies = self._redis.run_commands(commands, timeout=_TIMEOUT)
-        if leads:
-            self._recorder.count("sessions_expired", replies[-3])
-        return int(replies[-1])
 
 
 def _bucket(digest: str) -> int:

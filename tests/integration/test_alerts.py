@@ -150,7 +150,7 @@ class HeldClock:
         self._held: float | None = None
         alerts = parts(app).alerts
         assert alerts is not None
-        alerts._clock = self
+        alerts.lookout.incidents.clock = self
 
     def __call__(self) -> float:
         return time.time() - self._behind if self._held is None else self._held
@@ -269,7 +269,7 @@ def test_a_slow_primary_is_told_and_gets_worse_and_better(
     arrived(aws, queue, *slow)
     alerts = parts(app).alerts
     assert alerts is not None
-    monkeypatch.setattr(alerts._conditions._latency, "_clock", lambda: time.monotonic() + LATENCY_WINDOW)
+    monkeypatch.setattr(alerts.lookout.conditions._latency, "_clock", lambda: time.monotonic() + LATENCY_WINDOW)
     ask(conditions.LEAST_SLOW - 1)
     arrived(aws, queue, *slow, "critical resolved latency-critical", "warning resolved latency-high")
 

@@ -172,20 +172,25 @@ def test_what_is_tried_again_has_the_rest_of_the_time(
     app = make_busy(DATABASE_TIMEOUT=2.0, REQUEST_BUDGET=5.0)
     database, moments = parts(app).backend.database, itertools.chain([0.0, 1.2], itertools.repeat(9.0))
     waits: list[float] = []
-    patience = database._connections.patience
+    patience = database.connections.patience
 
     def noted(seconds: float) -> AbstractContextManager[None]:
         waits.append(seconds)
         return patience(seconds)
 
-    monkeypatch.setattr(database._connections, "patience", noted)
+    monkeypatch.setattr(database.connections, "patience", noted)
     path = sqlite_url.partition("///")[2]
+
+    def write() -> None:
+        with database.connections.writing():
+            pass
+
     with parts(app).monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr(Lag, "is_behind", True)
         monkeypatch.setattr(PROCESS, "passed", lambda: next(moments))
         with pytest.raises(OperationalError, match="locked"):
-            database._insisting(database._commit, 2.0)
+            database.calls._insisting(write, 2.0)
     assert waits == [pytest.approx(0.5)]
 
 

@@ -182,7 +182,7 @@ def on_postgres(sick_postgres: Postgres) -> Iterator[Database]:
     yield database
     sick_postgres.start()
     # A connection that comes back after the end would be nobody's.
-    wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
+    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
     database.close()
 
 
@@ -1196,7 +1196,7 @@ def test_a_probe_writes_and_leaves_nothing(database: Database) -> None:
 def test_a_locked_database_is_an_error_soon(hasty: Database) -> None:
     """A write gives up before its caller does, and says that the lock was the reason; nothing was changed."""
     create(hasty)
-    hasty.timeout = LONG  # a busy machine may not be in time to say so
+    hasty.calls.timeout = LONG  # a busy machine may not be in time to say so
     with locked(hasty), soon():
         with pytest.raises(StoreError, match=r"SQLITE_BUSY|LockNotAvailable|1205|1969") as caught:
             hasty.kill("digest")
@@ -1419,11 +1419,11 @@ def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
     with pytest.raises(StoreError, match="DeadlineExceeded"):
         ABANDONED[name](hasty)
     held.set()
-    wait_until(lambda: not hasty._requests.busy, "the end of the call", LONG)
+    wait_until(lambda: not hasty.calls.requests.busy, "the end of the call", LONG)
     assert ([(row.digest, row.version) for row in database.sessions_of("7")], epochs(database)) == (before, {})
     sa.event.remove(hasty.engine, "after_cursor_execute", hold)
     until_it_answers(hasty)
-    hasty.timeout = LONG
+    hasty.calls.timeout = LONG
     ABANDONED[name](hasty)
     assert [(row.digest, row.version) for row in database.sessions_of("7")] != before or epochs(database) == {"7": 1}
 
@@ -1436,10 +1436,10 @@ def test_who_is_no_request_may_take_longer(database: Database, hasty: Database) 
     with locked(database):
         with pytest.raises(StoreError):
             hasty.kill("digest")
-        wait_until(lambda: not hasty._requests.busy, "the end of the hasty call", LONG)
+        wait_until(lambda: not hasty.calls.requests.busy, "the end of the hasty call", LONG)
         ender.start()
-        wait_until(lambda: hasty._patient.busy == 1, "the patient call", LONG)
-        assert hasty._requests.busy == 0
+        wait_until(lambda: hasty.calls.patient.busy == 1, "the patient call", LONG)
+        assert hasty.calls.requests.busy == 0
         ender.join(2 * SHORT)  # longer than requests wait
         assert ended == []
     ender.join(LONG)

@@ -25,7 +25,7 @@ from devservers.processes import spawn, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.sql import bulkhead, dialects, engines
-from flask_langpont_session.stores.sql import database as module
+from flask_langpont_session.stores.sql import calls as module
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
 from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
@@ -76,7 +76,7 @@ def database(url: str) -> Iterator[Database]:
     database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=SLOTS)
     yield database
     # A connection that comes back after the end would be nobody's.
-    wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
+    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
     database.close()
     database.engine.dispose()
 
@@ -146,7 +146,7 @@ def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy,
     with proxy.failing(HANG):
         [error] = in_threads(1, lambda: CALLS[name](database))
         until_swallowed(proxy, 1)
-        assert database._requests.busy == 1  # the call itself hangs on
+        assert database.calls.requests.busy == 1  # the call itself hangs on
     assert isinstance(error, StoreError)
     assert (error.error_class, error.cause, error.timed_out) == (ErrorClass.UNREACHABLE, "DeadlineExceeded", True)
 
@@ -165,11 +165,11 @@ def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
         assert len(causes) == 20
         assert (causes.count("DeadlineExceeded"), causes.count("NoFreeSlot")) == (SLOTS, 20 - SLOTS)
         until_swallowed(proxy, SLOTS)
-        assert database._requests.busy == SLOTS
+        assert database.calls.requests.busy == SLOTS
         assert proxy.connections <= SLOTS
     until_it_answers(database)
-    wait_until(lambda: database._requests.busy == 0, "free slots", LONG)
-    database.timeout = LONG
+    wait_until(lambda: database.calls.requests.busy == 0, "free slots", LONG)
+    database.calls.timeout = LONG
     rows = in_threads(SLOTS, lambda: database.load("digest", idle_ms=0))
     assert [type(row) for row in rows] == [AuthRow] * SLOTS
 
@@ -206,7 +206,7 @@ def test_who_waited_for_a_slot_says_nothing_about_the_database(url: str, proxy: 
     assert isinstance(error, StoreError)
     assert (error.error_class, error.concerns_health) == (ErrorClass.LOCAL, False)
     assert proxy.hits["hang"] == 2
-    wait_until(lambda: not database._requests.busy, "the end of hung calls", LONG)
+    wait_until(lambda: not database.calls.requests.busy, "the end of hung calls", LONG)
     database.close()
     database.engine.dispose()
 
@@ -246,7 +246,7 @@ def test_a_write_whose_commit_is_not_answered_can_be_repeated(
     proxy.heal()
     proxy.drop_connections()
     until_it_answers(database)
-    database.timeout = LONG
+    database.calls.timeout = LONG
     again = [WRITES[name](database) for _ in range(2)]
     assert again[0] == again[1]
     assert state() == written
@@ -269,9 +269,9 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LANES: dict[str, Callable[[Database], object]] = {
-    "_requests": lambda database: database.load("digest", idle_ms=0),
-    "_probes": lambda database: database.probe(SHORT),
-    "_patient": lambda database: database.load("digest", idle_ms=0, timeout=2 * SHORT),
+    "requests": lambda database: database.load("digest", idle_ms=0),
+    "probes": lambda database: database.probe(SHORT),
+    "patient": lambda database: database.load("digest", idle_ms=0, timeout=2 * SHORT),
 }
 
 
@@ -302,7 +302,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
     assert error.timed_out
     until_overdue_calls_end(database, lane)
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    database.timeout = LONG
+    database.calls.timeout = LONG
     assert database.load("digest", idle_ms=0)
     database.probe(LONG)
     database.close()
@@ -312,7 +312,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
 def until_overdue_calls_end(database: Database, lane: str) -> None:
     def has_ended() -> bool:
         database.end_overdue()
-        return not getattr(database, lane).busy
+        return not getattr(database.calls, lane).busy
 
     wait_until(has_ended, "a free slot", LONG)
 
@@ -328,7 +328,7 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     assert isinstance(error, StoreError)
     wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
     proxy.heal()
-    until_overdue_calls_end(database, "_requests")
+    until_overdue_calls_end(database, "requests")
     until_it_answers(database)
     database.close()
     database.engine.dispose()
@@ -341,7 +341,7 @@ def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: 
     with proxy.failing(SWALLOW_REPLY):
         in_threads(1, lambda: database.load("digest", idle_ms=0))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
-    wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
+    wait_until(lambda: database.calls.requests.busy == 0, "a free slot", LONG)
     until_it_answers(database)
     database.close()
     database.engine.dispose()
@@ -358,9 +358,9 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(
         in_threads(1, lambda: database.load("digest", idle_ms=0))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
     database.end_overdue()
-    assert database._requests.busy == 1
+    assert database.calls.requests.busy == 1
     database.probe(LONG)
-    wait_until(lambda: database._requests.busy == 0, "a free slot", LONG)
+    wait_until(lambda: database.calls.requests.busy == 0, "a free slot", LONG)
     database.close()
     database.engine.dispose()
 
@@ -377,7 +377,7 @@ def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: 
         database.load("digest", idle_ms=HOUR)
     database.close()
     proxy.heal()
-    wait_until(lambda: database._requests.busy == 0, "the end of the hung call", LONG)
+    wait_until(lambda: database.calls.requests.busy == 0, "the end of the hung call", LONG)
     assert len(opened) == 1
     assert closed == opened
 
@@ -416,12 +416,12 @@ def test_a_connection_that_was_shut_down_is_nobodys_any_more(url: str, monkeypat
     found: list[int] = []
 
     def work() -> None:
-        with database._connections.reading() as connection:
+        with database.connections.reading() as connection:
             found.append(connection.exec_driver_sql(number).scalar_one())
             bulkhead._here.job.cut_off()
 
     with suppress(sa.exc.OperationalError):  # MariaDB's read was in a transaction, which could not be ended
-        database._requests.call(work, LONG)
+        database.calls.requests.call(work, LONG)
     with database.engine.connect() as connection:
         found.append(connection.exec_driver_sql(number).scalar_one())
     assert len(set(found)) == 2
@@ -439,7 +439,7 @@ PROGRAM = """
     database = Database(make_engine(sys.argv[1], 0.25), timeout=30)
     if sys.argv[2] == "connected":
         database.load("digest", idle_ms=0)
-    database.timeout = 0.25
+    database.calls.timeout = 0.25
     print("ready", flush=True)
     sys.stdin.readline()
     try:

@@ -75,8 +75,8 @@ def test_a_session_counts_once_whoever_serves_it(workers: Workers, primary: Valk
     """Two workers, 300 sessions each, 100 of them the same: 500; every key is one of a few, in a slot of its own."""
     one, two = workers(), workers()
     for number in range(300):
-        one.served(digest(number), HOUR)
-        two.served(digest(number + 200), HOUR)
+        one.notes.served(digest(number), HOUR)
+        two.notes.served(digest(number + 200), HOUR)
     one.update()
     assert one.number == 300
     two.update()
@@ -97,17 +97,17 @@ def test_a_session_counts_once_whoever_serves_it(workers: Workers, primary: Valk
 def test_an_ended_session_does_not_come_back(workers: Workers) -> None:
     """Another worker served it before, and brings its note after the end was brought; or serves a late request."""
     one, two = workers(), workers()
-    one.served(digest(1), HOUR)
-    two.served(digest(1), HOUR)
-    one.served(digest(2), HOUR)
-    one.ended(digest(1))
+    one.notes.served(digest(1), HOUR)
+    two.notes.served(digest(1), HOUR)
+    one.notes.served(digest(2), HOUR)
+    one.notes.ended(digest(1))
     one.update()
     assert one.number == 1
     two.update()
     assert two.number == 1
-    two.served(digest(1), HOUR)
-    two.ended(digest(2))
-    two.served(digest(2), HOUR)  # in the same interval
+    two.notes.served(digest(1), HOUR)
+    two.notes.ended(digest(2))
+    two.notes.served(digest(2), HOUR)  # in the same interval
     two.update()
     assert two.number == 0
 
@@ -115,9 +115,9 @@ def test_an_ended_session_does_not_come_back(workers: Workers) -> None:
 def test_a_session_that_is_not_used_runs_out(workers: Workers, primary: Valkey) -> None:
     """By the clock of Redis; the one who publishes takes it out, ended ones a while later."""
     worker, other = workers(interval=0.001), workers()
-    worker.served(digest(1), 200)
-    worker.served(digest(2), HOUR)
-    worker.ended(digest(3))
+    worker.notes.served(digest(1), 200)
+    worker.notes.served(digest(2), HOUR)
+    worker.notes.ended(digest(3))
     worker.update()
     assert worker.number == 2
 
@@ -139,8 +139,8 @@ def _size(redis: Any) -> int:
 def test_a_note_that_lay_here_for_long_is_not_longer_for_it(workers: Workers) -> None:
     """While Redis was away the time went on: who ran out meanwhile is not counted."""
     worker = workers()
-    worker.served(digest(1), 10_000)
-    worker.served(digest(2), HOUR)
+    worker.notes.served(digest(1), 10_000)
+    worker.notes.served(digest(2), HOUR)
     workers.up = False
     worker.update()
     workers.clock.now += 11
@@ -152,7 +152,7 @@ def test_a_note_that_lay_here_for_long_is_not_longer_for_it(workers: Workers) ->
 def test_one_worker_publishes(workers: Workers, primary: Valkey) -> None:
     """Whoever gets the lease, once in an interval; another one takes over when it is free again."""
     one, two = workers(), workers()
-    one.served(digest(1), HOUR)
+    one.notes.served(digest(1), HOUR)
     one.update()
     two.update()
     assert (one.number, two.number) == (1, 1)
@@ -169,11 +169,11 @@ def test_one_worker_publishes(workers: Workers, primary: Valkey) -> None:
 def test_nothing_is_said_while_redis_does_not_answer(workers: Workers, primary: Valkey) -> None:
     """And what was noted meanwhile is brought when it does."""
     worker = workers(interval=0.001)
-    worker.served(digest(1), HOUR)
+    worker.notes.served(digest(1), HOUR)
     worker.update()
     primary.kill()
-    worker.served(digest(2), HOUR)
-    worker.ended(digest(1))
+    worker.notes.served(digest(2), HOUR)
+    worker.notes.ended(digest(1))
     worker.update()
     assert (worker.number, worker.take()) == (None, None)
     primary.start()
@@ -193,10 +193,10 @@ def test_notes_are_bounded(workers: Workers) -> None:
     worker = workers()
     workers.up = False
     for number in range(MOST_NOTES + 10):
-        worker.served(str(number), HOUR)
-        worker.ended(f"e{number}")
+        worker.notes.served(str(number), HOUR)
+        worker.notes.ended(f"e{number}")
     worker.update()
-    assert len(worker._served) == len(worker._ended) == MOST_NOTES
+    assert len(worker.notes._served) == len(worker.notes._ended) == MOST_NOTES
 
 
 class Refusing:
@@ -225,13 +225,13 @@ def test_notes_that_come_back_are_bounded_too() -> None:
 
     def serve() -> None:
         for number in islice(fresh, MOST_NOTES):
-            worker.served(f"A{number}", HOUR)
-            worker.ended(f"B{number}")
+            worker.notes.served(f"A{number}", HOUR)
+            worker.notes.ended(f"B{number}")
 
     redis.meanwhile = serve
     for _ in range(3):
         worker.update()
-        assert len(worker._served) == len(worker._ended) == MOST_NOTES
+        assert len(worker.notes._served) == len(worker.notes._ended) == MOST_NOTES
 
 
 def test_a_refusal_is_said_once_per_cause(caplog: pytest.LogCaptureFixture) -> None:
@@ -252,7 +252,7 @@ def test_a_user_that_may_not_keep_the_index_is_told(
 ) -> None:
     """By a real server; the sessions themselves need no sorted sets."""
     worker = workers()
-    worker.served(digest(1), HOUR)
+    worker.notes.served(digest(1), HOUR)
     with primary.client() as redis:
         redis.execute_command("ACL", "SETUSER", "default", "-zadd")
         try:
@@ -269,7 +269,7 @@ def test_a_user_that_may_not_keep_the_index_is_told(
 def test_who_publishes_nothing_does_not_lead(workers: Workers, primary: Valkey) -> None:
     """It brings its notes, and leaves the rest to those who do."""
     program, worker = workers(), workers()
-    program.served(digest(1), HOUR)
+    program.notes.served(digest(1), HOUR)
     program.update(may_lead=False)
     assert (program.number, program.take()) == (1, None)
     worker.update()
@@ -323,9 +323,9 @@ def test_the_index_is_spread_over_a_cluster(nodes: list[Valkey]) -> None:
     with RedisCluster(host="127.0.0.1", port=nodes[0].port) as cluster:
         one, two = (ActiveSessions(OnCluster(cluster), Recorder(), is_up=lambda: True, interval=60) for _ in range(2))
         for number in range(300):
-            one.served(digest(number), HOUR)
-            two.served(digest(number + 200), HOUR)
-        two.ended(digest(499))
+            one.notes.served(digest(number), HOUR)
+            two.notes.served(digest(number + 200), HOUR)
+        two.notes.ended(digest(499))
         one.update()
         two.update()
         assert (one.number, two.number) == (300, 499)
@@ -401,7 +401,7 @@ def forget(app: Flask, primary: Valkey) -> None:
 
 def noted(app: Flask) -> int:
     """How many sessions are to be brought."""
-    return len(index(app)._served)
+    return len(index(app).notes._served)
 
 
 def test_a_read_is_noted_when_it_gives_a_longer_life(app: Flask, primary: Valkey) -> None:
@@ -473,7 +473,7 @@ def test_who_is_ended_by_a_command_does_not_count(app: Flask) -> None:
     assert number(app) == 1
     done = app.test_cli_runner().invoke(langpont, ["sessions", "revoke", "--user", "7"])
     assert done.exit_code == 0, done.output
-    assert not index(app)._ended
+    assert not index(app).notes._ended
     assert index(app).number == 0
 
 

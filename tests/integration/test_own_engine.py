@@ -140,7 +140,7 @@ def test_an_engine_of_ours_sees_what_others_have_committed(mariadb: MariaDB) -> 
     """In MariaDB's own mode a transaction goes on seeing what there was when it first read, and locks what is not
     there."""
     database = Database(make_engine(mariadb.url, LONG), timeout=LONG)
-    with database._connections.writing() as connection:
+    with database.connections.writing() as connection:
         assert connection.exec_driver_sql("SELECT @@tx_isolation, @@innodb_snapshot_isolation").one() == (
             "READ-COMMITTED",
             0,

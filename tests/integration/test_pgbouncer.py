@@ -82,11 +82,11 @@ def test_rows_are_kept_as_without_it(database: Database, caplog: pytest.LogCaptu
 
 def test_limits_are_those_of_each_transaction(database: Database, url: str) -> None:
     """Of those that read as well, with patience or without; the next client of the server connection has none."""
-    with database._connections.reading() as connection:
+    with database.connections.reading() as connection:
         assert limits(connection) == ("200ms", "100ms")
-    with database._connections.writing() as connection:
+    with database.connections.writing() as connection:
         assert limits(connection) == ("200ms", "100ms")
-    with database._connections.patience(10), database._connections.writing() as connection:
+    with database.connections.patience(10), database.connections.writing() as connection:
         assert limits(connection) == ("8s", "4s")
     stranger = sa.create_engine(url)
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_it_is_said_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
     database.create_tables()
     for _ in range(3):
         database.probe(LONG)
-        database._connections.distrust()
+        database.connections.distrust()
     database.close()
     said = [record for record in caplog.records if "takes no start-up options" in record.getMessage()]
     assert len(said) == 1
@@ -125,7 +125,7 @@ def test_without_a_pooler_options_are_taken(postgres: Postgres, driver: str) -> 
     url = emptied(postgres).replace("+psycopg", f"+{driver}")
     database = Database(make_engine(f"{url}?options=-c%20statement_timeout%3D7s", SHORT), timeout=LONG)
     database.create_tables()
-    with database._connections.reading() as connection:
+    with database.connections.reading() as connection:
         assert limits(connection) == ("7s", "100ms")  # what the URL says itself is kept
         assert connection.connection.driver_connection.autocommit  # type: ignore[union-attr]
     create(database)

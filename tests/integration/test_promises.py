@@ -73,7 +73,7 @@ def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary:
     assert parts(app).health.level == 4
     postgres.thaw()
     database = parts(app).backend.database  # a connection that comes back after the end would be nobody's
-    wait_until(lambda: not (database._requests.busy or database._probes.busy), "the end of hung calls", LONG)
+    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
 
 
 @pytest.fixture
@@ -126,11 +126,11 @@ def a_busy_database(app: Flask) -> Iterator[None]:
 
     def take() -> None:
         with suppress(StoreError):  # who asked gives up, the call goes on
-            database._in_request(lambda: done.wait(LONG), None)
+            database.calls.in_request(lambda: done.wait(LONG), None)
 
     taken = threading.Thread(target=take)
     taken.start()
-    wait_until(lambda: database._requests.busy == 1, "the slot to be taken", LONG)
+    wait_until(lambda: database.calls.requests.busy == 1, "the slot to be taken", LONG)
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from flask_langpont_session.recovery.calls import PIPELINE
 from flask_langpont_session.stores.host.journal import Carry, PendingWrite
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.store import RedisStore
+from flask_langpont_session.stores.sql.calls import Calls
 from flask_langpont_session.stores.sql.database import Database
 
 from .behind import LONG, browser, entry, row, sign_in, wait_until_home
@@ -240,7 +241,7 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
         state.monitor.recover(PRIMARY, BOTH)
         with (
             slowed(Link, "run", 0, monkeypatch) as asked,
-            slowed(Database, "_bounded", 0, monkeypatch) as questions,
+            slowed(Calls, "_bounded", 0, monkeypatch) as questions,
         ):
             while state.backend.journal.counts()["revocations"] + state.backend.journal.counts()["pushes"]:
                 state.monitor.replay.run_once()

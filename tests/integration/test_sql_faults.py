@@ -310,7 +310,7 @@ def visited(app: Flask, primary: Valkey, user: Any) -> frozenset[str]:
 
 def calls_have_ended(app: Flask) -> bool:
     database = parts(app).backend.database
-    return not (database._requests.busy or database._probes.busy or database._patient.busy)
+    return not (database.calls.requests.busy or database.calls.probes.busy or database.calls.patient.busy)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.on}: {row.name}")
@@ -440,7 +440,7 @@ def test_lost_replies_are_over_when_replies_come_again(
             for call in LANES:
                 with pytest.raises(StoreError):
                     call(database)
-            assert database._requests.busy and database._probes.busy and database._patient.busy
+            assert database.calls.requests.busy and database.calls.probes.busy and database.calls.patient.busy
             assert proxy.hits[SWALLOW_REPLY.name] >= len(LANES)
         end_lease(app, primary, user.digest)
         assert user.get("/who").json["user"] == USER

@@ -503,7 +503,7 @@ def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
     app = make_app(DATABASE_URL=url.set(host=NAME).render_as_string(hide_password=False))
     browser = app.test_client()
     wait_until(lambda: browser.post("/login/7").status_code == 200, "a sign-in", LONG)
-    parts(app).backend.database._connections.distrust()  # the next call needs a new one
+    parts(app).backend.database.connections.distrust()  # the next call needs a new one
     asked = len(resolver.askers)
     resolver.answering.clear()
     began = time.monotonic()

@@ -283,7 +283,7 @@ def test_sessions_in_use_are_counted_over_all_shards(cluster: Cluster, make_app:
         for one in crowd.of[0]:
             interface.revoke(one.digest)
     for number in range(200):
-        exporting.active.served(digest_of(str(number)), 3_600_000)
+        exporting.active.notes.served(digest_of(str(number)), 3_600_000)
     exporting.active.update()
     assert exporting.active.number == crowd.count - len(crowd.of[0]) + 200
     sets = {shard: {key for key in keys if "{" in key} for shard, keys in cluster.keys("session:active:*").items()}

@@ -111,7 +111,7 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
     wipe = Merge(DIGEST, "ui", [MergeStep(Operation.WIPE)], "alive", HOUR)
     options: dict[str, Any] = {"limits": Limits(256, 65_536, HOUR), "timeout": LONG, "write_id": new_write_id()}
     active = ActiveSessions(store, Recorder(), is_up=lambda: True, interval=60)
-    active.served(DIGEST, HOUR)
+    active.notes.served(DIGEST, HOUR)
     asked: dict[str, Callable[[], object]] = {
         "push": lambda: store.push(row(), 1, HOUR, timeout=LONG),
         "write": lambda: [

@@ -1,34 +1,29 @@
 """Redis Cluster: each session on the shard that has its slot, each shard an ordinary store with a fence of its own.
 
-A request goes by the map that there is (:mod:`.directory`). One that is sent elsewhere (MOVED, ASK) goes there once; a
-slot whose keys are being moved (TRYAGAIN) is asked again twice. What does not work out then is served as in an outage,
-without being one.
+Where the shards are is known by :mod:`.topology`, which of them a call goes to by :mod:`.shards`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
-from redis.crc import key_slot
 
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError, Wait
+from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError
 from ...support.chance import CHANCE
-from ...support.lag import LEAST_WAIT
-from .errors import Redirected, translate
 from .known import KnownRecords
 from .link import Link
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary
-from .slots import NO_SHARD, Address, Servers, name_of, tag_of
+from .shards import Router, Shards
+from .slots import Address, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
 from .wire import pack
@@ -36,10 +31,6 @@ from .wire import pack
 T = TypeVar("T")
 K = TypeVar("K")
 P = ParamSpec("P")
-
-_TRIES_AGAIN = 2
-_PERSISTENT = 1.0
-"""Seconds after which a slot that is between two shards does not get better by waiting for it."""
 
 
 class Route:
@@ -230,7 +221,7 @@ def routed(
             done: T = getattr(store, method.__name__)(first, *args, **{**kwargs, "timeout": left})
             return done
 
-        return self._route(digest_of(first), cast(float, kwargs["timeout"]), call)
+        return self._router.route(digest_of(first), cast(float, kwargs["timeout"]), call)
 
     return wraps(method)(route)
 
@@ -259,44 +250,19 @@ class ClusterStore:
         count: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        is_master: bool = True,
     ) -> None:
         self.name = name
         self.prefix = prefix
         self._directory = directory
-        self._make = make
-        self._count = count
-        self._clock = clock
-        self._sleep = sleep
-        self._is_master = is_master
-        self._parts: Mapping[int, RedisStore] = {}
-        self._asking: dict[int, RedisStore] = {}
-        self._between: dict[int, float] = {}
-        directory.tell(self)
+        self._shards = Shards(name, directory, make)
+        self._router = Router(self._shards, directory, count=count, clock=clock, sleep=sleep)
 
     # -- shards ----------------------------------------------------------------------------------------------------
 
     @property
     def stores(self) -> Mapping[str, RedisStore]:
         """The stores of the shards, by name."""
-        return {part.name: part for part in self._parts.values()}
-
-    def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
-        """Have a store for each of these shards, as far as there are servers for this role.
-
-        :param has_hole: some slots have no shard. Their store finds no server, and is lost.
-        """
-        wanted = [number for number, place in sorted(places.items()) if self._is_master or place.replicas]
-        if has_hole and self._is_master:
-            wanted.insert(0, NO_SHARD)
-        if list(self._parts) == wanted:
-            return
-        gone = [part for number, part in self._parts.items() if number not in wanted]
-        self._parts = {number: self._parts.get(number) or self._make(number) for number in wanted}
-        self._asking = {number: store for number, store in self._asking.items() if number in wanted}
-        self._directory.arranged(self.name, [name_of(number) for number in wanted])
-        for part in gone:
-            part.forget_connections()
+        return {store.name: store for store in self._shards.all}
 
     def find_shards(self, timeout: float) -> None:
         """Ask one node after the other, while no shard is known.
@@ -304,9 +270,7 @@ class ClusterStore:
         :param timeout: seconds for each.
         :raises StoreError: no node answers.
         """
-        if self._directory.map is None:
-            with self._translated():
-                self._directory.refresh(timeout)
+        self._shards.find(timeout)
 
     @property
     def homeless(self) -> int:
@@ -335,11 +299,10 @@ class ClusterStore:
     ) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
         answer = self._read(digest, lives_ms, timeout=timeout, shadow=shadow, kind=kind, anew=anew)
-        arrived = self._directory.arrived and self._directory.arrived.get(key_slot(digest.encode()))
-        if not arrived:
+        since = self._directory.since_arrival(digest)
+        if since is None:
             return answer
-        since_ms = answer.now_ms - int((self._clock() - arrived) * 1000)
-        return answer._replace(trust_since_ms=max(answer.trust_since_ms, since_ms))
+        return answer._replace(trust_since_ms=max(answer.trust_since_ms, answer.now_ms - int(since * 1000)))
 
     # -- several sessions ------------------------------------------------------------------------------------------
 
@@ -361,7 +324,7 @@ class ClusterStore:
             own_rows = [(row, life_ms) for row, life_ms in rows if number_of(row.digest) == number]
             own_dead = [(digest, version) for digest, version in dead if number_of(digest) == number]
             try:
-                self._part(number).push_many(own_rows, own_dead, categories, stamp_ms=stamp_ms, timeout=timeout)
+                self._shards.of(number).push_many(own_rows, own_dead, categories, stamp_ms=stamp_ms, timeout=timeout)
             except StoreError as error:
                 if error.error_class is not ErrorClass.TOPOLOGY:
                     raise
@@ -382,7 +345,7 @@ class ClusterStore:
         for number in sorted(set(numbers)):
             places = [place for place, its_number in enumerate(numbers) if its_number == number]
             own = [merges[place] for place in places]
-            replies = self._part(number).merge_all(own, limits=limits, timeout=timeout, write_id=write_id)
+            replies = self._shards.of(number).merge_all(own, limits=limits, timeout=timeout, write_id=write_id)
             for place, merge, reply in zip(places, own, replies, strict=True):
                 if isinstance(reply, StoreError) and reply.error_class is ErrorClass.TOPOLOGY:
                     reply = self._merge_alone(merge, limits, timeout, write_id)  # its slot is on its way
@@ -398,7 +361,7 @@ class ClusterStore:
         number_of = self._directory.number_of
         for number in sorted({number_of(digest) for digest, _ in wanted}):
             own = [place for place in wanted if number_of(place[0]) == number]
-            done.update(zip(own, self._part(number).copies(own, timeout=timeout), strict=True))
+            done.update(zip(own, self._shards.of(number).copies(own, timeout=timeout), strict=True))
         return [done[place] for place in wanted]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
@@ -411,7 +374,7 @@ class ClusterStore:
         for number in sorted(set(map(number_of, digests))):
             own = [digest for digest in digests if number_of(digest) == number]
             try:
-                done.update(zip(own, self._part(number).auths(own, timeout=timeout), strict=True))
+                done.update(zip(own, self._shards.of(number).auths(own, timeout=timeout), strict=True))
             except StoreError as error:
                 if error.error_class is not ErrorClass.TOPOLOGY:
                     raise
@@ -430,8 +393,8 @@ class ClusterStore:
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """See :class:`RedisStore`."""
         known = self._directory.map
-        part = self._parts.get(known.owners[key_slot(digest.encode())]) if known else None
-        return part.estimated_ms(digest, at, latest=latest) if part else 0
+        store = self._shards.get(known.number_of(digest)) if known else None
+        return store.estimated_ms(digest, at, latest=latest) if store else 0
 
     run_commands = routed(RedisStore.run_commands, _key_of)
 
@@ -440,108 +403,17 @@ class ClusterStore:
     @property
     def in_use(self) -> int:
         """Connections to all shards that are in use at this moment."""
-        return sum(part.in_use for part in self._parts.values())
+        return sum(store.in_use for store in self._shards.all)
 
     def take_most_in_use(self) -> int:
         """The most connections to one shard that were in use at a time since this was last asked."""
-        return max((part.take_most_in_use() for part in self._parts.values()), default=0)
+        return max((store.take_most_in_use() for store in self._shards.all), default=0)
 
     def forget_connections(self) -> None:
         """Drop idle connections."""
-        for part in self._parts.values():
-            part.forget_connections()
+        for store in self._shards.all:
+            store.forget_connections()
 
-    # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _route(self, key: str, timeout: float, call: Callable[[RedisStore, float], T]) -> T:
-        """Ask the shard that has a key (of a session its digest), or where it says."""
-        slot = key_slot(key.encode())
-        ends = self._clock() + (timeout.whole if isinstance(timeout, Wait) else timeout)
-        store: RedisStore = self._owner(slot, timeout)
-        redirected, tries = False, 0
-        while True:
-            try:
-                done = call(store, timeout)
-            except Redirected as error:
-                self._count(_COUNTERS[error.cause])
-                if redirected or not self._is_master:
-                    raise
-                redirected = True
-                store = self._follow(store, error)
-            except StoreError as error:
-                if error.cause not in _COUNTERS:
-                    if (
-                        error.error_class is ErrorClass.TOPOLOGY
-                    ):  # a slot that no server has, which the map does not know
-                        self._directory.doubt()
-                    raise
-                self._count(_COUNTERS[error.cause])
-                tries += 1
-                self._wait_for(slot, error, tries, ends)
-            else:
-                if self._between:
-                    self._between.pop(slot, None)
-                return done
-            left = ends - self._clock()
-            timeout = Wait(min(timeout, left), left)
-            if left < LEAST_WAIT:
-                raise StoreError(store.name, ErrorClass.TOPOLOGY, "NoTimeLeft")
-
-    def _owner(self, slot: int, timeout: float) -> RedisStore:
-        known = self._directory.map
-        if known is None:
-            with self._translated():
-                known = self._directory.learn(timeout)
-        return self._part(known.owners[slot])
-
-    def _part(self, number: int) -> RedisStore:
-        part = self._parts.get(number)
-        if part is None:
-            raise StoreError(self.name, ErrorClass.UNREACHABLE, "SlotNotServed")
-        return part
-
-    def _follow(self, store: RedisStore, error: Redirected) -> RedisStore:
-        address = Address(*error.address)
-        if not address.host:
-            address = Address(self._directory.host_of(store.name), address.port)
-        if error.for_good:
-            return self._part(self._directory.note_moved(error.slot, address))
-        number = self._directory.note_moving(error.slot, address)
-        if number is None:
-            raise error  # the monitor looks for it
-        asking = self._asking.get(number)
-        if asking is None:
-            asking = self._asking[number] = self._part(number).asking()
-        return asking
-
-    def _wait_for(self, slot: int, error: StoreError, tries: int, ends: float) -> None:
-        """Some keys of the slot are here and some there, or are not anywhere yet.
-
-        :raises StoreError: it is not worth it.
-        """
-        now = self._clock()
-        is_persistent = now - self._between.setdefault(slot, now) > _PERSISTENT
-        pause = CHANCE.uniform(0.025, 0.05)
-        # However long it lasts, it is the matter of one slot: no breaker hears of it, or the whole shard would be lost.
-        if is_persistent or tries > _TRIES_AGAIN or ends - now - pause < LEAST_WAIT:
-            raise error
-        self._sleep(pause)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except ValueError:  # it answers, but knows of no slots yet
-            raise StoreError(self.name, ErrorClass.UNREACHABLE, "NoSlots") from None
-        except (driver.RedisError, OSError) as error:
-            raise translate(self.name, error) from None
-
-
-_COUNTERS = {
-    "MovedError": "cluster_moved",
-    "AskError": "cluster_ask",
-    "TryAgainError": "cluster_try_again",
-}
 
 Redis = RedisStore | ClusterStore
 """One store, or the stores of all shards as one."""

@@ -7,10 +7,8 @@ that it is a replica is never used as the primary, whichever sentinel named it.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from redis import connection as plain
@@ -28,55 +26,10 @@ from redis.sentinel import (
 from ...support.chance import CHANCE
 from .connections import UNASKED, Bounded, Resolving, bounded, connect
 from .dns import DnsCache
-from .url import read as read_url
+from .slots import Address
+from .url import SentinelUrl
 
 T = TypeVar("T")
-Address = tuple[str, int]
-
-SCHEMES = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
-OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
-"""What a URL may say beyond the options of every other URL: how the sentinels themselves want to be greeted."""
-
-_SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
-_PORT = 26379
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a URL says.
-
-    :param sentinels: where to ask.
-    :param service: the name the sentinels know the primary by.
-    :param tls: for the servers and the sentinels alike.
-    :param options: of the connections to the servers, as redis-py takes them.
-    :param sentinel_options: of the connections to the sentinels.
-    """
-
-    sentinels: tuple[Address, ...]
-    service: str
-    tls: bool
-    options: Mapping[str, Any]
-    sentinel_options: Mapping[str, Any]
-
-
-def is_sentinel(url: str | None) -> bool:
-    """Whether this is the URL of a service behind sentinels."""
-    return bool(url) and str(url).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
-def parse(url: str) -> Place:
-    """Read ``redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[?option=value…]``.
-
-    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
-    """
-    said = read_url(url, called="sentinels", port=_PORT)
-    if not _SERVICE.fullmatch(said.path):
-        raise ValueError("the path is the name of the service, as in redis+sentinel://host1,host2,host3/mymaster")
-    options = said.options
-    if "db" in options:
-        options["db"] = int(options["db"])
-    of_sentinels = {name.removeprefix("sentinel_"): options.pop(name) for name in OPTIONS & options.keys()}
-    return Place(said.hosts, said.path, said.tls, {**said.credentials, **options}, of_sentinels)
 
 
 class Sentinel(Protocol):
@@ -122,7 +75,7 @@ class RealSentinel:
 
 
 def _place(host: str, port: str) -> Address:
-    return host, int(port)
+    return Address(host, int(port))
 
 
 def _place_or_none(reply: Any) -> Address | None:
@@ -238,7 +191,7 @@ class TLSConnection(_Managed, SentinelManagedSSLConnection, Resolving):
 
 
 def make_pool(
-    place: Place,
+    url: SentinelUrl,
     *,
     is_master: bool,
     waits: Mapping[str, Any],
@@ -253,13 +206,13 @@ def make_pool(
     :param tls_options: of all connections, if the URL asks for TLS.
     :param pool_options: of the pool itself.
     """
-    tls = {name: value for name, value in place.options.items() if name.startswith("ssl_")}
+    tls = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
     tls.update(tls_options)
     # All sentinels together may take about as long as one connection may: a request waits for them.
-    patience = waits["socket_connect_timeout"] / len(place.sentinels)
+    patience = waits["socket_connect_timeout"] / len(url.sentinels)
     sentinels = [
         RealSentinel(
-            plain.SSLConnection if place.tls else plain.Connection,
+            plain.SSLConnection if url.tls else plain.Connection,
             {
                 "host": host,
                 "port": port,
@@ -269,17 +222,17 @@ def make_pool(
                 "decode_responses": True,
                 "protocol": 2,
                 **UNASKED,
-                **(tls if place.tls else {}),
-                **{name.removeprefix("sentinel_"): value for name, value in place.sentinel_options.items()},
+                **(tls if url.tls else {}),
+                **{name.removeprefix("sentinel_"): value for name, value in url.sentinel_options.items()},
             },
         )
-        for host, port in place.sentinels
+        for host, port in url.sentinels
     ]
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=TLSConnection if place.tls else Connection,
-        connection_pool=SentinelResolver(sentinels, place.service, is_master=is_master, patience=patience),
+        connection_class=TLSConnection if url.tls else Connection,
+        connection_pool=SentinelResolver(sentinels, url.service, is_master=is_master, patience=patience),
         protocol=3,
         **waits,
-        **{**place.options, **(tls if place.tls else {}), **options},
+        **{**url.options, **(tls if url.tls else {}), **options},
         **pool_options,
     )

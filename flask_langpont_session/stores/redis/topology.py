@@ -1,4 +1,4 @@
-"""Where the shards of a Redis Cluster are: what its URL says, what its nodes say, and when to ask them again.
+"""Where the shards of a Redis Cluster are: what its nodes say, and when to ask them again.
 
 The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
 a process may ask one node for it.
@@ -9,39 +9,34 @@ Where only AWS or a list knows whether this is a cluster, it may be none: then i
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from redis import exceptions as driver
+from redis.crc import key_slot
 
 from ...policy.leases import LONGEST_UNCONFIRMED_MS
 from ...policy.values import shard_of
 from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
+from .nodes import Answer, NodeQueries, Nodes
 from .slots import (
     NO_SHARD,
     SINGLE,
     SLOTS,
     Address,
-    Range,
     Servers,
     SlotMap,
     draw,
     moved,
     name_of,
-    read_ranges,
     single,
 )
-from .url import read as read_url
 
 log = logging.getLogger(__name__)
-
-SCHEMES = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
 
 REST = 30.0
 """Seconds between two looks at the map while all is well."""
@@ -58,54 +53,6 @@ _AVOIDED = 60.0
 _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
 """Seconds after which no record is believed from before a move in any case."""
 
-_PORT = 6379
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a URL says.
-
-    :param seeds: nodes to ask first; any one that answers knows the others.
-    :param tls: for all nodes.
-    :param options: of the connections, as redis-py takes them.
-    """
-
-    seeds: tuple[Address, ...]
-    tls: bool
-    options: Mapping[str, Any]
-
-
-def is_cluster(url: str | None) -> bool:
-    """Whether this is the URL of a cluster."""
-    return bool(url) and str(url).startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
-
-
-def parse(url: str) -> Place:
-    """Read ``redis+cluster://[user:password@]host[:port][,host[:port]…][?option=value…]``.
-
-    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
-    """
-    said = read_url(url, called="nodes", port=_PORT)
-    options = said.options
-    if said.path not in ("", "0") or options.pop("db", "0") != "0":
-        raise ValueError("a cluster has one database, number 0; leave the number out")
-    return Place(tuple(Address(*host) for host in said.hosts), said.tls, {**said.credentials, **options})
-
-
-class Nodes(NamedTuple):
-    """What was said of a cluster before it was asked.
-
-    :param seeds: where to ask when nothing else is known.
-    :param tls: whether the nodes speak TLS.
-    :param options: of all connections: credentials, and what TLS needs.
-    :param single: the servers, if it is known that they are no cluster; else None.
-    """
-
-    seeds: Callable[[], Sequence[Address]]
-    tls: Callable[[], bool]
-    options: Mapping[str, Any]
-    single: Callable[[], Servers | None] = lambda: None
-
 
 class Follower(Protocol):
     """What has a store for each shard."""
@@ -115,6 +62,48 @@ class Follower(Protocol):
 
         :param has_hole: some slots have no shard.
         """
+
+
+class LookTimes:
+    """When it is time to look at the map again.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begin()
+        renew_in_children(self, LookTimes._begin)
+
+    def _begin(self) -> None:
+        self._doubtful = False
+        self._next = 0.0
+        self._pause = _SHORTEST_PAUSE
+
+    def doubt(self) -> None:
+        """Have it looked at soon."""
+        self._doubtful = True
+
+    def is_due(self, lost: bool) -> bool:
+        """Whether to look now; then the doubts are over.
+
+        :param lost: some shard does not answer: it may have another primary by now.
+        """
+        now = self._clock()
+        if not (lost or self._doubtful):
+            self._pause = _SHORTEST_PAUSE
+            if now < self._next:
+                return False
+        elif now < self._next - REST + self._pause:
+            return False
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if lost else _SHORTEST_PAUSE
+        self._doubtful = False
+        return True
+
+    def looked(self) -> None:
+        """A look has ended."""
+        # Workers that lost the same shard must not ask in step.
+        self._next = self._clock() + REST - CHANCE.uniform(0, self._pause / 2)
 
 
 class ClusterTopology:
@@ -137,21 +126,17 @@ class ClusterTopology:
         self.nodes = nodes
         self.arranged: Callable[[str, Sequence[str]], None] = lambda role, shards: None
         """Told a role and its shards, whenever they are others."""
-        self._connect = connect
+        self._queries = NodeQueries(nodes, connect)
+        self._look_times = LookTimes(clock)
         self._clock = clock
         self._stores: list[Follower] = []
         self._epoch = 0
         self._avoided: dict[int, float] = {}
-        self._silent: set[Address] = set()
         self._begin()
         renew_in_children(self, ClusterTopology._begin)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._doubtful = False
-        self._next_look = 0.0
-        self._pause = _SHORTEST_PAUSE
-        self._turn = CHANCE.randrange(1 << 16)
 
     def tell(self, store: Follower) -> None:
         """Have a store follow the map."""
@@ -177,12 +162,8 @@ class ClusterTopology:
             raise driver.TimeoutError("another thread is still asking for the map")
         try:
             if self.map is None and not self.adopt_single():
-                seeds = self.nodes.seeds()
-                if not seeds:
-                    raise driver.ConnectionError("no node is known")
-                self._turn += 1
                 left = timeout - (self._clock() - began)
-                self._take_over(*self._ask(seeds[self._turn % len(seeds)], max(left, LEAST_WAIT)))
+                self._take_over(self._queries.ask_a_seed(max(left, LEAST_WAIT)))
             assert self.map is not None
             return self.map
         finally:
@@ -208,18 +189,24 @@ class ClusterTopology:
             if self.map.owners[slot] != number:
                 self.map.owners[slot] = number
                 self.arrived[slot] = self._clock()
-            self._doubtful = True
+            self.doubt()
             return number
 
     def note_moving(self, slot: int, address: Address) -> int | None:
         """A node said that a slot is on its way. Returns the shard that it goes to, if that is known."""
-        self._doubtful = True
+        self.doubt()
         self.arrived.setdefault(slot, self._clock())
         return self.map.at(address) if self.map else None
 
+    def since_arrival(self, digest: str) -> float | None:
+        """Seconds since another shard than before answers for a session; None: the same one does, as far as that still
+        matters."""
+        arrived = self.arrived and self.arrived.get(key_slot(digest.encode()))
+        return self._clock() - arrived if arrived else None
+
     def doubt(self) -> None:
         """Have the monitor look at the map soon."""
-        self._doubtful = True
+        self._look_times.doubt()
 
     # -- in the monitor --------------------------------------------------------------------------------------------
 
@@ -228,22 +215,14 @@ class ClusterTopology:
 
         :param lost: some shard does not answer: it may have another primary by now.
         """
-        now = self._clock()
-        if not (lost or self._doubtful):
-            self._pause = _SHORTEST_PAUSE
-            if now < self._next_look:
-                return
-        elif now < self._next_look - REST + self._pause:
+        if not self._look_times.is_due(lost):
             return
-        self._pause = min(_LONGEST_PAUSE, self._pause * 2) if lost else _SHORTEST_PAUSE
-        self._doubtful = False
         try:
             self.refresh(_PATIENCE)
         except (driver.RedisError, OSError, ValueError):
             return  # a request that needs a node will see that it does not answer
         finally:
-            # Workers that lost the same shard must not ask in step.
-            self._next_look = self._clock() + REST - CHANCE.uniform(0, self._pause / 2)
+            self._look_times.looked()
 
     def adopt_single(self) -> bool:
         """Whether the servers are known to be no cluster: then the map is that, and no server has to be asked."""
@@ -255,33 +234,17 @@ class ClusterTopology:
         return True
 
     def refresh(self, timeout: float) -> None:
-        """Ask one node after the other, those that are known and then the seeds, until one knows what we know.
+        """Ask the nodes, see :meth:`NodeQueries.ask_all`.
 
         :param timeout: seconds for each.
         :raises Exception: the last one's error; none answered.
         """
         if self.adopt_single():
             return
-        older: tuple[int, list[Range]] | None = None
-        trouble: Exception = driver.ConnectionError("no node is known")
-        for address in self._nodes():
-            try:
-                epoch, ranges = self._ask(address, timeout)
-            except (driver.RedisError, OSError, ValueError) as error:
-                self._silent.add(address)
-                trouble = error
-                continue
-            self._silent.discard(address)
-            if epoch >= self._epoch:
-                break
-            # It missed an election: cut off from the others, it would send us back to the demoted.
-            older = max(older or (epoch, ranges), (epoch, ranges), key=lambda said: said[0])
-        else:
-            if older is None:
-                raise trouble
-            epoch, ranges = older
+        known = {address for place in self.map.places.values() for address in place.all} if self.map else set()
+        answer = self._queries.ask_all(known, self._epoch, timeout)
         with self._lock:
-            self._take_over(epoch, ranges)
+            self._take_over(answer)
 
     def canary_slot(self, number: int) -> int:
         """The first slot of a shard that is not on its way to another one."""
@@ -293,34 +256,11 @@ class ClusterTopology:
     def avoid(self, slot: int) -> None:
         """A canary cannot lie in that slot at the moment."""
         self._avoided[slot] = self._clock() + _AVOIDED
-        self._doubtful = True
+        self.doubt()
 
-    def _nodes(self) -> Iterator[Address]:
-        known = sorted({address for place in self.map.places.values() for address in place.all} if self.map else ())
-        CHANCE.shuffle(known)
-        # A node that did not answer last time may keep us waiting for a time-out.
-        yield from sorted(known, key=lambda address: address in self._silent)
-        yield from (address for address in self.nodes.seeds() if address not in known)
-
-    def _ask(self, address: Address, timeout: float) -> tuple[int, list[Range]]:
-        connection = self._connect(address, timeout)
-        try:
-            connection.send_packed_command(
-                connection.pack_commands([("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")]), check_health=False
-            )
-            reply = connection.read_response(disable_decoding=True)
-            try:
-                info = connection.read_response(disable_decoding=True)
-            except driver.ResponseError:  # a right that is missing; then no node is more up to date than another
-                info = b""
-        finally:
-            connection.disconnect()
-        epoch = re.search(rb"cluster_current_epoch:([0-9]+)", info)
-        return int(epoch[1]) if epoch else 0, read_ranges(reply, address)
-
-    def _take_over(self, epoch: int, ranges: Iterable[Range]) -> None:
-        self._epoch = epoch
-        after = draw(ranges, self.map)
+    def _take_over(self, answer: Answer) -> None:
+        self._epoch = answer.epoch
+        after = draw(answer.ranges, self.map)
         if self._change_to(after):
             nodes = {address for place in after.places.values() for address in place.all}
             log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))

@@ -1,70 +1,253 @@
-"""URLs that name no single server: several hosts, any of which knows the rest (sentinels, or nodes of a cluster), or a
-group that AWS knows."""
+"""The URLs by which Redis is named: what asks what a URL says, asks here.
+
+There are four kinds: a single server, read as redis-py will read it; several hosts, any of which knows the rest
+(sentinels, or nodes of a cluster); a group that AWS knows. No error quotes any of a URL: it may hold a password.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from enum import Enum
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
 
-ELASTICACHE = "elasticache"
-"""The scheme of a URL that names a replication group; :mod:`~flask_langpont_session.aws.endpoints` reads the rest."""
+from .slots import Address
+
+
+class Kind(Enum):
+    """What a URL names."""
+
+    SERVER = "server"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+    GROUP = "group"
+
+
+class Scheme(NamedTuple):
+    """What a URL's scheme says."""
+
+    kind: Kind
+    has_tls: bool
+
+
+_HAS_TLS = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
+
+SCHEMES: Mapping[str, Scheme] = {
+    **{name: Scheme(Kind.SERVER, tls) for name, tls in _HAS_TLS.items()},
+    "unix": Scheme(Kind.SERVER, has_tls=False),
+    **{f"{name}+sentinel": Scheme(Kind.SENTINEL, tls) for name, tls in _HAS_TLS.items()},
+    **{f"{name}+cluster": Scheme(Kind.CLUSTER, tls) for name, tls in _HAS_TLS.items()},
+    "elasticache": Scheme(Kind.GROUP, has_tls=True),
+}
+"""All that are supported."""
+
+SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
+"""What the URL of a service may say beyond the options of every other URL: how the sentinels themselves want to be
+greeted."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
+_SENTINEL_PORT, _NODE_PORT = 26379, 6379
+_GROUP_OPTIONS = frozenset({"region", "db"})
+_GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
+_REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
+
+
+def kind_of(url: str | None) -> Kind | None:
+    """What a URL names; None: nothing that is supported."""
+    scheme = _scheme_of(url)
+    return scheme.kind if scheme else None
+
+
+def has_tls(url: str | None) -> bool:
+    """Whether a URL asks for TLS."""
+    scheme = _scheme_of(url)
+    return scheme is not None and scheme.has_tls
+
+
+def _scheme_of(url: str | None) -> Scheme | None:
+    name, mark, _ = (url or "").partition("://")
+    return SCHEMES.get(name) if mark else None
+
+
+def has_credentials(url: str) -> bool:
+    """Whether a user or a password is in a URL of any kind."""
+    return "@" in _authority(url)[0]
+
+
+class Options(NamedTuple):
+    """What stands at the end of a URL of any kind.
+
+    :param values: behind the question mark: name → what is given, as often as it is given.
+    :param has_fragment: whether there is a ``#``, which ends it.
+    """
+
+    values: Mapping[str, list[str]]
+    has_fragment: bool
+
+
+def options_of(url: str) -> Options:
+    """What a URL says behind its hosts and its path."""
+    before, _, fragment = url.partition("#")
+    return Options(parse_qs(before.partition("?")[2], keep_blank_values=True), bool(fragment))
+
+
+def is_number(text: str) -> bool:
+    """Whether this is the number of a database."""
+    return text.isascii() and text.isdecimal()
+
+
+# -- a single server ---------------------------------------------------------------------------------------------------
+
+
+def read_server(url: str) -> SplitResult:
+    """The parts of the URL of a single server, as redis-py finds them.
+
+    :raises ValueError: it is not a URL, or its port no number.
+    """
+    parts = urlsplit(url)
+    parts.port  # noqa: B018 - reading it is the check
+    return parts
+
+
+def for_redis_py(url: str) -> str:
+    """The URL of a single server in a scheme that redis-py knows."""
+    return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
+
+
+# -- several hosts -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class ManyHosts:
-    """What such a URL says.
+class SentinelUrl:
+    """What the URL of a service behind sentinels says.
 
-    :param hosts: host and port of each.
-    :param path: what stands behind the hosts, without its slash.
-    :param tls: whether the scheme asks for TLS.
-    :param credentials: ``username`` and ``password``, as far as they are there.
-    :param options: what stands behind the question mark.
+    :param sentinels: where to ask.
+    :param service: the name the sentinels know the primary by.
+    :param tls: for the servers and the sentinels alike.
+    :param options: of the connections to the servers, as redis-py takes them.
+    :param sentinel_options: of the connections to the sentinels.
     """
 
-    hosts: tuple[tuple[str, int], ...]
-    path: str
+    sentinels: tuple[Address, ...]
+    service: str
     tls: bool
-    credentials: dict[str, Any]
-    options: dict[str, Any]
+    options: Mapping[str, Any]
+    sentinel_options: Mapping[str, Any]
 
 
-def is_elasticache(url: str | None) -> bool:
-    """Whether this is the URL of a replication group."""
-    return bool(url) and str(url).startswith(f"{ELASTICACHE}://")
+@dataclass(frozen=True)
+class ClusterUrl:
+    """What the URL of a cluster says.
+
+    :param seeds: nodes to ask first; any one that answers knows the others.
+    :param tls: for all nodes.
+    :param options: of the connections, as redis-py takes them.
+    """
+
+    seeds: tuple[Address, ...]
+    tls: bool
+    options: Mapping[str, Any]
 
 
-def read(url: str, *, called: str, port: int) -> ManyHosts:
+def read_sentinel(url: str) -> SentinelUrl:
+    """Read ``redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[?option=value…]``.
+
+    :raises ValueError: what is wrong with it.
+    """
+    hosts, path, options = _read_many(url, called="sentinels", port=_SENTINEL_PORT)
+    if not _SERVICE.fullmatch(path):
+        raise ValueError("the path is the name of the service, as in redis+sentinel://host1,host2,host3/mymaster")
+    if "db" in options:
+        options["db"] = int(options["db"])
+    of_sentinels = {name.removeprefix("sentinel_"): options.pop(name) for name in SENTINEL_OPTIONS & options.keys()}
+    return SentinelUrl(hosts, path, has_tls(url), options, of_sentinels)
+
+
+def read_cluster(url: str) -> ClusterUrl:
+    """Read ``redis+cluster://[user:password@]host[:port][,host[:port]…][?option=value…]``.
+
+    :raises ValueError: what is wrong with it.
+    """
+    hosts, path, options = _read_many(url, called="nodes", port=_NODE_PORT)
+    if path not in ("", "0") or options.pop("db", "0") != "0":
+        raise ValueError("a cluster has one database, number 0; leave the number out")
+    return ClusterUrl(hosts, has_tls(url), options)
+
+
+def _read_many(url: str, *, called: str, port: int) -> tuple[tuple[Address, ...], str, dict[str, Any]]:
     """Read ``scheme://[user:password@]host[:port][,host[:port]…][/path][?option=value…]``.
 
     :param called: what the hosts are, for errors.
     :param port: of a host that names none.
-    :raises ValueError: what is wrong with it, without quoting any of it: it may hold a password.
+    :return: the hosts; the path without its slash; the options, credentials among them.
+    :raises ValueError: what is wrong with it.
     """
     if "#" in url:
         raise ValueError("'#' ends a URL; in a password write %23")
-    scheme, _, rest = url.partition("://")
-    rest, _, query = rest.partition("?")
-    authority, _, path = rest.partition("/")
+    authority, path, query = _authority(url)
     user, at, hosts = authority.rpartition("@")
     username, _, password = user.partition(":")
     if "@" in user or "," in user:
         raise ValueError("user:password@ stands once, before the first host; in a password write %40 for @, %2C for ,")
     credentials = {"username": unquote(username), "password": unquote(password)} if at else {}
-    return ManyHosts(
-        tuple(_address(host, called, port) for host in hosts.split(",")),
-        path,
-        scheme.startswith(("rediss", "valkeys")),
-        {name: value for name, value in credentials.items() if value},
-        dict(parse_qsl(query)),
-    )
+    given = {name: value for name, value in credentials.items() if value}
+    return tuple(_address(host, called, port) for host in hosts.split(",")), path, {**given, **dict(parse_qsl(query))}
 
 
-def _address(text: str, called: str, port: int) -> tuple[str, int]:
+def _authority(url: str) -> tuple[str, str, str]:
+    """What stands before the path, the path without its slash, what stands behind the question mark."""
+    rest, _, query = url.partition("://")[2].partition("?")
+    authority, _, path = rest.partition("/")
+    return authority, path, query
+
+
+def _address(text: str, called: str, port: int) -> Address:
     match = _HOST.fullmatch(text)
     if match is None or not 0 < int(match[2] or port) < 65_536:
         raise ValueError(f"the {called} are host or host:port, with commas between them")
-    return match[1].strip("[]"), int(match[2] or port)
+    return Address(match[1].strip("[]"), int(match[2] or port))
+
+
+# -- a group that AWS knows --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GroupName:
+    """What an ``elasticache://`` URL says.
+
+    :param group_id: of the replication group, in lower case as AWS keeps it.
+    :param region: None: as boto3 finds it.
+    :param db: number of the database.
+    """
+
+    group_id: str
+    region: str | None = None
+    db: int = 0
+
+
+def read_group(url: str) -> GroupName:
+    """Read ``elasticache://group-id[/db][?region=…&db=…]``.
+
+    :raises ValueError: what is wrong with it.
+    """
+    try:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise ValueError("not a URL; write elasticache://group-id?region=…") from None
+    if "@" in parts.netloc:
+        raise ValueError("no user and no password here; use REDIS_TOKEN, REDIS_TOKEN_SECRET or REDIS_IAM_USER")
+    if not _GROUP.fullmatch(parts.netloc):
+        raise ValueError("the id of a replication group stands alone: up to 40 letters, digits and single hyphens")
+    if parts.fragment or set(options) - _GROUP_OPTIONS or any(len(values) > 1 for values in options.values()):
+        raise ValueError("its options can be db, region, each once")
+    region = options.get("region", [None])[0]
+    if region is not None and not _REGION.fullmatch(region):
+        raise ValueError("region is the name of an AWS region, as in ?region=ap-northeast-1")
+    number = options.get("db", [parts.path.removeprefix("/") or "0"])[0]
+    if not is_number(number):
+        raise ValueError("the path is the number of a database, as in elasticache://group-id/0")
+    return GroupName(parts.netloc.lower(), region, int(number))

@@ -11,69 +11,30 @@ is lost, is ended by :meth:`Database.end_overdue`.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
-from ...policy.values import (
-    AuthRow,
-    Changes,
-    ErrorClass,
-    Fields,
-    Found,
-    Position,
-    RowState,
-    StoreError,
-    Wait,
-)
-from ...support.lag import PROCESS
+from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, Position, StoreError
 from . import tables as sql
-from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
-from .engines import OWN_SHARE, PATIENT_SECONDS, Connections, make_engine
-from .errors import (
-    NAME,
-    OwnTransaction,
-    lacks_tables,
-    leads_elsewhere,
-    translated,
-    waited_for_a_lock,
-    was_taken_back,
-)
+from .calls import Calls
+from .engines import Connections, make_engine
+from .errors import NAME
+from .idle import settled
+from .schema import Schema
 
 __all__ = ["Database", "make_engine"]
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-_SILENCE = 60.0
-"""Seconds between two log lines about the same mistake of the application."""
-
-_GRACE = 2.0
-"""Seconds for which a call may go on after its caller gave it up: as long as connecting may take. What ends by itself,
-a commit on a busy disk for one, does so in this time and keeps its connection. A commit that is cut off takes effect
-all the same: the server has it by then."""
-
-_REPEATS = 3
-"""How often a transaction is begun anew that was rolled back for the sake of another: by then that one has ended."""
 
 _PART_SECONDS = 2.0
 """What a part of a list may take. It is read through an index, in milliseconds; what waits for it probes nothing
 meanwhile."""
-
-_SLIDE_AFTER = 0.25
-"""The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
-
-_ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
-"""What a row may be whose idle expiry still decides something."""
 
 
 class Database:
@@ -84,12 +45,13 @@ class Database:
 
     :param engine: from :func:`make_engine`, or the application's, which is asked how to connect and is left alone
         otherwise, see :class:`~.engines.Connections`.
-    :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :param timeout: seconds a request waits for one call, connecting included. A call that is given more is none of a
         request: it waits for its own kind only.
     :param concurrency: calls at a time. More are refused (class L), not queued.
     :param makes_tables: asked when a call finds that tables are missing: whether they are made then.
-    :ivar had_tables: whether they were there once, as far as this process knows.
+    :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
+    :ivar connections: of that engine; each method borrows one for a transaction.
+    :ivar calls: run the methods.
     """
 
     def __init__(
@@ -100,18 +62,10 @@ class Database:
         concurrency: int = 4,
         makes_tables: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.timeout = timeout
-        self._connections = Connections(engine, timeout)
-        self.engine = self._connections.engine
-        self._requests = Bulkhead(concurrency, "langpont-database")
-        # Slots of their own: a hung database must not keep the probe from finding out that it answers again.
-        self._probes = Bulkhead(1, "langpont-database-probe")
-        self._patient = Bulkhead(1, "langpont-database-patient")
-        self._bulkheads = (self._requests, self._probes, self._patient)
-        self._makes_tables = makes_tables
-        self.had_tables = False
-        self._was_ill = False
-        self._complained_at = -_SILENCE
+        self.connections = Connections(engine, timeout)
+        self._schema = Schema(self.connections, makes_tables)
+        self.calls = Calls(self.connections, self._schema, timeout=timeout, concurrency=concurrency)
+        self.engine = self.connections.engine
 
     # -- for requests --------------------------------------------------------------------------------------------
 
@@ -132,12 +86,12 @@ class Database:
         """
 
         def work() -> AuthRow | None:
-            with self._connections.reading() as connection:
+            with self.connections.reading() as connection:
                 row = sql.one_row(connection, digest)
             # After the reading connection is back in the pool: one call never holds two.
-            return self._settled(row, idle_ms, idle_seen) if row else None
+            return settled(self.connections, row, idle_ms, idle_seen) if row else None
 
-        return self._in_request(work, timeout, writing=False)
+        return self.calls.in_request(work, timeout, writing=False)
 
     def create(
         self,
@@ -167,7 +121,7 @@ class Database:
             row = sql.one_row(connection, digest)
             return row if row and (row.version, row.user_id, row.payload) == (1, user_id, payload) else None
 
-        row = self._in_request(lambda: self._inserted(insert, find), timeout)
+        row = self.calls.in_request(lambda: _inserted(self.connections, insert, find), timeout)
         if row is None:
             raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
         return row
@@ -203,7 +157,7 @@ class Database:
                 return None
             return row
 
-        return self._in_request(lambda: self._inserted(insert, lambda connection: None), timeout)
+        return self.calls.in_request(lambda: _inserted(self.connections, insert, lambda connection: None), timeout)
 
     def note_adopted(self, note: str, note_ms: int, timeout: float | None = None) -> None:
         """Have an old session never be taken over, as :meth:`adopt` does for one that was. May be repeated."""
@@ -211,7 +165,7 @@ class Database:
         def insert(connection: Connection) -> None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
 
-        self._in_request(lambda: self._inserted(insert, lambda connection: None), timeout)
+        self.calls.in_request(lambda: _inserted(self.connections, insert, lambda connection: None), timeout)
 
     def update(
         self,
@@ -236,10 +190,10 @@ class Database:
             statement, values["absolute_ms"] = sql.UPDATE_LIFE, absolute_ms
 
         def work() -> AuthRow | None:
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 return sql.written_row(connection, statement, values)
 
-        return self._in_request(work, timeout)
+        return self.calls.in_request(work, timeout)
 
     def regenerate(
         self,
@@ -268,24 +222,24 @@ class Database:
             statement, values["absolute_ms"] = sql.INSERT_SUCCESSOR_LIFE, absolute_ms
 
         def work() -> AuthRow | None:
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 renamed = connection.execute(sql.RENAME, {"key": digest, "seen": seen, "successor": successor})
                 if renamed.rowcount:
                     connection.execute(statement, values)
                 return sql.one_row(connection, successor)
 
-        return self._in_request(work, timeout)
+        return self.calls.in_request(work, timeout)
 
     def kill(self, digest: str, timeout: float | None = None) -> int | None:
         """End a session for ever. Returns the row's version, None if there is no row. A dead one stays as it is."""
 
         def work() -> int | None:
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 connection.execute(sql.KILL, {"key": digest})
                 version: int | None = connection.execute(sql.SELECT_VERSION, {"key": digest}).scalar()
                 return version
 
-        return self._in_request(work, timeout)
+        return self.calls.in_request(work, timeout)
 
     def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
         """End a session for ever, under whatever digest it goes on: another request may have given it another id.
@@ -296,7 +250,7 @@ class Database:
         def work() -> list[tuple[str, int]]:
             dead: list[tuple[str, int]] = []
             following: str | None = digest
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 while following is not None:
                     connection.execute(sql.KILL, {"key": following})
                     row = connection.execute(sql.SELECT_DEAD, {"key": following}).first()
@@ -305,7 +259,7 @@ class Database:
                     following = row.successor if row else None
             return dead
 
-        return self._in_request(work, timeout)
+        return self.calls.in_request(work, timeout)
 
     def revoke_many(self, digests: Sequence[str], timeout: float | None = None) -> dict[str, int]:
         """End sessions for ever, under whatever digests they go on, in one transaction; see :meth:`revoke`.
@@ -316,7 +270,7 @@ class Database:
         def work() -> dict[str, int]:
             dead: dict[str, int] = {}
             following = set(digests)
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 while following:
                     rows = connection.execute(sql.LOCK_THESE, {"digests": sorted(following)}).all()
                     if rows:
@@ -325,7 +279,7 @@ class Database:
                     following = {row.successor for row in rows}.difference(dead, [None])
             return dead
 
-        return self._in_request(work, timeout)
+        return self.calls.in_request(work, timeout)
 
     def kill_user(self, user_id: str, timeout: float | None = None) -> int:
         """End all sessions of a user, also those being created just now, however many there are. Their rows stay as
@@ -344,13 +298,13 @@ class Database:
             return 1
 
         def work() -> int | None:
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 if (epoch := again(connection)) is not None:
                     return epoch
             # If two do it for the first time at once, the second finds the row of the first.
-            return self._inserted(first, again)
+            return _inserted(self.connections, first, again)
 
-        epoch = self._in_request(work, timeout)
+        epoch = self.calls.in_request(work, timeout)
         if epoch is None:
             raise StoreError(NAME, ErrorClass.DATA, "NoEpoch")
         return epoch
@@ -394,11 +348,16 @@ class Database:
             return kill(connection)
 
         # Of two that note it at once, the second finds the note of the first.
-        return self._in_request(lambda: self._inserted(note_and_kill, kill) or [], timeout)
+        return self.calls.in_request(lambda: _inserted(self.connections, note_and_kill, kill) or [], timeout)
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
-        return self._in_request(lambda: self._list(sql.SELECT_OF_USER, {"user": user_id}), timeout, writing=False)
+
+        def work() -> list[AuthRow]:
+            with self.connections.reading() as connection:
+                return list(sql.readable(connection.execute(sql.SELECT_OF_USER, {"user": user_id})))
+
+        return self.calls.in_request(work, timeout, writing=False)
 
     # -- for the reconciler, the monitor and the operator --------------------------------------------------------
 
@@ -409,10 +368,10 @@ class Database:
         """
 
         def work() -> Found:
-            with self._connections.reading() as connection:
+            with self.connections.reading() as connection:
                 return sql.found(connection.execute(sql.SELECT_THESE, {"digests": list(digests)}).all())
 
-        return self._patiently(work, timeout, writing=False)
+        return self.calls.patiently(work, timeout, writing=False)
 
     def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
         """Rows changed in the last milliseconds, in the order of the change; a part of them at a time. A moved idle
@@ -428,246 +387,92 @@ class Database:
             statement, values["ms"], values["after"] = sql.SELECT_CHANGED_AFTER, *after
 
         def work() -> Changes:
-            with self._connections.reading() as connection:
+            with self.connections.reading() as connection:
                 return sql.changes(connection.execute(statement, values).all(), limit)
 
-        return self._patiently(work, _PART_SECONDS, writing=False)
+        return self.calls.patiently(work, _PART_SECONDS, writing=False)
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
         """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
 
         def work() -> int:
-            with self._connections.writing() as connection:
+            with self.connections.writing() as connection:
                 digests = connection.execute(sql.SELECT_OLD, {"ms": grace_ms, "most": limit}).scalars().all()
                 return connection.execute(sql.DELETE, {"digests": digests}).rowcount if digests else 0
 
-        return self._patiently(work)
+        return self.calls.patiently(work)
 
     def probe(self, timeout: float) -> None:
         """Whether the database takes writes: one real commit, in both tables, that leaves nothing behind.
 
         :raises StoreError: it does not; also at once while an earlier probe still hangs.
         """
-        if self._was_ill:
-            # Requests come back only after a probe, so that they never meet an old connection.
-            self._was_ill = False
-            self._connections.distrust()
+
+        def commit() -> None:
+            name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
+            row = {"key": name, "user": None, "fields": "{}", "idle_ms": 0, "absolute_ms": 0}
+            with self.connections.writing() as connection:
+                connection.execute(sql.FIRST_EPOCH, {"user": name})
+                connection.execute(sql.INSERT, row)
+                connection.execute(sql.DELETE, {"digests": [name]})
+                connection.execute(sql.FORGET_USER, {"user": name})
+
+        # Requests come back only after a probe, so that they never meet an old connection.
+        self.calls.distrust_if_ill()
         began = time.monotonic()
-        self._probed(self._commit, timeout, writing=True)
+        self.calls.probe(commit, timeout, writing=True)
         # A commit that was asked for later is done, answer included: no call need wait for the answers to earlier ones.
-        self._cut_off(began)
+        self.calls.cut_off(began)
 
     def probe_read(self, timeout: float) -> None:
         """Whether the database answers reads, whatever it does with writes.
 
         :raises StoreError: it does not.
         """
-        self._probed(self._read, timeout, writing=False)
 
-    def _probed(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
-        def hasty() -> None:
-            # Half of the time: what keeps a write from being done must be told, in time, from no answer at all.
-            with self._connections.patience(timeout / 2):
-                work()
+        def read() -> None:
+            with self.connections.reading() as connection:
+                sql.one_row(connection, "@probe")
 
-        try:
-            self._bounded(self._probes, hasty if timeout < self.timeout else work, timeout, writing)
-        except StoreError as error:
-            if error.cause == NoFreeSlot.__name__:
-                # Elsewhere a limit of our own. A probe has a slot to itself: the one before hangs.
-                raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
-            error.may_be_one_row = False  # its rows are this call's alone: the table is locked
-            raise
-        self.had_tables = True
+        self.calls.probe(read, timeout, writing=False)
 
     def create_tables(self) -> None:
         """Create the tables that are missing. Not bounded in time, and not for the request path."""
-        with translated(self._noticed):
-            self._create_tables()
-        self.had_tables = True
-
-    def _create_tables(self) -> None:
-        # Several workers start at once, and none of them may fail because another was first. Where each table is a
-        # transaction of its own (MySQL), that may happen with each.
-        for left in range(len(sql.METADATA.tables), -1, -1):
-            try:
-                with self._connections.patience(PATIENT_SECONDS), self._connections.defining() as connection:
-                    return sql.METADATA.create_all(connection)
-            except SQLAlchemyError:
-                if not left:
-                    raise
+        with self.calls.translated():
+            self._schema.create()
+        self._schema.was_there = True
 
     def missing_tables(self) -> list[str]:
         """Names of the tables that are not there."""
-        return self._patiently(self._missing_tables, writing=False)
+        return self.calls.patiently(self._schema.missing, writing=False)
+
+    @property
+    def had_tables(self) -> bool:
+        """Whether they were there once, as far as this process knows."""
+        return self._schema.was_there
 
     @property
     def in_use(self) -> int:
         """Calls of requests that are under way, those included that were given up."""
-        return self._requests.busy
+        return self.calls.requests.busy
 
     def end_overdue(self) -> None:
         """End the calls that no caller waits for any more and that do not end by themselves: a reply is lost for good.
         Does not block; to be called every second or more often, or their slots stay taken."""
-        self._cut_off(time.monotonic() - _GRACE)
-
-    def _cut_off(self, given_up_before: float) -> None:
-        for bulkhead in self._bulkheads:
-            bulkhead.cut_off(given_up_before)
+        self.calls.end_overdue()
 
     def close(self) -> None:
         """End idle threads, close connections, and leave an engine of the application's as it was found. Later calls
         begin new ones, none of which is kept."""
-        for bulkhead in self._bulkheads:
-            bulkhead.close()
-        self._connections.leave()
-
-    # -- how a call runs -----------------------------------------------------------------------------------------
-
-    def _in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
-        """A call that has more time than a request takes neither the slots nor the time-outs of requests.
-
-        :param writing: what the call is for; what a read notes on the way is not that.
-        """
-        if timeout is not None and timeout > self.timeout and not isinstance(timeout, Wait):
-            return self._patiently(work, timeout, writing=writing)
-        return self._bounded(self._requests, work, self.timeout if timeout is None else timeout, writing)
-
-    def _patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> T:
-        def patient() -> T:
-            with self._connections.patience(seconds):
-                return work()
-
-        return self._bounded(self._patient, patient, seconds, writing)
-
-    def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
-        beside = self._connections.beside_the_caller() if writing else nullcontext()
-        # A probe that hangs is not waited for by the next one, unless it may be this process that is late.
-        queue = bulkhead is not self._probes or PROCESS.is_behind
-        with translated(self._noticed, writing=writing):
-            try:
-                with beside:
-                    return bulkhead.call(lambda: self._with_tables(work, timeout), timeout, queue=queue)
-            except OwnTransaction as error:
-                self._complain(error)
-                raise
-
-    def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
-        """Do it; if that needs tables which are not there, and may be made, once more after that."""
-        try:
-            return self._insisting(work, timeout)
-        except Exception as error:
-            if not (lacks_tables(error) and self._makes_tables()):
-                raise
-        try:
-            self._create_tables()
-        except SQLAlchemyError as error:
-            log.warning("the session tables are not there, and cannot be made: %s", type(error).__name__)
-        else:
-            log.info("the session tables were not there, and were made")
-        return self._insisting(work, timeout)
-
-    def _insisting(self, work: Callable[[], T], timeout: float) -> T:
-        """Try again what the database took back in favour of another transaction, a few times. And when a lock was not
-        free in time, if this process is late: then so is its thread that has the lock. What is left of the time is all
-        that these tries have, so that the database says what keeps it, instead of being given up."""
-        began, tries = PROCESS.passed(), 0
-        patience: AbstractContextManager[None] = nullcontext()
-        while True:
-            tries += 1
-            try:
-                with patience:
-                    return work()
-            except Exception as error:
-                is_victim = tries <= _REPEATS and was_taken_back(error)
-                left = timeout - (PROCESS.passed() - began) / OWN_SHARE
-                if left <= 0 or not (is_victim or (PROCESS.is_behind and waited_for_a_lock(error))):
-                    raise
-            raise_if_given_up()
-            patience = self._connections.patience(left)
-
-    def _complain(self, error: OwnTransaction) -> None:
-        """What only the developer can mend is said to the developer, though not by every request."""
-        now = time.monotonic()
-        if now - self._complained_at >= _SILENCE:
-            self._complained_at = now
-            log.error("the session database could not be written: %s. (Said once in %d s.)", error, _SILENCE)
-
-    def _noticed(self, error: StoreError) -> None:
-        self._was_ill = self._was_ill or leads_elsewhere(error)
-
-    # -- parts of a call -----------------------------------------------------------------------------------------
-
-    def _inserted(
-        self, insert: Callable[[Connection], T | None], otherwise: Callable[[Connection], T | None]
-    ) -> T | None:
-        """Two short transactions instead of a savepoint, which would cost every insert two round trips."""
-        with suppress(IntegrityError), self._connections.writing() as connection:
-            return insert(connection)
-        with self._connections.writing() as connection:
-            return otherwise(connection)
-
-    def _list(self, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[AuthRow]:
-        with self._connections.reading() as connection:
-            return list(sql.readable(connection.execute(statement, values)))
-
-    def _commit(self) -> None:
-        name = f"@probe-{secrets.token_hex(8)}"  # a name of its own: probes of many hosts never meet at one row
-        row = {"key": name, "user": None, "fields": "{}", "idle_ms": 0, "absolute_ms": 0}
-        with self._connections.writing() as connection:
-            connection.execute(sql.FIRST_EPOCH, {"user": name})
-            connection.execute(sql.INSERT, row)
-            connection.execute(sql.DELETE, {"digests": [name]})
-            connection.execute(sql.FORGET_USER, {"user": name})
-
-    def _read(self) -> None:
-        with self._connections.reading() as connection:
-            sql.one_row(connection, "@probe")
-
-    def _missing_tables(self) -> list[str]:
-        with self._connections.reading() as connection:
-            there = set(sa.inspect(connection).get_table_names())
-        return [name for name in sql.METADATA.tables if name not in there]
-
-    def _settled(self, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
-        """The row after what a read does to it."""
-        stored, row = row.idle_expires_at, _by_later_expiry(row, idle_seen)
-        if row.state not in _ENDS_BY_IDLENESS:
-            return row
-        # The read has succeeded. That a database which is locked, full or read-only cannot note it is no reason to
-        # take the answer back: the next read tries again, and the probe finds out about the database.
-        with suppress(SQLAlchemyError):
-            if row.state is RowState.VALID:
-                expires_at = _idle_expiry(row, idle_ms)
-                if expires_at > stored:
-                    values = {"ms": expires_at, "seen": stored}
-                    noted = self._noted(sql.EXTEND_IDLE, values, row, replace(row, idle_expires_at=expires_at))
-                    return _by_later_expiry(noted, idle_seen)
-            elif idle_seen is not None:
-                return self._noted(
-                    sql.KILL_IDLE, {"seen": row.version}, row, replace(row, live=False, version=row.version + 1)
-                )
-        return row
-
-    def _noted(self, statement: sa.Update, values: Mapping[str, Any], row: AuthRow, changed: AuthRow) -> AuthRow:
-        """The row as it is after a statement that changes it into `changed`, unless it is not what it was."""
-        with self._connections.writing_without_waiting() as connection:
-            if not connection.execute(sql.LOCK_FOR_READER, {"key": row.digest}).first():
-                return row
-            if connection.execute(statement, {"key": row.digest, **values}).rowcount:
-                return changed
-            return sql.one_row(connection, row.digest) or row
+        self.calls.close()
+        self.connections.leave()
 
 
-def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
-    """The row as it is with the later of the idle expiries that the database and Redis have."""
-    if row.state not in _ENDS_BY_IDLENESS:
-        return row
-    return replace(row, idle_expires_at=max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at)))
-
-
-def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
-    """The idle expiry of a row that is in use, moved if that is due."""
-    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _SLIDE_AFTER)
-    moved = min(row.read_at + idle_ms, row.absolute_expires_at)
-    return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at
+def _inserted(
+    connections: Connections, insert: Callable[[Connection], T | None], otherwise: Callable[[Connection], T | None]
+) -> T | None:
+    """Two short transactions instead of a savepoint, which would cost every insert two round trips."""
+    with suppress(IntegrityError), connections.writing() as connection:
+        return insert(connection)
+    with connections.writing() as connection:
+        return otherwise(connection)

@@ -18,10 +18,14 @@ from botocore.exceptions import ClientError
 
 from flask_langpont_session import events
 from flask_langpont_session.alerts import host_file
-from flask_langpont_session.alerts.alerts import Alerts, joined
+from flask_langpont_session.alerts.alerts import TERMS, Alerts
 from flask_langpont_session.alerts.conditions import Conditions
 from flask_langpont_session.alerts.host_file import HostFile
 from flask_langpont_session.alerts.incidents import Terms
+from flask_langpont_session.alerts.lookout import Lookout
+from flask_langpont_session.alerts.messages import sender_here
+from flask_langpont_session.alerts.outgoing import Outgoing
+from flask_langpont_session.alerts.shared import SharedIncidents, joined
 from flask_langpont_session.alerts.table import Severity
 from flask_langpont_session.alerts.topics import NotSent, Topics, short_name
 from flask_langpont_session.aws import client
@@ -52,29 +56,26 @@ def endpoint(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 class Worker:
     """Alerts whose clock stands still unless it is moved."""
 
-    def __init__(self, path: Path | None = None, *, topics: dict[str, str] = TOPICS, **options: Any) -> None:
+    def __init__(self, path: Path | None = None, *, topics: dict[str, str] = TOPICS, terms: Terms = TERMS) -> None:
         self.now = float(START)
         self.recorder = Recorder()
         self.health = Health(["primary", "database"])
+        incidents = SharedIncidents(HostFile(path, joined), terms, lambda: self.now)
+        sender = partial(sender_here, "production", "LangPont", "docs/operations.md")
         self.alerts = Alerts(
-            Conditions(self.health, self.recorder, time.monotonic),
-            Topics(topics),
-            HostFile(path, joined),
-            self.recorder,
-            environment="production",
-            service="LangPont",
-            runbook="docs/operations.md",
-            **{"terms": Terms(), "tick": 0.02, "clock": lambda: self.now, **options},
+            Lookout(Conditions(self.health, self.recorder, time.monotonic), incidents, self.recorder),
+            Outgoing(incidents, Topics(topics), sender, self.recorder),
+            tick=0.02,
         )
 
     def round(self) -> None:
         """What the threads do."""
-        self.alerts.look()
-        self.alerts.send()
+        self.alerts.lookout.look()
+        self.alerts.outgoing.send()
 
     def lose_data(self) -> None:
         """An event, told at once, without starting a thread."""
-        self.alerts._conditions.happened(LOST)
+        self.alerts.lookout.conditions.happened(LOST)
         self.round()
 
 
@@ -293,7 +294,7 @@ def test_another_release_may_have_written_the_file(
     """It is begun anew, also where nothing burns, and that is said once; what burns is seen again."""
     HostFile(tmp_path / "alerts").update(lambda _: (b'{"incidents": 7}', None))
     worker, other = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
-    other.alerts.send()
+    other.alerts.outgoing.send()
     for _ in range(3):
         worker.round()
         other.round()
@@ -341,7 +342,7 @@ def test_what_a_process_could_not_send_is_sent_by_another(endpoint: Endpoint, tm
     """It was killed while it waited for SNS: the message is in the host's file."""
     endpoint.behaviour = "hang"
     first = Worker(tmp_path / "alerts")
-    first.alerts._conditions.happened(LOST)
+    first.alerts.lookout.conditions.happened(LOST)
     sending = threading.Thread(target=first.round)
     sending.start()
     wait_for(lambda: endpoint.requests == 1, lambda: endpoint.requests)
@@ -379,7 +380,7 @@ def test_who_sends_goes_on_seeing(endpoint: Endpoint, monkeypatch: pytest.Monkey
         sees.now = other.now = START + step
         sees.alerts.happened(None, event=LOST)
         wait_for(partial(noted, b'"seen":%d' % sees.now), file.read)
-        other.alerts.look()
+        other.alerts.lookout.look()
         assert b"resolved" not in file.read()
     stop.set()
     sees.alerts.stop()
@@ -436,7 +437,7 @@ def test_what_was_told_alone_is_called_off_together(endpoint: Endpoint, tmp_path
     folder.mkdir()
     worker.round()
     other.now = worker.now = worker.now + 301
-    other.alerts._watching_since -= 1000
+    other.alerts.lookout.watching_since -= 1000
     other.round()
     assert endpoint.told() == [FIRING, "resolved data-lost"]
 

@@ -14,11 +14,12 @@ from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import cloud, endpoints
 from flask_langpont_session.aws.cloud import Cloud, cloud_of
 from flask_langpont_session.aws.credentials import IamToken, Recycling, SecretToken
-from flask_langpont_session.aws.endpoints import Address, Endpoints, Group, GroupName, Memory
+from flask_langpont_session.aws.endpoints import Address, Endpoints, Group, Memory
 from flask_langpont_session.build import ask_aws
 from flask_langpont_session.config.checks import PREFIX
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
+from flask_langpont_session.stores.redis.url import GroupName
 
 NAME = GroupName("sessions", "ap-northeast-1")
 SINGLE = Endpoints(Address("master.sessions.x", 6379))

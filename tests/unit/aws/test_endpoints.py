@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import stat
@@ -27,71 +28,22 @@ from flask_langpont_session.aws.endpoints import (
     Address,
     Endpoints,
     Group,
-    GroupName,
     Memory,
     NotDiscoveredYet,
     UnusableGroup,
-    parse,
     read,
 )
 from flask_langpont_session.policy.values import ErrorClass
 from flask_langpont_session.stores.redis.cluster import Connection, Route, make_pool
 from flask_langpont_session.stores.redis.errors import classify
+from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.slots import SINGLE, Servers
-from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
+from flask_langpont_session.stores.redis.topology import REST, ClusterTopology
+from flask_langpont_session.stores.redis.url import GroupName
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
 NOBODY_REMEMBERS = Memory(None, NAME)
-
-
-# -- URLs --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("elasticache://sessions", GroupName("sessions")),
-        ("elasticache://Sessions-1/", GroupName("sessions-1")),
-        ("elasticache://s/3", GroupName("s", None, 3)),
-        ("elasticache://s?region=ap-northeast-1&db=2", GroupName("s", "ap-northeast-1", 2)),
-        ("elasticache://s?region=us-gov-west-1", GroupName("s", "us-gov-west-1")),
-        (f"elasticache://{'a' * 40}", GroupName("a" * 40)),
-    ],
-)
-def test_a_url_names_a_group(url: str, name: GroupName) -> None:
-    """Its id in lower case, as AWS keeps it; region and database if they are given."""
-    assert parse(url) == name
-
-
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("elasticache://", "id of a replication group"),
-        ("elasticache://1group", "id of a replication group"),
-        ("elasticache://two--hyphens", "id of a replication group"),
-        ("elasticache://group-", "id of a replication group"),
-        ("elasticache://grüppe", "id of a replication group"),
-        (f"elasticache://{'a' * 41}", "id of a replication group"),
-        ("elasticache://group:6379", "id of a replication group"),
-        ("elasticache://master.group.x.apne1.cache.amazonaws.com", "id of a replication group"),
-        ("elasticache://:pa55word@group", "REDIS_TOKEN_SECRET"),
-        ("elasticache://group/zero", "number of a database"),
-        ("elasticache://group?db=", "number of a database"),
-        ("elasticache://group?region=", "name of an AWS region"),
-        ("elasticache://group?region=tokyo", "name of an AWS region"),
-        ("elasticache://group?region=http://evil/", "name of an AWS region"),
-        ("elasticache://group?region=eu-west-1&region=eu-west-2", "each once"),
-        ("elasticache://group?socket_timeout=5", "db, region"),
-        ("elasticache://group#x", "db, region"),
-        ("elasticache://[group", "not a URL"),
-    ],
-)
-def test_a_url_that_names_no_group_is_explained(url: str, says: str) -> None:
-    """Without quoting any of it."""
-    with pytest.raises(ValueError, match=says) as caught:
-        parse(url)
-    assert "pa55word" not in str(caught.value)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -272,7 +224,8 @@ def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
         asked.append(address)
         raise driver.ConnectionError("refused")
 
-    directory = ClusterTopology(nodes_of(group), connect)
+    # Each look at the clock finds it time to look at the map again.
+    directory = ClusterTopology(nodes_of(group), connect, clock=itertools.count(step=REST).__next__)
     for answer, places, nodes in (
         (described(), {SINGLE: Servers(PRIMARY, (READER,))}, []),
         (CLUSTER, {SINGLE: Servers(PRIMARY, (READER,))}, [PRIMARY, READER, ("clustercfg.sessions.x", 6379)]),
@@ -286,7 +239,6 @@ def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
         assert directory.map is not None
         assert directory.map.places == places
         assert sorted(asked) == sorted(nodes)
-        directory._next_look = 0.0
 
 
 def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) -> None:

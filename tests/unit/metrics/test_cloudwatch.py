@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
@@ -35,6 +36,7 @@ from flask_langpont_session.metrics.recorder import (
     Series,
 )
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.request.operations import Operations
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 WHOLE = {"Environment": "test", "Service": "shop"}
@@ -117,10 +119,9 @@ def test_every_question_has_a_published_word_of_the_contract() -> None:
 
     Only who lists a user's sessions, an operator, is an ``other``.
     """
-    package = Path(catalogue.__file__).parents[1]
-    code = "".join(path.read_text() for path in sorted((package / "request").glob("*.py")))
-    asked = set(re.findall(r'(?:PRIMARY|DATABASE|source),\s+(?:READ|WRITE),\s+"(\w+)"', code))
-    asked |= set(re.findall(r'_(?:write_row)\(\s*scope,\s+"(\w+)"', code))
+    waits: Any = SimpleNamespace(redis_timeout=0.2, database_timeout=0.25)
+    operations = Operations.of(waits)
+    asked = {getattr(operations, field.name).name for field in fields(operations)}
     assert {
         "load",
         "save",

@@ -20,10 +20,11 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import Redis
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
+from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.stores.redis.topology import ClusterTopology, Nodes
+from flask_langpont_session.stores.redis.topology import ClusterTopology
 from flask_langpont_session.support import forks
 from flask_langpont_session.support.forks import renew_in_children
 from flask_langpont_session.support.threads import PeriodicThread
@@ -141,20 +142,20 @@ def test_a_directory_is_asked_in_the_child() -> None:
 def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
     """The parent brings them to Redis itself; the child begins with none, and with a lock that is free."""
     active = ActiveSessions(cast(Redis, a_store()), Recorder(), is_up=lambda: True, interval=60)
-    active.served("d" * 43, 60_000)
-    active.ended("e" * 43)
+    active.notes.served("d" * 43, 60_000)
+    active.notes.ended("e" * 43)
     active.reading, active._to_publish, active._problem = cast(Reading, object()), 3, "problem"
 
     def work() -> bool:
-        is_empty = (active._served, active._ended, active.number, active.take(), active._problem) == (
+        is_empty = (active.notes._served, active.notes._ended, active.number, active.take(), active._problem) == (
             {}, set(), None, None, None,
         )  # fmt: skip
-        active.served("f" * 43, 60_000)
-        return is_empty and list(active._served) == ["f" * 43]
+        active.notes.served("f" * 43, 60_000)
+        return is_empty and list(active.notes._served) == ["f" * 43]
 
-    with active._lock:
+    with active.notes._lock:
         assert in_child(work)
-    assert len(active._served) == len(active._ended) == 1
+    assert len(active.notes._served) == len(active.notes._ended) == 1
 
 
 def test_an_exporter_s_threads_begin_in_the_child() -> None:
@@ -180,16 +181,16 @@ def test_an_exporter_s_threads_begin_in_the_child() -> None:
 def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
     """A gauge of the child is about its own applications, and its lock is free."""
     registry = CollectorRegistry()
-    collectors, of_parent, of_child = Collectors(registry), _Publisher(), _Publisher()
-    collectors.show(of_parent, 4, {"primary": 5}, 2)
+    gauges, of_parent, of_child = Collectors(registry).gauges, _Publisher(), _Publisher()
+    gauges.show(of_parent, 4, {"primary": 5}, 2)
 
     def work() -> bool:
-        collectors.show(of_child, 0, {"primary": 1}, 0)
+        gauges.show(of_child, 0, {"primary": 1}, 0)
         level = registry.get_sample_value("langpont_session_degradation_level")
         in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
         return (level, in_use) == (0, 1)
 
-    with collectors._lock:
+    with gauges._lock:
         assert in_child(work)
     assert registry.get_sample_value("langpont_session_degradation_level") == 4
 

@@ -25,6 +25,7 @@ from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
+from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import (
@@ -39,7 +40,7 @@ from flask_langpont_session.stores.redis.slots import (
     read_ranges,
     tag_of,
 )
-from flask_langpont_session.stores.redis.topology import REST, ClusterTopology, Nodes, parse
+from flask_langpont_session.stores.redis.topology import REST, ClusterTopology
 
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 
@@ -138,15 +139,6 @@ def test_what_is_no_map_is_refused(reply: Any) -> None:
 def test_a_tag_leads_to_its_slot(slot: int) -> None:
     """In a key with braces, and as a digest."""
     assert key_slot(f"session:canary:{{{tag_of(slot)}}}".encode()) == slot == key_slot(tag_of(slot).encode())
-
-
-def test_what_a_url_says() -> None:
-    """Seeds with and without ports, credentials, TLS by the scheme."""
-    place = parse("valkeys+cluster://u:p%40@a,b:7000,[::1]:7001/0?ssl_ca_certs=x")
-    assert place.seeds == (("a", 6379), ("b", 7000), ("::1", 7001))
-    assert place.tls
-    assert place.options == {"username": "u", "password": "p@", "ssl_ca_certs": "x"}
-    assert not parse("redis+cluster://a").tls
 
 
 @pytest.mark.parametrize("name", ["REPLICA_URL", "REPLICA_CLIENT"])
@@ -377,7 +369,6 @@ class Stores:
             count=self.counted.append,
             clock=lambda: known.now,
             sleep=self.sleep,
-            is_master=role == PRIMARY,
         )
 
     def sleep(self, seconds: float) -> None:

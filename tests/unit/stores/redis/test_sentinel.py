@@ -16,42 +16,16 @@ from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.sentinel import (
     Connection,
-    Place,
     RealSentinel,
     SentinelResolver,
     TLSConnection,
     make_pool,
-    parse,
 )
+from flask_langpont_session.stores.redis.url import read_sentinel
 from tests.faults.strange_server import StrangeServer
 
 NAMES, LATER = DnsCache(), math.inf
 WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
-
-
-def test_a_url_in_full() -> None:
-    """Every part of it, with what a URL has to escape."""
-    url = (
-        "rediss+sentinel://u%3A:p%40ss%23@h1:7000,h2,[::1]:7002/my-master.1?db=1&client_name=web&sentinel_password=s%23"
-    )
-    assert parse(url) == Place(
-        (("h1", 7000), ("h2", 26379), ("::1", 7002)),
-        "my-master.1",
-        tls=True,
-        options={"username": "u:", "password": "p@ss#", "db": 1, "client_name": "web"},
-        sentinel_options={"password": "s#"},
-    )
-
-
-@pytest.mark.parametrize("scheme", ["redis", "valkey"])
-def test_a_url_in_short(scheme: str) -> None:
-    """The usual port, no credentials, no TLS."""
-    assert parse(f"{scheme}+sentinel://h/service") == Place((("h", 26379),), "service", False, {}, {})
-
-
-def test_a_password_alone_is_enough() -> None:
-    """As in other URLs: the user is the server's default one then."""
-    assert parse("redis+sentinel://:pw@h/service").options == {"password": "pw"}
 
 
 class Told:
@@ -166,7 +140,7 @@ def test_the_pool_waits_as_one_of_a_single_server_does(scheme: str, kind: type) 
     """Blocking, with our time-outs; all sentinels together have the time of one connection; TLS for all or none."""
     ca = {"ssl_ca_certs": "/etc/ssl/ca.pem"}
     pool = make_pool(
-        parse(f"{scheme}+sentinel://:pw@h1,h2,h3/service?db=2"),
+        read_sentinel(f"{scheme}+sentinel://:pw@h1,h2,h3/service?db=2"),
         is_master=True,
         waits=WAITS,
         options={"password": "token"},

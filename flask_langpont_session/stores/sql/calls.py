@@ -1,0 +1,166 @@
+"""How a call of the database runs: for a bounded time, on a thread of its own, begun anew where that helps, and
+whatever goes wrong becomes a :class:`StoreError`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+from ...policy.values import ErrorClass, StoreError, Wait
+from ...support.lag import PROCESS
+from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
+from .engines import OWN_SHARE, PATIENT_SECONDS, Connections
+from .errors import NAME, OwnTransaction, leads_elsewhere, translated, waited_for_a_lock, was_taken_back
+from .schema import Schema
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SILENCE = 60.0
+"""Seconds between two log lines about the same mistake of the application."""
+
+_GRACE = 2.0
+"""Seconds for which a call may go on after its caller gave it up: as long as connecting may take. What ends by itself,
+a commit on a busy disk for one, does so in this time and keeps its connection. A commit that is cut off takes effect
+all the same: the server has it by then."""
+
+_REPEATS = 3
+"""How often a transaction is begun anew that was rolled back for the sake of another: by then that one has ended."""
+
+
+class Calls:
+    """Runs the calls of requests, of probes, and of the recovery and of operators, in slots of their own each: what
+    hangs in one keeps none of the others.
+
+    :param schema: makes the tables that a call finds missing, if they may be made.
+    :param timeout: seconds a request waits for one call, connecting included.
+    :param concurrency: calls of requests at a time.
+    """
+
+    def __init__(self, connections: Connections, schema: Schema, *, timeout: float, concurrency: int) -> None:
+        self.timeout = timeout
+        self.requests = Bulkhead(concurrency, "langpont-database")
+        # A hung database must not keep the probe from finding out that it answers again.
+        self.probes = Bulkhead(1, "langpont-database-probe")
+        self.patient = Bulkhead(1, "langpont-database-patient")
+        self._connections = connections
+        self._schema = schema
+        self._was_ill = False
+        self._complained_at = -_SILENCE
+
+    def in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
+        """A call that has more time than a request takes neither the slots nor the time-outs of requests.
+
+        :param timeout: None: as long as a request waits.
+        :param writing: what the call is for; what a read notes on the way is not that.
+        """
+        if timeout is not None and timeout > self.timeout and not isinstance(timeout, Wait):
+            return self.patiently(work, timeout, writing=writing)
+        return self._bounded(self.requests, work, self.timeout if timeout is None else timeout, writing)
+
+    def patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> T:
+        """A call of the recovery or of an operator."""
+
+        def patient() -> T:
+            with self._connections.patience(seconds):
+                return work()
+
+        return self._bounded(self.patient, patient, seconds, writing)
+
+    def probe(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
+        """A call that finds out whether the database can be used."""
+
+        def hasty() -> None:
+            # Half of the time: what keeps a write from being done must be told, in time, from no answer at all.
+            with self._connections.patience(timeout / 2):
+                work()
+
+        try:
+            self._bounded(self.probes, hasty if timeout < self.timeout else work, timeout, writing)
+        except StoreError as error:
+            if error.cause == NoFreeSlot.__name__:
+                # Elsewhere a limit of our own. A probe has a slot to itself: the one before hangs.
+                raise StoreError(NAME, ErrorClass.UNREACHABLE, error.cause, timed_out=True) from None
+            error.may_be_one_row = False  # its rows are this call's alone: the table is locked
+            raise
+        self._schema.was_there = True
+
+    def translated(self, *, writing: bool = True) -> AbstractContextManager[None]:
+        """Whatever comes out of the block becomes a :class:`StoreError`, and is remembered."""
+        return translated(self._noticed, writing=writing)
+
+    def distrust_if_ill(self) -> None:
+        """Have no connection lent again that was open when a call failed in a way that may lead elsewhere."""
+        if self._was_ill:
+            self._was_ill = False
+            self._connections.distrust()
+
+    def end_overdue(self) -> None:
+        """End the calls that no caller waits for any more and that do not end by themselves. Does not block."""
+        self.cut_off(time.monotonic() - _GRACE)
+
+    def cut_off(self, given_up_before: float) -> None:
+        """End the calls that were given up before a moment, in monotonic seconds."""
+        for bulkhead in (self.requests, self.probes, self.patient):
+            bulkhead.cut_off(given_up_before)
+
+    def close(self) -> None:
+        """End idle threads."""
+        for bulkhead in (self.requests, self.probes, self.patient):
+            bulkhead.close()
+
+    def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
+        beside = self._connections.beside_the_caller() if writing else nullcontext()
+        # A probe that hangs is not waited for by the next one, unless it may be this process that is late.
+        queue = bulkhead is not self.probes or PROCESS.is_behind
+        with self.translated(writing=writing):
+            try:
+                with beside:
+                    return bulkhead.call(lambda: self._with_tables(work, timeout), timeout, queue=queue)
+            except OwnTransaction as error:
+                self._complain(error)
+                raise
+
+    def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
+        """Do it; if that needs tables which are not there, and may be made, once more after that."""
+        try:
+            return self._insisting(work, timeout)
+        except Exception as error:
+            if not self._schema.can_mend(error):
+                raise
+        self._schema.mend()
+        return self._insisting(work, timeout)
+
+    def _insisting(self, work: Callable[[], T], timeout: float) -> T:
+        """Try again what the database took back in favour of another transaction, a few times. And when a lock was not
+        free in time, if this process is late: then so is its thread that has the lock. What is left of the time is all
+        that these tries have, so that the database says what keeps it, instead of being given up."""
+        began, tries = PROCESS.passed(), 0
+        patience: AbstractContextManager[None] = nullcontext()
+        while True:
+            tries += 1
+            try:
+                with patience:
+                    return work()
+            except Exception as error:
+                is_victim = tries <= _REPEATS and was_taken_back(error)
+                left = timeout - (PROCESS.passed() - began) / OWN_SHARE
+                if left <= 0 or not (is_victim or (PROCESS.is_behind and waited_for_a_lock(error))):
+                    raise
+            raise_if_given_up()
+            patience = self._connections.patience(left)
+
+    def _complain(self, error: OwnTransaction) -> None:
+        """Log what only the developer can mend, though not once per request."""
+        now = time.monotonic()
+        if now - self._complained_at >= _SILENCE:
+            self._complained_at = now
+            log.error("the session database could not be written: %s. (Said once in %d s.)", error, _SILENCE)
+
+    def _noticed(self, error: StoreError) -> None:
+        self._was_ill = self._was_ill or leads_elsewhere(error)

@@ -1,0 +1,74 @@
+"""What a read does to the row that it has found: it moves the idle expiry of a session in use, and ends one that was
+idle for too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from ...policy.values import AuthRow, RowState
+from . import tables as sql
+from .engines import Connections
+
+_SLIDE_AFTER = 0.25
+"""The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
+
+_ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
+"""What a row may be whose idle expiry still decides something."""
+
+
+def settled(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
+    """The row after what a read does to it.
+
+    :param row: as it was read, by a connection that is back in the pool: one call never holds two.
+    :param idle_ms: the idle time; 0: the expiry is not moved.
+    :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
+    """
+    stored, row = row.idle_expires_at, _by_later_expiry(row, idle_seen)
+    if row.state not in _ENDS_BY_IDLENESS:
+        return row
+    # The read has succeeded. That a database which is locked, full or read-only cannot note it is no reason to take
+    # the answer back: the next read tries again, and the probe finds out about the database.
+    with suppress(SQLAlchemyError):
+        if row.state is RowState.VALID:
+            expires_at = _idle_expiry(row, idle_ms)
+            if expires_at > stored:
+                values = {"ms": expires_at, "seen": stored}
+                noted = _noted(connections, sql.EXTEND_IDLE, values, row, replace(row, idle_expires_at=expires_at))
+                return _by_later_expiry(noted, idle_seen)
+        elif idle_seen is not None:
+            dead = replace(row, live=False, version=row.version + 1)
+            return _noted(connections, sql.KILL_IDLE, {"seen": row.version}, row, dead)
+    return row
+
+
+def _noted(
+    connections: Connections, statement: sa.Update, values: Mapping[str, Any], row: AuthRow, changed: AuthRow
+) -> AuthRow:
+    """The row as it is after a statement that changes it into `changed`, unless it is not what it was."""
+    with connections.writing_without_waiting() as connection:
+        if not connection.execute(sql.LOCK_FOR_READER, {"key": row.digest}).first():
+            return row
+        if connection.execute(statement, {"key": row.digest, **values}).rowcount:
+            return changed
+        return sql.one_row(connection, row.digest) or row
+
+
+def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
+    """The row as it is with the later of the idle expiries that the database and Redis have."""
+    if row.state not in _ENDS_BY_IDLENESS:
+        return row
+    return replace(row, idle_expires_at=max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at)))
+
+
+def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
+    """The idle expiry of a row that is in use, moved if that is due."""
+    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _SLIDE_AFTER)
+    moved = min(row.read_at + idle_ms, row.absolute_expires_at)
+    return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at
