@@ -34,6 +34,7 @@ from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor
 from .request.repository import SessionRepository
 from .stores.backend import Backend
+from .stores.base import SessionStore
 from .stores.host.board import Board
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
@@ -41,7 +42,7 @@ from .stores.host.opening import NewerJournal, OlderJournal
 from .stores.host.server_records import HostMemory
 from .stores.local import LocalCopies
 from .stores.redis import cluster, connections, sentinel
-from .stores.redis.cluster import ClusterStore, Redis, ShardStore
+from .stores.redis.cluster import ClusterStore, ShardStore
 from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
 from .stores.redis.known import KnownRecords
@@ -190,7 +191,9 @@ def ask_aws(settings: Settings) -> Cloud | None:
     return cloud
 
 
-def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud | None, directory: ClusterTopology | None) -> None:
+def _attend(
+    lost: Set[str], redis: Mapping[str, SessionStore], cloud: Cloud | None, directory: ClusterTopology | None
+) -> None:
     """What may lead to a store that is lost: another place, another token, another address."""
     roles = {role_of(store) for store in lost}
     if cloud is not None:
@@ -203,7 +206,7 @@ def _attend(lost: Set[str], redis: Mapping[str, Redis], cloud: Cloud | None, dir
 
 
 def _exporting(
-    settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, Redis]
+    settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, SessionStore]
 ) -> tuple[InUse | None, Exporting | None]:
     if not settings.metrics:
         return None, None
@@ -224,7 +227,7 @@ def _exporting(
 
 def _health(
     settings: Settings,
-    redis: Mapping[str, Redis],
+    redis: Mapping[str, SessionStore],
     emit: Emit,
     monitors: list[Monitor],
     recorder: Recorder,
@@ -252,7 +255,7 @@ def _health(
 
     health = Health(
         # Which shards have replicas is known when they are found.
-        [*(name for name, store in redis.items() if name == PRIMARY or isinstance(store, RedisStore)), DATABASE],
+        [*(name for name, store in redis.items() if name == PRIMARY or store.stores), DATABASE],
         limits=Limits(settings.failure_threshold, settings.local_cache_ttl, settings.slow_ms / 1000),
         listeners=Listeners(level_changed, store_lost, store_failed, store_is_slow),
         shards=Shards(directory.locate, directory.share) if directory else Shards(),
@@ -386,7 +389,7 @@ def _redis_stores(
     recorder: Recorder,
     make_identity: MakeIdentity,
     directory: ClusterTopology | None,
-) -> dict[str, Redis]:
+) -> dict[str, SessionStore]:
     if directory is not None:
         return _found_stores(settings, cloud, recorder, make_identity, directory)
     places = (
@@ -394,7 +397,7 @@ def _redis_stores(
         (REPLICA, _replica_url(settings), settings.replica_client),
     )
     of_sessions = _store_options(settings)
-    stores: dict[str, Redis] = {}
+    stores: dict[str, SessionStore] = {}
     for name, url, client in places:
         if url or client is not None:
             server_identity = make_identity(name)
@@ -409,7 +412,7 @@ def _redis_stores(
 
 def _found_stores(
     settings: Settings, cloud: Cloud | None, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology
-) -> dict[str, Redis]:
+) -> dict[str, SessionStore]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
     of_sessions = _store_options(settings)
 

@@ -24,7 +24,6 @@ from ..policy.values import StoreError, role_of
 from ..session.values import SessionInfo
 from ..stores.host.journal import Summary, Waiting
 from ..stores.host.summary import together
-from ..stores.redis.cluster import ClusterStore
 from ..stores.redis.slots import SLOTS
 from ..stores.sql.dialects import place_of
 
@@ -116,13 +115,10 @@ def _age(waiting: Waiting) -> str:
 
 def _stores(state: State) -> list[str]:
     """All stores by name; the shards of a cluster that is found, each with its primary and its replica."""
-    primary = state.backend.primary
-    if isinstance(primary, ClusterStore):
-        with suppress(StoreError):
-            primary.find_shards(_PATIENCE)
-        replica = state.backend.redis[REPLICA]
-        return [*(primary.stores or [PRIMARY]), *replica.stores, DATABASE]
-    return [*state.backend.redis, DATABASE]
+    redis = state.backend.redis
+    with suppress(StoreError):
+        redis[PRIMARY].find_shards(_PATIENCE)
+    return [*(redis[PRIMARY].stores or [PRIMARY]), *(redis[REPLICA].stores if REPLICA in redis else ()), DATABASE]
 
 
 def _ask(state: State, name: str) -> str | None:
@@ -132,10 +128,9 @@ def _ask(state: State, name: str) -> str | None:
             backend.database.probe(_PATIENCE)
             return _without_tables(backend.database.missing_tables())
         elif role_of(name) == PRIMARY:
-            if isinstance(backend.primary, ClusterStore):
-                backend.primary.find_shards(_PATIENCE)
-                if name == PRIMARY and backend.primary.homeless:
-                    return f"{backend.primary.homeless} of {SLOTS} slots have no shard"
+            backend.primary.find_shards(_PATIENCE)
+            if name == PRIMARY and backend.primary.homeless:
+                return f"{backend.primary.homeless} of {SLOTS} slots have no shard"
             key = f"{state.settings.key_prefix}:canary:status"
             backend.store(name).probe(key, "status", timeout=_PATIENCE)
         else:

@@ -13,7 +13,7 @@ from .session_index import ActiveSessions
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
-    from ..stores.redis.cluster import Redis
+    from ..stores.base import SessionStore
 
 CLOUDWATCH, PROMETHEUS = "cloudwatch", "prometheus"
 
@@ -33,7 +33,7 @@ class Exporting:
         level: Callable[[], int],
         lost_shards: Callable[[], int],
         active: ActiveSessions,
-        stores: Sequence[Redis],
+        stores: Sequence[SessionStore],
     ) -> None:
         self.active = active
         self.page: Blueprint | None = None

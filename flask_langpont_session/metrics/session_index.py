@@ -62,7 +62,9 @@ class Reading(NamedTuple):
 class Redis(Protocol):
     """What this needs of a store."""
 
-    prefix: str
+    @property
+    def prefix(self) -> str:
+        """First part of every key."""
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
         """Run commands on keys of one cluster slot in one round trip."""

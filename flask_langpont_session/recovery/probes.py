@@ -19,7 +19,6 @@ from .. import events
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.values import ErrorClass, StoreError, role_of, shard_of
 from ..stores.backend import Backend
-from ..stores.redis.cluster import ClusterStore
 from ..support.lag import Lag
 from .outages import Outages
 from .replay import Replay
@@ -184,7 +183,7 @@ class Prober:
         role = role_of(store)
         if role == REPLICA:
             return Answer(_BOTH, self._backend.store(store).probe_read(timeout=timeout))
-        if role == PRIMARY and isinstance(self._backend.primary, ClusterStore):
+        if role == PRIMARY:
             self._backend.primary.find_shards(timeout)
         try:
             return Answer(_BOTH, self._write(store, timeout))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..policy.health import PRIMARY, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.records import Life
 from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
+from .base import Endpoint, SessionStore
 from .host.journal import Journal
 from .local import LocalCopies
-from .redis.cluster import ClusterStore, Redis
 from .redis.records import Limits
-from .redis.store import RedisStore
 from .sql.database import Database
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Backend:
         settings: Settings,
         reports: Reports,
         *,
-        redis: Mapping[str, Redis],
+        redis: Mapping[str, SessionStore],
         database: Database,
         local: LocalCopies,
         journal: Journal,
@@ -44,8 +43,7 @@ class Backend:
     ) -> None:
         self.settings = settings
         self.reports = reports
-        # A cluster's store does all that sessions ask of a server's; what concerns one server is asked of `store`.
-        self.redis = cast("Mapping[str, RedisStore]", redis)
+        self.redis = redis
         self.primary = self.redis[PRIMARY]
         self.database = database
         self.local = local
@@ -67,14 +65,12 @@ class Backend:
         """Counts and measures."""
         return self.reports.recorder
 
-    def store(self, name: str) -> RedisStore:
+    def store(self, name: str) -> Endpoint:
         """The Redis behind a name as health has it: a server, or one shard of a cluster.
 
         :raises StoreError: that shard is not known, or not any more.
         """
-        store: RedisStore | None = self.redis[role_of(name)]
-        if isinstance(store, ClusterStore):
-            store = store.stores.get(name)
+        store = self.redis[role_of(name)].stores.get(name)
         if store is None:
             raise StoreError(name, ErrorClass.TOPOLOGY, "NoSuchShard")
         return store

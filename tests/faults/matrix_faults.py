@@ -27,7 +27,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import extension
 from flask_langpont_session.recovery import monitor
 from flask_langpont_session.request import repository
-from tests.integration.conftest import parts
+from tests.integration.conftest import parts, redis_store
 
 from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals
 from .matrix_site import Site
@@ -560,6 +560,8 @@ def damaged(damage: Callable[[Any, str], object], still_there: Callable[[Any, st
         with server.client() as client:
             for key in spoilt:
                 damage(client, key)
+            # As for workers that have not read them: others go on with what they have until the next change.
+            redis_store(site.app).known.clear()
             yield lambda: sum(bool(still_there(client, key)) for key in spoilt)
 
     return cause

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.integration.behind import key, outcomes
-from tests.integration.conftest import parts
+from tests.integration.conftest import parts, redis_store
 from tests.support.values import UNREADABLE
 
 from .matrix import REDIS_ROWS
@@ -84,7 +84,7 @@ def test_a_record_that_was_spoilt_in_redis(site: Site, category: str) -> None:
         old = visitor.values["theme"]
         with site.pair.primary.client() as client:
             damage(client, key(visitor.digest, category))
-        parts(site.app).backend.primary.known.clear()  # a worker that has read it sees it with the next change only
+        redis_store(site.app).known.clear()  # a worker that has read it sees it with the next change only
         for number, shown in enumerate(looks(visitor)):
             assert shown["auth"][0] == visitor.values["user"], what
             assert shown["auth"][1] in (visitor.values["token"], None), what

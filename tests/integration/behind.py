@@ -14,7 +14,7 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 
-from .conftest import cookie_of, parts
+from .conftest import cookie_of, parts, redis_store
 from .mariadb import MariaDB
 
 LONG = 30.0
@@ -119,7 +119,7 @@ def pass_time(app: Flask, server: Valkey, name: str, ms: int) -> None:
     """Time passes for one session, in the database, in Redis and for this worker's view of Redis."""
     age_row(app, name, ms)
     age_entry(server, name, ms)
-    parts(app).backend.primary.server_identity.trust_since_ms -= ms
+    redis_store(app).server_identity.trust_since_ms -= ms
 
 
 def now_ms(server: Valkey) -> int:

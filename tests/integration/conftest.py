@@ -14,6 +14,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import State, state_of
 from flask_langpont_session.metrics import session_index as active
+from flask_langpont_session.stores.redis.store import RedisStore
 
 from .mariadb import MariaDB
 
@@ -183,6 +184,13 @@ def add_views(app: Flask) -> None:
 def parts(app: Flask) -> State:
     """The parts of an application, for tests that look inside."""
     return state_of(app)
+
+
+def redis_store(app: Flask, role: str = "primary") -> RedisStore:
+    """The store of a single server, for what only that has."""
+    store = parts(app).backend.redis[role]
+    assert isinstance(store, RedisStore)
+    return store
 
 
 def cookie_of(response: Any, name: str = "session") -> str | None:

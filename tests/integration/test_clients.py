@@ -24,7 +24,7 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import wait_for_level, wait_until_home
-from .conftest import MakeApp, close, cookie_of, parts
+from .conftest import MakeApp, close, cookie_of, parts, redis_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,7 +99,7 @@ def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -
 def test_a_connection_that_lies_ready_is_seen_to_be_good(app: Flask, client_object: Any) -> None:
     """Whatever made it: else each request would make one anew, and nothing else would show it."""
     app.test_client().post("/set", json={"lang": "jp"})
-    pool = parts(app).backend.primary.connections
+    pool = redis_store(app).connections
     connection = pool.take(time.monotonic() + 10)
     try:
         assert pool._is_good(connection)

@@ -36,7 +36,7 @@ from .behind import (
     row,
     sign_in,
 )
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, parts, redis_store
 from .looks import (
     look,
 )
@@ -91,7 +91,7 @@ def loss_noticed(app: Flask) -> list[object]:
 
 def trust_since(app: Flask) -> int:
     """Since when what was stamped counts for a worker."""
-    return parts(app).backend.primary.server_identity.trust_since_ms
+    return redis_store(app).server_identity.trust_since_ms
 
 
 def who(app: Flask, client: Any) -> str | None:
@@ -253,7 +253,7 @@ def test_i3_after_a_loss_only_grace_carries_a_session_without_the_database(worke
         age_entry(primary, client.digest, minutes * 60_000, "@at")
         parts(app).backend.local.forget(client.digest)
         with switched_off(app, "database"):
-            parts(app).backend.primary.server_identity.trust_since_ms = 0
+            redis_store(app).server_identity.trust_since_ms = 0
             assert who(app, client) == "7"
             parts(app).backend.local.forget(client.digest)
             assert DataLost("primary") in loss_noticed(app)
@@ -292,7 +292,7 @@ def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Work
     before, accepted = trust_since(workers.worker), connections(primary)
     with primary.client() as redis:
         assert redis.client_kill_filter(_type="normal", skipme=True) > 0
-    idle = parts(workers.worker).backend.primary.connections.idle
+    idle = redis_store(workers.worker).connections.idle
     wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here", LONG)
     assert not asks(workers.worker, client)
     assert trust_since(workers.worker) == before
@@ -431,7 +431,7 @@ def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
 
 def ask_for(app: Flask, digest: str, *categories: str) -> None:
     """Somebody asks for another session over the next connection, and goes away before the reply is there."""
-    store = parts(app).backend.primary
+    store = redis_store(app)
     connection = store.connections.take(time.monotonic() + LONG)
     bound(connection, time.monotonic() + LONG)
     keys = [store.key(name, digest) for name in categories]

@@ -17,7 +17,7 @@ from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 
 from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, parts, redis_store
 
 FORGED = {
     "_user_id": '"1"', "user_id": "1", "username": '"root"', "user_role": '"admin"', "logged_in": "true",
@@ -139,7 +139,7 @@ def test_what_write_access_to_redis_can_do_and_what_it_cannot(
         record = redis.hgetall(key(client.digest))
         assert browser(there, client.cookie).get("/who").json["user"] == "7"
         client.post("/logout")
-        parts(there).backend.primary.server_identity.trust_since_ms -= 60_000
+        redis_store(there).server_identity.trust_since_ms -= 60_000
 
         def forge() -> None:
             redis.delete(key(client.digest))
@@ -173,7 +173,7 @@ def test_i3_what_redis_claims_of_a_session_does_not_reach_the_database(app: Flas
         return ""
 
     client = sign_in(app)
-    parts(app).backend.primary.server_identity.trust_since_ms -= 60_000
+    redis_store(app).server_identity.trust_since_ms -= 60_000
     with primary.client() as redis:
         redis.hset(key(client.digest), mapping={"_user_id": '"1"', "user_role": '"admin"', "@u": "1"})
         redis.hdel(key(client.digest), "_fresh")

@@ -29,7 +29,7 @@ from .behind import (
     wait_until_home,
     wait_until_lost,
 )
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, parts, redis_store
 
 """A busy machine is no outage."""
 
@@ -159,7 +159,7 @@ def test_nobody_else_answers_a_fresh_question(app: Flask, monkeypatch: pytest.Mo
         return answer
 
     monkeypatch.setattr(Database, "load", late_answer)
-    server_identity = parts(app).backend.primary.server_identity
+    server_identity = redis_store(app).server_identity
     server_identity.trust_since_ms += HOUR  # no lease holds
     users: list[Any] = []
     reader = threading.Thread(target=lambda: users.append(browser(app, client.cookie).get("/who").json["user"]))
@@ -180,7 +180,7 @@ def test_nobody_else_answers_a_fresh_question(app: Flask, monkeypatch: pytest.Mo
 def test_a_fresh_first_look_is_one_question(app: Flask) -> None:
     """Nothing has to be read on anybody else's word before: one query, also when no lease holds."""
     client = sign_in(app)
-    parts(app).backend.primary.server_identity.trust_since_ms += HOUR
+    redis_store(app).server_identity.trust_since_ms += HOUR
     asked = questions(app)
     assert client.post("/pay").status_code == 200
     assert questions(app) == asked + 1

@@ -36,7 +36,7 @@ from .behind import (
     wait_until_lost,
     waiting,
 )
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, parts, redis_store
 
 IDLE = 3_600_000
 QUARTER = IDLE // 4
@@ -187,7 +187,7 @@ def test_s4_without_an_answer_of_redis_nobody_is_ended(app: Flask, primary: Valk
     client = sign_in(app)
     age_row(app, client.digest, IDLE + 1)
     age_entry(primary, client.digest, QUARTER // 2, "@at")  # no lease
-    parts(app).backend.primary.server_identity.trust_since_ms -= QUARTER
+    redis_store(app).server_identity.trust_since_ms -= QUARTER
     parts(app).backend.local.forget(client.digest)
     primary.kill()
     for _ in range(4):
@@ -231,7 +231,7 @@ def test_s1_the_later_expiry_counts_and_is_written_to_the_row(hosts: Hosts, prim
     client = sign_in(hosts.here)
     age_row(hosts.here, client.digest, passed)
     age_entry(primary, client.digest, QUARTER // 2, "@i", "@at")
-    parts(hosts.there).backend.primary.server_identity.trust_since_ms -= QUARTER
+    redis_store(hosts.there).server_identity.trust_since_ms -= QUARTER
     assert who(hosts.there, client) == "7"
     assert all(is_about(found, IDLE - QUARTER // 2) for found in left(hosts.here, primary, client))
     assert row(hosts.here, client.digest)["live"]
@@ -268,7 +268,7 @@ def test_s3_a_push_keeps_the_later_expiry(hosts: Hosts, primary: Valkey, version
         assert is_about(redis.pttl(f"session:auth:{{{client.digest}}}"), IDLE)
     age_row(hosts.here, client.digest, IDLE // 2 + QUARTER, "idle_expires_at")
     age_entry(primary, client.digest, QUARTER // 2, "@at")
-    parts(hosts.there).backend.primary.server_identity.trust_since_ms -= QUARTER
+    redis_store(hosts.there).server_identity.trust_since_ms -= QUARTER
     assert who(hosts.there, client) == "7"
 
 
@@ -330,8 +330,8 @@ def test_s1_whose_row_ran_out_in_the_outage_stays_signed_in(pg_app: Flask, postg
     client, idler = sign_in(app), sign_in(app)
     for name in (client.digest, idler.digest):
         pass_time(app, primary, name, QUARTER + 1)
-        parts(app).backend.primary.server_identity.trust_since_ms += QUARTER + 1
-    parts(app).backend.primary.server_identity.trust_since_ms -= QUARTER + 1
+        redis_store(app).server_identity.trust_since_ms += QUARTER + 1
+    redis_store(app).server_identity.trust_since_ms -= QUARTER + 1
     postgres.kill()
     assert client.get("/who").json["user"] == "7"
     noted = int(entry(primary, client.digest)["@i"])
@@ -358,7 +358,7 @@ def test_i3_a_use_is_no_confirmation(pg_app: Flask, postgres: Postgres, primary:
     postgres.kill()
     for minutes, expected in ((20, "7"), (20, "7"), (19, "7"), (2, None)):
         age_entry(primary, client.digest, minutes * 60_000)
-        parts(app).backend.primary.server_identity.trust_since_ms -= minutes * 60_000
+        redis_store(app).server_identity.trust_since_ms -= minutes * 60_000
         parts(app).backend.local.forget(client.digest)
         response = client.get("/who")
         assert response.json["user"] == expected

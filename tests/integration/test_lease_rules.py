@@ -16,7 +16,7 @@ from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, digest, elsewhere, questions, row, sign_in
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, parts, redis_store
 from .forms_site import refusing_writes, with_login_manager
 
 
@@ -127,7 +127,7 @@ def test_a_shared_answer_that_is_current_is_taken(app: Flask, monkeypatch: pytes
     monkeypatch.setattr(
         repository._reads._verifier._flights, "ask", lambda *_: (Confirmed(known, 0, time.monotonic()), True)
     )
-    parts(app).backend.primary.server_identity.trust_since_ms = 10**15  # no lease counts
+    redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
     assert client.get("/who").json["user"] == "7"
     assert questions(app) == before + 1

@@ -25,7 +25,7 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, row_of, stored, wait_for_level, wait_until_home
-from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts
+from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts, redis_store
 
 
 @pytest.fixture(autouse=True)
@@ -480,7 +480,7 @@ def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primar
     key = f"session:auth:{{{digest(user.cookie)}}}"
     with primary.client() as redis:
         DAMAGE[damage](redis, key)
-    parts(app).backend.primary.known.clear()  # a worker that has read the record sees it with the next change only
+    redis_store(app).known.clear()  # a worker that has read the record sees it with the next change only
     for _ in range(3):
         response = user.get("/who")
         assert response.status_code == 200

@@ -34,7 +34,7 @@ from .behind import (
     wait_until_home,
     wait_until_lost,
 )
-from .conftest import MakeApp, parts
+from .conftest import MakeApp, parts, redis_store
 
 QUICK = {"HEALTH_INTERVAL": 0.05, "VERIFY_INTERVAL": 1, "GRACE": 1, "IDLE_TIMEOUT": 60}
 MINUTES = 60_000
@@ -142,7 +142,7 @@ def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primar
     """S10: with no free slot a confirmation of five minutes counts, one of ten does not; nobody is logged out."""
     app = make_app(DATABASE_TIMEOUT=0.2, DATABASE_CONCURRENCY=1, IDLE_TIMEOUT=7200)
     recent, older = sign_in(app), sign_in(app)
-    view = parts(app).backend.primary.server_identity
+    view = redis_store(app).server_identity
     with parts(app).monitor.paused():
         view.trust_since_ms -= 60 * MINUTES
         for client, minutes in ((recent, 4), (older, 10)):

@@ -17,7 +17,7 @@ from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import digest, wait_for_level
-from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
+from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts, redis_store
 from .forms_site import browser
 
 
@@ -204,7 +204,7 @@ def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) ->
 
 def test_connections_in_use_are_counted(app: Flask) -> None:
     """Now, and the most at a time since somebody asked."""
-    store = parts(app).backend.primary
+    store = redis_store(app)
     seen = []
 
     def meanwhile(replies: object, server: object) -> bool:

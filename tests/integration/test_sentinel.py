@@ -19,7 +19,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 
-from .conftest import MakeApp, parts
+from .conftest import MakeApp, redis_store
 from .sentinels import SERVICE, Sentinel, Service, role, running_service
 
 TILT = 60
@@ -55,7 +55,7 @@ def app(make: Callable[..., Flask], service: Service) -> Flask:
 
 
 def primary_of(app: Flask) -> RedisStore:
-    return parts(app).backend.primary
+    return redis_store(app)
 
 
 def who(browser: FlaskClient) -> Any:
@@ -86,7 +86,7 @@ def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, serv
     assert who(browser) == {"user": "7", "level": 0, "lang": "jp"}
     assert identity(primary_of(app)) == run_id(service.primary)
     assert primary_of(app).server_identity.is_primary
-    replica = parts(app).backend.redis[REPLICA]
+    replica = redis_store(app, REPLICA)
     replica.probe_read(timeout=1)
     assert identity(replica) == run_id(service.replica)
     assert not replica.server_identity.is_primary

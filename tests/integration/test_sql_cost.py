@@ -15,7 +15,7 @@ from flask import Flask
 from devservers.servers import Valkey
 from flask_langpont_session.stores.sql.database import Database
 
-from .conftest import MakeApp, parts
+from .conftest import MakeApp, parts, redis_store
 from .counting import wait_for_monitors
 
 VERIFY, IDLE = 60_000, 3_600_000
@@ -59,7 +59,7 @@ def age(app: Flask, primary: Valkey, ms: int) -> None:
         for key in client.scan_iter("session:auth:*"):
             for field in ("@at", "@i", "@x"):
                 client.hincrby(key, field, -ms)
-    server_identity = parts(app).backend.primary.server_identity
+    server_identity = redis_store(app).server_identity
     server_identity.trust_since_ms -= ms
 
 

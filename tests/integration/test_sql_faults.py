@@ -30,7 +30,7 @@ from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
 
 from .behind import LONG, NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
-from .conftest import MakeApp, parts
+from .conftest import MakeApp, parts, redis_store
 from .mariadb import MariaDB
 
 TIMEOUT = 0.5
@@ -293,7 +293,7 @@ def lost(app: Flask) -> frozenset[str]:
 def end_lease(app: Flask, primary: Valkey, digest: str) -> None:
     """The database said so a minute ago, and is to be asked again."""
     age_entry(primary, digest, 61_000, "@at")
-    parts(app).backend.primary.server_identity.trust_since_ms -= 61_000
+    redis_store(app).server_identity.trust_since_ms -= 61_000
 
 
 def answers(app: Flask) -> bool:

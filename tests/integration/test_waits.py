@@ -21,13 +21,12 @@ from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import dns as resolving
-from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp
 
 from .behind import LONG, emptied
-from .conftest import MakeApp, parts
+from .conftest import MakeApp, parts, redis_store
 from .tls import Authority, TlsFront
 
 NAME = "redis.test"
@@ -98,7 +97,7 @@ def test_the_first_request_finds_everything_well(by_name: Callable[..., Flask], 
     browser.post("/set", json={"lang": "jp"})
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
     for _ in range(3):
-        parts(app).backend.primary.forget_connections()
+        redis_store(app).forget_connections()
         assert level(browser) == 0
     assert set(resolver.askers) == {"langpont-session-names"}
     assert len(resolver.askers) == 1
@@ -128,10 +127,10 @@ def test_dns_that_fails_takes_no_server_with_it(by_name: Callable[..., Flask], r
     browser.post("/set", json={"lang": "jp"})
     resolver.ports = []
     asked = len(resolver.askers)
-    names = parts(app).backend.primary.names
+    names = redis_store(app).names
     names._names[NAME, 6379].looked_at = float("-inf")
     wait_until(lambda: len(resolver.askers) > asked, "another look", LONG)
-    parts(app).backend.primary.forget_connections()
+    redis_store(app).forget_connections()
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
 
 
@@ -197,7 +196,7 @@ def test_a_demoted_primary_is_left_within_the_request(
         browser = app.test_client()
         browser.post("/set", json={"lang": "jp"})
         resolver.ports = [two.port]
-        parts(app).backend.primary.names._names[NAME, 6379].looked_at = float("-inf")
+        redis_store(app).names._names[NAME, 6379].looked_at = float("-inf")
         with following(one, two):
             browser.post("/set", json={"lang": "en"})
             assert not parts(app).health.open_stores()
@@ -241,7 +240,7 @@ def test_a_demoted_primary_that_still_answers_is_left_by_who_only_reads(
 
 def leads_to(app: Flask, server: Valkey) -> bool:
     """Whether all connections that lie ready lead there, and there are some."""
-    idle = list(parts(app).backend.primary.connections.idle)
+    idle = list(redis_store(app).connections.idle)
     return {connection.address.place[1] for connection in idle} == {server.port}
 
 
@@ -258,7 +257,7 @@ def is_in_step(server: Valkey) -> bool:
 
 def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_app: MakeApp) -> None:
     """It leads to where the others led, too."""
-    store = parts(make_app()).backend.primary
+    store = redis_store(make_app())
     store.time_ms(timeout=LONG)
     [connection] = store.connections.idle
     assert store.connections.take(time.monotonic() + LONG) is connection
@@ -269,7 +268,7 @@ def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_a
 
 def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
-    pool = parts(make_app()).backend.primary.connections
+    pool = redis_store(make_app()).connections
     pool.put_back(pool.take(time.monotonic() + LONG))
 
     def end(connection: Any) -> bool:
@@ -308,7 +307,7 @@ def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
     app = make_app(REDIS_URL=f"rediss://127.0.0.1:{primary.port}/0?ssl_ca_certs={certificate}")
     certificate.unlink()
     with pytest.raises(StoreError) as caught:
-        parts(app).backend.primary.time_ms(timeout=1)
+        redis_store(app).time_ms(timeout=1)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     assert "REDIS_CA_FILE" in str(caught.value)
 
@@ -351,7 +350,7 @@ def test_a_new_connection_to_a_slow_server_costs_no_more_than_the_budget(make_ap
 def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: MakeApp) -> None:
     """A time-out between two bytes would never come; the deadline is one for the whole reply."""
     app = make_app()
-    store = parts(app).backend.primary
+    store = redis_store(app)
     store.time_ms(timeout=LONG)
     [connection] = store.connections.idle
     ours, theirs = socket.socketpair()
@@ -385,7 +384,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
 def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
     """Row 43: class L, whoever waits; a connection that is given back goes to who waits."""
     app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=1.5)
-    store = parts(app).backend.primary
+    store = redis_store(app)
     held = store.connections.take(time.monotonic() + LONG)
     with pytest.raises(StoreError) as caught:
         store.time_ms(timeout=Wait(0.01, 0.01))
@@ -402,7 +401,7 @@ def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
     one, _ = pair
     one.start()
     app = make_app(REDIS_URL=one.url, REDIS_POOL_TIMEOUT=0.01)
-    store = parts(app).backend.primary
+    store = redis_store(app)
     with one.client() as admin, parts(app).monitor.paused():
         store.time_ms(timeout=LONG)
         allowed = admin.config_get("maxclients")["maxclients"]
@@ -451,7 +450,7 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
         client = redis.Redis(port=primary.port, decode_responses=True, protocol=3 if how == "protocol 3" else 2)
         config = {"REDIS_URL": ..., "REDIS_CLIENT": client}
     app = make_app(**config, REDIS_POOL_TIMEOUT=0.07)
-    store = parts(app).backend.primary
+    store = redis_store(app)
     connection = store.connections.new()
     assert connection.retry.get_retries() == 0
     assert connection.encoder.decode_responses is False
@@ -469,7 +468,7 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
 def test_a_store_knows_what_each_command_can_answer(make_app: MakeApp) -> None:
     """A number in the place of a clock is an error of the class of the network, never another exception."""
     with StrangeServer() as server:
-        store: RedisStore = parts(make_app(REDIS_URL=server.url())).backend.primary
+        store = redis_store(make_app(REDIS_URL=server.url()))
         store.time_ms(timeout=LONG)
         server.say(lambda command: resp(7))
         with pytest.raises(StoreError) as caught:
@@ -480,7 +479,7 @@ def test_a_store_knows_what_each_command_can_answer(make_app: MakeApp) -> None:
 def test_connections_that_were_closed_while_they_lay_idle_fail_nobody(make_app: MakeApp, primary: Valkey) -> None:
     """Row 10: however many there are, each is looked at before it is used."""
     app = make_app()
-    store = parts(app).backend.primary
+    store = redis_store(app)
     with parts(app).monitor.paused():
         held = [store.connections.take(time.monotonic() + LONG) for _ in range(3)]
         for connection in held:

@@ -355,6 +355,14 @@ class SimRedisStore:
         self._idle: list[Connection] = []
         self._known = KnownRecords()
 
+    @property
+    def stores(self) -> Mapping[str, SimRedisStore]:
+        """Those that have a health of their own."""
+        return {self.name: self}
+
+    def find_shards(self, timeout: float) -> None:
+        """See the package."""
+
     # -- connections -------------------------------------------------------------------------------------------------
 
     def _take(self) -> Connection:

@@ -14,8 +14,8 @@ from .sim_database import SimDatabase
 from .sim_redis import SimRedisStore
 
 NOT_SIMULATED = {
-    "adopt", "asking", "close", "create_tables", "key", "missing_tables", "note_adopted", "purge", "run_commands",
-    "take_most_in_use",
+    "adopt", "asking", "close", "create_tables", "key", "missing_tables", "note_adopted", "purge",
+    "run_commands", "take_most_in_use",
 }  # fmt: skip
 """What is called at start, at exit, by operators and by exporters, knows how keys are spelled, takes over sessions of
 other packages, or is for clusters."""

@@ -30,6 +30,7 @@ def main(url: str, folder: str) -> None:
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
     LangPontSession(app)
     store = state_of(app).backend.primary
+    assert isinstance(store, RedisStore)
     digests = fill(store, 20)
     seen: Counter[str] = Counter()
     for seed in range(12):

@@ -25,7 +25,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.stores.redis.commands import READ
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay
-from tests.integration.conftest import parts
+from tests.integration.conftest import redis_store
 from tests.integration.sentinels import SERVICE, Sentinel
 
 from .conftest import MakeApp
@@ -74,7 +74,7 @@ def app(make_app: MakeApp, url: str) -> Flask:
 
 @pytest.fixture
 def store(app: Flask) -> RedisStore:
-    return parts(app).backend.primary
+    return redis_store(app)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
-from tests.integration.conftest import parts
+from tests.integration.conftest import parts, redis_store
 from tests.integration.sentinels import SERVICE, Sentinel
 
 from . import acl
@@ -74,7 +74,7 @@ def app(make_app: MakeApp, server: Valkey) -> Flask:
 
 @pytest.fixture
 def store(app: Flask) -> RedisStore:
-    return parts(app).backend.primary
+    return redis_store(app)
 
 
 def change(server: Valkey, *rules: str) -> None:
@@ -263,14 +263,14 @@ def test_sentinels_are_asked_two_questions(
             client.execute_command("ACL", "SETUSER", acl.USER, "on", f">{acl.SENTINEL_PASSWORD}", *rules)
         url = f"redis+sentinel://{acl.USER}:{acl.PASSWORD}@127.0.0.1:{sentinel.port}/{SERVICE}"
         url += f"?sentinel_username={acl.USER}&sentinel_password={acl.SENTINEL_PASSWORD}"
-        stores = parts(make_app(REDIS_URL=url)).backend.redis
+        app = make_app(REDIS_URL=url)
         found = {"primary": ErrorClass.IDENTITY_REFUSED, "replica": ErrorClass.UNREACHABLE}  # there is no replica
         if missing != "sentinel|get-master-addr-by-name":
-            assert stores["primary"].time_ms(timeout=LONG) > 0
+            assert redis_store(app).time_ms(timeout=LONG) > 0
             del found["primary"]
         if missing == "sentinel|replicas":
             found["replica"] = ErrorClass.IDENTITY_REFUSED
         for name, error_class in found.items():
             with pytest.raises(StoreError) as caught:
-                stores[name].time_ms(timeout=LONG)
+                redis_store(app, name).time_ms(timeout=LONG)
             assert caught.value.error_class is error_class

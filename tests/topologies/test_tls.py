@@ -17,7 +17,7 @@ from devservers.processes import wait_until
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.faults.proxy import FaultProxy, flip
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
-from tests.integration.conftest import parts
+from tests.integration.conftest import parts, redis_store
 from tests.integration.tls import Authority
 
 from .conftest import MakeApp
@@ -58,7 +58,7 @@ def make(make_app: MakeApp, authority: Authority) -> Callable[..., Flask]:
 def refusal(app: Flask) -> StoreError:
     """How the server, or this side, refuses a connection."""
     with pytest.raises(StoreError) as caught:
-        parts(app).backend.primary.time_ms(timeout=1)
+        redis_store(app).time_ms(timeout=1)
     return caught.value
 
 
@@ -74,7 +74,7 @@ def test_the_right_host_is_believed(make: Callable[..., Flask], servers: Servers
     app = make(f"rediss://{HOST}:{servers['good'].port}/0")
     browser = sign_in(app, "7")
     assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
-    assert parts(make(f"valkeys://{HOST}:{servers['good'].port}/0")).backend.primary.time_ms(timeout=1) > 0
+    assert redis_store(make(f"valkeys://{HOST}:{servers['good'].port}/0")).time_ms(timeout=1) > 0
 
 
 def test_another_host_is_not(make: Callable[..., Flask], servers: Servers) -> None:
@@ -130,7 +130,7 @@ def test_a_certificate_is_renewed_without_a_failed_request(
     for _ in range(5):
         server.renew(authority.issue([HOST]))
         assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
-        parts(app).backend.primary.forget_connections()
+        redis_store(app).forget_connections()
         assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
     assert not parts(app).health.open_stores()
 
@@ -184,7 +184,7 @@ def test_tls_and_none_do_not_understand_each_other(
 def test_a_bit_that_was_turned_over_costs_one_command(make: Callable[..., Flask], servers: Servers, at: int) -> None:
     """It is noticed, whatever it hits, and the next command works."""
     with FaultProxy("127.0.0.1", servers["good"].port) as proxy:
-        store = parts(make(f"rediss://{HOST}:{proxy.port}/0")).backend.primary
+        store = redis_store(make(f"rediss://{HOST}:{proxy.port}/0"))
         store.time_ms(timeout=1)
         for fresh in (False, True):
             if fresh:

@@ -16,7 +16,7 @@ from redis.credentials import CredentialProvider
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
-from tests.integration.conftest import parts
+from tests.integration.conftest import parts, redis_store
 
 from .conftest import MakeApp
 from .deployments import ENGINES
@@ -81,7 +81,7 @@ def test_a_refused_token_is_an_outage_until_it_is_right(
     """NOAUTH and WRONGPASS are class A: noticed at once, probed until it is accepted."""
     app = make_app(REDIS_URL=address(locked), REDIS_TOKEN=token)
     with pytest.raises(StoreError) as caught:
-        parts(app).backend.primary.time_ms(timeout=LONG)
+        redis_store(app).time_ms(timeout=LONG)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     user = sign_in(app, "7")
     wait_until_lost(app, "primary")

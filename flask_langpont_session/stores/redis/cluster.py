@@ -413,7 +413,3 @@ class ClusterStore:
         """Drop idle connections."""
         for store in self._shards.all:
             store.forget_connections()
-
-
-Redis = RedisStore | ClusterStore
-"""One store, or the stores of all shards as one."""

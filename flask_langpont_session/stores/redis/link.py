@@ -23,6 +23,7 @@ from .connections import Pool, bound, connect, doubt, exchange
 from .dns import DnsCache
 from .errors import is_known, translate
 from .server_identity import NEVER_MS, Server, ServerIdentity
+from .wire import SOON
 
 log = logging.getLogger(__name__)
 
@@ -134,42 +135,45 @@ class Link:
         """
         if not commands:
             return []
-        began = monotonic()
-        replies, is_refused = self._exchange(commands, timeout, understand)
+        end = _End(self._whole(timeout))
+        replies, is_refused = self._exchange(commands, timeout, end, understand)
         if is_refused and _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
-            left = self._whole(timeout) - (monotonic() - began)
-            if left > LEAST:
-                replies, is_refused = self._exchange(commands, timeout, understand, left)
+            if end.at() - monotonic() > LEAST:
+                replies, is_refused = self._exchange(commands, timeout, end, understand)
         if is_refused:
             for number, reply in enumerate(replies):
                 if isinstance(reply, driver.NoScriptError):
-                    replies[number] = reply = self._spelled_out(commands[number], timeout, understand)
+                    end = _End(self._whole(timeout))
+                    replies[number] = reply = self._spelled_out(commands[number], timeout, end, understand)
                 if is_refusal(reply) and not refusals:
                     raise self.translated(reply, sent=False)
         return replies
 
-    def _spelled_out(self, command: Command, timeout: float, understand: Understand | None) -> Any:
+    def _spelled_out(self, command: Command, timeout: float, end: _End, understand: Understand | None) -> Any:
         if command.spelled_out is None:
             return driver.NoScriptError("no script was called")
-        [reply], _ = self._exchange([Command(command.spelled_out(), command.fits)], timeout, understand)
+        [reply], _ = self._exchange([Command(command.spelled_out(), command.fits)], timeout, end, understand)
         if isinstance(reply, driver.NoScriptError):
             raise self.translated(reply, sent=False)
         return reply
 
     def _exchange(
-        self, commands: Sequence[Command], timeout: float, understand: Understand | None, whole: float | None = None
+        self, commands: Sequence[Command], timeout: float, end: _End, understand: Understand | None
     ) -> tuple[list[Any], bool]:
         """The replies, and whether there are errors of the server among them.
 
-        :param whole: seconds for everything, if it is less than for a first try.
+        :param end: of all waits, that for a connection included.
         """
         connection, clean = None, False
         try:
+            until = end.until
+            connection = self.connections.take(min(until, monotonic() + self._to_connect(timeout)))
             now = monotonic()
-            connection = self.connections.take(now + min(self._to_connect(timeout), whole or self._whole(timeout)))
-            bound(connection, monotonic() + min(timeout, whole or timeout))
+            if now - end.began > SOON:  # it had to be waited for
+                until = end.at()
+            bound(connection, min(until, now + timeout))
             replies = self._ask(connection, commands)
             is_refused = False
             for command, reply in zip(commands, replies, strict=True):
@@ -293,6 +297,25 @@ class Link:
             log.error("%s", found)
         self._refusal = refusal or self._refusal
         return found
+
+
+class _End:
+    """When all waits of a call end. The time in which this process is late meanwhile does not count.
+
+    :ivar until: if it is never late, monotonic seconds.
+    """
+
+    __slots__ = ("_late", "began", "until")
+
+    def __init__(self, seconds: float) -> None:
+        self.began = monotonic()
+        self.until = self.began + seconds
+        self._late = PROCESS.late(self.began)
+
+    def at(self) -> float:
+        """Monotonic seconds, as far as is known now."""
+        now = monotonic()
+        return self.until + PROCESS.late(now) - self._late
 
 
 def is_refusal(reply: Any) -> bool:

@@ -244,6 +244,10 @@ class _Foreign(_Damaged):
     """A record of another session."""
 
 
+class Crossed(Exception):
+    """The answer to another question: it says nothing of the records that were asked for."""
+
+
 # -- forms: what each script can answer. Anything else comes from no server of ours, or is another question's reply. --
 
 
@@ -312,6 +316,7 @@ def answer(
     """What a reply to ``read.lua`` says.
 
     :param known: what the reader said that it has.
+    :raises Crossed: it is the answer to another question.
     """
     found: dict[str, Known] = {}
     damaged, foreign = [], []
@@ -335,7 +340,7 @@ def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
     """In the place of a hash: that the reader has it already, or an error text."""
     if known is not None and part == known.mark[:_OWN].encode():
         return known
-    raise _Foreign if len(part) == _OWN else _Damaged
+    raise _Damaged if part.startswith(b"WRONGTYPE") else Crossed
 
 
 def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:

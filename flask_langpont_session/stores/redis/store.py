@@ -10,12 +10,12 @@ from typing import Any
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
 from . import records
 from .commands import CANARY, READ, Command, Commands, Guarded, plain, probing
 from .known import KnownRecords
 from .link import Link, is_refusal
-from .records import NO_RECORDS, Answer, Limits, Merge, Merged, Restore, Written, answer, merged, written
+from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Canary, Server
 
 
@@ -45,6 +45,12 @@ class RedisStore:
     def stores(self) -> Mapping[str, RedisStore]:
         """The stores that have a health of their own, by name: this one."""
         return {self.name: self}
+
+    def find_shards(self, timeout: float) -> None:
+        """A single server has none to be found."""
+
+    homeless = 0
+    """Slots of a cluster that no shard has."""
 
     def asking(self) -> RedisStore:
         """The store to ask for keys that are on their way to this one: to a single server none ever are."""
@@ -84,7 +90,10 @@ class RedisStore:
         asked_at = monotonic()
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
-            found = answer(digest, names, kind, replies[0], known)
+            try:
+                found = answer(digest, names, kind, replies[0], known)
+            except Crossed:
+                raise StoreError(self.name, ErrorClass.DATA, "CrossedReply") from None
             self.server_identity.note_clock(server, found.now_ms, asked_at)
             trusted = self.server_identity.trust_since(server)
             answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))

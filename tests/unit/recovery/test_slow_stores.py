@@ -46,7 +46,7 @@ def probing(monitor: Monitor, *seconds: float | StoreError) -> Callable[..., flo
             raise took
         return took
 
-    monitor.backend.primary.probe = probe  # type: ignore[method-assign]
+    monitor.backend.store(PRIMARY).probe = probe  # type: ignore[method-assign]
     return probe
 
 
@@ -121,7 +121,7 @@ def test_a_late_process_believes_its_requests_more_than_a_probe(
         monitor.backend.health.succeeded(PRIMARY, READ)
         return answer(*arguments, **options)
 
-    monitor.backend.primary.probe = while_requests_are_answered  # type: ignore[method-assign]
+    monitor.backend.store(PRIMARY).probe = while_requests_are_answered  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert bool(lost(monitor)) is is_lost
@@ -135,7 +135,7 @@ def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
         monitor.backend.health.succeeded(PRIMARY, READ)
         raise silent()
 
-    monitor.backend.primary.probe = silence  # type: ignore[method-assign]
+    monitor.backend.store(PRIMARY).probe = silence  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert lost(monitor)

@@ -17,7 +17,6 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.stores.redis.cluster import Redis
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.nodes import Nodes
@@ -141,7 +140,7 @@ def test_a_directory_is_asked_in_the_child() -> None:
 
 def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
     """The parent brings them to Redis itself; the child begins with none, and with a lock that is free."""
-    active = ActiveSessions(cast(Redis, a_store()), Recorder(), is_up=lambda: True, interval=60)
+    active = ActiveSessions(a_store(), Recorder(), is_up=lambda: True, interval=60)
     active.notes.served("d" * 43, 60_000)
     active.notes.ended("e" * 43)
     active.reading, active._to_publish, active._problem = cast(Reading, object()), 3, "problem"

@@ -1,0 +1,125 @@
+"""What sessions ask of a Redis, and what is asked of one server: the same of a single one and of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ..policy.values import AuthRow, CategoryChange, CategoryCopy, StoreError
+from .redis.dns import DnsCache
+from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
+from .redis.server_identity import Canary, ServerIdentity
+
+
+class Endpoint(Protocol):
+    """One server: what has a health of its own. The methods are those of :class:`.RedisStore`, and say it there."""
+
+    @property
+    def name(self) -> str:
+        """``primary``, ``replica``, or one of those with a shard."""
+
+    @property
+    def server_identity(self) -> ServerIdentity: ...
+
+    @property
+    def names(self) -> DnsCache: ...
+
+    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary: ...
+
+    def probe(self, key: str, value: str, *, timeout: float) -> float: ...
+
+    def probe_read(self, *, timeout: float) -> float: ...
+
+    def time_ms(self, *, timeout: float) -> int: ...
+
+    def forget_connections(self) -> None: ...
+
+
+class SessionStore(Protocol):
+    """All sessions, in one role. The methods are those of :class:`.RedisStore`, and say it there."""
+
+    @property
+    def name(self) -> str:
+        """``primary`` or ``replica``."""
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def stores(self) -> Mapping[str, Endpoint]:
+        """The servers that it is made of, by name, as far as they are known."""
+
+    @property
+    def homeless(self) -> int:
+        """How many slots of a cluster no shard has."""
+
+    @property
+    def in_use(self) -> int: ...
+
+    def take_most_in_use(self) -> int: ...
+
+    def find_shards(self, timeout: float) -> None:
+        """Ask where the shards are, while none is known.
+
+        :raises StoreError: no node answers.
+        """
+
+    def forget_connections(self) -> None: ...
+
+    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int: ...
+
+    def read(
+        self,
+        digest: str,
+        lives_ms: Mapping[str, int],
+        *,
+        timeout: float,
+        shadow: bool = False,
+        kind: str = "a",
+        anew: bool = False,
+    ) -> Answer: ...
+
+    def write(
+        self,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        *,
+        guard: str,
+        limits: Limits,
+        timeout: float,
+        write_id: str,
+        shadow: bool = False,
+        push: tuple[AuthRow, int] | None = None,
+        push_life_ms: int = 0,
+        push_exact: bool = False,
+    ) -> Written: ...
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str: ...
+
+    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None: ...
+
+    def push_many(
+        self,
+        rows: Sequence[tuple[AuthRow, int]],
+        dead: Sequence[tuple[str, int]],
+        categories: Sequence[str],
+        *,
+        stamp_ms: int,
+        timeout: float,
+    ) -> None: ...
+
+    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int: ...
+
+    def merge_all(
+        self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
+    ) -> list[Merged | StoreError]: ...
+
+    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]: ...
+
+    def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]: ...
+
+    def quarantine(
+        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
+    ) -> None: ...
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]: ...
