@@ -121,15 +121,17 @@ def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
     assert set(resolver.askers) == {"langpont-session-names"}
 
 
-def test_dns_that_fails_takes_no_server_with_it(by_name: Callable[..., Flask], resolver: Resolver) -> None:
+def test_dns_that_fails_takes_no_server_with_it(
+    by_name: Callable[..., Flask], resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 34: new connections go where the name led last."""
     app = by_name()
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
     resolver.ports = []
     asked = len(resolver.askers)
-    names = parts(app).backend.primary.names
-    names._names[NAME, 6379].looked_at = float("-inf")
+    monkeypatch.setattr(resolving, "PAUSE", 0.0)
+    parts(app).backend.primary.names.look(lost=True)
     wait_until(lambda: len(resolver.askers) > asked, "another look", LONG)
     parts(app).backend.primary.forget_connections()
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
@@ -186,7 +188,7 @@ def following(one: Valkey, two: Valkey) -> Iterator[None]:
 
 
 def test_a_demoted_primary_is_left_within_the_request(
-    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey]
+    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 16 and 33: READONLY. The connection is made anew to where the name leads by now, and the write is done."""
     one, two = pair
@@ -197,7 +199,7 @@ def test_a_demoted_primary_is_left_within_the_request(
         browser = app.test_client()
         browser.post("/set", json={"lang": "jp"})
         resolver.ports = [two.port]
-        parts(app).backend.primary.names._names[NAME, 6379].looked_at = float("-inf")
+        monkeypatch.setattr(resolving, "PAUSE", 0.0)  # a doubt has the name looked up at once
         with following(one, two):
             browser.post("/set", json={"lang": "en"})
             assert not parts(app).health.open_stores()
