@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import socket
 import threading
 import time
+import weakref
 from contextlib import suppress
 from typing import Any, cast
 
@@ -25,12 +28,9 @@ from flask_langpont_session.stores.redis.server_identity import Canary, ServerId
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.redis.topology import ClusterTopology
-from flask_langpont_session.support import forks
 from flask_langpont_session.support.forks import renew_in_children
 from flask_langpont_session.support.threads import PeriodicThread
-from tests.support.children import (
-    in_child,
-)
+from tests.support.children import in_child, in_child_of_locked
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -54,10 +54,10 @@ def test_it_is_called_in_the_child_and_not_in_the_parent() -> None:
 def test_nothing_is_kept_alive_by_it() -> None:
     """Applications come and go in tests."""
     counter = Counter()
-    before = len(forks._renewals)
+    seen = weakref.ref(counter)
     del counter
     gc.collect()
-    assert len(forks._renewals) < before
+    assert seen() is None
 
 
 def test_a_fence_can_be_used_in_the_child() -> None:
@@ -68,16 +68,14 @@ def test_a_fence_can_be_used_in_the_child() -> None:
         server_identity.observe("a:master:x", now_ms=1, is_primary=True)
         return not server_identity.saw(Canary("g", 1, 2))
 
-    with server_identity._lock:
-        assert in_child(work)
+    assert in_child_of_locked(server_identity, work)
 
 
 def test_breakers_can_be_used_in_the_child() -> None:
     """A request of the parent may be telling of a failure at that moment."""
     health = Health([PRIMARY, DATABASE])
     error = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True)
-    with health.breakers[PRIMARY, "read"]._lock:
-        assert in_child(lambda: bool(health.failed(error, "read")))
+    assert in_child_of_locked(health.breakers[PRIMARY, "read"], lambda: bool(health.failed(error, "read")))
 
 
 # -- what each part of the package begins anew -------------------------------------------------------------------------
@@ -107,17 +105,24 @@ def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
     assert (pool.idle, pool._open, pool._era) == ([lying_ready], 2, era)
 
 
-def test_a_look_up_of_the_parent_is_none_of_the_child() -> None:
+def test_a_look_up_of_the_parent_is_none_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread stays behind: the child looks the name up itself, whatever lock was held."""
-    names = DnsCache()
-    name = names._name("localhost", 6379)
-    name.answered, name.looked_at = threading.Event(), time.monotonic()
+    names, parent, goes_on = DnsCache(), os.getpid(), threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hanging(*arguments: Any) -> Any:
+        if os.getpid() == parent:
+            goes_on.wait(20)
+        return resolve(*arguments)
 
     def work() -> bool:
         return bool(names.addresses("localhost", 6379, time.monotonic() + 5))
 
-    with names._lock:
-        assert in_child(work)
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    with pytest.raises(TimeoutError):
+        names.addresses("localhost", 6379, 0.0)
+    assert in_child_of_locked(names, work)
+    goes_on.set()
 
 
 def test_a_directory_is_asked_in_the_child() -> None:
@@ -135,8 +140,7 @@ def test_a_directory_is_asked_in_the_child() -> None:
             directory.learn(0.5)
         return len(asked) == 1
 
-    with directory._lock:
-        assert in_child(work)
+    assert in_child_of_locked(directory, work)
 
 
 def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
@@ -153,8 +157,7 @@ def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
         active.notes.served("f" * 43, 60_000)
         return is_empty and list(active.notes._served) == ["f" * 43]
 
-    with active.notes._lock:
-        assert in_child(work)
+    assert in_child_of_locked(active.notes, work)
     assert len(active.notes._served) == len(active.notes._ended) == 1
 
 
@@ -171,8 +174,7 @@ def test_an_exporter_s_threads_begin_in_the_child() -> None:
         return ran.wait(5)
 
     try:
-        with pump._lock:
-            assert in_child(work)
+        assert in_child_of_locked(pump, work)
     finally:
         pump.end()
         pump.wait(20)
@@ -190,8 +192,7 @@ def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
         in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
         return (level, in_use) == (0, 1)
 
-    with gauges._lock:
-        assert in_child(work)
+    assert in_child_of_locked(gauges, work)
     assert registry.get_sample_value("langpont_session_degradation_level") == 4
 
 
