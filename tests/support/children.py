@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 
 def in_child(work: Callable[[], bool]) -> bool:
@@ -22,12 +22,19 @@ def in_child(work: Callable[[], bool]) -> bool:
 LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)
 
 
-def in_child_of_locked(thing: object, work: Callable[[], bool]) -> bool:
-    """The same, if the fork comes while another thread of the parent holds every lock that a thing has."""
+@contextmanager
+def locked(thing: object) -> Iterator[None]:
+    """Every lock that a thing has is held, as by a thread that is not there any more."""
     locks = [value for value in vars(thing).values() if isinstance(value, LOCKS)]
     assert locks, "it has no lock"
     with ExitStack() as held:
         for lock in locks:
             if lock.acquire(blocking=False):  # two of them may be one, as with a condition
                 held.callback(lock.release)
+        yield
+
+
+def in_child_of_locked(thing: object, work: Callable[[], bool]) -> bool:
+    """The same, if the fork comes while another thread of the parent holds every lock that a thing has."""
+    with locked(thing):
         return in_child(work)
