@@ -21,6 +21,8 @@ from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import dns as resolving
+from flask_langpont_session.stores.redis.connections import Pool
+from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
@@ -269,15 +271,14 @@ def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_a
     assert (store.connections.idle, store.in_use, connection._sock) == ([], 0, None)
 
 
-def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -> None:
     """By a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
-    pool = parts(make_app()).backend.primary.connections
-    pool.put_back(pool.take(time.monotonic() + LONG))
 
     def end(connection: Any) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool, "_usable", end)
+    pool = Pool(parts(make_app()).backend.primary.connections.source, DnsCache(), usable=end)
+    pool.put_back(pool.take(time.monotonic() + LONG))
     with pytest.raises(KeyboardInterrupt):
         pool.take(time.monotonic() + LONG)
     assert (pool.idle, pool.in_use) == ([], 0)

@@ -11,9 +11,9 @@ import weakref
 from contextlib import suppress
 from typing import Any, cast
 
+import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
-from redis.connection import ConnectionPool
 
 from flask_langpont_session.metrics.prometheus import Collectors
 from flask_langpont_session.metrics.recorder import Recorder
@@ -21,6 +21,7 @@ from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import Redis
+from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.nodes import Nodes
@@ -83,26 +84,32 @@ def test_breakers_can_be_used_in_the_child() -> None:
 
 def a_store() -> RedisStore:
     return RedisStore(
-        Link("primary", ConnectionPool(max_connections=2), server_identity=ServerIdentity()), prefix="session"
+        Link("primary", fakeredis.FakeRedis(max_connections=2).connection_pool, server_identity=ServerIdentity()),
+        prefix="session",
     )
 
 
 def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
     """One that lies ready would be read by both; one that is in use in the parent is not in use in the child; and a
-    thread of the parent may be waiting for one just now."""
+    thread of the parent may be looking for one just now."""
     store = a_store()
     pool = store.connections
-    lying_ready, era = object(), pool._era
-    pool.idle.append(lying_ready)
-    pool._open, pool._waiting, pool._most = 2, 1, 2
+    lying_ready, in_use = take(pool), take(pool)
+    pool.put_back(lying_ready)
 
     def work() -> bool:
-        with pool._free:
-            return (pool.idle, pool._open, pool._waiting, store.take_most_in_use()) == ([], 0, 0, 0)
+        begun = pool.idle, pool.in_use, store.take_most_in_use()
+        own = {take(pool), take(pool)}
+        return begun == ([], 0, 0) and len(own) == 2 and not own & {lying_ready, in_use}
 
-    with pool._free:
-        assert in_child(work)
-    assert (pool.idle, pool._open, pool._era) == ([lying_ready], 2, era)
+    assert in_child_of_locked(pool, work)
+    assert (pool.idle, pool.in_use, store.take_most_in_use()) == ([lying_ready], 1, 2)
+    pool.put_back(in_use)
+    assert pool.idle == [lying_ready, in_use]
+
+
+def take(pool: Pool) -> Any:
+    return pool.take(time.monotonic() + 5)
 
 
 def test_a_look_up_of_the_parent_is_none_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
