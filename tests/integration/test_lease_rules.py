@@ -161,6 +161,25 @@ def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask
     assert client.get("/who").json["user"] is None
 
 
+def test_i1_while_the_database_hears_of_a_sign_out_its_worker_shows_the_user_no_more(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take its time, and the lease in Redis is good until then."""
+    client = sign_in(app)
+    database, shown = parts(app).backend.database, list[str | None]()
+    revoke = database.revoke
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        shown.append(browser(app, client.cookie).get("/who").json["user"])
+        return revoke(*arguments, **options)
+
+    assert client.get("/who").json["user"] == "7"
+    monkeypatch.setattr(database, "revoke", slowly)
+    assert client.post("/logout").status_code == 200
+    assert shown == [None]
+    assert not row(app, client.digest)["live"]
+
+
 @pytest.mark.parametrize("stores", [("primary", "database")])
 def test_i5_logout_user_ends_a_session_that_cannot_be_verified(app: Flask, stores: tuple[str, ...]) -> None:
     """Flask-Login sees none of its keys there and removes nothing; the session ends all the same."""
