@@ -344,7 +344,7 @@ class Journal:
 
 
 def journal_at(
-    path: Path | None, *, clock: Callable[[], float] = time.time, limits: JournalLimits | None = None
+    path: Path | None, *, clock: Callable[[], float] = lambda: time.time(), limits: JournalLimits | None = None
 ) -> Journal:
     """The journal in a file, with its board.
 
