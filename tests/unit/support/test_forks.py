@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import fakeredis
 import pytest
@@ -17,10 +18,9 @@ from prometheus_client import CollectorRegistry
 
 from flask_langpont_session.metrics.prometheus import Collectors
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
+from flask_langpont_session.metrics.session_index import BUCKETS, ActiveSessions
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.stores.redis.cluster import Redis
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
@@ -150,22 +150,49 @@ def test_a_directory_is_asked_in_the_child() -> None:
     assert in_child_of_locked(directory, work)
 
 
+class Index:
+    """A Redis for the index of sessions in use, which answers until it is said to fail."""
+
+    prefix = "session"
+    fails = False
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        if self.fails:
+            raise StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test")
+        return [(1, 0) if command == ("TIME",) else 1 for command in commands]
+
+
 def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
     """The parent brings them to Redis itself; the child begins with none, and with a lock that is free."""
-    active = ActiveSessions(cast(Redis, a_store()), Recorder(), is_up=lambda: True, interval=60)
+    active = ActiveSessions(Index(), Recorder(), is_up=lambda: True, interval=60)
+    active.update()
     active.notes.served("d" * 43, 60_000)
     active.notes.ended("e" * 43)
-    active.reading, active._to_publish, active._problem = cast(Reading, object()), 3, "problem"
 
     def work() -> bool:
-        is_empty = (active.notes._served, active.notes._ended, active.number, active.take(), active._problem) == (
-            {}, set(), None, None, None,
-        )  # fmt: skip
+        begun = active.number, active.take(), active.notes.take()
         active.notes.served("f" * 43, 60_000)
-        return is_empty and list(active.notes._served) == ["f" * 43]
+        return begun == (None, None, ({}, set())) and list(active.notes.take()[0]) == ["f" * 43]
 
     assert in_child_of_locked(active.notes, work)
-    assert len(active.notes._served) == len(active.notes._ended) == 1
+    assert active.number == active.take() == BUCKETS
+    assert [list(some) for some in active.notes.take()] == [["d" * 43], ["e" * 43]]
+
+
+def test_what_is_wrong_with_the_index_is_said_by_the_child_too(caplog: pytest.LogCaptureFixture) -> None:
+    """It knows nothing of what its parent has said."""
+    redis = Index()
+    active = ActiveSessions(redis, Recorder(), is_up=lambda: True, interval=60)
+    redis.fails = True
+
+    def says() -> bool:
+        caplog.clear()
+        active.update()
+        return len(caplog.messages) == 1
+
+    assert says()
+    assert not says()
+    assert in_child(says)
 
 
 def test_an_exporter_s_threads_begin_in_the_child() -> None:
