@@ -104,7 +104,7 @@ class Lab:
         """
         folder = self.folder / name
         own = {"LANGPONT_SESSION_JOURNAL": str(folder / "journal.sqlite3"), **(settings or {})}
-        variables = self._environment(self.configuration | own)
+        variables = self.environment(self.configuration | own)
         if self.aws is not None:
             variables["PROMETHEUS_MULTIPROC_DIR"] = str(_made(folder / "prometheus"))
         web = WebServer(
@@ -178,7 +178,7 @@ class Lab:
             **(self.aws.settings() if self.aws else {}),
         }
 
-    def _environment(self, configuration: Mapping[str, object]) -> dict[str, str]:
+    def environment(self, configuration: Mapping[str, object]) -> dict[str, str]:
         """Of the application: ours without what is meant for other applications, plus the configuration as JSON."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AWS_"))}
         given = {f"FLASK_{name}": json.dumps(value) for name, value in configuration.items()}
@@ -188,7 +188,7 @@ class Lab:
     def _create_tables(self) -> None:
         log = self.folder / "init-db.log"
         command = [sys.executable, "-m", "flask", "--app", "lab.app", "langpont", "init-db"]
-        if spawn(command, log=log, cwd=PROJECT, env=self._environment(self.configuration)).wait() != 0:
+        if spawn(command, log=log, cwd=PROJECT, env=self.environment(self.configuration)).wait() != 0:
             raise ServerError(f"init-db failed: {log.read_text(errors='replace')[-2000:]}")
 
 

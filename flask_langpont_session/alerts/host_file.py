@@ -29,12 +29,6 @@ T = TypeVar("T")
 _HEADER = struct.Struct("<4sQII")
 _MAGIC = b"LPA1"
 _PLACE = 131_072
-_PATIENCE = 0.5
-"""Seconds to wait for the lock at a time. A process that holds it longer was stopped, or waits for a disk."""
-
-_ALONE_AFTER = (30.0, 60.0)
-"""Seconds, at random between these, without getting the lock, after which a process goes on by itself: not all at once,
-for the process that holds it may go on in between."""
 
 
 class Busy(Exception):
@@ -46,11 +40,24 @@ class HostFile:
 
     :param path: the file; None: this process' memory.
     :param join: (shared contents, those of this process alone) → what is shared when the file can be used again.
+    :param patience: seconds to wait for the lock at a time. A process that holds it longer was stopped, or waits for a
+        disk.
+    :param alone_after: seconds, at random between these, without getting the lock, after which this process goes on by
+        itself: not all at once, for the process that holds it may go on in between.
     """
 
-    def __init__(self, path: Path | None, join: Callable[[bytes, bytes], bytes] = lambda shared, own: shared) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        join: Callable[[bytes, bytes], bytes] = lambda shared, own: shared,
+        *,
+        patience: float = 0.5,
+        alone_after: tuple[float, float] = (30.0, 60.0),
+    ) -> None:
         self._path = path
         self._join = join
+        self._patience = patience
+        self._alone_after = alone_after
         self._reset()
         renew_in_children(self, HostFile._reset)
 
@@ -99,7 +106,7 @@ class HostFile:
         """Whether to wait on for the process that holds the lock."""
         now = time.monotonic()
         if self._alone_at is None:
-            self._alone_at = now + CHANCE.uniform(*_ALONE_AFTER)
+            self._alone_at = now + CHANCE.uniform(*self._alone_after)
         return not self._alone and now < self._alone_at
 
     @staticmethod
@@ -116,13 +123,12 @@ class HostFile:
         finally:
             os.close(descriptor)
 
-    @staticmethod
     @contextmanager
-    def _locked(path: Path) -> Iterator[int]:
+    def _locked(self, path: Path) -> Iterator[int]:
         # Opened each time: the lock belongs to the open file, and a forked child must not inherit it.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _take_lock(descriptor)
+            _take_lock(descriptor, self._patience)
             if os.fstat(descriptor).st_size < 2 * _PLACE:
                 os.posix_fallocate(descriptor, 0, 2 * _PLACE)
             yield descriptor
@@ -142,8 +148,8 @@ class HostFile:
         return answer
 
 
-def _take_lock(descriptor: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
+def _take_lock(descriptor: int, patience: float) -> None:
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -152,11 +152,14 @@ class SecretToken(Credentials):
     :param secret_id: name or ARN.
     :param setting: the one that names it, for messages.
     :param region: None: as boto3 finds it.
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self, secret_id: str, setting: str, region: str | None) -> None:
+    def __init__(
+        self, secret_id: str, setting: str, region: str | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
-        self.inquiry = BackgroundQuery(f"{setting}: the secret", self._ask, rest=SECRET_REST)
+        self.inquiry = BackgroundQuery(f"{setting}: the secret", self._ask, rest=SECRET_REST, clock=clock)
         self._secret_id = secret_id
         self._region = region_of(secret_id, region)
         self._logins: tuple[Login, ...] = ()  # written by the thread that asks AWS, and by no other
@@ -281,7 +284,7 @@ class IamToken(Credentials):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self.inquiry = BackgroundQuery(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST)
+        self.inquiry = BackgroundQuery(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST, clock=clock)
         self._user = user
         self._cache_name = cache_name
         self._region = region

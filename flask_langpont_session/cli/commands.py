@@ -75,7 +75,7 @@ def status(as_json: bool) -> None:
     state = state_of()
     found = {name: _ask(state, name) for name in _stores(state)}
     waiting: Waiting | None = None
-    if state.backend.journal.path is not None:
+    if state.backend.journal.file.path is not None:
         try:
             waiting, found[JOURNAL] = state.backend.journal.waiting(), None
         except StoreError as error:
@@ -200,21 +200,22 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
 @with_appcontext
 def journal(as_json: bool) -> None:
     """Say what waits in this host's journal, since when, for how many sessions. Exit code 1 if it cannot be read."""
-    file = state_of().backend.journal
-    if file.path is None:
+    waiting = state_of().backend.journal
+    path = waiting.file.path
+    if path is None:
         raise click.ClickException(
             "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
         )
     try:
-        summary = file.summary()
+        summary = waiting.summary()
     except StoreError as error:
-        raise click.ClickException(f"{file.path} cannot be read: {error}") from None
+        raise click.ClickException(f"{path} cannot be read: {error}") from None
     if as_json:
         click.echo(json.dumps(_summary_as_json(summary)))
     else:
         for line in _summary_lines(summary):
             click.echo(line)
-        click.echo(f"{'file':20}{summary.bytes} bytes, {file.path}")
+        click.echo(f"{'file':20}{summary.bytes} bytes, {path}")
 
 
 def _all_waiting(summary: Summary) -> Waiting:

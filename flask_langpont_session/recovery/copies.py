@@ -10,9 +10,12 @@ from ..policy.values import SharedCopy, StoreError
 from ..stores.backend import Backend
 from . import calls
 
+ANNOUNCEMENTS = 2.0
+"""Seconds between two announcements of a worker that an outage lasts."""
+
 LINGER = 5.0
 """Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
-worker's last announcement that it is in an outage."""
+worker's last announcement that it is in an outage: one of these may be missed."""
 
 
 class MergedCopies:

@@ -13,6 +13,7 @@ from ..policy.health import ONLY, PRIMARY, WRITE
 from ..policy.values import StoreError, shard_of
 from ..stores.backend import Backend
 from ..stores.host.journal import Waiting
+from . import copies
 from .calls import ask_journal
 from .replay import Replay
 
@@ -22,9 +23,6 @@ NOTHING_WAITS = Waiting(0, None)
 
 _LOOK_AT_JOURNAL = 1.0
 """Seconds between two looks at how much waits there."""
-
-_ANNOUNCEMENTS = 2.0
-"""Seconds between two announcements of an outage that lasts."""
 
 
 class Outages:
@@ -66,7 +64,7 @@ class Outages:
             self._next_announcement = 0.0
         if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
-            self._next_announcement = self._clock() + _ANNOUNCEMENTS
+            self._next_announcement = self._clock() + copies.ANNOUNCEMENTS
             ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
         was_announced = bool(self._published)
         if not was_announced and is_first:

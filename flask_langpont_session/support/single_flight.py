@@ -33,10 +33,19 @@ class _Flight(Generic[T]):
         self.error: BaseException | None = None
 
 
-class SingleFlight(Generic[T]):
-    """Usable from any thread. A forked child begins with none under way."""
+def wait_for(landed: threading.Event, seconds: float) -> bool:
+    """Wait for the end of a question; whether it came in time."""
+    return Deadline.after(seconds).wait(landed.wait)
 
-    def __init__(self) -> None:
+
+class SingleFlight(Generic[T]):
+    """Usable from any thread. A forked child begins with none under way.
+
+    :param wait: how a thread waits for another one's question: as :func:`wait_for`.
+    """
+
+    def __init__(self, wait: Callable[[threading.Event, float], bool] = wait_for) -> None:
+        self._wait_for = wait
         self._begin()
         renew_in_children(self, SingleFlight._begin)
 
@@ -80,7 +89,7 @@ class SingleFlight(Generic[T]):
         return answer
 
     def _wait(self, flight: _Flight[T], seconds: float) -> T:
-        if not Deadline.after(seconds).wait(flight.landed.wait):
+        if not self._wait_for(flight.landed, seconds):
             raise FlightLate("the same question is still under way in another thread")
         if flight.error is None:
             return cast(T, flight.answer)

@@ -27,6 +27,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import extension
 from flask_langpont_session.recovery import monitor
 from flask_langpont_session.request import repository
+from flask_langpont_session.stores.host import journal
 from tests.integration.conftest import parts, redis_store
 
 from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals
@@ -672,11 +673,8 @@ def skewed(seconds: float) -> Cause:
         wrong = SimpleNamespace(**vars(time))
         wrong.time, wrong.time_ns = shifted("time", seconds), shifted("time_ns", int(seconds * 1e9))
         with ExitStack() as stack:
-            for module in (extension, repository, monitor):
+            for module in (extension, repository, monitor, journal):
                 stack.enter_context(patch.object(module, "time", wrong))
-            journal = parts(site.app).backend.journal
-            for part in (journal, journal.revocations, journal.board):
-                stack.enter_context(patch.object(part, "_clock", wrong.time))
             yield lambda: asked.total()
 
     return cause

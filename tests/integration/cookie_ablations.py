@@ -88,8 +88,7 @@ def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:
     """Setting it gives no new id, and it is not looked at when it is saved or read either."""
 
     def store(self: Any, key: str, value: Any, encoded: bytes) -> bool:
-        self._is_identity = lambda key: False
-        self._work.repository._reads._withhold_identity = lambda loaded: None
+        vars(self._work.repository.settings)["is_identity"] = lambda key: False
         return True
 
     return store

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 
 from devservers.servers import Valkey
-from flask_langpont_session.recovery.monitor import Monitor
-from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.support import forks
+from flask_langpont_session.extension import EXTENSION, applications
 
 
 def evals(server: Valkey) -> int:
@@ -21,14 +19,10 @@ def evals(server: Valkey) -> int:
 def wait_for_monitors() -> None:
     """Their first look, and what it brings to Redis, is over; the next one is HEALTH_INTERVAL away."""
     deadline = time.monotonic() + 60
-    for monitor in list(forks._renewals):
-        if isinstance(monitor, Monitor) and not monitor.is_stopping and _is_real(monitor):
+    for app in list(applications):
+        monitor = app.extensions[EXTENSION].monitor
+        if not monitor.is_stopping:
             monitor.ensure_started()
             while not monitor.has_looked or monitor.replay.has_incidents or monitor.replay.gives_back:
                 assert time.monotonic() < deadline, "the monitor does not come to rest"
                 time.sleep(0.005)
-
-
-def _is_real(monitor: Monitor) -> bool:
-    """Not so in the simulation of the protocol, whose monitors are ticked by hand."""
-    return isinstance(monitor.backend.primary, RedisStore)

@@ -40,7 +40,7 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no room for anything."""
-        path = self._journal._file.path
+        path = self._journal.file.path
         assert path is not None
         with self._monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as filler:
             # SQLite reads this as: the pages there are.
@@ -56,6 +56,6 @@ class Disk:
         self._limit(1_000_000)
 
     def _limit(self, pages: int) -> None:
-        connection = self._journal._file.writer.connection
+        connection = self._journal.file.writer.connection
         assert connection is not None
         connection.execute(f"PRAGMA max_page_count = {pages}")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from flask_langpont_session.policy.records import Revoked
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import HANG, REFUSE, FaultProxy
+from tests.support.clock import Clock
 
 from .behind import digest, row
 from .conftest import PATIENT, SLOW_MS, close, parts, unforced
@@ -527,7 +529,8 @@ def test_without_the_old_store_all_wait(
     make_shop: MakeShop, primary: Valkey, proxy: FaultProxy, fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is taken for a stranger for good, nor signed in without the cart. It is not asked again at once."""
-    monkeypatch.setattr(adopter, "_PAUSE", 600.0)
+    clock = Clock()
+    monkeypatch.setattr(adopter, "time", SimpleNamespace(monotonic=clock))
     old = old_app("flask-session", primary.url)
     client = settings_for("flask-session", proxy.instead_of(primary.url))["SESSION_REDIS"]
     new = make_shop("flask-session", SESSION_REDIS=client, REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
@@ -540,14 +543,9 @@ def test_without_the_old_store_all_wait(
     assert sum(proxy.hits.values()) == 1
     assert parts(new).health.level == 0
     proxy.heal()
-    monkeypatch.setattr(source_of(new, FlaskSessionRecord), "_not_before", 0.0)
+    clock.now += 60
     assert user.page(new) == {"user": "7", "cart": ["tea"]}
     assert visitor.page(new) == {"user": None, "cart": ["rice"]}
-
-
-def source_of(app: Flask, kind: type) -> Any:
-    [found] = [source for source in parts(app).adoption._sources if type(source) is kind]  # type: ignore[union-attr]
-    return found
 
 
 # -- what is not taken over --------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from devservers.processes import spawn, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.sql import bulkhead, dialects, engines
-from flask_langpont_session.stores.sql import calls as module
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
 from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
@@ -262,12 +261,6 @@ def lost_replies(proxy: FaultProxy) -> int:
     return proxy.hits["swallow_reply"]
 
 
-@pytest.fixture
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls are overdue as soon as they are given up."""
-    monkeypatch.setattr(module, "_GRACE", 0.0)
-
-
 LANES: dict[str, Callable[[Database], object]] = {
     "requests": lambda database: database.load("digest", idle_ms=0),
     "probes": lambda database: database.probe(SHORT),
@@ -290,7 +283,6 @@ ENGINES: dict[str, Callable[[str], sa.Engine]] = {
 @on_each
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("lane", LANES)
-@pytest.mark.usefixtures("no_grace")
 def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engine: str) -> None:
     """Nothing is wrong with the connection, and nobody ever answers: it is shut down, and others have the slot."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
@@ -311,7 +303,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
 
 def until_overdue_calls_end(database: Database, lane: str) -> None:
     def has_ended() -> bool:
-        database.end_overdue()
+        database.end_overdue(0.0)
         return not getattr(database.calls, lane).busy
 
     wait_until(has_ended, "a free slot", LONG)
@@ -319,7 +311,6 @@ def until_overdue_calls_end(database: Database, lane: str) -> None:
 
 @on_each
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.usefixtures("no_grace")
 def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
     """SQLAlchemy asks the first one of an engine for the server's version, before anybody has it."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
@@ -347,17 +338,14 @@ def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: 
     database.engine.dispose()
 
 
-def test_a_good_probe_ends_at_once_what_was_given_up_before(
-    url: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_good_probe_ends_at_once_what_was_given_up_before(url: str, proxy: FaultProxy) -> None:
     """Others are answered: there is nothing to be patient for."""
-    monkeypatch.setattr(module, "_GRACE", LONG * 100)
     database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=1)
     warm(database)
     with proxy.failing(SWALLOW_REPLY):
         in_threads(1, lambda: database.load("digest", idle_ms=0))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
-    database.end_overdue()
+    database.end_overdue(LONG * 100)
     assert database.calls.requests.busy == 1
     database.probe(LONG)
     wait_until(lambda: database.calls.requests.busy == 0, "a free slot", LONG)

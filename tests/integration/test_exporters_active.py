@@ -19,7 +19,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.metrics import session_index as active
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.metrics.session_index import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions
+from flask_langpont_session.metrics.session_index import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions, Notes
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.support.clock import Clock
@@ -196,7 +196,14 @@ def test_notes_are_bounded(workers: Workers) -> None:
         worker.notes.served(str(number), HOUR)
         worker.notes.ended(f"e{number}")
     worker.update()
-    assert len(worker.notes._served) == len(worker.notes._ended) == MOST_NOTES
+    assert list(map(len, worker.notes.take())) == [MOST_NOTES, MOST_NOTES]
+
+
+def noted(notes: Notes) -> tuple[dict[str, float], set[str]]:
+    """What is to be brought; it stays there."""
+    served, ended = notes.take()
+    notes.keep(dict(served), set(ended))
+    return served, ended
 
 
 class Refusing:
@@ -231,7 +238,7 @@ def test_notes_that_come_back_are_bounded_too() -> None:
     redis.meanwhile = serve
     for _ in range(3):
         worker.update()
-        assert len(worker.notes._served) == len(worker.notes._ended) == MOST_NOTES
+        assert list(map(len, noted(worker.notes))) == [MOST_NOTES, MOST_NOTES]
 
 
 def test_a_refusal_is_said_once_per_cause(caplog: pytest.LogCaptureFixture) -> None:
@@ -399,9 +406,9 @@ def forget(app: Flask, primary: Valkey) -> None:
     assert number(app) == 0
 
 
-def noted(app: Flask) -> int:
-    """How many sessions are to be brought."""
-    return len(index(app).notes._served)
+def to_be_brought(app: Flask) -> int:
+    """How many sessions."""
+    return len(noted(index(app).notes)[0])
 
 
 def test_a_read_is_noted_when_it_gives_a_longer_life(app: Flask, primary: Valkey) -> None:
@@ -410,16 +417,16 @@ def test_a_read_is_noted_when_it_gives_a_longer_life(app: Flask, primary: Valkey
     client.post("/set", json={"lang": "jp"})
     forget(app, primary)
     client.get("/get/lang")
-    assert noted(app) == 0
+    assert to_be_brought(app) == 0
     with primary.client() as redis:
         [key] = redis.keys("session:ui:*")
         life = redis.pttl(key)
         redis.pexpire(key, life // 2)
     client.get("/get/lang")
-    assert noted(app) == 1
+    assert to_be_brought(app) == 1
     assert number(app) == 1
     client.get("/get/lang")
-    assert noted(app) == 0
+    assert to_be_brought(app) == 0
 
 
 def test_of_a_user_it_is_noted_when_the_database_is_asked(app: Flask, primary: Valkey) -> None:
@@ -430,11 +437,11 @@ def test_of_a_user_it_is_noted_when_the_database_is_asked(app: Flask, primary: V
     index(app).update()
     for _ in range(3):
         client.get("/who")
-    assert noted(app) == 0
+    assert to_be_brought(app) == 0
     with primary.client() as redis:
         redis.flushall()
     assert client.get("/who").json["user"] == "7"  # type: ignore[index]
-    assert noted(app) == 1
+    assert to_be_brought(app) == 1
     assert number(app) == 1
 
 
@@ -473,7 +480,7 @@ def test_who_is_ended_by_a_command_does_not_count(app: Flask) -> None:
     assert number(app) == 1
     done = app.test_cli_runner().invoke(langpont, ["sessions", "revoke", "--user", "7"])
     assert done.exit_code == 0, done.output
-    assert not index(app).notes._ended
+    assert noted(index(app).notes) == ({}, set())
     assert index(app).number == 0
 
 

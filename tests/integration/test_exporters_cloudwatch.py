@@ -339,17 +339,17 @@ def test_no_request_waits_while_the_endpoint_hangs(
     """While one thread is stuck in the sending, all requests are answered, and none of theirs ever sends."""
     senders: set[str] = set()
     stuck = threading.Event()
-    send = CloudWatch._send
+    publish = CloudWatch.publish
 
-    def watched(publisher: CloudWatch, request: list[Any]) -> None:
+    def watched(publisher: CloudWatch) -> None:
         senders.add(threading.current_thread().name)
         stuck.set()
         try:
-            send(publisher, request)
+            publish(publisher)
         finally:
             stuck.clear()
 
-    monkeypatch.setattr(CloudWatch, "_send", watched)
+    monkeypatch.setattr(CloudWatch, "publish", watched)
     monkeypatch.setattr(threads.CHANCE, "uniform", lambda low, high: low)  # type: ignore[attr-defined]
     endpoint.answer = None
     app = make_exporting(METRICS_INTERVAL=1)

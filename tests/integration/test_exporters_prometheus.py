@@ -209,8 +209,9 @@ def table() -> list[str]:
     made = [some for part in parts for name, some in vars(part).items() if not name.startswith("_")]
     collectors = [one for some in made for one in (some.values() if isinstance(some, dict) else [some])]
     rows = sorted(
-        [f"`{c._name}{'_total' * (c._type == 'counter')}`", c._type, ", ".join(c._labelnames), c._documentation]
+        [f"`{said.name}{'_total' * (said.type == 'counter')}`", said.type, ", ".join(c._labelnames), said.documentation]
         for c in collectors
+        for said in c.describe()
     )
     return [f"| {' | '.join(row)} |" for row in [["metric", "type", "labels", "what it is"], ["---"] * 4, *rows]]
 

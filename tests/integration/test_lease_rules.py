@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from flask import Flask, session
 from flask_login import logout_user
 
 from devservers.servers import Valkey
+from flask_langpont_session.extension import CONTEXT, EXTENSION
 from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.verifier import Confirmed
+from flask_langpont_session.support.single_flight import SingleFlight
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, digest, elsewhere, questions, row, sign_in
@@ -65,16 +69,21 @@ class Clock:
         return called
 
 
+def serve_by(app: Flask, repository: SessionRepository) -> SessionRepository:
+    """The requests of the application go to it from now on."""
+    app.extensions[EXTENSION] = replace(parts(app), repository=repository)
+    app.extensions[CONTEXT] = replace(app.extensions[CONTEXT], repository=repository)
+    return repository
+
+
 @pytest.mark.parametrize("method", ["load", "create", "update"])
 def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """A revocation during the query must not hide behind a younger moment: it is taken before the database is asked."""
     client, clock = sign_in(app), Clock()
     state, began = parts(app), clock.now
-    repository, backend = state.repository, state.backend
+    backend = state.backend
     monkeypatch.setattr(backend, "clock", clock)
-    for part in (repository._reads, repository._saves):
-        monkeypatch.setattr(part, "_clock", clock)
-    monkeypatch.setattr(repository._reads._verifier, "_clock", clock)
+    repository = serve_by(app, SessionRepository(backend))
     monkeypatch.setattr(backend.database, method, clock.slow(getattr(backend.database, method)))
     with parts(app).monitor.paused():
         if method == "load":
@@ -94,10 +103,23 @@ def _sid(app: Flask, client: Any) -> Any:
         return session.work.ids.origin  # type: ignore[attr-defined]
 
 
-def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+class Shared(SingleFlight[Confirmed]):
+    """Another request's answer, whatever is asked."""
+
+    def __init__(self, answer: Confirmed) -> None:
+        super().__init__()
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def ask(self, key: str, question: Callable[[float], Confirmed], timeout: float) -> tuple[Confirmed, bool]:
+        self.asked.append(key)
+        return self.answer, True
+
+
+def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask) -> None:
     """It began before this worker saw the right withdrawn: the worker asks for itself."""
     client = sign_in(app)
-    repository, backend = parts(app).repository, parts(app).backend
+    backend = parts(app).backend
     database = elsewhere(app)
     old = database.load(client.digest, idle_ms=0)
     assert isinstance(old, AuthRow)
@@ -105,28 +127,20 @@ def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask, mon
     assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
     database.close()
     backend.local.raise_min_version(client.digest, 2)
-    before, shared = questions(app), Confirmed(old, 0, time.monotonic())
-    asked: list[str] = []
-
-    def ask(digest: str, *_: Any) -> tuple[Confirmed, bool]:
-        asked.append(digest)
-        return shared, True
-
-    monkeypatch.setattr(repository._reads._verifier._flights, "ask", ask)
+    before, shared = questions(app), Shared(Confirmed(old, 0, time.monotonic()))
+    serve_by(app, SessionRepository(backend, flights=shared))
     assert client.get("/get/user_role").json["value"] == "guest"
-    assert asked == [client.digest]
+    assert shared.asked == [client.digest]
     assert questions(app) == before + 2
 
 
-def test_a_shared_answer_that_is_current_is_taken(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
     """At the floor it says what this worker knows: one question for all."""
     client = sign_in(app)
-    repository, backend = parts(app).repository, parts(app).backend
+    backend = parts(app).backend
     known = backend.database.load(client.digest, idle_ms=0)
     backend.local.raise_min_version(client.digest, 1)
-    monkeypatch.setattr(
-        repository._reads._verifier._flights, "ask", lambda *_: (Confirmed(known, 0, time.monotonic()), True)
-    )
+    serve_by(app, SessionRepository(backend, flights=Shared(Confirmed(known, 0, time.monotonic()))))
     redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
     assert client.get("/who").json["user"] == "7"
@@ -145,6 +159,25 @@ def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask
         assert client.get("/who").json["user"] is None
     database.close()
     assert client.get("/who").json["user"] is None
+
+
+def test_i1_while_the_database_hears_of_a_sign_out_its_worker_shows_the_user_no_more(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take its time, and the lease in Redis is good until then."""
+    client = sign_in(app)
+    database, shown = parts(app).backend.database, list[str | None]()
+    revoke = database.revoke
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        shown.append(browser(app, client.cookie).get("/who").json["user"])
+        return revoke(*arguments, **options)
+
+    assert client.get("/who").json["user"] == "7"
+    monkeypatch.setattr(database, "revoke", slowly)
+    assert client.post("/logout").status_code == 200
+    assert shown == [None]
+    assert not row(app, client.digest)["live"]
 
 
 @pytest.mark.parametrize("stores", [("primary", "database")])

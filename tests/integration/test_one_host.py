@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import signal
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from flask_langpont_session.policy import leases
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.policy.health import READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.recovery import copies, outages
+from flask_langpont_session.recovery import copies
 from flask_langpont_session.recovery.reconciler import Progress
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
@@ -58,7 +57,7 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
-    monkeypatch.setattr(outages, "_ANNOUNCEMENTS", 0.2)
+    monkeypatch.setattr(copies, "ANNOUNCEMENTS", 0.2)
     monkeypatch.setattr(copies, "LINGER", 1.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before", source_lang="ja")
@@ -85,7 +84,7 @@ def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_ou
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever recovers says so for the whole host; who has not is heard again only a little later."""
-    monkeypatch.setattr(outages, "_ANNOUNCEMENTS", 600.0)
+    monkeypatch.setattr(copies, "ANNOUNCEMENTS", 600.0)
     monkeypatch.setattr(copies, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before")
@@ -390,10 +389,10 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     there = browser(cut_off, here.cookie)
     assert there.get("/get/input_text").json["value"] == "before"
     reconciler = parts(one).monitor.replay.reconciler
-    refresh = reconciler.copies.refresh
+    refresh, run = reconciler.copies.refresh, reconciler.run
 
-    def once(redis: bool, database: bool, shards: Container[str]) -> Progress:
-        return reconciler._run_once(redis, database, shards, True, math.inf)
+    def once(**options: Any) -> Progress:
+        return run(**options | {"seconds": 0.0})
 
     def meanwhile(*arguments: Any) -> Any:
         assert there.post("/set", json={"input_text": "second"}).status_code == 200
@@ -405,7 +404,7 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
         assert there.post("/set", json={"input_text": "first"}).status_code == 200
         with monkeypatch.context() as patch:
             patch.setattr(reconciler.copies, "refresh", meanwhile)
-            patch.setattr(reconciler, "run", lambda redis, database, shards, **rest: once(redis, database, shards))
+            patch.setattr(reconciler, "run", once)
             parts(one).monitor.tick()
     wait_until(lambda: waiting(other) == 0, "everything home")
     assert here.get("/get/input_text").json["value"] == "second"

@@ -402,7 +402,7 @@ def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, p
     journal = parts(site.worker).backend.journal
     asked: list[str] = []
     with resting(*site.all), switched_off(site.worker, "database"):
-        journal._file.transaction(lambda connection: connection.set_trace_callback(asked.append))
+        journal.file.transaction(lambda connection: connection.set_trace_callback(asked.append))
         asked.clear()
         assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=False, sessions=len(clients))
         assert asked.count("COMMIT") == 2

@@ -19,6 +19,7 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
 from flask_langpont_session.recovery.calls import PIPELINE
+from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.stores.host.journal import Carry, PendingWrite
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -299,26 +300,24 @@ def test_nothing_is_dropped_for_its_age_while_it_is_brought_home(make_app: MakeA
     """A second outage during the replay counts for nothing either; what waited too long before is dropped."""
     app = make_app()
     state = parts(app)
-    journal, reconciler = state.backend.journal, state.monitor.replay.reconciler
-    now = [time.time()]
-    journal._clock = lambda: now[0]
-    reconciler._now_ms = lambda: int(now[0] * 1000)
+    journal, now = state.backend.journal, [time.time()]
+    monitor = Monitor(state.backend, now_ms=lambda: int(now[0] * 1000))
     patience = state.settings.local_cache_ttl
     with state.monitor.paused():
-        state.monitor.tick()
+        monitor.tick()
         lose(state, PRIMARY)
         journal.put([write(name(1), "input_text", "young")])
-        now[0] += patience - 1
-        state.monitor.recover(PRIMARY, BOTH)
+        now[0] += patience - 60
+        monitor.recover(PRIMARY, BOTH)
         now[0] += patience
         lose(state, DATABASE)
-        state.monitor.recover(DATABASE, BOTH)
-        state.monitor.replay.run_once()
+        monitor.recover(DATABASE, BOTH)
+        monitor.replay.run_once()
         lose(state, PRIMARY)
         journal.put([write(name(2), "input_text", "old")])
-        now[0] += patience + 1
-        state.monitor.recover(PRIMARY, BOTH)
-        state.monitor.replay.run_once()
+        now[0] = time.time() + patience + 1
+        monitor.recover(PRIMARY, BOTH)
+        monitor.replay.run_once()
         copies = state.backend.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
     assert [bool(copy.fields) for copy in copies] == [True, False]
     assert journal.counts()["writes"] == 0
@@ -355,12 +354,17 @@ def test_both_threads_outlive_any_surprise(
     assert "a surprise" in caplog.text
 
 
+def replays() -> set[threading.Thread]:
+    """The threads that replay, of all applications."""
+    return {thread for thread in threading.enumerate() if thread.name == "langpont-session-replay"}
+
+
 def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
     """With threads of its own; its parent's are not there."""
     app = make_app()
-    state = parts(app)
+    state, others = parts(app), replays()
     state.monitor.ensure_started()
-    wait_until(lambda: state.monitor.replay._thread._thread is not None, "the replay's thread", LONG)
+    wait_until(lambda: bool(replays() - others), "the replay's thread", LONG)
     state.backend.journal.put([write(name(1), "input_text", "x")])
     with state.monitor.paused():
         child = os.fork()
@@ -376,7 +380,7 @@ def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
 def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a large journal; what is left waits."""
     app = make_app()
-    state = parts(app)
+    state, others = parts(app), replays()
     monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 10)
     with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
         with state.monitor.paused():
@@ -384,7 +388,7 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
         state.monitor.ensure_started()
         wait_until(lambda: bool(merged), "the replay", LONG)
         state.monitor.stop()
-        assert not [thread for thread in threading.enumerate() if thread is state.monitor.replay._thread._thread]
+        assert replays() <= others
     assert state.backend.journal.counts()["writes"] > 0
 
 

@@ -211,3 +211,22 @@ def test_a_refused_sign_in_takes_nothing_from_the_session(app: Flask) -> None:
     with switched_off(app, "database"):
         assert client.post("/sign-in", json=[("_user_id", "8")]).status_code == GrantRefused.code
     assert client.get("/all").json == {**A, **TEXTS, **LOOKS}
+
+
+@pytest.mark.parametrize("key", ["_user_id", "user_role"])
+def test_while_the_database_is_known_to_be_down_a_sign_in_is_refused_where_it_is_said(app: Flask, key: str) -> None:
+    """The view goes no further, or says what it likes; a session that was there is as it was."""
+
+    @app.post("/try-to-sign-in")
+    def try_to_sign_in() -> Any:
+        try:
+            session[key] = "8"
+        except GrantRefused:
+            return jsonify(dict(session))
+        return "granted"
+
+    client, stranger = signed_in(app, **A), app.test_client()
+    with switched_off(app, "database"):
+        assert stranger.post("/try-to-sign-in").json == {}
+        assert client.post("/try-to-sign-in").json == {**A, **TEXTS, **LOOKS}
+    assert client.get("/all").json == {**A, **TEXTS, **LOOKS}

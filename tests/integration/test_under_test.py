@@ -80,7 +80,7 @@ def test_the_developers_files_are_left_alone(make: Make, instance: Path) -> None
     LangPontSession(app)
     assert signs_in(app)
     assert not instance.exists()
-    assert state_of(app).backend.journal.path is None
+    assert state_of(app).backend.journal.file.path is None
 
 
 def test_testing_may_be_set_after_the_extension(make: Make, instance: Path) -> None:

@@ -21,6 +21,8 @@ from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import dns as resolving
+from flask_langpont_session.stores.redis.connections import Pool
+from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp
@@ -120,15 +122,17 @@ def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
     assert set(resolver.askers) == {"langpont-session-names"}
 
 
-def test_dns_that_fails_takes_no_server_with_it(by_name: Callable[..., Flask], resolver: Resolver) -> None:
+def test_dns_that_fails_takes_no_server_with_it(
+    by_name: Callable[..., Flask], resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 34: new connections go where the name led last."""
     app = by_name()
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
     resolver.ports = []
     asked = len(resolver.askers)
-    names = redis_store(app).names
-    names._names[NAME, 6379].looked_at = float("-inf")
+    monkeypatch.setattr(resolving, "PAUSE", 0.0)
+    redis_store(app).names.look(lost=True)
     wait_until(lambda: len(resolver.askers) > asked, "another look", LONG)
     redis_store(app).forget_connections()
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
@@ -185,7 +189,7 @@ def following(one: Valkey, two: Valkey) -> Iterator[None]:
 
 
 def test_a_demoted_primary_is_left_within_the_request(
-    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey]
+    by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 16 and 33: READONLY. The connection is made anew to where the name leads by now, and the write is done."""
     one, two = pair
@@ -196,7 +200,7 @@ def test_a_demoted_primary_is_left_within_the_request(
         browser = app.test_client()
         browser.post("/set", json={"lang": "jp"})
         resolver.ports = [two.port]
-        redis_store(app).names._names[NAME, 6379].looked_at = float("-inf")
+        monkeypatch.setattr(resolving, "PAUSE", 0.0)  # a doubt has the name looked up at once
         with following(one, two):
             browser.post("/set", json={"lang": "en"})
             assert not parts(app).health.open_stores()
@@ -266,15 +270,14 @@ def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_a
     assert (store.connections.idle, store.in_use, connection._sock) == ([], 0, None)
 
 
-def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -> None:
     """By a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
-    pool = redis_store(make_app()).connections
-    pool.put_back(pool.take(time.monotonic() + LONG))
 
     def end(connection: Any) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool, "_usable", end)
+    pool = Pool(redis_store(make_app()).connections.source, DnsCache(), usable=end)
+    pool.put_back(pool.take(time.monotonic() + LONG))
     with pytest.raises(KeyboardInterrupt):
         pool.take(time.monotonic() + LONG)
     assert (pool.idle, pool.in_use) == ([], 0)

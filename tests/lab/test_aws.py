@@ -50,6 +50,6 @@ def test_nobody_reaches_a_real_account(lab: Lab, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", "https://sns.example.com")
     assert isinstance(lab.aws, Aws)
-    given = {name: value for name, value in lab._environment({}).items() if name.startswith("AWS_")}
+    given = {name: value for name, value in lab.environment({}).items() if name.startswith("AWS_")}
     assert given == lab.aws.environment()
     assert given["AWS_ENDPOINT_URL"] == lab.aws.url

@@ -44,3 +44,9 @@ def test_private_names_are_found_by_import_by_dot_and_as_a_text() -> None:
     """But not those of the test's own classes."""
     found = figures.private_uses(ast.parse(PRIVATE), {"_made", "_theirs", "_own"})
     assert sorted(found) == [(2, "_made"), (6, "_theirs"), (10, "_theirs")]
+
+
+def test_the_tests_reach_into_the_package_in_few_places() -> None:
+    """What a test needs can be told to a part of it, or seen from outside; ``tests/README.md`` says how."""
+    found = figures.private_names()
+    assert len(found) <= 20, "\n".join(found)

@@ -8,6 +8,7 @@ give up at both places; a question that had not arrived by then may still arrive
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.support.single_flight import FlightLate, SingleFlight, _Flight
+from flask_langpont_session.support.single_flight import SingleFlight
 
 from .clock import Clock
 
@@ -191,14 +192,14 @@ class SteppedFlights(SingleFlight[T]):
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        super().__init__()
+        super().__init__(self._stop)
 
-    def _wait(self, flight: _Flight[T], timeout: float) -> T:
-        deadline = self._tasks.clock.now_ms + round(timeout * 1000)
-        while not flight.landed.is_set():
+    def _stop(self, landed: threading.Event, seconds: float) -> bool:
+        deadline = self._tasks.clock.now_ms + round(seconds * 1000)
+        while not landed.is_set():
             task = self._tasks.current
             gives_up = task is None or not task.stepped or self._tasks.pause("waiting") is Command.GIVE_UP
             if gives_up or self._tasks.clock.now_ms > deadline:
                 self._tasks.clock.wait_until(deadline)
-                raise FlightLate("the same question is still under way in another thread")
-        return super()._wait(flight, 0.0)
+                return False
+        return True

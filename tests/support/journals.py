@@ -37,9 +37,9 @@ def blind_write(field: str, value: bytes | None = None, *, digest: str = "d", sh
 def questions(journal: Journal) -> list[str]:
     """What the journal asks SQLite from now on, by whichever connection."""
     statements: list[str] = []
-    with journal._file.connected() as connection:
+    with journal.file.connected() as connection:
         connection.set_trace_callback(statements.append)
-    journal._file.transaction(lambda connection: connection.set_trace_callback(statements.append))
+    journal.file.transaction(lambda connection: connection.set_trace_callback(statements.append))
     journal.is_empty()  # opening one was a change
     statements.clear()
     return statements

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
     merge = Merge(DIGEST, "ui", [*steps, MergeStep(Operation.DELETE, "theme")], "alive", HOUR)
     wipe = Merge(DIGEST, "ui", [MergeStep(Operation.WIPE)], "alive", HOUR)
     options: dict[str, Any] = {"limits": Limits(256, 65_536, HOUR), "timeout": LONG, "write_id": new_write_id()}
-    active = ActiveSessions(store, Recorder(), is_up=lambda: True, interval=60)
+    told = Told(store)
+    active = ActiveSessions(told, Recorder(), is_up=lambda: True, interval=60)
     active.notes.served(DIGEST, HOUR)
     asked: dict[str, Callable[[], object]] = {
         "push": lambda: store.push(row(), 1, HOUR, timeout=LONG),
@@ -136,16 +137,33 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "probe": lambda: store.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
         "probe_read": lambda: store.probe_read(timeout=LONG),
         "time_ms": lambda: store.time_ms(timeout=LONG),
-        "run_commands": lambda: _count(active),
+        "run_commands": lambda: _count(active, told),
     }  # fmt: skip
     return asked
 
 
-def _count(active: ActiveSessions) -> None:
-    """It keeps its errors to itself, and says what was wrong."""
+class Told:
+    """A store that keeps the error of what it was asked."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.prefix = store.prefix
+        self.error: StoreError | None = None
+        self._store = store
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        try:
+            return self._store.run_commands(commands, timeout=timeout)
+        except StoreError as error:
+            self.error = error
+            raise
+
+
+def _count(active: ActiveSessions, told: Told) -> None:
+    """It keeps its errors to itself."""
     active.update()
     if active.number is None:
-        raise StoreError("primary", ErrorClass.IDENTITY_REFUSED, active._problem or "")
+        assert told.error is not None
+        raise told.error
 
 
 def failing(store: RedisStore) -> dict[str, StoreError]:

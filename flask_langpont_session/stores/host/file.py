@@ -409,7 +409,7 @@ def _force(path: Path) -> None:
     with suppress(FileNotFoundError):
         log = os.open(log_path(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _to_disk(log)
+            getattr(os, "fdatasync", os.fsync)(log)  # not every system has the quicker one
         finally:
             os.close(log)
 
@@ -443,8 +443,6 @@ def _is_done(db: sqlite3.Connection, task: Task[Any]) -> bool:
             db.execute("RELEASE task")
     return True
 
-
-_to_disk = getattr(os, "fdatasync", os.fsync)
 
 _files: weakref.WeakSet[JournalFile] = weakref.WeakSet()
 

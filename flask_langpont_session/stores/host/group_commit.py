@@ -35,9 +35,6 @@ MOST_WAITING = 10_000
 _BRISK = 0.0001
 """Seconds that a thread may compute before another one has its turn. Python's own are 0.005."""
 
-_IDLE = 5.0
-"""Seconds after which the thread ends if there is nothing to do. The next task starts another one."""
-
 
 class _Brisk:
     """While a thread writes, the others of this process give the interpreter back soon. Every statement lets go of it:
@@ -173,10 +170,12 @@ class Writer:
     """The one thread of a process that writes to a journal. It is started when it is needed, and ends by itself.
 
     :param serve: called by it with a task that it has not taken up. Must not raise.
+    :param idle: seconds after which the thread ends if there is nothing to do. The next task starts another one.
     """
 
-    def __init__(self, serve: Callable[[Task[Any]], None]) -> None:
+    def __init__(self, serve: Callable[[Task[Any]], None], *, idle: float = 5.0) -> None:
         self._serve = serve
+        self._idle = idle
         self.renew()
 
     def renew(self) -> None:
@@ -241,7 +240,7 @@ class Writer:
     def _run(self, tasks: queue.SimpleQueue[Task[Any] | None]) -> None:
         while True:
             try:
-                task = tasks.get(timeout=_IDLE)
+                task = tasks.get(timeout=self._idle)
             except queue.Empty:
                 task = None
             if task is None:

@@ -94,6 +94,7 @@ class Journal:
     :param file: where it is kept.
     :param clock: seconds since 1970.
     :param limits: how much is kept at most.
+    :ivar file: where it is kept; without a path: in this process' memory.
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
@@ -106,7 +107,7 @@ class Journal:
         clock: Callable[[], float] = time.time,
         limits: JournalLimits | None = None,
     ) -> None:
-        self._file = file
+        self.file = file
         self.board = board
         self._clock = clock
         self._limits = limits or JournalLimits()
@@ -120,14 +121,14 @@ class Journal:
         Every other call opens by itself; this one only fails early. It leaves nothing open, so that a server
         which loads the application and then forks its workers has nothing to hand down.
         """
-        self._file.open()
-        if self._file.path is not None:
+        self.file.open()
+        if self.file.path is not None:
             self.close()
 
     def close(self) -> None:
         """Let go of the file, and of the board's. Never raises; the next call opens them again. A journal in memory is
         gone."""
-        self._file.close()
+        self.file.close()
         self.board.close()
         self._last_look.forget()
 
@@ -137,11 +138,11 @@ class Journal:
 
         :return: whether there may be more; next time, after others were let in.
         """
-        return self._file.shrink()
+        return self.file.shrink()
 
     def alone(self) -> AbstractContextManager[bool]:
         """For what only one worker of the host may do at a time: whether it is this one. Waits for no other."""
-        return self._file.alone()
+        return self.file.alone()
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -169,30 +170,25 @@ class Journal:
         :param shadow: what is known of the anonymous shadow of that session id; copies are never published of
             one.
         """
-        with self._file.snapshot(wait) as db:
+        with self.file.snapshot(wait) as db:
             return read_overlay(db, digest, shadow=shadow)
 
     def counts(self) -> Mapping[str, int]:
         """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``
         there are."""
         tables = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies", "outages")
-        with self._file.snapshot() as db:
+        with self.file.snapshot() as db:
             return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
-
-    @property
-    def path(self) -> Path | None:
-        """The file; None: it is in this process' memory."""
-        return self._file.path
 
     def waiting(self) -> Waiting:
         """How much waits for a store, and since when."""
-        with self._file.snapshot() as db:
+        with self.file.snapshot() as db:
             return read_waiting(db)
 
     def summary(self) -> Summary:
         """The same by kind, with how many sessions it is for and how large the file is."""
-        with self._file.snapshot() as db:
-            return read_summary(db, _bytes(self._file.path, db))
+        with self.file.snapshot() as db:
+            return read_summary(db, _bytes(self.file.path, db))
 
     # -- writes --------------------------------------------------------------------------------------------------------
 
@@ -222,7 +218,7 @@ class Journal:
             ]
 
         left = _time_left(wait)
-        left_out = self._file.transaction(self._limits.adding(put, session), wait)
+        left_out = self.file.transaction(self._limits.adding(put, session), wait)
         self.board.add_copies(copies, left())
         return left_out
 
@@ -234,7 +230,7 @@ class Journal:
         """
         now = self._now_ms()
         left = _time_left(wait)
-        self._file.transaction(self._limits.adding(lambda db: put_carry(db, *carry, now_ms=now)), wait)
+        self.file.transaction(self._limits.adding(lambda db: put_carry(db, *carry, now_ms=now)), wait)
         self.board.add_copies(copies, left())
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
@@ -243,7 +239,7 @@ class Journal:
         :param after: only those with a higher number (`seq`).
         :param signed_in: those of signed-in sessions too, for which the database must be asked.
         """
-        with self._file.connected() as db:
+        with self.file.connected() as db:
             entries, damaged = oldest_writes(db, limit, signed_in, after)
         if damaged:
             log.error("%d damaged entries are removed from the journal: what they were to change is lost", len(damaged))
@@ -270,7 +266,7 @@ class Journal:
 
             return [entry for entry, write_id in sent.items() if may_be_sent(entry, write_id)]
 
-        return self._file.transaction(mark, REPLAY_SECONDS, forced=False)
+        return self.file.transaction(mark, REPLAY_SECONDS, forced=False)
 
     def forget_writes(
         self,
@@ -298,14 +294,14 @@ class Journal:
             db.executemany(_NOW_MADE_FROM, merged)
             return self.board.put_copies(shared, db)
 
-        return self._file.transaction(forget, REPLAY_SECONDS)
+        return self.file.transaction(forget, REPLAY_SECONDS)
 
     def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
         """The data under former ids that waits to be brought to present ones, the oldest first.
 
         :param after: only those with a higher number (`seq`).
         """
-        with self._file.connected() as db:
+        with self.file.connected() as db:
             return oldest_carries(db, limit, after)
 
     def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
@@ -322,7 +318,7 @@ class Journal:
 
         :param version: of its row, for the other workers: what they have of an older one is out of date. 0: unknown.
         """
-        self._file.transaction(lambda db: put_push(db, digest, version), wait, forced=False)
+        self.file.transaction(lambda db: put_push(db, digest, version), wait, forced=False)
 
     def pending_pushes(self, limit: int = 1000, *, after: int = 0) -> list[PendingPush]:
         """The oldest sessions that wait for a push.
@@ -330,7 +326,7 @@ class Journal:
         :param after: only those with a higher number (`seq`).
         """
         sql = "SELECT seq, digest FROM pushes WHERE seq > ? ORDER BY seq LIMIT ?"
-        with self._file.connected() as db:
+        with self.file.connected() as db:
             rows = db.execute(sql, (after, limit)).fetchall()
         return [PendingPush(*row) for row in rows]
 
@@ -344,11 +340,11 @@ class Journal:
         return int(self._clock() * 1000)
 
     def _delete(self, table: str, numbers: Sequence[int]) -> None:
-        self._file.transaction(partial(delete, table, numbers), REPLAY_SECONDS)
+        self.file.transaction(partial(delete, table, numbers), REPLAY_SECONDS)
 
 
 def journal_at(
-    path: Path | None, *, clock: Callable[[], float] = time.time, limits: JournalLimits | None = None
+    path: Path | None, *, clock: Callable[[], float] = lambda: time.time(), limits: JournalLimits | None = None
 ) -> Journal:
     """The journal in a file, with its board.
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _SILENCE = 60.0
 """Seconds between two log lines about the same mistake of the application."""
 
-_GRACE = 2.0
+GRACE = 2.0
 """Seconds for which a call may go on after its caller gave it up: as long as connecting may take. What ends by itself,
 a commit on a busy disk for one, does so in this time and keeps its connection. A commit that is cut off takes effect
 all the same: the server has it by then."""
@@ -100,9 +100,12 @@ class Calls:
             self._was_ill = False
             self._connections.distrust()
 
-    def end_overdue(self) -> None:
-        """End the calls that no caller waits for any more and that do not end by themselves. Does not block."""
-        self.cut_off(time.monotonic() - _GRACE)
+    def end_overdue(self, grace: float) -> None:
+        """End the calls that no caller waits for any more and that do not end by themselves. Does not block.
+
+        :param grace: seconds for which a call may go on after its caller gave it up.
+        """
+        self.cut_off(time.monotonic() - grace)
 
     def cut_off(self, given_up_before: float) -> None:
         """End the calls that were given up before a moment, in monotonic seconds."""

@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, Position, StoreError
 from . import tables as sql
-from .calls import Calls
+from .calls import GRACE, Calls
 from .engines import Connections, make_engine
 from .errors import NAME
 from .idle import settled
@@ -456,10 +456,13 @@ class Database:
         """Calls of requests that are under way, those included that were given up."""
         return self.calls.requests.busy
 
-    def end_overdue(self) -> None:
+    def end_overdue(self, grace: float = GRACE) -> None:
         """End the calls that no caller waits for any more and that do not end by themselves: a reply is lost for good.
-        Does not block; to be called every second or more often, or their slots stay taken."""
-        self.calls.end_overdue()
+        Does not block; to be called every second or more often, or their slots stay taken.
+
+        :param grace: seconds for which a call may go on after its caller gave it up.
+        """
+        self.calls.end_overdue(grace)
 
     def close(self) -> None:
         """End idle threads, close connections, and leave an engine of the application's as it was found. Later calls

@@ -8,14 +8,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.alerts import host_file
 from flask_langpont_session.alerts.host_file import Busy, HostFile
 
-PLACE = host_file._PLACE
+PLACE = 131_072
+"""Bytes of the room for contents, of which there are two."""
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_only_the_owner_may_read_it(path: Path) -> None:
     """As the journal beside it; and its room is taken when it is made."""
     put(HostFile(path), b"x")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert path.stat().st_blocks * 512 >= 2 * PLACE
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == 2 * PLACE
 
 
 def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
@@ -169,10 +170,9 @@ def test_a_folder_that_is_gone_does_not_raise(tmp_path: Path) -> None:
     assert file.is_cut_off
 
 
-def test_a_lock_that_is_held_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_held_is_waited_for(path: Path) -> None:
     """A disk that stalls for some seconds: nothing is changed, nobody goes on alone, and then all is as before."""
-    monkeypatch.setattr(host_file, "_PATIENCE", 0.01)
-    file = HostFile(path)
+    file = HostFile(path, patience=0.01)
     put(file, b"x")
     with path.open("rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
@@ -185,14 +185,10 @@ def test_a_lock_that_is_held_is_waited_for(path: Path, monkeypatch: pytest.Monke
     assert HostFile(path).read() == b"z"
 
 
-def test_a_worker_that_was_stopped_with_the_lock_does_not_stop_the_others(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_was_stopped_with_the_lock_does_not_stop_the_others(path: Path) -> None:
     """SIGSTOP in the wrong moment: after half a minute or more the others go on by themselves, and try it each time."""
-    assert host_file._ALONE_AFTER == (30, 60)
-    monkeypatch.setattr(host_file, "_ALONE_AFTER", (0.1, 0.2))
-    monkeypatch.setattr(host_file, "_PATIENCE", 0.01)
-    file = HostFile(path)
+    assert signature(HostFile).parameters["alone_after"].default == (30, 60)
+    file = HostFile(path, patience=0.01, alone_after=(0.1, 0.2))
     put(file, b"x")
     with path.open("rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)

@@ -17,7 +17,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from flask_langpont_session import events
-from flask_langpont_session.alerts import host_file
 from flask_langpont_session.alerts.alerts import TERMS, Alerts
 from flask_langpont_session.alerts.conditions import Conditions
 from flask_langpont_session.alerts.host_file import HostFile
@@ -56,11 +55,13 @@ def endpoint(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 class Worker:
     """Alerts whose clock stands still unless it is moved."""
 
-    def __init__(self, path: Path | None = None, *, topics: dict[str, str] = TOPICS, terms: Terms = TERMS) -> None:
+    def __init__(
+        self, path: Path | None = None, *, topics: dict[str, str] = TOPICS, terms: Terms = TERMS, patience: float = 0.5
+    ) -> None:
         self.now = float(START)
         self.recorder = Recorder()
         self.health = Health(["primary", "database"])
-        incidents = SharedIncidents(HostFile(path, joined), terms, lambda: self.now)
+        incidents = SharedIncidents(HostFile(path, joined, patience=patience), terms, lambda: self.now)
         sender = partial(sender_here, "production", "LangPont", "docs/operations.md")
         self.alerts = Alerts(
             Lookout(Conditions(self.health, self.recorder, time.monotonic), incidents, self.recorder),
@@ -390,8 +391,7 @@ def test_a_lock_that_is_held_for_a_while_makes_no_messages_more(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A worker that was stopped, a disk that stalls: what happened is noted afterwards, and told once per host."""
-    monkeypatch.setattr(host_file, "_PATIENCE", 0.01)
-    workers = [Worker(tmp_path / "alerts") for _ in range(4)]
+    workers = [Worker(tmp_path / "alerts", patience=0.01) for _ in range(4)]
     HostFile(tmp_path / "alerts").update(lambda _: (b"", None))
     with (tmp_path / "alerts").open("rb") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
@@ -409,8 +409,7 @@ def test_a_lock_that_is_held_after_sending_does_not_send_it_twice(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """That it was sent is noted when the file is free."""
-    monkeypatch.setattr(host_file, "_PATIENCE", 0.01)
-    worker, publish = Worker(tmp_path / "alerts"), Topics.publish
+    worker, publish = Worker(tmp_path / "alerts", patience=0.01), Topics.publish
     with contextlib.ExitStack() as held:
 
         def publish_and_hold(*arguments: Any) -> None:

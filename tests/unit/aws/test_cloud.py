@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -81,12 +82,12 @@ def test_most_settings_ask_for_nothing(load: Load) -> None:
     assert ask_aws(load(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")) is None
 
 
-def test_the_group_is_remembered_beside_the_journal(make: Make, tmp_path: Path) -> None:
+def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_path: Path) -> None:
     """Where there is none, nothing is remembered."""
     for journal, files in ((tmp_path / "j.sqlite3", ["j.sqlite3-endpoints"]), (None, [])):
         group = make(JOURNAL=journal).group
         assert group is not None
-        group._memory.note(PAIR)
+        group.inquiry.ask()
         assert [path.name for path in tmp_path.iterdir()] == files
         for path in tmp_path.iterdir():
             path.unlink()
@@ -105,7 +106,7 @@ def test_whoever_signs_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -
     assert next(iter(way)) in group.unusable
 
 
-def test_a_secret_is_where_the_group_is(make: Make) -> None:
+def test_a_secret_is_where_the_group_is(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless its ARN says another region; without a group boto3 knows."""
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:app/token-AbCdEf"
     for config, region in (
@@ -115,14 +116,23 @@ def test_a_secret_is_where_the_group_is(make: Make) -> None:
     ):
         credentials = make(**config).credentials
         assert isinstance(credentials, SecretToken)
-        assert credentials._region == region
+        asked = Mock(side_effect=ConnectionError)
+        monkeypatch.setattr("flask_langpont_session.aws.credentials.aws_client", asked)
+        credentials.inquiry.ask()
+        asked.assert_called_once_with("secretsmanager", region)
 
 
-def test_a_token_of_iam_is_signed_for_the_group(make: Make) -> None:
+def test_a_token_of_iam_is_signed_for_the_group(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its region, for the user of the setting."""
     credentials = make(REDIS_IAM_USER="app-user").credentials
     assert isinstance(credentials, IamToken)
-    assert (credentials._cache_name, credentials._region, credentials._user) == ("sessions", "eu-west-1", "app-user")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    credentials.inquiry.ask()
+    user, token = cast("tuple[str, str]", credentials.get_credentials())
+    assert user == "app-user"
+    assert token.startswith("sessions/?Action=connect&User=app-user&")
+    assert "%2Feu-west-1%2F" in token
 
 
 # -- the start ---------------------------------------------------------------------------------------------------------
@@ -150,7 +160,7 @@ def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: py
 
 def test_what_is_known_from_before_is_not_waited_for(aws: Aws, tmp_path: Path) -> None:
     """Nor asked for at start; the monitor does, some time later."""
-    make_group(tmp_path)._memory.note(PAIR)
+    Memory(tmp_path / "endpoints", NAME).note(PAIR)
     Cloud(make_group(tmp_path)).begin()
     assert aws.asked == 0
 

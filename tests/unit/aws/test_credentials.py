@@ -16,6 +16,7 @@ from botocore.stub import Stubber
 from redis import exceptions as driver
 
 from flask_langpont_session.aws import credentials
+from flask_langpont_session.aws.background_query import SHORTEST_PAUSE
 from flask_langpont_session.aws.client import Unusable
 from flask_langpont_session.aws.credentials import (
     CONNECTION_LIFE,
@@ -28,6 +29,7 @@ from flask_langpont_session.aws.credentials import (
 )
 from flask_langpont_session.policy.values import ErrorClass
 from flask_langpont_session.stores.redis.errors import classify
+from tests.support.clock import Clock
 
 OLD, NEW, NEXT = "old-token-" * 3, "new-token-" * 3, "next-token-" * 3
 
@@ -115,8 +117,8 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Secrets]:
 
 
 @pytest.fixture
-def token(secrets: Secrets) -> SecretToken:
-    return SecretToken("app/token", "LANGPONT_SESSION_REDIS_TOKEN_SECRET", "eu-west-1")
+def token(secrets: Secrets, clock: Clock) -> SecretToken:
+    return SecretToken("app/token", "LANGPONT_SESSION_REDIS_TOKEN_SECRET", "eu-west-1", clock=clock)
 
 
 class Server:
@@ -246,7 +248,7 @@ def test_the_previous_version_is_tried_last(secrets: Secrets, token: SecretToken
     assert server.tries == [NEW, NEXT, OLD]
 
 
-def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken) -> None:
+def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken, clock: Clock) -> None:
     """By the next round of the monitor, in the background; no sooner than seconds after the last question."""
     secrets.stages = {"AWSCURRENT": OLD}
     token.look()
@@ -260,7 +262,7 @@ def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken) 
     token.look()
     token.inquiry.wait(5)
     assert len(secrets.asked) == 1
-    token.inquiry._soonest = 0.0
+    clock.now += SHORTEST_PAUSE
     token.look()
     token.inquiry.wait(5)
     assert len(secrets.asked) == 4
@@ -474,12 +476,20 @@ def test_before_there_are_keys_nothing_is_signed(keys: pytest.MonkeyPatch, caplo
     assert len(token.get_credentials()) == 2
 
 
-def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment) -> None:
+def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment, clock: Clock) -> None:
     """And AWS' keys are looked up before their time. There is nothing else to greet this connection with."""
-    token = iam()
+    token = iam(clock=clock)
     token.inquiry.ask()
     first = token.get_credentials()
     moment.passes(2)
+    keys.setenv("AWS_ACCESS_KEY_ID", "anotherKeyId")
+
+    def looked_up() -> bool:
+        token.look()
+        token.inquiry.wait(5)
+        return "anotherKeyId" in token.get_credentials()[-1]
+
+    assert not looked_up()
 
     def refuse(connection: object) -> None:
         raise driver.AuthenticationError("WRONGPASS")
@@ -487,7 +497,7 @@ def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment
     with pytest.raises(driver.AuthenticationError):
         token.introducing(refuse)(object())
     assert token.get_credentials() != first
-    assert token._in_doubt
+    assert looked_up()
 
 
 def test_nothing_of_iam_is_shown(keys: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Reader, Recorder, Series, count_level
 from flask_langpont_session.policy.values import ErrorClass
+from tests.support.children import in_child_of_locked, locked
 
 
 @pytest.fixture
@@ -100,13 +100,13 @@ def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
 
 def test_nobody_waits_for_the_lock(recorder: Recorder) -> None:
     """Whoever has it may be suspended; what is recorded meanwhile is there when somebody looks, and in order."""
-    with recorder._lock:
+    with locked(recorder):
         recorder.observe("load", "all", "primary", "ok", 0.001)
         recorder.count("n", 2)
         recorder.measure("payload", "ui", 120)
     recorder.count("n")
     assert recorder.counters() == {"n": 3}
-    with recorder._lock:
+    with locked(recorder):
         recorder.count("n")
     assert recorder.counters() == {"n": 4}
     assert [series.count for series in recorder.series().values()] == [1]
@@ -172,12 +172,12 @@ def test_a_forked_child_begins_at_nought(recorder: Recorder) -> None:
     """What the parent counted is the parent's to publish, even if it was counting at this very moment."""
     recorder.count("before")
     recorder.observe("load", "all", "primary", "ok", 0.001)
-    with recorder._lock:
-        child = os.fork()
-        if child == 0:
-            recorder.count("after")
-            os._exit(0 if (recorder.counters(), recorder.series()) == ({"after": 1}, {}) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def counts() -> bool:
+        recorder.count("after")
+        return (recorder.counters(), recorder.series()) == ({"after": 1}, {})
+
+    assert in_child_of_locked(recorder, counts)
     assert recorder.counters() == {"before": 1}
 
 

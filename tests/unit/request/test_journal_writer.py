@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -105,7 +106,7 @@ def hosts(tmp_path: Path) -> Iterator[tuple[JournalWriter, JournalWriter, Journa
 
 
 def test_a_copy_from_before_a_change_is_out_of_date_to_all(
-    hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
+    hosts: tuple[JournalWriter, JournalWriter, JournalWriter], tmp_path: Path
 ) -> None:
     """Sibling workers say when; a moment from before the machine's start says nothing; no journal: believe nobody."""
     here, there, broken = hosts
@@ -115,7 +116,8 @@ def test_a_copy_from_before_a_change_is_out_of_date_to_all(
     assert not there.is_up_to_date(before) and not here.is_up_to_date(before)
     assert there.is_up_to_date(after)
     assert there.is_up_to_date(replace(before, row=replace(ROW, digest="other")))
-    here._board.row_changed("d", NOW + 1)
+    with closing(journal_at(tmp_path / "journal")) as journal:
+        journal.board.row_changed("d", NOW + 1)
     assert there.is_up_to_date(before)
     broken.row_changed("d")
     assert not broken.is_up_to_date(after)

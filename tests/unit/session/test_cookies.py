@@ -87,6 +87,18 @@ SID = "c2Vzc2lvbi1pZC1vZi10aGUta25vd24tYW5zd2VycyE"
 KNOWN = SessionId(SID, "u", True, NOW, KEY.encode())
 
 
+def mac(key: bytes, text: str) -> bytes:
+    return hmac.new(key, text.encode(), hashlib.sha256).digest()
+
+
+def text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def signed(payload: str) -> str:
+    return f"{payload}.{text(mac(mac(KEY.encode(), 'flask-langpont-session.cookie'), payload))}"
+
+
 def test_known_answers() -> None:
     """What is derived from an id and a key is the same for ever: a release that changed it would end every session."""
     value = CookieSigner([KEY, OLD_KEY]).dump(KNOWN)
@@ -99,17 +111,8 @@ def test_known_answers() -> None:
 
 def test_known_answers_are_what_the_words_say() -> None:
     """HMAC-SHA-256 by a key derived with the salt; SHA-256 of prefix and id; HMAC-SHA-256 of a word and the id."""
-
-    def mac(key: bytes, text: str) -> bytes:
-        return hmac.new(key, text.encode(), hashlib.sha256).digest()
-
-    def text(raw: bytes) -> str:
-        return urlsafe_b64encode(raw).decode().rstrip("=")
-
     name = text(mac(KEY.encode(), "flask-langpont-session.key"))[:6]
-    payload = f"{SID}.up.6b49d200.{name}"
-    signature = text(mac(mac(KEY.encode(), "flask-langpont-session.cookie"), payload))
-    assert CookieSigner([KEY, OLD_KEY]).dump(KNOWN) == f"{payload}.{signature}"
+    assert CookieSigner([KEY, OLD_KEY]).dump(KNOWN) == signed(f"{SID}.up.6b49d200.{name}")
     assert KNOWN.digest == text(hashlib.sha256(b"flask-langpont-session\0" + SID.encode()).digest())
     assert KNOWN.csrf_token() == mac(KEY.encode(), f"csrf{SID}").hex()
     assert KNOWN.csrf_token(shadow=True) == mac(KEY.encode(), f"csrf-shadow{SID}").hex()
@@ -123,16 +126,17 @@ def test_the_newest_key_makes_what_is_new() -> None:
     assert CookieSigner([KEY]).load([signer.dump(made)]) == made
 
 
-def test_only_so_many_good_cookies_are_remembered(signer: CookieSigner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_good_cookies_are_remembered(signer: CookieSigner) -> None:
     """A browser's cookie is verified once, those of very many do not fill the memory, and bad ones take no room."""
-    monkeypatch.setattr(cookies, "_MOST_VERIFIED", 3)
-    values = [signer.dump(mint(signer)) for _ in range(10)]
-    for value in values:
-        assert signer.load(["bad", value[:-1], value]) is signer.load([value])
-        assert 1 <= len(signer._verified) <= 3
-        assert set(signer._verified) <= set(values)
-    assert [signer.load([value + "x"]) for value in values] == [None] * 10
-    assert len(signer._verified) <= 3
+    first, *others = (signer.dump(mint(signer)) for _ in range(5000))
+    found = signer.load([first])
+    for value in others:
+        assert signer.load([f"{value[:-5]}wrong"]) is None
+    assert signer.load(["bad", first[:-1], first]) is found
+    for value in others:
+        assert signer.load([value]) is signer.load([value])
+    assert signer.load([first]) == found
+    assert signer.load([first]) is not found
 
 
 def forged(signer: CookieSigner) -> list[str]:
@@ -180,8 +184,9 @@ def test_forged_values_are_nobody(signer: CookieSigner) -> None:
 
 def test_a_foreign_payload_under_our_signature_is_nobody(signer: CookieSigner) -> None:
     """Another program with the same key and salt signed it; the shape is checked too."""
+    assert signer.load([signed(signer.dump(mint(signer)).rpartition(".")[0])])
     for payload in ("", "x", "a.b", "A" * 43, "A" * 43 + ".xx", "A" * 43 + ".u", "A" * 42 + ".us", "." * 43 + ".us"):
-        assert signer.load([signer._signers[0][1].sign(payload).decode()]) is None
+        assert signer.load([signed(payload)]) is None
 
 
 def test_of_several_cookies_the_first_with_a_good_signature_counts(signer: CookieSigner) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import gc
+import os
+import socket
 import threading
 import time
+import weakref
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
+import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
-from redis.connection import ConnectionPool
 
 from flask_langpont_session.metrics.prometheus import Collectors
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.metrics.session_index import ActiveSessions, Reading
+from flask_langpont_session.metrics.session_index import BUCKETS, ActiveSessions
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.nodes import Nodes
@@ -24,12 +29,9 @@ from flask_langpont_session.stores.redis.server_identity import Canary, ServerId
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.redis.topology import ClusterTopology
-from flask_langpont_session.support import forks
 from flask_langpont_session.support.forks import renew_in_children
 from flask_langpont_session.support.threads import PeriodicThread
-from tests.support.children import (
-    in_child,
-)
+from tests.support.children import in_child, in_child_of_locked
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -53,10 +55,10 @@ def test_it_is_called_in_the_child_and_not_in_the_parent() -> None:
 def test_nothing_is_kept_alive_by_it() -> None:
     """Applications come and go in tests."""
     counter = Counter()
-    before = len(forks._renewals)
+    seen = weakref.ref(counter)
     del counter
     gc.collect()
-    assert len(forks._renewals) < before
+    assert seen() is None
 
 
 def test_a_fence_can_be_used_in_the_child() -> None:
@@ -67,16 +69,14 @@ def test_a_fence_can_be_used_in_the_child() -> None:
         server_identity.observe("a:master:x", now_ms=1, is_primary=True)
         return not server_identity.saw(Canary("g", 1, 2))
 
-    with server_identity._lock:
-        assert in_child(work)
+    assert in_child_of_locked(server_identity, work)
 
 
 def test_breakers_can_be_used_in_the_child() -> None:
     """A request of the parent may be telling of a failure at that moment."""
     health = Health([PRIMARY, DATABASE])
     error = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True)
-    with health.breakers[PRIMARY, "read"]._lock:
-        assert in_child(lambda: bool(health.failed(error, "read")))
+    assert in_child_of_locked(health.breakers[PRIMARY, "read"], lambda: bool(health.failed(error, "read")))
 
 
 # -- what each part of the package begins anew -------------------------------------------------------------------------
@@ -84,39 +84,52 @@ def test_breakers_can_be_used_in_the_child() -> None:
 
 def a_store() -> RedisStore:
     return RedisStore(
-        Link("primary", ConnectionPool(max_connections=2), server_identity=ServerIdentity()), prefix="session"
+        Link("primary", fakeredis.FakeRedis(max_connections=2).connection_pool, server_identity=ServerIdentity()),
+        prefix="session",
     )
 
 
 def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
     """One that lies ready would be read by both; one that is in use in the parent is not in use in the child; and a
-    thread of the parent may be waiting for one just now."""
+    thread of the parent may be looking for one just now."""
     store = a_store()
     pool = store.connections
-    lying_ready, era = object(), pool._era
-    pool.idle.append(lying_ready)
-    pool._open, pool._waiting, pool._most = 2, 1, 2
+    lying_ready, in_use = take(pool), take(pool)
+    pool.put_back(lying_ready)
 
     def work() -> bool:
-        with pool._free:
-            return (pool.idle, pool._open, pool._waiting, store.take_most_in_use()) == ([], 0, 0, 0)
+        begun = pool.idle, pool.in_use, store.take_most_in_use()
+        own = {take(pool), take(pool)}
+        return begun == ([], 0, 0) and len(own) == 2 and not own & {lying_ready, in_use}
 
-    with pool._free:
-        assert in_child(work)
-    assert (pool.idle, pool._open, pool._era) == ([lying_ready], 2, era)
+    assert in_child_of_locked(pool, work)
+    assert (pool.idle, pool.in_use, store.take_most_in_use()) == ([lying_ready], 1, 2)
+    pool.put_back(in_use)
+    assert pool.idle == [lying_ready, in_use]
 
 
-def test_a_look_up_of_the_parent_is_none_of_the_child() -> None:
+def take(pool: Pool) -> Any:
+    return pool.take(time.monotonic() + 5)
+
+
+def test_a_look_up_of_the_parent_is_none_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread stays behind: the child looks the name up itself, whatever lock was held."""
-    names = DnsCache()
-    name = names._name("localhost", 6379)
-    name.answered, name.looked_at = threading.Event(), time.monotonic()
+    names, parent, goes_on = DnsCache(), os.getpid(), threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hanging(*arguments: Any) -> Any:
+        if os.getpid() == parent:
+            goes_on.wait(20)
+        return resolve(*arguments)
 
     def work() -> bool:
         return bool(names.addresses("localhost", 6379, time.monotonic() + 5))
 
-    with names._lock:
-        assert in_child(work)
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    with pytest.raises(TimeoutError):
+        names.addresses("localhost", 6379, 0.0)
+    assert in_child_of_locked(names, work)
+    goes_on.set()
 
 
 def test_a_directory_is_asked_in_the_child() -> None:
@@ -134,27 +147,52 @@ def test_a_directory_is_asked_in_the_child() -> None:
             directory.learn(0.5)
         return len(asked) == 1
 
-    with directory._lock:
-        assert in_child(work)
+    assert in_child_of_locked(directory, work)
+
+
+class Index:
+    """A Redis for the index of sessions in use, which answers until it is said to fail."""
+
+    prefix = "session"
+    fails = False
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        if self.fails:
+            raise StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test")
+        return [(1, 0) if command == ("TIME",) else 1 for command in commands]
 
 
 def test_notes_of_sessions_in_use_are_the_parent_s() -> None:
     """The parent brings them to Redis itself; the child begins with none, and with a lock that is free."""
-    active = ActiveSessions(a_store(), Recorder(), is_up=lambda: True, interval=60)
+    active = ActiveSessions(Index(), Recorder(), is_up=lambda: True, interval=60)
+    active.update()
     active.notes.served("d" * 43, 60_000)
     active.notes.ended("e" * 43)
-    active.reading, active._to_publish, active._problem = cast(Reading, object()), 3, "problem"
 
     def work() -> bool:
-        is_empty = (active.notes._served, active.notes._ended, active.number, active.take(), active._problem) == (
-            {}, set(), None, None, None,
-        )  # fmt: skip
+        begun = active.number, active.take(), active.notes.take()
         active.notes.served("f" * 43, 60_000)
-        return is_empty and list(active.notes._served) == ["f" * 43]
+        return begun == (None, None, ({}, set())) and list(active.notes.take()[0]) == ["f" * 43]
 
-    with active.notes._lock:
-        assert in_child(work)
-    assert len(active.notes._served) == len(active.notes._ended) == 1
+    assert in_child_of_locked(active.notes, work)
+    assert active.number == active.take() == BUCKETS
+    assert [list(some) for some in active.notes.take()] == [["d" * 43], ["e" * 43]]
+
+
+def test_what_is_wrong_with_the_index_is_said_by_the_child_too(caplog: pytest.LogCaptureFixture) -> None:
+    """It knows nothing of what its parent has said."""
+    redis = Index()
+    active = ActiveSessions(redis, Recorder(), is_up=lambda: True, interval=60)
+    redis.fails = True
+
+    def says() -> bool:
+        caplog.clear()
+        active.update()
+        return len(caplog.messages) == 1
+
+    assert says()
+    assert not says()
+    assert in_child(says)
 
 
 def test_an_exporter_s_threads_begin_in_the_child() -> None:
@@ -170,8 +208,7 @@ def test_an_exporter_s_threads_begin_in_the_child() -> None:
         return ran.wait(5)
 
     try:
-        with pump._lock:
-            assert in_child(work)
+        assert in_child_of_locked(pump, work)
     finally:
         pump.end()
         pump.wait(20)
@@ -189,8 +226,7 @@ def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
         in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
         return (level, in_use) == (0, 1)
 
-    with gauges._lock:
-        assert in_child(work)
+    assert in_child_of_locked(gauges, work)
     assert registry.get_sample_value("langpont_session_degradation_level") == 4
 
 

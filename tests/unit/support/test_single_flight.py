@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 
 from flask_langpont_session.exceptions import LangPontSessionError
 from flask_langpont_session.support import single_flight as module
-from flask_langpont_session.support.single_flight import FlightLate, SingleFlight
+from flask_langpont_session.support.single_flight import FlightLate, SingleFlight, wait_for
+from tests.support.children import in_child_of_locked
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -36,16 +37,16 @@ class Question:
         return "answer"
 
 
-class CountingEvent(threading.Event):
-    """An event that knows how many wait for it."""
+class Flights(SingleFlight[str]):
+    """They know how many threads have begun to wait for another one's question."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.waiting = threading.Semaphore(0)
+        super().__init__(self.count)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def count(self, landed: threading.Event, seconds: float) -> bool:
         self.waiting.release()
-        return super().wait(timeout)
+        return wait_for(landed, seconds)
 
 
 def never(seconds: float) -> str:
@@ -59,12 +60,16 @@ def under_way(pool: ThreadPoolExecutor, flights: SingleFlight[str], question: Qu
     return first
 
 
-def join(pool: ThreadPoolExecutor, flights: SingleFlight[str], count: int = 1, key: str = "k") -> list[Future[Any]]:
-    """So many others wait for the answer to the question that is under way."""
-    landed = flights._under_way[key].landed = CountingEvent()
-    others = [pool.submit(flights.ask, key, never, LONG) for _ in range(count)]
+def join(
+    pool: ThreadPoolExecutor, flights: Flights, count: int = 1, question: Callable[[float], str] = never
+) -> list[Future[Any]]:
+    """So many others wait for the answer to the question that is under way.
+
+    :param question: what one of them would ask for itself.
+    """
+    others = [pool.submit(flights.ask, "k", question, LONG) for _ in range(count)]
     for _ in range(count):
-        assert landed.waiting.acquire(timeout=LONG)
+        assert flights.waiting.acquire(timeout=LONG)
     return others
 
 
@@ -84,7 +89,7 @@ def test_no_answer_is_an_answer() -> None:
 
 def test_who_asks_the_same_meanwhile_waits_for_that_answer() -> None:
     """One question for all of them; they learn that it is not their own."""
-    flights: SingleFlight[str] = SingleFlight()
+    flights = Flights()
     question = Question()
     with ThreadPoolExecutor(10) as pool:
         first = under_way(pool, flights, question)
@@ -108,7 +113,7 @@ def test_another_key_is_another_question() -> None:
 
 def test_an_answer_is_not_kept() -> None:
     """Once it is there, the next one asks anew: the answer would begin to age otherwise."""
-    flights: SingleFlight[str] = SingleFlight()
+    flights = Flights()
     question = Question()
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, flights, question)
@@ -117,7 +122,6 @@ def test_an_answer_is_not_kept() -> None:
         assert first.result(LONG)[1] is False
         assert other.result(LONG)[1] is True
     assert flights.ask("k", lambda seconds: "newer", LONG) == ("newer", False)
-    assert flights._under_way == {}
 
 
 class StoreDown(Exception):
@@ -132,7 +136,7 @@ class TimedOut(Exception):
 
 def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
     """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
-    flights: SingleFlight[str] = SingleFlight()
+    flights = Flights()
 
     question, given = Question(TimedOut), list[float]()
 
@@ -142,9 +146,7 @@ def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, flights, question)
-        landed = flights._under_way["k"].landed = CountingEvent()
-        other = pool.submit(flights.ask, "k", anew, LONG)
-        assert landed.waiting.acquire(timeout=LONG)
+        [other] = join(pool, flights, question=anew)
         question.may_end.set()
         with pytest.raises(TimedOut):
             first.result(LONG)
@@ -155,7 +157,7 @@ def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
 def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer could not come in time."""
     monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
-    flights: SingleFlight[str] = SingleFlight()
+    flights = Flights()
 
     question = Question(TimedOut)
     with ThreadPoolExecutor(2) as pool:
@@ -168,7 +170,7 @@ def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_it_raises_is_raised_for_all() -> None:
     """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
-    flights: SingleFlight[str] = SingleFlight()
+    flights = Flights()
 
     question = Question(StoreDown)
     with ThreadPoolExecutor(4) as pool:
@@ -183,14 +185,12 @@ def test_what_it_raises_is_raised_for_all() -> None:
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseException]) -> None:
     """A worker's signal handler that raised in one thread is no answer for the others."""
-    flights: SingleFlight[str] = SingleFlight()
+    flights = Flights()
 
     question = Question(interruption)
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, flights, question)
-        landed = flights._under_way["k"].landed = CountingEvent()
-        other = pool.submit(flights.ask, "k", lambda seconds: "own", LONG)
-        assert landed.waiting.acquire(timeout=LONG)
+        [other] = join(pool, flights, question=lambda seconds: "own")
         question.may_end.set()
         assert isinstance(first.exception(LONG), interruption)
         assert other.result(LONG) == ("own", False)
@@ -228,11 +228,11 @@ def test_a_forked_child_asks_for_itself() -> None:
     with ThreadPoolExecutor(1) as pool:
         first = under_way(pool, flights, question)
         # Another thread may hold the lock at the moment of a fork. Python warns of any fork beside threads.
-        with flights._lock, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            if (child := os.fork()) == 0:
-                os._exit(0 if flights.ask("k", lambda seconds: "child", 5.0) == ("child", False) else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert in_child_of_locked(
+                flights, lambda: flights.ask("k", lambda seconds: "child", 5.0) == ("child", False)
+            )
         question.may_end.set()
         assert first.result(LONG) == ("answer", False)
 
@@ -247,4 +247,5 @@ def test_many_threads_at_once() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(8)))
-    assert flights._under_way == {}
+    for number in range(5):
+        assert flights.ask(str(number), lambda seconds: "newer", LONG) == ("newer", False)

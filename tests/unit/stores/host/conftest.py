@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.clock import Clock
 
@@ -42,7 +41,8 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def to_disk(descriptor: int) -> None:
         names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        os.fdatasync(descriptor)
+        fdatasync(descriptor)
 
-    monkeypatch.setattr(journal_file, "_to_disk", to_disk)
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", to_disk)
     return names

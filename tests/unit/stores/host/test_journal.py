@@ -51,7 +51,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def writer(journal: Journal) -> sqlite3.Connection:
     """The connection of the open journal that writes."""
-    connection = journal._file.writer.connection
+    connection = journal.file.writer.connection
     assert connection is not None
     return connection
 
@@ -132,7 +132,7 @@ def test_threads_that_look_at_the_same_moment_look_once(durable: Journal, siblin
     """The others have waited for the connection, and find what the first one has seen."""
     write(sibling, a=b"1")
     looks: list[str] = []
-    with durable._file.connected() as db:
+    with durable.file.connected() as db:
         db.set_trace_callback(looks.append)
         threads = [threading.Thread(target=durable.is_silent_about, args=("x",)) for _ in range(4)]
         for thread in threads:
@@ -498,7 +498,7 @@ def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Jour
         entered.set()
         assert held.wait(LONG)
 
-    thread = threading.Thread(target=durable._file.transaction, args=(write_slowly, LONG))
+    thread = threading.Thread(target=durable.file.transaction, args=(write_slowly, LONG))
     thread.start()
     assert entered.wait(LONG)
     with pytest.raises(StoreError) as caught:
@@ -521,7 +521,7 @@ _KILLED = {
 def write(db):
     db.execute("INSERT INTO pushes (digest) VALUES ('d')")
     os.kill(os.getpid(), signal.SIGKILL)
-journal._file.transaction(write)
+journal.file.transaction(write)
 """,
     "after its commit": """
 Generation.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
@@ -563,7 +563,7 @@ def test_a_worker_that_writes_slowly_is_left_alone(
         assert durable.is_empty()
         db.execute("INSERT INTO pushes (digest) VALUES ('d')")
 
-    sibling._file.transaction(write_slowly)
+    sibling.file.transaction(write_slowly)
     assert not durable.is_empty()
 
 
@@ -1106,13 +1106,13 @@ def test_a_full_disk_closes_nothing(durable: Journal) -> None:
     """A file that is let go of on a full disk may find no room to be opened again, and nobody could read it."""
     durable.revocations.note("before")
     assert not durable.is_empty()
-    writes, reads = writer(durable), durable._file.reader.connection
+    writes, reads = writer(durable), durable.file.reader.connection
     writes.execute("PRAGMA max_page_count = 1")
     for _ in range(2):
         with pytest.raises(StoreError, match="SQLITE_FULL"):
             write(durable, a=b"x" * 100_000)
         assert not durable.is_empty()
-    assert (durable._file.writer.connection, durable._file.reader.connection) == (writes, reads)
+    assert (durable.file.writer.connection, durable.file.reader.connection) == (writes, reads)
     writes.execute("PRAGMA max_page_count = 1000")
     write(durable, a=b"x" * 100_000)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk()
-    monkeypatch.setattr(journal_file, "_to_disk", disk.take)
+    monkeypatch.setattr(os, "fdatasync", disk.take)
     yield disk
     disk.goes_on.set()
 
@@ -114,9 +115,27 @@ def failing(call: Callable[[], object]) -> StoreError:
     return caught.value
 
 
-def waiting(journal: Journal) -> int:
-    """How many tasks have not been looked at by the writing thread."""
-    return journal._file._writers._tasks.qsize()
+@pytest.fixture
+def awaited(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The tasks that were handed to a writing thread and are waited for since, in turn."""
+    tasks: list[object] = []
+    result = group_commit.Task.result
+
+    def noted(task: group_commit.Task[object]) -> object:
+        tasks.append(task)
+        return result(task)
+
+    monkeypatch.setattr(group_commit.Task, "result", noted)
+    return tasks
+
+
+def descriptors(path: Path) -> int:
+    """How often this process has a file open."""
+    opened = list[str]()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return opened.count(str(path))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -133,9 +152,8 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
     """D8: 256 clients of eight processes, 6 ms for each fsync: every write is acknowledged, and is there. (One
     after the other they would wait for twice as long as they may.)"""
     script = """
-        from flask_langpont_session.stores.host import file as journal_file
         if "SLOW_DISK_US" not in os.environ:
-            journal_file._to_disk = lambda descriptor: time.sleep(0.006)
+            os.fdatasync = lambda descriptor: time.sleep(0.006)
         lost = []
         def client(number):
             for count in range(10):
@@ -163,18 +181,19 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
     journal.close()
 
 
-def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Disk) -> None:
+def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Disk, awaited: list[object]) -> None:
     """Threads that come while the disk is busy wait for it once, all together."""
     asked: list[str] = []
-    journal._file.transaction(lambda connection: connection.set_trace_callback(asked.append))
+    journal.file.transaction(lambda connection: connection.set_trace_callback(asked.append))
     disk.hang()
     asked.clear()
+    awaited.clear()
     threads = Threads()
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     for number in range(5):
         threads.call(journal.revocations.note, f"d{number}")
-    until(lambda: waiting(journal) == 5)
+    until(lambda: len(awaited) == 6)
     disk.goes_on.set()
     threads.join()
     assert threads.ends == [None] * 6
@@ -182,26 +201,27 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
     assert len(revoked(journal)) == 6
 
 
-def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) -> None:
+def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, awaited: list[object]) -> None:
     """Of several that share a transaction the others are kept, and each hears of its own end."""
     journal.put([value("d", "n", b'"x"')])
     disk.hang()
+    awaited.clear()
     threads = Threads()
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revocations.note, "before")
-    until(lambda: waiting(journal) == 1)
+    until(lambda: len(awaited) == 2)
     threads.call(journal.put, [addition("d", "n", 1)])
-    until(lambda: waiting(journal) == 2)
+    until(lambda: len(awaited) == 3)
 
     def half(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO pushes (digest) VALUES ('half')")
         raise ZeroDivisionError
 
-    threads.call(journal._file.transaction, half)
-    until(lambda: waiting(journal) == 3)
+    threads.call(journal.file.transaction, half)
+    until(lambda: len(awaited) == 4)
     threads.call(journal.revocations.note, "after")
-    until(lambda: waiting(journal) == 4)
+    until(lambda: len(awaited) == 5)
     disk.goes_on.set()
     threads.join()
     ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
@@ -211,34 +231,36 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk) ->
     assert journal.pending_pushes() == []
 
 
-def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk) -> None:
+def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk, awaited: list[object]) -> None:
     """On a disk with little room: SQLite may take back the whole transaction, and then each is tried for itself."""
     disk.hang()
     threads = Threads()
-    threads.call(journal._file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
+    threads.call(journal.file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
     assert disk.reached.wait(LONG)
     threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
-    until(lambda: waiting(journal) == 1)
+    until(lambda: len(awaited) == 2)
     threads.call(journal.revocations.note, "small")
-    until(lambda: waiting(journal) == 2)
+    until(lambda: len(awaited) == 3)
     disk.goes_on.set()
     threads.join()
     assert str(threads.ends[1]) == "journal: write refused (SQLITE_FULL)"
     assert (threads.ends[2], revoked(journal)) == (None, {"small"})
 
 
-def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(journal: Journal, disk: Disk) -> None:
+def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(
+    journal: Journal, disk: Disk, awaited: list[object]
+) -> None:
     """What the others did meanwhile is taken back, too, and done again."""
     disk.hang()
     threads = Threads()
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revocations.note, "before")
-    until(lambda: waiting(journal) == 1)
-    threads.call(journal._file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
-    until(lambda: waiting(journal) == 2)
+    until(lambda: len(awaited) == 2)
+    threads.call(journal.file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
+    until(lambda: len(awaited) == 3)
     threads.call(journal.revocations.note, "after")
-    until(lambda: waiting(journal) == 3)
+    until(lambda: len(awaited) == 4)
     disk.goes_on.set()
     threads.join()
     assert [type(end) for end in threads.ends] == [type(None), type(None), ZeroDivisionError, type(None)]
@@ -289,7 +311,7 @@ def test_a_stopped_worker_keeps_a_call_no_longer_than_it_may_wait(journal: Journ
             db.execute("INSERT INTO pushes (digest) VALUES ('theirs')")
             print("writing", flush=True)
             sys.stdin.readline()
-        journal._file.transaction(write, 60)
+        journal.file.transaction(write, 60)
     """
     worker = process(script, path)
     assert worker.stdout is not None
@@ -315,7 +337,7 @@ def test_a_killed_worker_lets_the_next_one_in_at_once(journal: Journal, path: Pa
         def write(db):
             print("writing", flush=True)
             time.sleep(60)
-        journal._file.transaction(write, 60)
+        journal.file.transaction(write, 60)
     """
     worker = process(script, path)
     assert worker.stdout is not None
@@ -391,19 +413,24 @@ def test_where_no_thread_can_be_had_it_is_said(journal: Journal, monkeypatch: py
     assert revoked(journal) == {"after"}
 
 
-def test_an_idle_writing_thread_ends_and_comes_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_writing_thread_ends_and_comes_back() -> None:
     """A process that has written once does not keep a thread for ever."""
     others = set(threading.enumerate())
 
     def runs() -> bool:
         return any(thread.name == "langpont-session-journal" for thread in {*threading.enumerate()} - others)
 
-    monkeypatch.setattr(group_commit, "_IDLE", 0.1)
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
-    with closing(journal_at(path)) as journal:
-        for digest in ("one", "two"):
-            journal.revocations.note(digest)
-            assert digest in revoked(journal)
+    def serve(task: group_commit.Task[bool]) -> None:
+        assert task.take_up()
+        task.execute(db)
+        task.finish()
+
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as db:
+        writer = group_commit.Writer(serve, idle=0.01)
+        for _ in range(2):
+            task = group_commit.Task(lambda db: runs(), Deadline.after(LONG), forced=True, is_entry=True)
+            writer.put(task)
+            assert task.result()
             until(lambda: not runs())
 
 
@@ -413,7 +440,9 @@ def test_processes_queue_for_the_file(
 ) -> None:
     """In the system's queue, or, where greenlets are in the place of threads and one that waits there would keep all
     others from running, by looking again and again."""
-    monkeypatch.setattr(host_lock, "_threads_are_native", lambda: are_native)
+    if not are_native:  # as gevent does it
+        start = _thread.start_new_thread
+        monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: start(*arguments))
     lock = host_lock.HostLock(Path(f"{path}-lock"))
     threads = Threads()
     with lock.waited(lambda: True) as is_held:
@@ -429,7 +458,7 @@ def test_reading_waits_for_a_recovery_no_longer_than_it_may(journal: Journal) ->
 
     def told(wait: float) -> int:
         journal.overlay("d", wait=wait)
-        connection = journal._file.reader.connection
+        connection = journal.file.reader.connection
         assert connection is not None
         return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
@@ -441,7 +470,7 @@ def test_reading_waits_for_a_recovery_no_longer_than_it_may(journal: Journal) ->
 def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     """Its other threads let the writing one go on soon, and only while it writes."""
     before = sys.getswitchinterval()
-    assert journal._file.transaction(lambda db: sys.getswitchinterval()) < before / 10
+    assert journal.file.transaction(lambda db: sys.getswitchinterval()) < before / 10
     until(lambda: sys.getswitchinterval() == before)
 
 
@@ -524,7 +553,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
     threads = Threads()
     with lock.waited(lambda: True):
         threads.call(journal.revocations.note, "patient")
-        until(lambda: bool(journal._file._queue and journal._file._queue._descriptors))
+        until(lambda: descriptors(Path(f"{path}-lock")) == 2)
         if (child := os.fork()) == 0:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -54,9 +53,9 @@ def ask(names: DnsCache, seconds: float = LONG) -> tuple[Address, ...]:
     return names.addresses("redis.test", 6379, 1000.0 + seconds)
 
 
-def settled(names: DnsCache) -> Callable[[], bool]:
+def settled() -> bool:
     """Nothing is being looked up."""
-    return lambda: all(name.answered is None for name in names._names.values())
+    return "langpont-session-names" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_first_one_waits_for_the_answer_and_the_others_have_it(resolver: Resolver, clock: Clock) -> None:
@@ -89,7 +88,7 @@ def test_who_may_not_wait_any_longer_does_not(resolver: Resolver) -> None:
     with pytest.raises(TimeoutError):
         names.addresses("redis.test", 6379, 0.0)
     resolver.gate.set()
-    wait_until(settled(names), "the answer", LONG)
+    wait_until(settled, "the answer", LONG)
     assert names.addresses("redis.test", 6379, 0.0) == at("10.0.0.1")
     assert len(resolver.askers) == 1
 
@@ -102,7 +101,7 @@ def test_the_last_answer_is_used_while_there_is_none(resolver: Resolver, clock: 
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(settled(names), "the failure", LONG)
+    wait_until(settled, "the failure", LONG)
     assert ask(names, 0) == at("10.0.0.1")
     assert len(resolver.askers) == 2
 
@@ -134,7 +133,7 @@ def test_a_name_is_looked_up_now_and_then_and_more_often_while_its_server_is_los
     names.look(lost=False)
     assert len(resolver.askers) == 1
     names.look(lost=True)
-    wait_until(settled(names), "the second answer", LONG)
+    wait_until(settled, "the second answer", LONG)
     assert (len(resolver.askers), changes) == (2, [])
     resolver.answers["redis.test"] = ["10.0.0.2"]
     clock.now += module.REST
@@ -150,12 +149,12 @@ def test_an_address_that_was_no_good_is_tried_last(resolver: Resolver, clock: Cl
     one, two = ask(names)
     clock.now += module.PAUSE
     names.doubt("redis.test", 6379, one)
-    wait_until(settled(names), "the fresh answer", LONG)
+    wait_until(settled, "the fresh answer", LONG)
     assert ask(names) == (two, one)
     resolver.answers["redis.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(settled(names), "the next answer", LONG)
+    wait_until(settled, "the next answer", LONG)
     assert ask(names) == (two, one, *at("10.0.0.3"))
 
 
@@ -167,7 +166,7 @@ def test_a_doubt_brings_the_new_address_at_once(resolver: Resolver, clock: Clock
     clock.now += module.REST
     resolver.answers["redis.test"] = ["10.0.0.2"]
     names.doubt("redis.test", 6379, one)
-    wait_until(settled(names), "the fresh answer", LONG)
+    wait_until(settled, "the fresh answer", LONG)
     assert ask(names) == at("10.0.0.2")
 
 
@@ -182,7 +181,7 @@ def test_a_doubt_that_the_answer_does_not_settle_is_looked_into_again(resolver: 
     for _ in range(120):
         clock.now += module.PAUSE
         names.look(lost=False)
-        wait_until(settled(names), "an answer", LONG)
+        wait_until(settled, "an answer", LONG)
         looks.append(len(resolver.askers))
     assert looks[1] == 2
     assert looks[7] <= 5 <= looks[19]
@@ -194,17 +193,21 @@ def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock:
     connections that last ask for it seldom."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
     names = DnsCache(clock=clock)
-    ask(names)
+    [one] = ask(names)
     clock.now += 2 * module.FORGOTTEN
     names.look(lost=False)
-    wait_until(settled(names), "an answer", LONG)
-    assert len(names._names) == 1
+    wait_until(settled, "an answer", LONG)
+    assert len(resolver.askers) == 2
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(settled(names), "the failure", LONG)
+    wait_until(settled, "the failure", LONG)
     names.look(lost=False)
-    assert names._names == {}
+    clock.now += module.REST
+    names.doubt("redis.test", 6379, one)  # of what is not known
+    names.look(lost=False)
+    wait_until(settled, "an answer", LONG)
+    assert len(resolver.askers) == 3
 
 
 def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
@@ -217,7 +220,11 @@ def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, 
     names = DnsCache(clock=clock)
     with pytest.raises(OSError):
         ask(names)
-    assert settled(names)()
+    resolver = Resolver()
+    resolver.answers["redis.test"] = ["10.0.0.1"]
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    clock.now += module.PAUSE
+    assert ask(names) == at("10.0.0.1")
 
 
 def test_what_is_no_name_at_all_is_an_error_of_the_same_kind() -> None:

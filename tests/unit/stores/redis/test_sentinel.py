@@ -121,7 +121,8 @@ def test_a_replica_that_answers_nonsense_is_not_tried_first_again() -> None:
     """It takes connections: that it is none shows only afterwards."""
     with StrangeServer(lambda command: b"nonsense\r\n") as server:
         asked = directory(Told(replicas=[A, ("127.0.0.1", server.port)]), is_master=False)
-        asked._choice = 1
+        if next(asked.replicas(NAMES, LATER)) == A:
+            asked.doubt()
         connection: Any = Connection(connection_pool=asked)
         connection.names = NAMES
         with pytest.raises(driver.RedisError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,6 @@ from flask_langpont_session.stores.sql import dialects
 from flask_langpont_session.stores.sql.dialects import (
     DRIVERS,
     REFUSED,
-    OfMySQL,
     advice,
     arguments,
     limits_for,
@@ -72,7 +72,12 @@ def test_what_a_url_says_itself_is_kept() -> None:
 @pytest.mark.parametrize(("ms", "seconds"), [(200, 1), (1999, 1), (2000, 1), (8000, 4)])
 def test_a_lock_is_waited_for_half_as_long_where_that_can_be_said(ms: int, seconds: int) -> None:
     """MariaDB counts such waits in whole seconds."""
-    setting = OfMySQL._setting(ms)
+    connection = MagicMock()
+    with limits_for("mysql", 100).around(connection, ms):
+        pass
+    execute = connection.connection.driver_connection.cursor().execute
+    (setting,), (restored,) = (call.args for call in execute.call_args_list)
+    assert "max_statement_time = 0.1 " in restored
     assert f"innodb_lock_wait_timeout = {seconds} " in setting
     assert f"/*M!, max_statement_time = {ms / 1000} */" in setting
     assert f"/*!80000 , max_execution_time = {ms} */" in setting
