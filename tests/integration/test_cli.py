@@ -271,6 +271,21 @@ def test_an_application_that_does_not_start_says_why(tmp_path: Path, arguments: 
     assert [found and found[1] for found in settings] == ["GRACE", "REDIS_URL", "DATABASE_URL"]
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["seed"]])
+def test_an_application_that_does_not_start_hides_no_help(tmp_path: Path, arguments: list[str]) -> None:
+    """As of any application that Flask cannot load: why in a message, not a traceback; commands of Flask go on, those
+    of the application are not known."""
+    done = flask(tmp_path, *arguments, GRACE=-1)
+    assert done.stderr.startswith("Error: flask_langpont_session cannot start with this configuration:\n  - LANGPONT_")
+    assert "Traceback" not in done.stderr
+    if arguments == ["--help"]:
+        assert done.returncode == 0
+        assert "  langpont " in done.stdout and "  routes " in done.stdout
+    else:
+        assert done.returncode == 2
+        assert "Error: No such command 'seed'." in done.stderr
+
+
 # -- journal -----------------------------------------------------------------------------------------------------------
 
 
