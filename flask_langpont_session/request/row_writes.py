@@ -65,7 +65,7 @@ class RowWrites:
             self._operations.sign_in,
             self._database.create,
             digest,
-            user_id=self._user_of(payload),
+            user_id=self._user_of(payload, plan.user),
             payload=payload,
             idle_ms=life.idle_ms,
             absolute_ms=life.absolute_ms,
@@ -185,7 +185,8 @@ class RowWrites:
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
         """The user a payload belongs to: whom the first of USER_KEYS names that names one, as text.
 
-        :param known: whom the row belongs to; one value that is damaged, or names none, does not take it from them.
+        :param known: whom the row belongs to, or the sign-in has named; one value that is damaged, or names none, does
+            not take it from them.
         """
         for key in self._settings.user_keys:
             try:

@@ -32,11 +32,15 @@ def _checked_user(key: str, value: Any) -> str | None:
 
 
 class AuthKeys:
-    """The rules of users and rights, for one request's session."""
+    """The rules of users and rights, for one request's session.
+
+    :ivar named: the user whom this request's sign-in named last; a token that is refreshed afterwards may name none.
+    """
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._ids = work.ids
+        self.named: str | None = None
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
@@ -99,6 +103,7 @@ class AuthKeys:
         """
         self._require_arbiter()
         self._work.grants = True
+        self.named = user
         if self._ids.identity.row or not self._ids.identity.signs_in:
             users, settings = self._users(), self._work.repository.settings
             is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))

@@ -43,6 +43,12 @@ def app(make_app: MakeApp) -> Flask:
         session.setdefault("user", {}).update(request.get_json())
         return "made"
 
+    @app.post("/one-after-the-other/<key>")
+    def one_after_the_other(key: str) -> str:
+        for value in request.get_json():
+            session[key] = value
+        return "assigned"
+
     @app.post("/assign-and-change")
     def assign_and_change() -> str:
         session["user"] = value = dict(ALICE)
@@ -209,6 +215,26 @@ def test_a_refreshed_token_is_no_sign_in(app: Flask) -> None:
     assert client.get("/all").json == {"oidc_auth_token": REFRESHED, "oidc_auth_profile": ALICE}
     assert new_cookie(client, client.post("/set", json={"oidc_auth_token": {**TOKEN, "userinfo": BOB}}))
     assert "oidc_auth_profile" not in client.get("/all").json
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "user"),
+    [
+        ("oidc_auth_token", [TOKEN, REFRESHED], "248289761001"),
+        ("oidc_auth_token", [TOKEN, REFRESHED, {"access_token": "c"}], "248289761001"),
+        ("oidc_auth_token", [TOKEN, {**TOKEN, "userinfo": BOB}, REFRESHED], "90125"),
+        ("oidc_auth_token", [TOKEN, None, REFRESHED], None),
+        ("user", [ALICE, {"name": "Bob"}], None),  # nothing says that it is the same one
+    ],
+)
+def test_the_user_of_a_sign_in_whose_value_is_replaced_at_once(
+    app: Flask, key: str, values: list[Any], user: str | None
+) -> None:
+    """A token that the request of the sign-in refreshes takes the user from the row no more than a later one does."""
+    client: Any = app.test_client()
+    cookie = new_cookie(client, client.post(f"/one-after-the-other/{key}", json=values))
+    assert client.get("/all").json == {key: values[-1]}
+    assert row(app, digest(cookie))["user_id"] == user
 
 
 def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None:
