@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
 
-.PHONY: demo test unit check figures small-suites peer-suites lowest environments bench outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pictures small-suites peer-suites lowest environments bench outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -31,6 +31,10 @@ check: $(INSTALLED)
 # How easy the package is to read, and how easy it was.
 figures: $(INSTALLED)
 	@$(BIN)/python -m tools.figures
+
+# The README's pictures of the demo, taken anew.
+pictures: $(INSTALLED)
+	$(BIN)/python -m tools.pictures
 
 # The tests of Flask, Flask-Login and Flask-WTF with our interface in place of Flask's. They need pytest 8, so an environment
 # of their own.
