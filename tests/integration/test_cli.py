@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,27 @@ def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> N
         primary.thaw()
     assert result.exit_code == 1
     assert json.loads(result.output)["primary"].startswith("primary: unreachable")
+
+
+def test_status_takes_turns_with_the_monitor(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same process, as under test. A probe of the database has one slot: for the second one it looked hung, and
+    the database was given up."""
+    app = make_app()
+    monitor, database = parts(app).monitor, parts(app).backend.database
+    rounds, probe = list[threading.Thread](), database.probe
+
+    def beside_a_round(timeout: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            rounds.append(threading.Thread(target=monitor.watch))
+            rounds[0].start()
+            rounds[0].join(0.2)
+            assert rounds[0].is_alive(), "it did not wait"
+        probe(timeout)
+
+    monkeypatch.setattr(database, "probe", beside_a_round)
+    assert "database   ok" in run(app, "status").output
+    rounds[0].join(30)
+    assert parts(app).health.level == 0
 
 
 def test_init_db_without_a_database_says_what_to_check(make_app: MakeApp, tmp_path: Path) -> None:
