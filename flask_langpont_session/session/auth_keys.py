@@ -212,7 +212,7 @@ class AuthKeys:
         """
         for key in filter(self._is_identity, list(change.sets)):
             before, said = self._work.before_changes(key), decode(change.sets[key])
-            if before is None and is_nobody(said):
+            if before is None and is_nobody(said) and key not in self._work.now.assigned:
                 del change.sets[key]  # it is so anyway
             elif self._work.kind != SIGNED_IN:
                 del change.sets[key]
