@@ -1626,6 +1626,21 @@ def test_the_death_of_an_old_digest_is_not_that_of_the_session(database: Databas
     assert found.state is RowState.VALID
 
 
+# -- who is who --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["ann ", " ann", "Ann", "ånn", "a\u030ann"])
+def test_users_are_told_apart_by_every_character(database: Database, other: str) -> None:
+    """A space at the end is one, which MySQL's older collations do not see."""
+    create(database, "a", user_id="ann")
+    create(database, "b", user_id=other)
+    assert [row.digest for row in database.sessions_of("ann")] == ["a"]
+    assert database.kill_user(other) == 1
+    create(database, "c", user_id="ann")
+    assert [load(database, digest).state for digest in "abc"] == [RowState.VALID, RowState.DEAD, RowState.VALID]
+    assert sorted(epochs(database)) == [other]
+
+
 # -- the other driver for MariaDB --------------------------------------------------------------------------------------
 
 
