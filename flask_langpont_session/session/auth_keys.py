@@ -14,7 +14,7 @@ from ..policy.categories import (
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import NO_FIELDS, Verdict
-from ..policy.serializer import decode
+from ..policy.serializer import decode, has_lone_surrogate
 from ..policy.users import is_nobody, user_of
 from ..policy.values import CategoryChange
 from .changes import Carried
@@ -26,8 +26,10 @@ LONGEST_USER_ID = 255
 
 def _checked_user(key: str, value: Any) -> str | None:
     user = user_of(value)
-    if user is not None and (len(user) > LONGEST_USER_ID or "\0" in user):
-        raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
+    if user is not None and (len(user) > LONGEST_USER_ID or "\0" in user or has_lone_surrogate(user)):
+        raise UnsupportedValue(
+            key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL or a lone surrogate"
+        )
     return user
 
 

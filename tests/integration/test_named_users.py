@@ -290,7 +290,9 @@ def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
     assert client.get("/all").json == {}
 
 
-@pytest.mark.parametrize("value", ["x" * 256, "a\0b", {"sub": "x" * 256}, {"userinfo": {"sub": "a\0b"}}])
+@pytest.mark.parametrize(
+    "value", ["x" * 256, "a\0b", "half \ud83d", {"sub": "x" * 256}, {"userinfo": {"sub": "a\0b"}}, {"id": "\udfff"}]
+)
 def test_an_id_that_no_column_holds_is_refused(app: Flask, value: Any) -> None:
     """Where it is assigned."""
     with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="a user id has at most 255 characters"):
