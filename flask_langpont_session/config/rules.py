@@ -246,6 +246,11 @@ def _database_problems(settings: Settings) -> list[str]:
             return [f'{label}: its driver {error.name!r} is not installed; write {scheme} and pip install "{package}"']
     else:
         return []
+    if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":
+        return [
+            f"{label}: its charset has no form for some names, and such users could never sign in; write "
+            f"charset=utf8mb4, or leave it out"
+        ]
     if url.get_backend_name() != "sqlite":
         return []
     if checks.is_in_memory(url):

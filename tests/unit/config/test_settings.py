@@ -761,6 +761,8 @@ def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
         (f"postgresql+psycopg_async://u:{SECRET}@h/db", "is asynchronous; write postgresql+psycopg://"),
         (f"mysql+aiomysql://u:{SECRET}@h/db", "is asynchronous; write mysql+pymysql://"),
         ("sqlite+aiosqlite:////var/lib/app/sessions.sqlite3", "is asynchronous; write sqlite://"),
+        (f"mysql+pymysql://u:{SECRET}@h/db?charset=latin1", "write charset=utf8mb4"),
+        (f"mariadb+pymysql://u:{SECRET}@h/db?charset=utf8", "write charset=utf8mb4"),
         ("sqlite://", "in-memory"),
         ("sqlite:///:memory:", "in-memory"),
         ("sqlite:///file::memory:?cache=shared&uri=true", "in-memory"),
@@ -786,6 +788,10 @@ def test_sqlite_beside_a_remote_redis_is_for_a_single_host(load: Load) -> None:
 def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
     """An in-memory database is no arbiter, however it is handed over; and URL and engine together are one too many."""
     memory = sqlalchemy.create_engine("sqlite://")
+    latin = sqlalchemy.create_engine("mysql+pymysql://h/db?charset=latin1")
+    assert "write charset=utf8mb4" in str(problems_of(load, DATABASE_ENGINE=latin))
+    utf8mb4 = sqlalchemy.create_engine("mysql+pymysql://h/db?charset=utf8mb4")
+    assert load(DATABASE_ENGINE=utf8mb4).database_engine is utf8mb4
     file = sqlalchemy.create_engine("sqlite:////var/lib/app/sessions.sqlite3")
     assert load(DATABASE_ENGINE=file).database_engine is file
     [problem] = problems_of(load, DATABASE_ENGINE=memory)
