@@ -559,6 +559,22 @@ def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
             raw.popitem()
 
 
+def test_a_session_is_copied_and_joined_as_a_dict_is(app: Flask) -> None:
+    """Flask's own session is one; what is made of it has no tie to it."""
+    with app.test_request_context():
+        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
+        raw["lang"] = "jp"
+        copy = raw.copy()
+        assert type(copy) is dict and copy == {"lang": "jp"}
+        assert raw | {"lang": "en", "theme": "dark"} == {"lang": "en", "theme": "dark"}
+        assert {"lang": "en", "theme": "dark"} | raw == {"lang": "jp", "theme": "dark"}
+        same = raw
+        same |= {"theme": "dark"}
+        assert same is raw and dict(raw) == {"lang": "jp", "theme": "dark"}
+        copy.clear()
+        assert raw["lang"] == "jp"
+
+
 def test_what_was_stored_behaves_as_what_was_just_set(app: Flask) -> None:
     """Stored keys, changed keys, removed keys and increments are one mapping; metadata is no part of it."""
     client = browser(app)
