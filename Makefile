@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
 
-.PHONY: demo test unit check figures small-suites peer-suites lowest environments bench outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pictures small-suites peer-suites mysqlclient lowest environments bench outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -32,6 +32,10 @@ check: $(INSTALLED)
 figures: $(INSTALLED)
 	@$(BIN)/python -m tools.figures
 
+# The README's pictures of the demo, taken anew.
+pictures: $(INSTALLED)
+	$(BIN)/python -m tools.pictures
+
 # The tests of Flask, Flask-Login and Flask-WTF with our interface in place of Flask's. They need pytest 8, so an environment
 # of their own.
 small-suites: $(INSTALLED) .venv-suites/.installed
@@ -40,6 +44,12 @@ small-suites: $(INSTALLED) .venv-suites/.installed
 # Those of more packages that use the session: five minutes.
 peer-suites: $(INSTALLED) .venv-peers/.installed
 	$(BIN)/python -m tests.peer_suites run .venv-peers
+
+# The tests of SQL, outages and time-outs on MariaDB by its other driver. It has no wheel: a C compiler and Debian's
+# libmariadb-dev are needed.
+mysqlclient: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet mysqlclient
+	LANGPONT_MARIADB_DRIVER=mysqldb $(BIN)/python -m pytest tests/integration -k "mariadb or mysqlclient"
 
 # The oldest versions that pyproject.toml allows.
 lowest: .venv-lowest/.installed

@@ -6,9 +6,10 @@ No message carries a session id, a token or a session value: they name keys, typ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 from click import ClickException
+from flask.cli import NoAppException
 from werkzeug.exceptions import ServiceUnavailable
 
 _LONGEST_SHOWN = 120
@@ -19,18 +20,25 @@ class LangPontSessionError(Exception):
     """Base of all errors of this package."""
 
 
-class ConfigError(LangPontSessionError, ClickException, ValueError):
+class ConfigError(LangPontSessionError, NoAppException, ValueError):
     """The configuration cannot work. Raised once, at start, with every problem found.
 
-    A command of ``flask`` shows it without a traceback: what is wrong is in the configuration, not in the code.
+    Flask's word for an application that cannot be loaded: its commands show the problems without a traceback, and
+    ``flask --help`` lists what there is beside them.
 
     :param problems: one sentence per mistake; each names the setting and what is allowed.
     """
+
+    exit_code = 1
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         lines = "".join(f"\n  - {problem}" for problem in self.problems)
         super().__init__(f"flask_langpont_session cannot start with this configuration:{lines}")
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the problems alone: how the command is used is not among them."""
+        ClickException.show(self, file)
 
 
 class SessionValueError(LangPontSessionError):

@@ -86,7 +86,7 @@ class LangPontSession(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Session | None:
         """A session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
-        if not app.config["SECRET_KEY"]:
+        if not app.secret_key:  # which a class may have as an attribute, beside the configuration
             return None
         state = state_of(app)
         state.ensure_started()
@@ -374,8 +374,8 @@ def _replace_response(response: Response, page: Response) -> None:
 
 
 def _signer(app: Flask) -> CookieSigner:
-    config = app.config  # open_session gave no session without a key
-    return signer_for(config["SECRET_KEY"], config["SECRET_KEY_FALLBACKS"])
+    assert app.secret_key is not None  # open_session gave no session without one
+    return signer_for(app.secret_key, app.config["SECRET_KEY_FALLBACKS"])
 
 
 def _life(app: Flask, settings: Settings, permanent: bool) -> Life:

@@ -73,7 +73,8 @@ def status(as_json: bool) -> None:
     """Ask every store now, over new connections, and say what was found, and what waits in the journal of this host.
     Exit code 1 if one cannot do its work."""
     state = state_of()
-    found = {name: _ask(state, name) for name in _stores(state)}
+    with state.monitor.paused():  # where this process has one: the database is probed by one at a time
+        found = {name: _ask(state, name) for name in _stores(state)}
     waiting: Waiting | None = None
     if state.backend.journal.file.path is not None:
         try:

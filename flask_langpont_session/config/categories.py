@@ -18,6 +18,9 @@ IDENTITY_FEATURE = "identity_keys"
 LONGEST_LIFE = 315_360_000
 """Seconds: ten years. More is a mistake, and much more is an error of the server at every write."""
 
+_FEATURE_FORM = "{'keys': [keys], 'category': name, 'priority': name}"
+"""Of an entry of FEATURES; the priority may be left out."""
+
 _OTHERS = tuple(priority for priority in Priority if priority is not Priority.CRITICAL)
 """What a feature outside of auth can be: only auth has a row in the database."""
 
@@ -129,8 +132,11 @@ class _Builder:
     def add_feature(self, name: Any, spec: Any) -> None:
         """An entry of FEATURES."""
         at = f"FEATURES[{name!r}]"
-        if not isinstance(spec, Mapping) or not {"keys", "category"} <= spec.keys():
-            return self.leave_out(f"{at}: {{'keys': [keys], 'category': name, 'priority': name}}")
+        if not isinstance(spec, Mapping):
+            return self.leave_out(f"{at}: a mapping with keys and category, as in {_FEATURE_FORM}")
+        if missing := [entry for entry in ("keys", "category") if entry not in spec]:
+            verb = "is" if len(missing) == 1 else "are"
+            return self.leave_out(f"{at}: {' and '.join(missing)} {verb} missing; write {_FEATURE_FORM}")
         self._refuse_unknown(at, spec, ("keys", "category", "priority"))
         if spec["category"] not in list(self._categories):
             known = ", ".join(self._categories)

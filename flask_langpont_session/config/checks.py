@@ -75,7 +75,9 @@ def mapping(name: str, value: Any) -> str | None:
 
 
 def text(name: str, value: Any) -> str | None:
-    return None if isinstance(value, str) and value else f"{name}: a non-empty string, not {type(value).__name__}"
+    if not isinstance(value, str) or not value:
+        return f"{name}: a non-empty string, not {'an empty one' if value == '' else type(value).__name__}"
+    return None if value == value.strip() else f"{name}: a space or a line break at its beginning or end"
 
 
 def topics(name: str, value: Any) -> str | None:
@@ -215,6 +217,9 @@ def is_in_memory(url: str | URL) -> bool:
     return not known.database or ":memory:" in known.database or known.query.get("mode") == "memory"
 
 
+_NUMBER_SIGN = "'#' ends a URL; in a password write %23"
+
+
 def redis_url_problems(name: str, url: str | None) -> list[str]:
     if not url:
         return []
@@ -232,7 +237,7 @@ def _server_problems(name: str, url: str) -> list[str]:
     try:
         parts = read_server(url)
     except ValueError:
-        return ["not a URL (is the port a number?)"]
+        return [_NUMBER_SIGN if "#" in url else "not a URL (is the port a number?)"]
     if kind_of(url) is None:
         found = f"scheme {parts.scheme!r}" if "://" in url and parts.scheme else "a URL without a scheme"
         return [f"{found} is not supported; use one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"]
@@ -296,7 +301,7 @@ def _option_problems(url: str, known: Set[str] = _URL_OPTIONS) -> list[str]:
     """An option in the URL would quietly override a setting, or fail at the first request."""
     options, has_fragment = options_of(url)
     if has_fragment:
-        return ["'#' ends a URL; in a password write %23"]
+        return [_NUMBER_SIGN]
     problems = []
     if set(options) - known:
         problems.append(f"its options can be {', '.join(sorted(known))}; all else has settings of its own")

@@ -231,6 +231,9 @@ def _database_problems(settings: Settings) -> list[str]:
             if reason := REFUSED.get(url.drivername.partition("+")[2]):
                 return [f"{label}: its driver will not do: {reason}"]
             dialect = url.get_dialect()
+            if dialect.is_async:
+                scheme, _ = RECOMMENDED.get(url.get_backend_name(), (f"{url.get_backend_name()}://", ""))
+                return [f"{label}: {url.drivername!r} is asynchronous; write {scheme}, whose driver waits"]
             dialect.import_dbapi()
         except NoSuchModuleError:
             name = make_url(settings.database_url).drivername
@@ -241,10 +244,13 @@ def _database_problems(settings: Settings) -> list[str]:
         except ImportError as error:
             scheme, package = RECOMMENDED.get(url.get_backend_name(), RECOMMENDED["postgresql"])
             return [f'{label}: its driver {error.name!r} is not installed; write {scheme} and pip install "{package}"']
-        if dialect.is_async:
-            return [f"{label}: {url.drivername!r} is asynchronous; use a driver that waits, for example psycopg"]
     else:
         return []
+    if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":
+        return [
+            f"{label}: its charset has no form for some names, and such users could never sign in; write "
+            f"charset=utf8mb4, or leave it out"
+        ]
     if url.get_backend_name() != "sqlite":
         return []
     if checks.is_in_memory(url):

@@ -16,7 +16,7 @@ def upgrade(op: Any) -> None:
     op.create_table(
         "langpont_sessions",
         sa.Column("digest", _exact_text(43), primary_key=True),
-        sa.Column("user_id", _exact_text(255), nullable=True),
+        sa.Column("user_id", _exact_text(255, _NO_PAD), nullable=True),
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("live", sa.Boolean, nullable=False),
         sa.Column("payload", _payload(), nullable=False),
@@ -31,7 +31,7 @@ def upgrade(op: Any) -> None:
         op.create_index(f"ix_langpont_sessions_{columns[0]}", "langpont_sessions", columns)
     op.create_table(
         "langpont_users",
-        sa.Column("user_id", _exact_text(255), primary_key=True),
+        sa.Column("user_id", _exact_text(255, _NO_PAD), primary_key=True),
         sa.Column("epoch", sa.BigInteger, nullable=False),
     )
 
@@ -47,9 +47,13 @@ def downgrade(op: Any) -> None:
     op.drop_table("langpont_sessions")
 
 
-def _exact_text(length: int) -> sa.String:
+_NO_PAD = "utf8mb4_nopad_bin"
+"""By which a space at the end counts. MySQL calls it utf8mb4_0900_bin."""
+
+
+def _exact_text(length: int, collation: str = "utf8mb4_bin") -> sa.String:
     """MySQL compares text without regard to case unless told otherwise."""
-    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
 
 

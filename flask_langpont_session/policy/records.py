@@ -129,6 +129,7 @@ class Plan:
     :param renames: the target is the origin's session under another id; it must still live. The origin's row, from
         which the carried data was read.
     :param grants: an auth change among `changes` needs the arbiter.
+    :param user: the user of a sign-in, where the auth data that is stored names none.
     :param permanence_changed: the life of the SQL row is to be set anew.
     :param carries: categories of the origin that may not have been read as a whole: all that there is of them goes to
         the target as soon as it can be read.
@@ -144,6 +145,7 @@ class Plan:
     ends: bool = False
     renames: AuthRow | None = None
     grants: bool = False
+    user: str | None = None
     permanence_changed: bool = False
     carries: tuple[str, ...] = ()
     kept: dict[str, Kept] = field(default_factory=dict)

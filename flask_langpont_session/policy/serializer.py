@@ -127,9 +127,14 @@ def check_key(key: object) -> str:
         raise UnsupportedValue(key, f"a session key is a str, not {type(key).__qualname__}")
     if key.startswith("@"):
         raise UnsupportedValue(key, 'keys that begin with "@" are reserved')
-    if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
+    if not key.isascii() and has_lone_surrogate(key):
         raise UnsupportedValue(key, "a key with a lone surrogate, which is not text")
     return str.__str__(key)  # of a StrEnum its text
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Whether there is half of a character in it, as browsers cut an emoji: UTF-8 has no form for that."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 # -- writing: what msgspec would encode wrongly is replaced, all else stays the object it is ------------------------

@@ -114,7 +114,8 @@ class Monitor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing happens beside requests while this is open; for tests that switch stores off by hand."""
+        """Nothing happens beside requests while this is open: for an operator's look at the stores, and for tests that
+        switch them off."""
         with self._ticking, self.replay.paused():
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,12 +20,16 @@ from ..policy.serializer import decode
 from ..policy.users import user_of
 from ..policy.values import (
     AuthRow,
+    ErrorClass,
     Fields,
     RowState,
+    StoreError,
 )
 from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -65,7 +70,7 @@ class RowWrites:
             self._operations.sign_in,
             self._database.create,
             digest,
-            user_id=self._user_of(payload),
+            user_id=self._user_of(payload, plan.user),
             payload=payload,
             idle_ms=life.idle_ms,
             absolute_ms=life.absolute_ms,
@@ -115,8 +120,13 @@ class RowWrites:
         """An old session is over: have the database know it, if it answers."""
         scope.attempt(self._operations.revoke, self._database.note_adopted, note.digest, note.life_ms)
 
-    def refused(self) -> GrantRefused:
-        """The answer to a grant that the database does not decide about, counted."""
+    def refused(self, error: StoreError | None = None) -> GrantRefused:
+        """The answer to a grant that the database does not decide about, counted.
+
+        :param error: what it said. That it is the data no breaker and no alert tells.
+        """
+        if error is not None and error.error_class is ErrorClass.DATA:
+            log.error("the database refuses the data of a sign-in or a change of rights, and will again: %s", error)
         self._reports.recorder.count("grants_refused")
         self._reports.emit(events.grant_refused, events.GrantWasRefused())
         return self.make_refusal()
@@ -185,7 +195,8 @@ class RowWrites:
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
         """The user a payload belongs to: whom the first of USER_KEYS names that names one, as text.
 
-        :param known: whom the row belongs to; one value that is damaged, or names none, does not take it from them.
+        :param known: whom the row belongs to, or the sign-in has named; one value that is damaged, or names none, does
+            not take it from them.
         """
         for key in self._settings.user_keys:
             try:

@@ -80,8 +80,8 @@ class Saves:
         began = self._clock()
         try:
             row = self._rows.new_row(plan, target.digest, payload, old, scope)
-        except StoreError:
-            raise self._rows.refused() from None
+        except StoreError as error:
+            raise self._rows.refused(error) from None
         if row is None or row.state is not RowState.VALID:
             return self._came_too_late(plan, old, scope)
         self._local.put_auth(row, began)
@@ -158,9 +158,9 @@ class Saves:
 
         try:
             updated = self._rows.compete(row, write, scope, is_confirmed=is_confirmed)
-        except StoreError:
+        except StoreError as error:
             if plan.grants:
-                raise self._rows.refused() from None
+                raise self._rows.refused(error) from None
             self._keep(plan, change, row.digest, scope)
             plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None

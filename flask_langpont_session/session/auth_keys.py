@@ -14,7 +14,7 @@ from ..policy.categories import (
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import NO_FIELDS, Verdict
-from ..policy.serializer import decode
+from ..policy.serializer import decode, has_lone_surrogate
 from ..policy.users import is_nobody, user_of
 from ..policy.values import CategoryChange
 from .changes import Carried
@@ -26,17 +26,23 @@ LONGEST_USER_ID = 255
 
 def _checked_user(key: str, value: Any) -> str | None:
     user = user_of(value)
-    if user is not None and (len(user) > LONGEST_USER_ID or "\0" in user):
-        raise UnsupportedValue(key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL")
+    if user is not None and (len(user) > LONGEST_USER_ID or "\0" in user or has_lone_surrogate(user)):
+        raise UnsupportedValue(
+            key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL or a lone surrogate"
+        )
     return user
 
 
 class AuthKeys:
-    """The rules of users and rights, for one request's session."""
+    """The rules of users and rights, for one request's session.
+
+    :ivar named: the user whom this request's sign-in named last; a token that is refreshed afterwards may name none.
+    """
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._ids = work.ids
+        self.named: str | None = None
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
@@ -99,6 +105,7 @@ class AuthKeys:
         """
         self._require_arbiter()
         self._work.grants = True
+        self.named = user
         if self._ids.identity.row or not self._ids.identity.signs_in:
             users, settings = self._users(), self._work.repository.settings
             is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))
@@ -207,7 +214,7 @@ class AuthKeys:
         """
         for key in filter(self._is_identity, list(change.sets)):
             before, said = self._work.before_changes(key), decode(change.sets[key])
-            if before is None and is_nobody(said):
+            if before is None and is_nobody(said) and key not in self._work.now.assigned:
                 del change.sets[key]  # it is so anyway
             elif self._work.kind != SIGNED_IN:
                 del change.sets[key]

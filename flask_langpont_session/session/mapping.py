@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from flask.sessions import SessionMixin
 
@@ -174,6 +174,20 @@ class Session(SessionMixin):
             if self.work.is_in_doubt:
                 self.sign_out()
         return super().pop(key, *default)
+
+    def copy(self) -> dict[str, Any]:
+        """What is in it now, as a dict."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self}
+
+    def __ior__(self, other: Mapping[str, Any]) -> Self:
+        self.update(other)
+        return self
 
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""

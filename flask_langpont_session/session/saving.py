@@ -51,6 +51,7 @@ class Saving:
             ends=self._ids.identity.must_end,
             renames=self._ids.identity.row,
             grants=self._work.grants,
+            user=self._auth_keys.named,
             permanence_changed=self._ids.must_save_permanence,
             carries=self._ids.identity.carries if self._ids.identity.minted else (),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 from pathlib import Path
@@ -13,6 +14,9 @@ from devservers.servers import Server, ServerError
 from tests.support.programs import required
 
 PACKAGE = "mariadb-server"
+
+DRIVER = os.environ.get("LANGPONT_MARIADB_DRIVER", "pymysql")
+"""SQLAlchemy's name of the driver that all tests use. `make mysqlclient` names the other one."""
 
 
 class MariaDB(Server):
@@ -29,7 +33,7 @@ class MariaDB(Server):
     @property
     def url(self) -> str:
         """Address for SQLAlchemy, password included; of a user who may do everything in one database."""
-        return f"mysql+pymysql://app:{self._password}@127.0.0.1:{self.port}/sessions"
+        return f"mysql+{DRIVER}://app:{self._password}@127.0.0.1:{self.port}/sessions"
 
     @property
     def admin_url(self) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,27 @@ def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> N
     assert json.loads(result.output)["primary"].startswith("primary: unreachable")
 
 
+def test_status_takes_turns_with_the_monitor(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same process, as under test. A probe of the database has one slot: for the second one it looked hung, and
+    the database was given up."""
+    app = make_app()
+    monitor, database = parts(app).monitor, parts(app).backend.database
+    rounds, probe = list[threading.Thread](), database.probe
+
+    def beside_a_round(timeout: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            rounds.append(threading.Thread(target=monitor.watch))
+            rounds[0].start()
+            rounds[0].join(0.2)
+            assert rounds[0].is_alive(), "it did not wait"
+        probe(timeout)
+
+    monkeypatch.setattr(database, "probe", beside_a_round)
+    assert "database   ok" in run(app, "status").output
+    rounds[0].join(30)
+    assert parts(app).health.level == 0
+
+
 def test_init_db_without_a_database_says_what_to_check(make_app: MakeApp, tmp_path: Path) -> None:
     """A sentence instead of a traceback, with the setting in it."""
     app = make_app()
@@ -269,6 +291,21 @@ def test_an_application_that_does_not_start_says_why(tmp_path: Path, arguments: 
     assert head == "Error: flask_langpont_session cannot start with this configuration:"
     settings = [re.match(r"  - LANGPONT_SESSION_(\w+): .+", problem) for problem in problems]
     assert [found and found[1] for found in settings] == ["GRACE", "REDIS_URL", "DATABASE_URL"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["seed"]])
+def test_an_application_that_does_not_start_hides_no_help(tmp_path: Path, arguments: list[str]) -> None:
+    """As of any application that Flask cannot load: why in a message, not a traceback; commands of Flask go on, those
+    of the application are not known."""
+    done = flask(tmp_path, *arguments, GRACE=-1)
+    assert done.stderr.startswith("Error: flask_langpont_session cannot start with this configuration:\n  - LANGPONT_")
+    assert "Traceback" not in done.stderr
+    if arguments == ["--help"]:
+        assert done.returncode == 0
+        assert "  langpont " in done.stdout and "  routes " in done.stdout
+    else:
+        assert done.returncode == 2
+        assert "Error: No such command 'seed'." in done.stderr
 
 
 # -- journal -----------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from flask_langpont_session.stores.sql.errors import classify
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS, now_ms
 
 from .conftest import unforced
+from .mariadb import MariaDB
 from .rows import (
     HOUR,
     LONG,
@@ -1623,3 +1624,34 @@ def test_the_death_of_an_old_digest_is_not_that_of_the_session(database: Databas
     found = database.load(b, idle_ms=0)
     assert found is not None
     assert found.state is RowState.VALID
+
+
+# -- who is who --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["ann ", " ann", "Ann", "ånn", "a\u030ann"])
+def test_users_are_told_apart_by_every_character(database: Database, other: str) -> None:
+    """A space at the end is one, which MySQL's older collations do not see."""
+    create(database, "a", user_id="ann")
+    create(database, "b", user_id=other)
+    assert [row.digest for row in database.sessions_of("ann")] == ["a"]
+    assert database.kill_user(other) == 1
+    create(database, "c", user_id="ann")
+    assert [load(database, digest).state for digest in "abc"] == [RowState.VALID, RowState.DEAD, RowState.VALID]
+    assert sorted(epochs(database)) == [other]
+
+
+# -- the other driver for MariaDB --------------------------------------------------------------------------------------
+
+
+def test_mysqlclient(mariadb: MariaDB) -> None:
+    """What is stored comes back whole, and an end is an end. ``make mysqlclient`` runs all tests of SQL by it."""
+    pytest.importorskip("MySQLdb", reason="mysqlclient was not run: it has no wheel, `make mysqlclient` builds it")
+    url = sa.make_url(mariadb.url).set(drivername="mysql+mysqldb")
+    database = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG, concurrency=1)
+    database.create_tables()
+    create(database, "of mysqlclient")
+    assert load(database, "of mysqlclient").payload == PAYLOAD
+    database.kill("of mysqlclient")
+    assert load(database, "of mysqlclient").state is RowState.DEAD
+    database.close()

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -34,7 +35,7 @@ from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, row_of, stored, wait_for_level
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, close, cookie_of, parts
 from .counting import evals
 from .forms_site import browser, records
 
@@ -385,6 +386,22 @@ def test_without_a_secret_key_flask_explains_it(app: Flask) -> None:
         client.post("/set", json={"lang": "jp"})
 
 
+def test_the_secret_key_may_be_an_attribute_of_a_class(primary: Valkey, tmp_path: Path) -> None:
+    """As in the tests of Flask-WTF: Flask's own sessions ask for `app.secret_key`, not for the configuration."""
+
+    class Shop(Flask):
+        testing = True
+        secret_key = "a key of the class, of 32 characters"
+
+    app = Shop("shop", instance_path=str(tmp_path))
+    app.config["LANGPONT_SESSION_REDIS_URL"] = primary.url
+    LangPontSession(app)
+    app.add_url_rule("/count", view_func=lambda: str(ours().increment("usage_count")), endpoint="count")
+    client = app.test_client()
+    assert [client.get("/count").text for _ in range(2)] == ["1", "2"]
+    close(app)
+
+
 # -- new, modified, accessed, Vary -------------------------------------------------------------------------------------
 
 
@@ -557,6 +574,22 @@ def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
         assert dict(raw) == {}
         with pytest.raises(KeyError):
             raw.popitem()
+
+
+def test_a_session_is_copied_and_joined_as_a_dict_is(app: Flask) -> None:
+    """Flask's own session is one; what is made of it has no tie to it."""
+    with app.test_request_context():
+        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
+        raw["lang"] = "jp"
+        copy = raw.copy()
+        assert type(copy) is dict and copy == {"lang": "jp"}
+        assert raw | {"lang": "en", "theme": "dark"} == {"lang": "en", "theme": "dark"}
+        assert {"lang": "en", "theme": "dark"} | raw == {"lang": "jp", "theme": "dark"}
+        same = raw
+        same |= {"theme": "dark"}
+        assert same is raw and dict(raw) == {"lang": "jp", "theme": "dark"}
+        copy.clear()
+        assert raw["lang"] == "jp"
 
 
 def test_what_was_stored_behaves_as_what_was_just_set(app: Flask) -> None:

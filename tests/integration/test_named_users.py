@@ -43,6 +43,12 @@ def app(make_app: MakeApp) -> Flask:
         session.setdefault("user", {}).update(request.get_json())
         return "made"
 
+    @app.post("/one-after-the-other/<key>")
+    def one_after_the_other(key: str) -> str:
+        for value in request.get_json():
+            session[key] = value
+        return "assigned"
+
     @app.post("/assign-and-change")
     def assign_and_change() -> str:
         session["user"] = value = dict(ALICE)
@@ -211,6 +217,26 @@ def test_a_refreshed_token_is_no_sign_in(app: Flask) -> None:
     assert "oidc_auth_profile" not in client.get("/all").json
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "user"),
+    [
+        ("oidc_auth_token", [TOKEN, REFRESHED], "248289761001"),
+        ("oidc_auth_token", [TOKEN, REFRESHED, {"access_token": "c"}], "248289761001"),
+        ("oidc_auth_token", [TOKEN, {**TOKEN, "userinfo": BOB}, REFRESHED], "90125"),
+        ("oidc_auth_token", [TOKEN, None, REFRESHED], None),
+        ("user", [ALICE, {"name": "Bob"}], None),  # nothing says that it is the same one
+    ],
+)
+def test_the_user_of_a_sign_in_whose_value_is_replaced_at_once(
+    app: Flask, key: str, values: list[Any], user: str | None
+) -> None:
+    """A token that the request of the sign-in refreshes takes the user from the row no more than a later one does."""
+    client: Any = app.test_client()
+    cookie = new_cookie(client, client.post(f"/one-after-the-other/{key}", json=values))
+    assert client.get("/all").json == {key: values[-1]}
+    assert row(app, digest(cookie))["user_id"] == user
+
+
 def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None:
     """As Flask-Dance and Flask-Login are used: the token first, the user in a later request. No other right is."""
     token = {"access_token": "gho_x", "scope": ["user"]}
@@ -264,7 +290,9 @@ def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
     assert client.get("/all").json == {}
 
 
-@pytest.mark.parametrize("value", ["x" * 256, "a\0b", {"sub": "x" * 256}, {"userinfo": {"sub": "a\0b"}}])
+@pytest.mark.parametrize(
+    "value", ["x" * 256, "a\0b", "half \ud83d", {"sub": "x" * 256}, {"userinfo": {"sub": "a\0b"}}, {"id": "\udfff"}]
+)
 def test_an_id_that_no_column_holds_is_refused(app: Flask, value: Any) -> None:
     """Where it is assigned."""
     with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="a user id has at most 255 characters"):

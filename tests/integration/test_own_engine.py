@@ -157,3 +157,17 @@ def test_a_driver_that_was_never_run_is_named_at_start(
         monkeypatch.setattr(dialects, "DRIVERS", {})
     make_app()
     assert caplog.text.count("'pysqlite' was never run with this package") == (not known)
+
+
+def test_a_user_whom_the_engine_has_no_form_for_is_in_the_log(
+    mariadb: MariaDB, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 503 at each try, and nothing is wrong with the database: only the log can tell. It does not name the user."""
+    engine = sa.create_engine(mariadb.url, connect_args={"charset": "latin1"})
+    client: Any = make_app(DATABASE_ENGINE=engine, DATABASE_URL=...).test_client()
+    assert client.post("/set", json={"_user_id": "7"}).status_code == 200
+    assert client.post("/set", json={"_user_id": "花子"}).status_code == 503
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "refuses the data" in record.getMessage() and "花子" not in record.getMessage()
+    assert client.get("/get/_user_id").json["value"] == "7"
+    engine.dispose()

@@ -22,6 +22,11 @@ def app(make_app: MakeApp) -> Flask:
         session.setdefault("identity.provides", []).append(right)
         return session["identity.provides"]
 
+    @app.post("/principal")
+    def principal() -> str:
+        session["identity.id"], session["identity.auth_type"] = "alice", None
+        return "signed in"
+
     return app
 
 
@@ -90,3 +95,15 @@ def test_a_user_with_no_right_left_is_signed_in_still(app: Flask) -> None:
     client.post("/set", json={"user_id": 0, "logged_in": True})
     client.post("/pop/logged_in")
     assert client.get("/all").json == {"user_id": 0}
+
+
+def test_a_right_that_is_none_is_there(app: Flask) -> None:
+    """As in Flask's own session: Flask-Principal takes an identity only if it finds how the user signed in, which it
+    stores as None unless it is told."""
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post("/principal"))
+    for asked in (client, browser(app, client.cookie)):
+        assert asked.get("/get/identity.auth_type").json == {"value": None, "present": True}
+    for kind in ("password", None):
+        assert client.post("/set", json={"identity.auth_type": kind}).status_code == 200
+        assert client.get("/get/identity.auth_type").json == {"value": kind, "present": True}

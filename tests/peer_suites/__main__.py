@@ -41,6 +41,8 @@ class Environment:
                 [archive] = archives.iterdir()
                 folder.mkdir()
                 subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder)], check=True)
+        # For a suite without a configuration of its own pytest looks in the folders above, and would find ours.
+        (self._sdists / "pytest.ini").touch()
 
     def sdist(self, suite: Suite) -> Path:
         """Where the tests of a suite are."""

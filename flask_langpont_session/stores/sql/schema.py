@@ -34,7 +34,7 @@ class Schema:
         for left in range(len(sql.METADATA.tables), -1, -1):
             try:
                 with self._connections.patience(PATIENT_SECONDS), self._connections.defining() as connection:
-                    return sql.METADATA.create_all(connection)
+                    return sql.metadata_for(connection.dialect).create_all(connection)
             except SQLAlchemyError:
                 if not left:
                     raise

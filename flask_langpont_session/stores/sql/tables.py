@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection, Dialect, Row
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -51,9 +51,13 @@ def _now_ms_mysql(element: now_ms, compiler: Any, **options: Any) -> str:
     return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
 
 
-def _exact_text(length: int) -> sa.String:
+NO_PAD, NO_PAD_OF_MYSQL = "utf8mb4_nopad_bin", "utf8mb4_0900_bin"
+"""The collation by which a space at the end counts, as it does in other databases; MySQL has it by another name."""
+
+
+def _exact_text(length: int, collation: str = "utf8mb4_bin") -> sa.String:
     """MySQL compares text without regard to case unless told otherwise: two digests, or two users, would be one."""
-    binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    binary = mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
 
 
@@ -69,7 +73,7 @@ SESSIONS = sa.Table(
     "langpont_sessions",
     METADATA,
     sa.Column("digest", _exact_text(43), primary_key=True),
-    sa.Column("user_id", _exact_text(255), nullable=True),
+    sa.Column("user_id", _exact_text(255, NO_PAD), nullable=True),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("live", sa.Boolean, nullable=False),
     sa.Column("payload", _payload(), nullable=False),
@@ -89,9 +93,22 @@ SESSIONS = sa.Table(
 USERS = sa.Table(
     "langpont_users",
     METADATA,
-    sa.Column("user_id", _exact_text(255), primary_key=True),
+    sa.Column("user_id", _exact_text(255, NO_PAD), primary_key=True),
     sa.Column("epoch", sa.BigInteger, nullable=False),
 )
+
+
+def metadata_for(dialect: Dialect) -> sa.MetaData:
+    """The tables as one server takes them.
+
+    :param dialect: of a connection: only there MySQL differs from MariaDB.
+    """
+    if dialect.name != "mysql" or getattr(dialect, "is_mariadb", False):
+        return METADATA
+    tables = sa.MetaData()
+    for table in METADATA.sorted_tables:
+        table.to_metadata(tables).c.user_id.type = _exact_text(255, NO_PAD_OF_MYSQL)
+    return tables
 
 
 # -- statements --------------------------------------------------------------------------------------------------------

@@ -137,19 +137,19 @@ def test_an_application_under_test_needs_no_setting(load: Load, tmp_path: Path) 
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
-    "REDIS_URL": (7, "", b"redis://h"),
-    "REPLICA_URL": (7, ""),
+    "REDIS_URL": (7, "", b"redis://h", " redis://h", "redis://h\n"),
+    "REPLICA_URL": (7, "", "redis://h "),
     "REDIS_CLIENT": (object(), "redis://h", redis.asyncio.Redis(), redis.Redis),
     "REPLICA_CLIENT": (object(),),
     "REDIS_TIMEOUT": (0, -1, "0.2", True, None, float("nan"), float("inf")),
     "REDIS_CONNECT_TIMEOUT": (0, -1, "0.2", None),
     "REDIS_MAX_CONNECTIONS": (0, -1, 1.5, "50", True, 10_001),
     "REDIS_POOL_TIMEOUT": (-0.01, "0", None),
-    "REDIS_TOKEN": (7, ""),
+    "REDIS_TOKEN": (7, "", "token\n"),
     "REDIS_TOKEN_SECRET": (7, ""),
     "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "ユーザー", "a" * 41),
     "REDIS_CA_FILE": (7,),
-    "DATABASE_URL": (7, ""),
+    "DATABASE_URL": (7, "", "sqlite:///x\n"),
     "DATABASE_ENGINE": ("sqlite:///x", object()),
     "DATABASE_TIMEOUT": (0, -1, "1"),
     "DATABASE_CONCURRENCY": (0, 1.0, 1001),
@@ -670,7 +670,7 @@ SECRET = "pa55word"
         (f"redis+cluster://:{SECRET}@h?timeout=3", "its options can be"),
         (f"http://u:{SECRET}@h/", "scheme 'http'"),
         (f"REDIS://:{SECRET}@h", "scheme 'redis'"),
-        (f" redis://:{SECRET}@h", "scheme 'redis'"),
+        (f" redis://:{SECRET}@h", "a space"),
         (f"redis:/:{SECRET}@h", "without a scheme"),
         (f"redis://:{SECRET}@h/xyz", "the number of a database"),
         (f"redis://:{SECRET}@h/0/1", "the number of a database"),
@@ -679,7 +679,7 @@ SECRET = "pa55word"
         (f"redis://:{SECRET}@h:99999/0", "not a URL"),
         (f"redis://:{SECRET}@[::1", "not a URL"),
         (f"redis://:{SECRET}\u2100@h/0", "not a URL"),
-        (f"redis://:{SECRET}#1@h/0", "not a URL"),
+        (f"redis://:{SECRET}#1@h/0", "write %23"),
         (f"redis://:12#{SECRET}@h/0", "write %23"),
         (f"redis://:{SECRET}@h/0?socket_timeout=5", "all else has settings of its own"),
         (f"redis://:{SECRET}@h/0?decode_responses=True", "all else has settings of its own"),
@@ -758,7 +758,11 @@ def test_behind_sentinels_the_database_is_shared(load: Load) -> None:
         (f"mariadb+mariadbconnector://u:{SECRET}@h/db", "use mysql+pymysql://"),
         (f"u:{SECRET}@h/db", "not a database URL"),
         (f"postgresql+psycopg://u:{SECRET}@h:port/db", "not a database URL"),
-        (f"postgresql+psycopg_async://u:{SECRET}@h/db", "asynchronous"),
+        (f"postgresql+psycopg_async://u:{SECRET}@h/db", "is asynchronous; write postgresql+psycopg://"),
+        (f"mysql+aiomysql://u:{SECRET}@h/db", "is asynchronous; write mysql+pymysql://"),
+        ("sqlite+aiosqlite:////var/lib/app/sessions.sqlite3", "is asynchronous; write sqlite://"),
+        (f"mysql+pymysql://u:{SECRET}@h/db?charset=latin1", "write charset=utf8mb4"),
+        (f"mariadb+pymysql://u:{SECRET}@h/db?charset=utf8", "write charset=utf8mb4"),
         ("sqlite://", "in-memory"),
         ("sqlite:///:memory:", "in-memory"),
         ("sqlite:///file::memory:?cache=shared&uri=true", "in-memory"),
@@ -784,6 +788,10 @@ def test_sqlite_beside_a_remote_redis_is_for_a_single_host(load: Load) -> None:
 def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
     """An in-memory database is no arbiter, however it is handed over; and URL and engine together are one too many."""
     memory = sqlalchemy.create_engine("sqlite://")
+    latin = sqlalchemy.create_engine("mysql+pymysql://h/db?charset=latin1")
+    assert "write charset=utf8mb4" in str(problems_of(load, DATABASE_ENGINE=latin))
+    utf8mb4 = sqlalchemy.create_engine("mysql+pymysql://h/db?charset=utf8mb4")
+    assert load(DATABASE_ENGINE=utf8mb4).database_engine is utf8mb4
     file = sqlalchemy.create_engine("sqlite:////var/lib/app/sessions.sqlite3")
     assert load(DATABASE_ENGINE=file).database_engine is file
     [problem] = problems_of(load, DATABASE_ENGINE=memory)

@@ -203,8 +203,9 @@ def test_users_and_rights_that_the_table_forgot_are_in_auth() -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"added": {"cart": ["cart"]}}, "FEATURES['cart']: {'keys': [keys]"),
-        ({"added": {"cart": {"keys": ["cart"]}}}, "FEATURES['cart']: {'keys': [keys]"),
+        ({"added": {"cart": ["cart"]}}, "FEATURES['cart']: a mapping with keys and category, as in {'keys': [keys]"),
+        ({"added": {"cart": {"keys": ["cart"]}}}, "FEATURES['cart']: category is missing; write {'keys': [keys]"),
+        ({"added": {"cart": {"priority": "high"}}}, "FEATURES['cart']: keys and category are missing"),
         ({"added": {"cart": {"keys": "cart", "category": "ui"}}}, "a list of names, not str"),
         ({"added": {"cart": {"keys": ["c"], "category": "shop"}}}, "['category']: one of auth, translation, ui, not"),
         ({"added": {"cart": {"keys": ["c"], "category": []}}}, "['category']: one of auth, translation, ui, not []"),
