@@ -175,7 +175,7 @@ class LangPontSession(SessionInterface):
                 return False  # a user's lasts as long as the session can: a late renewal would undo a newer sign-in
             if time.time() - target.issued_at <= app.permanent_session_lifetime.total_seconds() / 10:
                 return False
-        return session.accessed and not work.is_in_doubt
+        return not work.is_in_doubt
 
     @staticmethod
     def _is_due_in_flask(app: Flask, session: Session, target: SessionId, modified: bool) -> bool:

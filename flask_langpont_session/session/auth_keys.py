@@ -243,11 +243,8 @@ class AuthKeys:
         :param keeps: categories whose data goes on in a new anonymous one.
         """
         is_something_kept = bool(self._work.carry(keeps))
-        identity, origin, signed_in_now = (
-            self._ids.identity,
-            self._ids.origin,
-            self._ids.identity.signs_in,
-        )
+        identity, origin = self._ids.identity, self._ids.origin
+        signed_in_now = identity.signs_in
         if origin and origin.kind == SIGNED_IN:
             # Of a session that is over the cookie is left alone: the browser may have a newer one by now. It is ended
             # all the same, because it may go on under an id that another request gave it.
@@ -256,7 +253,6 @@ class AuthKeys:
             identity.end_elsewhere()  # by the old session's own cookie, which goes
         leaves = identity.is_signed_out or signed_in_now
         self._work.restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
-        self._work.grants = False
         self._work.forced = True
 
     def regenerate(self) -> None:
