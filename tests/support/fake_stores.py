@@ -1,0 +1,230 @@
+"""A Redis and a database that answer as a test sets them to, and note what they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from flask_langpont_session.events import session_revoked
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
+from flask_langpont_session.policy.leases import Life
+from flask_langpont_session.policy.records import Loaded, Plan
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.request.repository import SessionRepository
+from flask_langpont_session.request.scope import FIRST_ANSWERS, RequestScope
+from flask_langpont_session.stores.backend import Backend
+from flask_langpont_session.stores.host.journal import journal_at
+from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.redis.records import Answer, AuthEntry, Change, Known, Written
+from tests.support.clock import Clock
+
+from .fakes import settings_in
+
+LIFE = Life(1_800_000, 86_400_000)
+NOW_MS = 1_000_000_000_000
+
+
+def a_row(digest: str, *, user: str | None = "7", version: int = 1, **more: Any) -> AuthRow:
+    """One that is in time."""
+    known = {"_user_id": b'"7"'} if user else {}
+    times = (NOW_MS - 1000, NOW_MS + LIFE.idle_ms, NOW_MS + LIFE.absolute_ms)
+    made = AuthRow(digest, user, version, True, known, 0, *times, NOW_MS)
+    return replace(made, **more)
+
+
+@dataclass
+class FakeRedis:
+    """One server.
+
+    :ivar entries: digest → what its auth hash says; `data`: digest → category → fields.
+    :ivar fails: raised by every call.
+    :ivar writes: what the next writes say; ``written`` at last.
+    """
+
+    name: str
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    entries: dict[str, AuthEntry] = field(default_factory=dict)
+    data: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    fails: StoreError | None = None
+    fails_once: list[StoreError] = field(default_factory=list)
+    writes: list[Written] = field(default_factory=list)
+    trust_since_ms: int = 0
+    is_primary: bool = True
+    homeless = 0
+    prefix = "session"
+
+    @property
+    def stores(self) -> Mapping[str, FakeRedis]:
+        return {self.name: self}
+
+    def has(self, row: AuthRow, *, age_ms: int = 0) -> None:
+        """It has a lease on a row, confirmed so long ago."""
+        self.entries[row.digest] = AuthEntry(row, NOW_MS - age_ms)
+
+    def _ask(self, *what: Any) -> None:
+        if self.fails_once:
+            raise self.fails_once.pop(0)
+        if self.fails is not None:
+            raise self.fails
+        self.told.append(what)
+
+    def read(
+        self,
+        digest: str,
+        lives_ms: Mapping[str, int],
+        *,
+        timeout: float,
+        shadow: bool = False,
+        kind: str = "a",
+        anew: bool = False,
+    ) -> Answer:
+        self._ask("read", digest, "shadow" if shadow else kind)
+        found = {} if shadow else self.data.get(digest, {})
+        records = {name: Known("", CategoryCopy(5 if name in found else 0, found.get(name, {}))) for name in lives_ms}
+        damaged, self.damaged = tuple(self.damaged), []
+        entry = self.entries.get(digest) if kind == SIGNED_IN else None
+        return Answer(NOW_MS, entry, records, damaged, is_primary=self.is_primary, trust_since_ms=self.trust_since_ms)
+
+    def write(
+        self, digest: str, changes: Mapping[str, CategoryChange], *, guard: str, shadow: bool = False, **options: Any
+    ) -> Written:
+        push = options.get("push")
+        self._ask("write", digest, guard, sorted(changes), push[0].version if push else None)
+        if self.writes:
+            return self.writes.pop(0)
+        return Written("written", {name: Change(5, 6) for name in changes})
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        self._ask("push", row.digest, row.version)
+        self.has(row)
+        return "pushed"
+
+    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+        self._ask("write_tombstone", digest, version)
+        self.entries[digest] = AuthEntry(None, in_database=bool(version))
+
+    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+        self._ask("extend_idle", digest)
+        return NOW_MS + idle_ms
+
+    def quarantine(self, digest: str, category: str, *, timeout: float, **options: Any) -> None:
+        self._ask("quarantine", digest, category)
+
+    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
+        return NOW_MS
+
+
+@dataclass
+class FakeDatabase:
+    """Rows, and what was asked.
+
+    :ivar races: rows that another request writes just before the next changes.
+    """
+
+    rows: dict[str, AuthRow] = field(default_factory=dict)
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    fails: StoreError | None = None
+    races: list[AuthRow] = field(default_factory=list)
+
+    def _ask(self, *what: Any) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.told.append(what)
+
+    def load(
+        self, digest: str, *, idle_ms: int, idle_seen: int | None = None, timeout: float | None = None
+    ) -> AuthRow | None:
+        self._ask("load", digest)
+        return self.rows.get(digest)
+
+    def create(self, digest: str, *, kill: str | None = None, timeout: float | None = None, **of: Any) -> AuthRow:
+        self._ask("create", digest, kill)
+        if kill:
+            self.rows.pop(kill, None)
+        self.rows[digest] = a_row(digest, user=of["user_id"], payload=of["payload"])
+        return self.rows[digest]
+
+    def update(self, digest: str, *, seen: int, timeout: float | None = None, **of: Any) -> AuthRow | None:
+        self._ask("update", digest, seen)
+        if self.races:
+            self.rows[digest] = self.races.pop(0)
+        if self.rows[digest].version != seen:
+            return None
+        self.rows[digest] = replace(self.rows[digest], version=seen + 1, payload=of["payload"])
+        return self.rows[digest]
+
+    def kill(self, digest: str, timeout: float | None = None) -> int | None:
+        self._ask("kill", digest)
+        self.rows.pop(digest, None)
+        return 2
+
+    def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
+        self._ask("revoke", digest)
+        self.rows.pop(digest, None)
+        return [(digest, 2)]
+
+
+LOST = {name: StoreError(name, ErrorClass.UNREACHABLE, "Test", sent=True) for name in (PRIMARY, REPLICA, DATABASE)}
+
+
+class Stage:
+    """A repository over such stores, at a time that is told."""
+
+    def __init__(self, folder: Path, **config: Any) -> None:
+        self.clock = Clock()
+        self.redis, self.replica, self.database = FakeRedis(PRIMARY), FakeRedis(REPLICA), FakeDatabase()
+        self.health = Health([PRIMARY, REPLICA, DATABASE], clock=self.clock)
+        for _ in range(FIRST_ANSWERS):  # the process has been up for a while
+            self.health.succeeded(DATABASE, READ)
+        self.recorder, self.said = Recorder(), list[tuple[Any, object]]()
+        self.local = LocalCopies(100, 1800, clock=self.clock)
+        self.journal = journal_at(None, clock=lambda: NOW_MS / 1000)
+        self.backend = Backend(
+            settings_in(folder, **config),
+            Reports(self.recorder, lambda signal, event: self.said.append((signal, event)), clock=self.clock),
+            redis=cast(Any, {PRIMARY: self.redis, REPLICA: self.replica}),
+            database=cast(Any, self.database),
+            local=self.local,
+            journal=self.journal,
+            health=self.health,
+        )
+        self.repository = SessionRepository(self.backend, now_ms=lambda: NOW_MS)
+
+    def lose(self, *stores: str) -> None:
+        """They do not answer, and requests know it."""
+        for name in stores:
+            store: Any = {PRIMARY: self.redis, REPLICA: self.replica, DATABASE: self.database}[name]
+            store.fails = LOST[name]
+            for way in (READ, WRITE):
+                for _ in range(3):
+                    self.health.failed(LOST[name], way)
+
+    def begin(self) -> RequestScope:
+        """A request."""
+        return self.repository.begin(5.0)
+
+    def load(self, sid: SessionId, **options: Any) -> Loaded:
+        """In a request of its own."""
+        return self.repository.load(sid, self.begin(), LIFE, **options)
+
+    def plan(self, origin: SessionId | None, target: SessionId | None, **more: Any) -> Plan:
+        """Of a save."""
+        return Plan(origin, target, LIFE, **more)
+
+    def revocations(self) -> list[object]:
+        """Events of sessions that ended."""
+        return [event for signal, event in self.said if signal is session_revoked]
+
+
+def changed(**sets: bytes) -> CategoryChange:
+    """These keys were assigned."""
+    return CategoryChange(0, sets=dict(sets))
+
+
+MakeStage = Callable[..., Stage]

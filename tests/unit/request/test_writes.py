@@ -1,0 +1,166 @@
+"""Saving a session and ending one: the database first, then Redis, then the journal; and what each refusal means."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_langpont_session.exceptions import GrantRefused
+from flask_langpont_session.policy.health import DATABASE, PRIMARY
+from flask_langpont_session.policy.ids import SessionId
+from flask_langpont_session.policy.records import Kept, Loaded, Verdict
+from flask_langpont_session.stores.redis.records import Change, Written
+from tests.support.fake_stores import LOST, Stage, a_row, changed
+
+NEW = SessionId("new", "u", False, 2, b"secret")
+
+
+def loaded_user(stage: Stage, user: SessionId) -> Loaded:
+    """A session that is signed in, as a request has read it."""
+    stage.database.rows[user.digest] = a_row(user.digest)
+    stage.redis.has(stage.database.rows[user.digest])
+    return stage.load(user)
+
+
+def test_a_sign_in_is_a_row_first_and_then_a_record(stage: Stage, visitor: SessionId) -> None:
+    plan = stage.plan(visitor, NEW, changes={"auth": changed(_user_id=b'"7"'), "ui": changed(lang=b"1")}, grants=True)
+    saved = stage.repository.save(plan, stage.begin())
+    assert (saved.stored, saved.ended) == (True, False)
+    assert stage.database.told == [("create", NEW.digest, None)]
+    assert stage.redis.told == [("write", NEW.digest, "new", ["ui"], 1)]
+    assert stage.database.rows[NEW.digest].user_id == "7"
+    assert plan.kept == {"auth": Kept.DATABASE, "ui": Kept.REDIS}
+
+
+def test_a_sign_in_over_a_session_ends_that_one(stage: Stage, user: SessionId) -> None:
+    loaded_user(stage, user)
+    stage.repository.save(stage.plan(user, NEW, changes={"auth": changed(_user_id=b'"8"')}, grants=True), stage.begin())
+    assert ("create", NEW.digest, user.digest) in stage.database.told
+    assert ("write_tombstone", user.digest) in [what[:2] for what in stage.redis.told]
+    assert stage.local.is_dead(user.digest)
+
+
+def test_without_the_database_a_sign_in_is_refused_and_nothing_changed(stage: Stage, visitor: SessionId) -> None:
+    stage.lose(DATABASE)
+    with pytest.raises(GrantRefused):
+        stage.repository.save(
+            stage.plan(visitor, NEW, changes={"auth": changed(_user_id=b'"7"')}, grants=True), stage.begin()
+        )
+    assert stage.redis.told == []
+    assert stage.journal.is_empty()
+    assert stage.recorder.counters()["grants_refused"] == 1
+
+
+def test_data_of_a_visitor_goes_to_redis_alone(stage: Stage, visitor: SessionId) -> None:
+    saved = stage.repository.save(stage.plan(visitor, visitor, changes={"ui": changed(lang=b"1")}), stage.begin())
+    assert saved.stored
+    assert stage.redis.told == [("write", visitor.digest, "free", ["ui"], None)]
+    assert stage.database.told == []
+
+
+def test_a_key_of_auth_is_a_change_of_the_row(stage: Stage, user: SessionId) -> None:
+    loaded = loaded_user(stage, user)
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")})
+    stage.repository.save(plan, stage.begin())
+    assert stage.database.rows[user.digest].payload["daily_limit"] == b"5"
+    assert stage.redis.told[-1] == ("write", user.digest, "alive", [], 2)
+
+
+def test_a_change_that_lost_a_race_is_made_on_the_winner(stage: Stage, user: SessionId) -> None:
+    """Each keeps its own keys."""
+    loaded = loaded_user(stage, user)
+    stage.database.races = [a_row(user.digest, version=2, payload={"_user_id": b'"7"', "theirs": b"1"})]
+    stage.repository.save(
+        stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}), stage.begin()
+    )
+    row = stage.database.rows[user.digest]
+    assert (row.version, dict(row.payload)) == (3, {"_user_id": b'"7"', "theirs": b"1", "daily_limit": b"5"})
+
+
+@pytest.mark.parametrize("grants", [True, False])
+def test_without_the_database_a_right_is_refused_and_other_data_waits(
+    stage: Stage, user: SessionId, grants: bool
+) -> None:
+    loaded = loaded_user(stage, user)
+    stage.lose(DATABASE)
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(user_role=b'"admin"')}, grants=grants)
+    if grants:
+        with pytest.raises(GrantRefused):
+            stage.repository.save(plan, stage.begin())
+        assert stage.journal.is_empty()
+    else:
+        stage.repository.save(plan, stage.begin())
+        assert plan.kept == {"auth": Kept.JOURNAL}
+
+
+def test_without_redis_the_journal_keeps_what_the_table_keeps(stage: Stage, visitor: SessionId) -> None:
+    """High features; of the others it is said that they last for the request."""
+    stage.lose(PRIMARY)
+    changes = {"translation": changed(input_text=b"1", analysis_result=b"2"), "ui": changed(theme=b"3")}
+    plan = stage.plan(visitor, visitor, changes=changes)
+    stage.repository.save(plan, stage.begin())
+    assert [entry.field for entry in stage.journal.pending_writes()] == ["input_text"]
+    assert plan.kept == {"translation": Kept.NOWHERE, "ui": Kept.NOWHERE}  # of a category the worst counts
+
+
+def test_what_waits_in_the_journal_is_not_overtaken(stage: Stage, visitor: SessionId) -> None:
+    """I18: the later change waits behind the earlier one, though Redis would take it."""
+    stage.redis.fails_once = [LOST[PRIMARY]]
+    first = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"1")})
+    stage.repository.save(first, stage.begin())
+    assert first.kept == {"translation": Kept.JOURNAL}
+    stage.redis.fails_once = []
+    second = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"2")})
+    stage.repository.save(second, stage.begin())
+    assert second.kept == {"translation": Kept.JOURNAL}
+    assert stage.redis.told == []
+
+
+def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(stage: Stage, user: SessionId) -> None:
+    loaded = loaded_user(stage, user)
+    stage.redis.writes = [Written("dead")]
+    saved = stage.repository.save(
+        stage.plan(user, user, loaded=loaded, changes={"ui": changed(lang=b"1")}), stage.begin()
+    )
+    assert (saved.stored, saved.ended) == (True, True)
+    assert stage.local.is_dead(user.digest)
+    assert [what[2] for what in stage.redis.told if what[0] == "write"] == ["alive", "free"]
+
+
+def test_a_session_that_redis_lost_is_pushed_and_written_again(stage: Stage, user: SessionId) -> None:
+    loaded = loaded_user(stage, user)
+    stage.redis.writes = [Written("gone")]
+    saved = stage.repository.save(
+        stage.plan(user, user, loaded=loaded, changes={"ui": changed(lang=b"1")}), stage.begin()
+    )
+    assert saved.stored
+    assert [what[2:] for what in stage.redis.told if what[0] == "write"] == [
+        ("alive", ["ui"], None),
+        ("alive", ["ui"], 1),
+    ]
+
+
+def test_one_category_that_is_too_large_costs_the_others_nothing(stage: Stage, visitor: SessionId) -> None:
+    stage.redis.writes = [
+        Written("large", category="ui"),
+        Written("written", {"translation": Change(0, 6)}),
+    ]
+    plan = stage.plan(visitor, visitor, changes={"ui": changed(lang=b"1"), "translation": changed(input_text=b"2")})
+    assert stage.repository.save(plan, stage.begin()).stored
+    assert plan.kept == {"translation": Kept.REDIS}
+    assert [what[3] for what in stage.redis.told] == [["translation", "ui"], ["translation"]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "durable", "waits"),
+    [((), True, 0), ((DATABASE,), False, 1), ((PRIMARY,), True, 1), ((DATABASE, PRIMARY), False, 1)],
+)
+def test_an_end_is_for_ever_whatever_is_down(
+    stage: Stage, user: SessionId, lost: tuple[str, ...], durable: bool, waits: int
+) -> None:
+    """What does not answer hears it later, from the journal."""
+    stage.database.rows[user.digest] = a_row(user.digest)
+    stage.lose(*lost)
+    assert stage.repository.revoke(user.digest, stage.begin()) is durable
+    assert stage.journal.counts()["revocations"] == waits
+    assert stage.load(user).verdict is Verdict.DEAD
+    assert len(stage.revocations()) == 1
