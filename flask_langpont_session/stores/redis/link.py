@@ -17,7 +17,7 @@ from redis.connection import ConnectionPool
 from ...policy.health import PRIMARY
 from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
-from ...support.lag import PROCESS, Deadline
+from ...support.lag import PROCESS
 from .commands import Command
 from .connections import Pool, bound, connect, doubt, exchange
 from .dns import DnsCache
@@ -102,16 +102,15 @@ class Link:
         :param commands: gets the deadline, milliseconds by the server's clock; 0: its clock is not known here.
         :param refusals: return what the server refused among the replies.
         """
-        began = monotonic()
-        by_now = self.server_identity.estimated_ms(began)
-        end = Deadline.after(self._whole(timeout))
+        end = _End(self._whole(timeout))
+        by_now = self.server_identity.estimated_ms(end.began)
         replies = self.run(commands(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals)
         late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
         if late is None:
             return replies
         # It is in time all the same: the server's clock was set, or this process was late; nothing was written.
-        self.server_identity.note_clock(self.server_identity.server, late[1], began)
-        left = min(timeout, end.left())
+        self.server_identity.note_clock(self.server_identity.server, late[1], end.began)
+        left = min(timeout, end.at() - monotonic())
         if left < LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
         return self.run(commands(late[1] + int(left * 1000)), left, refusals=refusals)
