@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from .categories import AUTH, Feature
+from .categories import AUTH, CSRF_FEATURE, Feature
 from .ids import ANONYMOUS, SessionId
 from .leases import Life as Life
 from .values import AuthRow, CategoryChange, CategoryCopy, Fields
@@ -110,6 +110,12 @@ class Loaded:
         """Whether the stores may have another value of a key than the one that is shown."""
         gap = self.gaps.get(feature.category)
         return gap is not None and gap.covers(feature.name, key)
+
+    def source_of(self, feature: Feature) -> str:
+        """Where the data of a feature is from, as :class:`~flask_langpont_session.session.values.FeatureReport` has it."""
+        if feature.name == CSRF_FEATURE:
+            return "request"
+        return self.exceptions.get(feature.name) or self.sources.get(feature.category, "none")
 
     @property
     def shadow(self) -> bool:

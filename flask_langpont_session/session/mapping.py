@@ -17,7 +17,6 @@ from flask.sessions import SessionMixin
 from ..exceptions import GrantRefused, UnsupportedValue
 from ..policy.categories import (
     AUTH,
-    CSRF_FEATURE,
     KEPT_BY_THE_PACKAGE,
     PERMANENT,
     Feature,
@@ -25,7 +24,7 @@ from ..policy.categories import (
 from ..policy.health import PRIMARY
 from ..policy.ids import SessionId
 from ..policy.levels import LEVELS, Behaviour
-from ..policy.records import Kept, Loaded
+from ..policy.records import Kept
 from ..policy.serializer import INT_LIMIT, check_key
 from ..request.scope import RequestScope
 from .auth_keys import AuthKeys
@@ -315,16 +314,11 @@ class Session(SessionMixin):
                 feature.category,
                 feature.priority,
                 self._behaviour(feature),
-                self._source(feature, loaded),
+                loaded.source_of(feature),
                 self.available(feature.name),
             )
             for feature in self.work.repository.table.features.values()
         ]
-
-    def _source(self, feature: Feature, loaded: Loaded) -> str:
-        if feature.name == CSRF_FEATURE:
-            return "request"
-        return loaded.exceptions.get(feature.name) or loaded.sources.get(feature.category, "none")
 
     @property
     def level(self) -> int:
