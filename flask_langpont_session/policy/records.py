@@ -112,7 +112,7 @@ class Loaded:
         return gap is not None and gap.covers(feature.name, key)
 
     def source_of(self, feature: Feature) -> str:
-        """Where the data of a feature is from, as :class:`~flask_langpont_session.session.values.FeatureReport` has it."""
+        """Where the data of a feature is from: a store, or ``journal``, ``default``, ``request``, ``none``."""
         if feature.name == CSRF_FEATURE:
             return "request"
         return self.exceptions.get(feature.name) or self.sources.get(feature.category, "none")
