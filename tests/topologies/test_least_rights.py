@@ -181,7 +181,13 @@ def failing(store: RedisStore) -> dict[str, StoreError]:
 def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) -> None:
     """A method that is added needs its commands in the documentation."""
     own = {name for name, _ in inspect.getmembers(RedisStore, inspect.isfunction) if not name.startswith("_")}
-    assert own - set(calls(store)) == {"asking", "estimated_ms", "take_most_in_use", "forget_connections"}
+    assert own - set(calls(store)) == {
+        "asking",
+        "find_shards",
+        "estimated_ms",
+        "take_most_in_use",
+        "forget_connections",
+    }
 
 
 def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server: Valkey) -> None:

@@ -280,7 +280,7 @@ class LateProcess:
         backend = SimpleNamespace(
             health=SimpleNamespace(answers=lambda store: len(self.waited)),  # requests have their answers meanwhile
             settings=SimpleNamespace(slow_ms=100, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
-            primary=None,
+            primary=SimpleNamespace(find_shards=lambda timeout: None),
             database=self,
             store=lambda name: self,
         )
