@@ -38,7 +38,7 @@ from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 
-from .conftest import MakeApp, parts, redis_store
+from .conftest import MakeApp, parts
 from .elasticache_site import REGION, URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from .tls import Authority, TlsFront
 
@@ -97,7 +97,7 @@ def identity(app: Flask, store: str = PRIMARY) -> str:
 
 
 def group_of(app: Flask) -> endpoints.Group:
-    primary: Any = redis_store(app)
+    primary: Any = parts(app).backend.primary
     found: endpoints.Group = primary._directory.nodes.seeds.__self__
     return found
 
@@ -121,7 +121,7 @@ def test_a_session_lives_on_the_primary_that_aws_names(
     before = aws.asked["elasticache"]
     assert before >= 1
     for number in range(30):
-        redis_store(app).forget_connections()
+        parts(app).backend.primary.forget_connections()
         browser.post("/set", json={"lang": str(number)})
     assert aws.asked["elasticache"] == before
 
@@ -248,7 +248,7 @@ def test_an_application_starts_and_serves_without_aws(
         assert browser.post("/login/7").status_code == 200
         assert who(browser) == {"user": "7", "level": 2, "lang": None}
         with pytest.raises(StoreError) as caught:
-            redis_store(app).run_commands([("PING",)], timeout=1)
+            parts(app).backend.primary.run_commands([("PING",)], timeout=1)
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "NotDiscoveredYet")
         wait_until(lambda: says in caplog.text, "the reason in the log")
         assert "LANGPONT_SESSION_REDIS_URL: replication group 'sessions': " in caplog.text
@@ -424,7 +424,7 @@ class Load:
             for _ in range(3):
                 time.sleep(0.05)  # visitors leave the monitor some of the one processor
                 if self._renew:
-                    redis_store(self._app).forget_connections()
+                    parts(self._app).backend.primary.forget_connections()
                 answer = browser.get("/who")
                 seen: Any = answer.json if answer.status_code == 200 else {"user": None, "level": -1}
                 if seen["user"] != user:
@@ -472,7 +472,7 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
     assert load.done.total() >= before + 20
     assert load.done[1] > 0, "the demoted server was never noticed"
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    redis_store(app, REPLICA).forget_connections()
+    parts(app).backend.redis[REPLICA].forget_connections()
     wait_until(lambda: clients_of(old) == 0, "the end of all connections to the demoted server")
     wait_until(lambda: aws.asked["elasticache"] > asked, "the question to AWS")
     browser.post("/set", json={"lang": "jp"})
@@ -618,7 +618,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def token_in_use(app: Flask) -> str:
-    provider = redis_store(app).connections.source.connection_kwargs["credential_provider"]
+    store: Any = parts(app).backend.store(PRIMARY)
+    provider = store.connections.source.connection_kwargs["credential_provider"]
     return str(provider.get_credentials()[-1])
 
 
@@ -688,7 +689,7 @@ def test_a_server_that_is_ahead_of_the_secret_is_found_again(
     browser.post("/login/7")
     assert who(browser)["level"] == 0
     locked.accept(NEW)
-    redis_store(app).forget_connections()
+    parts(app).backend.primary.forget_connections()
     assert [who(browser) for _ in range(2)][-1] == {"user": "7", "level": 2, "lang": None}
     assert app.test_client().post("/login/8").status_code == 200
     aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW, VersionStages=["AWSPENDING"])
