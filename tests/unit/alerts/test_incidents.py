@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_langpont_session.alerts import table
-from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, settle, step, take
+from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, note_outcome, step, take
 from flask_langpont_session.alerts.table import ALERTS, Severity, alert_lines
 from flask_langpont_session.config.checks import SEVERITIES
 
@@ -53,7 +53,7 @@ class World:
         while notice := take(self.host, self.now, self.terms):
             if self.sns:
                 self.notices.append(notice)
-            settle(self.host, notice.serial, self.now, self.terms, sent=self.sns)
+            note_outcome(self.host, notice.serial, self.now, self.terms, sent=self.sns)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
     world.run(40)
     [waiting] = world.host.queue
     assert waiting.state is State.RESOLVED
-    while not settle(world.host, waiting.serial, world.now, TERMS, sent=False):
+    while not note_outcome(world.host, waiting.serial, world.now, TERMS, sent=False):
         world.now += TERMS.longest_retry
     assert TERMS.keep <= world.now - waiting.at <= TERMS.keep + TERMS.longest_retry
     assert world.host.is_idle
@@ -263,7 +263,7 @@ def test_tries_become_rare(world: World) -> None:
     terms = Terms(retry=30.0)
     for _ in range(2000):
         assert take(host, now, terms) is not None
-        assert not settle(host, 1, now, terms, sent=False)
+        assert not note_outcome(host, 1, now, terms, sent=False)
         pause = host.queue[0].not_before - now
         assert take(host, now + pause - 1, terms) is None
         pauses.append(pause)
@@ -285,7 +285,7 @@ def test_a_recovery_does_not_overtake_its_alarm(world: World) -> None:
             step(world.host, {}, world.now, TERMS, world.watched)
         assert [notice.state for notice in world.host.queue] == [State.FIRING, State.RESOLVED]
         assert take(world.host, world.now, TERMS) is None
-        assert settle(world.host, firing.serial, world.now, TERMS, sent=sent) is False
+        assert note_outcome(world.host, firing.serial, world.now, TERMS, sent=sent) is False
         assert world.run(1) == [f"resolved {REDIS}"]
         world.run(4000, pace=10)
 

@@ -158,9 +158,9 @@ def test_a_message_that_failed_is_tried_again(
     assert worker.recorder.counters() == {"alerts_failed": 2, "alerts_sent": 1}
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("flask_langpont_session")]
     assert messages == [
-        f"SNS takes no alerts: {problem}. Check LANGPONT_SESSION_ALERT_TOPICS and the network.",
+        f"SNS does not accept alerts: {problem}. Check LANGPONT_SESSION_ALERT_TOPICS and the network.",
         "alert data-lost (emergency): firing could not be sent; it is tried again",
-        "SNS takes alerts again",
+        "SNS accepts alerts again",
     ]
     assert "arn:" not in caplog.text
 
@@ -223,7 +223,7 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, cap
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
         Worker().lose_data()
-    assert "SNS takes no alerts: AWS does not answer as it should (EndpointConnectionError)" in caplog.text
+    assert "SNS does not accept alerts: AWS does not answer as it should (EndpointConnectionError)" in caplog.text
 
 
 def test_there_are_no_credentials(
@@ -233,7 +233,7 @@ def test_there_are_no_credentials(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     Worker().lose_data()
-    assert "SNS takes no alerts: there are no AWS credentials" in caplog.text
+    assert "SNS does not accept alerts: there are no AWS credentials" in caplog.text
     assert endpoint.requests == 0
 
 
@@ -299,10 +299,10 @@ def test_another_release_may_have_written_the_file(
     for _ in range(3):
         worker.round()
         other.round()
-    assert caplog.text.count("cannot be read; it is begun anew") == 1
+    assert caplog.text.count("cannot be read; the file is begun anew") == 1
     worker.lose_data()
     assert endpoint.told() == [FIRING]
-    assert caplog.text.count("cannot be read; it is begun anew") == 1
+    assert caplog.text.count("cannot be read; the file is begun anew") == 1
 
 
 def test_an_alert_that_this_release_does_not_know_is_left_alone(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_message_that_cannot_be_sent_does_not_come_back_at_once(
         worker.now += 61
         worker.round()
     assert worker.recorder.counters() == {"alerts_failed": 4}
-    assert caplog.text.count("an alert met an error that is not known") == 4
+    assert caplog.text.count("sending an alert failed with an unexpected error") == 4
 
 
 def test_what_a_process_could_not_send_is_sent_by_another(endpoint: Endpoint, tmp_path: Path) -> None:
