@@ -20,7 +20,7 @@ from devservers.servers import Postgres, Valkey
 
 from . import measure
 from .contestants import Contestant, Ours, without_sql
-from .cores import CORES, settle
+from .cores import CORES, pin
 from .measure import BARE, OURS, REFERENCE, Lane
 from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
@@ -72,7 +72,7 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         # What is removed is freed at once, not while the memory of something else is being counted.
         options = ("--lazyfree-lazy-user-flush", "no")
         valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
-        settle(cores, valkey.pid)
+        pin(cores, valkey.pid)
         urls = {"sqlite": f"sqlite:///{folder / 'sessions.sqlite3'}"}
         if "postgresql" in databases:
             urls["postgresql"] = stack.enter_context(Postgres(folder / "postgres")).url

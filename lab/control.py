@@ -1,8 +1,8 @@
 """How the page reaches the servers' owner: one line of JSON each way, over a Unix socket.
 
 Question: ``{"server": "primary" | "replica" | "database", "action": "stop" | "start" | "freeze" | "thaw"}`` or
-``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aws": what AWS heard}``, and
-``"error"`` with a sentence if the action failed.
+``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aws": what AWS was sent}``,
+and ``"error"`` with a sentence if the action failed.
 """
 
 import json

@@ -134,7 +134,7 @@ class Lab:
         }
 
     def heard(self) -> Mapping[str, Any] | None:
-        """What AWS heard of the application; None without AWS."""
+        """What AWS was sent by the application; None without AWS."""
         return self.aws.heard() if self.aws is not None else None
 
     def _start(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from flask_langpont_session.aws import background_query as inquiry
+from flask_langpont_session.aws import background_query as query
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
 from tests.support.moto import moto_server
@@ -75,8 +75,8 @@ def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         monkeypatch.setenv(name, value)
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(inquiry, "SHORTEST_PAUSE", 0.1)
-    monkeypatch.setattr(inquiry, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(query, "SHORTEST_PAUSE", 0.1)
+    monkeypatch.setattr(query, "LONGEST_PAUSE", 0.4)
     monkeypatch.setattr(cloud, "START_PATIENCE", 20)
     monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 20)
     account = Aws(moto_url)

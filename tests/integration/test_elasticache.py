@@ -268,7 +268,7 @@ def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
     with hanging() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         app = make()
-        assert group_of(app).inquiry.busy
+        assert group_of(app).query.busy
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
         if (child := os.fork()) == 0:
             try:

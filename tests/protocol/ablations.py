@@ -96,7 +96,7 @@ def _revoked_once(
     self: RevocationQueue, digest: str, *, in_database: bool = False, in_redis: bool = False, wait: float | None = None
 ) -> None:
     if self.is_revoked(digest):
-        self.settle(digest, in_database=in_database, in_redis=in_redis)
+        self.mark_done(digest, in_database=in_database, in_redis=in_redis)
     else:
         _note(self, digest, in_database=in_database, in_redis=in_redis)
 
@@ -185,7 +185,7 @@ def _knows_no_privilege(self: verifier.Verifier, row: AuthRow) -> bool:
     return False
 
 
-def _no_floor(self: local.LocalCopies, digest: str) -> int:
+def _no_min_version(self: local.LocalCopies, digest: str) -> int:
     return 0
 
 
@@ -282,8 +282,10 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
     Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_anybody_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
-    Ablation("floor", local.LocalCopies, "min_version", _no_floor),
-    Ablation("floors that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))),
+    Ablation("minimum version", local.LocalCopies, "min_version", _no_min_version),
+    Ablation(
+        "minimum versions that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))
+    ),
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
     Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
     Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),

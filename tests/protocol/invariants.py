@@ -67,7 +67,7 @@ class Broken(AssertionError):
 class WorkerView:
     """What one worker process has been told so far.
 
-    :param floors: digest → highest version it showed or wrote.
+    :param min_versions: digest → highest version it showed or wrote.
     :param signed_out: sessions that were signed out on it.
     :param users: user → when they were last logged out everywhere on it.
     :param incident_ms: when it last met another server than before, or could notice that data was lost.
@@ -75,7 +75,7 @@ class WorkerView:
     :param losses: server → losses that it had a chance to notice.
     """
 
-    floors: dict[str, int] = field(default_factory=dict)
+    min_versions: dict[str, int] = field(default_factory=dict)
     signed_out: set[str] = field(default_factory=set)
     users: dict[str, int] = field(default_factory=dict)
     incident_ms: int = 0
@@ -111,7 +111,7 @@ class Before:
     """What was known when a request began, for those promises that hold for later requests only."""
 
     began_ms: int
-    floor: int
+    min_version: int
     signed_out: bool
     revoked_here: bool
     untold: bool
@@ -402,7 +402,7 @@ class Promises:
         mine = self.workers[worker]
         return Before(
             began_ms=self.clock.now_ms,
-            floor=mine.floors.get(sid.digest, 0),
+            min_version=mine.min_versions.get(sid.digest, 0),
             signed_out=sid.digest in mine.signed_out or created_at <= mine.users.get(user, -1),
             revoked_here=(sid.digest in promised.revoked or over) and not self.tables.is_ended(sid.digest),
             untold=sid.digest in promised.ended - self.told,
@@ -464,14 +464,14 @@ class Promises:
             self.violate("S11", "a session is shown that ended on this host, of which Redis has not heard")
         if task.notes.get("tombstone"):
             self.violate("S6", "a session is shown although Redis answered with its tombstone")
-        if row.version < before.floor:
-            self.violate("I4", f"version {row.version} is shown after {before.floor}")
+        if row.version < before.min_version:
+            self.violate("I4", f"version {row.version} is shown after {before.min_version}")
         self._is_its_own(digest, row)
         self._overlay_is_ordinary(row, loaded)
         self._in_time(task, before, row, loaded, scope)
         self._backed(task, worker, before, row, loaded, scope, fresh)
-        floors = self.workers[worker].floors
-        floors[digest] = max(floors.get(digest, 0), row.version)
+        min_versions = self.workers[worker].min_versions
+        min_versions[digest] = max(min_versions.get(digest, 0), row.version)
 
     def _is_its_own(self, digest: str, row: AuthRow) -> None:
         if self.tables.payloads.get((digest, row.version)) == row.payload:
@@ -532,8 +532,8 @@ class Promises:
 
     def wrote(self, worker: str, digest: str, version: int) -> None:
         """A worker was told that the database took its change."""
-        floors = self.workers[worker].floors
-        floors[digest] = max(floors.get(digest, 0), version)
+        min_versions = self.workers[worker].min_versions
+        min_versions[digest] = max(min_versions.get(digest, 0), version)
 
     def has_changed(self, worker: str, digest: str, version: int) -> None:
         """A worker was told that its change of rights is made; it may be to a session that has ended meanwhile."""

@@ -115,7 +115,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "floor",
+        "minimum version",
         "I4",
         """
         sign_in w0 root s0
@@ -127,7 +127,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "floors that are forgotten",
+        "minimum versions that are forgotten",
         "I4",
         "\n".join(
             (
@@ -136,7 +136,7 @@ KEPT = (
                 "read w0 s0",
                 "save",
                 "withdraw w0 s0",
-                *("sign_in w0 alice s1", "sign_out w0 s1") * 11,  # there is room for ten floors
+                *("sign_in w0 alice s1", "sign_out w0 s1") * 11,  # there is room for ten minimum versions
                 "restore",
                 "read w0 s0",
             )

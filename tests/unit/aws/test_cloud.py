@@ -87,7 +87,7 @@ def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_pa
     for journal, files in ((tmp_path / "j.sqlite3", ["j.sqlite3-endpoints"]), (None, [])):
         group = make(JOURNAL=journal).group
         assert group is not None
-        group.inquiry.ask()
+        group.query.ask()
         assert [path.name for path in tmp_path.iterdir()] == files
         for path in tmp_path.iterdir():
             path.unlink()
@@ -101,7 +101,7 @@ def test_whoever_signs_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -
     aws.found = Endpoints(SINGLE.primary, tls=False)
     group = make(**way).group
     assert group is not None
-    group.inquiry.ask()
+    group.query.ask()
     assert group.unusable is not None
     assert next(iter(way)) in group.unusable
 
@@ -118,7 +118,7 @@ def test_a_secret_is_where_the_group_is(make: Make, monkeypatch: pytest.MonkeyPa
         assert isinstance(credentials, SecretToken)
         asked = Mock(side_effect=ConnectionError)
         monkeypatch.setattr("flask_langpont_session.aws.credentials.aws_client", asked)
-        credentials.inquiry.ask()
+        credentials.query.ask()
         asked.assert_called_once_with("secretsmanager", region)
 
 
@@ -128,7 +128,7 @@ def test_a_token_of_iam_is_signed_for_the_group(make: Make, monkeypatch: pytest.
     assert isinstance(credentials, IamToken)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    credentials.inquiry.ask()
+    credentials.query.ask()
     user, token = cast("tuple[str, str]", credentials.get_credentials())
     assert user == "app-user"
     assert token.startswith("sessions/?Action=connect&User=app-user&")
@@ -151,10 +151,10 @@ def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: py
     aws.may_answer.clear()
     group = make_group()
     Cloud(group).begin()
-    assert group.inquiry.busy
+    assert group.query.busy
     assert not group.known
     aws.may_answer.set()
-    group.inquiry.wait(10)
+    group.query.wait(10)
     assert group.known
 
 
@@ -204,9 +204,9 @@ def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
     """Not for other stores."""
     aws.found = found
     group = make_group()
-    group.inquiry.ask()
+    group.query.ask()
     Cloud(group).attend({PRIMARY: Store(), REPLICA: Store()}, lost)
-    group.inquiry.wait(10)
+    group.query.wait(10)
     assert aws.asked == 1 + asks
 
 

@@ -33,7 +33,7 @@ from flask_langpont_session.recovery import calls
 from flask_langpont_session.recovery.calls import AT_ONCE, BATCH, PIPELINE
 from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.recovery.resync import Resync
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, Settlement
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import (
@@ -481,12 +481,12 @@ def test_many_changed_rows_keep_no_other_work_waiting(host: Host) -> None:
     """After some of them others have their turn; then it goes on where it was, and each is pushed once."""
     host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
     assert not host.resync.push_changes(5000)
-    sibling = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_settlement("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
+    sibling = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.board.claim_resync("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
     host.now += 1000
     assert host.resync.push_changes(6000)
     assert host.pushed()[0] == [r.digest for r in host.stores.changed]
-    assert host.journal.board.claim_settlement("sibling", sibling, 1000) is Claim.DONE
+    assert host.journal.board.claim_resync("sibling", sibling, 1000) is Claim.DONE
 
 
 def test_another_server_is_told_everything(host: Host) -> None:
@@ -503,10 +503,10 @@ def test_another_server_is_told_everything(host: Host) -> None:
 def test_what_changed_is_pushed_by_one_worker_of_a_host(host: Host) -> None:
     """While another is at it, it is not done; when that one is done, it is."""
     host.stores.changed = [row(A)]
-    wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+    wanted = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.board.claim_resync("sibling", wanted, 1000) is Claim.MINE
     assert not host.resync.push_changes(5000)
-    host.journal.board.end_settlement("sibling", replace(wanted, began_ms=host.now))
+    host.journal.board.end_resync("sibling", replace(wanted, began_ms=host.now))
     assert host.resync.push_changes(5000)
     assert host.stores.told == []
 
@@ -517,9 +517,9 @@ def test_an_interrupted_round_is_given_back(host: Host) -> None:
     host.stores.changed = [row(A)]
     with pytest.raises(StoreError):
         host.resync.push_changes(5000)
-    wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_settlement("sibling", wanted, 1000) is Claim.MINE
-    host.journal.board.end_settlement("sibling", None)
+    wanted = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.board.claim_resync("sibling", wanted, 1000) is Claim.MINE
+    host.journal.board.end_resync("sibling", None)
     host.stores.failing = set()
     assert host.resync.push_changes(5000)
     assert host.stores.told[-1] == ("push", A, 500)

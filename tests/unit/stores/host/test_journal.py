@@ -17,7 +17,7 @@ import pytest
 
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host import file as journal_file
-from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
@@ -388,7 +388,7 @@ def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> 
         durable.revocations.note("d")
         assert not sibling.is_empty()
         assert sibling.revocations.is_revoked("d")
-        sibling.revocations.settle("d", in_database=True, in_redis=True)
+        sibling.revocations.mark_done("d", in_database=True, in_redis=True)
         assert durable.is_empty()
 
 
@@ -524,7 +524,7 @@ def write(db):
 journal.file.transaction(write)
 """,
     "after its commit": """
-Generation.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
+CommitCounter.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
 journal.queue_push("d")
 """,
 }
@@ -534,7 +534,7 @@ journal.queue_push("d")
 def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
     """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
     asked = questions(durable)
-    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import Generation\n"
+    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import CommitCounter\n"
     worker = process(prologue + _KILLED[moment], path)
     worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
@@ -570,16 +570,16 @@ def test_a_worker_that_writes_slowly_is_left_alone(
 def test_a_late_end_does_not_hide_who_began_meanwhile(durable: Journal, path: Path) -> None:
     """A worker that is held up after its commit must not speak for the next one, which may die in its own."""
     durable.open()
-    one, two = Generation(path), Generation(path)
-    before = one.settled()
+    one, two = CommitCounter(path), CommitCounter(path)
+    before = one.committed()
     first = one.begin()
     second = two.begin()
     one.end(first)
-    assert one.settled() is two.settled() is None
+    assert one.committed() is two.committed() is None
     two.end(second)
-    assert one.settled() == two.settled() != before
+    assert one.committed() == two.committed() != before
     one.end(first)
-    assert one.settled() == two.settled() != before
+    assert one.committed() == two.committed() != before
 
 
 def test_a_write_that_is_taken_back_leaves_nothing_behind(journal: Journal) -> None:
@@ -634,15 +634,15 @@ def test_a_file_that_is_made_twice_says_nothing_at_first(durable: Journal, path:
     """A worker that finds the small file too short begins it anew. Of a transaction that is under way there it does not
     say that it is over: what was read before its commit is not kept."""
     durable.open()
-    mine = Generation(path)
+    mine = CommitCounter(path)
     number = mine.begin()
     path.with_name(f"{path.name}-gen").write_bytes(b"")
-    other = Generation(path)
-    assert other.settled() is None
+    other = CommitCounter(path)
+    assert other.committed() is None
     mine.end(number)
-    assert other.settled() is mine.settled() is None
+    assert other.committed() is mine.committed() is None
     other.end(other.begin())
-    assert other.settled() == mine.settled() != None  # noqa: E711
+    assert other.committed() == mine.committed() != None  # noqa: E711
 
 
 def test_only_one_worker_is_alone(journal: Journal) -> None:
@@ -1121,17 +1121,17 @@ def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> 
     """Numbers that were written in part are an error like any full disk's, and are made whole later."""
     script = """
         import resource
-        from flask_langpont_session.stores.host.commit_counter import Generation
+        from flask_langpont_session.stores.host.commit_counter import CommitCounter
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
         try:
-            Generation(Path(sys.argv[1]))
+            CommitCounter(Path(sys.argv[1]))
         except OSError as error:
             print(error.strerror)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         print(journal.is_empty())
     """
-    assert output(process(script, path)) == "no room for the generation\nTrue"
+    assert output(process(script, path)) == "no room for the commit counter\nTrue"
 
 
 def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
