@@ -45,7 +45,7 @@ QUICK = Effort(rounds=5, calls=8, tries=1, sessions=300)
 
 @dataclass(frozen=True)
 class Stage:
-    """The servers, and who runs on them.
+    """The servers, and the contestants that run on them.
 
     :param others: all contestants but ours.
     :param ours: SQL engine → our application on it.
@@ -56,7 +56,7 @@ class Stage:
     ours: dict[str, Contestant]
 
     def contestants(self, scenario: Scenario) -> list[Contestant]:
-        """Who takes part in a scenario."""
+        """The contestants that take part in a scenario."""
         everyone = [*self.others, self.ours[scenario.database]]
         return [contestant for contestant in everyone if measure.fits(contestant, scenario)]
 

@@ -1,4 +1,4 @@
-"""Who takes part: six ways to have (or not to have) a session, each behind the same Flask application."""
+"""The contestants: six ways to have (or not to have) a session, each behind the same Flask application."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ BEGAN, HEALED, ENDED = 10.0, 14.0, 20.0
 
 def event(at: float, what: str = READ, status: int = 200, user: str | None = "ann", **more: object) -> Event:
     """One request that took 10 ms."""
-    fields: dict[str, object] = {"who": "ann", "ended": at + 0.01, **more}
+    fields: dict[str, object] = {"browser": "ann", "ended": at + 0.01, **more}
     return Event(what=what, status=status, began=at, user=user, **fields)  # type: ignore[arg-type]
 
 
