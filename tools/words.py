@@ -70,8 +70,6 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 
 BEING_RENAMED: Mapping[str, frozenset[str]] = {
     "docs/explanation/architecture.md": frozenset({"settle"}),
-    "flask_langpont_session/alerts/alerts.py": frozenset({"_settle", "_settled"}),
-    "flask_langpont_session/alerts/incidents.py": frozenset({"settle"}),
     "flask_langpont_session/policy/leases.py": frozenset({"SLIDE_AFTER", "is_slide_due"}),
     "flask_langpont_session/policy/values.py": frozenset({"generation"}),
     "flask_langpont_session/request/fallback.py": frozenset({"heard"}),
@@ -85,7 +83,6 @@ BEING_RENAMED: Mapping[str, frozenset[str]] = {
     "flask_langpont_session/session/saving.py": frozenset({"_settle"}),
     "flask_langpont_session/stores/redis/server_identity.py": frozenset({"generation"}),
     "flask_langpont_session/stores/redis/store.py": frozenset({"generation"}),
-    "flask_langpont_session/stores/sql/database.py": frozenset({"_SLIDE_AFTER", "_settled"}),
 }
 """File → names (and their mentions) that still have to be renamed. One that is renamed goes from here."""
 

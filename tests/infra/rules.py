@@ -269,7 +269,7 @@ def authentication(d: Deployment) -> Iterator[str]:
 
 @rule
 def token(d: Deployment) -> Iterator[str]:
-    """The token is generated, within what ElastiCache allows, and nobody but Secrets Manager shows it."""
+    """The token is generated, within what ElastiCache allows, and only Secrets Manager shows it."""
     secrets = d.of_type("AWS::SecretsManager::Secret")
     references_ = {f"{{{{resolve:secretsmanager:<{name}>}}}}" for name in secrets}
     if "AuthToken" in group(d) and group(d)["AuthToken"] not in references_:
@@ -295,7 +295,7 @@ def iam_user(d: Deployment) -> Iterator[str]:
         if access[:1] != ["on"] or "-@dangerous" not in access or f"~{d.parameters['KeyPrefix']}:*" not in access:
             yield f"{name} may do more or less than the extension does"
         if not {"+info", "+time"} <= set(access):
-            yield f"{name} may not ask the server who it is and what time it has"
+            yield f"{name} may not ask the server for its identity and its time"
         if {"~*", "allkeys", "+@all", "allcommands"} & set(access):
             yield f"{name} may do everything"
     for name, users_ in d.of_type("AWS::ElastiCache::UserGroup").items():

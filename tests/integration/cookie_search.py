@@ -479,7 +479,7 @@ Broken = Iterator[str]
 """What does not hold, in words."""
 
 
-def c1_who_signs_in_is_signed_in(run: Run) -> Broken:
+def c1_a_sign_in_signs_in(run: Run) -> Broken:
     """C1: under a new id, whatever has become of the id that the request came with."""
     for exchange in run.exchanges:
         if exchange.kind.signs_in and (not is_users(exchange.answer) or exchange.sends_its_own_id):
@@ -537,7 +537,7 @@ def i7_nothing_is_left_of_a_dead_session(run: Run) -> Broken:
             yield f"records of a dead session: {found}"
 
 
-def i8_only_who_signs_in_becomes_a_user(run: Run) -> Broken:
+def i8_only_a_sign_in_makes_a_user(run: Run) -> Broken:
     """I8: a user's id is given out for a sign-in, or in place of another one that lives; and it shows nobody else."""
     for exchange in run.everything:
         if not set(exchange.shown) <= {None, run.owners.get(exchange.sid)}:
@@ -585,14 +585,14 @@ def _may_change_the_cookie(run: Run, exchange: Exchange) -> bool:
 
 
 PROPERTIES: dict[str, Callable[[Run], Broken]] = {
-    "C1": c1_who_signs_in_is_signed_in,
+    "C1": c1_a_sign_in_signs_in,
     "C2": c2_an_unchanged_id_is_not_sent_again,
     "C3": c3_a_dead_id_is_not_replaced,
     "C4": c4_a_sign_out_takes_its_own_cookie_away,
     "I5": i5_signed_out_is_signed_out,
     "I6": i6_no_living_session_is_lost,
     "I7": i7_nothing_is_left_of_a_dead_session,
-    "I8-identity": i8_only_who_signs_in_becomes_a_user,
+    "I8-identity": i8_only_a_sign_in_makes_a_user,
     "I8-form": i8_a_form_is_valid_while_its_session_lives,
     "I15": i15_an_older_answer_changes_no_newer_cookie,
 }

@@ -25,7 +25,7 @@ URL = f"elasticache://sessions?region={REGION}"
 
 
 class Aws:
-    """The AWS of one test, and who asked it."""
+    """The AWS of one test, and the threads that asked it."""
 
     def __init__(self, url: str) -> None:
         options: Any = {"endpoint_url": url, "region_name": REGION}
@@ -62,7 +62,7 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture
 def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An empty account. It may be as slow as a busy machine; whoever asks twice waits a short time only."""
+    """An empty account. It may be as slow as a busy machine; a second question waits a short time only."""
     environment = {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -95,7 +95,7 @@ def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     for thread in threading.enumerate():
         if thread.name == "langpont-session-aws":
             thread.join(10)
-    assert account.threads <= {"langpont-session-aws"}, "nobody but the background asks AWS"
+    assert account.threads <= {"langpont-session-aws"}, "only the background asks AWS"
     account.elasticache.close()
     account.secrets.close()
 

@@ -105,7 +105,7 @@ def test_authlib(authlib: Flask, idp: Provider) -> None:
         assert name_of(authlib, client) is None
 
 
-def test_authlib_over_a_session_of_somebody_else(authlib: Flask, idp: Provider) -> None:
+def test_authlib_over_a_session_of_another_user(authlib: Flask, idp: Provider) -> None:
     """A new id, and nothing of the one before but the looks."""
     client = signed_in(idp, authlib, "/sign-in")
     client.post("/set", json={"input_text": "private", "lang": "jp"})

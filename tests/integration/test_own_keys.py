@@ -40,7 +40,7 @@ def explained(app: Flask, key: str) -> list[str]:
 
 
 def test_a_cart_survives_an_outage(make_app: MakeApp) -> None:
-    """What nothing claims is shown, kept and brought home; the look of the pages is not."""
+    """What nothing claims is shown, kept and merged; the look of the pages is not."""
     app = make_app()
     client: Any = app.test_client()
     client.post("/set", json={"cart": ["tea"], "theme": "dark"})

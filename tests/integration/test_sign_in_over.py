@@ -173,7 +173,7 @@ def test_d15_by_flask_login(app: Flask, user: str, texts: bool) -> None:
     assert {key: shown[key] for key in shown.keys() - {"_id", "_fresh"}} == ({**TEXTS, **LOOKS} if texts else LOOKS)
 
 
-def test_rights_without_a_user_are_nobody_else_s_session(app: Flask) -> None:
+def test_rights_without_a_user_are_no_other_user_s_session(app: Flask) -> None:
     """A session that was never any user's is as a visitor's: who signs in takes along what was typed there."""
     client = signed_in(app, early_access=True)
     assert sign_in_over(client, ("_user_id", "7")) == {"_user_id": "7", **TEXTS, **LOOKS}

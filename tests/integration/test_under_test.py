@@ -125,7 +125,7 @@ def test_every_application_has_a_database_of_its_own(make: Make) -> None:
     ids=["URL", "memory", "engine"],
 )
 def test_sqlite_in_memory_will_do(make: Make, places: dict[str, Any]) -> None:
-    """A file that nobody keeps stands for it: requests and threads would each have a database of their own."""
+    """A temporary file stands for it: requests and threads would each have a database of their own."""
     app = make(TESTING=True, **without_a_server(), **places)
     LangPontSession(app)
     assert signs_in(app)

@@ -162,7 +162,7 @@ _kill_user_until = sim_database.SimDatabase.kill_user_until
 def _only_smaller_numbers(self: server_identity.ServerIdentity, canary: server_identity.Canary) -> bool:
     known = self.canary
     if known is not None and known.generation != canary.generation and canary.number > 1:
-        self.canary = canary  # somebody else's new generation
+        self.canary = canary  # another worker's new canary
         return False
     return _saw(self, canary)
 
@@ -197,7 +197,7 @@ def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
     return None
 
 
-def _anybody_is_primary(self: redis_reply.RedisReply) -> bool:
+def _any_server_is_primary(self: redis_reply.RedisReply) -> bool:
     return self.answer is not None
 
 
@@ -280,7 +280,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
-    Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_anybody_is_primary)),
+    Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_any_server_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
     Ablation("minimum version", local.LocalCopies, "min_version", _no_min_version),
     Ablation(

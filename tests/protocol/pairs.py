@@ -128,7 +128,7 @@ def _ids(additions: bytes) -> list[bytes]:
 class Pair:
     """What both kinds of stores have in common.
 
-    :ivar log: what was asked, for whoever looks at a difference.
+    :ivar log: what was asked, to explain a difference.
     """
 
     def __init__(self, seed: int) -> None:
@@ -500,7 +500,7 @@ class DatabasePair(Pair):
         rng = self.rng
         digest, successor = rng.sample(self.digests, 2)
         if successor in self.tables.rows and self.tables.successors.get(digest) != successor:
-            return  # ids are random: nobody is given one that was there before
+            return  # ids are random: none is given that was there before
         self.both(
             "regenerate", digest, successor=successor, seen=rng.choice((1, 1, 2)), payload=self._payload(),
             idle_ms=rng.choice((HOUR, 2 * HOUR)), absolute_ms=rng.choice((None, 4 * HOUR)),
@@ -532,7 +532,7 @@ class DatabasePair(Pair):
         self._compare_rows("changed_since", _all_changes)
 
     def _compare_rows(self, what: str, rows_of: Callable[[Any], list[AuthRow]]) -> None:
-        """Of rows made within one millisecond nobody can say which was first."""
+        """Of rows made within one millisecond it is not known which was first."""
         self.catch_up()
         self.log.append(what)
         self.compare(*(sorted(rows_of(store), key=lambda row: row.digest) for store in self.stores))

@@ -264,7 +264,7 @@ KEPT = (
         read w2 s0
         a: write w2 s0
         step a
-        step a                  # a slow request has seen that somebody is signed in
+        step a                  # a slow request has seen that a user is signed in
         sign_out w0 s0
         finish a
         """,
@@ -852,7 +852,7 @@ KEPT = (
         read w1 s0
         database down
         cut w0 A
-        sign_out w0 s0          # neither store hears of it
+        sign_out w0 s0          # neither store is told
         read w1 s0              # a worker of the same host
         """,
     ),

@@ -1,7 +1,7 @@
 """Lists that are appended to over two hosts while everything fails: nothing acknowledged is destroyed, or lost unsaid.
 
 Part of ``make soak`` alone, because of its length; ``test_appends.py`` is a short run. docs/outages.md has figures.
-20 s by default; ``LANGPONT_SOAK_SECONDS`` and ``LANGPONT_SOAK_SEED`` are heard here, too.
+20 s by default; ``LANGPONT_SOAK_SECONDS`` and ``LANGPONT_SOAK_SEED`` count here, too.
 """
 
 from __future__ import annotations

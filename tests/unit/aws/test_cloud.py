@@ -78,7 +78,7 @@ def make(load: Load) -> Make:
 
 
 def test_most_settings_ask_for_nothing(load: Load) -> None:
-    """Then the start asks nobody, and neither do the rounds of the monitor."""
+    """Then the start asks nothing, and neither do the rounds of the monitor."""
     assert ask_aws(load(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")) is None
 
 
@@ -96,7 +96,7 @@ def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_pa
 @pytest.mark.parametrize(
     "way", [{"REDIS_TOKEN": "t"}, {"REDIS_TOKEN_SECRET": "app/token"}, {"REDIS_IAM_USER": "app-user"}]
 )
-def test_whoever_signs_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -> None:
+def test_signing_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -> None:
     """The start ends where the token could be read, and says by which setting."""
     aws.found = Endpoints(SINGLE.primary, tls=False)
     group = make(**way).group

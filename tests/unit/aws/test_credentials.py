@@ -60,7 +60,7 @@ def test_a_secret_is_the_token_or_says_it_in_json(text: str, login: tuple[str, .
     ],
 )  # fmt: skip
 def test_a_secret_that_says_no_token_is_explained_without_quoting_it(text: str) -> None:
-    """Empty, broken, or with two tokens of which nobody knows which one counts."""
+    """Empty, broken, or with two tokens of which it is not known which one counts."""
     with pytest.raises(Unusable) as caught:
         read_secret(text)
     assert OLD not in str(caught.value)
@@ -146,7 +146,7 @@ class Server:
 
 
 def test_before_a_token_is_known_the_server_is_not_asked(token: SecretToken) -> None:
-    """The store is unreachable, as every server is that nobody can talk to."""
+    """The store is unreachable, as every server is that cannot be talked to."""
     with pytest.raises(TokenNotKnownYet) as caught:
         token.get_credentials()
     assert not token.known

@@ -133,7 +133,7 @@ def test_errors_in_words(error: Exception, says: str) -> None:
 
 
 def test_a_question_is_tried_once_and_given_up_soon() -> None:
-    """By its own defaults boto3 waits for minutes where nobody answers."""
+    """By its own defaults boto3 waits for minutes where nothing answers."""
     with aws_client("elasticache", "eu-west-1") as client:
         config = client.meta.config
     assert config.retries["total_max_attempts"] == 1
@@ -184,7 +184,7 @@ def nodes_of(group: Group) -> Nodes:
     return group.nodes({})
 
 
-def test_before_aws_has_answered_nobody_knows_a_place() -> None:
+def test_before_aws_has_answered_no_place_is_known() -> None:
     """The store counts as unreachable, and what the group is like is open."""
     group = make_group()
     with pytest.raises(NotDiscoveredYet) as caught:
@@ -217,7 +217,7 @@ def test_what_is_found_is_given_out(
 
 
 def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
-    """By whoever was given the nodes before anybody knew: nothing is decided at the start."""
+    """By an application that was given the nodes before AWS was asked: nothing is decided at the start."""
     group, asked = make_group(), []
 
     def connect(address: Address, timeout: float) -> Any:
@@ -309,7 +309,7 @@ def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
 
 
 def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Path) -> None:
-    """From a file for nobody else's eyes, without asking."""
+    """From a file that no other user can read, without asking."""
     path = tmp_path / "journal-endpoints"
     api.will_say(described())
     make_group(Memory(path, NAME)).query.ask()
@@ -457,7 +457,7 @@ def test_workers_that_are_forked_do_not_ask_in_step_either() -> None:
     assert "[]" not in times
 
 
-def test_one_question_at_a_time_and_nobody_waits_for_it() -> None:
+def test_one_question_at_a_time_and_no_request_waits_for_it() -> None:
     """One that hangs is not joined by others, however urgent it is."""
     started, let_go = threading.Event(), threading.Event()
     now, asked = [0.0], list[threading.Thread]()
@@ -484,7 +484,7 @@ def test_one_question_at_a_time_and_nobody_waits_for_it() -> None:
 
 
 def test_whatever_a_question_raises_the_thread_says_it(caplog: pytest.LogCaptureFixture) -> None:
-    """By its class, since nobody knows what its text quotes."""
+    """By its class, since its text may quote anything."""
 
     def surprise() -> None:
         raise KeyError("secret")

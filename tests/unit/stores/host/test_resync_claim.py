@@ -34,7 +34,7 @@ def done(wanted: ResyncRound, now: int) -> ResyncRound:
 
 
 def test_one_works_and_the_other_waits_until_it_is_done(host: Host) -> None:
-    """Then it is done for both; nobody repeats it."""
+    """Then it is done for both; neither repeats it."""
     wanted = host.wanted()
     assert host.a.board.claim_resync("a", wanted, HOLD) is Claim.MINE
     assert host.b.board.claim_resync("b", wanted, HOLD) is Claim.TAKEN
@@ -64,7 +64,7 @@ def test_another_incident_is_another_round(host: Host) -> None:
 
 
 def test_a_killed_worker_keeps_the_others_waiting_for_a_bounded_time(host: Host) -> None:
-    """The claim lapses; who lost it does not give back somebody else's."""
+    """The claim lapses; the worker that lost it does not give back another one's."""
     wanted = host.wanted()
     host.a.board.claim_resync("a", wanted, HOLD)
     host.now += HOLD - 1
@@ -75,7 +75,7 @@ def test_a_killed_worker_keeps_the_others_waiting_for_a_bounded_time(host: Host)
     assert host.a.board.claim_resync("a", wanted, HOLD) is Claim.TAKEN
 
 
-def test_who_is_at_it_prolongs_the_claim(host: Host) -> None:
+def test_the_worker_at_it_prolongs_the_claim(host: Host) -> None:
     """Many rows take longer than one hold."""
     wanted = host.wanted()
     for _ in range(3):
@@ -84,7 +84,7 @@ def test_who_is_at_it_prolongs_the_claim(host: Host) -> None:
     assert host.b.board.claim_resync("b", wanted, HOLD) is Claim.TAKEN
 
 
-def test_what_failed_is_done_by_somebody_else(host: Host) -> None:
+def test_what_failed_is_done_by_another_worker(host: Host) -> None:
     """The claim is given back undone."""
     wanted = host.wanted()
     host.a.board.claim_resync("a", wanted, HOLD)

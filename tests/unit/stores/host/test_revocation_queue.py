@@ -27,7 +27,7 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
 
 
 def test_many_revocations_are_one_write(durable: Journal) -> None:
-    """Who logs a user out everywhere waits once for the disk, not once for each session."""
+    """A request that logs a user out everywhere waits once for the disk, not once for each session."""
     asked = questions(durable)
     durable.revocations.note("b", "a", "c", in_redis=True)
     assert asked.count("COMMIT") == 1
@@ -164,7 +164,7 @@ def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -
 
 def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
     """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
-    not heard of."""
+    not seen."""
     journal.revocations.note_user("7", until_ms=5)
     journal.revocations.note_user("7", epoch=3)
     assert journal.revocations.pending_users() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]
