@@ -416,7 +416,7 @@ def topics(d: Deployment) -> Iterator[str]:
         owner, alarms = statements.get("Owner", {}), statements.get("Alarms", {})
         condition = owner.get("Condition", {}).get("StringEquals", {})
         if set(owner.get("Resource", [])) != wanted or condition != {"AWS:SourceOwner": "<account>"}:
-            yield "the account itself is locked out, or everybody let in"
+            yield "the account itself is locked out, or every account let in"
         scope = alarms.get("Condition", {})
         if (
             alarms.get("Principal") != {"Service": "cloudwatch.amazonaws.com"}
@@ -433,7 +433,7 @@ def topics(d: Deployment) -> Iterator[str]:
 
 @rule
 def subscriptions(d: Deployment) -> Iterator[str]:
-    """Mail for what somebody should look at, if there is an address."""
+    """Mail for what an operator should look at, if there is an address."""
     subscribed = {s.get("TopicArn"): s.get("Endpoint") for s in d.of_type("AWS::SNS::Subscription").values()}
     address = d.parameters["AlertEmail"]
     if subscribed != ({f"<{name}>": address for name in TOPICS[1:]} if address else {}):

@@ -22,7 +22,7 @@ Function = Callable[..., Any]
 
 
 def the_dead_cannot_sign_in(sign_in: Function) -> Function:
-    """Without C1: setting a user key is plain data for whoever comes with a dead id."""
+    """Without C1: setting a user key is plain data for a request with a dead id."""
     return lambda self, *user: None if self._work.load().shadow else sign_in(self, *user)
 
 
@@ -55,7 +55,7 @@ def a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
 
 
 def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
-    """Without C4: also when somebody else has ended the session before."""
+    """Without C4: also when another request has ended the session before."""
 
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)

@@ -312,7 +312,7 @@ def test_an_application_that_does_not_start_hides_no_help(tmp_path: Path, argume
 
 
 def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None:
-    """By kind and for whom, while the workers go on; neither a digest nor a key nor a value of anybody."""
+    """By kind and for whom, while the workers go on; neither a digest nor a key nor a value of any user."""
     app, command = make_app(), make_app()
     user, visitor = sign_in(app, input_text="a secret text"), app.test_client()
     visitor.post("/set", json={"input_text": "before"})
@@ -452,7 +452,7 @@ def test_a_user_is_revoked_by_name(make_app: MakeApp) -> None:
 def test_a_session_that_is_not_named_clearly_is_not_revoked(
     make_app: MakeApp, arguments: list[str], complaint: str
 ) -> None:
-    """A usage error, exit code 2, and everybody goes on."""
+    """A usage error, exit code 2, and all users stay signed in."""
     app = make_app()
     client = sign_in(app)
     result = run(app, "sessions", "revoke", *arguments)

@@ -273,7 +273,7 @@ def test_the_cookie_of_a_dead_or_doubtful_session_is_not_sent_again(app: Flask) 
 def test_a_late_sign_out_ends_the_session_under_its_new_id(app: Flask) -> None:
     """It came with an id that another request had replaced: the session is over, and the newer cookie stays.
 
-    Whoever signs in after that in the same request gets a cookie, of course.
+    A user who signs in after that in the same request gets a cookie, of course.
     """
 
     @app.post("/logout-login")

@@ -157,7 +157,7 @@ def test_a_user_who_reads_now_and_then_stays_to_the_absolute_end(app: Flask, pri
     assert entry(primary, client.digest)["@live"] == "0"
 
 
-# -- who has not been there --------------------------------------------------------------------------------------------
+# -- sessions that were not used ---------------------------------------------------------------------------------------
 
 
 def test_s4_a_session_that_was_idle_for_too_long_is_ended_for_ever(hosts: Hosts, primary: Valkey) -> None:

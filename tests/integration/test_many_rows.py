@@ -137,7 +137,7 @@ def site(make_app: MakeApp, tmp_path: Path, postgres: Postgres, primary: Valkey)
 
 def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, primary: Valkey) -> None:
     """I1, I12: for every worker that asks the database it holds when the call returns; no breaker opens; the tombstones
-    follow; who signs in from then on stays."""
+    follow; a user who signs in from then on stays."""
     site.fill(ROWS)
     clients = [sign_in(app) for app in site.all]
     other = sign_in(site.worker, "8")
@@ -162,8 +162,8 @@ def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, pri
 def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
     site: Site, postgres: Postgres, primary: Valkey
 ) -> None:
-    """I5, S7: of this host at once, of all others when the database is back, which that keeps nobody from; who signed
-    in since stays."""
+    """I5, S7: of this host at once, of all others when the database is back, which that does not delay; a user who
+    signed in since stays."""
     site.fill(ROWS)
     client = sign_in(site.worker)
     with resting(*site.all):

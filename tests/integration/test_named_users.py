@@ -1,4 +1,4 @@
-"""A user key whose value is a dict, as OAuth libraries store it: who the user is, and what changes that."""
+"""A user key whose value is a dict, as OAuth libraries store it: which user it is, and what changes that."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_signing_out_works_with_the_database_down(app: Flask) -> None:
 
 @pytest.mark.parametrize("nobody", [None, {}])
 def test_saying_that_there_is_no_user_ends_no_session_that_cannot_be_verified(app: Flask, nobody: Any) -> None:
-    """As applications do for each visitor without a user: in an outage of both stores that may be anybody."""
+    """As applications do for each visitor without a user: in an outage of both stores that may be any user."""
     client = signed_in(app, user=ALICE)
     with switched_off(app, "primary"), switched_off(app, "database"):
         stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
@@ -172,7 +172,7 @@ def test_no_session_gets_another_user_without_a_new_id(app: Flask) -> None:
 
 
 def test_what_is_assigned_is_the_user_who_signs_in(app: Flask) -> None:
-    """Not who it is made to be afterwards; what else is told of the user counts as it is at the end."""
+    """Not what the dict is changed to afterwards; what else is told of the user counts as it is at the end."""
     client: Any = app.test_client()
     cookie = new_cookie(client, client.post("/assign-and-change", json=BOB))
     assert client.get("/get/user").json["value"] == ALICE

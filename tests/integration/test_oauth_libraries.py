@@ -242,4 +242,4 @@ def test_flask_dance_beside_flask_login(dance: Flask, idp: Provider) -> None:
     assert row(dance, digest(cookie_of(response)))["user_id"] == ALICE["sub"]
     assert not live(dance, client)
     assert client.post("/revoke").status_code == 200
-    assert client.get("/get/_user_id").json["value"] == ALICE["sub"], "who is signed in otherwise stays so"
+    assert client.get("/get/_user_id").json["value"] == ALICE["sub"], "a user who is signed in otherwise stays so"

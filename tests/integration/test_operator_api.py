@@ -1,4 +1,4 @@
-"""``sessions``, ``revoke`` and ``revoke_user``: who is signed in where, and ending it whatever is down."""
+"""``sessions``, ``revoke`` and ``revoke_user``: a user's sessions, and ending them whatever is down."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ def pg_user(on_postgres: Flask) -> Any:
 def test_without_the_database_users_go_on_and_sign_in_is_refused(
     on_postgres: Flask, pg_user: Any, postgres: Postgres, how: str
 ) -> None:
-    """Redis carries who is signed in; a grant is answered 503 with Retry-After, and changes nothing."""
+    """Redis carries the sign-ins; a grant is answered 503 with Retry-After, and changes nothing."""
     getattr(postgres, how)()
     stranger: Any = on_postgres.test_client()
     response = stranger.post("/login/8")

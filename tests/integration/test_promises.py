@@ -222,7 +222,7 @@ def test_i13_without_a_thread_the_monitor_starts_with_the_next_request(
 
 
 def test_i13_a_damaged_user_id_in_the_database_is_no_5xx(make_app: MakeApp) -> None:
-    """I13: the session shows nobody; what it changes is stored, and the row stays that user's."""
+    """I13: the session shows no user; what it changes is stored, and the row stays that user's."""
     app = make_app(VERIFY_INTERVAL=0)
     client = sign_in(app)
     damaged = '{"_user_id":{"@zz":"1"},"user_role":"user"}'

@@ -199,8 +199,8 @@ def monitor(sentinel: Sentinel, name: str, server: Valkey) -> None:
 
 def test_credentials_and_database(make: Callable[..., Flask], service: Service) -> None:
     """The URL's are for the servers, those of the sentinels stand in its options."""
-    everybody: list[Valkey | Sentinel] = [*service.servers, *service.sentinels]
-    for one in everybody:
+    servers: list[Valkey | Sentinel] = [*service.servers, *service.sentinels]
+    for one in servers:
         with one.client() as client:
             client.execute_command("ACL", "SETUSER", "app", "on", f">of {type(one).__name__}", "~*", "&*", "+@all")
     url = service.url.replace("://", "://app:of%20Valkey@")

@@ -301,7 +301,7 @@ def answers(app: Flask) -> bool:
 
 
 def visited(app: Flask, primary: Valkey, user: Any) -> frozenset[str]:
-    """What is lost when others have come in vain, and who is signed in has come and noticed nothing."""
+    """What is lost when others have come in vain, and a signed-in user has come and noticed nothing."""
     assert not answers(app)
     end_lease(app, primary, user.digest)
     assert user.get("/who").json["user"] == USER
@@ -315,7 +315,7 @@ def calls_have_ended(app: Flask) -> bool:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.on}: {row.name}")
 def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog: pytest.LogCaptureFixture) -> None:
-    """Who is signed in stays so, who signs in is told to come back, and it is over by itself."""
+    """Signed-in users stay so, a user who signs in is told to come back, and it is over by itself."""
     app = place.app
     caplog.set_level(logging.DEBUG)
     user = sign_in(app, USER, input_text="sesame-text")
@@ -377,7 +377,7 @@ def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: 
 
 
 def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_path: Path, primary: Valkey) -> None:
-    """What answers then may be a standby: it says who is signed in, and signs nobody in."""
+    """What answers then may be a standby: it shows which users are signed in, and signs no user in."""
     file = tmp_path / "faulty.sqlite3"
     app = make_app(DATABASE_URL=f"sqlite:///{file}")
     place = Place(app, f"sqlite:///{file}", file)
@@ -592,7 +592,7 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
 
 
 def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, database_url: str, primary: Valkey) -> None:
-    """A sign-in is refused, who is signed in stays so; no breaker opens, and the next request may have more luck."""
+    """A sign-in is refused, signed-in users stay so; no breaker opens, and the next request may have more luck."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine)
     with parts(app).monitor.paused():  # it needs a connection, too

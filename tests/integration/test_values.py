@@ -263,7 +263,7 @@ def test_small_and_empty_values_are_values(visitor: Any, value: Any) -> None:
 
 
 def test_rights_and_users_are_checked_as_all_values_are(app: Flask) -> None:
-    """A bad user key signs nobody in, and mints no id."""
+    """A bad user key signs no user in, and mints no id."""
 
     @app.post("/login-with-object")
     def bad_login() -> str:

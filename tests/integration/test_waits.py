@@ -151,9 +151,9 @@ def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
     by_name: Callable[..., Flask], resolver: Resolver
 ) -> None:
     """Every address is tried, by a request as well: the dead one refuses at once."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
-        resolver.ports.insert(0, nobody.getsockname()[1])
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        resolver.ports.insert(0, closed.getsockname()[1])
         browser = by_name().test_client()
         browser.post("/set", json={"lang": "jp"})
         assert level(browser) == 0

@@ -109,7 +109,7 @@ class Client:
 
 
 def test_every_page_at_every_level() -> None:
-    """No level breaks a page; who may be signed in at which level is what the table says."""
+    """No level breaks a page; which users may be signed in at which level is what the table says."""
     # Local copies that age quickly bring level 3 within a test's patience.
     with Lab(workers=1, settings={"LANGPONT_SESSION_LOCAL_CACHE_TTL": 3}) as lab:
         user, admin, nobody = (Client(lab.url) for _ in range(3))

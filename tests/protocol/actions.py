@@ -447,8 +447,8 @@ def _database(world: World, how: str) -> None:
     world.database_path = {"up": Path.CLEAR, "down": Path.BROKEN, "hung": Path.SILENT}[how]
 
 
-def _cut(world: World, who: str, server: str) -> None:
-    world.cuts.add((who, server))
+def _cut(world: World, worker: str, server: str) -> None:
+    world.cuts.add((worker, server))
 
 
 def _busy(world: World, worker: str, count: str) -> None:

@@ -48,7 +48,7 @@ LIMITS = Limits(3, 60, HOUR)
 """Small enough to be reached."""
 
 
-class Nobody:
+class NoListener:
     """Watches nothing, and the network is good."""
 
     host_name = "h0"
@@ -204,8 +204,8 @@ class RedisPair(Pair):
 
     def __init__(self, seed: int, real: RedisStore, server: Any) -> None:
         super().__init__(seed)
-        self.cluster = Cluster(self.clock, Nobody())
-        self.simulated = SimRedisStore("primary", self.cluster, Nobody(), self.tasks, ServerIdentity())
+        self.cluster = Cluster(self.clock, NoListener())
+        self.simulated = SimRedisStore("primary", self.cluster, NoListener(), self.tasks, ServerIdentity())
         self.real = real
         self.server = server
         server.flushall()
@@ -441,8 +441,8 @@ class DatabasePair(Pair):
 
     def __init__(self, seed: int, real: Database) -> None:
         super().__init__(seed)
-        self.tables = Tables(self.clock, Nobody())
-        self.simulated = SimDatabase(self.tables, Nobody(), self.tasks, timeout=WAIT)
+        self.tables = Tables(self.clock, NoListener())
+        self.simulated = SimDatabase(self.tables, NoListener(), self.tasks, timeout=WAIT)
         self.real = real
         self.catch_up()
         with real.engine.begin() as connection:

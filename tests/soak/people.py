@@ -26,13 +26,13 @@ PAUSE = 0.03
 """Seconds between two requests of one person, on average."""
 
 REFUSED = 0.2
-"""Seconds that somebody waits who was refused a sign-in."""
+"""Seconds that a user waits who was refused a sign-in."""
 
 GRANTS = frozenset({"sign-in", "role"})
 """What may be refused with 503 and Retry-After while the database does not answer; nothing else may."""
 
 DEEDS = {"read": 44, "text": 14, "count": 10, "role": 9, "fresh": 5, "sign-out": 6, "everywhere": 2, "grave": 10}
-"""What somebody who is signed in does next, by weight. ``grave``: an old cookie of his is tried."""
+"""What a signed-in user does next, by weight. ``grave``: an old cookie of his is tried."""
 
 MOST_ROLES = 6
 """Changes of role of one session."""

@@ -369,7 +369,7 @@ def test_a_worker_that_sends_goes_on_seeing(
     def hang(*_: object) -> None:
         resolved.set()
         stop.wait(30)
-        raise NotSent("nobody knows its name")
+        raise NotSent("an unknown reason")
 
     monkeypatch.setattr(Topics, "publish", hang)
     sees, other, file = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts"), HostFile(tmp_path / "alerts")
