@@ -63,7 +63,7 @@ mysqlclient: $(INSTALLED)
 # The tests without servers on every Python that pyproject.toml names, as far as it is installed here.
 pythons:
 	@for version in $(PYTHONS); do \
-	  if command -v python$$version > /dev/null; \
+	  if python$$version -c "" 2> /dev/null; \
 	  then $(MAKE) --no-print-directory .venv-$$version/.installed && echo "Python $$version:" && \
 	    .venv-$$version/bin/python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/unit || exit 1; \
 	  else echo "Python $$version: not found, not tested"; fi; \
