@@ -6,8 +6,10 @@ DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
+# 3.11 3.12 …
+PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test unit check figures pictures small-suites peer-suites mysqlclient lowest environments bench outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pythons pictures small-suites peer-suites mysqlclient lowest environments bench outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -23,10 +25,17 @@ test: environments
 unit: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
+# What needs no test run: style, types (also those that a user's application sees, by both type checkers), code that
+# nothing uses (or nothing but tests), words that the project does not use any more, and which folder imports which.
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/vulture
+	$(BIN)/vulture flask_langpont_session tests/typing
+	$(BIN)/python -m tools.words
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_rooms.py tests/packaging/test_typing.py
 
 # How easy the package is to read, and how easy it was.
 figures: $(INSTALLED)
@@ -50,6 +59,15 @@ peer-suites: $(INSTALLED) .venv-peers/.installed
 mysqlclient: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet mysqlclient
 	LANGPONT_MARIADB_DRIVER=mysqldb $(BIN)/python -m pytest tests/integration -k "mariadb or mysqlclient"
+
+# The tests without servers on every Python that pyproject.toml names, as far as it is installed here.
+pythons:
+	@for version in $(PYTHONS); do \
+	  if python$$version -c "" 2> /dev/null; \
+	  then $(MAKE) --no-print-directory .venv-$$version/.installed && echo "Python $$version:" && \
+	    .venv-$$version/bin/python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/unit || exit 1; \
+	  else echo "Python $$version: not found, not tested"; fi; \
+	done
 
 # The oldest versions that pyproject.toml allows.
 lowest: .venv-lowest/.installed
@@ -78,9 +96,9 @@ busy-suite: $(INSTALLED)
 	LANGPONT_BUSY_PROCESSES=20 $(BIN)/python -m pytest tests/docs/test_the_suite_of_the_docs.py
 
 clean:
-	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest dist
+	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest $(PYTHONS:%=.venv-%) dist
 
-# What the demo needs: a download of about 70 MB (270 MB on disk). The tests need about 290 MB more (1.5 GB on disk in all).
+# What the demo needs: a download of about 70 MB (270 MB on disk). The tests need about 370 MB more (1.8 GB on disk in all).
 # pip >= 25.1 reads dependency groups. The constraints are the versions that were tested.
 $(DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -102,6 +120,12 @@ $(INSTALLED): $(DEMO)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(PYTHON) -m tests.peer_suites install $(@D) $(if $(findstring suites,$(@D)),$(SMALL_SUITES))
+	@touch $@
+
+.venv-3.%/.installed: pyproject.toml constraints.txt
+	python3.$* -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[demo,postgresql,prometheus,speed]' --group test
 	@touch $@
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt

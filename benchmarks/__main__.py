@@ -20,7 +20,7 @@ from devservers.servers import Postgres, Valkey
 
 from . import measure
 from .contestants import Contestant, Ours, without_sql
-from .cores import CORES, settle
+from .cores import CORES, pin
 from .measure import BARE, OURS, REFERENCE, Lane
 from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
@@ -45,7 +45,7 @@ QUICK = Effort(rounds=5, calls=8, tries=1, sessions=300)
 
 @dataclass(frozen=True)
 class Stage:
-    """The servers, and who runs on them.
+    """The servers, and the contestants that run on them.
 
     :param others: all contestants but ours.
     :param ours: SQL engine → our application on it.
@@ -56,7 +56,7 @@ class Stage:
     ours: dict[str, Contestant]
 
     def contestants(self, scenario: Scenario) -> list[Contestant]:
-        """Who takes part in a scenario."""
+        """The contestants that take part in a scenario."""
         everyone = [*self.others, self.ours[scenario.database]]
         return [contestant for contestant in everyone if measure.fits(contestant, scenario)]
 
@@ -72,7 +72,7 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         # What is removed is freed at once, not while the memory of something else is being counted.
         options = ("--lazyfree-lazy-user-flush", "no")
         valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
-        settle(cores, valkey.pid)
+        pin(cores, valkey.pid)
         urls = {"sqlite": f"sqlite:///{folder / 'sessions.sqlite3'}"}
         if "postgresql" in databases:
             urls["postgresql"] = stack.enter_context(Postgres(folder / "postgres")).url

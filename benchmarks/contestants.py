@@ -1,4 +1,4 @@
-"""Who takes part: six ways to have (or not to have) a session, each behind the same Flask application."""
+"""The contestants: six ways to have (or not to have) a session, each behind the same Flask application."""
 
 from __future__ import annotations
 
@@ -174,9 +174,9 @@ class _HashSessions(SessionInterface):
             return _HashSession(secrets.token_urlsafe(32), {})
         pipeline = self.client.pipeline(transaction=False)
         for category in self.categories:
-            pipeline.hgetall(f"floor:{category}:{{{sid}}}")
+            pipeline.hgetall(f"hand:{category}:{{{sid}}}")
         for category in self.categories:
-            pipeline.expire(f"floor:{category}:{{{sid}}}", self.life)
+            pipeline.expire(f"hand:{category}:{{{sid}}}", self.life)
         hashes = pipeline.execute()[: len(self.categories)]
         return _HashSession(sid, {name.decode(): json.decode(raw) for found in hashes for name, raw in found.items()})
 
@@ -190,18 +190,18 @@ class _HashSessions(SessionInterface):
             changes.setdefault(self.category_of.get(key, "ui"), {})[key] = json.encode(session[key])
         pipeline = self.client.pipeline(transaction=False)
         for category, fields in changes.items():
-            pipeline.hset(f"floor:{category}:{{{session.sid}}}", mapping=fields)  # type: ignore[arg-type]
-            pipeline.expire(f"floor:{category}:{{{session.sid}}}", self.life)
+            pipeline.hset(f"hand:{category}:{{{session.sid}}}", mapping=fields)  # type: ignore[arg-type]
+            pipeline.expire(f"hand:{category}:{{{session.sid}}}", self.life)
         if session.left:
-            pipeline.delete(*(f"floor:{category}:{{{session.left}}}" for category in self.categories))
+            pipeline.delete(*(f"hand:{category}:{{{session.left}}}" for category in self.categories))
         pipeline.execute()
         response.set_cookie("session", session.sid, httponly=True)
 
 
-class Floor(Contestant):
+class HandWritten(Contestant):
     """By hand: the least that a session in three hashes has to do, without SQL."""
 
-    name, label = "floor", "floor by hand: 3 HGETALL + 3 EXPIRE (+ HSET + EXPIRE)"
+    name, label = "by-hand", "written by hand: 3 HGETALL + 3 EXPIRE (+ HSET + EXPIRE)"
 
     def set_up(self) -> None:
         self.app.session_interface = _HashSessions(self.redis_url)
@@ -255,5 +255,5 @@ class Ours(Contestant):
 
 def without_sql(redis_url: str) -> list[Contestant]:
     """All contestants but ours, in the order of the report."""
-    kinds: tuple[type[Contestant], ...] = (Bare, SignedCookie, FlaskSession, FlaskSessionUnrefreshed, Floor)
+    kinds: tuple[type[Contestant], ...] = (Bare, SignedCookie, FlaskSession, FlaskSessionUnrefreshed, HandWritten)
     return [kind(redis_url) for kind in kinds]

@@ -12,7 +12,7 @@ CORES: Mapping[str, str] = {
 }
 
 
-def settle(cores: str, *servers: int | None) -> None:
+def pin(cores: str, *servers: int | None) -> None:
     """Keep this process, with the threads that it starts from now on, and its servers where they belong.
 
     Left alone, the kernel now and then puts both on one core. Waking the other side then costs next to nothing, a round

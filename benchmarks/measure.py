@@ -174,7 +174,7 @@ def run_rounds(lanes: Sequence[Lane], *, rounds: int, calls: int, progress: Call
 
 
 def _rotated(lanes: Sequence[Lane], number: int) -> list[Lane]:
-    """Scenario by scenario; nobody always runs behind the same neighbour's leftovers in the caches."""
+    """Scenario by scenario; no contestant always runs behind the same neighbour's leftovers in the caches."""
     by_scenario: dict[str, list[Lane]] = {}
     for lane in lanes:
         by_scenario.setdefault(lane.scenario.name, []).append(lane)

@@ -1,6 +1,6 @@
-"""The same package without its protocol: what the scripts, stamps, floors and overlays of the protocol cost.
+"""The same package without its protocol: what the scripts, stamps, versions and overlays of the protocol cost.
 
-Whoever answers is believed: no lease, no floor, no liveness guard, no versions, no byte count, no local copies, no
+Every answer is believed: no lease, no version, no liveness guard, no byte count, no local copies, no
 journal. It exists only to be measured against.
 """
 

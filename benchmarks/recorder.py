@@ -86,7 +86,7 @@ def an_endpoint_that_hangs(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def an_endpoint_that_refuses(recorder: Recorder) -> Iterator[None]:
-    """Nobody listens."""
+    """Nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with _publishing(recorder, taken):

@@ -45,7 +45,7 @@ class Results:
         return (lane.microseconds - off) / (reference.microseconds - off)
 
     def disagreements(self) -> list[str]:
-        """Who answered something else than the reference, and where."""
+        """Which contestants answered something else than the reference, and in which scenario."""
         return [
             f"{self.labels[name]} in “{lane.scenario.title}”"
             for (scenario, name), lane in self.lanes.items()

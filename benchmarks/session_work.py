@@ -28,7 +28,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 
-from .cores import CORES, settle
+from .cores import CORES, pin
 
 Kinds = Mapping[str, Callable[[], Iterable[float]]]
 """Name → the seconds that each call of one round takes."""
@@ -61,11 +61,11 @@ def main() -> None:
         folder, calls = Path(stack.enter_context(TemporaryDirectory())), options.calls
         server = stack.enter_context(Valkey(folder / "valkey"))
         if options.database == "sqlite":
-            settle(options.cores, server.pid)
+            pin(options.cores, server.pid)
             database = f"sqlite:///{folder / 'sessions.sqlite3'}"
         else:
             postgres = stack.enter_context(Postgres(folder / "postgres"))
-            settle(options.cores, server.pid, postgres.pid)
+            pin(options.cores, server.pid, postgres.pid)
             database = postgres.url
         disk: Kinds = {
             "4 KB kept by the disk": lambda: kept_by_the_disk(folder / "file", calls),

@@ -22,7 +22,7 @@ REGION = "ap-northeast-1"
 ENVIRONMENT = "demo"
 SERVICE = "LangPont"
 
-#: Seconds between two publications of each worker: somebody is looking.
+#: Seconds between two publications of each worker: a person is looking.
 INTERVAL = 5
 
 _SHOWN = (
@@ -55,7 +55,7 @@ class Aws(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
-        """Leads every boto3 here, and nobody to a real account whatever is configured on this machine."""
+        """Leads every boto3 here, and none to a real account, whatever is configured on this machine."""
         nowhere = str(self.folder / "no-such-file")
         return {
             "AWS_ENDPOINT_URL": self.url,

@@ -12,8 +12,8 @@ class FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Spreads requests that come one after another over all workers.
 
     The kernel wakes the workers in a fixed order, so the first to be idle would answer a single visitor for ever, and
-    the lab could not show that all workers agree. Who wants to know that of each of them finds it behind a door of
-    its own: a second port, named in the file ``door-<pid>`` of gunicorn's ``--worker-tmp-dir``.
+    the lab could not show that all workers agree. A test that wants to know that of each of them finds it behind a door
+    of its own: a second port, named in the file ``door-<pid>`` of gunicorn's ``--worker-tmp-dir``.
     """
 
     _was_here = False

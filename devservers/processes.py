@@ -106,7 +106,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, and that no other process is given while this one lives."""
+    """A TCP port of 127.0.0.1 on which no server listens, and that no other process is given while this one lives."""
     for port in random.sample(PORTS, 100):
         if _reserve(port):
             if is_free(port):
@@ -116,7 +116,7 @@ def free_port() -> int:
 
 
 def release(port: int) -> None:
-    """Others may be given a port of :func:`free_port`. One that was chosen by somebody else is left alone."""
+    """Others may be given a port of :func:`free_port`. One that was not chosen here is left alone."""
     if reservation := _reserved.pop(port, None):
         reservation.close()
 
@@ -128,7 +128,7 @@ def _release_all() -> None:
 
 
 def _reserve(port: int) -> bool:
-    # Nobody sends datagrams here: a UDP socket of the same number says that the TCP port is somebody's, also before its
+    # No datagrams come here: a UDP socket of the same number says that the TCP port is taken, also before its
     # server has started and while it is down, and the kernel takes it back when this process ends.
     reservation = socket.socket(type=socket.SOCK_DGRAM)
     try:

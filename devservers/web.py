@@ -22,7 +22,7 @@ class WebServer(Server):
     :param application: where gunicorn finds it.
     """
 
-    stop_signal = signal.SIGQUIT  # at once; nobody waits for the last answers
+    stop_signal = signal.SIGQUIT  # at once; no test waits for the last answers
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ def page_context() -> dict[str, Any]:
 
 
 def grant_refused(error: Exception) -> ResponseReturnValue:
-    """While the database is down nobody is signed in or given rights: say so, and when to try again."""
+    """While the database is down no user can sign in or get rights: say so, and when to try again."""
     seconds = error.retry_after if isinstance(error, ServiceUnavailable) else None
     current_app.logger.info("a grant was refused: the database does not answer")
     page = render_template("refused.html", reason="grant_refused", seconds=seconds)

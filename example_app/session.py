@@ -16,7 +16,7 @@ def live() -> Session:
 
 
 def logins() -> bool:
-    """Whether this worker can sign anybody in at the moment."""
+    """Whether users can sign in at this worker at the moment."""
     interface = cast(LangPontSession, current_app.session_interface)
     return bool(interface.status()["logins"])
 

@@ -143,7 +143,7 @@ def build(app: Flask, recorder: Recorder) -> State:
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
-    redis = _redis_stores(settings, cloud, recorder, _fences(journal.board, emit, monitors), directory)
+    redis = _redis_stores(settings, cloud, recorder, _server_identities(journal.board, emit, monitors), directory)
     health = _health(settings, redis, emit, monitors, recorder, directory)
     in_use, exporting = _exporting(settings, recorder, health, redis)
     backend = Backend(
@@ -338,8 +338,8 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
     return emit
 
 
-def _fences(board: Board, emit: Emit, monitors: list[Monitor]) -> MakeIdentity:
-    """Makes the fence of a store by its name."""
+def _server_identities(board: Board, emit: Emit, monitors: list[Monitor]) -> MakeIdentity:
+    """Makes the server identity of a store by the store's name."""
 
     def make(name: str) -> ServerIdentity:
         shard = shard_of(name)
@@ -483,7 +483,8 @@ def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
 
 
 def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -> Any:
-    """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our fence.
+    """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our
+    server identity.
 
     Pools of other kinds (Sentinel's, fakeredis') know more than a place; they are used as they are.
     """

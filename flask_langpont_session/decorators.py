@@ -1,4 +1,4 @@
-"""Views that only run for somebody of whom the database says *now* that they are signed in."""
+"""Views that run only if the database says *now* that the user is signed in."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def requires_fresh(
     ... @requires_fresh
     ... def change_password(): ...
 
-    :param otherwise: makes the response for a visitor who is not signed in (a redirect to the sign-in page); without
-        it :class:`werkzeug.exceptions.Unauthorized` (401) is raised.
-    :raises GrantRefused: 503 with Retry-After: the database does not answer, so that it cannot be said.
+    :param otherwise: makes the response for a visitor without a sign-in (a redirect to the sign-in page); without it
+        :class:`werkzeug.exceptions.Unauthorized` (401) is raised.
+    :raises GrantRefused: 503 with Retry-After: the database does not answer, so that it cannot be
+        known whether the user is signed in.
     """
 
     def decorate(view: View) -> View:

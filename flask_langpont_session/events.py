@@ -1,4 +1,4 @@
-"""What happened, as frozen values; who wants to know connects to a signal.
+"""What happened, as frozen values that are sent by signals.
 
 Every event is sent by its own :mod:`blinker` signal with the Flask application as sender and ``event=`` the value.
 Values carry names, numbers and digests shortened for logs, never session ids, keys' values or driver texts.

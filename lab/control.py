@@ -1,8 +1,8 @@
 """How the page reaches the servers' owner: one line of JSON each way, over a Unix socket.
 
 Question: ``{"server": "primary" | "replica" | "database", "action": "stop" | "start" | "freeze" | "thaw"}`` or
-``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aws": what AWS heard}``, and
-``"error"`` with a sentence if the action failed.
+``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aws": what AWS was sent}``,
+and ``"error"`` with a sentence if the action failed.
 """
 
 import json
@@ -17,7 +17,7 @@ ACTIONS = ("start", "stop", "freeze", "thaw")
 
 
 class Owner(Protocol):
-    """Who owns the servers and is asked through a ControlServer."""
+    """What owns the servers, and is asked through a ControlServer."""
 
     def act(self, server: str, action: str) -> None:
         """Do it, and return when it is done. :raises Exception: with a sentence for the page."""
@@ -30,7 +30,7 @@ class Owner(Protocol):
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
-    """Answers for ``owner`` on the socket ``path``. The folder of the socket decides who may ask."""
+    """Answers for ``owner`` on the socket ``path``. The rights of the socket's folder decide which users may ask."""
 
     daemon_threads = True
 
@@ -64,7 +64,7 @@ def _act(owner: Owner, server: str, action: str) -> None:
 
 
 def ask(path: Path, question: Mapping[str, str], *, timeout: float) -> dict[str, Any]:
-    """Send one question. :raises OSError: nobody answers within ``timeout`` seconds."""
+    """Send one question. :raises OSError: no answer within ``timeout`` seconds."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))

@@ -68,7 +68,7 @@ def _socket() -> Path | None:
 
 
 def _lab() -> dict[str, Any] | None:
-    """How the servers are and what AWS heard; None without a lab, empty if it does not answer."""
+    """How the servers are and what AWS was sent; None without a lab, empty if it does not answer."""
     socket = _socket()
     if socket is None:
         return None

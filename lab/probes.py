@@ -1,4 +1,4 @@
-"""Two addresses for measuring and testing: who am I, and a request that takes its time."""
+"""Two addresses for measuring and testing: one says which worker answers, one takes its time."""
 
 import os
 import time

@@ -134,7 +134,7 @@ class Lab:
         }
 
     def heard(self) -> Mapping[str, Any] | None:
-        """What AWS heard of the application; None without AWS."""
+        """What AWS was sent by the application; None without AWS."""
         return self.aws.heard() if self.aws is not None else None
 
     def _start(self) -> None:
@@ -173,7 +173,7 @@ class Lab:
             "LANGPONT_SESSION_REPLICA_URL": self.replica.url,
             "LANGPONT_SESSION_DATABASE_URL": self.database.url,
             "LANGPONT_SESSION_JOURNAL": str(self.folder / "journal.sqlite3"),
-            # A worker that gets no requests shall notice an outage, too, while somebody is looking at the panel.
+            # A worker that gets no requests shall notice an outage, too, while the panel is open.
             "LANGPONT_SESSION_HEALTH_INTERVAL": 1,
             **(self.aws.settings() if self.aws else {}),
         }

@@ -53,8 +53,8 @@ PANEL: Final[dict[str, dict[str, str]]] = {
 LEVELS: Final[dict[str, tuple[str, ...]]] = {
     "en": (
         "Normal. The primary takes reads and writes.",
-        "The primary is gone. The replica answers reads, the database decides who is signed in.",
-        "No Redis answers. Local copies carry the work, the database decides who is signed in.",
+        "The primary is gone. The replica answers reads, the database decides about sign-ins.",
+        "No Redis answers. Local copies carry the work, the database decides about sign-ins.",
         "No Redis answers and the local copies are too old. Sign-ins go on, the rest is switched off.",
         "Neither Redis nor the database answers. What was confirmed a moment ago still counts.",
     ),

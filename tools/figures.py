@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +19,11 @@ from typing import Any, NamedTuple
 
 import flask_langpont_session
 
+from .words import lines_about_persons
+
 PACKAGE = Path(flask_langpont_session.__file__).parent
 NAME = PACKAGE.name
 TESTS = PACKAGE.parent / "tests"
-
-OLD_WORDS = re.compile(r"\b(?:who|nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
-"""Words for persons, which the code once had for processes, requests and servers."""
 
 BEFORE: Mapping[str, str] = {
     "modules / functions / hops of a leased read": "26 / 138 / 92",
@@ -216,16 +214,6 @@ def attributes(node: ast.ClassDef) -> int:
     )
 
 
-def lines_with_old_words() -> list[str]:
-    """Each with its file and number."""
-    return [
-        f"{path.relative_to(PACKAGE.parent)}:{number}: {line.strip()}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if OLD_WORDS.search(line)
-    ]
-
-
 # -- what tests reach into ---------------------------------------------------------------------------------------------
 
 OF_EVERY_NAMED_TUPLE = {"_replace", "_asdict", "_fields"}
@@ -296,7 +284,7 @@ def figures() -> dict[str, Figure]:
         largest_class(methods),
         largest_class(parameters),
         largest_class(attributes),
-        Figure(str(len(lines_with_old_words()))),
+        Figure(str(len(lines_about_persons()))),
         Figure(str(len(private_names()))),
     ]
     return dict(zip(BEFORE, now, strict=True))
@@ -308,7 +296,7 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="print the places where tests use private names instead")
     asked = parser.parse_args()
     if asked.words or asked.private:
-        print(*(lines_with_old_words() if asked.words else private_names()), sep="\n")
+        print(*(lines_about_persons() if asked.words else private_names()), sep="\n")
         return
     print("| figure | before | now | where |\n| --- | --- | --- | --- |")
     for name, (value, where) in figures().items():

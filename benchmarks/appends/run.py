@@ -36,7 +36,7 @@ SMALL = {"LOCAL_CACHE_SIZE": 5}
 AGING: dict[str, Any] = {"LOCAL_CACHE_TTL": 3}
 """Of the second host: an outage of three seconds is one of level 3 there."""
 
-SETTLING = 120.0
+HEALING = 120.0
 """Seconds from the end of all faults within which every worker must be well and every journal empty."""
 
 
@@ -73,12 +73,12 @@ def run(
             began = time.monotonic()
             play.run({lane: episodes for lane, episodes in plan(seed, seconds).items() if lane in lanes})
             time.sleep(max(0.0, began + seconds - time.monotonic()))  # the load goes on for as long as was asked
-        settled = _settle(stage, every_worker)
+        healed = _heal(stage, every_worker)
         say("\n".join(sorted(play.diary)))
-        if settled is None:
+        if healed is None:
             waiting = [(worker.name, worker.level, worker.waiting) for worker in every_worker]
-            crowd.errors.append(f"not settled within {SETTLING:g} s: {waiting}")
-        say(f"settled after {settled} s; answers: {dict(crowd.answers)}")
+            crowd.errors.append(f"not healed within {HEALING:g} s: {waiting}")
+        say(f"healed after {healed} s; answers: {dict(crowd.answers)}")
         time.sleep(1.5 * VERIFY_INTERVAL)  # no lease from before is left: what is shown then is what is stored
         made_verdict = verdict(crowd, every_worker, play.bites)
         showing = _last_outage(crowd, every_worker)
@@ -91,7 +91,7 @@ def run(
         return made_verdict
 
 
-def _settle(stage: Stage, workers: Sequence[Worker]) -> float | None:
+def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
     """Everything runs. Seconds until all is well; None: not in time."""
     began = time.monotonic()
     stage.redis.start()
@@ -100,7 +100,7 @@ def _settle(stage: Stage, workers: Sequence[Worker]) -> float | None:
         worker.database.heal()
         worker.start()
     try:
-        wait_until(lambda: all(worker.is_well() for worker in workers), "all well", SETTLING, pause=0.05)
+        wait_until(lambda: all(worker.is_well() for worker in workers), "all well", HEALING, pause=0.05)
     except TimeoutError:
         return None
     return round(time.monotonic() - began, 2)

@@ -19,9 +19,6 @@ from .browser import Answer, Browser
 from .faults import OUTAGES
 from .stage import LANGPONT, THREADS, Stage, staged
 
-BUDGET = 0.3
-"""Seconds: the default of REQUEST_BUDGET."""
-
 DEAR = 0.05
 """Seconds from which on a request has paid for the outage; a healthy one takes a few milliseconds."""
 

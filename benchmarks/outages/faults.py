@@ -67,7 +67,7 @@ def _refusing(stage: Stage, proof: list[str]) -> Iterator[None]:
     accepted = stage.proxy.counters.accepted
     with _network(proxy.REFUSE, stage, proof):
         yield
-        _must(stage.proxy.counters.accepted == accepted, "that nobody was let in")
+        _must(stage.proxy.counters.accepted == accepted, "that no client was let in")
 
 
 @contextmanager

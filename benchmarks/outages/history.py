@@ -1,4 +1,4 @@
-"""What browsers were answered, and the figures that follow from it. Pure: nothing here asks anybody."""
+"""What browsers were answered, and the figures that follow from it. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 READ, SIGN_OUT, OLD_COOKIE = "read", "sign-out", "old cookie"
 
 SLOW = 1.0
-"""Seconds; who waits longer would not say that all is well."""
+"""Seconds; a user who waits longer would not say that all is well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One request and its answer.
 
-    :param who: the browser; each is signed in when the history begins.
+    :param browser: its name; each is signed in when the history begins.
     :param what: :data:`READ`, a list to which something was added, :data:`SIGN_OUT`, or :data:`OLD_COOKIE`: a read by
         the cookie of the time before the sign-out, as a second tab or a thief sends it.
     :param status: of HTTP; 0: no answer.
@@ -25,7 +25,7 @@ class Event:
     :param lists: what the answer shows of the lists.
     """
 
-    who: str
+    browser: str
     what: str
     status: int
     began: float
@@ -78,7 +78,7 @@ def figures(events: Iterable[Event], *, began: float, healed: float, ended: floa
     by_user: dict[str, list[Event]] = {}
     everything = sorted(events, key=lambda event: event.began)
     for event in everything:
-        by_user.setdefault(event.who, []).append(event)
+        by_user.setdefault(event.browser, []).append(event)
     during = [event for event in everything if event.ended > began]
     outs = [_logged_out(history) for history in by_user.values()]
     ends = [_sign_out(history) for history in by_user.values()]
@@ -113,7 +113,7 @@ def _logged_out(history: Sequence[Event]) -> str | None:
 
 
 def _writes(histories: Iterable[Sequence[Event]]) -> tuple[dict[str, int], dict[str, int]]:
-    """Acknowledged and lost numbers, by list. Of who leaves nobody can say what is there afterwards."""
+    """Acknowledged and lost numbers, by list. Users who signed out are left out: it is not known what they have."""
     written: dict[str, int] = {}
     lost: dict[str, int] = {}
     for history in histories:

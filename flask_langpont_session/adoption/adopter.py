@@ -312,7 +312,7 @@ class Adoption:
             source.close()
 
     def is_of_somebody(self, old: Old) -> bool:
-        """Whether it says who is signed in, or gives rights."""
+        """Whether it names a signed-in user, or gives rights."""
         rights = self._settings.privilege_key_patterns
         return bool(self.users_of(old)) or any(
             value for key, value in old.values.items() if isinstance(key, str) and key in rights

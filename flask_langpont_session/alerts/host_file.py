@@ -97,7 +97,7 @@ class HostFile:
                     if isinstance(error, BlockingIOError) and self._is_patient():
                         raise Busy from None
                     if not self._alone:
-                        log.error("alerts of this host's workers cannot be brought together: %s", type(error).__name__)
+                        log.error("the workers of this host cannot share their alerts: %s", type(error).__name__)
                     self._alone = True
             self._last, answer = change(self._last)
             return answer

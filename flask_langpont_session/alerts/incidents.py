@@ -6,7 +6,7 @@ An incident is *pending* while its condition holds but not yet for long enough, 
     queue is part of the host's state, so that a message survives the worker that was about to send it.
 
 What waits there is only the latest of each key: a recovery takes the place of an alarm that SNS has not taken by then.
-So nothing has to be dropped, however long SNS is away, and nobody is woken for what is over.
+So nothing has to be dropped, however long SNS is away, and no operator is woken for an incident that is over.
 
 A worker that sees a condition says so again at every step. A worker that is killed just stops saying it.
 """
@@ -81,7 +81,7 @@ class Bucket(msgspec.Struct):
     used: float = 0.0
     at: float = 0.0
 
-    def settle(self, now: float, every: float) -> None:
+    def refill(self, now: float, every: float) -> None:
         """Let the time that passed fill it."""
         self.used = max(0.0, self.used - max(0.0, now - self.at) / every)
         self.at = now
@@ -285,8 +285,8 @@ def _is_allowed(host: Host, key: str, now: float, terms: Terms) -> bool:
         for other in _known(host.incidents)
     ):
         return True
-    past.bucket.settle(now, terms.token_every)
-    host.bucket.settle(now, terms.host_token_every)
+    past.bucket.refill(now, terms.token_every)
+    host.bucket.refill(now, terms.host_token_every)
     if past.bucket.used + 1 > terms.burst or host.bucket.used + 1 > terms.host_burst:
         return False
     past.bucket.used += 1
@@ -350,7 +350,7 @@ def _first_of_each_key(queue: Iterable[Notice]) -> Iterator[Notice]:
             yield notice
 
 
-def settle(host: Host, serial: int, now: float, terms: Terms, *, sent: bool) -> bool:
+def note_outcome(host: Host, serial: int, now: float, terms: Terms, *, sent: bool) -> bool:
     """Note what became of a message that was taken.
 
     :return: whether it is lost: not sent, and neither to be tried again nor replaced.
@@ -370,7 +370,7 @@ def settle(host: Host, serial: int, now: float, terms: Terms, *, sent: bool) -> 
 
 
 def join(host: Host, own: Host) -> None:
-    """Bring in what a worker went through alone, while it could not share it. What the host knows of a key holds.
+    """Merge what a worker has seen alone, while it could not share it. What the host knows of a key holds.
 
     :param host: changed in place.
     """

@@ -68,7 +68,7 @@ def compose(
 ) -> Message:
     """A message for people (subject) and programs (body, attributes).
 
-    :param test: it is marked, so that nobody gets up for it.
+    :param test: the message is marked as a test, so that no operator gets up for it.
     :param severity: in place of the alert's own; for tests.
     """
     severity = severity or alert.severity

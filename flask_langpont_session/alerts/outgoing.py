@@ -51,10 +51,10 @@ class Outgoing:
     def send(self) -> None:
         """Send what is due."""
         try:
-            self._settle()
+            self._note_outcome()
             while notice := self._incidents.take():
                 self._tried = notice, self._publish(notice)
-                self._settle()
+                self._note_outcome()
         except Busy:
             # The next round goes on here: what was sent must not be sent again for want of a note.
             return
@@ -84,17 +84,17 @@ class Outgoing:
             problem = error.problem
         except Exception as error:
             # It must not come back at once, again and again, nor keep others from being sent.
-            log.exception("an alert met an error that is not known")
+            log.exception("sending an alert failed with an unexpected error")
             problem = type(error).__name__
         self._note(problem)
         return problem
 
-    def _settle(self) -> None:
+    def _note_outcome(self) -> None:
         """Note what became of the message that was tried last."""
         if self._tried is None:
             return
         notice, problem = self._tried
-        lost = self._incidents.settle(notice, sent=problem is None)
+        lost = self._incidents.note_outcome(notice, sent=problem is None)
         self._tried = None
         self._recorder.count("alerts_failed" if problem else "alerts_sent")
         what = (notice.key, alert_of(notice.key).severity, notice.state)
@@ -109,6 +109,6 @@ class Outgoing:
         """Said when it begins and when it is over: an AWS outage must not fill the disk."""
         before, self._problem = self._problem, problem
         if problem is not None and before is None:
-            log.error("SNS takes no alerts: %s. Check LANGPONT_SESSION_ALERT_TOPICS and the network.", problem)
+            log.error("SNS does not accept alerts: %s. Check LANGPONT_SESSION_ALERT_TOPICS and the network.", problem)
         elif problem is None and before is not None:
-            log.warning("SNS takes alerts again")
+            log.warning("SNS accepts alerts again")

@@ -32,7 +32,7 @@ class SharedIncidents:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing burns or waits. Where that cannot be told it has to be settled, by writing."""
+        """Whether no incident is active and no message waits. False if that cannot be read: then a write finds out."""
         host = read(self._file.read())
         return host is not None and host.is_idle and not self._file.is_cut_off
 
@@ -58,22 +58,22 @@ class SharedIncidents:
         host = read(self._file.read())
         return self._file.update(taken) if host is not None and host.queue else None
 
-    def settle(self, notice: Notice, *, sent: bool) -> bool:
+    def note_outcome(self, notice: Notice, *, sent: bool) -> bool:
         """Note what became of a message that was taken.
 
-        :return: whether it is lost, see :func:`incidents.settle`.
+        :return: whether it is lost, see :func:`incidents.note_outcome`.
         """
 
-        def settled(data: bytes) -> tuple[bytes, bool]:
+        def noted(data: bytes) -> tuple[bytes, bool]:
             host = _decoded(data)
-            lost = incidents.settle(host, notice.serial, self.clock(), self._terms, sent=sent)
+            lost = incidents.note_outcome(host, notice.serial, self.clock(), self._terms, sent=sent)
             return msgspec.json.encode(host), lost
 
-        return self._file.update(settled)
+        return self._file.update(noted)
 
 
 def joined(shared: bytes, own: bytes) -> bytes:
-    """What the workers of a host know together, with what one of them went through alone."""
+    """What the workers of a host know together, with what one of them has seen alone."""
     host = _decoded(shared)
     incidents.join(host, _decoded(own))
     return msgspec.json.encode(host)
@@ -90,6 +90,6 @@ def read(data: bytes) -> Host | None:
 def _decoded(data: bytes) -> Host:
     host = read(data)
     if host is None:
-        # Another release wrote it. What burns is seen again soon.
-        log.warning("what this host's workers noted of their incidents cannot be read; it is begun anew")
+        # Another release wrote it. What is active is seen again soon.
+        log.warning("the incidents that this host's workers have noted cannot be read; the file is begun anew")
     return host or Host()

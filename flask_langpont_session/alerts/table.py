@@ -1,7 +1,8 @@
-"""Every alert there is: when it burns, how bad that is, what users see and what to do. The docs' table is made of it.
+"""Every alert there is: its condition, its severity, what users see and what to do. The table of the docs
+is made from it.
 
-An alert is told by its name alone: names and titles hold no numbers and no error texts, so that every message of one
-incident has the same key, whatever the measured value is.
+The name alone identifies an alert. Names and titles hold no numbers and no error texts, so that all messages of one
+incident have the same key, whatever was measured.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ class Alert:
 
     :param name: part of the key by which receivers recognise an incident.
     :param title: one line for people.
-    :param condition: when it burns, for the docs.
-    :param users_see: what visitors notice of it.
+    :param condition: when the alert is active, for the docs.
+    :param users_see: what users notice.
     :param to_do: what an operator does first.
-    :param family: alerts of one family are the same trouble at different severities; the worse one silences the other.
-    :param fires_after: seconds for which the condition must hold.
+    :param family: alerts of one family report the same trouble at different severities; only the worst one is sent.
+    :param fires_after: seconds for which the condition must hold before the alert is sent.
     :param heals_after: seconds without the condition, on every worker of the host, after which it is over.
-    :param happens_once: it is an event, not a state: it burns at once and is over when it did not happen again.
+    :param happens_once: it is an event, not a state: the alert is active at once, and over `heals_after` seconds after
+        the last time.
     """
 
     name: str
@@ -55,34 +57,36 @@ SLOW_WARNING_MS, SLOW_CRITICAL_MS = 50, 100
 """Milliseconds."""
 
 LATENCY_WINDOW = 30.0
-"""Seconds of operations that are looked at together."""
+"""Seconds: the percentile is that of the operations of one such interval."""
 
 QUIET = 300.0
-"""Seconds after which what happened once counts as over."""
+"""Seconds after which an alert of an event is over, if the event has not happened again."""
 
-_CHECK_REDIS = "`flask langpont status`; state, events and engine log of the ElastiCache group; security groups."
+_CHECK_REDIS = (
+    "Run `flask langpont status`. Check state, events and engine log of the ElastiCache group, and the security groups."
+)
 
 REDIS_CONNECTION_FAILED = Alert(
     name="redis-connection-failed",
     severity=Severity.CRITICAL,
     title="Redis connection failed",
-    condition="the breaker of the primary is open",
-    users_see="Signed-in users stay signed in, by the database. Translations go on from this host's copies.",
+    condition="the primary's circuit breaker is open",
+    users_see="Users stay signed in: the database is asked. Translations in progress come from this host's copies.",
     to_do=_CHECK_REDIS,
 )
 REDIS_WRITES_REFUSED = Alert(
     name="redis-writes-refused",
     severity=Severity.CRITICAL,
     title="Redis refuses writes",
-    condition="the primary answers reads and refuses writes (read-only after a failover, out of memory)",
-    users_see="Pages work. What users enter waits on this host until Redis takes writes again.",
-    to_do="Memory and evictions of the primary; whether its endpoint still names the node that was demoted.",
+    condition="the primary answers reads but refuses writes (read-only after a failover, out of memory)",
+    users_see="Pages work. Changes are kept on this host until Redis takes writes again.",
+    to_do="Check memory and evictions of the primary, and whether its endpoint still names a node that was demoted.",
 )
 REPLICA_CONNECTION_FAILED = Alert(
     name="replica-connection-failed",
     severity=Severity.WARNING,
     title="Replica connection failed",
-    condition="the breaker of the replica is open",
+    condition="the replica's circuit breaker is open",
     users_see="Nothing, as long as the primary answers.",
     to_do=_CHECK_REDIS,
 )
@@ -90,24 +94,24 @@ DATABASE_CONNECTION_FAILED = Alert(
     name="database-connection-failed",
     severity=Severity.CRITICAL,
     title="Session database connection failed",
-    condition="the breaker of the database is open",
-    users_see="Nobody can sign in or get other rights (503). Who is signed in goes on, for a limited time.",
-    to_do="`flask langpont status`; state, connections and locks of the database.",
+    condition="the database's circuit breaker is open",
+    users_see="Sign-ins and new rights are refused (503). Signed-in users stay so for a limited time.",
+    to_do="Run `flask langpont status`. Check state, connections and locks of the database.",
 )
 AUTH_FAILED = Alert(
     name="auth-failed",
     severity=Severity.CRITICAL,
     title="A session store refuses our credentials",
-    condition="a breaker is open because a password, token, right or certificate was refused; one alert per store",
+    condition="a circuit breaker is open: a password, token, right or certificate was refused; one alert per store",
     users_see="The same as when that store does not answer.",
-    to_do="Whether the token was rotated, the user's rights changed or a certificate expired. Waiting does not help.",
+    to_do="Check whether a token was rotated, a certificate expired or rights changed. Waiting does not help.",
 )
 LEVEL_REPLICA = Alert(
     name="level-replica",
     severity=Severity.WARNING,
     title="Sessions are read-only",
     condition="level 1 or worse",
-    users_see="Pages work. Changes other than signing in and out wait on this host or last for one request.",
+    users_see="Pages work. Sign-ins and sign-outs are stored; other changes are kept on this host, or for one request.",
     to_do="See the alert of the store that failed.",
     family="level",
 )
@@ -116,8 +120,8 @@ LEVEL_FALLBACK = Alert(
     severity=Severity.CRITICAL,
     title="Sessions run without Redis",
     condition="level 2 or worse",
-    users_see="Default settings in the interface; at level 3 translations and statistics are switched off.",
-    to_do="See the alert of the store that failed. Level 3 comes when the local copies have aged out.",
+    users_see="The interface has its default settings; at level 3 translations and statistics are switched off.",
+    to_do="See the alert of the store that failed. Level 3 begins when the local copies are too old.",
     family="level",
 )
 LEVEL_MINIMAL = Alert(
@@ -125,8 +129,8 @@ LEVEL_MINIMAL = Alert(
     severity=Severity.EMERGENCY,
     title="No session store answers",
     condition="level 4",
-    users_see="Nobody can sign in. Who is signed in stays so for GRACE seconds, administrators not at all.",
-    to_do="The network between hosts and stores first: Redis and the database rarely fail together.",
+    users_see="Sign-ins are refused. Users stay signed in for GRACE seconds; administrators are signed out at once.",
+    to_do="Check the network between hosts and stores first: Redis and the database rarely fail together.",
     family="level",
 )
 LATENCY_HIGH = Alert(
@@ -135,7 +139,7 @@ LATENCY_HIGH = Alert(
     title="Session operations are slow",
     condition=f"over {LATENCY_WINDOW:g} s, p95 of the primary's answers is above {SLOW_WARNING_MS} ms",
     users_see="Pages are slower by that time.",
-    to_do="Slow log and engine CPU of the primary; load of this host; whether Redis is in the same zone.",
+    to_do="Check slow log and engine CPU of the primary, the load of this host, and whether Redis is in the same zone.",
     family="latency",
     fires_after=60,
     heals_after=60,
@@ -145,7 +149,7 @@ LATENCY_CRITICAL = Alert(
     severity=Severity.CRITICAL,
     title="Session operations are very slow",
     condition=f"over {LATENCY_WINDOW:g} s, p95 of the primary's answers is above {SLOW_CRITICAL_MS} ms",
-    users_see="Pages are slower by that time. Soon requests give Redis up and go on without it.",
+    users_see="Pages are slower by that time. If it gets worse, requests go on without Redis.",
     to_do=LATENCY_HIGH.to_do,
     family="latency",
     fires_after=60,
@@ -155,9 +159,9 @@ DATA_LOST = Alert(
     name="data-lost",
     severity=Severity.EMERGENCY,
     title="Redis lost session data",
-    condition="a server was emptied, or restored from an older copy, behind its connections",
+    condition="a Redis server was emptied or restored from an older copy while the workers stayed connected",
     users_see="Users stay signed in. Translations in progress and settings may be gone.",
-    to_do="Who flushed or restored it; evictions; whether snapshots are restored on purpose.",
+    to_do="Find out why: a flush, a restored snapshot, evictions.",
     fires_after=0,
     heals_after=QUIET,
     happens_once=True,
@@ -166,9 +170,9 @@ SERVER_CHANGED = Alert(
     name="server-changed",
     severity=Severity.INFO,
     title="Redis is served by another server",
-    condition="an endpoint is served by another server process than before: a restart or a failover",
+    condition="another server process than before answers at an endpoint: a restart or a failover",
     users_see="Nothing.",
-    to_do="Nothing, if it was planned. Else the events of the ElastiCache group say why.",
+    to_do="Nothing, if it was planned. Otherwise the events of the ElastiCache group say why.",
     fires_after=0,
     heals_after=QUIET,
     happens_once=True,
@@ -177,9 +181,9 @@ JOURNAL_FAILED = Alert(
     name="journal-failed",
     severity=Severity.CRITICAL,
     title="The journal of this host cannot be used",
-    condition="a request went on without writing to the journal what it should keep",
-    users_see="Nothing now. What they did during the outage, signing out included, may be undone later.",
-    to_do="Room and rights of the disk that LANGPONT_SESSION_JOURNAL is on.",
+    condition="a request could not write to the journal what had to be kept",
+    users_see="Nothing now. What they did during the outage, even signing out, may be undone later.",
+    to_do="Check free space and permissions of the disk that LANGPONT_SESSION_JOURNAL is on.",
     fires_after=0,
     heals_after=QUIET,
     happens_once=True,
@@ -199,7 +203,7 @@ ALERTS = tuple(value for value in list(globals().values()) if isinstance(value, 
 
 def alert_lines() -> list[str]:
     """The table as Markdown, one line each."""
-    heads = ["alert", "severity", "burns when", "for", "over after", "what users see", "what to do"]
+    heads = ["alert", "severity", "active when", "for", "over after", "what users see", "what to do"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for alert in ALERTS:
         after = "at once" if alert.happens_once else f"{alert.fires_after:g} s"

@@ -48,13 +48,13 @@ class Cloud:
         """
         client.load()
         deadline = time.monotonic() + START_PATIENCE
-        unknown = [part.inquiry for part in (self.group, self.credentials) if part is not None and not part.known]
-        for inquiry in unknown:
-            inquiry.begin()
-        for inquiry in unknown:
-            inquiry.wait(deadline - time.monotonic())
+        unknown = [part.query for part in (self.group, self.credentials) if part is not None and not part.known]
+        for query in unknown:
+            query.begin()
+        for query in unknown:
+            query.wait(deadline - time.monotonic())
         if self.group is not None and self.group.unusable is not None:
-            raise ConfigError([f"{self.group.inquiry.subject}: {self.group.unusable}"])
+            raise ConfigError([f"{self.group.query.subject}: {self.group.unusable}"])
 
     def attend(self, stores: Mapping[str, Connected], lost: Set[str]) -> None:
         """Keep what is known fresh. For the monitor, every round; returns at once.

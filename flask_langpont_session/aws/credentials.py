@@ -69,7 +69,7 @@ def region_of(secret_id: str, region: str | None) -> str | None:
 class Credentials(CredentialProvider, ABC):
     """What both kinds have in common. Objects of redis-py's connections, one for all connections of an application."""
 
-    inquiry: BackgroundQuery
+    query: BackgroundQuery
 
     def __init__(self) -> None:
         self._here = threading.local()
@@ -159,7 +159,7 @@ class SecretToken(Credentials):
         self, secret_id: str, setting: str, region: str | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__()
-        self.inquiry = BackgroundQuery(f"{setting}: the secret", self._ask, rest=SECRET_REST, clock=clock)
+        self.query = BackgroundQuery(f"{setting}: the secret", self._ask, rest=SECRET_REST, clock=clock)
         self._secret_id = secret_id
         self._region = region_of(secret_id, region)
         self._logins: tuple[Login, ...] = ()  # written by the thread that asks AWS, and by no other
@@ -184,7 +184,7 @@ class SecretToken(Credentials):
 
     def look(self) -> None:
         """At once where there is none or a server refused it; else every few minutes."""
-        self.inquiry.look(self._in_doubt or not self.known)
+        self.query.look(self._in_doubt or not self.known)
 
     def refused(self) -> bool:
         """All connections try the others first from now on, and AWS is asked."""
@@ -207,7 +207,7 @@ class SecretToken(Credentials):
         together = dict.fromkeys([*(login for login in found if login is not None), *known])
         self._logins = tuple(self._by_hope(together)[:_MOST_LOGINS])
         if known and self._logins[0] not in known:
-            log.info("%s has a new token", self.inquiry.subject)
+            log.info("%s has a new token", self.query.subject)
 
     def _version(self, client: Any, stage: str) -> Login | None:
         """None: there is no such version. The current one must be there."""
@@ -284,7 +284,7 @@ class IamToken(Credentials):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        self.inquiry = BackgroundQuery(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST, clock=clock)
+        self.query = BackgroundQuery(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST, clock=clock)
         self._user = user
         self._cache_name = cache_name
         self._region = region
@@ -312,7 +312,7 @@ class IamToken(Credentials):
 
     def look(self) -> None:
         """At once where there are no keys or a server refused a token; else every few minutes."""
-        self.inquiry.look(self._in_doubt or not self.known)
+        self.query.look(self._in_doubt or not self.known)
 
     def refused(self) -> bool:
         """The next token is signed anew, with new keys if there are any."""

@@ -154,7 +154,7 @@ class Group:
         self.endpoints: Endpoints | None = None
         self.unusable: str | None = None
         """Why the last answer cannot be used, whatever is tried; None: it can, or there is none."""
-        self.inquiry = BackgroundQuery(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
+        self.query = BackgroundQuery(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
         self._needs_tls = needs_tls
         self._memory = memory
         kept = memory.recall()
@@ -180,7 +180,7 @@ class Group:
 
         :param lost: a server of the group does not answer: AWS may know another place.
         """
-        self.inquiry.look(lost or not self.known)
+        self.query.look(lost or not self.known)
 
     def _seeds(self) -> Sequence[Address]:
         found = self.endpoints
@@ -204,7 +204,7 @@ class Group:
             raise Unusable(self.unusable)
         if found != self.endpoints:
             place = f"primary at {found.primary}" if found.primary else f"cluster at {found.configuration}"
-            log.info("%s: %s, TLS %s", self.inquiry.subject, place, "on" if found.tls else "off")
+            log.info("%s: %s, TLS %s", self.query.subject, place, "on" if found.tls else "off")
         self.endpoints = found
         self._memory.note(found)
 

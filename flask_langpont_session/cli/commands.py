@@ -142,13 +142,13 @@ def _ask(state: State, name: str) -> str | None:
 
 
 def _without_tables(missing: list[str]) -> str | None:
-    """It answers, but nobody can sign in."""
+    """What is wrong with a database that answers but has no tables: no user can sign in."""
     return f"missing: {', '.join(missing)}; {_MAKE_TABLES}" if missing else None
 
 
 @langpont.group("sessions")
 def sessions() -> None:
-    """Who is signed in where; ending it. Works while Redis is down."""
+    """List and end the sessions of a user. Works while Redis is down."""
 
 
 @sessions.command("list")

@@ -97,7 +97,7 @@ def _table_relations(settings: Settings) -> list[str]:
                     f"there, or set {setting} without it"
                 )
     problems += [
-        f"{PREFIX}USER_KEYS: {key!r}: whole names only, the first that is set tells who the user is"
+        f"{PREFIX}USER_KEYS: {key!r}: whole names only, the first that is set names the user"
         for key in settings.user_keys
         if "*" in key
     ]
@@ -207,7 +207,7 @@ def _places(settings: Settings, app: Flask) -> list[str]:
         problems += checks.redis_url_problems(name, getattr(settings, name))
     if not settings.database_url and settings.database_engine is None:
         problems.append(
-            f"{PREFIX}DATABASE_URL: required, for example postgresql+psycopg://user@host/db; it decides who is in"
+            f"{PREFIX}DATABASE_URL: required, for example postgresql+psycopg://user@host/db; it decides about sign-ins"
         )
     if settings.redis_ca_file and not Path(settings.redis_ca_file).is_file():
         problems.append(f"{PREFIX}REDIS_CA_FILE: there is no file {os.fspath(settings.redis_ca_file)!r}")
@@ -258,7 +258,7 @@ def _database_problems(settings: Settings) -> list[str]:
     remote = settings.redis_client is None and settings.redis_url and not checks.is_local(settings.redis_url)
     if remote and not settings.single_host:
         return [
-            f"{label}: SQLite beside a Redis on another host: each host would decide alone who is signed in; "
+            f"{label}: SQLite beside a Redis on another host: each host would decide about sign-ins alone; "
             f"use a shared database, or set {PREFIX}SINGLE_HOST=True if there is only one host"
         ]
     return []

@@ -1,4 +1,4 @@
-"""What an interval's records mean in published figures: closed sets of words, whatever the recorder has heard."""
+"""What an interval's records mean in published figures: fixed sets of words, whatever the recorder has counted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def operation_word(name: str) -> str:
 
 
 def by_operation(interval: Interval) -> dict[str, list[tuple[Operation, Series]]]:
-    """The questions to stores, under their published word."""
+    """The calls to stores, under their published word."""
     found: dict[str, list[tuple[Operation, Series]]] = {}
     for operation, series in interval.series.items():
         if is_question(operation):
@@ -69,7 +69,7 @@ def measured(interval: Interval, name: str) -> dict[str, Amounts]:
 
 
 def fallbacks(interval: Interval) -> dict[str, int]:
-    """How often what stood in for the primary."""
+    """How often each source was used instead of the primary."""
     found: dict[str, int] = {}
     for counter, backend in _FALLBACKS.items():
         if counter in interval.counters:

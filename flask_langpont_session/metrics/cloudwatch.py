@@ -232,12 +232,12 @@ class CloudWatch:
         self._dropped += lost
         self._recorder.count("metrics_dropped", lost)
         if not self._is_failing:
-            log.warning("CloudWatch does not take metrics: %s. They are dropped, and counted, until it does.", cause)
+            log.warning("CloudWatch does not accept metrics: %s. They are dropped and counted until it does.", cause)
         self._is_failing = True
 
     def _succeeded(self, dropped: int) -> None:
         if self._is_failing:
-            log.warning("CloudWatch takes metrics again; %d were dropped", dropped)
+            log.warning("CloudWatch accepts metrics again; %d were dropped", dropped)
         self._is_failing = False
 
 
@@ -248,6 +248,6 @@ def _is_of_credentials(error: Exception) -> bool:
 
 
 def connect() -> Any:
-    """A client that waits shortly and tries once. ``AWS_ENDPOINT_URL`` is heard by boto3 itself."""
+    """A client that waits shortly and tries once. boto3 itself reads ``AWS_ENDPOINT_URL``."""
     config = Config(connect_timeout=_WAIT, read_timeout=_WAIT, retries={"total_max_attempts": 1})
     return make_session(None).client("cloudwatch", config=config)

@@ -1,6 +1,6 @@
 """What an outage cost: each change of a session that was acknowledged, or asked for, and is not kept.
 
-Counted by cause and category, and sent as an event: an operator who is asked "where is my data?" finds it here.
+Counted by cause and category, and sent as an event: it answers the question "where is my data?".
 """
 
 from __future__ import annotations

@@ -49,11 +49,20 @@ _OUTCOMES = aggregate.FINE | {"error", "refused", "not_durable"} | {kind.name.lo
 _REQUESTS = frozenset({"request", "request_save"})
 
 _EVENTS = {
-    "langpont_session_server_changes": (catalogue.SERVER_CHANGES, "Times another server process answered for a store."),
-    "langpont_session_data_losses": (catalogue.DATA_LOSSES, "Times a server had lost data."),
-    "langpont_session_grants_refused": (catalogue.GRANTS_REFUSED, "Sign-ins and changes of rights answered 503."),
+    "langpont_session_server_changes": (
+        catalogue.SERVER_CHANGES,
+        "Reconnections to another server process than before: a restart or a failover.",
+    ),
+    "langpont_session_data_losses": (
+        catalogue.DATA_LOSSES,
+        "Times that a Redis server lost data while the workers stayed connected.",
+    ),
+    "langpont_session_grants_refused": (
+        catalogue.GRANTS_REFUSED,
+        "Sign-ins and changes of rights that were refused with 503.",
+    ),
     "langpont_session_values_rejected": (catalogue.VALUES_REJECTED, "Changes of a session that could not be stored."),
-    "langpont_session_alerts_failed": (catalogue.ALERTS_FAILED, "Attempts to send an alert that SNS did not take."),
+    "langpont_session_alerts_failed": (catalogue.ALERTS_FAILED, "Failed attempts to send an alert by SNS."),
 }
 _LOSSES = {
     "langpont_session_writes_lost": catalogue.WRITES_LOST,
@@ -77,21 +86,21 @@ class _Measured:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.durations = Histogram(
             "langpont_session_operation_duration_seconds",
-            "Time of questions to stores, of requests and of their saves; rounded up to two digits.",
+            "Time of calls to stores, of requests and of their saves; rounded up to two digits.",
             ("operation", "backend"),
             buckets=SECONDS,
             registry=registry,
         )
         self.waits = Histogram(
             "langpont_session_pool_wait_seconds",
-            "Time until a Redis connection was there, when none lay ready; rounded up to two digits.",
+            "Time that a request waited for a Redis connection when none was free; rounded up to two digits.",
             ("backend",),
             buckets=SECONDS,
             registry=registry,
         )
         self.payloads = Histogram(
             "langpont_session_payload_bytes",
-            "Names and values that a save sent, per category written; rounded up to two digits.",
+            "Size of the names and values that a save wrote to one category; rounded up to two digits.",
             ("category",),
             buckets=BYTES,
             registry=registry,
@@ -189,12 +198,16 @@ class _Counted:
             return Counter(name, text, labels, registry=registry)
 
         self.operations = counter(
-            "langpont_session_operations", "Questions to stores, requests and saves.", "operation", "backend", "outcome"
+            "langpont_session_operations", "Calls to stores, requests and saves.", "operation", "backend", "outcome"
         )
         self.fallbacks = counter(
-            "langpont_session_fallback_operations", "Times something stood in for the primary.", "backend"
+            "langpont_session_fallback_operations",
+            "Times that another source was used instead of the primary.",
+            "backend",
         )
-        self.transitions = counter("langpont_session_circuit_transitions", "Breakers that opened or closed.", "to")
+        self.transitions = counter(
+            "langpont_session_circuit_transitions", "Circuit breakers that opened or closed.", "to"
+        )
         self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
         self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
         self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
@@ -304,7 +317,7 @@ class Prometheus:
 
 
 def page(url: str, registry: Any) -> Blueprint:
-    """A page at `url` for the scraper. Who may read it is for the web server to say."""
+    """A page at `url` for the scraper. The web server decides which clients may read it."""
     pages = Blueprint("langpont_session_metrics", __name__)
 
     @pages.get(url)

@@ -62,7 +62,7 @@ class Reports:
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
 
     def journal_failed(self, error: StoreError) -> None:
-        """The journal did not do what it was asked."""
+        """The journal could not be read or written."""
         if error.error_class is ErrorClass.DATA:
             # One session's value, for example something else than a number that was to be counted up.
             self.recorder.count("journal_rejected")
@@ -75,5 +75,5 @@ class Reports:
             self._said[error.cause] = now
             log.critical(
                 "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
-                "(Said once in %d s; the counter journal_errors has all.)", error, _SILENCE
+                "(Logged once in %d s; the counter journal_errors counts all.)", error, _SILENCE
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The first tables: one row per signed-in session, one per user who logged out everywhere."""
+"""The first tables: one row per signed-in session, one per user with a "log out everywhere"."""
 
 from __future__ import annotations
 

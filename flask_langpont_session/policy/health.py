@@ -48,7 +48,7 @@ class HealthSnapshot:
     """The degradation level this request is at."""
 
     def __post_init__(self) -> None:
-        # Once, here: a request asks for them several times, and nearly all requests share one view.
+        # Once, here: a request asks for them several times, and nearly all requests share one snapshot.
         reader = next((store for store in (PRIMARY, REPLICA) if self.can(store)), None)
         level = levels.level(
             reads=reader is not None,
@@ -65,7 +65,7 @@ class HealthSnapshot:
         return (store, direction) in self.up
 
     def without(self, store: str, *directions: str) -> HealthSnapshot:
-        """The same view after a failure."""
+        """The snapshot after a failure."""
         lost = {(store, direction) for direction in directions}
         return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
 

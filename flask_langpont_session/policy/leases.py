@@ -51,7 +51,7 @@ class LeaseTerms:
 
     @property
     def renewal_ms(self) -> int:
-        """How often a tombstone is written again of which the database has not heard: several times in its life."""
+        """How often a tombstone that the database does not know of is written again: several times in its life."""
         return max(_SHORTEST_RENEWAL_MS, min((self.verify_ms + self.grace_ms) // 2, self.tombstone_ms // 4))
 
 

@@ -249,8 +249,8 @@ class ServerRecord:
     :param identity: what it says it is; new after every start of a server process.
     :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
         by its own clock. What was stamped before counts no more.
-    :param generation: of the canary that was last seen there; empty: none yet.
-    :param number: of that canary; it grows within a generation.
+    :param generation: the id of the canary that was last seen there; empty: none yet.
+    :param number: of that canary; it grows while the id is the same.
     """
 
     identity: str
@@ -261,7 +261,7 @@ class ServerRecord:
     def outdates(self, known: ServerRecord | None) -> bool:
         """Whether this is news to a worker that knows `known`.
 
-        A worker that has not heard of an incident yet must not hide it from workers that start now: trust is never
+        A worker that does not know of an incident yet must not hide it from workers that start now: trust is never
         dated back. (A failover to a server with a slow clock is not kept for a while; a worker that starts then learns
         by itself.)
         """

@@ -193,7 +193,7 @@ class Replay:
             return None
         if progress.left is not None:
             self._suspect(progress.left.store)
-            log.info("an entry of the journal could not be brought home and is tried again: %s", progress.left)
+            log.info("an entry of the journal could not be merged and is tried again: %s", progress.left)
         return progress
 
     def _renew_tombstones(self, shards: Container[str]) -> None:
@@ -228,5 +228,5 @@ class Replay:
         except StoreError as error:
             if error.store != "journal":
                 self._suspect(error.store)
-            log.info("what an outage left behind could not be settled and will be repeated: %s", error)
+            log.info("restoring Redis after an outage was interrupted and will be repeated: %s", error)
             return failed

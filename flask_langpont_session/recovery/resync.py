@@ -12,7 +12,7 @@ from ..policy.categories import AUTH
 from ..policy.health import ONLY, PRIMARY
 from ..policy.values import Position, RowState, StoreError
 from ..stores.backend import Backend
-from ..stores.host.entries import Claim, Settlement
+from ..stores.host.entries import Claim, ResyncRound
 from . import calls
 from .pushes import life_of
 
@@ -42,7 +42,7 @@ class Resync:
         self._lock = threading.Lock()
         self._incidents: dict[str, float] = {}
         self._is_running = False
-        self._round: Settlement | None = None
+        self._round: ResyncRound | None = None
         self._reached: Position | None = None
 
     def incident_since(self, moment: float, shards: Collection[str]) -> None:
@@ -96,7 +96,7 @@ class Resync:
             f"{server_identity.identity} {server_identity.canary.generation if server_identity.canary else ''}"
             for server_identity in (store.server_identity for store in stores)
         )
-        wanted = Settlement(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
+        wanted = ResyncRound(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
         claim = self._claim(wanted)
         if claim is not Claim.MINE:
             return claim is Claim.DONE
@@ -113,22 +113,22 @@ class Resync:
             self._round = None
         return is_done
 
-    def _end_round(self, done: Settlement | None) -> None:
+    def _end_round(self, done: ResyncRound | None) -> None:
         with suppress(StoreError):  # the claim lapses by itself
-            self._board.end_settlement(self._name, done)
+            self._board.end_resync(self._name, done)
 
     @property
     def _name(self) -> str:
         """Of this worker, after a fork too."""
         return f"{os.getpid()} {id(self)}"
 
-    def _claim(self, wanted: Settlement) -> Claim:
+    def _claim(self, wanted: ResyncRound) -> Claim:
         try:
-            return self._board.claim_settlement(self._name, wanted, _HOLD_MS)
+            return self._board.claim_resync(self._name, wanted, _HOLD_MS)
         except StoreError:  # without a journal every worker does it, which costs more and does no harm
             return Claim.MINE
 
-    def _push_some(self, wanted: Settlement, ms_ago: int, shards: Sequence[str]) -> bool:
+    def _push_some(self, wanted: ResyncRound, ms_ago: int, shards: Sequence[str]) -> bool:
         """As many of the rows as are done at once, from where it was. Whether those were all."""
         locate, database = self._backend.health.locate, self._backend.database
         stores = [self._backend.store(f"{PRIMARY}{shard}") for shard in shards]

@@ -1,4 +1,4 @@
-"""Revocations that not all stores have heard of: of single sessions, and of all sessions of a user."""
+"""Revocations that not all stores know of yet: of single sessions, and of all sessions of a user."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class MissedRevocations:
         to_redis = [digest for digest in lacking if self._locate(digest) in shards]
         if to_redis:
             self._send_tombstones([(digest, versions[digest]) for digest in to_redis])
-            self._queue.settle(*to_redis, in_redis=True)
+            self._queue.mark_done(*to_redis, in_redis=True)
         return bool(to_database or to_redis)
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
@@ -93,11 +93,11 @@ class MissedRevocations:
             self._backend.row_changed(digest)
         if later:
             self._queue.note(*sorted(later), in_database=True)
-        self._queue.settle(*digests, in_database=True)
+        self._queue.mark_done(*digests, in_database=True)
         return dict.fromkeys(digests, 0) | dead
 
     def renew_tombstones(self, shards: Container[str] = (ONLY,)) -> bool:
-        """Write the tombstones again that the database has not heard of: until it has, Redis must not forget them.
+        """Write those tombstones again that the database does not know of: until it does, Redis must not forget them.
 
         :param shards: those of Redis that answer.
         :raises StoreError: Redis does not answer.

@@ -92,7 +92,7 @@ class JournalWriter:
         self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), scope)
 
     def revoke(self, *digests: str, in_database: bool, in_redis: bool, scope: RequestScope | None = None) -> bool:
-        """Revocations that not every store has heard of. Whether the journal has them."""
+        """Keep revocations that not every store knows of yet. Whether the journal has them."""
         return self._do(
             lambda wait: self._revocations.note(*digests, in_database=in_database, in_redis=in_redis, wait=wait),
             scope,
@@ -101,7 +101,7 @@ class JournalWriter:
     def revoke_user(
         self, user_id: str, until_ms: int = 0, *, epoch: int = 0, scope: RequestScope | None = None
     ) -> None:
-        """A user was logged out everywhere, of which not every store has heard.
+        """Keep that a user was logged out everywhere, which not every store knows yet.
 
         :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
         :param epoch: of the sessions of an earlier epoch; the database knows it.

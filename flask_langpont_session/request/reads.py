@@ -130,7 +130,7 @@ class Reads:
         self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...], *, fresh: bool
     ) -> RedisReply:
         """Ask the Redis that answers, if one does."""
-        for _ in range(_READ_TRIES):  # a store that failed is out of the view; one that is misread is asked again
+        for _ in range(_READ_TRIES):  # a store that failed is out of the snapshot; one that is misread is asked again
             source = scope.view.reader
             if source is None:
                 break

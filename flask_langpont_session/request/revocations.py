@@ -20,8 +20,8 @@ from .parts import Parts
 from .scope import RequestScope
 
 _MOST_SETTLED = 200
-"""Sessions of a user who is logged out everywhere that the request itself tells the stores: they take no longer than
-what else it asks for."""
+"""The most sessions of a user that the request itself ends in the stores: they take no longer than its other calls.
+The others are ended by the replay."""
 
 
 class Revocations:
@@ -111,7 +111,7 @@ class Revocations:
             try:
                 return self._database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_SETTLED)
             except StoreError as error:
-                # It has heard what matters. That many rows take too long must not open its breaker.
+                # It knows the new epoch, which is what matters. That many rows take too long must not open its breaker.
                 raise scope.gave_up(DATABASE, error.cause) from None
 
         digests = scope.attempt(self._operations.revoke, end_some)
@@ -131,7 +131,7 @@ class Revocations:
         return Revoked(durable=False, sessions=len(digests))
 
     def _make_all_known(self, digests: Sequence[str], scope: RequestScope, *, in_database: bool) -> bool:
-        """Of a user who was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
+        """Of a user that was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
 
         :return: whether Redis has them.
         """

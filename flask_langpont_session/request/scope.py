@@ -1,6 +1,6 @@
 """One request's way through the stores: which ones it may still ask, and how long it may still wait.
 
-The view is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
+The snapshot is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
 to health, and the same request goes on without it. All waits of a request come out of one budget, in which the time
 that this process is late does not count.
 """

@@ -69,7 +69,7 @@ class Verifier:
         self._privileged = {encode("role", role) for role in settings.privileged_roles}
 
     def verify(self, digest: str, scope: RequestScope, life: Life, heard: RedisReply, *, fresh: bool = False) -> Loaded:
-        """What is known of a session of kind u that this host has not heard to be dead.
+        """What is known of a session of kind u that is not dead as far as this host knows.
 
         :param fresh: only the database may say that it is valid.
         """

@@ -98,7 +98,7 @@ class AuthKeys:
         """From here on this request speaks for a new id; what may be carried over is taken along.
 
         Of a session of another user, or of one that cannot be verified, that is what outlives a sign-out. Of one
-        without a user its tokens of OAuth libraries, too: they say who the user is.
+        without a user its tokens of OAuth libraries, too: they name the user.
 
         :param user_key: the key that is set; empty: it is a right.
         :param user: the user whom it names; None: none, which is never the one before.
@@ -117,7 +117,7 @@ class AuthKeys:
                 self._ids.chosen_permanent = bool(self._ids.chosen_permanent)
             of_user, besides = dict[str, bytes](), self._work.carry((), features)
             if self._work.kind != SIGNED_IN:
-                # What a request says of its user before it says who it is belongs to that user. What a signed-in
+                # What a request says of its user before it names the user belongs to that user. What a signed-in
                 # session has is another user's.
                 assigned = self._work.now.assigned
                 of_user = {k: v for k, v in assigned.items() if self._work.feature_of(k).category == AUTH}

@@ -56,8 +56,8 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.ENDED, Event.MOVE): State.KEPT,
     (State.REPLACED, Event.MOVE): State.KEPT,
 }
-"""What follows. A pair that is not here cannot happen: only an id that was just made is renamed, and a save settles
-before it moves."""
+"""What follows. A pair that is not here cannot happen: only an id that was just made is renamed, and a save is
+done before it moves."""
 
 _SIGNED_OUT = frozenset({State.ENDED, State.REPLACED})
 

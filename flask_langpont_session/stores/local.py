@@ -25,7 +25,7 @@ DEAD = 2**63
 _NO_VERSION = 0, 0.0
 
 _MOST_USERS = 1000
-"""Users who were logged out everywhere of whom a worker keeps until when, and until which epoch."""
+"""The most users that were logged out everywhere of whom a worker keeps the time and the epoch."""
 
 _NOT_SIGNED_OUT = -1, 0
 
@@ -308,7 +308,7 @@ class LocalCopies:
             return digest in self._min_versions and self._min_versions.of(digest) == DEAD
 
     def sign_out_user(self, user_id: str, until_ms: int, epoch: int = 0) -> list[str]:
-        """The user was logged out everywhere, and not every store has heard of it.
+        """The user was logged out everywhere, and not every store knows it yet.
 
         :param until_ms: sessions created until then are dead, milliseconds since 1970.
         :param epoch: those of an earlier epoch are dead too.
@@ -327,7 +327,7 @@ class LocalCopies:
         return dead
 
     def is_signed_out(self, row: AuthRow) -> bool:
-        """Whether a row belongs to a user who was logged out everywhere after the session began."""
+        """Whether a row belongs to a user that was logged out everywhere after the session began."""
         if not self._signed_out or row.user_id is None:
             return False
         with self._lock:

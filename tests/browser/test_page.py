@@ -131,7 +131,7 @@ def test_a_form_in_another_tab_outlives_a_change_of_rights(visitor: Visitor) -> 
 
 
 def test_without_any_store_the_page_still_works(visitor: Visitor) -> None:
-    """Level 4: whoever was just confirmed stays signed in, what is switched off says so, translating works."""
+    """Level 4: a user who was just confirmed stays signed in, what is switched off says so, translating works."""
     visitor.sign_in()
     visitor.translate("こんにちは")
     visitor.agreed(0)

@@ -65,7 +65,7 @@ def test_a_sign_in_stands_when_an_older_request_is_answered(visitor: Visitor) ->
 
 
 def test_a_sign_out_stands_when_an_older_request_is_answered(visitor: Visitor) -> None:
-    """I5, I7: the browser stays a visitor's, and the session that ended is dead for whoever kept its cookie."""
+    """I5, I7: the browser stays a visitor's, and the session that ended is dead for a browser that kept its cookie."""
     visitor.sign_in()
     expect(visitor.page.locator("#user")).to_be_visible()
     ended = cookie_of(visitor)
@@ -87,7 +87,7 @@ def test_a_sign_out_stands_when_an_older_request_is_answered(visitor: Visitor) -
     expect(visitor.page.locator("#sign-in")).to_be_visible()
 
 
-def test_who_signs_in_next_gets_nothing_of_an_older_request(visitor: Visitor) -> None:
+def test_the_next_user_gets_nothing_of_an_older_request(visitor: Visitor) -> None:
     """I15, C1: a user signs out and another signs in while a request of the first is under way."""
     visitor.sign_in("hanako")
     expect(visitor.page.locator("#user")).to_be_visible()

@@ -27,7 +27,7 @@ AGAIN = 4.0
 
 
 def test_d6_the_database_is_in_use_again_while_a_long_journal_is_replayed(host: HostMaker) -> None:
-    """It was away for one second; who signs in then need not wait until all that Redis lacks has been merged."""
+    """It was away for one second; a user who signs in then need not wait until all that Redis lacks has been merged."""
     with host(workers=1) as a:
         [worker] = a.workers
         with cut(worker):
@@ -74,7 +74,7 @@ def test_d7_strangers_cannot_crowd_out_users(host: HostMaker) -> None:
 
 @contextmanager
 def still_cut(*workers: Worker) -> Iterator[None]:
-    """Nobody waits until all of a large journal is merged: the workers are ended while Redis is still away."""
+    """No test waits until all of a large journal is merged: the workers are ended while Redis is still away."""
     for worker in workers:
         worker.redis.impose(REFUSE)
     wait_until(lambda: all(worker.level == 2 for worker in workers), "level 2", LONG)

@@ -111,7 +111,7 @@ def new_here(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", [evicted, restarted, restarted_in_the_outage, new_here])
 def test_d5_a_session_of_which_there_is_no_copy_is_not_empty(host: HostMaker, way: Way, kind: str) -> None:
-    """A page hears that the feature is not available; a list made of nothing does not replace the real one."""
+    """A page is told that the feature is not available; a list made of nothing does not replace the real one."""
     with way(host, kind) as (worker, browser):
         shown = look(browser, worker, 2)
         assert shown["list"] == FIVE or not shown["available"], shown

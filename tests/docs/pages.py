@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "explanation" / "architecture.md", ROOT / "tests" / "README.md"]
-"""For those who work on the package: they name folders, files and classes."""
+"""For maintainers of the package: they name folders, files and classes."""
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n+)?^```python\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

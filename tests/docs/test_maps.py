@@ -59,7 +59,7 @@ def _defines(text: str, name: str, member: str | None = None) -> bool:
 
 @pytest.mark.parametrize("page", MAPS, ids=lambda page: page.name)
 def test_what_a_map_names_is_there(page: Path, text: str) -> None:
-    """Whoever moves or renames something finds the map here."""
+    """A change that moves or renames something fails here until the map is changed."""
     assert missing(page.read_text(encoding="utf-8"), text) == []
 
 

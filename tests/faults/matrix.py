@@ -20,8 +20,8 @@ from .matrix_site import Site
 from .proxy import HANG, REFUSE, RESET, STALL_REPLY, SWALLOW_REPLY, cut_after, delay, garbage
 
 TIME_OUT, AT_ONCE, REFUSAL, SLOW = 1, 1, 3, 0
-"""How many failed calls each thread may pay for until nobody asks the store any more: one that takes its time or says
-who is refused, or as many cheap ones as FAILURE_THRESHOLD says. Slow calls do not fail."""
+"""How many failed calls each thread may pay for until no request asks the store any more: one that takes its time or
+says that it is refused, or as many cheap ones as FAILURE_THRESHOLD says. Slow calls do not fail."""
 
 KEPT = frozenset({"primary", "replica", "local", "lease", "database"})
 """Sources of what a visitor sees as it was. The others: ``journal`` (only what was written since), ``default``,
@@ -98,7 +98,7 @@ BOTH, EVERYTHING = frozenset({"primary", "replica"}), frozenset({"translation", 
 UNSEEN: Mapping[str, Any] = {"classes": NOTHING, "lost": NOTHING, "level": 0, "auth": "primary", "pays": 0}
 """No store is thought to be ill."""
 AS_BEFORE: Mapping[str, Any] = {**UNSEEN, "translation": "primary", "ui": "primary"}
-"""Nobody notices anything."""
+"""No user notices anything."""
 EMPTIED: Mapping[str, Any] = {**UNSEEN, "translation": "nothing", "ui": "nothing", "loses": EVERYTHING}
 """Everything but auth, which the database has, is as for a new visitor."""
 REFILLED: Mapping[str, Any] = {**EMPTIED, "translation": "copy", "ui": "copy", "loses": frozenset({"additions"})}
@@ -108,7 +108,7 @@ READ_ONLY: Mapping[str, Any] = {"classes": REFUSED, "translation": "primary", "u
 WITHOUT_BOTH: Mapping[str, Any] = {"level": 2, "lost": BOTH, "translation": "local", "ui": "default"}
 """No Redis answers."""
 WAITED_FOR: Mapping[str, Any] = {"pays": TIME_OUT, "config": {"REDIS_TIMEOUT": 0.4, "REDIS_CONNECT_TIMEOUT": 0.4}}
-"""Somebody waits for a time-out, and a long one would only be waited for longer."""
+"""A request waits for a time-out, and a long one would only be waited for longer."""
 OWN_USER: Mapping[str, Any] = {"before": faults.app_user, "config": {"REDIS_URL": faults.signed_in_url}}
 NAMED: Mapping[str, Any] = {
     "before": names.named,
@@ -174,7 +174,7 @@ NO_DATABASE: Mapping[str, Any] = {
     "store": "database", "lost": frozenset({"database"}), "level": 0, "auth": "lease", "translation": "primary",
     "ui": "primary", "sign_in": 503,
 }  # fmt: skip
-"""Redis carries who is signed in; nobody signs in anew."""
+"""Redis carries the sign-ins; no user signs in anew."""
 ASKED: Mapping[str, Any] = {"VERIFY_INTERVAL": 0}
 """Every page asks the database."""
 SHORT: Mapping[str, Any] = {**ASKED, "DATABASE_TIMEOUT": 0.4}
@@ -213,7 +213,7 @@ _CLUSTER, _TLS = "topologies/test_cluster.py", "topologies/test_tls.py"
 _CLUSTER_FAULTS = "topologies/test_cluster_faults.py"
 
 ELSEWHERE: tuple[ProvedElsewhere, ...] = (
-    ProvedElsewhere(19, "slots without a server", (f"{_CLUSTER_FAULTS}::test_a_dead_shard_disturbs_nobody_else",)),
+    ProvedElsewhere(19, "slots without a server", (f"{_CLUSTER_FAULTS}::test_a_dead_shard_disturbs_no_other",)),
     ProvedElsewhere(20, "a node of a cluster dies",
         (f"{_CLUSTER_FAULTS}::test_a_shard_that_fails_over_is_lost_and_found_alone",
          f"{_CLUSTER}::test_while_the_primary_is_away_its_replica_is_read")),
@@ -222,8 +222,8 @@ ELSEWHERE: tuple[ProvedElsewhere, ...] = (
     ProvedElsewhere(23, "keys of several slots", (f"{_CLUSTER}::test_sessions_are_spread_and_each_is_in_one_slot",)),
     ProvedElsewhere(31, "certificates",
         (f"{_TLS}::test_another_host_is_not", f"{_TLS}::test_an_unknown_authority_is_not",
-         f"{_TLS}::test_an_expired_certificate_is_not", f"{_TLS}::test_who_has_none_or_a_bad_one_may_not",
-         f"{_TLS}::test_whoever_is_not_believed_is_an_outage_that_names_the_setting")),
+         f"{_TLS}::test_an_expired_certificate_is_not", f"{_TLS}::test_a_client_with_none_or_a_bad_one_may_not",
+         f"{_TLS}::test_a_server_that_is_not_believed_is_an_outage_that_names_the_setting")),
     ProvedElsewhere(32, "TLS meets none, and broken records",
         (f"{_TLS}::test_tls_and_none_do_not_understand_each_other",
          f"{_TLS}::test_a_bit_that_was_turned_over_costs_one_command")),

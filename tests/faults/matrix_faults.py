@@ -58,7 +58,7 @@ def wire(fault: Fault, *stores: str) -> Cause:
 
 @contextmanager
 def full_backlog(site: Site) -> Iterator[Evidence]:
-    """Nobody accepts, and the kernel's queue is full: it drops each SYN without a word."""
+    """The server accepts nothing, and the kernel's queue is full: it drops each SYN without a word."""
     proxy = site.proxies["primary"]
 
     def silences() -> int:
@@ -102,7 +102,7 @@ def _until_closed(site: Site, *stores: str) -> None:
 
 @contextmanager
 def blips(site: Site) -> Iterator[Evidence]:
-    """Nobody listens for 0.3 s, again and again."""
+    """No server listens for 0.3 s, again and again."""
     proxy, over = site.proxies["primary"], threading.Event()
     before = proxy.hits["refuse"]
 
@@ -148,7 +148,7 @@ def killed(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def restarted(site: Site) -> Iterator[Evidence]:
-    """Killed and started again before anybody noticed; empty."""
+    """Killed and started again before any worker noticed; empty."""
     before = run_id(site.pair.primary)
     _restart(site)
     yield lambda: int(run_id(site.pair.primary) != before)
@@ -171,7 +171,7 @@ def restarted_with_old_data(site: Site) -> Iterator[Evidence]:
 def loading(site: Site) -> Iterator[Evidence]:
     """The primary is killed, and what comes back in its place reads the data slowly and says LOADING.
 
-    It has begun to before the primary is gone, so that nobody is refused, and has more to read than any wait lasts.
+    It has begun to before the primary is gone, so that no client is refused, and has more to read than any wait lasts.
     """
     server, proxy = site.pair.primary, site.proxies["primary"]
     with server.client() as client, client.pipeline(transaction=False) as pipeline:
@@ -263,7 +263,8 @@ def refusing(code: str, store: str = "primary", **settings: object) -> Cause:
 
 @contextmanager
 def demoted(site: Site) -> Iterator[Evidence]:
-    """The live primary becomes a replica (of nobody who answers), as after a failover that it did not notice."""
+    """The live primary becomes a replica (of a server that does not answer), as after a failover that it did not
+    notice."""
     server = site.pair.primary
     before = refusals(server, "READONLY")
     with server.client() as client:
@@ -327,7 +328,7 @@ def signed_in_url(site: Site) -> str:
 
 
 def rotating_client(site: Site) -> redis.Redis:
-    """A client that asks somebody for the password at each connect."""
+    """A client that asks a provider for the password at each connect."""
     return redis.Redis(port=site.proxies["primary"].port, credential_provider=Rotating())
 
 
@@ -437,7 +438,7 @@ def no_more_clients(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def endless_script(site: Site) -> Iterator[Evidence]:
-    """Somebody's script does not end, and the server says BUSY to all others."""
+    """Another client's script does not end, and the server says BUSY to all others."""
     server = site.pair.primary
     before = refusals(server, "BUSY")
 
@@ -478,7 +479,7 @@ def paused(*, reads: bool) -> Cause:
 
 @contextmanager
 def _unpausing(server: Valkey) -> Iterator[None]:
-    """The pause is over in the end. Whoever is paused cannot say so; a replica never is."""
+    """The pause is over in the end. A server that is paused cannot say so; a replica never is."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=LONG) as replica:
         replica.sendall(b"SYNC\r\n")
         assert replica.recv(1), "a replica gets the data first"
@@ -551,7 +552,7 @@ def keys(server: Valkey, pattern: str = "*") -> Sequence[str]:
 def damaged(damage: Callable[[Any, str], object], still_there: Callable[[Any, str], object]) -> Cause:
     """All records of all sessions are spoilt.
 
-    :param still_there: whether it can be seen on a record, or on what it was set aside as.
+    :param still_there: whether it can be seen on a record, or on the quarantined record.
     """
 
     @contextmanager
@@ -630,7 +631,7 @@ def forgotten_scripts(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def starved_threads(site: Site) -> Iterator[Evidence]:
-    """Threads that compute: whoever waits for an answer waits for the interpreter, too."""
+    """Threads that compute: a thread that waits for an answer waits for the interpreter, too."""
     over = threading.Event()
 
     def compute() -> None:

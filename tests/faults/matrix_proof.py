@@ -1,4 +1,4 @@
-"""How a row of the fault matrix is proved: visitors before, during and after the fault, and what nobody may see."""
+"""How a row of the fault matrix is proved: visitors before, during and after the fault, and what no visitor may see."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Proof:
         try:
             wait_until(lambda: self._meets_fault(reader, reached), f"level {self.row.level}", LONG, pause=0)
         except BaseException:
-            settled.abort()  # nobody needs to wait for this one
+            settled.abort()  # no reader needs to wait for this one
             raise
         settled.wait(LONG)
         for _ in range(ROUNDS):
@@ -162,7 +162,7 @@ class Proof:
             self._assert_identity(self.newcomer, self.newcomer.read())
 
     def look_at_level(self) -> None:
-        """The level, the classes, and who stood in."""
+        """The level, the classes, and which sources were used instead."""
         state = parts(self.site.app)
         assert self.row.flickers or self._is_reached()
         assert self.row.classes <= self._failures() <= self.row.classes | self.row.meanwhile
@@ -180,7 +180,7 @@ class Proof:
         self._assert_silent(page.text)
 
     def look_back(self) -> None:
-        """Level 0: what was written is there, who left is gone, and nobody else is."""
+        """Level 0: what was written is there, a user who left is gone, and no other one is."""
         for reader in self.readers:
             gone = {"ui": None} if "ui" in self.row.loses and not self.is_rewritten else {}
             shown = reader.read().shown
@@ -290,7 +290,7 @@ class Proof:
         self._asked_when_settled, self._failed = self._calls()
 
     def _assert_little_was_paid(self) -> None:
-        """Few calls failed each time, and from then on nobody asked a store that is lost altogether."""
+        """Few calls failed each time, and from then on no request asked a store that is lost altogether."""
         asked, failed = self._calls()
         outages = parts(self.site.app).recorder.counters().get("StoreLost", 0) if self.row.flickers else 1
         assert failed <= self.row.pays * len(self.readers) * outages

@@ -84,7 +84,7 @@ class Site:
 
     @property
     def direct_database_url(self) -> str:
-        """As one reaches it who has no proxy before it."""
+        """As a client without a proxy before it reaches it."""
         return self.postgres.url if self.postgres else self.database_url
 
     def start(self) -> None:

@@ -21,7 +21,7 @@ TABLES = ("langpont_sessions", "langpont_users")
 
 @contextmanager
 def operator(site: Site) -> Iterator[sa.Connection]:
-    """A connection of nobody's that is in no proxy's way, each statement a transaction."""
+    """A connection outside of all proxies and applications, each statement a transaction."""
     engine = sa.create_engine(
         site.direct_database_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
     )
@@ -53,12 +53,12 @@ def cut_once(site: Site) -> Iterator[Evidence]:
     proxy = site.proxies["database"]
     before = proxy.counters.accepted
     proxy.drop_connections()
-    yield lambda: proxy.counters.accepted - before  # whoever asks has to connect anew
+    yield lambda: proxy.counters.accepted - before  # each call has to connect anew
 
 
 @contextmanager
 def locked(site: Site) -> Iterator[Evidence]:
-    """Somebody else writes and does not come to an end."""
+    """Another client writes and does not come to an end."""
     if site.postgres is None:
         with sqlite3.connect(site.database_file, isolation_level=None) as writer:
             writer.execute("BEGIN IMMEDIATE")
@@ -153,7 +153,7 @@ def _reads_only(engine: sa.Engine) -> bool:
 
 @contextmanager
 def table_missing(site: Site) -> Iterator[Evidence]:
-    """Somebody has renamed it."""
+    """An operator has renamed it."""
     site.app.testing = False  # where it would be made again
     with operator(site) as connection:
         connection.exec_driver_sql(f"ALTER TABLE {TABLES[0]} RENAME TO somewhere_else")
@@ -166,7 +166,7 @@ def table_missing(site: Site) -> Iterator[Evidence]:
 @contextmanager
 def first_at_the_same_time(site: Site) -> Iterator[Evidence]:
     """A user signs out everywhere here while another host, which is quicker, does the same for them: both find no row
-    of the user's and insert one. A sequence, which no rollback sets back, counts who tried."""
+    of the user's and insert one. A sequence, which no rollback sets back, counts the tries."""
     user = Visitor(site)
     user.arrive()
     answers: list[Answer] = []
@@ -186,7 +186,7 @@ def first_at_the_same_time(site: Site) -> Iterator[Evidence]:
             here.start()
             wait_until(lambda: _waiting(connection) == 1, "the second one", LONG)
         here.join(LONG)
-        assert [answer.text for answer in answers] == ["True"], "the database has heard of it"
+        assert [answer.text for answer in answers] == ["True"], "the database knows of it"
         assert (user.read().shown or {})["auth"] == [None, None]
         duplicates = "SELECT last_value - (SELECT count(*) FROM langpont_users) FROM first_epochs"
         try:

@@ -38,14 +38,14 @@ class Fault:
 PASS = Fault("pass")
 
 REFUSE = Fault("refuse")
-"""Nobody listens: connections are refused, those that exist are closed, as when the server's process has died."""
+"""Nothing listens: connections are refused, those that exist are closed, as when the server's process has died."""
 
 HANG = Fault("hang")
 """Connections are accepted, what is sent is lost, nothing is answered, not even the server's end is told. Healed,
 connections that lost something are reset: no TCP connection goes on after a gap."""
 
 RESET = Fault("reset")
-"""Who asks something gets a reset (RST) for an answer; the server never sees the request."""
+"""Each question is answered by a reset (RST); the server never sees the request."""
 
 SWALLOW_REPLY = Fault("swallow_reply")
 """The server does what it was asked, its reply is lost, the connection stays open."""
@@ -82,7 +82,8 @@ def flip(at: int = 0) -> Fault:
 
 @dataclass
 class Counters:
-    """What went through. Refused connections are not among `accepted`: the kernel refuses them, nobody sees them."""
+    """What went through. Refused connections are not among `accepted`: the kernel refuses them, and the proxy does not
+    see them."""
 
     accepted: int = 0
     bytes_to_server: int = 0
@@ -144,7 +145,7 @@ class FaultProxy:
         self._listener: asyncio.Server | None = None
 
     def __enter__(self) -> Self:
-        # Bound for as long as the proxy lives and never listening: while connections are refused nobody else gets
+        # Bound for as long as the proxy lives and never listening: while connections are refused no other process gets
         # the port.
         self._place = _bound_socket(0)
         self.port: int = self._place.getsockname()[1]
@@ -224,7 +225,7 @@ class FaultProxy:
         await self._drop()
         with suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            raise RuntimeError(f"port {self.port} belongs to the proxy, yet somebody answers there")
+            raise RuntimeError(f"port {self.port} belongs to the proxy, yet another process answers there")
         self.hits["refuse"] += 1
 
     async def _drop(self) -> None:

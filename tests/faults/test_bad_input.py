@@ -1,4 +1,4 @@
-"""What somebody else wrote to the stores: nobody sees an error or another's data, and no store is blamed for it.
+"""What another program wrote to the stores: no user sees an error or another's data, and no store is blamed for it.
 
 Cookie values are in ``tests/integration/test_cookie_rules.py``, session values in ``test_values.py`` there, bytes of
 values and configuration in ``tests/unit/policy/test_serializer.py`` and ``config/test_settings.py``.
@@ -77,7 +77,7 @@ def looks(visitor: Visitor) -> list[Any]:
 @ANY_ROW
 @pytest.mark.parametrize("category", ["auth", "ui"])
 def test_a_record_that_was_spoilt_in_redis(site: Site, category: str) -> None:
-    """The user stays signed in as nobody else; of ui what can be read is shown; the next write is kept."""
+    """The user stays signed in as the same user; of ui what can be read is shown; the next write is kept."""
     for what, damage in damages("session_token" if category == "auth" else "theme").items():
         visitor = Visitor(site)
         visitor.arrive()
@@ -95,7 +95,7 @@ def test_a_record_that_was_spoilt_in_redis(site: Site, category: str) -> None:
 
 @ANY_ROW
 def test_a_row_that_was_spoilt_in_the_database(site: Site) -> None:
-    """And nothing in Redis: the user is who this worker knows from before, or nobody."""
+    """And nothing in Redis: the user is the one that this worker knows from before, or there is none."""
     payloads = {
         "nothing": "", "no JSON": "{", "a list": "[]", "a number": "1", "null": "null", "of lists": '{"a": [1]}',
         "brackets": "[" * 10_000, "NaN": '{"_user_id": NaN}',
@@ -109,6 +109,6 @@ def test_a_row_that_was_spoilt_in_the_database(site: Site) -> None:
         with site.pair.primary.client() as client:
             client.delete(key(visitor.digest))
         for shown in looks(visitor):
-            assert shown["auth"][0] in (visitor.values["user"], None), what  # as this worker knows it, or nobody
+            assert shown["auth"][0] in (visitor.values["user"], None), what  # as this worker knows it, or none
     state = parts(site.app)
     assert (state.health.level, state.health.open_stores()) == (0, frozenset())

@@ -28,7 +28,7 @@ def test_a_fault(row: Row, site: Site, caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize(("row", "engine", "database"), [(REDIS_ROWS[0], "valkey", "sqlite")])
 def test_what_was_merged_is_seen_in_the_next_outage(site: Site) -> None:
-    """Nobody has looked between the two: the worker's own copy knows all the same."""
+    """No request has looked between the two: the worker's own copy knows all the same."""
     visitor = Visitor(site)
     visitor.arrive()
     with switched_off(site.app, "primary", "replica"):

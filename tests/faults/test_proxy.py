@@ -169,7 +169,7 @@ def test_connections_are_refused_though_another_process_has_the_socket(proxy: Fa
         Client(proxy)
 
 
-def test_a_hang_answers_nobody_and_loses_what_is_said(proxy: FaultProxy, server: EchoServer, client: Client) -> None:
+def test_a_hang_answers_nothing_and_loses_what_is_said(proxy: FaultProxy, server: EchoServer, client: Client) -> None:
     """Old connections and new ones. Afterwards those that lost something are reset, idle ones live on."""
     with Client(proxy) as new, Client(proxy) as idle:
         with proxy.failing(HANG):
@@ -195,7 +195,7 @@ def test_a_hang_hides_the_end_of_the_server(proxy: FaultProxy, client: Client) -
 
 
 def test_a_reset_is_a_reset(proxy: FaultProxy, server: EchoServer, client: Client) -> None:
-    """Whoever asks; the server hears nothing of it."""
+    """For every client; the server gets nothing of it."""
     with proxy.failing(RESET), Client(proxy) as new:
         for one in (client, new):
             with pytest.raises(ConnectionResetError):
@@ -218,7 +218,7 @@ def test_a_swallowed_reply_was_given_by_the_server(proxy: FaultProxy, server: Ec
 def test_a_question_that_is_held_back_arrives_late(
     proxy: FaultProxy, server: EchoServer, client: Client, ends: bool
 ) -> None:
-    """Its client has given up by then; the server has not heard of it before."""
+    """Its client has given up by then; the server has not seen it before."""
     with proxy.failing(hold_request(60 if ends else 0.5)):
         began = time.monotonic()
         assert client.gets_nothing(b"late")
@@ -323,7 +323,7 @@ def test_the_proxy_ends_with_connections_open(server: EchoServer, proxy: FaultPr
 
 
 def test_new_connections_are_led_to_another_server(proxy: FaultProxy, server: EchoServer, client: Client) -> None:
-    """Nobody is refused between the two, and what is connected stays where it is."""
+    """No client is refused between the two, and what is connected stays where it is."""
     with _serving(EchoServer(("127.0.0.1", 0))) as other:
         proxy.lead_to(int(other.server_address[1]))
         with Client(proxy) as newcomer:
@@ -346,7 +346,7 @@ def greeting() -> Iterator[FaultProxy]:
         yield made
 
 
-def test_a_server_that_speaks_first_is_heard_by_who_says_nothing(greeting: FaultProxy) -> None:
+def test_a_server_that_speaks_first_reaches_a_client_that_says_nothing(greeting: FaultProxy) -> None:
     """And answers afterwards as any other."""
     with Client(greeting) as client:
         assert client.hear() == b"welcome\n"

@@ -1,4 +1,4 @@
-"""Rules on alarms: each can fire, on what exists, in the right unit, and somebody hears of it."""
+"""Rules on alarms: each can fire, on what exists, in the right unit, and is sent to a topic."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WATCHED = (
     catalogue.WRITES_LOST,
     catalogue.ALERTS_FAILED,
 )
-"""What the application reports and somebody has to hear of."""
+"""What the application reports and an operator has to know."""
 
 LEVELS = {1: "WarningTopic", 2: "CriticalTopic", 4: "EmergencyTopic"}
 """Which fallback level is how grave."""
@@ -68,7 +68,7 @@ def alarm_form(d: Deployment) -> Iterator[str]:
 
 @rule
 def alarm_actions(d: Deployment) -> Iterator[str]:
-    """The topic that hears of the beginning hears of the end."""
+    """The topic that is told the beginning is told the end."""
     for name, alarm in alarms(d).items():
         told = alarm.get("AlarmActions", [])
         if len(told) != 1 or told[0] not in {f"<{topic}>" for topic in TOPICS[1:]}:
@@ -86,7 +86,7 @@ def alarm_metrics(d: Deployment) -> Iterator[str]:
         for metric in watched(alarm):
             known = KNOWN.get((metric.namespace, metric.name))
             if known is None:
-                yield f"{name}: nobody publishes {metric.namespace} {metric.name}"
+                yield f"{name}: nothing publishes {metric.namespace} {metric.name}"
             elif frozenset(metric.dimensions) not in known.by:
                 yield f"{name}: {metric.name} is not published by {sorted(metric.dimensions)}"
             elif metric.statistic not in known.statistics:
@@ -138,14 +138,14 @@ def alarm_coverage(d: Deployment) -> Iterator[str]:
             yield f"the alarms on {metric} are not the same on every node"
     for alarm in alarms(d).values():
         if alarm.get("MetricName") == "EngineCPUUtilization" and not alarm.get("InsufficientDataActions"):
-            yield "nobody notices a node that reports nothing"
+            yield "no alarm notices a node that reports nothing"
     for metric in set(found) - set(wanted):
         yield f"{metric} says nothing here"
     guarded = {
         m.dimensions.get(NODE) for a in alarms(d).values() for m in watched(a) if m.name == "AuthenticationFailures"
     }
     if guarded != set(nodes(d)):
-        yield "nobody notices failed sign-ins on every node"
+        yield "no alarm notices failed sign-ins on every node"
 
 
 @rule
@@ -172,7 +172,7 @@ def alarm_thresholds(d: Deployment) -> Iterator[str]:
 @rule
 def alarm_set(d: Deployment) -> Iterator[str]:
     """What the application reports is watched: its life, its errors, its level, its latency, lost data, whether its
-    journals keep what they should, and whether it can tell anybody."""
+    journals keep what they should, and whether it can send alerts."""
     own = {
         metric.name: (name, alarm)
         for name, alarm in alarms(d).items()

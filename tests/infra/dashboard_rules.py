@@ -117,7 +117,7 @@ def dashboard_rows(d: Deployment) -> Iterator[str]:
             continue
         known = KNOWN.get((row.namespace, row.name))
         if known is None:
-            yield f"{row.title}: nobody publishes {row.namespace} {row.name}"
+            yield f"{row.title}: nothing publishes {row.namespace} {row.name}"
         elif frozenset(row.dimensions) not in known.by:
             yield f"{row.title}: {row.name} is not published by {sorted(row.dimensions)}"
         elif row.namespace == catalogue.NAMESPACE and not own.items() <= row.dimensions.items():

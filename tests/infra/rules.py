@@ -269,7 +269,7 @@ def authentication(d: Deployment) -> Iterator[str]:
 
 @rule
 def token(d: Deployment) -> Iterator[str]:
-    """The token is generated, within what ElastiCache allows, and nobody but Secrets Manager shows it."""
+    """The token is generated, within what ElastiCache allows, and only Secrets Manager shows it."""
     secrets = d.of_type("AWS::SecretsManager::Secret")
     references_ = {f"{{{{resolve:secretsmanager:<{name}>}}}}" for name in secrets}
     if "AuthToken" in group(d) and group(d)["AuthToken"] not in references_:
@@ -295,7 +295,7 @@ def iam_user(d: Deployment) -> Iterator[str]:
         if access[:1] != ["on"] or "-@dangerous" not in access or f"~{d.parameters['KeyPrefix']}:*" not in access:
             yield f"{name} may do more or less than the extension does"
         if not {"+info", "+time"} <= set(access):
-            yield f"{name} may not ask the server who it is and what time it has"
+            yield f"{name} may not ask the server for its identity and its time"
         if {"~*", "allkeys", "+@all", "allcommands"} & set(access):
             yield f"{name} may do everything"
     for name, users_ in d.of_type("AWS::ElastiCache::UserGroup").items():
@@ -416,7 +416,7 @@ def topics(d: Deployment) -> Iterator[str]:
         owner, alarms = statements.get("Owner", {}), statements.get("Alarms", {})
         condition = owner.get("Condition", {}).get("StringEquals", {})
         if set(owner.get("Resource", [])) != wanted or condition != {"AWS:SourceOwner": "<account>"}:
-            yield "the account itself is locked out, or everybody let in"
+            yield "the account itself is locked out, or every account let in"
         scope = alarms.get("Condition", {})
         if (
             alarms.get("Principal") != {"Service": "cloudwatch.amazonaws.com"}
@@ -433,7 +433,7 @@ def topics(d: Deployment) -> Iterator[str]:
 
 @rule
 def subscriptions(d: Deployment) -> Iterator[str]:
-    """Mail for what somebody should look at, if there is an address."""
+    """Mail for what an operator should look at, if there is an address."""
     subscribed = {s.get("TopicArn"): s.get("Endpoint") for s in d.of_type("AWS::SNS::Subscription").values()}
     address = d.parameters["AlertEmail"]
     if subscribed != ({f"<{name}>": address for name in TOPICS[1:]} if address else {}):

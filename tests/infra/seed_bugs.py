@@ -144,7 +144,7 @@ BUGS = [
         "form retention",
         add("Second", "AWS::ElastiCache::ReplicationGroup", ReplicationGroupDescription="x"),
     ),
-    _bug("subnets that nobody declared", "references network", put("CacheSubnets", SubnetIds=[ref("PrivateSubnet1")])),
+    _bug("subnets that are not declared", "references network", put("CacheSubnets", SubnetIds=[ref("PrivateSubnet1")])),
     _bug("!Self", "references firewall", put("CacheFromApp", SourceSecurityGroupId={"Fn::Self": ""})),
     _bug(
         "a reference to what only IAM mode has",
@@ -232,7 +232,7 @@ BUGS = [
         "topology",
         add("Dev", "AWS::ElastiCache::CacheCluster", CacheNodeType="cache.t3.micro", Engine="redis", NumCacheNodes=2),
     ),
-    _bug("failover to nobody", "failover", put("Cache", AutomaticFailoverEnabled=True), ReplicasPerShard=0),
+    _bug("failover without a replica", "failover", put("Cache", AutomaticFailoverEnabled=True), ReplicasPerShard=0),
     _bug("several zones for one node", "failover", put("Cache", MultiAZEnabled=True), ReplicasPerShard=0),
     _bug("several zones without failover", "failover", put("Cache", AutomaticFailoverEnabled=False)),
     _bug(
@@ -257,7 +257,7 @@ BUGS = [
         put("AuthToken", GenerateSecretString={"PasswordLength": 8, "ExcludePunctuation": True}),
     ),
     _bug("a token with any punctuation", "token", put("AuthToken", GenerateSecretString={"PasswordLength": 64})),
-    _bug("a secret that somebody wrote", "token", put("AuthToken", SecretString="hunter2")),
+    _bug("a secret that is written in the template", "token", put("AuthToken", SecretString="hunter2")),
     _bug("id and name differ", "iam_user", put("AppUser", UserName="app"), **IAM),
     _bug("a user who may do everything", "iam_user", put("AppUser", AccessString="on ~* +@all"), **IAM),
     _bug(
@@ -285,7 +285,7 @@ BUGS = [
     ),
     _bug("maintenance during the backup", "windows", put("Cache", PreferredMaintenanceWindow="sat:17:30-sat:18:30")),
     _bug(
-        "a parameter group that nobody declared",
+        "a parameter group that is not declared",
         "cache_parameters",
         put("Cache", CacheParameterGroupName="langpont-redis"),
     ),
@@ -315,13 +315,13 @@ BUGS = [
         ),
     ),
     _bug(
-        "everybody may call",
+        "every address may connect",
         "firewall",
         both(drop("CacheFromApp", "SourceSecurityGroupId"), put("CacheFromApp", CidrIp="0.0.0.0/0")),
     ),
     _bug("all ports", "firewall", put("CacheFromApp", FromPort=0, ToPort=65535)),
     _bug("rules inside the group", "firewall", put("CacheSecurityGroup", SecurityGroupIngress=[])),
-    _bug("the cache may call anybody", "firewall", drop("CacheSecurityGroup", "SecurityGroupEgress")),
+    _bug("the cache may open connections", "firewall", drop("CacheSecurityGroup", "SecurityGroupEgress")),
     _bug(
         "a bastion that is not there",
         "firewall",
@@ -333,11 +333,16 @@ BUGS = [
     _bug("no policy of the topics", "topics", remove("TopicPolicy")),
     _bug("alarms of any account", "topics", statement("TopicPolicy", "Alarms", Condition=None)),
     _bug("the account is locked out", "topics", statement("TopicPolicy", "Owner", Sid="Other")),
-    _bug("anybody may use the topics", "topics", statement("TopicPolicy", "Owner", Condition=None)),
+    _bug("any account may use the topics", "topics", statement("TopicPolicy", "Owner", Condition=None)),
     _bug("the key of AWS", "topics", put("CriticalTopic", KmsMasterKeyId="alias/aws/sns")),
     _bug("no events of ElastiCache", "topics", drop("Cache", "NotificationTopicArn")),
     _bug("events to an encrypted topic", "topics", put("Cache", NotificationTopicArn=ref("InfoTopic")), KmsKeyArn=KEY),
-    _bug("mail to nobody", "subscriptions", lambda t: t["Resources"]["CriticalEmail"].pop("Condition"), AlertEmail=""),
+    _bug(
+        "mail without an address",
+        "subscriptions",
+        lambda t: t["Resources"]["CriticalEmail"].pop("Condition"),
+        AlertEmail="",
+    ),
     _bug("no mail of emergencies", "subscriptions", remove("EmergencyEmail")),
     _bug("metrics of any namespace", "policy", statement("AppPolicy", "PublishMetrics", Condition=None)),
     _bug("alerts to any topic", "policy", statement("AppPolicy", "PublishAlerts", Resource="*")),
@@ -425,13 +430,13 @@ BUGS = [
         every("EngineCPUUtilization", InsufficientDataActions=[]),
     ),
     _bug("one node has another limit", "alarm_coverage", put("Shard1Node2Memory", Threshold=70)),
-    _bug("an alarm that nobody hears", "alarm_actions", put("Heartbeat", AlarmActions=[], OKActions=[])),
+    _bug("an alarm without a topic", "alarm_actions", put("Heartbeat", AlarmActions=[], OKActions=[])),
     _bug(
-        "a topic that nobody declared",
+        "a topic that is not declared",
         "alarm_actions references",
         put("Heartbeat", AlarmActions=[ref("SNSTopicArn")], OKActions=[ref("SNSTopicArn")]),
     ),
-    _bug("an end that nobody hears", "alarm_actions", drop("Heartbeat", "OKActions")),
+    _bug("an end without a topic", "alarm_actions", drop("Heartbeat", "OKActions")),
     _bug("actions are off", "alarm_actions", put("Heartbeat", ActionsEnabled=False)),
     _bug("missing data is not thought of", "alarm_form", drop("ErrorRate", "TreatMissingData")),
     _bug("more datapoints than periods", "alarm_form", put("ErrorRate", DatapointsToAlarm=6)),
@@ -445,7 +450,7 @@ BUGS = [
             Expression="SUM(SEARCH('{AWS/ElastiCache,CacheClusterId} AuthenticationFailures', 'Sum', 300))"
         ),
     ),
-    _bug("a metric that nobody publishes", "alarm_metrics alarm_set", put("Heartbeat", MetricName="Alive")),
+    _bug("a metric that is not published", "alarm_metrics alarm_set", put("Heartbeat", MetricName="Alive")),
     _bug("a dimension is missing", "alarm_metrics", lambda t: props(t, "Heartbeat")["Dimensions"].pop()),
     _bug(
         "a dimension too many",
@@ -479,7 +484,7 @@ BUGS = [
     _bug("lost data is not watched", "alarm_set references dashboard_complete", remove("DataLoss")),
     _bug("lost writes are not watched", "alarm_set references dashboard_complete", remove("WritesLost")),
     _bug(
-        "alerts that nobody gets are not watched",
+        "alerts that are not sent are not watched",
         "alarm_set references dashboard_complete",
         remove("AlertsFailed"),
     ),
@@ -501,7 +506,7 @@ BUGS = [
     ),
     _bug("a misspelt metric", "dashboard_rows dashboard_complete", dashboard('"ActiveSessions"', '"SessionsActive"')),
     _bug(
-        "an error rate that nobody publishes",
+        "an error rate that is not published",
         "dashboard_rows",
         dashboard(
             '[{"expression": "IF(operations > 0, 100 * errors / operations, 0)", "id": "rate",\n'
@@ -540,7 +545,7 @@ BUGS = [
         dashboard('LogLevel = \\"WARNING\\"', 'LogLevel = \\"ERROR\\"'),
     ),
     _bug(
-        "a log that nobody declared", "dashboard_logs", dashboard("'${SlowLog}'", "'/aws/elasticache/langpont-session'")
+        "a log that is not declared", "dashboard_logs", dashboard("'${SlowLog}'", "'/aws/elasticache/langpont-session'")
     ),
     _bug("a region in the dashboard", "literals", dashboard("${AWS::Region}", "ap-northeast-1")),
     _bug("another region", "literals dashboard_layout", dashboard("${AWS::Region}", "us-east-1")),

@@ -93,7 +93,7 @@ def test_outputs_are_the_addresses_that_elasticache_gives(account: dict[str, Sta
 
 
 def test_every_alarm_tells_a_topic_that_exists(main: Stack) -> None:
-    """Beginning and end go to topics that SNS lists; the mail goes to the three that somebody should read."""
+    """Beginning and end go to topics that SNS lists; the mail goes to the three that an operator should read."""
     severities = ("info", "warning", "critical", "emergency")
     assert {arn.rsplit(":", 1)[1] for arn in topics(main)} == {f"main-{severity}-alerts" for severity in severities}
     loud = topics(main) - {main.physical["InfoTopic"]}

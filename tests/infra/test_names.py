@@ -53,7 +53,7 @@ def test_the_error_rate_is_the_one_of_the_extension() -> None:
 
 
 def test_defaults_of_the_dimensions_are_the_defaults_of_the_settings() -> None:
-    """Who sets nothing publishes what production's alarms watch."""
+    """An application without settings publishes what production's alarms watch."""
     settings = Settings()
     assert own_dimensions(production()) == {"Environment": settings.environment, "Service": settings.service}
     assert good_template()["Parameters"]["KeyPrefix"]["Default"] == settings.key_prefix

@@ -53,7 +53,7 @@ def test_a_section_says_how_bad_it_is_and_what_to_do(name: str) -> None:
         assert f"**{label.lower()}**" in section.lower(), label
 
 
-def test_who_looks_for_the_slow_operation_finds_it() -> None:
+def test_an_operator_who_looks_for_the_slow_operation_finds_it() -> None:
     """The page names the operations as they are published, and the graph that has them."""
     section = OF_CLOUDWATCH["LatencyWarning"]
     [title, check] = re.findall(r'\*\*Check\*\* "([^"]+)"(.*?)Then', section, re.DOTALL)[0]

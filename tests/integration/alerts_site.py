@@ -17,7 +17,7 @@ from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
 
 TERMS = Terms(pace=0.06, gap=1, lease=4, retry=3)
-"""Pending for 0.3 s, over after 1.8 s, events after 18 s. Who died while it sent is found out after 4 s."""
+"""Pending for 0.3 s, over after 1.8 s, events after 18 s. A worker that died while it sent is noticed after 4 s."""
 
 TICK = 0.05
 

@@ -22,7 +22,7 @@ Function = Callable[..., Any]
 
 
 def the_dead_cannot_sign_in(sign_in: Function) -> Function:
-    """Without C1: setting a user key is plain data for whoever comes with a dead id."""
+    """Without C1: setting a user key is plain data for a request with a dead id."""
     return lambda self, *user: None if self._work.load().shadow else sign_in(self, *user)
 
 
@@ -31,7 +31,7 @@ def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
     return lambda self, app, session, target, modified: modified
 
 
-def who_writes_leaves_a_dead_id(plan: Function) -> Function:
+def a_write_leaves_a_dead_id(plan: Function) -> Function:
     """Without C3: what a request with a dead id writes begins a new session."""
 
     def plan_for_a_new_id(self: Any) -> Any:
@@ -43,7 +43,7 @@ def who_writes_leaves_a_dead_id(plan: Function) -> Function:
     return plan_for_a_new_id
 
 
-def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
+def a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
     """Without C3: a form of a request with a dead id begins a new session."""
 
     def token_of_a_new_id(self: Any, key: str) -> Any:
@@ -55,7 +55,7 @@ def who_takes_a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
 
 
 def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
-    """Without C4: also when somebody else has ended the session before."""
+    """Without C4: also when another request has ended the session before."""
 
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)
@@ -122,8 +122,8 @@ class Ablation(NamedTuple):
 ABLATIONS = {
     "C1": Ablation({"C1"}, AuthKeys, "_begin_sign_in", the_dead_cannot_sign_in),
     "C2": Ablation({"C2", "I15"}, LangPontSession, "_is_due", the_cookie_is_sent_as_flask_does),
-    "C3-write": Ablation({"C3", "I15"}, Saving, "plan", who_writes_leaves_a_dead_id),
-    "C3-token": Ablation({"C3", "I15"}, SpecialKeys, "csrf_token", who_takes_a_token_leaves_a_dead_id),
+    "C3-write": Ablation({"C3", "I15"}, Saving, "plan", a_write_leaves_a_dead_id),
+    "C3-token": Ablation({"C3", "I15"}, SpecialKeys, "csrf_token", a_token_leaves_a_dead_id),
     "C4": Ablation({"C4", "I15"}, AuthKeys, "end", a_sign_out_always_deletes_the_cookie),
     "I5": Ablation({"I5", "I7"}, Revocations, "end", nothing_is_revoked),
     "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),

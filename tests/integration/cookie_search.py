@@ -106,7 +106,7 @@ class Exchange:
     """One request and its answer.
 
     :param cookie: what it is sent with; None: without a cookie.
-    :ivar shown: the users that the view saw, None for nobody.
+    :ivar shown: the users that the view saw, None for no user.
     :ivar token: the CSRF token that it gave out.
     :ivar answer: the cookie that the answer sets; "": it deletes it; None: it has none.
     :ivar began, finished: when that was, counted in steps of the server; -1: before all of them.
@@ -168,7 +168,7 @@ class Kind(NamedTuple):
 
     :param first, then: what its view does before and after the pause.
     :param signs_in: the user that it signs in.
-    :param signs_out: whether it ends the session of whoever is signed in.
+    :param signs_out: whether it ends the session of the user.
     :param replaces_id: whether it gives the same session another id.
     :param makes_permanent: whether it says that the browser is to keep the cookie.
     """
@@ -218,7 +218,7 @@ KINDS = {
     "static": Kind(_nothing, _nothing),
     "read": Kind(_look, _look),
     "write": Kind(_nothing, _set(theme="dark")),
-    # Long work for whoever was signed in when it began; it writes to every category, auth included.
+    # Long work for the user that was signed in when it began; it writes to every category, auth included.
     "slow write": Kind(_look, _set(theme="slow", input_text="late", daily_limit=3)),
     "form": Kind(_take_token, _nothing),
     "keep": Kind(_look, _make_permanent, makes_permanent=True),
@@ -305,7 +305,7 @@ class World:
 class Beginning(NamedTuple):
     """What the browser has to begin with.
 
-    :param user: who is signed in by it.
+    :param user: the one that it signs in.
     :param is_dead: its session was ended from elsewhere.
     """
 
@@ -479,7 +479,7 @@ Broken = Iterator[str]
 """What does not hold, in words."""
 
 
-def c1_who_signs_in_is_signed_in(run: Run) -> Broken:
+def c1_a_sign_in_signs_in(run: Run) -> Broken:
     """C1: under a new id, whatever has become of the id that the request came with."""
     for exchange in run.exchanges:
         if exchange.kind.signs_in and (not is_users(exchange.answer) or exchange.sends_its_own_id):
@@ -522,7 +522,7 @@ def i5_signed_out_is_signed_out(run: Run) -> Broken:
 
 
 def i6_no_living_session_is_lost(run: Run) -> Broken:
-    """I6: a session that nobody has ended shows its user on every worker."""
+    """I6: a session that was not ended shows its user on every worker."""
     for cookie, looks in run.looks.items():
         sid = sid_of(cookie)
         has_ended = sid in run.died or sid in run.may_have_died
@@ -537,8 +537,8 @@ def i7_nothing_is_left_of_a_dead_session(run: Run) -> Broken:
             yield f"records of a dead session: {found}"
 
 
-def i8_only_who_signs_in_becomes_a_user(run: Run) -> Broken:
-    """I8: a user's id is given out for a sign-in, or in place of another one that lives; and it shows nobody else."""
+def i8_only_a_sign_in_makes_a_user(run: Run) -> Broken:
+    """I8: a user's id is given out for a sign-in, or in place of another one that lives; and it shows no other user."""
     for exchange in run.everything:
         if not set(exchange.shown) <= {None, run.owners.get(exchange.sid)}:
             yield f"{exchange} shows {exchange.shown}"
@@ -579,20 +579,20 @@ def _may_change_the_cookie(run: Run, exchange: Exchange) -> bool:
     kind = exchange.kind
     if exchange.cookie is None or kind.signs_in or kind.makes_permanent:
         return True
-    # Who came with an id that was dead already can change it only by signing in.
+    # A browser that came with an id that was dead already can change it only by signing in.
     changes_id = (kind.signs_out or kind.replaces_id) and not run.was_dead(exchange.sid, exchange.began)
     return changes_id or (exchange.sends_its_own_id and not is_users(exchange.cookie))
 
 
 PROPERTIES: dict[str, Callable[[Run], Broken]] = {
-    "C1": c1_who_signs_in_is_signed_in,
+    "C1": c1_a_sign_in_signs_in,
     "C2": c2_an_unchanged_id_is_not_sent_again,
     "C3": c3_a_dead_id_is_not_replaced,
     "C4": c4_a_sign_out_takes_its_own_cookie_away,
     "I5": i5_signed_out_is_signed_out,
     "I6": i6_no_living_session_is_lost,
     "I7": i7_nothing_is_left_of_a_dead_session,
-    "I8-identity": i8_only_who_signs_in_becomes_a_user,
+    "I8-identity": i8_only_a_sign_in_makes_a_user,
     "I8-form": i8_a_form_is_valid_while_its_session_lives,
     "I15": i15_an_older_answer_changes_no_newer_cookie,
 }

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from flask_langpont_session.aws import background_query as inquiry
+from flask_langpont_session.aws import background_query as query
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
 from tests.support.moto import moto_server
@@ -25,7 +25,7 @@ URL = f"elasticache://sessions?region={REGION}"
 
 
 class Aws:
-    """The AWS of one test, and who asked it."""
+    """The AWS of one test, and the threads that asked it."""
 
     def __init__(self, url: str) -> None:
         options: Any = {"endpoint_url": url, "region_name": REGION}
@@ -62,7 +62,7 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture
 def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An empty account. It may be as slow as a busy machine; whoever asks twice waits a short time only."""
+    """An empty account. It may be as slow as a busy machine; a second question waits a short time only."""
     environment = {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -75,8 +75,8 @@ def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         monkeypatch.setenv(name, value)
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(inquiry, "SHORTEST_PAUSE", 0.1)
-    monkeypatch.setattr(inquiry, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(query, "SHORTEST_PAUSE", 0.1)
+    monkeypatch.setattr(query, "LONGEST_PAUSE", 0.4)
     monkeypatch.setattr(cloud, "START_PATIENCE", 20)
     monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 20)
     account = Aws(moto_url)
@@ -95,7 +95,7 @@ def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     for thread in threading.enumerate():
         if thread.name == "langpont-session-aws":
             thread.join(10)
-    assert account.threads <= {"langpont-session-aws"}, "nobody but the background asks AWS"
+    assert account.threads <= {"langpont-session-aws"}, "only the background asks AWS"
     account.elasticache.close()
     account.secrets.close()
 

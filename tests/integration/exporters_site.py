@@ -54,8 +54,8 @@ def be_quiet(app: Flask) -> None:
     """Have nothing published before the end, unless a test does it: an hour is longer than the longest interval."""
     exporting = state_of(app).exporting
     assert exporting is not None
-    for pump in exporting.threads:
-        pump._interval = 3600
+    for thread in exporting.threads:
+        thread._interval = 3600
 
 
 class _UnixConnection(HTTPConnection):
@@ -100,7 +100,7 @@ class Gunicorn:
         )
 
     def ask(self, method: str, path: str) -> str | None:
-        """What a worker answers; None: nobody does."""
+        """What a worker answers; None: none does."""
         connection = _UnixConnection(str(self._socket))
         try:
             connection.request(method, path, headers={"Host": "localhost"})

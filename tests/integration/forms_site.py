@@ -31,7 +31,7 @@ def with_login_manager(app: Flask) -> Flask:
 
 
 def browser(app: Flask, cookie: str | None = None) -> Any:
-    """A new browser, perhaps with somebody's session cookie."""
+    """A new browser, perhaps with another one's session cookie."""
     client = app.test_client()
     if cookie is not None:
         client.set_cookie("session", cookie)
@@ -39,7 +39,7 @@ def browser(app: Flask, cookie: str | None = None) -> Any:
 
 
 def records(app: Flask, primary: Valkey) -> tuple[list[str], int]:
-    """Everything that is stored about anybody: keys in Redis, number of rows in SQL."""
+    """Everything that is stored about users: keys in Redis, number of rows in SQL."""
     with primary.client() as redis:
         keys = [key for key in redis.scan_iter() if "canary" not in key]
     with parts(app).backend.database.engine.connect() as connection:

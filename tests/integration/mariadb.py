@@ -71,11 +71,11 @@ class MariaDB(Server):
         )
 
     def _socket(self) -> Path:
-        # The path of a Unix socket has 107 characters at most, and a folder of pytest's may have more. Nobody uses it.
+        # The path of a Unix socket has 107 characters at most, and a folder of pytest's may have more. It is not used.
         return Path(f"@langpont-tests-{self.port}")
 
     def _common(self) -> list[str]:
-        # As root in a folder that nobody else can enter; it refuses to be root unless it is told so.
+        # As root in a folder that no other user can enter; it refuses to be root unless it is told so.
         user = ["--user=root"] if is_root() else []
         small = ["--innodb-log-file-size=4M", "--skip-log-bin"]
         return ["--no-defaults", f"--datadir={self._data}", *small, *user]

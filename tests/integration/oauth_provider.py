@@ -1,4 +1,4 @@
-"""A provider of OAuth 2 and OpenID Connect on this machine, over HTTP: who asks is signed in as whoever it is told."""
+"""A provider of OAuth 2 and OpenID Connect on this machine, over HTTP: it signs in the user that it is told to."""
 
 from __future__ import annotations
 

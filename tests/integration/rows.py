@@ -82,7 +82,7 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
 
 @contextmanager
 def locked(database: Database, digest: str = "digest") -> Iterator[None]:
-    """Somebody else writes: the row is locked, or with SQLite the database."""
+    """Another client writes: the row is locked, or with SQLite the database."""
     engine = sa.create_engine(database.engine.url)
     try:
         with engine.connect() as connection, connection.begin():

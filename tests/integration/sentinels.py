@@ -19,7 +19,8 @@ SERVICE = "sessions"
 
 # Sentinels look at their servers once in a second, and at each other every two: fine for years, long for a test. And
 # one that was kept from the processor for two seconds would do nothing for thirty. Not faster than this: what a
-# sentinel knows of a replica must not be older than three looks, or it is not promoted; and who sees a replica promoted
+# sentinel knows of a replica must not be older than three looks, or it is not promoted; and one that sees a replica
+# promoted
 # sends it back unless the news of the failover reaches him within four publish-periods.
 _BRISK = "info-period 300 publish-period 500 ask-period 100 ping-period 300 tilt-trigger 60000 tilt-period 100"
 
@@ -100,7 +101,7 @@ class Service:
     def wait_until_whole(self) -> None:
         """Start what does not run; return when one server follows the other and every sentinel knows them all."""
         for server in self.servers:
-            server.replica_of = None  # who follows whom is the sentinels' business from now on
+            server.replica_of = None  # which server follows which is the sentinels' business from now on
             server.start()
         for sentinel in self.sentinels:
             sentinel.start()

@@ -52,7 +52,7 @@ class Disk:
                         put(filler, str(number))
 
     def make_room(self) -> None:
-        """As when somebody tidies the disk."""
+        """As when an operator tidies the disk."""
         self._limit(1_000_000)
 
     def _limit(self, pages: int) -> None:

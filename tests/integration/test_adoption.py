@@ -121,7 +121,7 @@ def test_a_visitor_keeps_the_cart(old: Flask, new: Flask) -> None:
 def test_forms_are_good_for_old_and_new_workers_alike(old: Flask, new: Flask, user: str | None) -> None:
     """One that was opened before the move, also when another page was opened since; and those of a new worker."""
     browser = Browser().visit(old, "tea", user=user)
-    assert browser.post(new, "/add/rice") == 200  # the first that any new worker hears of this browser
+    assert browser.post(new, "/add/rice") == 200  # the first request of this browser to any new worker
     assert browser.post(new, "/add/milk") == 200
     browser.page(new)
     assert browser.post(old, "/add/salt") == 200
@@ -197,7 +197,7 @@ def test_a_permanent_session_stays_so(make_shop: MakeShop, permanent: bool) -> N
 
 @each_kind
 def test_a_sign_out_on_a_new_worker_is_one_everywhere(old: Flask, new: Flask) -> None:
-    """The old cookie goes, its record too, and whoever has kept the cookie is not signed in by it."""
+    """The old cookie goes, its record too, and a browser that has kept the cookie is not signed in by it."""
     browser = Browser().visit(old, "tea", user="7")
     kept = Browser(session=browser.cookies[OLD])
     browser.page(new)
@@ -224,7 +224,7 @@ def test_a_sign_out_may_be_the_first_that_a_new_worker_hears(old: Flask, new: Fl
 @both_kinds
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_sign_out_on_an_old_worker_is_one_on_new_ones(old: Flask, new: Flask, is_known: bool) -> None:
-    """Whether or not a new worker has heard of the session. What is left is a visitor."""
+    """Whether or not a new worker knows of the session. What is left is a visitor."""
     browser = Browser().visit(old, "tea", user="7")
     if is_known:
         browser.page(new)
@@ -273,8 +273,8 @@ def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> N
 
 
 @both_kinds
-def test_who_was_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) -> None:
-    """Also in browsers that no new worker has heard of."""
+def test_a_user_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) -> None:
+    """Also in browsers that no new worker knows of."""
     browser = Browser().visit(old, user="7")
     assert revoke_user(new, "7").durable
     assert browser.page(new)["user"] is None
@@ -282,7 +282,7 @@ def test_who_was_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask)
 
 
 @both_kinds
-def test_who_was_logged_out_everywhere_in_an_outage_is_not_taken_over(old: Flask, new: Flask) -> None:
+def test_a_user_logged_out_everywhere_in_an_outage_is_not_taken_over(old: Flask, new: Flask) -> None:
     """While the host's journal has it, and the database is back."""
     browser = Browser().visit(old, user="7")
     with switched_off(new, "database"):
@@ -380,7 +380,7 @@ def test_a_lost_answer_costs_nothing(old: Flask, new: Flask) -> None:
 
 
 def test_visitors_with_the_same_cookie_have_sessions_of_their_own(make_shop: MakeShop) -> None:
-    """Two who came in the same second and did the same."""
+    """Two visitors who came in the same second and did the same."""
     new, cookie = make_shop("flask-cookie"), signed({"cart": ["tea"]})
     one, other = Browser(session=cookie), Browser(session=cookie)
     assert one.page(new) == other.page(new) == {"user": None, "cart": ["tea"]}
@@ -398,7 +398,7 @@ def test_visitors_with_the_same_cookie_have_sessions_of_their_own(make_shop: Mak
 def test_users_without_a_name_are_told_apart(
     make_shop: MakeShop, primary: Valkey, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    """Who sign in one after the other on old workers, which keep the id of Flask-Session."""
+    """Users sign in one after the other on old workers, which keep the id of Flask-Session."""
     new = make_shop("flask-session")
     new.get("/all")(lambda: {key: session.get(key) for key in ("user", "logged_in", "uid") if key in session})
     for values in (one, other, one):
@@ -684,7 +684,9 @@ def test_a_user_who_cannot_be_stored_leaves_no_rights_behind(make_shop: MakeShop
 
 
 @both_kinds
-def test_who_has_a_session_of_ours_is_not_asked(old: Flask, new: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_with_a_session_of_ours_asks_for_no_old_one(
+    old: Flask, new: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor is a page that does not touch the session."""
     browser = Browser().visit(old, user="7")
     other = Browser(**browser.cookies)

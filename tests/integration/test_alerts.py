@@ -308,7 +308,7 @@ class Site:
         )
 
     def ask(self) -> int | None:
-        """A request; the process that answered it. None: nobody listens yet, or its worker was killed."""
+        """A request; the process that answered it. None: no worker listens yet, or its worker was killed."""
         connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
             connection.request("GET", "/pid")
@@ -356,11 +356,11 @@ def site_environment(folder: Path, redis: str, topics: dict[str, str], aws_url: 
 OUTAGE = ["redis-connection-failed", "level-fallback"]
 
 
-def test_a_host_tells_an_outage_once_though_who_told_it_is_killed(
+def test_a_host_tells_an_outage_once_though_the_worker_that_told_it_is_killed(
     aws: Aws, moto_url: str, primary: Valkey, tmp_path: Path
 ) -> None:
-    """Three workers see it, one message comes of each trouble; who sent it is killed (and replaced) while the others go
-    on seeing it; it is called off by another one, once."""
+    """Three workers see it, one message comes of each trouble; the worker that sent it is killed (and replaced) while
+    the others go on seeing it; it is called off by another one, once."""
     queue = aws.subscribe("all", {"severity": ["critical", "emergency"]})
     firing, resolved = ([f"critical {state} {name}" for name in OUTAGE] for state in ("firing", "resolved"))
     with Site(tmp_path, primary.url, aws.topics, moto_url) as site:
@@ -370,7 +370,7 @@ def test_a_host_tells_an_outage_once_though_who_told_it_is_killed(
         arrived(aws, queue, *firing)
         told = senders(aws, queue)
         assert told <= workers
-        # Who is killed before it has noted that a message was sent leaves it to another one.
+        # A worker that is killed before it has noted that a message was sent leaves it to another one.
         [file] = tmp_path.glob("*-alerts")
         wait_for(lambda: not decode_host(HostFile(file).read()).queue, lambda: "what was sent is noted")
         for pid in told:
@@ -418,7 +418,7 @@ alerts.happened(None, event=DataLost("primary"))
 
 
 @pytest.mark.parametrize("behaviour", ["ok", "hang"])
-def test_the_end_of_a_process_sends_what_it_can_and_waits_for_nobody(
+def test_the_end_of_a_process_sends_what_it_can_and_does_not_wait(
     behaviour: str, primary: Valkey, tmp_path: Path
 ) -> None:
     """What happened just before is told; an SNS that hangs does not hold the process up."""
@@ -436,7 +436,7 @@ def test_the_end_of_a_process_sends_what_it_can_and_waits_for_nobody(
 def test_a_hanging_sns_slows_no_request(
     make_alerting: MakeAlerting, monkeypatch: pytest.MonkeyPatch, primary: Valkey
 ) -> None:
-    """In the middle of an outage, with a message on its way that nobody takes."""
+    """In the middle of an outage, with a message on its way that SNS does not accept."""
     monkeypatch.setattr(aws_client, "READ_TIMEOUT", 60)
     with Endpoint() as endpoint:
         for name, value in environment_of(endpoint.url).items():

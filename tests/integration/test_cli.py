@@ -312,7 +312,7 @@ def test_an_application_that_does_not_start_hides_no_help(tmp_path: Path, argume
 
 
 def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None:
-    """By kind and for whom, while the workers go on; neither a digest nor a key nor a value of anybody."""
+    """By kind and for whom, while the workers go on; neither a digest nor a key nor a value of any user."""
     app, command = make_app(), make_app()
     user, visitor = sign_in(app, input_text="a secret text"), app.test_client()
     visitor.post("/set", json={"input_text": "before"})
@@ -449,8 +449,10 @@ def test_a_user_is_revoked_by_name(make_app: MakeApp) -> None:
     ],
     ids=["nobody", "both", "a user as a digest", "a cookie as a digest"],
 )
-def test_who_is_not_named_clearly_is_not_revoked(make_app: MakeApp, arguments: list[str], complaint: str) -> None:
-    """A usage error, exit code 2, and everybody goes on."""
+def test_a_session_that_is_not_named_clearly_is_not_revoked(
+    make_app: MakeApp, arguments: list[str], complaint: str
+) -> None:
+    """A usage error, exit code 2, and all users stay signed in."""
     app = make_app()
     client = sign_in(app)
     result = run(app, "sessions", "revoke", *arguments)
@@ -498,7 +500,8 @@ def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[tuple[Flask, 
 def test_sessions_can_be_ended_while_the_database_is_down(
     on_postgres: tuple[Flask, Flask], postgres: Postgres, by: str
 ) -> None:
-    """It says who has to tell the database, and the worker does. A list cannot be given: a sentence, exit code 1."""
+    """It says that the worker has to tell the database, and the worker does. A list cannot be given: a sentence, exit
+    code 1."""
     app, command = on_postgres
     client = sign_in(app)
     postgres.kill()
@@ -527,7 +530,8 @@ def count(app: Flask) -> int:
 
 
 def test_purge_deletes_what_was_over_long_ago(bare: Flask) -> None:
-    """By the end of a session's life in all: who lives, and who died while an old cookie may still come, stays."""
+    """By the end of a session's life in all: a session that lives stays, and so does one that ended while its old
+    cookie may still come."""
     run(bare, "init-db")
     database = parts(bare).backend.database
 
@@ -549,7 +553,7 @@ def test_purge_deletes_what_was_over_long_ago(bare: Flask) -> None:
 
 
 def test_purge_deletes_more_than_one_portion(make_app: MakeApp) -> None:
-    """A table that nobody has cleared for a year is cleared by one call."""
+    """A table that was not cleared for a year is cleared by one call."""
     app = make_app()
     names = ("digest", "version", "live", "payload", "user_epoch", "created_at", "updated_at", "idle_expires_at",
              "absolute_expires_at")  # fmt: skip

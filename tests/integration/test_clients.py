@@ -216,7 +216,7 @@ def guarded(own_server: Valkey) -> Iterator[Valkey]:
 
 @pytest.mark.parametrize("how", ["url", "token"])
 def test_a_password_is_taken_from_url_or_token(make_app: MakeApp, guarded: Valkey, how: str) -> None:
-    """The token is for who does not want it in a URL."""
+    """The token may be set outside of the URL."""
     if how == "url":
         assert works(make_app(REDIS_URL=f"redis://:right@127.0.0.1:{guarded.port}/0"))
     else:

@@ -17,7 +17,7 @@ TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:alerts"
 
 
 def threads() -> set[threading.Thread]:
-    """Of this package, whoever started them."""
+    """Of this package, whatever started them."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("langpont")}
 
 

@@ -273,7 +273,7 @@ def test_the_cookie_of_a_dead_or_doubtful_session_is_not_sent_again(app: Flask) 
 def test_a_late_sign_out_ends_the_session_under_its_new_id(app: Flask) -> None:
     """It came with an id that another request had replaced: the session is over, and the newer cookie stays.
 
-    Whoever signs in after that in the same request gets a cookie, of course.
+    A user who signs in after that in the same request gets a cookie, of course.
     """
 
     @app.post("/logout-login")
@@ -346,7 +346,7 @@ def test_a_dead_id_is_replaced_by_a_sign_in_only(app: Flask) -> None:
         response = getattr(late, method)(url, json=json)
         assert response.status_code == 200
         assert set_cookies(response) == []
-    # clear() is a sign-out, which may delete the cookie where nobody has looked whether the session lives.
+    # clear() is a sign-out, which may delete the cookie where the request has not looked whether the session lives.
     assert cookie_of(browser(app, client.cookie).post("/clear")) in (None, "")
     response = late.post("/login/8")
     assert digest(cookie_of(response)) != digest(client.cookie)
@@ -355,7 +355,7 @@ def test_a_dead_id_is_replaced_by_a_sign_in_only(app: Flask) -> None:
 
 @pytest.mark.parametrize("stores", [(), ("primary",), ("database",), ("primary", "database")])
 def test_a_sign_out_clears_the_cookie_at_every_level(app: Flask, stores: tuple[str, ...]) -> None:
-    """C4: the sign-out itself may send a cookie, whoever is down; a replay of the old one is nobody."""
+    """C4: the sign-out itself may send a cookie, whatever is down; a replay of the old one shows no user."""
     client = signed_in(app)
     with switched_off(app, *stores):
         assert parts(app).health.level == {(): 0, ("primary",): 2, ("database",): 0}.get(stores, 4)
@@ -410,7 +410,7 @@ def test_answers_out_of_order_never_bring_an_older_cookie_back(app: Flask, start
         for number in range(2):
             if not _changes_id(names[number], start):
                 assert set_cookies(responses[number]) == []
-        # The id of a session that ended is not alive again, whoever answers last.
+        # The id of a session that ended is not alive again, whichever request answers last.
         if start is signed_in and {"login", "logout"} & set(names):
             assert browser(app, begin).get("/who").json["user"] is None
 
@@ -565,7 +565,7 @@ def test_a_cookie_of_an_older_key_counts_as_long_as_the_key_is_a_fallback(app: F
 
 
 def _other_key() -> str:
-    signer = CookieSigner(["a key of somebody else, 32+ bytes"])
+    signer = CookieSigner(["a key of another application, 32+ bytes"])
     return signer.dump(signer.mint("u", permanent=False, now=0))
 
 

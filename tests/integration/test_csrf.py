@@ -160,7 +160,7 @@ def test_what_the_form_stores_lands_in_the_session_of_its_cookie(app: Flask, pri
 
 @pytest.mark.parametrize("cookie", [None, "", "forged", f"{'A' * 43}.us.aaaaaaaa.AAAAAA.{'A' * 43}"])
 def test_a_post_without_a_good_cookie_is_refused_and_gets_none(app: Flask, primary: Valkey, cookie: str | None) -> None:
-    """400 without Set-Cookie and without a look at any store: whoever posts blindly leaves no trace."""
+    """400 without Set-Cookie and without a look at any store: a blind post leaves no trace."""
     token = form_of(browser(app))
     stranger = app.test_client(use_cookies=False)
     before = evals(primary)
@@ -249,7 +249,7 @@ def test_a_form_from_before_the_login_is_invalid_after_it(app: Flask) -> None:
 
 
 def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
-    """The page after signing out may hold a login form for whoever comes next."""
+    """The page after signing out may hold a login form for the next user."""
     client = signed_in(app)
     page = client.post("/sign-out", data={"csrf_token": form_of(client)})
     assert cookie_of(page)
@@ -258,7 +258,8 @@ def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
 
 
 def test_a_logout_by_a_form_that_leaves_nothing_takes_the_cookie(app: Flask) -> None:
-    """The token that was looked at is the ended session's; nobody has one of the session that would come after it."""
+    """The token that was looked at is the ended session's; there is none yet of the session that would come after
+    it."""
     client = signed_in(app)
     client.post("/set", json={"lang": "jp"})
     page = client.post("/leave", data={"csrf_token": form_of(client)})
@@ -270,7 +271,7 @@ def test_a_logout_by_a_form_that_leaves_nothing_takes_the_cookie(app: Flask) -> 
 
 @pytest.mark.parametrize("keeps_ui", [True, False])
 def test_a_form_of_a_session_that_signed_out_is_dead(app: Flask, keeps_ui: bool) -> None:
-    """400 in the same browser and for who replays cookie and form: a dead sid has another token."""
+    """400 in the same browser and for a replay of cookie and form: a dead sid has another token."""
     client = signed_in(app)
     if keeps_ui:
         client.post("/set", json={"lang": "jp"})
@@ -283,7 +284,7 @@ def test_a_form_of_a_session_that_signed_out_is_dead(app: Flask, keeps_ui: bool)
     assert cookie_of(refused) is None
     shadow = replay.get("/form")
     assert cookie_of(shadow) is None
-    assert post(replay, token_in(shadow)).status_code == 200  # what any visitor could have; it speaks for nobody
+    assert post(replay, token_in(shadow)).status_code == 200  # what any visitor could have; it speaks for no user
     assert replay.get("/who").json["user"] is None
 
 
@@ -390,7 +391,7 @@ def test_a_form_works_for_a_visitor_at_every_level(make_form_app: MakeFormApp, p
 
 @pytest.mark.parametrize("level", range(5))
 def test_a_form_works_for_a_user_at_every_level(make_form_app: MakeFormApp, primary: Valkey, level: int) -> None:
-    """Who is still signed in has valid forms, rendered before or in the outage; the cookie is not touched."""
+    """A user who is still signed in has valid forms, rendered before or in the outage; the cookie is not touched."""
     app = make_form_app(**config_for(level))
     client = signed_in(app)
     before = form_of(client)
@@ -422,8 +423,9 @@ def test_a_form_in_the_answer_to_a_logout_is_valid_in_an_outage(
         assert post(replay, before).status_code == 400
 
 
-def test_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app: MakeFormApp, primary: Valkey) -> None:
-    """I8: an admin at level 4 is shown as anonymous; the admin's forms are invalid until somebody can vouch again."""
+def test_a_user_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app: MakeFormApp, primary: Valkey) -> None:
+    """I8: an admin at level 4 is shown as anonymous; the admin's forms are invalid until a store can confirm the admin
+    again."""
     app = make_form_app()
     admin = signed_in(app, "1", role="admin")
     token = form_of(admin)

@@ -1,4 +1,4 @@
-"""A Redis that has lost or restored data, or speaks to the wrong reader: noticed, and nobody believes it too long."""
+"""A Redis that has lost or restored data, or speaks to the wrong reader: noticed, and not believed for too long."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def who(app: Flask, client: Any) -> str | None:
 
 
 def asks(app: Flask, client: Any, user: str | None = "7") -> bool:
-    """Whether a worker has to ask the database who this is."""
+    """Whether a worker has to ask the database for the user."""
     before = questions(app)
     assert who(app, client) == user
     return questions(app) > before
@@ -155,7 +155,7 @@ def test_s9_an_emptied_server_is_noticed_by_every_worker(workers: Workers, prima
 
 
 def test_a_loss_is_reported_as_what_it_is(workers: Workers, primary: Valkey) -> None:
-    """The server is the same, over the same connections: nobody has to look for a restart."""
+    """The server is the same, over the same connections: there is no restart to be seen."""
     looks(workers.worker)
     with primary.client() as redis:
         redis.flushall()
@@ -179,7 +179,8 @@ def test_an_emptied_server_gets_its_sessions_back(workers: Workers, primary: Val
 
 
 def test_s9_an_older_snapshot_is_noticed_by_every_worker(workers: Workers, primary: Valkey) -> None:
-    """S9: the canary is there, and smaller than it was. Whoever notices writes a new one, which tells the others."""
+    """S9: the canary is there, and smaller than it was. The worker that notices writes a new one, which tells the
+    others."""
     snapshot = Snapshot(primary)
     assert looks(*workers) == []
     began = now_ms(primary)
@@ -192,7 +193,8 @@ def test_s9_an_older_snapshot_is_noticed_by_every_worker(workers: Workers, prima
 
 
 def test_i1_a_restored_session_stays_dead(workers: Workers, primary: Valkey) -> None:
-    """I1, I4: the snapshot has it alive, with a young stamp. Who has seen it die never shows it; who looks asks."""
+    """I1, I4: the snapshot has it alive, with a young stamp. A worker that has seen it die never shows it; one that has
+    not asks."""
     client = sign_in(workers.worker)
     assert [who(app, client) for app in workers] == ["7"] * 3
     snapshot = Snapshot(primary)
@@ -204,7 +206,7 @@ def test_i1_a_restored_session_stays_dead(workers: Workers, primary: Valkey) -> 
     assert who(workers.worker, client) is None
     for app in (workers.sibling, workers.elsewhere):
         snapshot.restore()
-        assert asks(app, client) is False  # until somebody notices: the lease
+        assert asks(app, client) is False  # until a worker notices: the lease
         assert DataLost("primary") in loss_noticed(app)
         assert asks(app, client, None)
     assert entry(primary, client.digest)["@live"] == "0"
@@ -227,7 +229,7 @@ def test_i1_a_restored_session_is_brought_up_to_date_by_the_monitor(workers: Wor
 
 
 def test_i4_a_right_that_was_seen_withdrawn_is_not_shown_from_a_snapshot(workers: Workers, primary: Valkey) -> None:
-    """I4: before anybody has noticed: the floor of who has seen the newer version stands."""
+    """I4: before any worker has noticed: the minimum version of the worker that has seen the newer one stands."""
     client = sign_in(workers.worker)
     client.post("/set", json={"user_role": "editor"})
     assert [who(app, client) for app in workers] == ["7"] * 3
@@ -329,7 +331,7 @@ def test_s5_a_new_worker_of_another_host_knows_nothing(
 
 
 def test_s5_an_incident_is_taken_over_too(workers: Workers, make_app: MakeApp, primary: Valkey) -> None:
-    """S5: what one worker noticed is known to who starts later, whatever a sibling still believes."""
+    """S5: what one worker noticed is known to a worker that starts later, whatever a sibling still believes."""
     client = sign_in(workers.worker)
     with primary.client() as redis:
         snapshot = Snapshot(primary)
@@ -374,7 +376,7 @@ def test_s5_a_host_whose_server_was_exchanged_meanwhile_starts_anew(
 
 
 def test_i1_a_tombstone_kills_a_row_that_still_lives(workers: Workers, primary: Valkey) -> None:
-    """I1: whoever was to tell the database has died with its journal; any read makes up for it, once."""
+    """I1: the worker that was to tell the database has died with its journal; any read makes up for it, once."""
     client = sign_in(workers.worker)
     with primary.client() as redis:
         redis.hset(key(client.digest), mapping={"@live": "0"})
@@ -411,7 +413,7 @@ def wait_until_home_by_hand(app: Flask) -> None:
     wait_until(look_and_see, "everything home", LONG)
 
 
-# -- replies and records of somebody else ------------------------------------------------------------------------------
+# -- replies and records of other sessions -----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -430,7 +432,7 @@ def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
 
 
 def ask_for(app: Flask, digest: str, *categories: str) -> None:
-    """Somebody asks for another session over the next connection, and goes away before the reply is there."""
+    """Another request asks for another session over the next connection, and goes away before the reply is there."""
     store = redis_store(app)
     connection = store.connections.take(time.monotonic() + LONG)
     bound(connection, time.monotonic() + LONG)
@@ -441,7 +443,7 @@ def ask_for(app: Flask, digest: str, *categories: str) -> None:
 
 
 def get_with_the_reply_of(app: Flask, proxy: FaultProxy, client: Any, digest: str, *categories: str) -> Any:
-    """A response to a request whose first reply of Redis is the one to somebody else's question."""
+    """A response to a request whose first reply of Redis is the one to another request's question."""
     responses: list[Any] = []
     proxy.impose(STALL_REPLY)
     ask_for(app, digest, *categories)
@@ -459,10 +461,10 @@ ALL = ("auth", "translation", "ui")
 
 
 @pytest.mark.parametrize("asked", [ALL, ("auth",)], ids=["same shape", "another shape"])
-def test_i10_a_crossed_reply_shows_nobody_else(
+def test_i10_a_crossed_reply_shows_no_other_user(
     behind_proxy: Flask, proxy: FaultProxy, primary: Valkey, asked: tuple[str, ...]
 ) -> None:
-    """I10, I11: the connection goes, nobody is taken for somebody else, and no record of either session is moved."""
+    """I10, I11: the connection goes, no user is taken for another one, and no record of either session is moved."""
     app = behind_proxy
     mine, other = sign_in(app, "7", lang="jp"), sign_in(app, "8", lang="en")
     mine.get("/all")
@@ -487,7 +489,7 @@ def test_i10_a_crossed_reply_shows_nobody_else(
 def test_i10_a_crossed_reply_is_no_answer_when_the_database_is_silent(
     behind_proxy: Flask, proxy: FaultProxy, primary: Valkey
 ) -> None:
-    """I8, I9, I10: nobody can say who this is, so it is nobody; the session itself is none the worse."""
+    """I8, I9, I10: no store can say which user this is, so there is none; the session itself is none the worse."""
     app = behind_proxy
     mine, other = sign_in(app, "7"), sign_in(app, "8")
     with switched_off(app, "database"):
@@ -500,7 +502,7 @@ def test_i10_a_crossed_reply_is_no_answer_when_the_database_is_silent(
     assert row(app, mine.digest)["live"]
 
 
-def test_i10_a_record_that_is_really_somebody_else_s_is_set_aside(workers: Workers, primary: Valkey) -> None:
+def test_i10_a_record_of_another_session_is_quarantined(workers: Workers, primary: Valkey) -> None:
     """I10: put there by mistake: out of the way for a day, and the right one comes from the database."""
     mine, other = sign_in(workers.worker, "7"), sign_in(workers.worker, "8")
     with primary.client() as redis:
@@ -530,7 +532,7 @@ def test_i13_a_server_that_forgot_the_scripts_too_takes_the_next_write(
 
 @pytest.mark.parametrize("how", ["write", "merge"])
 def test_i10_a_foreign_record_is_not_adopted_by_a_write(workers: Workers, primary: Valkey, how: str) -> None:
-    """I10: nobody reads it before the write: its data is not shown under the digest that it does not carry."""
+    """I10: no request reads it before the write: its data is not shown under the digest that it does not carry."""
     app = workers.worker
     client, stranger = sign_in(app), sign_in(app, "8", source_lang="the stranger's")
     with primary.client() as redis:
@@ -547,7 +549,7 @@ def test_i10_a_foreign_record_is_not_adopted_by_a_write(workers: Workers, primar
     assert entry(primary, stranger.digest, "translation")["source_lang"] == '"the stranger\'s"'
 
 
-def test_i10_a_foreign_tombstone_ends_nobody(workers: Workers, primary: Valkey) -> None:
+def test_i10_a_foreign_tombstone_ends_no_session(workers: Workers, primary: Valkey) -> None:
     """I10: it lies under another session's key, and says nothing of that one."""
     app = workers.worker
     client, stranger = sign_in(app), sign_in(app, "8")

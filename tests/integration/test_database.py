@@ -131,7 +131,7 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 @contextmanager
 def between_read_and_write(database: Database, act: Callable[[], Any]) -> Iterator[list[Any]]:
-    """Somebody acts after a load has read the row and before it changes it. Gives what became of that."""
+    """Another client acts after a load has read the row and before it changes it. Gives what became of that."""
     lent, results = [0], []
 
     def lend(*_: object) -> None:
@@ -182,7 +182,7 @@ def on_postgres(sick_postgres: Postgres) -> Iterator[Database]:
     until_requests_are_answered(database)
     yield database
     sick_postgres.start()
-    # A connection that comes back after the end would be nobody's.
+    # A connection that comes back after the end would never be closed.
     wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
     database.close()
 
@@ -326,7 +326,9 @@ def test_an_update_counts_the_version(database: Database) -> None:
     assert row.idle_expires_at - row.read_at == pytest.approx(HOUR, abs=50)
 
 
-def test_who_cannot_say_what_was_written_is_asked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_say_what_was_written_is_asked(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MySQL has no RETURNING: one statement more, and the same rows."""
     for name in ("insert_returning", "update_returning"):
         monkeypatch.setattr(database.engine.dialect, name, False)
@@ -347,7 +349,7 @@ def test_who_cannot_say_what_was_written_is_asked(database: Database, monkeypatc
     )
 
 
-def test_what_was_written_is_said_by_who_wrote_it(database: Database) -> None:
+def test_what_was_written_is_said_by_the_statement_that_wrote_it(database: Database) -> None:
     with statements(database) as sent:
         created = create(database)
         updated = update(database, created.version)
@@ -360,7 +362,7 @@ def test_what_was_written_is_said_by_who_wrote_it(database: Database) -> None:
 
 
 def test_an_update_from_an_older_version_changes_nothing(database: Database) -> None:
-    """Compare-and-set: who lost has to load again."""
+    """Compare-and-set: the loser has to load again."""
     create(database)
     assert update(database, 1, payload={"a": b"1"}) is not None
     assert update(database, 1, payload={"a": b"2"}) is None
@@ -550,7 +552,7 @@ def test_an_old_session_that_ended_is_not_taken_over(database: Database) -> None
 
 
 @pytest.mark.parametrize("by_time", [True, False])
-def test_who_was_logged_out_everywhere_is_not_taken_over(database: Database, by_time: bool) -> None:
+def test_a_user_logged_out_everywhere_is_not_taken_over(database: Database, by_time: bool) -> None:
     """By the epoch, or by the time alone, which leaves the epoch as it is. Others are."""
     if by_time:
         for _ in range(2):
@@ -688,8 +690,8 @@ def test_log_out_until_a_moment_finds_what_got_another_digest_meanwhile(database
     assert sorted(database.kill_user_until("7", in_ms(HOUR))) == ["a", "b", "m", "n", "o"]
 
 
-def test_who_ends_many_sessions_locks_them_in_one_order(postgres: Postgres) -> None:
-    """While the first row is locked by somebody else, none of the others is held: no two can wait for each other."""
+def test_many_sessions_are_locked_in_one_order(postgres: Postgres) -> None:
+    """While the first row is locked by another client, none of the others is held: no two can wait for each other."""
     database = Database(make_engine(postgres.url, LONG), timeout=LONG)
     METADATA.drop_all(database.engine)
     database.create_tables()
@@ -748,7 +750,7 @@ def test_a_dead_row_is_not_moved(database: Database) -> None:
     assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
 
 
-def test_a_read_does_not_wait_for_who_writes(database: Database) -> None:
+def test_a_read_does_not_wait_for_a_write(database: Database) -> None:
     """A locked row is read; its idle expiry is moved the next time."""
     created = create(database, idle_ms=60_000)
     with locked(database), soon():
@@ -804,7 +806,7 @@ def test_an_earlier_idle_expiry_changes_nothing_s1(database: Database) -> None:
 
 
 @pytest.mark.parametrize("seen_ms", [None, -HOUR], ids=["nothing there", "passed there too"])
-def test_a_session_that_nobody_used_is_ended_s4(database: Database, seen_ms: int | None) -> None:
+def test_a_session_that_was_not_used_is_ended_s4(database: Database, seen_ms: int | None) -> None:
     """It dies as every revoked session does: once, with a new version, and for ever; the reconciler finds it."""
     create(database, idle_ms=-1000)
     with database.engine.begin() as connection:
@@ -818,7 +820,7 @@ def test_a_session_that_nobody_used_is_ended_s4(database: Database, seen_ms: int
 
 
 def test_without_an_answer_of_redis_an_idle_session_is_left_alone_s4(database: Database) -> None:
-    """Nobody knows whether it was used. Nothing is written at all."""
+    """It is not known whether it was used. Nothing is written at all."""
     created = create(database, idle_ms=-1000)
     load(database)
     with statements(database) as sent:
@@ -843,9 +845,7 @@ def test_what_is_dead_or_at_its_end_is_not_changed_by_what_redis_knows(database:
     assert [load(database, row.digest).version for row in before] == [2, 1, 1]
 
 
-def test_who_would_end_a_session_that_another_host_just_used_does_not_s4(
-    database: Database, make_database: MakeDatabase
-) -> None:
+def test_a_session_that_another_host_just_used_is_not_ended_s4(database: Database, make_database: MakeDatabase) -> None:
     """Between its read and its write the other one moved the expiry. It returns what is true then."""
     create(database, idle_ms=-1000)
     other = make_database()
@@ -856,7 +856,7 @@ def test_who_would_end_a_session_that_another_host_just_used_does_not_s4(
     assert load(database).state is RowState.VALID
 
 
-def test_who_would_end_a_session_that_changed_and_expired_again_does_not_s4(
+def test_a_session_that_changed_and_expired_again_is_not_ended_s4(
     database: Database, make_database: MakeDatabase
 ) -> None:
     """It ends the version that it has read, or none: what it returns is the row there is."""
@@ -885,10 +885,10 @@ def test_who_would_end_a_session_that_changed_and_expired_again_does_not_s4(
     ],
     ids=["idle", "killed idle", "killed", "epoch", "until"],
 )
-def test_who_would_move_the_expiry_of_a_session_that_just_ended_does_not(
+def test_the_expiry_of_a_session_that_just_ended_is_not_moved(
     database: Database, make_database: MakeDatabase, idle_ms: int, end: Callable[[Database], Any], version: int
 ) -> None:
-    """Dead is for ever, and the reader who came too late is told so. Its row is not touched."""
+    """Dead is for ever, and the reader that came too late is told so. Its row is not touched."""
     created = create(database, idle_ms=idle_ms)
     other = make_database()
     with between_read_and_write(database, lambda: end(other)) as results:
@@ -899,10 +899,10 @@ def test_who_would_move_the_expiry_of_a_session_that_just_ended_does_not(
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(HOUR, 2 * HOUR), (2 * HOUR, HOUR)])
-def test_of_two_who_would_move_the_expiry_at_once_one_does(
+def test_of_two_that_would_move_the_expiry_at_once_one_does(
     database: Database, make_database: MakeDatabase, mine: int, theirs: int
 ) -> None:
-    """Who came second sees it, and writes nothing."""
+    """The second one sees it, and writes nothing."""
     create(database, idle_ms=60_000)
     other = make_database()
     with between_read_and_write(database, lambda: load(other, idle_ms=theirs)) as results:
@@ -912,7 +912,7 @@ def test_of_two_who_would_move_the_expiry_at_once_one_does(
     assert load(database).idle_expires_at == moved.idle_expires_at
 
 
-def test_who_comes_second_still_goes_by_the_later_expiry_that_redis_has_s1(
+def test_the_second_one_still_goes_by_the_later_expiry_that_redis_has_s1(
     database: Database, make_database: MakeDatabase
 ) -> None:
     """It is written by the next read."""
@@ -924,10 +924,10 @@ def test_who_comes_second_still_goes_by_the_later_expiry_that_redis_has_s1(
     assert load(database, idle_ms=HOUR, idle_seen=seen).idle_expires_at == load(database).idle_expires_at == seen
 
 
-def test_one_who_ends_and_one_who_uses_an_idle_session_at_once_s4(
+def test_one_that_ends_and_one_that_uses_an_idle_session_at_once_s4(
     database: Database, make_database: MakeDatabase
 ) -> None:
-    """On every one of many tries the row is decided once. Who says dead, or changed it, is right for ever."""
+    """On every one of many tries the row is decided once. The one that says dead, or changed it, is right for ever."""
     other = make_database()
     for number in range(20):
         digest = f"digest{number}"
@@ -944,7 +944,8 @@ def test_one_who_ends_and_one_who_uses_an_idle_session_at_once_s4(
 
 
 def test_what_cannot_be_noted_does_not_change_the_answer(database: Database) -> None:
-    """A locked row: who is known to be in use is, who is not known to be is not ended; the next read does it."""
+    """A locked row: a session that is known to be in use is, one that is not known to be is not ended; the next read
+    does it."""
     for digest in ("used", "unused"):
         create(database, digest, idle_ms=-1000)
     later = in_ms(HOUR)
@@ -1001,7 +1002,8 @@ def test_changes_are_found_by_their_time(database: Database) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 200])
 def test_changes_are_found_part_by_part(database: Database, limit: int) -> None:
-    """Each once, in the order of their times, however many there are of one moment; a damaged one stops nobody."""
+    """Each once, in the order of their times, however many there are of one moment; a damaged one does not stop the
+    others."""
     at = in_ms(-HOUR)
     moments = {"g": at, "b": at + 1, "a": at + 1, "e": at + 1, "d": at + 1, "f": at + 1, "c": at + 2}
     for digest, updated_at in moments.items():
@@ -1012,8 +1014,8 @@ def test_changes_are_found_part_by_part(database: Database, limit: int) -> None:
     assert [row.digest for row in changed(database, 2 * HOUR, limit)] == ["g", "a", "b", "e", "f", "c"]
 
 
-def test_who_goes_through_changes_comes_to_an_end_while_others_change_more(database: Database) -> None:
-    """What is not a whole part is the last one: who waited for an empty one would never be done."""
+def test_going_through_changes_ends_while_others_change_more(database: Database) -> None:
+    """What is not a whole part is the last one: to wait for an empty one would never end."""
     create(database, "a")
     create(database, "b")
     rows, reached = database.changed_since(HOUR, None, 2)
@@ -1077,7 +1079,7 @@ def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
 
 
 def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) -> None:
-    """By whoever needs them first, several at once included; also those that are gone again."""
+    """By the call that needs them first, several at once included; also those that are gone again."""
     workers = [make_database(makes_tables=lambda: True) for _ in range(4)]
     found = together(*(partial(worker.load, "digest", idle_ms=0) for worker in workers))
     assert found == [None] * 4
@@ -1090,7 +1092,7 @@ def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) ->
     assert create(workers[0]).version == 1
 
 
-def test_what_nobody_waits_for_any_more_makes_the_tables_all_the_same(make_database: MakeDatabase) -> None:
+def test_a_call_that_was_given_up_makes_the_tables_all_the_same(make_database: MakeDatabase) -> None:
     """A disk that is slow once must not make every later request begin anew."""
     database = make_database(makes_tables=lambda: True)
     with pytest.raises(StoreError):
@@ -1099,7 +1101,7 @@ def test_what_nobody_waits_for_any_more_makes_the_tables_all_the_same(make_datab
 
 
 def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) -> None:
-    """All succeed, whoever is first."""
+    """All succeed, whichever is first."""
     workers = [make_database() for _ in range(4)]
     assert together(*(worker.create_tables for worker in workers)) == [None] * 4
     assert workers[0].missing_tables() == []
@@ -1135,8 +1137,8 @@ def test_the_clock_is_written_for_other_databases_too(dialect: sa.Dialect, words
 
 @pytest.mark.parametrize("name", ["sqlite", "postgresql", "mysql"])
 def test_every_statement_compiles_for_every_database(name: str) -> None:
-    """Only compiled here, not run; on MySQL a reader who locks skips what is locked, as on PostgreSQL, and who has
-    changed a row reads it as it is now, not as it was when the transaction began."""
+    """Only compiled here, not run; on MySQL a reader that locks skips what is locked, as on PostgreSQL, and one that
+    has changed a row reads it as it is now, not as it was when the transaction began."""
     dialect: sa.Dialect = dialects.registry.load(name)()
     texts = {
         statement: str(value.compile(dialect=dialect))
@@ -1335,8 +1337,8 @@ def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Databas
         assert one.execute(sa.select(1)).scalar() == two.execute(sa.select(1)).scalar() == 1
 
 
-def test_a_restart_that_nobody_noticed_costs_nothing(on_postgres: Database, sick_postgres: Postgres) -> None:
-    """Where nobody probes: what was closed while it lay in the pool is not lent again."""
+def test_a_restart_that_was_not_noticed_costs_nothing(on_postgres: Database, sick_postgres: Postgres) -> None:
+    """Without probes: what was closed while it lay in the pool is not lent again."""
     warm = [on_postgres.engine.connect() for _ in range(4)]
     for connection in warm:
         connection.close()
@@ -1389,7 +1391,7 @@ def test_rights_that_are_missing_are_a_refused_identity(on_postgres: Database, s
     stranger.close()
 
 
-# -- what nobody waits for any more ---------------------------------------------------------------------------------
+# -- what no caller waits for any more --------------------------------------------------------------------------------
 
 
 ABANDONED: dict[str, Callable[[Database], Any]] = {
@@ -1408,7 +1410,7 @@ ABANDONED: dict[str, Callable[[Database], Any]] = {
 def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
     database: Database, hasty: Database, name: str
 ) -> None:
-    """Who was answered 503 is not signed in, or out, a moment after that. The same call again works."""
+    """A user who was answered 503 is not signed in, or out, a moment after that. The same call again works."""
     create(database)
     before = [(row.digest, row.version) for row in database.sessions_of("7")]
     held = threading.Event()
@@ -1429,7 +1431,7 @@ def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
     assert [(row.digest, row.version) for row in database.sessions_of("7")] != before or epochs(database) == {"7": 1}
 
 
-def test_who_is_no_request_may_take_longer(database: Database, hasty: Database) -> None:
+def test_a_call_of_no_request_may_take_longer(database: Database, hasty: Database) -> None:
     """With more time than a request has, a call waits longer for a lock, and takes no slot of requests."""
     create(database)
     ended: list[Any] = []
@@ -1602,7 +1604,7 @@ def test_a_child_may_fork_too(database: Database) -> None:
 # -- a session that was given another id -------------------------------------------------------------------------------
 
 
-def test_who_revokes_a_session_finds_it_under_its_new_digest(database: Database) -> None:
+def test_a_revocation_finds_the_session_under_its_new_digest(database: Database) -> None:
     """The request that gave it another id was faster; the sign-out means the session, not its name."""
     a, b, c = ("a" * 43, "b" * 43, "c" * 43)
     database.create(a, user_id="7", payload={}, idle_ms=60_000, absolute_ms=60_000)
@@ -1616,7 +1618,7 @@ def test_who_revokes_a_session_finds_it_under_its_new_digest(database: Database)
 
 
 def test_the_death_of_an_old_digest_is_not_that_of_the_session(database: Database) -> None:
-    """Who finds the tombstone that a change of id left kills the old row again, and nothing else."""
+    """A worker that finds the tombstone that a change of id left kills the old row again, and nothing else."""
     a, b = "a" * 43, "b" * 43
     database.create(a, user_id="7", payload={}, idle_ms=60_000, absolute_ms=60_000)
     database.regenerate(a, successor=b, seen=1, payload={}, idle_ms=60_000)

@@ -1,4 +1,4 @@
-"""Database calls on connections that swallow everything: who waits how long, how many hang, and who gets away."""
+"""Database calls on connections that swallow everything: how long each waits, how many hang, and which end."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def database(url: str) -> Iterator[Database]:
     """A store with the default time-out whose connections go through the proxy. None is open yet."""
     database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=SLOTS)
     yield database
-    # A connection that comes back after the end would be nobody's.
+    # A connection that comes back after the end would never be closed.
     wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
     database.close()
     database.engine.dispose()
@@ -186,7 +186,7 @@ def test_the_probe_has_a_deadline_of_its_own_on_a_black_hole(database: Database,
     until_it_answers(database)
 
 
-def test_who_waited_for_a_slot_says_nothing_about_the_database(url: str, proxy: FaultProxy) -> None:
+def test_a_call_that_waited_for_a_slot_says_nothing_about_the_database(url: str, proxy: FaultProxy) -> None:
     """The time that others took is no lateness of the database's, and opens no breaker."""
     database = Database(make_engine(url, LONG), timeout=LONG, concurrency=1)
     warm(database)
@@ -199,7 +199,7 @@ def test_who_waited_for_a_slot_says_nothing_about_the_database(url: str, proxy: 
         )
         waiting.start()
         waiting.join(3 * SHORT)  # more than its share
-        proxy.drop_connections()  # gives the slot to who waits
+        proxy.drop_connections()  # gives the slot to the call that waits
         waiting.join(LONG)
     [error] = errors
     assert isinstance(error, StoreError)
@@ -224,7 +224,7 @@ WRITES: dict[str, Callable[[Database], object]] = {
 def test_a_write_whose_commit_is_not_answered_can_be_repeated(
     database: Database, proxy: FaultProxy, server: Postgres | MariaDB, name: str
 ) -> None:
-    """The outcome is unknown to who wrote, though it is written; the same call again does nothing more."""
+    """The outcome is unknown to the caller, though it is written; the same call again does nothing more."""
     direct = Database(make_engine(server.url, LONG), timeout=LONG)
     if name == "kill_user":
         direct.kill_user("7")  # the first time takes a transaction more
@@ -284,7 +284,7 @@ ENGINES: dict[str, Callable[[str], sa.Engine]] = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("lane", LANES)
 def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engine: str) -> None:
-    """Nothing is wrong with the connection, and nobody ever answers: it is shut down, and others have the slot."""
+    """Nothing is wrong with the connection, and no answer ever comes: it is shut down, and others have the slot."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
     warm(database)
     with proxy.failing(SWALLOW_REPLY):
@@ -312,7 +312,7 @@ def until_overdue_calls_end(database: Database, lane: str) -> None:
 @on_each
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
-    """SQLAlchemy asks the first one of an engine for the server's version, before anybody has it."""
+    """SQLAlchemy asks the first one of an engine for the server's version, before any call has it."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
     sa.event.listen(database.engine, "connect", partial(swallow, proxy), insert=True, once=True)
     [error] = in_threads(1, lambda: database.load("digest", idle_ms=0))
@@ -354,7 +354,7 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(url: str, proxy: Fau
 
 
 def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: FaultProxy) -> None:
-    """The pool it came from has ended meanwhile; nobody else would close it."""
+    """The pool it came from has ended meanwhile; nothing else would close it."""
     database = Database(make_engine(url, SHORT), timeout=SHORT)
     opened, closed = [], []
     sa.event.listen(database.engine, "connect", lambda connection, _: opened.append(connection))

@@ -46,7 +46,7 @@ PATIENT = {
     "REQUEST_BUDGET": 30, "REDIS_TIMEOUT": 10, "REDIS_CONNECT_TIMEOUT": 10, "DATABASE_TIMEOUT": 10, "SLOW_MS": 20_000,
     "DATABASE_CONCURRENCY": 16, "SINGLE_HOST": True,
 }  # fmt: skip
-"""A busy machine is not an outage: what is tested here is who is found, not how fast."""
+"""A busy machine is not an outage: what is tested here is which server is found, not how fast."""
 
 OLD, NEW = "old-token-of-16-and-more", "new-token-of-16-and-more"
 
@@ -72,7 +72,7 @@ def with_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make(aws: Aws, make_app: MakeApp) -> Callable[..., Flask]:
-    """The applications end before AWS does: nobody of them asks the real one."""
+    """The applications end before AWS does: none of them asks the real one."""
     return lambda **config: make_app(**{"REDIS_URL": URL, **PATIENT, **config})
 
 
@@ -268,7 +268,7 @@ def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
     with hanging() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         app = make()
-        assert group_of(app).inquiry.busy
+        assert group_of(app).query.busy
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
         if (child := os.fork()) == 0:
             try:
@@ -320,7 +320,7 @@ def test_a_group_that_can_never_work_is_a_configuration_error(
     assert OLD not in problem
 
 
-def test_whoever_uses_nothing_of_aws_pays_nothing(primary: Valkey, tmp_path: Path) -> None:
+def test_an_application_without_aws_pays_nothing_for_it(primary: Valkey, tmp_path: Path) -> None:
     """boto3 is not imported, and no thread asks; not by the start, not by a request, not by the monitor."""
     program = """
         import json, sys, threading
@@ -531,7 +531,7 @@ class Locked:
         self._admin.execute_command("ACL", "SETUSER", "default", "resetpass", *(f">{token}" for token in tokens))
 
     def add_user(self, name: str) -> None:
-        """One who may greet with anything: the server cannot check what IAM signed."""
+        """One that may greet with anything: the server cannot check what IAM signed."""
         self._admin.execute_command("ACL", "SETUSER", name, "on", "nopass", "~*", "&*", "+@all")
 
     @property
@@ -540,12 +540,12 @@ class Locked:
         return int(self._admin.info("errorstats").get("errorstat_WRONGPASS", {}).get("count", 0))
 
     def users(self) -> set[str]:
-        """Who is connected, without the one that asks."""
+        """Which clients are connected, without the one that asks."""
         mine = self._admin.client_id()
         return {one["user"] for one in self._admin.client_list() if int(one["id"]) != mine}
 
     def open(self) -> None:
-        """Everybody may come in."""
+        """Every client may connect."""
         self._admin.execute_command("ACL", "SETUSER", "default", "resetpass", "nopass")
 
 
@@ -596,7 +596,7 @@ def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
 def test_a_certificate_of_another_name_is_refused(
     make_tls: Callable[..., Flask], aws: Aws, names: DnsCache, authority: Authority, locked: Locked
 ) -> None:
-    """Before any token is sent: somebody else's server is not ours, though its authority is."""
+    """Before any token is sent: another server is not ours, though its authority is."""
     locked.accept(OLD)
     name = aws.create_group(replicas=0, tls=True)
     with TlsFront(authority.context(["master.others.x.apne1.cache.amazonaws.com"]), locked.server.port) as front:
@@ -681,7 +681,7 @@ def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
 def test_a_server_that_is_ahead_of_the_secret_is_found_again(
     make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked
 ) -> None:
-    """The old token was taken away before anybody heard of the new one: an outage that ends by itself."""
+    """The old token was taken away before any worker knew the new one: an outage that ends by itself."""
     locked.accept(OLD)
     aws.secrets.create_secret(Name="app/token", SecretString=OLD)
     app = make_tls(REDIS_TOKEN_SECRET="app/token")

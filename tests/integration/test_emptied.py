@@ -60,7 +60,7 @@ def empty(server: Valkey) -> None:
 
 
 def visitor(app: Flask, **data: Any) -> Any:
-    """A browser of nobody in particular, with some data."""
+    """A browser of a visitor, with some data."""
     client: Any = app.test_client()
     client.cookie = cookie_of(client.post("/set", json=data))
     return client
@@ -76,7 +76,7 @@ def shown(app: Flask, client: Any) -> dict[str, Any]:
 def test_what_was_there_before_a_flush_is_there_again(
     hosts: tuple[Flask, Flask], primary: Valkey, is_read: bool
 ) -> None:
-    """As soon as a worker that has seen it looks; a read in between, which finds nothing, hides it from nobody."""
+    """As soon as a worker that has seen it looks; a read in between, which finds nothing, does not hide it."""
     app, _ = hosts
     clients = [sign_in(app, input_text="mine"), visitor(app, input_text="mine")]
     empty(primary)

@@ -71,7 +71,7 @@ def workers(make_app: MakeApp) -> Workers:
 # -- the index ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_counts_once_whoever_serves_it(workers: Workers, primary: Valkey) -> None:
+def test_a_session_counts_once_whichever_worker_serves_it(workers: Workers, primary: Valkey) -> None:
     """Two workers, 300 sessions each, 100 of them the same: 500; every key is one of a few, in a slot of its own."""
     one, two = workers(), workers()
     for number in range(300):
@@ -113,7 +113,7 @@ def test_an_ended_session_does_not_come_back(workers: Workers) -> None:
 
 
 def test_a_session_that_is_not_used_runs_out(workers: Workers, primary: Valkey) -> None:
-    """By the clock of Redis; the one who publishes takes it out, ended ones a while later."""
+    """By the clock of Redis; the worker that publishes takes it out, ended ones a while later."""
     worker, other = workers(interval=0.001), workers()
     worker.notes.served(digest(1), 200)
     worker.notes.served(digest(2), HOUR)
@@ -129,7 +129,7 @@ def test_a_session_that_is_not_used_runs_out(workers: Workers, primary: Valkey) 
     with primary.client() as redis:
         wait_until(lambda: look() == 1 and _size(redis) == 2, "it is taken out: the second and the ended one are left")
     other.update()
-    assert workers.recorder.counters()["sessions_expired"] == 1  # once, and not who was ended
+    assert workers.recorder.counters()["sessions_expired"] == 1  # once, and not the one that was ended
 
 
 def _size(redis: Any) -> int:
@@ -137,7 +137,7 @@ def _size(redis: Any) -> int:
 
 
 def test_a_note_that_lay_here_for_long_is_not_longer_for_it(workers: Workers) -> None:
-    """While Redis was away the time went on: who ran out meanwhile is not counted."""
+    """While Redis was away the time went on: a session that ran out meanwhile is not counted."""
     worker = workers()
     worker.notes.served(digest(1), 10_000)
     worker.notes.served(digest(2), HOUR)
@@ -150,7 +150,7 @@ def test_a_note_that_lay_here_for_long_is_not_longer_for_it(workers: Workers) ->
 
 
 def test_one_worker_publishes(workers: Workers, primary: Valkey) -> None:
-    """Whoever gets the lease, once in an interval; another one takes over when it is free again."""
+    """The worker that gets the lease, once in an interval; another one takes over when it is free again."""
     one, two = workers(), workers()
     one.notes.served(digest(1), HOUR)
     one.update()
@@ -273,8 +273,8 @@ def test_a_user_that_may_not_keep_the_index_is_told(
     assert worker.number == 1
 
 
-def test_who_publishes_nothing_does_not_lead(workers: Workers, primary: Valkey) -> None:
-    """It brings its notes, and leaves the rest to those who do."""
+def test_a_worker_that_publishes_nothing_does_not_lead(workers: Workers, primary: Valkey) -> None:
+    """It brings its notes, and leaves the rest to those that do."""
     program, worker = workers(), workers()
     program.notes.served(digest(1), HOUR)
     program.update(may_lead=False)
@@ -387,7 +387,7 @@ def test_the_number_follows_what_visitors_do(app: Flask) -> None:
         assert user.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
 
 
-def test_who_is_logged_out_everywhere_does_not_count(app: Flask) -> None:
+def test_a_user_logged_out_everywhere_does_not_count(app: Flask) -> None:
     """On all devices at once; others stay."""
     clients = [app.test_client() for _ in range(3)]
     for client, user in zip(clients, ("7", "7", "8"), strict=True):
@@ -473,7 +473,7 @@ def test_memory_does_not_decide_what_is_noted(app: Flask) -> None:
     assert not [name for name, value in vars(index(app)).items() if isinstance(value, (dict, set)) and value]
 
 
-def test_who_is_ended_by_a_command_does_not_count(app: Flask) -> None:
+def test_a_session_that_a_command_ended_does_not_count(app: Flask) -> None:
     """Nor runs out later: the command brings it itself, because no thread of its would."""
     client = app.test_client()
     client.post("/login/7")
@@ -496,7 +496,7 @@ def test_requests_do_not_touch_the_index(app: Flask, primary: Valkey) -> None:
 
 
 def test_an_outage_leaves_the_index_in_peace(app: Flask) -> None:
-    """Whoever is served from copies meanwhile is in use all the same."""
+    """A session that is served from copies meanwhile is in use all the same."""
     client = app.test_client()
     client.post("/login/7")
     assert number(app) == 1

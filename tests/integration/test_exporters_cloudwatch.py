@@ -303,7 +303,7 @@ def test_a_refusal_is_one_attempt_one_line_and_a_count(
     assert len(caplog.messages) == 2
 
 
-def test_a_port_where_nobody_listens(aws: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_port_where_nothing_listens(aws: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Refused at once; as is what is no address; and without credentials nothing is sent at all."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -425,7 +425,7 @@ def run(program: str, folder: Path, redis: str) -> None:
 
 
 def test_a_process_ends_in_time_while_the_endpoint_hangs(endpoint: Endpoint, primary: Valkey, tmp_path: Path) -> None:
-    """What is left is tried once, and nobody waits for an answer that does not come."""
+    """What is left is tried once, and the exit does not wait for an answer that does not come."""
     endpoint.answer = None
     run("visit(2); print('last word', flush=True)", tmp_path, primary.url)
     assert endpoint.hits == 1
@@ -480,7 +480,7 @@ def test_a_missing_region_is_found_at_start(make_exporting: MakeApp, aws: pytest
     assert cloudwatch.connect().meta.region_name == "eu-west-1"
 
 
-def test_who_exports_nothing_pays_nothing(primary: Valkey, tmp_path: Path) -> None:
+def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_path: Path) -> None:
     """No import of boto3, prometheus_client or an exporter, and no thread; nor of what takes over old sessions."""
     program = """
         import json, sys, threading

@@ -120,7 +120,7 @@ def test_states_and_events(site: Site) -> None:
 
 
 def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
-    """Not the latest of those that repeat an older one; and that nobody knows is shown as well."""
+    """Not the latest of those that repeat an older one; and that it is not known is shown as well."""
     other = site.another_worker()
     site.reading = Reading(12)
     site.exporter.publish()
@@ -135,7 +135,7 @@ def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
 
 
 def test_applications_of_a_process_are_shown_together(site: Site) -> None:
-    """The worst level and the sum of the connections, whoever published last; not what one is no longer like."""
+    """The worst level and the sum of the connections, whichever published last; not what one is no longer like."""
     site.level = 4
     site.exporter.publish()
     healthy = Prometheus(
@@ -185,7 +185,7 @@ def test_what_is_not_kept_is_counted_by_cause_and_category(site: Site) -> None:
 
 
 def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
-    """Base units and suffixes; labels are small closed sets, and nobody's id is among them."""
+    """Base units and suffixes; labels are small closed sets, and no id is among them."""
     site.recorder.observe("load", "all", "primary", "ok", 0.001)
     site.exporter.publish()
     families = {family.name: family for family in site.registry.collect()}
@@ -244,7 +244,7 @@ def make_exporting(make_app: MakeApp) -> Iterator[MakeApp]:
 
 
 def test_there_is_a_page_only_where_it_is_wanted(make_exporting: MakeApp) -> None:
-    """What is going on in a site is nobody's business by default."""
+    """What is going on in a site is not public by default."""
     app = make_exporting()
     assert [rule.rule for rule in app.url_map.iter_rules() if "metrics" in rule.rule] == []
     shown = make_exporting(METRICS_URL="/internal/metrics", KEY_PREFIX="two")
@@ -292,7 +292,7 @@ def gunicorn(request: pytest.FixtureRequest, primary: Valkey, tmp_path: Path) ->
 
 
 def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
-    """Whoever is asked shows the sum of all; a worker that is killed takes nothing with it that was shown."""
+    """The worker that is asked shows the sum of all; a worker that is killed takes nothing with it that was shown."""
     served = gunicorn.visited()
     total = sum(served.values())
     created, saves = (

@@ -180,7 +180,7 @@ def test_a_change_after_the_save_is_not_stored_and_says_so(app: Flask, caplog: p
 
 
 def test_a_change_after_a_request_that_saved_nothing_says_so_too(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The first change comes after the response, when there is nobody left to store it: warned of, not stored."""
+    """The first change comes after the response, when nothing is left to store it: warned of, not stored."""
 
     @app.get("/stream")
     def stream() -> Response:
@@ -377,7 +377,7 @@ def test_a_view_that_raises_keeps_its_changes_as_flask_does(app: Flask) -> None:
 
 
 def test_without_a_secret_key_flask_explains_it(app: Flask) -> None:
-    """No key, no session: Flask's own error where somebody writes, a page where nobody does."""
+    """No key, no session: Flask's own error where a view writes, a page where none does."""
     app.secret_key = None
     client = browser(app)
     assert client.get("/untouched").text == "untouched"
@@ -490,7 +490,7 @@ ACCESSES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("level", [0, 2])
-def test_whoever_looks_at_the_session_gets_vary_cookie(app: Flask, level: int) -> None:
+def test_a_view_that_looks_at_the_session_gets_vary_cookie(app: Flask, level: int) -> None:
     """CVE-2023-30861, CVE-2026-27205: any access, empty session or not, at any level; no access, no header."""
 
     @app.get("/access/<path:how>")
@@ -1101,7 +1101,7 @@ def test_a_slow_reader_does_not_keep_others_waiting(app: Flask) -> None:
     assert answers == ["both", "both"]
 
 
-def test_a_killed_primary_in_the_middle_of_a_request_fails_nobody(app: Flask, primary: Valkey) -> None:
+def test_a_killed_primary_in_the_middle_of_a_request_fails_no_request(app: Flask, primary: Valkey) -> None:
     """Read from Redis, killed, then written: the same request goes on without it, and what is high is kept."""
 
     @app.post("/middle")

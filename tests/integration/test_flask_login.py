@@ -134,7 +134,7 @@ def test_a_login_gives_a_new_id_and_one_row(app: Flask) -> None:
     assert (row.user_id, row.live, set(row.payload)) == ("7", True, {"_user_id", "_fresh", "_id"})
 
 
-def test_a_login_as_somebody_else_ends_the_first_session(app: Flask) -> None:
+def test_a_login_as_another_user_ends_the_first_session(app: Flask) -> None:
     """Switching users without signing out: the old cookie is dead, in SQL as in Redis."""
     client = signed_in(app, "7")
     cookie = cookie_of(client.post("/in/8"))
@@ -145,7 +145,7 @@ def test_a_login_as_somebody_else_ends_the_first_session(app: Flask) -> None:
 
 
 def test_a_logout_ends_the_session_for_ever(app: Flask, primary: Valkey) -> None:
-    """A replayed cookie is nobody and gets no other cookie; nothing of the user is left in Redis."""
+    """A replayed cookie shows no user and gets no other cookie; nothing of the user is left in Redis."""
     client = signed_in(app)
     client.post("/set", json={"input_text": "private"})
     assert cookie_of(client.post("/out")) == ""
@@ -197,7 +197,7 @@ def test_the_remember_cookie_signs_in_when_the_session_cookie_is_lost(app: Flask
     again = client.get("/me")
     assert again.json["user"] == "7"
     assert cookie_of(again) is None
-    assert row_count(app, "live") == 2  # the lost one lives until it runs out: nobody said that it ended
+    assert row_count(app, "live") == 2  # the lost one lives until it runs out: no store was told that it ended
 
 
 def test_the_remember_cookie_signs_in_from_a_dead_session(app: Flask) -> None:
@@ -322,7 +322,7 @@ def test_a_page_that_shows_the_user_is_one_round_trip(app: Flask, primary: Valke
 
 
 def test_a_login_is_one_transaction(app: Flask) -> None:
-    """login_user sets three keys and the remember cookie; the database hears of it once."""
+    """login_user sets three keys and the remember cookie; the database is told once."""
     browser(app).post("/in/7?remember=1")
     asked = {o.name: s.count for o, s in parts(app).recorder.series().items() if o.source == "database"}
     assert asked == {"sign_in": 1}
@@ -332,7 +332,7 @@ def test_a_login_is_one_transaction(app: Flask) -> None:
 
 
 def test_a_login_without_redis_works_and_lasts(app: Flask, primary: Valkey) -> None:
-    """Level 2: the database grants, with a new id and the remember cookie, and Redis hears of it afterwards."""
+    """Level 2: the database grants, with a new id and the remember cookie, and Redis is told afterwards."""
     primary.kill()
     client = browser(app)
     client.get("/me")
@@ -449,7 +449,7 @@ def test_a_remember_cookie_outlives_a_database_that_was_killed(on_postgres: Flas
     wait_until(lambda: client.get("/me").json["user"] == "7", "signed in again")
 
 
-def test_the_page_that_tells_of_a_refused_login_may_ask_who_the_user_is(on_postgres: Flask, postgres: Postgres) -> None:
+def test_the_page_that_tells_of_a_refused_login_may_ask_for_the_user(on_postgres: Flask, postgres: Postgres) -> None:
     """Flask-Login sets ``_fresh = False`` inside the error page, and that is no second refusal."""
 
     @on_postgres.errorhandler(GrantRefused)
@@ -481,7 +481,7 @@ def test_a_moved_session_without_the_database_is_refused_and_kept(app: Flask) ->
     assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
 
 
-def test_session_protection_does_not_refuse_pages_of_a_session_that_nobody_can_verify(app: Flask) -> None:
+def test_session_protection_does_not_refuse_pages_of_a_session_that_cannot_be_verified(app: Flask) -> None:
     """Flask-Login sets ``_fresh = False`` for it as for every visitor with data; afterwards it is as it was."""
     client = signed_in(app)
     with switched_off(app, "primary", "database"):

@@ -1,4 +1,4 @@
-"""``session.fresh`` and ``@requires_fresh``: the arbiter's word within a request, and who may not pass without it."""
+"""``session.fresh`` and ``@requires_fresh``: the arbiter's word within a request, and what does not pass without it."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_each_call_is_a_question(app: Flask) -> None:
     assert client.get("/who").json["user"] is None
 
 
-def test_nobody_else_answers_a_fresh_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_store_answers_a_fresh_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """I2: a query that is under way began before: its answer may be from before a revocation."""
     client = sign_in(app)
     has_read, may_answer = threading.Event(), threading.Event()
@@ -178,7 +178,7 @@ def test_nobody_else_answers_a_fresh_question(app: Flask, monkeypatch: pytest.Mo
 
 
 def test_a_fresh_first_look_is_one_question(app: Flask) -> None:
-    """Nothing has to be read on anybody else's word before: one query, also when no lease holds."""
+    """Nothing has to be read from another store before: one query, also when no lease holds."""
     client = sign_in(app)
     redis_store(app).server_identity.trust_since_ms += HOUR
     asked = questions(app)
@@ -186,7 +186,7 @@ def test_a_fresh_first_look_is_one_question(app: Flask) -> None:
     assert questions(app) == asked + 1
 
 
-def test_who_is_not_signed_in_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visitor_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor without a session, an anonymous session, and one that is known to be dead."""
     visitor: Any = app.test_client()
     anonymous: Any = app.test_client()
@@ -430,8 +430,8 @@ def test_c3_what_a_dead_session_wrote_is_its_shadow_s(app: Flask, primary: Valke
 # -- another id --------------------------------------------------------------------------------------------------------
 
 
-def test_who_signs_in_in_this_request_is_not_fresh_yet(app: Flask) -> None:
-    """The database has not heard of it; who signs out is not either. Both see what they did themselves."""
+def test_a_sign_in_of_this_request_is_not_fresh_yet(app: Flask) -> None:
+    """The database does not know of it; a user who signs out is not fresh either. Both see what they did themselves."""
 
     @app.post("/in")
     def sign_in_now() -> Any:
@@ -467,7 +467,7 @@ def test_i2_a_new_id_is_no_word_of_the_database(app: Flask) -> None:
 
 
 def test_i2_a_new_id_waits_for_the_database(outage: Outage) -> None:
-    """I2: nobody can say whether the session that is to get another id lives: 503, and it keeps the one it has."""
+    """I2: no store can say whether the session that is to get another id lives: 503, and it keeps the one it has."""
 
     @outage.app.post("/regenerate")
     def regenerate() -> Any:
@@ -516,7 +516,7 @@ def test_another_category_is_read_again(app: Flask, primary: Valkey) -> None:
 
 
 def test_an_anonymous_session_can_ask_too(app: Flask, primary: Valkey) -> None:
-    """Its categories are as good as anybody's."""
+    """Its categories are as good as any."""
 
     @app.get("/again")
     def again() -> Any:
@@ -549,7 +549,7 @@ def test_without_the_primary_no_category_is_fresh(app: Flask, primary: Valkey) -
 
 
 def test_a_category_that_is_not_there_is_an_error(app: Flask) -> None:
-    """A misspelt name must not pass for an answer, whoever asks."""
+    """A misspelt name must not pass for an answer."""
     with app.test_request_context(), pytest.raises(KeyError):
         session.fresh("Auth")
 
@@ -557,7 +557,7 @@ def test_a_category_that_is_not_there_is_an_error(app: Flask) -> None:
 # -- @requires_fresh ---------------------------------------------------------------------------------------------------
 
 
-def test_a_guarded_view_runs_for_who_is_signed_in(app: Flask) -> None:
+def test_a_guarded_view_runs_for_a_signed_in_user(app: Flask) -> None:
     """With its arguments and under its name, on the database's word of this moment."""
     client = sign_in(app)
     asked = questions(app)
@@ -594,7 +594,8 @@ def test_a_guarded_view_does_not_run_for_visitors(app: Flask) -> None:
 
 
 def test_a_guarded_view_waits_for_the_database(outage: Outage) -> None:
-    """503 and when to come again: nobody can say who this is, so neither the view runs nor the sign-in page shows."""
+    """503 and when to come again: no store can say which user this is, so neither the view runs nor the sign-in page
+    shows."""
     client = sign_in(outage.app)
     outage.begin()
     for _ in range(2):
@@ -606,7 +607,7 @@ def test_a_guarded_view_waits_for_the_database(outage: Outage) -> None:
             assert cookie_of(response) is None
         assert client.get("/who").json["user"] == "7"
         visitor: Any = outage.app.test_client()
-        assert visitor.post("/pay").status_code == 401  # nobody has to be asked about that
+        assert visitor.post("/pay").status_code == 401  # no store has to be asked about that
         outage.assert_happened()
     outage.end()
     wait_until_home(outage.app)

@@ -55,7 +55,7 @@ def away(how: str) -> Iterator[str]:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-        if how == "takes nobody":
+        if how == "accepts nothing":
             server.listen(0)
             for _ in range(4):
                 filler = stack.enter_context(socket.socket())
@@ -79,11 +79,11 @@ def busy_machine(processes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("how", ["refuses", "takes nobody", "hangs"])
+@pytest.mark.parametrize("how", ["refuses", "accepts nothing", "hangs"])
 def test_its_first_requests_know_their_users(
     make_app: MakeApp, request: pytest.FixtureRequest, tmp_path: Path, sqlite_url: str, engine: str, how: str
 ) -> None:
-    """Whatever the state of Redis, the database is well: nobody is a stranger, and signing in works."""
+    """Whatever the state of Redis, the database is well: no user is taken for a visitor, and signing in works."""
     url = sqlite_url
     if engine == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")

@@ -203,8 +203,8 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
     assert outcomes - {"local"} <= {"unreachable"}  # "local": a machine so busy that this process was late itself
 
 
-def test_what_nobody_knows_is_counted_and_fails_closed(server: StrangeServer) -> None:
-    """An error that stands in no table is unreachable, and somebody hears of it."""
+def test_an_unknown_error_is_counted_and_fails_closed(server: StrangeServer) -> None:
+    """An error that stands in no table is unreachable, and is logged."""
     heard: list[str] = []
     server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(server.url(), protocol=3, redis_connect_func=server_identity.introduce)
@@ -226,7 +226,7 @@ def test_what_nobody_knows_is_counted_and_fails_closed(server: StrangeServer) ->
 def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     store: RedisStore, server: StrangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A greenlet that is killed, a request that a timer ends: the reply that comes later answers nobody."""
+    """A greenlet that is killed, a request that a timer ends: the reply that comes later answers no request."""
     server.say(lambda command: b":1\r\n" if command == "EVALSHA" else None)
     store.extend_idle(D, 1, timeout=1)
     [connection] = store.connections.idle

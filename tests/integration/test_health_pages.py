@@ -130,7 +130,7 @@ def test_a_replica_is_a_store_of_its_own(make_app: MakeApp, replica: Valkey) -> 
 
 
 def test_a_real_outage_shows_and_ends(make_app: MakeApp, primary: Valkey) -> None:
-    """Nobody but the page itself is asked: the canaries notice the killed primary, and that it is back."""
+    """Only the page itself is asked: the canaries notice the killed primary, and that it is back."""
     client = awake(make_app(HEALTH_INTERVAL=0.1))
     primary.kill()
     wait_until(lambda: client.get("/healthz").json["level"] == 2, "level 2")
@@ -139,7 +139,7 @@ def test_a_real_outage_shows_and_ends(make_app: MakeApp, primary: Valkey) -> Non
     wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok again")
 
 
-def test_the_page_names_nobody_and_nothing(make_app: MakeApp, primary: Valkey, tmp_path: Any) -> None:
+def test_the_page_names_no_user_and_no_address(make_app: MakeApp, primary: Valkey, tmp_path: Any) -> None:
     """No session, id, user, host, port, path, version or error text, healthy or not."""
     app = make_app()
     client = awake(app)
@@ -184,7 +184,7 @@ def test_a_health_page_asks_no_store_and_uses_no_session(make_app: MakeApp, prim
 
 
 def test_a_health_page_does_not_wait_for_a_frozen_server(make_app: MakeApp, primary: Valkey) -> None:
-    """Nobody found out yet that the primary hangs: the page answers at once all the same."""
+    """No worker has found out yet that the primary hangs: the page answers at once all the same."""
     app = make_app(REDIS_TIMEOUT=30, REQUEST_BUDGET=30)
     client = awake(app)
     with parts(app).monitor.paused():
@@ -274,7 +274,7 @@ def test_there_need_be_no_pages(make_app: MakeApp) -> None:
 
 
 def test_before_the_monitor_runs_the_status_is_starting(make_app: MakeApp) -> None:
-    """Nobody has looked at any store yet; asking for a page starts the one who does."""
+    """No thread has looked at any store yet; asking for a page starts the one that does."""
     app = make_app()
     interface: Any = app.session_interface
     assert interface.status(app)["status"] == "starting"

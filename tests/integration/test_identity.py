@@ -1,4 +1,4 @@
-"""Who a real server is, on Valkey and on Redis: another one exactly when its data may be older than before."""
+"""The identity of a real server, of Valkey and of Redis: another one exactly when its data may be older than before."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_replicas_that_come_and_go_make_no_other_server(pair: Pair) -> None:
     assert identity(pair.one) == before
 
 
-def test_who_takes_part_in_a_failover_is_another_server_each_time(pair: Pair) -> None:
-    """Promoted, demoted, and back again: whoever wrote to it in between wrote in vain."""
+def test_a_server_that_takes_part_in_a_failover_is_another_one_each_time(pair: Pair) -> None:
+    """Promoted, demoted, and back again: what was written to it in between was written in vain."""
     follow(pair.other, pair.one)
     seen = [identity(pair.one), identity(pair.other)]
     promote(pair.other)
@@ -103,7 +103,7 @@ def test_who_takes_part_in_a_failover_is_another_server_each_time(pair: Pair) ->
     assert len(set(seen)) == len(seen)
 
 
-def test_nobody_is_verified_because_a_replica_came(pair: Pair, make_app: MakeApp) -> None:
+def test_no_session_is_verified_because_a_replica_came(pair: Pair, make_app: MakeApp) -> None:
     """New connections find the same server, no alert is sent, and leases hold."""
     app = make_app(REDIS_URL=pair.one.url)
     user = sign_in(app)

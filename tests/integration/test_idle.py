@@ -1,4 +1,4 @@
-"""Idle time: it slides with use, in the database, and in Redis while that is down; and it ends nobody who is there.
+"""Idle time: use extends it, in the database, and in Redis while that is down; and it ends no session that is in use.
 
 Time passes by moving what the stores hold back.
 """
@@ -131,7 +131,7 @@ def test_the_read_that_verifies_moves_the_expiry(app: Flask, primary: Valkey) ->
 
 
 def test_s2_a_young_lease_does_not_keep_the_expiry_from_moving(hosts: Hosts, primary: Valkey) -> None:
-    """S2: somebody else confirms the session all the time, and never moves its expiry: the next one here does."""
+    """S2: another host confirms the session all the time, and never moves its expiry: the next one here does."""
     client = sign_in(hosts.here)
     assert who(hosts.there, client) == "7"
     for ms, is_asked in ((QUARTER - NOW, False), (NOW + 1, True)):
@@ -157,11 +157,11 @@ def test_a_user_who_reads_now_and_then_stays_to_the_absolute_end(app: Flask, pri
     assert entry(primary, client.digest)["@live"] == "0"
 
 
-# -- who has not been there --------------------------------------------------------------------------------------------
+# -- sessions that were not used ---------------------------------------------------------------------------------------
 
 
-def test_s4_who_was_idle_for_too_long_is_ended_for_ever(hosts: Hosts, primary: Valkey) -> None:
-    """S4: for both stores the time has passed. The row dies in the same statement, so that nobody can revive it."""
+def test_s4_a_session_that_was_idle_for_too_long_is_ended_for_ever(hosts: Hosts, primary: Valkey) -> None:
+    """S4: for both stores the time has passed. The row dies in the same statement, so that nothing can revive it."""
     client = sign_in(hosts.here)
     pass_time(hosts.here, primary, client.digest, IDLE + 1)
     assert who(hosts.there, client) is None
@@ -182,8 +182,8 @@ def test_s4_a_session_that_redis_does_not_know_ends_by_the_database_alone(app: F
     assert not row(app, client.digest)["live"]
 
 
-def test_s4_without_an_answer_of_redis_nobody_is_ended(app: Flask, primary: Valkey) -> None:
-    """S4, I9: it may know of a later use. The visitor is nobody for now, and the session goes on afterwards."""
+def test_s4_without_an_answer_of_redis_no_session_is_ended(app: Flask, primary: Valkey) -> None:
+    """S4, I9: it may know of a later use. The visitor is anonymous for now, and the session goes on afterwards."""
     client = sign_in(app)
     age_row(app, client.digest, IDLE + 1)
     age_entry(primary, client.digest, QUARTER // 2, "@at")  # no lease
@@ -206,7 +206,7 @@ def test_s4_without_an_answer_of_redis_nobody_is_ended(app: Flask, primary: Valk
     assert all(is_about(found, IDLE) for found in left(app, primary, client))
 
 
-def test_s4_the_reconciler_ends_nobody_for_being_idle(hosts: Hosts, primary: Valkey) -> None:
+def test_s4_the_reconciler_ends_no_session_for_being_idle(hosts: Hosts, primary: Valkey) -> None:
     """S4: after an incident it brings what changed lately to Redis; of a row that is only idle Redis may know more."""
     client, gone = sign_in(hosts.here), sign_in(hosts.here)
     for name in (client.digest, gone.digest):
@@ -251,7 +251,7 @@ def test_s1_never_past_the_absolute_end(hosts: Hosts, primary: Valkey) -> None:
 
 @pytest.mark.parametrize("version", ["the same", "a higher one"])
 def test_s3_a_push_keeps_the_later_expiry(hosts: Hosts, primary: Valkey, version: str) -> None:
-    """S3: who brings a row to Redis need not have heard of the use; nor need it be the same version."""
+    """S3: the worker that pushes a row to Redis need not know of the use; nor need it be the same version."""
     client = sign_in(hosts.here)
     if version == "a higher one":
         database = elsewhere(hosts.here)
@@ -301,7 +301,7 @@ def pg_app(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
 def test_s1_a_use_without_the_database_is_noted_in_redis_and_made_good(
     pg_app: Flask, postgres: Postgres, primary: Valkey
 ) -> None:
-    """S1: the session outlives its idle time in the row, for as long as it is used; the row hears of it afterwards."""
+    """S1: the session outlives its idle time in the row, for as long as it is used; the row gets it afterwards."""
     app = pg_app
     client = sign_in(app)
     stored = row(app, client.digest)["idle_expires_at"]
@@ -371,7 +371,7 @@ def test_i3_a_use_is_no_confirmation(pg_app: Flask, postgres: Postgres, primary:
 
 
 def test_a_use_is_not_noted_for_a_session_that_has_run_out(app: Flask, primary: Valkey) -> None:
-    """I7: the database is down: who was idle for too long is nobody, and no read brings him back."""
+    """I7: the database is down: a user who was idle for too long is anonymous, and no read changes that."""
     client = sign_in(app)
     pass_time(app, primary, client.digest, IDLE + 1)
     expired = entry(primary, client.digest)["@i"]
@@ -384,7 +384,7 @@ def test_a_use_is_not_noted_for_a_session_that_has_run_out(app: Flask, primary: 
     assert not row(app, client.digest)["live"]
 
 
-def test_s1_who_is_active_while_the_database_is_read_only_stays(
+def test_s1_a_user_who_is_active_while_the_database_is_read_only_stays(
     make_app: MakeApp, postgres: Postgres, primary: Valkey
 ) -> None:
     """S1, I6: it answers reads and notes nothing: the use is kept in Redis, and is in the row afterwards."""
@@ -418,7 +418,9 @@ def read_only(postgres: Postgres) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("change", ["auth", "id"])
-def test_s4_a_change_by_who_is_idle_only_in_the_row_ends_nobody(app: Flask, primary: Valkey, change: str) -> None:
+def test_s4_a_change_of_a_session_that_is_idle_only_in_the_row_does_not_end_it(
+    app: Flask, primary: Valkey, change: str
+) -> None:
     """S4: the lease knows of a later use; the row is brought up to it and changed."""
 
     @app.post("/regenerate")

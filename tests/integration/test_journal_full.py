@@ -183,7 +183,7 @@ def test_a_logout_with_nothing_left_but_this_worker_holds_here(
 def test_what_was_kept_before_the_disk_filled_up_counts_on(
     app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack
 ) -> None:
-    """A full journal can be read: what it holds is overlaid, and is brought home when there is room again."""
+    """A full journal can be read: what it holds is overlaid, and is merged when there is room again."""
     primary.kill()
     user.get("/who")
     wait_for_level(app, 2)
@@ -203,7 +203,7 @@ def test_what_was_kept_before_the_disk_filled_up_counts_on(
 def test_with_room_again_logouts_become_durable_again(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
 ) -> None:
-    """Nobody has to restart anything once the disk was tidied."""
+    """Nothing has to be restarted once the disk was tidied."""
     other: Any = app.test_client()
     other.cookie = cookie_of(other.post("/login/8"))
     postgres.kill()

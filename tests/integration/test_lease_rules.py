@@ -116,7 +116,7 @@ class Shared(SingleFlight[Confirmed]):
         return self.answer, True
 
 
-def test_i4_an_answer_to_somebody_else_s_question_may_be_too_old(app: Flask) -> None:
+def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) -> None:
     """It began before this worker saw the right withdrawn: the worker asks for itself."""
     client = sign_in(app)
     backend = parts(app).backend

@@ -143,7 +143,7 @@ def test_sign_in_writes_one_row(make_app: MakeApp) -> None:
 
 
 def test_sign_out_ends_the_id_for_ever_and_keeps_the_ui(make_app: MakeApp, primary: Valkey) -> None:
-    """A replayed cookie of a signed-out session is nobody; translation data does not outlive the user."""
+    """A replayed cookie of a signed-out session shows no user; translation data does not outlive the user."""
     app = make_app()
     client: Any = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "secret"})

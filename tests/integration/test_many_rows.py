@@ -71,7 +71,7 @@ class Site:
             return sorted(connection.execute(_ALIVE).scalars())
 
     def valid(self) -> list[str]:
-        """Digests of the rows that are taken for valid by whoever asks the database."""
+        """Digests of the rows that are taken for valid by a request that asks the database."""
         with self.engine.connect() as connection:
             return sorted(connection.execute(_VALID).scalars())
 
@@ -136,8 +136,8 @@ def site(make_app: MakeApp, tmp_path: Path, postgres: Postgres, primary: Valkey)
 
 
 def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, primary: Valkey) -> None:
-    """I1, I12: for everybody who asks the database it holds when the call returns; no breaker opens; the tombstones
-    follow; who signs in from then on stays."""
+    """I1, I12: for every worker that asks the database it holds when the call returns; no breaker opens; the tombstones
+    follow; a user who signs in from then on stays."""
     site.fill(ROWS)
     clients = [sign_in(app) for app in site.all]
     other = sign_in(site.worker, "8")
@@ -162,14 +162,14 @@ def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, pri
 def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
     site: Site, postgres: Postgres, primary: Valkey
 ) -> None:
-    """I5, S7: of this host at once, of all others when the database is back, which that keeps nobody from; who signed
-    in since stays."""
+    """I5, S7: of this host at once, of all others when the database is back, which that does not delay; a user who
+    signed in since stays."""
     site.fill(ROWS)
     client = sign_in(site.worker)
     with resting(*site.all):
         postgres.kill()
         assert site.revoke_user() == Revoked(durable=False, sessions=1)
-        assert [who(app, client) for app in site.all] == [None] * 3  # Redis has heard of those that this worker knew
+        assert [who(app, client) for app in site.all] == [None] * 3  # Redis was told those that this worker knew
         postgres.start()
         wait_until(lambda: is_in_use_again(site.elsewhere), "the database in use elsewhere", LONG)
         later = sign_in(site.elsewhere)
@@ -191,7 +191,7 @@ def is_in_use_again(app: Flask) -> bool:
 
 
 def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, primary: Valkey) -> None:
-    """Redis lost them; the database has not heard of one of them."""
+    """Redis lost them; the database does not know of one of them."""
     digests = [name(number) for number in range(1_201)]
     worker = parts(site.worker)
     with resting(*site.all):
@@ -206,7 +206,7 @@ def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, pr
 
 
 def test_very_many_changed_rows_keep_no_breaker_open(site: Site, primary: Valkey) -> None:
-    """I6: requests use Redis again before all of it is brought home, and it is brought home."""
+    """I6: requests use Redis again before all of it is merged, and it is merged."""
     site.fill(CHANGED, ms_ago=0)
     worker = parts(site.worker)
     with resting(*site.all):

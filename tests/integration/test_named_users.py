@@ -1,4 +1,4 @@
-"""A user key whose value is a dict, as OAuth libraries store it: who the user is, and what changes that."""
+"""A user key whose value is a dict, as OAuth libraries store it: which user it is, and what changes that."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_it_signs_in_with_a_row_of_its_user(app: Flask, key: str, value: Any, us
 
 
 @pytest.mark.parametrize("nobody", [None, "", {}, [], False])
-def test_assigning_nobody_is_a_sign_out(app: Flask, nobody: Any) -> None:
+def test_assigning_no_user_is_a_sign_out(app: Flask, nobody: Any) -> None:
     """As removing the key is."""
     client = signed_in(app, user=ALICE)
     assert client.post("/set", json={"user": nobody}).status_code == 200
@@ -122,8 +122,8 @@ def test_signing_out_works_with_the_database_down(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("nobody", [None, {}])
-def test_saying_that_there_is_nobody_ends_no_session_that_cannot_be_verified(app: Flask, nobody: Any) -> None:
-    """As applications do for each visitor without a user: in an outage of both stores that may be anybody."""
+def test_saying_that_there_is_no_user_ends_no_session_that_cannot_be_verified(app: Flask, nobody: Any) -> None:
+    """As applications do for each visitor without a user: in an outage of both stores that may be any user."""
     client = signed_in(app, user=ALICE)
     with switched_off(app, "primary"), switched_off(app, "database"):
         stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
@@ -157,7 +157,7 @@ def test_what_changes_inside_of_it_is_a_change_of_rights(app: Flask, again: str)
     assert row(app, client.digest)["user_id"] == "248289761001"
 
 
-def test_nobody_becomes_another_user_without_a_new_id(app: Flask) -> None:
+def test_no_session_gets_another_user_without_a_new_id(app: Flask) -> None:
     """Inside of the value it is not stored, and reported; assigned, it is a sign-in."""
     client = signed_in(app, user=ALICE, user_role="editor")
     with captured_events(app) as seen:
@@ -171,8 +171,8 @@ def test_nobody_becomes_another_user_without_a_new_id(app: Flask) -> None:
     assert not row(app, client.digest)["live"]
 
 
-def test_what_is_assigned_is_who_signs_in(app: Flask) -> None:
-    """Not who it is made to be afterwards; what else is told of the user counts as it is at the end."""
+def test_what_is_assigned_is_the_user_who_signs_in(app: Flask) -> None:
+    """Not what the dict is changed to afterwards; what else is told of the user counts as it is at the end."""
     client: Any = app.test_client()
     cookie = new_cookie(client, client.post("/assign-and-change", json=BOB))
     assert client.get("/get/user").json["value"] == ALICE
@@ -250,7 +250,7 @@ def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None
     assert client.get("/all").json == {"_user_id": "8"}
 
 
-def test_where_flask_login_alone_says_who_it_is(make_app: MakeApp) -> None:
+def test_where_flask_login_alone_names_the_user(make_app: MakeApp) -> None:
     """As the docs advise for flask-oidc beside it, with the user in a later request."""
     app = make_app(USER_KEYS=["_user_id"])
     keys = {"oidc_auth_token": TOKEN, "oidc_auth_profile": ALICE}

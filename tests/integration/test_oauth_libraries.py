@@ -105,7 +105,7 @@ def test_authlib(authlib: Flask, idp: Provider) -> None:
         assert name_of(authlib, client) is None
 
 
-def test_authlib_over_a_session_of_somebody_else(authlib: Flask, idp: Provider) -> None:
+def test_authlib_over_a_session_of_another_user(authlib: Flask, idp: Provider) -> None:
     """A new id, and nothing of the one before but the looks."""
     client = signed_in(idp, authlib, "/sign-in")
     client.post("/set", json={"input_text": "private", "lang": "jp"})
@@ -242,4 +242,4 @@ def test_flask_dance_beside_flask_login(dance: Flask, idp: Provider) -> None:
     assert row(dance, digest(cookie_of(response)))["user_id"] == ALICE["sub"]
     assert not live(dance, client)
     assert client.post("/revoke").status_code == 200
-    assert client.get("/get/_user_id").json["value"] == ALICE["sub"], "who is signed in otherwise stays so"
+    assert client.get("/get/_user_id").json["value"] == ALICE["sub"], "a user who is signed in otherwise stays so"

@@ -83,7 +83,7 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
 def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_outage_back(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever recovers says so for the whole host; who has not is heard again only a little later."""
+    """A worker that recovers says so for the whole host; one that has not is believed again only a little later."""
     monkeypatch.setattr(copies, "ANNOUNCEMENTS", 600.0)
     monkeypatch.setattr(copies, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
@@ -231,7 +231,7 @@ def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
 def test_a_worker_that_stops_while_it_brings_things_home_keeps_no_other_one_from_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, tmp_path: Path
 ) -> None:
-    """What waits is laid over reads meanwhile, and is brought home when the stopped one goes on."""
+    """What waits is laid over reads meanwhile, and is merged when the stopped one goes on."""
     app = make_app(REDIS_URL=proxy.instead_of(primary.url))
     client = sign_in(app, input_text="before")
     lose_the_primary(app, proxy, client)
@@ -319,7 +319,7 @@ def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_doe
         assert there.get("/get/daily_limit").json["value"] == limit
 
 
-def test_who_ends_a_session_that_redis_knows_to_be_dead_tells_who_cannot_reach_redis(
+def test_a_worker_that_finds_a_session_dead_in_redis_tells_one_that_cannot_reach_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the cut off worker was told a moment ago is over with the row."""
@@ -334,7 +334,7 @@ def test_who_ends_a_session_that_redis_knows_to_be_dead_tells_who_cannot_reach_r
     assert there.get("/who").json["user"] is None
 
 
-def test_who_lost_a_race_and_tried_again_is_seen_by_who_won_it(
+def test_the_loser_of_a_race_that_tried_again_is_seen_by_the_winner(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try was announced before the winner's, the second one after it."""
@@ -360,7 +360,7 @@ def test_who_lost_a_race_and_tried_again_is_seen_by_who_won_it(
 def test_what_a_worker_that_reaches_redis_writes_is_seen_by_one_that_does_not(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey
 ) -> None:
-    """Who cannot reach Redis reads it in the host's copy, and what it writes itself is laid upon that."""
+    """A worker that cannot reach Redis reads it in the host's copy, and what it writes itself is laid upon that."""
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy)
     there = browser(cut_off, here.cookie)

@@ -1,4 +1,4 @@
-"""``sessions``, ``revoke`` and ``revoke_user``: who is signed in where, and ending it whatever is down."""
+"""``sessions``, ``revoke`` and ``revoke_user``: a user's sessions, and ending them whatever is down."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def operator(app: Flask) -> LangPontSession:
 
 @contextmanager
 def resting(*apps: Flask) -> Iterator[None]:
-    """Nobody looks after the stores meanwhile, so that what requests do is all that happens."""
+    """The monitor does not look at the stores meanwhile, so that what requests do is all that happens."""
     with ExitStack() as stack:
         for app in apps:
             stack.enter_context(parts(app).monitor.paused())
@@ -72,7 +72,7 @@ class Site:
         self.elsewhere = make_app(**config, JOURNAL=str(tmp_path / "other host.sqlite3"))
 
     def start_another(self) -> Flask:
-        """One more worker of the first host, which has not served anybody yet."""
+        """One more worker of the first host, which has not served any request yet."""
         return self._make()
 
     @property
@@ -148,7 +148,7 @@ def test_what_is_over_is_not_listed(site: Site) -> None:
 
 
 def test_what_this_host_knows_to_be_dead_is_not_listed(site: Site) -> None:
-    """The database has not heard of it yet; the siblings have, by the journal."""
+    """The database does not know of it yet; the siblings do, by the journal."""
     single, other, kept = sign_in(site.worker), sign_in(site.worker, "8"), sign_in(site.worker, "9")
     with resting(*site.all):
         with switched_off(site.worker, "database"):
@@ -172,7 +172,7 @@ def test_listing_needs_the_database_and_nothing_else(site: Site, primary: Valkey
 
 
 def test_calls_use_the_current_application(site: Site) -> None:
-    """Inside of a request or a command nobody has to name it."""
+    """Inside of a request or a command it need not be named."""
     client = sign_in(site.worker)
     with site.worker.app_context():
         assert len(operator(site.worker).sessions("7")) == 1
@@ -285,7 +285,7 @@ def test_i1_of_many_sessions_a_request_settles_some(
 
 
 def test_s8_rows_that_are_dead_already_are_settled_too(site: Site, primary: Valkey) -> None:
-    """S8: another host ended them and died before Redis heard of it: their leases end with this."""
+    """S8: another host ended them and died before Redis was told: their leases end with this."""
     ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
     with resting(*site.all):
         database = elsewhere(site.worker)
@@ -339,7 +339,7 @@ def revoke(app: Flask, client: Any, whom: str) -> Revoked:
 def test_i5_a_revocation_without_the_database_holds_everywhere_at_once(
     pg_site: Site, postgres: Postgres, primary: Valkey
 ) -> None:
-    """I1, I5: Redis tells the other host, the journal keeps it, the database hears it when it is back."""
+    """I1, I5: Redis tells the other host, the journal keeps it, the database is told when it is back."""
     site = pg_site
     client, other = site.signed_in_everywhere(), site.signed_in_everywhere()
     new = site.start_another()
@@ -362,7 +362,7 @@ def test_i5_a_revocation_without_the_database_holds_everywhere_at_once(
 def test_i5_a_user_is_logged_out_of_this_host_at_once(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
     """I4, I5: on every worker, of every session, also those that the worker which was asked has never seen.
 
-    Redis hears at once of those that it has; the other host may go on with the others until the database is back.
+    Redis is told at once of those that it has; the other host may go on with the others until the database is back.
     """
     site = pg_site
     seen, other = site.signed_in_everywhere(), site.signed_in_everywhere("8")
@@ -392,7 +392,7 @@ def test_i5_a_user_is_logged_out_of_this_host_at_once(pg_site: Site, postgres: P
 
 
 def until_sign_in_works(app: Flask) -> None:
-    """A worker's connections to a database that was killed are dead; each is found out by who uses it."""
+    """A worker's connections to a database that was killed are dead; each is found out by the call that uses it."""
     wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in", LONG)
 
 
@@ -409,8 +409,8 @@ def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, p
         assert {entry.digest for entry in journal.revocations.pending()} == {client.digest for client in clients}
 
 
-def test_s7_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:
-    """S7: the database is back and has not heard yet: what begins now, here or elsewhere, is not meant."""
+def test_s7_a_user_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:
+    """S7: the database is back and was not told yet: what begins now, here or elsewhere, is not meant."""
     site = pg_site
     before = site.signed_in_everywhere()
     with resting(*site.all):
@@ -435,7 +435,7 @@ def test_s7_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgr
 
 
 def test_s8_dead_rows_are_settled_by_the_journal_too(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
-    """S8: another host ended a session and died before Redis heard of it; then this user is logged out everywhere."""
+    """S8: another host ended a session and died before Redis was told; then this user is logged out everywhere."""
     site = pg_site
     client = site.signed_in_everywhere()
     with resting(*site.all):  # or one whose first look is late would bring it to Redis

@@ -73,7 +73,7 @@ def signed_in(app: Flask) -> Any:
 # -- the primary -------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_primary_logs_nobody_out(app: Flask, user: Any, primary: Valkey) -> None:
+def test_a_killed_primary_logs_no_user_out(app: Flask, user: Any, primary: Valkey) -> None:
     """Level 2: auth from the database, high from the local copy, medium from the defaults; no 5xx, no cookie."""
     primary.kill()
     for _ in range(5):
@@ -305,7 +305,7 @@ def pg_user(on_postgres: Flask) -> Any:
 def test_without_the_database_users_go_on_and_sign_in_is_refused(
     on_postgres: Flask, pg_user: Any, postgres: Postgres, how: str
 ) -> None:
-    """Redis carries who is signed in; a grant is answered 503 with Retry-After, and changes nothing."""
+    """Redis carries the sign-ins; a grant is answered 503 with Retry-After, and changes nothing."""
     getattr(postgres, how)()
     stranger: Any = on_postgres.test_client()
     response = stranger.post("/login/8")
@@ -476,7 +476,7 @@ OF_CATEGORIES = ["another type", "foreign description", "no description", "half 
 
 @pytest.mark.parametrize("damage", [damage for damage in DAMAGE if damage not in OF_CATEGORIES[1:]])
 def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
-    """I10, I11: the record is set aside or overwritten, nobody is logged out, the level does not move."""
+    """I10, I11: the record is quarantined or overwritten, nobody is logged out, the level does not move."""
     key = f"session:auth:{{{digest(user.cookie)}}}"
     with primary.client() as redis:
         DAMAGE[damage](redis, key)
@@ -525,8 +525,8 @@ def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
 # -- what is easily got wrong ------------------------------------------------------------------------------------------
 
 
-def test_a_lost_record_and_a_silent_database_kill_nobody(app: Flask, user: Any, primary: Valkey) -> None:
-    """I9: Redis lost the session and the database does not answer: that is no word from anybody that it is dead."""
+def test_a_lost_record_and_a_silent_database_end_no_session(app: Flask, user: Any, primary: Valkey) -> None:
+    """I9: Redis lost the session and the database does not answer: that does not say that it is dead."""
     with primary.client() as redis:
         redis.flushall()
     with switched_off(app, "database"):
@@ -678,7 +678,7 @@ def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary:
 
 
 def test_a_ready_client_is_fenced_like_our_own(make_app: MakeApp, primary: Valkey) -> None:
-    """A server that comes back from old data is verified against the database, whoever made the client."""
+    """A server that comes back from old data is verified against the database, whatever made the client."""
     app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port))
     client: Any = app.test_client()
     client.cookie = cookie_of(client.post("/login/7"))

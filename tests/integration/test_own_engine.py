@@ -32,7 +32,7 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 
 def listeners(engine: sa.Engine) -> dict[str, Any]:
-    """Everybody who listens to an engine or its pool, and how it pings."""
+    """All listeners of an engine and its pool, and how it pings."""
     found: dict[str, Any] = {"do_ping": vars(engine.dialect).get("do_ping")}
     for place, names in EVENTS.items():
         dispatch: Any = engine.dispatch if place == "dispatch" else getattr(engine, place).dispatch
@@ -45,7 +45,7 @@ HEARD = {"sqlite": "dispatch begin", "postgresql": "dialect do_connect", "mysql"
 
 
 def test_the_pool_of_the_application_is_never_used(engine: sa.Engine) -> None:
-    """Nobody of ours listens to it, no connection of it is taken, replaced or closed: not after an outage either."""
+    """No listener of ours stays, no connection of it is taken, replaced or closed: not after an outage either."""
     before, pool = listeners(engine), engine.pool
     one, two = Database(engine, timeout=LONG), Database(engine, timeout=LONG)
     for database in (one, two):
@@ -104,7 +104,7 @@ def test_a_pool_that_the_application_has_emptied_is_its_own_affair(database_url:
 
 
 def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:
-    """Whoever connected before."""
+    """Whatever connected before."""
     engine = sa.create_engine(postgres.url, poolclass=sa.NullPool, hide_parameters=True)
     limits: list[object] = []
     database = Database(engine, timeout=LONG)
@@ -122,7 +122,7 @@ def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:
 
 @pytest.mark.parametrize("owner", ["its own", "the application's"])
 def test_the_limit_for_a_greeting_is_none_for_answers(mariadb: MariaDB, owner: str) -> None:
-    """PyMySQL has one limit for both: with two seconds for every answer nobody could be patient."""
+    """PyMySQL has one limit for both: with two seconds for every answer no patient call could work."""
     engine = make_engine(mariadb.url, LONG) if owner == "its own" else sa.create_engine(mariadb.url)
     METADATA.create_all(engine)
     engine.dispose()

@@ -40,7 +40,7 @@ def explained(app: Flask, key: str) -> list[str]:
 
 
 def test_a_cart_survives_an_outage(make_app: MakeApp) -> None:
-    """What nothing claims is shown, kept and brought home; the look of the pages is not."""
+    """What nothing claims is shown, kept and merged; the look of the pages is not."""
     app = make_app()
     client: Any = app.test_client()
     client.post("/set", json={"cart": ["tea"], "theme": "dark"})
@@ -237,7 +237,7 @@ def test_the_cart_of_a_visitor_is_the_cart_of_the_user_who_signs_in(app: Flask) 
     ("sign_in_again", "cart"), [({"_user_id": "7"}, ["tea"]), ({"_user_id": "8"}, None), ({"user_id": "8"}, None)]
 )
 def test_it_stays_with_its_user(app: Flask, sign_in_again: dict[str, str], cart: list[str] | None) -> None:
-    """Who signs in again keeps it; another user does not get it."""
+    """A user who signs in again keeps it; another user does not get it."""
     client = sign_in(app, cart=["tea"])
     client.post("/set", json=sign_in_again)
     assert client.get("/get/cart").json["value"] == cart

@@ -96,7 +96,7 @@ def test_limits_are_those_of_each_transaction(database: Database, url: str) -> N
 
 
 def test_a_locked_row_is_an_error_soon(database: Database, postgres: Postgres) -> None:
-    """As without it: the lock was the reason, and the caller hears it in time."""
+    """As without it: the lock was the reason, and the caller is told in time."""
     create(database)
     direct = Database(make_engine(postgres.url, LONG), timeout=LONG)
     with locked(direct), pytest.raises(StoreError, match="LockNotAvailable") as caught:
@@ -107,7 +107,7 @@ def test_a_locked_row_is_an_error_soon(database: Database, postgres: Postgres) -
 
 
 def test_it_is_said_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Which way it is, for who looks why a read takes four round trips instead of one."""
+    """Which way it is, to explain why a read takes four round trips instead of one."""
     caplog.set_level(logging.INFO, "flask_langpont_session")
     database = Database(make_engine(url, SHORT), timeout=LONG)
     database.create_tables()

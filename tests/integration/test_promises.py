@@ -55,7 +55,7 @@ def user_of(app: Flask, client: Any) -> str | None:
 
 
 def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary: Valkey, postgres: Postgres) -> None:
-    """I12, I13: primary and database hang; whoever meets that first is answered, within the budget of 0.3 s.
+    """I12, I13: primary and database hang; a request that meets that first is answered, within the budget of 0.3 s.
 
     The seconds below are room for a busy machine. Without a bound the requests would hang as long as the servers.
     """
@@ -72,7 +72,7 @@ def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary:
         assert {"unreachable", "local"} & outcomes(app, store)
     assert parts(app).health.level == 4
     postgres.thaw()
-    database = parts(app).backend.database  # a connection that comes back after the end would be nobody's
+    database = parts(app).backend.database  # a connection that comes back after the end would never be closed
     wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
 
 
@@ -125,7 +125,7 @@ def a_busy_database(app: Flask) -> Iterator[None]:
     done = threading.Event()
 
     def take() -> None:
-        with suppress(StoreError):  # who asked gives up, the call goes on
+        with suppress(StoreError):  # the caller gives up, the call goes on
             database.calls.in_request(lambda: done.wait(LONG), None)
 
     taken = threading.Thread(target=take)
@@ -222,7 +222,7 @@ def test_i13_without_a_thread_the_monitor_starts_with_the_next_request(
 
 
 def test_i13_a_damaged_user_id_in_the_database_is_no_5xx(make_app: MakeApp) -> None:
-    """I13: the session shows nobody; what it changes is stored, and the row stays that user's."""
+    """I13: the session shows no user; what it changes is stored, and the row stays that user's."""
     app = make_app(VERIFY_INTERVAL=0)
     client = sign_in(app)
     damaged = '{"_user_id":{"@zz":"1"},"user_role":"user"}'

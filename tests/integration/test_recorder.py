@@ -111,7 +111,7 @@ def test_a_series_adds_up(app: Flask) -> None:
 
 
 def test_what_is_handed_out_is_a_copy(app: Flask) -> None:
-    """An exporter that keeps or changes what it read disturbs nobody."""
+    """An exporter that keeps or changes what it read disturbs nothing."""
     client = browser(app)
     client.get("/untouched")
     recorder = parts(app).recorder
@@ -203,7 +203,7 @@ def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) ->
 
 
 def test_connections_in_use_are_counted(app: Flask) -> None:
-    """Now, and the most at a time since somebody asked."""
+    """Now, and the most at a time since the last look."""
     store = redis_store(app)
     seen = []
 
@@ -221,7 +221,8 @@ def test_connections_in_use_are_counted(app: Flask) -> None:
 
 
 def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> None:
-    """Who meets it: the primary with its error class, then who answered instead; later requests do not ask it."""
+    """The request that meets it counts the primary with its error class, then the store that answered instead; later
+    requests do not ask it."""
     client = signed_in(app)
     client.post("/set", json={"input_text": "x"})
     with parts(app).monitor.paused():  # it could notice first
@@ -300,7 +301,7 @@ def test_a_refused_grant_is_counted_where_it_was_refused(app: Flask) -> None:
 
 
 def test_a_refused_grant_sends_its_event_wherever_it_was_refused(app: Flask) -> None:
-    """Who listens hears of every 503 of ours, not only of the first one that met the outage."""
+    """A listener gets every 503 of ours, not only of the first one that met the outage."""
     client = browser(app)
     with captured_events(app) as seen, switched_off(app, "database"):
         assert client.post("/login/7").status_code == 503

@@ -527,7 +527,7 @@ over_what_is_not_ours = pytest.mark.parametrize(
 
 @over_what_is_not_ours
 def test_a_merge_into_a_record_that_is_not_ours_applies_everything(store: RedisStore, client: Any, there: str) -> None:
-    """Redis lost the category: nobody wrote since. What lay in its place holds nothing of ours and goes."""
+    """Redis lost the category: it was not written since. What lay in its place holds nothing of ours and goes."""
     foreign(client, there)
     steps = [
         put("a", b"9", 7, b"1"),

@@ -152,7 +152,7 @@ def given(store: RedisStore, record: str) -> None:
 def test_a_write_is_guarded_by_the_auth_record(
     store: RedisStore, raw: Any, guard: str, record: str, status: str
 ) -> None:
-    """Who may not write changes nothing, not even a life."""
+    """A client that may not write changes nothing, not even a life."""
     given(store, record)
     assert write(store, guard, ui=change(sets={"lang": b'"ja"'})) == status
     assert data(raw) == ({"lang": '"ja"'} if status == "written" else {})
@@ -248,7 +248,7 @@ def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
 
 @pytest.mark.parametrize("command", [("SET", "text"), ("RPUSH", "x"), ("SADD", "x")])
 def test_a_record_of_another_type_is_written_over(store: RedisStore, raw: Any, command: tuple[str, str]) -> None:
-    """Somebody else's type under our key holds nothing of ours."""
+    """Another type under our key holds nothing of ours."""
     raw.execute_command(command[0], key("ui"), command[1])
     assert write(store, ui=change(sets={"lang": b"1"}, increments={"n": 1})) == "written"
     assert data(raw) == {"lang": "1", "n": "1"}
@@ -289,7 +289,7 @@ def test_a_counter_takes_no_more_room_the_more_it_counts(store: RedisStore, raw:
 
 
 @pytest.mark.parametrize("changes", [{"sets": {"a": b"2"}}, {"increments": {"n": 1}}, {"deletes": {"a"}}])
-def test_a_hash_of_somebody_else_is_no_error(store: RedisStore, raw: Any, changes: dict[str, Any]) -> None:
+def test_a_hash_of_another_program_is_no_error(store: RedisStore, raw: Any, changes: dict[str, Any]) -> None:
     """Without our fields it has no version; whatever becomes of its data, the record is one of ours afterwards."""
     raw.hset(key("ui"), mapping={"a": "1", "n": "no number"})
     after = written(store, ui=change(**changes))
@@ -403,7 +403,7 @@ def test_more_deletions_than_a_category_can_have_fields(store: RedisStore, raw: 
     assert data(raw) == {"lang": "1"}
 
 
-# -- push and bury -----------------------------------------------------------------------------------------------------
+# -- push and tombstones -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -531,7 +531,7 @@ def test_a_damaged_record_does_not_hide_its_neighbours(store: RedisStore, raw: A
 def test_a_server_that_refuses_writes_still_answers_reads(
     store: RedisStore, raw: Any, setting: str, value: str, normal: str
 ) -> None:
-    """Sliding the life is tried and may fail; the write is an error of class W."""
+    """Extending the life is tried and may fail; the write is an error of class W."""
     write(store, ui=change(sets={"lang": b"1"}))
     raw.pexpire(key("ui"), 1000)
     raw.config_set(setting, value)
@@ -647,7 +647,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
     assert raw.info("stats")["total_connections_received"] == connections
 
 
-def test_a_reply_that_came_too_late_answers_nobody_else(server: Valkey, store: RedisStore, raw: Any) -> None:
+def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, store: RedisStore, raw: Any) -> None:
     """After a time-out the connection is never used again, and what was stuck in it does nothing any more."""
     write(store, ui=change(sets={"lang": b"1"}))
     server.freeze()
@@ -664,7 +664,7 @@ def test_a_reply_that_came_too_late_answers_nobody_else(server: Valkey, store: R
     assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
 
 
-def test_the_fence_learns_who_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
+def test_the_server_identity_learns_which_server_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
     """The first connection asks for run id, clock and role; the pool's next one finds the same server."""
     store.time_ms(timeout=WAIT)
     assert str(store.server_identity.identity).startswith(f"{raw.info('server')['run_id']}:master:")
@@ -707,7 +707,7 @@ def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: 
 
 @contextmanager
 def without(raw: Any, *rights: str) -> Iterator[None]:
-    """Rights are taken from everybody's user."""
+    """Rights are taken from the user of all clients."""
     raw.execute_command("ACL", "SETUSER", "default", *(f"-{right}" for right in rights))
     try:
         yield

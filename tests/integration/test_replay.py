@@ -1,4 +1,4 @@
-"""I22: no store that is back waits for what is brought home; what is brought home keeps its order. Real servers."""
+"""I22: no store that is back waits for the merge; what is merged keeps its order. Real servers."""
 
 from __future__ import annotations
 

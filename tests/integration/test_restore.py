@@ -201,7 +201,7 @@ def test_a_server_that_lost_nothing_is_not_changed(server: Server) -> None:
 
 
 def test_a_server_that_is_behind_gets_what_it_lacks(server: Server) -> None:
-    """A replica that was promoted before it had heard of the latest writes."""
+    """A replica that was promoted before it had the latest writes."""
     server.write(lang="ja", theme="dark")
     server.restore(server.now() + 1000, lang="en", more="1")
     assert server.fields == {"lang": b"en", "more": b"1"}

@@ -50,7 +50,7 @@ def test_i3_a_right_that_grows_in_place_needs_the_database(app: Flask) -> None:
 
 
 def test_i8_a_visitor_gets_no_right_in_place(app: Flask) -> None:
-    """I8: it is not stored, and is no reason for a cookie. Whoever assigns one signs somebody in."""
+    """I8: it is not stored, and is no reason for a cookie. Assigning one is a sign-in."""
     client: Any = app.test_client()
     response = client.post("/need/admin")
     assert (response.status_code, response.headers.getlist("Set-Cookie")) == (200, [])

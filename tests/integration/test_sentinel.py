@@ -26,7 +26,7 @@ TILT = 60
 """Seconds. A sentinel that a busy machine held up does nothing for the next thirty."""
 
 PATIENT = {"REQUEST_BUDGET": 3, "REDIS_TIMEOUT": 1, "REDIS_CONNECT_TIMEOUT": 1}
-"""A busy machine is not an outage: what is tested here is who is found, not how fast."""
+"""A busy machine is not an outage: what is tested here is which server is found, not how fast."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_sentinels_that_are_lost_are_passed_over(app: Flask, service: Service) -
 
 
 def test_without_sentinels_only_new_connections_fail(app: Flask, service: Service) -> None:
-    """Nobody may guess where the primary is; who is connected goes on."""
+    """No worker may guess where the primary is; existing connections go on."""
     store = primary_of(app)
     store.time_ms(timeout=1)
     for sentinel in service.sentinels:
@@ -171,7 +171,7 @@ def test_a_primary_that_steps_down_is_left(app: Flask, service: Service) -> None
 
 
 def test_a_server_that_says_it_is_a_replica_is_no_primary(make: Callable[..., Flask], service: Service) -> None:
-    """Whoever named it, it is neither used nor taken note of; then somebody else is asked."""
+    """Whichever sentinel named it, it is neither used nor taken note of; then another one is asked."""
     stale, informed = service.sentinels[:2]
     told = {stale: service.replica, informed: service.primary}
     for sentinel, server in told.items():
@@ -199,8 +199,8 @@ def monitor(sentinel: Sentinel, name: str, server: Valkey) -> None:
 
 def test_credentials_and_database(make: Callable[..., Flask], service: Service) -> None:
     """The URL's are for the servers, those of the sentinels stand in its options."""
-    everybody: list[Valkey | Sentinel] = [*service.servers, *service.sentinels]
-    for one in everybody:
+    servers: list[Valkey | Sentinel] = [*service.servers, *service.sentinels]
+    for one in servers:
         with one.client() as client:
             client.execute_command("ACL", "SETUSER", "app", "on", f">of {type(one).__name__}", "~*", "&*", "+@all")
     url = service.url.replace("://", "://app:of%20Valkey@")

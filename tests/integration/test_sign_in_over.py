@@ -1,4 +1,4 @@
-"""Signing in over a session that somebody is signed in to: what is taken along depends on whose it is."""
+"""Signing in over a session of a user: what is taken along depends on whose it is."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ A = {"_user_id": "7", "user_id": 7, "username": "alice", "user_role": "admin"}
     ],
 )
 def test_d15_another_user_gets_nothing_but_the_looks(app: Flask, keys: list[tuple[str, Any]]) -> None:
-    """Whatever the order of several user keys, as soon as one of them says that it is somebody else. No role either."""
+    """Whatever the order of several user keys, as soon as one of them names another user. No role either."""
     client = signed_in(app, **A)
     assert sign_in_over(client, *keys) == {**dict(keys), **LOOKS}
     assert browser(app, client.cookie).get("/all").json == {}
@@ -114,7 +114,7 @@ def test_d15_what_is_set_between_two_user_keys_is_the_new_user_s(app: Flask) -> 
 
 
 def test_d15_what_is_set_before_over_another_session_is_that_one_s(app: Flask) -> None:
-    """As of auth: what a request says over somebody's session before it says who it is."""
+    """As of auth: what a request says over a user's session before it names the user."""
     client = signed_in(app, _user_id="7")
     assert sign_in_over(client, ("target_lang", "en"), ("_user_id", "8")) == {"_user_id": "8", **LOOKS}
 
@@ -173,14 +173,14 @@ def test_d15_by_flask_login(app: Flask, user: str, texts: bool) -> None:
     assert {key: shown[key] for key in shown.keys() - {"_id", "_fresh"}} == ({**TEXTS, **LOOKS} if texts else LOOKS)
 
 
-def test_rights_without_a_user_are_nobody_else_s_session(app: Flask) -> None:
-    """A session that was never any user's is as a visitor's: who signs in takes along what was typed there."""
+def test_rights_without_a_user_are_no_other_user_s_session(app: Flask) -> None:
+    """A session that was never any user's is as a visitor's: a user who signs in takes along what was typed there."""
     client = signed_in(app, early_access=True)
     assert sign_in_over(client, ("_user_id", "7")) == {"_user_id": "7", **TEXTS, **LOOKS}
 
 
 def test_a_visitor_takes_along_what_was_typed(app: Flask) -> None:
-    """Nobody else's: as ever."""
+    """No other user's: as ever."""
     client: Any = app.test_client()
     client.post("/set", json={**TEXTS, **LOOKS})
     assert sign_in_over(client, ("username", "bob"), ("user_id", 8)) == {

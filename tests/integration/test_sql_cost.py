@@ -138,7 +138,7 @@ def test_a_hundred_requests_whose_lease_has_run_out_are_one_query(
         wait_until(lambda: bool(asked), "the first question", LONG)
         threading.Timer(0.3, all_wait.set).start()
         assert [answer.result() for answer in answers] == ["7"] * 30
-    # Who came after the answer finds the lease; who came before it waited for it.
+    # A request that came after the answer finds the lease; one that came before waited for it.
     assert len(asked) == 1
     assert sent == ["SELECT"]
 

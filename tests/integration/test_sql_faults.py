@@ -61,7 +61,7 @@ class Place:
 
     @contextmanager
     def admin(self) -> Iterator[sa.Connection]:
-        """Somebody else's connection; each statement is committed, whatever the server's default is."""
+        """Another client's connection; each statement is committed, whatever the server's default is."""
         engine = sa.create_engine(self.admin_url or self.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
@@ -70,7 +70,7 @@ class Place:
 
     def renew_connections(self) -> None:
         """As when the last ones have been idle for too long."""
-        with parts(self.app).monitor.paused():  # one that it borrowed would come back to nobody
+        with parts(self.app).monitor.paused():  # one that it borrowed would never be closed
             parts(self.app).backend.database.engine.dispose()
 
 
@@ -149,7 +149,7 @@ def standby(place: Place) -> Iterator[None]:
 
 @contextmanager
 def locked_for_backup(place: Place) -> Iterator[None]:
-    """MariaDB: nobody writes, or commits, while somebody copies the files."""
+    """MariaDB: no client writes, or commits, while a backup copies the files."""
     with place.admin() as connection:
         connection.exec_driver_sql("FLUSH TABLES WITH READ LOCK")
         yield
@@ -301,7 +301,7 @@ def answers(app: Flask) -> bool:
 
 
 def visited(app: Flask, primary: Valkey, user: Any) -> frozenset[str]:
-    """What is lost when others have come in vain, and who is signed in has come and noticed nothing."""
+    """What is lost when others have come in vain, and a signed-in user has come and noticed nothing."""
     assert not answers(app)
     end_lease(app, primary, user.digest)
     assert user.get("/who").json["user"] == USER
@@ -315,7 +315,7 @@ def calls_have_ended(app: Flask) -> bool:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.on}: {row.name}")
 def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog: pytest.LogCaptureFixture) -> None:
-    """Who is signed in stays so, who signs in is told to come back, and it is over by itself."""
+    """Signed-in users stay so, a user who signs in is told to come back, and it is over by itself."""
     app = place.app
     caplog.set_level(logging.DEBUG)
     user = sign_in(app, USER, input_text="sesame-text")
@@ -340,10 +340,10 @@ def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog
 
 
 @pytest.mark.parametrize("on", ["postgres", "mariadb"])
-def test_who_waits_for_a_locked_row_keeps_nobody_else_waiting(
+def test_a_request_that_waits_for_a_locked_row_keeps_no_other_waiting(
     make_app: MakeApp, on: str, request: pytest.FixtureRequest
 ) -> None:
-    """Somebody looks at one user's row in a transaction and goes for a coffee: that user cannot sign out or get other
+    """A person looks at one user's row in a transaction and goes for a coffee: that user cannot sign out or get other
     rights meanwhile; all others sign in, and no breaker opens."""
     url = emptied(request.getfixturevalue(on))
     app = make_app(DATABASE_URL=url, DATABASE_TIMEOUT=PATIENCE / 2, REQUEST_BUDGET=PATIENCE)
@@ -377,7 +377,7 @@ def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: 
 
 
 def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_path: Path, primary: Valkey) -> None:
-    """What answers then may be a standby: it says who is signed in, and signs nobody in."""
+    """What answers then may be a standby: it shows which users are signed in, and signs no user in."""
     file = tmp_path / "faulty.sqlite3"
     app = make_app(DATABASE_URL=f"sqlite:///{file}")
     place = Place(app, f"sqlite:///{file}", file)
@@ -393,7 +393,7 @@ def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_pa
 
 
 @pytest.mark.parametrize("on", ["postgres", "mariadb"])
-def test_connections_that_the_server_closed_cost_nobody_anything(
+def test_connections_that_the_server_closed_cost_no_request_anything(
     make_app: MakeApp, on: str, request: pytest.FixtureRequest
 ) -> None:
     """As after an hour without visitors, behind a firewall that forgets, or after a restart: no request meets them."""
@@ -417,14 +417,14 @@ LANES: tuple[Callable[[Database], object], ...] = (
     lambda database: database.load("digest", idle_ms=0, timeout=2 * TIMEOUT),
     lambda database: database.load("digest", idle_ms=0),
 )
-"""Calls of the probe, of whoever has time, and of requests."""
+"""Calls of the probe, of patient callers, and of requests."""
 
 
 @pytest.mark.parametrize("owner", ["its own", "the application's"])
 def test_lost_replies_are_over_when_replies_come_again(
     make_app: MakeApp, postgres: Postgres, primary: Valkey, owner: str
 ) -> None:
-    """Every lane of calls has lost one, on connections that are well: all slots are free again, and nobody helps."""
+    """Every lane of calls has lost one, on connections that are well: all slots are free again, without any help."""
     url = emptied(postgres)
     assert postgres.port
     with FaultProxy("127.0.0.1", postgres.port) as proxy:
@@ -546,14 +546,14 @@ UNMINDED = [
 
 
 @pytest.mark.parametrize("work", UNMINDED, ids=lambda work: "; ".join(work) or "nothing")
-def test_an_own_transaction_that_is_in_nobody_s_way_is_not_minded(shared: Flask, work: tuple[str, ...]) -> None:
+def test_an_own_transaction_that_is_in_no_way_is_not_minded(shared: Flask, work: tuple[str, ...]) -> None:
     """None was begun, it only reads, or it is over."""
     with shared.test_client().post(f"/page/{USER}", json=work) as answer:
         assert answer.status_code == 200
 
 
 def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
-    """It is kept in the journal and brought home when the lock is free."""
+    """It is kept in the journal and written when the lock is free."""
     user = sign_in(shared, USER)
     with shared.app_context(), engine_of(shared).connect() as connection:
         connection.exec_driver_sql("INSERT INTO notes VALUES ('mine')")
@@ -570,7 +570,7 @@ def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
 def test_the_transaction_of_another_request_is_a_lock_like_any_other(
     shared: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It ends soon, and nobody needs to change the application for it. The wait ends before the caller's."""
+    """It ends soon, and the application need not be changed for it. The wait ends before the caller's."""
     engine = engine_of(shared)
     held, done = threading.Event(), threading.Event()
 
@@ -592,7 +592,7 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
 
 
 def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, database_url: str, primary: Valkey) -> None:
-    """A sign-in is refused, who is signed in stays so; no breaker opens, and the next request may have more luck."""
+    """A sign-in is refused, signed-in users stay so; no breaker opens, and the next request may have more luck."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine)
     with parts(app).monitor.paused():  # it needs a connection, too

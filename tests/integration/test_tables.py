@@ -1,4 +1,4 @@
-"""A database without tables: a cause of its own, said wherever somebody looks; and where they are made unasked."""
+"""A database without tables: a cause of its own, said wherever an operator looks; and where they are made unasked."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def tables(app: Flask) -> set[str]:
     return set(sa.inspect(parts(app).backend.database.engine).get_table_names()) & TABLES
 
 
-# -- where nobody makes them -------------------------------------------------------------------------------------------
+# -- where nothing makes them ------------------------------------------------------------------------------------------
 
 
-def test_it_is_said_wherever_somebody_looks(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_said_wherever_an_operator_looks(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Log, health page and readiness, until the tables were there once; nothing has to be restarted."""
     app = make()
     client: Any = app.test_client()
@@ -81,7 +81,7 @@ def test_it_is_said_wherever_somebody_looks(make: Make, caplog: pytest.LogCaptur
     assert client.post("/login/7").status_code == 200
 
 
-def test_who_was_ready_stays_so(make: Make) -> None:
+def test_a_process_that_was_ready_stays_so(make: Make) -> None:
     """Tables that were there and are not are an outage, which all hosts have at once."""
     app = make(HEALTH_INTERVAL=0.05)
     with app.app_context():
@@ -121,7 +121,7 @@ def test_in_debug_the_503_says_what_is_wrong(make: Make, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("config", [{"TESTING": True}, {"DEBUG": True}, {"DATABASE_URL": None}], ids=str)
-def test_they_are_made_where_nobody_has_to_be_asked(
+def test_they_are_made_without_being_asked_for(
     make: Make, caplog: pytest.LogCaptureFixture, config: dict[str, Any]
 ) -> None:
     """In debug, in testing and for the default file: the first sign-in of a new application works."""

@@ -125,7 +125,7 @@ def test_every_application_has_a_database_of_its_own(make: Make) -> None:
     ids=["URL", "memory", "engine"],
 )
 def test_sqlite_in_memory_will_do(make: Make, places: dict[str, Any]) -> None:
-    """A file that nobody keeps stands for it: requests and threads would each have a database of their own."""
+    """A temporary file stands for it: requests and threads would each have a database of their own."""
     app = make(TESTING=True, **without_a_server(), **places)
     LangPontSession(app)
     assert signs_in(app)
@@ -220,7 +220,7 @@ def test_a_configuration_of_production_may_be_put_under_it(make: Make) -> None:
 @pytest.mark.parametrize("level", range(5))
 @pytest.mark.parametrize("replica", [False, True], ids=["primary alone", "with a replica"])
 def test_every_level_can_be_had(make: Make, level: int, replica: bool) -> None:
-    """Signing in needs the database, who is signed in stays so, and afterwards all is well."""
+    """Signing in needs the database, a signed-in user stays so, and afterwards all is well."""
     app = make()
     configure(app)
     if replica:
@@ -249,7 +249,7 @@ def test_a_level_that_there_is_not_is_an_error(make: Make, level: Any) -> None:
 
 
 class User(UserMixin):  # type: ignore[misc]
-    """Somebody with the id 7."""
+    """A user with the id 7."""
 
     id = "7"
 

@@ -235,7 +235,7 @@ def test_a_key_of_a_million_characters_is_too_large(visitor: Any) -> None:
     assert visitor.get("/all").json == OLD
 
 
-def test_an_error_that_nobody_handles_keeps_what_was_stored(make_app: MakeApp) -> None:
+def test_an_unhandled_error_keeps_what_was_stored(make_app: MakeApp) -> None:
     """The application answers 500 for its own mistake; the session is as it was."""
     app = make_app()
     app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -263,7 +263,7 @@ def test_small_and_empty_values_are_values(visitor: Any, value: Any) -> None:
 
 
 def test_rights_and_users_are_checked_as_all_values_are(app: Flask) -> None:
-    """A bad user key signs nobody in, and mints no id."""
+    """A bad user key signs no user in, and mints no id."""
 
     @app.post("/login-with-object")
     def bad_login() -> str:
@@ -300,7 +300,7 @@ def test_two_values_of_one_request_that_are_too_large_together(app: Flask, visit
 def test_a_blind_write_that_is_too_large_is_refused_by_the_script(
     app: Flask, visitor: Any, signed_in: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is there to be told any more: logged, counted, an event; the page is served and the old data kept."""
+    """No view is there to be told any more: logged, counted, an event; the page is served and the old data kept."""
     if signed_in:
         visitor.post("/login/7")
     visitor.post("/blind/source_lang/40000")
@@ -317,7 +317,7 @@ def test_a_blind_write_that_is_too_large_is_refused_by_the_script(
 
 @pytest.mark.parametrize(("way", "status"), [("informed", 413), ("blind", 200)])
 def test_one_field_too_many(make_app: MakeApp, way: str, status: int) -> None:
-    """The 257th of a category: told to who has read it, refused by the script for who has not."""
+    """The 257th of a category: told to a request that has read it, refused by the script for one that has not."""
     app = with_views(make_app())
     client = app.test_client()
     client.post("/set", json={f"key{number}": number for number in range(256)})

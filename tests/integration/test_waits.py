@@ -34,11 +34,11 @@ from .tls import Authority, TlsFront
 NAME = "redis.test"
 QUICK = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "REQUEST_BUDGET": 0.3, "DATABASE_TIMEOUT": 0.25}
 HANGS = 10.0
-"""Seconds: thirty times a request's budget. Only who waits for something without an end needs more."""
+"""Seconds: thirty times a request's budget. Only a wait for something without an end needs more."""
 
 
 class Resolver:
-    """In the place of ``socket.getaddrinfo``: knows where :data:`NAME` leads, and who asked.
+    """In the place of ``socket.getaddrinfo``: knows where :data:`NAME` leads, and which threads asked.
 
     :ivar ports: of 127.0.0.1; none: the name is not known.
     :ivar answering: cleared: it hangs.
@@ -138,7 +138,7 @@ def test_dns_that_fails_takes_no_server_with_it(
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
 
 
-def test_a_name_that_nobody_knows_is_an_outage_that_heals(by_name: Callable[..., Flask], resolver: Resolver) -> None:
+def test_an_unknown_name_is_an_outage_that_heals(by_name: Callable[..., Flask], resolver: Resolver) -> None:
     """Row 34."""
     right, resolver.ports = resolver.ports, []
     browser = by_name().test_client()
@@ -151,9 +151,9 @@ def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
     by_name: Callable[..., Flask], resolver: Resolver
 ) -> None:
     """Every address is tried, by a request as well: the dead one refuses at once."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
-        resolver.ports.insert(0, nobody.getsockname()[1])
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        resolver.ports.insert(0, closed.getsockname()[1])
         browser = by_name().test_client()
         browser.post("/set", json={"lang": "jp"})
         assert level(browser) == 0
@@ -162,7 +162,8 @@ def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
 def test_a_name_that_turns_to_another_server_is_followed(
     by_name: Callable[..., Flask], resolver: Resolver, pair: tuple[Valkey, Valkey]
 ) -> None:
-    """Row 33, a failover as DNS shows it: the old server is gone. No restart, and the fence sees another server."""
+    """Row 33, a failover as DNS shows it: the old server is gone. No restart, and the server identity is another
+    one."""
     one, two = pair
     one.start()
     resolver.ports = [one.port]
@@ -209,7 +210,7 @@ def test_a_demoted_primary_is_left_within_the_request(
 
 
 @pytest.mark.parametrize("resolver_is_late", [False, True])
-def test_a_demoted_primary_that_still_answers_is_left_by_who_only_reads(
+def test_a_demoted_primary_that_still_answers_is_left_by_a_worker_that_only_reads(
     by_name: Callable[..., Flask],
     resolver: Resolver,
     pair: tuple[Valkey, Valkey],
@@ -318,7 +319,7 @@ def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
 # -- new connections ---------------------------------------------------------------------------------------------------
 
 
-def test_a_listener_that_takes_nobody_costs_a_request_no_more_than_its_budget(make_app: MakeApp) -> None:
+def test_a_listener_that_accepts_nothing_costs_a_request_no_more_than_its_budget(make_app: MakeApp) -> None:
     """Row 5: its queue is full, so that connecting neither succeeds nor fails."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
         port = listener.getsockname()[1]
@@ -385,7 +386,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
 
 
 def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
-    """Row 43: class L, whoever waits; a connection that is given back goes to who waits."""
+    """Row 43: class L; a connection that is given back goes to the request that waits."""
     app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=1.5)
     store = redis_store(app)
     held = store.connections.take(time.monotonic() + LONG)
@@ -400,7 +401,7 @@ def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app
 def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
     pair: tuple[Valkey, Valkey], make_app: MakeApp
 ) -> None:
-    """Row 30: class U for who met it; then those that are there have to do."""
+    """Row 30: class U for the request that met it; then those that are there have to do."""
     one, _ = pair
     one.start()
     app = make_app(REDIS_URL=one.url, REDIS_POOL_TIMEOUT=0.01)
@@ -479,7 +480,7 @@ def test_a_store_knows_what_each_command_can_answer(make_app: MakeApp) -> None:
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "InvalidResponse")
 
 
-def test_connections_that_were_closed_while_they_lay_idle_fail_nobody(make_app: MakeApp, primary: Valkey) -> None:
+def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_app: MakeApp, primary: Valkey) -> None:
     """Row 10: however many there are, each is looked at before it is used."""
     app = make_app()
     store = redis_store(app)

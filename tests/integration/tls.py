@@ -101,7 +101,7 @@ class TlsFront:
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
-        self._listening.shutdown(socket.SHUT_RDWR)  # wakes whoever accepts
+        self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         for thread in self._threads:
             thread.join(10)
         self._listening.close()

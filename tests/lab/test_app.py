@@ -48,7 +48,7 @@ def test_a_voiced_sound_makes_another_word() -> None:
 
 
 def test_the_nearest_phrase_is_named() -> None:
-    """Whoever gets another phrase than asked for is told which."""
+    """A user who gets another phrase than asked for is told which."""
     found = translate("駅はどこ", "ja", "en", "nearest")
     assert (found.text, found.phrase) == ("Where is the station?", "駅はどこですか")
     assert translate("駅はどこ", "ja", "en", "exact").text is None
@@ -109,7 +109,7 @@ class Client:
 
 
 def test_every_page_at_every_level() -> None:
-    """No level breaks a page; who may be signed in at which level is what the table says."""
+    """No level breaks a page; which users may be signed in at which level is what the table says."""
     # Local copies that age quickly bring level 3 within a test's patience.
     with Lab(workers=1, settings={"LANGPONT_SESSION_LOCAL_CACHE_TTL": 3}) as lab:
         user, admin, nobody = (Client(lab.url) for _ in range(3))
@@ -127,7 +127,7 @@ def test_every_page_at_every_level() -> None:
             status, page = user.post("/translate", input_text="Hello", source_lang="en", target_lang="ja")
             assert (status, "こんにちは" in page) == (200, True), level
             assert 'id="user"' in user.get()[1]
-            assert ('id="user"' in admin.get()[1]) == (level < 4), "nobody can confirm an admin at level 4"
+            assert ('id="user"' in admin.get()[1]) == (level < 4), "no store can confirm an admin at level 4"
         assert 'id="unverified"' in admin.get()[1]
         assert nobody.sign_in("hanako")[0] == 503
         assert 'id="user"' not in user.post("/logout")[1]

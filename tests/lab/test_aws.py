@@ -44,7 +44,7 @@ def test_prometheus_finds_its_page(lab: Lab) -> None:
         assert b"langpont_session_active" in answer.read()
 
 
-def test_nobody_reaches_a_real_account(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_process_reaches_a_real_account(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever credentials and profiles the machine has, the application gets none of them."""
     monkeypatch.setenv("AWS_PROFILE", "company")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "real")

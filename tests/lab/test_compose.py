@@ -36,7 +36,7 @@ def test_the_file_is_valid() -> None:
 
 
 def test_ports_are_open_to_this_host_only(services: Services) -> None:
-    """A demo with known passwords is nobody else's business."""
+    """A demo with known passwords must not be reachable from elsewhere."""
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}

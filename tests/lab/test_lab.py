@@ -132,7 +132,7 @@ def lab() -> Iterator[Lab]:
 
 
 def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
-    """Each action does what it says, and one that is unknown is an answer, not an end. Nobody else may ask."""
+    """Each action does what it says, and one that is unknown is an answer, not an end. No other user may ask."""
     control = lab.folder / "control"
 
     def act(server: str, action: str) -> dict[str, object]:

@@ -20,7 +20,7 @@ BEGAN, HEALED, ENDED = 10.0, 14.0, 20.0
 
 def event(at: float, what: str = READ, status: int = 200, user: str | None = "ann", **more: object) -> Event:
     """One request that took 10 ms."""
-    fields: dict[str, object] = {"who": "ann", "ended": at + 0.01, **more}
+    fields: dict[str, object] = {"browser": "ann", "ended": at + 0.01, **more}
     return Event(what=what, status=status, began=at, user=user, **fields)  # type: ignore[arg-type]
 
 
@@ -41,8 +41,8 @@ def test_errors_are_counted_by_kind_and_only_since_the_outage_began() -> None:
     assert (found.requests, found.errors, found.unanswered, found.slowest) == (3, 1, 1, 1.5)
 
 
-def test_who_is_shown_as_signed_out_was_logged_out_for_a_moment_or_for_good() -> None:
-    """A 5xx is no logout. Who has signed out was not logged out."""
+def test_a_user_shown_as_signed_out_was_logged_out_for_a_moment_or_for_good() -> None:
+    """A 5xx is no logout. A user who has signed out was not logged out."""
     assert count(event(11, user=None), event(19)).for_a_moment == 1
     assert count(event(11), event(19, user=None)).logged_out == 1
     assert count(event(11, status=500, user=None), event(19)).logged_out == 0
@@ -95,13 +95,13 @@ def test_a_refused_sign_out_promises_nothing_but_is_told() -> None:
     ids=["5xx", "slow", "signed_out", "no_answer"],
 )
 def test_all_is_well_when_nothing_has_been_wrong_for_a_while(wrong: Event) -> None:
-    """The last wrong answer after the end of the outage counts; close to the end of the history nobody can say."""
+    """The last wrong answer after the end of the outage counts; close to the end of the history it is not known."""
     assert count(wrong, event(19)).recovery == 1.5
     assert count(replace(wrong, ended=19.0), event(19.5)).recovery is None
 
 
 def test_the_figures_of_a_detection() -> None:
-    """The first degraded answer, who paid for it, and the last degraded one after the end."""
+    """The first degraded answer, the requests that paid for it, and the last degraded one after the end."""
     healthy = [Seen(0.01 * n, 0.01 * n + 0.004, 200, 0, 0.002) for n in range(100)]
     paid = [Seen(1.0, 1.21, 200, 2, 0.2), Seen(1.1, 1.3, 200, 2, 0.2)]
     degraded = [Seen(1.3 + 0.01 * n, 1.304 + 0.01 * n, 200, 2, 0.003) for n in range(100)]
@@ -131,7 +131,7 @@ def test_one_outage_of_real_servers_becomes_a_row_with_its_proof() -> None:
 
 
 def test_an_outage_that_did_not_happen_is_not_reported() -> None:
-    """Nobody was there to be delayed."""
+    """No request was there to be delayed."""
     slow = next(outage for outage in OUTAGES if outage.name == "slow")
     with staged(()) as stage, pytest.raises(NoOutage, match="delay"), slow.causing(stage, []):
         pass

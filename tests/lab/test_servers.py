@@ -170,7 +170,7 @@ def test_a_killed_postgres_keeps_what_was_committed(postgres: Postgres) -> None:
 
 
 def test_stop_ends_postgres_although_a_client_is_connected(postgres: Postgres) -> None:
-    """The client is thrown out; nobody waits for it."""
+    """The client is thrown out; the stop does not wait for it."""
     with connect(postgres) as connection:
         process = psutil.Process(connection.info.backend_pid)
         postgres.stop()
@@ -201,8 +201,8 @@ def test_killing_a_frozen_postgres_leaves_no_backend(postgres: Postgres) -> None
     postgres.start()
 
 
-def test_postgres_lets_nobody_in_without_its_password(postgres: Postgres) -> None:
-    """Whoever gets in as superuser can run programs as the server's user."""
+def test_postgres_lets_no_client_in_without_its_password(postgres: Postgres) -> None:
+    """A superuser of PostgreSQL can run programs as the server's user."""
     address = f"postgresql://postgres:wrong@127.0.0.1:{postgres.port}/postgres"
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(address, connect_timeout=5)
@@ -212,7 +212,7 @@ def test_postgres_lets_nobody_in_without_its_password(postgres: Postgres) -> Non
 def test_postgres_starts_from_a_folder_that_only_its_owner_can_enter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkout in root's home: PostgreSQL runs as another user, who may not enter it, and reaches its programs. Of
+    """A checkout in root's home: PostgreSQL runs as another user, which may not enter it, and reaches its programs. Of
     all rights of root's it has that one."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -261,7 +261,7 @@ def test_servers_die_with_their_parent_whatever_thread_started_them(tmp_path: Pa
 
 
 def test_a_port_is_given_to_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its server need not run yet, or may be down: nobody else gets the port meanwhile."""
+    """Its server need not run yet, or may be down: no other process gets the port meanwhile."""
     mine = processes.free_port()
     elsewhere = f"from devservers import processes; processes.PORTS = [{mine}] * 100; print(processes.free_port())"
     other = subprocess.run([sys.executable, "-c", elsewhere], capture_output=True, text=True, check=False)

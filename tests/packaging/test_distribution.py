@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = "flask_langpont_session/stores/redis/scripts"
 PACKAGE = ROOT / "flask_langpont_session"
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
-
-import pytest
 
 from tools import figures
 
@@ -15,16 +12,6 @@ def test_both_requests_are_followed_from_flask_to_the_stores() -> None:
     read, write = ([int(part) for part in figure.value.split(" / ")] for figure in figures.traced_requests())
     assert all(0 < fewer < more for fewer, more in zip(read, write, strict=True))
     assert read[0] < read[1] > read[2] > 20
-
-
-def test_the_words_are_looked_for_as_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any case, and not inside others."""
-    (tmp_path / "room.py").write_text('"""Nobody asks."""\n# whole\n# who does\n')
-    monkeypatch.setattr(figures, "PACKAGE", tmp_path)
-    assert [line.partition("/")[2] for line in figures.lines_with_old_words()] == [
-        'room.py:1: """Nobody asks."""',
-        "room.py:3: # who does",
-    ]
 
 
 PRIVATE = """

@@ -116,7 +116,7 @@ def pytest_sessionfinish(session):
 
 
 def run_suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Not the developer's configuration, and every warning an error: so are connections that nobody closed.
+    # Not the developer's configuration, and every warning an error: so are connections that were not closed.
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n")
     command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", PLUGIN, "-q", "-p", "no:cacheprovider", *arguments]
     # Plugins of libraries that are installed beside are none of its business.

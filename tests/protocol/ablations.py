@@ -96,7 +96,7 @@ def _revoked_once(
     self: RevocationQueue, digest: str, *, in_database: bool = False, in_redis: bool = False, wait: float | None = None
 ) -> None:
     if self.is_revoked(digest):
-        self.settle(digest, in_database=in_database, in_redis=in_redis)
+        self.mark_done(digest, in_database=in_database, in_redis=in_redis)
     else:
         _note(self, digest, in_database=in_database, in_redis=in_redis)
 
@@ -162,7 +162,7 @@ _kill_user_until = sim_database.SimDatabase.kill_user_until
 def _only_smaller_numbers(self: server_identity.ServerIdentity, canary: server_identity.Canary) -> bool:
     known = self.canary
     if known is not None and known.generation != canary.generation and canary.number > 1:
-        self.canary = canary  # somebody else's new generation
+        self.canary = canary  # another worker's new canary
         return False
     return _saw(self, canary)
 
@@ -185,7 +185,7 @@ def _knows_no_privilege(self: verifier.Verifier, row: AuthRow) -> bool:
     return False
 
 
-def _no_floor(self: local.LocalCopies, digest: str) -> int:
+def _no_min_version(self: local.LocalCopies, digest: str) -> int:
     return 0
 
 
@@ -197,7 +197,7 @@ def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
     return None
 
 
-def _anybody_is_primary(self: redis_reply.RedisReply) -> bool:
+def _any_server_is_primary(self: redis_reply.RedisReply) -> bool:
     return self.answer is not None
 
 
@@ -280,10 +280,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
-    Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_anybody_is_primary)),
+    Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_any_server_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
-    Ablation("floor", local.LocalCopies, "min_version", _no_floor),
-    Ablation("floors that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))),
+    Ablation("minimum version", local.LocalCopies, "min_version", _no_min_version),
+    Ablation(
+        "minimum versions that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))
+    ),
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
     Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
     Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),

@@ -121,7 +121,7 @@ def _payload(user: str) -> dict[str, bytes]:
 
 
 def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> None:
-    """The session gets a new id; the old one dies if somebody was signed in under it."""
+    """The session gets a new id; the old one dies if a user was signed in under it."""
     browser = world.slots[slot]
     scope = worker.repository.begin()
     origin = browser.sid
@@ -447,8 +447,8 @@ def _database(world: World, how: str) -> None:
     world.database_path = {"up": Path.CLEAR, "down": Path.BROKEN, "hung": Path.SILENT}[how]
 
 
-def _cut(world: World, who: str, server: str) -> None:
-    world.cuts.add((who, server))
+def _cut(world: World, worker: str, server: str) -> None:
+    world.cuts.add((worker, server))
 
 
 def _busy(world: World, worker: str, count: str) -> None:
@@ -486,7 +486,7 @@ def _rest(world: World) -> bool:
         world.tick_all()
         _replicate(world, "all")
         if world.is_quiet:
-            # Whoever still has a connection to a server that was replaced finds out at its next canary.
+            # A worker that still has a connection to a server that was replaced finds out at its next canary.
             world.clock.advance(round(world.settings.health_interval * 1000))
             for _ in range(2):
                 world.tick_all()
@@ -512,7 +512,8 @@ def _heal(world: World) -> None:
 
 
 def _check_tombstones(world: World) -> None:
-    """What ended shortly before another server became the primary was brought to it, without anybody asking for it."""
+    """What ended shortly before another server became the primary was brought to it, without any request asking for
+    it."""
     primary, replaced_at = world.cluster.primary, world.cluster.replaced_at
     for digest, changed_at in world.tables.updated_at.items():
         recent = replaced_at - INCIDENT_MARGIN_MS + 2000 <= changed_at <= replaced_at

@@ -30,7 +30,7 @@ FAULTS_MET = ("database", "redis cut", "database cut", "failover", "restart", "f
 
 
 class BrowsersWorld(World):
-    """The world; nobody watches its stores: what counts is what the browser is sent."""
+    """The world; no invariant watches its stores: what counts is what the browser is sent."""
 
     def _make_servers(self, tolerance_ms: int, skews_ms: tuple[int, int]) -> None:
         self.promises = unchecked = cast(Any, Unchecked())
@@ -70,7 +70,7 @@ def serving(world: World, worker: Worker) -> Flask:
 class Browser:
     """Sends requests with the cookie that it has, and takes what it is sent, in any order.
 
-    :ivar users: id → who signed in under it.
+    :ivar users: id → the user that signed in under it.
     """
 
     def __init__(self, world: World) -> None:

@@ -6,7 +6,7 @@ START_MS = 1_700_000_000_000
 
 
 class Clock:
-    """Time that passes only when somebody says so. Milliseconds since 1970, except where a clock speaks in seconds."""
+    """Time that passes only when it is advanced. Milliseconds since 1970, except where a clock speaks in seconds."""
 
     def __init__(self) -> None:
         self._ms = START_MS

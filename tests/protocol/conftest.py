@@ -1,4 +1,4 @@
-"""All tests of the protocol run in small parts, and nobody else hears what the package logs of millions of outages."""
+"""All tests of the protocol run in small parts, and what the package logs of millions of outages goes nowhere."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Broken(AssertionError):
 class WorkerView:
     """What one worker process has been told so far.
 
-    :param floors: digest → highest version it showed or wrote.
+    :param min_versions: digest → highest version it showed or wrote.
     :param signed_out: sessions that were signed out on it.
     :param users: user → when they were last logged out everywhere on it.
     :param incident_ms: when it last met another server than before, or could notice that data was lost.
@@ -75,7 +75,7 @@ class WorkerView:
     :param losses: server → losses that it had a chance to notice.
     """
 
-    floors: dict[str, int] = field(default_factory=dict)
+    min_versions: dict[str, int] = field(default_factory=dict)
     signed_out: set[str] = field(default_factory=set)
     users: dict[str, int] = field(default_factory=dict)
     incident_ms: int = 0
@@ -111,7 +111,7 @@ class Before:
     """What was known when a request began, for those promises that hold for later requests only."""
 
     began_ms: int
-    floor: int
+    min_version: int
     signed_out: bool
     revoked_here: bool
     untold: bool
@@ -141,9 +141,9 @@ class Promises:
         self.signed_in: set[str] = set()
         """Digests of kind u that were ever given out."""
         self.revoked: set[str] = set()
-        """Sessions that somebody began to revoke; what they are called later is revoked, too."""
+        """Sessions whose revocation has begun; what they are called later is revoked, too."""
         self.replaced: set[str] = set()
-        """Ids that somebody began to replace by other ones."""
+        """Ids whose replacement by other ones has begun."""
         self.users_revoked: dict[str, int] = {}
         self.increments: dict[str, int] = defaultdict(int)
         self.appended: dict[str, set[int]] = defaultdict(set)
@@ -197,7 +197,7 @@ class Promises:
         if before != after:
             self.violate("I4", f"a session goes on under another id with {sorted(after)} it did not have any more")
 
-    # -- everybody -------------------------------------------------------------------------------------------------
+    # -- all workers -----------------------------------------------------------------------------------------------
 
     def lost(self, store: str, cause: str) -> None:
         """A worker does not use a store any more, for an error of some class."""
@@ -225,17 +225,17 @@ class Promises:
         return key in self.settings.user_key_patterns or key in self.settings.privilege_key_patterns
 
     def row_ends(self, row: AuthRow, reason: str) -> None:
-        """A live row ceases to be valid: somebody must have wanted it."""
+        """A live row ceases to be valid: a request must have wanted it."""
         self.census["ended: " + reason] += 1
         if self._is_given_up(row.digest) or reason == "idle" or self.tasks.is_late:
             return
         if self.tasks.current is not None and self.tasks.current.notes.get("user") == row.user_id:
             return
         if row.created_at > self.users_revoked.get(row.user_id or "", -1) + self.skew_ms:
-            self.violate("I6", f"a session was ended that nobody had revoked ({reason})")
+            self.violate("I6", f"a session was ended that was not revoked ({reason})")
 
     def row_ends_by_idleness(self, row: AuthRow, idle_seen: int) -> None:
-        """Nobody ends a session that Redis knows to be in use (S1), or about which Redis was not heard (S4)."""
+        """No session is ended that Redis knows to be in use (S1), or about which Redis did not answer (S4)."""
         primary = self.cluster.primary
         now = self.tables.now_ms
         until, data = self.kept.get(row.digest, (0, None))
@@ -244,7 +244,7 @@ class Promises:
         notes = self.tasks.current.notes if self.tasks.current else {}
         heard = notes.get("idle_of", {}).get(row.digest)
         if heard is None:
-            self.violate("I6", "a session was ended for idleness though Redis was not heard")
+            self.violate("I6", "a session was ended for idleness though Redis did not answer")
         elif heard == (primary, until):
             self.violate("I6", "a session was ended for idleness though Redis had said that it is in use")
         elif heard[0] is primary and heard[1] < until and notes.get("kept_before", {}).get(row.digest) == until:
@@ -402,7 +402,7 @@ class Promises:
         mine = self.workers[worker]
         return Before(
             began_ms=self.clock.now_ms,
-            floor=mine.floors.get(sid.digest, 0),
+            min_version=mine.min_versions.get(sid.digest, 0),
             signed_out=sid.digest in mine.signed_out or created_at <= mine.users.get(user, -1),
             revoked_here=(sid.digest in promised.revoked or over) and not self.tables.is_ended(sid.digest),
             untold=sid.digest in promised.ended - self.told,
@@ -461,17 +461,17 @@ class Promises:
         if before.revoked_here:
             self.violate("S11", "a session is shown whose revocation waits in this host's journal")
         if before.untold:
-            self.violate("S11", "a session is shown that ended on this host, of which Redis has not heard")
+            self.violate("S11", "a session is shown that ended on this host, which Redis does not know")
         if task.notes.get("tombstone"):
             self.violate("S6", "a session is shown although Redis answered with its tombstone")
-        if row.version < before.floor:
-            self.violate("I4", f"version {row.version} is shown after {before.floor}")
+        if row.version < before.min_version:
+            self.violate("I4", f"version {row.version} is shown after {before.min_version}")
         self._is_its_own(digest, row)
         self._overlay_is_ordinary(row, loaded)
         self._in_time(task, before, row, loaded, scope)
         self._backed(task, worker, before, row, loaded, scope, fresh)
-        floors = self.workers[worker].floors
-        floors[digest] = max(floors.get(digest, 0), row.version)
+        min_versions = self.workers[worker].min_versions
+        min_versions[digest] = max(min_versions.get(digest, 0), row.version)
 
     def _is_its_own(self, digest: str, row: AuthRow) -> None:
         if self.tables.payloads.get((digest, row.version)) == row.payload:
@@ -532,8 +532,8 @@ class Promises:
 
     def wrote(self, worker: str, digest: str, version: int) -> None:
         """A worker was told that the database took its change."""
-        floors = self.workers[worker].floors
-        floors[digest] = max(floors.get(digest, 0), version)
+        min_versions = self.workers[worker].min_versions
+        min_versions[digest] = max(min_versions.get(digest, 0), version)
 
     def has_changed(self, worker: str, digest: str, version: int) -> None:
         """A worker was told that its change of rights is made; it may be to a session that has ended meanwhile."""
@@ -551,7 +551,7 @@ class Promises:
         committed[digest] = max(version, committed.get(digest, 0))
 
     def revokes(self, digest: str) -> None:
-        """Somebody begins to end a session."""
+        """The end of a session begins."""
         self.revoked.add(digest)
 
     def has_revoked(self, worker: str, host: str, digest: str, durable: bool) -> None:
@@ -569,7 +569,7 @@ class Promises:
             self.violate("I1", "a revocation was called durable that the database does not have")
 
     def replaces(self, digest: str) -> None:
-        """Somebody begins to give a session another id, or to begin another session in its place."""
+        """A session begins to get another id, or another session begins in its place."""
         self.replaced.add(digest)
 
     def _have_ended(self, host: str, digests: Iterable[str]) -> None:
@@ -585,7 +585,7 @@ class Promises:
             self.violate("I1", "an id was called replaced that still is valid")
 
     def revokes_user(self, user: str) -> None:
-        """Somebody begins to log a user out everywhere."""
+        """A "log out everywhere" of a user begins."""
         self.users_revoked[user] = self.clock.now_ms
 
     def has_revoked_user(self, worker: str, host: str, user: str, until_ms: int, durable: bool) -> None:
@@ -605,7 +605,7 @@ class Promises:
 
     def refused(self, task: Task, before_database: bool, scope: RequestScope, digest: str | None) -> None:
         """A grant was refused. That is right for a session that is not valid any more, by its idle time too: a request
-        that began before may not say that nobody has used it since."""
+        that began before may not say that it was not used since."""
         self.census["grant refused"] += 1
         row = None if digest is None else self.tables.row(digest)
         gone = digest is not None and (row is None or row.state is not RowState.VALID)

@@ -25,7 +25,7 @@ OVERLAPPING = (
     *(f"sign_in {{worker}} {user} {{slot}}" for user in USERS),
     *(f"revoke_user {{worker}} {user}" for user in USERS),
 )
-"""Every request, to be filled in with who serves it and whose it is."""
+"""Every request, to be filled in with the worker that serves it and the browser."""
 
 SERVER_FAULTS = (
     "kill {}", "start {} file", "start {} old", "start {} empty", "freeze {}", "thaw {}", "full {} on", "full {} off",
@@ -50,7 +50,7 @@ class WorldMachine(RuleBasedStateMachine):
 
     @initialize(profile=st.sampled_from(list(PROFILES)))
     def begin(self, profile: str) -> None:
-        """A world in which somebody is signed in."""
+        """A world in which a user is signed in."""
         self.world, self.profile, self.lines = World(profile), profile, []
         self._do("sign_in w0 alice s0")
 
@@ -76,22 +76,22 @@ class WorldMachine(RuleBasedStateMachine):
 
     @rule(label=stepped, worker=workers, slot=slots, name=st.sampled_from(("read", "read", "read_old", "fresh")))
     def looks(self, label: str, worker: str, slot: str, name: str) -> None:
-        """Somebody looks at a page."""
+        """A user looks at a page."""
         self._do(f"{label}{name} {worker} {slot}")
 
     @rule(label=stepped, worker=workers, user=users, slot=slots)
     def signs_in(self, label: str, worker: str, user: str, slot: str) -> None:
-        """Somebody signs in."""
+        """A user signs in."""
         self._do(f"{label}sign_in {worker} {user} {slot}")
 
     @rule(label=stepped, worker=workers, slot=slots, name=st.sampled_from(("sign_out", "revoke", "revoke_first")))
     def ends(self, label: str, worker: str, slot: str, name: str) -> None:
-        """Somebody signs out, or is signed out."""
+        """A user signs out, or is signed out."""
         self._do(f"{label}{name} {worker} {slot}")
 
     @rule(label=stepped, worker=workers, user=users)
     def ends_everywhere(self, label: str, worker: str, user: str) -> None:
-        """Somebody is logged out everywhere."""
+        """A user is logged out everywhere."""
         self._do(f"{label}revoke_user {worker} {user}")
 
     @rule(label=stepped, worker=workers, slot=slots, name=st.sampled_from(("grant", "withdraw", "note")))
@@ -106,7 +106,7 @@ class WorldMachine(RuleBasedStateMachine):
         name=st.sampled_from(("write", "append", "clear", "blind", "add", "visit")),
     )
     def changes_data(self, label: str, worker: str, slot: str, name: str) -> None:
-        """Somebody works."""
+        """A user works."""
         self._do(f"{label}{name} {worker} {slot}")
 
     @rule(label=stepped, worker=workers, slot=slots)
@@ -163,7 +163,7 @@ class WorldMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.tasks.late)
     @rule(number=st.integers(0, 3))
     def arrives(self, number: int) -> None:
-        """A question arrives that nobody waits for any more."""
+        """A question arrives that no caller waits for any more."""
         self._do(f"arrive {number}")
 
     @rule(ms=st.sampled_from((100, 1000, 3000, 6000, 11_000, 31_000, 130_000, 3_700_000)))
@@ -185,7 +185,7 @@ class WorldMachine(RuleBasedStateMachine):
 
     @rule(line=any_of(*ROLE_CHANGES))
     def roles(self, line: str) -> None:
-        """Another server becomes the primary, and who hears of it when."""
+        """Another server becomes the primary, and when each worker learns of it."""
         self._do(line)
 
     @rule(line=any_of("save", "save", "restore", "restore", "flush", "misplace s0"))

@@ -48,7 +48,7 @@ LIMITS = Limits(3, 60, HOUR)
 """Small enough to be reached."""
 
 
-class Nobody:
+class NoListener:
     """Watches nothing, and the network is good."""
 
     host_name = "h0"
@@ -128,7 +128,7 @@ def _ids(additions: bytes) -> list[bytes]:
 class Pair:
     """What both kinds of stores have in common.
 
-    :ivar log: what was asked, for whoever looks at a difference.
+    :ivar log: what was asked, to explain a difference.
     """
 
     def __init__(self, seed: int) -> None:
@@ -204,8 +204,8 @@ class RedisPair(Pair):
 
     def __init__(self, seed: int, real: RedisStore, server: Any) -> None:
         super().__init__(seed)
-        self.cluster = Cluster(self.clock, Nobody())
-        self.simulated = SimRedisStore("primary", self.cluster, Nobody(), self.tasks, ServerIdentity())
+        self.cluster = Cluster(self.clock, NoListener())
+        self.simulated = SimRedisStore("primary", self.cluster, NoListener(), self.tasks, ServerIdentity())
         self.real = real
         self.server = server
         server.flushall()
@@ -441,8 +441,8 @@ class DatabasePair(Pair):
 
     def __init__(self, seed: int, real: Database) -> None:
         super().__init__(seed)
-        self.tables = Tables(self.clock, Nobody())
-        self.simulated = SimDatabase(self.tables, Nobody(), self.tasks, timeout=WAIT)
+        self.tables = Tables(self.clock, NoListener())
+        self.simulated = SimDatabase(self.tables, NoListener(), self.tasks, timeout=WAIT)
         self.real = real
         self.catch_up()
         with real.engine.begin() as connection:
@@ -500,7 +500,7 @@ class DatabasePair(Pair):
         rng = self.rng
         digest, successor = rng.sample(self.digests, 2)
         if successor in self.tables.rows and self.tables.successors.get(digest) != successor:
-            return  # ids are random: nobody is given one that was there before
+            return  # ids are random: none is given that was there before
         self.both(
             "regenerate", digest, successor=successor, seen=rng.choice((1, 1, 2)), payload=self._payload(),
             idle_ms=rng.choice((HOUR, 2 * HOUR)), absolute_ms=rng.choice((None, 4 * HOUR)),
@@ -532,7 +532,7 @@ class DatabasePair(Pair):
         self._compare_rows("changed_since", _all_changes)
 
     def _compare_rows(self, what: str, rows_of: Callable[[Any], list[AuthRow]]) -> None:
-        """Of rows made within one millisecond nobody can say which was first."""
+        """Of rows made within one millisecond it is not known which was first."""
         self.catch_up()
         self.log.append(what)
         self.compare(*(sorted(rows_of(store), key=lambda row: row.digest) for store in self.stores))

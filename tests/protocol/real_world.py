@@ -44,7 +44,7 @@ class RealClock(Clock):
 
     @property
     def now_ms(self) -> int:
-        """The real time, which nobody can advance: that moves breakers, budgets and local copies only."""
+        """The real time, which cannot be advanced: that moves breakers, budgets and local copies only."""
         return time.time_ns() // 1_000_000
 
 
@@ -117,7 +117,7 @@ class RealNode:
                 client.config_set("min-replicas-to-write", 9 if how else 0)
 
     def replicate(self, count: int) -> None:
-        """Real replication waits for nobody."""
+        """Real replication does not wait."""
 
 
 @contextmanager
@@ -238,7 +238,7 @@ class RealCluster:
 
 
 class Cuts(set[tuple[str, str]]):
-    """Who is cut off from what; changes are done at the proxies at once."""
+    """What is cut off from what; changes are done at the proxies at once."""
 
     def __init__(self, world: RealWorld) -> None:
         self._world = world
@@ -303,7 +303,7 @@ class RealWorld(World):
 
     @property
     def database_path(self) -> Path:
-        """How things stand between everybody and the database."""
+        """How things stand between the workers and the database."""
         return self._path
 
     @database_path.setter

@@ -115,7 +115,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "floor",
+        "minimum version",
         "I4",
         """
         sign_in w0 root s0
@@ -127,7 +127,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "floors that are forgotten",
+        "minimum versions that are forgotten",
         "I4",
         "\n".join(
             (
@@ -136,7 +136,7 @@ KEPT = (
                 "read w0 s0",
                 "save",
                 "withdraw w0 s0",
-                *("sign_in w0 alice s1", "sign_out w0 s1") * 11,  # there is room for ten floors
+                *("sign_in w0 alice s1", "sign_out w0 s1") * 11,  # there is room for ten minimum versions
                 "restore",
                 "read w0 s0",
             )
@@ -264,7 +264,7 @@ KEPT = (
         read w2 s0
         a: write w2 s0
         step a
-        step a                  # a slow request has seen that somebody is signed in
+        step a                  # a slow request has seen that a user is signed in
         sign_out w0 s0
         finish a
         """,
@@ -852,7 +852,7 @@ KEPT = (
         read w1 s0
         database down
         cut w0 A
-        sign_out w0 s0          # neither store hears of it
+        sign_out w0 s0          # neither store is told
         read w1 s0              # a worker of the same host
         """,
     ),

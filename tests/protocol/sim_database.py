@@ -32,7 +32,7 @@ SERVER = "D"
 
 
 class Watcher(Protocol):
-    """Who is told what happens in the database."""
+    """What is told what happens in the database."""
 
     def row_changes(self, before: AuthRow | None, after: AuthRow) -> None:
         """A row is written; `live` of both is that of the row alone, whatever the user's epoch."""
@@ -82,7 +82,7 @@ class Tables:
         return self.epochs.get(user_id, 0) if user_id is not None else 0
 
     def put(self, row: AuthRow, *, is_change: bool = True) -> None:
-        """Write a row. `is_change`: for those who ask what changed lately."""
+        """Write a row. `is_change`: for the list of what changed lately."""
         before = self.rows.get(row.digest)
         self.watcher.row_changes(before, row)
         if before is not None and (before.version, before.live) != (row.version, row.live):
@@ -172,7 +172,7 @@ class SimDatabase:
         self._tasks = tasks
 
     def _ask(self, timeout: float | None, effect: Callable[[], T]) -> T:
-        """Who has more time than a request has slots of its own."""
+        """A caller with more time than a request has slots of its own."""
         allowed = self.timeout if timeout is None else timeout
         if allowed <= self.timeout and self._network.database_is_busy():
             raise self._tasks.refuse(NAME, ErrorClass.LOCAL, "NoFreeSlot")

@@ -13,7 +13,6 @@ from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, O
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
     SINCE,
-    Change,
     Limits,
     MergeStep,
     Outcome,
@@ -339,8 +338,3 @@ def may_replace(merge: SimMerge, step: MergeStep) -> bool:
         author = noted[0] if noted else merge._author if there is not None else "?"
         return author in step.doubts or not (there is not None or noted or since)
     return since is False or (step.base is not None and there == step.base) or (since is None and there is None)
-
-
-def before_and_after(record: SimRecord, fields: Mapping[str, Any]) -> Change:
-    """The versions around a write."""
-    return Change(record.meta.stamp, fields["@m"].stamp)

@@ -81,7 +81,7 @@ def is_live(record: Record | None) -> bool:
 
 
 class Watcher(Protocol):
-    """Who is told what happens in the servers."""
+    """What is told what happens in the servers."""
 
     def redis_changes(self, node: Node, key: Key, before: Record | None, after: Record | None) -> None:
         """A client changes one hash of a primary."""
@@ -137,7 +137,7 @@ class Node:
         return record if is_own else None
 
     def misplace(self, key: Key, record: Record) -> None:
-        """Put a record under the key of another session, which nobody asked for."""
+        """Put a record under the key of another session, which no request asked for."""
         self.data[key] = record
         for replica in self.replicas:
             replica.inbox.append((key, record))
@@ -272,7 +272,7 @@ class Cluster:
             self.names.setdefault(host, {"primary": self.primary, "replica": self.replica})
 
     def demote(self) -> None:
-        """The old primary hears of the failover: it takes over the new one's data. Its connections stay."""
+        """The old primary is told of the failover: it takes over the new one's data. Its connections stay."""
         node = self.replica
         if node.alive and self.primary.alive and node.is_primary:
             self._become_replica(node)
@@ -334,7 +334,7 @@ class Network(Protocol):
         """The worker made a new connection."""
 
     def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
-        """The worker heard what a server has of a session's auth."""
+        """The worker was told what a server has of a session's auth."""
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
         """The worker looked at the canary."""

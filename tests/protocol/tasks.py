@@ -28,7 +28,7 @@ class Path(Enum):
     """What lies between a caller and a server."""
 
     CLEAR = auto()
-    SILENT = auto()  # nothing comes through, nobody says so: the caller waits until it gives up
+    SILENT = auto()  # nothing comes through, and no error: the caller waits until it gives up
     BROKEN = auto()  # refused or reset: the caller knows at once
 
 
@@ -78,7 +78,7 @@ class Tasks:
         self.late: list[Late] = []
         """Questions whose callers have given up, and that have not arrived yet."""
 
-    # -- for who decides what happens next -------------------------------------------------------------------------
+    # -- for the schedule, which decides what happens next ---------------------------------------------------------
 
     def run(self, task: Task, work: Callable[[], None]) -> None:
         """Run a task until it stops for the first time, or to its end if it is not stepped."""
@@ -182,7 +182,7 @@ class Tasks:
         try:
             effect()
         except StoreError:
-            pass  # nobody is there to hear of it
+            pass  # no caller is there to be told
         finally:
             self.current, self.is_late = outer, False
 

@@ -14,7 +14,8 @@ from .schedules import KEPT, Kept
 from .walker import broken_by
 
 LOAD_BEARING = {
-    "lease", "floor", "floors that are forgotten", "stamp before the read", "an own question", "privileged roles",
+    "lease", "minimum version", "minimum versions that are forgotten", "stamp before the read", "an own question",
+    "privileged roles",
     "connection identity", "identity of each connection", "role of the server", "canary", "the own digest",
     "dead absorbs", "tombstone instead of DEL", "local tombstone", "read repair", "epochs", "guard of writes",
     "compare-and-set in Redis", "compare-and-set in the database", "compare-and-set of a change of id",

@@ -102,7 +102,7 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
 )
 
 _NEEDED = (0, 3)
-"""Somebody must sign in, and somebody must look."""
+"""A user must sign in, and a user must look."""
 
 FAULTS: dict[str, tuple[tuple[int, Choice], ...]] = {
     "database": ((3, _event("database", _of("down", "hung"))), (3, _event("database", _of("up")))),

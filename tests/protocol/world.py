@@ -98,7 +98,7 @@ PARTS: Mapping[Any, Mapping[str, Any]] = {
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """What the package does at a time is small, and what it logs is heard by the worlds only (:class:`Listener`)."""
+    """What the package does at a time is small, and what it logs reaches the worlds only (:class:`Listener`)."""
     log = logging.getLogger("flask_langpont_session")
     level = log.level
     with ExitStack() as stack:
@@ -113,7 +113,7 @@ def simulated() -> Iterator[None]:
 
 
 class Listener(logging.Handler):
-    """Hears what the package logs while a world runs."""
+    """Collects what the package logs while a world runs."""
 
     def __init__(self, promises: Promises) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ class World:
 
     :param profile: one of :data:`PROFILES`.
     :ivar told: what requests were told, one line of text each.
-    :ivar cut_path: how a cut connection looks to who uses it.
+    :ivar cut_path: how a cut connection looks to the worker that uses it.
     """
 
     def __init__(self, profile: str = "short") -> None:
@@ -324,7 +324,7 @@ class World:
                 self.tasks.kill(task)
                 del self.under_way[label]
         self.promises.workers.pop(worker.name, None)
-        self.cluster.replaced_at = 0  # whoever knew how Redis was before is gone
+        self.cluster.replaced_at = 0  # the workers that knew how Redis was before are gone
         self.workers[worker.name] = Worker(worker.name, self.hosts[worker.host.name], self)
 
     def lose(self, host: Host) -> None:
@@ -408,5 +408,5 @@ class World:
         return self.promises.census + Counter(self.recorder.counters()) + Counter(operations)
 
     def journals(self) -> dict[str, Mapping[str, int]]:
-        """What waits in the journals, for whoever looks at a failed schedule."""
+        """What waits in the journals, to explain a failed schedule."""
         return {name: dict(host.journal.counts()) for name, host in self.hosts.items()}

@@ -55,7 +55,7 @@ def count() -> dict[str, Any]:
 
 @pages.post("/everywhere")
 def everywhere() -> dict[str, Any]:
-    """End all sessions of ``user``, as an operator does. Nobody's own session is asked for."""
+    """End all sessions of ``user``, as an operator does. No session of its own is needed."""
     interface = cast(LangPontSession, current_app.session_interface)
     ended = interface.revoke_user(request.form["user"])
     return _me() | {"durable": ended.durable}

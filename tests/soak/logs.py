@@ -9,7 +9,7 @@ _TRACE = re.compile(r"Traceback|WORKER TIMEOUT|met an error it does not know")
 
 
 def look_at_the_log(log: str, hidden: set[str], found: Callable[[str], None]) -> None:
-    """Neither ids nor values in it, and no error that nobody expected."""
+    """Neither ids nor values in it, and no unexpected error."""
     if any(secret in log for secret in hidden):
         found("I14: a session id stands in the log")
     if re.search(r"person-\d+:\d+", log):

@@ -1,6 +1,6 @@
 """People at a soak: they sign in, read, write, count, get other roles, sign out, and are logged out everywhere.
 
-Each has one name and two browsers, and does one thing at a time; what everybody does follows from the seed.
+Each has one name and two browsers, and does one thing at a time; what each does follows from the seed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PAUSE = 0.03
 """Seconds between two requests of one person, on average."""
 
 REFUSED = 0.2
-"""Seconds that somebody waits who was refused a sign-in."""
+"""Seconds that a user waits who was refused a sign-in."""
 
 GRANTS = frozenset({"sign-in", "role"})
 """What may be refused with 503 and Retry-After while the database does not answer; nothing else may."""
 
 DEEDS = {"read": 44, "text": 14, "count": 10, "role": 9, "fresh": 5, "sign-out": 6, "everywhere": 2, "grave": 10}
-"""What somebody who is signed in does next, by weight. ``grave``: an old cookie of his is tried."""
+"""What a signed-in user does next, by weight. ``grave``: an old cookie of his is tried."""
 
 MOST_ROLES = 6
 """Changes of role of one session."""
@@ -149,11 +149,11 @@ class Person:
             answer = self._ask("anonymous text", lambda: browser.send("/text", text=self._text()))
             self._expect_cookies("anonymous text", answer, 0 if had_cookie else None)
             if answer.ok:
-                self._came_as_nobody(number, answer)
+                self._came_without_a_user(number, answer)
         else:
             self._sign_in(number)
 
-    def _came_as_nobody(self, number: int, answer: Answer) -> None:
+    def _came_without_a_user(self, number: int, answer: Answer) -> None:
         left = self._left_with[number]
         if left is not None:
             left.saw("anonymous text", answer)
@@ -170,7 +170,7 @@ class Person:
             time.sleep(REFUSED)
         if answer.ok:
             left, self._left_with[number] = self._left_with[number], None
-            # A worker that has not heard of the end yet carries the counter over.
+            # A worker that does not know of the end yet carries the counter over.
             counted = left.increments if left is not None else 0
             story = Story(self._user, browser, self._crowd.verify_interval, increments=counted)
             story.saw("sign-in", answer)
@@ -217,7 +217,7 @@ class Person:
     def _granted(self, role: int, story: Story, answer: Answer) -> None:
         shown = answer.json
         if shown["unverified"] or shown["user"] is None:
-            story.found(f"a role was granted to nobody: unverified {shown['unverified']}, user {shown['user']}")
+            story.found(f"a role was granted to no user: unverified {shown['unverified']}, user {shown['user']}")
             return
         story.promise(role, answer)
         story.saw("role", answer)

@@ -33,11 +33,11 @@ SERVER = {
 }
 
 SILENT = frozenset({"refuse", "hang", "reset", FREEZE, RESTART})
-"""The store hears nothing: nothing can have been committed meanwhile."""
+"""Nothing reaches the store: nothing can have been committed meanwhile."""
 
 LONG = frozenset({"hang", FREEZE})
 LONGEST = 6.0
-"""Seconds for which a store that says nothing does so, where time allows: longer than anybody may wait."""
+"""Seconds for which a store that says nothing does so, where time allows: longer than any request may wait."""
 
 _SHARE = 0.85
 """Of a long fault's slot."""

@@ -55,11 +55,11 @@ class Site:
     web: WebServer
     #: (store, fault) → how often it was seen to bite.
     bites: Counter[tuple[str, str]] = field(default_factory=Counter)
-    #: From when to when the database heard nothing, in seconds of the monotonic clock.
+    #: From when to when nothing reached the database, in seconds of the monotonic clock.
     silences: list[tuple[float, float]] = field(default_factory=list)
     #: When a worker was killed.
     deaths: list[float] = field(default_factory=list)
-    #: Every fault as it happened, for whoever has to explain a finding: from, to, what.
+    #: Every fault as it happened, to explain a finding: from, to, what.
     diary: list[tuple[float, float, str]] = field(default_factory=list)
 
     @property
@@ -150,7 +150,7 @@ class Site:
             return
         hits = self.proxies[episode.store].hits
         already = self.bites[key]
-        wait_until(lambda: hits[episode.fault] > already, f"{key} to meet anybody", PATIENCE, pause=0.02)
+        wait_until(lambda: hits[episode.fault] > already, f"{key} to meet a request", PATIENCE, pause=0.02)
         self.bites[key] = hits[episode.fault]
 
     def _kill_workers(self, began: float, deaths: Sequence[float]) -> None:

@@ -41,7 +41,7 @@ class Story:
     ended_on: set[int] = field(default_factory=set)
     #: Worker → the newest state it has shown.
     seen: dict[int, int] = field(default_factory=dict)
-    #: How often somebody tried to add one to its counter.
+    #: How often a request tried to add one to its counter.
     increments: int = 0
     findings: list[str] = field(default_factory=list)
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
@@ -100,7 +100,7 @@ class Story:
             self.found(f"I4: this worker showed {before} before and {state} now")
         self.seen[pid] = max(before, state)
         if state > max(self.allowed):
-            self.found("I6: logged out" if state == OUT else "I3: a role that nobody has asked for")
+            self.found("I6: logged out" if state == OUT else "I3: a role that was not asked for")
         elif exactly and state not in self.allowed:
             self.found(f"I2: a fresh read says {state}")
 

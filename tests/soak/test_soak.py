@@ -36,7 +36,7 @@ DEATH = 1.0
 
 @pytest.mark.timeout(SECONDS * 2 + 240)
 def test_no_promise_is_broken_by_any_mixture_of_faults(tmp_path: Path, say: Callable[[str], None]) -> None:
-    """Random faults of three stores at once and killed workers; then all is healed, and everybody is asked again."""
+    """Random faults of three stores at once and killed workers; then all is healed, and every user is asked again."""
     seed = int(os.environ.get("LANGPONT_SOAK_SEED", secrets.randbelow(1_000_000)))
     say(f"soak: {SECONDS:g} s, LANGPONT_SOAK_SEED={seed}")
     with soaking(tmp_path) as site:
@@ -75,14 +75,14 @@ def look_at_times(site: Site, crowd: Crowd) -> None:
             crowd.found(f"no answer at {began:.3f}, and no worker had died")
     for began, ended in crowd.confirmed:
         if any(start < began and ended < end for start, end in site.silences):
-            crowd.found(f"I2/I3: granted or confirmed at {began:.3f} while the database heard nothing")
+            crowd.found(f"I2/I3: granted or confirmed at {began:.3f} while nothing reached the database")
 
 
 def assert_it_was_a_soak(site: Site, crowd: Crowd) -> None:
-    """Every kind of fault has bitten, and there was somebody to suffer from it."""
+    """Every kind of fault has bitten, and there was a request to suffer from it."""
     for store in site.servers:
         missed = [fault for fault in faults_of(store) if not site.bites[store, fault]]
-        assert not missed, f"{store}: nobody met {missed}"
+        assert not missed, f"{store}: no request met {missed}"
     assert len(site.deaths) >= 2
     acknowledged = {what: crowd.counts[what, 200] for what in ("sign-in", "role", "sign-out", "everywhere", "fresh")}
     assert all(acknowledged.values()), acknowledged
@@ -99,7 +99,7 @@ def report(site: Site, crowd: Crowd) -> str:
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints, also when the test passes: who wants to repeat a run needs its seed."""
+    """Prints, also when the test passes: to repeat a run, its seed is needed."""
 
     def show(text: str) -> None:
         with capsys.disabled():

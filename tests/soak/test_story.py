@@ -41,14 +41,14 @@ def found(story: Story) -> str:
 
 
 def test_what_is_allowed_is_no_finding(story: Story) -> None:
-    """Its own text, a role that was asked for and not answered, an outage in which nobody knows, and the end."""
+    """Its own text, a role that was asked for and not answered, an outage in which it is not known, and the end."""
     story.increments = 1
     story.saw("read", answer(text="ann:1", count=1))
     story.possible.add(1)
     story.saw("read", answer(role="role-1"))
     story.saw("read", answer(user=None, role=None, unverified=True))
     story.promise(OUT, signed_out())
-    story.saw("read", answer(2.5, pid=2))  # another worker that has not heard of it yet
+    story.saw("read", answer(2.5, pid=2))  # another worker that does not know of it yet
     story.saw("read", signed_out(3.0))
     story.ends({OUT}, False)
     assert found(story) == ""
@@ -61,7 +61,7 @@ def test_what_is_allowed_is_no_finding(story: Story) -> None:
         (answer(text="bob:1"), "another visitor's text"),
         (answer(count=1), "counted twice: 1 after 0"),
         (signed_out(), "logged out"),
-        (answer(role="role-3"), "nobody has asked for"),
+        (answer(role="role-3"), "was not asked for"),
     ],
 )
 def test_an_answer_that_must_not_be(story: Story, seen: Answer, finding: str) -> None:
@@ -131,7 +131,7 @@ def test_an_answer_is_a_finding_by_its_status_and_time(
 
 @pytest.mark.parametrize("line", ["session 7f9s3cret", "the value person-1:17", "Traceback (most recent call last):"])
 def test_a_log_that_says_too_much(line: str) -> None:
-    """An id, a value, an error that nobody expected."""
+    """An id, a value, an unexpected error."""
     findings: list[str] = []
     look_at_the_log(f"all is well\n{line}\n", {"7f9s3cret"}, findings.append)
     assert len(findings) == 1

@@ -143,7 +143,7 @@ DEEDS: dict[str, Callable[[], None]] = {
 
 @pages.post("/many")
 def many() -> ResponseReturnValue:
-    """User and role of the sessions ``{"cookies": [...]}``, in the same order; None: nobody's."""
+    """User and role of the sessions ``{"cookies": [...]}``, in the same order; None: no user's."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     with ThreadPoolExecutor(CALLERS) as pool:
         return list(pool.map(partial(_user_and_role, app), request.get_json()["cookies"]))

@@ -63,11 +63,11 @@ class Site:
             settled(host)
 
     def forget_sessions(self) -> None:
-        """An empty table. What Redis still has of its sessions is of no use to anybody."""
+        """An empty table. What Redis still has of its sessions is of no use."""
         self.query("DELETE FROM langpont_sessions RETURNING 1")
 
     def visitor(self, user: str = "hanako", role: str = "user") -> Visitor:
-        """Somebody who has just signed in, and whom every worker has seen."""
+        """A user who has just signed in, and whom every worker has seen."""
         visitor = Visitor(self.preloaded.url)
         signed_in(visitor, user, role)
         for url in self.doors().values():
@@ -133,7 +133,7 @@ class Site:
 
 @contextmanager
 def journal_of(host: WebServer) -> Iterator[Journal]:
-    """What a host's workers have noted and not yet brought home."""
+    """What a host's workers have noted and not yet merged."""
     journal = journal_at(host.folder / "journal.sqlite3")
     journal.open()
     try:
@@ -183,7 +183,7 @@ def settled(host: WebServer, workers: int = WORKERS) -> None:
 
 @contextmanager
 def running(host: WebServer, workers: int = WORKERS) -> Iterator[WebServer]:
-    """A host whose workers are all well; nobody waits for their orderly end."""
+    """A host whose workers are all well; no test waits for their orderly end."""
     try:
         host.start()
         settled(host, workers)

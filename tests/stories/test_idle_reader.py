@@ -1,4 +1,4 @@
-"""Who only reads is in use, too: a session lives on for as long as somebody looks at it."""
+"""A session that is only read is in use, too: it lives on for as long as its user looks at it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def brief(one_site: Site) -> Iterator[WebServer]:
         yield host
 
 
-def test_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> None:
+def test_a_user_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> None:
     """For twice the idle time, on every worker; it is noted once per quarter of it, by one of those asked then, or by
-    each if they are asked while another one is at it. Who does not read is signed out."""
+    each if they are asked while another one is at it. A user who does not read is signed out."""
     reader, idler = signed_in_on(brief, "hanako"), signed_in_on(brief, "taro")
     expiries = set()
     with Watch(reader, brief.doors()) as watch:
@@ -47,7 +47,7 @@ def test_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> None:
     assert site.row(reader.digest)["version"] == 1
 
 
-def test_S1_who_reads_through_an_outage_of_the_database_stays_signed_in(site: Site, brief: WebServer) -> None:
+def test_S1_a_user_who_reads_through_an_outage_of_the_database_stays_signed_in(site: Site, brief: WebServer) -> None:
     """By what SQL knows the idle time ran out meanwhile. Redis knows better, and the database is told."""
     reader = signed_in_on(brief, "hanako")
     with Watch(reader, brief.doors()) as watch:

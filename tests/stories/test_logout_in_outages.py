@@ -1,4 +1,4 @@
-"""A logout is for ever: whatever was down when it came, whoever dies right after it, whatever comes back."""
+"""A logout is for ever: whatever was down when it came, whichever process dies right after it, whatever comes back."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_I1_I5_a_logout_while_the_primary_is_dead_outlives_its_old_file(site: Si
         watch.sees(level=0)
         assert late.answer().set_cookies == []
         watch.goes_on()
-    # Once each was signed in, once each was not: nobody went back.
+    # Once each was signed in, once each was not: none went back.
     assert watch.courses("user", on=awake) == [["hanako", None]]
     assert watch.courses("user", on=asleep) == [[None]]
     assert (watch.statuses(), watch.set_cookies()) == ({200}, 0)

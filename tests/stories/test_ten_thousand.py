@@ -36,7 +36,7 @@ SAMPLE = 100
 
 
 class Login(NamedTuple):
-    """Somebody who is signed in."""
+    """A user who is signed in."""
 
     user: str
     digest: str

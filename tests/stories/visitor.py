@@ -71,7 +71,7 @@ class Visitor:
         return f"{COOKIE}={self.cookies[COOKIE]}"
 
     def whose(self, cookies: Sequence[str]) -> list[tuple[str | None, str | None]]:
-        """User and role of many sessions, as the worker at this address knows them; None: nobody's."""
+        """User and role of many sessions, as the worker at this address knows them; None: no user's."""
         found: list[tuple[str | None, str | None]] = []
         for at in range(0, len(cookies), BATCH):
             body = json.dumps({"cookies": cookies[at : at + BATCH]})

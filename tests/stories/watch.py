@@ -67,7 +67,10 @@ class Watch:
         while not self._stop.wait(PAUSE):
             try:
                 answer = visitor.get("/me")
-            except (OSError, HTTPException):  # the worker was killed; who still has to be seen is named by `sees`
+            except (
+                OSError,
+                HTTPException,
+            ):  # the worker was killed; those that still have to be seen are named by `sees`
                 return
             shown = answer.json if answer.status == 200 else {}
             sights.append(Sight(answer.status, shown, len(answer.set_cookies)))

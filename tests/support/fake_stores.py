@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -225,6 +225,3 @@ class Stage:
 def changed(**sets: bytes) -> CategoryChange:
     """These keys were assigned."""
     return CategoryChange(0, sets=dict(sets))
-
-
-MakeStage = Callable[..., Stage]

@@ -58,13 +58,13 @@ class Crowd:
         return {level for level, _ in self.look(shard)}
 
     def is_well(self) -> bool:
-        """Whether everybody is at level 0 and nothing waits."""
+        """Whether all users are at level 0 and nothing waits."""
         return all(self.levels(shard) == {0} for shard in range(SHARDS)) and not waiting(self.app)
 
 
 @contextmanager
 def at_work(crowd: Crowd) -> Iterator[dict[int, set[Any]]]:
-    """Everybody reads and writes all the time, each in a thread. Yields shard → what was seen: :data:`FINE`, levels."""
+    """All users read and write all the time, each in a thread. Yields shard → what was seen: :data:`FINE`, levels."""
     seen: dict[int, set[Any]] = {shard: set() for shard in range(SHARDS)}
     over = threading.Event()
 
@@ -90,7 +90,7 @@ def at_work(crowd: Crowd) -> Iterator[dict[int, set[Any]]]:
 
 
 FINE = (200, 200, True)
-"""Both answers are no errors, and the user is who it was."""
+"""Both answers are no errors, and the user is the same."""
 
 
 def shard_of(app: Flask, digest: str) -> str:
@@ -120,11 +120,11 @@ def has_canary(app: Flask, cluster: Cluster, shard: int) -> bool:
 
 
 def wait_until_well(crowd: Crowd) -> None:
-    wait_until(crowd.is_well, "level 0 for everybody", LONG, pause=0.05)
+    wait_until(crowd.is_well, "level 0 for all users", LONG, pause=0.05)
 
 
 def who(visitor: Any) -> Any:
-    """Who somebody is, and at which level."""
+    """The user of a browser, and the level."""
     return visitor.get("/who").json
 
 

@@ -144,7 +144,7 @@ class Cluster:
         wait_until(lambda: self.says(replica, "ROLE")[0] == "master", "the promotion", LONG)
 
     def is_whole(self) -> bool:
-        """Whether all nodes agree on who has what, and every replica follows."""
+        """Whether all nodes agree on which has what, and every replica follows."""
         try:
             maps = [self._map(node) for node in self.nodes]
             infos = [self.says(node, "INFO", "replication") for node in self.nodes]
@@ -191,10 +191,10 @@ class Cluster:
         middle = (first + last) // 2
         return range(first, middle), range(middle, last + 1)
 
-    def give_to_nobody(self, slots: range) -> None:
+    def give_to_no_shard(self, slots: range) -> None:
         """Take slots from the shard that has them; their keys stay where they are."""
         self._hole = slots
-        # Each has to be told; and who was not told yet tells the others that the slots are somebody's.
+        # Each has to be told; and one that was not told yet tells the others that the slots have a shard.
         owner = self.primary(self.home(slots[0]))
         wait_until(lambda: all(self._frees(node, slots) for node in (owner, *self.nodes)), "a hole", LONG)
 
@@ -205,7 +205,7 @@ class Cluster:
         return False
 
     def give_back(self, slots: range) -> None:
-        """Give slots of nobody to the shard that they belong to while nothing is moved."""
+        """Give slots without a shard to the shard that they belong to while nothing is moved."""
         if slots:
             self.says(self.primary(self.home(slots[0])), "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[-1])
         self._hole = range(0)

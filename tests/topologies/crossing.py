@@ -1,4 +1,4 @@
-"""Sessions that say whose they are, read by readers who are interrupted: has any been given another's data?"""
+"""Sessions that say whose they are, read by requests that are interrupted: has any been given another's data?"""
 
 from __future__ import annotations
 

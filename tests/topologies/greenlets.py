@@ -39,7 +39,7 @@ def main(url: str, folder: str) -> None:
 
 
 def _round(store: RedisStore, digests: list[str], seed: int) -> Counter[str]:
-    """Half of them end by a time-out of gevent's, half are killed; those who come after them read at once."""
+    """Half of them end by a time-out of gevent's, half are killed; those that come after them read at once."""
     readers = [Readers(store, digests, seed * 100 + number) for number in range(20)]
     chance = random.Random(seed)
     limits = [chance.uniform(0, 0.02) if number % 2 else None for number in range(20)]

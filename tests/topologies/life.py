@@ -1,6 +1,6 @@
 """A program that lives through an outage: under gevent, in two processes of one fork, or in two that were preloaded.
 
-``python -m tests.topologies.life gevent|fork|preload REDIS_URL FOLDER``. Each worker says ``ready`` when somebody is
+``python -m tests.topologies.life gevent|fork|preload REDIS_URL FOLDER``. Each worker says ``ready`` when a user is
 signed in (of a cluster: on each shard), ``degraded`` when it serves them without Redis (of a cluster: some of them
 without their primary), and ``home`` when all is as it was; and stops with another word than these.
 """
@@ -93,7 +93,7 @@ def live(app: Flask, name: str) -> None:
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    """For as long as whoever started this program has patience."""
+    """For as long as the test that started this program waits."""
     while not condition():
         time.sleep(0.02)
 
@@ -109,7 +109,7 @@ def main(how: str, url: str, folder: str) -> None:
         live(app, "only")
         return
     app.test_client().post("/login/before")
-    # What another thread just uses at a fork stays open in the child, where nobody has it: that hides what is shared.
+    # What another thread just uses at a fork stays open in the child, where nothing uses it: that hides what is shared.
     with state_of(app).monitor.paused():
         children = [born(app, name) for name in (("first", "second") if how == "preload" else ("child",))]
     if how == "fork":

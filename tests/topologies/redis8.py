@@ -65,7 +65,7 @@ class Redis8(Valkey):
         options = ["--port", "0", "--tls-port", str(self.port)]
         options += ["--tls-cert-file", str(self.certificate), "--tls-key-file", str(self.certificate)]
         if self._authority is None:
-            # It wants to know whom it trusts even if it asks nobody.
+            # It wants to know which authorities it trusts even if it asks for no certificate.
             return [*options, "--tls-ca-cert-file", str(self.certificate), "--tls-auth-clients", "no"]
         return [*options, "--tls-ca-cert-file", str(self._authority.certificate), "--tls-auth-clients", "yes"]
 

@@ -129,9 +129,9 @@ def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make_ap
 
 
 def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster) -> None:
-    """SIGSTOP: it takes connections and says nothing, until the others elect its replica. Nobody waits for it more than
-    once; no other shard is doubted. SIGCONT: it takes itself for the primary until it hears of that one, and does what
-    it had been asked: none of that counts, and a host that slept meanwhile finds everything as it is."""
+    """SIGSTOP: it takes connections and says nothing, until the others elect its replica. No request waits for it more
+    than once; no other shard is doubted. SIGCONT: it takes itself for the primary until it learns of that one, and does
+    what it had been asked: none of that counts, and a host that slept meanwhile finds everything as it is."""
     app, idle = make_app(REDIS_URL=cluster.url, REDIS_TIMEOUT=1), make_app(REDIS_URL=cluster.url, HEALTH_INTERVAL=600)
     crowd = Crowd(app, cluster, each=3)
     wait_until_well(crowd)
@@ -163,8 +163,8 @@ def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster
     assert browser(app, leaver.cookie).get("/who").json["user"] is None
 
 
-def test_slots_that_nobody_has_are_shown_as_a_lost_shard(app: Flask, cluster: Cluster) -> None:
-    """Half of the slots of a shard are given to nobody: the page, the command and the metric say so, their sessions
+def test_slots_that_no_shard_has_are_shown_as_a_lost_shard(app: Flask, cluster: Cluster) -> None:
+    """Half of the slots of a shard are given to no shard: the page, the command and the metric say so, their sessions
     live on from the database, new ones begin elsewhere; all others, of the same shard too, are at level 0. Given back,
     with what lay in them, everything is as it was, and a sign-out from meanwhile holds."""
     cluster.be_patient()  # a node that a busy machine lets wait shall not lose its slots
@@ -176,7 +176,7 @@ def test_slots_that_nobody_has_are_shown_as_a_lost_shard(app: Flask, cluster: Cl
     everybody = [neighbour, *(sign_in(app, f"{number}") for number in range(10))]
     everybody = [one for one in everybody if key_slot(one.digest.encode()) not in hole]
     with captured_events(app) as seen_events:
-        cluster.give_to_nobody(hole)
+        cluster.give_to_no_shard(hole)
         part = {"lost": 1, "total": SHARDS + 1, "lost_share": round(len(hole) / SLOTS, 4)}
         wait_until(lambda: who(homeless)["level"] == 2 and healthz(app)["shards"] == part, "the loss", LONG)
         wait_until(lambda: healthz(app)["stores"]["primary"] == {"read": False, "write": False}, "both", LONG)

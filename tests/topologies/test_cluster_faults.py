@@ -65,7 +65,7 @@ def app(make_app: MakeApp, url: str) -> Flask:
 
 
 def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
-    """Under running requests: the others stay at level 0 behind their fences, nobody is signed out, no answer is 5xx;
+    """Under running requests: the others stay at level 0, nobody is signed out, no answer is 5xx;
     a logout from meanwhile holds, and a text from meanwhile comes home."""
     crowd = Crowd(app, cluster, each=3)
     wait_until_well(crowd)
@@ -92,8 +92,8 @@ def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cl
 
 
 def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: str, cluster: Cluster) -> None:
-    """Nobody is down: what was the primary stays, as a replica, with the connections that there are, and says so over
-    each of them. Each is given up for a new one, whenever a canary would be due."""
+    """No server is down: what was the primary stays, as a replica, with the connections that there are, and says so
+    over each of them. Each is given up for a new one, whenever a canary would be due."""
     app, idle = (make_app(REDIS_URL=url, HEALTH_INTERVAL=600) for _ in range(2))
     crowd = Crowd(app, cluster)
     wait_until_well(crowd)
@@ -115,7 +115,7 @@ def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: s
 NO_TEXT = {"value": None, "present": False}
 
 
-def test_a_dead_shard_disturbs_nobody_else(app: Flask, cluster: Cluster) -> None:
+def test_a_dead_shard_disturbs_no_other(app: Flask, cluster: Cluster) -> None:
     """Both nodes are killed: its sessions live on from the database, new ones begin elsewhere, and take along what they
     may; revived, all is well, and nobody is signed out by what it forgot."""
     crowd = Crowd(app, cluster, each=4)

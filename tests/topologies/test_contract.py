@@ -60,7 +60,7 @@ def test_at_level_0_all_of_it_works(app: Flask, elsewhere: Flask, deployment: De
         assert not parts(host).health.open_stores()
 
 
-def test_an_outage_logs_nobody_out_and_ends_by_itself(app: Flask, elsewhere: Flask, deployment: Deployment) -> None:
+def test_an_outage_logs_no_user_out_and_ends_by_itself(app: Flask, elsewhere: Flask, deployment: Deployment) -> None:
     """SIGKILL: users stay, a sign-out holds although Redis comes back with the session in it, writes are merged."""
     user, leaver = (sign_in(app, name, lang="jp", input_text="before") for name in ("7", "8"))
     wait_until_copied(deployment, user.digest, leaver.digest)

@@ -135,7 +135,7 @@ def test_an_interruption_at_any_line_crosses_nothing(
 
 
 def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) -> None:
-    """Made by force: a question was asked over a connection that then is given to somebody else."""
+    """Made by force: a question was asked over a connection that then is given to another request."""
     mine, other = digests[:2]
     keys = [store.key(category, other) for category in ("auth", "translation", "ui")]
     connection = store.connections.take(time.monotonic() + PATIENCE)

@@ -1,4 +1,4 @@
-"""A replication group of which nobody can say at the start whether it is in cluster mode, or that changes it."""
+"""A replication group of which AWS cannot say at the start whether it is in cluster mode, or that changes it."""
 
 from __future__ import annotations
 
@@ -142,8 +142,9 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Everything is down when the first process of a host starts. The database comes back, then AWS: who signed in
-    meanwhile and who signs in now are both in the cluster, whose shards are named as for a process that starts now."""
+    """Everything is down when the first process of a host starts. The database comes back, then AWS: users who signed
+    in meanwhile and users who sign in now are both in the cluster, whose shards are named as for a process that starts
+    now."""
     account.make_cluster(cluster[0])
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     disk = tmp_path / "disk"

@@ -216,7 +216,7 @@ def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server
     change(server, f"-{command}")
     errors = failing(store)
     assert command in refused(server)
-    if command == "info":  # the server then does not say who it is, so that no connection is believed like another
+    if command == "info":  # the server then does not tell its identity, so that no connection is believed like another
         assert errors == {}
         assert store.server_identity.identity is None
         return
@@ -241,7 +241,7 @@ def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) 
 
 
 def records(client: Any) -> set[str]:
-    """The keys of sessions; not those of who is in use, which are written beside requests."""
+    """The keys of sessions; not those of sessions in use, which are written beside requests."""
     return {key for key in client.keys("session:*:{*") if not key.startswith("session:active:")}
 
 

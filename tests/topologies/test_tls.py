@@ -1,4 +1,4 @@
-"""TLS to a real redis-server: who is believed, who is not, and what is said about it."""
+"""TLS to a real redis-server: which certificates are believed, which are not, and what is said about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOST = "localhost"
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that nobody trusts."""
+    """An authority that is not trusted."""
     return Authority(tmp_path_factory.mktemp("stranger"))
 
 
@@ -88,7 +88,8 @@ def test_another_host_is_not(make: Callable[..., Flask], servers: Servers) -> No
 def test_an_unknown_authority_is_not(
     make: Callable[..., Flask], servers: Servers, stranger: Authority, trusted: str
 ) -> None:
-    """Whoever signed the certificate is not in REDIS_CA_FILE, or there is none and it is not in the system's."""
+    """The authority that signed the certificate is not in REDIS_CA_FILE, or there is none and it is not in the
+    system's."""
     file = str(stranger.certificate) if trusted == "another authority" else None
     refused = refusal(make(f"rediss://{HOST}:{servers['good'].port}/0", REDIS_CA_FILE=file))
     assert refused.error_class is ErrorClass.IDENTITY_REFUSED
@@ -102,7 +103,7 @@ def test_an_expired_certificate_is_not(make: Callable[..., Flask], servers: Serv
     assert "expired" in str(refused)
 
 
-def test_whoever_is_not_believed_is_an_outage_that_names_the_setting(
+def test_a_server_that_is_not_believed_is_an_outage_that_names_the_setting(
     make: Callable[..., Flask], servers: Servers, stranger: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Users stay signed in, the log says what to do, and a renewed certificate ends it without a restart."""
@@ -138,14 +139,16 @@ def test_a_certificate_is_renewed_without_a_failed_request(
 # -- the application's certificate -------------------------------------------------------------------------------------
 
 
-def test_who_has_a_certificate_may_come_in(make: Callable[..., Flask], servers: Servers, authority: Authority) -> None:
-    """``ssl_certfile`` and ``ssl_keyfile`` of the URL; the certificate names nobody in particular."""
+def test_a_client_with_a_certificate_may_come_in(
+    make: Callable[..., Flask], servers: Servers, authority: Authority
+) -> None:
+    """``ssl_certfile`` and ``ssl_keyfile`` of the URL; the certificate names no host."""
     app = make(url_with_certificate(servers["asking"], authority.issue(["application"])))
     assert sign_in(app, "7").get("/who").json == {"user": "7", "level": 0, "lang": None}
 
 
 @pytest.mark.parametrize("shown", ["nothing", "a stranger's", "an expired one"])
-def test_who_has_none_or_a_bad_one_may_not(
+def test_a_client_with_none_or_a_bad_one_may_not(
     make: Callable[..., Flask], servers: Servers, authority: Authority, stranger: Authority, shown: str
 ) -> None:
     """The server says so in an alert; where it ends the connection first, there is nothing to be read."""

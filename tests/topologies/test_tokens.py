@@ -56,7 +56,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             client.execute_command(*ADMIN)
         locked = Locked(server)
         yield locked
-        locked.set("nopass")  # else nobody could ask it whether it has ended
+        locked.set("nopass")  # else the test could not ask it whether it has ended
         locked.close()
 
 
@@ -103,7 +103,7 @@ class TokenFile(CredentialProvider):
 
 
 def visit(app: Flask, number: int) -> tuple[int, Any]:
-    """Somebody signs in and reads over connections that are all new; the status of the sign-in, and what was read."""
+    """A user signs in and reads over connections that are all new; the status of the sign-in, and what was read."""
     browser = app.test_client()
     forget: Callable[[], None] = parts(app).backend.primary.forget_connections
     forget()

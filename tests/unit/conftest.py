@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def journals_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """When the test is over; Python 3.13 warns of those that nobody closed."""
+    """When the test is over; Python 3.13 warns of those that were not closed."""
     made: list[Journal] = []
     make = Journal.__init__
 

@@ -66,7 +66,7 @@ def live(request: HttpRequest) -> HttpResponse:
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """As :func:`django.contrib.auth.login` does: a new id, then who it is."""
+    """As :func:`django.contrib.auth.login` does: a new id, then the user."""
     request.session.cycle_key()
     request.session[USER] = request.POST["user"]
     return read(request)

@@ -36,7 +36,7 @@ def add_pages(app: Flask, regenerate: Callable[[], None], level: Callable[[], in
     """Sign in, read, write, sign out.
 
     :param regenerate: gives the session a new id; called at sign-in.
-    :param level: what is answered as ``level`` besides, for who measures it.
+    :param level: what is answered as ``level`` besides, for measurements.
     """
 
     def page() -> ResponseReturnValue:

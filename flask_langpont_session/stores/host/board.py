@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
-from .entries import Claim, Settlement, put_copy, put_server, read_server, shared_copies
+from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
@@ -166,7 +166,7 @@ class Board:
 
     # -- the claim to resync Redis -------------------------------------------------------------------------------------
 
-    def claim_settlement(self, claimant: str, wanted: Settlement, hold_ms: int) -> Claim:
+    def claim_resync(self, claimant: str, wanted: ResyncRound, hold_ms: int) -> Claim:
         """Ask to be the one worker of this host that brings what changed around an incident to Redis.
 
         :param claimant: names the worker; the one that holds the claim prolongs it by asking again.
@@ -176,7 +176,7 @@ class Board:
 
         def claim(db: sqlite3.Connection) -> Claim:
             row = db.execute("SELECT server, since_ms, began_ms, claimant, claimed_until_ms FROM settlement").fetchone()
-            done, holder, until_ms = Settlement(*row[:3]), row[3], row[4]
+            done, holder, until_ms = ResyncRound(*row[:3]), row[3], row[4]
             if done.covers(wanted):
                 return Claim.DONE
             if holder not in ("", claimant) and now < until_ms:
@@ -186,7 +186,7 @@ class Board:
 
         return self._file.aside(claim, REPLAY_SECONDS)
 
-    def end_settlement(self, claimant: str, done: Settlement | None) -> None:
+    def end_resync(self, claimant: str, done: ResyncRound | None) -> None:
         """Give the claim back.
 
         :param done: what was done; None: it failed, and a worker has to do it again.

@@ -28,12 +28,12 @@ _MOMENT = struct.Struct("=d")
 _CHANGE = struct.Struct("=Q")
 
 
-def generation_path(path: Path) -> Path:
+def counter_path(path: Path) -> Path:
     """Beside the journal itself, as SQLite's own files, also for a process that knows its folder by a link."""
     return Path(f"{path.resolve()}-gen")
 
 
-class Generation:
+class CommitCounter:
     """How often the journal was written, in a small file that the processes of the host share.
 
     Two numbers: that of the newest transaction which began, and that of the newest which ended. A transaction takes its
@@ -61,7 +61,7 @@ class Generation:
     """
 
     def __init__(self, path: Path) -> None:
-        place = generation_path(path)
+        place = counter_path(path)
         try:
             self._file = PrivateNumbers(place, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             is_new = True
@@ -71,7 +71,7 @@ class Generation:
         if self._size() < SIZE:
             self._fill(0.0 if is_new else time.monotonic())
 
-    def settled(self) -> bytes | None:
+    def committed(self) -> bytes | None:
         """Equal to an earlier answer if there was no commit between the two; None: one may be about to happen."""
         word = self._read(0, _WORD)
         return word if word[:4] == word[4:] and word else None
@@ -147,7 +147,7 @@ class Generation:
         numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
         content = numbers + _MOMENT.pack(at) * _PLACES + os.urandom(_WORD * _PLACES)
         if self._write(0, content) < SIZE:
-            raise OSError(errno.ENOSPC, "no room for the generation")
+            raise OSError(errno.ENOSPC, "no room for the commit counter")
         return content
 
     def _size(self) -> int:
@@ -160,7 +160,7 @@ class Generation:
         return self._file.write(place, content)
 
 
-class OwnGeneration(Generation):
+class OwnCommitCounter(CommitCounter):
     """The same of a journal in this process' memory."""
 
     def __init__(self) -> None:

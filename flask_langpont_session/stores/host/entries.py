@@ -85,7 +85,7 @@ class PendingRevocation:
 
 @dataclass(frozen=True, slots=True)
 class PendingUserRevocation:
-    """A user who was logged out everywhere, of whose sessions not all stores have heard.
+    """A user that was logged out everywhere, while not all stores know that its sessions have ended.
 
     :param until_ms: sessions that began then or earlier are dead, milliseconds since 1970. Later ones are not.
     :param epoch: sessions of an earlier epoch are dead too; 0: there is none.
@@ -110,10 +110,10 @@ class PendingPush:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class ResyncRound:
     """A round of bringing what changed around an incident to Redis: what is to be done, or was done by this host.
 
-    :param server: which server, and which generation of its canary, it was brought to.
+    :param server: which server, and which canary of it, it was brought to.
     :param since_ms: from when on changed rows are in it, milliseconds since 1970 by the host's clock.
     :param began_ms: when it began; of one to be done: when at the earliest, for it must follow the incident.
     """
@@ -122,7 +122,7 @@ class Settlement:
     since_ms: int
     began_ms: int
 
-    def covers(self, wanted: Settlement) -> bool:
+    def covers(self, wanted: ResyncRound) -> bool:
         """Whether nothing is left to be done."""
         reaches_back, is_later = self.since_ms <= wanted.since_ms, self.began_ms >= wanted.began_ms
         return self.server == wanted.server and reaches_back and is_later
@@ -165,7 +165,7 @@ class Overlay:
     :param wiped: categories of which nothing but this is left.
     :param guesses: category → those keys of `writes` whose value was made without knowing what the stores have.
     :param copies: category → the newest copy that a worker of this host published.
-    :param users: user id → until when, for every user who was logged out everywhere, whichever session this is: only
+    :param users: user id → until when, for every user that was logged out everywhere, whichever session this is: only
         the session's own record says whose it is and when it began. See :class:`PendingUserRevocation`.
     :param epochs: user id → the epoch that goes with it.
     :param version: of the row that Redis is to be told of; 0: of none that is known.
@@ -488,7 +488,7 @@ def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
 def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database: bool) -> None:
     """Keep that a session is dead, and nothing else of it but its shadow's writes.
 
-    :func:`settle` says which store knows.
+    :func:`mark_done` says which store knows.
     """
     db.execute(
         """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
@@ -499,7 +499,7 @@ def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database
     db.execute("DELETE FROM copies WHERE digest = ?", (digest,))
 
 
-def settle(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: bool) -> None:
+def mark_done(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: bool) -> None:
     """Add the stores that have a revocation now; it goes when both have it."""
     db.execute(
         "UPDATE revocations SET in_database = max(in_database, ?), in_redis = max(in_redis, ?) WHERE digest = ?",

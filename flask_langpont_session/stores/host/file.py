@@ -9,7 +9,7 @@ Six rules shape this module:
   opens the file by other means once it exists. (SQLite has no locks on its -wal.)
 - ``PRAGMA data_version`` changes when, and only when, another connection has committed. But to ask takes the
   connection, a statement and two system calls: too much for every request, enough for a look now and then.
-- So the processes also share a :class:`Generation`, a few bytes in a file of its own.
+- So the processes also share a :class:`CommitCounter`, a few bytes in a file of its own.
 - Readers wait for no writer: they have a connection of their own.
 - Writers of a process share a transaction, and the writing threads of all processes queue for a lock that the system
   hands on in turn, also when a process is killed. None of them waits for the disk while it holds it: a commit is
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 from ...policy.values import ErrorClass, StoreError
 from ...support.lag import Deadline
-from .commit_counter import Generation, OwnGeneration, generation_path
+from .commit_counter import CommitCounter, OwnCommitCounter, counter_path
 from .group_commit import Task, Work, Writer, busy
 from .lock import HostLock
 from .opening import (
@@ -87,11 +87,11 @@ class JournalFile:
         self._shrinker = self.writer if path is None else Side(self.path, "shrink")
         self._sides = (self.writer, self.reader, self._shrinker)
         self._writers = Writer(self._serve)
-        self._generation: Generation | None = None
+        self._counter: CommitCounter | None = None
         self._pid = 0
         self._age = 0
         self._alone = threading.Lock()
-        self._sole = HostLock(generation_path(path)) if path else None
+        self._sole = HostLock(counter_path(path)) if path else None
         self._queue = HostLock(lock_path(path)) if path else None
         _files.add(self)
 
@@ -200,13 +200,13 @@ class JournalFile:
     @contextmanager
     def _numbered(self) -> Iterator[None]:
         # Kept here, because a failure lets go of the file.
-        generation = self._shared_numbers()
-        number = generation.begin()
+        counter = self._shared_numbers()
+        number = counter.begin()
         try:
             yield
         finally:
             with suppress(OSError):  # what is committed is committed; readers go on asking
-                generation.end(number)
+                counter.end(number)
 
     # -- one process at a time -----------------------------------------------------------------------------------
 
@@ -273,29 +273,29 @@ class JournalFile:
 
     # -- asking without SQLite -----------------------------------------------------------------------------------
 
-    def state(self) -> tuple[Generation, bytes] | None:
+    def state(self) -> tuple[CommitCounter, bytes] | None:
         """Equal to an earlier one if there was no commit since; None: SQLite has to be asked. Takes no lock.
 
-        Nothing is equal across opening the file anew: the answer has the generation itself in it, by identity.
+        Nothing is equal across opening the file anew: the answer has the counter itself in it, by identity.
         """
-        generation = self._generation
+        counter = self._counter
         # A child that was forked by C code still has its parent's; connected() tells it so.
-        if generation is None or self._pid != os.getpid():
+        if counter is None or self._pid != os.getpid():
             return None
         try:
-            number = generation.settled()
+            number = counter.committed()
         except OSError:
             return None
-        return None if number is None else (generation, number)
+        return None if number is None else (counter, number)
 
-    def numbers(self, ask: Callable[[Generation], T], wait: float | None = None) -> T:
+    def numbers(self, ask: Callable[[CommitCounter], T], wait: float | None = None) -> T:
         """What the numbers say that the processes share, of a file that is open; else it is opened."""
         try:
-            generation = self._generation
-            if generation is None or self._pid != os.getpid():
+            counter = self._counter
+            if counter is None or self._pid != os.getpid():
                 with self._lent(self.reader, _deadline(wait)):
-                    generation = self._shared_numbers()
-            return ask(generation)
+                    counter = self._shared_numbers()
+            return ask(counter)
         except OSError as error:
             raise store_error(error) from error
 
@@ -308,16 +308,16 @@ class JournalFile:
             return self.writer.opened, one(db, "PRAGMA data_version")
 
     def _tidy(self, db: sqlite3.Connection) -> None:
-        generation = self._generation
-        if generation is None or generation.settled() is not None:
+        counter = self._counter
+        if counter is None or counter.committed() is not None:
             return
         # A process that is alive and writes holds the lock, and needs no help. It is not waited for: requests would be
         # made to, too.
         with suppress(sqlite3.OperationalError):
             db.execute("BEGIN IMMEDIATE")
-            number = generation.begin()
+            number = counter.begin()
             db.execute("ROLLBACK")
-            generation.end(number)
+            counter.end(number)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -345,18 +345,18 @@ class JournalFile:
         if any(side.is_inherited() for side in self._sides):
             raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
 
-    def _shared_numbers(self) -> Generation:
+    def _shared_numbers(self) -> CommitCounter:
         """Not before it is known that the file is a journal, and that something may be put beside it."""
-        generation = self._generation
-        if generation is None or self._pid != os.getpid():
-            generation = Generation(self.path) if self.path is not None else OwnGeneration()
-            # The other threads look at the generation without a lock: it comes last.
-            self._pid, self._generation = os.getpid(), generation
-        return generation
+        counter = self._counter
+        if counter is None or self._pid != os.getpid():
+            counter = CommitCounter(self.path) if self.path is not None else OwnCommitCounter()
+            # The other threads look at the counter without a lock: it comes last.
+            self._pid, self._counter = os.getpid(), counter
+        return counter
 
     def _let_go(self) -> None:
         """A thread that holds a connection goes on with it; the next one opens its own."""
-        self._generation = None
+        self._counter = None
         self._age += 1
 
     def close(self) -> None:

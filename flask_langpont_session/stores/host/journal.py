@@ -275,7 +275,7 @@ class Journal:
         *,
         in_row: Iterable[PendingWrite] = (),
     ) -> Outdated:
-        """These are settled, one way or the other. A field that was written again since it was read from here stays.
+        """These are done, one way or the other. A field that was written again since it was read from here stays.
 
         :param in_row: those that are in a row of the database now. What took their place here meanwhile was made from
             them: without that it would be a conflict with them.
@@ -283,14 +283,14 @@ class Journal:
             :meth:`.Board.publish_copies`. There is room for it where the entries were.
         :return: as of :meth:`.Board.publish_copies`.
         """
-        settled, shared = [(entry.seq,) for entry in entries], list(copies)
+        done, shared = [(entry.seq,) for entry in entries], list(copies)
 
         merged = [
             (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in in_row
         ]
 
         def forget(db: sqlite3.Connection) -> Outdated:
-            db.executemany("DELETE FROM writes WHERE seq = ?", settled)
+            db.executemany("DELETE FROM writes WHERE seq = ?", done)
             db.executemany(_NOW_MADE_FROM, merged)
             return self.board.put_copies(shared, db)
 

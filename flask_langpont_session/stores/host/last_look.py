@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .commit_counter import Generation
+from .commit_counter import CommitCounter
 from .file import JournalFile
 
 _MOST_NAMED = 50
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     :param named: the sessions of which there was anything; None: there are too many, or it concerns any session.
     """
 
-    state: tuple[Generation, bytes] | None
+    state: tuple[CommitCounter, bytes] | None
     is_empty: bool
     named: frozenset[str] | None
 
@@ -65,7 +65,7 @@ class LastLook:
         """Whether another process committed anything since the last call. True at the first call."""
         before, self._others = self._others, self._file.others_state()
         if self._others != before:
-            # A program that takes the generation's file away, or writes without it (an older release during an upgrade,
+            # A program that takes the counter's file away, or writes without it (an older release during an upgrade,
             # the sqlite3 program), is noticed now, if not at once.
             self.forget()
         return self._others != before
@@ -75,7 +75,7 @@ class LastLook:
         self._seen = _NOTHING
 
 
-def _seen(state: tuple[Generation, bytes] | None, outages: int, users: int, sessions: str) -> Seen:
+def _seen(state: tuple[CommitCounter, bytes] | None, outages: int, users: int, sessions: str) -> Seen:
     """:param sessions: how many entries of sessions there are, at least, and of which sessions."""
     number, *named = sessions.split(",")
     is_empty = not (outages or users or named)

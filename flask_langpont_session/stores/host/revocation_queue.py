@@ -1,4 +1,4 @@
-"""The revocations of which the database or Redis has not heard, in the journal of this host."""
+"""The revocations that the database or Redis does not know yet, in the journal of this host."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .entries import (
     PendingUserRevocation,
     delete,
     is_revoked,
+    mark_done,
     put_revocation,
     put_user_revocation,
-    settle,
 )
 from .file import REPLAY_SECONDS, JournalFile
 
@@ -33,7 +33,7 @@ class RevocationQueue:
     def note(self, *digests: str, in_database: bool = False, in_redis: bool = False, wait: float | None = None) -> None:
         """Note that sessions are dead, and forget what was to be written for them; their shadows' writes stay.
 
-        Doing it again adds a store that has it by now, unless the database has not heard of it this time: what it had
+        Doing it again adds a store that has it by now, unless the database does not know of it this time: what it had
         before may have been a change of id only, after which the session went on.
 
         :param in_database: the database has it already.
@@ -44,16 +44,16 @@ class RevocationQueue:
         def note(db: sqlite3.Connection) -> None:
             for digest in digests:
                 put_revocation(db, digest, now, in_database)
-                settle(db, digest, in_database, in_redis)
+                mark_done(db, digest, in_database, in_redis)
 
         self._file.transaction(note, wait)
 
-    def settle(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
+    def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have these revocations now. An entry disappears when both have it."""
 
         def note(db: sqlite3.Connection) -> None:
             for digest in digests:
-                settle(db, digest, in_database, in_redis)
+                mark_done(db, digest, in_database, in_redis)
 
         self._file.transaction(note, REPLAY_SECONDS)
 
@@ -81,20 +81,20 @@ class RevocationQueue:
 
     def note_user(self, user_id: str, *, until_ms: int = 0, epoch: int = 0, wait: float | None = None) -> None:
         """Note that every session of a user which began until then, or in an earlier epoch, is dead: "log out
-        everywhere", of which not every store has heard.
+        everywhere", which not every store knows yet.
 
         Of several times the latest counts. What waits for single sessions of the user stays: the journal does not
         know when they began.
 
-        :param until_ms: milliseconds since 1970; for the case that the database has not heard of it.
+        :param until_ms: milliseconds since 1970; for the case that the database does not know of it.
         :param epoch: the user's epoch, if the database has raised it.
         """
         self._file.transaction(lambda db: put_user_revocation(db, user_id, until_ms, epoch), wait)
 
     def pending_users(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
-        """The users who wait to be logged out everywhere, the one that was noted longest ago first.
+        """The users that are still to be logged out everywhere, the one that was noted longest ago first.
 
-        :param redis: also those of whom only Redis has to hear.
+        :param redis: also those of whom only Redis has to be told.
         """
         sql = (
             "SELECT seq, user_id, until_ms, epoch, in_database, reached FROM user_revocations"

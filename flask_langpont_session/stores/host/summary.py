@@ -48,8 +48,8 @@ class Summary(NamedTuple):
     """Everything in a journal.
 
     :param kinds: kind → what there is of it.
-    :param signed_in: signed-in sessions that something waits for; those of users who were logged out everywhere are not
-        known by number.
+    :param signed_in: signed-in sessions that something waits for; those of users that were logged out everywhere are
+        not known by number.
     :param visitors: the other sessions.
     :param bytes: of the file, what has not been moved into it yet included.
     """

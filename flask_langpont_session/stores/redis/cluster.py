@@ -1,4 +1,5 @@
-"""Redis Cluster: each session on the shard that has its slot, each shard an ordinary store with a fence of its own.
+"""Redis Cluster: each session on the shard that has its slot, each shard an ordinary store with a server identity
+of its own.
 
 Where the shards are is known by :mod:`.topology`, which of them a call goes to by :mod:`.shards`.
 """
@@ -43,7 +44,7 @@ class Route:
         self._directory = directory
         self._number = number
         self._is_master = is_master
-        # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
+        # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
         self._choice = CHANCE.randrange(1 << 16)
 
     def __call__(self) -> tuple[Address, bool]:

@@ -207,7 +207,7 @@ class Commands:
     def tombstone(self, digest: str, version: int, categories: Sequence[str]) -> Command:
         """Leaves a tombstone and removes the session's data.
 
-        :param version: of the dead row; 0: the database has not heard of it.
+        :param version: of the dead row; 0: the database does not know of it.
         """
         names = [AUTH, *(name for name in categories if name != AUTH)]
         return WRITE_TOMBSTONE([self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])

@@ -65,8 +65,8 @@ _BY_TEXT: tuple[tuple[str, ErrorClass], ...] = (
 # A node says this of a slot that no shard has. It is well, although its code says that it is not.
 _UNSERVED = "Hash slot not served"
 
-# TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about who a peer
-# is, unless the network garbled something: those are told apart by the second list.
+# TLS, as `reason` or, where OpenSSL leaves that out, the text says it. An alert or a file of ours is about the identity
+# of a peer, unless the network garbled something: those are told apart by the second list.
 _TLS_IDENTITY = ("alert", "tls settings", "pem lib", "key values mismatch", "no certificate", "bad end line")
 _TLS_TRANSPORT = ("record mac", "decode error", "internal error", "unexpected message", "protocol version", "notify")
 

@@ -252,7 +252,7 @@ class Crossed(Exception):
 
 
 def read_fits(reply: Any, keys: int) -> bool:
-    """``read.lua``: clock, a hash or an error text for each key, the life that was slid to."""
+    """``read.lua``: clock, a hash or an error text for each key, the life that was extended to."""
     if not (type(reply) is list and len(reply) == keys + 2 and type(reply[0]) is int and type(reply[-1]) is int):
         return False
     for found in reply[1:-1]:  # no generator: this is asked of every answer

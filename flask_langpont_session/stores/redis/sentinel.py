@@ -103,7 +103,7 @@ class SentinelResolver:
         self.sentinels = tuple(sentinels)
         self._patience = patience
         self._first = 0
-        # Every worker keeps to one replica, so that the fence sees one server, and the workers spread over them.
+        # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
         self._choice = CHANCE.randrange(1 << 16)
 
     def primary(self, names: DnsCache, until: float) -> Address:

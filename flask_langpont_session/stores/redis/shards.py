@@ -203,7 +203,7 @@ class Router:
         now = self._clock()
         is_persistent = now - self._between.setdefault(slot, now) > _PERSISTENT
         pause = CHANCE.uniform(0.025, 0.05)
-        # However long it lasts, it is the matter of one slot: no breaker hears of it, or the whole shard would be lost.
+        # However long it lasts, it is the matter of one slot: no breaker is told, or the whole shard would be lost.
         if is_persistent or tries > _TRIES_AGAIN or ends - now - pause < LEAST_WAIT:
             raise error
         self._sleep(pause)

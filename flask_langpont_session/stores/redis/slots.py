@@ -2,8 +2,8 @@
 
 Servers that are no cluster are one shard that has every slot, and no number.
 
-A shard keeps its number for as long as this process lives: breakers, fences and metrics go by it. What makes it the
-same shard is that its primary is one of the servers it had before; if none is, that it has the slots it had.
+A shard keeps its number for as long as this process lives: breakers, server identities and metrics go by it. What makes
+it the same shard is that its primary is one of the servers it had before; if none is, that it has the slots it had.
 """
 
 from __future__ import annotations

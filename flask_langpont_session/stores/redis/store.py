@@ -63,7 +63,7 @@ class RedisStore:
 
     @property
     def canary_place(self) -> str:
-        """What the names of its generations begin with, where it may have to lie elsewhere some day."""
+        """What the ids of its canaries begin with, where the canary may have to lie elsewhere some day."""
         return ""
 
     def read(
@@ -149,7 +149,7 @@ class RedisStore:
     def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
         """Leave a tombstone and remove the session's data.
 
-        :param version: of the dead row; 0: the database has not heard of it.
+        :param version: of the dead row; 0: the database does not know of it.
         """
         self.link.run([self.commands.tombstone(digest, version, categories)], timeout)
 

@@ -1,1 +1,1 @@
-"""The database, which decides who is signed in."""
+"""The database, which decides whether a session is signed in."""

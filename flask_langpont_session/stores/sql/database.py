@@ -1,4 +1,5 @@
-"""The SQL database: the only arbiter of auth. One row per session of kind u, one per user who logged out everywhere.
+"""The SQL database: the only arbiter of auth. One row per session of kind u, one per user with a
+"log out everywhere".
 
 Every call is a short transaction of its own on its own connection, never the application's session or transaction,
 and runs in a :class:`~flask_langpont_session.stores.sql.bulkhead.Bulkhead`: a request waits a bounded time whatever the
@@ -25,7 +26,7 @@ from . import tables as sql
 from .calls import GRACE, Calls
 from .engines import Connections, make_engine
 from .errors import NAME
-from .idle import settled
+from .idle import after_read
 from .schema import Schema
 
 __all__ = ["Database", "make_engine"]
@@ -89,7 +90,7 @@ class Database:
             with self.connections.reading() as connection:
                 row = sql.one_row(connection, digest)
             # After the reading connection is back in the pool: one call never holds two.
-            return settled(self.connections, row, idle_ms, idle_seen) if row else None
+            return after_read(self.connections, row, idle_ms, idle_seen) if row else None
 
         return self.calls.in_request(work, timeout, writing=False)
 
@@ -151,7 +152,7 @@ class Database:
         def insert(connection: Connection) -> AuthRow | None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
             row = sql.written_row(connection, sql.INSERT, values)
-            # Asked behind the row: a user who is logged out everywhere from now on is so by this row, too.
+            # Asked behind the row: a user that is logged out everywhere from now on is so for this row, too.
             if row is not None and connection.execute(sql.SELECT_EPOCH, {"user": user_id}).scalar() is not None:
                 connection.execute(sql.KILL, {"key": digest})
                 return None

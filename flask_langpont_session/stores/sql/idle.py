@@ -16,14 +16,14 @@ from ...policy.values import AuthRow, RowState
 from . import tables as sql
 from .engines import Connections
 
-_SLIDE_AFTER = 0.25
+_EXTEND_AFTER = 0.25
 """The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
 
 _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """What a row may be whose idle expiry still decides something."""
 
 
-def settled(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
+def after_read(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
     """The row after what a read does to it.
 
     :param row: as it was read, by a connection that is back in the pool: one call never holds two.
@@ -69,6 +69,6 @@ def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
     """The idle expiry of a row that is in use, moved if that is due."""
-    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _SLIDE_AFTER)
+    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _EXTEND_AFTER)
     moved = min(row.read_at + idle_ms, row.absolute_expires_at)
     return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at

@@ -115,8 +115,8 @@ def metadata_for(dialect: Dialect) -> sa.MetaData:
 
 
 def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
-    """The user's epoch. A user who never logged out everywhere has no row, and epoch 0 as one who did so by the time
-    alone."""
+    """The user's epoch. A user that was never logged out everywhere has no row, and epoch 0, as has one for
+    whom only the time was noted."""
     stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
     return sa.func.coalesce(stored, 0, type_=sa.BigInteger())
 
@@ -184,7 +184,7 @@ INSERT_ADOPTED = SESSIONS.insert().values(
     payload="{}",
     user_epoch=0,
     created_at=now_ms(),
-    updated_at=0,  # nothing follows from it: it is no change that Redis has to hear of
+    updated_at=0,  # nothing follows from it: it is no change that Redis must be told
     idle_expires_at=now_ms(),
     absolute_expires_at=now_ms() + _absolute_ms,
 )

@@ -49,7 +49,7 @@ def test_only_the_owner_may_read_it(path: Path) -> None:
 
 
 def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
-    """Somebody else's file is not overwritten."""
+    """Another user's file is not overwritten."""
     target = tmp_path / "target"
     target.write_bytes(b"precious")
     path.symlink_to(target)
@@ -152,7 +152,7 @@ def test_a_full_disk_does_not_keep_an_alert_from_being_noted(
 
 
 def test_what_is_shared_wins(path: Path, tmp_path: Path) -> None:
-    """Unless somebody knows better, what a process had alone is gone when it comes back."""
+    """Unless another process knows better, what a process had alone is gone when it comes back."""
     path = tmp_path / "folder" / "file"
     file = HostFile(path)
     assert put(file, b"alone") == b""
@@ -171,7 +171,7 @@ def test_a_folder_that_is_gone_does_not_raise(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_held_is_waited_for(path: Path) -> None:
-    """A disk that stalls for some seconds: nothing is changed, nobody goes on alone, and then all is as before."""
+    """A disk that stalls for some seconds: nothing is changed, no process goes on alone, and then all is as before."""
     file = HostFile(path, patience=0.01)
     put(file, b"x")
     with path.open("rb") as holder:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_langpont_session.alerts import table
-from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, settle, step, take
+from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, note_outcome, step, take
 from flask_langpont_session.alerts.table import ALERTS, Severity, alert_lines
 from flask_langpont_session.config.checks import SEVERITIES
 
@@ -53,7 +53,7 @@ class World:
         while notice := take(self.host, self.now, self.terms):
             if self.sns:
                 self.notices.append(notice)
-            settle(self.host, notice.serial, self.now, self.terms, sent=self.sns)
+            note_outcome(self.host, notice.serial, self.now, self.terms, sent=self.sns)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_blip_is_not_told(world: World) -> None:
 
 
 def test_a_short_gap_does_not_end_it(world: World) -> None:
-    """An incident is over when nobody saw it for its whole healing time."""
+    """An incident is over when no worker saw it for its whole healing time."""
     world.run(10, REDIS)
     for _ in range(5):
         assert world.run(25) == []
@@ -128,7 +128,7 @@ def test_scopes_are_incidents_of_their_own(world: World) -> None:
 # -- several workers, and their ends -----------------------------------------------------------------------------------
 
 
-def test_who_just_began_to_look_does_not_call_anything_off(world: World) -> None:
+def test_a_worker_that_just_began_to_look_resolves_nothing(world: World) -> None:
     """All workers died in the outage: the first one of the next day must have looked for long enough itself."""
     world.run(10, REDIS)
     world.now += 86_400
@@ -137,7 +137,7 @@ def test_who_just_began_to_look_does_not_call_anything_off(world: World) -> None
     assert world.run(2) == [f"resolved {REDIS}"]
 
 
-def test_who_just_began_to_look_goes_on_with_it(world: World) -> None:
+def test_a_worker_that_just_began_to_look_goes_on_with_it(world: World) -> None:
     """An outage that outlives all workers is one incident."""
     world.run(10, REDIS)
     world.now += 600
@@ -148,7 +148,7 @@ def test_who_just_began_to_look_goes_on_with_it(world: World) -> None:
 
 
 def test_a_message_whose_sender_died_is_sent_by_another(world: World) -> None:
-    """It was taken and not settled: after the lease it is free again, and not before."""
+    """It was taken and not marked: after the lease it is free again, and not before."""
     world.now += 1
     step(world.host, {DATA_LOST: {}}, world.now, TERMS, world.watched)
     taken = take(world.host, world.now, TERMS)
@@ -198,7 +198,7 @@ def test_an_alarm_gets_through_when_sns_is_back(world: World) -> None:
 @pytest.mark.parametrize("hours", [1, 23])
 @pytest.mark.parametrize("key", [REDIS, REPLICA, "server-changed/primary"])
 def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: str, hours: int) -> None:
-    """Nothing that was told goes on burning in somebody's pager."""
+    """Nothing that was told stays open in a pager."""
     world.run(10, key)
     world.sns = False
     world.run(hours * 3600, pace=10)
@@ -214,13 +214,13 @@ def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
     world.run(40)
     [waiting] = world.host.queue
     assert waiting.state is State.RESOLVED
-    while not settle(world.host, waiting.serial, world.now, TERMS, sent=False):
+    while not note_outcome(world.host, waiting.serial, world.now, TERMS, sent=False):
         world.now += TERMS.longest_retry
     assert TERMS.keep <= world.now - waiting.at <= TERMS.keep + TERMS.longest_retry
     assert world.host.is_idle
 
 
-def test_what_is_over_before_it_could_be_told_wakes_nobody(world: World) -> None:
+def test_what_is_over_before_it_could_be_told_wakes_no_operator(world: World) -> None:
     """That it happened is told by its end, which takes the alarm's place."""
     world.sns = False
     world.run(100, REDIS)
@@ -242,7 +242,7 @@ def test_a_queue_holds_one_message_per_key(world: World) -> None:
 
 
 def test_a_message_says_what_the_one_in_whose_place_it_is_would_have_said(world: World) -> None:
-    """How many were held back is not forgotten with the alarm that nobody got."""
+    """How many were held back is not forgotten with the alarm that was not sent."""
     world.terms = Terms(burst=1, token_every=1000)
     for seconds in (10, 20):
         world.run(seconds, REDIS)
@@ -263,7 +263,7 @@ def test_tries_become_rare(world: World) -> None:
     terms = Terms(retry=30.0)
     for _ in range(2000):
         assert take(host, now, terms) is not None
-        assert not settle(host, 1, now, terms, sent=False)
+        assert not note_outcome(host, 1, now, terms, sent=False)
         pause = host.queue[0].not_before - now
         assert take(host, now + pause - 1, terms) is None
         pauses.append(pause)
@@ -273,7 +273,7 @@ def test_tries_become_rare(world: World) -> None:
 
 
 def test_a_recovery_does_not_overtake_its_alarm(world: World) -> None:
-    """While somebody is sending the alarm, the recovery waits behind it; if that fails, it is all that is sent."""
+    """While a worker is sending the alarm, the recovery waits behind it; if that fails, it is all that is sent."""
     for sent in (True, False):
         world.run(5, REDIS)
         world.now += 1
@@ -285,7 +285,7 @@ def test_a_recovery_does_not_overtake_its_alarm(world: World) -> None:
             step(world.host, {}, world.now, TERMS, world.watched)
         assert [notice.state for notice in world.host.queue] == [State.FIRING, State.RESOLVED]
         assert take(world.host, world.now, TERMS) is None
-        assert settle(world.host, firing.serial, world.now, TERMS, sent=sent) is False
+        assert note_outcome(world.host, firing.serial, world.now, TERMS, sent=sent) is False
         assert world.run(1) == [f"resolved {REDIS}"]
         world.run(4000, pace=10)
 
@@ -382,7 +382,7 @@ def test_what_was_told_before_the_emergency_is_called_off_in_it(world: World) ->
 
 
 def test_an_emergency_does_not_swallow_what_happened_once(world: World) -> None:
-    """After it nobody would see it any more."""
+    """After it no worker would see it any more."""
     world.run(20, LEVEL_4)
     assert world.run(1, LEVEL_4, DATA_LOST) == [f"firing {DATA_LOST}"]
 
@@ -428,7 +428,7 @@ def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[st
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 700), st.booleans()), max_size=8))
 def test_sns_may_come_and_go(phases: list[tuple[set[str], int, bool]]) -> None:
-    """In the end nobody believes that something burns, and nothing is called off twice."""
+    """In the end no receiver believes that an alert is active, and nothing is resolved twice."""
     world = World()
     for seen, seconds, world.sns in phases:
         world.run(seconds, *seen)

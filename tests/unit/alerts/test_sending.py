@@ -100,7 +100,7 @@ def test_a_severity_without_a_topic_goes_to_the_next_worse(configured: str, rout
 
 
 def test_a_topic_is_shown_without_its_account() -> None:
-    """Accounts are nobody's business who reads a log."""
+    """Account numbers do not belong in a log."""
     assert short_name(TOPICS["info"]) == "langpont-info-alerts (ap-northeast-1)"
 
 
@@ -158,9 +158,9 @@ def test_a_message_that_failed_is_tried_again(
     assert worker.recorder.counters() == {"alerts_failed": 2, "alerts_sent": 1}
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("flask_langpont_session")]
     assert messages == [
-        f"SNS takes no alerts: {problem}. Check LANGPONT_SESSION_ALERT_TOPICS and the network.",
+        f"SNS does not accept alerts: {problem}. Check LANGPONT_SESSION_ALERT_TOPICS and the network.",
         "alert data-lost (emergency): firing could not be sent; it is tried again",
-        "SNS takes alerts again",
+        "SNS accepts alerts again",
     ]
     assert "arn:" not in caplog.text
 
@@ -217,13 +217,13 @@ def test_the_second_try_is_the_message_of_the_first(endpoint: Endpoint) -> None:
     assert message.body["at"] == "2026-09-21T14:13:20+00:00"
 
 
-def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_listens(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
     """A refused connection is a failure as any other."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
         Worker().lose_data()
-    assert "SNS takes no alerts: AWS does not answer as it should (EndpointConnectionError)" in caplog.text
+    assert "SNS does not accept alerts: AWS does not answer as it should (EndpointConnectionError)" in caplog.text
 
 
 def test_there_are_no_credentials(
@@ -233,7 +233,7 @@ def test_there_are_no_credentials(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     Worker().lose_data()
-    assert "SNS takes no alerts: there are no AWS credentials" in caplog.text
+    assert "SNS does not accept alerts: there are no AWS credentials" in caplog.text
     assert endpoint.requests == 0
 
 
@@ -241,7 +241,7 @@ def test_there_are_no_credentials(
 
 
 def test_an_event_only_leaves_a_note(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever sends a signal (a request) neither touches the host's file nor waits for AWS: another thread does."""
+    """A request that sends a signal neither touches the host's file nor waits for AWS: another thread does."""
     threads: set[str] = set()
 
     def watch(owner: type, name: str) -> None:
@@ -266,7 +266,7 @@ def test_an_event_only_leaves_a_note(endpoint: Endpoint, monkeypatch: pytest.Mon
 def test_the_thread_outlives_what_it_does_not_know(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Else an alert that burns would never be called off."""
+    """Else an active alert would never be resolved."""
     worker = Worker()
     look = Conditions.look
 
@@ -292,21 +292,21 @@ def test_a_healthy_host_writes_nothing(endpoint: Endpoint, tmp_path: Path) -> No
 def test_another_release_may_have_written_the_file(
     endpoint: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is begun anew, also where nothing burns, and that is said once; what burns is seen again."""
+    """It is begun anew, also where no alert is active, and that is said once; what is active is seen again."""
     HostFile(tmp_path / "alerts").update(lambda _: (b'{"incidents": 7}', None))
     worker, other = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
     other.alerts.outgoing.send()
     for _ in range(3):
         worker.round()
         other.round()
-    assert caplog.text.count("cannot be read; it is begun anew") == 1
+    assert caplog.text.count("cannot be read; the file is begun anew") == 1
     worker.lose_data()
     assert endpoint.told() == [FIRING]
-    assert caplog.text.count("cannot be read; it is begun anew") == 1
+    assert caplog.text.count("cannot be read; the file is begun anew") == 1
 
 
 def test_an_alert_that_this_release_does_not_know_is_left_alone(endpoint: Endpoint, tmp_path: Path) -> None:
-    """A newer worker of a rolling deployment wrote it; that one tells it. After a day nobody will."""
+    """A newer worker of a rolling deployment wrote it; that one tells it. After a day none will."""
     later = b'{"incidents":{"to-come":{"since":1,"seen":1}},"queue":[{"serial":1,"key":"to-come/x","state":"firing",'
     later += b'"since":1,"at":1,"seen":1,"suppressed":0,"firings":1}],"serial":1}'
     file = HostFile(tmp_path / "alerts")
@@ -324,7 +324,7 @@ def test_an_alert_that_this_release_does_not_know_is_left_alone(endpoint: Endpoi
 def test_a_message_that_cannot_be_sent_does_not_come_back_at_once(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error that nobody thought of counts as a failed attempt."""
+    """An unexpected error counts as a failed attempt."""
 
     def surprise(*_: object) -> None:
         raise ZeroDivisionError
@@ -336,7 +336,7 @@ def test_a_message_that_cannot_be_sent_does_not_come_back_at_once(
         worker.now += 61
         worker.round()
     assert worker.recorder.counters() == {"alerts_failed": 4}
-    assert caplog.text.count("an alert met an error that is not known") == 4
+    assert caplog.text.count("sending an alert failed with an unexpected error") == 4
 
 
 def test_what_a_process_could_not_send_is_sent_by_another(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -360,14 +360,16 @@ def test_what_a_process_could_not_send_is_sent_by_another(endpoint: Endpoint, tm
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-def test_who_sends_goes_on_seeing(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_worker_that_sends_goes_on_seeing(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A resolver hangs for minutes in the one worker that sees it: the others do not think that it is over."""
     resolved, stop = threading.Event(), threading.Event()
 
     def hang(*_: object) -> None:
         resolved.set()
         stop.wait(30)
-        raise NotSent("nobody knows its name")
+        raise NotSent("an unknown reason")
 
     monkeypatch.setattr(Topics, "publish", hang)
     sees, other, file = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts"), HostFile(tmp_path / "alerts")
@@ -441,7 +443,7 @@ def test_what_was_told_alone_is_called_off_together(endpoint: Endpoint, tmp_path
     assert endpoint.told() == [FIRING, "resolved data-lost"]
 
 
-def test_who_went_on_alone_comes_back_though_nothing_happens(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_a_worker_that_went_on_alone_comes_back_though_nothing_happens(endpoint: Endpoint, tmp_path: Path) -> None:
     """It sees nothing any more; what the others left behind is for it to call off."""
     folder = tmp_path / "folder"
     alone, dead = Worker(folder / "alerts"), Worker(folder / "alerts")

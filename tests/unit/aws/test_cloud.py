@@ -78,7 +78,7 @@ def make(load: Load) -> Make:
 
 
 def test_most_settings_ask_for_nothing(load: Load) -> None:
-    """Then the start asks nobody, and neither do the rounds of the monitor."""
+    """Then the start asks nothing, and neither do the rounds of the monitor."""
     assert ask_aws(load(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")) is None
 
 
@@ -87,7 +87,7 @@ def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_pa
     for journal, files in ((tmp_path / "j.sqlite3", ["j.sqlite3-endpoints"]), (None, [])):
         group = make(JOURNAL=journal).group
         assert group is not None
-        group.inquiry.ask()
+        group.query.ask()
         assert [path.name for path in tmp_path.iterdir()] == files
         for path in tmp_path.iterdir():
             path.unlink()
@@ -96,12 +96,12 @@ def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_pa
 @pytest.mark.parametrize(
     "way", [{"REDIS_TOKEN": "t"}, {"REDIS_TOKEN_SECRET": "app/token"}, {"REDIS_IAM_USER": "app-user"}]
 )
-def test_whoever_signs_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -> None:
+def test_signing_in_needs_tls(make: Make, aws: Aws, way: dict[str, str]) -> None:
     """The start ends where the token could be read, and says by which setting."""
     aws.found = Endpoints(SINGLE.primary, tls=False)
     group = make(**way).group
     assert group is not None
-    group.inquiry.ask()
+    group.query.ask()
     assert group.unusable is not None
     assert next(iter(way)) in group.unusable
 
@@ -118,7 +118,7 @@ def test_a_secret_is_where_the_group_is(make: Make, monkeypatch: pytest.MonkeyPa
         assert isinstance(credentials, SecretToken)
         asked = Mock(side_effect=ConnectionError)
         monkeypatch.setattr("flask_langpont_session.aws.credentials.aws_client", asked)
-        credentials.inquiry.ask()
+        credentials.query.ask()
         asked.assert_called_once_with("secretsmanager", region)
 
 
@@ -128,7 +128,7 @@ def test_a_token_of_iam_is_signed_for_the_group(make: Make, monkeypatch: pytest.
     assert isinstance(credentials, IamToken)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    credentials.inquiry.ask()
+    credentials.query.ask()
     user, token = cast("tuple[str, str]", credentials.get_credentials())
     assert user == "app-user"
     assert token.startswith("sessions/?Action=connect&User=app-user&")
@@ -151,10 +151,10 @@ def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: py
     aws.may_answer.clear()
     group = make_group()
     Cloud(group).begin()
-    assert group.inquiry.busy
+    assert group.query.busy
     assert not group.known
     aws.may_answer.set()
-    group.inquiry.wait(10)
+    group.query.wait(10)
     assert group.known
 
 
@@ -204,9 +204,9 @@ def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
     """Not for other stores."""
     aws.found = found
     group = make_group()
-    group.inquiry.ask()
+    group.query.ask()
     Cloud(group).attend({PRIMARY: Store(), REPLICA: Store()}, lost)
-    group.inquiry.wait(10)
+    group.query.wait(10)
     assert aws.asked == 1 + asks
 
 

@@ -60,7 +60,7 @@ def test_a_secret_is_the_token_or_says_it_in_json(text: str, login: tuple[str, .
     ],
 )  # fmt: skip
 def test_a_secret_that_says_no_token_is_explained_without_quoting_it(text: str) -> None:
-    """Empty, broken, or with two tokens of which nobody knows which one counts."""
+    """Empty, broken, or with two tokens of which it is not known which one counts."""
     with pytest.raises(Unusable) as caught:
         read_secret(text)
     assert OLD not in str(caught.value)
@@ -146,7 +146,7 @@ class Server:
 
 
 def test_before_a_token_is_known_the_server_is_not_asked(token: SecretToken) -> None:
-    """The store is unreachable, as every server is that nobody can talk to."""
+    """The store is unreachable, as every server is that cannot be talked to."""
     with pytest.raises(TokenNotKnownYet) as caught:
         token.get_credentials()
     assert not token.known
@@ -156,13 +156,13 @@ def test_before_a_token_is_known_the_server_is_not_asked(token: SecretToken) -> 
 def test_a_planned_rotation_needs_one_look_and_no_second_try(secrets: Secrets, token: SecretToken) -> None:
     """The server takes both, then the secret says the new one, then the server takes only that."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     server = Server(token, OLD)
     server.greet()
     server.good = {OLD, NEW}
     secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
     server.greet()
-    token.inquiry.ask()
+    token.query.ask()
     server.greet()
     server.good = {NEW}
     server.greet()
@@ -173,17 +173,17 @@ def test_a_planned_rotation_needs_one_look_and_no_second_try(secrets: Secrets, t
 def test_a_secret_that_runs_ahead_of_the_server_costs_one_more_try(secrets: Secrets, token: SecretToken) -> None:
     """On the same connection. Then the one that was accepted comes first, until the next look at the secret."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     server = Server(token, OLD)
     server.greet()
     assert server.tries == [NEW, OLD]
-    token.inquiry.ask()
+    token.query.ask()
     server.greet()
     assert server.tries == [NEW, OLD, OLD]
     server.good = {NEW}
-    token.inquiry.ask()
+    token.query.ask()
     server.greet()
     assert server.tries[3:] == [NEW]
 
@@ -191,9 +191,9 @@ def test_a_secret_that_runs_ahead_of_the_server_costs_one_more_try(secrets: Secr
 def test_what_was_refused_before_is_tried_again_when_nothing_else_is_left(secrets: Secrets, token: SecretToken) -> None:
     """The server changes its mind between two looks at the secret: each connection tries every token once."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     server = Server(token, OLD)
     server.greet()
     server.good = {NEW}
@@ -212,9 +212,9 @@ def test_a_server_that_changes_its_token_between_two_tries_refuses_no_connection
 ) -> None:
     """It refuses the new token, changes over, and refuses the old one: the new one is good by then."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     server = Server(token, OLD)
     server.becomes = {2: NEW}
     server.greet()
@@ -224,13 +224,13 @@ def test_a_server_that_changes_its_token_between_two_tries_refuses_no_connection
 def test_a_server_that_runs_ahead_of_the_secret_is_followed(secrets: Secrets, token: SecretToken) -> None:
     """The old token is refused: the monitor's next look finds the pending version."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     server = Server(token, NEXT)
     with pytest.raises(driver.AuthenticationError):
         server.greet()
     secrets.stages |= {"AWSPENDING": NEXT}
     secrets.asked.clear()
-    token.inquiry.ask()
+    token.query.ask()
     assert secrets.asked == ["AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"]
     server.greet()
     assert server.tries == [OLD, NEXT]
@@ -239,11 +239,11 @@ def test_a_server_that_runs_ahead_of_the_secret_is_followed(secrets: Secrets, to
 def test_the_previous_version_is_tried_last(secrets: Secrets, token: SecretToken) -> None:
     """A worker that starts in the middle: the secret is new, the server is not."""
     secrets.stages = {"AWSCURRENT": NEW, "AWSPENDING": NEXT, "AWSPREVIOUS": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     server = Server(token, OLD)
     with pytest.raises(driver.AuthenticationError):
         server.greet()
-    token.inquiry.ask()
+    token.query.ask()
     server.greet()
     assert server.tries == [NEW, NEXT, OLD]
 
@@ -252,19 +252,19 @@ def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken, 
     """By the next round of the monitor, in the background; no sooner than seconds after the last question."""
     secrets.stages = {"AWSCURRENT": OLD}
     token.look()
-    token.inquiry.wait(5)
+    token.query.wait(5)
     assert token.known
     token.look()
-    token.inquiry.wait(5)
+    token.query.wait(5)
     assert len(secrets.asked) == 1
     with pytest.raises(driver.AuthenticationError):
         Server(token, NEW).greet()
     token.look()
-    token.inquiry.wait(5)
+    token.query.wait(5)
     assert len(secrets.asked) == 1
     clock.now += SHORTEST_PAUSE
     token.look()
-    token.inquiry.wait(5)
+    token.query.wait(5)
     assert len(secrets.asked) == 4
 
 
@@ -273,16 +273,16 @@ def test_while_secrets_manager_is_down_the_last_token_stays(
 ) -> None:
     """Also after a refusal, which is looked into again until it answers."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     secrets.down = True
     with pytest.raises(driver.AuthenticationError):
         Server(token, NEW).greet()
-    token.inquiry.ask()
+    token.query.ask()
     assert token.get_credentials() == (OLD,)
     assert "InternalServiceError" in caplog.text
     secrets.down, secrets.stages = False, {"AWSCURRENT": NEW}
     secrets.asked.clear()
-    token.inquiry.ask()
+    token.query.ask()
     assert len(secrets.asked) == 3
     assert token.get_credentials() == (NEW,)
 
@@ -291,9 +291,9 @@ def test_a_secret_that_is_missing_or_no_token_is_named(
     secrets: Secrets, token: SecretToken, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By its setting, and what was known before stays."""
-    token.inquiry.ask()
+    token.query.ask()
     secrets.stages = {"AWSCURRENT": '{"pin": "1234"}'}
-    token.inquiry.ask()
+    token.query.ask()
     assert all(line.startswith("LANGPONT_SESSION_REDIS_TOKEN_SECRET: the secret: ") for line in caplog.messages)
     assert "there is none of this name" in caplog.messages[0]
     assert "exactly one of auth_token, token, password" in caplog.messages[1]
@@ -303,9 +303,9 @@ def test_a_secret_that_is_missing_or_no_token_is_named(
 def test_threads_that_are_refused_together_do_not_skip_each_others_token(secrets: Secrets, token: SecretToken) -> None:
     """Each refusal counts for the token that this thread was given."""
     secrets.stages = {"AWSCURRENT": OLD}
-    token.inquiry.ask()
+    token.query.ask()
     secrets.stages = {"AWSCURRENT": NEW}
-    token.inquiry.ask()
+    token.query.ask()
     server, together, failed = Server(token, OLD), threading.Barrier(8), []
 
     def greet() -> None:
@@ -329,14 +329,14 @@ def test_no_token_is_shown(secrets: Secrets, token: SecretToken, caplog: pytest.
     """Neither in the log, at any of our own levels, nor in errors, nor by repr."""
     caplog.set_level(logging.DEBUG, "flask_langpont_session")
     secrets.stages = {"AWSCURRENT": OLD, "AWSPENDING": f'{{"token": "{NEXT}"', "AWSPREVIOUS": NEW}
-    token.inquiry.ask()
+    token.query.ask()
     with pytest.raises(driver.AuthenticationError) as caught:
         Server(token, "another").greet()
-    token.inquiry.ask()
+    token.query.ask()
     secrets.stages["AWSCURRENT"] = NEXT
-    token.inquiry.ask()
+    token.query.ask()
     assert "has a new token" in caplog.text
-    shown = caplog.text + repr(token) + str(token) + repr(token.inquiry) + repr(caught.value)
+    shown = caplog.text + repr(token) + str(token) + repr(token.query) + repr(caught.value)
     assert not any(one in shown for one in (OLD, NEW, NEXT))
 
 
@@ -391,7 +391,7 @@ def test_iam_known_answers(keys: pytest.MonkeyPatch, moment: Moment, session_tok
     if session_token:
         keys.setenv("AWS_SESSION_TOKEN", session_token)
     token = iam()
-    token.inquiry.ask()
+    token.query.ask()
     user, signed = token.get_credentials()  # type: ignore[misc]
     expected = {
         "Action": "connect",
@@ -413,7 +413,7 @@ def test_iam_known_answers(keys: pytest.MonkeyPatch, moment: Moment, session_tok
 def test_a_token_is_used_for_ten_minutes(keys: pytest.MonkeyPatch, moment: Moment) -> None:
     """It is good for fifteen; all connections made meanwhile greet with the same."""
     token = iam(clock=lambda: moment.now.timestamp())
-    token.inquiry.ask()
+    token.query.ask()
     first = token.get_credentials()
     moment.passes(599)
     assert token.get_credentials() == first
@@ -445,33 +445,33 @@ def test_new_keys_of_a_role_are_used_at_once(keys: pytest.MonkeyPatch) -> None:
 
     keys.setattr("boto3.session.Session", Session)
     token = iam()
-    token.inquiry.ask()
+    token.query.ask()
     first = token.get_credentials()[-1]
     frozen[0] = ("key-2", "secret-2", "session-2")
     assert token.get_credentials()[-1] == first
-    token.inquiry.ask()
+    token.query.ask()
     second = token.get_credentials()[-1]
     assert ("key-1" in first, "key-2" in second) == (True, True)
     assert Session.made == 1
     assert token.refused() is False
-    token.inquiry.ask()
+    token.query.ask()
     assert Session.made == 2
 
 
 def test_before_there_are_keys_nothing_is_signed(keys: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """No keys, or no region: each is named, and found as soon as it is there."""
     token = iam(None)
-    token.inquiry.ask()
+    token.query.ask()
     assert "no region is known" in caplog.messages[-1]
     keys.setenv("AWS_REGION", "eu-west-1")
     keys.delenv("AWS_ACCESS_KEY_ID")
     token = iam(None)
-    token.inquiry.ask()
+    token.query.ask()
     assert caplog.messages[-1].startswith("LANGPONT_SESSION_REDIS_IAM_USER: the keys to sign with: there are no AWS")
     with pytest.raises(TokenNotKnownYet):
         token.get_credentials()
     keys.setenv("AWS_ACCESS_KEY_ID", "fakeAccessKeyId")
-    token.inquiry.ask()
+    token.query.ask()
     assert token.known
     assert len(token.get_credentials()) == 2
 
@@ -479,14 +479,14 @@ def test_before_there_are_keys_nothing_is_signed(keys: pytest.MonkeyPatch, caplo
 def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment, clock: Clock) -> None:
     """And AWS' keys are looked up before their time. There is nothing else to greet this connection with."""
     token = iam(clock=clock)
-    token.inquiry.ask()
+    token.query.ask()
     first = token.get_credentials()
     moment.passes(2)
     keys.setenv("AWS_ACCESS_KEY_ID", "anotherKeyId")
 
     def looked_up() -> bool:
         token.look()
-        token.inquiry.wait(5)
+        token.query.wait(5)
         return "anotherKeyId" in token.get_credentials()[-1]
 
     assert not looked_up()
@@ -503,7 +503,7 @@ def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment
 def test_nothing_of_iam_is_shown(keys: pytest.MonkeyPatch) -> None:
     """Neither keys nor tokens."""
     token = iam()
-    token.inquiry.ask()
+    token.query.ask()
     signed = token.get_credentials()[-1]
     shown = repr(token) + str(token)
     assert "fakeSecretKey" not in shown + signed

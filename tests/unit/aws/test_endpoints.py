@@ -20,7 +20,7 @@ from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 from redis import exceptions as driver
 
-from flask_langpont_session.aws import background_query as inquiry
+from flask_langpont_session.aws import background_query as query
 from flask_langpont_session.aws import endpoints
 from flask_langpont_session.aws.background_query import BackgroundQuery
 from flask_langpont_session.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, Unusable, aws_client, explain
@@ -133,7 +133,7 @@ def test_errors_in_words(error: Exception, says: str) -> None:
 
 
 def test_a_question_is_tried_once_and_given_up_soon() -> None:
-    """By its own defaults boto3 waits for minutes where nobody answers."""
+    """By its own defaults boto3 waits for minutes where nothing answers."""
     with aws_client("elasticache", "eu-west-1") as client:
         config = client.meta.config
     assert config.retries["total_max_attempts"] == 1
@@ -184,7 +184,7 @@ def nodes_of(group: Group) -> Nodes:
     return group.nodes({})
 
 
-def test_before_aws_has_answered_nobody_knows_a_place() -> None:
+def test_before_aws_has_answered_no_place_is_known() -> None:
     """The store counts as unreachable, and what the group is like is open."""
     group = make_group()
     with pytest.raises(NotDiscoveredYet) as caught:
@@ -211,13 +211,13 @@ def test_what_is_found_is_given_out(
     api.will_say(answer)
     group = make_group()
     nodes = nodes_of(group)
-    group.inquiry.ask()
+    group.query.ask()
     assert (nodes.single(), nodes.seeds(), nodes.tls()) == (single, seeds, tls)
     assert api.regions == ["ap-northeast-1"]
 
 
 def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
-    """By whoever was given the nodes before anybody knew: nothing is decided at the start."""
+    """By an application that was given the nodes before AWS was asked: nothing is decided at the start."""
     group, asked = make_group(), []
 
     def connect(address: Address, timeout: float) -> Any:
@@ -233,7 +233,7 @@ def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
     ):
         asked.clear()
         api.will_say(answer)
-        group.inquiry.ask()
+        group.query.ask()
         assert group.unusable is None
         directory.attend(lost=True)
         assert directory.map is not None
@@ -250,7 +250,7 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
     api.will_say(described())
     group = make_group()
     for _ in range(5):
-        group.inquiry.ask()
+        group.query.ask()
         assert nodes_of(group).single() == Servers(PRIMARY, (READER,))
     said = [record.getMessage() for record in caplog.records]
     assert all(line.startswith("LANGPONT_SESSION_REDIS_URL: replication group 'sessions': ") for line in said)
@@ -273,15 +273,15 @@ def test_a_group_that_cannot_be_used_says_why(
     for answer in (group, described(), group):
         api.will_say(answer)
     asked = make_group(needs_tls=needs_tls, name=name)
-    asked.inquiry.ask()
+    asked.query.ask()
     assert says in (asked.unusable or "")
-    assert says in (asked.inquiry.problem or "")
+    assert says in (asked.query.problem or "")
     with pytest.raises(UnusableGroup) as caught:
         nodes_of(asked).seeds()
     assert classify(caught.value) is ErrorClass.UNREACHABLE
-    asked.inquiry.ask()
+    asked.query.ask()
     assert asked.unusable is None
-    asked.inquiry.ask()
+    asked.query.ask()
     assert nodes_of(asked).single() == Servers(PRIMARY, (READER,))
 
 
@@ -309,10 +309,10 @@ def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
 
 
 def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Path) -> None:
-    """From a file for nobody else's eyes, without asking."""
+    """From a file that no other user can read, without asking."""
     path = tmp_path / "journal-endpoints"
     api.will_say(described())
-    make_group(Memory(path, NAME)).inquiry.ask()
+    make_group(Memory(path, NAME)).query.ask()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     group = make_group(Memory(path, NAME))
     assert group.known
@@ -374,7 +374,7 @@ class Asked:
         self.now = 1000.0
         self.times: list[float] = []
         self.fails = False
-        self.inquiry = BackgroundQuery("it", self._ask, rest=rest, clock=lambda: self.now)
+        self.query = BackgroundQuery("it", self._ask, rest=rest, clock=lambda: self.now)
 
     def _ask(self) -> None:
         self.times.append(self.now)
@@ -386,8 +386,8 @@ class Asked:
         before = len(self.times)
         for _ in range(int(seconds * 2)):
             self.now += 0.5
-            self.inquiry.look(urgent)
-            self.inquiry.wait(5)
+            self.query.look(urgent)
+            self.query.wait(5)
         return len(self.times) - before
 
 
@@ -404,9 +404,9 @@ def test_a_lost_server_has_aws_asked_at_once_and_then_ever_less_often() -> None:
     assert asked.goes_on(0.5, urgent=True) == 1
     asked.goes_on(600, urgent=True)
     gaps = [late - early for early, late in zip(asked.times, asked.times[1:], strict=False)]
-    assert min(gaps) >= inquiry.SHORTEST_PAUSE / 2
-    assert max(gaps[4:]) <= inquiry.LONGEST_PAUSE + 0.5
-    assert min(gaps[4:]) >= inquiry.LONGEST_PAUSE / 2
+    assert min(gaps) >= query.SHORTEST_PAUSE / 2
+    assert max(gaps[4:]) <= query.LONGEST_PAUSE + 0.5
+    assert min(gaps[4:]) >= query.LONGEST_PAUSE / 2
     asked.goes_on(60, urgent=False)
     assert asked.goes_on(5, urgent=True) >= 1
 
@@ -416,13 +416,13 @@ def test_a_question_without_an_answer_is_asked_again_though_nothing_is_urgent() 
     asked = Asked()
     asked.fails = True
     assert 4 <= asked.goes_on(120, urgent=False) <= 8
-    assert asked.inquiry.problem is not None
+    assert asked.query.problem is not None
     asked.goes_on(1800, urgent=False)
     assert asked.goes_on(9000, urgent=False) <= 20
     assert asked.goes_on(31, urgent=True) >= 1  # but not when a server is lost
     asked.fails = False
     asked.goes_on(900, urgent=False)
-    assert asked.inquiry.problem is None
+    assert asked.query.problem is None
     assert asked.goes_on(600, urgent=False) <= 1
 
 
@@ -457,7 +457,7 @@ def test_workers_that_are_forked_do_not_ask_in_step_either() -> None:
     assert "[]" not in times
 
 
-def test_one_question_at_a_time_and_nobody_waits_for_it() -> None:
+def test_one_question_at_a_time_and_no_request_waits_for_it() -> None:
     """One that hangs is not joined by others, however urgent it is."""
     started, let_go = threading.Event(), threading.Event()
     now, asked = [0.0], list[threading.Thread]()
@@ -484,7 +484,7 @@ def test_one_question_at_a_time_and_nobody_waits_for_it() -> None:
 
 
 def test_whatever_a_question_raises_the_thread_says_it(caplog: pytest.LogCaptureFixture) -> None:
-    """By its class, since nobody knows what its text quotes."""
+    """By its class, since its text may quote anything."""
 
     def surprise() -> None:
         raise KeyError("secret")

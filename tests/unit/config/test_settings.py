@@ -446,7 +446,7 @@ def test_the_limits_themselves_are_allowed(load: Load, config: dict[str, Any]) -
 
 
 def test_a_wrong_value_is_not_compared_with_others(load: Load) -> None:
-    """IDLE_TIMEOUT is a typing mistake; nobody can say whether VERIFY_INTERVAL fits it."""
+    """IDLE_TIMEOUT is a typing mistake; it is not known whether VERIFY_INTERVAL fits it."""
     [problem] = problems_of(load, IDLE_TIMEOUT="14400", VERIFY_INTERVAL=3600, GRACE=3600)
     assert problem.startswith(f"{PREFIX}IDLE_TIMEOUT")
 
@@ -779,7 +779,7 @@ def test_a_wrong_database_url_says_why(load: Load, url: str, says: str) -> None:
 
 
 def test_sqlite_beside_a_remote_redis_is_for_a_single_host(load: Load) -> None:
-    """With several hosts each would be its own arbiter; whoever says there is one may."""
+    """With several hosts each would be its own arbiter; with SINGLE_HOST it is allowed."""
     url = "sqlite:////var/lib/app/sessions.sqlite3"
     settings = load(testing=False, **{**REMOTE, "DATABASE_URL": url}, SINGLE_HOST=True)
     assert settings.database_url == url
@@ -802,7 +802,7 @@ def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:////var/lib/app/sessions.sqlite3"])
-def test_an_engine_with_one_connection_for_everybody_is_refused(load: Load, url: str) -> None:
+def test_an_engine_with_one_connection_for_all_threads_is_refused(load: Load, url: str) -> None:
     """What we commit would commit, and what we roll back would undo, what the application has begun."""
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.StaticPool)
     [problem] = problems_of(load, DATABASE_ENGINE=engine)
@@ -1034,7 +1034,7 @@ HOST: dict[str, Any] = {"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE
     ],
 )
 def test_a_cookie_that_browsers_throw_away_is_refused(load: Load, config: dict[str, Any], says: str) -> None:
-    """Nobody could sign in, and nothing would say why."""
+    """No user could sign in, and nothing would say why."""
     [problem] = problems_of(load, **config)
     assert problem.startswith("SESSION_COOKIE_")
     assert says in problem

@@ -74,7 +74,8 @@ def distribution(of: list[Datum], metric: catalogue.Metric, **more: str) -> dict
 
 
 def test_an_interval_without_anything_is_a_heartbeat_and_noughts() -> None:
-    """So that a missing sum always means a missing process; nobody knows of active sessions, so nothing is said."""
+    """So that a missing sum always means a missing process; the number of active sessions is not known, so none is
+    sent."""
     quiet = found(Recorder())
     assert {datum["MetricName"]: datum["Value"] for datum in quiet} == {
         metric.name: 1 if metric is catalogue.HEARTBEAT else 0
@@ -85,7 +86,7 @@ def test_an_interval_without_anything_is_a_heartbeat_and_noughts() -> None:
 
 
 def test_questions_to_stores_are_counted_in_all_and_by_operation() -> None:
-    """Errors of every kind; requests are not questions, and words that nobody knows are one."""
+    """Errors of every kind; requests are not questions, and unknown words are one."""
     recorder = Recorder()
     for name, source, outcome, milliseconds in (
         ("load", "primary", "ok", 1),
@@ -115,9 +116,9 @@ def test_questions_to_stores_are_counted_in_all_and_by_operation() -> None:
 
 
 def test_every_question_has_a_published_word_of_the_contract() -> None:
-    """Those that the code asks are no ``other``; and no word of the contract is one that nobody uses.
+    """Those that the code asks are no ``other``; and no word of the contract is unused.
 
-    Only who lists a user's sessions, an operator, is an ``other``.
+    Only the list of a user's sessions, for operators, is an ``other``.
     """
     waits: Any = SimpleNamespace(redis_timeout=0.2, database_timeout=0.25)
     operations = Operations.of(waits)

@@ -1,4 +1,4 @@
-"""The recorder: what it makes of observations, and that nobody who reads it can change it."""
+"""The recorder: what it makes of observations, and that no reader can change it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_bounds_are_the_numbers_of_two_digits() -> None:
 
 
 def test_what_is_read_is_a_copy(recorder: Recorder) -> None:
-    """Whoever reads cannot change what is recorded, and sees nothing of what comes later."""
+    """A reader cannot change what is recorded, and sees nothing of what comes later."""
     recorder.observe("load", "all", "primary", "ok", 0.001)
     recorder.count("bad_cookies")
     series, counters = recorder.series(), recorder.counters()
@@ -98,8 +98,8 @@ def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
     assert recorder.counters() == {"n": 8000}
 
 
-def test_nobody_waits_for_the_lock(recorder: Recorder) -> None:
-    """Whoever has it may be suspended; what is recorded meanwhile is there when somebody looks, and in order."""
+def test_no_thread_waits_for_the_lock(recorder: Recorder) -> None:
+    """The thread that has it may be suspended; what is recorded meanwhile is there at the next look, and in order."""
     with locked(recorder):
         recorder.observe("load", "all", "primary", "ok", 0.001)
         recorder.count("n", 2)
@@ -117,7 +117,7 @@ def test_nobody_waits_for_the_lock(recorder: Recorder) -> None:
 
 
 def test_a_reader_gets_what_is_new(recorder: Recorder) -> None:
-    """Each observation once, in the interval in which it was made, whoever else reads."""
+    """Each observation once, in the interval in which it was made, whatever else reads."""
     reader, other = (Reader(recorder, lambda: 0) for _ in range(2))
     recorder.observe("load", "all", "primary", "ok", 0.001)
     recorder.observe("save", "all", "primary", "ok", 0.001)

@@ -89,7 +89,7 @@ def test_what_has_run_out_is_not_believed(expiry: str) -> None:
 
 @pytest.mark.parametrize(("left", "due"), [(2_700_000, False), (2_699_999, True), (1, True)])
 def test_a_quarter_of_the_idle_time_ends_a_lease(left: int, due: bool) -> None:
-    """S2: the database is asked then, which moves the expiry; else who only reads would run out."""
+    """S2: the database is asked then, which moves the expiry; else a session that is only read would run out."""
     found = copy(idle_expires_at=NOW + left)
     assert LIFE.is_slide_due(found.row, NOW) is due
     assert is_leased(found, LIFE, TERMS) is not due

@@ -72,7 +72,7 @@ def test_what_is_stored_comes_back_with_the_same_types_and_without_being_changed
 
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """Whatever somebody else wrote, the only error is UnreadableValue."""
+    """Whatever another program wrote, the only error is UnreadableValue."""
     with suppress(UnreadableValue):
         decode(data)
 

@@ -34,7 +34,7 @@ from flask_langpont_session.policy.users import is_nobody, user_of
     ],
 )
 def test_the_user_of_a_value(value: Any, user: str | None) -> None:
-    """An id is its text; of a dict it is what OpenID Connect, or nearly everybody else, calls it."""
+    """An id is its text; of a dict it is what OpenID Connect, or nearly every other library, calls it."""
     assert user_of(value) == user
 
 

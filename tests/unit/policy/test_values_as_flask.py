@@ -319,7 +319,7 @@ def test_an_application_s_own_json_counts() -> None:
         encode("key", {2, 1})
 
 
-def test_what_is_stored_is_json_for_everybody() -> None:
+def test_what_is_stored_is_json_for_every_reader() -> None:
     """Also what JSON cannot say is written so that any reader of JSON can read around it."""
     for value in SUBCLASSES:
         json.loads(encode("key", value), parse_constant=pytest.fail)

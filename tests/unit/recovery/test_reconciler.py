@@ -33,7 +33,7 @@ from flask_langpont_session.recovery import calls
 from flask_langpont_session.recovery.calls import AT_ONCE, BATCH, PIPELINE
 from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.recovery.resync import Resync
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, Settlement
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import (
@@ -292,7 +292,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> None:
-    """Who logged out is out before anything else is replayed, but for what a former id leaves to another."""
+    """A user who logged out is out before anything else is replayed, but for what a former id leaves to another."""
     host.write(B, "input_text")
     host.journal.queue_push(A)
     host.journal.revocations.note(C)
@@ -332,7 +332,7 @@ def test_a_session_that_had_been_given_another_id_is_revoked_under_that_one_too(
 def test_a_revocation_waits_until_both_stores_have_it(
     host: Host, redis: bool, database: bool, first: list[Any], then: list[Any]
 ) -> None:
-    """Each store hears of it once; the entry leaves the journal after the second."""
+    """Each store is told once; the entry leaves the journal after the second."""
     host.journal.revocations.note(A)
     assert host.run(redis=redis, database=database) == first
     assert host.waiting() == {"revocations": 1}
@@ -454,7 +454,7 @@ def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
 
 
 def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
-    """What Redis has not heard of is not left out."""
+    """What Redis does not know of is not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
     host.journal.revocations.note_user("7", epoch=4)
     host.stores.failing = {"write_tombstone", "push"}
@@ -481,12 +481,12 @@ def test_many_changed_rows_keep_no_other_work_waiting(host: Host) -> None:
     """After some of them others have their turn; then it goes on where it was, and each is pushed once."""
     host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
     assert not host.resync.push_changes(5000)
-    sibling = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_settlement("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
+    sibling = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.board.claim_resync("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
     host.now += 1000
     assert host.resync.push_changes(6000)
     assert host.pushed()[0] == [r.digest for r in host.stores.changed]
-    assert host.journal.board.claim_settlement("sibling", sibling, 1000) is Claim.DONE
+    assert host.journal.board.claim_resync("sibling", sibling, 1000) is Claim.DONE
 
 
 def test_another_server_is_told_everything(host: Host) -> None:
@@ -503,10 +503,10 @@ def test_another_server_is_told_everything(host: Host) -> None:
 def test_what_changed_is_pushed_by_one_worker_of_a_host(host: Host) -> None:
     """While another is at it, it is not done; when that one is done, it is."""
     host.stores.changed = [row(A)]
-    wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_settlement("sibling", wanted, 1000) is Claim.MINE
+    wanted = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.board.claim_resync("sibling", wanted, 1000) is Claim.MINE
     assert not host.resync.push_changes(5000)
-    host.journal.board.end_settlement("sibling", replace(wanted, began_ms=host.now))
+    host.journal.board.end_resync("sibling", replace(wanted, began_ms=host.now))
     assert host.resync.push_changes(5000)
     assert host.stores.told == []
 
@@ -517,16 +517,16 @@ def test_an_interrupted_round_is_given_back(host: Host) -> None:
     host.stores.changed = [row(A)]
     with pytest.raises(StoreError):
         host.resync.push_changes(5000)
-    wanted = Settlement("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_settlement("sibling", wanted, 1000) is Claim.MINE
-    host.journal.board.end_settlement("sibling", None)
+    wanted = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
+    assert host.journal.board.claim_resync("sibling", wanted, 1000) is Claim.MINE
+    host.journal.board.end_resync("sibling", None)
     host.stores.failing = set()
     assert host.resync.push_changes(5000)
     assert host.stores.told[-1] == ("push", A, 500)
 
 
 def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> None:
-    """S6: the database has not heard of it, so Redis must not forget it."""
+    """S6: the database does not know of it, so Redis must not forget it."""
     host.journal.revocations.note(A, in_redis=True)
     host.journal.revocations.note(B, in_database=True)
     host.reconciler.revocations.renew_tombstones()
@@ -634,7 +634,7 @@ def test_a_session_that_redis_has_lost_waits_for_the_database(host: Host) -> Non
 
 @pytest.mark.parametrize("how", ["a dead row", "no row", "a tombstone"])
 def test_data_of_a_session_that_is_over_is_dropped(host: Host, how: str) -> None:
-    """Redis had lost it, and the database, or a revocation that it has not heard of, says that it has ended."""
+    """Redis had lost it, and the database, or a revocation that it does not know of, says that it has ended."""
     host.stores.answers[A] = Merged("gone")
     if how == "a dead row":
         host.stores.rows[A] = row(A, live=False)
@@ -706,7 +706,7 @@ def test_what_the_server_refuses_for_its_data_is_dropped_and_counted(host: Host)
 
 @pytest.mark.parametrize("error_class", [ErrorClass.WRITE_REFUSED, ErrorClass.BUSY, ErrorClass.TOPOLOGY])
 def test_what_the_server_refuses_for_now_waits(host: Host, error_class: ErrorClass) -> None:
-    """What it took of the others is done; the caller hears of the refusal."""
+    """What it took of the others is done; the caller is told of the refusal."""
     host.stores.answers[A] = StoreError("primary", error_class, "Test", sent=False)
     host.write(A, "input_text")
     host.add(A, "usage_count", 5)
@@ -1186,7 +1186,7 @@ def test_an_interrupted_run_loses_nothing(host: Host, failing: str) -> None:
 
 
 def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
-    """Its row may be locked. It is not forgotten, and the caller hears of it."""
+    """Its row may be locked. It is not forgotten, and the caller is told."""
     for digest in (A, B, C):
         host.journal.revocations.note(digest)
     host.stores.failing = {B}

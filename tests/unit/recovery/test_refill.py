@@ -80,7 +80,7 @@ def run(refill: Refill, *shards: str) -> None:
         assert refill.run(set(shards), True, 1.0)
 
 
-def test_a_shard_that_fails_meanwhile_keeps_nobody_waiting(shards: Shards, refill: Refill) -> None:
+def test_a_shard_that_fails_meanwhile_keeps_no_other_waiting(shards: Shards, refill: Refill) -> None:
     """The others are given theirs at once, and it is given its own when it answers, however long that takes."""
     shards.dead = {"b"}
     with pytest.raises(StoreError):
@@ -102,7 +102,7 @@ def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards,
         with suppress(StoreError):
             run(refill, "a", "b")
     run(refill, "a", "b")
-    assert not refill.is_wanted, "as far as anybody knows that shard is well, and refuses these"
+    assert not refill.is_wanted, "as far as is known that shard is well, and refuses these"
     run(refill, "a")
     shards.dead = set()
     run(refill, "a", "b")
@@ -111,14 +111,14 @@ def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards,
 
 
 def test_what_was_wiped_since_is_not_given_back(shards: Shards, refill: Refill) -> None:
-    """A worker that has not heard of it still has the older copy."""
+    """A worker that does not know of it still has the older copy."""
     shards.wiped = {"a1"}
     run(refill, "a", "b")
     assert shards.given == {"a2", "b1", "b2"}
 
 
 def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Shards, refill: Refill) -> None:
-    """Slots of a cluster that were given to nobody, and then to another shard."""
+    """Slots of a cluster that were given to no shard, and then to another shard."""
     shards.dead = {"", "b"}
     with pytest.raises(StoreError):
         run(refill, "a", "b")

@@ -1,4 +1,4 @@
-"""What the monitor does about a store that is slow, or refuses who we are."""
+"""What the monitor does about a store that is slow, or refuses our credentials."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def lost(monitor: Monitor) -> set[tuple[str, str]]:
 
 
 def test_slowness_that_two_probes_confirm_is_an_outage(monitor: Monitor) -> None:
-    """Nobody waits for a store that keeps everybody waiting; when it is quick again it is used again."""
+    """No request waits for a store that keeps all requests waiting; when it is quick again it is used again."""
     monitor.tick()
     probing(monitor, 0.15)
     monitor.suspect_slowness(PRIMARY)
@@ -77,7 +77,7 @@ def test_one_slow_probe_is_nothing(monitor: Monitor) -> None:
     assert not lost(monitor)
 
 
-def test_a_process_that_lags_accuses_nobody(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_lags_accuses_no_store(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 45: with the processor taken away everything looks slow."""
     monitor.tick()
     probing(monitor, 0.15)
@@ -92,7 +92,7 @@ def silent() -> StoreError:
 
 
 def test_a_probe_without_an_answer_opens_a_breaker(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a late process, whose probe has waited long enough, if nobody else has had an answer meanwhile."""
+    """Also of a late process, whose probe has waited long enough, if no other thread has had an answer meanwhile."""
     for behind in (False, True):
         monkeypatch.setattr(Lag, "is_behind", behind)
         monitor.tick()
@@ -185,8 +185,8 @@ def test_the_monitor_survives_an_exception_of_a_round(
     monitor.stop()
 
 
-def test_who_is_refused_probes_less_often(monitor: Monitor) -> None:
-    """Class A opens at once, and gets better only when somebody changes something."""
+def test_a_client_that_is_refused_probes_less_often(monitor: Monitor) -> None:
+    """Class A opens at once, and gets better only when an operator changes something."""
     pauses = {}
     for kind in (ErrorClass.UNREACHABLE, ErrorClass.IDENTITY_REFUSED):
         error = StoreError(PRIMARY, kind, "Test", timed_out=True)

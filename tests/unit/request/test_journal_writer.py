@@ -1,4 +1,5 @@
-"""What an outbox keeps of a change, from what it says it was made, and what is said of a journal that refuses."""
+"""What a journal writer keeps of a change, from what it says it was made, and what is said of a journal that
+refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ FULL = events.JournalFailed("JOURNAL_MAX_ENTRIES is reached")
 
 
 class Refusing:
-    """An outbox over a journal that has no room for a copy, and what it says."""
+    """A journal writer over a journal that has no room for a copy, and what it says."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -108,7 +109,7 @@ def hosts(tmp_path: Path) -> Iterator[tuple[JournalWriter, JournalWriter, Journa
 def test_a_copy_from_before_a_change_is_out_of_date_to_all(
     hosts: tuple[JournalWriter, JournalWriter, JournalWriter], tmp_path: Path
 ) -> None:
-    """Sibling workers say when; a moment from before the machine's start says nothing; no journal: believe nobody."""
+    """Sibling workers say when; a moment from before the machine's start says nothing; no journal: believe no copy."""
     here, there, broken = hosts
     before, after = LocalAuth(ROW, NOW - 1), LocalAuth(ROW, NOW)
     assert there.is_up_to_date(before)
@@ -126,7 +127,8 @@ def test_a_copy_from_before_a_change_is_out_of_date_to_all(
 def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(
     hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
 ) -> None:
-    """Its own change is no reason to ask; whoever changes the row next says so before, or after if it cannot fail."""
+    """Its own change is no reason to ask; the worker that changes the row next says so before, or after if it cannot
+    fail."""
     one, other, broken = hosts
     for change in (other.row_changing, other.row_changed, one.row_changing, one.row_changed):
         number = one.row_changing("d")
@@ -139,10 +141,10 @@ def test_what_a_worker_has_made_is_up_to_date_until_another_one_tries(
     assert broken.row_changing("d") is None
 
 
-def test_of_two_changes_the_later_one_counts_whoever_notes_it_first(
+def test_of_two_changes_the_later_one_counts_whichever_is_noted_first(
     hosts: tuple[JournalWriter, JournalWriter, JournalWriter],
 ) -> None:
-    """Who comes second has read what the first has made; that the first is slow to say when does not matter."""
+    """The second one has read what the first has made; that the first is slow to say when does not matter."""
     one, other, _ = hosts
     first = one.row_changing("d")
     second = other.row_changing("d")
@@ -164,7 +166,7 @@ def sid(name: str, kind: str = "a") -> SessionId:
 
 
 class Desk:
-    """An outbox over an empty journal, with the table as it is by default."""
+    """A journal writer over an empty journal, with the table as it is by default."""
 
     def __init__(self, folder: Path, max_entries: int = 100) -> None:
         self.app = app = Flask("app", instance_path=str(folder))
@@ -485,7 +487,7 @@ def test_what_comes_after_what_waits_has_to_wait(desk: Desk, names: list[str], w
 
 
 def test_no_loss_is_none() -> None:
-    """Nothing is counted, and nobody is told, of no change at all."""
+    """Nothing is counted, and nothing is told, of no change at all."""
     recorder, sent = Recorder(), list[object]()
     losses = Losses(recorder, lambda signal, event: sent.append((signal, event)))
     losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 0)

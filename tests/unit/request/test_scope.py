@@ -174,7 +174,7 @@ def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> No
 
 
 def test_everything_asked_is_recorded(request_: Request) -> None:
-    """Store, outcome and time, for who looks at it later."""
+    """Store, outcome and time, for a look at it later."""
     request_.ask(takes=0.01)
     with pytest.raises(StoreError):
         request_.ask(takes=0.02, fails=ErrorClass.WRITE_REFUSED)
@@ -311,6 +311,6 @@ def test_a_first_answer_that_does_not_come_is_a_failure(fresh: Request) -> None:
 
 
 def test_giving_up_is_an_error_of_ours() -> None:
-    """Nobody else is blamed for it."""
+    """No other store is blamed for it."""
     error = RequestScope.gave_up(DATABASE, "TooManyConflicts")
     assert (error.store, error.cause, error.concerns_health) == (DATABASE, "TooManyConflicts", False)

@@ -176,13 +176,13 @@ def forged(signer: CookieSigner) -> list[str]:
     ]
 
 
-def test_forged_values_are_nobody(signer: CookieSigner) -> None:
+def test_forged_values_are_no_session(signer: CookieSigner) -> None:
     """Whatever a browser sends: no exception, no session."""
     for value in forged(signer):
         assert signer.load([value]) is None, value[:40]
 
 
-def test_a_foreign_payload_under_our_signature_is_nobody(signer: CookieSigner) -> None:
+def test_a_foreign_payload_under_our_signature_is_no_session(signer: CookieSigner) -> None:
     """Another program with the same key and salt signed it; the shape is checked too."""
     assert signer.load([signed(signer.dump(mint(signer)).rpartition(".")[0])])
     for payload in ("", "x", "a.b", "A" * 43, "A" * 43 + ".xx", "A" * 43 + ".u", "A" * 42 + ".us", "." * 43 + ".us"):

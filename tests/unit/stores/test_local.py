@@ -295,8 +295,8 @@ def test_killing_one_session_spares_the_others(copies: LocalCopies) -> None:
     assert copies.category("e", "ui") == COPY
 
 
-def test_the_dead_who_are_asked_about_are_remembered_longest(clock: Clock) -> None:
-    """Of too many tombstones the one goes that nobody asked about; asking about the living counts for nothing."""
+def test_the_dead_that_are_asked_about_are_remembered_longest(clock: Clock) -> None:
+    """Of too many tombstones the one goes that was never asked about; asking about the living counts for nothing."""
     copies = LocalCopies(1, 1800, clock=clock)
     for number in range(10):
         copies.kill(str(number))
@@ -328,7 +328,7 @@ def test_a_tombstone_lives_as_long_as_the_settings_need(clock: Clock) -> None:
 
 
 def test_forgetting_and_clearing_spare_tombstones(copies: LocalCopies) -> None:
-    """Forgetting drops copies; who is dead stays dead."""
+    """Forgetting drops copies; the dead stay dead."""
     copies.put_auth(ROW, 0)
     copies.put_category("d", "ui", COPY)
     copies.kill("dead")

@@ -198,20 +198,20 @@ def test_what_is_wrong_with_the_index_is_said_by_the_child_too(caplog: pytest.Lo
 def test_an_exporter_s_threads_begin_in_the_child() -> None:
     """The parent's thread does not exist there: the first request starts another one."""
     ran = threading.Event()
-    pump = PeriodicThread("test", lambda: ran.set, 0.01)
-    pump.ensure_started()
+    thread = PeriodicThread("test", lambda: ran.set, 0.01)
+    thread.ensure_started()
     assert ran.wait(20)
 
     def work() -> bool:
         ran.clear()
-        pump.ensure_started()
+        thread.ensure_started()
         return ran.wait(5)
 
     try:
-        assert in_child_of_locked(pump, work)
+        assert in_child_of_locked(thread, work)
     finally:
-        pump.end()
-        pump.wait(20)
+        thread.end()
+        thread.wait(20)
 
 
 def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
@@ -231,7 +231,7 @@ def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
 
 
 class _Publisher:
-    """Somebody whose states are shown."""
+    """An object whose states are shown."""
 
 
 def test_counters_of_the_parent_are_not_published_twice() -> None:

@@ -1,4 +1,4 @@
-"""One question per key at a time: who shares an answer, who asks for himself, and who does not wait for ever."""
+"""One question per key at a time: which threads share an answer, which ask anew, and that none waits for ever."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def never(seconds: float) -> str:
 
 
 def under_way(pool: ThreadPoolExecutor, flights: SingleFlight[str], question: Question, key: str = "k") -> Future[Any]:
-    """Somebody has asked and has no answer yet."""
+    """A thread has asked and has no answer yet."""
     first = pool.submit(flights.ask, key, question, LONG)
     assert question.begun.wait(LONG)
     return first
@@ -73,7 +73,7 @@ def join(
     return others
 
 
-def test_who_is_alone_asks() -> None:
+def test_a_thread_alone_asks() -> None:
     """Each question that follows another is asked anew, and the answer is one's own."""
     flights: SingleFlight[str] = SingleFlight()
     answers = iter("ab")
@@ -87,7 +87,7 @@ def test_no_answer_is_an_answer() -> None:
     assert flights.ask("k", lambda seconds: None, LONG) == (None, False)
 
 
-def test_who_asks_the_same_meanwhile_waits_for_that_answer() -> None:
+def test_a_thread_that_asks_the_same_meanwhile_waits_for_that_answer() -> None:
     """One question for all of them; they learn that it is not their own."""
     flights = Flights()
     question = Question()
@@ -101,7 +101,7 @@ def test_who_asks_the_same_meanwhile_waits_for_that_answer() -> None:
 
 
 def test_another_key_is_another_question() -> None:
-    """A session that hangs holds nobody else up."""
+    """A session that hangs holds up no other one."""
     flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
@@ -134,7 +134,7 @@ class TimedOut(Exception):
     timed_out = True
 
 
-def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
+def test_another_thread_s_time_out_is_not_the_store_s() -> None:
     """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
     flights = Flights()
 
@@ -154,7 +154,7 @@ def test_somebody_else_s_time_out_is_not_the_store_s() -> None:
     assert 0 < given[0] < LONG
 
 
-def test_who_has_no_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_without_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer could not come in time."""
     monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
     flights = Flights()
@@ -183,7 +183,7 @@ def test_what_it_raises_is_raised_for_all() -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseException]) -> None:
+def test_an_interrupted_thread_interrupts_no_other(interruption: type[BaseException]) -> None:
     """A worker's signal handler that raised in one thread is no answer for the others."""
     flights = Flights()
 
@@ -196,8 +196,8 @@ def test_who_is_interrupted_interrupts_nobody_else(interruption: type[BaseExcept
         assert other.result(LONG) == ("own", False)
 
 
-def test_nobody_waits_longer_than_asked() -> None:
-    """Whoever asked first may hang for ever."""
+def test_no_thread_waits_longer_than_asked() -> None:
+    """The thread that asked first may hang for ever."""
     flights: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""The thread beside the requests: it outlives surprises, works a last time at the end, and holds nobody up."""
+"""The thread beside the requests: it outlives surprises, works a last time at the end, and does not delay it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callab
 
 
 def test_what_never_started_does_nothing_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:
-    """A process that served nobody has nothing to publish."""
+    """A process that served no request has nothing to publish."""
     work = Work()
     end_all([make_pump(work)], PATIENCE)
     assert work.threads == []

@@ -87,7 +87,7 @@ def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+def test_when_a_row_was_changed_is_shared_without_a_question(durable: Journal, path: Path) -> None:
     """Another process says when; neither side asks SQLite."""
     asked = questions(durable)
     assert durable.board.row_changed_at("d") == 0
@@ -98,7 +98,7 @@ def test_when_a_row_was_changed_is_shared_and_asks_nobody(durable: Journal, path
     assert durable.is_empty()
 
 
-def test_who_tried_last_to_change_a_row_is_shared_and_asks_nobody(durable: Journal, path: Path) -> None:
+def test_which_worker_tried_last_to_change_a_row_is_shared_without_a_question(durable: Journal, path: Path) -> None:
     """Another process puts its own number in place of this one's; that of another session stays."""
     asked = questions(durable)
     numbers = {digest: durable.board.row_changing(digest) for digest in ("d", "other")}
@@ -139,7 +139,7 @@ def test_a_server_is_no_entry(journal: Journal) -> None:
         (replace(KNOWN, identity="b", generation="h", trust_since_ms=99), False),
     ],
 )
-def test_who_has_not_heard_of_an_incident_hides_it_from_nobody(
+def test_a_worker_that_does_not_know_of_an_incident_does_not_hide_it(
     journal: Journal, said: ServerRecord, kept: bool
 ) -> None:
     """S5: what a worker remembers may not date trust back; of one canary the higher number stays."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.support.files import UnsafeFile, check_folder, open_private
 from tests.support.journal_process import output, process
@@ -199,7 +199,7 @@ def test_a_file_that_is_cut_off_while_it_is_made_whole_says_that_all_changed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever cuts it off can be faster than a process that is kept waiting."""
-    shared = Generation(path)
+    shared = CommitCounter(path)
     whole = os.pwrite
 
     def cut_off_again(descriptor: int, content: bytes, place: int) -> int:
@@ -217,13 +217,13 @@ def test_a_file_that_is_cut_off_while_it_is_made_whole_says_that_all_changed(
 def test_rows_of_which_nothing_is_known_any_more_were_changed_just_now(path: Path, left: int) -> None:
     """D16: whichever row it is, and whichever process asks or notes something first."""
     journal_at(path).open()
-    one, other = Generation(path), Generation(path)
+    one, other = CommitCounter(path), CommitCounter(path)
     asks: list[Callable[[], object]] = [
         lambda: None,
         lambda: one.row_changing("d"),
         lambda: one.row_changed("d", 1.0),
         lambda: one.end(one.begin()),
-        lambda: Generation(path),
+        lambda: CommitCounter(path),
     ]
     for ask in asks:
         number = one.row_changing("kept")

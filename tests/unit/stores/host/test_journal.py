@@ -17,7 +17,7 @@ import pytest
 
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host import file as journal_file
-from flask_langpont_session.stores.host.commit_counter import SIZE, Generation
+from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
@@ -388,12 +388,12 @@ def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> 
         durable.revocations.note("d")
         assert not sibling.is_empty()
         assert sibling.revocations.is_revoked("d")
-        sibling.revocations.settle("d", in_database=True, in_redis=True)
+        sibling.revocations.mark_done("d", in_database=True, in_redis=True)
         assert durable.is_empty()
 
 
 def test_an_empty_journal_is_not_read_again(durable: Journal) -> None:
-    """While nobody writes, is_empty reads no table."""
+    """While nothing writes, is_empty reads no table."""
     asked = questions(durable)
     assert durable.is_empty()
     assert asked == []
@@ -466,7 +466,7 @@ def test_threads_of_one_worker_share_its_connections(durable: Journal, monkeypat
     assert durable.counts()["writes"] == 120
 
 
-def test_who_reads_does_not_wait_for_who_waits_to_write(
+def test_a_reader_does_not_wait_for_a_writer_that_waits(
     durable: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process keeps one thread from writing: the others read on."""
@@ -524,7 +524,7 @@ def write(db):
 journal.file.transaction(write)
 """,
     "after its commit": """
-Generation.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
+CommitCounter.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
 journal.queue_push("d")
 """,
 }
@@ -534,7 +534,7 @@ journal.queue_push("d")
 def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
     """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
     asked = questions(durable)
-    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import Generation\n"
+    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import CommitCounter\n"
     worker = process(prologue + _KILLED[moment], path)
     worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
@@ -551,7 +551,8 @@ def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: 
 def test_a_worker_that_writes_slowly_is_left_alone(
     durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While somebody is in the middle of a write, "empty" is not kept, nobody waits, and its commit is noticed."""
+    """While another process is in the middle of a write, "empty" is not kept, no reader waits, and its commit is
+    noticed."""
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
     assert durable.is_empty()
 
@@ -567,19 +568,19 @@ def test_a_worker_that_writes_slowly_is_left_alone(
     assert not durable.is_empty()
 
 
-def test_a_late_end_does_not_hide_who_began_meanwhile(durable: Journal, path: Path) -> None:
+def test_a_late_end_does_not_hide_a_transaction_that_began_meanwhile(durable: Journal, path: Path) -> None:
     """A worker that is held up after its commit must not speak for the next one, which may die in its own."""
     durable.open()
-    one, two = Generation(path), Generation(path)
-    before = one.settled()
+    one, two = CommitCounter(path), CommitCounter(path)
+    before = one.committed()
     first = one.begin()
     second = two.begin()
     one.end(first)
-    assert one.settled() is two.settled() is None
+    assert one.committed() is two.committed() is None
     two.end(second)
-    assert one.settled() == two.settled() != before
+    assert one.committed() == two.committed() != before
     one.end(first)
-    assert one.settled() == two.settled() != before
+    assert one.committed() == two.committed() != before
 
 
 def test_a_write_that_is_taken_back_leaves_nothing_behind(journal: Journal) -> None:
@@ -608,7 +609,7 @@ def test_one_file_under_two_names_is_noticed(durable: Journal, path: Path) -> No
 
 
 def test_without_the_shared_numbers_a_commit_is_noticed_by_the_monitor(durable: Journal, path: Path) -> None:
-    """Who takes the small file away makes the workers slower to notice, not blind: the next poll does."""
+    """Taking the small file away makes the workers slower to notice, not blind: the next poll does."""
     assert durable.is_empty()
     durable.changed()
     path.with_name(f"{path.name}-gen").unlink()
@@ -634,19 +635,19 @@ def test_a_file_that_is_made_twice_says_nothing_at_first(durable: Journal, path:
     """A worker that finds the small file too short begins it anew. Of a transaction that is under way there it does not
     say that it is over: what was read before its commit is not kept."""
     durable.open()
-    mine = Generation(path)
+    mine = CommitCounter(path)
     number = mine.begin()
     path.with_name(f"{path.name}-gen").write_bytes(b"")
-    other = Generation(path)
-    assert other.settled() is None
+    other = CommitCounter(path)
+    assert other.committed() is None
     mine.end(number)
-    assert other.settled() is mine.settled() is None
+    assert other.committed() is mine.committed() is None
     other.end(other.begin())
-    assert other.settled() == mine.settled() != None  # noqa: E711
+    assert other.committed() == mine.committed() != None  # noqa: E711
 
 
 def test_only_one_worker_is_alone(journal: Journal) -> None:
-    """Whoever comes second is told so and does not wait; afterwards the next one is, also after an error."""
+    """The second one is told so and does not wait; afterwards the next one is, also after an error."""
     with journal.alone() as first, journal.alone() as second:
         assert (first, second) == (True, False)
     with pytest.raises(StoreError), journal.alone():
@@ -655,7 +656,9 @@ def test_only_one_worker_is_alone(journal: Journal) -> None:
         assert again
 
 
-def test_who_is_killed_or_has_forked_keeps_nobody_out(durable: Journal, sibling: Journal, path: Path) -> None:
+def test_a_process_that_is_killed_or_has_forked_keeps_no_other_out(
+    durable: Journal, sibling: Journal, path: Path
+) -> None:
     """Another process is kept out until the one that is alone is killed; a child has no part in its parent's turn."""
 
     def is_alone(journal: Journal) -> bool:
@@ -688,10 +691,10 @@ def test_who_is_killed_or_has_forked_keeps_nobody_out(durable: Journal, sibling:
 
 
 def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
-    """Two workers write all the time, and are killed; nobody ever believes what is not so.
+    """Two workers write all the time, and are killed; no reader ever believes what is not so.
 
-    Each writer says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 nobody knows, 2 it waits.
-    What did not change during a question must agree with the answer.
+    Each writer says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 it is not known, 2 it
+    waits. What did not change during a question must agree with the answer.
     """
     script = """
         import mmap, struct
@@ -779,7 +782,7 @@ def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
     journal.close()
 
 
-def test_kill_9_of_a_sibling_disturbs_nobody(durable: Journal, path: Path) -> None:
+def test_kill_9_of_a_sibling_disturbs_no_other(durable: Journal, path: Path) -> None:
     """While one worker is killed another keeps reading and writing, and sees what the first one wrote."""
     worker = process("journal.revocations.note('theirs'); print('done', flush=True); sys.stdin.readline()", path)
     durable.revocations.note("ours")
@@ -873,7 +876,7 @@ def test_a_child_keeps_its_writes_when_the_parent_closes(path: Path) -> None:
     assert output(process(script, path)) == "['first', 'parent', 'second']"
 
 
-def test_a_fork_in_the_middle_of_writes_locks_nobody_out(path: Path) -> None:
+def test_a_fork_in_the_middle_of_writes_locks_no_process_out(path: Path) -> None:
     """Forking while other threads write and read leaves no lock behind, neither in the child nor in the parent."""
     script = """
         import warnings
@@ -961,8 +964,8 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     journal.close()
 
 
-def test_nobody_opens_a_file_while_another_thread_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who made it closes it, and that would take the other thread's locks on it away."""
+def test_no_thread_opens_a_file_while_another_one_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that made it closes it, and that would take the other thread's locks on it away."""
     entered, held = threading.Event(), threading.Event()
 
     def close(descriptor: int) -> None:
@@ -1029,7 +1032,7 @@ def test_a_repaired_file_works_again(durable: Journal, path: Path) -> None:
     assert durable.is_empty()
 
 
-def test_somebody_elses_database_is_not_touched(durable: Journal, path: Path) -> None:
+def test_a_database_of_another_program_is_not_touched(durable: Journal, path: Path) -> None:
     """Given another application's SQLite file by mistake, the journal refuses and changes nothing of it."""
     path.touch(mode=0o644)
     other = sqlite3.connect(path)
@@ -1072,7 +1075,7 @@ def test_an_older_schema_is_refused(durable: Journal, path: Path) -> None:
 
 
 def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path) -> None:
-    """While somebody holds the write lock a write fails soon; reading and later writes work."""
+    """While another process holds the write lock a write fails soon; reading and later writes work."""
     durable.revocations.note("before")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -1103,7 +1106,7 @@ def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, 
 
 
 def test_a_full_disk_closes_nothing(durable: Journal) -> None:
-    """A file that is let go of on a full disk may find no room to be opened again, and nobody could read it."""
+    """A file that is let go of on a full disk may find no room to be opened again, and it could not be read."""
     durable.revocations.note("before")
     assert not durable.is_empty()
     writes, reads = writer(durable), durable.file.reader.connection
@@ -1121,17 +1124,17 @@ def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> 
     """Numbers that were written in part are an error like any full disk's, and are made whole later."""
     script = """
         import resource
-        from flask_langpont_session.stores.host.commit_counter import Generation
+        from flask_langpont_session.stores.host.commit_counter import CommitCounter
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
         try:
-            Generation(Path(sys.argv[1]))
+            CommitCounter(Path(sys.argv[1]))
         except OSError as error:
             print(error.strerror)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         print(journal.is_empty())
     """
-    assert output(process(script, path)) == "no room for the generation\nTrue"
+    assert output(process(script, path)) == "no room for the commit counter\nTrue"
 
 
 def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
 
 
 def test_many_revocations_are_one_write(durable: Journal) -> None:
-    """Who logs a user out everywhere waits once for the disk, not once for each session."""
+    """A request that logs a user out everywhere waits once for the disk, not once for each session."""
     asked = questions(durable)
     durable.revocations.note("b", "a", "c", in_redis=True)
     assert asked.count("COMMIT") == 1
@@ -37,10 +37,10 @@ def test_many_revocations_are_one_write(durable: Journal) -> None:
 
 
 def test_revocations_are_read_part_by_part(journal: Journal) -> None:
-    """The next part begins after the last number of the one before, whatever was settled meanwhile."""
+    """The next part begins after the last number of the one before, whatever was done meanwhile."""
     journal.revocations.note("a", "b", "c", "d")
     first = journal.revocations.pending(2)
-    journal.revocations.settle("a", in_database=True, in_redis=True)
+    journal.revocations.mark_done("a", in_database=True, in_redis=True)
     second = journal.revocations.pending(2, after=first[-1].seq)
     assert [entry.digest for entry in (*first, *second)] == ["a", "b", "c", "d"]
     assert journal.revocations.pending(2, after=second[-1].seq) == []
@@ -61,11 +61,11 @@ def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
 def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
     """The entry leaves the journal only when the database and Redis have the revocation."""
     journal.revocations.note("d")
-    journal.revocations.settle("d", in_database=True)
+    journal.revocations.mark_done("d", in_database=True)
     (entry,) = journal.revocations.pending()
     assert (entry.in_database, entry.in_redis, entry.at_ms) == (True, False, 1_000_000)
     assert journal.revocations.is_revoked("d")
-    journal.revocations.settle("d", in_redis=True)
+    journal.revocations.mark_done("d", in_redis=True)
     assert not journal.revocations.is_revoked("d")
     assert journal.is_empty()
 
@@ -95,7 +95,7 @@ def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
 
 def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
     """Settling an unknown revocation creates none."""
-    journal.revocations.settle("d", in_database=True)
+    journal.revocations.mark_done("d", in_database=True)
     assert journal.is_empty()
 
 
@@ -164,7 +164,7 @@ def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -
 
 def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
     """An epoch that was raised ends whatever began before; a time that is noted later is one that the database has
-    not heard of."""
+    not seen."""
     journal.revocations.note_user("7", until_ms=5)
     journal.revocations.note_user("7", epoch=3)
     assert journal.revocations.pending_users() == [PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)]

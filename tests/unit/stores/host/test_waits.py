@@ -202,7 +202,7 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
 
 
 def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, awaited: list[object]) -> None:
-    """Of several that share a transaction the others are kept, and each hears of its own end."""
+    """Of several that share a transaction the others are kept, and each is told its own end."""
     journal.put([value("d", "n", b'"x"')])
     disk.hang()
     awaited.clear()

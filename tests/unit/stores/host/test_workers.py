@@ -117,7 +117,7 @@ def test_a_user_noted_while_an_older_entry_is_carried_out_is_not_lost(path: Path
 
 
 def test_of_what_workers_know_of_a_server_the_newest_stays(path: Path, journal: Journal) -> None:
-    """S5: four workers note older and newer things in any order; who starts now learns of the last incident."""
+    """S5: four workers note older and newer things in any order; one that starts now learns of the last incident."""
     script = """
         wait()
         me = int(sys.argv[2])

@@ -228,7 +228,7 @@ def test_an_addition_that_may_have_been_made_waits_behind_a_value(journal: Journ
 def test_a_value_takes_the_place_of_additions(
     journal: Journal, basis: Basis, operation: Operation, is_sent: bool
 ) -> None:
-    """It was made from their sum, or from nothing. That Redis may have one of them is no change by somebody else."""
+    """It was made from their sum, or from nothing. That Redis may have one of them is no change by another host."""
     journal.put([addition(2)])
     if is_sent:
         sent(journal)
@@ -393,7 +393,7 @@ COPY = CategoryCopy(7, {"n": b"0", "same": b"1"})
         # what was to be written stands there
         (seen(b"1", b"0", 5, field="same"), seen(b"1", b"1", 7, field="same"), 0),
         (seen(None, b"0", 5, field="new"), seen(None, None, 7, field="new"), 0),
-        # somebody else has changed it since
+        # another host has changed it since
         (seen(b"1", b"9", 5), None, 1),
         (seen(None, b"9", 5), None, 1),
         (seen(b"1", b"9", 5, field="new"), None, 1),

@@ -9,7 +9,7 @@ import pytest
 from flask_langpont_session.policy.values import CategoryCopy
 from flask_langpont_session.stores.redis.records import Crossed, Known, answer
 
-MINE, THEIRS = "m" * 43, "t" * 43
+MINE = "m" * 43
 UI = {"ui": Known("m" * 11 + "0123456789abcdef", CategoryCopy(5, {"lang": b"1"}))}
 
 

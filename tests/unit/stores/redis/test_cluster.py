@@ -78,7 +78,7 @@ def test_every_slot_has_its_shard() -> None:
     assert [found.at(node(port)) for port in (3, 6, 7)] == [3, 3, None]
 
 
-def test_a_slot_may_have_nobody() -> None:
+def test_a_slot_may_have_no_shard() -> None:
     """Some shard was never given its slots, or they were taken from it."""
     found = draw(read((1,), (2,), slots=((0, 10), (20, 30))))
     assert (found.owners[10], found.owners[11], found.owners[31]) == (1, NO_SHARD, NO_SHARD)
@@ -100,7 +100,7 @@ def test_a_shard_keeps_its_number(after: list[tuple[int, ...]], numbers: dict[in
 
 
 def test_a_new_shard_has_a_new_number() -> None:
-    """Not that of one that went away meanwhile: nobody shall take it for that one."""
+    """Not that of one that went away meanwhile: it must not be taken for that one."""
     before = draw(read((1, 4), (2, 5), (3, 6)))
     halves = ((0, 8191), (8192, SLOTS - 1))
     two = draw(read((1, 4), (2, 5), slots=halves), before)
@@ -114,7 +114,7 @@ def test_a_new_shard_has_a_new_number() -> None:
 
 
 def test_what_moved_is_told() -> None:
-    """From one shard to another, or from nobody: then it may have lain there for long. Not what nobody has by now."""
+    """From one shard to another, or from none: then it may have lain there for long. Not what no shard has by now."""
     before = draw(read((1,), (2,), slots=((0, 10), (11, 20))))
     after = draw(read((1,), (2,), slots=((1, 8), (9, 21))), before)
     assert moved(before, after) == [9, 10, 21]
@@ -245,7 +245,7 @@ def test_every_known_node_is_asked_before_the_seeds(known: Cluster) -> None:
 
 
 def test_a_node_that_missed_an_election_is_not_believed(known: Cluster) -> None:
-    """It is cut off with the old primary, and still answers. Alone it is better than nobody."""
+    """It is cut off with the old primary, and still answers. Alone it is better than none."""
     known.say(8, (4,), (2, 5), (3, 6))
     known.directory.refresh(1)
     known.answers.clear()
@@ -299,7 +299,7 @@ def test_what_came_from_another_shard_is_remembered_as_long_as_it_matters(known:
     assert known.directory.arrived == {}
 
 
-def test_somebody_unknown_is_a_shard_that_is_new(known: Cluster) -> None:
+def test_an_unknown_server_is_a_new_shard(known: Cluster) -> None:
     """A promoted replica is not."""
     assert known.directory.note_moved(1, node(6)) == 3
     assert known.directory.map is not None
@@ -390,7 +390,7 @@ def stores(nodes: Cluster) -> Stores:
 
 
 def test_each_session_goes_to_its_shard(stores: Stores) -> None:
-    """And health hears which ones there are."""
+    """And health is told which ones there are."""
     for slot, number in ((0, 1), (5461, 2), (SLOTS - 1, 3)):
         stores.read(slot)
         assert stores.asked == [(number, False)]
@@ -421,11 +421,11 @@ def test_a_slot_on_its_way_is_asked_for_with_a_word_before(stores: Stores) -> No
     assert stores.asked == [(1, False)]
     with pytest.raises(StoreError):
         stores.read(0, "ASK 0 h:77")
-    assert stores.asked == [(1, False)], "nobody knows that node yet"
+    assert stores.asked == [(1, False)], "that node is not known yet"
 
 
 def test_a_slot_between_two_nodes_is_tried_again_twice(stores: Stores) -> None:
-    """No longer than there is time for; after a second of it not at all. No breaker hears of it: it is one slot."""
+    """No longer than there is time for; after a second of it not at all. No breaker is told: it is one slot."""
     stores.read(0, "TRYAGAIN x", "TRYAGAIN x")
     assert len(stores.asked) == 3
     with pytest.raises(StoreError) as caught:
@@ -454,7 +454,7 @@ def test_all_waits_of_a_call_come_out_of_its_time(stores: Stores) -> None:
     assert third == second
 
 
-def test_a_slot_of_nobody_has_no_store(stores: Stores) -> None:
+def test_a_slot_without_a_shard_has_no_store(stores: Stores) -> None:
     """Its sessions are served without Redis; no shard is blamed."""
     assert stores.nodes.directory.map is not None
     stores.nodes.directory.map.owners[5] = NO_SHARD
@@ -464,8 +464,8 @@ def test_a_slot_of_nobody_has_no_store(stores: Stores) -> None:
     assert stores.nodes.directory.locate(on(5)) == ONLY
 
 
-def test_slots_of_nobody_are_a_shard_that_is_lost(stores: Stores) -> None:
-    """Health hears of it when they appear and when they are given to somebody."""
+def test_slots_without_a_shard_are_a_lost_shard(stores: Stores) -> None:
+    """Health is told when they appear and when they are given to a shard."""
     two = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, 12287)))
     stores.nodes.answers = {1: (9, two)}
     stores.nodes.directory.refresh(1)
@@ -479,7 +479,7 @@ def test_slots_of_nobody_are_a_shard_that_is_lost(stores: Stores) -> None:
 
 
 def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
-    """With its connections; health hears of it."""
+    """With its connections; health is told."""
     halves = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1)))
     stores.nodes.answers = {1: (9, halves)}
     stores.nodes.directory.refresh(1)
@@ -489,7 +489,7 @@ def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
 
 
 def test_servers_that_are_no_cluster_are_one_shard_without_a_number(nodes: Cluster) -> None:
-    """Nobody is asked for a map, not even by a request; and the replica comes and goes as it is said."""
+    """No node is asked for a map, not even by a request; and the replica comes and goes as it is said."""
     primary, replica = Stores(nodes), Stores(nodes, REPLICA)
     nodes.single = Servers(node(1))
     for slot in (0, SLOTS - 1):
@@ -615,7 +615,7 @@ def test_shards_that_are_found_take_over_the_outage() -> None:
     well.arrange(PRIMARY, (":1", ":2", ":3", ":4"))
     assert list(well.lost_shards) == list(SHARDS), "a shard that is new was not lost"
     well.arrange(PRIMARY, (ONLY,))
-    assert well.lost_shards == (ONLY,), "what was the cluster is one server now; nobody said yet that it is well"
+    assert well.lost_shards == (ONLY,), "what was the cluster is one server now; it was not yet found to be well"
     well.succeeded("primary:9", READ)
     lose(well, "primary:9")
 
@@ -670,7 +670,7 @@ class Home:
 
 @pytest.mark.parametrize("others", [0, 1200])
 def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, others: int) -> None:
-    """However much it is, and however old: it is left where it is, without asking anybody."""
+    """However much it is, and however old: it is left where it is, without asking any node."""
     home: Any = Home()
     journal = journal_at(tmp_path / "journal")
     backend: Any = SimpleNamespace(

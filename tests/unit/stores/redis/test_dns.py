@@ -1,4 +1,4 @@
-"""Names and addresses: who asks the resolver, how long anybody waits for it, and what is kept of its answers."""
+"""Names and addresses: which thread asks the resolver, how long others wait for it, and what is kept of its answers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def settled() -> bool:
 
 
 def test_the_first_one_waits_for_the_answer_and_the_others_have_it(resolver: Resolver, clock: Clock) -> None:
-    """Nobody asks the resolver in a thread of their own."""
+    """No request asks the resolver in its own thread."""
     resolver.answers["redis.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.1"]
     names = DnsCache(clock=clock)
     for _ in range(3):
@@ -80,8 +80,8 @@ def test_an_address_is_no_name(resolver: Resolver, host: str, address: Address) 
     assert resolver.askers == []
 
 
-def test_who_may_not_wait_any_longer_does_not(resolver: Resolver) -> None:
-    """A resolver that hangs costs the time that is there; its answer is good for those who come later."""
+def test_a_request_that_may_not_wait_any_longer_does_not(resolver: Resolver) -> None:
+    """A resolver that hangs costs the time that is there; its answer is good for those that come later."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
     resolver.gate.clear()
     names = DnsCache()

@@ -66,7 +66,7 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (driver.ClusterError("TTL exhausted."), U),
     (driver.RedisClusterException("Redis Cluster cannot be connected"), U),
     (driver.SlotNotCoveredError("slot 7 is not covered"), U),
-    (driver.ResponseError("ERR something nobody has seen before"), U),
+    (driver.ResponseError("ERR something never seen before"), U),
     (caused_by(driver.ConnectionError("closed"), ssl.SSLEOFError("EOF occurred")), U),
     (with_code(driver.ConnectionError("max number of clients reached"), "ERR"), U),
     (with_code(driver.ClusterDownError("The cluster is down"), "CLUSTERDOWN"), U),
@@ -92,7 +92,7 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (with_code(driver.ResponseError("You can't write against a read only replica."), "READONLY"), W),
     (driver.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it is unable to"), W),
     (driver.ResponseError("NOREPLICAS Not enough good replicas to write."), W),
-    # it does not accept who we are, or we do not accept who it is
+    # it does not accept our identity, or we do not accept its
     (driver.AuthenticationError("invalid username-password pair or user is disabled."), A),
     (driver.AuthorizationError("not allowed"), A),
     (driver.NoPermissionError("this user has no permissions to run the 'evalsha' command"), A),
@@ -126,7 +126,7 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (driver.TryAgainError("Multiple keys request during rehashing of slot"), T),
     (driver.ClusterCrossSlotError("Keys in request don't hash to the same slot"), T),
     *((kind("cannot"), T) for kind in (getattr(driver, "CrossSlotTransactionError", None),) if kind),  # redis-py 6.3
-    # somebody's data
+    # text that may be data
     (driver.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), D),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), D),
     (RecursionError("maximum recursion depth exceeded"), D),
@@ -180,7 +180,7 @@ def test_a_full_server_is_told_from_others() -> None:
 
 def test_a_text_that_quotes_a_code_is_not_taken_for_it() -> None:
     """What a pipeline quotes is the application's."""
-    assert classify(in_pipeline(driver.ResponseError("ERR NOAUTH is what somebody wrote"))) is U
+    assert classify(in_pipeline(driver.ResponseError("ERR NOAUTH is what a client wrote"))) is U
 
 
 def test_each_class_has_an_example() -> None:

@@ -68,7 +68,7 @@ def test_the_first_sentinel_that_knows_is_believed_and_asked_first_from_then_on(
     "reply",
     [b"*3\r\n+a\r\n+1\r\n+2\r\n", b"*2\r\n+a\r\n+b\r\n", b":7\r\n", b"*1\r\n*1\r\n+ip\r\n", b"+\xff\r\n"],
 )
-def test_who_answers_what_no_sentinel_does_is_none(reply: bytes) -> None:
+def test_a_server_that_answers_unlike_a_sentinel_is_none(reply: bytes) -> None:
     """Then the next one is asked."""
     with StrangeServer(lambda command: reply if command == "SENTINEL" else None) as server:
         options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}
@@ -106,7 +106,7 @@ def test_when_no_sentinel_knows_the_error_says_why(answers: tuple[Any, ...], err
 
 
 def test_a_worker_keeps_to_one_replica() -> None:
-    """The fence shall see one server."""
+    """The server identity must be that of one server."""
     one = Told(replicas=[A, B])
     asked = directory(one, is_master=False)
     first = next(asked.replicas(NAMES, LATER))

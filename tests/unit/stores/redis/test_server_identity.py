@@ -28,7 +28,7 @@ class HostMemory:
 
 
 class Incidents:
-    """Counts what the fence reports."""
+    """Counts what the server identity reports."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -104,7 +104,7 @@ def test_trust_is_never_dated_back(server_identity: ServerIdentity) -> None:
 
 
 def test_a_server_knows_its_role(server_identity: ServerIdentity) -> None:
-    """Who was a primary may be a replica under the next identity."""
+    """A server that was a primary may be a replica under the next identity."""
     assert server_identity.observe("a", now_ms=1000, is_primary=True).is_primary
     assert not server_identity.observe("b", now_ms=2000, is_primary=False).is_primary
     assert not server_identity.is_primary
@@ -113,7 +113,7 @@ def test_a_server_knows_its_role(server_identity: ServerIdentity) -> None:
 def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(
     server_identity: ServerIdentity, incidents: Incidents
 ) -> None:
-    """Every connection may lead to another one. That alone is no reason to settle everything again."""
+    """Every connection may lead to another one. That alone is no reason to resync everything again."""
     server_identity.observe(None, now_ms=1000, is_primary=True)
     server_identity.observe(None, now_ms=2000, is_primary=True)
     assert (server_identity.trust_since_ms, incidents.count) == (2000, 0)
@@ -123,7 +123,7 @@ def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(
 
 
 def test_a_canary_that_grows_is_well(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """Whoever makes it grow."""
+    """Whichever worker makes it grow."""
     server_identity.observe("a", now_ms=1000, is_primary=True)
     for number in (1, 2, 7):
         assert not server_identity.saw(Canary("g", number, 5000))
@@ -139,7 +139,7 @@ def test_the_first_canary_is_no_loss(server_identity: ServerIdentity, incidents:
 
 
 def test_s9_another_generation_is_a_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """S9: whoever noticed it first wrote the new one, and the others must notice as well. Once."""
+    """S9: the worker that noticed it first wrote the new one, and the others must notice as well. Once."""
     server_identity.observe("a", now_ms=1000, is_primary=True)
     server_identity.saw(Canary("g", 7, 5000))
     assert server_identity.saw(Canary("h", 9, 6000))
@@ -213,7 +213,7 @@ def test_s5_only_the_first_server_is_taken_over(incidents: Incidents) -> None:
 
 
 def test_a_server_that_says_nothing_is_not_noted() -> None:
-    """Nobody could recognise it."""
+    """It could not be recognised."""
     memory = HostMemory(ServerRecord("a", 1000, "g", 7))
     server_identity = ServerIdentity(memory=memory)
     server_identity.observe(None, now_ms=9000, is_primary=True)
@@ -258,7 +258,9 @@ TIME = [b"1700000000", b"123456"]
 
 
 @pytest.mark.parametrize(("role", "is_primary"), [(b"master", True), (b"slave", False)])
-def test_a_new_connection_asks_who_answers(server_identity: ServerIdentity, role: bytes, is_primary: bool) -> None:
+def test_a_new_connection_asks_which_server_answers(
+    server_identity: ServerIdentity, role: bytes, is_primary: bool
+) -> None:
     """Its run and its replication, in one round trip; the moment by the server's own clock."""
     connection = Connection([SERVER, b"# Replication\r\nrole:" + role + b"\r\nmaster_replid:def\r\n", TIME])
     server_identity.introduce(connection)

@@ -1,4 +1,4 @@
-"""Bounded waits: who calls never waits longer than asked, and a hung call costs one slot."""
+"""Bounded waits: a caller never waits longer than asked, and a hung call costs one slot."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize(("begins_late", "error"), [(0.0, DeadlineExceeded), (0.7, StartedLate)])
-def test_who_had_too_little_time_left_says_so(gate: Gate, begins_late: float, error: type[Exception]) -> None:
+def test_a_call_that_had_too_little_time_left_says_so(gate: Gate, begins_late: float, error: type[Exception]) -> None:
     """Of a second, so much went by before a slot was free: it is not the call that is slow."""
     bulkhead, before = Bulkhead(1, "test"), Gate()
     before.occupy(bulkhead, 1)
@@ -142,8 +142,8 @@ def test_what_is_said_names_the_wait(gate: Gate) -> None:
         Bulkhead(1, "test").call(gate, 0.05)
 
 
-def test_a_call_can_ask_whether_anybody_waits_for_it(gate: Gate) -> None:
-    """While somebody does, after nobody does any more, and outside of a bulkhead; the next call is another one."""
+def test_a_call_can_ask_whether_its_caller_waits_for_it(gate: Gate) -> None:
+    """While a call does, after none does any more, and outside of a bulkhead; the next call is another one."""
     bulkhead = Bulkhead(1, "test")
     outcome: list[str] = []
 
@@ -183,7 +183,7 @@ def test_a_call_waits_for_a_slot_within_its_deadline(gate: Gate) -> None:
 
 @pytest.mark.parametrize(("timeout", "queue"), [(0.05, True), (LONG, False)])
 def test_without_a_free_slot_the_call_is_refused(gate: Gate, timeout: float, queue: bool) -> None:
-    """Hung calls keep their slots; who waited in vain (or may not wait) is not run later either."""
+    """Hung calls keep their slots; a call that waited in vain (or may not wait) is not run later either."""
     bulkhead = Bulkhead(2, "test")
     gate.occupy(bulkhead, 2)
     ran: list[int] = []
@@ -254,7 +254,7 @@ def test_never_more_calls_at_a_time_than_slots() -> None:
 
 
 def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that nobody needs goes away, and its slot starts a new one."""
+    """A thread that is not needed goes away, and its slot starts a new one."""
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
     bulkhead = Bulkhead(1, "test-idle")
     for _ in range(3):
@@ -386,7 +386,8 @@ def give_up(bulkhead: Bulkhead, call: Callable[[], object]) -> None:
 
 
 def test_a_call_that_was_given_up_can_be_cut_off(wire: Wire) -> None:
-    """Its wait ends and its slot is free, though nobody ever answers; and it knows that the connection is of no use."""
+    """Its wait ends and its slot is free, though no answer ever comes; and it knows that the connection is of no
+    use."""
     bulkhead = Bulkhead(1, "test")
     began = time.monotonic()
     give_up(bulkhead, wire.ask)
@@ -400,7 +401,7 @@ def test_a_call_that_was_given_up_can_be_cut_off(wire: Wire) -> None:
     assert bulkhead.call(lambda: "well", LONG) == "well"
 
 
-def test_who_is_waited_for_is_not_cut_off(wire: Wire) -> None:
+def test_a_call_that_is_waited_for_is_not_cut_off(wire: Wire) -> None:
     """However long it takes."""
     bulkhead, answers = Bulkhead(1, "test"), list[bytes]()
     caller = threading.Thread(target=lambda: answers.append(bulkhead.call(wire.ask, LONG)))
@@ -443,7 +444,7 @@ def test_another_connection_let_go_changes_nothing(wire: Wire) -> None:
     wait_until_free(bulkhead)
 
 
-def test_nobody_lets_go_while_a_connection_is_shut_down(
+def test_no_call_lets_go_while_a_connection_is_shut_down(
     wire: Wire, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or it would be shut down in the hands of the next one."""

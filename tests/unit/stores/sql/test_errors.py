@@ -190,7 +190,7 @@ def test_an_error_has_a_class(error: Exception, classes: str) -> None:
     assert classify(error, writing=False) == classes[-1]
 
 
-def test_who_reads_never_loses_only_writes() -> None:
+def test_a_read_never_loses_only_writes() -> None:
     """A read that fails must count against reads, or the next one would fail the same way, for ever."""
     assert ErrorClass.WRITE_REFUSED not in {classify(error, writing=False) for error, _ in CELLS}
 
@@ -262,7 +262,7 @@ def test_an_own_transaction_is_named_with_what_to_do() -> None:
     assert not caught.value.concerns_health
 
 
-def test_who_is_busy_is_not_asked_for_new_connections() -> None:
+def test_a_busy_database_is_not_asked_for_new_connections() -> None:
     """All else that concerns health may mean that a connection leads to the wrong server."""
     elsewhere = {kind for kind in ErrorClass if leads_elsewhere(StoreError("database", kind, "cause"))}
     assert elsewhere == HEALTH_CLASSES - {ErrorClass.BUSY}

@@ -1,0 +1,49 @@
+"""The application that type checkers check (``make check``) uses everything that the package offers to users."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import flask_langpont_session
+from flask_langpont_session import FeatureReport, LangPontSession, Revoked, Session, SessionInfo, pytest_plugin, testing
+
+APPLICATION = Path(__file__).parents[1] / "typing" / "application.py"
+
+FLASKS = {"close", "special", "saving", "work"}
+"""Of :class:`Session`: what only the session interface uses."""
+
+
+def used() -> set[str]:
+    """Every name, attribute, parameter and function in the application."""
+    nodes = list(ast.walk(ast.parse(APPLICATION.read_text(encoding="utf-8"))))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    return names | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def public(thing: type) -> set[str]:
+    """What a class itself defines for users: methods, properties, fields of a dataclass."""
+    return {name for name in vars(thing) if not name.startswith("_")} | set(getattr(thing, "__dataclass_fields__", ()))
+
+
+def defined(module: ModuleType) -> set[str]:
+    """The public functions and classes of a module."""
+    nodes = ast.parse(inspect.getsource(module)).body
+    return {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_"}
+
+
+def test_every_public_name_is_used() -> None:
+    """Else it could lose its type and no check would fail."""
+    wanted = {*flask_langpont_session.__all__, *defined(testing), *defined(pytest_plugin)}
+    assert wanted <= used()
+
+
+def test_every_public_attribute_is_used() -> None:
+    """Of the session, of the extension, and of the values that both return."""
+    wanted = public(Session) - FLASKS | public(SessionInfo) | public(FeatureReport) | public(Revoked)
+    wanted |= public(LangPontSession) - {"open_session", "save_session"}
+    assert wanted - used() == {"of"}, "SessionInfo.of makes one of a row"

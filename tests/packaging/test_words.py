@@ -1,0 +1,67 @@
+"""The program that looks for old words finds them where they count, and there is none left."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tools import words
+
+SOURCE = '''
+"""A Fence, and fenceposts."""
+import logging
+log = logging.getLogger(__name__)
+sql = "SELECT generation FROM fences"
+
+class OldFence:
+    floor = 1
+    """The least; the floor."""
+
+    def set_aside(self, heard):  # it slid
+        self._settled = heard
+        log.info("brought home: %s", heard)
+'''
+
+
+def test_old_words_are_found_in_sentences_that_readers_see() -> None:
+    """Comments, docstrings and log messages; as whole words, in any case. Other texts may be of a format."""
+    found = [place for line, text in words.prose_of(SOURCE) for place in words.in_prose("a.py", line, text)]
+    assert sorted((place.line, place.found) for place in found) == [
+        (2, "Fence"), (9, "floor"), (11, "slid"), (13, "brought home")
+    ]  # fmt: skip
+
+
+def test_old_words_are_found_in_names_that_are_made_of_several() -> None:
+    """Where a name is defined, not where it is used."""
+    names = words.names_of(ast.parse(SOURCE))
+    found = [place for line, name in names for place in words.in_name("a.py", line, name)]
+    assert sorted((place.line, place.found) for place in found) == [
+        (7, "OldFence"), (8, "floor"), (11, "heard"), (11, "set_aside"), (12, "_settled")
+    ]  # fmt: skip
+
+
+def test_what_applications_use_keeps_its_name() -> None:
+    """In its own file only."""
+    [(path, names)] = words.ALLOWED.items()
+    for name in names:
+        assert not list(words.in_name(path, 1, name))
+        assert list(words.in_name("other.py", 1, name))
+        assert name in (words.ROOT / path).read_text(encoding="utf-8")
+
+
+def test_what_is_being_renamed_is_passed_over() -> None:
+    """In its own file only, in names and in what is said of them."""
+    path, names = next(iter(words.BEING_RENAMED.items()))
+    name = min(names)
+    assert list(words.in_name("other.py", 1, name)) or list(words.in_prose("other.py", 1, name))
+    assert not list(words.in_name(path, 1, name)) and not list(words.in_prose(path, 1, name))
+
+
+def test_words_for_persons_are_looked_for_as_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any case, and not inside others."""
+    (tmp_path / "room.py").write_text('"""Nobody asks."""\n# whole\n# who does\n')
+    monkeypatch.setattr(words, "PACKAGE", tmp_path)
+    monkeypatch.setattr(words, "ROOT", tmp_path)
+    assert words.lines_about_persons() == ['room.py:1: """Nobody asks."""', "room.py:3: # who does"]

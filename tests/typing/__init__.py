@@ -1,0 +1,1 @@
+"""What a user's type checkers see of the package; see :mod:`.application`."""

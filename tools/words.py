@@ -1,0 +1,198 @@
+"""The old words of the package, and what to say instead: ``python -m tools.words``.
+
+Prints each place where an old word is left, and fails if there is one. It looks at the names that the package defines,
+at comments, docstrings and log messages of all code but the tests, and at the pages. The words of today are in
+``docs/explanation/glossary.md``.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "flask_langpont_session"
+
+PROGRAMS = ("flask_langpont_session", "example_app", "devservers", "lab", "benchmarks", "tools")
+"""Folders of code."""
+
+PAGES = ("README.md", "CHANGES.md", "CONTRIBUTING.md", "docs", "infra", "tests/README.md")
+"""Files and folders of Markdown."""
+
+PERSONS = re.compile(r"\b(?:who|nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
+"""Words for persons, which the code once had for processes, requests and servers. The package has none of them: where a
+line is about a person, it says "the user" or "an operator"."""
+
+
+class OldWord(NamedTuple):
+    """A word, or several, that the package does not use any more.
+
+    :param forms: a regular expression of its forms, in lower case. A blank stands for ``_`` in names, too.
+    :param new: what to say instead.
+    :param in_prose: False: only names are looked at; in a sentence it may mean something else.
+    """
+
+    forms: str
+    new: str
+    in_prose: bool = True
+
+
+OLD_WORDS = (
+    OldWord("walks?", "request scope", in_prose=False),
+    OldWord("heard", "reply (a name), was told, knows"),
+    OldWord("judge[sd]?|judging|judgements?", "verify"),
+    OldWord("outbox", "journal writer"),
+    OldWord("visibility", "fallback"),
+    OldWord("pumps?|pumped|pumping", "periodic thread"),
+    OldWord("fences?|fenced|fencing", "server identity"),
+    OldWord("flights", "single flight"),
+    OldWord("inquiry|inquiries", "background query"),
+    OldWord("bury|buries|buried|burying", "write a tombstone"),
+    OldWord("slides?|slid|sliding", "extend (the idle time)"),
+    OldWord("(?:set|sets|setting) aside", "quarantine"),
+    OldWord("settles?|settled|settling", "push, mark as done, resync, clear"),
+    OldWord("(?:bring|brings|brought|bringing) home", "merge"),
+    OldWord("floors?", "minimum version"),
+    OldWord("guards", "decorators", in_prose=False),
+    OldWord("generations?", "canary id, commit counter", in_prose=False),
+)
+
+ALLOWED: Mapping[str, frozenset[str]] = {
+    "flask_langpont_session/events.py": frozenset({"record_set_aside", "RecordSetAside"}),
+}
+"""File → names that stay: applications use them."""
+
+BEING_RENAMED: Mapping[str, frozenset[str]] = {
+    "docs/explanation/architecture.md": frozenset({"settle"}),
+    "flask_langpont_session/policy/leases.py": frozenset({"SLIDE_AFTER", "is_slide_due"}),
+    "flask_langpont_session/policy/values.py": frozenset({"generation"}),
+    "flask_langpont_session/request/fallback.py": frozenset({"heard"}),
+    "flask_langpont_session/request/reads.py": frozenset({"heard"}),
+    "flask_langpont_session/request/repository.py": frozenset({"flights"}),
+    "flask_langpont_session/request/revocations.py": frozenset({"_MOST_SETTLED", "buried"}),
+    "flask_langpont_session/request/scope.py": frozenset({"_judged"}),
+    "flask_langpont_session/request/verifier.py": frozenset({"heard", "flights", "_flights"}),
+    "flask_langpont_session/session/changes.py": frozenset({"settled"}),
+    "flask_langpont_session/session/identity.py": frozenset({"settle", "SETTLE"}),
+    "flask_langpont_session/session/saving.py": frozenset({"_settle"}),
+    "flask_langpont_session/stores/redis/server_identity.py": frozenset({"generation"}),
+    "flask_langpont_session/stores/redis/store.py": frozenset({"generation"}),
+}
+"""File → names (and their mentions) that still have to be renamed. One that is renamed goes from here."""
+
+
+class Place(NamedTuple):
+    """Where an old word is.
+
+    :param found: the word, or the name that has it.
+    :param new: what to say instead.
+    """
+
+    path: str
+    line: int
+    found: str
+    new: str
+
+
+_IN_PROSE = [(re.compile(rf"\b(?:{word.forms})\b", re.IGNORECASE), word.new) for word in OLD_WORDS if word.in_prose]
+_IN_NAMES = [(re.compile(rf"\b(?:{word.forms})\b"), word.new) for word in OLD_WORDS]
+_JOINTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_+")
+
+
+def in_prose(path: str, first: int, text: str) -> Iterator[Place]:
+    """The old words of a text. :param first: the number of its first line."""
+    for pattern, new in _IN_PROSE:
+        for match in pattern.finditer(text):
+            if not _may_stay(path, match[0]):
+                yield Place(path, first + text.count("\n", 0, match.start()), match[0], new)
+
+
+def in_name(path: str, line: int, name: str) -> Iterator[Place]:
+    """The old words of a name, which may be made of several: ``_set_aside``, ``OldFences``."""
+    words = _JOINTS.sub(" ", name).lower()
+    for pattern, new in _IN_NAMES:
+        if pattern.search(words) and not _may_stay(path, name):
+            yield Place(path, line, name, new)
+
+
+def _may_stay(path: str, word: str) -> bool:
+    return word in ALLOWED.get(path, ()) or word in BEING_RENAMED.get(path, ())
+
+
+def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The names that a module defines, with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+
+
+def prose_of(source: str) -> Iterator[tuple[int, str]]:
+    """Comments, texts that stand alone (docstrings are) and log messages of a module, with their first lines."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        text = node.value if isinstance(node, ast.Expr) else _logged(node)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            yield text.lineno, text.value
+
+
+def _logged(node: ast.AST) -> ast.expr | None:
+    """What is logged by ``log.warning(…)`` and the like."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        return node.args[0] if isinstance(node.func.value, ast.Name) and node.func.value.id == "log" else None
+    return None
+
+
+def old_words() -> Iterator[Place]:
+    """Every place of this repository that has one."""
+    for path in (file for folder in PROGRAMS for file in sorted((ROOT / folder).rglob("*.py"))):
+        where, source = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        if path == Path(__file__):
+            continue  # it has to name them
+        for line, text in prose_of(source):
+            yield from in_prose(where, line, text)
+        if path.is_relative_to(PACKAGE):
+            yield from in_name(where, 1, path.stem)
+            for line, name in names_of(ast.parse(source)):
+                yield from in_name(where, line, name)
+    for path in (file for page in PAGES for file in _markdown(ROOT / page)):
+        yield from in_prose(path.relative_to(ROOT).as_posix(), 1, path.read_text(encoding="utf-8"))
+
+
+def _markdown(page: Path) -> list[Path]:
+    return [page] if page.is_file() else sorted(page.rglob("*.md"))
+
+
+def lines_about_persons() -> list[str]:
+    """The package's lines with words for persons, each with its file and number."""
+    return [
+        f"{path.relative_to(ROOT).as_posix()}:{number}: {line.strip()}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PERSONS.search(line)
+    ]
+
+
+def main() -> int:
+    """Print what is found. :return: the status to exit with."""
+    found = [f"{place.path}:{place.line}: not {place.found!r}, but: {place.new}" for place in old_words()]
+    found += [f"{line}  (not a word for persons, but: the user, an operator)" for line in lines_about_persons()]
+    print(*found, sep="\n", end="\n" if found else "")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
