@@ -68,24 +68,6 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 }
 """File → names that stay: applications use them."""
 
-BEING_RENAMED: Mapping[str, frozenset[str]] = {
-    "docs/explanation/architecture.md": frozenset({"settle"}),
-    "flask_langpont_session/policy/leases.py": frozenset({"SLIDE_AFTER", "is_slide_due"}),
-    "flask_langpont_session/policy/values.py": frozenset({"generation"}),
-    "flask_langpont_session/request/fallback.py": frozenset({"heard"}),
-    "flask_langpont_session/request/reads.py": frozenset({"heard"}),
-    "flask_langpont_session/request/repository.py": frozenset({"flights"}),
-    "flask_langpont_session/request/revocations.py": frozenset({"_MOST_SETTLED", "buried"}),
-    "flask_langpont_session/request/scope.py": frozenset({"_judged"}),
-    "flask_langpont_session/request/verifier.py": frozenset({"heard", "flights", "_flights"}),
-    "flask_langpont_session/session/changes.py": frozenset({"settled"}),
-    "flask_langpont_session/session/identity.py": frozenset({"settle", "SETTLE"}),
-    "flask_langpont_session/session/saving.py": frozenset({"_settle"}),
-    "flask_langpont_session/stores/redis/server_identity.py": frozenset({"generation"}),
-    "flask_langpont_session/stores/redis/store.py": frozenset({"generation"}),
-}
-"""File → names (and their mentions) that still have to be renamed. One that is renamed goes from here."""
-
 
 class Place(NamedTuple):
     """Where an old word is.
@@ -122,7 +104,7 @@ def in_name(path: str, line: int, name: str) -> Iterator[Place]:
 
 
 def _may_stay(path: str, word: str) -> bool:
-    return word in ALLOWED.get(path, ()) or word in BEING_RENAMED.get(path, ())
+    return word in ALLOWED.get(path, ())
 
 
 def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:

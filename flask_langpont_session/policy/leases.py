@@ -28,7 +28,7 @@ CLOCK_TOLERANCE_MS = 1_000
 
 _SHORTEST_RENEWAL_MS = 1_000
 
-SLIDE_AFTER = 0.25
+EXTEND_AFTER = 0.25
 """The share of the idle time that passes before its expiry is moved: one write instead of one per read."""
 
 
@@ -70,10 +70,10 @@ class Life:
         """How long a record of this row may lie in Redis."""
         return max(1, min(self.idle_ms, row.absolute_expires_at - row.read_at))
 
-    def is_slide_due(self, row: AuthRow, now_ms: int) -> bool:
+    def is_extension_due(self, row: AuthRow, now_ms: int) -> bool:
         """Whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
         left = row.idle_expires_at - now_ms
-        return left < self.idle_ms * (1 - SLIDE_AFTER) and row.idle_expires_at < row.absolute_expires_at
+        return left < self.idle_ms * (1 - EXTEND_AFTER) and row.idle_expires_at < row.absolute_expires_at
 
 
 class Copy(NamedTuple):
@@ -128,7 +128,7 @@ def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
         and terms.verify_ms > 0
         and copy.is_younger_than(terms.verify_ms)
         and copy.is_in_time
-        and not life.is_slide_due(copy.row, copy.now_ms)
+        and not life.is_extension_due(copy.row, copy.now_ms)
     )
 
 

@@ -249,13 +249,13 @@ class ServerRecord:
     :param identity: what it says it is; new after every start of a server process.
     :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
         by its own clock. What was stamped before counts no more.
-    :param generation: the id of the canary that was last seen there; empty: none yet.
+    :param canary_id: the id of the canary that was last seen there; empty: none yet.
     :param number: of that canary; it grows while the id is the same.
     """
 
     identity: str
     trust_since_ms: int
-    generation: str
+    canary_id: str
     number: int
 
     def outdates(self, known: ServerRecord | None) -> bool:

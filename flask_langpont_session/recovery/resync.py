@@ -93,7 +93,7 @@ class Resync:
         now_ms = self._now_ms()
         stores = [self._backend.store(f"{PRIMARY}{shard}") for shard in shards]
         server = " ".join(
-            f"{server_identity.identity} {server_identity.canary.generation if server_identity.canary else ''}"
+            f"{server_identity.identity} {server_identity.canary.canary_id if server_identity.canary else ''}"
             for server_identity in (store.server_identity for store in stores)
         )
         wanted = ResyncRound(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)

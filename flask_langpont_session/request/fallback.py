@@ -45,21 +45,21 @@ class Fallback:
         return Behaviour.LOCAL_CACHE_FALLBACK in behaviours
 
     def show_answer(
-        self, loaded: Loaded, name: str, ref: RecordRef, heard: RedisReply, *, level: int, overlay: Overlay | None
+        self, loaded: Loaded, name: str, ref: RecordRef, reply: RedisReply, *, level: int, overlay: Overlay | None
     ) -> None:
         """Put into `loaded` what Redis answered for one category. What the primary said is worth a local copy.
 
         :param overlay: what the journal knows beyond it; None: nothing.
         """
-        answer = heard.answer
+        answer = reply.answer
         assert answer is not None
         record = answer.records[name]
         version = record.copy.version or empty_as_of(answer.now_ms)
         is_carried = overlay is not None and name in overlay.carried
-        if heard.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
-            self._remember(ref, name, record, version, heard.asked_at)
+        if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
+            self._remember(ref, name, record, version, reply.asked_at)
         loaded.versions[name] = version
-        loaded.sources[name] = heard.source
+        loaded.sources[name] = reply.source
         loaded.fields[name] = record.copy.fields
         if overlay is not None and is_carried:
             self._lay_over_carried(loaded, name, ref, record.copy, level, overlay)

@@ -62,13 +62,13 @@ class Reads:
         if self._local.is_dead(digest):
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
         ref = RecordRef(digest, SIGNED_IN)
-        heard = self._read(ref, scope, life, self._of_user, fresh=fresh)
-        loaded = self._verifier.verify(digest, scope, life, heard, fresh=fresh)
+        reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
+        loaded = self._verifier.verify(digest, scope, life, reply, fresh=fresh)
         row = loaded.row
         if row is None:
             is_dead = loaded.verdict is Verdict.DEAD
         elif is_dead := self._local.is_signed_out(row):
-            loaded = Loaded.verified(Verdict.DEAD, heard.now_ms)
+            loaded = Loaded.verified(Verdict.DEAD, reply.now_ms)
         if is_dead:
             self._local.kill(digest)
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
@@ -76,7 +76,7 @@ class Reads:
             shown = dict(loaded.fields[AUTH])
             apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
             loaded.fields[AUTH] = shown
-        self._show(loaded, ref, self._others, scope, heard, overlay)
+        self._show(loaded, ref, self._others, scope, reply, overlay)
         self._count_load(loaded, scope, life)
         return loaded
 
@@ -101,8 +101,8 @@ class Reads:
         scope = scope.to(sid.digest)
         ref = RecordRef(sid.digest, ANONYMOUS if loaded.shadow else sid.kind, loaded.shadow)
         overlay = self._journal_writer.overlay(ref.digest, scope, shadow=ref.shadow)
-        heard = self._read(ref, scope, life, (category,), fresh=fresh)
-        self._show(loaded, ref, (category,), scope, heard, overlay)
+        reply = self._read(ref, scope, life, (category,), fresh=fresh)
+        self._show(loaded, ref, (category,), scope, reply, overlay)
         if ref.kind != SIGNED_IN:
             self._withhold_identity(loaded)
 
@@ -110,9 +110,9 @@ class Reads:
         ref = RecordRef(digest, ANONYMOUS, verdict is Verdict.DEAD)
         names = self._table.loaded_together
         overlay = self._journal_writer.overlay(digest, scope, shadow=ref.shadow)
-        heard = self._read(ref, scope, life, names, fresh=fresh)
-        loaded = Loaded(verdict, now_ms=heard.now_ms)
-        self._show(loaded, ref, names, scope, heard, overlay)
+        reply = self._read(ref, scope, life, names, fresh=fresh)
+        loaded = Loaded(verdict, now_ms=reply.now_ms)
+        self._show(loaded, ref, names, scope, reply, overlay)
         self._withhold_identity(loaded)
         self._count_load(loaded, scope, life)
         return loaded
@@ -176,17 +176,17 @@ class Reads:
         ref: RecordRef,
         names: Iterable[str],
         scope: RequestScope,
-        heard: RedisReply,
+        reply: RedisReply,
         overlay: Overlay,
     ) -> None:
-        level, answer = scope.view.level, heard.answer
+        level, answer = scope.view.level, reply.answer
         known = None if overlay is NOTHING else overlay
         for name in names:
-            is_behind = heard.source == REPLICA and answer and self._is_behind(ref.digest, name, answer, overlay)
+            is_behind = reply.source == REPLICA and answer and self._is_behind(ref.digest, name, answer, overlay)
             if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
                 self._fallback.show_without_answer(loaded, name, ref, level=level, overlay=known)
             else:
-                self._fallback.show_answer(loaded, name, ref, heard, level=level, overlay=known)
+                self._fallback.show_answer(loaded, name, ref, reply, level=level, overlay=known)
 
     def _is_behind(self, digest: str, category: str, answer: Answer, overlay: Overlay) -> bool:
         """Whether a replica has less than this host has seen already. What it does not have at all it may have yet to
@@ -206,7 +206,7 @@ class Reads:
         # Leases are shared, so all workers together ask the database about a session once in a while.
         by_database = loaded.sources[AUTH] == DATABASE
         now_ms = row.read_at if by_database else loaded.now_ms
-        is_due = life.is_slide_due(row, now_ms)  # still: the database could not note this use, but Redis did
+        is_due = life.is_extension_due(row, now_ms)  # still: the database could not note this use, but Redis did
         if is_due or by_database:
             ends = now_ms + life.idle_ms if is_due else row.idle_expires_at
             self._reports.in_use.served(row.digest, min(ends, row.absolute_expires_at) - now_ms)

@@ -47,7 +47,7 @@ class SessionRepository:
     """The records of all sessions of one application: what a request asks for, by what answers it.
 
     :param now_ms: milliseconds since 1970.
-    :param flights: has requests that ask the database about the same session at the same time share one answer.
+    :param single_flight: has requests that ask the database about the same session at the same time share one answer.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SessionRepository:
         backend: Backend,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        flights: SingleFlight[Confirmed] | None = None,
+        single_flight: SingleFlight[Confirmed] | None = None,
     ) -> None:
         self.settings = backend.settings
         self.table = backend.table
@@ -65,7 +65,7 @@ class SessionRepository:
         self._fallback = Fallback(backend.settings, backend.local, backend.board)
         journal_writer = JournalWriter(backend.journal, self._fallback, backend.reports, clock=backend.clock)
         operations = Operations.of(backend.settings)
-        verifier = Verifier(backend, journal_writer, operations, flights=flights)
+        verifier = Verifier(backend, journal_writer, operations, single_flight=single_flight)
         parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms, operations)
         self._reads = Reads(parts)
         self._rows = RowWrites(parts)

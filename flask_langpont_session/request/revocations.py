@@ -19,7 +19,7 @@ from ..policy.values import (
 from .parts import Parts
 from .scope import RequestScope
 
-_MOST_SETTLED = 200
+_MOST_AT_ONCE = 200
 """The most sessions of a user that the request itself ends in the stores: they take no longer than its other calls.
 The others are ended by the replay."""
 
@@ -109,7 +109,7 @@ class Revocations:
 
         def end_some(timeout: float) -> list[str]:
             try:
-                return self._database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_SETTLED)
+                return self._database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_AT_ONCE)
             except StoreError as error:
                 # It knows the new epoch, which is what matters. That many rows take too long must not open its breaker.
                 raise scope.gave_up(DATABASE, error.cause) from None
@@ -117,7 +117,7 @@ class Revocations:
         digests = scope.attempt(self._operations.revoke, end_some)
         in_redis = self._make_all_known(digests or [], scope, in_database=True)
         self._local.sign_out_user(user_id, 0, epoch)
-        if not in_redis or digests is None or len(digests) >= _MOST_SETTLED:
+        if not in_redis or digests is None or len(digests) >= _MOST_AT_ONCE:
             self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
         return Revoked(durable=True, sessions=len(digests or []))
 
@@ -140,8 +140,8 @@ class Revocations:
             self._local.kill(digest)
             self._backend.row_changed(digest)
             self._reports.no_longer_in_use(digest)
-        buried = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
-        in_redis = all(buried)
+        written = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
+        in_redis = all(written)
         if digests and not in_database:
             self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
         for digest in digests:

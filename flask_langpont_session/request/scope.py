@@ -101,7 +101,7 @@ class RequestScope:
             answer = call(*arguments, timeout=Wait(allowed, max(allowed, left)), **options)
         except StoreError as error:
             if error.timed_out:
-                error = self._judged(error, allowed, timeout, late)
+                error = self._explained(error, allowed, timeout, late)
             self._failed(error, direction, name, self._took(began, late))
             raise error from None
         took = self._took(began, late)
@@ -148,7 +148,7 @@ class RequestScope:
         """Seconds that have passed for this process."""
         return max(0.0, self._clock() - began - (self._lag.late() - late))
 
-    def _judged(self, error: StoreError, allowed: float, timeout: float, late: float) -> StoreError:
+    def _explained(self, error: StoreError, allowed: float, timeout: float, late: float) -> StoreError:
         """What a time-out says. Of a store that was not given its time it says nothing, and must not open a breaker.
 
         :param late: what :meth:`.lag.Lag.late` said before.

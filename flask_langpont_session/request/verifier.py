@@ -53,7 +53,7 @@ class Verifier:
         journal_writer: JournalWriter,
         operations: Operations,
         *,
-        flights: SingleFlight[Confirmed] | None = None,
+        single_flight: SingleFlight[Confirmed] | None = None,
     ) -> None:
         settings = backend.settings
         self._settings = settings
@@ -65,36 +65,36 @@ class Verifier:
         self._operations = operations
         self._reports = backend.reports
         self._clock = backend.clock
-        self._flights: SingleFlight[Confirmed] = flights or SingleFlight()
+        self._single_flight: SingleFlight[Confirmed] = single_flight or SingleFlight()
         self._privileged = {encode("role", role) for role in settings.privileged_roles}
 
-    def verify(self, digest: str, scope: RequestScope, life: Life, heard: RedisReply, *, fresh: bool = False) -> Loaded:
+    def verify(self, digest: str, scope: RequestScope, life: Life, reply: RedisReply, *, fresh: bool = False) -> Loaded:
         """What is known of a session of kind u that is not dead as far as this host knows.
 
         :param fresh: only the database may say that it is valid.
         """
-        entry = heard.entry
+        entry = reply.entry
         if entry and entry.row is None:
             self._repair(digest, scope, in_database=entry.in_database)
-            return Loaded.verified(Verdict.DEAD, heard.now_ms)
-        copy = self._copy(entry, heard) if entry and heard.by_primary and scope.primary_is_healthy else None
+            return Loaded.verified(Verdict.DEAD, reply.now_ms)
+        copy = self._copy(entry, reply) if entry and reply.by_primary and scope.primary_is_healthy else None
         if not fresh:
             if copy and entry and is_leased(copy, life, self._terms) and self._is_readable(entry):
-                return self._believe(copy, heard)
+                return self._believe(copy, reply)
             if scope.can(DATABASE, READ) and (held := self._just_asked(digest, scope)):
-                return Loaded.verified(Verdict.VALID, heard.now_ms, held.row, "local")
+                return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
         busy = False
         if scope.can(DATABASE, READ):
             try:
                 return self.ask_database(
-                    digest, scope, life, stamp_ms=heard.stamp_ms, idle_seen=_idle_seen(heard), alone=fresh
+                    digest, scope, life, stamp_ms=reply.stamp_ms, idle_seen=_idle_seen(reply), alone=fresh
                 )
             except StoreError as error:
                 # The scope has told health. A database that is only busy excuses less than one that is down.
                 busy = error.error_class is ErrorClass.LOCAL
         if fresh:
-            return Loaded.verified(Verdict.UNVERIFIABLE, heard.now_ms)
-        return self._without_database(digest, scope, life, copy, heard, busy=busy)
+            return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
+        return self._without_database(digest, scope, life, copy, reply, busy=busy)
 
     def ask_database(
         self,
@@ -127,7 +127,7 @@ class Verifier:
         if stamp_ms and not is_shared and self._push(row, scope, life, stamp_ms) == "dead":
             self._repair(digest, scope)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
-        if not is_shared and life.is_slide_due(row, row.read_at):
+        if not is_shared and life.is_extension_due(row, row.read_at):
             self._extend_idle(digest, scope, life)  # the database could not note the use: read-only, full, or locked
         return Loaded.verified(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
 
@@ -143,7 +143,7 @@ class Verifier:
             if alone:
                 return load(timeout), False
             try:
-                return self._flights.ask(digest, load, timeout)
+                return self._single_flight.ask(digest, load, timeout)
             except FlightLate:
                 raise StoreError(DATABASE, ErrorClass.LOCAL, "SharedQueryLate", timed_out=True) from None
 
@@ -188,13 +188,13 @@ class Verifier:
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
         return scope.attempt(self._operations.push, self._primary.push, row, stamp_ms, life.left_of(row))
 
-    def _copy(self, entry: AuthEntry, heard: RedisReply) -> Copy | None:
-        row, answer = entry.row, heard.answer
+    def _copy(self, entry: AuthEntry, reply: RedisReply) -> Copy | None:
+        row, answer = entry.row, reply.answer
         if row is None or answer is None:
             return None
         trust_since_ms = answer.trust_since_ms
         if (evicted_at := self._local.evicted_at) > float("-inf"):
-            trust_since_ms = max(trust_since_ms, answer.now_ms - int((heard.asked_at - evicted_at) * 1000))
+            trust_since_ms = max(trust_since_ms, answer.now_ms - int((reply.asked_at - evicted_at) * 1000))
         return Copy(row, entry.confirmed_ms, answer.now_ms, trust_since_ms, self._local.min_version(row.digest))
 
     def _aged(self, held: LocalAuth) -> Copy:
@@ -217,22 +217,22 @@ class Verifier:
     def _age_ms(self, held: LocalAuth) -> int:
         return int((self._clock() - held.confirmed_at) * 1000)
 
-    def _believe(self, copy: Copy, heard: RedisReply) -> Loaded:
-        self._local.put_auth(copy.row, heard.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
-        return Loaded.verified(Verdict.VALID, heard.now_ms, copy.row, PRIMARY)
+    def _believe(self, copy: Copy, reply: RedisReply) -> Loaded:
+        self._local.put_auth(copy.row, reply.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
+        return Loaded.verified(Verdict.VALID, reply.now_ms, copy.row, PRIMARY)
 
     def _without_database(
-        self, digest: str, scope: RequestScope, life: Life, copy: Copy | None, heard: RedisReply, *, busy: bool
+        self, digest: str, scope: RequestScope, life: Life, copy: Copy | None, reply: RedisReply, *, busy: bool
     ) -> Loaded:
-        if copy and heard.entry and self._survives(copy, busy) and self._is_readable(heard.entry):
-            if life.is_slide_due(copy.row, copy.now_ms):
+        if copy and reply.entry and self._survives(copy, busy) and self._is_readable(reply.entry):
+            if life.is_extension_due(copy.row, copy.now_ms):
                 self._extend_idle(digest, scope, life)
-            return self._believe(copy, heard)
+            return self._believe(copy, reply)
         held = self._local.auth(digest)
         privileged = held is not None and self.is_privileged(held.row)
         if held and survives_everything_down(self._aged(held), self._terms, privileged=privileged):
-            return Loaded.verified(Verdict.VALID, heard.now_ms, held.row, "local")
-        return Loaded.verified(Verdict.UNVERIFIABLE, heard.now_ms)
+            return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
+        return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
 
     def _survives(self, copy: Copy, busy: bool) -> bool:
         only_grace = busy or self.is_privileged(copy.row)
@@ -256,10 +256,10 @@ class Verifier:
         return any(value in self._privileged and key in patterns for key, value in row.payload.items())
 
 
-def _idle_seen(heard: RedisReply) -> int | None:
+def _idle_seen(reply: RedisReply) -> int | None:
     """The idle expiry that Redis knows of; None: it cannot say, so that no session may be ended for being idle."""
-    row = heard.entry.row if heard.entry else None
-    if heard.by_primary and not (heard.answer and AUTH in heard.answer.damaged):
+    row = reply.entry.row if reply.entry else None
+    if reply.by_primary and not (reply.answer and AUTH in reply.answer.damaged):
         return row.idle_expires_at if row else 0
     # A replica may be behind: what it knows of a use counts, what it does not know says nothing.
-    return row.idle_expires_at if row and row.idle_expires_at > heard.now_ms else None
+    return row.idle_expires_at if row and row.idle_expires_at > reply.now_ms else None

@@ -113,7 +113,7 @@ class Changes:
                 del self.values[key]
                 self.saved.pop(key, None)
 
-    def settled(self, changes: Mapping[str, CategoryChange]) -> None:
+    def mark_saved(self, changes: Mapping[str, CategoryChange]) -> None:
         """All of it is saved, as well as could be: none of it is to be stored again.
 
         :param changes: what :meth:`by_category` made of it.

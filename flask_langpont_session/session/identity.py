@@ -30,7 +30,7 @@ class Event(Enum):
     RENAME = "rename"  # the id that was just made is for the same session
     END = "end"  # a sign-out
     DROP = "drop"  # the id that was made is given up: a sign-out, a refused grant, a session that ended meanwhile
-    SETTLE = "settle"  # a save is done, and there is nothing to bring along any more
+    SAVE = "save"  # a save is done, and there is nothing to bring along any more
     MOVE = "move"  # a save has stored the session under its new id, or ended it: it goes on as if it had come so
 
 
@@ -47,11 +47,11 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.RENAMED, Event.DROP): State.KEPT,
     (State.ENDED, Event.DROP): State.ENDED,
     (State.REPLACED, Event.DROP): State.ENDED,
-    (State.KEPT, Event.SETTLE): State.KEPT,
-    (State.MINTED, Event.SETTLE): State.MINTED,
-    (State.RENAMED, Event.SETTLE): State.MINTED,
-    (State.ENDED, Event.SETTLE): State.ENDED,
-    (State.REPLACED, Event.SETTLE): State.REPLACED,
+    (State.KEPT, Event.SAVE): State.KEPT,
+    (State.MINTED, Event.SAVE): State.MINTED,
+    (State.RENAMED, Event.SAVE): State.MINTED,
+    (State.ENDED, Event.SAVE): State.ENDED,
+    (State.REPLACED, Event.SAVE): State.REPLACED,
     (State.MINTED, Event.MOVE): State.KEPT,
     (State.ENDED, Event.MOVE): State.KEPT,
     (State.REPLACED, Event.MOVE): State.KEPT,
@@ -147,9 +147,9 @@ class Identity:
         self.carries = ()
         self.must_end = self.must_wipe = self.is_restarted = False
 
-    def settle(self) -> None:
+    def mark_saved(self) -> None:
         """A save is done."""
-        self._to(Event.SETTLE)
+        self._to(Event.SAVE)
         self.row, self.carries = None, ()
         self.must_end = self.must_wipe = False
 

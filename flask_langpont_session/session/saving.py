@@ -103,7 +103,7 @@ class Saving:
         changes, changes_permanence = dict(plan.changes), plan.permanence_changed
         saved = self._work.repository.save(plan, self._ids.scope)
         self.places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
-        self._settle(changes, saved)
+        self._mark_saved(changes, saved)
         if changes_permanence and not plan.permanence_changed:
             self._keep_permanence()
         if saved.ended:
@@ -121,19 +121,19 @@ class Saving:
                 self._work.repository.reject(name, key, "the old session of this browser cannot be taken over yet")
         self.places = dict.fromkeys(changes, Kept.NOWHERE)
         saved = Saved(stored=False)
-        self._settle(changes, saved)
+        self._mark_saved(changes, saved)
         return saved
 
-    def _settle(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
+    def _mark_saved(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
         """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
         self._was_stored = self._was_stored or saved.stored
         if self._work.loaded is not None:
             for name, change in changes.items():
                 self._work.loaded.fields[name] = apply_change(self._work.loaded.fields.get(name, NO_FIELDS), change)
         self._work.forced = True  # "modified" stays true after the save
-        self._work.now.settled(changes)
+        self._work.now.mark_saved(changes)
         self._work.grants = False
-        self._ids.identity.settle()
+        self._ids.identity.mark_saved()
         self._ids.saved_permanent = self._ids.permanent
         has_moved = self._ids.identity.minted is not None and saved.stored and not saved.ended
         if has_moved or self._ids.identity.state is State.ENDED:

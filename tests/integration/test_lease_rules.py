@@ -128,7 +128,7 @@ def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) ->
     database.close()
     backend.local.raise_min_version(client.digest, 2)
     before, shared = questions(app), Shared(Confirmed(old, 0, time.monotonic()))
-    serve_by(app, SessionRepository(backend, flights=shared))
+    serve_by(app, SessionRepository(backend, single_flight=shared))
     assert client.get("/get/user_role").json["value"] == "guest"
     assert shared.asked == [client.digest]
     assert questions(app) == before + 2
@@ -140,7 +140,7 @@ def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
     backend = parts(app).backend
     known = backend.database.load(client.digest, idle_ms=0)
     backend.local.raise_min_version(client.digest, 1)
-    serve_by(app, SessionRepository(backend, flights=Shared(Confirmed(known, 0, time.monotonic()))))
+    serve_by(app, SessionRepository(backend, single_flight=Shared(Confirmed(known, 0, time.monotonic()))))
     redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
     assert client.get("/who").json["user"] == "7"

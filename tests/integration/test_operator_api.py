@@ -271,7 +271,7 @@ def test_i1_of_many_sessions_a_request_settles_some(
     site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I1, I12: as many as it has time for; the rest has ended as well, and follows in Redis."""
-    monkeypatch.setattr(revocations, "_MOST_SETTLED", 2)
+    monkeypatch.setattr(revocations, "_MOST_AT_ONCE", 2)
     clients = [site.signed_in_everywhere() for _ in range(3)]
     with resting(*site.all):
         assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=2)

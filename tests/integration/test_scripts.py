@@ -146,8 +146,8 @@ def test_a_canary_counts_on_and_begins_anew_after_a_loss(store: RedisStore, raw:
     """The same generation and the next number; another generation when it is gone, smaller, or no canary at all."""
     first = look(store, None)
     second = look(store, first)
-    assert (second.generation, second.number) == (first.generation, first.number + 1)
-    assert look(store, Canary("another worker's", 10**9, 0)).generation == first.generation
+    assert (second.canary_id, second.number) == (first.canary_id, first.number + 1)
+    assert look(store, Canary("another worker's", 10**9, 0)).canary_id == first.canary_id
     for lose in (
         lambda: raw.delete(CANARY),
         lambda: raw.hset(CANARY, "number", 0),
@@ -155,7 +155,7 @@ def test_a_canary_counts_on_and_begins_anew_after_a_loss(store: RedisStore, raw:
     ):
         known = look(store, look(store, None))
         lose()
-        assert look(store, known).generation != known.generation
+        assert look(store, known).canary_id != known.canary_id
         assert raw.hget(CANARY, "number") == "1"
 
 
@@ -170,5 +170,5 @@ def test_a_right_that_is_missing_at_the_canary_is_no_loss(store: RedisStore, raw
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     assert raw.hgetall(CANARY) == before
     found = look(store, known)
-    assert found.generation == known.generation
+    assert found.canary_id == known.canary_id
     assert not store.server_identity.saw(found)

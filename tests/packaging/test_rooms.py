@@ -43,7 +43,7 @@ MAY_IMPORT_ALL = {"cli"}
 
 LATE: dict[str, set[str]] = {
     "config": {"aws"},
-    "metrics": {"config", "stores/redis"},
+    "metrics": {"config", "stores"},
     "stores": {"config", "metrics"},
 }
 """Folder → the folders that it may import inside of functions (which run where a setting asks for them) and for types,

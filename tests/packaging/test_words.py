@@ -51,14 +51,6 @@ def test_what_applications_use_keeps_its_name() -> None:
         assert name in (words.ROOT / path).read_text(encoding="utf-8")
 
 
-def test_what_is_being_renamed_is_passed_over() -> None:
-    """In its own file only, in names and in what is said of them."""
-    path, names = next(iter(words.BEING_RENAMED.items()))
-    name = min(names)
-    assert list(words.in_name("other.py", 1, name)) or list(words.in_prose("other.py", 1, name))
-    assert not list(words.in_name(path, 1, name)) and not list(words.in_prose(path, 1, name))
-
-
 def test_words_for_persons_are_looked_for_as_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In any case, and not inside others."""
     (tmp_path / "room.py").write_text('"""Nobody asks."""\n# whole\n# who does\n')

@@ -46,7 +46,7 @@ def _nothing(*arguments: Any, **options: Any) -> None:
 
 
 def _lease_for_ever(copy: leases.Copy, life: leases.Life, terms: leases.LeaseTerms) -> bool:
-    return copy.is_current and copy.is_unbroken and copy.is_in_time and not life.is_slide_due(copy.row, copy.now_ms)
+    return copy.is_current and copy.is_unbroken and copy.is_in_time and not life.is_extension_due(copy.row, copy.now_ms)
 
 
 def _never_another_server(
@@ -112,12 +112,12 @@ def _no_overlay(self: journal_writer.JournalWriter, digest: str, scope: Any = No
     return journal_writer.NOTHING
 
 
-def _redis_knows_no_use(heard: redis_reply.RedisReply) -> int | None:
-    return 0 if heard.by_primary else None
+def _redis_knows_no_use(reply: redis_reply.RedisReply) -> int | None:
+    return 0 if reply.by_primary else None
 
 
-def _silence_is_an_answer(heard: redis_reply.RedisReply) -> int:
-    row = heard.entry.row if heard.entry else None
+def _silence_is_an_answer(reply: redis_reply.RedisReply) -> int:
+    row = reply.entry.row if reply.entry else None
     return row.idle_expires_at if row else 0
 
 
@@ -161,7 +161,7 @@ _kill_user_until = sim_database.SimDatabase.kill_user_until
 
 def _only_smaller_numbers(self: server_identity.ServerIdentity, canary: server_identity.Canary) -> bool:
     known = self.canary
-    if known is not None and known.generation != canary.generation and canary.number > 1:
+    if known is not None and known.canary_id != canary.canary_id and canary.number > 1:
         self.canary = canary  # another worker's new canary
         return False
     return _saw(self, canary)
@@ -209,9 +209,9 @@ _judged = Loaded.verified
 
 
 def _fresh_is_not(
-    self: verifier.Verifier, digest: str, scope: Any, life: Any, heard: Any, *, fresh: bool = False
+    self: verifier.Verifier, digest: str, scope: Any, life: Any, reply: Any, *, fresh: bool = False
 ) -> Any:
-    return _verify(self, digest, scope, life, heard)
+    return _verify(self, digest, scope, life, reply)
 
 
 _verify = verifier.Verifier.verify
@@ -331,7 +331,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
     Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
-    Ablation("S2", leases.Life, "is_slide_due", _never_due),
+    Ablation("S2", leases.Life, "is_extension_due", _never_due),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
     Ablation("S4 of the reconciler", resync.Resync, "push_changes", _buries_the_idle),

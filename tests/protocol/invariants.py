@@ -373,7 +373,7 @@ class Promises:
             view.incident_ms = self.clock.now_ms
             self.census["loss noticed"] += 1
         view.losses[node.name] = lost
-        view.looks[node.name] = (found.generation, found.number)
+        view.looks[node.name] = (found.canary_id, found.number)
         self._share(view, self.hosts[host])
 
     @staticmethod

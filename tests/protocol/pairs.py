@@ -383,7 +383,7 @@ class RedisPair(Pair):
             known = None if forgotten else self.canaries[side]
             found = store.look_at_canary(known and known._replace(number=known.number + ahead), timeout=WAIT)
             names = self.generations[side]
-            seen.append((names.setdefault(found.generation, len(names)), found.number))
+            seen.append((names.setdefault(found.canary_id, len(names)), found.number))
             self.canaries[side] = found
         self.log.append(f"look_at_canary {forgotten} {ahead}")
         self.compare(*seen)

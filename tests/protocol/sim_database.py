@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from flask_langpont_session.policy.leases import SLIDE_AFTER
+from flask_langpont_session.policy.leases import EXTEND_AFTER
 from flask_langpont_session.policy.values import (
     AuthRow,
     Changes,
@@ -391,6 +391,6 @@ class SimDatabase:
 
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
-    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - SLIDE_AFTER)
+    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - EXTEND_AFTER)
     moved = min(row.read_at + idle_ms, row.absolute_expires_at)
     return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at

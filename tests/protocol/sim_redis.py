@@ -715,7 +715,7 @@ def look_at_canary(node: Node, known: Canary | None) -> Canary:
     record = node.get(key)
     generation = record.fields["generation"] if record else None
     number = record.fields["number"] if record else 0
-    if generation is None or (known is not None and generation == known.generation and number < known.number):
+    if generation is None or (known is not None and generation == known.canary_id and number < known.number):
         generation, number = f"{node.name}{node.true_clock.now_ms}", 0
     number += 1
     node.put(key, {"generation": generation, "number": number}, None)

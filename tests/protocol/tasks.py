@@ -188,7 +188,7 @@ class Tasks:
 
 
 class SteppedFlights(SingleFlight[T]):
-    """Single flights whose waiting is a stop of the task that waits."""
+    """Single single_flight whose waiting is a stop of the task that waits."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks

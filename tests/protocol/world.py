@@ -90,7 +90,7 @@ def settings_of(profile: str) -> Settings:
 
 
 PARTS: Mapping[Any, Mapping[str, Any]] = {
-    revocations: {"_MOST_SETTLED": 1},
+    revocations: {"_MOST_AT_ONCE": 1},
     calls: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
 }
 """How much the package does at a time, much smaller than it is: a few sessions are too many for it."""
@@ -180,8 +180,8 @@ class Worker:
             journal=host.journal,
             health=self.health,
         )
-        flights: SteppedFlights[Confirmed] = SteppedFlights(world.tasks)
-        self.repository = SessionRepository(self.backend, now_ms=lambda: clock.now_ms, flights=flights)
+        single_flight: SteppedFlights[Confirmed] = SteppedFlights(world.tasks)
+        self.repository = SessionRepository(self.backend, now_ms=lambda: clock.now_ms, single_flight=single_flight)
         world.births += 1
         self.monitor = Monitor(
             self.backend,

@@ -10,7 +10,7 @@ from flask_langpont_session.policy.values import Operation, ServerRecord
 from flask_langpont_session.stores.host.entries import Overlay, PendingWrite
 from flask_langpont_session.stores.host.journal import Journal
 
-KNOWN = ServerRecord(identity="a", trust_since_ms=100, generation="g", number=7)
+KNOWN = ServerRecord(identity="a", trust_since_ms=100, canary_id="g", number=7)
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
 

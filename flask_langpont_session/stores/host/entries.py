@@ -531,7 +531,7 @@ def read_server(db: sqlite3.Connection, endpoint: str) -> ServerRecord | None:
 def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> None:
     """Keep what is known of an endpoint, unless newer things are."""
     if record.outdates(read_server(db, endpoint)):
-        row = (endpoint, record.identity, record.trust_since_ms, record.generation, record.number)
+        row = (endpoint, record.identity, record.trust_since_ms, record.canary_id, record.number)
         db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)", row)
 
 

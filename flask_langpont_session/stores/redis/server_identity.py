@@ -28,19 +28,19 @@ NEVER_MS = 2**63
 class Canary(NamedTuple):
     """What lies in a server to show that nothing was lost.
 
-    :param generation: a random name, a new one after each loss; before a colon in it, where the canary lies.
+    :param canary_id: a random name, a new one after each loss; before a colon in it, where the canary lies.
     :param number: grows with every look of any worker.
     :param now_ms: the server's clock at that look.
     """
 
-    generation: str
+    canary_id: str
     number: int
     now_ms: int
 
     @property
     def place(self) -> str:
         """Where it lies, if it may lie in several places."""
-        return self.generation.rpartition(":")[0]
+        return self.canary_id.rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class ServerIdentity:
         """
         with self._lock:
             known = self.canary
-            lost = known is not None and known.place == canary.place and known.generation != canary.generation
+            lost = known is not None and known.place == canary.place and known.canary_id != canary.canary_id
             self.canary = canary
             if lost:
                 self._begin_anew(canary.now_ms)
@@ -215,8 +215,8 @@ class ServerIdentity:
         if known is None or known.identity != identity:
             return False
         self.trust_since_ms = known.trust_since_ms
-        if known.generation:
-            self.canary = Canary(known.generation, known.number, 0)
+        if known.canary_id:
+            self.canary = Canary(known.canary_id, known.number, 0)
         return True
 
     def _begin_anew(self, now_ms: int) -> None:
@@ -228,7 +228,7 @@ class ServerIdentity:
     def _note(self) -> None:
         if self.server.identity is not None:
             canary = self.canary or Canary("", 0, 0)
-            self._memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.generation, canary.number))
+            self._memory.note(ServerRecord(self.server.identity, self.trust_since_ms, canary.canary_id, canary.number))
 
 
 def identity_of(server: Mapping[str, str], replication: Mapping[str, str]) -> str | None:

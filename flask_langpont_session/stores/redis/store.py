@@ -185,10 +185,10 @@ class RedisStore:
 
         :raises StoreError: the server did not answer, or refused the write that belongs to it.
         """
-        name, number = (known.generation, known.number) if known else ("", 0)
+        name, number = (known.canary_id, known.number) if known else ("", 0)
         new = f"{self.canary_place}{secrets.token_hex(8)}"
-        [(now_ms, generation, now)] = self.link.run([CANARY([self.canary_key], [name, number, new])], timeout)
-        return Canary(str(generation, "ascii"), int(now), now_ms)
+        [(now_ms, canary_id, now)] = self.link.run([CANARY([self.canary_key], [name, number, new])], timeout)
+        return Canary(str(canary_id, "ascii"), int(now), now_ms)
 
     def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
         """Bring what a host kept for one category of one session into it, see :meth:`merge_all`."""

@@ -91,14 +91,14 @@ def test_what_has_run_out_is_not_believed(expiry: str) -> None:
 def test_a_quarter_of_the_idle_time_ends_a_lease(left: int, due: bool) -> None:
     """S2: the database is asked then, which moves the expiry; else a session that is only read would run out."""
     found = copy(idle_expires_at=NOW + left)
-    assert LIFE.is_slide_due(found.row, NOW) is due
+    assert LIFE.is_extension_due(found.row, NOW) is due
     assert is_leased(found, LIFE, TERMS) is not due
 
 
 def test_an_expiry_at_the_end_of_the_life_cannot_move() -> None:
     """In the last idle time of a session's life in all there is nothing to move, and no reason to ask."""
     found = copy(idle_expires_at=NOW + 1000, absolute_expires_at=NOW + 1000)
-    assert not LIFE.is_slide_due(found.row, NOW)
+    assert not LIFE.is_extension_due(found.row, NOW)
     assert is_leased(found, LIFE, TERMS)
 
 

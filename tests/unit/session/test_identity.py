@@ -56,7 +56,7 @@ def test_only_a_new_id_is_renamed_and_moved_to() -> None:
     }
 
 
-@pytest.mark.parametrize("event", [Event.MINT, Event.END, Event.DROP, Event.SETTLE], ids=lambda event: event.value)
+@pytest.mark.parametrize("event", [Event.MINT, Event.END, Event.DROP, Event.SAVE], ids=lambda event: event.value)
 def test_these_can_always_happen(event: Event) -> None:
     assert {before for before, happened in TRANSITIONS if happened is event} == set(State)
 
@@ -66,7 +66,7 @@ HAPPEN: Mapping[Event, Callable[[Identity], None]] = {
     Event.RENAME: lambda identity: identity.rename(ROW),
     Event.END: Identity.end_elsewhere,
     Event.DROP: Identity.drop,
-    Event.SETTLE: Identity.settle,
+    Event.SAVE: Identity.mark_saved,
     Event.MOVE: Identity.move,
 }
 
@@ -94,7 +94,7 @@ def test_a_sign_in(identity: Identity) -> None:
     assert (identity.state, target(identity), identity.carries) == (State.MINTED, NEW, ("ui",))
     assert identity.signs_in
     assert not identity.must_end
-    identity.settle()
+    identity.mark_saved()
     identity.move()
     assert (identity.state, target(identity), identity.came_with, identity.carries) == (State.KEPT, NEW, CAME, ())
     assert not identity.is_restarted
@@ -106,7 +106,7 @@ def test_a_new_id_for_the_same_session(identity: Identity) -> None:
     identity.mint(NEW)
     identity.rename(ROW)
     assert (identity.state, identity.row) == (State.RENAMED, ROW)
-    identity.settle()
+    identity.mark_saved()
     assert (identity.state, identity.row, target(identity)) == (State.MINTED, None, NEW)
 
 
@@ -114,7 +114,7 @@ def test_a_sign_out_leaves_no_id(identity: Identity) -> None:
     identity.end(is_over=False)
     identity.restart((), wipes=True)
     assert (identity.state, target(identity), identity.must_end, identity.must_wipe) == (State.ENDED, None, True, True)
-    identity.settle()
+    identity.mark_saved()
     identity.move()
     assert (identity.state, target(identity), identity.was_signed_out) == (State.KEPT, None, True)
     assert not identity.must_end
@@ -156,7 +156,7 @@ def test_a_session_that_ended_meanwhile_is_what_came(identity: Identity) -> None
     """Also when it was stored under another id before: its cookie is the one that came."""
     identity.restart((), wipes=False)
     identity.mint(NEW)
-    identity.settle()
+    identity.mark_saved()
     identity.move()
     identity.restart((), wipes=False)
     identity.mint(OTHER)

@@ -53,47 +53,49 @@ def never(seconds: float) -> str:
     raise AssertionError("asked, although the same question is under way")
 
 
-def under_way(pool: ThreadPoolExecutor, flights: SingleFlight[str], question: Question, key: str = "k") -> Future[Any]:
+def under_way(
+    pool: ThreadPoolExecutor, single_flight: SingleFlight[str], question: Question, key: str = "k"
+) -> Future[Any]:
     """A thread has asked and has no answer yet."""
-    first = pool.submit(flights.ask, key, question, LONG)
+    first = pool.submit(single_flight.ask, key, question, LONG)
     assert question.begun.wait(LONG)
     return first
 
 
 def join(
-    pool: ThreadPoolExecutor, flights: Flights, count: int = 1, question: Callable[[float], str] = never
+    pool: ThreadPoolExecutor, single_flight: Flights, count: int = 1, question: Callable[[float], str] = never
 ) -> list[Future[Any]]:
     """So many others wait for the answer to the question that is under way.
 
     :param question: what one of them would ask for itself.
     """
-    others = [pool.submit(flights.ask, "k", question, LONG) for _ in range(count)]
+    others = [pool.submit(single_flight.ask, "k", question, LONG) for _ in range(count)]
     for _ in range(count):
-        assert flights.waiting.acquire(timeout=LONG)
+        assert single_flight.waiting.acquire(timeout=LONG)
     return others
 
 
 def test_a_thread_alone_asks() -> None:
     """Each question that follows another is asked anew, and the answer is one's own."""
-    flights: SingleFlight[str] = SingleFlight()
+    single_flight: SingleFlight[str] = SingleFlight()
     answers = iter("ab")
-    assert flights.ask("k", lambda seconds: next(answers), LONG) == ("a", False)
-    assert flights.ask("k", lambda seconds: next(answers), LONG) == ("b", False)
+    assert single_flight.ask("k", lambda seconds: next(answers), LONG) == ("a", False)
+    assert single_flight.ask("k", lambda seconds: next(answers), LONG) == ("b", False)
 
 
 def test_no_answer_is_an_answer() -> None:
     """None is shared like anything else: the database says that there is no such row."""
-    flights: SingleFlight[None] = SingleFlight()
-    assert flights.ask("k", lambda seconds: None, LONG) == (None, False)
+    single_flight: SingleFlight[None] = SingleFlight()
+    assert single_flight.ask("k", lambda seconds: None, LONG) == (None, False)
 
 
 def test_a_thread_that_asks_the_same_meanwhile_waits_for_that_answer() -> None:
     """One question for all of them; they learn that it is not their own."""
-    flights = Flights()
+    single_flight = Flights()
     question = Question()
     with ThreadPoolExecutor(10) as pool:
-        first = under_way(pool, flights, question)
-        others = join(pool, flights, count=9)
+        first = under_way(pool, single_flight, question)
+        others = join(pool, single_flight, count=9)
         question.may_end.set()
         assert first.result(LONG) == ("answer", False)
         assert [other.result(LONG) for other in others] == [("answer", True)] * 9
@@ -102,26 +104,26 @@ def test_a_thread_that_asks_the_same_meanwhile_waits_for_that_answer() -> None:
 
 def test_another_key_is_another_question() -> None:
     """A session that hangs holds up no other one."""
-    flights: SingleFlight[str] = SingleFlight()
+    single_flight: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
-        first = under_way(pool, flights, question)
-        assert flights.ask("other", lambda seconds: "own", LONG) == ("own", False)
+        first = under_way(pool, single_flight, question)
+        assert single_flight.ask("other", lambda seconds: "own", LONG) == ("own", False)
         question.may_end.set()
         assert first.result(LONG) == ("answer", False)
 
 
 def test_an_answer_is_not_kept() -> None:
     """Once it is there, the next one asks anew: the answer would begin to age otherwise."""
-    flights = Flights()
+    single_flight = Flights()
     question = Question()
     with ThreadPoolExecutor(2) as pool:
-        first = under_way(pool, flights, question)
-        [other] = join(pool, flights)
+        first = under_way(pool, single_flight, question)
+        [other] = join(pool, single_flight)
         question.may_end.set()
         assert first.result(LONG)[1] is False
         assert other.result(LONG)[1] is True
-    assert flights.ask("k", lambda seconds: "newer", LONG) == ("newer", False)
+    assert single_flight.ask("k", lambda seconds: "newer", LONG) == ("newer", False)
 
 
 class StoreDown(Exception):
@@ -136,7 +138,7 @@ class TimedOut(Exception):
 
 def test_another_thread_s_time_out_is_not_the_store_s() -> None:
     """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
-    flights = Flights()
+    single_flight = Flights()
 
     question, given = Question(TimedOut), list[float]()
 
@@ -145,8 +147,8 @@ def test_another_thread_s_time_out_is_not_the_store_s() -> None:
         return "answer"
 
     with ThreadPoolExecutor(2) as pool:
-        first = under_way(pool, flights, question)
-        [other] = join(pool, flights, question=anew)
+        first = under_way(pool, single_flight, question)
+        [other] = join(pool, single_flight, question=anew)
         question.may_end.set()
         with pytest.raises(TimedOut):
             first.result(LONG)
@@ -157,12 +159,12 @@ def test_another_thread_s_time_out_is_not_the_store_s() -> None:
 def test_a_thread_without_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer could not come in time."""
     monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
-    flights = Flights()
+    single_flight = Flights()
 
     question = Question(TimedOut)
     with ThreadPoolExecutor(2) as pool:
-        first = under_way(pool, flights, question)
-        [other] = join(pool, flights)
+        first = under_way(pool, single_flight, question)
+        [other] = join(pool, single_flight)
         question.may_end.set()
         assert isinstance(first.exception(LONG), TimedOut)
         assert isinstance(other.exception(LONG), FlightLate)
@@ -170,27 +172,27 @@ def test_a_thread_without_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch
 
 def test_what_it_raises_is_raised_for_all() -> None:
     """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
-    flights = Flights()
+    single_flight = Flights()
 
     question = Question(StoreDown)
     with ThreadPoolExecutor(4) as pool:
-        first = under_way(pool, flights, question)
-        others = join(pool, flights, count=3)
+        first = under_way(pool, single_flight, question)
+        others = join(pool, single_flight, count=3)
         question.may_end.set()
         assert [type(future.exception(LONG)) for future in (first, *others)] == [StoreDown] * 4
     assert question.asked == 1
-    assert flights.ask("k", lambda seconds: "well again", LONG) == ("well again", False)
+    assert single_flight.ask("k", lambda seconds: "well again", LONG) == ("well again", False)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_thread_interrupts_no_other(interruption: type[BaseException]) -> None:
     """A worker's signal handler that raised in one thread is no answer for the others."""
-    flights = Flights()
+    single_flight = Flights()
 
     question = Question(interruption)
     with ThreadPoolExecutor(2) as pool:
-        first = under_way(pool, flights, question)
-        [other] = join(pool, flights, question=lambda seconds: "own")
+        first = under_way(pool, single_flight, question)
+        [other] = join(pool, single_flight, question=lambda seconds: "own")
         question.may_end.set()
         assert isinstance(first.exception(LONG), interruption)
         assert other.result(LONG) == ("own", False)
@@ -198,12 +200,12 @@ def test_an_interrupted_thread_interrupts_no_other(interruption: type[BaseExcept
 
 def test_no_thread_waits_longer_than_asked() -> None:
     """The thread that asked first may hang for ever."""
-    flights: SingleFlight[str] = SingleFlight()
+    single_flight: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
-        first = under_way(pool, flights, question)
+        first = under_way(pool, single_flight, question)
         with pytest.raises(FlightLate) as caught:
-            flights.ask("k", never, 0.001)
+            single_flight.ask("k", never, 0.001)
         assert isinstance(caught.value, LangPontSessionError)
         question.may_end.set()
         assert first.result(LONG) == ("answer", False)
@@ -223,15 +225,15 @@ def test_each_application_has_its_own() -> None:
 
 def test_a_forked_child_asks_for_itself() -> None:
     """The thread that asked does not exist in the child: waiting for it would be waiting for ever."""
-    flights: SingleFlight[str] = SingleFlight()
+    single_flight: SingleFlight[str] = SingleFlight()
     question = Question()
     with ThreadPoolExecutor(1) as pool:
-        first = under_way(pool, flights, question)
+        first = under_way(pool, single_flight, question)
         # Another thread may hold the lock at the moment of a fork. Python warns of any fork beside threads.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             assert in_child_of_locked(
-                flights, lambda: flights.ask("k", lambda seconds: "child", 5.0) == ("child", False)
+                single_flight, lambda: single_flight.ask("k", lambda seconds: "child", 5.0) == ("child", False)
             )
         question.may_end.set()
         assert first.result(LONG) == ("answer", False)
@@ -239,13 +241,13 @@ def test_a_forked_child_asks_for_itself() -> None:
 
 def test_many_threads_at_once() -> None:
     """Each gets an answer that was asked after it came or was under way then, for its own key."""
-    flights: SingleFlight[str] = SingleFlight()
+    single_flight: SingleFlight[str] = SingleFlight()
 
     def ask(number: int) -> bool:
         key = str(number % 5)
-        return all(flights.ask(key, lambda seconds: key, LONG)[0] == key for _ in range(300))
+        return all(single_flight.ask(key, lambda seconds: key, LONG)[0] == key for _ in range(300))
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(8)))
     for number in range(5):
-        assert flights.ask(str(number), lambda seconds: "newer", LONG) == ("newer", False)
+        assert single_flight.ask(str(number), lambda seconds: "newer", LONG) == ("newer", False)

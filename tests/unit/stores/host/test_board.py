@@ -132,11 +132,11 @@ def test_a_server_is_no_entry(journal: Journal) -> None:
     [
         (replace(KNOWN, number=8), True),
         (replace(KNOWN, number=6), False),
-        (replace(KNOWN, generation="h", number=1), True),
+        (replace(KNOWN, canary_id="h", number=1), True),
         (replace(KNOWN, identity="b", number=1), True),
         (replace(KNOWN, trust_since_ms=101, number=1), True),
         (replace(KNOWN, trust_since_ms=99, number=8), False),
-        (replace(KNOWN, identity="b", generation="h", trust_since_ms=99), False),
+        (replace(KNOWN, identity="b", canary_id="h", trust_since_ms=99), False),
     ],
 )
 def test_a_worker_that_does_not_know_of_an_incident_does_not_hide_it(

@@ -183,7 +183,7 @@ def test_s5_a_new_worker_takes_over_what_its_host_knows(incidents: Incidents) ->
     assert server_identity.trust_since(server) == 1000
     assert incidents.count == 0
     assert server_identity.canary is not None
-    assert (server_identity.canary.generation, server_identity.canary.number) == ("g", 7)
+    assert (server_identity.canary.canary_id, server_identity.canary.number) == ("g", 7)
 
 
 def test_s5_what_was_taken_over_is_checked_by_the_canary(incidents: Incidents) -> None:
