@@ -56,10 +56,15 @@ class Stepped:
         self._world = world
         self._path = path
 
+    @property
+    def stores(self) -> Mapping[str, Any]:
+        """Those that have a health of their own."""
+        return {self._store.name: self}
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        asks_nobody = ("end_overdue", "forget_connections", "key")
-        return self._question(found) if callable(found) and name not in asks_nobody else found
+        asks_nothing = ("end_overdue", "find_shards", "forget_connections", "key")
+        return self._question(found) if callable(found) and name not in asks_nothing else found
 
     def _question(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*arguments: Any, **options: Any) -> Any:

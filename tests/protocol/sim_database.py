@@ -20,6 +20,7 @@ from flask_langpont_session.policy.values import (
     RowState,
     StoreError,
 )
+from flask_langpont_session.stores.sql.calls import GRACE
 from flask_langpont_session.stores.sql.engines import PATIENT_SECONDS
 
 from .clock import Clock
@@ -386,7 +387,7 @@ class SimDatabase:
 
     in_use = 0
 
-    def end_overdue(self) -> None:
+    def end_overdue(self, grace: float = GRACE) -> None:
         """See the package; a call that is given up here is over."""
 
 
