@@ -27,7 +27,17 @@ for i = 1, #KEYS do
       moved = life
     end
   end
-  reply[i + 1] = redis.call('HGETALL', KEYS[i])
+  local hash = redis.call('HGETALL', KEYS[i])
+  local is_described = #hash == 0
+  for at = 1, #hash, 2 do
+    is_described = is_described or hash[at] == '@live' or hash[at] == '@m'
+  end
+  if not is_described then  -- the package takes a record without a description for none of its own
+    hash[#hash + 1] = '@m'
+    hash[#hash + 1] = string.match(KEYS[i], '{(...........)') .. string.format('%016d', 1) .. string.rep('0', 19)
+      .. '-------' .. string.rep('0', 11)
+  end
+  reply[i + 1] = hash
 end
 reply[#KEYS + 2] = moved
 return reply
