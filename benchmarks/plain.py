@@ -44,7 +44,7 @@ return reply
 """
 
 _WRITE = b"""
-local reply, at = {'written'}, 5
+local reply, at = {'written'}, 8
 local function take(count)
   local taken = {unpack(ARGV, at, at + count - 1)}
   at = at + count
@@ -59,12 +59,11 @@ for number = 1, #KEYS - 1 do
   at = at + 1
   local incs = take(2 * tonumber(ARGV[at - 1]))
   if wipe == '1' then redis.call('DEL', key) end
-  sets[#sets + 1], sets[#sets + 2] = '@d', ARGV[2]
-  redis.call('HSET', key, unpack(sets))
+  if #sets > 0 then redis.call('HSET', key, unpack(sets)) end
   if #dels > 0 then redis.call('HDEL', key, unpack(dels)) end
   for i = 1, #incs, 2 do redis.call('HINCRBY', key, incs[i], incs[i + 1]) end
   redis.call('PEXPIRE', key, life)
-  reply[number + 1] = 1
+  reply[2 * number], reply[2 * number + 1] = 1, 1
 end
 return reply
 """

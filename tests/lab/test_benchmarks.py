@@ -14,6 +14,7 @@ def test_every_contestant_takes_part_in_every_scenario_of_sqlite() -> None:
     chosen = [part for name in names for part in ("--only", name)]
     command = [sys.executable, "-m", "benchmarks", "--quick", *chosen]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    assert "all contestants answered the same" in done.stdout
     rows = {
         line.split("|")[1].strip(): line.split("|")[2:-1] for line in done.stdout.splitlines() if line.count("|") > 2
     }
