@@ -182,13 +182,13 @@ class Link:
                     # Of a read it says nothing of the server's health: the connection is out of step with its replies.
                     crossed = StoreError(self.name, ErrorClass.DATA, "CrossedReply")
                     raise crossed if understand else driver.InvalidResponse("no reply that this command has")
-            clean = True
             if understand and not is_refused:
                 # Ready clients' connections (fakeredis) do not introduce themselves: they stand for the endpoint.
                 clean = understand(replies, getattr(connection, "langpont_server", self.server_identity.server))
             elif is_refused and _is_demoted(replies):
-                clean = False
                 doubt(connection)
+            else:
+                clean = True
             return replies, is_refused
         except StoreError:
             raise

@@ -172,6 +172,18 @@ def test_what_a_reply_means_is_known_before_the_connection_is_used_again(link: L
     assert (seen, link.connections.idle) == ([1, 1], [])
 
 
+def test_a_connection_whose_reply_is_none_to_its_question_is_not_kept(link: Link, server: Server) -> None:
+    """I11: the next reply over it would be none to the next question."""
+    server.says = [b"PONG"]
+
+    def understand(replies: Any, answered_by: Any) -> bool:
+        raise StoreError("primary", ErrorClass.DATA, "CrossedReply")
+
+    with pytest.raises(StoreError):
+        link.run([PING], 1.0, understand)
+    assert (link.connections.idle, link.connections.in_use) == ([], 0)
+
+
 def test_the_wait_for_a_connection_comes_out_of_the_same_time(link: Link, server: Server) -> None:
     """I12: a request that waited for a free one has so much less for the reply."""
     server.says = [b"PONG"]
