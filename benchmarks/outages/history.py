@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 READ, SIGN_OUT, OLD_COOKIE = "read", "sign-out", "old cookie"
 
 SLOW = 1.0
-"""Seconds; a user who waits longer would not say that all is well."""
+"""Seconds. An answer that takes longer counts as slow, because its user notices the delay."""
 
 
 @dataclass(frozen=True, slots=True)

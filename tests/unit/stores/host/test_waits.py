@@ -152,7 +152,7 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
     """D8: 256 clients of eight processes, 6 ms for each fsync: every write is acknowledged, and is there. (One
     after the other they would wait for twice as long as they may.)"""
     script = """
-        if "SLOW_DISK_US" not in os.environ:
+        if "SLOW_DISK_US" not in os.environ:  # no preload here: slow in this child process, which ends with the script
             os.fdatasync = lambda descriptor: time.sleep(0.006)
         lost = []
         def client(number):
