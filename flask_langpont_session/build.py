@@ -40,6 +40,7 @@ from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
 from .stores.host.opening import NewerJournal, OlderJournal
 from .stores.host.server_records import HostMemory
+from .stores.host.stamps import Stamps
 from .stores.local import LocalCopies
 from .stores.redis import cluster, connections, sentinel
 from .stores.redis.cluster import ClusterStore, ShardStore
@@ -48,6 +49,7 @@ from .stores.redis.dns import DnsCache
 from .stores.redis.known import KnownRecords
 from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
+from .stores.redis.near import NearCache
 from .stores.redis.nodes import Nodes
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
@@ -143,7 +145,8 @@ def build(app: Flask, recorder: Recorder) -> State:
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
-    redis = _redis_stores(settings, cloud, recorder, _server_identities(journal.board, emit, monitors), directory)
+    make_identity = _server_identities(journal.board, emit, monitors)
+    redis = _redis_stores(settings, cloud, recorder, make_identity, directory, journal.board.stamps)
     health = _health(settings, redis, emit, monitors, recorder, directory)
     in_use, exporting = _exporting(settings, recorder, health, redis)
     backend = Backend(
@@ -203,6 +206,8 @@ def _attend(
     for store in redis.values():
         for name, part in store.stores.items():
             part.names.look(name in lost)
+            if part.near is not None and name not in lost:
+                part.near.attend()
 
 
 def _exporting(
@@ -389,14 +394,15 @@ def _redis_stores(
     recorder: Recorder,
     make_identity: MakeIdentity,
     directory: ClusterTopology | None,
+    stamps: Stamps,
 ) -> dict[str, SessionStore]:
     if directory is not None:
-        return _found_stores(settings, cloud, recorder, make_identity, directory)
+        return _found_stores(settings, cloud, recorder, make_identity, directory, stamps)
     places = (
         (PRIMARY, settings.redis_url, settings.redis_client),
         (REPLICA, _replica_url(settings), settings.replica_client),
     )
-    of_sessions = _store_options(settings)
+    of_sessions = _store_options(settings, stamps)
     stores: dict[str, SessionStore] = {}
     for name, url, client in places:
         if url or client is not None:
@@ -406,15 +412,20 @@ def _redis_stores(
             else:
                 pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
             link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
-            stores[name] = RedisStore(link, **of_sessions)
+            stores[name] = RedisStore(link, near=_near_cache(link, settings, stamps), **of_sessions)
     return stores
 
 
 def _found_stores(
-    settings: Settings, cloud: Cloud | None, recorder: Recorder, make_identity: MakeIdentity, directory: ClusterTopology
+    settings: Settings,
+    cloud: Cloud | None,
+    recorder: Recorder,
+    make_identity: MakeIdentity,
+    directory: ClusterTopology,
+    stamps: Stamps,
 ) -> dict[str, SessionStore]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
-    of_sessions = _store_options(settings)
+    of_sessions = _store_options(settings, stamps)
 
     def store(role: str) -> ClusterStore:
         is_master = role == PRIMARY
@@ -434,9 +445,10 @@ def _found_stores(
             options = _link_options(role, settings, recorder)
             if not is_shard:
                 link = Link(name, pool, server_identity=server_identity, **options)
-                return RedisStore(link, **of_sessions)
+                return RedisStore(link, near=_near_cache(link, settings, stamps), **of_sessions)
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
-            return ShardStore(link, directory=directory, number=number, **of_sessions)
+            near = _near_cache(link, settings, stamps)
+            return ShardStore(link, directory=directory, number=number, near=near, **of_sessions)
 
         return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
 
@@ -450,12 +462,20 @@ def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str
     }
 
 
-def _store_options(settings: Settings) -> dict[str, Any]:
+def _near_cache(link: Link, settings: Settings, stamps: Stamps) -> NearCache | None:
+    """What a primary says has not changed; a replica hears of it later than others do."""
+    if role_of(link.name) != PRIMARY or not settings.near_categories:
+        return None
+    return NearCache(link, stamps, most=settings.read_cache_bytes, copies_ttl=settings.local_cache_ttl)
+
+
+def _store_options(settings: Settings, stamps: Stamps) -> dict[str, Any]:
     """What all stores of an application share; of one server and its replica the records are the same."""
     return {
         "prefix": settings.key_prefix,
         "tombstone_ms": settings.lease_terms.tombstone_ms,
         "known": KnownRecords(settings.read_cache_bytes),
+        "stamps": stamps if settings.near_categories else None,
     }
 
 

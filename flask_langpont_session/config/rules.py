@@ -106,6 +106,11 @@ def _table_relations(settings: Settings) -> list[str]:
             if category not in table.categories or category == AUTH:
                 others = ", ".join(known for known in table.categories if known != AUTH)
                 problems.append(f"{PREFIX}{name.upper()}: {category!r} is not one of {others or 'no categories'}")
+    problems += [
+        f"{PREFIX}NEAR_CACHE: {category!r} is not one of {', '.join(table.categories)}"
+        for category in settings.near_cache or ()
+        if category not in table.categories
+    ]
     return problems
 
 

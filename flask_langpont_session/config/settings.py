@@ -80,6 +80,7 @@ class Settings:
     single_host: bool = _setting(False, checks.flag)
     local_cache_size: int = _setting(1000, checks.integer(1, 10_000_000, "entries"))
     read_cache_bytes: int = _setting(16_777_216, checks.integer(0, 1_099_511_627_776, "bytes"))
+    near_cache: Sequence[str] | None = _setting(None, checks.optional(checks.names))  # None: all categories
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
     journal: str | Path | None = _setting("", checks.optional(checks.path))
@@ -140,6 +141,7 @@ class Settings:
     privilege_key_patterns: KeyPatterns = field(init=False)
     transient_key_patterns: KeyPatterns = field(init=False)
     lease_terms: LeaseTerms = field(init=False)
+    near_categories: frozenset[str] = field(init=False, repr=False)
     life: Life = field(init=False)
 
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
@@ -244,6 +246,7 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         "transient_key_patterns": KeyPatterns(settings.transient_keys),
         "life": Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
         "lease_terms": LeaseTerms(int(settings.verify_interval * 1000), int(settings.grace * 1000)),
+        "near_categories": frozenset(_near(settings, built.table)),
     }
     for name in ("carry_on_sign_in", "carry_on_sign_out"):
         carried: Sequence[str] = getattr(settings, name)
@@ -251,6 +254,13 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
             derived[name] = tuple(category for category in carried if category in built.table.categories)
     _derived(settings, **derived)
     return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
+
+
+def _near(settings: Settings, table: CategoryTable) -> Iterable[str]:
+    """The categories of NEAR_CACHE, as far as anything may be kept of them."""
+    if not settings.read_cache_bytes:
+        return ()
+    return table.categories if settings.near_cache is None else settings.near_cache
 
 
 def _derived(settings: Settings, **values: Any) -> None:

@@ -24,6 +24,7 @@ from ..policy.serializer import encode
 from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.local import LocalAuth
+from ..stores.redis.near import Hit
 from ..stores.redis.records import AuthEntry
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
@@ -77,7 +78,7 @@ class Verifier:
         if entry and entry.row is None:
             self._repair(digest, scope, in_database=entry.in_database)
             return Loaded.verified(Verdict.DEAD, reply.now_ms)
-        copy = self._copy(entry, reply) if entry and reply.by_primary and scope.primary_is_healthy else None
+        copy = self._copy_of(entry, reply) if entry and reply.by_primary and scope.primary_is_healthy else None
         if not fresh:
             if copy and entry and is_leased(copy, life, self._terms) and self._is_readable(entry):
                 return self._believe(copy, reply)
@@ -95,6 +96,14 @@ class Verifier:
         if fresh:
             return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
         return self._without_database(digest, scope, life, copy, reply, busy=busy)
+
+    def leased(self, life: Life, hit: Hit) -> AuthRow | None:
+        """The row of a signed-in session that may be believed without a question; None: Redis is to be asked."""
+        entry = hit.answer.auth
+        if entry is None or entry.row is None or not entry.is_readable:
+            return None
+        copy = self._copy(entry.row, entry.confirmed_ms, hit.latest_ms, hit.trust_since_ms, hit.at)
+        return entry.row if is_leased(copy, life, self._terms) else None
 
     def ask_database(
         self,
@@ -188,14 +197,16 @@ class Verifier:
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
         return scope.attempt(self._operations.push, self._primary.push, row, stamp_ms, life.left_of(row))
 
-    def _copy(self, entry: AuthEntry, reply: RedisReply) -> Copy | None:
+    def _copy_of(self, entry: AuthEntry, reply: RedisReply) -> Copy | None:
         row, answer = entry.row, reply.answer
         if row is None or answer is None:
             return None
-        trust_since_ms = answer.trust_since_ms
+        return self._copy(row, entry.confirmed_ms, answer.now_ms, answer.trust_since_ms, reply.asked_at)
+
+    def _copy(self, row: AuthRow, confirmed_ms: int, now_ms: int, trust_since_ms: int, at: float) -> Copy:
         if (evicted_at := self._local.evicted_at) > float("-inf"):
-            trust_since_ms = max(trust_since_ms, answer.now_ms - int((reply.asked_at - evicted_at) * 1000))
-        return Copy(row, entry.confirmed_ms, answer.now_ms, trust_since_ms, self._local.min_version(row.digest))
+            trust_since_ms = max(trust_since_ms, now_ms - int((at - evicted_at) * 1000))
+        return Copy(row, confirmed_ms, now_ms, trust_since_ms, self._local.min_version(row.digest))
 
     def _aged(self, held: LocalAuth) -> Copy:
         """This worker's own copy, aged by its own clock."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ..policy.values import AuthRow, CategoryChange, CategoryCopy, StoreError
+from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
 from .redis.dns import DnsCache
+from .redis.near import Hit, NearCache
 from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
 from .redis.server_identity import Canary, ServerIdentity
 
@@ -23,6 +24,9 @@ class Endpoint(Protocol):
 
     @property
     def names(self) -> DnsCache: ...
+
+    @property
+    def near(self) -> NearCache | None: ...
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary: ...
 
@@ -78,6 +82,8 @@ class SessionStore(Protocol):
         kind: str = "a",
         anew: bool = False,
     ) -> Answer: ...
+
+    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None: ...
 
     def write(
         self,

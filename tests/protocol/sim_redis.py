@@ -24,6 +24,7 @@ from flask_langpont_session.policy.values import (
 )
 from flask_langpont_session.stores.redis.commands import QUARANTINE_MS
 from flask_langpont_session.stores.redis.known import KnownRecords
+from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.records import (
     NO_RECORDS,
     Answer,
@@ -428,6 +429,12 @@ class SimRedisStore:
 
     # -- the methods of RedisStore -----------------------------------------------------------------------------------
 
+    near = None
+
+    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
+        """See the package."""
+        return None
+
     def read(
         self,
         digest: str,
@@ -620,7 +627,7 @@ def read(
         hash_ = [part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))]
         mark = known[name].mark if name in known else ""
         reply.append(mark[:11].encode() if mark and mark[11:] == _description(hash_) else hash_)
-    return [*reply, moved]
+    return [*reply, moved, -1]
 
 
 def _description(fields: Sequence[bytes]) -> str:

@@ -14,12 +14,20 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLIC
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.records import Loaded, Plan
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, StoreError
+from flask_langpont_session.policy.values import (
+    AuthRow,
+    CategoryChange,
+    CategoryCopy,
+    ErrorClass,
+    RecordRef,
+    StoreError,
+)
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS, RequestScope
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.records import Answer, AuthEntry, Change, Known, Written
 from tests.support.clock import Clock
 
@@ -44,6 +52,7 @@ class FakeRedis:
     :ivar entries: digest → what its auth hash says; `data`: digest → category → fields.
     :ivar fails: raised by every call.
     :ivar writes: what the next writes say; ``written`` at last.
+    :ivar hits: digest → what is known of it without a question.
     """
 
     name: str
@@ -56,8 +65,10 @@ class FakeRedis:
     writes: list[Written] = field(default_factory=list)
     trust_since_ms: int = 0
     is_primary: bool = True
+    hits: dict[str, Hit] = field(default_factory=dict)
     homeless = 0
     prefix = "session"
+    near = None
 
     @property
     def stores(self) -> Mapping[str, FakeRedis]:
@@ -66,6 +77,9 @@ class FakeRedis:
     def has(self, row: AuthRow, *, age_ms: int = 0) -> None:
         """It has a lease on a row, confirmed so long ago."""
         self.entries[row.digest] = AuthEntry(row, NOW_MS - age_ms)
+
+    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
+        return self.hits.get(ref.digest)
 
     def _ask(self, *what: Any) -> None:
         if self.fails_once:

@@ -24,6 +24,7 @@ from flask_langpont_session.policy.values import (
     CategoryCopy,
     ErrorClass,
     Operation,
+    RecordRef,
     StoreError,
 )
 from flask_langpont_session.recovery.probes import GOOD_PROBES
@@ -119,6 +120,7 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
             store.write(DIGEST, ui, guard="alive", **options) for _ in range(2)
         ],
         "read": lambda: store.read(DIGEST, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG, kind="u"),
+        "find": lambda: found(store),
         "extend_idle": lambda: store.extend_idle(DIGEST, 2 * HOUR, timeout=LONG),
         "merge": lambda: [
             store.merge(merge, **options),
@@ -140,6 +142,13 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "run_commands": lambda: _count(active, told),
     }  # fmt: skip
     return asked
+
+
+def found(store: RedisStore) -> None:
+    """Look into the near cache, with a connection that was made for it."""
+    assert store.near
+    store.near.attend()
+    store.find(RecordRef(DIGEST, "u"), {"auth": 4 * HOUR, "ui": 4 * HOUR})
 
 
 class Told:
@@ -215,7 +224,10 @@ def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server
     """Without it something is refused, which is an error of class A that says so and never a wrong answer."""
     change(server, f"-{command}")
     errors = failing(store)
-    assert command in refused(server)
+    assert command.partition("|")[0] in refused(server)
+    if command == "client|tracking":  # each request asks
+        assert errors == {} and store.near and "CLIENT TRACKING" in store.near.off
+        return
     if command == "info":  # the server then does not tell its identity, so that no connection is believed like another
         assert errors == {}
         assert store.server_identity.identity is None

@@ -21,6 +21,7 @@ from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shar
 from .file import REPLAY_SECONDS, JournalFile
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
+from .stamps import Stamps
 
 _PORTION = 200
 """Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
@@ -36,6 +37,7 @@ class Board:
     :param file: of the journal.
     :param clock: seconds since 1970.
     :param limits: how much is kept at most, what waits in the journal included.
+    :ivar stamps: of the sessions that were changed in Redis.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Board:
         self._clock = clock
         self._limits = limits or JournalLimits()
         self._versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
+        self.stamps = Stamps(file.path)
 
     def close(self) -> None:
         """Let go of the files beside the journal's. Never raises; the next call opens them again."""
         self._versions.close()
         self._wipes.close()
+        self.stamps.close()
 
     # -- outages -------------------------------------------------------------------------------------------------------
 

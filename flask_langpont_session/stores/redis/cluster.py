@@ -16,11 +16,10 @@ from redis.connection import BlockingConnectionPool, SSLConnection
 
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
-from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryCopy, ErrorClass, StoreError
+from ...policy.values import AuthRow, CategoryCopy, ErrorClass, RecordRef, StoreError
 from ...support.chance import CHANCE
-from .known import KnownRecords
 from .link import Link
+from .near import Hit
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary
 from .shards import Router, Shards
@@ -135,6 +134,7 @@ class ShardStore(RedisStore):
 
     :param link: the way to its server, see :func:`leads_there`.
     :param number: of the shard.
+    :param options: see :class:`RedisStore`.
     """
 
     def __init__(
@@ -144,13 +144,12 @@ class ShardStore(RedisStore):
         directory: ClusterTopology,
         number: int,
         prefix: str,
-        tombstone_ms: int = TOMBSTONE_MS,
-        known: KnownRecords | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(link, prefix=prefix, tombstone_ms=tombstone_ms, known=known)
+        super().__init__(link, prefix=prefix, **options)
         self._directory = directory
         self._number = number
-        self._tombstone_ms = tombstone_ms
+        self._options = options
 
     def asking(self) -> ShardStore:
         """The same store, for keys that are still on their way to it."""
@@ -159,8 +158,7 @@ class ShardStore(RedisStore):
             directory=self._directory,
             number=self._number,
             prefix=self.prefix,
-            tombstone_ms=self._tombstone_ms,
-            known=self.known,
+            **{**self._options, "near": None},
         )
 
     @property
@@ -304,6 +302,14 @@ class ClusterStore:
         if since is None:
             return answer
         return answer._replace(trust_since_ms=max(answer.trust_since_ms, answer.now_ms - int(since * 1000)))
+
+    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
+        """See :class:`RedisStore`; nothing of what has moved to another shard lately."""
+        known = self._directory.map
+        store = self._shards.get(known.number_of(ref.digest)) if known else None
+        if store is None or self._directory.since_arrival(ref.digest) is not None:
+            return None
+        return store.find(ref, lives_ms)
 
     # -- several sessions ------------------------------------------------------------------------------------------
 

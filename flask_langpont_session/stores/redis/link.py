@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
@@ -33,6 +33,16 @@ LEAST = 0.005
 Understand = Callable[[Sequence[Any], Server], bool]
 
 
+class Source(Protocol):
+    """Where a call gets its connection from, and where that goes afterwards: the link's pool, or a turn on a lane."""
+
+    def take(self, until: float) -> Any: ...
+
+    def put_back(self, connection: Any) -> None: ...
+
+    def drop(self, connection: Any) -> None: ...
+
+
 class Reports(NamedTuple):
     """What a link tells of itself.
 
@@ -53,6 +63,7 @@ class Link:
     :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
     :param leads_there: asked of each connection whether its server is still one that this leads to.
     :param announces: a command that stands before each other one.
+    :ivar connect_timeout: as it was given.
     """
 
     def __init__(
@@ -71,9 +82,9 @@ class Link:
         self.names = DnsCache(self.forget_connections)
         self._reports = reports or Reports()
         self.connections = Pool(
-            pool, self.names, usable=self._is_usable, made=self._look_at_role, waited=self._reports.waited
+            pool, self.names, usable=self.is_usable, made=self._look_at_role, waited=self._reports.waited
         )
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
         self._leads_there = leads_there
         self._announces = announces
         self._refusal = ""
@@ -89,7 +100,7 @@ class Link:
             self.connections.source,
             server_identity=self.server_identity,
             reports=self._reports,
-            connect_timeout=self._connect_timeout,
+            connect_timeout=self.connect_timeout,
             leads_there=self._leads_there,
             announces=command,
         )
@@ -122,6 +133,7 @@ class Link:
         understand: Understand | None = None,
         *,
         refusals: bool = False,
+        source: Source | None = None,
     ) -> list[Any]:
         """Send commands in one round trip and read their replies; a server that does not know a script yet is sent its
         text.
@@ -130,36 +142,41 @@ class Link:
         :param understand: gets good replies, and which server sent them, before the connection is used again; False:
             they belong to another question, so that nothing this connection says can be believed any more.
         :param refusals: return what the server refused among the replies.
+        :param source: of the connection, if it is not the pool.
         :raises StoreError: the server did not answer, or refused one of them.
         """
         if not commands:
             return []
         end = _End(self._whole(timeout))
-        replies, is_refused = self._exchange(commands, timeout, end, understand)
+        source = source or self.connections
+        replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused and _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
             if end.at() - monotonic() > LEAST:
-                replies, is_refused = self._exchange(commands, timeout, end, understand)
+                source = self.connections
+                replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused:
             for number, reply in enumerate(replies):
                 if isinstance(reply, driver.NoScriptError):
                     end = _End(self._whole(timeout))
-                    replies[number] = reply = self._spelled_out(commands[number], timeout, end, understand)
+                    replies[number] = reply = self._spelled_out(commands[number], timeout, end, understand, source)
                 if is_refusal(reply) and not refusals:
                     raise self.translated(reply, sent=False)
         return replies
 
-    def _spelled_out(self, command: Command, timeout: float, end: _End, understand: Understand | None) -> Any:
+    def _spelled_out(
+        self, command: Command, timeout: float, end: _End, understand: Understand | None, source: Source
+    ) -> Any:
         if command.spelled_out is None:
             return driver.NoScriptError("no script was called")
-        [reply], _ = self._exchange([Command(command.spelled_out(), command.fits)], timeout, end, understand)
+        [reply], _ = self._exchange([Command(command.spelled_out(), command.fits)], timeout, end, understand, source)
         if isinstance(reply, driver.NoScriptError):
             raise self.translated(reply, sent=False)
         return reply
 
     def _exchange(
-        self, commands: Sequence[Command], timeout: float, end: _End, understand: Understand | None
+        self, commands: Sequence[Command], timeout: float, end: _End, understand: Understand | None, source: Source
     ) -> tuple[list[Any], bool]:
         """The replies, and whether there are errors of the server among them.
 
@@ -168,7 +185,7 @@ class Link:
         connection, clean = None, False
         try:
             until = end.until
-            connection = self.connections.take(min(until, monotonic() + self._to_connect(timeout)))
+            connection = source.take(min(until, monotonic() + self._to_connect(timeout)))
             now = monotonic()
             if now - end.began > SOON:  # it had to be waited for
                 until = end.at()
@@ -200,9 +217,9 @@ class Link:
         finally:
             # Of a connection that is kept every reply was read: one that was not would answer another question.
             if clean:
-                self.connections.put_back(connection)
+                source.put_back(connection)
             elif connection is not None:
-                self.connections.drop(connection)
+                source.drop(connection)
 
     def _ask(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         if self._announces:
@@ -248,14 +265,25 @@ class Link:
                 connection.disconnect()
         return took
 
+    def beside(self, timeout: float) -> Any:
+        """A connection beside the pool, connected and greeted.
+
+        :param timeout: seconds.
+        :raises Exception: whatever redis-py raises where none can be made.
+        """
+        connection = self.connections.new()
+        connect(connection, monotonic() + timeout)
+        return connection
+
     def forget_connections(self) -> None:
         """Drop the connections there are, so that the next ones go to the server that answers now. That it refuses us
         is said, though the one before may have done so, too."""
         self._refusal = ""
         self.connections.forget()
 
-    def _is_usable(self, connection: Any) -> bool:
-        """Not so after a failover, for connections to the server that was the primary before."""
+    def is_usable(self, connection: Any) -> bool:
+        """Whether a connection leads to the right server still. Not after a failover, if it is to the server that was
+        the primary before."""
         server, known = getattr(connection, "langpont_server", None), self.server_identity
         if server not in (None, known.server) and known.trust_since(server) == NEVER_MS:
             return False
@@ -273,7 +301,7 @@ class Link:
 
     def _to_connect(self, timeout: float) -> float:
         """Seconds for a new connection, its greeting included. What is no request has as much time as for an answer."""
-        own = self._connect_timeout
+        own = self.connect_timeout
         return own if isinstance(timeout, Wait) else max(own, timeout)
 
     def translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:

@@ -63,6 +63,7 @@ class Answer(NamedTuple):
     :param is_primary: whether the server that answered is a primary.
     :param trust_since_ms: since when that server's stamps count for this worker.
     :param moved_ms: the longest life that the read has given one of them anew, because a quarter had passed; 0: none.
+    :param due_ms: milliseconds until a read has to do so for one of them; negative: none has a life to be extended.
     """
 
     now_ms: int
@@ -73,6 +74,7 @@ class Answer(NamedTuple):
     is_primary: bool = True
     trust_since_ms: int = 0
     moved_ms: int = 0
+    due_ms: int = 0
 
     @property
     def categories(self) -> Mapping[str, CategoryCopy]:
@@ -252,10 +254,12 @@ class Crossed(Exception):
 
 
 def read_fits(reply: Any, keys: int) -> bool:
-    """``read.lua``: clock, a hash or an error text for each key, the life that was extended to."""
-    if not (type(reply) is list and len(reply) == keys + 2 and type(reply[0]) is int and type(reply[-1]) is int):
+    """``read.lua``: clock, a hash or an error text for each key, the life that was extended to, and until when."""
+    if not (
+        type(reply) is list and len(reply) == keys + 3 and type(reply[0]) is type(reply[-2]) is type(reply[-1]) is int
+    ):
         return False
-    for found in reply[1:-1]:  # no generator: this is asked of every answer
+    for found in reply[1:-2]:  # no generator: this is asked of every answer
         if type(found) is not list:
             if type(found) is not bytes:
                 return False
@@ -320,7 +324,7 @@ def answer(
     """
     found: dict[str, Known] = {}
     damaged, foreign = [], []
-    for name, part in zip(names, reply[1:-1], strict=True):
+    for name, part in zip(names, reply[1:-2], strict=True):
         try:
             if type(part) is bytes:
                 found[name] = _unchanged(part, digest, known.get(name))
@@ -333,7 +337,15 @@ def answer(
             if isinstance(error, _Foreign):
                 foreign.append(name)
             found[name] = NOT_THERE
-    return Answer(reply[0], found.get(AUTH, NOT_THERE).auth, found, tuple(damaged), tuple(foreign), moved_ms=reply[-1])
+    return Answer(
+        reply[0],
+        found.get(AUTH, NOT_THERE).auth,
+        found,
+        tuple(damaged),
+        tuple(foreign),
+        moved_ms=reply[-2],
+        due_ms=reply[-1],
+    )
 
 
 def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:

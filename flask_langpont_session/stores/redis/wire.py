@@ -37,6 +37,9 @@ _PUSH = tuple(filter(None, [getattr(hiredis, "PushNotification", None)]))
 IS_FAST = hiredis is not None
 """Whether whole exchanges are possible: hiredis is installed."""
 
+HEARS = bool(_PUSH)
+"""Whether messages that nothing was asked for can be told from replies: it is new enough."""
+
 
 def pack(parts: tuple[Any, ...]) -> bytes:
     """A command as it goes over the wire.
@@ -55,11 +58,14 @@ if hasattr(hiredis, "pack_command"):
 
 
 class Wire:
-    """A connected socket. Its waits end at the deadline, however the other side spreads its bytes over time."""
+    """A connected socket. Its waits end at the deadline, however the other side spreads its bytes over time.
+
+    :ivar on_push: is handed each message that nothing was asked for, in the order in which they arrive; must not raise.
+    """
 
     __slots__ = (
         "_armed", "_at_once", "_buffer", "_deadline", "_poll", "_reader", "_receive", "_send", "_socket", "fileno",
-        "pending",
+        "on_push", "pending",
     )  # fmt: skip
 
     def __init__(self, connected: Any, deadline: Deadline) -> None:
@@ -75,6 +81,7 @@ class Wire:
         self._receive = connected.recv_into
         self.fileno = connected.fileno
         self.pending: Callable[[], int] = getattr(connected, "pending", _nothing_pending)
+        self.on_push: Callable[[list[Any]], None] = _of_no_interest
 
     def settimeout(self, seconds: float | None) -> None:
         """Only a look without waiting (0) is heeded: how long to wait is said by the deadline."""
@@ -129,13 +136,44 @@ class Wire:
                     reader.feed(self._buffer, 0, received)
                 elif isinstance(reply, Exception) and not isinstance(reply, _ANSWERS):
                     raise reply
-                elif not isinstance(reply, _PUSH):  # a message that nothing was asked for
+                elif isinstance(reply, _PUSH):  # a message that nothing was asked for
+                    self.on_push(reply)
+                else:
                     replies.append(reply)
         except TimeoutError:
             raise driver.TimeoutError("no answer within the time for it") from None
         except OSError as error:
             raise driver.ConnectionError("the connection has failed") from error
         return replies
+
+    def hear(self, *, arrived: bool = True) -> bool:
+        """Hand over the messages that nothing was asked for, without waiting for any. Whether the connection is good
+        still. Not while an exchange is under way.
+
+        :param arrived: those that have arrived meanwhile, too; else only what lies behind the last reply.
+        """
+        reader = self._reader
+        if reader is None:
+            return True
+        try:
+            while True:
+                reply = reader.gets(False)
+                if isinstance(reply, _PUSH):
+                    self.on_push(reply)
+                elif reply is not _MORE:
+                    return False  # no question is open
+                elif not (arrived or self.pending()):
+                    return True
+                else:
+                    self._arm(0.0)
+                    received = self._receive(self._buffer)
+                    if not received:
+                        return False
+                    reader.feed(self._buffer, 0, received)
+        except _NOT_YET:
+            return True
+        except (OSError, driver.InvalidResponse):
+            return False
 
     def _take(self, receive: Callable[..., Any], *arguments: Any) -> Any:
         """What has arrived, also after the deadline: it may have come while this process was late."""
@@ -164,3 +202,7 @@ _ANSWERS = (driver.ResponseError, driver.BusyLoadingError)
 
 def _nothing_pending() -> int:
     return 0
+
+
+def _of_no_interest(message: list[Any]) -> None:
+    pass

@@ -3,14 +3,14 @@
 --   ARGV  for each key the life to extend to, in milliseconds (0: do not touch); then, for each key of which the reader
 --         has the content already, the mark of that: 11 characters of the digest and 16 of the SHA-1 of what describes
 --         the record. '' or left out: it has none.
--- Returns {server time in ms, hash or error text, …, the longest life that was extended to, or 0}. In the place of a
--- hash that is what the reader has there are the 11 characters, by which it knows that it is the answer to its question.
+-- Returns {server time in ms, hash or error text, …, the longest life that was extended to, or 0, milliseconds until
+-- the next of them is to be extended, or -1: none is}. In the place of a hash that is what the reader has there are the 11 characters, by which it knows that it is the answer to its question.
 -- The touch comes first, so that a copy tracked by the client is not invalidated right after it was read. It is a
 -- pcall: a server that refuses writes (read-only, out of memory, no replicas) still answers this read. A tombstone
 -- is never touched: it lives for the time it was given.
 local time = redis.call('TIME')
 local reply = {time[1] * 1000 + math.floor(time[2] / 1000)}
-local moved, hashed = 0, redis.sha1hex  -- fakeredis has none
+local moved, due, hashed = 0, -1, redis.sha1hex  -- fakeredis has none
 
 -- Of a signed-in session's auth hash nothing changes without one of these; of any other record '@m' changes with each
 -- write: it names the latest ones by their ids.
@@ -30,9 +30,13 @@ for i = 1, #KEYS do
       local live = redis.pcall('HMGET', KEYS[i], '@live')
       if not live.err and live[1] ~= '0' then
         if redis.pcall('PEXPIRE', KEYS[i], life) == 1 then
-          moved = math.max(moved, life)
+          moved, left = math.max(moved, life), life
         end
       end
+    end
+    if left >= 0 then
+      local rest = math.max(0, math.floor(left - life * 0.75))
+      due = due < 0 and rest or math.min(due, rest)
     end
   end
   if mark ~= '' and hashed and string.sub(hashed(description(KEYS[i])), 1, 16) == string.sub(mark, 12) then
@@ -48,5 +52,5 @@ for i = 1, #KEYS do
     end
   end
 end
-reply[#KEYS + 2] = moved
+reply[#KEYS + 2], reply[#KEYS + 3] = moved, due
 return reply

@@ -18,7 +18,7 @@ def meta(digest: str, author: str = "-------", lately: str = "") -> bytes:
 
 
 def said(part: Any, known: Any = UI) -> Any:
-    return answer(MINE, ("ui",), "a", [1, part, 0], known)
+    return answer(MINE, ("ui",), "a", [1, part, 0, -1], known)
 
 
 def test_what_is_unchanged_is_what_the_reader_has() -> None:
@@ -61,7 +61,7 @@ def test_a_mark_of_auth_changes_with_version_stamp_and_idle_expiry() -> None:
         flat = [
             part.encode() for item in {**fields, **{f"@{k}": v for k, v in changes.items()}}.items() for part in item
         ]
-        return answer(MINE, ("auth",), "u", [1, flat, 0]).records["auth"]
+        return answer(MINE, ("auth",), "u", [1, flat, 0, -1]).records["auth"]
 
     marks = {known(**changes).mark for changes in ({}, {"v": "4"}, {"at": "6"}, {"i": "8"})}
     assert len(marks) == 4

@@ -1,0 +1,224 @@
+"""One connection over which the server says what has changed of what was read over it.
+
+The server puts such a message behind the reply to which it belongs, and in front of all later ones. So what was read
+over this connection, and not named in a message since, is what the server had when its last message left. There is no
+thread that listens: each look at what is kept first hears what has arrived, which costs a microsecond.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from redis import exceptions as driver
+
+from ...support.recent import Recent
+from .connections import exchange
+from .records import Answer
+from .server_identity import Server
+from .wire import HEARS, Wire, pack
+
+_TRACK = pack(("CLIENT", "TRACKING", "ON", "NOLOOP"))
+"""What this connection writes itself is not told to it."""
+
+_LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+
+
+class Unsuitable(Exception):
+    """No server or connection of this kind can say what has changed. The text says why, and what to do."""
+
+
+class Copy(NamedTuple):
+    """What was read of a session.
+
+    :param lives_ms: what was asked for.
+    :param kind: of the session.
+    :param answer: as of when it was asked for.
+    :param asked_at: monotonic seconds.
+    :param answered_at: likewise.
+    :param until: from then on it is to be asked for again, monotonic seconds.
+    :param stamp: of the session on this host, before it was asked for.
+    :param server: that answered.
+    """
+
+    lives_ms: Mapping[str, int]
+    kind: str
+    answer: Answer
+    asked_at: float
+    answered_at: float
+    until: float
+    stamp: bytes
+    server: Server
+
+
+class Lane:
+    """Such a connection, and what was read over it. Any thread may look at what is kept; one at a time asks.
+
+    :param most: bytes of what is kept.
+    :ivar asked_at: when the last question was asked that was answered, monotonic seconds.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.asked_at = -math.inf
+        self._copies: Recent[str, tuple[Copy, ...]] = Recent(most)
+        self._free: list[Any] = []
+        self._peek: _Peek | None = None
+        self._is_over = False
+        # What was named while a question was under way; None: perhaps all of it.
+        self._named: set[str] | None = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return self._peek is not None
+
+    def open(self, connection: Any) -> None:
+        """Use a connection that is connected.
+
+        :raises Unsuitable: it cannot be used for this.
+        """
+        wire = getattr(connection, "_sock", None)
+        if not isinstance(wire, Wire) or not HEARS:
+            raise Unsuitable("the connection is none of this package's own, or hiredis is not installed (extra: speed)")
+        if int(getattr(connection, "protocol", 2) or 2) < 3:
+            raise Unsuitable("the connection does not speak RESP3: leave out protocol=2")
+        [reply] = exchange(connection, _TRACK, 1)
+        if reply != b"OK":
+            raise Unsuitable(f"the server refuses CLIENT TRACKING ({reply}): give its user the right to it")
+        wire.on_push = self._heard
+        self._forget()
+        self._peek = _Peek(fileno=os.dup(wire.fileno()))
+        self._free.append(connection)
+
+    def is_up_to_date(self) -> bool:
+        """Whether all that has arrived of changes is known. Not while a question is under way: its thread may have
+        taken a message that it has not read yet."""
+        peek = self._peek
+        if peek is None:
+            return False
+        try:
+            peek.recv(1, _LOOK)
+        except BlockingIOError:
+            return bool(self._free)  # to be asked after the look
+        except OSError:
+            return False
+        turn = self.turn()
+        if turn is None:
+            return False
+        if not turn.connection._sock.hear():
+            turn.drop(turn.connection)
+        turn.end()
+        return self.is_open
+
+    def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
+        """What is kept of a session. To be asked after :meth:`is_up_to_date`."""
+        for copy in self._copies.get(digest) or ():
+            if (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms) and copy.kind == kind:
+                return copy
+        return None
+
+    def turn(self) -> Turn | None:
+        """The use of the connection; None: it is in use, or there is none."""
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            return None
+        self._named = set()
+        return Turn(self, connection)
+
+    def keep(self, digest: str, copy: Copy, size: int) -> None:
+        """Keep what was just read, unless it was named since it was asked for. Only in a turn.
+
+        :param size: bytes.
+        """
+        if self._named is not None and digest not in self._named:
+            others = (other for other in self._copies.get(digest) or () if other.lives_ms != copy.lives_ms)
+            self._copies.put(digest, (copy, *others), size)
+
+    def give_back(self, connection: Any) -> None:
+        """A turn is over. What lies behind the last reply is heard before anything is looked up again."""
+        if self._is_over or not connection._sock.hear(arrived=False):
+            self.close(connection)
+        else:
+            self._free.append(connection)
+
+    def close(self, connection: Any) -> None:
+        """Its connection is not good any more: nothing is known of changes, so that nothing is kept."""
+        self._forget()
+        peek, self._peek = self._peek, None
+        connection.disconnect()
+        if peek is not None:
+            peek.close()
+
+    def end(self) -> None:
+        """Not to be used any more. What is under way ends as it would."""
+        self._is_over = True
+        if turn := self.turn():
+            turn.end()
+
+    def _forget(self) -> None:
+        self._named = None
+        self.asked_at = -math.inf
+        self._copies.clear()
+
+    def _heard(self, message: list[Any]) -> None:
+        """A message of the server. Any but the names of keys that have changed is none that was asked for."""
+        keys = message[1] if len(message) == 2 and message[0] == b"invalidate" else None
+        if type(keys) is not list:  # all of them
+            self._named = None
+            self._copies.clear()
+            return
+        for key in keys:
+            digest = _digest_of(key)
+            if self._named is not None:
+                self._named.add(digest)
+            self._copies.pop(digest)
+
+
+class Turn:
+    """The use of a lane's connection for one call, as a source of connections for :class:`.Link`.
+
+    :ivar connection: None: it was not good, and is closed.
+    """
+
+    __slots__ = ("_lane", "connection")
+
+    def __init__(self, lane: Lane, connection: Any) -> None:
+        self._lane = lane
+        self.connection: Any = connection
+
+    def take(self, until: float) -> Any:
+        """The connection."""
+        if self.connection is None:
+            raise driver.ConnectionError("the connection was closed")
+        return self.connection
+
+    def put_back(self, connection: Any) -> None:
+        """Every reply to what was asked over it was read."""
+
+    def drop(self, connection: Any) -> None:
+        """It is not good any more."""
+        self.connection = None
+        self._lane.close(connection)
+
+    def end(self) -> None:
+        """Let others use it."""
+        if self.connection is not None:
+            self._lane.give_back(self.connection)
+
+
+class _Peek(socket.socket):
+    """A second way to look at a connection: whatever thread reads it, this needs no turn. It ends with its lane, where
+    an application is dropped, without a warning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _digest_of(key: bytes) -> str:
+    """Of a key as :meth:`.Commands.key` makes it; something else names no session."""
+    begin, end = key.find(b"{"), key.rfind(b"}")
+    return str(key[begin + 1 : end], "ascii", "replace")

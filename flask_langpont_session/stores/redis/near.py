@@ -1,0 +1,226 @@
+"""The near cache: what this worker has read of sessions, as long as the server says that nothing of it has changed.
+
+A hit asks no server. It is as good as an answer of the server from a moment ago: the time by which it may be late is
+that which a message of the server takes, at most :data:`SILENCE`. See docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from redis import exceptions as driver
+
+from ...policy.values import RecordRef
+from ...support.forks import renew_in_children
+from .known import LARGEST_SHARE, size_of
+from .lane import Copy, Lane, Turn, Unsuitable
+from .link import Link
+from .records import Answer
+from .server_identity import Server
+
+log = logging.getLogger(__name__)
+
+SILENCE = 1.0
+"""Seconds since a question was asked that was answered: for so long nothing but a message can have got lost."""
+
+MOST_LANES = 8
+"""Connections to one server. Each session always has the same one, and there are more where several threads want one at
+a time."""
+
+_CROWDED = 8
+"""How often a lane was found in use before there are twice as many."""
+
+_SHARE_OF_LIFE = 0.1
+"""Of a local copy's life: so old a copy here may be. Then it is asked for again, which also renews the local copy."""
+
+
+class Stamps(Protocol):
+    """See :class:`~flask_langpont_session.stores.host.stamps.Stamps`."""
+
+    def of(self, digest: str) -> bytes | None: ...
+
+    def change(self, digest: str) -> bytes | None: ...
+
+
+class Hit(NamedTuple):
+    """What is known of a session without a question.
+
+    :param answer: as of when it was asked for.
+    :param at: now, monotonic seconds.
+    :param now_ms: the server's clock by now: so late or later.
+    :param latest_ms: and so late or earlier. Between the two lies as much time as the answer took.
+    :param trust_since_ms: since when that server's stamps count for this worker, as of now.
+    """
+
+    answer: Answer
+    at: float
+    now_ms: int
+    latest_ms: int
+    trust_since_ms: int
+
+
+class NearCache:
+    """What was read of the sessions of one server. Usable from any thread; a forked child begins with nothing.
+
+    :param link: to the server.
+    :param stamps: of the sessions that workers of this host have changed.
+    :param most: bytes that are kept.
+    :param copies_ttl: seconds for which the worker's local copies are kept.
+    :param clock: monotonic seconds.
+    :ivar off: why there is none; empty: nothing speaks against it.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        stamps: Stamps,
+        *,
+        most: int,
+        copies_ttl: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._link = link
+        self._stamps = stamps
+        self._most = most
+        self._longest = copies_ttl * _SHARE_OF_LIFE
+        self._clock = clock
+        self.off = ""
+        self._begin()
+        renew_in_children(self, NearCache._begin)
+
+    def _begin(self) -> None:
+        self._lanes: tuple[Lane, ...] = ()
+        self._number = 1
+        self._crowded = 0
+        self._is_wanted = False
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
+        """What is known of a session; None: the server has to be asked."""
+        lane = self._lane_of(ref.digest)
+        now = self._clock()
+        if lane is None or ref.shadow or now - lane.asked_at > SILENCE or not lane.is_up_to_date():
+            return None
+        copy = lane.find(ref.digest, lives_ms, ref.kind)
+        if copy is None or now >= copy.until or self._stamps.of(ref.digest) != copy.stamp:
+            return None
+        trusted = self._link.server_identity.trust_since(copy.server)
+        then = copy.answer.now_ms
+        now_ms, latest_ms = then + int((now - copy.answered_at) * 1000), then + int((now - copy.asked_at) * 1000) + 1
+        return Hit(copy.answer, now, now_ms, latest_ms, trusted)
+
+    def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
+        """To be asked for before a server is asked; None: what it answers cannot be kept."""
+        if ref.shadow or self.off:
+            return None
+        lane = self._lane_of(ref.digest)
+        if lane is None:
+            return None
+        stamp, turn = self._stamps.of(ref.digest), lane.turn()
+        if turn is None:
+            self._crowded += lane.is_open
+            return None
+        if stamp is None or not self._link.is_usable(turn.connection):
+            turn.end()
+            return None
+        return Reading(self, ref, lives_ms, lane, turn, stamp)
+
+    def keep(self, reading: Reading, answer: Answer, server: Server) -> None:
+        """Keep what was read over a lane, if it may be."""
+        asked_at = reading.asked_at
+        reading.lane.asked_at = asked_at
+        size = size_of(answer.records)
+        life = self._longest if answer.due_ms < 0 else min(self._longest, answer.due_ms / 1000)
+        if answer.is_primary and not answer.damaged and life > 0 and size <= self._most // LARGEST_SHARE:
+            copy = Copy(
+                reading.lives_ms,
+                reading.ref.kind,
+                answer,
+                asked_at,
+                self._clock(),
+                asked_at + life,
+                reading.stamp,
+                server,
+            )
+            reading.lane.keep(reading.ref.digest, copy, size)
+
+    def attend(self) -> None:
+        """Make what connections are missing, and hear what has arrived over those that there are. Not in requests."""
+        if self.off or not self._is_wanted:
+            return
+        if self._crowded >= _CROWDED and self._number < MOST_LANES:
+            self._number, self._crowded = self._number * 2, 0
+        if len(self._lanes) != self._number:
+            self.forget()
+            self._is_wanted = True
+            self._lanes = tuple(Lane(self._most // self._number) for _ in range(self._number))
+        for lane in self._lanes:
+            if lane.is_open:
+                lane.is_up_to_date()
+            elif not self.off:
+                self._open(lane)
+            if lane not in self._lanes:  # another server answers meanwhile
+                lane.end()
+
+    def forget(self) -> None:
+        """Begin anew: another server answers now."""
+        lanes, self._lanes, self._is_wanted = self._lanes, (), False
+        for lane in lanes:
+            lane.end()
+
+    def _lane_of(self, digest: str) -> Lane | None:
+        lanes = self._lanes
+        if lanes:
+            return lanes[hash(digest) % len(lanes)]
+        self._is_wanted = True
+        return None
+
+    def _open(self, lane: Lane) -> None:
+        try:
+            connection = self._link.beside(self._link.connect_timeout)
+        except Exception:  # what is wrong is said where a request or a probe meets it
+            return
+        try:
+            lane.open(connection)
+        except Unsuitable as why:
+            self.off = str(why)
+            self.forget()
+            log.info("session store %s: no near cache, each read asks the server: %s", self._link.name, why)
+            connection.disconnect()
+        except (driver.RedisError, OSError):
+            connection.disconnect()
+
+
+class Reading:
+    """One question over a lane, whose answer may be kept.
+
+    :param turn: the use of the lane's connection.
+    """
+
+    __slots__ = ("_cache", "asked_at", "lane", "lives_ms", "ref", "stamp", "turn")
+
+    def __init__(
+        self, cache: NearCache, ref: RecordRef, lives_ms: Mapping[str, int], lane: Lane, turn: Turn, stamp: bytes
+    ) -> None:
+        self._cache = cache
+        self.ref = ref
+        self.lives_ms = lives_ms
+        self.lane = lane
+        self.turn = turn
+        self.stamp = stamp
+        self.asked_at = cache.now()
+
+    def answered(self, answer: Answer, server: Server) -> None:
+        """This is what it is."""
+        if self.turn.connection is not None:
+            self._cache.keep(self, answer, server)
+
+    def end(self) -> None:
+        """Whatever came of it."""
+        self.turn.end()

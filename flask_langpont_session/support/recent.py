@@ -1,0 +1,55 @@
+"""A bounded map that forgets what was not asked for lately, for several threads without a lock."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """A map whose values have sizes. A race of two threads loses at most an entry, or keeps one that was taken out.
+
+    Of two generations the older one goes when the younger one has half of the room: all that is asked for meanwhile
+    moves to the younger one. That needs no order of entries, which a lock would have to protect.
+
+    :param most: the sum of the sizes that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._young: dict[K, tuple[int, V]] = {}
+        self._old: dict[K, tuple[int, V]] = {}
+        self._sum = 0
+
+    def get(self, key: K) -> V | None:
+        """What is kept under a key; None: nothing."""
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is None:
+                return None
+            self.put(key, found[1], found[0])
+        return found[1]
+
+    def put(self, key: K, value: V, size: int) -> None:
+        """Keep a value in the place of what was there."""
+        before = self._young.get(key)
+        self._sum += size - (before[0] if before else 0)
+        self._young[key] = size, value
+        if self._sum > self._most // 2:
+            self._old, self._young, self._sum = self._young, {}, 0
+
+    def pop(self, key: K) -> V | None:
+        """Take a value out."""
+        self._old.pop(key, None)
+        found = self._young.pop(key, None)
+        if found is None:
+            return None
+        self._sum -= found[0]
+        return found[1]

@@ -1,0 +1,285 @@
+"""The near cache on real servers: a hit asks nothing, and nothing that has changed is a hit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.connection import BlockingConnectionPool
+
+from devservers.processes import wait_until
+from devservers.servers import Valkey
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef
+from flask_langpont_session.stores.host.stamps import Stamps
+from flask_langpont_session.stores.redis.commands import new_write_id
+from flask_langpont_session.stores.redis.link import Link
+from flask_langpont_session.stores.redis.near import SILENCE, NearCache
+from flask_langpont_session.stores.redis.records import Limits
+from flask_langpont_session.stores.redis.server_identity import ServerIdentity
+from flask_langpont_session.stores.redis.store import RedisStore
+
+from .behind import browser, sign_in
+from .conftest import MakeApp, parts
+from .scripts_server import DIGEST, LIFE, made
+
+REF = RecordRef(DIGEST, "a")
+LIVES = {"translation": LIFE, "ui": LIFE}
+LIMITS = Limits(256, 65_536, 30_000)
+WAIT = 3.0
+
+
+@dataclass
+class Worker:
+    """One process, as far as it has a store and a near cache.
+
+    :ivar seconds: by which its clock is ahead.
+    """
+
+    url: str
+    stamps: Stamps
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        from time import monotonic
+
+        identity = ServerIdentity()
+        pool = BlockingConnectionPool.from_url(
+            self.url, protocol=3, max_connections=4, timeout=WAIT, redis_connect_func=identity.introduce
+        )
+        link = Link("primary", pool, server_identity=identity, connect_timeout=WAIT)
+        self.near = NearCache(
+            link, self.stamps, most=10_000_000, copies_ttl=1800, clock=lambda: monotonic() + self.seconds
+        )
+        self.store = RedisStore(link, prefix="session", stamps=self.stamps, near=self.near)
+
+    def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
+        answer = self.store.read(DIGEST, lives, timeout=WAIT)
+        return {key: value for copy in answer.categories.values() for key, value in copy.fields.items()}
+
+    def known(self, lives: dict[str, int] = LIVES) -> dict[str, bytes] | None:
+        """What it has without asking; None: nothing."""
+        hit = self.store.find(REF, lives)
+        if hit is None:
+            return None
+        return {key: value for copy in hit.answer.categories.values() for key, value in copy.fields.items()}
+
+    def write(self, **values: str) -> None:
+        change = CategoryChange(LIFE, sets={key: value.encode() for key, value in values.items()})
+        written = self.store.write(
+            DIGEST, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id()
+        )
+        assert written.status == "written"
+
+    def warm(self) -> None:
+        """It has read the session, and knows that."""
+        self.read()
+        self.near.attend()
+        self.read()
+        assert self.known() is not None
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with made(request.param, tmp_path_factory.mktemp(request.param)) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(server: Valkey) -> Iterator[Any]:
+    with server.client() as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
+    worker = Worker(server.url, Stamps(None))
+    yield worker
+    worker.store.forget_connections()
+
+
+@pytest.fixture
+def elsewhere(server: Valkey, raw: Any) -> Iterator[Worker]:
+    """A worker of another host."""
+    worker = Worker(server.url, Stamps(None))
+    yield worker
+    worker.store.forget_connections()
+
+
+def scripts_run(raw: Any) -> int:
+    return sum(raw.info("commandstats").get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
+
+
+def test_a_hit_asks_nothing(worker: Worker, raw: Any) -> None:
+    worker.write(theme="dark")
+    worker.warm()
+    before = scripts_run(raw)
+    assert [worker.known() for _ in range(100)] == [{"theme": b"dark"}] * 100
+    assert scripts_run(raw) == before
+
+
+def test_what_is_not_there_is_known_too(worker: Worker, elsewhere: Worker) -> None:
+    worker.warm()
+    assert worker.known() == {}
+    elsewhere.write(theme="dark")
+    wait_until(lambda: worker.known() is None, "the message")
+    assert worker.read() == worker.known() == {"theme": b"dark"}
+
+
+def test_another_host_is_seen_as_soon_as_the_server_says_it(worker: Worker, elsewhere: Worker) -> None:
+    for number in range(50):
+        worker.warm()
+        elsewhere.write(theme=str(number))
+        wait_until(lambda: worker.known() is None, "the message")
+        assert worker.read() == {"theme": str(number).encode()}
+
+
+def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_path: Path) -> None:
+    one, two = (Worker(server.url, Stamps(tmp_path / "journal")) for _ in range(2))
+    for number in range(50):
+        two.warm()
+        one.write(theme=str(number))
+        assert two.known() is None, "before any message could have come"
+        assert two.read() == {"theme": str(number).encode()}
+    for worker in (one, two):
+        worker.store.forget_connections()
+
+
+def test_an_own_write_is_seen_at_once(worker: Worker) -> None:
+    for number in range(50):
+        worker.warm()
+        worker.write(theme=str(number))
+        assert worker.known() in (None, {"theme": str(number).encode()})
+        assert worker.read() == {"theme": str(number).encode()}
+
+
+def test_what_is_written_while_it_is_asked_for_is_no_hit(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer's answer comes before the reader keeps what it was told."""
+    worker.warm()
+    keep = worker.near.keep
+
+    def keep_late(*arguments: Any) -> None:
+        worker.stamps.change(DIGEST)
+        keep(*arguments)
+
+    monkeypatch.setattr(worker.near, "keep", keep_late)
+    worker.read()
+    assert worker.known() is None
+
+
+def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None:
+    """Whatever changes a session changes what is kept of it."""
+    row = AuthRow(DIGEST, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
+    for change in (
+        lambda: worker.store.push(row, 1, LIFE, timeout=WAIT),
+        lambda: worker.store.extend_idle(DIGEST, LIFE, timeout=WAIT),
+        lambda: worker.store.push_many([(row, LIFE)], [], ["ui"], stamp_ms=2, timeout=WAIT),
+        lambda: worker.store.quarantine(DIGEST, "ui", timeout=WAIT),
+        lambda: worker.store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=WAIT),
+    ):
+        worker.warm()
+        change()
+        assert worker.known() is None
+
+
+def test_a_touch_that_is_due_is_made(worker: Worker, raw: Any) -> None:
+    """A session that is only read lives on: the server is asked when a quarter of its life has passed."""
+    worker.write(theme="dark")
+    worker.warm()
+    for seconds, is_known in ((0.24, True), (0.26, False)):
+        worker.seconds = LIFE / 1000 * seconds
+        worker.near._lanes[0].asked_at = worker.near.now()  # another session is asked for all the time
+        assert (worker.known() is not None) == is_known
+
+
+def test_after_a_second_without_an_answer_nothing_is_vouched_for(worker: Worker) -> None:
+    """Were the packets swallowed by the network, no message would come either."""
+    worker.warm()
+    worker.seconds = SILENCE * 0.9
+    assert worker.known() is not None
+    worker.seconds = SILENCE * 1.5
+    assert worker.known() is None
+    worker.read()
+    assert worker.known() is not None
+
+
+@pytest.mark.parametrize("how", ["killed", "emptied", "tracking off"])
+def test_what_the_server_does_not_vouch_for_any_more_is_no_hit(worker: Worker, raw: Any, how: str) -> None:
+    worker.write(theme="dark")
+    worker.warm()
+    if how == "emptied":
+        raw.flushall()
+        wait_until(lambda: worker.known() is None, "the message")
+        assert worker.read() == {}
+        return
+    [tracked] = [client for client in raw.client_list() if "t" in client["flags"]]
+    assert raw.client_kill_filter(_id=tracked["id"]) == 1
+    wait_until(lambda: worker.known() is None, "the end of the connection")
+    assert worker.read() == {"theme": b"dark"} and worker.known() is None
+    worker.near.attend()
+    worker.read()
+    assert worker.known() == {"theme": b"dark"}
+
+
+def test_a_server_that_lets_no_one_track_is_asked_each_time(
+    server: Valkey, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    raw.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-client|tracking")
+    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), Stamps(None))
+    worker.write(theme="dark")
+    for _ in range(3):
+        assert worker.read() == {"theme": b"dark"} and worker.known() is None
+        worker.near.attend()
+    assert "CLIENT TRACKING" in worker.near.off
+    assert sum("no near cache" in message for message in caplog.messages) == 1
+    worker.store.forget_connections()
+
+
+def test_threads_that_want_one_lane_at_a_time_get_more_of_them(worker: Worker) -> None:
+    worker.write(theme="dark")
+    worker.warm()
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(30):
+            assert list(threads.map(lambda _: worker.read(), range(40))) == [{"theme": b"dark"}] * 40
+            worker.near.attend()
+    assert len(worker.near._lanes) > 1
+
+
+# -- applications ------------------------------------------------------------------------------------------------------
+
+
+def hits(app: Any) -> int:
+    return int(parts(app).recorder.counters().get("near_cache_hits", 0))
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_an_application_has_hits_unless_it_is_switched_off(make_app: MakeApp, is_on: bool) -> None:
+    app = make_app() if is_on else make_app(NEAR_CACHE=())
+    here = sign_in(app, input_text="text")
+    for _ in range(3):
+        assert here.get("/get/input_text").json["value"] == "text"
+        parts(app).monitor.tick()
+    assert (hits(app) > 0) == is_on
+
+
+def test_two_workers_of_a_host_agree_at_once(make_app: MakeApp) -> None:
+    """Also about who is signed in."""
+    one, two = make_app(), make_app()
+    here = sign_in(one, input_text="text")
+    there = browser(two, here.cookie)
+    for number in range(100):
+        if number < 3:
+            parts(two).monitor.tick()
+        there.get("/who")
+        assert here.post("/set", json={"input_text": str(number)}).status_code == 200
+        assert there.get("/get/input_text").json["value"] == str(number)
+        assert there.get("/get/input_text").json["value"] == str(number)
+    assert hits(two) > 50
+    assert there.get("/who").json["user"] is not None
+    here.post("/logout")
+    assert there.get("/who").json["user"] is None

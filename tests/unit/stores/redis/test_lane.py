@@ -1,0 +1,195 @@
+"""What is kept of what was read over one connection, by the order in which a server's messages arrive."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
+from flask_langpont_session.stores.redis.records import Answer, Known
+from flask_langpont_session.stores.redis.server_identity import Server
+from flask_langpont_session.stores.redis.wire import Wire
+from flask_langpont_session.support.lag import Deadline
+
+OURS, OTHER = "d" * 43, "e" * 43
+LIVES = {"ui": 1000}
+PONG = b"+PONG\r\n"
+ALL = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+
+
+def changed(*digests: str) -> bytes:
+    """The server's message that a category of these sessions has changed."""
+    keys = [f"session:ui:{{{digest}}}".encode() for digest in digests]
+    return b">2\r\n$10\r\ninvalidate\r\n*%d\r\n" % len(keys) + b"".join(b"$%d\r\n%b\r\n" % (len(k), k) for k in keys)
+
+
+class Connection:
+    """One of redis-py's, as far as a lane looks at it."""
+
+    protocol: object = 3
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._sock: Any = Wire(ours, Deadline(math.inf))
+        self.is_closed = False
+
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        replies: list[Any] = self._sock.exchange(data, count, ResponseError)
+        return replies
+
+    def disconnect(self) -> None:
+        self.is_closed = True
+        self._sock.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Of a connection: the worker's and the server's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def server(ends: tuple[socket.socket, socket.socket]) -> socket.socket:
+    return ends[1]
+
+
+@pytest.fixture
+def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
+    ours, server = ends
+    lane = Lane(1_000_000)
+    server.sendall(b"+OK\r\n")
+    lane.open(Connection(ours))
+    assert b"TRACKING" in server.recv(100)
+    return lane
+
+
+def copy() -> Copy:
+    answer = Answer(1, None, {"ui": Known("", CategoryCopy(1, {"theme": b"dark"}))})
+    return Copy(LIVES, "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"))
+
+
+def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS) -> None:
+    """A read: what arrives until its reply is there, the reply included."""
+    turn = lane.turn()
+    assert turn is not None
+    server.sendall(b"".join(arrives))
+    turn.connection.exchange(b"*1\r\n$4\r\nPING\r\n", 1)
+    lane.keep(digest, copy(), 100)
+    turn.end()
+
+
+def has(lane: Lane, digest: str = OURS) -> bool:
+    return lane.is_up_to_date() and lane.find(digest, LIVES, "a") is not None
+
+
+def test_what_was_read_is_kept_until_it_is_named(lane: Lane, server: socket.socket) -> None:
+    read(lane, server, PONG)
+    assert has(lane) and has(lane) and not has(lane, OTHER)
+    server.sendall(changed(OTHER))
+    assert has(lane)
+    server.sendall(changed(OTHER, OURS))
+    assert not has(lane)
+
+
+def test_what_is_named_behind_the_reply_is_not_kept(lane: Lane, server: socket.socket) -> None:
+    """It lies in the parser then, where no look at the socket sees it."""
+    read(lane, server, PONG, changed(OURS))
+    assert not has(lane)
+
+
+def test_half_a_message_behind_the_reply_counts_when_it_is_whole(lane: Lane, server: socket.socket) -> None:
+    message = changed(OURS)
+    read(lane, server, PONG, message[:20])
+    assert has(lane)
+    server.sendall(message[20:])
+    assert not has(lane)
+
+
+def test_what_is_named_while_it_is_asked_for_is_not_kept(lane: Lane, server: socket.socket) -> None:
+    """The message may be of a change before the reply, or of one behind it: the next read will tell."""
+    read(lane, server, changed(OURS), PONG)
+    assert not has(lane)
+    read(lane, server, PONG)
+    assert has(lane)
+
+
+@pytest.mark.parametrize("message", [ALL, b">2\r\n$7\r\nstrange\r\n$1\r\nx\r\n"])
+def test_a_message_that_names_no_keys_is_about_all_of_them(lane: Lane, server: socket.socket, message: bytes) -> None:
+    """FLUSHALL, a table of keys that is full; and what is none of the messages that were asked for."""
+    read(lane, server, PONG)
+    read(lane, server, PONG, digest=OTHER)
+    server.sendall(message)
+    assert not has(lane) and not has(lane, OTHER)
+    read(lane, server, message, PONG)
+    assert not has(lane)
+
+
+@pytest.mark.parametrize("arrives", [None, b"+stray\r\n", b"!garbled"])
+def test_a_connection_that_is_not_good_any_more_vouches_for_nothing(
+    lane: Lane, server: socket.socket, arrives: bytes | None
+) -> None:
+    """Closed; a reply that nothing was asked for; bytes that are no message."""
+    read(lane, server, PONG)
+    if arrives is None:
+        server.shutdown(socket.SHUT_RDWR)
+    else:
+        server.sendall(arrives)
+    assert not has(lane) and not lane.is_open
+    assert lane.turn() is None and lane.asked_at == -math.inf
+
+
+def test_while_a_question_is_under_way_nothing_is_vouched_for(lane: Lane, server: socket.socket) -> None:
+    """Its thread may have taken a message out of the socket that it has not read yet."""
+    read(lane, server, PONG)
+    turn = lane.turn()
+    assert turn is not None and not has(lane) and lane.turn() is None
+    server.sendall(changed(OTHER))
+    assert not has(lane)
+    turn.end()
+    assert has(lane)
+
+
+def test_a_turn_whose_connection_was_not_good_ends_the_lane(lane: Lane, server: socket.socket) -> None:
+    read(lane, server, PONG)
+    turn = lane.turn()
+    assert turn is not None
+    turn.drop(turn.connection)
+    turn.end()
+    assert turn.connection is None and not lane.is_open and not has(lane)
+
+
+def test_a_lane_that_is_not_used_any_more_closes_its_connection_when_it_can(lane: Lane) -> None:
+    turn = lane.turn()
+    assert turn is not None
+    connection = turn.connection
+    lane.end()
+    assert not connection.is_closed
+    turn.end()
+    assert connection.is_closed and not lane.is_open
+
+
+def test_a_copy_is_of_what_was_asked_for(lane: Lane, server: socket.socket) -> None:
+    read(lane, server, PONG)
+    assert lane.find(OURS, dict(LIVES), "a") and lane.find(OURS, {"ui": 2}, "a") is None
+    assert lane.find(OURS, LIVES, "u") is None
+
+
+def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
+    """A server that refuses, a connection without RESP3, one that is none of this package's own."""
+    ours, server = ends
+    server.sendall(b"-NOPERM no\r\n")
+    with pytest.raises(Unsuitable, match="right"):
+        Lane(1).open(Connection(ours))
+    old = Connection(ours)
+    old.protocol = 2
+    with pytest.raises(Unsuitable, match="RESP3"):
+        Lane(1).open(old)
+    with pytest.raises(Unsuitable, match="hiredis"):
+        Lane(1).open(object())
