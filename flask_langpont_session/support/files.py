@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pwd
 import stat
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from pathlib import Path
 # no other thread may go on to open the file and lock it. (Forks wait for the threads that are inside, as for
 # all that use SQLite here.)
 _creating = threading.Lock()
+
+
+_PATIENCE, _TRIES = 0.002, 4
+"""Seconds that are waited for a lock that others hold for some microseconds, and how often it is tried."""
 
 
 class UnsafeFile(OSError):
@@ -59,13 +65,14 @@ class PrivateNumbers:
     is done to it from outside must not end them, and a page of a mapping that is cut off does.
 
     It is closed when the last thread lets go of this object: another file would get the number of the descriptor, and
-    a thread that was about to write would write there. A forked child may go on with it: it has no locks.
+    a thread that was about to write would write there. A forked child may go on with it, but for :meth:`exchange`.
 
     :param path: and `flags`: see :func:`open_private`.
     """
 
     def __init__(self, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> None:
         self._descriptor = open_private(path, flags)
+        self._threads = threading.Lock()
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -83,6 +90,36 @@ class PrivateNumbers:
     def write(self, place: int, content: bytes) -> int:
         """How many bytes there was room for."""
         return os.pwrite(self._descriptor, content, place)
+
+    def exchange(self, place: int, content: bytes) -> bytes | None:
+        """Write, and read what was there before. None: another process may have written in between, because it held the
+        lock of the place for longer than this waits.
+
+        :raises OSError: there is no room.
+        """
+        is_alone = self._lock(place, len(content))
+        try:
+            before = self.read(place, len(content))
+            if self.write(place, content) < len(content):
+                raise OSError(errno.ENOSPC, "no room in a file of numbers")
+        finally:
+            if is_alone:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, len(content), place)
+                self._threads.release()
+        return before if is_alone else None
+
+    def _lock(self, place: int, size: int) -> bool:
+        """Whether no other thread or process is within :meth:`exchange` at that place."""
+        if not self._threads.acquire(timeout=_PATIENCE):  # the lock of a file is one of all threads of a process
+            return False
+        for _ in range(_TRIES):
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size, place)
+                return True
+            except BlockingIOError:
+                time.sleep(_PATIENCE / _TRIES)
+        self._threads.release()
+        return False
 
 
 def check_private(path: Path) -> None:

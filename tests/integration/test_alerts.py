@@ -251,7 +251,7 @@ def test_a_slow_primary_is_told_and_gets_worse_and_better(
     queue, passed = aws.subscribe("all"), 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed)
     monkeypatch.setattr(alerts_module, "time", clock)
-    app = make_alerting(aws.topics)
+    app = make_alerting(aws.topics, NEAR_CACHE=())  # each request asks the primary
     client = app.test_client()
     client.post("/set", json={"lang": "ja"})
 

@@ -157,6 +157,51 @@ def test_an_own_write_is_seen_at_once(worker: Worker) -> None:
         assert worker.read() == {"theme": str(number).encode()}
 
 
+def test_an_own_write_leaves_what_is_kept_as_new_as_it_is(worker: Worker, elsewhere: Worker, raw: Any) -> None:
+    """One round trip for a request that reads and changes, and none for the next one that reads."""
+    worker.write(theme="dark", font="big")
+    worker.warm()
+    for number in range(20):
+        worker.write(theme=str(number))
+        before = scripts_run(raw)
+        assert worker.known() == {"theme": str(number).encode(), "font": b"big"}
+        assert scripts_run(raw) == before
+    elsewhere.write(font="small")
+    wait_until(lambda: worker.known() is None, "the message: what it wrote itself is tracked, too")
+    assert worker.read() == worker.known() == {"theme": b"19", "font": b"small"}
+
+
+def test_an_own_write_on_top_of_one_that_is_not_known_yet_keeps_nothing(worker: Worker, elsewhere: Worker) -> None:
+    for number in range(50):
+        worker.warm()
+        elsewhere.write(font=str(number))
+        worker.write(theme=str(number))
+        assert worker.known() in (None, {"theme": str(number).encode(), "font": str(number).encode()})
+        assert worker.read() == {"theme": str(number).encode(), "font": str(number).encode()}
+
+
+def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(worker: Worker) -> None:
+    """Its change may have come right behind the own one, and its message is not here yet."""
+    worker.write(theme="dark")
+    worker.warm()
+    writing = worker.near.writing(DIGEST)
+    assert writing is not None
+    worker.stamps.change(DIGEST)
+    writing.end(worker.stamps, {}, {}, {})
+    assert worker.known() is None and not worker.near._lanes[0].has(DIGEST)
+
+
+@pytest.mark.parametrize("is_wipe", [True, False])
+def test_what_the_server_makes_of_a_write_is_asked_for(worker: Worker, is_wipe: bool) -> None:
+    """A sum is made by the server; after a wipe there is what was written."""
+    worker.write(theme="dark")
+    worker.warm()
+    change = CategoryChange(LIFE, wipe=is_wipe, increments={} if is_wipe else {"count": 2})
+    worker.store.write(DIGEST, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id())
+    assert worker.known() == ({} if is_wipe else None)
+    assert worker.read() == ({} if is_wipe else {"theme": b"dark", "count": b"2"})
+
+
 def test_what_is_written_while_it_is_asked_for_is_no_hit(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The writer's answer comes before the reader keeps what it was told."""
     worker.warm()

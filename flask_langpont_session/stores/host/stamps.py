@@ -7,6 +7,7 @@ workers of its host need not wait for that moment: what any of them has changed 
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Stamps:
     def _begin(self) -> None:
         self._file: PrivateNumbers | None = None
         self._own: dict[int, bytes] = {}
+        self._lock = threading.Lock()
 
     def of(self, digest: str) -> Stamp:
         """The present stamp of a session. Never raises."""
@@ -51,19 +53,27 @@ class Stamps:
             return None
         return found if len(found) == SIZE else NEVER
 
-    def change(self, digest: str) -> Stamp:
+    def change(self, digest: str, before: Stamp = None) -> Stamp:
         """The session was changed, or may have been. Never raises: without the file, no worker goes by what it keeps.
 
-        :return: its new stamp.
+        :param before: the stamp that it had before this change, as its worker knows.
+        :return: the new one; None: another worker has changed it, too, since `before`.
         """
         place, stamp = _place(digest), os.urandom(SIZE)
-        if self._path is None:
-            self._own[place] = stamp
-            return stamp
         try:
-            return stamp if self._opened().write(place * SIZE, stamp) == SIZE else None
+            found = self._exchange(place, stamp)
         except OSError:
             return None
+        return stamp if before is not None and found == before else None
+
+    def _exchange(self, place: int, stamp: bytes) -> Stamp:
+        if self._path is None:
+            with self._lock:
+                found = self._own.get(place, NEVER)
+                self._own[place] = stamp
+                return found
+        before = self._opened().exchange(place * SIZE, stamp)
+        return before if before is None or len(before) == SIZE else NEVER
 
     def close(self) -> None:
         """Let go of the file. The next call opens it again."""

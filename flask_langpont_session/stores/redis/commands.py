@@ -188,6 +188,10 @@ class Commands:
             arguments += change_arguments(change)
         return self.writing(keys, arguments)
 
+    def description(self, category: str, digest: str) -> Command:
+        """Reads how the record of a category is described."""
+        return plain("HMGET", self.key(category, digest), "@m", fits=_is_description)
+
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
         """Puts a row into its auth hash.
 
@@ -233,6 +237,10 @@ class Commands:
         """Moves a damaged record out of the way."""
         key = self.key(category, digest, shadow)
         return QUARANTINE([key, f"{key}:aside"], [QUARANTINE_MS, digest if only_foreign else ""])
+
+
+def _is_description(reply: Any) -> bool:
+    return type(reply) is list and len(reply) == 1 and (reply[0] is None or type(reply[0]) is bytes)
 
 
 def probing(key: str, value: str) -> list[Command]:

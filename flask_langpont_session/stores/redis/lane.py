@@ -17,7 +17,8 @@ from redis import exceptions as driver
 
 from ...support.recent import Recent
 from .connections import exchange
-from .records import Answer
+from .known import size_of
+from .records import Answer, Known
 from .server_identity import Server
 from .wire import HEARS, Wire, pack
 
@@ -137,6 +138,38 @@ class Lane:
         if self._named is not None and digest not in self._named:
             others = (other for other in self._copies.get(digest) or () if other.lives_ms != copy.lives_ms)
             self._copies.put(digest, (copy, *others), size)
+
+    def has(self, digest: str) -> bool:
+        """Whether anything is kept of a session."""
+        return self._copies.get(digest) is not None
+
+    def rewrite(self, digest: str, written: Mapping[str, Known], stamp: bytes) -> None:
+        """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
+        Only in a turn.
+
+        :param written: what there is of the categories that were written.
+        :param stamp: the session's stamp after it.
+        """
+        found = self._copies.pop(digest)
+        if found is None or self._named is None or digest in self._named:
+            return
+        copies, size = [], 0
+        for copy in found:
+            records = {name: written.get(name, record) for name, record in copy.answer.records.items()}
+            size += size_of(records)
+            copies.append(copy._replace(answer=copy.answer._replace(records=records), stamp=stamp))
+        self._copies.put(digest, tuple(copies), size)
+
+    def drop(self, digest: str) -> None:
+        """Keep nothing of a session. Only in a turn."""
+        self._copies.pop(digest)
+
+    def record(self, digest: str, category: str) -> Known | None:
+        """What is kept of one category of a session."""
+        for copy in self._copies.get(digest) or ():
+            if category in copy.answer.records:
+                return copy.answer.records[category]
+        return None
 
     def give_back(self, connection: Any) -> None:
         """A turn is over. What lies behind the last reply is heard before anything is looked up again."""

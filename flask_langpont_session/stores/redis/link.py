@@ -106,16 +106,22 @@ class Link:
         )
 
     def run_in_time(
-        self, commands: Callable[[int], list[Command]], timeout: float, *, refusals: bool = False
+        self,
+        commands: Callable[[int], list[Command]],
+        timeout: float,
+        *,
+        refusals: bool = False,
+        source: Source | None = None,
     ) -> list[Any]:
         """Run scripts that do nothing after a deadline, see ``record.lua``.
 
         :param commands: gets the deadline, milliseconds by the server's clock; 0: its clock is not known here.
         :param refusals: return what the server refused among the replies.
+        :param source: of the connection, if it is not the pool.
         """
         end = _End(self._whole(timeout))
         by_now = self.server_identity.estimated_ms(end.began)
-        replies = self.run(commands(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals)
+        replies = self.run(commands(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals, source=source)
         late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
         if late is None:
             return replies
@@ -124,7 +130,7 @@ class Link:
         left = min(timeout, end.at() - monotonic())
         if left < LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
-        return self.run(commands(late[1] + int(left * 1000)), left, refusals=refusals)
+        return self.run(commands(late[1] + int(left * 1000)), left, refusals=refusals, source=source)
 
     def run(
         self,

@@ -13,12 +13,13 @@ from typing import NamedTuple, Protocol
 
 from redis import exceptions as driver
 
-from ...policy.values import RecordRef
+from ...policy.records import apply_change
+from ...policy.values import CategoryChange, Fields, RecordRef
 from ...support.forks import renew_in_children
 from .known import LARGEST_SHARE, size_of
 from .lane import Copy, Lane, Turn, Unsuitable
 from .link import Link
-from .records import Answer
+from .records import Answer, Change, Known, described
 from .server_identity import Server
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Stamps(Protocol):
 
     def of(self, digest: str) -> bytes | None: ...
 
-    def change(self, digest: str) -> bytes | None: ...
+    def change(self, digest: str, before: bytes | None = None) -> bytes | None: ...
 
 
 class Hit(NamedTuple):
@@ -150,6 +151,20 @@ class NearCache:
             )
             reading.lane.keep(reading.ref.digest, copy, size)
 
+    def writing(self, digest: str) -> Writing | None:
+        """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in
+        use. Then the write goes another way, and what is kept is no hit any more."""
+        lane = self._lane_of(digest)
+        if lane is None or not lane.has(digest):
+            return None
+        stamp, turn = self._stamps.of(digest), lane.turn()
+        if turn is None:
+            return None
+        if stamp is None or not self._link.is_usable(turn.connection):
+            turn.end()
+            return None
+        return Writing(digest, lane, turn, stamp)
+
     def attend(self) -> None:
         """Make what connections are missing, and hear what has arrived over those that there are. Not in requests."""
         if self.off or not self._is_wanted:
@@ -224,3 +239,61 @@ class Reading:
     def end(self) -> None:
         """Whatever came of it."""
         self.turn.end()
+
+
+class Writing:
+    """One write over the lane that keeps its session: what is kept becomes as new as the write.
+
+    The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So the
+    description of each record is read behind the write: if it is the one that the write has made, no other write came
+    between, and the next one is told.
+
+    :param stamp: of the session on this host, before the write.
+    """
+
+    __slots__ = ("_digest", "_lane", "_stamp", "turn")
+
+    def __init__(self, digest: str, lane: Lane, turn: Turn, stamp: bytes) -> None:
+        self._digest = digest
+        self._lane = lane
+        self.turn = turn
+        self._stamp = stamp
+
+    def end(
+        self,
+        stamps: Stamps,
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
+        metas: Mapping[str, bytes],
+    ) -> Mapping[str, Known]:
+        """It is over, and is noted for the other workers of this host.
+
+        :param versions: of each category that was written, before and after it; none: it failed, or may have.
+        :param metas: how each was described behind it.
+        :return: what there is of those categories now, as far as it is known.
+        """
+        stamp = stamps.change(self._digest, self._stamp)
+        written = {name: self._after(name, changes[name], versions[name], metas[name]) for name in versions}
+        known = {name: record for name, record in written.items() if record is not None}
+        if stamp is not None and versions and len(known) == len(written) and self.turn.connection is not None:
+            self._lane.rewrite(self._digest, known, stamp)
+        else:
+            self._lane.drop(self._digest)
+        self.turn.end()
+        return known
+
+    def _after(self, name: str, change: CategoryChange, version: Change, meta: bytes) -> Known | None:
+        before = self._lane.record(self._digest, name)
+        if change.wipe or not version.before:
+            fields: Fields = {}
+        elif before is None or before.copy.version != version.before:
+            return None
+        else:
+            fields = before.copy.fields
+        if change.increments:  # the server adds, and has the sum
+            return None
+        try:
+            after = described(self._digest, meta, apply_change(fields, change))
+        except ValueError:
+            return None
+        return after if after.copy.version == version.after else None

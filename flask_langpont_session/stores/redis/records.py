@@ -238,7 +238,7 @@ def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
     return arguments
 
 
-class _Damaged(Exception):
+class _Damaged(ValueError):
     """A record that is not one of ours."""
 
 
@@ -383,7 +383,14 @@ def _category(found: Sequence[bytes], digest: str) -> Known:
         return NOT_THERE
     flat = iter(found)
     fields = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
-    meta = fields.pop("@m", b"")
+    return described(digest, fields.pop("@m", b""), fields)
+
+
+def described(digest: str, meta: bytes, fields: Fields) -> Known:
+    """What the record of a category is that has these fields, and is described so.
+
+    :raises ValueError: this describes no record of that session.
+    """
     if len(meta) < _META:
         raise _Damaged
     if meta[:_OWN] != digest[:_OWN].encode():

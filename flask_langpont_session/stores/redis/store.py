@@ -15,7 +15,7 @@ from . import records
 from .commands import CANARY, READ, Command, Commands, Guarded, plain, probing
 from .known import KnownRecords
 from .link import Link, is_refusal
-from .near import Hit, NearCache, Stamps
+from .near import Hit, NearCache, Stamps, Writing
 from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Canary, Server
 
@@ -165,10 +165,38 @@ class RedisStore:
             said = Guarded(limits, deadline_ms, write_id)
             return [*before, self.commands.write(digest, changes, guard, said, shadow)]
 
+        # What is pushed is another record, of which no one says what it was before.
+        writing = self.near.writing(digest) if self.near and not (push or shadow) else None
+        if writing is not None:
+            return self._write_near(writing, digest, changes, commands, timeout)
         replies = self._change((digest,), commands, timeout)
         if push and replies[0] == b"dead":
             return Written("dead")
         return written(replies[-1], tuple(changes))
+
+    def _write_near(
+        self,
+        writing: Writing,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        commands: Callable[[int], list[Command]],
+        timeout: float,
+    ) -> Written:
+        """Write over the connection by which the session is kept near, so that it stays there."""
+        assert self._stamps is not None
+        descriptions = [self.commands.description(name, digest) for name in changes]
+        done, metas = Written(""), {}
+
+        def all_commands(deadline_ms: int) -> list[Command]:
+            return [_FIRST, *commands(deadline_ms), *descriptions]
+
+        try:
+            replies = self.link.run_in_time(all_commands, timeout, source=writing.turn)
+            done = written(replies[1], tuple(changes))
+            metas = {name: reply[0] or b"" for name, reply in zip(changes, replies[2:], strict=True)}
+        finally:
+            writing.end(self._stamps, changes, done.versions, metas)
+        return done
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Returns ``pushed``, ``dead`` or ``older``."""
