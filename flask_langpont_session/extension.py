@@ -334,15 +334,20 @@ def _logged_out(sender: Flask, **_: Any) -> None:
 
 
 def _vary_on_cookie(response: Response) -> None:
-    if response.headers.getlist("Vary"):
+    if _has(response, "vary"):
         response.vary.add("Cookie")
     else:
         response.headers.add("Vary", "Cookie")  # nearly always, and a fraction of what taking a set apart costs
 
 
+def _has(response: Response, name: str) -> bool:
+    """Whether a header is set. Asked of nearly each response, most of which have two."""
+    return name in [header.lower() for header, _ in response.headers]
+
+
 def _store_nowhere(response: Response) -> None:
     """ASVS 14.3.2; a view that knows better sets its own."""
-    if not response.headers.getlist("Cache-Control"):
+    if not _has(response, "cache-control"):
         response.headers.add("Cache-Control", "no-store")
 
 

@@ -172,7 +172,8 @@ class CategoryTable:
     features: Mapping[str, Feature]
     _exact: Mapping[str, Feature] = field(init=False, compare=False, repr=False)
     _patterns: tuple[tuple[str, str, Feature], ...] = field(init=False, compare=False, repr=False)
-    _claims_all: bool = field(init=False, compare=False, repr=False)
+    claims_all: bool = field(init=False, compare=False, repr=False)
+    """Whether there is a catch-all ``*``."""
     loaded_together: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """Categories fetched in the one round trip of a session's first touch."""
 
@@ -183,7 +184,7 @@ class CategoryTable:
         object.__setattr__(self, "_exact", {key: f for key, f in claims if "*" not in key})
         object.__setattr__(self, "loaded_together", tuple(c.name for c in self.categories.values() if not c.on_demand))
         object.__setattr__(self, "_patterns", tuple(parts))
-        object.__setattr__(self, "_claims_all", any(key == "*" for key, _ in claims))
+        object.__setattr__(self, "claims_all", any(key == "*" for key, _ in claims))
 
     def feature_of(self, key: str) -> Feature:
         """The feature that claims `key`.
@@ -200,7 +201,7 @@ class CategoryTable:
 
     def __contains__(self, key: str) -> bool:
         """Whether a feature claims `key`. Stored keys may have lost theirs when the table was changed."""
-        return self._claims_all or self._is_claimed(key, but_not="")
+        return self.claims_all or self._is_claimed(key, but_not="")
 
     def is_unclaimed(self, key: str) -> bool:
         """Whether no feature claims `key`, but for a bare ``*``: probably a key that the table forgot."""

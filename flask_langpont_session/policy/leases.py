@@ -112,24 +112,34 @@ class Copy(NamedTuple):
         return -CLOCK_TOLERANCE_MS <= self.age_ms <= ms
 
     @property
+    def is_sound(self) -> bool:
+        """Whether it may be believed at all without a question: this worker knows of nothing newer, nothing can have
+        been lost since its confirmation, and that was not in the future."""
+        return self.is_current and self.is_unbroken and self.age_ms >= -CLOCK_TOLERANCE_MS
+
+    @property
     def is_in_time(self) -> bool:
         """Whether neither expiry has passed."""
         return self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
 
 
 def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
-    """Whether a copy in Redis may be used without asking the database.
+    """Whether a copy in Redis may be used without asking the database."""
+    return copy.is_sound and copy.now_ms < lease_ends(copy.row, copy.confirmed_ms, life, terms)
 
-    Not when a quarter of the idle time has passed: the database is asked then, which moves the expiry on the way.
+
+def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -> int:
+    """From when on the database is to be asked about a row, milliseconds by the clock of its confirmation.
+
+    One of these moments: VERIFY_INTERVAL has passed; one of its expiries has come; a quarter of the idle time has
+    passed, and the database is asked to move the expiry on the way.
     """
-    return (
-        copy.is_current
-        and copy.is_unbroken
-        and terms.verify_ms > 0
-        and copy.is_younger_than(terms.verify_ms)
-        and copy.is_in_time
-        and not life.is_extension_due(copy.row, copy.now_ms)
-    )
+    if terms.verify_ms <= 0:
+        return 0
+    ends = min(confirmed_ms + terms.verify_ms + 1, row.idle_expires_at, row.absolute_expires_at)
+    if row.idle_expires_at < row.absolute_expires_at:
+        ends = min(ends, int(row.idle_expires_at - life.idle_ms * (1 - EXTEND_AFTER)) + 1)
+    return ends
 
 
 def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool) -> bool:

@@ -15,7 +15,7 @@ from ..policy.records import (
     Verdict,
     apply_writes,
 )
-from ..policy.values import RecordRef, StoreError
+from ..policy.values import AuthRow, Fields, RecordRef, StoreError
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
 from ..stores.redis.records import Answer, empty_as_of
@@ -25,6 +25,8 @@ from .redis_reply import RedisReply
 from .scope import RequestScope
 
 T = TypeVar("T")
+
+Shown = tuple[dict[str, Fields], dict[str, int], dict[str, str]]
 
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
@@ -90,8 +92,7 @@ class Reads:
         row = self._verifier.leased(life, hit) if hit else None
         if hit is None or row is None or self._local.is_signed_out(row):
             return None
-        loaded = Loaded.verified(Verdict.VALID, hit.now_ms, row, PRIMARY)
-        self._show_hit(loaded, self._others, hit)
+        loaded = self._of_hit(Verdict.VALID, hit, row)
         self._count_load(loaded, scope, life)
         return loaded
 
@@ -104,12 +105,25 @@ class Reads:
             self._reports.recorder.count("near_cache_hits")
         return hit
 
-    def _show_hit(self, loaded: Loaded, names: Iterable[str], hit: Hit) -> None:
-        records, then = hit.answer.records, hit.answer.now_ms
-        for name in names:
-            copy = records[name].copy
-            loaded.fields[name], loaded.sources[name] = copy.fields, PRIMARY
-            loaded.versions[name] = copy.version or empty_as_of(then)
+    def _of_hit(self, verdict: Verdict, hit: Hit, row: AuthRow | None = None) -> Loaded:
+        fields, versions, sources = self._shown(hit)
+        loaded = Loaded(verdict, fields.copy(), versions=versions.copy(), sources=sources.copy(), row=row)
+        loaded.now_ms = hit.now_ms
+        if row is not None:
+            loaded.fields[AUTH], loaded.versions[AUTH] = row.payload, row.version
+        return loaded
+
+    def _shown(self, hit: Hit) -> Shown:
+        """What is shown of a hit, which is the same each time: fields, versions and source of each category."""
+        shown: Shown | None = hit.made.get("shown")
+        if shown is None:
+            records, then = hit.answer.records, empty_as_of(hit.answer.now_ms)
+            fields = {name: record.copy.fields for name, record in records.items()}
+            if AUTH in fields:  # of a signed-in session the row counts
+                fields[AUTH] = self._ordinary(fields[AUTH])
+            versions = {name: record.copy.version or then for name, record in records.items()}
+            shown = hit.made["shown"] = fields, versions, dict.fromkeys(records, PRIMARY)
+        return shown
 
     def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:
         """What the journal says of a signed-in session."""
@@ -133,7 +147,9 @@ class Reads:
         ref = RecordRef(sid.digest, ANONYMOUS if loaded.shadow else sid.kind, loaded.shadow)
         overlay = self._journal_writer.overlay(ref.digest, scope, shadow=ref.shadow)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, (category,))):
-            self._show_hit(loaded, (category,), hit)
+            fields, versions, sources = self._shown(hit)
+            loaded.fields[category], loaded.versions[category] = fields[category], versions[category]
+            loaded.sources[category] = sources[category]
         else:
             reply = self._read(ref, scope, life, (category,), fresh=fresh)
             self._show(loaded, ref, (category,), scope, reply, overlay)
@@ -145,8 +161,7 @@ class Reads:
         names = self._table.loaded_together
         overlay = self._journal_writer.overlay(digest, scope, shadow=ref.shadow)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, names)):
-            loaded = Loaded(verdict, now_ms=hit.now_ms)
-            self._show_hit(loaded, names, hit)
+            loaded = self._of_hit(verdict, hit)
         else:
             reply = self._read(ref, scope, life, names, fresh=fresh)
             loaded = Loaded(verdict, now_ms=reply.now_ms)

@@ -15,6 +15,7 @@ from ..policy.health import DATABASE, PRIMARY, READ
 from ..policy.leases import (
     Copy,
     is_leased,
+    lease_ends,
     survives_database_outage,
     survives_everything_down,
     was_just_asked,
@@ -102,8 +103,14 @@ class Verifier:
         entry = hit.answer.auth
         if entry is None or entry.row is None or not entry.is_readable:
             return None
-        copy = self._copy(entry.row, entry.confirmed_ms, hit.latest_ms, hit.trust_since_ms, hit.at)
-        return entry.row if is_leased(copy, life, self._terms) else None
+        row, lease = entry.row, hit.made.get("lease")
+        if lease is None or lease[0] is not life:
+            # What the rules say is the same until then, but for what may become known to this worker meanwhile.
+            lease = hit.made["lease"] = life, lease_ends(row, entry.confirmed_ms, life, self._terms)
+        if hit.latest_ms >= lease[1]:
+            return None
+        copy = self._copy(row, entry.confirmed_ms, hit.latest_ms, hit.trust_since_ms, hit.at)
+        return row if copy.is_sound else None
 
     def ask_database(
         self,

@@ -107,12 +107,13 @@ class Work:
         return self.loaded is not None and self.loaded.is_unknown(self.feature_of(key), key)
 
     def decode(self, key: str) -> Any:
-        changes = self.changes or self.now
-        raw = changes.assigned.get(key)
-        if raw is None:
-            category, loaded = self.repository.table.feature_of(key).category, self.loaded
-            fields = loaded.fields.get(category) if loaded is not None else None
-            raw = (self.stored(category) if fields is None else fields)[key]
+        raw = self.now.assigned.get(key)
+        return self._decoded(
+            key, self.stored(self.repository.table.feature_of(key).category)[key] if raw is None else raw
+        )
+
+    def _decoded(self, key: str, raw: bytes) -> Any:
+        """:raises KeyError: it cannot be read."""
         try:
             return decode(raw)
         except UnreadableValue:
@@ -127,26 +128,36 @@ class Work:
         return decode(encoded) if encoded else None
 
     def present_keys(self) -> list[str]:
+        return list(self._present())
+
+    def _present(self) -> dict[str, bytes | None]:
+        """The keys that have a value, each with its encoding; None: it is neither stored nor assigned."""
         changes, table = self.now, self.repository.table
-        keys: dict[str, object] = {}
+        present: dict[str, bytes | None] = {}
         for name in table.categories:
-            keys.update(self.stored(name))
-        for changed in (changes.increments, changes.assigned, changes.saved):
-            keys.update(changed)
-        deleted = changes.deleted
-        return [key for key in keys if key not in deleted and key in table]
+            present.update(self.stored(name))
+        for key in changes.increments:
+            present.setdefault(key)
+        present.update(changes.assigned)
+        for key in changes.saved:
+            present.setdefault(key)
+        for key in changes.deleted:
+            present.pop(key, None)
+        return present if table.claims_all else {key: raw for key, raw in present.items() if key in table}
 
     def readable_keys(self) -> list[str]:
         """Those whose value can be read; all of them are, now."""
-        values, keys = self.now.values, []
-        for key in self.present_keys():
-            if key not in values:
-                try:
-                    values[key] = self.decode(key)
-                except KeyError:
+        present, values = self._present(), self.now.values
+        for key in present.keys() - values.keys():
+            raw = present[key]
+            try:
+                if raw is not None:
+                    values[key] = self._decoded(key, raw)
                     continue
-            keys.append(key)
-        return keys
+            except KeyError:
+                pass
+            del present[key]
+        return list(present)
 
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
         """Of the categories that are taken along to another id, those that this request may not know as a whole: in an

@@ -43,6 +43,7 @@ class Copy(NamedTuple):
     :param until: from then on it is to be asked for again, monotonic seconds.
     :param stamp: of the session on this host, before it was asked for.
     :param server: that answered.
+    :param made: what those that look at it have made of it, so that they need not make it each time.
     """
 
     lives_ms: Mapping[str, int]
@@ -53,6 +54,7 @@ class Copy(NamedTuple):
     until: float
     stamp: bytes
     server: Server
+    made: dict[str, Any]
 
 
 class Lane:
@@ -157,7 +159,7 @@ class Lane:
         for copy in found:
             records = {name: written.get(name, record) for name, record in copy.answer.records.items()}
             size += size_of(records)
-            copies.append(copy._replace(answer=copy.answer._replace(records=records), stamp=stamp))
+            copies.append(copy._replace(answer=copy.answer._replace(records=records), stamp=stamp, made={}))
         self._copies.put(digest, tuple(copies), size)
 
     def drop(self, digest: str) -> None:

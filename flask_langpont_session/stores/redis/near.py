@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redis import exceptions as driver
 
@@ -54,6 +54,7 @@ class Hit(NamedTuple):
     :param now_ms: the server's clock by now: so late or later.
     :param latest_ms: and so late or earlier. Between the two lies as much time as the answer took.
     :param trust_since_ms: since when that server's stamps count for this worker, as of now.
+    :param made: see :class:`.Copy`.
     """
 
     answer: Answer
@@ -61,6 +62,7 @@ class Hit(NamedTuple):
     now_ms: int
     latest_ms: int
     trust_since_ms: int
+    made: dict[str, Any]
 
 
 class NearCache:
@@ -114,7 +116,7 @@ class NearCache:
         trusted = self._link.server_identity.trust_since(copy.server)
         then = copy.answer.now_ms
         now_ms, latest_ms = then + int((now - copy.answered_at) * 1000), then + int((now - copy.asked_at) * 1000) + 1
-        return Hit(copy.answer, now, now_ms, latest_ms, trusted)
+        return Hit(copy.answer, now, now_ms, latest_ms, trusted, copy.made)
 
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
         """To be asked for before a server is asked; None: what it answers cannot be kept."""
@@ -148,6 +150,7 @@ class NearCache:
                 asked_at + life,
                 reading.stamp,
                 server,
+                {},
             )
             reading.lane.keep(reading.ref.digest, copy, size)
 

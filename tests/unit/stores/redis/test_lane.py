@@ -72,7 +72,7 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
 
 def copy() -> Copy:
     answer = Answer(1, None, {"ui": Known("", CategoryCopy(1, {"theme": b"dark"}))})
-    return Copy(LIVES, "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"))
+    return Copy(LIVES, "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), {})
 
 
 def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS) -> None:
