@@ -2,7 +2,9 @@
 
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -10,6 +12,31 @@ from redis.retry import Retry
 
 from devservers.processes import spawn
 from devservers.server import Server
+
+CHANGES = frozenset({"SET", "DEL", "HSET", "HDEL", "RENAME", "PEXPIRE", "EXPIRE", "PERSIST", "FLUSHALL", "RESTORE"})
+
+
+class Client(redis.Redis):
+    """What it has changed was told to those that track it when the ``with`` ends that it is used in.
+
+    A server says that before it answers the next question, but perhaps after it has answered the change itself.
+    """
+
+    _has_changed = False
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        self._has_changed = str(args[0]).upper() in CHANGES
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
+        self._has_changed = True
+        return super().pipeline(transaction, shard_hint)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._has_changed:
+            with suppress(redis.RedisError):
+                self.ping()
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
 
 class Valkey(Server):
@@ -64,7 +91,7 @@ class Valkey(Server):
 
     def client(self) -> "redis.Redis":
         """A client of this server, without retries. The caller closes it."""
-        return redis.Redis(port=self.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=True)
+        return Client(port=self.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=True)
 
     def _awaits_primary(self) -> bool:
         return self.replica_of is not None and self.replica_of.running and not self.replica_of.frozen
