@@ -6,13 +6,30 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from devservers.processes import family, free_port, kill, release, send, wait_until
 
 
 class ServerError(Exception):
     """A server ended while it was being started. The text holds the end of its log."""
+
+
+class Process(Protocol):
+    """What a server's process has to be: a ``subprocess.Popen`` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def poll(self) -> int | None:
+        """How it ended, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return when it has ended. :raises subprocess.TimeoutExpired: it runs after so many seconds."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal to it, unless it has ended."""
 
 
 class Server(ABC):
@@ -28,7 +45,7 @@ class Server(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port() if port is None else port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._frozen = False
 
     def __enter__(self) -> Self:
@@ -104,7 +121,7 @@ class Server(ABC):
         return self._answers()
 
     @abstractmethod
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> Process:
         """Start the process, which need not answer yet."""
 
     @abstractmethod

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from devservers.forks import Fork
 from devservers.processes import spawn, wait_until
-from devservers.server import Server, answers_http
+from devservers.server import Process, Server, answers_http
 from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session.stores.sql.tables import METADATA
@@ -125,7 +125,7 @@ class Worker(Server):
         status = state["status"]
         return bool(status["status"] == "ok" and status["logins"] and state["waiting"] == 0)
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> Process:
         self._lives += 1
         stage = self._stage
         redis, database = stage.redis.url, stage.database.url
@@ -142,10 +142,10 @@ class Worker(Server):
             application.COUNTERS: str(self.folder / f"counters-{self._lives}.json"),
             application.PORT: str(self.port),
         }
-        if self._fsync_ms:
+        if self._fsync_ms:  # a library that is loaded when a program starts
             env |= slow_disk(self.folder, self._fsync_ms) or {}
-        command = [sys.executable, "-m", application.__name__]
-        return spawn(command, log=self.log, cwd=PROJECT, env=env)
+            return spawn([sys.executable, "-m", application.__name__], log=self.log, cwd=PROJECT, env=env)
+        return Fork(application.__name__, log=self.log, env=env)
 
     def _answers(self) -> bool:
         return answers_http(self.port, "/healthz/live")
