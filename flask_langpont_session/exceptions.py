@@ -12,12 +12,10 @@ from click import ClickException
 from flask.cli import NoAppException
 from werkzeug.exceptions import ServiceUnavailable
 
+from .support.errors import LangPontSessionError as LangPontSessionError
+
 _LONGEST_SHOWN = 120
 """Characters of a session key that an error message quotes."""
-
-
-class LangPontSessionError(Exception):
-    """Base of all errors of this package."""
 
 
 class ConfigError(LangPontSessionError, NoAppException, ValueError):

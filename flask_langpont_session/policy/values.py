@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from ..exceptions import LangPontSessionError
+from ..support.errors import LangPontSessionError
 
 Fields = Mapping[str, bytes]
 """Session key → encoded value (UTF-8 JSON as the serializer writes it)."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
-from ..exceptions import LangPontSessionError
+from .errors import LangPontSessionError
 from .forks import renew_in_children
 from .lag import LEAST_WAIT, Deadline
 

@@ -16,6 +16,7 @@ sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 from flask_langpont_session.policy.values import Operation, ServerRecord, StoreError
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.entries import Basis
+assert "flask" not in sys.modules
 journal = journal_at(Path(sys.argv[1]))
 place = {"kind": "u", "category": "translation"}
 def value(digest, field, **more):

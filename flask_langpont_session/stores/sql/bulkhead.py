@@ -24,7 +24,7 @@ from threading import Lock, RLock, Semaphore, Thread, local
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
-from ...exceptions import LangPontSessionError
+from ...support.errors import LangPontSessionError
 from ...support.lag import PROCESS, Deadline, no_answer
 from ...support.threads import start_daemon
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ...exceptions import LangPontSessionError
 from ...policy.values import ErrorClass, StoreError
+from ...support.errors import LangPontSessionError
 from .bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 
 NAME = "database"
