@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,38 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from devservers.forks import Fork
 from devservers.servers import Postgres
 
+from . import fresh_worker
 from .behind import LONG, emptied
 from .conftest import MakeApp, parts
-
-WORKER = """
-import json, sys, threading
-from flask import Flask
-from flask_langpont_session import LangPontSession
-from tests.integration.conftest import add_views
-
-settings, cookies, folder = json.loads(sys.argv[1])
-app = Flask("app", instance_path=folder)
-app.config.update(settings)
-LangPontSession(app)
-add_views(app)
-answers = []
-
-def ask(cookie):
-    who = app.test_client(use_cookies=False).get("/who", headers={"Cookie": cookie})
-    answers.append([who.status_code, who.json["user"], who.json["level"]])
-
-def sign_in():
-    answers.append([app.test_client().post("/login/9").status_code, "9", 2])
-
-threads = [threading.Thread(target=ask, args=(cookie,)) for cookie in cookies] + [threading.Thread(target=sign_in)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(json.dumps(answers))
-"""
 
 BUSY = "while True: sum(range(10000))"
 
@@ -101,8 +76,12 @@ def test_its_first_requests_know_their_users(
             "LANGPONT_SESSION_DATABASE_URL": url,
             "LANGPONT_SESSION_JOURNAL": str(tmp_path / "other.sqlite3"),
         }
-        for _ in range(2):
-            command = [sys.executable, "-c", WORKER, json.dumps([settings, cookies, str(tmp_path)])]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=True)
-            answers = json.loads(done.stdout)
-            assert sorted(answers, key=str) == [*([200, str(user), 2] for user in range(4)), [200, "9", 2]], done.stderr
+        for number in range(2):
+            log = tmp_path / f"answers-{number}"
+            asked = json.dumps([settings, cookies, str(tmp_path)])
+            # Forked when Redis is away already: importing would take most of the time, and is not what this is about.
+            worker = Fork(fresh_worker.__name__, log=log, env={**os.environ, fresh_worker.ASKED: asked})
+            assert worker.wait(LONG) == 0, log.read_text()
+            said = log.read_text().splitlines()
+            answers = json.loads(said[-1])
+            assert sorted(answers, key=str) == [*([200, str(user), 2] for user in range(4)), [200, "9", 2]], said
