@@ -539,10 +539,16 @@ class Locked:
         """How many greetings were refused since the test began."""
         return int(self._admin.info("errorstats").get("errorstat_WRONGPASS", {}).get("count", 0))
 
-    def users(self) -> set[str]:
-        """Which clients are connected, without the one that asks."""
+    def users(self) -> dict[int, str]:
+        """Which clients are connected, without the one that asks: id → user, the default one before it was greeted."""
         mine = self._admin.client_id()
-        return {one["user"] for one in self._admin.client_list() if int(one["id"]) != mine}
+        users = {int(one["id"]): str(one["user"]) for one in self._admin.client_list()}
+        return {client: user for client, user in users.items() if client != mine}
+
+    def wait_for_only(self, user: str) -> set[int]:
+        """Wait until all clients that are connected are this user; their ids."""
+        wait_until(lambda: set(self.users().values()) == {user}, f"connections of {user} and of no other user")
+        return set(self.users())
 
     def open(self) -> None:
         """Every client may connect."""
@@ -608,7 +614,7 @@ def test_a_certificate_of_another_name_is_refused(
         browser = app.test_client()
         browser.post("/login/7")
         assert who(browser) == {"user": "7", "level": 2, "lang": None}
-        assert locked.users() == set()
+        assert locked.users() == {}
 
 
 @pytest.fixture
@@ -713,7 +719,7 @@ def test_without_a_token_the_application_starts_and_waits_for_one(
     aws.secrets.create_secret(Name="app/token", SecretString=f'{{"username": "app", "password": "{OLD}"}}')
     wait_for_home(browser)
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    assert locked.users() == {"app"}
+    locked.wait_for_only("app")
 
 
 def test_iam_greets_with_a_signed_token(
@@ -721,15 +727,16 @@ def test_iam_greets_with_a_signed_token(
 ) -> None:
     """As the user of the setting, signed for the group; connections are made anew before their time is over."""
     locked.add_user("app-user")
-    moments = iter([True])
-    monkeypatch.setattr(credentials.Recycling, "is_due", lambda self: next(moments, False))
+    due: list[bool] = []
+    monkeypatch.setattr(credentials.Recycling, "is_due", lambda self: bool(due) and due.pop())
     app = make_tls(REDIS_IAM_USER="app-user")
     browser = app.test_client()
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    assert locked.users() == {"app-user"}
+    before = locked.wait_for_only("app-user")
     token = token_in_use(app)
     assert token.startswith("sessions/?Action=connect&User=app-user&X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     assert f"%2F{REGION}%2Felasticache%2Faws4_request" in token
-    wait_until(lambda: next(moments, None) is None, "the recycling")
+    due.append(True)
+    wait_until(lambda: not before & locked.users().keys(), "connections that were made anew")
     assert who(browser)["level"] == 0
