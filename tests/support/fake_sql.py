@@ -1,0 +1,159 @@
+"""A database that says what a test wants it to say, for what stands above the connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+
+from flask_langpont_session.policy.values import AuthRow
+
+Answer = Any
+"""A number of rows that were changed, an error that is raised, or a list of what one after the other finds: rows."""
+
+ROW = AuthRow(
+    "digest", "7", 1, True, {"_user_id": b'"7"'}, 0, created_at=0, idle_expires_at=2000, absolute_expires_at=9000,
+    read_at=1000,
+)  # fmt: skip
+"""A session that began at 0, is read at 1000, and ends at 2000 if it is not used."""
+
+
+def stored(row: AuthRow = ROW, **columns: Any) -> Any:
+    """The row as a driver hands it on."""
+    values = {name: getattr(row, name) for name in AuthRow.__slots__}
+    values |= {"live": int(row.live), "payload": '{"_user_id":"7"}'} | columns
+    return SimpleNamespace(**values, _mapping=values)
+
+
+class Result:
+    """What a statement comes back with."""
+
+    def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
+        self._rows = list(rows)
+        self.rowcount = rowcount
+
+    def first(self) -> Any:
+        return self._rows[0] if self._rows else None
+
+    def all(self) -> list[Any]:
+        return self._rows
+
+    def scalar(self) -> Any:
+        return self.first()
+
+    def scalars(self) -> Result:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+
+@dataclass
+class Connections:
+    """Lends one connection, which answers by statement.
+
+    :ivar answers: statement → what it is answered; `otherwise`: what all others are.
+    :ivar asked: statements and their values, in order.
+    :ivar lent: for what it was lent, and how each transaction ended.
+    :ivar patience_given: seconds.
+    """
+
+    answers: dict[Any, Answer] = field(default_factory=dict)
+    otherwise: Answer = ()
+    asked: list[tuple[Any, Mapping[str, Any]]] = field(default_factory=list)
+    lent: list[str] = field(default_factory=list)
+    patience_given: list[float] = field(default_factory=list)
+    distrusted: int = 0
+    dialect: Any = field(default_factory=lambda: SimpleNamespace(insert_returning=False, update_returning=False))
+
+    def execute(self, statement: Any, values: Mapping[str, Any] | None = None) -> Result:
+        self.asked.append((statement, dict(values or {})))
+        answer: Any = self.answers.get(statement, self.otherwise)
+        if isinstance(answer, list):
+            answer = answer.pop(0) if answer else ()
+        if isinstance(answer, Exception):
+            raise answer
+        return Result((), answer) if isinstance(answer, int) else Result(answer, len(answer))
+
+    @property
+    def statements(self) -> list[Any]:
+        """What was asked, without the values."""
+        return [statement for statement, _ in self.asked]
+
+    @contextmanager
+    def _lent(self, what: str) -> Iterator[Connections]:
+        try:
+            yield self
+        except Exception:
+            self.lent.append(f"{what}: rolled back")
+            raise
+        self.lent.append(what)
+
+    def reading(self) -> Any:
+        return self._lent("reading")
+
+    def writing(self) -> Any:
+        return self._lent("writing")
+
+    def writing_without_waiting(self) -> Any:
+        return self._lent("writing without waiting")
+
+    @contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        self.patience_given.append(seconds)
+        yield
+
+    @contextmanager
+    def beside_the_caller(self) -> Iterator[None]:
+        self.lent.append("beside the caller")
+        yield
+
+    def distrust(self) -> None:
+        self.distrusted += 1
+
+
+@dataclass
+class Schema:
+    """Tables that can be made, or not.
+
+    :ivar mends: whether a call that fails may be tried again with tables that are made.
+    """
+
+    mends: bool = False
+    mended: int = 0
+    was_there: bool = False
+
+    def can_mend(self, error: Exception) -> bool:
+        return self.mends
+
+    def mend(self) -> None:
+        self.mended += 1
+
+
+class Refused(Exception):
+    """A driver's error, known by its SQLSTATE."""
+
+    def __init__(self, sqlstate: str) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(sqlstate)
+
+
+def refused(sqlstate: str) -> sa.exc.OperationalError:
+    """The same as SQLAlchemy hands it on."""
+    return sa.exc.OperationalError("statement", {}, Refused(sqlstate))
+
+
+def fails_first(error: Exception, times: int, answer: str = "answer") -> Callable[[], str]:
+    """A call that fails so often before it is answered."""
+    left = [error] * times
+
+    def call() -> str:
+        if left:
+            raise left.pop()
+        return answer
+
+    return call

@@ -1,0 +1,122 @@
+"""What rows mean, and what differs between databases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.sql import tables as sql
+from tests.support.fake_sql import ROW, Connections, stored
+
+DAMAGED = ["", "nothing", "[]", '{"a":', '{"a": tru}', "[" * 100_000, '"text"']
+
+
+@pytest.mark.parametrize("payload", [{}, {"_user_id": b'"7"', "user_role": b'"\xe5\xad\x90"', "n": b'{"a": [1]}'}])
+def test_a_payload_comes_back_as_it_was_encoded(payload: dict[str, bytes]) -> None:
+    """Byte for byte: what is compared with it was encoded once."""
+    row = sql.auth_row(stored(payload=sql.to_text(payload)))
+    assert row.payload == payload
+
+
+@pytest.mark.parametrize("live", [True, 1])
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_row_that_lives_is_an_error_of_data(text: str, live: bool) -> None:
+    """Nothing of it is quoted."""
+    with pytest.raises(StoreError) as caught:
+        sql.auth_row(stored(payload=text, live=live))
+    assert (caught.value.error_class, caught.value.cause) == (ErrorClass.DATA, "UnreadablePayload")
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_row_that_is_dead_is_dead(text: str) -> None:
+    """Its end must not be undone by what became of its payload."""
+    row = sql.auth_row(stored(payload=text, live=0))
+    assert (row.live, row.payload) == (False, {})
+
+
+def test_when_a_row_was_changed_is_no_part_of_it() -> None:
+    """It is asked for by those that go through changes only."""
+    assert sql.auth_row(stored(updated_at=5)) == ROW
+
+
+def test_whether_a_row_lives_is_a_truth_value_whatever_the_driver_says() -> None:
+    """Not every driver has a type for it."""
+    assert [sql.auth_row(stored(live=live)).live for live in (1, 0, True, False)] == [True, False, True, False]
+    assert isinstance(sql.auth_row(stored(live=1)).live, bool)
+
+
+def test_lists_leave_the_damaged_out() -> None:
+    """One row must not keep all others from being seen; who asks for certain rows is told which could not be read."""
+    rows = [stored(digest="a"), stored(digest="b", payload="{"), stored(digest="c")]
+    assert [row.digest for row in sql.readable(rows)] == ["a", "c"]
+    found = sql.found(rows)
+    assert (set(found.rows), found.damaged) == ({"a", "c"}, {"b"})
+
+
+@pytest.mark.parametrize(("limit", "reached"), [(3, (7, "c")), (4, None)])
+def test_changes_go_on_after_the_last_row_of_a_full_part(limit: int, reached: Any) -> None:
+    """Also where that one is damaged; a part that is not full is the last one."""
+    rows = [stored(digest=digest, updated_at=at) for digest, at in (("a", 5), ("b", 7))]
+    rows.append(stored(digest="c", updated_at=7, payload="{"))
+    changes = sql.changes(rows, limit)
+    assert [row.digest for row in changes.rows] == ["a", "b"]
+    assert changes.reached == reached
+
+
+@pytest.mark.parametrize("statement", [sql.INSERT, sql.UPDATE, sql.UPDATE_LIFE], ids=["insert", "update", "life"])
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_row_that_was_written_is_read_back(statement: Any, returns: bool) -> None:
+    """With one question where the database can, else with two."""
+    connection = Connections({statement: 1, sql.SELECT_ONE: [[stored()]]}, otherwise=[[stored()]])
+    connection.dialect.insert_returning = connection.dialect.update_returning = returns
+    assert sql.written_row(connection, statement, {"key": "digest"}) == ROW  # type: ignore[arg-type]
+    assert len(connection.asked) == (1 if returns else 2)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_nothing_is_read_back_where_nothing_was_written(returns: bool) -> None:
+    """The row that is there is another one."""
+    connection = Connections({sql.UPDATE: 0, sql.SELECT_ONE: [[stored()]]})
+    connection.dialect.update_returning = returns
+    assert sql.written_row(connection, sql.UPDATE, {"key": "digest"}) is None  # type: ignore[arg-type]
+    assert sql.SELECT_ONE not in connection.statements
+
+
+@pytest.mark.parametrize(
+    ("url", "clock"),
+    [
+        ("postgresql+psycopg://", "statement_timestamp()"),
+        ("sqlite://", "julianday('now')"),
+        ("mysql+pymysql://", "UTC_TIMESTAMP(3)"),
+        ("mssql+pyodbc://", "CURRENT_TIMESTAMP"),
+    ],
+)
+def test_the_time_is_the_databases_own(url: str, clock: str) -> None:
+    """No statement is told a time of this host's."""
+    assert clock in str(sa.select(sql.now_ms()).compile(dialect=dialect_of(url)))
+
+
+def dialect_of(url: str) -> Any:
+    return sa.make_url(url).get_dialect()()
+
+
+@pytest.mark.parametrize(("is_mariadb", "collation"), [(True, sql.NO_PAD), (False, sql.NO_PAD_OF_MYSQL)])
+def test_a_space_at_the_end_of_a_users_name_counts(is_mariadb: bool, collation: str) -> None:
+    """MySQL has that collation by another name; the tables are the same otherwise."""
+    dialect = dialect_of("mysql+pymysql://")
+    dialect.is_mariadb = is_mariadb
+    tables = sql.metadata_for(dialect)
+    assert (tables is sql.METADATA) is is_mariadb
+    for table in tables.sorted_tables:
+        made = str(sa.schema.CreateTable(table).compile(dialect=dialect))
+        assert f"user_id VARCHAR(255) CHARACTER SET utf8mb4 COLLATE {collation}" in made
+        assert list(table.c.keys()) == list(sql.METADATA.tables[table.name].c.keys())
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://", "sqlite://"])
+def test_other_databases_have_one_set_of_tables(url: str) -> None:
+    """That of the migration."""
+    assert sql.metadata_for(dialect_of(url)) is sql.METADATA
