@@ -2,7 +2,7 @@
 
 No request waits for AWS. A connection is given what is known; the monitor's rounds see to it that it is fresh, and ask
 at once when a server has refused it. What a server refuses is not the end if another token is known: while a token is
-being exchanged there are two, and the next one is tried on the same connection.
+being exchanged there are two, and the next one is tried at once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Credentials(CredentialProvider, ABC):
 
     def __init__(self) -> None:
         self._here = threading.local()
-        """``tried``: what the connection that this thread is making was refused with."""
+        """``greeted``: the connection that this thread is making; ``tried``: what it was refused with."""
 
     @property
     @abstractmethod
@@ -103,22 +103,35 @@ class Credentials(CredentialProvider, ABC):
         """
 
         def greet(connection: Any) -> None:
-            tried: set[Login] = set()
-            self._here.tried = tried
-            may_repeat = True
-            while True:
-                try:
-                    return introduce(connection)
-                except driver.AuthenticationError:
-                    # The connection is whole: an error is a reply like any other, and the greeting may be repeated.
-                    if self.refused():
-                        continue
+            if getattr(self._here, "greeted", None) is connection:
+                return introduce(connection)  # another try of the one that is being greeted
+            self._here.greeted, self._here.tried = connection, set()
+            try:
+                self._greet(connection, introduce)
+            finally:
+                self._here.greeted = None
+
+        return greet
+
+    def _greet(self, connection: Any, introduce: Callable[[Any], None]) -> None:
+        tried: set[Login] = self._here.tried
+        attempt, may_repeat = introduce, True
+        while True:
+            try:
+                return attempt(connection)
+            except driver.AuthenticationError:
+                if not self.refused():
                     if not may_repeat or len(tried) < 2:
                         raise
                     may_repeat = False
                     tried.intersection_update({self._here.given})
+            attempt = _connect_anew
 
-        return greet
+
+def _connect_anew(connection: Any) -> None:
+    """redis-py closes a connection that is refused. Made again, it is greeted on the way."""
+    connection.disconnect()
+    connection.connect()
 
 
 def read_secret(text: str) -> Login:

@@ -132,17 +132,54 @@ class Server:
         self._token = token
 
     def greet(self) -> None:
-        """What redis-py does in a new connection."""
+        """Make a connection."""
+        Connected(self, self._token).connect()
 
-        def introduce(connection: object) -> None:
-            login = self._token.get_credentials()
-            self.tries.append(login[-1])
-            if len(self.tries) in self.becomes:
-                self.good = {self.becomes[len(self.tries)]}
-            if login[-1] not in self.good:
-                raise driver.AuthenticationError("WRONGPASS invalid username-password pair")
+    def answer(self, token: str) -> None:
+        """What it says to a greeting."""
+        self.tries.append(token)
+        if len(self.tries) in self.becomes:
+            self.good = {self.becomes[len(self.tries)]}
+        if token not in self.good:
+            raise driver.AuthenticationError("WRONGPASS invalid username-password pair")
 
-        self._token.introducing(introduce)(object())
+
+class Connected:
+    """A connection as redis-py's are: one that is refused is closed, and to send over a closed one connects it first.
+
+    :ivar made: how often it was connected.
+    """
+
+    def __init__(self, server: Server, token: SecretToken) -> None:
+        self.made = 0
+        self._server = server
+        self._token = token
+        self._is_open = False
+        self._greet = token.introducing(Connected._introduce)
+
+    def connect(self) -> None:
+        if self._is_open:
+            return
+        self._is_open = True
+        self.made += 1
+        assert self.made < 20, "it greets again and again"
+        try:
+            self._greet(self)
+        except driver.RedisError:
+            self.disconnect()
+            raise
+
+    def disconnect(self) -> None:
+        self._is_open = False
+
+    def _introduce(self) -> None:
+        login = self._token.get_credentials()
+        self.connect()
+        try:
+            self._server.answer(login[-1])
+        except driver.AuthenticationError:
+            self.disconnect()
+            raise
 
 
 def test_before_a_token_is_known_the_server_is_not_asked(token: SecretToken) -> None:
@@ -219,6 +256,27 @@ def test_a_server_that_changes_its_token_between_two_tries_refuses_no_connection
     server.becomes = {2: NEW}
     server.greet()
     assert server.tries == [NEW, OLD, NEW]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_connection_that_is_refused_is_made_once_more_for_each_try(
+    secrets: Secrets, token: SecretToken, number: int
+) -> None:
+    """Whenever the server changes over, each refusal counts for the token that was refused."""
+    secrets.stages = {"AWSCURRENT": OLD}
+    token.query.ask()
+    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
+    token.query.ask()
+    server = Server(token, OLD)
+    server.greet()
+    server.tries, server.becomes = [], {number: NEW}
+    for _ in range(3):
+        before = len(server.tries)
+        connection = Connected(server, token)
+        connection.connect()
+        assert connection.made == len(server.tries) - before
+    assert server.tries[-1] == NEW
+    assert len(server.tries) <= 5
 
 
 def test_a_server_that_runs_ahead_of_the_secret_is_followed(secrets: Secrets, token: SecretToken) -> None:
