@@ -117,4 +117,4 @@ def wait_for(condition: Callable[[], bool], what: Callable[[], object], seconds:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
-        time.sleep(0.01)
+        time.sleep(0.03)  # to ask for messages takes as long as a request to AWS
