@@ -15,15 +15,15 @@ PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)"
 demo: $(DEMO)
 	@exec $(BIN)/python -m lab
 
-# Everything that CI runs, for two cores: what uses only one has others beside it. Most tests wait for servers: a third at
-# a time would make those late. The many small files come last, so that both end at the same time.
+# Everything that CI runs, for two cores: what uses only one has others beside it. Tests wait for servers most of the time
+# (two at a time leave half of two cores idle). The many small files come last, so that all end at the same time.
 test: environments
 	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The part without servers: seconds, for the edit loop.
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
+	$(BIN)/python -m pytest -n 3 --dist worksteal tests/unit
 
 # What needs no test run: style, types (also those that a user's application sees, by both type checkers), code that
 # nothing uses (or nothing but tests), words that the project does not use any more, and which folder imports which.
