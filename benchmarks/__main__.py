@@ -72,10 +72,12 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         # What is removed is freed at once, not while the memory of something else is being counted.
         options = ("--lazyfree-lazy-user-flush", "no")
         valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
-        pin(cores, valkey.pid)
+        servers: list[Valkey | Postgres] = [valkey]
         urls = {"sqlite": f"sqlite:///{folder / 'sessions.sqlite3'}"}
         if "postgresql" in databases:
-            urls["postgresql"] = stack.enter_context(Postgres(folder / "postgres")).url
+            servers.append(stack.enter_context(Postgres(folder / "postgres")))
+            urls["postgresql"] = servers[-1].url
+        pin(cores, *(server.pid for server in servers))
         ours: dict[str, Contestant] = {
             name: Ours(valkey.url, url, folder / f"ours-{name}") for name, url in urls.items()
         }
