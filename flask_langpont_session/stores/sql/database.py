@@ -116,7 +116,7 @@ class Database:
         def insert(connection: Connection) -> AuthRow | None:
             if kill is not None:
                 connection.execute(sql.KILL, {"key": kill})
-            return sql.written_row(connection, sql.INSERT, values)
+            return sql.inserted_row(connection, values, payload)
 
         def find(connection: Connection) -> AuthRow | None:
             row = sql.one_row(connection, digest)
@@ -151,7 +151,7 @@ class Database:
 
         def insert(connection: Connection) -> AuthRow | None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
-            row = sql.written_row(connection, sql.INSERT, values)
+            row = sql.inserted_row(connection, values, payload)
             # Asked behind the row: a user that is logged out everywhere from now on is so for this row, too.
             if row is not None and connection.execute(sql.SELECT_EPOCH, {"user": user_id}).scalar() is not None:
                 connection.execute(sql.KILL, {"key": digest})
@@ -192,7 +192,7 @@ class Database:
 
         def work() -> AuthRow | None:
             with self.connections.writing() as connection:
-                return sql.written_row(connection, statement, values)
+                return sql.updated_row(connection, statement, values)
 
         return self.calls.in_request(work, timeout)
 

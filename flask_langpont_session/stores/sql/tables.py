@@ -118,7 +118,7 @@ def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
     """The user's epoch. A user that was never logged out everywhere has no row, and epoch 0, as has one for
     whom only the time was noted."""
     stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
-    return sa.func.coalesce(stored, 0, type_=sa.BigInteger())
+    return sa.func.coalesce(stored, sa.literal_column("0"), type_=sa.BigInteger())
 
 
 def _earlier(a: ColumnElement[int], b: ColumnElement[int]) -> ColumnElement[int]:
@@ -166,8 +166,8 @@ SELECT_CHANGED_AFTER = _SELECT_BY_CHANGE.where(_s.updated_at >= _ms, sa.or_(_s.u
 INSERT = SESSIONS.insert().values(
     digest=_digest,
     user_id=_user,
-    version=1,
-    live=True,
+    version=sa.literal_column("1"),
+    live=sa.true(),
     payload=_fields,
     user_epoch=_epoch_of(_user),
     created_at=now_ms(),
@@ -214,7 +214,8 @@ def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
 UPDATE = _update_statement(_s.absolute_expires_at)
 UPDATE_LIFE = _update_statement(_s.created_at + _absolute_ms)
 
-_RETURNING = {write: write.returning(*_row(_s.live)) for write in (INSERT, UPDATE, UPDATE_LIFE)}
+_INSERT_RETURNING = INSERT.returning(_s.user_epoch, _s.created_at)
+_UPDATE_RETURNING = {write: write.returning(*_row(_s.live)) for write in (UPDATE, UPDATE_LIFE)}
 
 KILL = (
     SESSIONS.update()
@@ -343,12 +344,23 @@ def one_row(connection: Connection, digest: str) -> AuthRow | None:
     return None if row is None else auth_row(row)
 
 
-def written_row(connection: Connection, statement: sa.Insert | sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
-    """The row after INSERT, UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
-    # MySQL has neither, MariaDB the one without the other.
-    returns = connection.dialect.insert_returning if statement is INSERT else connection.dialect.update_returning
-    if returns:
-        row = connection.execute(_RETURNING[statement], values).first()
+def inserted_row(connection: Connection, values: Mapping[str, Any], payload: Fields) -> AuthRow | None:
+    """The row after INSERT. Of it only the user's epoch and the time are asked: the rest is what was written.
+
+    :param payload: what `values` has as text.
+    """
+    if not connection.dialect.insert_returning:  # MySQL
+        connection.execute(INSERT, values)
+        return one_row(connection, values["key"])
+    epoch, now = connection.execute(_INSERT_RETURNING, values).one()
+    expiries = now + values["idle_ms"], now + values["absolute_ms"]
+    return AuthRow(values["key"], values["user"], 1, True, payload, epoch, now, *expiries, now)
+
+
+def updated_row(connection: Connection, statement: sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
+    """The row after UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
+    if connection.dialect.update_returning:  # not MySQL, nor MariaDB
+        row = connection.execute(_UPDATE_RETURNING[statement], values).first()
         return None if row is None else auth_row(row)
     return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
 
