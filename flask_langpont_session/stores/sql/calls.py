@@ -7,12 +7,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from ...policy.values import ErrorClass, StoreError, Wait
 from ...support.lag import PROCESS
 from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
+from .dialects import NOTHING
 from .engines import OWN_SHARE, PATIENT_SECONDS, Connections
 from .errors import NAME, OwnTransaction, leads_elsewhere, translated, waited_for_a_lock, was_taken_back
 from .schema import Schema
@@ -118,7 +119,7 @@ class Calls:
             bulkhead.close()
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
-        beside = self._connections.beside_the_caller() if writing else nullcontext()
+        beside = self._connections.beside_the_caller() if writing else NOTHING
         # A probe that hangs is not waited for by the next one, unless it may be this process that is late.
         queue = bulkhead is not self.probes or PROCESS.is_behind
         with self.translated(writing=writing):
@@ -144,7 +145,7 @@ class Calls:
         free in time, if this process is late: then so is its thread that has the lock. What is left of the time is all
         that these tries have, so that the database says what keeps it, instead of being given up."""
         began, tries = PROCESS.passed(), 0
-        patience: AbstractContextManager[None] = nullcontext()
+        patience: AbstractContextManager[None] = NOTHING
         while True:
             tries += 1
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 2
 """What making a connection may take. libpq takes no less for a limit."""
+
+NOTHING = nullcontext()
+"""May be entered any number of times, by all threads."""
 
 _MYSQL = frozenset({"mysql", "mariadb"})
 """SQLAlchemy's names of one dialect: either may lead to either server."""
@@ -195,13 +198,12 @@ class Limits:
         each."""
         return True
 
-    @contextmanager
-    def around(self, connection: Connection, ms: int) -> Iterator[None]:
+    def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:
         """Around a transaction.
 
         :param ms: what a statement in it may take. 0: what a request's may.
         """
-        yield
+        return NOTHING
 
     def inside(self, connection: Connection, ms: int) -> None:
         """At the beginning of a transaction; see :meth:`around`."""
@@ -284,18 +286,18 @@ class OfMySQL(Limits):
     def lets_read_alone(self) -> bool:
         return False  # there is no BEGIN, and to change the mode of a connection and back costs more than ROLLBACK
 
+    def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:
+        return self._limited(connection, self._ms, ms) if self._ms and ms else NOTHING
+
     @contextmanager
-    def around(self, connection: Connection, ms: int) -> Iterator[None]:
-        if not (self._ms and ms):
-            yield
-            return
+    def _limited(self, connection: Connection, usual_ms: int, ms: int) -> Iterator[None]:
         driver_connection = connection.connection.driver_connection
         _execute(driver_connection, self._setting(ms))
         try:
             yield
         finally:
             try:
-                _execute(driver_connection, self._setting(self._ms))
+                _execute(driver_connection, self._setting(usual_ms))
             except Exception:  # it has ended
                 connection.invalidate()
 

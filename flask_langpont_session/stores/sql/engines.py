@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from sqlalchemy.exc import DisconnectionError
 from ...support.files import create_private
 from .bulkhead import no_longer_waiting_on, raise_if_given_up, waiting_on
 from .dialects import (
+    NOTHING,
     arguments,
     end_connecting,
     has_limits,
@@ -177,49 +178,48 @@ class Connections:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """For one statement that reads."""
+        allowed_ms = self._allowed_ms
         # SQLite has no round trips that could be saved. A limit for a transaction needs one.
-        is_alone = self._limits.lets_read_alone and not (self._is_sqlite or self._allowed_ms)
+        is_alone = self._limits.lets_read_alone and not (self._is_sqlite or allowed_ms)
         reader = self._lone_reader if is_alone else self.engine
-        with self._unforked(), reader.connect() as connection, self._limits.around(connection, self._allowed_ms):
-            self._limits.inside(connection, self._allowed_ms)
+        with self._unforked(), reader.connect() as connection, self._limits.around(connection, allowed_ms):
+            self._limits.inside(connection, allowed_ms)
             yield connection
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that has the lock for writing from its beginning, if the database has only one.
 
         :raises GivenUp: the caller was told that it failed; so it has.
         """
-        with self._transaction(self._allowed_ms or (None if self._is_own else self._request_ms)) as connection:
-            yield connection
-            raise_if_given_up()
+        wait_ms = self._allowed_ms or (None if self._is_own else self._request_ms)
+        return self._transaction(wait_ms, before_commit=raise_if_given_up)
 
-    @contextmanager
-    def defining(self) -> Iterator[Connection]:
+    def defining(self) -> AbstractContextManager[Connection]:
         """A transaction that makes tables, whether or not a call still waits for it: others need them, too."""
-        with self._transaction(self._allowed_ms) as connection:
-            yield connection
+        return self._transaction(self._allowed_ms)
 
-    @contextmanager
-    def writing_without_waiting(self) -> Iterator[Connection]:
+    def writing_without_waiting(self) -> AbstractContextManager[Connection]:
         """For statements that say SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
-        with self._transaction(0) as connection:
-            yield connection
+        return self._transaction(0)
 
     @contextmanager
-    def _transaction(self, wait_ms: int | None) -> Iterator[Connection]:
+    def _transaction(
+        self, wait_ms: int | None, *, before_commit: Callable[[], None] = lambda: None
+    ) -> Iterator[Connection]:
         """:param wait_ms: how long SQLite's lock is waited for. None: as long as the engine says."""
-        waits = nullcontext if wait_ms is None or not self._is_sqlite else _waiting(wait_ms)
-        with ExitStack() as open_:
-            open_.enter_context(self._unforked())
-            connection = open_.enter_context(self.engine.connect())
-            open_.enter_context(waits(connection))
-            open_.enter_context(self._limits.around(connection, self._allowed_ms))
-            open_.enter_context(connection.begin())
+        allowed_ms = self._allowed_ms
+        with (
+            self._unforked(),
+            self.engine.connect() as connection,
+            NOTHING if wait_ms is None or not self._is_sqlite else _waiting(connection, wait_ms),
+            self._limits.around(connection, allowed_ms),
+            connection.begin(),
+        ):
             if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            self._limits.inside(connection, self._allowed_ms)
+            self._limits.inside(connection, allowed_ms)
             yield connection
+            before_commit()
 
     @contextmanager
     def beside_the_caller(self) -> Iterator[None]:
@@ -267,7 +267,7 @@ class Connections:
 
     def _unforked(self) -> AbstractContextManager[None]:
         # SQLite only: no fork may have to wait for a server that hangs.
-        return _gate.passed() if self._is_sqlite else nullcontext()
+        return _gate if self._is_sqlite else NOTHING
 
     def _check(self, connection: object, record: Any, proxy: object) -> None:
         """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
@@ -374,40 +374,36 @@ def _note_close(connection: Any, record: object) -> None:
     no_longer_waiting_on(connection)
 
 
-def _waiting(ms: int) -> Callable[[Connection], AbstractContextManager[None]]:
+@contextmanager
+def _waiting(connection: Connection, ms: int) -> Iterator[None]:
     """SQLite: how long a connection waits for the lock meanwhile."""
-
-    @contextmanager
-    def waiting(connection: Connection) -> Iterator[None]:
-        driver: Any = connection.connection.driver_connection
-        [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
-        driver.execute(f"PRAGMA busy_timeout = {ms}")
-        try:
-            yield
-        finally:
-            driver.execute(f"PRAGMA busy_timeout = {waits}")
-
-    return waiting
+    driver: Any = connection.connection.driver_connection
+    [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
+    driver.execute(f"PRAGMA busy_timeout = {ms}")
+    try:
+        yield
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {waits}")
 
 
 class _ForkGate:
-    """Holds users of SQLite off while the process forks, and the fork until they have finished."""
+    """Holds users of SQLite (`with`) off while the process forks, and the fork until they have finished."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
         self._forks = 0
 
-    @contextmanager
-    def passed(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._forks)
+            while self._forks:
+                self._changed.wait()
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._forks:
                 self._changed.notify_all()
 
     def close(self, seconds: float) -> None:
