@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,13 +120,20 @@ def statements(database: Database) -> Iterator[list[str]]:
         "begin": lambda connection: sent.append("BEGIN"),
         "commit": lambda connection: sent.append("COMMIT"),
     }
-    for name, hook in hooks.items():
-        sa.event.listen(database.engine, name, hook)
-    try:
-        yield sent
-    finally:
+    with ExitStack() as listeners:
         for name, hook in hooks.items():
-            sa.event.remove(database.engine, name, hook)
+            listeners.enter_context(listening(database, name, hook))
+        yield sent
+
+
+@contextmanager
+def listening(database: Database, name: str, hook: Callable[..., object]) -> Iterator[None]:
+    """Something is told of each event of the engine meanwhile."""
+    sa.event.listen(database.engine, name, hook)
+    try:
+        yield
+    finally:
+        sa.event.remove(database.engine, name, hook)
 
 
 @contextmanager
@@ -311,6 +318,35 @@ def test_sign_ins_at_once_do_not_wait_for_each_other(database: Database, owner: 
     if store is not database:
         store.close()
     engine.dispose()
+
+
+@pytest.mark.parametrize(("ended", "is_open"), [(None, False), ("another", True)], ids=["sign-in", "another's"])
+def test_a_sign_in_is_one_round_trip_of_postgresql(
+    on_postgres: Database, sick_postgres: Postgres, ended: str | None, is_open: bool
+) -> None:
+    """One statement is a transaction by itself. Where a session ends by it there are two, and BEGIN and COMMIT."""
+    on_postgres.calls.timeout = LONG
+    open_after: list[bool] = []
+
+    def note(connection: sa.Connection, *_: object) -> None:
+        driver: Any = connection.connection.driver_connection
+        open_after.append(driver.info.transaction_status != driver.info.transaction_status.IDLE)
+
+    with listening(on_postgres, "after_cursor_execute", note):
+        create(on_postgres, kill=ended)
+    assert set(open_after) == {is_open}
+    assert load(on_postgres).state is RowState.VALID
+
+
+def test_a_sign_in_that_is_given_up_before_it_is_sent_never_is(on_postgres: Database) -> None:
+    """As when it waits for a connection for too long."""
+    held = threading.Event()
+    with statements(on_postgres) as sent, listening(on_postgres, "checkout", lambda *_: held.wait(LONG)):
+        with pytest.raises(StoreError, match="DeadlineExceeded"):
+            create(on_postgres)
+        held.set()
+        wait_until(lambda: not on_postgres.calls.requests.busy, "the end of the call", LONG)
+    assert "INSERT" not in sent
 
 
 # -- update --------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ Every call is a short transaction of its own on its own connection, never the ap
 and runs in a :class:`~flask_langpont_session.stores.sql.bulkhead.Bulkhead`: a request waits a bounded time whatever the
 driver does.
 
-What a caller was told not to have ended in time is rolled back, unless its commit is under way by then. All writes are
-idempotent: after an unknown outcome, the same call again is safe. A call that goes on nevertheless, because its answer
-is lost, is ended by :meth:`Database.end_overdue`.
+What a caller was told not to have ended in time is rolled back, or taken back, unless its commit is under way by then.
+All writes are idempotent: after an unknown outcome, the same call again is safe, once the one before has ended. A call
+that goes on nevertheless, because its answer is lost, is ended by :meth:`Database.end_overdue`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
@@ -122,7 +123,13 @@ class Database:
             row = sql.one_row(connection, digest)
             return row if row and (row.version, row.user_id, row.payload) == (1, user_id, payload) else None
 
-        row = self.calls.in_request(lambda: _inserted(self.connections, insert, find), timeout)
+        def work() -> AuthRow | None:
+            lend = None
+            if kill is None and self.connections.single_statements_stand_alone:
+                lend = partial(self.connections.alone, sql.DELETE, {"digests": [digest]})
+            return _inserted(self.connections, insert, find, lend)
+
+        row = self.calls.in_request(work, timeout)
         if row is None:
             raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
         return row
@@ -473,10 +480,16 @@ class Database:
 
 
 def _inserted(
-    connections: Connections, insert: Callable[[Connection], T | None], otherwise: Callable[[Connection], T | None]
+    connections: Connections,
+    insert: Callable[[Connection], T | None],
+    otherwise: Callable[[Connection], T | None],
+    lend: Callable[[], AbstractContextManager[Connection]] | None = None,
 ) -> T | None:
-    """Two short transactions instead of a savepoint, which would cost every insert two round trips."""
-    with suppress(IntegrityError), connections.writing() as connection:
+    """Two short transactions instead of a savepoint, which would cost every insert two round trips.
+
+    :param lend: the connection that inserts.
+    """
+    with suppress(IntegrityError), (lend or connections.writing)() as connection:
         return insert(connection)
     with connections.writing() as connection:
         return otherwise(connection)

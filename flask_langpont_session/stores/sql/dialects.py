@@ -193,9 +193,8 @@ class Limits:
         self._ms = ms
 
     @property
-    def lets_read_alone(self) -> bool:
-        """Whether a single statement that reads is better off without a transaction: BEGIN and COMMIT are a round trip
-        each."""
+    def lets_stand_alone(self) -> bool:
+        """Whether a single statement is better off without BEGIN and COMMIT, which are a round trip each."""
         return True
 
     def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:
@@ -228,7 +227,7 @@ class OfPostgreSQL(Limits):
         self._by_options: bool | None = None if ms else True  # None: not asked yet
 
     @property
-    def lets_read_alone(self) -> bool:
+    def lets_stand_alone(self) -> bool:
         return self._by_options is not False
 
     def inside(self, connection: Connection, ms: int) -> None:
@@ -283,7 +282,7 @@ class OfMySQL(Limits):
     less than a second for a lock."""
 
     @property
-    def lets_read_alone(self) -> bool:
+    def lets_stand_alone(self) -> bool:
         return False  # there is no BEGIN, and to change the mode of a connection and back costs more than ROLLBACK
 
     def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:

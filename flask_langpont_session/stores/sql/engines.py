@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError
 
 from ...support.files import create_private
-from .bulkhead import no_longer_waiting_on, raise_if_given_up, waiting_on
+from .bulkhead import GivenUp, no_longer_waiting_on, raise_if_given_up, waiting_on
 from .dialects import (
     NOTHING,
     arguments,
@@ -139,7 +139,7 @@ class Connections:
         self.engine = engine if self._is_own else _beside(engine)
         self._request_ms = _share_of(timeout)
         self._dialect = engine.dialect.name
-        self._lone_reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._allowed = threading.local()
         self._distrusted_before = 0.0
         self._transactions: dict[int, _Transaction] = {}
@@ -175,16 +175,36 @@ class Connections:
         finally:
             self._allowed.ms = before
 
+    @property
+    def single_statements_stand_alone(self) -> bool:
+        """Whether one that is a transaction by itself is sent as one, see :meth:`alone`."""
+        # SQLite has no round trips that could be saved. A limit for a transaction needs one.
+        return self._limits.lets_stand_alone and not (self._is_sqlite or self._allowed_ms)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """For one statement that reads."""
         allowed_ms = self._allowed_ms
-        # SQLite has no round trips that could be saved. A limit for a transaction needs one.
-        is_alone = self._limits.lets_read_alone and not (self._is_sqlite or allowed_ms)
-        reader = self._lone_reader if is_alone else self.engine
+        reader = self._alone if self.single_statements_stand_alone else self.engine
         with self._unforked(), reader.connect() as connection, self._limits.around(connection, allowed_ms):
             self._limits.inside(connection, allowed_ms)
             yield connection
+
+    @contextmanager
+    def alone(self, undo: sa.Executable, values: Mapping[str, Any]) -> Iterator[Connection]:
+        """For one statement that writes and is committed at once, where :attr:`single_statements_stand_alone`.
+
+        :param undo: takes back what it did, with these values.
+        :raises GivenUp: the caller was told that it failed: nothing was sent, or it was taken back.
+        """
+        with self._alone.connect() as connection:
+            raise_if_given_up()
+            yield connection
+            try:
+                raise_if_given_up()
+            except GivenUp:
+                connection.execute(undo, values)
+                raise
 
     def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that has the lock for writing from its beginning, if the database has only one.

@@ -88,7 +88,7 @@ def test_another_database_is_told_nothing() -> None:
     limits = limits_for("mssql", 100)
     with limits.around(SimpleNamespace(), 100):  # type: ignore[arg-type]
         limits.inside(SimpleNamespace(), 100)  # type: ignore[arg-type]
-    assert limits.lets_read_alone
+    assert limits.lets_stand_alone
 
 
 def test_mysql_is_named_as_one_that_was_never_run(caplog: pytest.LogCaptureFixture) -> None:
