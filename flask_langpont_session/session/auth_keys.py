@@ -66,14 +66,14 @@ class AuthKeys:
                 self._begin_sign_in()
             # A visitor has no rights; saying so is worth no record. It is visible in this request.
             return not is_right or bool(value)
-        is_stored = self._ids.target is self._ids.origin and self._work.stored(AUTH).get(key) == encoded
+        is_known = self._ids.identity.minted is None and self._ids.target is self._ids.origin
+        is_stored = is_known and self._work.stored(AUTH).get(key) == encoded
         if is_stored and key not in self._work.now:
             return False  # said again is not changed: no transaction, and no refusal in an outage
         if is_right:
             if not value and self._shows_no_rights():
                 return False
-            self._require_verified()
-            self._work.grants = True
+            self._grant()
         return True
 
     def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
@@ -165,10 +165,12 @@ class AuthKeys:
         if not self._ids.scope.can(DATABASE, WRITE):
             raise self._work.repository.refused()
 
-    def _require_verified(self) -> None:
+    def _grant(self) -> None:
+        """The save changes users or rights of a session that is known to be signed in."""
         self._require_arbiter()
         if self._work.unverified:
             raise self._work.repository.refused()
+        self._work.grants = True
 
     def delete(self, key: str) -> None:
         """Remove a key, of whatever category. Of auth that may be a sign-out.
@@ -192,8 +194,7 @@ class AuthKeys:
             if not self._has_identity_beside(key):
                 self.sign_out()  # it was all that made this more than a visitor's session
                 return True
-            self._require_verified()
-            self._work.grants = True
+            self._grant()
         return False
 
     def _has_identity_beside(self, key: str) -> bool:
@@ -212,21 +213,25 @@ class AuthKeys:
 
         :raises GrantRefused: the database does not decide about it.
         """
+        assigned = self._work.now.assigned
         for key in filter(self._is_identity, list(change.sets)):
+            is_as_assigned = change.sets[key] == assigned.get(key)
+            if is_as_assigned and self._work.kind == SIGNED_IN:
+                self._grant()
+                continue
             before, said = self._work.before_changes(key), decode(change.sets[key])
-            if before is None and is_nobody(said) and key not in self._work.now.assigned:
+            if before is None and is_nobody(said) and key not in assigned:
                 del change.sets[key]  # it is so anyway
             elif self._work.kind != SIGNED_IN:
                 del change.sets[key]
                 self._work.repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
             elif self._is_user_changed(key, before, said):
                 del change.sets[key]
-                if key in self._work.now.assigned:
-                    change.sets[key] = self._work.now.assigned[key]
+                if key in assigned:
+                    change.sets[key] = assigned[key]
                 self._work.repository.reject(AUTH, key, "another user inside of the value; assigning it is a sign-in")
             else:
-                self._require_verified()
-                self._work.grants = True
+                self._grant()
 
     def _is_user_changed(self, key: str, before: Any, said: Any) -> bool:
         if key not in self._work.repository.settings.user_key_patterns:
@@ -264,8 +269,7 @@ class AuthKeys:
             return  # there is no id that could be replaced; a dead one stays where it is
         kind = self._work.kind
         if kind == SIGNED_IN:
-            self._require_verified()
-            self._work.grants = True
+            self._grant()
         row = self._work.load().row if self._ids.identity.minted is None else self._ids.identity.row
         self._work.restart(kind, self._work.repository.table.categories)
         if row is not None:

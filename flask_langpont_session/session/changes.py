@@ -166,7 +166,8 @@ class Changes:
         changes: dict[str, CategoryChange] = {}
 
         def change_of(key: str) -> CategoryChange:
-            return changes.setdefault(self._table.feature_of(key).category, CategoryChange(0))
+            category = self._table.feature_of(key).category
+            return changes.get(category) or changes.setdefault(category, CategoryChange(0))
 
         for key in self.deleted:
             change_of(key).deletes.add(key)

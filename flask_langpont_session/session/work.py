@@ -50,10 +50,11 @@ class Work:
     @property
     def kind(self) -> str:
         """``u`` only for a session that is, or may be, signed in: a dead one is anonymous."""
+        minted = self.ids.identity.minted
+        if minted is not None:
+            return minted.kind
         target = self.ids.target
-        if target is None or target is self.ids.identity.minted:
-            return target.kind if target else ANONYMOUS
-        return ANONYMOUS if self.load().shadow else target.kind
+        return ANONYMOUS if target is None or self.load().shadow else target.kind
 
     @property
     def is_in_doubt(self) -> bool:
@@ -64,6 +65,8 @@ class Work:
     @property
     def unverified(self) -> bool:
         """Whether no store could say if this session is signed in: it is shown as anonymous and kept as it is."""
+        if self.ids.identity.minted is not None:  # it is of another id than the one that came
+            return False
         return self.ids.target is self.ids.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     @property
@@ -176,14 +179,16 @@ class Work:
 
     def carry(self, categories: Collection[str], features: Collection[str] = ()) -> Carried:
         """The present data of some categories, and of some features. Defaults shown in an outage are not data."""
+        features = [name for name in features if name in self.repository.table.features]
         if not (categories or features):
             return {}
-        ghosts = self.load().defaulted - self.now.assigned.keys()
+        now, feature_of = self.now, self.repository.table.feature_of
+        ghosts = self.load().defaulted - now.assigned.keys()
         carried = {}
         for key in self.present_keys():
-            feature = self.feature_of(key)
+            feature = feature_of(key)
             is_taken = feature.name != CSRF_FEATURE and (feature.category in categories or feature.name in features)
-            encoded = self.now.carry(key, self.stored(feature.category).get(key)) if is_taken else None
+            encoded = now.carry(key, self.stored(feature.category).get(key)) if is_taken else None
             if encoded is not None and key not in ghosts:
                 carried[key] = encoded
         return carried
