@@ -197,6 +197,11 @@ class Limits:
         """Whether a single statement is better off without BEGIN and COMMIT, which are a round trip each."""
         return True
 
+    def alone(self, connection: Connection) -> AbstractContextManager[None]:
+        """Around statements each of which is committed at once."""
+        connection.execution_options(isolation_level="AUTOCOMMIT")  # until the pool has the connection back
+        return NOTHING
+
     def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:
         """Around a transaction.
 
@@ -229,6 +234,19 @@ class OfPostgreSQL(Limits):
     @property
     def lets_stand_alone(self) -> bool:
         return self._by_options is not False
+
+    @contextmanager
+    def alone(self, connection: Connection) -> Iterator[None]:
+        # What SQLAlchemy does about it, without all that it does beside: a quarter of what a read takes here.
+        driver_connection: Any = connection.connection.driver_connection
+        driver_connection.autocommit = True
+        try:
+            yield
+        finally:
+            try:
+                driver_connection.autocommit = False
+            except Exception:  # it has ended
+                connection.invalidate()
 
     def inside(self, connection: Connection, ms: int) -> None:
         ms = ms or (self._ms or 0 if self._by_options is False else 0)

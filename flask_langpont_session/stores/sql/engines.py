@@ -139,7 +139,6 @@ class Connections:
         self.engine = engine if self._is_own else _beside(engine)
         self._request_ms = _share_of(timeout)
         self._dialect = engine.dialect.name
-        self._alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._allowed = threading.local()
         self._distrusted_before = 0.0
         self._transactions: dict[int, _Transaction] = {}
@@ -185,8 +184,12 @@ class Connections:
     def reading(self) -> Iterator[Connection]:
         """For one statement that reads."""
         allowed_ms = self._allowed_ms
-        reader = self._alone if self.single_statements_stand_alone else self.engine
-        with self._unforked(), reader.connect() as connection, self._limits.around(connection, allowed_ms):
+        is_alone = self.single_statements_stand_alone
+        with (
+            self._unforked(),
+            self.engine.connect() as connection,
+            self._limits.alone(connection) if is_alone else self._limits.around(connection, allowed_ms),
+        ):
             self._limits.inside(connection, allowed_ms)
             yield connection
 
@@ -197,7 +200,7 @@ class Connections:
         :param undo: takes back what it did, with these values.
         :raises GivenUp: the caller was told that it failed: nothing was sent, or it was taken back.
         """
-        with self._alone.connect() as connection:
+        with self.engine.connect() as connection, self._limits.alone(connection):
             raise_if_given_up()
             yield connection
             try:
@@ -291,7 +294,8 @@ class Connections:
 
     def _check(self, connection: object, record: Any, proxy: object) -> None:
         """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
-        if record.info.get(_BEGAN, 0.0) < self._distrusted_before or _has_ended(connection):
+        has_ended = not self._is_sqlite and _has_ended(connection)  # a file does not end
+        if has_ended or record.info.get(_BEGAN, 0.0) < self._distrusted_before:
             raise DisconnectionError
 
     def _before_fork(self) -> None:
