@@ -93,7 +93,9 @@ class Lane:
             raise Unsuitable(f"the server refuses CLIENT TRACKING ({reply}): give its user the right to it")
         wire.on_push = self._heard
         self._forget()
-        self._peek = _Peek(fileno=os.dup(wire.fileno()))
+        peek = _Peek(fileno=os.dup(wire.fileno()))
+        peek.settimeout(0)  # else it waits at each look: for socket.setdefaulttimeout(), or under gevent for ever
+        self._peek = peek
         self._free.append(connection)
 
     def is_up_to_date(self) -> bool:

@@ -145,6 +145,20 @@ def test_a_connection_that_is_not_good_any_more_vouches_for_nothing(
     assert lane.turn() is None and lane.asked_at == -math.inf
 
 
+def test_a_look_never_waits(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Whatever an application has made the default of all its sockets."""
+    ours, server = ends
+    lane = Lane(1_000_000)
+    server.sendall(b"+OK\r\n")
+    socket.setdefaulttimeout(0.01)
+    try:
+        lane.open(Connection(ours))
+    finally:
+        socket.setdefaulttimeout(None)
+    read(lane, server, PONG)
+    assert has(lane)
+
+
 def test_while_a_question_is_under_way_nothing_is_vouched_for(lane: Lane, server: socket.socket) -> None:
     """Its thread may have taken a message out of the socket that it has not read yet."""
     read(lane, server, PONG)
