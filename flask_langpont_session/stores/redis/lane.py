@@ -113,8 +113,6 @@ class Lane:
         turn = self.turn()
         if turn is None:
             return False
-        if not turn.connection._sock.hear():
-            turn.drop(turn.connection)
         turn.end()
         return self.is_open
 
@@ -126,10 +124,13 @@ class Lane:
         return None
 
     def turn(self) -> Turn | None:
-        """The use of the connection; None: it is in use, or there is none."""
+        """The use of the connection, over which all that has arrived is heard; None: it is in use, or there is none."""
         try:
             connection = self._free.pop()
         except IndexError:
+            return None
+        if not connection._sock.hear():  # closed, or it would answer the next question with what lies there
+            self.close(connection)
             return None
         self._named = set()
         return Turn(self, connection)
