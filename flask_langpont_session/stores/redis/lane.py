@@ -118,7 +118,7 @@ class Lane:
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
         """What is kept of a session. To be asked after :meth:`is_up_to_date`."""
-        for copy in self._copies.get(digest) or ():
+        for copy in self._copies.look(digest) or ():
             if (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms) and copy.kind == kind:
                 return copy
         return None
@@ -141,12 +141,12 @@ class Lane:
         :param size: bytes.
         """
         if self._named is not None and digest not in self._named:
-            others = (other for other in self._copies.get(digest) or () if other.lives_ms != copy.lives_ms)
+            others = (other for other in self._copies.look(digest) or () if other.lives_ms != copy.lives_ms)
             self._copies.put(digest, (copy, *others), size)
 
     def has(self, digest: str) -> bool:
         """Whether anything is kept of a session."""
-        return self._copies.get(digest) is not None
+        return self._copies.look(digest) is not None
 
     def rewrite(self, digest: str, written: Mapping[str, Known], stamp: bytes) -> None:
         """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
@@ -171,7 +171,7 @@ class Lane:
 
     def record(self, digest: str, category: str) -> Known | None:
         """What is kept of one category of a session."""
-        for copy in self._copies.get(digest) or ():
+        for copy in self._copies.look(digest) or ():
             if category in copy.answer.records:
                 return copy.answer.records[category]
         return None

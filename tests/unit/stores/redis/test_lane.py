@@ -176,6 +176,31 @@ def test_a_look_never_waits(ends: tuple[socket.socket, socket.socket]) -> None:
     assert has(lane)
 
 
+def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    """Also where what was not kept lately would be moved to what was."""
+
+    class Named(dict[str, Any]):
+        """What is kept, with a message that is heard in another thread right after each look."""
+
+        def get(self, key: str, default: Any = None) -> Any:
+            found = super().get(key, default)
+            lane._heard([b"invalidate", [f"session:ui:{{{key}}}".encode()]])
+            return found
+
+    ours, server = ends
+    lane = Lane(300)  # two of them are more than half of it, and are the older ones then
+    server.sendall(b"+OK\r\n")
+    lane.open(Connection(ours))
+    for digest in (OURS, OTHER):
+        read(lane, server, PONG, digest=digest)
+    assert OURS in lane._copies._old
+    lane._copies._old = Named(lane._copies._old)
+    lane.find(OURS, LIVES, "a")
+    assert lane.find(OURS, LIVES, "a") is None
+
+
 def test_while_a_question_is_under_way_nothing_is_vouched_for(lane: Lane, server: socket.socket) -> None:
     """Its thread may have taken a message out of the socket that it has not read yet."""
     read(lane, server, PONG)
