@@ -52,9 +52,9 @@ class Recent(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Take a value out."""
-        self._old.pop(key, None)
+        older = self._old.pop(key, None)
         found = self._young.pop(key, None)
-        if found is None:
-            return None
-        self._sum -= found[0]
-        return found[1]
+        if found is not None:
+            self._sum -= found[0]
+        found = found or older
+        return None if found is None else found[1]
