@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
 from flask_langpont_session.stores.host.stamps import Stamps
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.link import Link
-from flask_langpont_session.stores.redis.near import SILENCE, NearCache
+from flask_langpont_session.stores.redis.near import MOST_LANES, REFUSED, SILENCE, NearCache
 from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -37,11 +38,13 @@ class Worker:
     """One process, as far as it has a store and a near cache.
 
     :ivar seconds: by which its clock is ahead.
+    :param patience: seconds to connect.
     """
 
     url: str
     stamps: Stamps
     seconds: float = 0.0
+    patience: float = WAIT
 
     def __post_init__(self) -> None:
         from time import monotonic
@@ -50,7 +53,7 @@ class Worker:
         pool = BlockingConnectionPool.from_url(
             self.url, protocol=3, max_connections=4, timeout=WAIT, redis_connect_func=identity.introduce
         )
-        link = Link("primary", pool, server_identity=identity, connect_timeout=WAIT)
+        link = Link("primary", pool, server_identity=identity, connect_timeout=self.patience)
         self.near = NearCache(
             link, self.stamps, most=10_000_000, copies_ttl=1800, clock=lambda: monotonic() + self.seconds
         )
@@ -270,6 +273,54 @@ def test_what_the_server_does_not_vouch_for_any_more_is_no_hit(worker: Worker, r
     assert worker.known() == {"theme": b"dark"}
 
 
+def test_after_a_failover_only_what_the_present_primary_says_counts(worker: Worker, raw: Any) -> None:
+    """The connections to what was the primary before live on."""
+    worker.write(theme="dark")
+    worker.warm()
+    raw.replicaof("127.0.0.1", "1")
+    raw.replicaof("NO", "ONE")  # and is one now, with another history
+    assert worker.known() is not None, "it does not know yet"
+    worker.store.probe_read(timeout=WAIT)
+    assert worker.known() is None
+    assert worker.read() == {"theme": b"dark"} and worker.known() is None
+    worker.near.attend()
+    assert worker.read() == worker.known() == {"theme": b"dark"}
+
+
+def test_what_was_read_over_connections_that_are_to_be_forgotten_counts_no_more(worker: Worker, raw: Any) -> None:
+    """The server's name leads to another address, or it has become a replica."""
+    worker.warm()
+    worker.store.names.on_change()
+    assert worker.known() is None
+    wait_until(lambda: not [client for client in raw.client_list() if "t" in client["flags"]], "the connection's end")
+    worker.warm()
+
+
+def test_a_primary_that_became_a_replica_is_left(worker: Worker, raw: Any) -> None:
+    """A write over the connection of the near cache is the first that meets it."""
+    worker.write(theme="dark")
+    worker.warm()
+    raw.replicaof("127.0.0.1", "1")
+    try:
+        with pytest.raises(StoreError):
+            worker.write(theme="light")
+        assert worker.known() is None and not worker.near._lanes
+    finally:
+        raw.replicaof("NO", "ONE")
+
+
+def test_a_replica_fills_nothing(worker: Worker, raw: Any) -> None:
+    worker.write(theme="dark")
+    raw.replicaof("127.0.0.1", "1")
+    try:
+        for _ in range(3):
+            assert worker.read() == {"theme": b"dark"} and worker.known() is None
+            worker.near.attend()
+        assert not [client for client in raw.client_list() if "t" in client["flags"]]
+    finally:
+        raw.replicaof("NO", "ONE")
+
+
 def test_a_server_that_lets_no_one_track_is_asked_each_time(
     server: Valkey, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -282,7 +333,26 @@ def test_a_server_that_lets_no_one_track_is_asked_each_time(
         worker.near.attend()
     assert "CLIENT TRACKING" in worker.near.off
     assert sum("no near cache" in message for message in caplog.messages) == 1
+    raw.execute_command("ACL", "SETUSER", "reader", "+client|tracking")
+    worker.seconds = REFUSED + 1
+    worker.near.attend()
+    assert worker.read() == worker.known() == {"theme": b"dark"} and not worker.near.off
     worker.store.forget_connections()
+
+
+def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
+    """It has other stores to look after."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", Stamps(None), patience=0.01)
+        worker.near._number = MOST_LANES
+        assert worker.known() is None
+        for _ in range(3):
+            worker.near.attend()
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        assert worker.near.connections == 0
 
 
 def test_threads_that_want_one_lane_at_a_time_get_more_of_them(worker: Worker) -> None:

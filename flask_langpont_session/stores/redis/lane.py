@@ -25,6 +25,9 @@ from .wire import HEARS, Wire, pack
 _TRACK = pack(("CLIENT", "TRACKING", "ON", "NOLOOP"))
 """What this connection writes itself is not told to it."""
 
+_SERVER = Server()
+"""What is known of one that did not introduce itself."""
+
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
@@ -82,12 +85,15 @@ class Lane:
         """Use a connection that is connected.
 
         :raises Unsuitable: it cannot be used for this.
+        :raises Exception: whatever redis-py raises where a connection fails; or it leads to a replica.
         """
         wire = getattr(connection, "_sock", None)
         if not isinstance(wire, Wire) or not HEARS:
             raise Unsuitable("the connection is none of this package's own, or hiredis is not installed (extra: speed)")
         if int(getattr(connection, "protocol", 2) or 2) < 3:
             raise Unsuitable("the connection does not speak RESP3: leave out protocol=2")
+        if not getattr(connection, "langpont_server", _SERVER).is_primary:
+            raise driver.ReadOnlyError("a replica hears of changes later than others do")
         [reply] = exchange(connection, _TRACK, 1)
         if reply != b"OK":
             raise Unsuitable(f"the server refuses CLIENT TRACKING ({reply}): give its user the right to it")

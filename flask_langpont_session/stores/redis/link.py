@@ -64,6 +64,7 @@ class Link:
     :param leads_there: asked of each connection whether its server is still one that this leads to.
     :param announces: a command that stands before each other one.
     :ivar connect_timeout: as it was given.
+    :ivar on_forget: called without arguments when connections are to be forgotten, for those beside the pool.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Link:
         self.name = name
         self.server_identity = server_identity
         self.names = DnsCache(self.forget_connections)
+        self.on_forget: Callable[[], None] = lambda: None
         self._reports = reports or Reports()
         self.connections = Pool(
             pool, self.names, usable=self.is_usable, made=self._look_at_role, waited=self._reports.waited
@@ -279,12 +281,14 @@ class Link:
         """
         connection = self.connections.new()
         connect(connection, monotonic() + timeout)
+        self._look_at_role(connection)
         return connection
 
     def forget_connections(self) -> None:
         """Drop the connections there are, so that the next ones go to the server that answers now. That it refuses us
         is said, though the one before may have done so, too."""
         self._refusal = ""
+        self.on_forget()
         self.connections.forget()
 
     def is_usable(self, connection: Any) -> bool:

@@ -7,20 +7,20 @@ that which a message of the server takes, at most :data:`SILENCE`. See docs/guar
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from redis import exceptions as driver
-
 from ...policy.records import apply_change
 from ...policy.values import CategoryChange, Fields, RecordRef
 from ...support.forks import renew_in_children
+from .connections import RESTRAINT
 from .known import LARGEST_SHARE, size_of
 from .lane import Copy, Lane, Turn, Unsuitable
 from .link import Link
 from .records import Answer, Change, Known, described
-from .server_identity import Server
+from .server_identity import NEVER_MS, Server
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ a time."""
 
 _CROWDED = 8
 """How often a lane was found in use before there are twice as many."""
+
+REFUSED = 60.0
+"""Seconds for which no connection more is opened to a server that does not say what has changed: an operator may give
+its user the right to it, or another server may answer."""
 
 _SHARE_OF_LIFE = 0.1
 """Of a local copy's life: so old a copy here may be. Then it is asked for again, which also renews the local copy."""
@@ -91,6 +95,7 @@ class NearCache:
         self._longest = copies_ttl * _SHARE_OF_LIFE
         self._clock = clock
         self.off = ""
+        link.on_forget = self.forget
         self._begin()
         renew_in_children(self, NearCache._begin)
 
@@ -99,6 +104,12 @@ class NearCache:
         self._number = 1
         self._crowded = 0
         self._is_wanted = False
+        self._rests_until = -math.inf
+
+    @property
+    def connections(self) -> int:
+        """How many there are beside the pool."""
+        return sum(lane.is_open for lane in self._lanes)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -114,23 +125,21 @@ class NearCache:
         if copy is None or now >= copy.until or self._stamps.of(ref.digest) != copy.stamp:
             return None
         trusted = self._link.server_identity.trust_since(copy.server)
+        if trusted == NEVER_MS:  # it is not the primary any more
+            return None
         then = copy.answer.now_ms
         now_ms, latest_ms = then + int((now - copy.answered_at) * 1000), then + int((now - copy.asked_at) * 1000) + 1
         return Hit(copy.answer, now, now_ms, latest_ms, trusted, copy.made)
 
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
         """To be asked for before a server is asked; None: what it answers cannot be kept."""
-        if ref.shadow or self.off:
+        lane = None if ref.shadow else self._lane_of(ref.digest)
+        stamp = self._stamps.of(ref.digest) if lane else None
+        if lane is None or stamp is None:
             return None
-        lane = self._lane_of(ref.digest)
-        if lane is None:
-            return None
-        stamp, turn = self._stamps.of(ref.digest), lane.turn()
+        turn = self._turn(lane)
         if turn is None:
             self._crowded += lane.is_open
-            return None
-        if stamp is None or not self._link.is_usable(turn.connection):
-            turn.end()
             return None
         return Reading(self, ref, lives_ms, lane, turn, stamp)
 
@@ -158,19 +167,15 @@ class NearCache:
         """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in
         use. Then the write goes another way, and what is kept is no hit any more."""
         lane = self._lane_of(digest)
-        if lane is None or not lane.has(digest):
-            return None
-        stamp, turn = self._stamps.of(digest), lane.turn()
-        if turn is None:
-            return None
-        if stamp is None or not self._link.is_usable(turn.connection):
-            turn.end()
+        stamp = self._stamps.of(digest) if lane and lane.has(digest) else None
+        turn = self._turn(lane) if lane and stamp is not None else None
+        if lane is None or stamp is None or turn is None:
             return None
         return Writing(digest, lane, turn, stamp)
 
     def attend(self) -> None:
         """Make what connections are missing, and hear what has arrived over those that there are. Not in requests."""
-        if self.off or not self._is_wanted:
+        if not self._is_wanted:
             return
         if self._crowded >= _CROWDED and self._number < MOST_LANES:
             self._number, self._crowded = self._number * 2, 0
@@ -181,7 +186,7 @@ class NearCache:
         for lane in self._lanes:
             if lane.is_open:
                 lane.is_up_to_date()
-            elif not self.off:
+            elif self._clock() >= self._rests_until:
                 self._open(lane)
             if lane not in self._lanes:  # another server answers meanwhile
                 lane.end()
@@ -189,6 +194,7 @@ class NearCache:
     def forget(self) -> None:
         """Begin anew: another server answers now."""
         lanes, self._lanes, self._is_wanted = self._lanes, (), False
+        self._rests_until = -math.inf
         for lane in lanes:
             lane.end()
 
@@ -199,19 +205,31 @@ class NearCache:
         self._is_wanted = True
         return None
 
+    def _turn(self, lane: Lane) -> Turn | None:
+        """The use of a lane, if it leads to the server that is to be asked."""
+        turn = lane.turn()
+        if turn is not None and not self._link.is_usable(turn.connection):
+            turn.drop(turn.connection)  # the next one leads there
+            return None
+        return turn
+
     def _open(self, lane: Lane) -> None:
+        connection, rest = None, RESTRAINT
         try:
             connection = self._link.beside(self._link.connect_timeout)
-        except Exception:  # what is wrong is said where a request or a probe meets it
-            return
-        try:
             lane.open(connection)
         except Unsuitable as why:
-            self.off = str(why)
-            self.forget()
-            log.info("session store %s: no near cache, each read asks the server: %s", self._link.name, why)
-            connection.disconnect()
-        except (driver.RedisError, OSError):
+            if str(why) != self.off:
+                log.info("session store %s: no near cache, each read asks the server: %s", self._link.name, why)
+            self.off, rest = str(why), REFUSED
+        except Exception:  # what is wrong is said where a request or a probe meets it
+            pass
+        else:
+            self.off = ""
+            return
+        # One that does not answer holds the caller up once, and the other stores with it.
+        self._rests_until = self._clock() + rest
+        if connection is not None:
             connection.disconnect()
 
 

@@ -358,8 +358,6 @@ class RedisStore:
 
     def forget_connections(self) -> None:
         """See :meth:`.Link.forget_connections`."""
-        if self.near:
-            self.near.forget()
         self.link.forget_connections()
 
     @property

@@ -186,19 +186,19 @@ def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
 
         def get(self, key: str, default: Any = None) -> Any:
             found = super().get(key, default)
-            lane._heard([b"invalidate", [f"session:ui:{{{key}}}".encode()]])
+            small._heard([b"invalidate", [f"session:ui:{{{key}}}".encode()]])
             return found
 
     ours, server = ends
-    lane = Lane(300)  # two of them are more than half of it, and are the older ones then
+    small = Lane(300)  # two of them are more than half of it, and are the older ones then
     server.sendall(b"+OK\r\n")
-    lane.open(Connection(ours))
+    small.open(Connection(ours))
     for digest in (OURS, OTHER):
-        read(lane, server, PONG, digest=digest)
-    assert OURS in lane._copies._old
-    lane._copies._old = Named(lane._copies._old)
-    lane.find(OURS, LIVES, "a")
-    assert lane.find(OURS, LIVES, "a") is None
+        read(small, server, PONG, digest=digest)
+    assert OURS in small._copies._old
+    small._copies._old = Named(small._copies._old)
+    small.find(OURS, LIVES, "a")
+    assert small.find(OURS, LIVES, "a") is None
 
 
 def test_while_a_question_is_under_way_nothing_is_vouched_for(lane: Lane, server: socket.socket) -> None:
