@@ -355,6 +355,25 @@ def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
         assert worker.near.connections == 0
 
 
+@pytest.mark.parametrize("where", ["reading", "writing"])
+def test_a_request_that_is_ended_gives_the_connection_back(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """By a signal handler, or as a greenlet: whatever waits may raise."""
+
+    def end(*arguments: Any, **options: Any) -> None:
+        raise SystemExit
+
+    worker.write(theme="dark")
+    worker.warm()
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(*((worker.store.commands, "read") if where == "reading" else (worker.stamps, "change")), end)
+        worker.read() if where == "reading" else worker.write(theme="light")
+    assert worker.known() == ({"theme": b"dark"} if where == "reading" else None)
+    worker.read()
+    assert worker.known() == worker.read()
+
+
 def test_threads_that_want_one_lane_at_a_time_get_more_of_them(worker: Worker) -> None:
     worker.write(theme="dark")
     worker.warm()

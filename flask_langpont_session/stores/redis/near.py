@@ -293,15 +293,19 @@ class Writing:
         :param metas: how each was described behind it.
         :return: what there is of those categories now, as far as it is known.
         """
-        stamp = stamps.change(self._digest, self._stamp)
-        written = {name: self._after(name, changes[name], versions[name], metas[name]) for name in versions}
-        known = {name: record for name, record in written.items() if record is not None}
-        if stamp is not None and versions and len(known) == len(written) and self.turn.connection is not None:
-            self._lane.rewrite(self._digest, known, stamp)
-        else:
-            self._lane.drop(self._digest)
-        self.turn.end()
-        return known
+        is_kept = False
+        try:
+            stamp = stamps.change(self._digest, self._stamp)
+            written = {name: self._after(name, changes[name], versions[name], metas[name]) for name in versions}
+            known = {name: record for name, record in written.items() if record is not None}
+            if stamp is not None and versions and len(known) == len(written) and self.turn.connection is not None:
+                self._lane.rewrite(self._digest, known, stamp)
+                is_kept = True
+            return known
+        finally:  # also when a signal handler or a greenlet's end raises here
+            if not is_kept:
+                self._lane.drop(self._digest)
+            self.turn.end()
 
     def _after(self, name: str, change: CategoryChange, version: Change, meta: bytes) -> Known | None:
         before = self._lane.record(self._digest, name)

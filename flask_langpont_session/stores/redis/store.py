@@ -15,7 +15,7 @@ from . import records
 from .commands import CANARY, READ, Command, Commands, Guarded, plain, probing
 from .known import KnownRecords
 from .link import Link, is_refusal
-from .near import Hit, NearCache, Stamps, Writing
+from .near import Hit, NearCache, Reading, Stamps, Writing
 from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Canary, Server
 
@@ -99,8 +99,9 @@ class RedisStore:
         names, ref = tuple(lives_ms), RecordRef(digest, kind, shadow)
         known = NO_RECORDS if anew else self.known.of(ref)
         answers: list[Answer] = []
-        reading = self.near.reading(ref, lives_ms) if self.near else None
+        command = self.commands.read(digest, lives_ms, shadow, known)
         asked_at = monotonic()
+        reading: Reading | None = None
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             try:
@@ -114,7 +115,7 @@ class RedisStore:
                 reading.answered(answers[-1], server)
             return not found.foreign
 
-        command = self.commands.read(digest, lives_ms, shadow, known)
+        reading = self.near.reading(ref, lives_ms) if self.near else None
         if reading is None:
             self.link.run([command], timeout, understand)
         else:
