@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis._parsers import _RESP3Parser
 from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
@@ -337,6 +338,16 @@ def test_a_server_that_lets_no_one_track_is_asked_each_time(
     worker.seconds = REFUSED + 1
     worker.near.attend()
     assert worker.read() == worker.known() == {"theme": b"dark"} and not worker.near.off
+    worker.store.forget_connections()
+
+
+def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valkey, raw: Any) -> None:
+    worker = Worker(server.url, Stamps(None))
+    worker.store.connections.source.connection_kwargs["parser_class"] = _RESP3Parser
+    for _ in range(3):
+        assert worker.read() == {} and worker.known() is None
+        worker.near.attend()
+    assert "hiredis" in worker.near.off
     worker.store.forget_connections()
 
 

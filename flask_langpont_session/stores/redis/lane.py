@@ -20,7 +20,7 @@ from .connections import exchange
 from .known import size_of
 from .records import Answer, Known
 from .server_identity import Server
-from .wire import HEARS, Wire, pack
+from .wire import Wire, pack
 
 _TRACK = pack(("CLIENT", "TRACKING", "ON", "NOLOOP"))
 """What this connection writes itself is not told to it."""
@@ -88,13 +88,15 @@ class Lane:
         :raises Exception: whatever redis-py raises where a connection fails; or it leads to a replica.
         """
         wire = getattr(connection, "_sock", None)
-        if not isinstance(wire, Wire) or not HEARS:
-            raise Unsuitable("the connection is none of this package's own, or hiredis is not installed (extra: speed)")
+        if not isinstance(wire, Wire):
+            raise Unsuitable("the connection is none of this package's own")
         if int(getattr(connection, "protocol", 2) or 2) < 3:
             raise Unsuitable("the connection does not speak RESP3: leave out protocol=2")
         if not getattr(connection, "langpont_server", _SERVER).is_primary:
             raise driver.ReadOnlyError("a replica hears of changes later than others do")
         [reply] = exchange(connection, _TRACK, 1)
+        if not wire.hears:
+            raise Unsuitable("hiredis 3.2 or later is not installed (extra: speed), or the client has another parser")
         if reply != b"OK":
             raise Unsuitable(f"the server refuses CLIENT TRACKING ({reply}): give its user the right to it")
         wire.on_push = self._heard

@@ -38,7 +38,7 @@ IS_FAST = hiredis is not None
 """Whether whole exchanges are possible: hiredis is installed."""
 
 HEARS = bool(_PUSH)
-"""Whether messages that nothing was asked for can be told from replies: it is new enough."""
+"""Whether messages that nothing was asked for can be told from replies: it is new enough (3.2)."""
 
 
 def pack(parts: tuple[Any, ...]) -> bytes:
@@ -104,6 +104,12 @@ class Wire:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
+
+    @property
+    def hears(self) -> bool:
+        """Whether messages that nothing was asked for are handed over: an exchange was made here, and not by redis-py's
+        parser in Python, which knows nothing of `on_push`."""
+        return HEARS and self._reader is not None
 
     def is_quiet(self) -> bool:
         """Whether there is nothing to read, and the other side has not closed: nothing was asked."""

@@ -238,7 +238,7 @@ def test_a_copy_is_of_what_was_asked_for(lane: Lane, server: socket.socket) -> N
 
 
 def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
-    """A server that refuses, a connection without RESP3, one that is none of this package's own."""
+    """A server that refuses, a connection without RESP3, one that is none of this package's own, a parser in Python."""
     ours, server = ends
     server.sendall(b"-NOPERM no\r\n")
     with pytest.raises(Unsuitable, match="right"):
@@ -247,5 +247,9 @@ def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -
     old.protocol = 2
     with pytest.raises(Unsuitable, match="RESP3"):
         Lane(1).open(old)
-    with pytest.raises(Unsuitable, match="hiredis"):
+    with pytest.raises(Unsuitable, match="own"):
         Lane(1).open(object())
+    parsed = Connection(ours)
+    parsed.exchange = lambda data, count: [b"OK"]  # type: ignore[method-assign]
+    with pytest.raises(Unsuitable, match="hiredis"):
+        Lane(1).open(parsed)
