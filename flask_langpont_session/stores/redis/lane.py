@@ -143,14 +143,11 @@ class Lane:
         self._named = set()
         return Turn(self, connection)
 
-    def keep(self, digest: str, copy: Copy, size: int) -> None:
-        """Keep what was just read, unless it was named since it was asked for. Only in a turn.
-
-        :param size: bytes.
-        """
+    def keep(self, digest: str, copy: Copy) -> None:
+        """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
         if self._named is not None and digest not in self._named:
-            others = (other for other in self._copies.look(digest) or () if other.lives_ms != copy.lives_ms)
-            self._copies.put(digest, (copy, *others), size)
+            others = [other for other in self._copies.look(digest) or () if other.lives_ms != copy.lives_ms]
+            self._put(digest, (copy, *others))
 
     def has(self, digest: str) -> bool:
         """Whether anything is kept of a session."""
@@ -166,12 +163,11 @@ class Lane:
         found = self._copies.pop(digest)
         if found is None or self._named is None or digest in self._named:
             return
-        copies, size = [], 0
+        copies = []
         for copy in found:
             records = {name: written.get(name, record) for name, record in copy.answer.records.items()}
-            size += size_of(records)
             copies.append(copy._replace(answer=copy.answer._replace(records=records), stamp=stamp, made={}))
-        self._copies.put(digest, tuple(copies), size)
+        self._put(digest, tuple(copies))
 
     def drop(self, digest: str) -> None:
         """Keep nothing of a session. Only in a turn."""
@@ -204,6 +200,9 @@ class Lane:
         self._is_over = True
         if turn := self.turn():
             turn.end()
+
+    def _put(self, digest: str, copies: tuple[Copy, ...]) -> None:
+        self._copies.put(digest, copies, sum(size_of(copy.answer.records) for copy in copies))
 
     def _forget(self) -> None:
         self._named = None

@@ -161,7 +161,7 @@ class NearCache:
                 server,
                 {},
             )
-            reading.lane.keep(reading.ref.digest, copy, size)
+            reading.lane.keep(reading.ref.digest, copy)
 
     def writing(self, digest: str) -> Writing | None:
         """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in

@@ -11,6 +11,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.stores.redis.known import size_of
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
 from flask_langpont_session.stores.redis.records import Answer, Known
 from flask_langpont_session.stores.redis.server_identity import Server
@@ -70,18 +71,19 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
     return lane
 
 
-def copy() -> Copy:
-    answer = Answer(1, None, {"ui": Known("", CategoryCopy(1, {"theme": b"dark"}))})
-    return Copy(LIVES, "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), {})
+def copy(*names: str) -> Copy:
+    """What was read of these categories, of about 400 bytes each."""
+    answer = Answer(1, None, {name: Known("", CategoryCopy(1, {"theme": b"dark"})) for name in names})
+    return Copy(dict.fromkeys(names, 1000), "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), {})
 
 
-def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS) -> None:
-    """A read: what arrives until its reply is there, the reply included."""
+def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS, name: str = "ui") -> None:
+    """A read of a category: what arrives until its reply is there, the reply included."""
     turn = lane.turn()
     assert turn is not None
     server.sendall(b"".join(arrives))
     turn.connection.exchange(b"*1\r\n$4\r\nPING\r\n", 1)
-    lane.keep(digest, copy(), 100)
+    lane.keep(digest, copy(name))
     turn.end()
 
 
@@ -190,7 +192,7 @@ def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
             return found
 
     ours, server = ends
-    small = Lane(300)  # two of them are more than half of it, and are the older ones then
+    small = Lane(1200)  # two of them are more than half of it, and are the older ones then
     server.sendall(b"+OK\r\n")
     small.open(Connection(ours))
     for digest in (OURS, OTHER):
@@ -235,6 +237,20 @@ def test_a_copy_is_of_what_was_asked_for(lane: Lane, server: socket.socket) -> N
     read(lane, server, PONG)
     assert lane.find(OURS, dict(LIVES), "a") and lane.find(OURS, {"ui": 2}, "a") is None
     assert lane.find(OURS, LIVES, "u") is None
+
+
+def test_all_that_is_kept_of_a_session_counts(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Categories that are read when they are needed are copies of their own; together they are not more than there is
+    room for."""
+    ours, server = ends
+    small = Lane(4 * 1200)  # half of it for what was kept lately
+    server.sendall(b"+OK\r\n")
+    small.open(Connection(ours))
+    for number in range(8):
+        for digest in (OURS, OTHER):
+            read(small, server, PONG, digest=digest, name=f"category{number}")
+    found = [copy for digest in (OURS, OTHER) for copy in small._copies.look(digest) or ()]
+    assert 1 <= sum(size_of(copy.answer.records) for copy in found) <= 4 * 1200
 
 
 def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
