@@ -38,7 +38,7 @@ WAIT = 3.0
 class Worker:
     """One process, as far as it has a store and a near cache.
 
-    :ivar seconds: by which its clock is ahead.
+    :ivar seconds: what its clock says.
     :param patience: seconds to connect.
     """
 
@@ -48,16 +48,12 @@ class Worker:
     patience: float = WAIT
 
     def __post_init__(self) -> None:
-        from time import monotonic
-
         identity = ServerIdentity()
         pool = BlockingConnectionPool.from_url(
             self.url, protocol=3, max_connections=4, timeout=WAIT, redis_connect_func=identity.introduce
         )
         link = Link("primary", pool, server_identity=identity, connect_timeout=self.patience)
-        self.near = NearCache(
-            link, self.stamps, most=10_000_000, copies_ttl=1800, clock=lambda: monotonic() + self.seconds
-        )
+        self.near = NearCache(link, self.stamps, most=10_000_000, copies_ttl=1800, clock=lambda: self.seconds)
         self.store = RedisStore(link, prefix="session", stamps=self.stamps, near=self.near)
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
@@ -378,7 +374,8 @@ def test_a_request_that_is_ended_gives_the_connection_back(
     worker.write(theme="dark")
     worker.warm()
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(*((worker.store.commands, "read") if where == "reading" else (worker.stamps, "change")), end)
+        cut: tuple[object, str] = (worker.store.commands, "read") if where == "reading" else (worker.stamps, "change")
+        patched.setattr(*cut, end)
         worker.read() if where == "reading" else worker.write(theme="light")
     assert worker.known() == ({"theme": b"dark"} if where == "reading" else None)
     worker.read()

@@ -68,6 +68,7 @@ class Connections:
     lent: list[str] = field(default_factory=list)
     patience_given: list[float] = field(default_factory=list)
     distrusted: int = 0
+    single_statements_stand_alone: bool = False
     dialect: Any = field(default_factory=lambda: SimpleNamespace(insert_returning=False, update_returning=False))
 
     def execute(self, statement: Any, values: Mapping[str, Any] | None = None) -> Result:
