@@ -219,8 +219,8 @@ class Revoked:
 
 def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
     """The fields after a change."""
-    after = {} if change.wipe else dict(fields)
-    apply_writes(after, change.writes, change.increments)
+    after = dict(change.sets) if change.wipe else {**fields, **change.sets}
+    apply_writes(after, dict.fromkeys(change.deletes), change.increments)
     return after
 
 

@@ -177,14 +177,15 @@ class Changes:
             change_of(key).sets[key] = encoded
         for name, change in changes.items():
             self._drop_oversized(name, change)
-            read = {key for key in change.writes if self.read_all or key in self.read}
+            written = change.sets.keys() | change.deletes
+            read = written if self.read_all else written & self.read
             change.unseen = set(filter(is_unknown, read))
             change.seen = read - change.unseen
         return changes
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
         """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
-        size = sum(len(key) + len(value) for key, value in change.sets.items())
+        size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
         if size > self._limits.bytes:
             self._reject(
                 category, max(change.sets, key=lambda key: len(change.sets[key])), f"{size} bytes are too many"
