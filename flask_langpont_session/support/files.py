@@ -83,6 +83,19 @@ class PrivateNumbers:
         """Bytes."""
         return os.fstat(self._descriptor).st_size
 
+    def reserve(self, size: int) -> None:
+        """Have room for so many bytes, where the system can do that: no write among them fails for want of it.
+
+        :raises OSError: there is no room.
+        """
+        if not hasattr(os, "posix_fallocate") or self.size >= size:
+            return
+        try:
+            os.posix_fallocate(self._descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot do that
+                raise
+
     def read(self, place: int, size: int) -> bytes:
         """Less than was asked for: the file ends there."""
         return os.pread(self._descriptor, size, place)
@@ -112,14 +125,21 @@ class PrivateNumbers:
         """Whether no other thread or process is within :meth:`exchange` at that place."""
         if not self._threads.acquire(timeout=_PATIENCE):  # the lock of a file is one of all threads of a process
             return False
-        for _ in range(_TRIES):
-            try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size, place)
-                return True
-            except BlockingIOError:
-                time.sleep(_PATIENCE / _TRIES)
-        self._threads.release()
-        return False
+        is_alone = False
+        try:
+            for _ in range(_TRIES):
+                try:
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size, place)
+                    is_alone = True
+                    break
+                except BlockingIOError:
+                    time.sleep(_PATIENCE / _TRIES)
+        except OSError:  # a file system without locks, or none are left
+            pass
+        finally:
+            if not is_alone:
+                self._threads.release()
+        return is_alone
 
 
 def check_private(path: Path) -> None:

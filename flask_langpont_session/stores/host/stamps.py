@@ -41,6 +41,7 @@ class Stamps:
         self._file: PrivateNumbers | None = None
         self._own: dict[int, bytes] = {}
         self._lock = threading.Lock()
+        self._era = b""  # ends when a change could not be noted
 
     def of(self, digest: str) -> Stamp:
         """The present stamp of a session. Never raises."""
@@ -51,20 +52,22 @@ class Stamps:
             found = self._opened().read(place * SIZE, SIZE)
         except OSError:
             return None
-        return found if len(found) == SIZE else NEVER
+        return (found if len(found) == SIZE else NEVER) + self._era
 
     def change(self, digest: str, before: Stamp = None) -> Stamp:
-        """The session was changed, or may have been. Never raises: without the file, no worker goes by what it keeps.
+        """The session was changed, or may have been. Never raises: where that cannot be noted, this worker goes by
+        nothing that it has kept until now.
 
         :param before: the stamp that it had before this change, as its worker knows.
         :return: the new one; None: another worker has changed it, too, since `before`.
         """
-        place, stamp = _place(digest), os.urandom(SIZE)
+        place, stamp, era = _place(digest), os.urandom(SIZE), self._era
         try:
             found = self._exchange(place, stamp)
         except OSError:
+            self._era = os.urandom(SIZE)
             return None
-        return stamp if before is not None and found == before else None
+        return stamp + era if before is not None and found is not None and found + era == before else None
 
     def _exchange(self, place: int, stamp: bytes) -> Stamp:
         if self._path is None:
@@ -83,7 +86,9 @@ class Stamps:
         assert self._path is not None
         file = self._file
         if file is None:
-            file = self._file = PrivateNumbers(self._path)  # its holes are places of which nothing is known
+            file = PrivateNumbers(self._path)
+            file.reserve(PLACES * SIZE)  # a change that finds no room would be hidden from the other workers
+            self._file = file
         return file
 
 
