@@ -75,6 +75,7 @@ def status(as_json: bool) -> None:
     state = state_of()
     with state.monitor.paused():  # where this process has one: the database is probed by one at a time
         found = {name: _ask(state, name) for name in _stores(state)}
+        near = {name: _near(state, name) for name, problem in found.items() if role_of(name) == PRIMARY and not problem}
     waiting: Waiting | None = None
     if state.backend.journal.file.path is not None:
         try:
@@ -83,10 +84,13 @@ def status(as_json: bool) -> None:
             found[JOURNAL] = str(error)
     if as_json:
         told: dict[str, Any] = {name: problem or "ok" for name, problem in found.items()}
+        told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
         click.echo(json.dumps(told | ({"waiting": _as_json(waiting)} if waiting else {})))
     else:
         for name, problem in found.items():
             more = f", {_sentence(waiting)}" if name == JOURNAL and waiting else ""
+            if name in near:
+                more = f", no near cache: {near[name]}" if near[name] else ", near cache"
             click.echo(f"{name:10} {problem or 'ok'}{more}")
         doubtful = [name for name, problem in found.items() if problem and _MAKE_TABLES not in problem]
         for setting in dict.fromkeys(_SETTINGS[role_of(name)] for name in doubtful):
@@ -139,6 +143,12 @@ def _ask(state: State, name: str) -> str | None:
     except LangPontSessionError as error:
         return str(error)
     return None
+
+
+def _near(state: State, name: str) -> str:
+    """Why each request asks a primary; empty: it need not."""
+    near = state.backend.store(name).near
+    return "NEAR_CACHE is (), or READ_CACHE_BYTES is 0" if near is None else near.why_not()
 
 
 def _without_tables(missing: list[str]) -> str | None:

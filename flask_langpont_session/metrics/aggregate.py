@@ -29,6 +29,7 @@ COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
     catalogue.CIRCUIT_TRANSITIONS: ("StoreLost", "StoreRecovered"),
     catalogue.SERVER_CHANGES: ("ServerChanged",),
     catalogue.DATA_LOSSES: ("DataLost",),
+    catalogue.NEAR_CACHE_HITS: ("near_cache_hits",),
     catalogue.SESSIONS_CREATED: ("sessions_created",),
     catalogue.SESSIONS_REGENERATED: ("sessions_regenerated",),
     catalogue.SESSIONS_ENDED: ("sessions_ended",),

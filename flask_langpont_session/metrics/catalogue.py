@@ -73,6 +73,9 @@ SERVER_CHANGES = Metric(
 DATA_LOSSES = Metric(
     "DataLosses", "Count", "Sum", "Times that a Redis server lost data while the workers stayed connected."
 )
+NEAR_CACHE_HITS = Metric(
+    "NearCacheHits", "Count", "Sum", "Reads of a session for which Redis was not asked, because nothing had changed."
+)
 SESSIONS_CREATED = Metric("SessionsCreated", "Count", "Sum", "New sessions; each sign-in is one.")
 SESSIONS_REGENERATED = Metric("SessionsRegenerated", "Count", "Sum", "Sessions that got another id.")
 SESSIONS_ENDED = Metric(

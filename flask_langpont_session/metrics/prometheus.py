@@ -57,6 +57,10 @@ _EVENTS = {
         catalogue.DATA_LOSSES,
         "Times that a Redis server lost data while the workers stayed connected.",
     ),
+    "langpont_session_near_cache_hits": (
+        catalogue.NEAR_CACHE_HITS,
+        "Reads of a session for which Redis was not asked, because nothing had changed.",
+    ),
     "langpont_session_grants_refused": (
         catalogue.GRANTS_REFUSED,
         "Sign-ins and changes of rights that were refused with 503.",

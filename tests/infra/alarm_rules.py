@@ -8,6 +8,7 @@ from typing import Any
 
 from flask_langpont_session.config.settings import LONGEST_METRICS_INTERVAL, Settings
 from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.stores.redis.near import MOST_LANES
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions, watched
 from tests.infra.rules import TOPICS, nodes, rule
 from tests.infra.template import Deployment
@@ -18,8 +19,9 @@ LIMITS = {"Percent": (1, 99), "Seconds": (1, 60), "Milliseconds": (1, 1000), "No
 NODE_METRICS = ("EngineCPUUtilization", "DatabaseMemoryUsageCountedForEvictPercentage", "CurrConnections", "Evictions")
 """Every node has an alarm on each of these."""
 
-CONNECTIONS_OF_A_PROCESS: Any = {f.name: f.default for f in fields(Settings)}["redis_max_connections"]
-"""How many connections one worker may open."""
+_IN_THE_POOL: Any = {f.name: f.default for f in fields(Settings)}["redis_max_connections"]
+CONNECTIONS_OF_A_PROCESS = _IN_THE_POOL + MOST_LANES
+"""How many connections one worker may open, those of its near cache among them."""
 
 MONITORING = 4
 """Connections to each node that ElastiCache itself holds."""

@@ -100,14 +100,39 @@ def test_status_of_a_healthy_application(make_app: MakeApp, replica: Valkey) -> 
     result = run(app, "status")
     assert result.exit_code == 0
     assert [line.split() for line in result.output.splitlines()] == [
-        ["primary", "ok"], ["replica", "ok"], ["database", "ok"], ["journal", "ok,", "nothing", "waits"],
+        ["primary", "ok,", "near", "cache"], ["replica", "ok"], ["database", "ok"],
+        ["journal", "ok,", "nothing", "waits"],
     ]  # fmt: skip
     result = run(app, "status", "--json")
     assert result.exit_code == 0
     assert json.loads(result.output) == {
         "primary": "ok", "replica": "ok", "database": "ok", "journal": "ok",
-        "waiting": {"entries": 0, "oldest_seconds": None},
+        "near_cache": {"primary": "ok"}, "waiting": {"entries": 0, "oldest_seconds": None},
     }  # fmt: skip
+
+
+def test_status_says_why_there_is_no_near_cache(make_app: MakeApp, primary: Valkey) -> None:
+    """No store is lost for it: exit code 0."""
+    app, switched_off = make_app(), make_app(NEAR_CACHE=())
+    with primary.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-client|tracking")
+        try:
+            refused = run(app, "status")
+            told = json.loads(run(app, "status", "--json").output)
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+client|tracking")
+    assert (refused.exit_code, told["primary"]) == (0, "ok")
+    assert "primary    ok, no near cache: the server refuses CLIENT TRACKING" in refused.output
+    assert told["near_cache"]["primary"] in refused.output
+    assert "primary    ok, near cache\n" in run(app, "status").output
+    assert "primary    ok, no near cache: NEAR_CACHE is ()" in run(switched_off, "status").output
+    path = parts(app).backend.journal.file.path
+    assert path is not None
+    parts(app).backend.journal.close()
+    near = path.with_name(f"{path.name}-near")
+    near.unlink(missing_ok=True)
+    near.symlink_to(path.with_name("elsewhere"))
+    assert "primary    ok, no near cache: the file whose name ends in -near" in run(app, "status").output
 
 
 def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:

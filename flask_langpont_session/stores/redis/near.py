@@ -191,6 +191,16 @@ class NearCache:
             if lane not in self._lanes:  # another server answers meanwhile
                 lane.end()
 
+    def why_not(self) -> str:
+        """Why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
+        if self._stamps.of("") is None:
+            return "the file whose name ends in -near, beside the journal, cannot be used"
+        lane = Lane(0)
+        self._open(lane)
+        is_open = lane.is_open
+        lane.end()
+        return self.off or ("" if is_open else "no connection can be made for it")
+
     def forget(self) -> None:
         """Begin anew: another server answers now."""
         lanes, self._lanes, self._is_wanted = self._lanes, (), False
