@@ -32,7 +32,7 @@ _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 def health_report(state: State) -> dict[str, Any]:
     """The health of this process' session stores, as JSON-ready values; of several shards the worst one's level."""
     health = state.health
-    view = health.view()
+    view = health.snapshot()
     level, lost = view.level, health.open_stores()
     waiting = state.monitor.waiting
     return {

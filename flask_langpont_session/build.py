@@ -221,7 +221,7 @@ def _exporting(
     active = ActiveSessions(
         redis[PRIMARY],
         recorder,
-        is_up=lambda: health.view().can(PRIMARY, WRITE),
+        is_up=lambda: health.snapshot().can(PRIMARY, WRITE),
         interval=settings.metrics_interval,
     )
     stores = tuple(redis.values())

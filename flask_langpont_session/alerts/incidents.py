@@ -238,7 +238,7 @@ def _advance(host: Host, key: str, now: float, terms: Terms, watched: float) -> 
         if now - incident.told_at >= terms.repeat:
             _tell(host, key, incident, State.FIRING, now, repeated=True)
         return False
-    if _is_allowed(host, key, now, terms):
+    if _take_room(host, key, now, terms):
         _tell(host, key, incident, State.FIRING, now)
         return False
     return _hold_back(incident, host.past[key])
@@ -275,8 +275,8 @@ def _is_inhibited(host: Host, key: str) -> bool:
     )
 
 
-def _is_allowed(host: Host, key: str, now: float, terms: Terms) -> bool:
-    """Whether the limits leave room for a message; it is taken. Trouble that got worse needs none."""
+def _take_room(host: Host, key: str, now: float, terms: Terms) -> bool:
+    """Take the room that the limits leave for a message; whether there is any. Trouble that got worse needs none."""
     alert, past = alert_of(key), host.past[key]
     if alert.family and any(
         host.incidents[other].told_at is not None

@@ -65,7 +65,7 @@ class Cloud:
             self.group.look(bool(lost & stores.keys()))
         if self.credentials is not None:
             self.credentials.look()
-        if isinstance(self.credentials, IamToken) and self._recycling.is_due():
+        if isinstance(self.credentials, IamToken) and self._recycling.take_due():
             for store in stores.values():
                 store.forget_connections()
 

@@ -364,7 +364,7 @@ class Recycling:
         self._clock = clock
         self._next = self._later()
 
-    def is_due(self) -> bool:
+    def take_due(self) -> bool:
         """True once in each life of a connection."""
         if self._clock() < self._next:
             return False

@@ -66,8 +66,8 @@ class Breaker:
         if self._failures and self.opened_at is None:
             self._failures = 0
 
-    def was_slow(self, now: float) -> bool:
-        """A call that succeeded took too long. Whether so many did that the monitor should look why.
+    def note_slow(self, now: float) -> bool:
+        """Note that a call that succeeded took too long. Returns whether so many did that the monitor should look why.
 
         :param now: monotonic seconds.
         """

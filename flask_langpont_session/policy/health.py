@@ -167,13 +167,13 @@ class Health:
         ttl = self._limits.local_ttl
         self._whole = {shard: HealthSnapshot(self._breakers.endpoints(shard), 0.0, ttl) for shard in self.shards}
 
-    def view(self, shard: str | None = None) -> HealthSnapshot:
+    def snapshot(self, shard: str | None = None) -> HealthSnapshot:
         """What a request that begins now may believe.
 
         :param shard: where its session lies; None: the worst there is.
         """
         if shard is None:
-            return max((self.view(each) for each in self.shards), key=lambda view: view.level)
+            return max((self.snapshot(each) for each in self.shards), key=lambda view: view.level)
         if not self._breakers.open and shard in self._whole:
             return self._whole[shard]
         lost_at = self._redis_lost_at.get(shard)
@@ -187,12 +187,12 @@ class Health:
     def best_shard(self) -> str:
         """A shard that is as well as any, for a session that lies nowhere yet."""
         shards = self.shards
-        return min(shards, key=lambda shard: self.view(shard).level) if self._breakers.open else shards[0]
+        return min(shards, key=lambda shard: self.snapshot(shard).level) if self._breakers.open else shards[0]
 
     @property
     def level(self) -> int:
         """The level now; of several shards, of the worst."""
-        return self.view().level
+        return self.snapshot().level
 
     @property
     def lost_shards(self) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ class Health:
             return
         breaker.succeeded()
         # A database may take its time: it writes to a disk.
-        if took > self._limits.slow and store != DATABASE and breaker.was_slow(self.clock()):
+        if took > self._limits.slow and store != DATABASE and breaker.note_slow(self.clock()):
             self._listeners.store_is_slow(store)
 
     def failed(self, error: StoreError, direction: str) -> tuple[str, ...]:
@@ -284,10 +284,10 @@ class Health:
         lost_at = {
             shard: self._redis_lost_at.get(shard, self._redis_lost_at.get(ONLY, self.clock()))
             for shard in self.shards
-            if self.view(shard).reader is None
+            if self.snapshot(shard).reader is None
         }
         self._redis_lost_at = lost_at
-        old, self._level = self._level, self.view().level
+        old, self._level = self._level, self.snapshot().level
         if old != self._level:
             self.since = time.time()
             self._listeners.level_changed(old, self._level)

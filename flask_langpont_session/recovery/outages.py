@@ -58,7 +58,7 @@ class Outages:
         :param is_first: this worker has looked at no store before.
         """
         health = self._backend.health
-        silent = frozenset(shard for shard in health.shards if health.view(shard).reader is None)
+        silent = frozenset(shard for shard in health.shards if health.snapshot(shard).reader is None)
         if silent - self._published:
             self._backend.share_copies(silent - self._published)
             self._next_announcement = 0.0

@@ -82,7 +82,7 @@ class CategoryWrites:
             return not plan.is_new and self._write_shadow(plan, target, scope, changes)
         if waits:
             return self._keep_for_later(plan, target, scope, changes, None, sent) or row is not None
-        return self._was_written(plan, target, changes, sent.written, scope)
+        return self._note_written(plan, target, changes, sent.written, scope)
 
     def _must_wait(
         self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, *, shadow: bool = False
@@ -192,7 +192,7 @@ class CategoryWrites:
             return self._journal_writer.keep(
                 plan, changes, scope.level, now_us, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
             )
-        return self._was_written(plan, target, changes, sent.written, scope, shadow=True)
+        return self._note_written(plan, target, changes, sent.written, scope, shadow=True)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
         for name, change in changes.items():
@@ -232,7 +232,7 @@ class CategoryWrites:
         )
         return False
 
-    def _was_written(
+    def _note_written(
         self,
         plan: Plan,
         target: SessionId,

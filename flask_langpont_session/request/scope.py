@@ -53,7 +53,7 @@ class RequestScope:
         self._lag = lag.of(clock)
         self._shard = shard
         self._others: dict[str, RequestScope] | None = None  # by shard; most requests have to do with one only
-        self.view: HealthSnapshot = health.view(shard)
+        self.view: HealthSnapshot = health.snapshot(shard)
 
     def to(self, digest: str) -> RequestScope:
         """The same request on its way to a session: its shard's stores, and what is left of the one budget."""

@@ -81,7 +81,7 @@ class Verifier:
             return Loaded.verified(Verdict.DEAD, reply.now_ms)
         copy = self._copy_of(entry, reply) if entry and reply.by_primary and scope.primary_is_healthy else None
         if not fresh:
-            if copy and entry and is_leased(copy, life, self._terms) and self._is_readable(entry):
+            if copy and entry and is_leased(copy, life, self._terms) and self._accepts(entry):
                 return self._believe(copy, reply)
             if scope.can(DATABASE, READ) and (held := self._just_asked(digest, scope)):
                 return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
@@ -242,7 +242,7 @@ class Verifier:
     def _without_database(
         self, digest: str, scope: RequestScope, life: Life, copy: Copy | None, reply: RedisReply, *, busy: bool
     ) -> Loaded:
-        if copy and reply.entry and self._survives(copy, busy) and self._is_readable(reply.entry):
+        if copy and reply.entry and self._survives(copy, busy) and self._accepts(reply.entry):
             if life.is_extension_due(copy.row, copy.now_ms):
                 self._extend_idle(digest, scope, life)
             return self._believe(copy, reply)
@@ -261,7 +261,7 @@ class Verifier:
         if scope.attempt(self._operations.extend_idle, self._primary.extend_idle, digest, life.idle_ms):
             self._journal_writer.queue_push(digest, scope=scope)
 
-    def _is_readable(self, entry: AuthEntry) -> bool:
+    def _accepts(self, entry: AuthEntry) -> bool:
         """Damaged auth data is not shown in part: the database has the whole."""
         if not entry.is_readable:
             self._reports.recorder.count("records_set_aside")

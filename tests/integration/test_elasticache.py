@@ -728,7 +728,7 @@ def test_iam_greets_with_a_signed_token(
     """As the user of the setting, signed for the group; connections are made anew before their time is over."""
     locked.add_user("app-user")
     due: list[bool] = []
-    monkeypatch.setattr(credentials.Recycling, "is_due", lambda self: bool(due) and due.pop())
+    monkeypatch.setattr(credentials.Recycling, "take_due", lambda self: bool(due) and due.pop())
     app = make_tls(REDIS_IAM_USER="app-user")
     browser = app.test_client()
     browser.post("/login/7")

@@ -378,7 +378,7 @@ def test_a_login_without_the_database_is_refused_as_a_whole(on_postgres: Flask, 
     with parts(on_postgres).monitor.paused():  # it could notice first
         postgres.kill()
         first = client.post("/in/7?remember=1")
-    wait_until(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    wait_until(lambda: not parts(on_postgres).health.snapshot().can("database", "write"), "database known to be down")
     for response in (first, client.post("/in/7?remember=1")):
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) > 0
@@ -440,7 +440,7 @@ def test_a_remember_cookie_outlives_a_database_that_was_killed(on_postgres: Flas
     assert first.status_code == 503
     assert int(first.headers["Retry-After"]) > 0
     assert not first.headers.getlist("Set-Cookie")
-    wait_until(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    wait_until(lambda: not parts(on_postgres).health.snapshot().can("database", "write"), "database known to be down")
     later = client.get("/me")
     assert later.status_code == 200
     assert later.json["user"] is None

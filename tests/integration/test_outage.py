@@ -316,7 +316,7 @@ def test_without_the_database_users_go_on_and_sign_in_is_refused(
     for _ in range(5):
         assert pg_user.get("/who").json["user"] == "7"
     assert pg_user.post("/set", json={"theme": "dark"}).status_code == 200
-    wait_until(lambda: not parts(on_postgres).health.view().can("database", "write"), "database known to be down")
+    wait_until(lambda: not parts(on_postgres).health.snapshot().can("database", "write"), "database known to be down")
     assert stranger.post("/login/8").status_code == 503
     (postgres.thaw if how == "freeze" else postgres.start)()
     wait_until(lambda: stranger.post("/login/8").status_code == 200, "sign-in works again")

@@ -194,7 +194,7 @@ class JournalFile:
                     for task in taken:
                         task.execute(db)
                     return taken, []
-                failed = [task for task in taken if not _is_done(db, task)]
+                failed = [task for task in taken if not _do(db, task)]
         return [task for task in taken if task not in failed], failed
 
     @contextmanager
@@ -425,8 +425,8 @@ def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> 
         raise store_error(error) from error
 
 
-def _is_done(db: sqlite3.Connection, task: Task[Any]) -> bool:
-    """Of several tasks in a transaction; whatever one that fails has done is taken back.
+def _do(db: sqlite3.Connection, task: Task[Any]) -> bool:
+    """Execute one of several tasks in a transaction; whether it is done. What one that fails has done is taken back.
 
     :raises Exception: SQLite has taken back what the others have done, too.
     """

@@ -216,7 +216,7 @@ def test_connections_that_end_by_themselves_are_made_anew(kind: str) -> None:
     moments = iter([False, True, False])
 
     class Due(Recycling):
-        def is_due(self) -> bool:
+        def take_due(self) -> bool:
             return next(moments)
 
     credentials = IamToken("u", "sessions", "X", "eu-west-1") if kind == "iam" else SecretToken("s", "X", "eu-west-1")

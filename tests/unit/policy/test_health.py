@@ -87,7 +87,7 @@ def test_refused_writes_leave_reads_alone(health: Health) -> None:
         health.failed(StoreError(PRIMARY, ErrorClass.WRITE_REFUSED, "OOM"), WRITE)
     assert health.open_stores() == {(PRIMARY, WRITE)}
     assert health.level == 1
-    assert health.view().reader == PRIMARY
+    assert health.snapshot().reader == PRIMARY
 
 
 def test_a_row_that_stays_locked_is_a_suspicion_and_opens_nothing(clock: Clock) -> None:
@@ -135,10 +135,10 @@ def test_a_change_of_level_is_reported_once_and_with_time_too(clock: Clock) -> N
 
 def test_a_request_keeps_its_view_while_health_recovers(health: Health) -> None:
     """A view only ever loses stores: what failed this request does not come back to it."""
-    view = health.view().without(PRIMARY, READ, WRITE)
+    view = health.snapshot().without(PRIMARY, READ, WRITE)
     assert view.reader == REPLICA
     assert view.level == 1
-    assert health.view().reader == PRIMARY
+    assert health.snapshot().reader == PRIMARY
 
 
 @pytest.mark.parametrize("lost", range(2**4))

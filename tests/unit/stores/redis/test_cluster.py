@@ -563,14 +563,14 @@ def test_a_shard_is_lost_for_its_own_sessions() -> None:
     health = Health(ALL)
     assert (health.level, len(health.lost_shards)) == (0, 0)
     lose(health, "primary:2")
-    assert [health.view(shard).level for shard in SHARDS] == [0, 1, 0]
+    assert [health.snapshot(shard).level for shard in SHARDS] == [0, 1, 0]
     lose(health, "replica:2")
-    assert [health.view(shard).level for shard in SHARDS] == [0, 2, 0]
+    assert [health.snapshot(shard).level for shard in SHARDS] == [0, 2, 0]
     assert (health.level, health.lost_shards) == (2, (":2",))
     assert health.best_shard in (":1", ":3")
     lose(health, DATABASE)
-    assert [health.view(shard).level for shard in SHARDS] == [0, 4, 0]
-    assert not health.view(":1").can(DATABASE)
+    assert [health.snapshot(shard).level for shard in SHARDS] == [0, 4, 0]
+    assert not health.snapshot(":1").can(DATABASE)
     for way in (READ, WRITE):
         health.close("primary:2", way)
     assert health.level == 0
@@ -596,7 +596,7 @@ def test_each_shard_has_an_outage_of_its_own_age() -> None:
     now[0] = 60
     lose(health, "primary:2")
     now[0] = 120
-    assert [health.view(shard).level for shard in (":1", ":2")] == [3, 2]
+    assert [health.snapshot(shard).level for shard in (":1", ":2")] == [3, 2]
 
 
 def test_shards_that_are_found_take_over_the_outage() -> None:
@@ -611,7 +611,7 @@ def test_shards_that_are_found_take_over_the_outage() -> None:
     well.arrange(REPLICA, SHARDS[:1])
     assert not well.lost_shards
     lose(well, *(f"{PRIMARY}{shard}" for shard in SHARDS))
-    assert [well.view(shard).level for shard in SHARDS] == [1, 2, 2]
+    assert [well.snapshot(shard).level for shard in SHARDS] == [1, 2, 2]
     well.arrange(PRIMARY, (":1", ":2", ":3", ":4"))
     assert list(well.lost_shards) == list(SHARDS), "a shard that is new was not lost"
     well.arrange(PRIMARY, (ONLY,))
