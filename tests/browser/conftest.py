@@ -28,8 +28,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def one_lab() -> Iterator[Lab]:
-    """All servers, started once."""
-    with Lab(workers=2) as lab:
+    """All servers, started once. Their workers look after them five times a second: every test waits for that."""
+    with Lab(workers=2, settings={"LANGPONT_SESSION_HEALTH_INTERVAL": 0.2}) as lab:
         yield lab
 
 

@@ -22,6 +22,8 @@ def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         # A busy machine shall not look like an outage of the database, which is killed when it is to be one.
         "LANGPONT_SESSION_DATABASE_TIMEOUT": 2,
         "LANGPONT_SESSION_REQUEST_BUDGET": 3,
+        # Every story waits for this to be over again.
+        "LANGPONT_SESSION_HEALTH_INTERVAL": 0.2,
     }
     with (
         Lab(workers=WORKERS, preload=True, settings=settings, application=APPLICATION) as lab,
