@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .measure import BARE, OURS, PLAIN, REFERENCE, Lane, Traffic
+from .page import table
 from .scenarios import SIZES, Scenario, bytes_of
-
-Rows = Iterable[Sequence[str]]
 
 
 @dataclass
@@ -86,11 +85,6 @@ def markdown(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Rows) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def _sizes() -> str:
     sizes = [
         f"{size}: " + ", ".join(f"{category} {bytes_of(size, category)}" for category in categories)
@@ -113,7 +107,7 @@ def _targets(results: Results) -> str:
             adds = results.ratio(scenario, OURS, added=True)
             met = "–" if adds is None else "yes" if adds <= scenario.target else "**no**"
             rows.append([scenario.title, f"≤ {scenario.target:.2f}", _number(adds), met])
-    return _table(["scenario", "target", "measured", "met"], rows)
+    return table(["scenario", "target", "measured", "met"], rows)
 
 
 def _protocol(results: Results) -> str:
@@ -123,13 +117,13 @@ def _protocol(results: Results) -> str:
         if whole is not None and scenario.protocol_target is not None:
             met = "yes" if whole <= scenario.protocol_target else "**no**"
             rows.append([scenario.title, f"≤ {scenario.protocol_target:.2f}", _number(whole), _number(added), met])
-    return _table(["scenario", "target", "whole request", "what the session adds", "met"], rows)
+    return table(["scenario", "target", "whole request", "what the session adds", "met"], rows)
 
 
 def _by_scenario(results: Results, cell: Any) -> str:
     head = ["", *(scenario.title for scenario in results.scenarios)]
     rows = [[label, *(cell(s, name) for s in results.scenarios)] for name, label in results.labels.items()]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _both_ratios(results: Results, scenario: Scenario, name: str) -> str:
@@ -152,13 +146,13 @@ def _traffic(results: Results, scenario: Scenario, name: str) -> str:
 
 def _lost(results: Results) -> str:
     rows = [[results.labels[name], ", ".join(map(str, tries))] for name, tries in results.lost.items()]
-    return _table(["", "lost, each try"], rows)
+    return table(["", "lost, each try"], rows)
 
 
 def _memory(results: Results) -> str:
     one_blob = next(iter(results.memory.values()))
     rows = [[label, f"{used:.0f}", f"{used / one_blob:.2f}"] for label, used in results.memory.items()]
-    return _table(["", "bytes", "ratio"], rows)
+    return table(["", "bytes", "ratio"], rows)
 
 
 def _number(value: float | None) -> str:

@@ -11,13 +11,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from ..page import DOCS, write_into
 from . import detection, run
 from .faults import OUTAGES
-from .report import COMPARISON, DETECTION, Results, as_json, markdown, written_into
+from .report import COMPARISON, DETECTION, Results, as_json, markdown
 from .run import FULL, QUICK, Effort
 from .stage import SYSTEMS, THREADS, WORKERS, Stage, System, compare_bodies, staged
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "outages.md"
+DOCUMENT = DOCS / "outages.md"
 
 
 def compare(systems: tuple[System, ...], effort: Effort, seed: int) -> Results:
@@ -79,7 +80,7 @@ def main() -> None:
     print(f"\r{'':<60}\r", end="", file=sys.stderr, flush=True)
     print(text)
     if options.write:
-        DOCUMENT.write_text(written_into(DOCUMENT.read_text(), name, text))
+        write_into(DOCUMENT, name, text)
 
 
 if __name__ == "__main__":

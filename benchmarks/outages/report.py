@@ -110,13 +110,3 @@ def as_json(results: Results) -> dict[str, Any]:
             for row in results.rows
         },
     }
-
-
-def written_into(document: str, name: str, report: str) -> str:
-    """The document with a report between the markers of that name. :raises ValueError: it has none."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = document.partition(begin)
-    _, also_found, after = rest.partition(end)
-    if not (found and also_found):
-        raise ValueError(f"the document lacks the lines {begin} and {end}")
-    return f"{before}{begin}\n\n{report}\n{end}{after}"

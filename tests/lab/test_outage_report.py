@@ -11,9 +11,10 @@ from benchmarks.outages import run
 from benchmarks.outages.detection import Seen, summary
 from benchmarks.outages.faults import OUTAGES, NoOutage
 from benchmarks.outages.history import OLD_COOKIE, READ, SIGN_OUT, Event, Figures, figures
-from benchmarks.outages.report import Results, as_json, markdown, written_into
+from benchmarks.outages.report import Results, as_json, markdown
 from benchmarks.outages.run import QUICK
 from benchmarks.outages.stage import LANGPONT, compare_bodies, staged
+from benchmarks.page import written_into
 
 BEGAN, HEALED, ENDED = 10.0, 14.0, 20.0
 
