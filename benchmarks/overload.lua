@@ -8,7 +8,7 @@ end
 function init(args)
   cookies, number, strangers, failed, errors = {}, math.random(1000), 0, 0, 0
   level0, level1, level2, level3, level4 = 0, 0, 0, 0, 0
-  for line in io.lines(os.getenv("OVERLOAD_COOKIES")) do
+  for line in io.lines(os.getenv("LOAD_COOKIES")) do
     table.insert(cookies, line)
   end
 end

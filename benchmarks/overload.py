@@ -9,10 +9,6 @@ user as a stranger, the levels that requests were at, answers of 5xx, and the ti
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -22,40 +18,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from devservers.processes import spawn
-from devservers.server import Server, answers_http
 from devservers.servers import Postgres, Valkey
-from devservers.web import PROJECT
 
+from .gunicorn import Gunicorn
+from .load import load
 from .outages.browser import Browser
 
-HERE = Path(__file__).parent
 WORKERS, CONNECTIONS, USERS = 2, 64, 64
 COLUMNS = ("threads", "answers", "strangers", "0", "1", "2", "3", "4", "5xx", "other", "lost", "p50 ms", "p99 ms")
 BUSY = "while True: sum(range(10000))"
 
 
-class Site(Server):
-    """The site on its workers."""
-
-    def __init__(self, folder: Path, redis_url: str, database_url: str, threads: int) -> None:
-        super().__init__(folder)
-        self._threads = threads
-        self._settings = {
-            "REDIS_URL": redis_url,
-            "DATABASE_URL": database_url,
-            "JOURNAL": str(folder / "journal.sqlite3"),
-        }
-
-    def _launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}", "--workers", str(WORKERS)]
-        command += ["--worker-class", "gthread", "--threads", str(self._threads), "--backlog", "1024"]
-        command += ["--keep-alive", "60", "--worker-connections", "1000", "--no-control-socket"]
-        command += ["benchmarks.overload_site:create_app()"]
-        env = os.environ | {f"OVERLOAD_{name}": value for name, value in self._settings.items()}
-        return spawn(command, log=self.log, cwd=PROJECT, env=env)
-
-    def _answers(self) -> bool:
-        return answers_http(self.port, "/read")
+def site_on(folder: Path, redis_url: str, database_url: str, threads: int) -> Gunicorn:
+    """The site, not started yet."""
+    settings = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "JOURNAL": str(folder / "journal.sqlite3")}
+    env = {f"OVERLOAD_{name}": value for name, value in settings.items()}
+    application = "benchmarks.overload_site:create_app()"
+    return Gunicorn(folder, application, env=env, page="/read", workers=WORKERS, threads=threads)
 
 
 def sign_in(port: int, user: int) -> str:
@@ -65,23 +44,9 @@ def sign_in(port: int, user: int) -> str:
     return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
 
 
-def load(port: int, cookies: Path, seconds: float) -> dict[str, float]:
-    """Load the site and give what was seen, by wrk if it is installed."""
-    if wrk := shutil.which("wrk"):
-        command = [wrk, "--threads", "2", "--connections", str(CONNECTIONS), "--duration", f"{seconds:g}s", "--latency"]
-        command += ["--timeout", "60s", "--script", str(HERE / "overload.lua"), f"http://127.0.0.1:{port}"]
-    else:
-        command = [sys.executable, "-m", "benchmarks.overload_client", str(port), str(cookies)]
-        command += [str(CONNECTIONS), f"{seconds:g}"]
-    env = os.environ | {"OVERLOAD_COOKIES": str(cookies)}
-    output = subprocess.run(command, env=env, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    found: dict[str, float] = json.loads(output.partition("FOUND ")[2].splitlines()[0])
-    return found
-
-
 def measure(folder: Path, valkey: Valkey, database_url: str, threads: int, arguments: Any) -> dict[str, float]:
     """One run."""
-    with Site(folder / "site", valkey.url, database_url, threads) as site, ExitStack() as stack:
+    with site_on(folder / "site", valkey.url, database_url, threads) as site, ExitStack() as stack:
         cookies = folder / "cookies"
         cookies.write_text("\n".join(sign_in(site.port, user) for user in range(USERS)), encoding="ascii")
         for _ in range(arguments.busy):
@@ -91,7 +56,7 @@ def measure(folder: Path, valkey: Valkey, database_url: str, threads: int, argum
             outage = threading.Thread(target=interrupt, args=(valkey, arguments.seconds / 3), daemon=True)
             outage.start()
             stack.callback(outage.join)
-        return load(site.port, cookies, arguments.seconds)
+        return load("overload", site.port, cookies, connections=CONNECTIONS, seconds=arguments.seconds)
 
 
 def interrupt(valkey: Valkey, seconds: float) -> None:
