@@ -18,8 +18,8 @@ import redis
 
 from devservers.servers import Postgres, Valkey
 
-from . import measure
-from .contestants import Contestant, Ours, without_sql
+from . import measure, near_cache
+from .contestants import Contestant, Ours, OursWithoutNearCache, without_sql
 from .cores import CORES, pin
 from .measure import BARE, OURS, REFERENCE, Lane
 from .plain import WithoutProtocol
@@ -81,10 +81,12 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         ours: dict[str, Contestant] = {
             name: Ours(valkey.url, url, folder / f"ours-{name}") for name, url in urls.items()
         }
-        plain = WithoutProtocol(valkey.url, urls["sqlite"], folder / "plain")
-        for contestant in (*ours.values(), plain):
+        more: list[Contestant] = [WithoutProtocol(valkey.url, urls["sqlite"], folder / "plain")]
+        if near_cache.IS_KNOWN:
+            more.append(OursWithoutNearCache(valkey.url, urls["sqlite"], folder / "asking"))
+        for contestant in (*ours.values(), *more):
             stack.callback(contestant.close)
-        others = [*without_sql(valkey.url), plain]
+        others = [*without_sql(valkey.url), *more]
         yield Stage(stack.enter_context(redis.Redis.from_url(valkey.url)), others, ours)
 
 

@@ -18,6 +18,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import level_changed
 from flask_langpont_session.extension import state_of
 
+from . import near_cache
 from .measure import Reply, call, environ_for
 from .scenarios import SIZES, VALUE, Meeting, add_pages
 
@@ -219,6 +220,8 @@ class Ours(Contestant):
     """
 
     name, label = "ours", "**flask_langpont_session**"
+    near = True
+    """Whether it uses the near cache, where the package has one."""
 
     def __init__(self, redis_url: str, database_url: str, folder: Path) -> None:
         self._database_url = database_url
@@ -237,6 +240,7 @@ class Ours(Contestant):
             "REDIS_CONNECT_TIMEOUT": 3.0,
             "DATABASE_TIMEOUT": 3.0,
             "REQUEST_BUDGET": 5.0,
+            **near_cache.setting(on=self.near),
         }
         self.app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(self.app)
@@ -251,6 +255,13 @@ class Ours(Contestant):
         state.monitor.stop()
         state.backend.database.engine.dispose()
         state.backend.journal.close()
+
+
+class OursWithoutNearCache(Ours):
+    """This package, which then asks Redis at each read."""
+
+    name, label = "ours-asking", "… without the near cache"
+    near = False
 
 
 def without_sql(redis_url: str) -> list[Contestant]:

@@ -86,6 +86,7 @@ class WithoutProtocol(Ours):
     """This package, believing all that is said."""
 
     name, label = "plain", "… the same with plain scripts: no protocol"
+    near = False
 
     def set_up(self) -> None:
         super().set_up()
