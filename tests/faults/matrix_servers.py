@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class Redis(Valkey):
         return spawn([REDIS_SERVER, *self._options(), *self._extra], log=self.log)
 
 
-_CLASSES = {"valkey": Valkey, "redis": Redis}
+CLASSES: Mapping[str, type[Valkey]] = {"valkey": Valkey, "redis": Redis}
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Pair:
     @contextmanager
     def running(cls, engine: str, folder: Path) -> Iterator[Self]:
         with ExitStack() as stack:
-            primary = stack.enter_context(_CLASSES[engine](folder / "primary", appendonly=False))
-            replica = _CLASSES[engine](folder / "replica", appendonly=False, replica_of=primary)
+            primary = stack.enter_context(CLASSES[engine](folder / "primary", appendonly=False))
+            replica = CLASSES[engine](folder / "replica", appendonly=False, replica_of=primary)
             yield cls(primary, stack.enter_context(replica))
 
     def reset(self) -> None:

@@ -1,0 +1,218 @@
+"""One of two processes, each an application of its own, that talk to each other by a pipe.
+
+The writer changes a session and tells the reader by the pipe once it has the answer; the reader, which has read the
+session before, then reads at once, and again until it sees the change. What either shall do comes as a line of JSON on
+standard input; what was found goes to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TextIO
+
+from flask import Flask, request
+
+from flask_langpont_session import LangPontSession, session
+from flask_langpont_session.extension import state_of
+
+from .. import near_cache
+from ..measure import Reply, call, environ_for
+from ..scenarios import VALUE
+
+LONG = 30.0
+"""Seconds after which something that has to happen is not expected any more."""
+
+USER = "1207"
+VISITOR = "-"
+
+
+@dataclass
+class Seen:
+    """What the reader has seen.
+
+    :param held: of how many changes its copy answered a read just before; 0 where there is no near cache.
+    :param late: for each change that the first read did not show: milliseconds from the word until the beginning of the
+        first read that did.
+    :param never: changes that no read has shown.
+    """
+
+    rounds: int = 0
+    held: int = 0
+    late: list[float] = field(default_factory=list)
+    never: int = 0
+
+    def note(self, seconds: float | None) -> None:
+        """Count one change, which was seen so late, or never."""
+        self.rounds += 1
+        if seconds is None:
+            self.never += 1
+        elif seconds:
+            self.late.append(seconds * 1000)
+
+
+def lateness(shows: Callable[[], bool], clock: Callable[[], float] = time.perf_counter) -> float | None:
+    """Seconds until the beginning of the first read that shows a change; 0: that is the one at once. None: none did."""
+    told = began = clock()
+    while not shows():
+        began = clock()
+        if began - told > LONG:
+            return None
+    return began - told
+
+
+class Worker:
+    """The application, and the way to the other process.
+
+    :param words: the pipe from the other process.
+    :param to_other: the descriptor of the one to it.
+    :param hits: says how many reads the near cache has answered so far.
+    """
+
+    def __init__(self, app: Flask, words: TextIO, to_other: int, hits: Callable[[], int]) -> None:
+        self._app, self._words, self._to_other, self._hits = app, words, to_other, hits
+
+    def sign_in(self) -> str:
+        """A new session. Returns its Cookie header."""
+        cookie = self._get("/sign-in", "").cookie
+        assert cookie is not None
+        return cookie
+
+    def write(self, cookie: str, rounds: int, first: int = 0, *, is_disturbed: bool = False) -> None:
+        """Change a text of the session so many times.
+
+        :param is_disturbed: say "held" before each change and wait for a line: something is done to the stores.
+        """
+        self._write(cookie, first)
+        for number in range(first + 1, first + rounds + 1):
+            self._tell("hold", "/read", cookie, _text(number - 1))
+            self._hear()
+            if is_disturbed:
+                _print("held")
+                sys.stdin.readline()
+            self._write(cookie, number)
+            self._tell("now", _text(number))
+            self._hear()
+        self._tell("end")
+
+    def sign_out(self, rounds: int) -> None:
+        """Begin and end so many sessions."""
+        for _ in range(rounds):
+            cookie = self.sign_in()
+            self._tell("hold", "/user", cookie, USER)
+            self._hear()
+            self._get("/sign-out", cookie)
+            self._tell("now", VISITOR)
+            self._hear()
+        self._tell("end")
+
+    def read(self) -> dict[str, Any]:
+        """Read as the writer tells, until it says that it was all."""
+        seen, environ = Seen(), dict[str, Any]()
+        while (word := self._hear())[0] != "end":
+            if word[0] == "hold":
+                environ = environ_for(word[1], word[2])
+                self._await(environ, word[3])
+                before = self._hits()
+                self._await(environ, word[3])
+                seen.held += self._hits() > before
+            else:
+                seen.note(lateness(partial(self._shows, environ, word[1])))
+            self._tell("done")
+        return asdict(seen)
+
+    def _await(self, environ: dict[str, Any], expected: str) -> None:
+        until = time.monotonic() + LONG
+        while not self._shows(environ, expected):
+            assert time.monotonic() < until, f"{environ['PATH_INFO']} does not show {expected!r}"
+
+    def _shows(self, environ: dict[str, Any], expected: str) -> bool:
+        return call(self._app.wsgi_app, environ).body.decode() == expected
+
+    def _write(self, cookie: str, number: int) -> None:
+        """Until Redis has it: what an outage keeps elsewhere is seen by others later, as the guarantees say."""
+        until = time.monotonic() + LONG
+        while not self._is_kept_by_redis(self._get("/write", cookie, _text(number))):
+            assert time.monotonic() < until, "Redis takes no write"
+            time.sleep(0.005)
+
+    def _is_kept_by_redis(self, reply: Reply) -> bool:
+        state = state_of(self._app)
+        return reply.body == b"0" and state.health.level == 0 and state.backend.journal.is_empty()
+
+    def _get(self, path: str, cookie: str, value: object = None) -> Reply:
+        reply = call(self._app.wsgi_app, {**environ_for(path, cookie), VALUE: value})
+        assert reply.status == "200 OK", f"{path} answered {reply.status}"
+        return reply
+
+    def _tell(self, *words: str) -> None:
+        os.write(self._to_other, json.dumps(words).encode() + b"\n")
+
+    def _hear(self) -> list[str]:
+        line = self._words.readline()
+        if not line:
+            raise EOFError("the other process has ended")
+        words: list[str] = json.loads(line)
+        return words
+
+
+def _text(number: int) -> str:
+    return f"text {number}"
+
+
+def _application(settings: Mapping[str, Any]) -> Flask:
+    app = Flask(__name__)
+    app.config["SECRET_KEY"] = "a key of the benchmarks, 32 bytes or more"
+    app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
+    LangPontSession(app)
+    state_of(app).backend.database.create_tables()
+
+    @app.get("/sign-in")
+    def sign_in() -> str:
+        session.update(_user_id=USER, input_text="")
+        return "signed in"
+
+    @app.get("/sign-out")
+    def sign_out() -> str:
+        session.sign_out()
+        return "signed out"
+
+    @app.get("/write")
+    def write() -> str:
+        session["input_text"] = request.environ[VALUE]
+        return str(session.level)
+
+    @app.get("/read")
+    def read() -> str:
+        return str(session.get("input_text"))
+
+    @app.get("/user")
+    def user() -> str:
+        return str(session.get("_user_id", VISITOR))
+
+    return app
+
+
+def _print(found: object) -> None:
+    print(json.dumps(found), flush=True)
+
+
+def main() -> None:
+    """Do what standard input says, until it ends."""
+    settings, words, to_other = json.loads(sys.argv[1])
+    app = _application(settings)
+    worker = Worker(app, os.fdopen(words, encoding="ascii"), to_other, partial(near_cache.hits, app))
+    _print("ready")
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        _print(getattr(worker, name)(**arguments))
+    os._exit(0)  # nothing is left to be told
+
+
+if __name__ == "__main__":
+    main()
