@@ -25,3 +25,12 @@ def test_every_contestant_takes_part_in_every_scenario_of_sqlite() -> None:
     ):
         assert len(rows[contestant]) == len(names)
     assert "–" not in "".join(rows["**flask_langpont_session**"])
+
+
+def test_the_server_tells_every_connection_that_holds_a_session() -> None:
+    """Else the program that measures what this costs ends with an error."""
+    command = [sys.executable, "-m", "benchmarks.write_cost", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["0", "1", "16", "256"]
+    assert all(float(row[1]) > 0 for row in rows)
