@@ -9,7 +9,7 @@ SMALL_SUITES := flask flask-login flask-wtf
 # 3.11 3.12 …
 PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test unit check figures pythons pictures small-suites peer-suites mysqlclient lowest environments bench outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pythons pictures small-suites peer-suites mysqlclient lowest environments bench freshness throughput outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -76,9 +76,23 @@ lowest: .venv-lowest/.installed
 # All that the tests need, so that several can be made at a time: tests do not share the machine with installations.
 environments: $(INSTALLED) .venv-suites/.installed .venv-lowest/.installed
 
+# What a request costs beside other sessions, with the README's picture; under six minutes. This, freshness and
+# throughput write their figures into docs/benchmarks.md.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --write
+	$(BIN)/python -m benchmarks.write_cost --write
+
+# Two processes on one server: is what one reads as new as what the other one has written? Ten minutes.
+freshness: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m benchmarks.freshness --write
+
+# Requests a second under gunicorn, beside Flask-Session and Flask's cookie session: fifteen minutes. By wrk, if it is
+# installed.
+throughput: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m benchmarks.throughput --write
 
 # The same outages for this package, Flask-Session and Django's cached_db; writes the table in docs/outages.md.
 outage-report: $(INSTALLED)

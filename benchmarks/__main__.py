@@ -19,9 +19,11 @@ import redis
 from devservers.servers import Postgres, Valkey
 
 from . import measure, near_cache
+from .chart import PICTURE, svg
 from .contestants import Contestant, Ours, OursWithoutNearCache, without_sql
 from .cores import CORES, pin
 from .measure import BARE, OURS, REFERENCE, Lane
+from .page import BENCHMARKS, write_into
 from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
 from .scenarios import SCENARIOS, Scenario
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean little")
     parser.add_argument("--only", metavar="SCENARIO", action="append", choices=[s.name for s in SCENARIOS])
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every round's figures there")
+    parser.add_argument("--write", action="store_true", help="put report and picture into docs/ as well")
     if hasattr(os, "sched_setaffinity"):
         parser.add_argument("--cores", choices=CORES, default="apart", help="where client and server run")
     options = parser.parse_args()
@@ -160,9 +163,13 @@ def main() -> None:
     results = run(chosen, QUICK if options.quick else FULL, cores=cores, everything=not options.only)
     _say("")
     print("\r", end="", file=sys.stderr)
-    print(markdown(results))
+    text, figures = markdown(results), as_json(results)
+    print(text)
     if options.json:
-        options.json.write_text(json.dumps(as_json(results), indent=1) + "\n")
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.write:
+        write_into(BENCHMARKS, "requests", text)
+        PICTURE.write_text(svg(figures), encoding="utf-8")
 
 
 if __name__ == "__main__":
