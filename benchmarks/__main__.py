@@ -18,7 +18,7 @@ import redis
 
 from devservers.servers import Postgres, Valkey
 
-from . import measure, near_cache
+from . import measure
 from .chart import PICTURE, svg
 from .contestants import Contestant, Ours, OursWithoutNearCache, without_sql
 from .cores import CORES, pin
@@ -83,9 +83,10 @@ def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
         ours: dict[str, Contestant] = {
             name: Ours(valkey.url, url, folder / f"ours-{name}") for name, url in urls.items()
         }
-        more: list[Contestant] = [WithoutProtocol(valkey.url, urls["sqlite"], folder / "plain")]
-        if near_cache.IS_KNOWN:
-            more.append(OursWithoutNearCache(valkey.url, urls["sqlite"], folder / "asking"))
+        more: list[Contestant] = [
+            WithoutProtocol(valkey.url, urls["sqlite"], folder / "plain"),
+            OursWithoutNearCache(valkey.url, urls["sqlite"], folder / "asking"),
+        ]
         for contestant in (*ours.values(), *more):
             stack.callback(contestant.close)
         others = [*without_sql(valkey.url), *more]

@@ -221,7 +221,7 @@ class Ours(Contestant):
 
     name, label = "ours", "**flask_langpont_session**"
     near = True
-    """Whether it uses the near cache, where the package has one."""
+    """Whether it uses the near cache."""
 
     def __init__(self, redis_url: str, database_url: str, folder: Path) -> None:
         self._database_url = database_url

@@ -27,7 +27,6 @@ import psutil
 
 from devservers.servers import Valkey
 
-from . import near_cache
 from .gunicorn import Gunicorn
 from .load import load
 from .measure import OURS, REFERENCE
@@ -282,11 +281,10 @@ def _machine(valkey: Valkey, wrk: str | None) -> str:
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("gunicorn", "flask", "flask-session", "redis", "hiredis", "msgspec")
     )
-    known = "" if near_cache.IS_KNOWN else " This version of the package has no near cache."
     client = "wrk" if wrk else "a client of our own"
     return (
         f"{os.cpu_count()} cores for load, workers and server together, loopback; load by {client}. "
-        f"Python {platform.python_version()}, Valkey {found.get('valkey_version')}, {packages}.{known}"
+        f"Python {platform.python_version()}, Valkey {found.get('valkey_version')}, {packages}."
     )
 
 
@@ -297,14 +295,14 @@ def _say(text: str) -> None:
 def contestants(near: str) -> list[str]:
     """Their names, in the order of the report. :param near: with the near cache, without it, or both."""
     ours = {"on": [OURS], "off": ["ours-asking"], "both": [OURS, "ours-asking"]}[near]
-    return [*(ours if near_cache.IS_KNOWN else [OURS]), REFERENCE, "cookie"]
+    return [*ours, REFERENCE, "cookie"]
 
 
 def main() -> None:
     """Print the report; fail if the sites do not do the same."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean little")
-    parser.add_argument("--near-cache", choices=("on", "off", "both"), default="both", help="where the package has one")
+    parser.add_argument("--near-cache", choices=("on", "off", "both"), default="both")
     parser.add_argument("--client", choices=("wrk", "own"), default="wrk", help="what loads; wrk if it is installed")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every round's figures there")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md as well")

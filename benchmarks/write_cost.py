@@ -23,7 +23,6 @@ import redis
 
 from devservers.servers import Valkey
 
-from . import near_cache
 from .contestants import Contestant, Ours, OursWithoutNearCache
 from .cores import pin
 from .page import BENCHMARKS, table, write_into
@@ -171,7 +170,6 @@ def markdown(cases: Sequence[Case], *, near: bool) -> str:
     rows = [
         [str(number), *_cells(by_kind[number, False]), *_cells(by_kind.get((number, True)))] for number in CONNECTIONS
     ]
-    wanted = f"near cache {'on' if near else 'off'}" if near_cache.IS_KNOWN else near_cache.NONE
     head = (
         "tracking connections",
         "one holds each session: script, µs",
@@ -179,7 +177,7 @@ def markdown(cases: Sequence[Case], *, near: bool) -> str:
         "all hold each session: script, µs",
         "CPU, µs",
     )
-    return f"The package that writes: {wanted}.\n\n{table(head, rows)}"
+    return f"The package that writes: near cache {'on' if near else 'off'}.\n\n{table(head, rows)}"
 
 
 def _cells(case: Case | None) -> list[str]:

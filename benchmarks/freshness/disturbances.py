@@ -18,6 +18,9 @@ from tests.faults.proxy import FaultProxy
 from .stage import Two
 from .worker import LONG, Seen
 
+_IDLE = 1.5
+"""Seconds without a request: longer than a near cache trusts a connection that says nothing."""
+
 
 class NotDisturbed(Exception):
     """What a row claims did not happen: there is nothing to report."""
@@ -68,6 +71,11 @@ def _all_killed(scene: Scene) -> tuple[Seen, str]:
     _must(killed > tracked or not tracked, "the end of all connections")
     _must(killed, "a connection to kill")
     return _changed(scene), f"the server closed connections, {tracked} of them tracked"
+
+
+def _all_killed_later(scene: Scene) -> tuple[Seen, str]:
+    time.sleep(_IDLE)  # how long there was no request is what the row is about
+    return _all_killed(scene)
 
 
 def _reader_killed(scene: Scene) -> tuple[Seen, str]:
@@ -152,6 +160,7 @@ def _ports(pid: int) -> set[int]:
 
 DISTURBANCES = (
     Disturbance("all connections are killed (CLIENT KILL TYPE normal)", _all_killed),
+    Disturbance(f"all connections are killed after {_IDLE:g} s without a request", _all_killed_later, times=10),
     Disturbance("the reader's connections are killed (CLIENT KILL ID)", _reader_killed),
     Disturbance("the server is stopped for 0.3 s (SIGSTOP, SIGCONT)", partial(_frozen, seconds=0.3), times=20),
     Disturbance("the server is stopped for 1.5 s", partial(_frozen, seconds=1.5), times=5),

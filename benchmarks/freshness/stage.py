@@ -127,7 +127,7 @@ def two(folder: Path, url: str, *, one_host: bool, near: bool) -> Iterator[Two]:
     """Start them on a server with this address.
 
     :param one_host: they have the same journal.
-    :param near: use the near cache, where the package has one.
+    :param near: use the near cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -147,7 +147,7 @@ def two(folder: Path, url: str, *, one_host: bool, near: bool) -> Iterator[Two]:
         for process in made:
             assert process.answer() == "ready"
         reader, writer = made
-        yield Two(writer, reader, tracks=near and near_cache.IS_KNOWN)
+        yield Two(writer, reader, tracks=near)
 
 
 def together(found: Iterable[Seen]) -> Seen:
@@ -157,5 +157,6 @@ def together(found: Iterable[Seen]) -> Seen:
         total.rounds += seen.rounds
         total.held += seen.held
         total.late += seen.late
+        total.without += seen.without
         total.never += seen.never
     return total

@@ -37,33 +37,40 @@ class Seen:
     """What the reader has seen.
 
     :param held: of how many changes its copy answered a read just before; 0 where there is no near cache.
-    :param late: for each change that the first read did not show: milliseconds from the word until the beginning of the
-        first read that did.
+    :param late: for each change of which the first read showed the old value: milliseconds from the word until the
+        beginning of the first read that showed the new one.
+    :param without: the same of those of which it showed neither, because the stores were not reached.
     :param never: changes that no read has shown.
     """
 
     rounds: int = 0
     held: int = 0
     late: list[float] = field(default_factory=list)
+    without: list[float] = field(default_factory=list)
     never: int = 0
 
-    def note(self, seconds: float | None) -> None:
-        """Count one change, which was seen so late, or never."""
+    def note(self, old: str, first: str, seconds: float | None) -> None:
+        """Count one change, of which the first read showed this, and which was seen so late, or never."""
         self.rounds += 1
         if seconds is None:
             self.never += 1
         elif seconds:
-            self.late.append(seconds * 1000)
+            (self.late if first == old else self.without).append(seconds * 1000)
 
 
-def lateness(shows: Callable[[], bool], clock: Callable[[], float] = time.perf_counter) -> float | None:
-    """Seconds until the beginning of the first read that shows a change; 0: that is the one at once. None: none did."""
+def lateness(
+    read: Callable[[], str], new: str, clock: Callable[[], float] = time.perf_counter
+) -> tuple[str, float | None]:
+    """What the first read shows, and the seconds until the beginning of the one that shows the new value; 0: that is
+    the first one. None: none did."""
     told = began = clock()
-    while not shows():
+    shown = first = read()
+    while shown != new:
         began = clock()
         if began - told > LONG:
-            return None
-    return began - told
+            return first, None
+        shown = read()
+    return first, began - told
 
 
 class Worker:
@@ -72,10 +79,13 @@ class Worker:
     :param words: the pipe from the other process.
     :param to_other: the descriptor of the one to it.
     :param hits: says how many reads the near cache has answered so far.
+    :param patience: seconds within which the near cache has to answer a read; 0: there is none.
     """
 
-    def __init__(self, app: Flask, words: TextIO, to_other: int, hits: Callable[[], int]) -> None:
-        self._app, self._words, self._to_other, self._hits = app, words, to_other, hits
+    def __init__(
+        self, app: Flask, words: TextIO, to_other: int, hits: Callable[[], int], patience: float = 0.0
+    ) -> None:
+        self._app, self._words, self._to_other, self._hits, self._patience = app, words, to_other, hits, patience
 
     def sign_in(self) -> str:
         """A new session. Returns its Cookie header."""
@@ -113,26 +123,36 @@ class Worker:
 
     def read(self) -> dict[str, Any]:
         """Read as the writer tells, until it says that it was all."""
-        seen, environ = Seen(), dict[str, Any]()
+        seen, environ, old = Seen(), dict[str, Any](), ""
         while (word := self._hear())[0] != "end":
             if word[0] == "hold":
-                environ = environ_for(word[1], word[2])
-                self._await(environ, word[3])
-                before = self._hits()
-                self._await(environ, word[3])
-                seen.held += self._hits() > before
+                environ, old = environ_for(word[1], word[2]), word[3]
+                self._await(environ, old)
+                seen.held += self._is_near(environ)
             else:
-                seen.note(lateness(partial(self._shows, environ, word[1])))
+                seen.note(old, *lateness(partial(self._body, environ), word[1]))
             self._tell("done")
         return asdict(seen)
 
+    def _is_near(self, environ: dict[str, Any]) -> bool:
+        """Whether a copy answers a read; a connection that was lost takes a moment to be there again."""
+        until, is_hit = time.monotonic() + self._patience, False
+        while not is_hit:
+            before = self._hits()
+            self._body(environ)
+            is_hit = self._hits() > before
+            if time.monotonic() > until:
+                self._patience = 0.0  # it is off
+                break
+        return is_hit
+
     def _await(self, environ: dict[str, Any], expected: str) -> None:
         until = time.monotonic() + LONG
-        while not self._shows(environ, expected):
+        while self._body(environ) != expected:
             assert time.monotonic() < until, f"{environ['PATH_INFO']} does not show {expected!r}"
 
-    def _shows(self, environ: dict[str, Any], expected: str) -> bool:
-        return call(self._app.wsgi_app, environ).body.decode() == expected
+    def _body(self, environ: dict[str, Any]) -> str:
+        return call(self._app.wsgi_app, environ).body.decode()
 
     def _write(self, cookie: str, number: int) -> None:
         """Until Redis has it: what an outage keeps elsewhere is seen by others later, as the guarantees say."""
@@ -206,7 +226,8 @@ def main() -> None:
     """Do what standard input says, until it ends."""
     settings, words, to_other = json.loads(sys.argv[1])
     app = _application(settings)
-    worker = Worker(app, os.fdopen(words, encoding="ascii"), to_other, partial(near_cache.hits, app))
+    patience = 0.0 if settings["NEAR_CACHE"] == [] else LONG
+    worker = Worker(app, os.fdopen(words, encoding="ascii"), to_other, partial(near_cache.hits, app), patience)
     _print("ready")
     for line in sys.stdin:
         name, arguments = json.loads(line)

@@ -23,10 +23,10 @@ from benchmarks.freshness.worker import LONG, Seen, Worker, lateness
 def test_late_is_the_first_read_that_shows_the_change() -> None:
     """From the word until it began. The one at once is not late, and at some time the reader gives up."""
     clock = count(10)
-    assert lateness(lambda: True, lambda: next(clock)) == 0
-    shown = iter([False, False, True])
-    assert lateness(lambda: next(shown), lambda: next(clock)) == 2
-    assert lateness(lambda: False, lambda: next(clock) * LONG) is None
+    assert lateness(lambda: "new", "new", lambda: next(clock)) == ("new", 0)
+    shown = iter(["old", "other", "new"])
+    assert lateness(lambda: next(shown), "new", lambda: next(clock)) == ("old", 2)
+    assert lateness(lambda: "old", "new", lambda: next(clock) * LONG) == ("old", None)
 
 
 def found_by_a_reader(bodies: Sequence[str], hits: Iterator[int]) -> dict[str, Any]:
@@ -44,27 +44,37 @@ def test_a_stale_read_is_counted() -> None:
     found = found_by_a_reader(["", "old", "old", "old", "old", "new"], count())
     [late] = found.pop("late")
     assert late > 0
-    assert found == {"rounds": 1, "held": 1, "never": 0}
+    assert found == {"rounds": 1, "held": 1, "without": [], "never": 0}
+
+
+def test_a_read_that_shows_neither_value_is_not_stale() -> None:
+    """The stores were not reached."""
+    found = found_by_a_reader(["old", "old", "None", "new"], count())
+    [without] = found.pop("without")
+    assert without > 0
+    assert found == {"rounds": 1, "held": 1, "late": [], "never": 0}
 
 
 def test_a_read_that_no_copy_has_answered_is_none_of_a_near_cache() -> None:
     """So the report cannot say that a cache which is off is fresh."""
     found = found_by_a_reader(["old", "old", "new"], iter([7, 7]))
-    assert found == {"rounds": 1, "held": 0, "late": [], "never": 0}
+    assert found == {"rounds": 1, "held": 0, "late": [], "without": [], "never": 0}
 
 
 def test_the_report_says_what_is_not_kept() -> None:
     """Stale reads against the promise, how late they were, and whether there was a near cache."""
-    seen = together([Seen(2, 2, [1.0, 3.0]), Seen(1, 1, [2.0]), Seen(1, 0, [], 1)])
+    seen = together([Seen(2, 2, [1.0, 3.0]), Seen(1, 1, [2.0]), Seen(1, 0, [], [5.0], 1)])
     rows = [
         Row("a", "valkey", seen, 0, ("proof", "seen")),
         Row("b", "redis", Seen(3), 0),
         Row("c", "redis", Seen(3, 3)),
     ]
     text = markdown(Results("machine", rows))
-    assert "| a | valkey | 4 | 3 | 4 | 0, **broken** | 2.00 / 3.00 / 3.00; **1 never** |" in text
-    assert "| b | redis | 3 | no near cache | 0 | 0, kept | – |" in text
-    assert "| c | redis | 3 | 3 | 0 | – | – |" in text
+    assert (
+        "| a | valkey | 4 | 3 | 4 | 0, **broken** | 2.00 / 3.00 / 3.00; **1 never** | 1: 5.00 / 5.00 / 5.00 |" in text
+    )
+    assert "| b | redis | 3 | no near cache | 0 | 0, kept | – | 0 |" in text
+    assert "| c | redis | 3 | 3 | 0 | – | – | 0 |" in text
     assert "- proof, valkey: seen." in text
 
 
