@@ -81,6 +81,7 @@ environments: $(INSTALLED) .venv-suites/.installed .venv-lowest/.installed
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks --write
+	$(BIN)/python -m benchmarks --write --delay 0.25 --only read-one --only change-one --only read-change --only read-one-50k
 	$(BIN)/python -m benchmarks.write_cost --write
 
 # Two processes on one server: is what one reads as new as what the other one has written? Ten minutes.

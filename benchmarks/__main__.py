@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from .chart import PICTURE, svg
 from .contestants import Contestant, Ours, OursWithoutNearCache, without_sql
 from .cores import CORES, pin
 from .measure import BARE, OURS, REFERENCE, Lane
+from .network import Network
 from .page import BENCHMARKS, write_into
 from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
@@ -43,6 +44,8 @@ class Effort:
 
 FULL = Effort(rounds=41, calls=40, tries=5, sessions=5000)
 QUICK = Effort(rounds=5, calls=8, tries=1, sessions=300)
+DELAYED = replace(FULL, rounds=15, calls=20)
+"""Each request takes longer, and all of them alike: fewer tell as much."""
 
 
 @dataclass(frozen=True)
@@ -59,50 +62,57 @@ class Stage:
 
     def contestants(self, scenario: Scenario) -> list[Contestant]:
         """The contestants that take part in a scenario."""
-        everyone = [*self.others, self.ours[scenario.database]]
+        others = [one for one in self.others if scenario.database == "sqlite" or not isinstance(one, Ours)]
+        everyone = [*others, self.ours[scenario.database]]
         return [contestant for contestant in everyone if measure.fits(contestant, scenario)]
 
 
 @contextmanager
-def staged(databases: set[str], cores: str = "apart") -> Iterator[Stage]:
+def staged(databases: set[str], cores: str = "apart", delay: float = 0.0) -> Iterator[Stage]:
     """Start the servers that are needed; stop them at the end.
 
     :param cores: one of :data:`CORES`.
+    :param delay: seconds of network before the server, in each direction.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="benchmarks-")))
         # What is removed is freed at once, not while the memory of something else is being counted.
         options = ("--lazyfree-lazy-user-flush", "no")
         valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
-        servers: list[Valkey | Postgres] = [valkey]
+        servers: list[Valkey | Postgres | Network] = [valkey]
+        url = valkey.url
+        if delay:
+            servers.append(network := stack.enter_context(Network(folder / "network", valkey.port, delay)))
+            url = network.instead_of(url)
         urls = {"sqlite": f"sqlite:///{folder / 'sessions.sqlite3'}"}
         if "postgresql" in databases:
-            servers.append(stack.enter_context(Postgres(folder / "postgres")))
-            urls["postgresql"] = servers[-1].url
+            servers.append(postgres := stack.enter_context(Postgres(folder / "postgres")))
+            urls["postgresql"] = postgres.url
         pin(cores, *(server.pid for server in servers))
         ours: dict[str, Contestant] = {
-            name: Ours(valkey.url, url, folder / f"ours-{name}") for name, url in urls.items()
+            name: Ours(url, database, folder / f"ours-{name}") for name, database in urls.items()
         }
         more: list[Contestant] = [
-            WithoutProtocol(valkey.url, urls["sqlite"], folder / "plain"),
-            OursWithoutNearCache(valkey.url, urls["sqlite"], folder / "asking"),
+            WithoutProtocol(url, urls["sqlite"], folder / "plain"),
+            OursWithoutNearCache(url, urls["sqlite"], folder / "asking"),
         ]
         for contestant in (*ours.values(), *more):
             stack.callback(contestant.close)
-        others = [*without_sql(valkey.url), *more]
+        others = [*without_sql(url), *more]
         yield Stage(stack.enter_context(redis.Redis.from_url(valkey.url)), others, ours)
 
 
-def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything: bool) -> Results:
+def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything: bool, delay: float = 0.0) -> Results:
     """Measure. Without `everything` only the scenarios: neither lost updates nor memory."""
-    with staged({scenario.database for scenario in scenarios}, cores) as stage:
+    with staged({scenario.database for scenario in scenarios}, cores, delay) as stage:
         lanes = [Lane(contestant, scenario) for scenario in scenarios for contestant in stage.contestants(scenario)]
         measure.run_rounds(lanes, rounds=effort.rounds, calls=effort.calls, progress=_say)
         _say("counting traffic")
-        served = [lane for lane in lanes if lane.contestant.name not in (BARE, "cookie")]
+        served = [lane for lane in lanes if not delay and lane.contestant.name not in (BARE, "cookie")]
         everyone = [*stage.others, stage.ours["sqlite"]]
         return Results(
-            versions=_versions(stage.admin, cores),
+            versions=_versions(stage.admin, cores, delay),
+            delay=delay,
             labels={contestant.name: contestant.label for contestant in everyone},
             scenarios=scenarios,
             lanes={_names(lane): lane for lane in lanes},
@@ -135,13 +145,15 @@ def _memory(everyone: Sequence[Contestant], admin: redis.Redis, effort: Effort) 
     return found
 
 
-def _versions(admin: redis.Redis, cores: str) -> str:
+def _versions(admin: redis.Redis, cores: str, delay: float) -> str:
     server = admin.info("server")
     assert isinstance(server, dict)
     packages = ("flask", "flask-session", "redis", "hiredis", "sqlalchemy", "msgspec")
     mine = ", ".join(f"{name} {version(name)}" for name in packages)
     valkey = server.get("valkey_version") or server["redis_version"]
     machine = f"{os.cpu_count()} cores, loopback, {CORES[cores]}"
+    if delay:
+        machine += f", {delay * 1000:g} ms of network each way"
     return f"{machine}. Python {platform.python_version()}, Valkey {valkey}, {mine}.\n"
 
 
@@ -156,12 +168,15 @@ def main() -> None:
     parser.add_argument("--only", metavar="SCENARIO", action="append", choices=[s.name for s in SCENARIOS])
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every round's figures there")
     parser.add_argument("--write", action="store_true", help="put report and picture into docs/ as well")
+    parser.add_argument("--delay", metavar="MS", type=float, default=0, help="of network, in each direction")
     if hasattr(os, "sched_setaffinity"):
         parser.add_argument("--cores", choices=CORES, default="apart", help="where client and server run")
     options = parser.parse_args()
     chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only]
     cores = getattr(options, "cores", "any")
-    results = run(chosen, QUICK if options.quick else FULL, cores=cores, everything=not options.only)
+    effort = QUICK if options.quick else DELAYED if options.delay else FULL
+    everything = not (options.only or options.delay)
+    results = run(chosen, effort, cores=cores, everything=everything, delay=options.delay / 1000)
     _say("")
     print("\r", end="", file=sys.stderr)
     text, figures = markdown(results), as_json(results)
@@ -169,8 +184,9 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     if options.write:
-        write_into(BENCHMARKS, "requests", text)
-        PICTURE.write_text(svg(figures), encoding="utf-8")
+        write_into(BENCHMARKS, "requests-delayed" if options.delay else "requests", text)
+        if not options.delay:
+            PICTURE.write_text(svg(figures), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from .measure import OURS
+from .measure import ASKING, OURS
 from .page import DOCS
 from .scenarios import SCENARIOS
 
@@ -21,7 +21,7 @@ PICTURE = DOCS / "images" / "benchmarks.svg"
 
 BARS: Mapping[str, str] = {
     OURS: "flask-langpont-session",
-    "ours-asking": "the same without the near cache",
+    ASKING: "the same without the near cache",
     "cookie": "Flask's cookie session",
 }
 """Contestants that have a bar, and their names. Flask-Session is the line that they are compared with."""

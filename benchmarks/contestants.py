@@ -19,7 +19,7 @@ from flask_langpont_session.events import level_changed
 from flask_langpont_session.extension import state_of
 
 from . import near_cache
-from .measure import Reply, call, environ_for
+from .measure import ASKING, OURS, Reply, call, environ_for
 from .scenarios import SIZES, VALUE, Meeting, add_pages
 
 
@@ -219,7 +219,7 @@ class Ours(Contestant):
     :param folder: for its journal.
     """
 
-    name, label = "ours", "**flask_langpont_session**"
+    name, label = OURS, "**flask_langpont_session**"
     near = True
     """Whether it uses the near cache."""
 
@@ -260,7 +260,7 @@ class Ours(Contestant):
 class OursWithoutNearCache(Ours):
     """This package, which then asks Redis at each read."""
 
-    name, label = "ours-asking", "… without the near cache"
+    name, label = ASKING, "… without the near cache"
     near = False
 
 

@@ -39,7 +39,7 @@ for i = 1, #KEYS do
   end
   reply[i + 1] = hash
 end
-reply[#KEYS + 2] = moved
+reply[#KEYS + 2], reply[#KEYS + 3] = moved, -1
 return reply
 """
 

@@ -29,7 +29,7 @@ from devservers.servers import Valkey
 
 from .gunicorn import Gunicorn
 from .load import load
-from .measure import OURS, REFERENCE
+from .measure import ASKING, OURS, REFERENCE
 from .network import Network
 from .outages.browser import Browser
 from .page import BENCHMARKS, table, write_into
@@ -294,7 +294,7 @@ def _say(text: str) -> None:
 
 def contestants(near: str) -> list[str]:
     """Their names, in the order of the report. :param near: with the near cache, without it, or both."""
-    ours = {"on": [OURS], "off": ["ours-asking"], "both": [OURS, "ours-asking"]}[near]
+    ours = {"on": [OURS], "off": [ASKING], "both": [OURS, ASKING]}[near]
     return [*ours, REFERENCE, "cookie"]
 
 
