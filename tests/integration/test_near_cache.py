@@ -188,7 +188,7 @@ def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(work
     assert writing is not None
     worker.stamps.change(DIGEST)
     writing.end(worker.stamps, {}, {}, {})
-    assert worker.known() is None and not worker.near._lanes[0].has(DIGEST)
+    assert worker.known() is None and not worker.near.lanes[0].has(DIGEST)
 
 
 @pytest.mark.parametrize("is_wipe", [True, False])
@@ -237,7 +237,7 @@ def test_a_touch_that_is_due_is_made(worker: Worker, raw: Any) -> None:
     worker.warm()
     for seconds, is_known in ((0.24, True), (0.26, False)):
         worker.seconds = LIFE / 1000 * seconds
-        worker.near._lanes[0].asked_at = worker.near.now()  # another session is asked for all the time
+        worker.near.lanes[0].asked_at = worker.near.now()  # another session is asked for all the time
         assert (worker.known() is not None) == is_known
 
 
@@ -301,7 +301,7 @@ def test_a_primary_that_became_a_replica_is_left(worker: Worker, raw: Any) -> No
     try:
         with pytest.raises(StoreError):
             worker.write(theme="light")
-        assert worker.known() is None and not worker.near._lanes
+        assert worker.known() is None and not worker.near.lanes
     finally:
         raw.replicaof("NO", "ONE")
 
@@ -351,7 +351,7 @@ def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
     """It has other stores to look after."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", Stamps(None), patience=0.01)
-        worker.near._number = MOST_LANES
+        worker.near.number = MOST_LANES
         assert worker.known() is None
         for _ in range(3):
             worker.near.attend()
@@ -389,7 +389,7 @@ def test_threads_that_want_one_lane_at_a_time_get_more_of_them(worker: Worker) -
         for _ in range(30):
             assert list(threads.map(lambda _: worker.read(), range(40))) == [{"theme": b"dark"}] * 40
             worker.near.attend()
-    assert len(worker.near._lanes) > 1
+    assert len(worker.near.lanes) > 1
 
 
 # -- applications ------------------------------------------------------------------------------------------------------

@@ -65,11 +65,12 @@ class Lane:
 
     :param most: bytes of what is kept.
     :ivar asked_at: when the last question was asked that was answered, monotonic seconds.
+    :ivar copies: digest → what was read of that session.
     """
 
     def __init__(self, most: int) -> None:
         self.asked_at = -math.inf
-        self._copies: Recent[str, tuple[Copy, ...]] = Recent(most)
+        self.copies: Recent[str, tuple[Copy, ...]] = Recent(most)
         self._free: list[Any] = []
         self._peek: _Peek | None = None
         self._is_over = False
@@ -99,7 +100,7 @@ class Lane:
             raise Unsuitable("hiredis 3.2 or later is not installed (extra: speed), or the client has another parser")
         if reply != b"OK":
             raise Unsuitable(f"the server refuses CLIENT TRACKING ({reply}): give its user the right to it")
-        wire.on_push = self._heard
+        wire.on_push = self.on_message
         self._forget()
         peek = _Peek(fileno=os.dup(wire.fileno()))
         peek.settimeout(0)  # else it waits at each look: for socket.setdefaulttimeout(), or under gevent for ever
@@ -126,13 +127,13 @@ class Lane:
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
         """What is kept of a session. To be asked after :meth:`is_up_to_date`."""
-        for copy in self._copies.look(digest) or ():
+        for copy in self.copies.look(digest) or ():
             if (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms) and copy.kind == kind:
                 return copy
         return None
 
     def turn(self) -> Turn | None:
-        """The use of the connection, over which all that has arrived is heard; None: it is in use, or there is none."""
+        """The use of the connection, over which all that has arrived was read; None: it is in use, or there is none."""
         try:
             connection = self._free.pop()
         except IndexError:
@@ -146,12 +147,12 @@ class Lane:
     def keep(self, digest: str, copy: Copy) -> None:
         """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
         if self._named is not None and digest not in self._named:
-            others = [other for other in self._copies.look(digest) or () if other.lives_ms != copy.lives_ms]
+            others = [other for other in self.copies.look(digest) or () if other.lives_ms != copy.lives_ms]
             self._put(digest, (copy, *others))
 
     def has(self, digest: str) -> bool:
         """Whether anything is kept of a session."""
-        return self._copies.look(digest) is not None
+        return self.copies.look(digest) is not None
 
     def rewrite(self, digest: str, written: Mapping[str, Known], stamp: bytes) -> None:
         """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
@@ -160,7 +161,7 @@ class Lane:
         :param written: what there is of the categories that were written.
         :param stamp: the session's stamp after it.
         """
-        found = self._copies.pop(digest)
+        found = self.copies.pop(digest)
         if found is None or self._named is None or digest in self._named:
             return
         copies = []
@@ -171,17 +172,17 @@ class Lane:
 
     def drop(self, digest: str) -> None:
         """Keep nothing of a session. Only in a turn."""
-        self._copies.pop(digest)
+        self.copies.pop(digest)
 
     def record(self, digest: str, category: str) -> Known | None:
         """What is kept of one category of a session."""
-        for copy in self._copies.look(digest) or ():
+        for copy in self.copies.look(digest) or ():
             if category in copy.answer.records:
                 return copy.answer.records[category]
         return None
 
     def give_back(self, connection: Any) -> None:
-        """A turn is over. What lies behind the last reply is heard before anything is looked up again."""
+        """A turn is over. What lies behind the last reply is read before anything is looked up again."""
         if self._is_over or not connection._sock.hear(arrived=False):
             self.close(connection)
         else:
@@ -202,25 +203,25 @@ class Lane:
             turn.end()
 
     def _put(self, digest: str, copies: tuple[Copy, ...]) -> None:
-        self._copies.put(digest, copies, sum(size_of(copy.answer.records) for copy in copies))
+        self.copies.put(digest, copies, sum(size_of(copy.answer.records) for copy in copies))
 
     def _forget(self) -> None:
         self._named = None
         self.asked_at = -math.inf
-        self._copies.clear()
+        self.copies.clear()
 
-    def _heard(self, message: list[Any]) -> None:
+    def on_message(self, message: list[Any]) -> None:
         """A message of the server. Any but the names of keys that have changed is none that was asked for."""
         keys = message[1] if len(message) == 2 and message[0] == b"invalidate" else None
         if type(keys) is not list:  # all of them
             self._named = None
-            self._copies.clear()
+            self.copies.clear()
             return
         for key in keys:
             digest = _digest_of(key)
             if self._named is not None:
                 self._named.add(digest)
-            self._copies.pop(digest)
+            self.copies.pop(digest)
 
 
 class Turn:

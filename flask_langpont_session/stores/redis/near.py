@@ -78,6 +78,8 @@ class NearCache:
     :param copies_ttl: seconds for which the worker's local copies are kept.
     :param clock: monotonic seconds.
     :ivar off: why there is none; empty: nothing speaks against it.
+    :ivar lanes: the connections, and what was read over each.
+    :ivar number: of lanes that there are to be.
     """
 
     def __init__(
@@ -100,8 +102,8 @@ class NearCache:
         renew_in_children(self, NearCache._begin)
 
     def _begin(self) -> None:
-        self._lanes: tuple[Lane, ...] = ()
-        self._number = 1
+        self.lanes: tuple[Lane, ...] = ()
+        self.number = 1
         self._crowded = 0
         self._is_wanted = False
         self._rests_until = -math.inf
@@ -109,7 +111,7 @@ class NearCache:
     @property
     def connections(self) -> int:
         """How many there are beside the pool."""
-        return sum(lane.is_open for lane in self._lanes)
+        return sum(lane.is_open for lane in self.lanes)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -177,18 +179,18 @@ class NearCache:
         """Make what connections are missing, and hear what has arrived over those that there are. Not in requests."""
         if not self._is_wanted:
             return
-        if self._crowded >= _CROWDED and self._number < MOST_LANES:
-            self._number, self._crowded = self._number * 2, 0
-        if len(self._lanes) != self._number:
+        if self._crowded >= _CROWDED and self.number < MOST_LANES:
+            self.number, self._crowded = self.number * 2, 0
+        if len(self.lanes) != self.number:
             self.forget()
             self._is_wanted = True
-            self._lanes = tuple(Lane(self._most // self._number) for _ in range(self._number))
-        for lane in self._lanes:
+            self.lanes = tuple(Lane(self._most // self.number) for _ in range(self.number))
+        for lane in self.lanes:
             if lane.is_open:
                 lane.is_up_to_date()
             elif self._clock() >= self._rests_until:
                 self._open(lane)
-            if lane not in self._lanes:  # another server answers meanwhile
+            if lane not in self.lanes:  # another server answers meanwhile
                 lane.end()
 
     def why_not(self) -> str:
@@ -203,13 +205,13 @@ class NearCache:
 
     def forget(self) -> None:
         """Begin anew: another server answers now."""
-        lanes, self._lanes, self._is_wanted = self._lanes, (), False
+        lanes, self.lanes, self._is_wanted = self.lanes, (), False
         self._rests_until = -math.inf
         for lane in lanes:
             lane.end()
 
     def _lane_of(self, digest: str) -> Lane | None:
-        lanes = self._lanes
+        lanes = self.lanes
         if lanes:
             return lanes[hash(digest) % len(lanes)]
         self._is_wanted = True

@@ -188,7 +188,7 @@ def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
 
         def get(self, key: str, default: Any = None) -> Any:
             found = super().get(key, default)
-            small._heard([b"invalidate", [f"session:ui:{{{key}}}".encode()]])
+            small.on_message([b"invalidate", [f"session:ui:{{{key}}}".encode()]])
             return found
 
     ours, server = ends
@@ -197,8 +197,8 @@ def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
     small.open(Connection(ours))
     for digest in (OURS, OTHER):
         read(small, server, PONG, digest=digest)
-    assert OURS in small._copies._old
-    small._copies._old = Named(small._copies._old)
+    assert OURS in small.copies._old
+    small.copies._old = Named(small.copies._old)
     small.find(OURS, LIVES, "a")
     assert small.find(OURS, LIVES, "a") is None
 
@@ -249,7 +249,7 @@ def test_all_that_is_kept_of_a_session_counts(ends: tuple[socket.socket, socket.
     for number in range(8):
         for digest in (OURS, OTHER):
             read(small, server, PONG, digest=digest, name=f"category{number}")
-    found = [copy for digest in (OURS, OTHER) for copy in small._copies.look(digest) or ()]
+    found = [copy for digest in (OURS, OTHER) for copy in small.copies.look(digest) or ()]
     assert 1 <= sum(size_of(copy.answer.records) for copy in found) <= 4 * 1200
 
 
