@@ -34,7 +34,7 @@ for i = 1, #KEYS do
   end
   if not is_described then  -- the package takes a record without a description for none of its own
     hash[#hash + 1] = '@m'
-    hash[#hash + 1] = string.match(KEYS[i], '{(...........)') .. string.format('%016d', 1) .. string.rep('0', 19)
+    hash[#hash + 1] = string.match(KEYS[i], '{(...........)') .. string.format('%016d', 1) .. string.rep('0', 22)
       .. '-------' .. string.rep('0', 11)
   end
   reply[i + 1] = hash
@@ -46,24 +46,21 @@ return reply
 _WRITE = b"""
 local reply, at = {'written'}, 8
 local function take(count)
-  local taken = {unpack(ARGV, at, at + count - 1)}
   at = at + count
-  return taken
+  return unpack(ARGV, at - count, at - 1)
 end
 for number = 1, #KEYS - 1 do
-  local key, life, wipe = KEYS[number + 1], ARGV[at], ARGV[at + 1]
-  at = at + 3
-  local sets = take(2 * tonumber(ARGV[at - 1]))
-  at = at + 1
-  local dels = take(tonumber(ARGV[at - 1]))
-  at = at + 1
-  local incs = take(2 * tonumber(ARGV[at - 1]))
+  local key, life, wipe, sets, dels, incs = KEYS[number + 1], take(5)
+  local names, gone, added, values, deltas = {take(sets)}, {take(dels)}, {take(incs)}, {take(sets)}, {take(incs)}
   if wipe == '1' then redis.call('DEL', key) end
-  if #sets > 0 then redis.call('HSET', key, unpack(sets)) end
-  if #dels > 0 then redis.call('HDEL', key, unpack(dels)) end
-  for i = 1, #incs, 2 do redis.call('HINCRBY', key, incs[i], incs[i + 1]) end
+  for i = #names, 1, -1 do
+    table.insert(names, i + 1, values[i])
+  end
+  if #names > 0 then redis.call('HSET', key, unpack(names)) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  for i = 1, #added do redis.call('HINCRBY', key, added[i], deltas[i]) end
   redis.call('PEXPIRE', key, life)
-  reply[2 * number], reply[2 * number + 1] = 1, 1
+  reply[2 * number], reply[2 * number + 1] = '1', '1'
 end
 return reply
 """

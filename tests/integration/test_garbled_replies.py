@@ -25,7 +25,7 @@ D = "d" * 43
 ROW = AuthRow(D, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
 UI = CategoryChange(60_000, sets={"lang": b'"jp"'})
 LIMITS = Limits(9, 99, 9)
-META = D[:11].encode() + b"%016d%013d%06x" % (1_700_000_000_000_000, 0, 0) + b"write.1" + b"%07x%04x" % (8, 1)
+META = D[:11].encode() + b"17%014d17%014d%06x" % (0, 0, 0) + b"write.1" + b"%07x%04x" % (8, 1)
 STEPS = [MergeStep(Operation.SET, "lang", b'"jp"'), MergeStep(Operation.ADD, "n", 1, "added.1")]
 MERGES = [Merge(D, "ui", STEPS, "free", 9), Merge(D, "translation", STEPS, "alive", 9)]
 WAIT = 0.05
@@ -42,7 +42,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
     ),
     "write": (
         lambda s: s.write(D, {"ui": UI}, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
-        [b"written", 3, 4],
+        [b"written", b"3", b"4"],
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
     "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),

@@ -18,7 +18,7 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.redis.commands import MERGE, WRITE, Command
+from flask_langpont_session.stores.redis.commands import MERGE, WRITE, Command, Guarded
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
@@ -31,6 +31,7 @@ from flask_langpont_session.stores.redis.records import (
     Outcome,
     Written,
     addition_id,
+    change_arguments,
 )
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -101,18 +102,18 @@ class Meta:
 
     @classmethod
     def of(cls, text: str) -> Meta:
-        stamp, distance = int(text[11:27]), int(text[27:40])
-        head, *names = text[64:].split("\1")
+        head, *names = text[67:].split("\1")
         additions = tuple((head[at : at + 7], int(head[at + 7 : at + 20])) for at in range(0, len(head), 20))
         ring = tuple(
             (name, note[:7], int(note[7:23]), int(note[23:], 16))
             for name, note in zip(names[::2], names[1::2], strict=True)
         )
-        sizes = int(text[53:60], 16), int(text[60:64], 16)
-        return cls(text[:11], stamp, stamp - distance, text[46:53], *sizes, additions, ring, int(text[40:46], 16))
+        sizes = int(text[56:63], 16), int(text[63:67], 16)
+        moments, lag = (int(text[11:27]), int(text[27:43])), int(text[43:49], 16)
+        return cls(text[:11], *moments, text[49:56], *sizes, additions, ring, lag)
 
     def text(self) -> str:
-        head = f"{self.digest}{self.stamp:016}{self.stamp - self.horizon:013}{self.lag:06x}{self.author}"
+        head = f"{self.digest}{self.stamp:016}{self.horizon:016}{self.lag:06x}{self.author}"
         additions = "".join(f"{token}{at_ms:013}" for token, at_ms in self.additions)
         ring = "".join(f"\1{name}\1{author}{stamp:016}{lag:06x}" for name, author, stamp, lag in self.lately)
         return f"{head}{self.bytes:07x}{self.count:04x}{additions}{ring}"
@@ -359,7 +360,7 @@ def assert_counted_bytes(store: RedisStore, client: Any) -> None:
     fields = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields
     size = sum(len(name.encode()) + len(value) for name, value in fields.items())
     found = client.hget(key("ui"), "@m")
-    assert (int(found[53:60], 16), int(found[60:64], 16)) == (size, len(fields))
+    assert (int(found[56:63], 16), int(found[63:67], 16)) == (size, len(fields))
 
 
 # -- the rules of a merge ----------------------------------------------------------------------------------------------
@@ -624,7 +625,7 @@ def test_what_is_there_already_is_as_late_as_it_was_said_last(
     assert data(client) == {"b": "1"} | ({"a": "x"} if said_again else {})
 
 
-@pytest.mark.parametrize("damaged", ["@m of nothing", "x" * 60])
+@pytest.mark.parametrize("damaged", ["@m of nothing", "x" * 60, "1" * 16 + "x" * 60, "1" * 40 + "x" * 20])
 def test_a_record_that_cannot_be_understood_is_begun_anew(store: RedisStore, client: Any, damaged: str) -> None:
     """As one of another session: what waits for it would be tried for ever."""
     client.hset(key("ui"), mapping={"@m": DIGEST[:11] + damaged, "a": "1"})
@@ -1029,10 +1030,11 @@ def test_any_two_numbers_are_added_exactly(store: RedisStore, client: Any) -> No
 
 def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
     keys = [key("auth"), key("ui")]
-    common = [deadline_ms, write_id, EMPTY]
+    common = Guarded(Limits(9, 999, EMPTY), deadline_ms, write_id).arguments("free", DIGEST)
+    change = CategoryChange(LIFE, sets={"late": b"1"}, increments={"n": 1}, wipe=True)
     return [
-        WRITE(keys, ["free", DIGEST, 9, 999, *common, LIFE, 1, 1, "late", "1", 0, 1, "n", 1]),
-        MERGE(keys, ["free", DIGEST, LIFE, 9, 999, *common, "wipe", "@", "", "since", 9 * 10**15, 0, "", ""]),
+        WRITE(keys, [*common, *change_arguments(change)]),
+        MERGE(keys, [*common, LIFE, "wipe", "@", "", "since", 9 * 10**15, 0, "", "", 0]),
     ]
 
 

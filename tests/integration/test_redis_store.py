@@ -637,7 +637,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
     wrong.text = b"return redis.call('LPUSH', KEYS[1], 'x')"
     wrong.sha = sha1(wrong.text, usedforsecurity=False).hexdigest().encode()
     failing = wrong([key("auth")], [])
-    merging = MERGE([key("auth"), key("ui")], ["alive", DIGEST, LIFE, 9, 99, 0, "merge.1", EMPTY])
+    merging = MERGE([key("auth"), key("ui")], ["alive", DIGEST, 9, 99, "", "merge.1", EMPTY, LIFE])
     reading = READ([key("ui")], [0])
     for commands in ([failing, reading], [reading, failing, reading], [failing, merging, reading]):
         with pytest.raises(StoreError) as caught:

@@ -21,7 +21,7 @@ from flask_langpont_session.stores.redis.records import (
 
 WIPED, RESTORED, BEGUN, TRIMMED = "*wiped*", "*copied", "*begun*", "-------"
 KNOWS_OF_OLDER = (WIPED, RESTORED, TRIMMED)
-LATELY_BYTES, LATELY_MS, ADDITIONS = 400, 3_600_000, 6
+LATELY_BYTES, LATELY_SECONDS, ADDITIONS = 400, 3_600, 6
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,21 @@ class Meta:
     def __str__(self) -> str:
         additions = "".join(f"{token}{ms:013}" for token, ms in self.additions)
         lately = "".join(f"\1{name}\1{author}{stamp:016}{lag:06x}" for name, (author, stamp, lag) in self.lately)
-        head = f"{self.digest}{self.stamp:016}{self.stamp - self.horizon:013}{self.lag:06x}"
+        head = f"{self.digest}{self.stamp:016}{self.horizon:016}{self.lag:06x}"
         return f"{head}{self.author}{self.bytes:07x}{self.count:04x}{additions}{lately}"
 
     @classmethod
     def of(cls, text: str, digest: str) -> Meta:
         """What the ``@m`` of another record says, as that of the record of `digest`."""
         head, _, notes = text.partition("\1")
-        stamp = int(head[11:27])
         lately = [(name, note) for name, note in zip(*[iter(notes.split("\1"))] * 2, strict=True)] if notes else []
         return cls(
             digest,
-            stamp,
-            stamp - int(head[27:40]),
-            int(head[40:46], 16),
-            head[46:53],
-            additions=additions_of(head[64:]),
+            int(head[11:27]),
+            int(head[27:43]),
+            int(head[43:49], 16),
+            head[49:56],
+            additions=additions_of(head[67:]),
             lately=tuple((name, (note[:7], int(note[7:23]), int(note[23:], 16))) for name, note in lately),
         )
 
@@ -111,7 +110,8 @@ class SimRecord:
         if value is not None:
             self.old[name] = value
         if self.notes:
-            self.lately.pop(name, None)
+            if name in self.lately and self.lately[name][1] != self.stamp:  # of this write they are in order already
+                del self.lately[name]
             self.lately[name] = write_id, self.stamp, self.lag_of(acknowledged)
 
     def wipe(self) -> None:
@@ -152,7 +152,8 @@ class SimRecord:
             self.horizon, self.author = self.stamp, write_id
         while self.lately:
             name, (_, stamp, _) = next(iter(self.lately.items()))
-            if size_of_lately(self.lately) <= LATELY_BYTES and stamp > (self.now_ms - LATELY_MS) * 1000:
+            is_young = self.now_ms // 1000 - stamp // 1_000_000 < LATELY_SECONDS
+            if size_of_lately(self.lately) <= LATELY_BYTES and is_young:
                 break
             if stamp > self.horizon:
                 author = TRIMMED if self.author in KNOWS_OF_OLDER else BEGUN

@@ -38,7 +38,8 @@ from .wire import pack
 QUARANTINE_MS = 86_400_000
 """A record that is not ours is kept for a day for an operator to look at."""
 
-PROBE_MS, PROBE_LIMITS = 600_000, (16, 4096)
+PROBE_MS = 600_000
+PROBE_LIMITS = Limits(16, 4096, PROBE_MS)
 """Life of what a probe writes, and the fields and bytes it may have."""
 
 
@@ -69,11 +70,11 @@ class Script:
     """A Lua script shipped with the package.
 
     :param fits: whether a reply is one that it can give, and with how many keys.
-    :param preface: the name of a text that stands before it.
+    :param prefaces: the names of texts that stand before it.
     """
 
-    def __init__(self, name: str, fits: Callable[[Any, int], bool], preface: str | None = None) -> None:
-        self.text = (_text(preface) if preface else b"") + _text(name)
+    def __init__(self, name: str, fits: Callable[[Any, int], bool], prefaces: Sequence[str] = ()) -> None:
+        self.text = b"".join(map(_text, (*prefaces, name)))
         # Redis names scripts by their SHA-1; this is an address, not a defence.
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
         self.fits = fits
@@ -96,11 +97,12 @@ def _text(name: str) -> bytes:
     return resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
 
 
-READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, "record")
+READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, ["record"])
 PUSH, WRITE_TOMBSTONE = Script("push", records.push_fits), Script("write_tombstone", records.tombstone_fits)
-MERGE, EXTEND_IDLE = Script("merge", records.merge_fits, "record"), Script("extend_idle", records.number_fits)
-RESTORE = Script("restore", records.merge_fits, "record")
+MERGE = Script("merge", records.merge_fits, ["record", "kept"])
+RESTORE = Script("restore", records.merge_fits, ["record", "kept"])
 CANARY, QUARANTINE = Script("canary", records.canary_fits), Script("quarantine", records.number_fits)
+EXTEND_IDLE = Script("extend_idle", records.number_fits)
 
 
 class Guarded(NamedTuple):
@@ -114,6 +116,11 @@ class Guarded(NamedTuple):
     limits: Limits
     deadline_ms: int
     write_id: str
+
+    def arguments(self, guard: str, digest: str) -> list[Any]:
+        """What a script that changes categories has first, see ``record.lua``."""
+        limits, last_us = self.limits, f"{self.deadline_ms:013}999" if self.deadline_ms else ""
+        return [guard, digest, limits.fields, limits.bytes, last_us, self.write_id, limits.empty_ms]
 
 
 _Form = tuple[tuple[str, ...], tuple[int, ...], bool, int, int]
@@ -182,8 +189,7 @@ class Commands:
     ) -> Command:
         """Writes changed fields of categories."""
         keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
-        arguments = [guard, digest, said.limits.fields, said.limits.bytes, said.deadline_ms, said.write_id]
-        arguments.append(said.limits.empty_ms)
+        arguments = said.arguments(guard, digest)
         for change in changes.values():
             arguments += change_arguments(change)
         return self.writing(keys, arguments)
@@ -219,10 +225,10 @@ class Commands:
     def merge(self, merge: Merge | Restore, said: Guarded) -> Command:
         """Brings what a host kept of one category into it."""
         shadow = isinstance(merge, Merge) and merge.shadow
-        write_id = (isinstance(merge, Merge) and merge.write_id) or said.write_id
+        if isinstance(merge, Merge) and merge.write_id:
+            said = said._replace(write_id=merge.write_id)
         keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
-        arguments: list[Any] = [merge.guard, merge.digest, merge.life_ms, said.limits.fields, said.limits.bytes]
-        arguments += [said.deadline_ms, write_id, said.limits.empty_ms]
+        arguments = [*said.arguments(merge.guard, merge.digest), merge.life_ms]
         if isinstance(merge, Merge):
             return MERGE(keys, [*arguments, *merge_arguments(merge.steps)])
         fields = [part for item in merge.copy.fields.items() for part in item]
@@ -248,13 +254,13 @@ def probing(key: str, value: str) -> list[Command]:
     way: a right that only they needed would open the breaker again at once."""
     change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
     write_id = new_write_id()
-    common: list[Any] = [*PROBE_LIMITS, 0, write_id, PROBE_MS]
-    write = WRITE([key, key], ["free", key, *common, *change_arguments(change)])
+    common = Guarded(PROBE_LIMITS, 0, write_id).arguments("free", key)
+    write = WRITE([key, key], [*common, *change_arguments(change)])
     steps = merge_arguments([MergeStep(Operation.SET, "probe", value.encode(), ABSENT, doubts=write_id)])
     return [
         plain("DEL", key, fits=lambda reply: type(reply) is int),
         write,
-        MERGE([key, key], ["free", key, PROBE_MS, *common, *steps]),
+        MERGE([key, key], [*common, PROBE_MS, *steps]),
         write,  # of a record that is there, and was merged, it has more to ask
         READ([key], [2 * PROBE_MS]),
         QUARANTINE([key, f"{key}:aside"], [PROBE_MS, ""]),

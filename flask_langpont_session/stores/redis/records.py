@@ -221,13 +221,11 @@ _ADDITIONS = 6
 
 
 def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
-    arguments: list[str | bytes | int] = [change.life_ms, int(change.wipe), len(change.sets)]
-    for name, value in change.sets.items():
-        arguments += (name, value)
-    arguments += (len(change.deletes), *change.deletes, len(change.increments))
-    for name, by in change.increments.items():
-        arguments += (name, by)
-    return arguments
+    sets, deletes, increments = change.sets, change.deletes, change.increments
+    return [
+        change.life_ms, int(change.wipe), len(sets), len(deletes), len(increments),
+        *sets, *deletes, *increments, *sets.values(), *increments.values(),
+    ]  # fmt: skip
 
 
 def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
@@ -273,8 +271,14 @@ _BYTES = frozenset({bytes})
 
 def write_fits(reply: Any, keys: int) -> bool:
     """``write.lua``: the first key is the auth hash, the others are the categories."""
-    numbers = {b"written": 2 * (keys - 1), b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1}
-    return _status_fits(reply, numbers) and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
+    if type(reply) is list and reply and reply[0] == b"written":
+        return len(reply) == 2 * keys - 1 and all(map(_is_moment, reply[1:]))
+    fits = _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1})
+    return fits and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
+
+
+def _is_moment(part: Any) -> bool:
+    return type(part) is bytes and part.isdigit() and len(part) <= 18
 
 
 def merge_fits(reply: Any, keys: int) -> bool:
@@ -365,7 +369,7 @@ def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
     return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
 
 
-_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 11, 27, 40, 46, 53, 64
+_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 11, 27, 43, 49, 56, 67
 """Where parts of ``@m`` end: see ``record.lua``."""
 
 _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
@@ -396,7 +400,7 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
     if meta[:_OWN] != digest[:_OWN].encode():
         raise _Foreign
     version = _natural(meta[_OWN:_STAMP])
-    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else version - int(meta[_STAMP:_HORIZON])
+    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else _natural(meta[_STAMP:_HORIZON])
     copy = CategoryCopy(version, fields, additions=meta[_META:].partition(b"\1")[0])
     return Known(_mark(digest, meta), copy, began=began)
 
@@ -456,7 +460,8 @@ def _natural(value: bytes) -> int:
 def written(reply: Sequence[Any], names: Sequence[str]) -> Written:
     status = str(reply[0], "ascii")
     if status == "written":
-        return Written(status, dict(zip(names, map(Change, reply[1::2], reply[2::2]), strict=True)))
+        moments = map(int, reply[1:])
+        return Written(status, dict(zip(names, map(Change, moments, moments), strict=True)))
     return Written(status, category=names[reply[1] - 1] if status in ("large", "no number") else None)
 
 

@@ -1,8 +1,8 @@
 -- Brings what a host kept during an outage into one category, without undoing what was written since. record.lua stands
 -- before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
---         life of a record without fields (ms), then for each operation, in the order in which they were acknowledged:
+--   ARGV  as record.lua says, then the record's life (ms), and for each operation, in the order in which they were
+--         acknowledged:
 --         'set' | 'del' | 'add' | 'wipe' | 'record', field, value or delta, mode, moment, has a base value (1/0), base value,
 --         ids of writes whose outcome is unknown, when it was acknowledged
 -- Moments are microseconds by this server's clock.
@@ -16,13 +16,6 @@
 -- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is
 -- not known whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
-local digest, id = ARGV[2], ARGV[7]
-local max_fields, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local refused = refusal(KEYS[1], digest, ARGV[1], tonumber(ARGV[6]))
-if refused then
-  return refused
-end
-
 local names = {}
 for i = 9, #ARGV, 9 do
   if ARGV[i] == 'wipe' then
@@ -31,15 +24,24 @@ for i = 9, #ARGV, 9 do
   end
   names[#names + 1] = ARGV[i + 1]
 end
-local record = open_record(KEYS[2], digest, names)
+local record = open_record(KEYS[2], names, 1, names and #names)
 if record.refusal then
   return record.refusal
 end
 record.notes = true  -- of each field, when it was acknowledged
 
+-- The lag of what was acknowledged at a moment (0: just now) and is put now.
+local function lag_of(acknowledged)
+  if acknowledged <= 0 then
+    return NO_LAG
+  end
+  return string.format('%06x', math.max(0, math.min(16777215, math.floor((record.next - acknowledged) / 1000))))
+end
+
 -- Was the field written after a moment, by another write than these and this one? nil: that is not known.
 -- by_time: acknowledged then or after it, else merged after it.
-local horizon, horizon_lag, horizon_author = record.horizon, record.lag, record.author  -- without what is wiped here
+local horizon, horizon_lag = tonumber(record.horizon), tonumber(record.lag, 16) or 0  -- without what is wiped here
+local horizon_author = record.author
 local counted = record.additions  -- without what is added here: that is not in doubt, and a request's last ids are one
 local function written_since(name, moment, by_time, doubtful)
   local author, stamp, lag = written_lately(record, name)
@@ -86,7 +88,7 @@ local function is_said_as_late(name, doubtful, acknowledged)
     author, stamp, lag = horizon_author, horizon, horizon_lag
   end
   local is_ours = author == id or string.find(doubtful, author, 1, true)
-  return not record.is_own or acknowledged == 0 or is_ours or stamp - lag * 1000 >= acknowledged
+  return not record.meta or acknowledged == 0 or is_ours or stamp - lag * 1000 >= acknowledged
 end
 
 local changes, is_brought = false, false
@@ -97,16 +99,15 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
       -- What this wipe's own merge has put behind it stays, should that have been done before, and its reply been lost.
       local is_ours = author and (author == id or string.find(doubtful, author, 1, true))
       if record.old[field] and not is_ours and written_since(field, moment, true, doubtful) == false then
-        put(record, field, false, id, 0)
-        forget_lately(record, field)
+        put(record, field, false, nil)
       end
     end
-    local stamp, latest = next_stamp(record), moment
+    local latest = moment
     if record.author == WIPED then
-      latest = math.max(moment, record.horizon - record.lag * 1000)
+      latest = math.max(moment, record.horizon - (tonumber(record.lag, 16) or 0) * 1000)
     end
     -- Rounded up: it is not later than it was, however often it is merged.
-    record.horizon, record.lag, record.author = stamp, lag_of(latest - 999, stamp), WIPED
+    record.horizon, record.lag, record.author = record.next, lag_of(latest - 999), WIPED
     changes = true
     return APPLIED
   end
@@ -122,18 +123,15 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     if not total then
       return NO_NUMBER
     end
-    if not fits(record, name, total, max_fields, max_bytes) then
+    if not fits(record, name, total) then
       return LARGE
     end
-    add(record, name, value, id, acknowledged)
-    if not is_counted(record.additions, mode) then
-      note_addition(record, mode)
-    end
+    add(record, name, value, lag_of(acknowledged), not is_counted(record.additions, mode) and mode or nil)
     changes = true
     return APPLIED
   end
   if operation == 'record' then
-    if not record.is_own and describe(record, value) then
+    if not record.meta and describe(record, value) then
       record.bytes, record.count, is_brought, changes = 0, 0, true, true
     end
     return APPLIED
@@ -146,11 +144,11 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
   if not (is_brought or is_there) and not may_replace(name, mode, moment, base, doubtful) then
     return CONFLICT
   end
-  if new and not fits(record, name, value, max_fields, max_bytes) then
+  if new and not fits(record, name, value) then
     return LARGE
   end
   record.notes = not is_brought  -- what is known of it was brought with the record
-  put(record, name, new, id, acknowledged)
+  put(record, name, new, lag_of(acknowledged))
   changes = true
   return APPLIED
 end
@@ -162,9 +160,10 @@ for i = 9, #ARGV, 9 do
     ARGV[i + 5] == '1' and ARGV[i + 6], ARGV[i + 7], tonumber(ARGV[i + 8])
   )
 end
-reply[2] = record.stamp
+local stamp = record.stamp
 if changes then
-  try_rights(record, ARGV[3])
-  reply[2] = save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)
+  try_rights(record, ARGV[8])
+  stamp = save_record(record, ARGV[8])
 end
+reply[2] = tonumber(stamp)
 return reply

@@ -1,7 +1,6 @@
 -- Gives one category back what a host has of it, after this server may have lost it. record.lua stands before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  guard, digest, life (ms), fields allowed, bytes allowed, deadline, id of this write (7 characters),
---         life of a record without fields (ms), version of the copy, 1: it is of a record that began from nothing when this
+--   ARGV  as record.lua says, then the record's life (ms), version of the copy, 1: it is of a record that began from nothing when this
 --         server may have lost data already, and says nothing of what was there before; the ids of the additions that are
 --         part of the copy, each with its time, as in @m; then field, value, …
 -- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
@@ -9,18 +8,12 @@
 -- What a record knows of a field that is not there and was not written lately depends on what it began from: RESTORED or WIPED,
 -- that it was not there at the horizon; nothing (an id, BEGUN), nothing of older times; TRIMMED: it may have been deleted.
 -- Returns {'merged', stamp} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
-local digest, id = ARGV[2], ARGV[7]
-local max_fields, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
-local refused = refusal(KEYS[1], digest, ARGV[1], tonumber(ARGV[6]))
-if refused then
-  return refused
-end
-local record = open_record(KEYS[2], digest)
+local record = open_record(KEYS[2])
 if record.refusal then
   return record.refusal
 end
 
-local version, is_partial, copy, names = tonumber(ARGV[9]), ARGV[10] == '1', {}, {}
+local version, is_partial, copy, names = string.format('%016.0f', tonumber(ARGV[9])), ARGV[10] == '1', {}, {}
 for i = 12, #ARGV, 2 do
   copy[ARGV[i]] = ARGV[i + 1]
   names[#names + 1] = ARGV[i]
@@ -41,12 +34,12 @@ if began_from_nothing and not is_partial then
   local began = {}
   for _, name in ipairs(names) do
     if record.old[name] and not written_lately(record, name) then
-      began[#began + 1] = '\1' .. name .. '\1' .. author .. string.format('%016.0f%06x', record.horizon, record.lag)
+      began[#began + 1] = noted_as(name) .. author .. record.horizon .. record.lag
     end
   end
   local lately = table.concat(began) .. record.lately
-  if author ~= BEGUN and #lately <= LATELY_BYTES then
-    record.lately, record.horizon, record.lag, record.author = lately, version, 0, RESTORED
+  if author ~= BEGUN and #lately <= 400 then
+    record.lately, record.horizon, record.lag, record.author = lately, version, NO_LAG, RESTORED
     changes = true
   elseif #ARGV < 12 then
     record.author = TRIMMED  -- it was wiped: nothing older may come back
@@ -57,18 +50,17 @@ end
 local function stays(name)
   local _, stamp = written_lately(record, name)
   if stamp then
-    return stamp > version
+    return stamp > tonumber(version)
   end
   return not is_newer and (record.old[name] or not began_from_nothing)
 end
 
 for _, name in ipairs(names) do
   local value = copy[name] or false
-  if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(record, name, value, max_fields, max_bytes)) then
-    put(record, name, value, id, 0)
-    forget_lately(record, name)
-    if is_partial and record.is_own and is_newer then
-      record.lately = record.lately .. '\1' .. name .. '\1' .. id .. string.format('%016.0f000000', version)
+  if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(record, name, value)) then
+    put(record, name, value, nil)
+    if is_partial and record.meta and is_newer then
+      record.lately = record.lately .. noted_as(name) .. id .. version .. NO_LAG
     end
     changes, is_put = true, true
   end
@@ -83,14 +75,16 @@ if is_put then
   end
 end
 if not changes then
-  return {'merged', record.stamp}
+  return {'merged', tonumber(record.stamp)}
 end
 if is_newer then
   if not is_partial then
-    record.horizon, record.lag, record.author = version, 0, RESTORED
-  elseif not record.is_own then
-    record.horizon, record.lag, record.author = version, 0, id
+    record.horizon, record.lag, record.author = version, NO_LAG, RESTORED
+  elseif not record.meta then
+    record.horizon, record.lag, record.author = version, NO_LAG, id
   end
-  record.stamp = record.stamp > 0 and math.max(record.stamp, version) or 0
+  if record.meta and record.next <= version then
+    record.next = string.format('%016.0f', version + 1)
+  end
 end
-return {'merged', save_record(record, record.count > 0 and ARGV[3] or ARGV[8], id)}
+return {'merged', tonumber(save_record(record, ARGV[8]))}

@@ -1,82 +1,53 @@
 -- Writes the changed fields of a session's categories, all of them or none. record.lua stands before this.
---   KEYS  the auth hash (only its liveness is read here), then one hash per category written
---   ARGV  guard, digest, fields allowed per category, bytes allowed per category, deadline, id of this write (7
---   characters),       life of a record without fields (ms), then for each category:
---         life (ms), wipe (1: begin from nothing), number of sets, field, value, …,
---         number of deletions, field, …, number of increments, field, delta, …
--- Returns {'written', stamp before (0: nothing was there), stamp, …} or {'dead'} | {'gone'} | {'late', server's clock
--- (ms)} | {'large', category number} | {'no number', category number}.
-local digest, id = ARGV[2], ARGV[6]
-local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
-local refused = refusal(KEYS[1], digest, ARGV[1], tonumber(ARGV[5]))
-if refused then
-  return refused
-end
-
-local at = 8
-local function take(count)
-  local taken = {}
-  for i = 1, count do
-    taken[i] = ARGV[at]
-    at = at + 1
-  end
-  return taken
-end
+--   KEYS  the auth hash, then one hash per category written
+--   ARGV  as record.lua says, then for each category:
+--         life (ms), wipe (1: begin from nothing), numbers of sets, deletions and increments, the fields of all of
+--         these, the values of the sets, what is to be added by the increments
+-- Returns {'written', stamp before (16 digits; zeros: nothing was there), stamp, …} or {'dead'} | {'gone'} | {'late',
+-- server's clock (ms)} | {'large', category number} | {'no number', category number}.
 
 -- Limits and numbers are checked before anything is written: a script cannot be taken back half way.
-local records, lives, before = {}, {}, {}
+local at, records = 8, {}
 for number = 1, #KEYS - 1 do
-  local life, is_wipe = ARGV[at], ARGV[at + 1] == '1'
-  at = at + 3
-  local sets = take(2 * tonumber(ARGV[at - 1]))
-  at = at + 1
-  local dels = take(tonumber(ARGV[at - 1]))
-  at = at + 1
-  local incs = take(2 * tonumber(ARGV[at - 1]))
-  local names = {}
-  for i = 1, #sets, 2 do
-    names[#names + 1] = sets[i]
-  end
-  for _, name in ipairs(dels) do
-    names[#names + 1] = name
-  end
-  for i = 1, #incs, 2 do
-    names[#names + 1] = incs[i]
-  end
-  local record = open_record(KEYS[number + 1], digest, names)
+  local dels = at + 5 + ARGV[at + 2]  -- from here on the deletions are named, and so on
+  local incs = dels + ARGV[at + 3]
+  local values = incs + ARGV[at + 4]
+  local deltas = values + ARGV[at + 2]
+  local record = open_record(KEYS[number + 1], ARGV, at + 5, values - 1)
   if record.refusal then
     return record.refusal
   end
-  before[number] = record.stamp
-  if is_wipe then
-    wipe(record)
+  if ARGV[at + 1] == '1' then
+    record.notes, record.is_wiped = true, true
+    record.bytes, record.count, record.old, record.lately = 0, 0, {}, ''
+    record.horizon, record.lag, record.author = record.next, '000000', '*wiped*'
   end
-  for i = 1, #sets, 2 do
-    put(record, sets[i], sets[i + 1], id, 0)
+  for i = at + 5, dels - 1 do
+    put(record, ARGV[i], ARGV[i + values - at - 5], '000000')
   end
-  for _, name in ipairs(dels) do
-    put(record, name, false, id, 0)
+  for i = dels, incs - 1 do
+    put(record, ARGV[i], false, '000000')
   end
-  for i = 1, #incs, 2 do
-    if not add(record, incs[i], incs[i + 1], id, 0) then
+  for i = incs, values - 1 do
+    local nth = i - incs  -- each has an id of its own, see addition_id in records.py
+    local addition = nth == 0 and ARGV[6] or nth < 6 and string.sub('ghijk', nth, nth) .. string.sub(ARGV[6], 2) or nil
+    if not add(record, ARGV[i], ARGV[i + deltas - incs], '000000', addition) then
       return {'no number', number}
     end
   end
-  for i = 1, math.min(#incs / 2, ADDITIONS) do
-    note_addition(record, addition_id(id, i))
-  end
-  local is_growing = #sets + #incs > 0  -- deletions alone are always taken: the limits may have been lowered
-  if is_growing and not fits(record, nil, nil, max_fields, max_bytes) then
+  local is_growing = dels > at + 5 or values > incs  -- deletions alone are always taken: the limits may have been lowered
+  if is_growing and not fits(record) then
     return {'large', number}
   end
-  records[number], lives[number] = record, record.count > 0 and life or ARGV[7]
+  record.life = ARGV[at]
+  records[number], at = record, deltas + ARGV[at + 4]
 end
 
-for number, record in ipairs(records) do
-  try_rights(record, lives[number])
+for number = 1, #records do
+  try_rights(records[number], records[number].life)
 end
 local reply = {'written'}
-for number, record in ipairs(records) do
-  reply[2 * number], reply[2 * number + 1] = before[number], save_record(record, lives[number], id)
+for number = 1, #records do
+  reply[2 * number], reply[2 * number + 1] = records[number].stamp, save_record(records[number], records[number].life)
 end
 return reply

@@ -1,0 +1,33 @@
+-- What a record says of its fields, for the scripts that bring what a host kept: this stands behind record.lua.
+local WIPED, RESTORED, BEGUN, TRIMMED, NO_LAG, ADDITIONS = '*wiped*', '*copied', '*begun*', '-------', '000000', 6
+local id = ARGV[6]
+
+-- The id, stamp and lag of a field's last write; nil: it is not noted.
+local function written_lately(record, name)
+  local head = noted_as(name)
+  local note = record.noted[name]
+  if note then
+    note = string.sub(note, #head + 1)
+  else
+    local _, to = string.find(record.lately, head, 1, true)
+    if not to then
+      return nil
+    end
+    note = string.sub(record.lately, to + 1, to + 29)
+  end
+  local stamp, lag = tonumber(string.sub(note, 8, 23)), tonumber(string.sub(note, 24), 16)
+  if stamp and lag then
+    return string.sub(note, 1, 7), stamp, lag
+  end
+end
+
+-- Whether an addition of this id is among these.
+local function is_counted(additions, addition)
+  for i = 1, #additions, 20 do
+    if string.sub(additions, i, i + 6) == addition then
+      return true
+    end
+  end
+  return false
+end
+
