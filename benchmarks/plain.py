@@ -60,7 +60,7 @@ for number = 1, #KEYS - 1 do
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   for i = 1, #added do redis.call('HINCRBY', key, added[i], deltas[i]) end
   redis.call('PEXPIRE', key, life)
-  reply[2 * number], reply[2 * number + 1] = '1', '1'
+  reply[2 * number], reply[2 * number + 1] = string.format('%016d', 1), string.format('%016d', 1)
 end
 return reply
 """

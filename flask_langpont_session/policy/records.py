@@ -159,7 +159,7 @@ class Plan:
     def note_kept(self, names: Iterable[str], place: Kept) -> None:
         """Data of some categories is there now. Where parts of one are in several places, the worst counts."""
         for name in names:
-            self.kept[name] = Kept.worst([place, self.kept.get(name, place)]) or place
+            self.kept[name] = Kept.worst([place, self.kept[name]]) or place if name in self.kept else place
 
     @property
     def leaves(self) -> bool:
@@ -190,8 +190,7 @@ class Note(NamedTuple):
     life_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """How a save ended.
 
     :param stored: something that a later request can find was written somewhere.

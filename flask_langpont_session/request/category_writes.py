@@ -101,9 +101,9 @@ class CategoryWrites:
         if not changes and row is None:
             return _Sent(Written("written"))
         guard = "free" if target.kind != SIGNED_IN else "new" if plan.is_new else "alive"
-        stamp = self._stamp_of(row, plan.loaded)
         # A session that is not permanent any more is to live shorter than Redis remembers.
-        sent = self._write(target.digest, changes, guard, scope, row, stamp, plan.life, exact=plan.permanence_changed)
+        push = row and self._push(row, self._stamp_of(row, plan.loaded), plan.life, exact=plan.permanence_changed)
+        sent = self._send(target.digest, changes, scope, guard=guard, **(push or {}))
         if sent.written and sent.written.status == "gone":
             # Redis lost a session that SQL may still know: push it again and try once more.
             found = self._ask_arbiter(target.digest, scope, plan.life)
@@ -112,33 +112,23 @@ class CategoryWrites:
             if found is None or found.row is None:
                 return _Sent(None)  # that it is dead is not known either
             for _ in range(2):  # a server that was restarted may have to learn the push first
-                sent = self._write(target.digest, changes, guard, scope, found.row, 0, plan.life)
+                push = self._push(found.row, 0, plan.life)
+                sent = self._send(target.digest, changes, scope, guard=guard, **push)
                 if sent.written is None or sent.written.status != "gone":
                     return sent
             return _Sent(None)
         return sent
 
-    def _stamp_of(self, row: AuthRow | None, loaded: Loaded | None) -> int:
+    def _stamp_of(self, row: AuthRow, loaded: Loaded | None) -> int:
         """The Redis clock before the database said what is to be pushed; 0: unknown, and it is asked again."""
         known_ms = loaded.now_ms if loaded else 0
-        held = self._local.auth(row.digest) if row and not known_ms else None
+        held = None if known_ms else self._local.auth(row.digest)
         return self._primary.estimated_ms(held.row.digest, held.confirmed_at) if held else known_ms
 
-    def _write(
-        self,
-        digest: str,
-        changes: dict[str, CategoryChange],
-        guard: str,
-        scope: RequestScope,
-        row: AuthRow | None,
-        stamp: int,
-        life: Life,
-        exact: bool = False,
-    ) -> _Sent:
-        push: dict[str, Any] = {}
-        if row:
-            push = {"push": (row, stamp), "push_life_ms": life.left_of(row), "push_exact": exact}
-        return self._send(digest, changes, scope, guard=guard, **push)
+    @staticmethod
+    def _push(row: AuthRow, stamp: int, life: Life, *, exact: bool = False) -> dict[str, Any]:
+        """What a write is told that has a row to push."""
+        return {"push": (row, stamp), "push_life_ms": life.left_of(row), "push_exact": exact}
 
     def _send(self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any) -> _Sent:
         """Send a write to the primary.

@@ -118,9 +118,9 @@ class Changes:
 
         :param changes: what :meth:`by_category` made of it.
         """
-        self.saved |= self.assigned
+        self.saved.update(self.assigned)
         for change in changes.values():
-            self.saved |= change.sets
+            self.saved.update(change.sets)
         self.assigned.clear()
         self.deleted.clear()
         self.increments.clear()
@@ -167,20 +167,25 @@ class Changes:
 
         def change_of(key: str) -> CategoryChange:
             category = self._table.feature_of(key).category
-            return changes.get(category) or changes.setdefault(category, CategoryChange(0))
+            change = changes.get(category)
+            if change is None:
+                change = changes[category] = CategoryChange(0)
+            return change
 
         for key in self.deleted:
             change_of(key).deletes.add(key)
         for key, by in self.increments.items():
             change_of(key).increments[key] = by
-        for key, encoded in {**self.assigned, **self._changed_inside(stored)}.items():
+        inside = self._changed_inside(stored)
+        for key, encoded in ({**self.assigned, **inside} if inside else self.assigned).items():
             change_of(key).sets[key] = encoded
         for name, change in changes.items():
             self._drop_oversized(name, change)
-            written = change.sets.keys() | change.deletes
-            read = written if self.read_all else written & self.read
-            change.unseen = set(filter(is_unknown, read))
-            change.seen = read - change.unseen
+            if self.read_all or self.read:
+                written = change.sets.keys() | change.deletes
+                read = written if self.read_all else written & self.read
+                change.unseen = set(filter(is_unknown, read))
+                change.seen = read - change.unseen
         return changes
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:

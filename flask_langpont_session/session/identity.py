@@ -59,7 +59,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
 """What follows. A pair that is not here cannot happen: only an id that was just made is renamed, and a save is
 done before it moves."""
 
-_SIGNED_OUT = frozenset({State.ENDED, State.REPLACED})
+_SIGNED_OUT = State.ENDED, State.REPLACED  # no set: in two members it is looked for without asking for a hash
 
 
 class Identity:

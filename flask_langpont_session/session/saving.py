@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ..policy.categories import (
     AUTH,
 )
-from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import NO_FIELDS, Kept, Loaded, Plan, Saved, apply_change
+from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.records import NO_FIELDS, Kept, Plan, Saved, apply_change
 from ..policy.values import CategoryChange
 from .auth_keys import AuthKeys
 from .identity import State
@@ -33,27 +33,30 @@ class Saving:
 
         A visitor without an id gets one here if there is something to keep.
         """
-        changes = self._all_changes()
-        if self._ids.target is None and any(changes.values()):
-            self._ids.mint(ANONYMOUS)
-        origin, target = self._ids.origin, self._ids.target
-        if self._must_update_row(target):
+        ids, identity, changes = self._ids, self._ids.identity, self._all_changes()
+        target = ids.target
+        if target is None and any(changes.values()):
+            target = ids.mint(ANONYMOUS)
+        origin, permanence_changed = ids.origin, ids.must_save_permanence
+        lives = target is not None and target is origin and target.kind == SIGNED_IN
+        if lives and permanence_changed:  # a session that becomes permanent (or ceases to be) lives by another clock
             changes.setdefault(AUTH, CategoryChange(0))
         replaced = origin is not None and target is not None and target is not origin
-        if not (changes or self._ids.identity.must_end or replaced):
+        if not (changes or identity.must_end or replaced):
             return None
         return Plan(
-            origin=origin,
-            target=target,
-            life=self._ids.life,
-            loaded=self._needed_for(target, changes),
-            changes=changes,
-            ends=self._ids.identity.must_end,
-            renames=self._ids.identity.row,
+            origin,
+            target,
+            ids.life,
+            # Changing the row of a signed-in session needs its version; other changes need no read.
+            self._work.load() if lives and AUTH in changes else self._work.loaded,
+            changes,
+            ends=identity.must_end,
+            renames=identity.row,
             grants=self._work.grants,
             user=self._auth_keys.named,
-            permanence_changed=self._ids.must_save_permanence,
-            carries=self._ids.identity.carries if self._ids.identity.minted else (),
+            permanence_changed=permanence_changed,
+            carries=identity.carries if identity.minted else (),
         )
 
     @property
@@ -61,9 +64,10 @@ class Saving:
         """Whether there is nothing that a save could have to do, as nearly always."""
         work = self._work
         identity, changes = work.ids.identity, work.changes
-        if identity.minted is not None or identity.must_end or identity.must_wipe or work.ids.must_save_permanence:
+        if changes is not None and changes.may_have_changed:
             return False
-        return changes is None or not changes.may_have_changed
+        ids_changed = identity.minted is not None or identity.must_end or identity.must_wipe
+        return not (ids_changed or work.ids.must_save_permanence)
 
     def _all_changes(self) -> dict[str, CategoryChange]:
         changes = self._work.now.by_category(self._work.stored, self._work.is_unknown)
@@ -73,20 +77,6 @@ class Saving:
             for name in self._work.repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
         return changes
-
-    def _must_update_row(self, target: SessionId | None) -> bool:
-        """A signed-in session that becomes permanent (or ceases to be) lives by another clock from now on."""
-        return bool(
-            self._ids.must_save_permanence
-            and target is not None
-            and target is self._ids.origin
-            and target.kind == SIGNED_IN
-        )
-
-    def _needed_for(self, target: SessionId | None, changes: Mapping[str, CategoryChange]) -> Loaded | None:
-        """Changing the row of a signed-in session needs its version; other changes need no read."""
-        needs_row = target is self._ids.origin and target is not None and target.kind == SIGNED_IN and AUTH in changes
-        return self._work.load() if needs_row else self._work.loaded
 
     def save(self) -> Saved | None:
         """Store what changed since the last save; None: there was nothing to do.
@@ -126,17 +116,18 @@ class Saving:
 
     def _mark_saved(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
         """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
+        work, ids, identity = self._work, self._ids, self._ids.identity
         self._was_stored = self._was_stored or saved.stored
-        if self._work.loaded is not None:
+        if work.loaded is not None:
             for name, change in changes.items():
-                self._work.loaded.fields[name] = apply_change(self._work.loaded.fields.get(name, NO_FIELDS), change)
-        self._work.forced = True  # "modified" stays true after the save
-        self._work.now.mark_saved(changes)
-        self._work.grants = False
-        self._ids.identity.mark_saved()
-        self._ids.saved_permanent = self._ids.permanent
-        has_moved = self._ids.identity.minted is not None and saved.stored and not saved.ended
-        if has_moved or self._ids.identity.state is State.ENDED:
+                work.loaded.fields[name] = apply_change(work.loaded.fields.get(name, NO_FIELDS), change)
+        work.forced = True  # "modified" stays true after the save
+        work.now.mark_saved(changes)
+        work.grants = False
+        identity.mark_saved()
+        ids.saved_permanent = ids.permanent
+        has_moved = identity.minted is not None and saved.stored and not saved.ended
+        if has_moved or identity.state is State.ENDED:
             self._go_on()
 
     def _go_on(self) -> None:

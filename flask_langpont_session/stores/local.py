@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from cachetools import LRUCache, TTLCache
 
@@ -58,16 +58,20 @@ class LocalAuth:
     change: int | None = None
 
 
-class _Held(NamedTuple):
-    """A category that is kept.
+@dataclass(slots=True)
+class _Held:
+    """A category that is kept. Changed in its place while its life need not be renewed: to put it into the map again is
+    dearer than all else about it.
 
     :param kept_at: when it was put, or its life was renewed last, monotonic seconds.
+    :param lives_since: when its life was renewed last, likewise.
     :param kind: of the session; empty: not known, or nothing was there.
     :param began: see :class:`SharedCopy`.
     """
 
     copy: CategoryCopy
     kept_at: float
+    lives_since: float
     kind: str
     began: int
 
@@ -237,16 +241,16 @@ class LocalCopies:
             held = _find(self._copies, key)
             if held is None:
                 if not self.is_dead(digest):
-                    self._keep(digest, category, copy, kind, copy.version if began is None else began)
+                    self._keep(key, None, copy, kind, copy.version if began is None else began)
                 return True
             known = held.copy  # what is kept is not dead: kill() takes it away
             if known.version > copy.version and held.kept_at > as_of:
                 return False
             is_news = known.version != copy.version or known.fields != copy.fields
             if is_news or (kind and not held.kind):
-                self._keep(digest, category, copy, kind or held.kind, held.began if began is None else began)
-            elif _is_due(held.kept_at, self._clock(), self._ttl):
-                self._copies[key] = held._replace(kept_at=self._clock())
+                self._keep(key, held, copy, kind or held.kind, held.began if began is None else began)
+            elif _is_due(held.lives_since, self._clock(), self._ttl):
+                self._renew(key, held)
         return is_news
 
     def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
@@ -259,8 +263,8 @@ class LocalCopies:
         with self._lock:
             held = _find(self._copies, (digest, category))
             if held is not None and not held.copy.fields:
-                if _is_due(held.kept_at, self._clock(), self._ttl):  # it is so still
-                    self._keep(digest, category, held.copy, held.kind, held.began)
+                if _is_due(held.lives_since, self._clock(), self._ttl):  # it is so still
+                    self._renew((digest, category), held)
                 return False
             if self.is_dead(digest) or (held is not None and held.kept_at > as_of):
                 return False
@@ -269,7 +273,7 @@ class LocalCopies:
                 age = self._clock() - held.kept_at
                 missed = SharedCopy(digest, category, held.copy, age, held.kind, held.began)
                 self._missed[digest, category] = missed, self._clock()
-            self._keep(digest, category, CategoryCopy(version, {}), "", version)
+            self._keep((digest, category), held, CategoryCopy(version, {}), "", version)
         if is_missing:
             self.on_missing(digest)
         return held is not None and not is_missing
@@ -286,12 +290,13 @@ class LocalCopies:
         :param apply: what the write does to the fields.
         :param before: the version that the write found; `after`: the one that it made.
         """
+        key = digest, category
         with self._lock:
-            held = _find(self._copies, (digest, category))
+            held = _find(self._copies, key)
             if held is not None and (known := held.copy).version < after:
                 version = after if known.version == before else known.version
-                copy = known._replace(version=version, fields=apply(known.fields))
-                self._keep(digest, category, copy, kind or held.kind, held.began)
+                copy = CategoryCopy(version, apply(known.fields), known.meta, known.additions)
+                self._keep(key, held, copy, kind or held.kind, held.began)
 
     def kill(self, digest: str) -> None:
         """The session is dead: forget it, and let nothing of it be kept again."""
@@ -340,7 +345,7 @@ class LocalCopies:
             self._copies.expire()
             kept = [(key, _find(self._copies, key)) for key in list(self._copies)]
             now = self._clock()
-        return [SharedCopy(*key, held.copy, now - held.kept_at, held.kind, held.began) for key, held in kept if held]
+            return [SharedCopy(*key, one.copy, now - one.kept_at, one.kind, one.began) for key, one in kept if one]
 
     def held(self) -> list[SharedCopy]:
         """Every copy of what was really there, or was wiped: to be given back to a primary that lost it."""
@@ -381,10 +386,19 @@ class LocalCopies:
         with self._lock:
             self._copies.pop((digest, category), None)
 
-    def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str, began: int) -> None:
-        self._names.add(category)
-        kept = copy._replace(fields=_frozen(copy.fields))
-        self._copies[digest, category] = _Held(kept, self._clock(), kind, began)
+    def _keep(self, key: tuple[str, str], held: _Held | None, copy: CategoryCopy, kind: str, began: int) -> None:
+        """:param held: what is kept there so far."""
+        kept = CategoryCopy(copy.version, _frozen(copy.fields), copy.meta, copy.additions)
+        now = self._clock()
+        if held is None or _is_due(held.lives_since, now, self._ttl):
+            self._names.add(key[1])
+            self._copies[key] = _Held(kept, now, now, kind, began)
+        else:
+            held.copy, held.kept_at, held.kind, held.began = kept, now, kind, began
+
+    def _renew(self, key: tuple[str, str], held: _Held) -> None:
+        held.kept_at = held.lives_since = self._clock()
+        self._copies[key] = held
 
     def _keep_auth(
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None

@@ -42,7 +42,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
     ),
     "write": (
         lambda s: s.write(D, {"ui": UI}, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
-        [b"written", b"3", b"4"],
+        [b"written", b"%016d" % 3, b"%016d" % 4],
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
     "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),

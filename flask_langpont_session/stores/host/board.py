@@ -10,8 +10,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TypeAlias
@@ -150,22 +150,22 @@ class Board:
 
     def note_version(self, digest: str, category: str, version: int) -> None:
         """Let the other workers of the host know that this version of a category is what there is. Not an entry."""
-        with _translated():
+        with _TRANSLATED:
             self._versions.note(digest, category, version)
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has seen a later version of a category."""
-        with _translated():
+        with _TRANSLATED:
             return self._versions.is_outdated(digest, category, version)
 
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Let the other workers of the host know that a category was wiped at this version. Not an entry."""
-        with _translated():
+        with _TRANSLATED:
             self._wipes.note(digest, category, version)
 
     def is_wiped_since(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has wiped a category after a version."""
-        with _translated():
+        with _TRANSLATED:
             return self._wipes.is_outdated(digest, category, version)
 
     # -- the claim to resync Redis -------------------------------------------------------------------------------------
@@ -231,9 +231,15 @@ class Board:
         return int(self._clock() * 1000)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error
+class _Translated:
+    """Stands around what may raise :class:`OSError`. No generator: each request that writes or reads enters it."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error
+
+
+_TRANSLATED = _Translated()

@@ -74,7 +74,7 @@ class CommitCounter:
     def committed(self) -> bytes | None:
         """Equal to an earlier answer if there was no commit between the two; None: one may be about to happen."""
         word = self._read(0, _WORD)
-        return word if word[:4] == word[4:] and word else None
+        return word if word and word[:4] == word[4:] else None
 
     def begin(self) -> int:
         """A transaction begins; to be called under SQLite's write lock, which makes the numbers unique.

@@ -14,6 +14,7 @@ from pathlib import Path
 from ...support.files import PrivateNumbers
 
 _WORD = struct.Struct("=Q")
+_BYTES = _WORD.size
 _PLACES = 65_536
 """Of two categories that share one, the later one is known; of the other one it is not known that a copy is old."""
 
@@ -47,7 +48,7 @@ class LatestVersions:
         if self._path is None:
             self._own[place] = word
         else:
-            self._opened().write(place * _WORD.size, _WORD.pack(word))
+            (self._file or self._opened()).write(place, _WORD.pack(word))
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has seen a later version.
@@ -61,8 +62,8 @@ class LatestVersions:
         if self._path is None:
             word = self._own.get(place, 0)
         else:
-            found = self._opened().read(place * _WORD.size, _WORD.size)
-            word = _WORD.unpack(found)[0] if len(found) == _WORD.size else 0
+            found = (self._file or self._opened()).read(place, _BYTES)
+            word = _WORD.unpack(found)[0] if len(found) == _BYTES else 0
         return word >> _MS_BITS == name and word & _MS > version // 1000
 
     def close(self) -> None:
@@ -79,5 +80,6 @@ class LatestVersions:
 
 def _place(digest: str, category: str) -> tuple[int, int]:
     """Where a category's version stands, and what tells it from most others that stand there."""
-    found = zlib.crc32(category.encode(), zlib.crc32(digest.encode()))
-    return found % _PLACES, zlib.adler32(digest.encode()) & _NAMES
+    of = digest.encode()
+    found = zlib.crc32(category.encode(), zlib.crc32(of))
+    return found % _PLACES * _BYTES, zlib.adler32(of) & _NAMES

@@ -188,9 +188,9 @@ class Commands:
         self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, shadow: bool = False
     ) -> Command:
         """Writes changed fields of categories."""
-        keys = [self.key(AUTH, digest), *(self.key(name, digest, shadow) for name in changes)]
-        arguments = said.arguments(guard, digest)
-        for change in changes.values():
+        keys, arguments = [self.key(AUTH, digest)], said.arguments(guard, digest)
+        for name, change in changes.items():
+            keys.append(self.key(name, digest, shadow))
             arguments += change_arguments(change)
         return self.writing(keys, arguments)
 

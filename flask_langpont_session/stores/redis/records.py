@@ -6,7 +6,6 @@ Fields that begin with ``@`` are ours; ``commands.py`` lists them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha1
 from typing import Any, NamedTuple
@@ -93,8 +92,7 @@ class Change(NamedTuple):
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """What a write did.
 
     :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``late`` (it arrived
@@ -103,7 +101,7 @@ class Written:
     """
 
     status: str
-    versions: Mapping[str, Change] = field(default_factory=dict)
+    versions: Mapping[str, Change] = {}
     category: str | None = None
 
 
@@ -266,19 +264,18 @@ def read_fits(reply: Any, keys: int) -> bool:
     return True
 
 
-_BYTES = frozenset({bytes})
+_BYTES, _MOMENT = frozenset({bytes}), frozenset({16})
+"""The types and the lengths that parts of a reply have."""
 
 
 def write_fits(reply: Any, keys: int) -> bool:
     """``write.lua``: the first key is the auth hash, the others are the categories."""
-    if type(reply) is list and reply and reply[0] == b"written":
-        return len(reply) == 2 * keys - 1 and all(map(_is_moment, reply[1:]))
+    if type(reply) is list and reply and reply[0] == b"written" and _BYTES.issuperset(map(type, reply)):
+        moments = reply[1:]
+        is_whole = len(reply) == 2 * keys - 1 and _MOMENT.issuperset(map(len, moments))
+        return is_whole and b"".join(moments).isdigit()
     fits = _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1})
     return fits and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
-
-
-def _is_moment(part: Any) -> bool:
-    return type(part) is bytes and part.isdigit() and len(part) <= 18
 
 
 def merge_fits(reply: Any, keys: int) -> bool:

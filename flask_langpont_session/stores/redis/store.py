@@ -376,7 +376,9 @@ def _is_no_error(reply: Any) -> bool:
 
 
 def _is_time(reply: Any) -> bool:
-    return type(reply) is list and len(reply) == 2 and all(type(part) is bytes and part.isdigit() for part in reply)
+    if not (type(reply) is list and len(reply) == 2 and type(reply[0]) is type(reply[1]) is bytes):
+        return False
+    return reply[0].isdigit() and reply[1].isdigit()
 
 
 _FIRST = plain("TIME", fits=_is_time)

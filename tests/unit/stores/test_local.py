@@ -513,6 +513,23 @@ def test_a_life_is_renewed_when_a_tenth_of_it_is_over(copies: LocalCopies, clock
     assert copies.category("d", "ui") is None
 
 
+def test_a_copy_that_is_written_all_the_time_lives_on(copies: LocalCopies, clock: Clock) -> None:
+    """Each write is in it at once, whether it renews its life or not; it lives nine tenths of a life from the last."""
+    copies.put_category("d", "ui", COPY)
+    version = COPY.version
+    while clock.now < 10_000:
+        clock.now += 50
+        copies.patch_category("d", "ui", written(number=b"%d" % clock.now), version, version + 1)
+        version += 1
+        assert copies.category("d", "ui") == CategoryCopy(version, {**COPY.fields, "number": b"%d" % clock.now})
+        [shared] = copies.live_categories()
+        assert (shared.copy.version, shared.age) == (version, 0)
+    clock.now += 1800 * 0.9
+    assert copies.category("d", "ui") is not None
+    clock.now += 1800 * 0.1
+    assert copies.category("d", "ui") is None
+
+
 def test_an_unchanged_put_counts_as_use(clock: Clock) -> None:
     """What is put again without a change is not the one that was not used for longest."""
     copies = LocalCopies(2, 1800, clock=clock)

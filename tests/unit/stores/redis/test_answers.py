@@ -1,4 +1,4 @@
-"""What the reply to a read says, where the reader has said what it has already."""
+"""What the reply to a read says, where the reader has said what it has already; and what a write can answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import CategoryCopy
-from flask_langpont_session.stores.redis.records import Crossed, Known, answer
+from flask_langpont_session.stores.redis.records import Change, Crossed, Known, Written, answer, write_fits, written
 
 MINE = "m" * 43
 UI = {"ui": Known("m" * 11 + "0123456789abcdef", CategoryCopy(5, {"lang": b"1"}))}
@@ -66,3 +66,32 @@ def test_a_mark_of_auth_changes_with_version_stamp_and_idle_expiry() -> None:
     marks = {known(**changes).mark for changes in ({}, {"v": "4"}, {"at": "6"}, {"i": "8"})}
     assert len(marks) == 4
     assert known(live="0").mark == ""  # a tombstone is read as a whole
+
+
+MOMENTS = b"1764300000000000", b"1764300000000001"
+
+
+def test_a_write_answers_with_the_versions_before_and_after_it() -> None:
+    assert write_fits([b"written", *MOMENTS], 2)
+    assert written([b"written", *MOMENTS], ("ui",)) == Written("written", {"ui": Change(*map(int, MOMENTS))})
+    assert write_fits([b"written", *MOMENTS, *MOMENTS], 3)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [b"written"],
+        [b"written", *MOMENTS, *MOMENTS],
+        [b"written", 1, 2],
+        [b"written", MOMENTS[0], 2],
+        [b"written", b"", b"".join(MOMENTS)],
+        [b"written", MOMENTS[0], b"x" * 16],
+        [b"written", MOMENTS[0], None],
+        [b"large", 2],
+        [b"late"],
+        b"written",
+        [],
+    ],
+)
+def test_nothing_else_is_the_answer_to_a_write_of_one_category(reply: Any) -> None:
+    assert not write_fits(reply, 2)
