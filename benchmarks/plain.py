@@ -34,7 +34,7 @@ for i = 1, #KEYS do
   end
   if not is_described then  -- the package takes a record without a description for none of its own
     hash[#hash + 1] = '@m'
-    hash[#hash + 1] = string.match(KEYS[i], '{(...........)') .. string.format('%016d', 1) .. string.rep('0', 22)
+    hash[#hash + 1] = string.match(KEYS[i], '{(........)') .. string.format('%016d', 1) .. string.rep('0', 22)
       .. '-------' .. string.rep('0', 11)
   end
   reply[i + 1] = hash

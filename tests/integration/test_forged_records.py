@@ -53,7 +53,7 @@ def ended(app: Flask) -> Any:
 def in_redis(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
     with server.client() as redis:
         name = key(client.digest) + (":anon" if shadow else "")
-        meta = f"{client.digest[:11]}{time.time_ns() // 1000:016}{'0' * 40}"
+        meta = f"{client.digest[:8]}{time.time_ns() // 1000:016}{'0' * 40}"
         described = {} if redis.exists(name) else {"@m": meta}
         redis.hset(name, mapping=FORGED | described)
 

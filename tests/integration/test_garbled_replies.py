@@ -25,7 +25,7 @@ D = "d" * 43
 ROW = AuthRow(D, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
 UI = CategoryChange(60_000, sets={"lang": b'"jp"'})
 LIMITS = Limits(9, 99, 9)
-META = D[:11].encode() + b"17%014d17%014d%06x" % (0, 0, 0) + b"write.1" + b"%07x%04x" % (8, 1)
+META = D[:8].encode() + b"17%014d17%014d%06x" % (0, 0, 0) + b"write.1" + b"%07x%04x" % (8, 1)
 STEPS = [MergeStep(Operation.SET, "lang", b'"jp"'), MergeStep(Operation.ADD, "n", 1, "added.1")]
 MERGES = [Merge(D, "ui", STEPS, "free", 9), Merge(D, "translation", STEPS, "alive", 9)]
 WAIT = 0.05

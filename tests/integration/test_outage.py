@@ -457,7 +457,7 @@ DAMAGE: dict[str, Callable[[Any, str], object]] = {
     "foreign description": lambda redis, key: redis.hset(key, "@m", "A" * 63),
     "no description": lambda redis, key: redis.hdel(key, "@m"),
     "half a description": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:40]),
-    "stamp is text": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:11] + "a" * 52),
+    "stamp is text": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:8] + "a" * 56),
     "no digest": lambda redis, key: redis.hdel(key, "@d"),
     "version is text": lambda redis, key: redis.hset(key, "@v", "abc"),
     "version is negative": lambda redis, key: redis.hset(key, "@v", "-1"),

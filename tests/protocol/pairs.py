@@ -422,13 +422,13 @@ def _moment(key: str, value: bytes) -> Any:
 
 def _described(meta: str) -> tuple[Any, ...]:
     """What ``@m`` says, its moments as numbers, and how they follow each other."""
-    stamp, horizon = int(meta[11:27]), int(meta[27:43])
-    added, *lately = meta[67:].split("\1")
+    stamp, horizon = int(meta[8:24]), int(meta[24:40])
+    added, *lately = meta[64:].split("\1")
     additions = [added[at : at + 20] for at in range(0, len(added), 20)]
     names, noted = lately[::2], [(each[:7], int(each[7:23]), int(each[23:], 16)) for each in lately[1::2]]
     order = [sorted({stamp, horizon, *(at for _, at, _ in noted)}).index(at) for at in (stamp, horizon)]
     return (
-        meta[:11], stamp, horizon, order, int(meta[43:49], 16) // 100_000, meta[49:67],
+        meta[:8], stamp, horizon, order, int(meta[40:46], 16) // 100_000, meta[46:64],
         [(each[:7], int(each[7:])) for each in additions],
         [(name, author, at, lag // 100_000) for name, (author, at, lag) in zip(names, noted, strict=True)],
     )  # fmt: skip

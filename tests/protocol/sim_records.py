@@ -55,11 +55,11 @@ class Meta:
         lately = [(name, note) for name, note in zip(*[iter(notes.split("\1"))] * 2, strict=True)] if notes else []
         return cls(
             digest,
-            int(head[11:27]),
-            int(head[27:43]),
-            int(head[43:49], 16),
-            head[49:56],
-            additions=additions_of(head[67:]),
+            int(head[8:24]),
+            int(head[24:40]),
+            int(head[40:46], 16),
+            head[46:53],
+            additions=additions_of(head[64:]),
             lately=tuple((name, (note[:7], int(note[7:23]), int(note[23:], 16))) for name, note in lately),
         )
 
@@ -84,8 +84,8 @@ class SimRecord:
 
     def __init__(self, digest: str, fields: Mapping[str, Any] | None, now_ms: int) -> None:
         meta = fields.get("@m") if fields else None
-        self.is_own = isinstance(meta, Meta) and meta.digest == digest[:11]
-        self.meta: Meta = meta if self.is_own and isinstance(meta, Meta) else Meta(digest[:11])
+        self.is_own = isinstance(meta, Meta) and meta.digest == digest[:8]
+        self.meta: Meta = meta if self.is_own and isinstance(meta, Meta) else Meta(digest[:8])
         self.old = {k: v for k, v in fields.items() if k != "@m"} if fields and self.is_own else {}
         self.stamp = max(self.meta.stamp + 1, now_ms * 1000)
         self.now_ms = now_ms

@@ -134,7 +134,7 @@ class Node:
         if record is None:
             return None
         meta = record.fields.get("@m")
-        is_own = meta.digest == key.digest[:11] if isinstance(meta, Meta) else record.fields.get("@d") == key.digest
+        is_own = meta.digest == key.digest[:8] if isinstance(meta, Meta) else record.fields.get("@d") == key.digest
         return record if is_own else None
 
     def misplace(self, key: Key, record: Record) -> None:

@@ -351,7 +351,7 @@ def answer(
 
 def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
     """In the place of a hash: that the reader has it already, or an error text."""
-    if known is not None and part == known.mark[:_OWN].encode():
+    if known is not None and part == known.mark[:_NAMED].encode():
         return known
     raise _Damaged if part.startswith(b"WRONGTYPE") else Crossed
 
@@ -366,8 +366,11 @@ def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
     return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
 
 
-_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 11, 27, 43, 49, 56, 67
+_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 8, 24, 40, 46, 53, 64
 """Where parts of ``@m`` end: see ``record.lua``."""
+
+_NAMED = 11
+"""Characters of the digest that a mark begins with: see ``read.lua``."""
 
 _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 """Authors of a horizon that are no write which began a record from nothing."""
@@ -375,7 +378,7 @@ _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 
 def _mark(digest: str, description: bytes) -> str:
     """Of a record that is described so, see ``read.lua``."""
-    return digest[:_OWN] + sha1(description, usedforsecurity=False).hexdigest()[:16]
+    return digest[:_NAMED] + sha1(description, usedforsecurity=False).hexdigest()[:16]
 
 
 def _category(found: Sequence[bytes], digest: str) -> Known:

@@ -6,8 +6,8 @@ local own = redis.pcall('HMGET', KEYS[1], '@d', '@m')
 if own.err and not string.find(own.err, '^WRONGTYPE') then
   return own
 end
-local short = string.sub(ARGV[2], 1, 11)  -- as in '@m', see record.lua
-if ARGV[2] ~= '' and (own[1] == ARGV[2] or (own[2] and string.sub(own[2], 1, 11) == short)) then
+local short = string.sub(ARGV[2], 1, 8)  -- as in '@m', see record.lua
+if ARGV[2] ~= '' and (own[1] == ARGV[2] or (own[2] and string.sub(own[2], 1, 8) == short)) then
   return 0
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then

@@ -5,14 +5,15 @@
 --         script has
 --
 -- The field '@m' describes the record:
---   1–11   the first characters of the digest: whose record it is
---   12–27  stamp: when it was written last, and more than any stamp before
---   28–43  horizon: a field that is not named behind was written then or before
---   44–49  lag of the horizon, see below
---   50–56  author: the id of the write that began the record from nothing, or '*begun*' (likewise, and later writes are
+--   1–8    the first characters of the digest: whose record it is
+--   9–24   stamp: when it was written last, and more than any stamp before
+--   25–40  horizon: a field that is not named behind was written then or before
+--   41–46  lag of the horizon, see below
+--   47–53  author: the id of the write that began the record from nothing, or '*begun*' (likewise, and later writes are
 --          not named behind any more), '*wiped*', '*copied' (restored from a copy as of the horizon), or '-------' (one
 --          of these two, and trimmed likewise)
---   57–63  bytes of the fields, names included, and 64–67 their number, both hexadecimal
+--   54–60  bytes of the fields, names included, and 61–64 their number, both hexadecimal: with more than 64 bytes a small
+--          record would take twice the room, see hash-max-listpack-value
 --   then   the latest additions, each with its id (7) and the server's clock (13, milliseconds)
 --   then   what was written lately, the oldest first: for each field \1 name \1 id of the write (7) stamp (16) lag (6);
 --          a \1 in a name stands there as \2
@@ -56,16 +57,16 @@ end
 -- What '@m' says, but for whose record it is. Whether it can be understood.
 local function describe(record, meta)
   local sub = string.sub
-  local _, digits = string.find(meta, '^%d+', 12)
-  local bytes, count = tonumber(sub(meta, 57, 63), 16), tonumber(sub(meta, 64, 67), 16)
-  if #meta < 67 or not digits or digits < 43 or not bytes or not count then
+  local _, digits = string.find(meta, '^%d+', 9)
+  local bytes, count = tonumber(sub(meta, 54, 60), 16), tonumber(sub(meta, 61, 64), 16)
+  if #meta < 64 or not digits or digits < 40 or not bytes or not count then
     return false
   end
-  local stamp, notes = sub(meta, 12, 27), string.find(meta, '\1', 68, true) or #meta + 1
+  local stamp, notes = sub(meta, 9, 24), string.find(meta, '\1', 65, true) or #meta + 1
   record.stamp, record.next = stamp, stamp < now and now or string.format('%016.0f', tonumber(stamp) + 1)
-  record.horizon, record.lag, record.author = sub(meta, 28, 43), sub(meta, 44, 49), sub(meta, 50, 56)
+  record.horizon, record.lag, record.author = sub(meta, 25, 40), sub(meta, 41, 46), sub(meta, 47, 53)
   record.bytes, record.count = bytes, count
-  record.additions, record.lately = sub(meta, 68, notes - 1), sub(meta, notes)
+  record.additions, record.lately = sub(meta, 65, notes - 1), sub(meta, notes)
   return true
 end
 
@@ -106,7 +107,7 @@ local function open_record(key, list, first, last)
       meta, old['@m'] = old['@m'], nil
     end
   until not list or from > last
-  if meta and string.sub(meta, 1, 11) == string.sub(ARGV[2], 1, 11) and describe(record, meta) then
+  if meta and string.sub(meta, 1, 8) == string.sub(ARGV[2], 1, 8) and describe(record, meta) then
     record.meta, record.notes = meta, true
   else
     record.old = {}  -- there is nothing, or a foreign or damaged record, which holds nothing of ours
@@ -289,7 +290,7 @@ local function save_record(record, life)
   if record.bytes < 0 or record.count < 0 then
     count_anew(record)
   end
-  sets[2] = string.sub(ARGV[2], 1, 11) .. stamp .. record.horizon .. record.lag .. record.author
+  sets[2] = string.sub(ARGV[2], 1, 8) .. stamp .. record.horizon .. record.lag .. record.author
     .. string.format('%07x%04x', record.bytes, record.count) .. record.additions .. string.sub(lately, at)
   local begins = record.is_wiped or not record.meta
   if begins and redis.call('EXISTS', record.key) == 1 then

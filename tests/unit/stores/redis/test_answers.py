@@ -14,7 +14,7 @@ UI = {"ui": Known("m" * 11 + "0123456789abcdef", CategoryCopy(5, {"lang": b"1"})
 
 
 def meta(digest: str, author: str = "-------", lately: str = "") -> bytes:
-    return f"{digest[:11]}{7:016}{7:016}000000{author}{5:07x}{1:04x}{lately}".encode()
+    return f"{digest[:8]}{7:016}{7:016}000000{author}{5:07x}{1:04x}{lately}".encode()
 
 
 def said(part: Any, known: Any = UI) -> Any:
