@@ -18,7 +18,7 @@ from ..policy.records import (
 from ..policy.values import AuthRow, Fields, RecordRef, StoreError
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
-from ..stores.redis.records import Answer, empty_as_of
+from ..stores.redis.records import Answer, Known, empty_as_of
 from .journal_writer import NOTHING
 from .parts import Parts
 from .redis_reply import RedisReply
@@ -27,6 +27,9 @@ from .scope import RequestScope
 T = TypeVar("T")
 
 Shown = tuple[dict[str, Fields], dict[str, int], dict[str, str]]
+
+_NOT_SHOWN: tuple[Mapping[str, Known], Shown] = {}, ({}, {}, {})
+"""Of nothing."""
 
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
@@ -115,14 +118,18 @@ class Reads:
 
     def _shown(self, hit: Hit) -> Shown:
         """What is shown of a hit, which is the same each time: fields, versions and source of each category."""
-        shown: Shown | None = hit.made.get("shown")
-        if shown is None:
-            records, then = hit.answer.records, empty_as_of(hit.answer.now_ms)
-            fields = {name: record.copy.fields for name, record in records.items()}
+        records = hit.answer.records
+        kept: tuple[Mapping[str, Known], Shown] = hit.made.get("shown", _NOT_SHOWN)
+        of, shown = kept
+        if of is not records:
+            changed = {name: record for name, record in records.items() if of.get(name) is not record}
+            fields = {name: record.copy.fields for name, record in changed.items()}
             if AUTH in fields:  # of a signed-in session the row counts
                 fields[AUTH] = self._ordinary(fields[AUTH])
-            versions = {name: record.copy.version or then for name, record in records.items()}
-            shown = hit.made["shown"] = fields, versions, dict.fromkeys(records, PRIMARY)
+            then = empty_as_of(hit.answer.now_ms)
+            versions = {name: record.copy.version or then for name, record in changed.items()}
+            shown = {**shown[0], **fields}, {**shown[1], **versions}, dict.fromkeys(records, PRIMARY)
+            hit.made["shown"] = records, shown
         return shown
 
     def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:

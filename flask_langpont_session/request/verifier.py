@@ -104,10 +104,10 @@ class Verifier:
         if entry is None or entry.row is None or not entry.is_readable:
             return None
         row, lease = entry.row, hit.made.get("lease")
-        if lease is None or lease[0] is not life:
+        if lease is None or lease[0] is not life or lease[1] is not entry:
             # What the rules say is the same until then, but for what may become known to this worker meanwhile.
-            lease = hit.made["lease"] = life, lease_ends(row, entry.confirmed_ms, life, self._terms)
-        if hit.latest_ms >= lease[1]:
+            lease = hit.made["lease"] = life, entry, lease_ends(row, entry.confirmed_ms, life, self._terms)
+        if hit.latest_ms >= lease[2]:
             return None
         copy = self._copy(row, entry.confirmed_ms, hit.latest_ms, hit.trust_since_ms, hit.at)
         return row if copy.is_sound else None

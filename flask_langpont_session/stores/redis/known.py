@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...policy.values import RecordRef
 from ...support.forks import renew_in_children
@@ -50,11 +50,11 @@ class KnownRecords:
         news = {name: record for name, record in found.items() if record is not known.get(name) and record.mark}
         if news:
             records = {**known, **news}
-            size = size_of(records)
+            size = size_of(records.values())
             if size <= self.most // LARGEST_SHARE:
                 self._records.put(ref, records, size)
 
 
-def size_of(records: Mapping[str, Known]) -> int:
+def size_of(records: Iterable[Known]) -> int:
     """Bytes, about."""
-    return sum([_EACH + sum(len(name) + len(value) for name, value in r.copy.fields.items()) for r in records.values()])
+    return sum([_EACH + sum(map(len, r.copy.fields)) + sum(map(len, r.copy.fields.values())) for r in records])

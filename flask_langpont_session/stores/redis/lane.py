@@ -46,7 +46,9 @@ class Copy(NamedTuple):
     :param until: from then on it is to be asked for again, monotonic seconds.
     :param stamp: of the session on this host, before it was asked for.
     :param server: that answered.
-    :param made: what those that look at it have made of it, so that they need not make it each time.
+    :param size: bytes, about.
+    :param made: what those that look at it have made of it, so that they need not make it each time. A write takes it
+        over: each says of which records it is.
     """
 
     lives_ms: Mapping[str, int]
@@ -57,6 +59,7 @@ class Copy(NamedTuple):
     until: float
     stamp: bytes
     server: Server
+    size: int
     made: dict[str, Any]
 
 
@@ -166,8 +169,12 @@ class Lane:
             return
         copies = []
         for copy in found:
-            records = {name: written.get(name, record) for name, record in copy.answer.records.items()}
-            copies.append(copy._replace(answer=copy.answer._replace(records=records), stamp=stamp, made={}))
+            before = copy.answer.records
+            news = {name: record for name, record in written.items() if name in before}
+            size = copy.size + size_of(news.values()) - size_of(map(before.__getitem__, news))
+            copies.append(
+                copy._replace(answer=copy.answer._replace(records={**before, **news}), stamp=stamp, size=size)
+            )
         self._put(digest, tuple(copies))
 
     def drop(self, digest: str) -> None:
@@ -203,7 +210,7 @@ class Lane:
             turn.end()
 
     def _put(self, digest: str, copies: tuple[Copy, ...]) -> None:
-        self.copies.put(digest, copies, sum(size_of(copy.answer.records) for copy in copies))
+        self.copies.put(digest, copies, sum([copy.size for copy in copies]))
 
     def _forget(self) -> None:
         self._named = None

@@ -149,7 +149,7 @@ class NearCache:
         """Keep what was read over a lane, if it may be."""
         asked_at = reading.asked_at
         reading.lane.asked_at = asked_at
-        size = size_of(answer.records)
+        size = size_of(answer.records.values())
         life = self._longest if answer.due_ms < 0 else min(self._longest, answer.due_ms / 1000)
         if answer.is_primary and not answer.damaged and life > 0 and size <= self._most // LARGEST_SHARE:
             copy = Copy(
@@ -161,6 +161,7 @@ class NearCache:
                 asked_at + life,
                 reading.stamp,
                 server,
+                size,
                 {},
             )
             reading.lane.keep(reading.ref.digest, copy)

@@ -11,7 +11,6 @@ import pytest
 from redis.exceptions import ResponseError
 
 from flask_langpont_session.policy.values import CategoryCopy
-from flask_langpont_session.stores.redis.known import size_of
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
 from flask_langpont_session.stores.redis.records import Answer, Known
 from flask_langpont_session.stores.redis.server_identity import Server
@@ -74,7 +73,7 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
 def copy(*names: str) -> Copy:
     """What was read of these categories, of about 400 bytes each."""
     answer = Answer(1, None, {name: Known("", CategoryCopy(1, {"theme": b"dark"})) for name in names})
-    return Copy(dict.fromkeys(names, 1000), "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), {})
+    return Copy(dict.fromkeys(names, 1000), "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), 600, {})
 
 
 def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS, name: str = "ui") -> None:
@@ -250,7 +249,7 @@ def test_all_that_is_kept_of_a_session_counts(ends: tuple[socket.socket, socket.
         for digest in (OURS, OTHER):
             read(small, server, PONG, digest=digest, name=f"category{number}")
     found = [copy for digest in (OURS, OTHER) for copy in small.copies.look(digest) or ()]
-    assert 1 <= sum(size_of(copy.answer.records) for copy in found) <= 4 * 1200
+    assert 1 <= sum(copy.size for copy in found) <= 4 * 1200
 
 
 def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
