@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...support.files import PrivateNumbers
 
-_WORD = struct.Struct("=Q")
-_BYTES = _WORD.size
-_PLACES = 65_536
-"""Of two categories that share one, the later one is known; of the other one it is not known that a copy is old."""
+BUCKETS = 8_192
+_PLACES = 8
+"""A category is noted in its bucket, in the place of the one whose version is the oldest there: what is forgotten is
+older than eight others. In all there is room for some tens of thousands."""
+
+_WORD, _BUCKET = struct.Struct("=Q"), struct.Struct(f"={_PLACES}Q")
+_BYTES, _ALL_BYTES = _WORD.size, _BUCKET.size
+_NOTHING = bytes(_ALL_BYTES)
 
 _MS_BITS = 42
 _MS = (1 << _MS_BITS) - 1
@@ -33,7 +38,7 @@ class LatestVersions:
     def __init__(self, path: Path | None, what: str) -> None:
         self._path = None if path is None else Path(f"{path.resolve()}-{what}")
         self._file: PrivateNumbers | None = None
-        self._own: dict[int, int] = {}
+        self._own = bytearray() if path else bytearray(BUCKETS * _ALL_BYTES)
 
     def note(self, digest: str, category: str, version: int) -> None:
         """This version was seen or written. That of a server whose clock is behind, after a failover, may be lower than
@@ -41,30 +46,35 @@ class LatestVersions:
 
         :raises OSError: the file cannot be used.
         """
-        place, name = _place(digest, category)
-        if self._is_later(place, name, version):
+        bucket, name = _names(digest, category)
+        words = self._in(bucket)
+        place = _place_of(name, words)
+        if place is None:
+            place = min(range(_PLACES), key=lambda place: words[place] & _MS)
+        elif words[place] & _MS > version // 1000:
             return  # a request that read something older is late to say so
-        word = name << _MS_BITS | version // 1000 & _MS
+        at, word = bucket + place * _BYTES, _WORD.pack(name << _MS_BITS | version // 1000 & _MS)
         if self._path is None:
-            self._own[place] = word
+            self._own[at : at + _BYTES] = word
         else:
-            (self._file or self._opened()).write(place, _WORD.pack(word))
+            (self._file or self._opened()).write(at, word)
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has seen a later version.
 
         :raises OSError: the file cannot be used.
         """
-        return self._is_later(*_place(digest, category), version)
+        bucket, name = _names(digest, category)
+        words = self._in(bucket)
+        place = _place_of(name, words)
+        return place is not None and words[place] & _MS > version // 1000
 
-    def _is_later(self, place: int, name: int, version: int) -> bool:
-        """Whether a later version is noted there."""
+    def _in(self, bucket: int) -> tuple[int, ...]:
+        """What is noted there."""
         if self._path is None:
-            word = self._own.get(place, 0)
-        else:
-            found = (self._file or self._opened()).read(place, _BYTES)
-            word = _WORD.unpack(found)[0] if len(found) == _BYTES else 0
-        return word >> _MS_BITS == name and word & _MS > version // 1000
+            return _BUCKET.unpack_from(self._own, bucket)
+        found = (self._file or self._opened()).read(bucket, _ALL_BYTES)
+        return _BUCKET.unpack(found + _NOTHING[len(found) :])  # the file may end before it, or within
 
     def close(self) -> None:
         """Let go of the file. The next call opens it again."""
@@ -78,8 +88,16 @@ class LatestVersions:
         return file
 
 
-def _place(digest: str, category: str) -> tuple[int, int]:
-    """Where a category's version stands, and what tells it from most others that stand there."""
+def _place_of(name: int, words: Sequence[int]) -> int | None:
+    """Where a category stands in its bucket; None: nothing is noted of it."""
+    for place, word in enumerate(words):
+        if word >> _MS_BITS == name:
+            return place
+    return None
+
+
+def _names(digest: str, category: str) -> tuple[int, int]:
+    """Where the bucket of a category begins, and what tells it from nearly all others there."""
     of = digest.encode()
-    found = zlib.crc32(category.encode(), zlib.crc32(of))
-    return found % _PLACES * _BYTES, zlib.adler32(of) & _NAMES
+    found, names = zlib.crc32(category.encode(), zlib.crc32(of)), zlib.adler32(of)
+    return found % BUCKETS * _ALL_BYTES, (names << 19 | found // BUCKETS) & _NAMES

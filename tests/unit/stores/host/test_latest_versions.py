@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from flask_langpont_session.policy.ids import digest_of
+from flask_langpont_session.stores.host import latest_versions
 from flask_langpont_session.stores.host.latest_versions import LatestVersions
 from flask_langpont_session.support import files as private_file
 
@@ -84,3 +86,26 @@ def test_threads_that_open_it_at_once_leave_no_descriptor_behind(path: Path, mon
     for descriptor in opened:
         with pytest.raises(OSError):
             os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_is_noted_of_others_displaces_nothing(path: Path, is_shared: bool) -> None:
+    """I20: of an id that was given up nothing else may be left that tells it, while others go on to be given up."""
+    versions, digests = LatestVersions(path if is_shared else None, "wiped"), [digest_of(str(n)) for n in range(2000)]
+    for number, digest in enumerate(digests, 1):
+        versions.note(digest, "translation", number * MS)
+    assert [n for n, digest in enumerate(digests) if not versions.is_outdated(digest, "translation", n * MS)] == []
+    assert [n for n, digest in enumerate(digests, 1) if versions.is_outdated(digest, "translation", n * MS)] == []
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_was_noted_longest_ago_gives_way(path: Path, is_shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is noted again does not count as noted before."""
+    monkeypatch.setattr(latest_versions, "BUCKETS", 1)
+    versions = LatestVersions(path if is_shared else None, "wiped")
+    for number in range(8):
+        versions.note(f"d{number}", "ui", (number + 1) * MS)
+    versions.note("d0", "ui", 9 * MS)
+    versions.note("one too many", "ui", 10 * MS)
+    known = [name for name in (*(f"d{n}" for n in range(8)), "one too many") if versions.is_outdated(name, "ui", 0)]
+    assert known == ["d0", *(f"d{n}" for n in range(2, 8)), "one too many"]
