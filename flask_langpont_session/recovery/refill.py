@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from itertools import chain, islice
+from typing import NamedTuple
 
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
@@ -30,6 +31,16 @@ _CLOCKS_APART_US = 1_000_000
 _MOST_FAILURES = 10
 """Times that some copies are tried before they are left: what refuses them must not keep all others waiting. If it was
 their server that did not answer, they are given back when it does."""
+
+
+class _Held(NamedTuple):
+    """A copy that may be given back.
+
+    :param seen_at: when it was known last, monotonic seconds.
+    """
+
+    copy: SharedCopy
+    seen_at: float
 
 
 class Refill:
@@ -53,7 +64,7 @@ class Refill:
         # Of which shards copies are being given back; of this worker's, those that are left; and the number of the last
         # one that was read from the journal.
         self._begun: set[str] = set()
-        self._waiting: Iterator[SharedCopy] = iter(())
+        self._waiting: Iterator[_Held] = iter(())
         self._after = 0
         self._failures = 0
         self._given = 0
@@ -125,13 +136,17 @@ class Refill:
             self._given = self._after = 0
             self._waiting = chain(self._waiting, self._own(begun))
 
-    def _own(self, shards: Set[str]) -> list[SharedCopy]:
+    def _own(self, shards: Set[str]) -> list[_Held]:
         """This worker's, those that were used lately first."""
         locate = self._backend.health.locate
-        own = (copy for copy in self._backend.local.held() if locate(copy.digest) in shards)
-        return sorted(own, key=lambda copy: copy.age)
+        own = [copy for copy in self._backend.local.held() if locate(copy.digest) in shards]
+        return sorted(self._dated(own), key=lambda held: -held.seen_at)
 
-    def _next_batch(self) -> list[SharedCopy] | None:
+    def _dated(self, copies: Iterable[SharedCopy]) -> list[_Held]:
+        now = self._backend.clock()
+        return [_Held(copy, now - copy.age) for copy in copies]
+
+    def _next_batch(self) -> list[_Held] | None:
         """This worker's copies; then, from the journal, what only others have. None: that was all.
 
         :raises StoreError: the journal does not answer; the next call reads the same part of it.
@@ -142,20 +157,20 @@ class Refill:
         if not page:
             return None
         self._after = max(page)
-        return [copy for copy in page.values() if self._is_of_others(copy)]
+        return self._dated(copy for copy in page.values() if self._is_of_others(copy))
 
     def _is_of_others(self, copy: SharedCopy) -> bool:
         is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
         return is_due and self._backend.local.category(copy.digest, copy.category) is None
 
-    def _reached(self, batch: Sequence[SharedCopy], shards: Set[str]) -> list[SharedCopy]:
+    def _reached(self, batch: Sequence[_Held], shards: Set[str]) -> list[_Held]:
         """Those whose shards answer. The others' are asked again when they do, as a whole."""
         locate = self._backend.health.locate
         with self._lock:
-            self._wanted |= {locate(copy.digest) for copy in batch} - shards
-        return [copy for copy in batch if locate(copy.digest) in shards]
+            self._wanted |= {locate(held.copy.digest) for held in batch} - shards
+        return [held for held in batch if locate(held.copy.digest) in shards]
 
-    def _try(self, batch: Sequence[SharedCopy], database: bool) -> None:
+    def _try(self, batch: Sequence[_Held], database: bool) -> None:
         try:
             self._give_back(batch, database)
             self._failures = 0
@@ -166,17 +181,20 @@ class Refill:
             else:
                 self._failures = 0
                 with self._lock:
-                    self._left |= {self._backend.health.locate(copy.digest) for copy in batch}
+                    self._left |= {self._backend.health.locate(held.copy.digest) for held in batch}
                 log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
             raise
 
-    def _give_back(self, batch: Sequence[SharedCopy], database: bool) -> None:
-        living = self._living({copy.digest for copy in batch if copy.kind == SIGNED_IN}, database)
+    def _give_back(self, batch: Sequence[_Held], database: bool) -> None:
+        living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
         wanted = []
-        for copy in batch:
-            if (copy.kind == SIGNED_IN and copy.digest not in living) or self._backend.was_wiped(copy):
+        for copy, seen_at in batch:
+            age = self._backend.clock() - seen_at
+            # Of what was wiped nothing need be left that tells so, when all copies of it should have gone.
+            is_over = age >= self._backend.settings.local_cache_ttl or self._backend.was_wiped(copy)
+            if is_over or (copy.kind == SIGNED_IN and copy.digest not in living):
                 continue
-            life_ms = self._life_of(copy)
+            life_ms = self._life_of(copy) - int(age * 1000)
             if life_ms > 0:
                 guard = "alive" if copy.kind == SIGNED_IN else "free"
                 # What began before the loss knows all that there was.
@@ -193,9 +211,9 @@ class Refill:
                 self._given += reply.status == "merged"
 
     def _life_of(self, copy: SharedCopy) -> int:
-        """What is left of its life, milliseconds: it was in use when it was last seen, or later."""
+        """Its life, milliseconds, from when it was in use last: it was when it was last seen, or later."""
         backend = self._backend
-        return backend.life_of(copy.category, copy.kind, backend.settings.life) - int(copy.age * 1000)
+        return backend.life_of(copy.category, copy.kind, backend.settings.life)
 
     def _living(self, digests: Set[str], database: bool) -> set[str]:
         """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were

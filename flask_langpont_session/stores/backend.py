@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ..policy.categories import CategoryTable
 
 
+_EMPTY_AFTER_COPIES = 60
+"""Seconds for which a record without fields is kept after the last copy of what it had has gone: what waited for the
+stores until then is merged by now, and no answer that was on its way is kept as a copy any more."""
+
+
 class Backend:
     """What an application keeps its sessions in.
 
@@ -53,7 +58,8 @@ class Backend:
         self.clock = health.clock
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
-        self.limits = Limits(settings.max_fields, settings.max_category_bytes, settings.local_cache_ttl * 1000)
+        empty_ms = (settings.local_cache_ttl + _EMPTY_AFTER_COPIES) * 1000
+        self.limits = Limits(settings.max_fields, settings.max_category_bytes, empty_ms)
 
     @property
     def table(self) -> CategoryTable:

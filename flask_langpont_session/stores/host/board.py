@@ -99,10 +99,10 @@ class Board:
     def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Outdated:
         """Share copies within a transaction that is under way; whether there is room is for its caller to see."""
         lost: Outdated = Counter()
+        now = self._now_ms()
         for shared in copies:
-            of_copy = shared.digest, shared.category, shared.copy.version
-            is_outdated = self.is_outdated(*of_copy) or self.is_wiped_since(*of_copy)
-            for basis, count in put_copy(db, shared, is_outdated=is_outdated).items():
+            is_outdated = self.is_outdated(shared.digest, shared.category, shared.copy.version)
+            for basis, count in put_copy(db, shared, now, is_outdated=is_outdated).items():
                 lost[shared.category, basis] += count
         return lost
 
@@ -112,7 +112,7 @@ class Board:
         :param after: only those with a higher number.
         """
         with self._file.connected() as db:
-            return shared_copies(db, limit, after)
+            return shared_copies(db, limit, after, self._now_ms())
 
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
@@ -154,9 +154,10 @@ class Board:
             self._versions.note(digest, category, version)
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
-        """Whether a worker of this host has seen a later version of a category."""
+        """Whether a worker of this host has seen a later version of a category, or wiped it since."""
         with _TRANSLATED:
-            return self._versions.is_outdated(digest, category, version)
+            later = self._versions.is_outdated(digest, category, version)
+            return later or self._wipes.is_outdated(digest, category, version)
 
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Let the other workers of the host know that a category was wiped at this version. Not an entry."""

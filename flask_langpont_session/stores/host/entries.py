@@ -21,7 +21,7 @@ from ...policy.ids import ANONYMOUS
 from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, ServerRecord, SharedCopy, StoreError
 from .limits import SIZE_SCHEMA
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
@@ -46,7 +46,7 @@ SCHEMA = (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
         digest TEXT NOT NULL, category TEXT NOT NULL, version INTEGER NOT NULL, fields BLOB NOT NULL,
-        additions BLOB NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (digest, category))""",
+        additions BLOB NOT NULL, kind TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (digest, category))""",
     "CREATE TABLE outages (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL)",
     *SIZE_SCHEMA,
     """CREATE TABLE user_revocations (
@@ -258,11 +258,11 @@ _INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_u
 FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
 """The condition for one field in ``writes``."""
 
-_PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions, kind)
-    SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
+_PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions, kind, at_ms)
+    SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE digest = ?)
     ON CONFLICT (digest, category)
         DO UPDATE SET version = excluded.version, fields = excluded.fields, additions = excluded.additions,
-            kind = excluded.kind
+            kind = excluded.kind, at_ms = excluded.at_ms
         WHERE excluded.version > copies.version"""
 
 
@@ -340,7 +340,7 @@ def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[
     return [], new
 
 
-def put_copy(db: sqlite3.Connection, shared: SharedCopy, *, is_outdated: bool) -> Counter[Basis]:
+def put_copy(db: sqlite3.Connection, shared: SharedCopy, now_ms: int, *, is_outdated: bool) -> Counter[Basis]:
     """Share a copy, unless one as new is there or the session is revoked. Values that wait and have lost against it go:
     those that were made from an older version, and differ from what they were made from now; and those whose request
     could not read what the copy has. Without that, all that is made from such a value would be lost with it.
@@ -350,7 +350,8 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy, *, is_outdated: bool) -
     """
     digest, category, copy = shared[:3]
     fields = msgspec.msgpack.encode(dict(copy.fields))
-    row = (digest, category, copy.version, fields, copy.additions, shared.kind, digest)
+    known_since_ms = now_ms - int(shared.age * 1000)
+    row = (digest, category, copy.version, fields, copy.additions, shared.kind, known_since_ms, digest)
     put = db.execute(_PUT_COPY, row)
     lost: Counter[Basis] = Counter()
     if not put.rowcount:
@@ -542,15 +543,20 @@ def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, Category
             yield category, CategoryCopy(version, fields, additions=additions)
 
 
-def shared_copies(db: sqlite3.Connection, limit: int, after: int) -> dict[int, SharedCopy]:
+def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int) -> dict[int, SharedCopy]:
     """Those that are published, by number."""
-    sql = """SELECT rowid, digest, category, version, fields, additions, kind FROM copies
+    sql = """SELECT rowid, digest, category, version, fields, additions, kind, at_ms FROM copies
         WHERE rowid > ? ORDER BY rowid LIMIT ?"""
     return {
         number: SharedCopy(
-            digest, category, CategoryCopy(version, fields, additions=additions), kind=kind, began=version
+            digest,
+            category,
+            CategoryCopy(version, fields, additions=additions),
+            age=(now_ms - at_ms) / 1000,
+            kind=kind,
+            began=version,
         )
-        for number, digest, category, version, blob, additions, kind in db.execute(sql, (after, limit))
+        for number, digest, category, version, blob, additions, kind, at_ms in db.execute(sql, (after, limit))
         if (fields := _fields(blob)) is not None
     }
 

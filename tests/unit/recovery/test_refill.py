@@ -15,6 +15,9 @@ from flask_langpont_session.stores.redis.records import Merged, Restore
 
 COPY = CategoryCopy(5, {"lang": b'"ja"'})
 
+TTL = 60
+"""Seconds that copies are kept."""
+
 
 class Shards:
     """The primary and its health: some shards. A session lies on that which its digest begins with, if it is there."""
@@ -27,6 +30,7 @@ class Shards:
         # What other workers have published, by number, and how often that cannot be read.
         self.published: dict[int, SharedCopy] = {}
         self.unreadable = 0
+        self.now = 0.0
 
     def locate(self, digest: str) -> str:
         return digest[0] if digest[0] in self.shards else ""
@@ -62,9 +66,9 @@ def refill(shards: Shards) -> Refill:
         health=shards,
         board=shards,
         primary=shards,
-        clock=lambda: 0.0,
-        settings=SimpleNamespace(life=None),
-        life_of=lambda category, kind, life: 1000,
+        clock=lambda: shards.now,
+        settings=SimpleNamespace(life=None, local_cache_ttl=TTL),
+        life_of=lambda category, kind, life: 1_000_000,
         limits=None,
         was_wiped=lambda copy: copy.digest in shards.wiped,
     )
@@ -77,7 +81,7 @@ def refill(shards: Shards) -> Refill:
 def run(refill: Refill, *shards: str) -> None:
     """As the thread does it, with the shards that requests use."""
     if refill.is_due(shards):
-        assert refill.run(set(shards), True, 1.0)
+        assert refill.run(set(shards), True, 2.0 * TTL)
 
 
 def test_a_shard_that_fails_meanwhile_keeps_no_other_waiting(shards: Shards, refill: Refill) -> None:
@@ -141,4 +145,32 @@ def test_a_journal_that_does_not_answer_once_costs_no_copy(shards: Shards, refil
     assert refill.is_wanted
     run(refill, "a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2", "a7", "b8"}
+    assert not refill.is_wanted
+
+
+def test_what_no_worker_used_within_the_life_of_copies_is_not_given_back(shards: Shards, refill: Refill) -> None:
+    """I20: nothing is left by then that tells of a wipe. It may have waited in the journal, or here."""
+    shards.published = {
+        7: SharedCopy("a7", "ui", COPY, age=TTL - 1, kind="a"),
+        8: SharedCopy("a8", "ui", COPY, age=TTL, kind="a"),
+    }
+    shards.dead = {"b"}
+    with pytest.raises(StoreError):
+        run(refill, "a", "b")
+    run(refill, "a")
+    assert shards.given == {"a1", "a2", "a7"}
+    shards.dead, shards.now = set(), float(TTL)
+    refill.ask_for("a", 0)
+    run(refill, "a", "b")
+    assert shards.given == {"a1", "a2", "a7", "b1", "b2"}, "these are as new as they were when the worker was asked"
+
+
+def test_what_could_not_be_given_back_in_time_is_left(shards: Shards, refill: Refill) -> None:
+    """A batch is tried again for as long as its shard is thought to answer."""
+    shards.dead = {"a", "b"}
+    with pytest.raises(StoreError):
+        run(refill, "a", "b")
+    shards.dead, shards.now = set(), float(TTL)
+    run(refill, "a", "b")
+    assert shards.given == set()
     assert not refill.is_wanted

@@ -176,3 +176,25 @@ def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal, force
         durable.board.remember_server("redis:6379", replace(KNOWN, number=number, trust_since_ms=trust_since_ms))
         times.append(len(forced))
     assert times == [1, 1, 2]
+
+
+def test_a_shared_copy_says_for_how_long_it_has_been_known(durable: Journal, clock: Clock) -> None:
+    """By its worker before that, too; a newer one begins anew."""
+
+    def ages() -> list[float]:
+        return [copy.age for copy in durable.board.shared_copies().values()]
+
+    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}), age=2.0)])
+    clock.now += 5.0
+    assert ages() == [7.0]
+    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}))])
+    assert ages() == [7.0]
+    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(2, {"a": b"1"}), age=1.0)])
+    assert ages() == [1.0]
+
+
+def test_a_copy_from_before_a_wipe_is_outdated(durable: Journal) -> None:
+    """For whoever shows or shares it."""
+    durable.board.note_wipe("d", "ui", 5000)
+    assert durable.board.is_outdated("d", "ui", 4000)
+    assert not durable.board.is_outdated("d", "ui", 5000)
