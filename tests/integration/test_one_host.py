@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.support.journal_process import process
 
-from .behind import browser, entry, sign_in, wait_until_lost
-from .conftest import MakeApp, parts
+from .behind import browser, digest, entry, sign_in, stored, wait_until_lost
+from .conftest import MakeApp, cookie_of, parts
 
 ALONE = """
 while True:
@@ -409,3 +410,56 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     wait_until(lambda: waiting(other) == 0, "everything home")
     assert here.get("/get/input_text").json["value"] == "second"
     wait_until(lambda: there.get("/get/input_text").json["value"] == "second", "the same there")
+
+
+def of_a_visitor(app: Flask, text: str) -> Any:
+    """A browser with a text, and pages that give it another id or forget what it has."""
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return "regenerated"
+
+    @app.post("/clear")
+    def clear() -> str:
+        session.clear()
+        return "cleared"
+
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post("/set", json={"input_text": text}))
+    return client
+
+
+def test_what_was_shared_of_an_id_that_was_given_up_is_not_given_back(
+    make_app: MakeApp, primary: Valkey, tmp_path: Path
+) -> None:
+    """I20: in an outage. Later Redis is another server, and by then nothing else tells that the id was wiped: neither
+    its record, which has run out, nor the note beside the journal, which gave way to those of other sessions."""
+    here, sibling = make_app(), make_app()
+    client = of_a_visitor(here, "before")
+    former = client.cookie
+    with ExitStack() as paused:
+        for app in (here, sibling):
+            paused.enter_context(parts(app).monitor.paused())
+        with switched_off(here, "primary"), switched_off(sibling, "primary"):
+            parts(here).monitor.share_outage()
+            assert parts(here).backend.journal.overlay(digest(former)).copies.keys() == {"translation"}
+            assert client.post("/regenerate").status_code == 200
+        assert waiting(here, "carries") == 0
+        assert stored(primary, "translation", former) == {}
+        with primary.client() as redis:
+            redis.delete(f"session:translation:{{{digest(former)}}}")
+        (tmp_path / "journal.sqlite3-wiped").write_bytes(b"")
+        parts(sibling).monitor.note_incident()
+        parts(sibling).monitor.tick()
+    assert browser(sibling, former).get("/get/input_text").json["value"] is None
+    assert client.get("/get/input_text").json["value"] == "before"
+
+
+def test_the_record_of_what_was_wiped_outlives_all_copies_of_what_it_had(make_app: MakeApp, primary: Valkey) -> None:
+    """I20: a copy is given back to a Redis that may have lost data, and the record says that it is from before."""
+    client = of_a_visitor(make_app(LOCAL_CACHE_TTL=60), "before")
+    assert client.post("/clear").status_code == 200
+    with primary.client() as redis:
+        left = redis.pttl(f"session:translation:{{{digest(client.cookie)}}}")
+    assert left > (60 + 30) * 1000

@@ -912,6 +912,18 @@ def test_of_what_is_still_being_carried_no_copy_is_published(host: Host) -> None
     assert host.waiting() == {"carries": 1, "writes": 1}
 
 
+@pytest.mark.parametrize("left_us", [0, 5])
+def test_the_host_keeps_nothing_of_a_former_id_that_was_given_up(host: Host, left_us: int) -> None:
+    """I20: what a worker shared before would be shown in the next outage, and given back to a Redis that lost data."""
+    host.journal.board.announce_outage("primary")
+    host.journal.board.publish_copies([SharedCopy(C, "ui", CategoryCopy(5, {"lang": b"1"}), kind="a")])
+    host.journal.carry(Carry(C, A, "a", ["ui"], left_us))
+    host.stores.there[C] = {"ui": {"lang": b"1"}}
+    host.stores.meanwhile = lambda: host.stores.there.update({C: {"ui": {}}})
+    host.run()
+    assert host.journal.overlay(C).copies["ui"].fields == ({} if left_us else {"lang": b"1"})
+
+
 def test_a_replay_that_was_overtaken_by_a_new_id_takes_nothing_from_it(host: Host) -> None:
     """It has read what waited for the former id, which is dead when it comes there."""
     host.write(C, "input_text", b"2")
