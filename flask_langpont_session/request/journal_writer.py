@@ -92,11 +92,13 @@ class JournalWriter:
         self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), scope)
 
     def revoke(self, *digests: str, in_database: bool, in_redis: bool, scope: RequestScope | None = None) -> bool:
-        """Keep revocations that not every store knows of yet. Whether the journal has them."""
-        return self._do(
-            lambda wait: self._revocations.note(*digests, in_database=in_database, in_redis=in_redis, wait=wait),
-            scope,
-        )
+        """Keep revocations that not every store knows of yet. Whether the journal has them; if not in time, it may get
+        them later."""
+
+        def note(wait: float | None) -> None:
+            self._revocations.note(*digests, in_database=in_database, in_redis=in_redis, wait=wait, stays=True)
+
+        return self._do(note, scope)
 
     def revoke_user(
         self, user_id: str, until_ms: int = 0, *, epoch: int = 0, scope: RequestScope | None = None
@@ -106,7 +108,11 @@ class JournalWriter:
         :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
         :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
-        self._do(lambda wait: self._revocations.note_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait), scope)
+
+        def note(wait: float | None) -> None:
+            self._revocations.note_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait, stays=True)
+
+        self._do(note, scope)
 
     def row_changing(self, digest: str) -> int | None:
         """This worker is about to try a compare-and-set of a session's row.

@@ -93,7 +93,7 @@ _regenerate = sim_database.SimDatabase.regenerate
 
 
 def _revoked_once(
-    self: RevocationQueue, digest: str, *, in_database: bool = False, in_redis: bool = False, wait: float | None = None
+    self: RevocationQueue, digest: str, *, in_database: bool = False, in_redis: bool = False, **waits: Any
 ) -> None:
     if self.is_revoked(digest):
         self.mark_done(digest, in_database=in_database, in_redis=in_redis)

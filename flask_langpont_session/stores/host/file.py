@@ -115,7 +115,7 @@ class JournalFile:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def transaction(self, work: Work[T], wait: float | None = None, *, forced: bool = True) -> T:
+    def transaction(self, work: Work[T], wait: float | None = None, *, forced: bool = True, stays: bool = False) -> T:
         """Have something written whole or not at all, together with what other threads write at the same moment.
 
         :param work: gets the connection, and is called by another thread. What it raises is raised here; then nothing
@@ -123,11 +123,13 @@ class JournalFile:
             still.
         :param forced: to the disk. False: the call does not wait for it, and it may be lost when the machine loses its
             power.
+        :param stays: it is not given up when time is up, but written as soon as possible. For what may be done however
+            late it is, whatever was said of it.
         :return: what `work` returned.
-        :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, and may be written or not;
-            without, it will never be. With `sent` alone it is written, but the disk may lose it.
+        :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, or stays, and may be
+            written or not; without, it will never be. With `sent` alone it is written, but the disk may lose it.
         """
-        return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True))
+        return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True, stays=stays))
 
     def aside(self, work: Work[T], wait: float | None = None) -> T:
         """The same without being forced, for what is no entry: requests that ask whether there are entries are not made

@@ -32,6 +32,9 @@ MOST_TOGETHER = 256
 MOST_WAITING = 10_000
 """Tasks, those given up included. So many wait only behind a process that was stopped while it wrote."""
 
+_PERSISTENCE = 30.0
+"""Seconds for which what must not be given up is tried after its thread has gone on."""
+
 _BRISK = 0.0001
 """Seconds that a thread may compute before another one has its turn. Python's own are 0.005."""
 
@@ -96,11 +99,15 @@ class Task(Generic[T]):
     :param deadline: how long the thread waits.
     :param forced: its result is known when it is on the disk.
     :param is_entry: whether :meth:`Journal.is_empty` has to look again after it.
+    :param stays: it is to be done even if that is later than its thread waits.
     """
 
-    __slots__ = ("_deadline", "_decided", "_done", "_error", "_is_taken", "_value", "_work", "forced", "is_entry")
+    __slots__ = (
+        *("_deadline", "_decided", "_done", "_error", "_is_taken", "_value", "_work"),
+        *("forced", "is_entry", "_stays"),
+    )
 
-    def __init__(self, work: Work[T], deadline: Deadline, *, forced: bool, is_entry: bool) -> None:
+    def __init__(self, work: Work[T], deadline: Deadline, *, forced: bool, is_entry: bool, stays: bool = False) -> None:
         self._work: Work[T] | None = work
         self._decided, self._done = threading.Lock(), threading.Lock()
         self._done.acquire()
@@ -110,6 +117,7 @@ class Task(Generic[T]):
         self._deadline = deadline
         self.forced = forced
         self.is_entry = is_entry
+        self._stays = stays
 
     # -- the thread that waits
 
@@ -117,12 +125,12 @@ class Task(Generic[T]):
         """Wait for it.
 
         :raises StoreError: UNREACHABLE. Without `timed_out`, it was given up and will not be done; with it, it was
-            under way when time was up, and may happen or not.
+            under way when time was up, or stays to be done, and may happen or not.
         """
         try:
             is_done = self._deadline.wait(lambda seconds: self._done.acquire(timeout=seconds))
         finally:  # also when a signal handler or a greenlet's end raises here
-            given_up = self._decided.acquire(blocking=False)
+            given_up = not self._stays and self._decided.acquire(blocking=False)
             if given_up:
                 self._work = None
         if given_up:
@@ -138,8 +146,8 @@ class Task(Generic[T]):
 
     @property
     def until(self) -> float:
-        """Monotonic seconds: how long the thread waits at most, should this process be late."""
-        return self._deadline.at + MORE
+        """Monotonic seconds: how long it is waited for at most, should this process be late."""
+        return self._deadline.at + (_PERSISTENCE if self._stays else MORE)
 
     @property
     def is_waited_for(self) -> bool:

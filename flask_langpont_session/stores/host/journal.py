@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...policy.values import Basis, SharedCopy
+from ...policy.values import Basis, Operation, SharedCopy
 from .board import Board, Outdated
 from .entries import (
     FIELD,
@@ -201,7 +201,8 @@ class Journal:
     ) -> list[PendingWrite]:
         """Keep changes of a session until Redis takes them, all or none, in this order.
 
-        A session that is revoked here absorbs them; its shadow does not.
+        A session that is revoked here absorbs them; its shadow does not. Wipes alone are not given up when time is up:
+        what a session had must not be seen again.
 
         :param copies: what is known of the session before these changes, see :meth:`.Board.publish_copies`.
         :return: those that were not kept because they were made without knowing what is there, and something is.
@@ -218,7 +219,8 @@ class Journal:
             ]
 
         left = _time_left(wait)
-        left_out = self.file.transaction(self._limits.adding(put, session), wait)
+        stays = all(entry.operation is Operation.WIPE for entry in entries)
+        left_out = self.file.transaction(self._limits.adding(put, session), wait, stays=stays)
         self.board.add_copies(copies, left())
         return left_out
 

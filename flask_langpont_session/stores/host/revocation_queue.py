@@ -30,7 +30,14 @@ class RevocationQueue:
         self._file = file
         self._clock = clock
 
-    def note(self, *digests: str, in_database: bool = False, in_redis: bool = False, wait: float | None = None) -> None:
+    def note(
+        self,
+        *digests: str,
+        in_database: bool = False,
+        in_redis: bool = False,
+        wait: float | None = None,
+        stays: bool = False,
+    ) -> None:
         """Note that sessions are dead, and forget what was to be written for them; their shadows' writes stay.
 
         Doing it again adds a store that has it by now, unless the database does not know of it this time: what it had
@@ -38,6 +45,7 @@ class RevocationQueue:
 
         :param in_database: the database has it already.
         :param in_redis: Redis has the tombstone already.
+        :param stays: not given up when time is up, see :meth:`.JournalFile.transaction`.
         """
         now = int(self._clock() * 1000)
 
@@ -46,7 +54,7 @@ class RevocationQueue:
                 put_revocation(db, digest, now, in_database)
                 mark_done(db, digest, in_database, in_redis)
 
-        self._file.transaction(note, wait)
+        self._file.transaction(note, wait, stays=stays)
 
     def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have these revocations now. An entry disappears when both have it."""
@@ -79,7 +87,9 @@ class RevocationQueue:
             rows = db.execute(sql, (after, database, redis, limit)).fetchall()
         return [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
 
-    def note_user(self, user_id: str, *, until_ms: int = 0, epoch: int = 0, wait: float | None = None) -> None:
+    def note_user(
+        self, user_id: str, *, until_ms: int = 0, epoch: int = 0, wait: float | None = None, stays: bool = False
+    ) -> None:
         """Note that every session of a user which began until then, or in an earlier epoch, is dead: "log out
         everywhere", which not every store knows yet.
 
@@ -88,8 +98,9 @@ class RevocationQueue:
 
         :param until_ms: milliseconds since 1970; for the case that the database does not know of it.
         :param epoch: the user's epoch, if the database has raised it.
+        :param stays: see :meth:`note`.
         """
-        self._file.transaction(lambda db: put_user_revocation(db, user_id, until_ms, epoch), wait)
+        self._file.transaction(lambda db: put_user_revocation(db, user_id, until_ms, epoch), wait, stays=stays)
 
     def pending_users(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
         """The users that are still to be logged out everywhere, the one that was noted longest ago first.

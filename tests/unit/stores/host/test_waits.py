@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.slow_disk import slow_disk
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
 from flask_langpont_session.stores.host import lock as host_lock
+from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.support.lag import Deadline
 from tests.support.entries import addition, value
@@ -559,3 +561,29 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
         assert os.waitpid(child, 0)[1] == 0
     threads.join()
     assert (threads.ends, revoked(journal)) == ([None], {"patient"})
+
+
+# What must not be given up
+
+
+def test_a_wipe_and_the_end_of_a_session_are_done_however_late_it_is(journal: Journal, path: Path) -> None:
+    """I20: a request does not wait for longer than it may, and says that it is not known to be kept. What is written
+    later comes behind it."""
+    wipe = replace(value("d", WIPED_FIELD, None), operation=Operation.WIPE)
+    stays = [
+        lambda: journal.put([wipe], wait=SHORT),
+        lambda: journal.revocations.note("c", wait=SHORT, stays=True),
+        lambda: journal.revocations.note_user("7", until_ms=1, wait=SHORT, stays=True),
+    ]
+    journal.put([value("d", "before", b"1")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for call in stays:
+            error = failing(call)
+            assert (error.cause, error.timed_out) == ("TimeoutError", True)
+        assert failing(lambda: journal.put([wipe, value("d", "given up", b"1")], wait=SHORT)).cause == "SQLITE_BUSY"
+        other.execute("ROLLBACK")
+    journal.put([value("d", "after", b"1")])
+    assert [entry.field for entry in journal.pending_writes()] == [WIPED_FIELD, "after"]
+    assert revoked(journal) == {"c"}
+    assert [entry.user_id for entry in journal.revocations.pending_users()] == ["7"]
