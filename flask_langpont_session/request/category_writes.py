@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
@@ -287,12 +287,12 @@ class CategoryWrites:
             return False
         return self._journal_writer.carry(plan, self.now_us(plan.origin.digest), scope)
 
-    def leave(self, origin: SessionId, scope: RequestScope, life: Life, *, is_carried: bool) -> None:
+    def leave(self, origin: SessionId, scope: RequestScope, life: Life, *, carried: Collection[str]) -> None:
         """Wipe the data of an anonymous session that was given another id.
 
-        :param is_carried: the replay does so, when it has brought the data to the other id.
+        :param carried: categories that the replay wipes, when it has brought their data to the other id.
         """
-        if not is_carried:
-            changes = {name: CategoryChange(0, wipe=True) for name in self._backend.table.categories}
-            self.save(Plan(origin, origin, life, changes=changes), origin, scope, None)
+        names = self._backend.table.categories.keys() - set(carried)
+        changes = {name: CategoryChange(0, wipe=True) for name in sorted(names)}
+        self.save(Plan(origin, origin, life, changes=changes), origin, scope, None)
         self._reports.no_longer_in_use(origin.digest)

@@ -66,8 +66,8 @@ class Saves:
         stored = self._categories.save(plan, plan.target, scope, row) or is_carried
         if stored:
             self._count_save(plan, plan.target, names)
-        if plan.leaves and plan.origin:
-            self._categories.leave(plan.origin, scope, plan.life, is_carried=bool(plan.carries))
+            if plan.leaves and plan.origin:
+                self._categories.leave(plan.origin, scope, plan.life, carried=plan.carries if is_carried else ())
         has_ended = plan.target.kind == SIGNED_IN and self._local.is_dead(plan.target.digest)
         return Saved(stored, durable, ended=has_ended)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
+from flask_langpont_session.policy.values import ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Change, Written
 from tests.support.fake_stores import LOST, Stage, a_row, changed
 
@@ -164,3 +167,53 @@ def test_an_end_is_for_ever_whatever_is_down(
     assert stage.journal.counts()["revocations"] == waits
     assert stage.load(user).verdict is Verdict.DEAD
     assert len(stage.revocations()) == 1
+
+
+# -- a visitor's former id ---------------------------------------------------------------------------------------------
+
+NEXT = SessionId("next", "a", False, 2, b"secret")
+
+TEXT = {"translation": changed(input_text=b"1")}
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, stage: Stage, what: str, times: int) -> None:
+    """The journal does not take something in time, the first times."""
+    take, left = getattr(stage.journal, what), [times]
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_BUSY")
+        return take(*arguments, **options)
+
+    monkeypatch.setattr(stage.journal, what, refuse)
+
+
+def wiped(stage: Stage) -> set[tuple[str, str]]:
+    """What is to be wiped: digest and category."""
+    waiting = stage.journal.pending_writes()
+    return {(entry.digest, entry.category) for entry in waiting if entry.operation is Operation.WIPE}
+
+
+def test_a_former_id_keeps_what_could_not_be_stored_under_the_next_one(
+    stage: Stage, visitor: SessionId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The browser goes on with it: the next id is not sent."""
+    stage.lose(PRIMARY)
+    refusing(monkeypatch, stage, "put", 1)
+    saved = stage.repository.save(stage.plan(visitor, NEXT, changes=dict(TEXT)), stage.begin())
+    assert not saved.stored
+    assert stage.journal.is_empty()
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_of_a_former_id_all_is_wiped_that_the_replay_does_not_wipe(
+    stage: Stage, visitor: SessionId, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    """I20: the carry may not be kept, which is said, and the next id be given out for what this request wrote."""
+    stage.lose(PRIMARY)
+    refusing(monkeypatch, stage, "carry", 0 if is_kept else 1)
+    plan = stage.plan(visitor, NEXT, changes=dict(TEXT), carries=("ui",))
+    assert stage.repository.save(plan, stage.begin()).stored
+    names = set(stage.repository.table.categories) - ({"ui"} if is_kept else set())
+    assert wiped(stage) == {(visitor.digest, name) for name in names}
