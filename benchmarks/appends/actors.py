@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self
-
-from flask_langpont_session.policy.ids import digest_of
+from typing import Any, NamedTuple, Self
 
 from .application import COOKIE
 from .browser import Answer, Browser
+from .findings import Finding, short
 from .hosts import Host, Worker
 from .ledger import Life
 
@@ -94,9 +93,16 @@ def _short(value: Any) -> str:
     return f"…{value[-6:]} ({len(value)})" if isinstance(value, list) else str(value)
 
 
-def short(cookie: str | None) -> str:
-    """The first characters of a session's digest, as log lines of the package have them."""
-    return digest_of(cookie.split(".")[0])[:8] if cookie else "-"
+class Event(NamedTuple):
+    """A request and its answer.
+
+    :param at: seconds since the crowd began.
+    :param session: the beginning of the digest that the browser has now.
+    """
+
+    at: float
+    session: str
+    text: str
 
 
 class Actor:
@@ -121,10 +127,9 @@ class Actor:
         #: Browsers with the cookies of sessions that ended.
         self.graves: list[Browser] = []
         self.acknowledged = Counter[str]()
-        #: What was asked and answered, a line each.
-        self.history: list[str] = []
-        #: What the verdict found wrong; none: its history need not be told.
-        self.wrong: list[str] = []
+        self.history: list[Event] = []
+        #: What is wrong; none: its history need not be told.
+        self.wrong: list[Finding] = []
         self._entries = 0
 
     @property
@@ -241,7 +246,8 @@ class Actor:
         shown = answer.json if answer.ok else {}
         told = ", ".join(f"{key} {_short(shown[key])}" for key in _TOLD if key in shown)
         session = short(self.browser.cookie)
-        self.history.append(f"{asked:6.2f}–{answered:6.2f} {worker.name} {what}: {answer.status} {told} [{session}]")
+        text = f"{asked:6.2f}–{answered:6.2f} {worker.name} {what}: {answer.status} {told} [{session}]"
+        self.history.append(Event(asked, session, text))
 
     def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
         """What was answered, if the answer promises that what was written lasts, or that what it shows is stored."""
@@ -276,4 +282,5 @@ class Actor:
         for clear in self.clears:
             if not clear.undone and clear.entries.intersection(entries):
                 clear.undone = True
-                self.wrong.append(f"shows what was cleared: {sorted(clear.entries.intersection(entries))}")
+                shown = sorted(clear.entries.intersection(entries))
+                self.wrong.append(Finding(f"shows what was cleared: {shown}", self.browser.cookie, shown))

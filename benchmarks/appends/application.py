@@ -1,7 +1,7 @@
 """One worker process: pages that read, append, count and clear, and what this worker counted, in a file.
 
 ``python -m benchmarks.appends.application`` serves until it is ended. It sees no more of the package than any
-application does; :func:`waiting` and :func:`counters` are the two exceptions.
+application does; :func:`waiting`, :func:`counters` and :func:`known` are the exceptions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from flask import Blueprint, Flask, current_app, request
+from flask import Blueprint, Flask, current_app, has_request_context, request
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from flask_langpont_session import LangPontSession, session
+from flask_langpont_session import LangPontSession, events, session
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.policy.values import StoreError
 
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
@@ -149,6 +150,26 @@ def state() -> ResponseReturnValue:
     return {"pid": os.getpid(), "status": status, "waiting": waiting(current_app), "counters": counters(current_app)}
 
 
+@pages.get("/known/<digest>")
+def known(digest: str) -> ResponseReturnValue:
+    """What this worker finds of a session: in Redis, in its host's journal, among its own copies."""
+    backend = state_of(current_app).backend
+    found: dict[str, Any] = {}
+    for name in backend.table.categories:
+        [there] = backend.primary.copies([(digest, name)], timeout=1.0)
+        if there.meta:
+            wiped = backend.board.is_wiped_since(digest, name, there.version)
+            meta = there.meta.decode(errors="replace").replace("\1", " ")
+            found[f"finds {name} in Redis"] = f"{sorted(there.fields)}, {meta}, host has wiped it since: {wiped}"
+        if own := backend.local.shared(digest, name):
+            found[f"has a copy of {name}"] = f"{own.copy.version} {sorted(own.copy.fields)}"
+    overlay = backend.journal.overlay(digest)
+    waiting = {"writes": overlay.writes, "deltas": overlay.deltas, "wiped": overlay.wiped, "carried": overlay.carried}
+    copies = {name: f"{copy.version} {sorted(copy.fields)}" for name, copy in overlay.copies.items()}
+    journalled = {name: str(value) for name, value in waiting.items() if value}
+    return found | ({"has in the journal": f"{journalled} copies {copies}"} if journalled or copies else {})
+
+
 def _langpont() -> LangPontSession:
     interface = current_app.session_interface
     assert isinstance(interface, LangPontSession)
@@ -196,6 +217,37 @@ def counters(app: Flask) -> Mapping[str, int]:
     return dict(state_of(app).recorder.counters())
 
 
+class Report(NamedTuple):
+    """Something that the package said is not kept.
+
+    :param at: monotonic seconds, which all processes of a machine share.
+    :param session: the beginning of the digest that the request came with; empty: it was no request.
+    """
+
+    at: float
+    session: str
+    what: str
+    cause: str
+    category: str
+    number: int
+
+
+def note_reports(path: Path) -> None:
+    """Write down what is reported, a line of JSON each, but for what was said to last for its request only."""
+    lock = threading.Lock()
+
+    def note(sender: Any, event: events.WritesNotKept) -> None:
+        if event.what == "request_only_writes":
+            return
+        cookie = request.cookies.get(COOKIE, "") if has_request_context() else ""
+        session_id = digest_of(cookie.split(".")[0])[:8] if cookie else ""
+        report = Report(time.monotonic(), session_id, event.what, event.cause, event.category, event.count)
+        with lock, path.open("a") as file:
+            file.write(json.dumps(report) + "\n")
+
+    events.writes_not_kept.connect(note, weak=False)
+
+
 def publish_counters(app: Flask, path: Path) -> None:
     """Write the counters after every request and ten times a second: what a killed worker has counted is kept."""
     lock = threading.Lock()
@@ -237,7 +289,9 @@ def main() -> None:
     """Serve until this process is ended."""
     config = json.loads(os.environ[CONFIG])
     app = create_app(config)
-    publish_counters(app, Path(os.environ[COUNTERS]))
+    counted = Path(os.environ[COUNTERS])
+    publish_counters(app, counted)
+    note_reports(counted.with_suffix(".reports"))
     make_server("127.0.0.1", int(os.environ[PORT]), app, threaded=True, request_handler=_Quiet).serve_forever()
 
 

@@ -13,6 +13,7 @@ from tests.faults.proxy import REFUSE
 
 from .actors import Crowd
 from .faults import LANES, Play, plan
+from .findings import explained
 from .hosts import LONG, Host, Stage, Worker, staged
 from .verdict import Verdict, look_in_a_last_outage, verdict
 
@@ -85,9 +86,12 @@ def run(
         if showing:
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
         _count_clears_again(made_verdict, crowd)
+        for worker in every_worker:
+            worker.redis.heal()  # what is wrong is looked up there
         for actor in crowd.actors:
-            if actor.wrong:
-                say("\n".join([f"-- {actor.user or 'a visitor'} --", *actor.history, *actor.wrong]))
+            for finding in actor.wrong:
+                say(f"-- {actor.user or 'a visitor'} --")
+                say("\n".join(explained(finding, actor, every_worker, crowd.began)))
         return made_verdict
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from devservers.processes import wait_until
 
-from .actors import Actor, Crowd, short
+from .actors import Actor, Crowd
 from .application import LIST
 from .browser import Browser
+from .findings import Finding, short
 from .hosts import LONG, Worker
 from .ledger import Judgement
 
@@ -88,7 +89,8 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         shown, verified = _verify(actor, workers, wrong)
         if any(vars(verified).values()):
             missing = sorted({*actor.life.acknowledged, *actor.life.read_back}.difference(shown["list"]))
-            actor.wrong.append(f"{verified}: {missing} are missing from {shown}")
+            text = f"{verified}: {missing} are missing from {shown}"
+            actor.wrong.append(Finding(text, actor.browser.cookie, missing))
         found += verified
         damaged += verified.destroyed > 0
     graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
@@ -126,10 +128,12 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
     if first["user"] != actor.expected:
         if not actor.in_doubt or first["user"] is not None:
             wrong.append(f"{actor.expected} is shown as {first['user']} at the end")
+            actor.wrong.append(Finding(wrong[-1], actor.browser.cookie))
         return first, Judgement()
     keys = ("user", "list", "count", "blind", "theme")
     if any(each[key] != first[key] for each in shown for key in keys):
         wrong.append(f"the workers disagree about {actor.user or 'a visitor'}")
+        actor.wrong.append(Finding(f"{wrong[-1]}: {shown}", actor.browser.cookie))
     cleared = set[int]().union(*(clear.entries for clear in actor.clears))
     entries = [entry for entry in first["list"] if entry not in cleared]
     verified = actor.life.verify({**first, "list": entries})
@@ -156,7 +160,7 @@ def _shows_anything(actor: Actor, grave: Browser, workers: Sequence[Worker]) -> 
     shown = [_look(grave.twin(), worker) for worker in workers]
     some = [each for each in shown if any(each[key] for key in ("list", "count", "blind", "theme", "user"))]
     if some:
-        actor.wrong.append(f"the ended id {short(grave.cookie)} shows {some[0]}")
+        actor.wrong.append(Finding(f"the ended id {short(grave.cookie)} shows {some[0]}", grave.cookie))
     return bool(some)
 
 
@@ -172,7 +176,8 @@ def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
                 answer = grave.twin(worker.url).get("/look")
                 if answer.ok and (answer.json["list"] or answer.json["count"] or answer.json["user"]):
                     showing += 1
-                    actor.wrong.append(f"in an outage {worker.name} shows of {short(grave.cookie)}: {answer.json}")
+                    text = f"in an outage {worker.name} shows of {short(grave.cookie)}: {answer.json}"
+                    actor.wrong.append(Finding(text, grave.cookie))
     return showing
 
 
