@@ -97,17 +97,18 @@ class Merges:
         merged = {(entry.digest, entry.category): entry.kind for entry in done if not entry.shadow}
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and not group[0].shadow:
-                self._note_version(group[0], reply.version)
+                self._note_version(group, reply.version)
         self._losses.outdated(self._journal.forget_writes(done, self._copies.refresh(merged)))
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(done)
 
-    def _note_version(self, first: PendingWrite, version: int) -> None:
+    def _note_version(self, group: Sequence[PendingWrite], version: int) -> None:
         """Before what was merged leaves the journal: what a worker has from before lacks it."""
-        self._backend.note_version(first.digest, first.category, version)
-        if first.operation is Operation.WIPE:
-            self._backend.note_wipe(first.digest, first.category, version)
+        of_category = group[0].digest, group[0].category
+        self._backend.note_version(*of_category, version)
+        if any(entry.operation is Operation.WIPE for entry in group):
+            self._backend.note_wipe(*of_category, version)
 
     def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.

@@ -826,6 +826,14 @@ def test_a_write_that_wiped_and_whose_reply_was_lost_is_no_loss(store: RedisStor
     assert data(client) == {"a": "2", "n": "3"}
 
 
+def test_a_wipe_leaves_what_was_acknowledged_after_it_though_that_comes_first(store: RedisStore, client: Any) -> None:
+    """The journal got the wipe later than it was acknowledged."""
+    written = stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
+    steps = [blind("a", b"2", written + 2000), wipe(written + 1000)]
+    assert outcomes(store, *steps) == [APPLIED, APPLIED]
+    assert data(client) == {"a": "2"}
+
+
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 

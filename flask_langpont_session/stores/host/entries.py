@@ -255,7 +255,9 @@ _RENAME = f"""INSERT INTO writes ({", ".join(_NAMES[1:])})
 _INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_us, at_ms)
     VALUES (?, ?, ?, ?, ?, ?)"""
 
-FIELD = "digest = ? AND shadow = ? AND category = ? AND field = ?"
+_CATEGORY = "digest = ? AND shadow = ? AND category = ?"
+
+FIELD = f"{_CATEGORY} AND field = ?"
 """The condition for one field in ``writes``."""
 
 _PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions, kind, at_ms)
@@ -274,8 +276,7 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
     """
     place = (entry.digest, entry.shadow, entry.category)
     if entry.operation is Operation.WIPE:
-        db.execute("DELETE FROM writes WHERE digest = ? AND shadow = ? AND category = ?", place)
-        db.execute(_INSERT, _values(entry))
+        _put_wipe(db, place, entry)
         return True
     rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
     waiting, is_wiped = (
@@ -297,6 +298,14 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
     if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
         db.execute(_INSERT, _values(entry))
     return True
+
+
+def _put_wipe(db: sqlite3.Connection, place: tuple[str, bool, str], wipe: PendingWrite) -> None:
+    """It takes the place of all that waits. It may have come late: what was acknowledged after it, by a worker that had
+    not heard of it, stays."""
+    db.execute(f"DELETE FROM writes WHERE {_CATEGORY} AND at_ms <= ?", (*place, wipe.at_ms))
+    if not _is_wiped(db, place):
+        db.execute(_INSERT, _values(wipe))
 
 
 def _has_seen(waiting: Sequence[PendingWrite], is_wiped: bool, guess: PendingWrite) -> bool:

@@ -912,6 +912,16 @@ def test_of_what_is_still_being_carried_no_copy_is_published(host: Host) -> None
     assert host.waiting() == {"carries": 1, "writes": 1}
 
 
+def test_a_wipe_is_noted_also_behind_what_was_acknowledged_after_it(host: Host) -> None:
+    """I20: it came late. No worker of the host gives back what was there before."""
+    host.write(B, "text", kind="a")
+    host.now -= 1000
+    host.wipe(B, kind="a")
+    host.run()
+    assert [[step.name for step in merge.steps] for merge in host.stores.merges] == [["text", WIPED_FIELD]]
+    assert host.wiped == [(B, "translation", 9)]
+
+
 @pytest.mark.parametrize("left_us", [0, 5])
 def test_the_host_keeps_nothing_of_a_former_id_that_was_given_up(host: Host, left_us: int) -> None:
     """I20: what a worker shared before would be shown in the next outage, and given back to a Redis that lost data."""

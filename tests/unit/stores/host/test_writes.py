@@ -307,6 +307,22 @@ def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) ->
     assert [entry.value for entry in kept(journal)] == [None, b"1"]
 
 
+def test_a_wipe_that_comes_late_takes_nothing_that_was_acknowledged_after_it(journal: Journal, clock: Clock) -> None:
+    """I16: by a worker that had not heard of it. A later wipe holds as well."""
+
+    def put(at: float, *entries: PendingWrite) -> None:
+        clock.now = at
+        journal.put(entries)
+
+    put(1000, value(b"1"), value(b"1", field="m"))
+    put(1002, value(b"2"))
+    put(1001, wipe())
+    assert kept(journal) == [value(b"2"), wipe()]
+    put(1003, wipe(acknowledged=3))
+    put(1001, wipe())
+    assert kept(journal) == [wipe(acknowledged=3)]
+
+
 # -- what a session is shown -------------------------------------------------------------------------------------------
 
 
