@@ -29,6 +29,7 @@ from flask_langpont_session.recovery import monitor
 from flask_langpont_session.request import repository
 from flask_langpont_session.stores.host import journal
 from tests.integration.conftest import parts, redis_store
+from tests.integration.counting import wait_for_monitors
 
 from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals
 from .matrix_site import Site
@@ -558,6 +559,7 @@ def damaged(damage: Callable[[Any, str], object], still_there: Callable[[Any, st
     @contextmanager
     def cause(site: Site) -> Iterator[Evidence]:
         server = site.pair.primary
+        wait_for_monitors()  # what one gives back to Redis at first would mend the records
         spoilt = [key for key in keys(server, "session:*") if "{" in key]
         with server.client() as client:
             for key in spoilt:
