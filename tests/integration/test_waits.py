@@ -434,7 +434,7 @@ def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
 def test_a_slow_server_is_left_alone_until_it_is_quick(make_app: MakeApp, proxy: FaultProxy) -> None:
     """Row 3: no call fails, half of ten take too long, two probes find the same: as if it were not there."""
     patient = {"REDIS_TIMEOUT": 5, "REDIS_CONNECT_TIMEOUT": 5, "REQUEST_BUDGET": 30, "SLOW_MS": 60}
-    app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, **patient)
+    app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, NEAR_CACHE=(), **patient)  # each asks it
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
     wait_until(lambda: parts(app).monitor.has_looked, "a first look", LONG)
