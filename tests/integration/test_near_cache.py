@@ -27,6 +27,7 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from .behind import browser, sign_in
 from .conftest import MakeApp, parts
 from .scripts_server import DIGEST, LIFE, made
+from .tls import Authority, TlsFront
 
 REF = RecordRef(DIGEST, "a")
 LIVES = {"translation": LIFE, "ui": LIFE}
@@ -147,6 +148,38 @@ def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_pat
         assert two.read() == {"theme": str(number).encode()}
     for worker in (one, two):
         worker.store.forget_connections()
+
+
+def test_messages_are_heard_over_tls(server: Valkey, raw: Any, elsewhere: Worker, tmp_path: Path) -> None:
+    """What is not read yet lies in the socket, in TLS, or in the parser."""
+    authority = Authority(tmp_path)
+    with TlsFront(authority.context(["localhost"]), server.port) as front:
+        url = f"rediss://localhost:{front.port}/0?ssl_ca_certs={authority.certificate}"
+        worker = Worker(url, Stamps(None))
+        for number in range(20):
+            worker.warm()
+            elsewhere.write(theme=str(number))
+            wait_until(lambda: worker.known() is None, "the message")
+            assert worker.read() == {"theme": str(number).encode()}
+            worker.write(theme=f"own {number}")
+            assert worker.known() == {"theme": f"own {number}".encode()}
+        worker.store.forget_connections()
+
+
+def test_a_server_that_hangs_is_given_up_in_time_over_the_near_caches_connection_too(
+    worker: Worker, server: Valkey
+) -> None:
+    worker.write(theme="dark")
+    worker.warm()
+    server.freeze()
+    try:
+        with pytest.raises(StoreError) as failed:
+            worker.store.read(DIGEST, LIVES, timeout=0.05)
+        assert failed.value.timed_out
+        assert worker.known() is None and worker.near.connections == 0
+    finally:
+        server.thaw()
+    worker.warm()
 
 
 def test_an_own_write_is_seen_at_once(worker: Worker) -> None:
