@@ -447,7 +447,7 @@ def _found_stores(
                 link = Link(name, pool, server_identity=server_identity, **options)
                 return RedisStore(link, near=_near_cache(link, settings, stamps), **of_sessions)
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
-            near = _near_cache(link, settings, stamps)
+            near = _near_cache(link, settings, stamps, keeps_absence=False)
             return ShardStore(link, directory=directory, number=number, near=near, **of_sessions)
 
         return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
@@ -462,11 +462,12 @@ def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str
     }
 
 
-def _near_cache(link: Link, settings: Settings, stamps: Stamps) -> NearCache | None:
+def _near_cache(link: Link, settings: Settings, stamps: Stamps, *, keeps_absence: bool = True) -> NearCache | None:
     """What a primary says has not changed; a replica hears of it later than others do."""
     if role_of(link.name) != PRIMARY or not settings.near_categories:
         return None
-    return NearCache(link, stamps, most=settings.read_cache_bytes, copies_ttl=settings.local_cache_ttl)
+    most, ttl = settings.read_cache_bytes, settings.local_cache_ttl
+    return NearCache(link, stamps, most=most, copies_ttl=ttl, keeps_absence=keeps_absence)
 
 
 def _store_options(settings: Settings, stamps: Stamps) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -41,12 +42,14 @@ class Worker:
 
     :ivar seconds: what its clock says.
     :param patience: seconds to connect.
+    :param is_shard: whether the server is one of several.
     """
 
     url: str
     stamps: Stamps
     seconds: float = 0.0
     patience: float = WAIT
+    is_shard: bool = False
 
     def __post_init__(self) -> None:
         identity = ServerIdentity()
@@ -54,7 +57,14 @@ class Worker:
             self.url, protocol=3, max_connections=4, timeout=WAIT, redis_connect_func=identity.introduce
         )
         link = Link("primary", pool, server_identity=identity, connect_timeout=self.patience)
-        self.near = NearCache(link, self.stamps, most=10_000_000, copies_ttl=1800, clock=lambda: self.seconds)
+        self.near = NearCache(
+            link,
+            self.stamps,
+            most=10_000_000,
+            copies_ttl=1800,
+            keeps_absence=not self.is_shard,
+            clock=lambda: monotonic() + self.seconds,
+        )
         self.store = RedisStore(link, prefix="session", stamps=self.stamps, near=self.near)
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
@@ -129,6 +139,17 @@ def test_what_is_not_there_is_known_too(worker: Worker, elsewhere: Worker) -> No
     elsewhere.write(theme="dark")
     wait_until(lambda: worker.known() is None, "the message")
     assert worker.read() == worker.known() == {"theme": b"dark"}
+
+
+def test_that_a_shard_has_nothing_is_not_kept(server: Valkey, raw: Any) -> None:
+    """If the slot goes to another shard, this one tells what becomes of its keys, and nothing of others."""
+    worker = Worker(server.url, Stamps(None), is_shard=True)
+    for _ in range(3):
+        assert worker.read() == {} and worker.known() is None
+        worker.near.attend()
+    worker.write(theme="dark")
+    assert worker.read() == worker.known() == {"theme": b"dark"}
+    worker.store.forget_connections()
 
 
 def test_another_host_is_seen_as_soon_as_the_server_says_it(worker: Worker, elsewhere: Worker) -> None:

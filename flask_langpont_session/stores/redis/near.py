@@ -76,6 +76,8 @@ class NearCache:
     :param stamps: of the sessions that workers of this host have changed.
     :param most: bytes that are kept.
     :param copies_ttl: seconds for which the worker's local copies are kept.
+    :param keeps_absence: whether it counts that nothing of a session is there. A shard that gives slots away tells what
+        becomes of the keys in them, and nothing of those that it does not have.
     :param clock: monotonic seconds.
     :ivar off: why there is none; empty: nothing speaks against it.
     :ivar lanes: the connections, and what was read over each.
@@ -89,12 +91,14 @@ class NearCache:
         *,
         most: int,
         copies_ttl: float,
+        keeps_absence: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
         self._stamps = stamps
         self._most = most
         self._longest = copies_ttl * _SHARE_OF_LIFE
+        self._keeps_absence = keeps_absence
         self._clock = clock
         self.off = ""
         link.on_forget = self.forget
@@ -151,7 +155,9 @@ class NearCache:
         reading.lane.asked_at = asked_at
         size = size_of(answer.records.values())
         life = self._longest if answer.due_ms < 0 else min(self._longest, answer.due_ms / 1000)
-        if answer.is_primary and not answer.damaged and life > 0 and size <= self._most // LARGEST_SHARE:
+        is_there = self._keeps_absence or any(record.copy.version for record in answer.records.values())
+        is_sound = answer.is_primary and not answer.damaged and is_there
+        if is_sound and life > 0 and size <= self._most // LARGEST_SHARE:
             copy = Copy(
                 reading.lives_ms,
                 reading.ref.kind,
