@@ -11,11 +11,13 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from redis._parsers import _RESP3Parser
 from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
+from flask_langpont_session import session
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
 from flask_langpont_session.stores.host.stamps import Stamps
 from flask_langpont_session.stores.redis.commands import new_write_id
@@ -25,7 +27,7 @@ from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 
-from .behind import browser, sign_in
+from .behind import browser, sign_in, wait_for_level, wait_until_home
 from .conftest import MakeApp, parts
 from .scripts_server import DIGEST, LIFE, made
 from .tls import Authority, TlsFront
@@ -479,3 +481,60 @@ def test_two_workers_of_a_host_agree_at_once(make_app: MakeApp) -> None:
     assert there.get("/who").json["user"] is not None
     here.post("/logout")
     assert there.get("/who").json["user"] is None
+
+
+def test_a_sign_out_on_another_host_is_seen_as_soon_as_the_server_says_it(make_app: MakeApp, tmp_path: Path) -> None:
+    one, two = make_app(), make_app(JOURNAL=str(tmp_path / "of another host"))
+    here = sign_in(one, input_text="text")
+    there = browser(two, here.cookie)
+    wait_until(lambda: there.get("/who").json["user"] == "7" and hits(two) > 5, "hits")
+    here.post("/logout")
+    wait_until(lambda: there.get("/who").json["user"] is None, "the message")
+    wait_until(lambda: there.get("/get/input_text").json["value"] is None, "the message")
+
+
+@pytest.mark.parametrize("interval", [0, 60])
+def test_who_is_signed_in_is_kept_for_as_long_as_a_lease_lasts(make_app: MakeApp, interval: int) -> None:
+    """Without leases each request asks the database."""
+    app = make_app(VERIFY_INTERVAL=interval)
+    here = sign_in(app, input_text="text")
+    for _ in range(5):
+        parts(app).monitor.tick()
+        assert here.get("/get/input_text").json["value"] == "text"
+    assert (hits(app) > 0) == (interval > 0)
+
+
+def test_a_view_that_asks_the_database_goes_by_nothing_that_is_kept(make_app: MakeApp) -> None:
+    app = make_app()
+
+    @app.get("/fresh")
+    def fresh() -> Any:
+        return {"is": session.fresh("auth"), "user": session.get("_user_id")}
+
+    here = sign_in(app)
+    wait_until(lambda: here.get("/who").json["user"] == "7" and hits(app) > 0, "a hit")
+    with parts(app).backend.database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE langpont_sessions SET live = false, version = version + 1"))
+    assert here.get("/who").json["user"] == "7", "a lease"
+    assert here.get("/fresh").json["user"] is None
+    assert here.get("/who").json["user"] is None
+
+
+def test_in_an_outage_nothing_that_is_kept_is_a_hit(make_app: MakeApp, primary: Valkey) -> None:
+    app = make_app()
+    here = sign_in(app, input_text="text")
+    wait_until(lambda: here.get("/get/input_text").json["value"] == "text" and hits(app) > 0, "a hit")
+    primary.kill()
+    try:
+        here.get("/who")
+        wait_for_level(app, 2)
+        before = hits(app)
+        for _ in range(3):
+            assert here.get("/get/input_text").json["value"] == "text", "its own copy"
+        assert hits(app) == before
+        here.post("/set", json={"input_text": "kept"})
+    finally:
+        primary.start()
+    wait_until_home(app)
+    assert here.get("/get/input_text").json["value"] == "kept"
+    wait_until(lambda: here.get("/get/input_text").json["value"] == "kept" and hits(app) > before, "a hit")
