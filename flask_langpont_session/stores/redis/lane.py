@@ -194,6 +194,8 @@ class Lane:
             self.close(connection)
         else:
             self._free.append(connection)
+            if self._is_over:  # meanwhile, and its connection was not there to be closed
+                self.end()
 
     def close(self, connection: Any) -> None:
         """Its connection is not good any more: nothing is known of changes, so that nothing is kept."""

@@ -232,6 +232,21 @@ def test_a_lane_that_is_not_used_any_more_closes_its_connection_when_it_can(lane
     assert connection.is_closed and not lane.is_open
 
 
+def test_a_lane_that_ends_while_its_connection_is_given_back_closes_it(lane: Lane) -> None:
+    class Late(list[Any]):
+        """Gets what is given back just after another thread has looked for it."""
+
+        def append(self, connection: Any) -> None:
+            lane.end()
+            super().append(connection)
+
+    turn = lane.turn()
+    assert turn is not None
+    lane._free = Late()
+    turn.end()
+    assert turn.connection.is_closed and not lane.is_open
+
+
 def test_a_copy_is_of_what_was_asked_for(lane: Lane, server: socket.socket) -> None:
     read(lane, server, PONG)
     assert lane.find(OURS, dict(LIVES), "a") and lane.find(OURS, {"ui": 2}, "a") is None
