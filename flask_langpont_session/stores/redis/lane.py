@@ -28,6 +28,8 @@ _TRACK = pack(("CLIENT", "TRACKING", "ON", "NOLOOP"))
 _SERVER = Server()
 """What is known of one that did not introduce itself."""
 
+_BYTES = frozenset({bytes})
+
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
@@ -222,7 +224,7 @@ class Lane:
     def on_message(self, message: list[Any]) -> None:
         """A message of the server. Any but the names of keys that have changed is none that was asked for."""
         keys = message[1] if len(message) == 2 and message[0] == b"invalidate" else None
-        if type(keys) is not list:  # all of them
+        if type(keys) is not list or not _BYTES.issuperset(map(type, keys)):  # all of them
             self._named = None
             self.copies.clear()
             return

@@ -121,7 +121,10 @@ def test_what_is_named_while_it_is_asked_for_is_not_kept(lane: Lane, server: soc
     assert has(lane)
 
 
-@pytest.mark.parametrize("message", [ALL, b">2\r\n$7\r\nstrange\r\n$1\r\nx\r\n"])
+@pytest.mark.parametrize(
+    "message",
+    [ALL, b">2\r\n$7\r\nstrange\r\n$1\r\nx\r\n", b">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\nx\r\n:1\r\n", b">0\r\n"],
+)
 def test_a_message_that_names_no_keys_is_about_all_of_them(lane: Lane, server: socket.socket, message: bytes) -> None:
     """FLUSHALL, a table of keys that is full; and what is none of the messages that were asked for."""
     read(lane, server, PONG)
