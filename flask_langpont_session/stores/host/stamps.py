@@ -54,6 +54,18 @@ class Stamps:
             return None
         return (found if len(found) == SIZE else NEVER) + self._era
 
+    def are_usable(self) -> bool:
+        """Whether the file can be used, or made. Does not make it."""
+        if self._path is None:
+            return True
+        try:
+            self._opened(os.O_RDWR)
+        except FileNotFoundError:
+            return os.access(self._path.parent, os.W_OK)
+        except OSError:
+            return False
+        return True
+
     def change(self, digest: str, before: Stamp = None) -> Stamp:
         """The session was changed, or may have been. Never raises: where that cannot be noted, this worker goes by
         nothing that it has kept until now.
@@ -75,18 +87,19 @@ class Stamps:
                 found = self._own.get(place, NEVER)
                 self._own[place] = stamp
                 return found
-        before = self._opened().exchange(place * SIZE, stamp)
+        # Where there is no file, no worker keeps anything; and this may be a command of another user than the workers'.
+        before = self._opened(os.O_RDWR).exchange(place * SIZE, stamp)
         return before if before is None or len(before) == SIZE else NEVER
 
     def close(self) -> None:
         """Let go of the file. The next call opens it again."""
         self._file = None
 
-    def _opened(self) -> PrivateNumbers:
+    def _opened(self, flags: int = os.O_RDWR | os.O_CREAT) -> PrivateNumbers:
         assert self._path is not None
         file = self._file
         if file is None:
-            file = PrivateNumbers(self._path)
+            file = PrivateNumbers(self._path, flags)
             file.reserve(PLACES * SIZE)  # a change that finds no room would be hidden from the other workers
             self._file = file
         return file

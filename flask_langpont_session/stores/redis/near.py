@@ -47,6 +47,8 @@ class Stamps(Protocol):
 
     def of(self, digest: str) -> bytes | None: ...
 
+    def are_usable(self) -> bool: ...
+
     def change(self, digest: str, before: bytes | None = None) -> bytes | None: ...
 
 
@@ -202,7 +204,7 @@ class NearCache:
 
     def why_not(self) -> str:
         """Why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
-        if self._stamps.of("") is None:
+        if not self._stamps.are_usable():
             return "the file whose name ends in -near, beside the journal, cannot be used"
         lane = Lane(0)
         self._open(lane)

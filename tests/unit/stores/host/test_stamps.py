@@ -114,13 +114,23 @@ def test_without_locks_no_worker_knows_whether_it_was_alone(
 
 def test_a_file_that_cannot_be_used_vouches_for_nothing(shared: Callable[[], Stamps], tmp_path: Path) -> None:
     (tmp_path / "journal-near").symlink_to(tmp_path / "elsewhere")
-    assert shared().of(A) is None and shared().change(A, NEVER) is None
+    assert shared().of(A) is None and shared().change(A, NEVER) is None and not shared().are_usable()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_only_one_that_keeps_something_makes_the_file(shared: Callable[[], Stamps], tmp_path: Path) -> None:
+    """A command of an operator may run as another user than the workers, and a file of that user is none of theirs."""
+    assert shared().change(A) is None and shared().are_usable()
+    assert not (tmp_path / "journal-near").exists()
+    worker = shared()
+    before = worker.of(A)
+    assert shared().change(A) is None and worker.of(A) != before
+    assert shared().are_usable() and Stamps(None).are_usable()
 
 
 def test_a_file_that_was_cut_off_is_as_new(shared: Callable[[], Stamps], tmp_path: Path) -> None:
     one = shared()
-    one.change(A)
+    assert one.change(A, one.of(A)) is not None
     os.truncate(tmp_path / "journal-near", 0)
     assert one.of(A) == NEVER
     assert one.change(A, NEVER) == shared().of(A) != NEVER
