@@ -103,10 +103,7 @@ class Reads:
         """What the near cache has. In an outage of any kind each store is asked as far as it can be."""
         if scope.view.level or not self._near.issuperset(names):
             return None
-        hit = self._backend.primary.find(ref, self._lives(names, ref.kind, life.idle_ms))
-        if hit is not None:
-            self._reports.recorder.count("near_cache_hits")
-        return hit
+        return self._backend.primary.find(ref, self._lives(names, ref.kind, life.idle_ms))
 
     def _of_hit(self, verdict: Verdict, hit: Hit, row: AuthRow | None = None) -> Loaded:
         fields, versions, sources = self._shown(hit)
@@ -118,6 +115,7 @@ class Reads:
 
     def _shown(self, hit: Hit) -> Shown:
         """What is shown of a hit, which is the same each time: fields, versions and source of each category."""
+        self._reports.recorder.count("near_cache_hits")
         records = hit.answer.records
         kept: tuple[Mapping[str, Known], Shown] = hit.made.get("shown", _NOT_SHOWN)
         of, shown = kept

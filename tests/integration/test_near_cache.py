@@ -504,6 +504,16 @@ def test_who_is_signed_in_is_kept_for_as_long_as_a_lease_lasts(make_app: MakeApp
     assert (hits(app) > 0) == (interval > 0)
 
 
+def test_what_is_kept_and_may_not_be_believed_is_no_hit(make_app: MakeApp) -> None:
+    app = make_app()
+    here = sign_in(app)
+    wait_until(lambda: here.get("/who").json["user"] == "7" and hits(app) > 0, "a hit")
+    parts(app).backend.local.raise_min_version(here.digest, 1000)
+    before = hits(app)
+    assert here.get("/who").json["user"] == "7", "by the word of the database"
+    assert hits(app) == before
+
+
 def test_a_view_that_asks_the_database_goes_by_nothing_that_is_kept(make_app: MakeApp) -> None:
     app = make_app()
 
