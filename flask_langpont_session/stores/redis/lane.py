@@ -143,7 +143,8 @@ class Lane:
             connection = self._free.pop()
         except IndexError:
             return None
-        if not connection._sock.hear():  # closed, or it would answer the next question with what lies there
+        wire = connection._sock
+        if not (wire.is_quiet() or wire.hear()):  # closed, or what lies there would answer the next question
             self.close(connection)
             return None
         self._named = set()
