@@ -105,7 +105,10 @@ def test_status_shows_every_shard(app: Flask, cluster: Cluster) -> None:
     assert answer.exit_code == 0
     lines = dict(line.split(maxsplit=1) for line in answer.output.splitlines())
     assert lines.pop("journal") == "ok, nothing waits"
-    assert lines == dict.fromkeys([f"{r}:{n}" for r in ("primary", "replica") for n in (1, 2, 3)] + ["database"], "ok")
+    assert lines == {
+        **dict.fromkeys([f"primary:{number}" for number in (1, 2, 3)], "ok, near cache"),
+        **dict.fromkeys([*(f"replica:{number}" for number in (1, 2, 3)), "database"], "ok"),
+    }
 
 
 def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make_app: MakeApp) -> None:
@@ -184,7 +187,7 @@ def test_slots_that_no_shard_has_are_shown_as_a_lost_shard(app: Flask, cluster: 
         assert status.exit_code == 1
         lines = dict(line.split(maxsplit=1) for line in status.output.splitlines())
         assert lines["primary"] == f"{len(hole)} of {SLOTS} slots have no shard"
-        assert [lines[f"primary:{number}"] for number in (1, 2, 3)] == ["ok"] * SHARDS
+        assert [lines[f"primary:{number}"] for number in (1, 2, 3)] == ["ok, near cache"] * SHARDS
         assert len(parts(app).health.lost_shards) == 1, "what the metric shows"
         assert who(homeless) == {"user": "7", "level": 2, "lang": None}
         assert homeless.post("/set", json={"input_text": "second"}).status_code == 200
