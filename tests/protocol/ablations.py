@@ -11,15 +11,25 @@ from typing import Any
 from flask_langpont_session import events
 from flask_langpont_session.policy import leases
 from flask_langpont_session.policy import values as base
-from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
-from flask_langpont_session.policy.values import AuthRow, RowState
+from flask_langpont_session.policy.ids import SIGNED_IN
+from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict, apply_change
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, RowState
 from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
-from flask_langpont_session.request import journal_writer, redis_reply, repository, revocations, scope, verifier
+from flask_langpont_session.request import (
+    journal_writer,
+    reads,
+    redis_reply,
+    repository,
+    revocations,
+    scope,
+    verifier,
+)
 from flask_langpont_session.stores import local
+from flask_langpont_session.stores.host import stamps
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
-from flask_langpont_session.stores.redis import records, server_identity
-from flask_langpont_session.stores.redis.records import ABSENT, Outcome
+from flask_langpont_session.stores.redis import lane, near, records, server_identity
+from flask_langpont_session.stores.redis.records import ABSENT, Outcome, described
 
 from . import sim_database, sim_records, sim_redis
 from .sim_redis import Key, Node
@@ -189,8 +199,9 @@ def _no_min_version(self: local.LocalCopies, digest: str) -> int:
     return 0
 
 
-def _never_due(self: leases.Life, row: AuthRow, now_ms: int) -> bool:
-    return False
+def _ends_when_it_must(row: AuthRow, confirmed_ms: int, life: leases.Life, terms: leases.LeaseTerms) -> int:
+    ends = min(confirmed_ms + terms.verify_ms + 1, row.idle_expires_at, row.absolute_expires_at)
+    return ends if terms.verify_ms > 0 else 0
 
 
 def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
@@ -276,6 +287,59 @@ def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
     return Outcome.APPLIED
 
 
+def _stamped_late(self: near.NearCache, reading: near.Reading, answer: records.Answer, server: Any) -> None:
+    stamp = self._stamps.of(reading.ref.digest)
+    assert stamp is not None
+    reading.stamp = stamp
+    _keep(self, reading, answer, server)
+
+
+def _never_touches(self: near.NearCache, reading: near.Reading, answer: records.Answer, server: Any) -> None:
+    _keep(self, reading, answer._replace(due_ms=-1), server)
+
+
+_keep = near.NearCache.keep
+
+
+def _copies_stay(self: lane.Lane) -> None:
+    self._named = None
+    self.asked_at = float("-inf")
+
+
+def _any_version(
+    self: near.Writing, name: str, change: CategoryChange, version: records.Change, meta: bytes
+) -> records.Known | None:
+    before = self._lane.record(self._digest, name)
+    fields = dict(before.copy.fields) if before else {}
+    return described(self._digest, meta, apply_change(fields, change))
+
+
+def _any_stamp(self: stamps.Stamps, digest: str, before: stamps.Stamp = None) -> stamps.Stamp:
+    _change(self, digest, before)
+    return self.of(digest)
+
+
+_change = stamps.Stamps.change
+
+
+def _finds_in_outages(self: reads.Reads, ref: Any, scope: Any, life: Any, names: tuple[str, ...]) -> near.Hit | None:
+    return self._backend.primary.find(ref, self._lives(names, ref.kind, life.idle_ms))
+
+
+def _finds_before_the_journal(self: reads.Reads, sid: Any, scope: Any, life: Any, *, fresh: bool = False) -> Loaded:
+    ref = RecordRef(sid.digest, sid.kind)
+    is_known = sid.kind == SIGNED_IN and not fresh and not self._local.is_dead(sid.digest)
+    known = self._known_signed_in(ref, scope.to(sid.digest), life) if is_known else None
+    return known or _load(self, sid, scope, life, fresh=fresh)
+
+
+_load = reads.Reads.load
+
+
+def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) -> AuthRow | None:
+    return hit.answer.auth.row if hit.answer.auth else None
+
+
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
@@ -330,8 +394,18 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
     Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
+    Ablation("stamps of a host", stamps.Stamps, "of", lambda self, digest: stamps.NEVER),
+    Ablation("stamp before the question", near.NearCache, "keep", _stamped_late),
+    Ablation("silence", near, "SILENCE", float("inf")),
+    Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
+    Ablation("versions around an own write", near.Writing, "_after", _any_version),
+    Ablation("stamps around an own write", stamps.Stamps, "change", _any_stamp),
+    Ablation("a hit at level 0 only", reads.Reads, "_find", _finds_in_outages),
+    Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
+    Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
+    Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
-    Ablation("S2", leases.Life, "is_extension_due", _never_due),
+    Ablation("S2", leases, "lease_ends", _ends_when_it_must),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
     Ablation("S4 of the reconciler", resync.Resync, "push_changes", _buries_the_idle),

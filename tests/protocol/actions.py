@@ -47,6 +47,8 @@ def do(world: World, line: str) -> None:
         _tick(world, arguments[0], label)
     else:
         EVENTS[name](world, *arguments)
+    for each in world.lines():
+        each.arrive()
     if world.promises.broken:
         raise world.promises.broken[0]
 
@@ -467,6 +469,26 @@ def _lose(world: World, name: str) -> None:
     world.lose(host)
 
 
+def _hold(world: World, name: str) -> None:
+    """Messages of servers to a worker, or to those of a host, are late from now on."""
+    for worker in world.workers.values():
+        if worker.line and name in (worker.name, worker.host.name):
+            worker.line.is_held = True
+
+
+def _deliver(world: World, name: str) -> None:
+    """They arrive."""
+    for worker in world.workers.values():
+        if worker.line and name in (worker.name, worker.host.name):
+            worker.line.is_held = False
+
+
+def _hang_up(world: World, name: str) -> None:
+    """The server ends a worker's connection over which it says what has changed."""
+    if line := world.workers[name].line:
+        line.hang_up()
+
+
 def _misplace(world: World, slot: str) -> None:
     """The record of another session lies under the key of this one, if both live."""
     sid, primary = world.slots[slot].sid, world.cluster.primary
@@ -646,6 +668,10 @@ EVENTS: dict[str, Callable[..., object]] = {
     "busy": _busy,
     "crash": _crash,
     "lose": _lose,
+    "near": lambda world: world.keep_near(),
+    "hold": _hold,
+    "deliver": _deliver,
+    "hang_up": _hang_up,
     "rest": _rest,
     "kept": _kept,
     "heal": _heal,

@@ -18,13 +18,27 @@ from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.records import Loaded, Verdict
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RowState
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RecordRef, RowState
 from flask_langpont_session.request.scope import RequestScope
-from flask_langpont_session.stores.redis.records import AuthEntry
+from flask_langpont_session.stores.redis.near import Hit
+from flask_langpont_session.stores.redis.records import AuthEntry, Known
 from flask_langpont_session.stores.redis.server_identity import Canary
 
 from .clock import Clock
-from .sim_redis import CONNECT_SECONDS, Cluster, Connection, Data, Key, Node, Record, is_live, is_tombstone
+from .sim_redis import (
+    CONNECT_SECONDS,
+    Cluster,
+    Connection,
+    Data,
+    Key,
+    Node,
+    Past,
+    Record,
+    is_live,
+    is_tombstone,
+    known_of,
+)
+from .sim_tracking import Line
 from .tasks import Task, Tasks
 
 if TYPE_CHECKING:
@@ -40,6 +54,15 @@ WRITTEN_ONCE = {"source_lang", "theme"}
 
 LIST = "input_text"
 """The key of a list to which requests append numbers that were never used before."""
+
+
+SILENCE_MS = 1000
+"""For so long, at most, another host does not see a change (docs/guarantees.md)."""
+
+
+def _content(known: Known) -> tuple[Any, ...]:
+    """What is shown of a record."""
+    return known.mark, known.copy.fields, known.auth is not None and known.auth.row is None
 
 
 def as_list(value: bytes | None) -> list[int]:
@@ -102,6 +125,8 @@ class HostView:
     incident_ms: int = 0
     losses: dict[str, int] = field(default_factory=dict)
     looks: dict[str, tuple[str, int]] = field(default_factory=dict)
+    changed: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Server and session → how many changes that server had seen when a worker here was told that it changed it."""
     missing: dict[str, int] = field(default_factory=dict)
     """Revocations whose tombstone Redis lacked after a round of the monitor, and since when."""
 
@@ -335,7 +360,7 @@ class Promises:
         for host in self.hosts.values():
             host.committed.pop(digest, None)
 
-    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """What a server said of a session is noted with the request that asked."""
         task = self.tasks.current
         if task is None:
@@ -349,6 +374,54 @@ class Promises:
         idle = entry.row.idle_expires_at if entry is not None and entry.row is not None else 0
         task.notes.setdefault("idle_of", {})[digest] = (node, idle)
         task.notes.setdefault("kept_before", {})[digest] = self.kept.get(digest, (0, None))[0]
+
+    # -- what is kept near -----------------------------------------------------------------------------------------
+
+    def changed(self, host: str, node: Node, digest: str, number: int) -> None:
+        """A worker was told that it has changed a session."""
+        changed = self.hosts[host].changed
+        changed[node.name, digest] = max(number, changed.get((node.name, digest), 0))
+
+    def hit(self, host: str, node: Node, ref: RecordRef, lives_ms: Mapping[str, int], hit: Hit) -> None:
+        """A worker knew a session without asking: it is as good as the server's answer of a moment ago, and on the host
+        that changed it, as good as that of now."""
+        self.census["hit"] += 1
+        if self.tasks.current is not None:
+            self.tasks.current.notes["hit"] = True
+        now, changed = self.clock.now_ms, self.hosts[host].changed.get((node.name, ref.digest), 0)
+        for name, life in lives_ms.items():
+            key = Key(name, ref.digest, ref.shadow)
+            shown = _content(hit.answer.records[name])
+            past = node.history(key)
+            there = [
+                number for number, each in enumerate(past) if _content(known_of(key, ref.kind, each.record)) == shown
+            ]
+            last = past[there[-1]].record if there else None
+            if not there:
+                self.violate("near", f"{name} is shown as it never was")
+            elif last is not None and last.expires_at is not None and last.expires_at <= now:
+                self.violate("near", f"{name} is shown that is not there any more")
+            elif there[-1] + 1 < len(past):
+                self._is_recent(name, past[there[-1] + 1], now, changed)
+            else:
+                self._is_not_due(name, node, key, past[-1], life)
+
+    def _is_recent(self, name: str, next_one: Past, now: int, changed: int) -> None:
+        """What took the place of what is shown."""
+        self.census["late hit"] += 1
+        if now - next_one.at_ms > SILENCE_MS:
+            self.violate("near", f"{name} is shown as it was {now - next_one.at_ms} ms ago")
+        if next_one.number <= changed:
+            self.violate("near", f"{name} is shown as it was before a change by this host")
+
+    def _is_not_due(self, name: str, node: Node, key: Key, past: Past, life: int) -> None:
+        record = past.record
+        if record is None or record.expires_at is None or is_tombstone(record):
+            return
+        left = record.expires_at - self.clock.now_ms
+        is_touched = node.is_primary and not node.refuses_writes and len(record.fields) > 1
+        if is_touched and life > 0 and left < life * 0.75:
+            self.violate("near", f"{name} is shown whose life is due to be extended")
 
     # -- incidents -------------------------------------------------------------------------------------------------
 
@@ -395,6 +468,8 @@ class Promises:
     def before(self, worker: str, host: str, sid: SessionId, scope: RequestScope) -> Before:
         """To be called when a request begins to look at a session."""
         row = self.tables.row(sid.digest)
+        if self.tasks.current is not None:
+            self.tasks.current.notes["hit"] = False
         promised = self.hosts[host]
         user = row.user_id or "" if row else ""
         created_at = row.created_at if row else 0
@@ -416,6 +491,8 @@ class Promises:
         """A request was told what is known of a session."""
         self.census[f"{loaded.verdict} by {loaded.sources.get(AUTH, 'none')}"] += 1
         self.census[f"level {scope.level}"] += 1
+        if before.level and task.notes.get("hit"):
+            self.violate("near", "in an outage a store was not asked")
         if sid.kind != SIGNED_IN:
             self._no_identity(loaded)
             return

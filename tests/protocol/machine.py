@@ -48,10 +48,12 @@ class WorldMachine(RuleBasedStateMachine):
     profile: str
     lines: list[str]
 
-    @initialize(profile=st.sampled_from(list(PROFILES)))
-    def begin(self, profile: str) -> None:
+    @initialize(profile=st.sampled_from(list(PROFILES)), is_near=st.sampled_from((True, True, False)))
+    def begin(self, profile: str, is_near: bool) -> None:
         """A world in which a user is signed in."""
         self.world, self.profile, self.lines = World(profile), profile, []
+        if is_near:
+            self._do("near")
         self._do("sign_in w0 alice s0")
 
     def teardown(self) -> None:
@@ -150,6 +152,19 @@ class WorldMachine(RuleBasedStateMachine):
         for line in end.split("; "):
             self._do(line)
 
+    @precondition(lambda self: self.world.is_near)
+    @rule(worker=workers, slot=slots, late=st.booleans(), change=any_of(*OVERLAPPING), other=workers)
+    def changes_what_is_kept(self, worker: str, slot: str, late: bool, change: str, other: str) -> None:
+        """What a worker has read, and keeps, is changed by another one, while what the server says of it is late."""
+        self._do(f"read {worker} {slot}")
+        self._do(f"tick {worker}")
+        self._do(f"read {worker} {slot}")
+        if late:
+            self._do(f"hold {worker}")
+        self._do(change.format(worker=other, slot=slot))
+        self._do(f"read {worker} {slot}")
+        self._do(f"deliver {worker}")
+
     @rule(worker=workers, other=workers, slot=slots, stops=st.integers(1, 5), end=any_of("sign_out", "revoke"))
     def ends_under_its_old_id(self, worker: str, other: str, slot: str, stops: int, end: str) -> None:
         """A session ends while a request is about to give it another id."""
@@ -198,7 +213,9 @@ class WorldMachine(RuleBasedStateMachine):
         """It breaks between some and others, or is whole again."""
         self._do(line)
 
-    @rule(line=any_of(*(f"crash {worker}" for worker in WORKERS), "lose h0", "lose h1"))
+    @rule(
+        line=any_of(*(f"{what} {worker}" for what in ("crash", "hang_up") for worker in WORKERS), "lose h0", "lose h1")
+    )
     def dies(self, line: str) -> None:
-        """A worker dies, or a host with its journal."""
+        """A worker dies, or a host with its journal, or a connection."""
         self._do(line)

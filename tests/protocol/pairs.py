@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.leases import Life
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, Operation, StoreError
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, Operation, RecordRef, StoreError
+from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.records import ABSENT, SINCE, TIME, AuthEntry, Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -27,6 +28,7 @@ from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 from .clock import Clock
 from .sim_database import SimDatabase, Tables
 from .sim_redis import Cluster, Connection, Key, Node, Record, SimRedisStore
+from .sim_tracking import Line
 from .tasks import Path, Tasks
 
 APART_MS = 10_000
@@ -64,10 +66,16 @@ class NoListener:
     def connected(self, store: str, node: Node) -> None:
         """See :class:`~.sim_redis.Network`."""
 
-    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """See :class:`~.sim_redis.Network`."""
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
+        """See :class:`~.sim_redis.Network`."""
+
+    def changed(self, node: Node, digest: str, number: int) -> None:
+        """See :class:`~.sim_redis.Network`."""
+
+    def hit(self, node: Node, ref: RecordRef, lives_ms: Mapping[str, int], hit: Hit) -> None:
         """See :class:`~.sim_redis.Network`."""
 
     def redis_changes(self, node: Node, key: Any, before: Any, after: Any) -> None:

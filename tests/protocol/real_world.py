@@ -32,6 +32,7 @@ from tests.faults.proxy import REFUSE, FaultProxy
 from .clock import Clock
 from .invariants import Unchecked
 from .sim_database import SERVER
+from .sim_tracking import Line
 from .tasks import Path
 from .world import WORKERS, Worker, World
 
@@ -63,7 +64,7 @@ class Stepped:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        asks_nothing = ("end_overdue", "find_shards", "forget_connections", "key")
+        asks_nothing = ("end_overdue", "find", "find_shards", "forget_connections", "key")
         return self._question(found) if callable(found) and name not in asks_nothing else found
 
     def _question(self, ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -364,6 +365,10 @@ class RealWorld(World):
         self._made[worker.name].append(database.close)
         stepped: Any = Stepped(database, self, lambda: worker.path_to(SERVER))
         return cast(Database, stepped)
+
+    def lines(self) -> Iterator[Line]:
+        """Nothing is kept near."""
+        return iter(())
 
     def crash(self, worker: Worker) -> None:
         """See :class:`World`."""

@@ -676,6 +676,169 @@ KEPT = (
         """,
     ),
     _kept(
+        "stamps of a host",
+        "near",
+        """
+        near
+        sign_in w0 alice s0
+        read w1 s0
+        tick w1
+        read w1 s0
+        hold w1                 # what the server says comes late
+        write w0 s0             # by a worker of the same host
+        read w1 s0
+        """,
+    ),
+    _kept(
+        "stamp before the question",
+        "near",
+        """
+        near
+        visit w1 s0
+        read w0 s0
+        tick all
+        a: read w0 s0
+        step a                  # it is answered
+        blind w1 s0
+        hold h0
+        finish a
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "silence",
+        "near",
+        """
+        near
+        sign_in w0 alice s0
+        read w2 s0
+        tick w2
+        read w2 s0
+        cut w2 A                # what the server says gets lost
+        write w0 s0
+        pass 2000
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "the end of what vouches",
+        "near",
+        """
+        near
+        sign_in w0 alice s0
+        sign_in w0 root s1
+        read w2 s0
+        tick w2
+        read w2 s0
+        hang_up w2
+        write w0 s0
+        pass 2000
+        tick w2                 # connects anew
+        read w2 s1
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "versions around an own write",
+        "near",
+        """
+        near
+        sign_in w0 alice s0
+        read w0 s0
+        tick w0
+        read w0 s0
+        a: blind w0 s0
+        step a
+        step a                  # it is written, and not described yet: no connection is known to have read it
+        blind w2 s0
+        finish a
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "stamps around an own write",
+        "near",
+        """
+        near
+        sign_in w0 alice s0
+        read w0 s0
+        tick w0
+        read w0 s0
+        a: blind w0 s0
+        step a
+        step a
+        step a                  # it is answered
+        hold w0
+        write w1 s0
+        finish a
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "a hit at level 0 only",
+        "near",
+        """
+        near
+        visit w0 s0
+        tick w0
+        read w0 s0
+        cut w0 A
+        visit w0 s1             # is told that Redis does not answer
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "the journal before a hit",
+        "S11",
+        """
+        near
+        sign_in w0 alice s0
+        sign_in w0 root s1
+        read w1 s0
+        tick w1
+        read w1 s0
+        database down
+        cut w0 A
+        sign_out w0 s0          # neither store is told
+        read w1 s1              # the server goes on vouching
+        read w1 s0
+        """,
+    ),
+    _kept(
+        "lease of a hit",
+        "I3",
+        """
+        near
+        sign_in w0 alice s0
+        sign_in w0 root s1
+        read w2 s0
+        tick w2
+        cut h0 A
+        sign_out w0 s0          # the database knows it, Redis was not told
+        pass 8500
+        read w2 s0              # within its lease
+        pass 5500
+        read w2 s1
+        read w2 s0
+        """,
+    ),
+    _kept(
+        "touches that are due",
+        "near",
+        """
+        near
+        visit w0 s0
+        visit w0 s1
+        read w2 s0
+        tick w2
+        pass 21599500
+        read w2 s0              # a quarter of the life of a visitor's data has not passed yet
+        pass 900
+        read w2 s1
+        read w2 s0
+        """,
+    ),
+    _kept(
         "S1",
         "I6",
         """

@@ -7,8 +7,10 @@ Lua scripts do is done here in Python, under their names; that both do the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha1
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -24,7 +26,8 @@ from flask_langpont_session.policy.values import (
 )
 from flask_langpont_session.stores.redis.commands import QUARANTINE_MS
 from flask_langpont_session.stores.redis.known import KnownRecords
-from flask_langpont_session.stores.redis.near import Hit
+from flask_langpont_session.stores.redis.lane import Turn
+from flask_langpont_session.stores.redis.near import Hit, NearCache, Stamps, Writing
 from flask_langpont_session.stores.redis.records import (
     NO_RECORDS,
     Answer,
@@ -43,6 +46,7 @@ from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary
 
 from .clock import Clock, SkewedClock
 from .sim_records import Meta, SimMerge, SimRecord, changed, restored
+from .sim_tracking import REPLY, Line, Tracking
 from .tasks import Path, Tasks
 
 T = TypeVar("T")
@@ -57,6 +61,9 @@ class Key(NamedTuple):
     digest: str
     shadow: bool = False
 
+    def __str__(self) -> str:
+        return f"session:{self.category}:{{{self.digest}}}{':anon' if self.shadow else ''}"
+
 
 class Record(NamedTuple):
     """One hash as it is; a change makes another one, so that copies of a server's data are cheap.
@@ -69,6 +76,19 @@ class Record(NamedTuple):
 
 
 Data = dict[Key, Record]
+
+
+class Past(NamedTuple):
+    """What one hash was made by some change.
+
+    :param number: of the change, among all of its server.
+    :param at_ms: true time.
+    :param record: None: it was removed.
+    """
+
+    number: int
+    at_ms: int
+    record: Record | None
 
 
 def is_tombstone(record: Record | None) -> bool:
@@ -109,6 +129,15 @@ class Node:
     """What a replica has not applied yet; None: everything is emptied."""
 
     losses: int = 0
+    client: Connection | Line | None = None
+    """Whose question is served now."""
+
+    tracking: Tracking = field(default_factory=Tracking)
+    changes: int = 0
+    """How often anything was changed, twice: between two changes something may expire."""
+
+    past: dict[Key, list[Past]] = field(default_factory=dict)
+    """What each hash was made, the latest last."""
 
     @property
     def lineage(self) -> object:
@@ -137,9 +166,17 @@ class Node:
         is_own = meta.digest == key.digest[:8] if isinstance(meta, Meta) else record.fields.get("@d") == key.digest
         return record if is_own else None
 
+    def serve(self, client: Connection | Line, effect: Callable[[Node], T]) -> T:
+        """Do what a client asks for."""
+        self.client = client
+        try:
+            return effect(self)
+        finally:
+            self.client = None
+
     def misplace(self, key: Key, record: Record) -> None:
         """Put a record under the key of another session, which no request asked for."""
-        self.data[key] = record
+        self._store(key, record)
         for replica in self.replicas:
             replica.inbox.append((key, record))
 
@@ -159,12 +196,40 @@ class Node:
 
     def _set(self, key: Key, record: Record | None) -> None:
         self.watcher.redis_changes(self, key, self.own(key), record)
+        self._store(key, record)
+        for replica in self.replicas:
+            replica.inbox.append((key, record))
+
+    def _store(self, key: Key, record: Record | None) -> None:
         if record is None:
             self.data.pop(key, None)
         else:
             self.data[key] = record
-        for replica in self.replicas:
-            replica.inbox.append((key, record))
+        self._note(key)
+        self.tracking.changes(key, str(key), self.client)
+
+    def load(self, data: Data) -> None:
+        """Other data takes the place of all that is there."""
+        keys = [*self.data, *data]
+        self.data = dict(data)
+        for key in dict.fromkeys(keys):
+            self._note(key)
+        self.tracking.replaces_all()
+
+    def history(self, key: Key) -> list[Past]:
+        """What a hash was, one after the other; that it expired included."""
+        found, now = [Past(0, 0, None)], self.true_clock.now_ms
+        past = self.past.get(key, [])
+        for each, until in zip(past, [*(later.at_ms for later in past[1:]), now], strict=False):
+            found.append(each)
+            ends = each.record.expires_at if each.record else None
+            if ends is not None and ends <= until:
+                found.append(Past(each.number + 1, ends, None))
+        return found
+
+    def _note(self, key: Key) -> None:
+        self.changes += 2
+        self.past.setdefault(key, []).append(Past(self.changes, self.true_clock.now_ms, self.data.get(key)))
 
     def require_writable(self, store: str) -> None:
         """Raise what a server that takes no writes answers."""
@@ -178,11 +243,9 @@ class Node:
         applied, self.inbox = self.inbox[:count], self.inbox[count:]
         for change in applied:
             if change is None:
-                self.data = {}
-            elif change[1] is None:
-                self.data.pop(change[0], None)
+                self.load({})
             else:
-                self.data[change[0]] = change[1]
+                self._store(*change)
 
 
 class Cluster:
@@ -220,8 +283,8 @@ class Cluster:
     def _follow(self, replica: Node, primary: Node) -> None:
         """A full synchronisation."""
         replica.is_primary, replica.history_id = False, primary.history_id
-        replica.data, replica.inbox = dict(primary.data), []
-        replica.replicas = []
+        replica.load(primary.data)
+        replica.inbox, replica.replicas = [], []
         if replica not in primary.replicas:
             primary.replicas.append(replica)
 
@@ -230,6 +293,7 @@ class Cluster:
     def kill(self, node: Node) -> None:
         """The process dies; its disk stays."""
         node.alive = node.frozen = False
+        node.tracking.ends()
 
     def start(self, node: Node, data: Data | None = None) -> None:
         """A dead process starts again: from its append-only file, or with other data. The replica is synchronised."""
@@ -238,7 +302,7 @@ class Cluster:
         node.alive, node.frozen, node.refuses_writes = True, False, False
         node.run_id += 1
         if data is not None:
-            node.data = dict(data)
+            node.load(data)
         if node is not self.primary:
             if self.primary.alive:
                 self._become_replica(node)
@@ -296,7 +360,7 @@ class Cluster:
         self.is_whole = False
         self.losses[node.name] += 1
         node.losses += 1
-        node.data = dict(data)
+        node.load(data)
         for replica in node.replicas:
             replica.inbox.append(None)
             replica.inbox += data.items()
@@ -334,18 +398,52 @@ class Network(Protocol):
     def connected(self, store: str, node: Node) -> None:
         """The worker made a new connection."""
 
-    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """The worker was told what a server has of a session's auth."""
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
         """The worker looked at the canary."""
+
+    def changed(self, node: Node, digest: str, number: int) -> None:
+        """The worker was told that a session is changed; `number`: of the changes by then."""
+
+    def hit(self, node: Node, ref: RecordRef, lives_ms: Mapping[str, int], hit: Hit) -> None:
+        """The worker knew a session without asking."""
+
+
+class Beside:
+    """What a near cache needs of the way to the server behind a name."""
+
+    connect_timeout = CONNECT_SECONDS
+
+    def __init__(self, store: SimRedisStore) -> None:
+        self.name = store.name
+        self.server_identity = store.server_identity
+        self._store = store
+        self.line: Line | None = None
+
+    def is_usable(self, line: Line) -> bool:
+        """See :class:`Link`."""
+        return self._store._leads_where_it_should(line)
+
+    def beside(self, timeout: float) -> Line:
+        """See :class:`Link`."""
+        store, connection = self._store, self._store._connect()
+        self.line = Line(connection, lambda: store._path(connection))
+        return self.line
 
 
 class SimRedisStore:
     """One Redis endpoint as one worker sees it."""
 
     def __init__(
-        self, name: str, cluster: Cluster, network: Network, tasks: Tasks, server_identity: ServerIdentity
+        self,
+        name: str,
+        cluster: Cluster,
+        network: Network,
+        tasks: Tasks,
+        server_identity: ServerIdentity,
+        stamps: Stamps | None = None,
     ) -> None:
         self.name = name
         self.prefix = "session"
@@ -355,6 +453,9 @@ class SimRedisStore:
         self._tasks = tasks
         self._idle: list[Connection] = []
         self._known = KnownRecords()
+        self._stamps = stamps
+        self.beside = Beside(self)
+        self.near: NearCache | None = None
 
     @property
     def stores(self) -> Mapping[str, SimRedisStore]:
@@ -377,7 +478,7 @@ class SimRedisStore:
         if self._leads_where_it_should(connection):
             self._idle.append(connection)
 
-    def _leads_where_it_should(self, connection: Connection) -> bool:
+    def _leads_where_it_should(self, connection: Connection | Line) -> bool:
         return self.server_identity.trust_since(connection.server) != NEVER_MS
 
     def _connect(self) -> Connection:
@@ -389,7 +490,7 @@ class SimRedisStore:
         self._network.connected(self.name, node)
         return Connection(node, node.run_id, server, node.identity)
 
-    def _path(self, connection: Connection) -> Path:
+    def _path(self, connection: Connection | Line) -> Path:
         if not connection.is_open:
             return Path.BROKEN
         if connection.node.frozen:
@@ -407,7 +508,9 @@ class SimRedisStore:
         connection = self._take() if keep else self._connect()
         node = connection.node
         try:
-            reply = self._tasks.ask(self.name, lambda: self._path(connection), timeout, lambda: effect(node))
+            reply = self._tasks.ask(
+                self.name, lambda: self._path(connection), timeout, lambda: node.serve(connection, effect)
+            )
         except StoreError as error:
             if keep and error.cause == "OutOfMemoryError":
                 self._put_back(connection)
@@ -416,12 +519,51 @@ class SimRedisStore:
             self._put_back(connection)
         return reply, connection
 
-    def _run(self, timeout: float, effect: Callable[[Node], T]) -> T:
-        def write(node: Node) -> T:
-            node.require_writable(self.name)
-            return effect(node)
+    def _ask_over(self, turn: Turn, timeout: float, *effects: Callable[[Node], Any]) -> list[Any]:
+        """Ask several things at a time over a tracked connection. Between them others may be served."""
+        line: Line = turn.connection
 
-        return self._ask(timeout, write)[0]
+        def effect() -> list[Any]:
+            replies = []
+            try:
+                for number, each in enumerate(effects):
+                    if number and not self._tasks.is_late:
+                        self._tasks.pause("between")
+                    replies.append(line.node.serve(line, each))
+            finally:
+                line.send(REPLY)
+            return replies
+
+        try:
+            replies = self._tasks.ask(self.name, lambda: self._path(line), timeout, effect)
+        except StoreError as error:
+            if error.cause == "OutOfMemoryError":
+                line.receive()
+            else:
+                turn.drop(line)
+            raise
+        line.receive()
+        return replies
+
+    def _run(self, timeout: float, effect: Callable[[Node], T], digests: Sequence[str] = ()) -> T:
+        """Change something, and note which sessions it was."""
+        number = 0
+
+        def write(node: Node) -> T:
+            nonlocal number
+            node.require_writable(self.name)
+            found, number = effect(node), node.changes
+            return found
+
+        try:
+            found, connection = self._ask(timeout, write)
+        finally:
+            for digest in digests:
+                if self._stamps:
+                    self._stamps.change(digest)
+        for digest in digests:
+            self._network.changed(connection.node, digest, number)
+        return found
 
     def forget_connections(self) -> None:
         """See the package."""
@@ -429,11 +571,12 @@ class SimRedisStore:
 
     # -- the methods of RedisStore -----------------------------------------------------------------------------------
 
-    near = None
-
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
         """See the package."""
-        return None
+        hit = self.near.find(ref, lives_ms) if self.near else None
+        if hit is not None and self.beside.line:
+            self._network.hit(self.beside.line.node, ref, lives_ms, hit)
+        return hit
 
     def read(
         self,
@@ -450,15 +593,32 @@ class SimRedisStore:
         session = RecordRef(digest, kind, shadow)
         known = NO_RECORDS if anew else self._known.of(session)
 
+        found: Answer
+
         def effect(node: Node) -> Answer:
             return answer(digest, tuple(lives_ms), kind, read(node, digest, lives_ms, shadow, known), known)
 
-        found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
-        self._known.note(session, known, found.records)
-        if AUTH in lives_ms and kind == "u":
-            self._network.heard(connection, digest, found.auth)
-        trusted = self.server_identity.trust_since(connection.server)
-        return found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
+        connection: Connection | Line
+        reading = self.near.reading(session, lives_ms) if self.near else None
+        try:
+            if reading:
+                connection = reading.turn.connection
+                [found] = self._ask_over(reading.turn, timeout, effect)
+                if found.foreign:
+                    reading.turn.drop(connection)
+            else:
+                found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
+            self._known.note(session, known, found.records)
+            if AUTH in lives_ms and kind == "u":
+                self._network.heard(connection, digest, found.auth)
+            trusted = self.server_identity.trust_since(connection.server)
+            found = found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
+            if reading:
+                reading.answered(found, connection.server)
+            return found
+        finally:
+            if reading:
+                reading.end()
 
     def write(
         self,
@@ -486,7 +646,40 @@ class SimRedisStore:
                 return Written("late")
             return write(node, digest, changes, guard, shadow, limits, write_id)
 
-        return self._run(timeout, effect)
+        writing = self.near.writing(digest) if self.near and changes and not (push or shadow) else None
+        return (
+            self._write_near(writing, digest, changes, effect, timeout)
+            if writing
+            else self._run(timeout, effect, (digest,))
+        )
+
+    def _write_near(
+        self,
+        writing: Writing,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        effect: Callable[[Node], Written],
+        timeout: float,
+    ) -> Written:
+        assert self._stamps is not None
+        node, number = writing.turn.connection.node, 0
+
+        def write(node: Node) -> Written:
+            nonlocal number
+            node.require_writable(self.name)
+            found, number = effect(node), node.changes
+            return found
+
+        done: Written = Written("")
+        metas: Mapping[str, bytes] = {}
+        descriptions = [partial(description, key=Key(name, digest)) for name in changes]
+        try:
+            [done, *found] = self._ask_over(writing.turn, timeout, write, *descriptions)
+            metas = dict(zip(changes, found, strict=True))
+        finally:
+            writing.end(self._stamps, changes, done.versions, metas)
+        self._network.changed(node, digest, number)
+        return done
 
     def _deadline_ms(self, timeout: float) -> int:
         """By the true clock: a worker that knows a server's clock knows how far it is off."""
@@ -494,11 +687,11 @@ class SimRedisStore:
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """See the package."""
-        return self._run(timeout, lambda node: push_row(node, row, stamp_ms, life_ms))
+        return self._run(timeout, lambda node: push_row(node, row, stamp_ms, life_ms), (row.digest,))
 
     def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
         """See the package."""
-        self._run(timeout, lambda node: write_tombstone(node, digest, version, categories))
+        self._run(timeout, lambda node: write_tombstone(node, digest, version, categories), (digest,))
 
     def push_many(
         self,
@@ -518,11 +711,11 @@ class SimRedisStore:
                 write_tombstone(node, digest, version, categories)
 
         if rows or dead:
-            self._run(timeout, effect)
+            self._run(timeout, effect, [*(row.digest for row, _ in rows), *(digest for digest, _ in dead)])
 
     def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
         """See the package."""
-        return self._run(timeout, lambda node: extend_idle(node, digest, idle_ms))
+        return self._run(timeout, lambda node: extend_idle(node, digest, idle_ms), (digest,))
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
         """See the package."""
@@ -553,7 +746,7 @@ class SimRedisStore:
                 for one in merges
             ]
 
-        return self._run(timeout, effect) if merges else []
+        return self._run(timeout, effect, [merge.digest for merge in merges]) if merges else []
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
         """See the package."""
@@ -587,7 +780,7 @@ class SimRedisStore:
                 node.delete(key)
                 node.put(Key(category, f"{digest}:aside", shadow), record.fields, QUARANTINE_MS)
 
-        self._run(timeout, effect)
+        self._run(timeout, effect, (digest,))
 
     def time_ms(self, *, timeout: float) -> int:
         """See the package."""
@@ -617,17 +810,37 @@ def read(
 ) -> list[Any]:
     """``read.lua``: its reply."""
     reply: list[Any] = [node.clock.now_ms]
-    moved = 0
+    moved, due = 0, -1
     for name, life in lives_ms.items():
         key = Key(name, digest, shadow)
         record = node.get(key)
-        if record is not None and life > 0 and _slide_life(node, key, record, life):
-            moved = max(moved, life)
-        fields = {} if record is None else record.fields
-        hash_ = [part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))]
+        if record is not None and life > 0:
+            moved = max(moved, _slide_life(node, key, record, life))
+            if (left := _left(node, key)) is not None:
+                rest = max(0, math.floor(left - life * 0.75))
+                due = rest if due < 0 else min(due, rest)
+        node.tracking.reads(key, node.client)
+        hash_ = _hash(record)
         mark = known[name].mark if name in known else ""
         reply.append(mark[:11].encode() if mark and mark[11:] == _description(hash_) else hash_)
-    return [*reply, moved, -1]
+    return [*reply, moved, due]
+
+
+def _hash(record: Record | None) -> list[bytes]:
+    fields = {} if record is None else record.fields
+    return [part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))]
+
+
+def known_of(key: Key, kind: str, record: Record | None) -> Known:
+    """What a reader is told of a record."""
+    return answer(key.digest, (key.category,), kind, [0, _hash(record), 0, -1]).records[key.category]
+
+
+def description(node: Node, key: Key) -> bytes:
+    """``HMGET``: how the record of a category is described."""
+    record = node.get(key)
+    node.tracking.reads(key, node.client)
+    return b"" if record is None else _as_bytes(record.fields.get("@m", b""))
 
 
 def _description(fields: Sequence[bytes]) -> str:
@@ -640,13 +853,19 @@ def _as_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _slide_life(node: Node, key: Key, record: Record, life: int) -> bool:
-    left = None if record.expires_at is None else record.expires_at - node.true_clock.now_ms
+def _left(node: Node, key: Key) -> int | None:
+    record = node.get(key)
+    return None if record is None or record.expires_at is None else record.expires_at - node.true_clock.now_ms
+
+
+def _slide_life(node: Node, key: Key, record: Record, life: int) -> int:
+    """The life that it was given anew; 0: none."""
+    left = _left(node, key)
     may_write = node.is_primary and not node.refuses_writes
-    is_due = left is not None and left < life * 0.75 and may_write and not is_tombstone(record)
-    if is_due:
-        node.touch(key, record, life)
-    return is_due
+    if left is None or left >= life * 0.75 or not may_write or is_tombstone(record):
+        return 0
+    node.touch(key, record, life)
+    return life
 
 
 def push_row(node: Node, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> str:

@@ -28,8 +28,11 @@ GENERATED, LENGTH = int(os.environ.get("LANGPONT_REAL_SCHEDULES", "8")), 14
 LONGEST_MS = 8000
 """Time does not pass in real stores: schedules that need more than this would be told otherwise."""
 
-SIMULATION_ONLY = {"freeze", "thaw", "give_up", "arrive", "busy", "misplace", "start primary old", "database hung"}
-"""Waiting for time-outs and slots, replies that are lost, records that got lost, and the disk of another day."""
+SIMULATION_ONLY = {
+    "freeze", "thaw", "give_up", "arrive", "busy", "misplace", "start primary old", "database hung", "near",
+}  # fmt: skip
+"""Waiting for time-outs and slots, replies that are lost, records that got lost, the disk of another day, and messages
+that are late."""
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,32 @@ def generate(seed: int, length: int = 80) -> Schedule:
     picked = rng.choices([line for _, line in choices], [weight for weight, _ in choices], k=length)
     first = f"sign_in {_worker(dice)} {_user(dice)} s0" if rng.random() < 0.7 else f"visit {_worker(dice)} s0"
     lines = "; ".join([first, *(line(dice) for line in picked), "heal"])
-    return Schedule(profile, tuple(lines.split("; ")))
+    found = lines.split("; ")
+    return Schedule(profile, tuple(_near(dice, found) if rng.random() < 2 / 3 else found))
+
+
+_WHERE = _of(*WORKERS, "h0", "h1")
+NEAR: tuple[tuple[int, Choice], ...] = (
+    (4, _event("tick", _of("all"))),
+    (2, _event("hold", _WHERE)),
+    (2, _event("deliver", _WHERE)),
+    (1, _event("hang_up", _worker)),
+    (2, _event("pass", _of("100", "900"))),
+)
+"""What is about messages of a server of what has changed."""
+
+
+def _near(dice: Dice, lines: Sequence[str]) -> list[str]:
+    """The same with what was read kept near. A session is looked at several times in a row."""
+    found = ["near"]
+    for line in lines:
+        found.append(line)
+        if line.startswith("read ") and dice.rng.random() < 0.7:
+            found.append(line)
+        if dice.rng.random() < 0.2:
+            [choice] = dice.rng.choices([each for _, each in NEAR], [weight for weight, _ in NEAR])
+            found.append(choice(dice))
+    return [*found[:-1], lines[-1]] if found[-1] != lines[-1] else found
 
 
 def broken_by(schedule: Schedule, census: Counter[str] | None = None) -> tuple[str, int, str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +25,7 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
 from flask_langpont_session.policy.ids import SessionId
+from flask_langpont_session.policy.values import RecordRef
 from flask_langpont_session.recovery import calls, reconciler
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.request import revocations
@@ -35,6 +36,8 @@ from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.redis import near
+from flask_langpont_session.stores.redis.near import Hit, NearCache
 from flask_langpont_session.stores.redis.records import AuthEntry
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -44,6 +47,7 @@ from .clock import Clock
 from .invariants import Promises
 from .sim_database import SERVER, SimDatabase, Tables
 from .sim_redis import Cluster, Connection, Node, SimRedisStore
+from .sim_tracking import Line
 from .tasks import Path, SteppedFlights, Task, Tasks
 
 HOSTS = ("h0", "h1")
@@ -92,8 +96,10 @@ def settings_of(profile: str) -> Settings:
 PARTS: Mapping[Any, Mapping[str, Any]] = {
     revocations: {"_MOST_AT_ONCE": 1},
     calls: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
+    near: {"MOST_LANES": 1},
 }
-"""How much the package does at a time, much smaller than it is: a few sessions are too many for it."""
+"""How much the package does at a time, much smaller than it is: a few sessions are too many for it. Which session has
+which of several lanes is another one in each process."""
 
 
 @contextmanager
@@ -188,7 +194,31 @@ class Worker:
             clock=clock.monotonic,
             now_ms=lambda: clock.now_ms,
             rng=random.Random(world.births),
+            attend=self._attend,
         )
+
+    def _attend(self, lost: Set[str]) -> None:
+        if self.near is not None and PRIMARY not in lost:
+            self.near.attend()
+
+    @property
+    def near(self) -> NearCache | None:
+        """What it keeps of what it has read."""
+        store: Any = self.backend.primary
+        kept: NearCache | None = store.near
+        return kept
+
+    @property
+    def line(self) -> Line | None:
+        """The connection over which it is told of changes; None: there never was one."""
+        store: Any = self.backend.primary
+        line: Line | None = store.beside.line
+        return line
+
+    def close(self) -> None:
+        """The process ends, and its connections with it."""
+        if self.near is not None:
+            self.near.forget()
 
     def _server_identity(self, store: str) -> ServerIdentity:
         def incident() -> None:
@@ -216,13 +246,21 @@ class Worker:
         if store == PRIMARY:
             self._world.promises.connected(self.name, self.host.name, node)
 
-    def heard(self, connection: Connection, digest: str, entry: AuthEntry | None) -> None:
+    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """See :class:`~.sim_redis.Network`."""
         self._world.promises.heard(connection, digest, entry)
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
         """See :class:`~.sim_redis.Network`."""
         self._world.promises.looked(self.name, self.host.name, node, after)
+
+    def changed(self, node: Node, digest: str, number: int) -> None:
+        """See :class:`~.sim_redis.Network`."""
+        self._world.promises.changed(self.host.name, node, digest, number)
+
+    def hit(self, node: Node, ref: RecordRef, lives_ms: Mapping[str, int], hit: Hit) -> None:
+        """See :class:`~.sim_redis.Network`."""
+        self._world.promises.hit(self.host.name, node, ref, lives_ms, hit)
 
     def database_is_busy(self) -> bool:
         """See :class:`~.sim_database.Network`."""
@@ -249,6 +287,7 @@ class World:
         self.cuts: set[tuple[str, str]] = set()
         self.cut_path = Path.SILENT
         self.database_path = Path.CLEAR
+        self.is_near = False
         self._make_servers(*((0, (0, 0)) if profile == "exact" else (TOLERANCE_MS, SKEWS_MS)))
         self.births = 0
         self._listener = Listener(self.promises)
@@ -267,8 +306,32 @@ class World:
 
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """One endpoint as a worker sees it."""
-        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, server_identity)
+        stamps = worker.host.journal.board.stamps
+        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, server_identity, stamps)
+        if self.is_near and name == PRIMARY:
+            self._keep_near(store, worker.host)
         return cast(RedisStore, store)
+
+    def keep_near(self) -> None:
+        """From now on workers keep what they read near."""
+        if not self.is_near:
+            self.is_near = True
+            for worker in self.workers.values():
+                self._keep_near(worker.backend.primary, worker.host)
+
+    def _keep_near(self, store: Any, host: Host) -> None:
+        settings = self.settings
+        store.near = NearCache(
+            store.beside,
+            host.journal.board.stamps,
+            most=settings.read_cache_bytes,
+            copies_ttl=settings.local_cache_ttl,
+            clock=self.clock.monotonic,
+        )
+
+    def lines(self) -> Iterator[Line]:
+        """The connections over which workers are told of changes."""
+        return (line for worker in self.workers.values() if (line := worker.line))
 
     def database(self, worker: Worker) -> Database:
         """The database as a worker sees it."""
@@ -323,6 +386,7 @@ class World:
             if task.worker == worker.name:
                 self.tasks.kill(task)
                 del self.under_way[label]
+        worker.close()
         self.promises.workers.pop(worker.name, None)
         self.cluster.replaced_at = 0  # the workers that knew how Redis was before are gone
         self.workers[worker.name] = Worker(worker.name, self.hosts[worker.host.name], self)
@@ -342,6 +406,8 @@ class World:
         for task in self.under_way.values():
             self.tasks.kill(task)
         self.under_way.clear()
+        for worker in self.workers.values():
+            worker.close()
         for host in self.hosts.values():
             host.journal.close()
 
@@ -388,6 +454,8 @@ class World:
         self.database_path = Path.CLEAR
         for worker in self.workers.values():
             worker.busy = 0
+        for line in self.lines():
+            line.is_held = False
         cluster = self.cluster
         for node in (cluster.primary, cluster.replica):
             node.frozen = node.refuses_writes = False
