@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, Operation, RecordRef, StoreError
-from flask_langpont_session.stores.redis.near import Hit
+from flask_langpont_session.stores.host.stamps import Stamps
+from flask_langpont_session.stores.redis.near import Hit, NearCache
 from flask_langpont_session.stores.redis.records import ABSENT, SINCE, TIME, AuthEntry, Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -420,6 +421,67 @@ class RedisPair(Pair):
             values = {k.decode(): v for k, v in self.server.hgetall(key).items()}
             state[key] = ({k: _moment(k, v) for k, v in values.items()}, self.server.pttl(key))
         return state
+
+
+class NearPair(RedisPair):
+    """The same, where a second store on each side keeps what it reads near, and must know what is changed behind its
+    back.
+
+    :param near: the real one of these.
+    """
+
+    def __init__(self, seed: int, real: RedisStore, server: Any, near: RedisStore) -> None:
+        super().__init__(seed, real, server)
+        stamps = Stamps(None)
+        kept = SimRedisStore("primary", self.cluster, NoListener(), self.tasks, ServerIdentity(), stamps)
+        kept.near = near_cache(kept.beside, stamps)
+        self._near: tuple[Any, Any] = kept, near
+        self._is_near = False
+        self._refs: list[tuple[RecordRef, Mapping[str, int]]] = []
+        self.hits = 0
+
+    @property
+    def stores(self) -> Sequence[Any]:
+        """See :class:`Pair`."""
+        return self._near if self._is_near else super().stores
+
+    def _read(self) -> None:
+        self._is_near = True
+        super()._read()
+
+    def both(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """See :class:`Pair`."""
+        if name == "read" and self._is_near:
+            ref = RecordRef(arguments[0], options["kind"], options["shadow"])
+            self._refs = [*self._refs[-7:], (ref, arguments[1])]
+        return super().both(name, *arguments, **options)
+
+    def step(self) -> str:
+        """One operation, and a look at what is known without asking."""
+        self._read()
+        self._is_near = self.rng.random() < 0.3
+        name = super().step()
+        self.catch_up()
+        found: list[list[Any]] = [[], []]
+        for store, known in zip(self._near, found, strict=True):
+            store.near.attend()
+            store.read("z" * 43, {"ui": 0}, timeout=WAIT)  # behind all that was said before
+            for ref, lives in self._refs:
+                hit = store.find(ref, lives)
+                known.append(hit and {name: copy.fields for name, copy in hit.answer.categories.items()})
+        self.log.append("what is known")
+        self.compare(*found)
+        self.hits += sum(known is not None for known in found[0])
+        return name
+
+    def close(self) -> None:
+        """End the simulated connection."""
+        self._near[0].near.forget()
+
+
+def near_cache(link: Any, stamps: Stamps) -> NearCache:
+    """One for which no time passes."""
+    return NearCache(link, stamps, most=10_000_000, copies_ttl=HOUR, clock=lambda: 0.0)
 
 
 def _moment(key: str, value: bytes) -> Any:

@@ -31,6 +31,9 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "breaker opened": (1000, 3000),
     "late change": (20, 1),
     "said": (2000, 5000),
+    # what is kept near
+    "hit": (30, 1000),
+    "late hit": (0, 15),
     # levels and verdicts
     "level 1": (200, 1000),
     "level 2": (50, 500),

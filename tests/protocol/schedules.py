@@ -733,6 +733,7 @@ KEPT = (
         hang_up w2
         write w0 s0
         pass 2000
+        tick w2
         tick w2                 # connects anew
         read w2 s1
         read w2 s0

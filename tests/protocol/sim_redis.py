@@ -421,6 +421,7 @@ class Beside:
         self.server_identity = store.server_identity
         self._store = store
         self.line: Line | None = None
+        self.on_forget: Callable[[], None] = lambda: None
 
     def is_usable(self, line: Line) -> bool:
         """See :class:`Link`."""
@@ -567,6 +568,7 @@ class SimRedisStore:
 
     def forget_connections(self) -> None:
         """See the package."""
+        self.beside.on_forget()
         self._idle.clear()
 
     # -- the methods of RedisStore -----------------------------------------------------------------------------------

@@ -133,6 +133,7 @@ class Line:
         self._on_the_way += [REPLY] * count
         self._pass(len(self._on_the_way))
         replies: list[Any] = self._sock.exchange(data, count, ResponseError)
+        self._far.recv(len(data))
         return replies
 
     def disconnect(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -13,13 +13,14 @@ import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.stores.host.stamps import Stamps
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
 
-from .pairs import WAIT, DatabasePair, Pair, RedisPair
+from .pairs import WAIT, DatabasePair, NearPair, Pair, RedisPair, near_cache
 
 SEQUENCES, LENGTH = int(os.environ.get("LANGPONT_SEQUENCES", "45")), 40
 
@@ -31,12 +32,14 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 
 @contextmanager
-def store_on(valkey: Valkey) -> Iterator[RedisStore]:
+def store_on(valkey: Valkey, *, is_near: bool = False) -> Iterator[RedisStore]:
     """One that has met the server just now, as the simulated one has."""
     server_identity = ServerIdentity()
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
+    link, stamps = Link("primary", pool, server_identity=server_identity), Stamps(None)
+    kept: dict[str, Any] = {"stamps": stamps, "near": near_cache(link, stamps)} if is_near else {}
+    store = RedisStore(link, prefix="session", **kept)
     yield store
     store.forget_connections()
 
@@ -72,6 +75,18 @@ def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey) -> None:
             with store_on(valkey) as store:
                 compare(pair := RedisPair(seed, store, client), counts)
     assert counts.keys() == pair.operations.keys()
+
+
+def test_the_simulated_server_says_what_has_changed_as_a_real_one_does(valkey: Valkey) -> None:
+    """What was read is known, or is not, on both sides, whatever is changed over whichever connection."""
+    hits = 0
+    with redis.Redis.from_url(valkey.url) as client:
+        for seed in range(SEQUENCES // 3):
+            with store_on(valkey) as store, store_on(valkey, is_near=True) as near:
+                with closing(NearPair(seed, store, client, near)) as pair:
+                    compare(pair, Counter())
+                hits += pair.hits
+    assert hits > 20 * SEQUENCES
 
 
 def test_the_simulated_database_does_what_the_statements_do(database: Database) -> None:
