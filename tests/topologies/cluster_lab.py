@@ -10,13 +10,13 @@ from typing import Any
 
 import redis
 
+from devservers.cluster import LONG as LONG
+from devservers.cluster import SLOTS as SLOTS
+from devservers.cluster import join, last_slot, says
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 
 SHARDS = 3
-SLOTS = 16384
-LONG = 60.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 _SETTINGS = {
     "cluster-enabled": "yes",
@@ -87,11 +87,7 @@ class Cluster:
         """The shard that a slot belongs to while nothing is moved."""
         return next(shard for shard in range(SHARDS) if slot <= _last(shard))
 
-    @staticmethod
-    def says(node: Valkey, *command: Any) -> Any:
-        """What a node answers."""
-        with node.client() as client:
-            return client.execute_command(*command)
+    says = staticmethod(says)
 
     def keys(self, pattern: str = "session:*") -> dict[int, set[str]]:
         """Shard → the keys that its primary has."""
@@ -99,17 +95,7 @@ class Cluster:
 
     def form(self) -> None:
         """Make one cluster of six nodes that know nothing."""
-        for number, node in enumerate(self.nodes, 1):
-            self.says(node, "CLUSTER", "SET-CONFIG-EPOCH", number)
-        for shard in range(SHARDS):
-            first = _last(shard - 1) + 1 if shard else 0
-            self.says(self.nodes[shard], "CLUSTER", "ADDSLOTSRANGE", first, _last(shard))
-        for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
-            self.says(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
-        wait_until(lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes), "six nodes", LONG)
-        for shard in range(SHARDS):
-            name = self.says(self.nodes[shard], "CLUSTER", "MYID")
-            self.says(self.nodes[shard + SHARDS], "CLUSTER", "REPLICATE", name)
+        join(self.nodes, self._buses, SHARDS)
 
     def be_patient(self) -> None:
         """Until the next reset no node is taken for dead."""
@@ -229,12 +215,9 @@ class Cluster:
                 client.connection_pool.release(found)
         return sorted([first, last, *([n[0], n[1]] for n in nodes)] for first, last, *nodes in ranges)
 
-    def _knows(self, node: Valkey) -> int:
-        return str(self.says(node, "CLUSTER", "INFO")).count("cluster_known_nodes:6") and 6
-
 
 def _last(shard: int) -> int:
-    return (shard + 1) * SLOTS // SHARDS - 1
+    return last_slot(shard, SHARDS)
 
 
 @contextmanager
