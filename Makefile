@@ -9,7 +9,7 @@ SMALL_SUITES := flask flask-login flask-wtf
 # 3.11 3.12 …
 PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test unit check figures pythons pictures small-suites peer-suites mysqlclient lowest environments bench freshness throughput outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pythons pictures small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -94,6 +94,11 @@ freshness: $(INSTALLED)
 throughput: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.throughput --write
+
+# More sessions, larger ones, more workers, more shards; writes docs/explanation/scaling.md. A few minutes.
+scale: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m benchmarks.scale --write
 
 # The same outages for this package, Flask-Session and Django's cached_db; writes the table in docs/outages.md.
 outage-report: $(INSTALLED)

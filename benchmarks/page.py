@@ -9,9 +9,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 BENCHMARKS = DOCS / "benchmarks.md"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and the others are figures."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A table of figures.
+
+    :param texts: how many columns, the first ones, are text.
+    """
+    lines = [head, [*["---"] * texts, *["---:"] * (len(head) - texts)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

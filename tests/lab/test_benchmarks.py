@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+from benchmarks import scale_figures
+from benchmarks.scale import QUICK
 from benchmarks.scenarios import SCENARIOS
 
 
@@ -34,3 +37,28 @@ def test_the_server_tells_every_connection_that_holds_a_session() -> None:
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
     assert [row[0] for row in rows] == ["0", "1", "16", "256"]
     assert all(float(row[1]) > 0 for row in rows)
+
+
+def test_sessions_are_measured_by_size_number_workers_and_shards(tmp_path: Path) -> None:
+    """On real servers, with so few sessions that the figures mean nothing; each has to be there."""
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.scale", "--quick", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=110)
+    found = scale_figures.read(file)
+    assert not found.notes
+    assert [row.sessions for row in found.sizes] == list(QUICK.sizes.values())
+    assert [row.sessions for row in found.growth] == list(QUICK.sessions)
+    assert [row.workers for row in found.workers] == list(QUICK.workers)
+    assert [row.shards for row in found.shards] == list(QUICK.shards)
+    for row in found.sizes:
+        assert row.memory > 0.9 * row.size
+        for cost in (row.read, row.again, row.write):
+            assert min(cost.script, cost.server, cost.client, cost.p50, cost.bytes_in, cost.bytes_out) > 0
+        assert row.write.bytes_out < row.read.bytes_out
+        assert row.again.bytes_out < row.read.bytes_out or row.size > 1_000_000  # too large to be remembered
+    assert all(load.per_second > 0 and load.connections >= load.workers for load in [*found.workers, *found.shards])
+    assert found.failover.requests > 1
+    assert min(found.database.row, found.database.read.p50, found.database.commit.p50, found.index) > 0
+    for title in ("Size of a session", "Number of sessions", "Workers", "Shards", "The database"):
+        assert f"### {title}" in done.stdout
+    assert "| shards of `cache.r7g.large` |" in done.stdout
