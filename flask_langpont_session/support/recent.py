@@ -14,7 +14,7 @@ class Recent(Generic[K, V]):
     Of two generations the older one goes when the younger one has half of the room: all that is asked for meanwhile
     moves to the younger one. That needs no order of entries, which a lock would have to protect.
 
-    :param most: the sum of the sizes that are kept.
+    :param most: the sum of the sizes that are kept, but for one of them.
     """
 
     def __init__(self, most: int) -> None:
