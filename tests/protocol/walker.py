@@ -195,14 +195,14 @@ NEAR: tuple[tuple[int, Choice], ...] = (
 def _near(dice: Dice, lines: Sequence[str]) -> list[str]:
     """The same with what was read kept near. A session is looked at several times in a row."""
     found = ["near"]
-    for line in lines:
+    for line in lines[:-1]:
         found.append(line)
         if line.startswith("read ") and dice.rng.random() < 0.7:
             found.append(line)
         if dice.rng.random() < 0.2:
             [choice] = dice.rng.choices([each for _, each in NEAR], [weight for weight, _ in NEAR])
             found.append(choice(dice))
-    return [*found[:-1], lines[-1]] if found[-1] != lines[-1] else found
+    return [*found, lines[-1]]
 
 
 def broken_by(schedule: Schedule, census: Counter[str] | None = None) -> tuple[str, int, str] | None:
