@@ -36,11 +36,11 @@ from .request.repository import SessionRepository
 from .stores.backend import Backend
 from .stores.base import SessionStore
 from .stores.host.board import Board
+from .stores.host.change_ids import ChangeIds
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
 from .stores.host.opening import NewerJournal, OlderJournal
 from .stores.host.server_records import HostMemory
-from .stores.host.stamps import Stamps
 from .stores.local import LocalCopies
 from .stores.redis import cluster, connections, sentinel
 from .stores.redis.cluster import ClusterStore, ShardStore
@@ -146,7 +146,7 @@ def build(app: Flask, recorder: Recorder) -> State:
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
     make_identity = _server_identities(journal.board, emit, monitors)
-    redis = _redis_stores(settings, cloud, recorder, make_identity, directory, journal.board.stamps)
+    redis = _redis_stores(settings, cloud, recorder, make_identity, directory, journal.board.change_ids)
     health = _health(settings, redis, emit, monitors, recorder, directory)
     in_use, exporting = _exporting(settings, recorder, health, redis)
     backend = Backend(
@@ -394,15 +394,15 @@ def _redis_stores(
     recorder: Recorder,
     make_identity: MakeIdentity,
     directory: ClusterTopology | None,
-    stamps: Stamps,
+    change_ids: ChangeIds,
 ) -> dict[str, SessionStore]:
     if directory is not None:
-        return _found_stores(settings, cloud, recorder, make_identity, directory, stamps)
+        return _found_stores(settings, cloud, recorder, make_identity, directory, change_ids)
     places = (
         (PRIMARY, settings.redis_url, settings.redis_client),
         (REPLICA, _replica_url(settings), settings.replica_client),
     )
-    of_sessions = _store_options(settings, stamps)
+    of_sessions = _store_options(settings, change_ids)
     stores: dict[str, SessionStore] = {}
     for name, url, client in places:
         if url or client is not None:
@@ -412,7 +412,7 @@ def _redis_stores(
             else:
                 pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
             link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
-            stores[name] = RedisStore(link, near=_near_cache(link, settings, stamps), **of_sessions)
+            stores[name] = RedisStore(link, near=_near_cache(link, settings, change_ids), **of_sessions)
     return stores
 
 
@@ -422,10 +422,10 @@ def _found_stores(
     recorder: Recorder,
     make_identity: MakeIdentity,
     directory: ClusterTopology,
-    stamps: Stamps,
+    change_ids: ChangeIds,
 ) -> dict[str, SessionStore]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
-    of_sessions = _store_options(settings, stamps)
+    of_sessions = _store_options(settings, change_ids)
 
     def store(role: str) -> ClusterStore:
         is_master = role == PRIMARY
@@ -445,9 +445,9 @@ def _found_stores(
             options = _link_options(role, settings, recorder)
             if not is_shard:
                 link = Link(name, pool, server_identity=server_identity, **options)
-                return RedisStore(link, near=_near_cache(link, settings, stamps), **of_sessions)
+                return RedisStore(link, near=_near_cache(link, settings, change_ids), **of_sessions)
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
-            near = _near_cache(link, settings, stamps, keeps_absence=False)
+            near = _near_cache(link, settings, change_ids, keeps_absence=False)
             return ShardStore(link, directory=directory, number=number, near=near, **of_sessions)
 
         return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
@@ -462,21 +462,23 @@ def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str
     }
 
 
-def _near_cache(link: Link, settings: Settings, stamps: Stamps, *, keeps_absence: bool = True) -> NearCache | None:
+def _near_cache(
+    link: Link, settings: Settings, change_ids: ChangeIds, *, keeps_absence: bool = True
+) -> NearCache | None:
     """What a primary says has not changed; a replica hears of it later than others do."""
     if role_of(link.name) != PRIMARY or not settings.near_categories:
         return None
     most, ttl = settings.read_cache_bytes, settings.local_cache_ttl
-    return NearCache(link, stamps, most=most, copies_ttl=ttl, keeps_absence=keeps_absence)
+    return NearCache(link, change_ids, most=most, copies_ttl=ttl, keeps_absence=keeps_absence)
 
 
-def _store_options(settings: Settings, stamps: Stamps) -> dict[str, Any]:
+def _store_options(settings: Settings, change_ids: ChangeIds) -> dict[str, Any]:
     """What all stores of an application share; of one server and its replica the records are the same."""
     return {
         "prefix": settings.key_prefix,
         "tombstone_ms": settings.lease_terms.tombstone_ms,
         "known": KnownRecords(settings.read_cache_bytes),
-        "stamps": stamps if settings.near_categories else None,
+        "change_ids": change_ids if settings.near_categories else None,
     }
 
 

@@ -19,7 +19,7 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import session
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
-from flask_langpont_session.stores.host.stamps import Stamps
+from flask_langpont_session.stores.host.change_ids import ChangeIds
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.near import MOST_LANES, REFUSED, SILENCE, NearCache
@@ -48,7 +48,7 @@ class Worker:
     """
 
     url: str
-    stamps: Stamps
+    change_ids: ChangeIds
     seconds: float = 0.0
     patience: float = WAIT
     is_shard: bool = False
@@ -61,13 +61,13 @@ class Worker:
         link = Link("primary", pool, server_identity=identity, connect_timeout=self.patience)
         self.near = NearCache(
             link,
-            self.stamps,
+            self.change_ids,
             most=10_000_000,
             copies_ttl=1800,
             keeps_absence=not self.is_shard,
             clock=lambda: monotonic() + self.seconds,
         )
-        self.store = RedisStore(link, prefix="session", stamps=self.stamps, near=self.near)
+        self.store = RedisStore(link, prefix="session", change_ids=self.change_ids, near=self.near)
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
         answer = self.store.read(DIGEST, lives, timeout=WAIT)
@@ -110,7 +110,7 @@ def raw(server: Valkey) -> Iterator[Any]:
 
 @pytest.fixture
 def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
-    worker = Worker(server.url, Stamps(None))
+    worker = Worker(server.url, ChangeIds(None))
     yield worker
     worker.store.forget_connections()
 
@@ -118,7 +118,7 @@ def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
 @pytest.fixture
 def elsewhere(server: Valkey, raw: Any) -> Iterator[Worker]:
     """A worker of another host."""
-    worker = Worker(server.url, Stamps(None))
+    worker = Worker(server.url, ChangeIds(None))
     yield worker
     worker.store.forget_connections()
 
@@ -145,7 +145,7 @@ def test_what_is_not_there_is_known_too(worker: Worker, elsewhere: Worker) -> No
 
 def test_that_a_shard_has_nothing_is_not_kept(server: Valkey, raw: Any) -> None:
     """If the slot goes to another shard, this one tells what becomes of its keys, and nothing of others."""
-    worker = Worker(server.url, Stamps(None), is_shard=True)
+    worker = Worker(server.url, ChangeIds(None), is_shard=True)
     for _ in range(3):
         assert worker.read() == {} and worker.known() is None
         worker.near.attend()
@@ -163,7 +163,7 @@ def test_another_host_is_seen_as_soon_as_the_server_says_it(worker: Worker, else
 
 
 def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_path: Path) -> None:
-    one, two = (Worker(server.url, Stamps(tmp_path / "journal")) for _ in range(2))
+    one, two = (Worker(server.url, ChangeIds(tmp_path / "journal")) for _ in range(2))
     for number in range(50):
         two.warm()
         one.write(theme=str(number))
@@ -178,7 +178,7 @@ def test_messages_are_heard_over_tls(server: Valkey, raw: Any, elsewhere: Worker
     authority = Authority(tmp_path)
     with TlsFront(authority.context(["localhost"]), server.port) as front:
         url = f"rediss://localhost:{front.port}/0?ssl_ca_certs={authority.certificate}"
-        worker = Worker(url, Stamps(None))
+        worker = Worker(url, ChangeIds(None))
         for number in range(20):
             worker.warm()
             elsewhere.write(theme=str(number))
@@ -242,8 +242,8 @@ def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(work
     worker.warm()
     writing = worker.near.writing(DIGEST)
     assert writing is not None
-    worker.stamps.change(DIGEST)
-    writing.end(worker.stamps, {}, {}, {})
+    worker.change_ids.change(DIGEST)
+    writing.end(worker.change_ids, {}, {}, {})
     assert worker.known() is None and not worker.near.lanes[0].has(DIGEST)
 
 
@@ -264,7 +264,7 @@ def test_what_is_written_while_it_is_asked_for_is_no_hit(worker: Worker, monkeyp
     keep = worker.near.keep
 
     def keep_late(*arguments: Any) -> None:
-        worker.stamps.change(DIGEST)
+        worker.change_ids.change(DIGEST)
         keep(*arguments)
 
     monkeypatch.setattr(worker.near, "keep", keep_late)
@@ -379,7 +379,7 @@ def test_a_server_that_lets_no_one_track_is_asked_each_time(
 ) -> None:
     caplog.set_level("INFO")
     raw.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-client|tracking")
-    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), Stamps(None))
+    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), ChangeIds(None))
     worker.write(theme="dark")
     for _ in range(3):
         assert worker.read() == {"theme": b"dark"} and worker.known() is None
@@ -394,7 +394,7 @@ def test_a_server_that_lets_no_one_track_is_asked_each_time(
 
 
 def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valkey, raw: Any) -> None:
-    worker = Worker(server.url, Stamps(None))
+    worker = Worker(server.url, ChangeIds(None))
     worker.store.connections.source.connection_kwargs["parser_class"] = _RESP3Parser
     for _ in range(3):
         assert worker.read() == {} and worker.known() is None
@@ -406,7 +406,7 @@ def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valk
 def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
     """It has other stores to look after."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", Stamps(None), patience=0.01)
+        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", ChangeIds(None), patience=0.01)
         worker.near.number = MOST_LANES
         assert worker.known() is None
         for _ in range(3):
@@ -430,7 +430,9 @@ def test_a_request_that_is_ended_gives_the_connection_back(
     worker.write(theme="dark")
     worker.warm()
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        cut: tuple[object, str] = (worker.store.commands, "read") if where == "reading" else (worker.stamps, "change")
+        cut: tuple[object, str] = (
+            (worker.store.commands, "read") if where == "reading" else (worker.change_ids, "change")
+        )
         patched.setattr(*cut, end)
         worker.read() if where == "reading" else worker.write(theme="light")
     assert worker.known() == ({"theme": b"dark"} if where == "reading" else None)

@@ -26,7 +26,7 @@ from flask_langpont_session.request import (
     verifier,
 )
 from flask_langpont_session.stores import local
-from flask_langpont_session.stores.host import stamps
+from flask_langpont_session.stores.host import change_ids
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
 from flask_langpont_session.stores.redis.records import ABSENT, Outcome, described
@@ -287,10 +287,10 @@ def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
     return Outcome.APPLIED
 
 
-def _stamped_late(self: near.NearCache, reading: near.Reading, answer: records.Answer, server: Any) -> None:
-    stamp = self._stamps.of(reading.ref.digest)
-    assert stamp is not None
-    reading.stamp = stamp
+def _looked_up_late(self: near.NearCache, reading: near.Reading, answer: records.Answer, server: Any) -> None:
+    change_id = self._change_ids.of(reading.ref.digest)
+    assert change_id is not None
+    reading.change_id = change_id
     _keep(self, reading, answer, server)
 
 
@@ -314,12 +314,12 @@ def _any_version(
     return described(self._digest, meta, apply_change(fields, change))
 
 
-def _any_stamp(self: stamps.Stamps, digest: str, before: stamps.Stamp = None) -> stamps.Stamp:
+def _any_change_id(self: change_ids.ChangeIds, digest: str, before: change_ids.ChangeId = None) -> change_ids.ChangeId:
     _change(self, digest, before)
     return self.of(digest)
 
 
-_change = stamps.Stamps.change
+_change = change_ids.ChangeIds.change
 
 
 def _finds_in_outages(self: reads.Reads, ref: Any, scope: Any, life: Any, names: tuple[str, ...]) -> near.Hit | None:
@@ -394,12 +394,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
     Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
-    Ablation("stamps of a host", stamps.Stamps, "of", lambda self, digest: stamps.NEVER),
-    Ablation("stamp before the question", near.NearCache, "keep", _stamped_late),
+    Ablation("change ids of a host", change_ids.ChangeIds, "of", lambda self, digest: change_ids.NEVER),
+    Ablation("change id before the question", near.NearCache, "keep", _looked_up_late),
     Ablation("silence", near, "SILENCE", float("inf")),
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
     Ablation("versions around an own write", near.Writing, "_after", _any_version),
-    Ablation("stamps around an own write", stamps.Stamps, "change", _any_stamp),
+    Ablation("change ids around an own write", change_ids.ChangeIds, "change", _any_change_id),
     Ablation("a hit at level 0 only", reads.Reads, "_find", _finds_in_outages),
     Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, Operation, RecordRef, StoreError
-from flask_langpont_session.stores.host.stamps import Stamps
+from flask_langpont_session.stores.host.change_ids import ChangeIds
 from flask_langpont_session.stores.redis.near import Hit, NearCache
 from flask_langpont_session.stores.redis.records import ABSENT, SINCE, TIME, AuthEntry, Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
@@ -432,9 +432,9 @@ class NearPair(RedisPair):
 
     def __init__(self, seed: int, real: RedisStore, server: Any, near: RedisStore) -> None:
         super().__init__(seed, real, server)
-        stamps = Stamps(None)
-        kept = SimRedisStore("primary", self.cluster, NoListener(), self.tasks, ServerIdentity(), stamps)
-        kept.near = near_cache(kept.beside, stamps)
+        change_ids = ChangeIds(None)
+        kept = SimRedisStore("primary", self.cluster, NoListener(), self.tasks, ServerIdentity(), change_ids)
+        kept.near = near_cache(kept.beside, change_ids)
         self._near: tuple[Any, Any] = kept, near
         self._is_near = False
         self._refs: list[tuple[RecordRef, Mapping[str, int]]] = []
@@ -479,9 +479,9 @@ class NearPair(RedisPair):
         self._near[0].near.forget()
 
 
-def near_cache(link: Any, stamps: Stamps) -> NearCache:
+def near_cache(link: Any, change_ids: ChangeIds) -> NearCache:
     """One for which no time passes."""
-    return NearCache(link, stamps, most=10_000_000, copies_ttl=HOUR, clock=lambda: 0.0)
+    return NearCache(link, change_ids, most=10_000_000, copies_ttl=HOUR, clock=lambda: 0.0)
 
 
 def _moment(key: str, value: bytes) -> Any:

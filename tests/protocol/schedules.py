@@ -676,7 +676,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "stamps of a host",
+        "change ids of a host",
         "near",
         """
         near
@@ -690,7 +690,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "stamp before the question",
+        "change id before the question",
         "near",
         """
         near
@@ -757,7 +757,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "stamps around an own write",
+        "change ids around an own write",
         "near",
         """
         near

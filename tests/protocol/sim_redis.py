@@ -27,7 +27,7 @@ from flask_langpont_session.policy.values import (
 from flask_langpont_session.stores.redis.commands import QUARANTINE_MS
 from flask_langpont_session.stores.redis.known import KnownRecords
 from flask_langpont_session.stores.redis.lane import Turn
-from flask_langpont_session.stores.redis.near import Hit, NearCache, Stamps, Writing
+from flask_langpont_session.stores.redis.near import ChangeIds, Hit, NearCache, Writing
 from flask_langpont_session.stores.redis.records import (
     NO_RECORDS,
     Answer,
@@ -444,7 +444,7 @@ class SimRedisStore:
         network: Network,
         tasks: Tasks,
         server_identity: ServerIdentity,
-        stamps: Stamps | None = None,
+        change_ids: ChangeIds | None = None,
     ) -> None:
         self.name = name
         self.prefix = "session"
@@ -454,7 +454,7 @@ class SimRedisStore:
         self._tasks = tasks
         self._idle: list[Connection] = []
         self._known = KnownRecords()
-        self._stamps = stamps
+        self._change_ids = change_ids
         self.beside = Beside(self)
         self.near: NearCache | None = None
 
@@ -560,8 +560,8 @@ class SimRedisStore:
             found, connection = self._ask(timeout, write)
         finally:
             for digest in digests:
-                if self._stamps:
-                    self._stamps.change(digest)
+                if self._change_ids:
+                    self._change_ids.change(digest)
         for digest in digests:
             self._network.changed(connection.node, digest, number)
         return found
@@ -663,7 +663,7 @@ class SimRedisStore:
         effect: Callable[[Node], Written],
         timeout: float,
     ) -> Written:
-        assert self._stamps is not None
+        assert self._change_ids is not None
         node, number = writing.turn.connection.node, 0
 
         def write(node: Node) -> Written:
@@ -679,7 +679,7 @@ class SimRedisStore:
             [done, *found] = self._ask_over(writing.turn, timeout, write, *descriptions)
             metas = dict(zip(changes, found, strict=True))
         finally:
-            writing.end(self._stamps, changes, done.versions, metas)
+            writing.end(self._change_ids, changes, done.versions, metas)
         self._network.changed(node, digest, number)
         return done
 

@@ -21,9 +21,9 @@ LOAD_BEARING = {
     "compare-and-set in Redis", "compare-and-set in the database", "compare-and-set of a change of id",
     "journal", "journal of log out everywhere", "reconciler", "rows changed since an incident",
     "push of what Redis missed", "additions are counted once", "late commands do nothing", "rights do not wait",
-    "budget", "stamps of a host", "stamp before the question", "silence", "the end of what vouches",
-    "versions around an own write", "stamps around an own write", "a hit at level 0 only", "the journal before a hit",
-    "lease of a hit", "touches that are due",
+    "budget", "change ids of a host", "change id before the question", "silence", "the end of what vouches",
+    "versions around an own write", "change ids around an own write", "a hit at level 0 only",
+    "the journal before a hit", "lease of a hit", "touches that are due",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

@@ -13,7 +13,7 @@ import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.stores.host.stamps import Stamps
+from flask_langpont_session.stores.host.change_ids import ChangeIds
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -37,8 +37,8 @@ def store_on(valkey: Valkey, *, is_near: bool = False) -> Iterator[RedisStore]:
     server_identity = ServerIdentity()
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    link, stamps = Link("primary", pool, server_identity=server_identity), Stamps(None)
-    kept: dict[str, Any] = {"stamps": stamps, "near": near_cache(link, stamps)} if is_near else {}
+    link, change_ids = Link("primary", pool, server_identity=server_identity), ChangeIds(None)
+    kept: dict[str, Any] = {"change_ids": change_ids, "near": near_cache(link, change_ids)} if is_near else {}
     store = RedisStore(link, prefix="session", **kept)
     yield store
     store.forget_connections()

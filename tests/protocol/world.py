@@ -306,8 +306,8 @@ class World:
 
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """One endpoint as a worker sees it."""
-        stamps = worker.host.journal.board.stamps
-        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, server_identity, stamps)
+        change_ids = worker.host.journal.board.change_ids
+        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, server_identity, change_ids)
         if self.is_near and name == PRIMARY:
             self._keep_near(store, worker.host)
         return cast(RedisStore, store)
@@ -323,7 +323,7 @@ class World:
         settings = self.settings
         store.near = NearCache(
             store.beside,
-            host.journal.board.stamps,
+            host.journal.board.change_ids,
             most=settings.read_cache_bytes,
             copies_ttl=settings.local_cache_ttl,
             clock=self.clock.monotonic,

@@ -17,11 +17,11 @@ from itertools import islice
 from typing import TypeAlias
 
 from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
+from .change_ids import ChangeIds
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
-from .stamps import Stamps
 
 _PORTION = 200
 """Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
@@ -37,7 +37,7 @@ class Board:
     :param file: of the journal.
     :param clock: seconds since 1970.
     :param limits: how much is kept at most, what waits in the journal included.
-    :ivar stamps: of the sessions that were changed in Redis.
+    :ivar change_ids: of the latest change of each session in Redis.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Board:
         self._clock = clock
         self._limits = limits or JournalLimits()
         self._versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
-        self.stamps = Stamps(file.path)
+        self.change_ids = ChangeIds(file.path)
 
     def close(self) -> None:
         """Let go of the files beside the journal's. Never raises; the next call opens them again."""
         self._versions.close()
         self._wipes.close()
-        self.stamps.close()
+        self.change_ids.close()
 
     # -- outages -------------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class _Translated:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError):
             raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error
 

@@ -46,7 +46,7 @@ class Copy(NamedTuple):
     :param asked_at: monotonic seconds.
     :param answered_at: likewise.
     :param until: from then on it is to be asked for again, monotonic seconds.
-    :param stamp: of the session on this host, before it was asked for.
+    :param change_id: of the session's latest change on this host, before it was asked for.
     :param server: that answered.
     :param size: bytes, about.
     :param made: what those that look at it have made of it, so that they need not make it each time. A write takes it
@@ -59,7 +59,7 @@ class Copy(NamedTuple):
     asked_at: float
     answered_at: float
     until: float
-    stamp: bytes
+    change_id: bytes
     server: Server
     size: int
     made: dict[str, Any]
@@ -160,12 +160,12 @@ class Lane:
         """Whether anything is kept of a session."""
         return self.copies.look(digest) is not None
 
-    def rewrite(self, digest: str, written: Mapping[str, Known], stamp: bytes) -> None:
+    def rewrite(self, digest: str, written: Mapping[str, Known], change_id: bytes) -> None:
         """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
         Only in a turn.
 
         :param written: what there is of the categories that were written.
-        :param stamp: the session's stamp after it.
+        :param change_id: of this write.
         """
         found = self.copies.pop(digest)
         if found is None or self._named is None or digest in self._named:
@@ -176,7 +176,7 @@ class Lane:
             news = {name: record for name, record in written.items() if name in before}
             size = copy.size + size_of(news.values()) - size_of(map(before.__getitem__, news))
             copies.append(
-                copy._replace(answer=copy.answer._replace(records={**before, **news}), stamp=stamp, size=size)
+                copy._replace(answer=copy.answer._replace(records={**before, **news}), change_id=change_id, size=size)
             )
         self._put(digest, tuple(copies))
 

@@ -42,8 +42,8 @@ _SHARE_OF_LIFE = 0.1
 """Of a local copy's life: so old a copy here may be. Then it is asked for again, which also renews the local copy."""
 
 
-class Stamps(Protocol):
-    """See :class:`~flask_langpont_session.stores.host.stamps.Stamps`."""
+class ChangeIds(Protocol):
+    """See :class:`~flask_langpont_session.stores.host.change_ids.ChangeIds`."""
 
     def of(self, digest: str) -> bytes | None: ...
 
@@ -75,7 +75,7 @@ class NearCache:
     """What was read of the sessions of one server. Usable from any thread; a forked child begins with nothing.
 
     :param link: to the server.
-    :param stamps: of the sessions that workers of this host have changed.
+    :param change_ids: of what workers of this host have changed.
     :param most: bytes that are kept.
     :param copies_ttl: seconds for which the worker's local copies are kept.
     :param keeps_absence: whether it counts that nothing of a session is there. A shard that gives slots away tells what
@@ -89,7 +89,7 @@ class NearCache:
     def __init__(
         self,
         link: Link,
-        stamps: Stamps,
+        change_ids: ChangeIds,
         *,
         most: int,
         copies_ttl: float,
@@ -97,7 +97,7 @@ class NearCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
-        self._stamps = stamps
+        self._change_ids = change_ids
         self._most = most
         self._longest = copies_ttl * _SHARE_OF_LIFE
         self._keeps_absence = keeps_absence
@@ -130,7 +130,7 @@ class NearCache:
         if lane is None or ref.shadow or now - lane.asked_at > SILENCE or not lane.is_up_to_date():
             return None
         copy = lane.find(ref.digest, lives_ms, ref.kind)
-        if copy is None or now >= copy.until or self._stamps.of(ref.digest) != copy.stamp:
+        if copy is None or now >= copy.until or self._change_ids.of(ref.digest) != copy.change_id:
             return None
         trusted = self._link.server_identity.trust_since(copy.server)
         if trusted == NEVER_MS:  # it is not the primary any more
@@ -142,14 +142,14 @@ class NearCache:
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
         """To be asked for before a server is asked; None: what it answers cannot be kept."""
         lane = None if ref.shadow else self._lane_of(ref.digest)
-        stamp = self._stamps.of(ref.digest) if lane else None
-        if lane is None or stamp is None:
+        change_id = self._change_ids.of(ref.digest) if lane else None
+        if lane is None or change_id is None:
             return None
         turn = self._turn(lane)
         if turn is None:
             self._crowded += lane.is_open
             return None
-        return Reading(self, ref, lives_ms, lane, turn, stamp)
+        return Reading(self, ref, lives_ms, lane, turn, change_id)
 
     def keep(self, reading: Reading, answer: Answer, server: Server) -> None:
         """Keep what was read over a lane, if it may be."""
@@ -167,7 +167,7 @@ class NearCache:
                 asked_at,
                 self._clock(),
                 asked_at + life,
-                reading.stamp,
+                reading.change_id,
                 server,
                 size,
                 {},
@@ -178,11 +178,11 @@ class NearCache:
         """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in
         use. Then the write goes another way, and what is kept is no hit any more."""
         lane = self._lane_of(digest)
-        stamp = self._stamps.of(digest) if lane and lane.has(digest) else None
-        turn = self._turn(lane) if lane and stamp is not None else None
-        if lane is None or stamp is None or turn is None:
+        change_id = self._change_ids.of(digest) if lane and lane.has(digest) else None
+        turn = self._turn(lane) if lane and change_id is not None else None
+        if lane is None or change_id is None or turn is None:
             return None
-        return Writing(digest, lane, turn, stamp)
+        return Writing(digest, lane, turn, change_id)
 
     def attend(self) -> None:
         """Make what connections are missing, and hear what has arrived over those that there are. Not in requests."""
@@ -204,7 +204,7 @@ class NearCache:
 
     def why_not(self) -> str:
         """Why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
-        if not self._stamps.are_usable():
+        if not self._change_ids.are_usable():
             return "the file whose name ends in -near, beside the journal, cannot be used"
         lane = Lane(0)
         self._open(lane)
@@ -260,17 +260,17 @@ class Reading:
     :param turn: the use of the lane's connection.
     """
 
-    __slots__ = ("_cache", "asked_at", "lane", "lives_ms", "ref", "stamp", "turn")
+    __slots__ = ("_cache", "asked_at", "change_id", "lane", "lives_ms", "ref", "turn")
 
     def __init__(
-        self, cache: NearCache, ref: RecordRef, lives_ms: Mapping[str, int], lane: Lane, turn: Turn, stamp: bytes
+        self, cache: NearCache, ref: RecordRef, lives_ms: Mapping[str, int], lane: Lane, turn: Turn, change_id: bytes
     ) -> None:
         self._cache = cache
         self.ref = ref
         self.lives_ms = lives_ms
         self.lane = lane
         self.turn = turn
-        self.stamp = stamp
+        self.change_id = change_id
         self.asked_at = cache.now()
 
     def answered(self, answer: Answer, server: Server) -> None:
@@ -290,20 +290,20 @@ class Writing:
     description of each record is read behind the write: if it is the one that the write has made, no other write came
     between, and the next one is told.
 
-    :param stamp: of the session on this host, before the write.
+    :param change_id: of the session's latest change on this host, before the write.
     """
 
-    __slots__ = ("_digest", "_lane", "_stamp", "turn")
+    __slots__ = ("_change_id", "_digest", "_lane", "turn")
 
-    def __init__(self, digest: str, lane: Lane, turn: Turn, stamp: bytes) -> None:
+    def __init__(self, digest: str, lane: Lane, turn: Turn, change_id: bytes) -> None:
         self._digest = digest
         self._lane = lane
         self.turn = turn
-        self._stamp = stamp
+        self._change_id = change_id
 
     def end(
         self,
-        stamps: Stamps,
+        change_ids: ChangeIds,
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
         metas: Mapping[str, bytes],
@@ -316,11 +316,11 @@ class Writing:
         """
         is_kept = False
         try:
-            stamp = stamps.change(self._digest, self._stamp)
+            change_id = change_ids.change(self._digest, self._change_id)
             written = {name: self._after(name, changes[name], versions[name], metas[name]) for name in versions}
             known = {name: record for name, record in written.items() if record is not None}
-            if stamp is not None and versions and len(known) == len(written) and self.turn.connection is not None:
-                self._lane.rewrite(self._digest, known, stamp)
+            if change_id is not None and versions and len(known) == len(written) and self.turn.connection is not None:
+                self._lane.rewrite(self._digest, known, change_id)
                 is_kept = True
             return known
         finally:  # also when a signal handler or a greenlet's end raises here

@@ -15,7 +15,7 @@ from . import records
 from .commands import CANARY, READ, Command, Commands, Guarded, plain, probing
 from .known import KnownRecords
 from .link import Link, is_refusal
-from .near import Hit, NearCache, Reading, Stamps, Writing
+from .near import ChangeIds, Hit, NearCache, Reading, Writing
 from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Canary, Server
 
@@ -27,7 +27,7 @@ class RedisStore:
     :param prefix: first part of every key.
     :param tombstone_ms: the life of a tombstone.
     :param known: what was read before, so that it need not be sent again.
-    :param stamps: where it is noted for the other workers of this host which sessions were changed.
+    :param change_ids: where it is noted for the other workers of this host which sessions were changed.
     :param near: what was read before and has not changed, so that it need not be asked for.
     """
 
@@ -38,7 +38,7 @@ class RedisStore:
         prefix: str,
         tombstone_ms: int = TOMBSTONE_MS,
         known: KnownRecords | None = None,
-        stamps: Stamps | None = None,
+        change_ids: ChangeIds | None = None,
         near: NearCache | None = None,
     ) -> None:
         self.link = link
@@ -51,7 +51,7 @@ class RedisStore:
         self.key = self.commands.key
         self.known = known or KnownRecords()
         self.near = near
-        self._stamps = stamps
+        self._change_ids = change_ids
 
     @property
     def stores(self) -> Mapping[str, RedisStore]:
@@ -184,7 +184,7 @@ class RedisStore:
         timeout: float,
     ) -> Written:
         """Write over the connection by which the session is kept near, so that it stays there."""
-        assert self._stamps is not None
+        assert self._change_ids is not None
         descriptions = [self.commands.description(name, digest) for name in changes]
         done, metas = Written(""), {}
 
@@ -196,7 +196,7 @@ class RedisStore:
             done = written(replies[1], tuple(changes))
             metas = {name: reply[0] or b"" for name, reply in zip(changes, replies[2:], strict=True)}
         finally:
-            writing.end(self._stamps, changes, done.versions, metas)
+            writing.end(self._change_ids, changes, done.versions, metas)
         return done
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
@@ -319,10 +319,10 @@ class RedisStore:
         answer is sent first, those that keep a session are told of the change before its writer has its answer, nearly
         always: of 3,000 there were 103 that were not, and none then.
         """
-        stamps = self._stamps
+        change_ids = self._change_ids
         if not digests:
             return []
-        if stamps is None:
+        if change_ids is None:
             return self.link.run_in_time(commands, timeout, refusals=refusals)
         try:
             return self.link.run_in_time(
@@ -330,7 +330,7 @@ class RedisStore:
             )[1:]
         finally:
             for digest in digests:
-                stamps.change(digest)
+                change_ids.change(digest)
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
         """Run plain commands, all on keys of one cluster slot, in one round trip; for what no session depends on."""

@@ -19,23 +19,23 @@ PLACES = 65_536
 """Sessions that share a place count as changed together: that costs a question more, and hides nothing."""
 
 NEVER = bytes(SIZE)
-"""The stamp of a place where nothing was changed yet."""
+"""The change id of a place where nothing was changed yet."""
 
-Stamp = bytes | None
+ChangeId = bytes | None
 """Equal to an earlier one of the same session: no worker of this host has changed that since. None: it cannot be
 said."""
 
 
-class Stamps:
-    """One stamp per session. It costs about a microsecond to read or to change one.
+class ChangeIds:
+    """One id per session. It costs about a microsecond to read or to change one.
 
-    :param path: of the journal that the workers of this host share; None: this process has the stamps for itself.
+    :param path: of the journal that the workers of this host share; None: this process has them for itself.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = None if path is None else Path(f"{path.resolve()}-near")
         self._begin()
-        renew_in_children(self, Stamps._begin)
+        renew_in_children(self, ChangeIds._begin)
 
     def _begin(self) -> None:
         self._file: PrivateNumbers | None = None
@@ -43,8 +43,8 @@ class Stamps:
         self._lock = threading.Lock()
         self._era = b""  # ends when a change could not be noted
 
-    def of(self, digest: str) -> Stamp:
-        """The present stamp of a session. Never raises."""
+    def of(self, digest: str) -> ChangeId:
+        """The id of the latest change of a session. Never raises."""
         place = _place(digest)
         if self._path is None:
             return self._own.get(place, NEVER)
@@ -66,29 +66,29 @@ class Stamps:
             return False
         return True
 
-    def change(self, digest: str, before: Stamp = None) -> Stamp:
+    def change(self, digest: str, before: ChangeId = None) -> ChangeId:
         """The session was changed, or may have been. Never raises: where that cannot be noted, this worker goes by
         nothing that it has kept until now.
 
-        :param before: the stamp that it had before this change, as its worker knows.
+        :param before: that of the change before this one, as its worker knows.
         :return: the new one; None: another worker has changed it, too, since `before`.
         """
-        place, stamp, era = _place(digest), os.urandom(SIZE), self._era
+        place, change_id, era = _place(digest), os.urandom(SIZE), self._era
         try:
-            found = self._exchange(place, stamp)
+            found = self._exchange(place, change_id)
         except OSError:
             self._era = os.urandom(SIZE)
             return None
-        return stamp + era if before is not None and found is not None and found + era == before else None
+        return change_id + era if before is not None and found is not None and found + era == before else None
 
-    def _exchange(self, place: int, stamp: bytes) -> Stamp:
+    def _exchange(self, place: int, change_id: bytes) -> ChangeId:
         if self._path is None:
             with self._lock:
                 found = self._own.get(place, NEVER)
-                self._own[place] = stamp
+                self._own[place] = change_id
                 return found
         # Where there is no file, no worker keeps anything; and this may be a command of another user than the workers'.
-        before = self._opened(os.O_RDWR).exchange(place * SIZE, stamp)
+        before = self._opened(os.O_RDWR).exchange(place * SIZE, change_id)
         return before if before is None or len(before) == SIZE else NEVER
 
     def close(self) -> None:
