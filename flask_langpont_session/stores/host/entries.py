@@ -301,8 +301,8 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
 
 
 def _put_wipe(db: sqlite3.Connection, place: tuple[str, bool, str], wipe: PendingWrite) -> None:
-    """It takes the place of all that waits. It may have come late: what was acknowledged after it, by a worker that had
-    not heard of it, stays."""
+    """It takes the place of all that waits. It may have come late: what was acknowledged after it, by a worker that did
+    not know of it, stays."""
     db.execute(f"DELETE FROM writes WHERE {_CATEGORY} AND at_ms <= ?", (*place, wipe.at_ms))
     if not _is_wiped(db, place):
         db.execute(_INSERT, _values(wipe))
