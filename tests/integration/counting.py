@@ -16,6 +16,13 @@ def evals(server: Valkey) -> int:
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
 
 
+def writes(server: Valkey) -> int:
+    """How often the server wrote fields so far: what a request writes is written so."""
+    wait_for_monitors()
+    with server.client() as client:
+        return int(client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0))
+
+
 def wait_for_monitors() -> None:
     """Their first look, and what it brings to Redis, is over; the next one is HEALTH_INTERVAL away."""
     deadline = time.monotonic() + 60

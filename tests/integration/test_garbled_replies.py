@@ -34,11 +34,11 @@ WAIT = 0.05
 Call = Callable[[RedisStore], Any]
 HASH = [b"@d", D.encode(), b"@v", b"3", b"lang", b'"jp"']
 METHODS: dict[str, tuple[Call, Any]] = {
-    "read": (lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], [], 0]),
-    "copies": (lambda s: s.copies([(D, "ui")], timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], 0]),
+    "read": (lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], [], 0, 9]),
+    "copies": (lambda s: s.copies([(D, "ui")], timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], 0, 9]),
     "read u": (
         lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT, kind="u"),
-        [1, [b"@m", META], [*HASH, b"@live", b"1"], 0],
+        [1, [b"@m", META], [*HASH, b"@live", b"1"], 0, 9],
     ),
     "write": (
         lambda s: s.write(D, {"ui": UI}, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
@@ -62,7 +62,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
     "run_commands": (lambda s: s.run_commands([("ZCOUNT", "k", 0, 1)], timeout=WAIT), 3),
     "time": (lambda s: s.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
     "probe": (lambda s: s.probe("k", "v", timeout=WAIT), b"v"),
-    "probe_read": (lambda s: s.probe_read(timeout=WAIT), [1, HASH, 0]),
+    "probe_read": (lambda s: s.probe_read(timeout=WAIT), [1, HASH, 0, 9]),
 }
 """Name → how a method is called, and a reply it can get."""
 
