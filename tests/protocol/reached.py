@@ -32,7 +32,7 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "late change": (20, 1),
     "said": (2000, 5000),
     # what is kept near
-    "hit": (30, 1000),
+    "hit": (1, 1000),
     "late hit": (0, 15),
     # levels and verdicts
     "level 1": (200, 1000),
