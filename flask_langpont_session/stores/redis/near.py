@@ -185,7 +185,7 @@ class NearCache:
         return Writing(digest, lane, turn, change_id)
 
     def attend(self) -> None:
-        """Make what connections are missing, and hear what has arrived over those that there are. Not in requests."""
+        """Make what connections are missing, and read what has arrived over those that there are. Not in requests."""
         if not self._is_wanted:
             return
         if self._crowded >= _CROWDED and self.number < MOST_LANES:
@@ -307,12 +307,11 @@ class Writing:
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
         metas: Mapping[str, bytes],
-    ) -> Mapping[str, Known]:
+    ) -> None:
         """It is over, and is noted for the other workers of this host.
 
         :param versions: of each category that was written, before and after it; none: it failed, or may have.
         :param metas: how each was described behind it.
-        :return: what there is of those categories now, as far as it is known.
         """
         is_kept = False
         try:
@@ -322,7 +321,6 @@ class Writing:
             if change_id is not None and versions and len(known) == len(written) and self.turn.connection is not None:
                 self._lane.rewrite(self._digest, known, change_id)
                 is_kept = True
-            return known
         finally:  # also when a signal handler or a greenlet's end raises here
             if not is_kept:
                 self._lane.drop(self._digest)
