@@ -43,7 +43,6 @@ class Reads:
         self._reports = parts.backend.reports
         self._table = parts.backend.table
         self._local = parts.backend.local
-        self._clock = parts.backend.clock
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
         self._verifier = parts.verifier
@@ -194,7 +193,7 @@ class Reads:
                 break
             extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
             lives = self._lives(names, ref.kind, life.idle_ms if extends else 0)
-            asked_at = self._clock()
+            asked_at = self._backend.clock()
             operation, store = self._operations.loading(source), self._backend.redis[source]
             try:
                 answer = scope.ask(
@@ -207,7 +206,7 @@ class Reads:
             for category in answer.damaged:
                 self._quarantine(ref, category, source, scope, category in answer.foreign)
             return RedisReply(answer, source, asked_at)
-        return RedisReply(None, "none", self._clock())
+        return RedisReply(None, "none", self._backend.clock())
 
     def _lives(self, names: tuple[str, ...], kind: str, idle_ms: int) -> Mapping[str, int]:
         """The life to extend each category to. There are few combinations, and every read needs one of them."""
