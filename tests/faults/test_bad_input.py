@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from tests.integration.behind import key, outcomes
-from tests.integration.conftest import parts, redis_store
+from tests.integration.conftest import parts
 from tests.support.values import UNREADABLE
 
 from .matrix import REDIS_ROWS
+from .matrix_faults import forget_what_was_read
 from .matrix_site import Site, Visitor
 from .matrix_sql_faults import operator
 
@@ -72,15 +73,6 @@ def looks(visitor: Visitor) -> list[Any]:
     assert {answer.status for answer in (*shown, *written)} == {200}, shown
     assert {answer.cookie for answer in (*shown, *written)} == {None}, shown
     return [answer.shown for answer in shown]
-
-
-def forget_what_was_read(site: Site) -> None:
-    """A worker that has read a record sees what was done to it by hand with the next change of ours only; and of that
-    it hears through a proxy, which may take its time."""
-    store = redis_store(site.app)
-    store.known.clear()
-    if store.near:
-        store.near.forget()
 
 
 @ANY_ROW
