@@ -272,8 +272,8 @@ def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, prima
     with primary.client() as redis:
         redis.wait(1, 2000)
     primary.kill()
-    wait_until(lambda: client.get("/who").json["level"] == 1, "level 1")
-    assert client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}
+    # The connections of a process that is killed end one after the other: that of the near cache may be the last.
+    wait_until(lambda: client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}, "level 1")
     assert parts(app).backend.database.kill(digest(cookie))
     wait_until(lambda: client.get("/who").json["user"] is None, "revoked in the database, alive in the replica", 20)
     primary.start()
