@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from .load import COOKIES
 
 
-class Load:
+class Load(ABC):
     """The answers to requests of signed-in users. A kind of load says what is asked, and what is counted."""
 
     def __init__(self, port: int, cookies: list[str], seconds: float) -> None:
@@ -24,13 +25,13 @@ class Load:
         self.found: Counter[str] = Counter()
         self.took: list[float] = []
 
+    @abstractmethod
     def path(self, number: int) -> str:
         """What the request of that number asks for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Note an answer."""
-        raise NotImplementedError
 
     async def connection(self) -> None:
         """Ask until the time is over."""

@@ -195,7 +195,7 @@ class Worker:
                 return Report(took, time.process_time() - cpu, time.perf_counter() - began)
             if place != "journal":
                 raise RuntimeError(f"session {order.first} was kept in {place}")
-            time.sleep(PAUSE)
+            time.sleep(PAUSE)  # the failover is measured, not how often it can be asked for
         raise RuntimeError(f"no new primary within {order.seconds:g} s")
 
     def mixed(self, number: int, turn: int) -> None:

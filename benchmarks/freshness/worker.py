@@ -159,7 +159,7 @@ class Worker:
         until = time.monotonic() + LONG
         while not self._is_kept_by_redis(self._get("/write", cookie, _text(number))):
             assert time.monotonic() < until, "Redis takes no write"
-            time.sleep(0.005)
+            time.sleep(0.005)  # an outage is under way: asking without a pause would keep its end from being noticed
 
     def _is_kept_by_redis(self, reply: Reply) -> bool:
         state = state_of(self._app)

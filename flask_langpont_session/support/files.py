@@ -133,6 +133,7 @@ class PrivateNumbers:
                     is_alone = True
                     break
                 except BlockingIOError:
+                    # A lock of a file can be waited for without an end only: its holder may have been stopped.
                     time.sleep(_PATIENCE / _TRIES)
         except OSError:  # a file system without locks, or none are left
             pass

@@ -471,7 +471,8 @@ def test_an_application_has_hits_unless_it_is_switched_off(make_app: MakeApp, is
 
 
 def test_two_workers_of_a_host_agree_at_once(make_app: MakeApp) -> None:
-    """Also about who is signed in."""
+    """What one worker has changed, a sign-out included, is what the other one reads next. They share the files beside
+    the journal."""
     one, two = make_app(), make_app()
     here = sign_in(one, input_text="text")
     there = browser(two, here.cookie)

@@ -89,7 +89,7 @@ class Connections:
     def _lent(self, what: str) -> Iterator[Connections]:
         try:
             yield self
-        except Exception:
+        except Exception:  # whatever the error: a transaction that meets one is rolled back, and the caller is told
             self.lent.append(f"{what}: rolled back")
             raise
         self.lent.append(what)

@@ -194,7 +194,7 @@ def test_a_shared_copy_says_for_how_long_it_has_been_known(durable: Journal, clo
 
 
 def test_a_copy_from_before_a_wipe_is_outdated(durable: Journal) -> None:
-    """For whoever shows or shares it."""
+    """It is neither shown to a request nor shared with other workers."""
     durable.board.note_wipe("d", "ui", 5000)
     assert durable.board.is_outdated("d", "ui", 4000)
     assert not durable.board.is_outdated("d", "ui", 5000)

@@ -49,7 +49,8 @@ def test_whether_a_row_lives_is_a_truth_value_whatever_the_driver_says() -> None
 
 
 def test_lists_leave_the_damaged_out() -> None:
-    """One row must not keep all others from being seen; who asks for certain rows is told which could not be read."""
+    """A list leaves a damaged row out, so that the others can be seen. A read of certain rows also names those that are
+    damaged."""
     rows = [stored(digest="a"), stored(digest="b", payload="{"), stored(digest="c")]
     assert [row.digest for row in sql.readable(rows)] == ["a", "c"]
     found = sql.found(rows)
